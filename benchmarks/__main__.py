@@ -1,0 +1,79 @@
+"""`python -m benchmarks`: measure, print the tables, keep them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from arke import flags
+from benchmarks import machine, rounds
+from benchmarks.measure import BenchError, Measure
+from benchmarks.pairings import hop, meeting, memory, messages
+from benchmarks.report import Report
+
+PROGRAM = "bench"
+PAIRINGS = (messages.PAIRING, hop.PAIRING, meeting.PAIRING, memory.PAIRING)
+NAMES = tuple(measure.name for pairing in PAIRINGS for measure in pairing.measures)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to run, and for how long."""
+
+    seconds: float = flags.flag("TIME", parse=flags.seconds, default=3.0, help="length of each run")
+    rounds: int = flags.flag("N", parse=flags.count, default=3, help="runs of each measure")
+    only: str | None = flags.flag(
+        "NAME",
+        parse=flags.choice(*NAMES),
+        help=f"one measure, shown and not kept: {', '.join(NAMES)}",
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    options = flags.parse(
+        Options, program=PROGRAM, summary="Measure Arke beside its peers.", argv=argv, environ={}
+    )
+    try:
+        report = take(options)
+    except BenchError as error:
+        sys.exit("\n".join([f"{PROGRAM}: {error}", *getattr(error, "__notes__", ())]))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    print(report.markdown())
+    if options.only is None:
+        say(f"kept as {report.save().name}")
+
+
+def take(options: Options) -> Report:
+    wanted = [
+        (pairing, [measure for measure in pairing.measures if options.only in (None, measure.name)])
+        for pairing in PAIRINGS
+    ]
+    wanted = [(pairing, measures) for pairing, measures in wanted if measures]
+    for pairing, _ in wanted:
+        pairing.check()
+    return Report(
+        taken=datetime.now(UTC),
+        seconds=options.seconds,
+        rounds=options.rounds,
+        machine=machine.describe(),
+        tables=[(pairing, outcomes(measures, options)) for pairing, measures in wanted],
+    )
+
+
+def outcomes(measures: Sequence[Measure], options: Options) -> list[rounds.Outcome]:
+    return [
+        outcome
+        for measure in measures
+        for outcome in rounds.take(measure, rounds=options.rounds, seconds=options.seconds, say=say)
+    ]
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,52 @@
+"""The two load generators, as runs of a measure: the same words on either command line."""
+
+from __future__ import annotations
+
+import json
+
+from benchmarks.measure import BenchError, Figures, Run
+from benchmarks.nats_server import nats_server
+from benchmarks.processes import finished, module
+from benchmarks.relays import network
+
+BODY = "128"
+MARGIN = 30.0  # seconds beside those measured: receivers start, and wait for what is missing
+
+
+def arke(pattern: str, *arguments: str) -> Run:
+    """Return a run of `arke bench PATTERN` on a relay of its own."""
+
+    def run(seconds: float) -> Figures:
+        with network() as relays, relays.relay("127.0.0.2", "-mdns", "off") as relay:
+            relay.ready()
+            return arke_bench(relay.port, pattern, seconds, *arguments)
+
+    return run
+
+
+def arke_bench(port: int, pattern: str, seconds: float, *arguments: str) -> Figures:
+    """Put the load on a relay that is running."""
+    line = ("bench", pattern, *_common(port, seconds), *arguments, "--json")
+    return _figures(module("arke.cli.main", *line), seconds)
+
+
+def nats(pattern: str, *arguments: str) -> Run:
+    """Return the same run on a nats-server of its own."""
+
+    def run(seconds: float) -> Figures:
+        with nats_server() as port:
+            line = (pattern, *_common(port, seconds), *arguments)
+            return _figures(module("benchmarks.nats_side", *line), seconds)
+
+    return run
+
+
+def _common(port: int, seconds: float) -> tuple[str, ...]:
+    return ("--port", str(port), "--size", BODY, "--seconds", str(seconds))
+
+
+def _figures(command: list[str], seconds: float) -> Figures:
+    result = json.loads(finished(command, seconds + MARGIN))
+    if result["errors"] or result["drops"]:
+        raise BenchError(f"{command[2]}: {result}")
+    return {figure: float(result[figure]) for figure in ("rate", "p50_us", "p99_us", "received")}

@@ -1,0 +1,33 @@
+"""What the figures were taken on: enough to compare them, nothing that names the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+_DISTRIBUTIONS = ("arke", "uvloop", "pyzmq", "msgpack", "nats-py")
+
+
+def describe() -> dict[str, str]:
+    """Return CPU, kernel and Python, and the version of every package under the load."""
+    cpu = _cpu_model(Path("/proc/cpuinfo").read_text().splitlines())
+    return {
+        "cpu": f"{cpu}, {os.cpu_count()} cores",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
+        "python": platform.python_version(),
+    } | {name: _version(name) for name in _DISTRIBUTIONS}
+
+
+def _cpu_model(lines: Iterable[str]) -> str:
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.machine())
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "from the checkout"

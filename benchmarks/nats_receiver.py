@@ -1,0 +1,81 @@
+"""One receiver of `nats_side`, a process of its own: the twin of `arke.cli.bench.receiver`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from dataclasses import dataclass
+
+import nats
+import uvloop
+from nats.aio.msg import Msg
+
+from arke import flags
+from arke.cli.bench.receiver import REPORT
+
+QUEUE_GROUP = "members"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to receive."""
+
+    pattern: str = flags.argument("PATTERN", help="request, publish or broadcast")
+    subject: str = flags.argument("SUBJECT", help="what to subscribe to")
+    port: int = flags.flag("N", parse=flags.port, required=True, help="of nats-server")
+    every: int = flags.flag("N", parse=flags.count, required=True, help="messages between reports")
+
+
+async def receive(options: Options) -> None:
+    """Answer requests, or count and report, until stdin ends."""
+    seen, due = 0, options.every
+
+    def report() -> None:
+        os.write(1, REPORT.pack(seen, time.monotonic_ns()))
+
+    async def answer(message: Msg) -> None:
+        await message.respond(message.data)
+
+    async def hear(_: Msg) -> None:
+        nonlocal seen, due
+        seen += 1
+        if seen == due:
+            due += options.every
+            report()
+
+    async with await nats.connect(
+        f"nats://127.0.0.1:{options.port}", allow_reconnect=False
+    ) as client:
+        if options.pattern == "request":
+            await client.subscribe(options.subject, queue=QUEUE_GROUP, cb=answer)
+        else:
+            await client.subscribe(options.subject, cb=hear)
+        await client.flush()
+        report()
+        await stdin_ends()
+    report()
+
+
+async def stdin_ends() -> None:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(0, ended.set)  # nothing is ever written to it
+    await ended.wait()
+    loop.remove_reader(0)
+
+
+def main() -> None:
+    options = flags.parse(
+        Options,
+        program="nats_receiver",
+        summary="Receives for nats_side.",
+        argv=sys.argv[1:],
+        environ={},
+    )
+    uvloop.run(receive(options))
+
+
+if __name__ == "__main__":
+    main()

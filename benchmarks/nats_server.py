@@ -1,0 +1,61 @@
+"""A nats-server of our own: Debian's, without JetStream, on any free port of 127.0.0.1."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from benchmarks.measure import BenchError
+from benchmarks.processes import running
+
+START_LIMIT = 10.0
+_SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin"
+
+
+def check() -> None:
+    """Raise `BenchError`, with the command that mends it, unless both of NATS' parts are here."""
+    if not _binary():
+        raise BenchError("nats-server is missing: apt-get install nats-server")
+    if not importlib.util.find_spec("nats"):
+        raise BenchError("nats-py is missing: pip install nats-py")
+
+
+def version() -> str:
+    answer = subprocess.run(
+        [_binary() or "nats-server", "--version"], capture_output=True, text=True, check=True
+    )
+    return answer.stdout.rpartition("v")[2].strip()
+
+
+@contextlib.contextmanager
+def nats_server() -> Iterator[int]:
+    """Run a server for as long as the block; the value is its port."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        config, log = folder / "nats.conf", folder / "log"
+        config.write_text(f'listen: "127.0.0.1:-1"\nports_file_dir: "{folder}"\n')
+        with running([_binary() or "nats-server", "-c", str(config)], log) as process:
+            yield _port(process, folder)
+
+
+def _port(process: subprocess.Popen[bytes], folder: Path) -> int:
+    give_up = time.monotonic() + START_LIMIT
+    while time.monotonic() < give_up and process.poll() is None:
+        for ports in folder.glob("*.ports"):
+            with contextlib.suppress(json.JSONDecodeError):  # still being written
+                return urlsplit(json.loads(ports.read_text())["nats"][0]).port or 0
+        time.sleep(0.01)
+    raise BenchError("nats-server did not start")
+
+
+def _binary() -> str | None:
+    # Debian puts it where a user's PATH does not look.
+    return shutil.which("nats-server") or shutil.which("nats-server", path=_SYSTEM_FOLDERS)

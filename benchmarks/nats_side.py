@@ -1,0 +1,165 @@
+"""NATS as a Python user would drive it: the twin of `arke bench`, on a running nats-server.
+
+`python -m benchmarks.nats_side request|publish|broadcast --port N …` prints the same JSON. Warm-up,
+window, counting and percentiles are the very code of `arke bench`; only what a user of nats-py
+would write differently stands here: the caller, and the receiver beside it in `nats_receiver`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+import time
+from array import array
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import nats
+import uvloop
+from nats.aio.client import Client
+
+from arke import flags
+from arke.cli.bench import casts
+from arke.cli.bench.receivers import BenchError, Receivers
+from arke.cli.bench.result import Result, percentile
+
+SUBJECT = "bench"
+WARM_UP = 0.5
+TIMEOUT = 5.0
+
+PATTERNS = {
+    "request": "one member of a queue group answers; the rate counts replies",
+    "publish": "every subscriber hears; the rate counts deliveries",
+    "broadcast": "the same: to NATS a broadcast is a subject without a queue group",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What to put on the server."""
+
+    port: int = flags.flag("N", parse=flags.port, default=4222, help="port on 127.0.0.1")
+    inflight: int = flags.flag("N", parse=flags.count, default=64, help="requests under way")
+    size: int = flags.flag("OCTETS", parse=flags.count, default=128, help="of each body")
+    seconds: float = flags.flag("TIME", parse=flags.seconds, default="3s", help="to measure")
+    members: int = flags.flag("N", parse=flags.count, default=1, help="processes that receive")
+
+
+async def measure(pattern: str, load: Load) -> Result:
+    """Start the receivers, put the load on, and return what was seen. Raises BenchError."""
+    body = secrets.token_bytes(load.size)
+    window = casts.Window.for_bodies(load.size)
+    async with (
+        receiving(pattern, load, window.every) as receivers,
+        await nats.connect(f"nats://127.0.0.1:{load.port}", allow_reconnect=False) as client,
+    ):
+        if pattern == "request":
+            return await requests(client, body, load)
+        return await casts.measure(
+            pattern,
+            partial(client.publish, SUBJECT),
+            receivers,
+            body=body,
+            window=window,
+            warmup=WARM_UP,
+            seconds=load.seconds,
+        )
+
+
+async def requests(client: Client, body: bytes, load: Load) -> Result:
+    """Keep `inflight` requests under way, first to warm up and then to measure."""
+    await ask_for(client, body, load.inflight, WARM_UP)
+    began = time.perf_counter()
+    latencies, errors = await ask_for(client, body, load.inflight, load.seconds)
+    elapsed = time.perf_counter() - began
+    return Result(
+        pattern="request",
+        rate=len(latencies) / elapsed,
+        p50_us=percentile(latencies, 50),
+        p99_us=percentile(latencies, 99),
+        received=len(latencies),
+        errors=len(errors),
+        first_error=errors[0] if errors else "",
+    )
+
+
+async def ask_for(
+    client: Client, body: bytes, inflight: int, seconds: float
+) -> tuple[array[int], list[str]]:
+    """Return the latencies of replies, in nanoseconds, and what went wrong."""
+    latencies, errors = array("q"), list[str]()
+    until = time.perf_counter_ns() + int(seconds * 1e9)
+    async with asyncio.TaskGroup() as callers:
+        for _ in range(inflight):
+            callers.create_task(ask_until(client, body, until, latencies, errors))
+    return latencies, errors
+
+
+async def ask_until(
+    client: Client, body: bytes, until: int, latencies: array[int], errors: list[str]
+) -> None:
+    request, clock, took = client.request, time.perf_counter_ns, latencies.append
+    began = clock()
+    while began < until:
+        try:
+            reply = await request(SUBJECT, body, timeout=TIMEOUT)
+        except nats.errors.Error as error:
+            errors.append(str(error))
+        else:
+            if reply.data == body:
+                took(clock() - began)
+            else:
+                errors.append("a reply was not the body that was sent")
+        began = clock()
+
+
+@asynccontextmanager
+async def receiving(pattern: str, load: Load, every: int) -> AsyncIterator[Receivers]:
+    """Run the receivers for as long as the block lasts; they end with their stdin."""
+    line = [sys.executable, "-m", "benchmarks.nats_receiver", pattern, SUBJECT]
+    line += ["--port", str(load.port), "--every", str(every)]
+    processes: list[Process] = []
+    try:
+        for _ in range(load.members):
+            process = await asyncio.create_subprocess_exec(
+                *line, stdin=PIPE, stdout=PIPE, stderr=PIPE
+            )
+            processes.append(process)
+        receivers = Receivers(processes)
+        await receivers.start()
+        yield receivers
+        await receivers.finish()
+    finally:
+        for process in processes:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+def main(argv: Sequence[str]) -> None:
+    pattern, argv = flags.choose(
+        program="nats_side",
+        summary="Measures how fast messages move through a nats-server.",
+        commands=PATTERNS,
+        argv=argv,
+    )
+    load = flags.parse(
+        Load,
+        program=f"nats_side {pattern}",
+        summary=f"Measures how fast messages move: {PATTERNS[pattern]}.",
+        argv=argv,
+        environ={},
+    )
+    try:
+        result = uvloop.run(measure(pattern, load))
+    except (BenchError, nats.errors.Error, OSError) as error:
+        sys.exit(f"nats_side: {error}")
+    print(result.as_json())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

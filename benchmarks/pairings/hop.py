@@ -1,0 +1,48 @@
+"""Arke alone, from one node to another: caller and member on two relays, the hop encrypted."""
+
+from __future__ import annotations
+
+from benchmarks.loads import arke_bench
+from benchmarks.measure import MICROSECONDS, RATE, Bar, Figures, Measure, Pairing, Row, Run
+from benchmarks.relays import network
+
+
+def requests(inflight: int) -> Run:
+    """Return a run of requests that all cross the hop."""
+
+    def run(seconds: float) -> Figures:
+        with (
+            network() as relays,
+            relays.relay("127.0.0.2", "-mdns", "off") as far,
+            relays.relay("127.0.0.3", "-mdns", "off", "-join", far.seed) as near,
+        ):
+            for relay in (far, near):
+                relay.ready()
+            where = ("--member-port", str(far.port), "--inflight", str(inflight))
+            return arke_bench(near.port, "request", seconds, *where)
+
+    return run
+
+
+PAIRING = Pairing(
+    title="Two relays, encrypted",
+    measures=(
+        Measure(
+            "hop-1",
+            (
+                Row("request, one at a time, p50", "p50_us", MICROSECONDS, Bar("≤", 500, "figure")),
+                Row("request, one at a time, p99", "p99_us", MICROSECONDS),
+            ),
+            arke=requests(1),
+        ),
+        Measure(
+            "hop-64",
+            (
+                Row("request, 64 in flight", "rate", RATE, Bar("≥", 20_000, "figure")),
+                Row("request, 64 in flight, p50", "p50_us", MICROSECONDS),
+                Row("request, 64 in flight, p99", "p99_us", MICROSECONDS),
+            ),
+            arke=requests(64),
+        ),
+    ),
+)

@@ -1,0 +1,34 @@
+"""Where a back end listens."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import NamedTuple
+
+_WITH_PORT = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<v4>[^:\[\]]*)):(?P<port>[0-9]{1,5})")
+
+
+class Address(NamedTuple):
+    """An IP address, never a name, and a TCP port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str, default_port: int) -> Address:
+    """Read `IP`, `IP:PORT`, `[IPv6]` or `[IPv6]:PORT`. Raises ValueError for anything else."""
+    host, port = text, default_port
+    if match := _WITH_PORT.fullmatch(text):
+        host, port = match["v6"] or match["v4"] or "", int(match["port"])
+    elif text.startswith("[") and text.endswith("]"):
+        host = text[1:-1]
+    if not 0 < port < 65536:
+        raise ValueError(f"{port} is no port")
+    ip = ipaddress.ip_address(host)
+    if ip.is_unspecified or ip.is_multicast:
+        raise ValueError(f"{ip} is not the address of one machine")
+    return Address(str(ip), port)

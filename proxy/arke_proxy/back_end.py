@@ -1,0 +1,256 @@
+"""A connection to a back end: one request at a time, and what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from typing import Protocol, cast
+
+from arke_proxy.address import Address
+from arke_proxy.body import Body, StreamBody, response_body
+from arke_proxy.errors import BadResponse
+from arke_proxy.head import ResponseHead, parse_response
+from arke_proxy.head_buffer import HeadBuffer
+from arke_proxy.hub import Hub
+
+_UNACKNOWLEDGED_MS = 2000  # what a living host's kernel acknowledges in a round trip
+_SURELY_TAKEN = 16 * 1024  # bytes; a host's window takes them whatever its program does
+_HIGH_WATER = 64 * 1024  # bytes waiting in this process for a slow back end
+_DEAD_HOST = frozenset((errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH))
+
+
+class Listener(Protocol):
+    """Who sent the request, and gets what comes of it."""
+
+    def answered(self, head: ResponseHead | None, payload: bytes, *, done: bool) -> None:
+        """Take a piece of the answer. A head comes first: once for each 1xx, then the final one."""
+
+    def broke(self, reason: str, *, answering: bool, host_dead: bool) -> None:
+        """Learn that the connection ended too early. `answering`: some of the answer had come."""
+
+    def malformed(self, error: BadResponse) -> None:
+        """Learn that what came is no response."""
+
+    def back_end_full(self) -> None:
+        """Send no more for now: the back end is slow to read."""
+
+    def back_end_ready(self) -> None:
+        """Go on sending."""
+
+
+class BackEnd(asyncio.Protocol):
+    """One connection, used for one request after another."""
+
+    __slots__ = (
+        "_body",
+        "_head",
+        "_heads",
+        "_hub",
+        "_listener",
+        "_method",
+        "_patient",
+        "_reusable",
+        "_sent",
+        "_socket",
+        "_transport",
+        "address",
+        "used",
+    )
+
+    def __init__(self, address: Address, sock: socket.socket, hub: Hub) -> None:
+        self.address = address
+        self.used = False  # for a request before this one
+        self._socket = sock
+        self._hub = hub
+        self._transport: asyncio.Transport
+        self._heads = HeadBuffer(BadResponse)
+        self._listener: Listener | None = None
+        self._method = b""
+        self._head: ResponseHead | None = None  # the final one, once it has come
+        self._body: Body | None = None
+        self._reusable = True
+        self._sent = 0  # bytes of this request
+        self._patient = False
+
+    @property
+    def trailer(self) -> bytes:
+        """The lines that may be passed on after a chunked answer."""
+        return self._body.trailer if self._body else b""
+
+    # For the exchange.
+
+    def begin(self, listener: Listener, method: bytes) -> None:
+        """Take up a request; `write` sends it."""
+        self._listener = listener
+        self._method = method
+        self._head = self._body = None
+        self._sent = 0
+
+    def write(self, data: bytes) -> None:
+        self._sent += len(data)
+        if self._sent > _SURELY_TAKEN and not self._patient:
+            # A full window counts as unacknowledged: a slow program would pass for a dead host.
+            self._patient = True
+            self._limit_unacknowledged(0)
+        self._transport.write(data)
+
+    def pause(self) -> None:
+        self._transport.pause_reading()
+
+    def resume(self) -> None:
+        self._transport.resume_reading()
+
+    def finish(self) -> None:
+        """End the request after a whole answer, and keep the connection if it can be kept."""
+        self._listener = None
+        self.used = True
+        if not self._reusable or self._transport.is_closing():
+            self._transport.close()
+            return
+        if self._patient:
+            self._patient = False
+            self._limit_unacknowledged(_UNACKNOWLEDGED_MS)
+        self._transport.resume_reading()
+        if not self._hub.pool.give(self.address, self, self._hub.loop.time()):
+            self._transport.close()
+
+    def abandon(self) -> None:
+        """End the request before its answer did: what is under way here is worthless."""
+        self._listener = None
+        self._transport.abort()
+
+    # For the pool.
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def gone(self) -> bool:
+        """Look whether the back end has closed this idle connection, before an event says so."""
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    # For the loop.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=_HIGH_WATER)
+
+    def data_received(self, data: bytes) -> None:
+        listener = self._listener
+        if listener is None:
+            self._unasked()
+            return
+        try:
+            if self._head is None:
+                self._heads.push(data)
+                self._read_heads(listener)
+            else:
+                self._read_body(listener, None, data)
+        except BadResponse as error:
+            self.abandon()
+            listener.malformed(error)
+
+    def eof_received(self) -> None:
+        listener = self._listener
+        if listener is None:
+            self._hub.pool.forget(self.address, self)
+        elif self._body and self._body.ends_with_stream():
+            listener.answered(None, b"", done=True)
+        else:
+            self._break(listener, None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._listener:
+            self._break(self._listener, exc)
+        else:
+            self._hub.pool.forget(self.address, self)
+
+    def pause_writing(self) -> None:
+        if self._listener:
+            self._listener.back_end_full()
+
+    def resume_writing(self) -> None:
+        if self._listener:
+            self._listener.back_end_ready()
+
+    def _read_heads(self, listener: Listener) -> None:
+        while self._listener is listener and (raw := self._heads.pull()) is not None:
+            head = parse_response(raw)
+            if head.status < 200:
+                listener.answered(head, b"", done=False)
+                continue
+            self._head = head
+            self._body = response_body(head, self._method)
+            self._reusable = head.keep_alive and not isinstance(self._body, StreamBody)
+            self._read_body(listener, head, self._heads.rest())
+            return
+
+    def _read_body(self, listener: Listener, head: ResponseHead | None, data: bytes) -> None:
+        if self._body is None:
+            payload, rest, done = b"", data, True
+        else:
+            payload, rest = self._body.feed(data)
+            done = self._body.done
+        if rest:
+            self._reusable = False  # else the next request would take it for its answer
+        listener.answered(head, payload, done=done)
+
+    def _break(self, listener: Listener, exc: Exception | None) -> None:
+        answering = self._head is not None or len(self._heads) > 0
+        host_dead = isinstance(exc, OSError) and exc.errno in _DEAD_HOST
+        self.abandon()
+        listener.broke(describe(exc), answering=answering, host_dead=host_dead)
+
+    def _unasked(self) -> None:
+        self._hub.pool.forget(self.address, self)
+        self._transport.abort()
+        self._hub.complaints.warn(
+            (self.address, "unasked"), f"back end {self.address} sent what nobody asked for"
+        )
+
+    def _limit_unacknowledged(self, milliseconds: int) -> None:
+        with contextlib.suppress(OSError):  # it may just have closed
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+
+
+async def connect(address: Address, hub: Hub) -> BackEnd:
+    """Open a connection. Raises OSError; TimeoutError, which is one, if the host stays silent."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        # The kernel notices a dead host in two or three seconds, at work and idle.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
+        async with asyncio.timeout(hub.times.connect):
+            await hub.loop.sock_connect(sock, address)
+        _, back_end = await hub.loop.create_connection(
+            lambda: BackEnd(address, sock, hub), sock=sock
+        )
+    except BaseException:
+        sock.close()
+        raise
+    return back_end
+
+
+def describe(error: Exception | None) -> str:
+    """Complete the sentence "back end 192.168.56.102:63450 …"."""
+    if error is None:
+        return "closed the connection before it had answered"
+    if isinstance(error, TimeoutError):
+        return "is silent"
+    if isinstance(error, ConnectionRefusedError):
+        return "refuses connections"
+    if isinstance(error, OSError) and error.errno:
+        return f"cannot be talked to ({os.strerror(error.errno)})"
+    return f"cannot be talked to ({error})"

@@ -1,0 +1,96 @@
+"""Which back end gets a request."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+import arke
+from arke_proxy.address import Address, parse_address
+from arke_proxy.errors import AllTried, BadAnswer, NoBackEnd, NotAnswered
+
+_SECONDS = 1.0  # for one question: a member answers it in a millisecond, or is in trouble
+_PATIENCE = 4  # questions in a row without an answer; the mesh has lost a dead member by then
+_ANSWERS = 8  # until one is new; with two members, the other one is missed once in 256 searches
+
+
+class Chooser(Protocol):
+    """Chooses a back end for each attempt at a request: never one in `tried`.
+
+    Both ways may raise NoBackEnd, NotAnswered, BadAnswer, AllTried.
+    """
+
+    def ready(self, tried: Collection[Address]) -> Address | None:
+        """Return one that is known already; None if `choose` has to find out."""
+
+    async def choose(self, tried: Collection[Address]) -> Address:
+        """Find one."""
+
+
+class Static:
+    """Back ends known beforehand, in turn."""
+
+    def __init__(self, addresses: Sequence[Address]) -> None:
+        self._addresses = addresses
+        self._next = 0
+
+    def ready(self, tried: Collection[Address]) -> Address:
+        for _ in self._addresses:
+            address = self._addresses[self._next % len(self._addresses)]
+            self._next += 1
+            if address not in tried:
+                return address
+        if tried:
+            raise AllTried("There is no other back end.")
+        raise NoBackEnd("There is no back end.")
+
+    async def choose(self, tried: Collection[Address]) -> Address:
+        return self.ready(tried)
+
+
+class Ask:
+    """Asks the cluster, for each attempt, which back end to use; the mesh picks who answers."""
+
+    def __init__(self, mesh: arke.Mesh, cluster: str, default_port: int) -> None:
+        self._mesh = mesh
+        self._cluster = cluster
+        self._default_port = default_port
+
+    def ready(self, tried: Collection[Address]) -> None:
+        """Nothing is known before the cluster was asked."""
+
+    async def choose(self, tried: Collection[Address]) -> Address:
+        for _ in range(_ANSWERS):
+            address = self._read(await self._ask())
+            if address not in tried:
+                return address
+        raise AllTried(f"Cluster {self._cluster} names no other back end.")
+
+    async def _ask(self) -> bytes:
+        reason = ""
+        for _ in range(_PATIENCE):
+            try:
+                return await self._mesh.request(
+                    self._cluster, b"ip", timeout=_SECONDS, idempotent=True
+                )
+            except arke.NoSuchCluster:
+                raise NoBackEnd(f"Nobody serves cluster {self._cluster}.") from None
+            except arke.Overloaded:
+                reason = "is overloaded"
+                break
+            except arke.RequestTimeout:
+                reason = f"did not answer within {_SECONDS:g} s"
+            except arke.RemoteError as error:
+                reason = f"failed to answer ({error.type})"
+            except arke.ArkeError as error:
+                reason = f"could not answer: {error}"
+        raise NotAnswered(f"Cluster {self._cluster}, asked for a back end, {reason}.")
+
+    def _read(self, answer: bytes) -> Address:
+        try:
+            return parse_address(answer.decode("ascii").strip(), self._default_port)
+        except ValueError:
+            raise BadAnswer(
+                f"Cluster {self._cluster}, asked for a back end, answered {answer[:60]!r}, "
+                "which is neither IP nor IP:PORT."
+            ) from None

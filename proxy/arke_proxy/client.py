@@ -1,0 +1,247 @@
+"""A client's connection: one request after another, each answered before the next is begun."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import time
+from typing import cast
+
+from arke_proxy import forward
+from arke_proxy.answers import own_response
+from arke_proxy.body import request_body
+from arke_proxy.deadlines import Deadlines
+from arke_proxy.errors import BadRequest, ProxyError
+from arke_proxy.exchange import Exchange
+from arke_proxy.head import parse_request
+from arke_proxy.head_buffer import HeadBuffer
+from arke_proxy.hub import Hub
+
+_HIGH_WATER = 64 * 1024  # bytes waiting in this process for a slow client
+_AHEAD = 64 * 1024  # bytes of further requests read while one is answered
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
+
+
+class Client(asyncio.Protocol):
+    """Reads requests, and hands each to an Exchange, which writes the answer."""
+
+    __slots__ = (
+        "_advancing",
+        "_exchange",
+        "_full",
+        "_half_closed",
+        "_heads",
+        "_hub",
+        "_leaving",
+        "_transport",
+        "_watch",
+        "forwarded",
+    )
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._transport: asyncio.Transport
+        self.forwarded = b""  # the lines that tell back ends about this client
+        self._heads = HeadBuffer(BadRequest)
+        self._exchange: Exchange | None = None
+        self._watch: Deadlines[Client] | None = None  # the one that this connection is under
+        self._advancing = False
+        self._full = False  # the client is slow to read
+        self._half_closed = False  # the client sends no more, and may still read
+        self._leaving = False  # everything has been said; what still comes is not read
+
+    # For the exchange.
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def pause(self) -> None:
+        self._transport.pause_reading()
+
+    def resume(self) -> None:
+        self._transport.resume_reading()
+
+    def moved(self) -> None:
+        """Note that the exchange is making progress."""
+        if self._watch is self._hub.running:
+            self._hub.running.start(self, self._hub.loop.time())
+
+    def finished(self, *, keep_alive: bool) -> None:
+        """Go on after an answer that was sent whole."""
+        self._exchange = None
+        if not keep_alive:
+            self._leave()
+            return
+        self._transport.resume_reading()
+        if not self._advancing:
+            self._advance()
+
+    def cut(self) -> None:
+        """End the connection such that what was sent cannot pass for a whole answer."""
+        self._exchange = None
+        self._leaving = True
+        sock = self._transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):  # the client may just have closed
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._transport.abort()
+
+    # For the server.
+
+    def expired(self) -> None:
+        """Act on the deadline that has just passed."""
+        watch, self._watch = self._watch, None
+        if self._leaving:
+            self._stop_leaving(watch)
+        elif self._exchange:
+            self._exchange.late()
+        elif watch is self._hub.in_head:
+            self._refuse(BadRequest(f"No whole head came within {self._hub.times.head:g} s.", 408))
+        else:
+            self._transport.close()
+
+    def part(self) -> None:
+        """Close if nothing is going on."""
+        if not self._exchange and not self._leaving and not len(self._heads):
+            self._transport.close()
+
+    # For the loop.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=_HIGH_WATER)
+        peer = transport.get_extra_info("peername")
+        if peer:  # none if it has gone already
+            self.forwarded = forward.forwarded_for(peer[0])
+        self._hub.came(self)
+        self._put_under(self._hub.idle)
+
+    def data_received(self, data: bytes) -> None:
+        if self._leaving:
+            return
+        exchange = self._exchange
+        if exchange is None:
+            self._heads.push(data)
+            self._advance()
+        elif exchange.uploaded:
+            self._heads.push(data)
+            if len(self._heads) > _AHEAD:
+                self._transport.pause_reading()
+        else:
+            self._receive_body(exchange, data)
+
+    def eof_received(self) -> bool:
+        self._half_closed = True
+        exchange = self._exchange
+        if exchange and not exchange.uploaded:
+            exchange.abandon()
+            self.cut()
+        return not self._leaving and (exchange is not None or self._full)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._leaving = True
+        self._put_under(None)
+        if self._exchange:
+            self._exchange.abandon()
+            self._exchange = None
+        self._hub.went(self)
+
+    def pause_writing(self) -> None:
+        self._full = True
+        if self._exchange:
+            self._exchange.client_full()
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self.moved()
+        if self._exchange:
+            self._exchange.client_ready()
+        elif not self._leaving:
+            self._advance()
+
+    # Within.
+
+    def _advance(self) -> None:
+        """Begin what requests have arrived, each when the one before it is answered."""
+        self._advancing = True
+        try:
+            while not (self._exchange or self._leaving or self._full):
+                raw = self._heads.pull()
+                if raw is None:
+                    self._wait_for_head()
+                    break
+                self._begin(raw)
+        except BadRequest as error:
+            self._refuse(error)
+        finally:
+            self._advancing = False
+
+    def _begin(self, raw: bytes) -> None:
+        head = parse_request(raw)
+        body = request_body(head)
+        exchange = self._exchange = Exchange(self, head, body, self._hub)
+        self._put_under(self._hub.running)
+        if body and (data := self._heads.rest()):
+            self._receive_body(exchange, data)
+        if self._exchange is exchange:
+            exchange.start()
+
+    def _receive_body(self, exchange: Exchange, data: bytes) -> None:
+        self.moved()
+        try:
+            rest = exchange.receive(data)
+        except BadRequest as error:
+            exchange.abandon()
+            if exchange.told:
+                self.cut()
+            else:
+                self._refuse(error)
+            return
+        if rest:
+            self._heads.push(rest)
+
+    def _wait_for_head(self) -> None:
+        if self._half_closed:
+            self._transport.close()
+        elif len(self._heads):
+            if self._watch is not self._hub.in_head:  # the time counts from the first byte
+                self._put_under(self._hub.in_head)
+        else:
+            self._put_under(self._hub.idle)
+
+    def _refuse(self, error: ProxyError) -> None:
+        """Answer what is no request. Where the next one would begin cannot be known."""
+        self._exchange = None
+        self._transport.write(own_response(error, time.time(), forward.CLOSE, with_body=True))
+        self._leave()
+
+    def _leave(self) -> None:
+        """Close once the client has read what was written.
+
+        At once would not do: if the client is still sending, its kernel would throw that away.
+        """
+        self._leaving = True
+        self._heads.rest()
+        if self._half_closed:
+            self._transport.close()
+            return
+        self._transport.resume_reading()
+        self._transport.write_eof()
+        self._put_under(self._hub.lingering)
+
+    def _stop_leaving(self, watch: Deadlines[Client] | None) -> None:
+        unwritten = self._transport.get_write_buffer_size()
+        if not unwritten:
+            self._transport.abort()
+        elif watch is self._hub.lingering:
+            self._put_under(self._hub.running)  # the client is slow, not deaf
+        else:
+            self.cut()
+
+    def _put_under(self, watch: Deadlines[Client] | None) -> None:
+        if self._watch is not None and self._watch is not watch:
+            self._watch.stop(self)
+        self._watch = watch
+        if watch is not None:
+            watch.start(self, self._hub.loop.time())

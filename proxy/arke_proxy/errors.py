@@ -1,0 +1,69 @@
+"""Everything that ends a request in the proxy, as one tree.
+
+    ProxyError
+    ├── BadRequest        4xx, 5xx  the client's bytes are not a request that can be forwarded
+    ├── NoBackEnd         503       nobody serves the cluster
+    ├── NotAnswered       503       the cluster was asked, and did not say which back end
+    ├── BadAnswer         502       the cluster's answer is no address
+    ├── AllTried          502       there is no back end other than those tried
+    ├── NoneReachable     502       every back end tried failed
+    ├── BackEndBroke      502       a back end failed, and the request may not be sent again
+    ├── BadResponse       502       the back end's bytes are not a response
+    └── TooLate           504       no answer within the time limit
+
+The text of each is the sentence that the client reads.
+"""
+
+from __future__ import annotations
+
+
+class ProxyError(Exception):
+    """The root of the tree. `status` is the code that the client gets."""
+
+    status = 502
+
+
+class BadRequest(ProxyError):
+    """The client's bytes are not a request that can be forwarded."""
+
+    def __init__(self, sentence: str, status: int = 400) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class NoBackEnd(ProxyError):
+    """Nobody serves the cluster."""
+
+    status = 503
+
+
+class NotAnswered(ProxyError):
+    """The cluster was asked for a back end, and did not answer."""
+
+    status = 503
+
+
+class BadAnswer(ProxyError):
+    """The cluster's answer is no address."""
+
+
+class AllTried(ProxyError):
+    """There is no back end other than those already tried."""
+
+
+class NoneReachable(ProxyError):
+    """Every back end tried failed before it was sent anything."""
+
+
+class BackEndBroke(ProxyError):
+    """A back end failed after it may have read the request, which may not be sent again."""
+
+
+class BadResponse(ProxyError):
+    """The back end's bytes are not a response that can be forwarded."""
+
+
+class TooLate(ProxyError):
+    """No answer came within the time limit."""
+
+    status = 504

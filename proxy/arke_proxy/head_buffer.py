@@ -1,0 +1,77 @@
+"""Cuts a stream of bytes where a message's head ends."""
+
+from __future__ import annotations
+
+END_OF_HEAD = b"\r\n\r\n"
+
+
+class HeadBuffer:
+    """Holds what has arrived until a head is whole; raises `error` for one that never can be.
+
+    `error` is called with a sentence and the HTTP status that fits it.
+    """
+
+    __slots__ = ("_error", "_held", "_looked")
+
+    MAX_LINE = 8 * 1024  # of the first line; what servers commonly take
+    MAX_HEAD = 64 * 1024
+
+    def __init__(self, error: type[Exception]) -> None:
+        self._error = error
+        self._held = b""
+        self._looked = 0  # up to here there is no end of a head
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def push(self, data: bytes) -> None:
+        """Add what arrived."""
+        self._held = self._held + data if self._held else data
+
+    def pull(self) -> bytes | None:
+        """Take one whole head, its empty line included; None while it is not whole."""
+        held = self._held
+        if held[:1] == b"\r":  # RFC 9112, 2.2: an empty line before a request means nothing
+            held = self._skip_empty_lines()
+        end = held.find(END_OF_HEAD, max(0, self._looked - 3))
+        if end < 0:
+            self._check_unfinished()
+            return None
+        if end > self.MAX_LINE:
+            self._check_size(held, end)
+        end += len(END_OF_HEAD)
+        head = held[:end]
+        self._held = held[end:]
+        self._looked = 0
+        return head
+
+    def rest(self) -> bytes:
+        """Take everything that is held: what follows the head pulled last."""
+        held = self._held
+        self._held = b""
+        self._looked = 0
+        return held
+
+    def _skip_empty_lines(self) -> bytes:
+        held = self._held
+        while held.startswith(b"\r\n"):
+            held = held[2:]
+        self._held = held
+        self._looked = 0
+        return held
+
+    def _check_unfinished(self) -> None:
+        """Refuse at once what no further byte can mend; never hold more than a head may have."""
+        held, looked = self._held, self._looked
+        # A reader that takes a lone LF for the end of a line would see other lines than we do.
+        if held.count(b"\n", looked) != held.count(b"\r\n", max(0, looked - 1)):
+            raise self._error("A line of the head ends without CR.")
+        self._looked = len(held)
+        if len(held) > self.MAX_LINE:
+            self._check_size(held, len(held))
+
+    def _check_size(self, held: bytes, size: int) -> None:
+        if held.find(b"\r\n", 0, self.MAX_LINE + 2) < 0:
+            raise self._error(f"The first line is longer than {self.MAX_LINE} bytes.", 414)
+        if size > self.MAX_HEAD:
+            raise self._error(f"The head is larger than {self.MAX_HEAD} bytes.", 431)

@@ -1,0 +1,112 @@
+"""The `proxy` command: reads its flags, builds the parts, runs until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+
+import uvloop
+
+import arke
+from arke import flags
+from arke_proxy.chooser import Ask
+from arke_proxy.errors import ProxyError
+from arke_proxy.hub import Hub, Times, log
+from arke_proxy.server import Server, bind
+
+_PROGRAM = "proxy"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    cluster: str = flags.flag("NAME", required=True, help="the cluster that knows the back ends")
+    listen: flags.HostPort = flags.flag(  # noqa: RUF009 — a HostPort cannot change
+        "[HOST]:PORT", parse=flags.listen_address, default=":8080", help="where browsers connect"
+    )
+    port: int = flags.flag(
+        "N", parse=flags.port, default=55555, help="where the relay of this machine listens"
+    )
+    backend_port: int = flags.flag(
+        "N", parse=flags.port, default=63450, help="of back ends that answer with an IP alone"
+    )
+    timeout: float = flags.flag(
+        "TIME",
+        parse=flags.seconds,
+        default="60s",
+        help="how long a back end may stay silent, and a body stand still",
+    )
+
+
+def main() -> None:
+    options = flags.parse(
+        Options,
+        program=_PROGRAM,
+        summary="Spread HTTP requests over the back ends that a cluster names.",
+        argv=sys.argv[1:],
+        environ=os.environ,
+    )
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    _allow_many_connections()
+    try:
+        sock = bind(*options.listen)
+    except OSError as error:
+        flags.fail(_PROGRAM, f"-listen {options.listen}: {_mend(error)}")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(_run(options, sock))
+        except arke.RelayUnreachable as error:
+            flags.fail(_PROGRAM, str(error), status=1)
+        except ValueError as error:
+            flags.fail(_PROGRAM, f"-cluster {options.cluster}: {error}")
+
+
+async def _run(options: Options, sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with arke.connect(port=options.port) as mesh:
+        chooser = Ask(mesh, options.cluster, options.backend_port)
+        hub = Hub(chooser, Times(silence=options.timeout), loop)
+        server = Server(hub)
+        try:
+            await chooser.choose(())
+        except ProxyError as error:
+            log.warning("%s", error)
+        await server.start(sock)
+        where = flags.HostPort(options.listen.host, sock.getsockname()[1])
+        log.info('proxy listening on %s, forwarding to cluster "%s"', where, options.cluster)
+        await stop.wait()
+        log.info("stopping; open connections: %d", len(hub.clients))
+        await server.stop()
+
+
+def _allow_many_connections() -> None:
+    """Raise the limit of descriptors to what this process may have."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _mend(error: OSError) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return "the port is taken; stop what uses it, or choose another with -listen"
+        case errno.EACCES:
+            return "ports below 1024 need the right to bind them; choose another with -listen"
+        case errno.EADDRNOTAVAIL:
+            return "this machine has no such address; `ip address` shows those it has"
+        case _:
+            return f"{error.strerror or error}; give an address of this machine with -listen"
+
+
+if __name__ == "__main__":
+    main()

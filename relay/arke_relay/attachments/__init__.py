@@ -1,0 +1,1 @@
+"""Local programs: the ports they attach at, and the codec they speak."""

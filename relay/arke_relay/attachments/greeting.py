@@ -1,0 +1,72 @@
+"""A connection before it is known what it speaks: bounded in octets and in time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from arke_relay.attachments.hub import Hub
+from arke_relay.attachments.native import NativeConnection
+
+from arke.wire.bounds import MAX_HELLO
+
+PATIENCE = 5.0
+"""Seconds in which a program must have said hello."""
+
+
+class Greeting(asyncio.Protocol):
+    """Tells the protocols apart by their first octet: a native hello is a MessagePack array.
+
+    Only a whole hello (one message, MAX_HELLO octets at most) moves a connection on.
+    """
+
+    def __init__(self, hub: Hub, loop: asyncio.AbstractEventLoop) -> None:
+        self._hub = hub
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._native: NativeConnection | None = None
+        self._octets = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        if not self._hub.admit(self):
+            self._transport.abort()
+            return
+        self._timer = self._loop.call_later(PATIENCE, self._expire)
+
+    def data_received(self, data: bytes) -> None:
+        assert self._transport
+        self._octets += len(data)
+        if self._native is None:
+            if not 0x90 <= data[0] <= 0x9F:
+                self._hub.refused("what it speaks is not known here")
+                self._transport.abort()
+                return
+            self._native = NativeConnection(self._hub, self._transport)
+        if self._octets > MAX_HELLO:
+            self._hub.refused("its hello is too long")
+            self._transport.abort()
+            return
+        self._native.data_received(data)
+        if self._native.program is not None:
+            self._done()
+            self._transport.set_protocol(self._native)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._done()
+
+    def abort(self) -> None:
+        if self._transport:
+            self._transport.abort()
+
+    def _expire(self) -> None:
+        assert self._transport
+        self._hub.refused(f"it said no hello within {PATIENCE:g} s")
+        self._transport.abort()
+
+    def _done(self) -> None:
+        self._hub.dismiss(self)
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,292 @@
+"""The native codec: one program's connection, its octets to calls on the exchange and back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable
+from typing import Any, cast
+
+from arke_relay.attachments.hub import Hub
+from arke_relay.core.parties import Message, Program
+from msgpack.exceptions import UnpackException
+
+from arke.wire.bounds import MAX_NAME, READ, unpacker
+from arke.wire.chunks import Inbox, Outbox
+from arke.wire.messages import MAGIC, VERSION, Failure, Op
+
+_OUTBOX = 64 * 1024 * 1024
+"""Octets a program may leave unread before what comes next is dropped, and counted."""
+
+_INBOX = 64 * 1024 * 1024
+_HIGH_WATER = 256 * 1024
+_LOW_WATER = 64 * 1024
+_LONGEST = 7 * 24 * 3_600_000  # milliseconds: no call waits longer than a week
+
+_MALFORMED = (ValueError, TypeError, IndexError, UnpackException)
+
+_NAMELESS = "a name is 1 to 255 octets of text"
+
+
+class NativeConnection(asyncio.Protocol):
+    """A program that speaks the native protocol; the outlet of its Program."""
+
+    def __init__(self, hub: Hub, transport: asyncio.Transport) -> None:
+        self._hub = hub
+        self._router = hub.exchange.router
+        self._transport = transport
+        self._flusher = hub.flusher
+        self._outbox = Outbox(_OUTBOX)
+        self._inbox = Inbox(hub.max_message, max(_INBOX, 2 * hub.max_message))
+        self._unpacker = unpacker()
+        self._dirty = False
+        self._paused = False
+        self._ended = ""
+        self._program: Program | None = None
+        self.heard = True
+        """Something arrived since the last look."""
+        self._handlers: list[Callable[[Message, float], None]] = [self._unknown] * 64
+        for op, handler in {
+            Op.HELLO: self._on_hello,
+            Op.PING: self._on_ping,
+            Op.PONG: self._on_pong,
+            Op.CLOSE: self._on_close,
+            Op.CHUNK: self._on_chunk,
+            Op.REGISTER: self._on_register,
+            Op.LEAVE: self._on_leave,
+            Op.SUBSCRIBE: self._on_subscribe,
+            Op.UNSUBSCRIBE: self._on_unsubscribe,
+            Op.REQUEST: self._on_request,
+            Op.CANCEL: self._on_cancel,
+            Op.BROADCAST: self._on_broadcast,
+            Op.PUBLISH: self._on_publish,
+            Op.STATUS: self._on_status,
+            Op.REPLY: self._on_reply,
+            Op.FAULT: self._on_fault,
+            Op.REFUSED: self._on_refused,
+        }.items():
+            self._handlers[op] = handler
+        transport.set_write_buffer_limits(high=_HIGH_WATER, low=_LOW_WATER)
+
+    # Octets.
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = True
+        now = self._hub.clock()
+        unpacked = self._unpacker
+        handlers = self._handlers
+        try:
+            unpacked.feed(data)
+            for message in unpacked:
+                handlers[message[0]](message, now)
+        except _MALFORMED as error:
+            self.end(f"not understood: {error}")
+        self._flusher.flush()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        reason = self._ended or (str(error) if error else "")
+        program, self._program = self._program, None
+        if program is not None:
+            self._hub.detached(program, self, reason)
+        self._flusher.flush()
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self.flush()
+
+    # Outlet.
+
+    def put(self, message: Message) -> bool:
+        if not self._dirty:
+            self._dirty = True
+            self._flusher.dirty.append(self)
+        return self._outbox.put(message)
+
+    def put_body(self, message: Message, at: int, order: Hashable = None) -> bool:
+        if not self._dirty:
+            self._dirty = True
+            self._flusher.dirty.append(self)
+        return self._outbox.put_body(message, at, order)
+
+    def overrun(self) -> None:
+        self.end("it does not read")
+
+    def flush(self) -> None:
+        self._dirty = False
+        transport = self._transport
+        if self._paused or transport.is_closing():
+            return
+        outbox = self._outbox
+        while outbox and not self._paused:
+            transport.write(outbox.take(READ))
+
+    @property
+    def queued(self) -> int:
+        return self._outbox.size
+
+    @property
+    def program(self) -> Program | None:
+        return self._program
+
+    @property
+    def receiving(self) -> bool:
+        """Part of a large body has come, and the rest has not."""
+        return self._inbox.size > 0
+
+    def end(self, reason: str) -> None:
+        """Tell the program why, and close. What it does not read in time is lost."""
+        if not self._ended:
+            self._ended = reason
+            self._outbox.put((Op.CLOSE.value, reason[:200]))
+            self.flush()
+            self._transport.close()
+
+    def abort(self, reason: str) -> None:
+        """Close at once."""
+        self._ended = self._ended or reason
+        self._transport.abort()
+
+    # Messages.
+
+    def _on_hello(self, message: Message, now: float) -> None:
+        _, magic, version, name = message[:4]
+        if magic != MAGIC or type(name) is not str or self._program is not None:
+            raise ValueError("not the hello of an Arke program")
+        if version != VERSION:
+            self.end(f"this relay speaks version {VERSION} of the protocol, not {version!r:.20}")
+            return
+        hub = self._hub
+        self._program = hub.attached(name[:200], self)
+        self.put(
+            (
+                Op.WELCOME.value,
+                VERSION,
+                hub.exchange.node,
+                hub.address,
+                hub.network,
+                hub.max_message,
+            )
+        )
+
+    def _on_ping(self, message: Message, now: float) -> None:
+        token = message[1]
+        if type(token) is not int:
+            raise ValueError("a token is a number")
+        self.put((Op.PONG.value, token))
+
+    def _on_pong(self, message: Message, now: float) -> None:
+        """Being heard was all it was for."""
+
+    def _on_close(self, message: Message, now: float) -> None:
+        self._ended = "it left"
+        self._transport.close()
+
+    def _on_chunk(self, message: Message, now: float) -> None:
+        self._inbox.chunk(message[1], message[2], message[3])
+
+    def _on_register(self, message: Message, now: float) -> None:
+        self._hub.registered(self._known(), _name(message[1]), now)
+
+    def _on_leave(self, message: Message, now: float) -> None:
+        self._hub.left(self._known())
+
+    def _on_subscribe(self, message: Message, now: float) -> None:
+        self._hub.exchange.subscribe(self._known(), _name(message[1]))
+
+    def _on_unsubscribe(self, message: Message, now: float) -> None:
+        self._hub.exchange.unsubscribe(self._known(), _name(message[1]))
+
+    def _on_request(self, message: Message, now: float) -> None:
+        _, call, cluster, body, timeout, idempotent, headers = message
+        if type(call) is not int or type(timeout) is not int or not 0 <= timeout <= _LONGEST:
+            raise ValueError("a request has a number and a time-out in milliseconds")
+        if type(cluster) is not str or not 0 < len(cluster) < 64:
+            cluster = _name(cluster)
+        if headers is not None:
+            _check_headers(headers)
+        if type(body) is not bytes:
+            body = self._inbox.body(body)
+            if body is None:
+                text = "no room to join the request"
+                self.put((Op.FAILED.value, call, Failure.OVERLOADED.value, text))
+                return
+        self._router.request(
+            self._known(), call, cluster, body, timeout / 1000, idempotent is True, headers, now
+        )
+
+    def _on_cancel(self, message: Message, now: float) -> None:
+        self._router.cancel(self._known(), message[1])
+
+    def _on_broadcast(self, message: Message, now: float) -> None:
+        _, cluster, body, headers = message
+        body = self._cast_body(body, headers)
+        if body is not None:
+            self._hub.exchange.casts.broadcast(self._known(), _name(cluster), body, headers)
+
+    def _on_publish(self, message: Message, now: float) -> None:
+        _, topic, body, headers = message
+        body = self._cast_body(body, headers)
+        if body is not None:
+            self._hub.exchange.casts.publish(self._known(), _name(topic), body, headers)
+
+    def _on_status(self, message: Message, now: float) -> None:
+        call = message[1]
+        if type(call) is not int:
+            raise ValueError("a call is a number")
+        self._known()
+        self.put_body((Op.REPLY.value, call, self._hub.status()), 2)
+
+    def _on_reply(self, message: Message, now: float) -> None:
+        body = message[2]
+        if type(body) is not bytes:
+            body = self._inbox.body(body)
+        if body is None:
+            text = "the relay had no room to join the answer"
+            self._router.fault(self._known(), message[1], "Overloaded", text, now)
+        else:
+            self._router.reply(self._known(), message[1], body, now)
+
+    def _on_fault(self, message: Message, now: float) -> None:
+        _, call, kind, text = message
+        if type(kind) is not str or type(text) is not str:
+            raise ValueError("a fault has a type and a text")
+        self._router.fault(self._known(), call, kind, text, now)
+
+    def _on_refused(self, message: Message, now: float) -> None:
+        self._router.refused(self._known(), message[1], now)
+
+    def _unknown(self, message: Message, now: float) -> None:
+        raise ValueError(f"unknown operation {message[0]!r:.20}")
+
+    def _known(self) -> Program:
+        """The program, once it has said hello."""
+        program = self._program
+        if program is None:
+            raise ValueError("it did not say hello first")
+        return program
+
+    def _cast_body(self, body: Any, headers: Any) -> bytes | None:
+        if headers is not None:
+            _check_headers(headers)
+        if type(body) is bytes:
+            return body
+        joined = self._inbox.body(body)
+        if joined is None:
+            self._hub.exchange.counters.drops["cast_too_large_for_now"] += 1
+        return joined
+
+
+def _name(name: object) -> str:
+    if type(name) is not str or not name or len(name.encode()) > MAX_NAME:
+        raise ValueError(_NAMELESS)
+    return name
+
+
+def _check_headers(headers: object) -> None:
+    if type(headers) is not dict:
+        raise ValueError("headers are a map")
+    for value in cast("dict[str, object]", headers).values():
+        if type(value) is not str:
+            raise ValueError("headers are text")

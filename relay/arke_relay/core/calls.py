@@ -1,0 +1,59 @@
+"""One request on its way, as the relay that must see it through keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from arke_relay.core.directory import Candidate
+from arke_relay.core.parties import Party
+
+
+class Call:
+    """`origin` waits for it under `origin_id`; `candidate` has it under `id`.
+
+    The body is kept until the end, because a refusal sends it to another member.
+    """
+
+    __slots__ = (
+        "arrived",
+        "body",
+        "candidate",
+        "cluster",
+        "deadline",
+        "headers",
+        "id",
+        "idempotent",
+        "number",
+        "origin",
+        "origin_id",
+        "sender",
+        "tried",
+    )
+
+    def __init__(
+        self,
+        origin: Party,
+        origin_id: int,
+        cluster: str,
+        body: bytes,
+        now: float,
+        deadline: float,
+        idempotent: bool,
+        number: int,
+        sender: str,
+        headers: Mapping[str, str] | None,
+    ) -> None:
+        self.id = 0
+        self.origin = origin
+        self.origin_id = origin_id
+        self.cluster = cluster
+        self.body = body
+        self.arrived = now
+        self.deadline = deadline
+        self.idempotent = idempotent
+        self.number = number
+        """The calling program's number at its own node."""
+        self.sender = sender
+        self.headers = headers
+        self.candidate: Candidate | None = None
+        self.tried: set[Party] = set()

@@ -1,0 +1,30 @@
+"""What the relay counts. Plain numbers: the hot path adds one, whoever looks reads."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+
+BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+"""Upper bounds of the latency histogram, in seconds."""
+
+
+class Counters:
+    """Counts since the relay started."""
+
+    __slots__ = ("broadcasts", "drops", "latency", "latency_sum", "outcomes", "published", "retries")
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()
+        """Requests of programs here, by how they ended."""
+        self.drops: Counter[str] = Counter()
+        """Messages dropped, by cause."""
+        self.retries = 0
+        self.broadcasts = 0
+        self.published = 0
+        self.latency = [0] * (len(BUCKETS) + 1)
+        self.latency_sum = 0.0
+
+    def answered(self, seconds: float) -> None:
+        self.latency[bisect_left(BUCKETS, seconds)] += 1
+        self.latency_sum += seconds

@@ -1,0 +1,100 @@
+"""The relay's core as its attachments and peers see it: parties come, ask, tell and go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from arke_relay.core.balancer import Balancer
+from arke_relay.core.casts import Casts
+from arke_relay.core.counters import Counters
+from arke_relay.core.directory import MAX_TOPICS, Directory
+from arke_relay.core.parties import Message, Outlet, Peer, Program
+from arke_relay.core.router import Router
+
+from arke.wire.messages import PeerOp
+
+
+class NotAllowed(ValueError):
+    """A party asked for what the protocol does not allow; its connection ends with this text."""
+
+
+class Exchange:
+    """`node` is this relay's id; `random` returns floats in [0, 1)."""
+
+    def __init__(self, node: str, random: Callable[[], float]) -> None:
+        self.node = node
+        self.counters = Counters()
+        self.directory = Directory(self._announce)
+        self.router = Router(self.directory, Balancer(random), self.counters)
+        self.casts = Casts(self.directory, self.counters)
+        self.programs: dict[int, Program] = {}
+        self.peers: dict[str, Peer] = {}
+        self._numbers = 0
+
+    # Programs.
+
+    def attach(self, name: str, outlet: Outlet) -> Program:
+        self._numbers += 1
+        program = Program(self._numbers, name, self.node, outlet)
+        self.programs[program.id] = program
+        return program
+
+    def register(self, program: Program, cluster: str, now: float) -> None:
+        """Raises NotAllowed if the program is registered already."""
+        if program.cluster is not None:
+            raise NotAllowed(f"this connection already serves {program.cluster!r}")
+        program.cluster = cluster
+        self.directory.join(cluster, program, program.id)
+        self.router.arrived(cluster, now)
+
+    def leave(self, program: Program) -> None:
+        """The program takes no further requests; what it has it still answers."""
+        if program.cluster is not None:
+            self.directory.leave(program.cluster, program, program.id)
+            program.cluster = None
+
+    def subscribe(self, program: Program, topic: str) -> None:
+        """Raises NotAllowed beyond the bound on topics."""
+        if len(program.topics) >= MAX_TOPICS:
+            raise NotAllowed(f"more than {MAX_TOPICS} topics")
+        program.topics.add(topic)
+        self.directory.subscribe(topic, program)
+
+    def unsubscribe(self, program: Program, topic: str) -> None:
+        program.topics.discard(topic)
+        self.directory.unsubscribe(topic, program)
+
+    def detach(self, program: Program, now: float) -> None:
+        if self.programs.pop(program.id, None) is not None:
+            self.directory.forget_program(program)
+            self.router.lost(program, "the member left before it answered", now)
+
+    # Peers.
+
+    def link(self, node: str, outlet: Outlet) -> Peer:
+        """A peer can be heard: from now on it may announce, ask and answer."""
+        peer = self.peers[node] = Peer(node, outlet)
+        return peer
+
+    def unlink(self, peer: Peer, now: float) -> None:
+        if self.peers.get(peer.node) is peer:
+            del self.peers[peer.node]
+        self.directory.forget_peer(peer)
+        self.router.lost(peer, f"the member's node {peer.node} was lost", now)
+
+    def drain_peer(self, peer: Peer, last_accepted: int, now: float) -> None:
+        """The peer is leaving; calls it never accepted go to other members."""
+        peer.draining = True
+        self.directory.retire_peer(peer)
+        self.router.peer_draining(peer, last_accepted, now)
+
+    def _announce(self, message: Message) -> None:
+        for peer in self.peers.values():
+            if not peer.outlet.put(message):
+                # A directory that misses a line is wrong for good: the link must begin anew.
+                peer.outlet.overrun()
+
+    def tell_draining(self) -> None:
+        """Tell every party that this relay leaves, and which of its calls was the last accepted."""
+        for peer in self.peers.values():
+            peer.outlet.put((PeerOp.DRAINING.value, peer.last_call))

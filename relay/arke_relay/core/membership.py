@@ -1,0 +1,238 @@
+"""The relays this one is linked with: sessions begin, are confirmed, fall silent, end.
+
+Each direction of a link is one session with a number of its sender's, carried by every batch. A receiver
+says in its own batches which session it listens to (`hearing`).
+
+* A batch of a higher session than the one heard begins the peer anew: what was known of it is dropped.
+* A batch of a session at or under one that was given up is dropped: nothing from before a break is
+  ever delivered after it.
+* A peer that heard our session and no longer does has given us up: our direction begins anew.
+* Silence, a broken connection or the end of an admission ends both directions, and the admission. The two
+  relays then join again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from arke_relay.core.exchange import Exchange
+from arke_relay.core.parties import Outlet, Peer
+
+from arke.wire.lateness import Lateness
+from arke.wire.liveness import Liveness
+from arke.wire.messages import PeerOp
+
+BEAT = 0.25
+"""Seconds between two looks at all links; a link that was quiet that long carries a heartbeat."""
+
+PATIENCE = 2.0
+"""Seconds of silence after which a peer is lost. Any traffic is life."""
+
+CONFIRMATION = 3.0
+"""Seconds in which a peer must say that it hears a new session."""
+
+
+class Link(Outlet, Protocol):
+    """Our sending direction to one peer."""
+
+    hearing: int
+    """The peer's session that we listen to; every batch says it."""
+
+    def beat(self) -> None:
+        """Send a heartbeat if nothing was sent since the last call."""
+
+    def close(self) -> None:
+        """End it at once; what is queued is lost."""
+
+
+class Dialler(Protocol):
+    def __call__(self, neighbour: Neighbour, session: int) -> Link:
+        """Open a link to an admitted neighbour, for one session."""
+
+
+class Neighbour:
+    """One admitted relay, and both directions between it and us."""
+
+    __slots__ = (
+        "address",
+        "confirmed",
+        "curve_key",
+        "data_port",
+        "given_up",
+        "heard_session",
+        "join_port",
+        "lateness",
+        "link",
+        "liveness",
+        "node",
+        "opened",
+        "peer",
+        "session",
+    )
+
+    def __init__(
+        self, node: str, curve_key: bytes, address: str, join_port: int, data_port: int, now: float
+    ) -> None:
+        self.node = node
+        self.curve_key = curve_key
+        self.address = address
+        self.join_port = join_port
+        self.data_port = data_port
+        self.link: Link | None = None
+        self.session = 0
+        self.opened = now
+        self.confirmed = False
+        self.heard_session = 0
+        self.given_up = 0
+        self.peer: Peer | None = None
+        self.lateness = Lateness()
+        self.liveness = Liveness(PATIENCE, BEAT, now)
+
+
+class Membership:
+    """`lost` is called with a node and the reason, after its links have ended and its calls failed."""
+
+    def __init__(
+        self, exchange: Exchange, dial: Dialler, lost: Callable[[Neighbour, str], None]
+    ) -> None:
+        self._exchange = exchange
+        self._dial = dial
+        self._lost = lost
+        self._sessions = 0
+        self._given_up: dict[str, int] = {}
+        self.neighbours: dict[str, Neighbour] = {}
+
+    def linked(self, node: str) -> bool:
+        """Whether a link with the node exists or is being made."""
+        return node in self.neighbours
+
+    @property
+    def synced(self) -> int:
+        """How many peers have told their whole directory."""
+        return sum(peer.synced for peer in self._exchange.peers.values())
+
+    # Admission.
+
+    def admitted(
+        self,
+        node: str,
+        curve_key: bytes,
+        address: str,
+        join_port: int,
+        data_port: int,
+        now: float,
+    ) -> None:
+        """A join succeeded: link with the node, or go on with the link there is."""
+        if node in self.neighbours:
+            return
+        neighbour = Neighbour(node, curve_key, address, join_port, data_port, now)
+        neighbour.given_up = self._given_up.get(node, 0)
+        self.neighbours[node] = neighbour
+        self._open(neighbour, now)
+
+    def end(self, node: str, reason: str, now: float) -> None:
+        """Neither send to the node nor listen to it any more."""
+        neighbour = self.neighbours.pop(node, None)
+        if neighbour is None:
+            return
+        if neighbour.heard_session:
+            self._remember(node, max(neighbour.heard_session, neighbour.given_up))
+        if neighbour.link:
+            neighbour.link.close()
+        if neighbour.peer:
+            self._exchange.unlink(neighbour.peer, now)
+        self._lost(neighbour, reason)
+
+    # What links report.
+
+    def heard(
+        self, node: str, session: int, stamp: float, hearing: int, now: float
+    ) -> tuple[Peer, float] | None:
+        """A batch came. Returns the peer and the milliseconds the batch waited; None to drop it."""
+        neighbour = self.neighbours.get(node)
+        if neighbour is None or session <= neighbour.given_up or session < neighbour.heard_session:
+            return None
+        if session > neighbour.heard_session:
+            self._begin(neighbour, session, now)
+        neighbour.liveness.heard(now)
+        if hearing == neighbour.session:
+            neighbour.confirmed = True
+        elif neighbour.confirmed:
+            self._reopen(neighbour, "the peer began anew", now)
+        assert neighbour.peer
+        return neighbour.peer, neighbour.lateness.waited(stamp, now * 1000)
+
+    def broke(self, node: str, session: int, reason: str, now: float) -> None:
+        """The connection that carried our session ended."""
+        neighbour = self.neighbours.get(node)
+        if neighbour is not None and neighbour.session == session:
+            self.end(node, reason, now)
+
+    def overrun(self, node: str, now: float) -> None:
+        """The peer missed something it had to know."""
+        self.end(node, "it does not keep up", now)
+
+    def tick(self, now: float) -> None:
+        """Called every BEAT: heartbeats out, silent peers gone."""
+        for neighbour in list(self.neighbours.values()):
+            if neighbour.liveness.tick(now):
+                self.end(neighbour.node, f"silent for {PATIENCE:g} s", now)
+            elif not neighbour.confirmed and now - neighbour.opened > CONFIRMATION:
+                self.end(neighbour.node, "it does not hear us", now)
+            elif neighbour.link:
+                neighbour.link.beat()
+
+    def introduce(self, newcomer: Peer) -> None:
+        """Tell the newcomer who else there is, and the others of it: one seed is enough."""
+        arrived = self.neighbours.get(newcomer.node)
+        if arrived is None:
+            return
+        for other in self.neighbours.values():
+            if other is not arrived and other.peer is not None:
+                newcomer.outlet.put(_known(other))
+                other.peer.outlet.put(_known(arrived))
+
+    # Inside.
+
+    def _begin(self, neighbour: Neighbour, session: int, now: float) -> None:
+        if neighbour.peer:
+            self._exchange.unlink(neighbour.peer, now)
+        neighbour.heard_session = session
+        neighbour.lateness = Lateness()
+        assert neighbour.link
+        neighbour.link.hearing = session
+        neighbour.peer = self._exchange.link(neighbour.node, neighbour.link)
+
+    def _open(self, neighbour: Neighbour, now: float) -> None:
+        self._sessions += 1
+        neighbour.session = self._sessions
+        neighbour.confirmed = False
+        neighbour.opened = now
+        link = self._dial(neighbour, self._sessions)
+        link.hearing = neighbour.heard_session
+        neighbour.link = link
+        for message in self._exchange.directory.snapshot():
+            link.put(message)
+
+    def _reopen(self, neighbour: Neighbour, reason: str, now: float) -> None:
+        """Our direction begins anew; what the peer had of us it has dropped."""
+        if neighbour.link:
+            neighbour.link.close()
+        peer = neighbour.peer
+        self._open(neighbour, now)
+        if peer:
+            assert neighbour.link
+            peer.outlet = neighbour.link
+            self._exchange.router.lost(peer, f"the link to node {neighbour.node}: {reason}", now)
+
+    def _remember(self, node: str, session: int) -> None:
+        """Node ids are never used twice, so the oldest can go."""
+        self._given_up.pop(node, None)
+        self._given_up[node] = session
+        while len(self._given_up) > 4_096:
+            del self._given_up[next(iter(self._given_up))]
+
+
+def _known(neighbour: Neighbour) -> tuple[object, ...]:
+    return (PeerOp.KNOWN.value, neighbour.node, neighbour.address, neighbour.join_port)

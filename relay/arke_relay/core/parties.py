@@ -1,0 +1,77 @@
+"""The two kinds of party a relay exchanges messages with: its own programs, and other relays."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from arke_relay.core.calls import Call
+
+Message = tuple[Any, ...]
+
+
+class Outlet(Protocol):
+    """Where messages to one party leave. False: there is no room, and the message was dropped."""
+
+    def put(self, message: Message) -> bool:
+        """Queue a message without a body, or with one that is known to be small."""
+
+    def put_body(self, message: Message, at: int, order: Hashable = None) -> bool:
+        """Queue a message with its body in field `at`; equal `order` keeps its order."""
+
+    def overrun(self) -> None:
+        """A message that had to arrive found no room: the connection must begin anew."""
+
+
+class Party:
+    """Someone who makes calls here and answers them."""
+
+    __slots__ = ("calls", "held", "last_call", "outlet")
+
+    is_peer = False
+
+    def __init__(self, outlet: Outlet) -> None:
+        self.outlet = outlet
+        self.calls: dict[int, Call] = {}
+        """The calls it made, by its own ids."""
+        self.last_call = 0
+        """The highest id among the calls it made: a goodbye names it."""
+        self.held = 0
+        """Octets of bodies kept for those calls, in case they must be tried again."""
+
+
+class Program(Party):
+    """A process attached to this relay: a client, or a member once it is registered."""
+
+    __slots__ = ("cluster", "id", "name", "sender", "topics")
+
+    def __init__(self, number: int, name: str, node: str, outlet: Outlet) -> None:
+        super().__init__(outlet)
+        self.id = number
+        self.name = name
+        self.sender = f"{node}/{number}"
+        self.cluster: str | None = None
+        self.topics: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"{self.name}#{self.id}"
+
+
+class Peer(Party):
+    """Another relay of the network, for as long as one session of links with it lasts."""
+
+    __slots__ = ("draining", "node", "synced")
+
+    is_peer = True
+
+    def __init__(self, node: str, outlet: Outlet) -> None:
+        super().__init__(outlet)
+        self.node = node
+        self.synced = False
+        """It has told its whole directory."""
+        self.draining = False
+        """It is leaving: nothing new goes there."""
+
+    def __repr__(self) -> str:
+        return self.node

@@ -1,0 +1,220 @@
+"""Batches of messages between relays: what another relay says, as calls on the exchange.
+
+Who says it is what admission attached to the frame. A relay that breaks the protocol is cut off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from arke_relay.core.exchange import Exchange
+from arke_relay.core.membership import Membership
+from arke_relay.core.parties import Message, Peer
+from msgpack.exceptions import UnpackException
+
+from arke.wire.bounds import MAX_NAME, unpacker
+from arke.wire.chunks import Inbox
+from arke.wire.messages import Failure, Op, PeerOp
+
+FRAME = 128 * 1024
+"""Largest frame: one chunk, what may go ahead of it, and room to spare."""
+
+_INBOX = 256 * 1024 * 1024
+"""Octets of half-received bodies of one peer."""
+
+_MALFORMED = (ValueError, TypeError, IndexError, UnpackException)
+
+
+class Batches:
+    """Reads every peer's batches; `known` is told of relays that peers know (node, address, port)."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        membership: Membership,
+        max_message: int,
+        known: Callable[[str, str, int], None],
+        synced: Callable[[Peer], None],
+        drained: Callable[[Peer], None],
+    ) -> None:
+        self._exchange = exchange
+        self._router = exchange.router
+        self._membership = membership
+        self._max_message = max_message
+        self._known = known
+        self._synced = synced
+        self._drained = drained
+        self._unpacker = unpacker(FRAME)  # one for all: a frame holds whole messages
+        self._inboxes: dict[str, tuple[Peer, Inbox]] = {}
+        self._handlers: list[Callable[[Peer, Message, float, float], None]] = [self._unknown] * 64
+        for op, handler in {
+            Op.CHUNK: self._on_chunk,
+            Op.REPLY: self._on_reply,
+            Op.FAULT: self._on_fault,
+            Op.REFUSED: self._on_refused,
+            Op.FAILED: self._on_failed,
+            PeerOp.JOINED: self._on_joined,
+            PeerOp.LEFT: self._on_left,
+            PeerOp.SUBSCRIBED: self._on_subscribed,
+            PeerOp.UNSUBSCRIBED: self._on_unsubscribed,
+            PeerOp.SYNCED: self._on_synced,
+            PeerOp.KNOWN: self._on_known,
+            PeerOp.DRAINING: self._on_draining,
+            PeerOp.CALL: self._on_call,
+            PeerOp.DROP_CALL: self._on_drop_call,
+            PeerOp.TOLD: self._on_told,
+            PeerOp.EVENT: self._on_event,
+        }.items():
+            self._handlers[op] = handler
+
+    def receive(self, node: str, frame: bytes, now: float) -> None:
+        """Handle one frame of an admitted node."""
+        messages = self._unpacker
+        begin = messages.tell()
+        try:
+            messages.feed(frame)
+            session, stamp, hearing = next(messages)
+            if type(session) is not int or type(stamp) is not int or type(hearing) is not int:
+                raise ValueError("a batch begins with three numbers")
+            heard = self._membership.heard(node, session, stamp, hearing, now)
+            if heard is None:
+                self._exchange.counters.drops["stale_session"] += 1
+                self._unpacker = unpacker(FRAME)
+                return
+            peer, waited = heard
+            # A call's expiry is on the sender's clock: what passed since the stamp counts too.
+            offset = now - (stamp + waited) / 1000
+            handlers = self._handlers
+            for message in messages:
+                handlers[message[0]](peer, message, offset, now)
+            if messages.tell() - begin != len(frame):
+                raise ValueError("a batch ends in the middle of a message")
+        except StopIteration:
+            self._broken(node, "an empty batch", now)
+        except _MALFORMED as error:
+            self._broken(node, str(error), now)
+
+    def _broken(self, node: str, reason: str, now: float) -> None:
+        self._unpacker = unpacker(FRAME)
+        self._membership.end(node, f"not understood: {reason}", now)
+
+    def forget(self, node: str) -> None:
+        self._inboxes.pop(node, None)
+
+    @property
+    def receiving(self) -> bool:
+        return any(inbox.size for _, inbox in self._inboxes.values())
+
+    # Directory.
+
+    def _on_joined(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        cluster = _name(message[1])
+        if not self._exchange.directory.join(cluster, peer, _number(message[2])):
+            raise ValueError("it announces too much")
+        self._router.arrived(cluster, now)
+
+    def _on_left(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        self._exchange.directory.leave(_name(message[1]), peer, _number(message[2]))
+
+    def _on_subscribed(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        if not self._exchange.directory.subscribe(_name(message[1]), peer):
+            raise ValueError("it announces too much")
+
+    def _on_unsubscribed(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        self._exchange.directory.unsubscribe(_name(message[1]), peer)
+
+    def _on_synced(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        peer.synced = True
+        self._synced(peer)
+
+    def _on_known(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        self._known(_name(message[1]), _name(message[2]), _number(message[3]))
+
+    def _on_draining(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        self._exchange.drain_peer(peer, _number(message[1]), now)
+        self._drained(peer)
+
+    # Requests.
+
+    def _on_call(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        _, call, cluster, body, expiry, number, headers = message
+        joined = self._body(peer, body)
+        if joined is None:
+            peer.outlet.put((Op.REFUSED.value, call, "no room to join the request"))
+            return
+        timeout = _number(expiry) / 1000 + offset - now
+        self._router.peer_call(
+            peer, _number(call), _name(cluster), joined, timeout, _number(number), headers, now
+        )
+
+    def _on_drop_call(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        self._router.cancel(peer, _number(message[1]))
+
+    def _on_reply(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        body = self._body(peer, message[2])
+        if body is None:
+            text = "this node had no room to join the answer"
+            self._router.fault(peer, message[1], "Overloaded", text, now)
+        else:
+            self._router.reply(peer, message[1], body, now)
+
+    def _on_fault(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        self._router.fault(peer, message[1], str(message[2]), str(message[3]), now)
+
+    def _on_refused(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        self._router.refused(peer, message[1], now)
+
+    def _on_failed(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        self._router.failed(peer, message[1], Failure(message[2]), str(message[3]), now)
+
+    # Casts.
+
+    def _on_told(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        _, cluster, body, number, headers = message
+        joined = self._body(peer, body)
+        if joined is None:
+            self._exchange.counters.drops["cast_too_large_for_now"] += 1
+        else:
+            self._exchange.casts.peer_broadcast(
+                peer, _name(cluster), joined, _number(number), headers
+            )
+
+    def _on_event(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        _, topic, body, number, headers = message
+        joined = self._body(peer, body)
+        if joined is None:
+            self._exchange.counters.drops["cast_too_large_for_now"] += 1
+        else:
+            self._exchange.casts.peer_publish(peer, _name(topic), joined, _number(number), headers)
+
+    # Bodies.
+
+    def _on_chunk(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        self._inbox(peer).chunk(message[1], message[2], message[3])
+
+    def _body(self, peer: Peer, body: Any) -> bytes | None:
+        return body if type(body) is bytes else self._inbox(peer).body(body)
+
+    def _inbox(self, peer: Peer) -> Inbox:
+        """The inbox of this very session: chunks of an earlier one are not joined to its bodies."""
+        known, inbox = self._inboxes.get(peer.node, (None, None))
+        if known is not peer or inbox is None:
+            inbox = Inbox(self._max_message, _INBOX)
+            self._inboxes[peer.node] = (peer, inbox)
+        return inbox
+
+    def _unknown(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        raise ValueError(f"unknown operation {message[0]!r:.20}")
+
+
+def _name(name: object) -> str:
+    if type(name) is not str or not 0 < len(name) <= MAX_NAME:
+        raise ValueError("a name is 1 to 255 octets of text")
+    return name
+
+
+def _number(number: object) -> int:
+    if type(number) is not int or number < 0:
+        raise ValueError("a number was expected")
+    return number

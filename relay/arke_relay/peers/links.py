@@ -1,0 +1,193 @@
+"""The data between relays: one socket that hears every peer, and one socket to each of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable
+
+import zmq
+from msgpack import Packer
+from zmq.utils.monitor import parse_monitor_message
+
+from arke_relay.flusher import Flusher
+from arke_relay.core.parties import Message
+from arke_relay.peers.batches import FRAME
+from arke_relay.peers.keys import CurvePair
+from arke_relay.peers.sockets import (
+    DATA_DOMAIN,
+    Watched,
+    curve_client,
+    curve_server,
+    drain,
+    endpoint,
+)
+
+from arke.wire.chunks import Outbox
+
+_OUTBOX = 64 * 1024 * 1024
+"""Octets that may wait for one peer; beyond them requests go elsewhere and casts are dropped, counted."""
+
+_BATCH = 48 * 1024
+"""Octets of messages after which a frame is full; one more message or chunk may stand behind them."""
+
+_ENDINGS: dict[int, str] = {
+    zmq.EVENT_DISCONNECTED: "the connection broke",
+    zmq.EVENT_CLOSED: "it cannot be reached",
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "it does not admit this relay",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "it has another key",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the handshake failed",
+}
+
+
+class DataSocket:
+    """Hears every admitted peer. `receive` gets the CURVE key that admission attached, and the frame."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        context: zmq.Context[zmq.Socket[bytes]],
+        keys: CurvePair,
+        receive: Callable[[bytes, bytes], None],
+        flusher: Flusher,
+    ) -> None:
+        self._receive = receive
+        self._flusher = flusher
+        self.socket = curve_server(context, zmq.PULL, keys, DATA_DOMAIN, FRAME)
+        self._watched = Watched(loop, self.socket, self._readable)
+
+    def close(self) -> None:
+        self._watched.close()
+        self.socket.close()
+
+    def _readable(self) -> bool:
+        more = drain(self._take)
+        self._flusher.flush()
+        return more
+
+    def _take(self) -> None:
+        frame = self.socket.recv(zmq.NOBLOCK, copy=False)
+        key = frame.get("User-Id")
+        self._receive(bytes.fromhex(str(key)), frame.bytes)
+
+
+class PeerLink:
+    """One session toward one peer: the outlet of a Peer."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        context: zmq.Context[zmq.Socket[bytes]],
+        keys: CurvePair,
+        peer_key: bytes,
+        session: int,
+        clock: Callable[[], float],
+        flusher: Flusher,
+        broke: Callable[[str], None],
+    ) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._flusher = flusher
+        self._broke = broke
+        self._session = session
+        self._pack = Packer().pack
+        self._outbox = Outbox(_OUTBOX)
+        self._dirty = False
+        self._connected = False
+        self._blocked = False
+        self._sent = False
+        self._unsent = b""
+        self._open = True
+        self.hearing = 0
+        self._socket = curve_client(context, zmq.PUSH, keys, peer_key, FRAME)
+        self._monitor = self._socket.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | _bits(_ENDINGS)
+        )
+        self._watched = Watched(loop, self._socket, on_writable=self._writable)
+        self._watching = Watched(loop, self._monitor, lambda: drain(self._event))
+
+    def connect(self, host: str, port: int, source: str | None) -> None:
+        self._socket.connect(endpoint(host, port, source))
+
+    @property
+    def queued(self) -> int:
+        return self._outbox.size
+
+    # Outlet.
+
+    def put(self, message: Message) -> bool:
+        if not self._dirty:
+            self._dirty = True
+            self._flusher.dirty.append(self)
+        return self._outbox.put(message)
+
+    def put_body(self, message: Message, at: int, order: Hashable = None) -> bool:
+        if not self._dirty:
+            self._dirty = True
+            self._flusher.dirty.append(self)
+        return self._outbox.put_body(message, at, order)
+
+    def overrun(self) -> None:
+        # Not at once: whoever found out is in the middle of something.
+        self._loop.call_soon(self._end, "it does not keep up")
+
+    def flush(self) -> None:
+        self._dirty = False
+        if not self._connected or self._blocked or not self._open:
+            return
+        outbox = self._outbox
+        while outbox:
+            if not self._send(outbox.take(_BATCH)):
+                return
+
+    def beat(self) -> None:
+        if not self._sent and self._connected and not self._blocked:
+            self._send(b"")
+        self._sent = False
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._watched.close()
+            self._watching.close()
+            self._socket.disable_monitor()
+            self._monitor.close()
+            self._socket.close()
+
+    def _send(self, messages: bytes) -> bool:
+        """Send one batch; what libzmq does not take now waits here for room."""
+        header = self._pack((self._session, int(self._clock() * 1000), self.hearing))
+        try:
+            self._socket.send(header + messages, zmq.NOBLOCK)
+        except zmq.Again:
+            self._unsent = messages
+            self._blocked = True
+            return False
+        self._sent = True
+        return True
+
+    def _writable(self) -> None:
+        if self._blocked:
+            self._blocked = False
+            messages, self._unsent = self._unsent, b""
+            if self._send(messages):
+                self.flush()
+
+    def _event(self) -> None:
+        event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))["event"]
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self._connected = True
+            self._send(b"")
+            self.flush()
+        elif event in _ENDINGS:
+            self._loop.call_soon(self._end, _ENDINGS[event])
+
+    def _end(self, reason: str) -> None:
+        if self._open:
+            self._broke(reason)
+
+
+def _bits(events: dict[int, str]) -> int:
+    bits = 0
+    for event in events:
+        bits |= event
+    return bits

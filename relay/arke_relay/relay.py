@@ -1,0 +1,221 @@
+"""The one place that knows all parts of a relay: builds them, starts them, stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from arke_relay.attachments.doors import Doors
+from arke_relay.attachments.hub import Hub
+from arke_relay.core.exchange import Exchange
+from arke_relay.discovery.addresses import Address
+from arke_relay.discovery.hints import Hint
+from arke_relay.discovery.mdns import Mdns
+from arke_relay.discovery.seeds import Seeds
+from arke_relay.flusher import Flusher
+from arke_relay.log import Log
+from arke_relay.peers.handshake import Identity
+from arke_relay.peers.keys import CurvePair, NetworkKey
+from arke_relay.peers.network import PeerNetwork
+from arke_relay.status import Status
+
+_SEED_ROUND = 5.0
+"""Seconds between two look-ups of the static seeds."""
+
+_EXPIRY = 0.05
+"""Seconds between two looks for requests at their deadline: the callers' own clocks are exact."""
+
+_DRAIN_LOOK = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a relay is started with. Times are seconds, sizes octets."""
+
+    network: str
+    keys: Sequence[NetworkKey]
+    """The first signs; each of them admits."""
+    bound: Sequence[Address]
+    port: int
+    """Where programs attach; 0: nowhere but at `socket`."""
+    socket: Path | None
+    peer_port: int
+    seeds: Sequence[tuple[str, int]]
+    mdns: bool
+    metrics: tuple[str, int] | None
+    max_message: int
+    lifetime: int
+    grace: float
+    version: str
+
+
+class Relay:
+    """A relay that runs from `start` to `stop`."""
+
+    def __init__(self, settings: Settings, log: Log) -> None:
+        self._settings = settings
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._tasks: list[asyncio.Task[None]] = []
+        node = secrets.token_hex(8)
+        curve = CurvePair.fresh(secrets.token_bytes)
+        self._flusher = Flusher()
+        self._exchange = Exchange(node, random.random)
+        self._hub = Hub(
+            self._exchange,
+            self._flusher,
+            settings.network,
+            settings.max_message,
+            time.monotonic,
+            lambda: self._status.document(),
+            log,
+        )
+        self._hub.address = settings.bound[0].ip
+        self._doors = Doors(self._loop, self._hub, log)
+        self._network = PeerNetwork(
+            self._loop,
+            Identity(settings.network, node, curve.public, settings.keys, settings.lifetime),
+            curve,
+            settings.bound,
+            self._exchange,
+            self._flusher,
+            settings.max_message,
+            time.monotonic,
+            lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+            random.random,
+            secrets.token_bytes,
+            settings.version,
+            self._moved,
+            log,
+        )
+        self._status = Status(
+            self._exchange,
+            self._network.membership,
+            settings.network,
+            settings.version,
+            lambda: self._hub.address,
+            time.monotonic,
+        )
+        self._seeds = Seeds(settings.seeds, log)
+        self._mdns: Mdns | None = None
+
+    async def start(self) -> None:
+        """Open the ports and begin to look for peers. Raises ConfigurationError."""
+        settings = self._settings
+        self._network.bind(settings.peer_port)
+        if settings.port:
+            await self._doors.open_port(settings.port)
+        if settings.socket:
+            await self._doors.open_socket(settings.socket)
+        self._log.info(
+            "relay started",
+            node=self._exchange.node,
+            network=settings.network,
+            port=settings.port,
+            peers=f"{self._network.join_port}-{self._network.data_port}",
+            addresses=[address.ip for address in settings.bound],
+            pid=os.getpid(),
+        )
+        self._network.start()
+        self._begin(self._expire())
+        self._begin(self._second())
+        if settings.seeds:
+            self._begin(self._seek())
+        if settings.mdns:
+            self._begin(self._search())
+
+    async def stop(self) -> None:
+        """Drain: accept nothing new, finish what is under way, say goodbye, leave."""
+        self._log.info("relay draining", calls=len(self._exchange.router))
+        self._doors.close()
+        self._exchange.router.draining = True
+        self._hub.say_goodbye()
+        self._exchange.tell_draining()
+        self._flusher.flush()
+        if self._mdns:
+            self._tasks.append(self._loop.create_task(self._mdns.stop()))
+        ends = self._loop.time() + self._settings.grace
+        while self._busy and self._loop.time() < ends:
+            await asyncio.sleep(_DRAIN_LOOK)
+        left = len(self._exchange.router)
+        if left:
+            self._log.warning("requests cut off", calls=left, after_s=self._settings.grace)
+        self._hub.close("the relay is leaving")
+        for task in self._tasks[:-1] if self._mdns else self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._network.leave()
+        self._log.info("relay stopped")
+
+    @property
+    def _busy(self) -> bool:
+        return bool(
+            len(self._exchange.router)
+            or self._hub.queued
+            or self._network.queued
+            or self._hub.receiving
+            or self._network.batches.receiving
+        )
+
+    # What goes on meanwhile.
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(_EXPIRY)
+            self._exchange.router.expire(time.monotonic())
+            self._flusher.flush()
+
+    async def _second(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            self._hub.tick(time.monotonic())
+            self._status.tick()
+            self._flusher.flush()
+
+    async def _seek(self) -> None:
+        while True:
+            async for hint in self._seeds.round():
+                self._hint(hint, lasting=True)
+            await asyncio.sleep(_SEED_ROUND)
+
+    async def _search(self) -> None:
+        settings = self._settings
+        network, node = settings.network, self._exchange.node
+
+        def match(tag: bytes, instance: str) -> int | None:
+            for index, key in enumerate(settings.keys):
+                if secrets.compare_digest(tag, key.tag(network, instance)):
+                    return index
+            return None
+
+        self._mdns = Mdns(
+            settings.bound,
+            node,
+            self._network.join_port,
+            settings.keys[0].tag(network, node),
+            match,
+            self._hint,
+            self._log,
+        )
+        await self._mdns.start()
+
+    def _hint(self, hint: Hint, *, lasting: bool = False) -> None:
+        now = time.monotonic()
+        self._network.prospects.hint(
+            hint.addresses, hint.port, hint.node, hint.key_index, now, lasting=lasting
+        )
+        self._network.look()
+
+    def _moved(self, address: str) -> None:
+        if address != self._hub.address:
+            self._hub.move(address)
+            self._flusher.flush()
+
+    def _begin(self, work: object) -> None:
+        self._tasks.append(self._loop.create_task(work))  # type: ignore[arg-type]

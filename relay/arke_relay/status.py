@@ -1,0 +1,113 @@
+"""What `arke status` shows of a node."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from arke_relay.core.exchange import Exchange
+from arke_relay.core.membership import Membership
+
+_MOST_NAMES = 10_000
+"""Clusters and topics shown, each: a document of some megabytes still."""
+
+
+class Status:
+    """`tick` is called once a second, and turns totals into rates."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        membership: Membership,
+        network: str,
+        version: str,
+        address: Callable[[], str],
+        clock: Callable[[], float],
+    ) -> None:
+        self._exchange = exchange
+        self._membership = membership
+        self._network = network
+        self._version = version
+        self._address = address
+        self._clock = clock
+        self._started = self._ticked = clock()
+        self._totals: dict[str, int] = {}
+        self._rates: dict[str, float] = {}
+
+    def tick(self) -> None:
+        now = self._clock()
+        seconds = max(now - self._ticked, 0.001)
+        self._ticked = now
+        totals = {
+            name: sum(candidate.answered for candidate in cluster.candidates.values())
+            for name, cluster in self._exchange.directory.clusters.items()
+        }
+        self._rates = {
+            name: max(0, total - self._totals.get(name, total)) / seconds
+            for name, total in totals.items()
+        }
+        self._totals = totals
+
+    def document(self) -> bytes:
+        """The JSON document, in UTF-8."""
+        return json.dumps(
+            {
+                "node": {
+                    "id": self._exchange.node,
+                    "address": self._address(),
+                    "network": self._network,
+                    "version": self._version,
+                    "uptime_s": round(self._clock() - self._started, 1),
+                },
+                "peers": self._peers(),
+                "clusters": self._clusters(),
+                "topics": self._topics(),
+                "programs": len(self._exchange.programs),
+            }
+        ).encode()
+
+    def _peers(self) -> list[dict[str, Any]]:
+        now = self._clock()
+        members: dict[str, int] = {}
+        for cluster in self._exchange.directory.clusters.values():
+            for party, candidate in cluster.candidates.items():
+                node = getattr(party, "node", "")
+                members[node] = members.get(node, 0) + len(candidate.members)
+        return [
+            {
+                "id": neighbour.node,
+                "address": neighbour.address,
+                "state": _state(neighbour.peer),
+                "heard_ms": round(neighbour.liveness.silence(now) * 1000),
+                "members": members.get(neighbour.node, 0),
+            }
+            for neighbour in self._membership.neighbours.values()
+        ]
+
+    def _clusters(self) -> dict[str, dict[str, Any]]:
+        shown = {}
+        for name, cluster in list(self._exchange.directory.clusters.items())[:_MOST_NAMES]:
+            here = len(cluster.here)
+            shown[name] = {
+                "here": here,
+                "elsewhere": len(cluster.draws) - here,
+                "requests": self._totals.get(name, 0),
+                "rate": round(self._rates.get(name, 0.0), 1),
+            }
+        return shown
+
+    def _topics(self) -> dict[str, dict[str, int]]:
+        shown = {}
+        for name, parties in list(self._exchange.directory.topics.items())[:_MOST_NAMES]:
+            elsewhere = sum(party.is_peer for party in parties)
+            shown[name] = {"here": len(parties) - elsewhere, "elsewhere": elsewhere}
+        return shown
+
+
+def _state(peer: Any) -> str:
+    if peer is None:
+        return "admitted"
+    if peer.draining:
+        return "leaving"
+    return "linked" if peer.synced else "synchronising"

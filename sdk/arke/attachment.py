@@ -1,0 +1,360 @@
+"""Keeps a program attached to its relay: attaches, registers and subscribes, again whenever it must."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from arke.calls import Call, Calls
+from arke.errors import (
+    ArkeError,
+    MemberLost,
+    MeshClosed,
+    MessageTooLarge,
+    NoSuchCluster,
+    Overloaded,
+    ProtocolError,
+    RelayUnreachable,
+    RemoteError,
+    RequestTimeout,
+)
+from arke.link import Handler, Message, RelayLink
+from arke.values import NO_HEADERS, Event, Node
+from arke.wire.messages import Failure, Op
+
+log = logging.getLogger("arke")
+
+_HANDSHAKE = 5.0
+_RETRY_FIRST = 0.05
+_RETRY_MOST = 1.0
+
+_FAILURES: dict[int, type[ArkeError]] = {
+    Failure.NO_SUCH_CLUSTER: NoSuchCluster,
+    Failure.MEMBER_LOST: MemberLost,
+    Failure.OVERLOADED: Overloaded,
+    Failure.TIMED_OUT: RequestTimeout,
+    Failure.TOO_LARGE: MessageTooLarge,
+}
+
+_REQUEST = Op.REQUEST.value
+
+
+class Listener(Protocol):
+    """Who wants the events of a topic."""
+
+    def deliver(self, event: Event) -> None: ...
+
+
+class Provider(Protocol):
+    """The service behind an attachment."""
+
+    cluster: str
+
+    def on_call(self, message: Message, link: RelayLink) -> None: ...
+    def on_told(self, message: Message, link: RelayLink) -> None: ...
+    def on_detached(self, reason: str) -> None: ...
+
+
+class Attachment:
+    """One program's place at its relay. Starts with `open`, ends with `close`."""
+
+    def __init__(self, port: int | None, path: str | os.PathLike[str] | None) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._port = _port(port) if path is None else 0
+        self._path = path
+        self._link: RelayLink | None = None
+        self._last_accepted: int | None = None
+        self._waiting: deque[Call] = deque()
+        self._attached: list[asyncio.Future[None]] = []
+        self._topics: dict[str, list[Listener]] = {}
+        self._supervisor: asyncio.Task[None] | None = None
+        self._closing = False
+        self._served = False
+        self._ended: list[Callable[[], None]] = []
+        self.calls = Calls(self.loop)
+        self.provider: Provider | None = None
+        self.node = Node("", "", "")
+        self._handlers: dict[int, Handler] = {
+            Op.NODE: self._on_node,
+            Op.GOODBYE: self._on_goodbye,
+            Op.REPLY: self._on_reply,
+            Op.FAULT: self._on_fault,
+            Op.FAILED: self._on_failed,
+            Op.EVENT: self._on_event,
+            Op.CALL: self._on_call,
+            Op.TOLD: self._on_told,
+        }
+
+    @property
+    def where(self) -> str:
+        return str(self._path) if self._path is not None else f"127.0.0.1:{self._port}"
+
+    @property
+    def link(self) -> RelayLink | None:
+        """The link that takes new messages; None while detached."""
+        link = self._link
+        return None if link is None or link.leaving else link
+
+    # Life.
+
+    async def open(self, wait: float) -> None:
+        """Attach; keep trying for `wait` seconds. Raises RelayUnreachable or ProtocolError."""
+        until = self.loop.time() + wait
+        pause = _RETRY_FIRST
+        said = False
+        while True:
+            try:
+                link = await self._attach()
+                break
+            except OSError as error:
+                if self.loop.time() + pause > until:
+                    raise RelayUnreachable(
+                        f"no relay at {self.where}: start one with `relay -net NAME -rsa KEYFILE`"
+                    ) from error
+                if not said:
+                    log.warning("no relay at %s yet; trying for %g s", self.where, wait)
+                    said = True
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _RETRY_MOST)
+        self._supervisor = self.loop.create_task(self._supervise(link))
+
+    async def close(self) -> None:
+        """Detach. Calls that are open fail with MeshClosed."""
+        self._closing = True
+        if self._supervisor:
+            self._supervisor.cancel()
+            await asyncio.wait((self._supervisor,))
+        link, self._link = self._link, None
+        self.calls.fail_all(MeshClosed("the mesh was closed"))
+        for ended in self._ended:
+            ended()
+        self._wake()
+        if link:
+            link.close()
+            done, _ = await asyncio.wait((link.closed,), timeout=1.0)
+            if not done:
+                link.abort("closed by this program")
+                await asyncio.wait((link.closed,))
+
+    async def ready(self) -> RelayLink:
+        """The link, as soon as there is one with room. Raises MeshClosed."""
+        while True:
+            if self._closing or self._supervisor is None:
+                raise MeshClosed("the mesh is not open: use `async with`")
+            link = self.link
+            if link is None:
+                future = self.loop.create_future()
+                self._attached.append(future)
+                await future
+            elif link.congested:
+                await link.room()
+            else:
+                return link
+
+    async def _supervise(self, link: RelayLink) -> None:
+        while True:
+            reason = await link.closed
+            self._detached(reason)
+            link = await self._reattach()
+            log.info("attached again to the relay at %s", self.where)
+
+    async def _reattach(self) -> RelayLink:
+        pause = _RETRY_FIRST
+        while True:
+            try:
+                return await self._attach()
+            except (OSError, ProtocolError) as error:
+                log.debug("cannot attach to %s: %s", self.where, error)
+            await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 — spreads load
+            pause = min(2 * pause, _RETRY_MOST)
+
+    async def _attach(self) -> RelayLink:
+        def link() -> RelayLink:
+            return RelayLink(self.loop, self._handlers, _program())
+
+        async with asyncio.timeout(_HANDSHAKE):
+            if self._path is not None:
+                _, made = await self.loop.create_unix_connection(link, os.fspath(self._path))
+            else:
+                _, made = await self.loop.create_connection(link, "127.0.0.1", self._port)
+            try:
+                self.node = await made.welcomed
+            except BaseException:
+                made.abort("the handshake did not end well")
+                raise
+        self._link = made
+        self._last_accepted = None
+        for topic in self._topics:
+            made.send((Op.SUBSCRIBE.value, topic))
+        if self._served and self.provider:
+            self._register(made)
+        self._wake()
+        waiting, self._waiting = self._waiting, deque()
+        for call in waiting:
+            self.send_call(call)
+        return made
+
+    def _detached(self, reason: str) -> None:
+        self._link = None
+        log.warning("detached from the relay at %s: %s", self.where, reason)
+        self._waiting = deque(self.calls.lost(reason, self._last_accepted))
+        if self.provider:
+            self.provider.on_detached(reason)
+
+    def _wake(self) -> None:
+        attached, self._attached = self._attached, []
+        for future in attached:
+            if not future.done():
+                future.set_result(None)
+
+    # What a program does.
+
+    def send_call(self, call: Call) -> None:
+        """Hand a call to the relay now, or when there is one again."""
+        link = self._link
+        if link is None or link.leaving:
+            self._waiting.append(call)
+            return
+        left = call.deadline - time.monotonic()
+        if left <= 0 or call.future.done():
+            return  # its deadline is being told, or has been
+        call.sent = True
+        link.send_body(
+            (
+                _REQUEST,
+                call.id,
+                call.cluster,
+                call.body,
+                int(left * 1000) + 1,
+                call.idempotent,
+                call.headers,
+            ),
+            3,
+        )
+
+    def cancel_call(self, call: Call) -> None:
+        self.calls.drop(call)
+        if call.sent and self._link:
+            self._link.send((Op.CANCEL.value, call.id))
+
+    async def status(self) -> bytes:
+        call = Call(self.loop.create_future(), "", b"", time.monotonic() + 5.0, False, None)
+        link = await self.ready()
+        self.calls.add(call)
+        call.sent = True
+        link.send((Op.STATUS.value, call.id))
+        return await call.future
+
+    def on_close(self, ended: Callable[[], None]) -> None:
+        self._ended.append(ended)
+
+    def listen(self, topic: str, listener: Listener) -> None:
+        listeners = self._topics.setdefault(topic, [])
+        listeners.append(listener)
+        if len(listeners) == 1 and self.link:
+            self.link.send((Op.SUBSCRIBE.value, topic))
+
+    def unlisten(self, topic: str, listener: Listener) -> None:
+        listeners = self._topics[topic]
+        listeners.remove(listener)
+        if not listeners:
+            del self._topics[topic]
+            if self.link:
+                self.link.send((Op.UNSUBSCRIBE.value, topic))
+
+    async def serve(self, provider: Provider) -> None:
+        """Register the provider's cluster, and again with every new link; wait until that is known."""
+        self.provider = provider
+        self._served = True
+        if self.link:
+            self._register(self.link)
+            await self.link.settled()
+
+    async def unserve(self) -> None:
+        """Leave the cluster; when this returns the relay hands over nothing more."""
+        self._served = False
+        if self.link:
+            self.link.send((Op.LEAVE.value,))
+            await self.link.settled()
+
+    def _register(self, link: RelayLink) -> None:
+        assert self.provider
+        link.send((Op.REGISTER.value, self.provider.cluster))
+
+    # What the relay says.
+
+    def _on_node(self, message: Message) -> None:
+        self.node = self.node._replace(address=message[1])
+
+    def _on_goodbye(self, message: Message) -> None:
+        if self._link:
+            self._link.leaving = True
+            self._last_accepted = int(message[1])
+
+    def _on_reply(self, message: Message) -> None:
+        body = message[2]
+        if type(body) is not bytes and self._link:
+            body = self._link.body(message, 2)
+        call = self.calls.take(message[1])
+        if call is not None and not call.future.done():
+            if body is None:
+                call.future.set_exception(Overloaded("no room to join the answer"))
+            else:
+                call.future.set_result(body)
+
+    def _on_fault(self, message: Message) -> None:
+        self._fail(message[1], RemoteError(str(message[2]), str(message[3])))
+
+    def _on_failed(self, message: Message) -> None:
+        kind = _FAILURES.get(message[2], ProtocolError)
+        self._fail(message[1], kind(str(message[3])))
+
+    def _fail(self, call_id: int, error: Exception) -> None:
+        call = self.calls.take(call_id)
+        if call is not None and not call.future.done():
+            call.future.set_exception(error)
+
+    def _on_event(self, message: Message) -> None:
+        link = self._link
+        body = link.body(message, 2) if link else None
+        if body is not None:
+            event = Event(message[1], body, message[3], message[4] or NO_HEADERS)
+            for listener in self._topics.get(message[1], ()):
+                listener.deliver(event)
+
+    def _on_call(self, message: Message) -> None:
+        if self.provider and self._link:
+            self.provider.on_call(message, self._link)
+
+    def _on_told(self, message: Message) -> None:
+        if self.provider and self._link:
+            self.provider.on_told(message, self._link)
+
+
+def _port(port: int | None) -> int:
+    if port is not None:
+        return port
+    text = os.environ.get("ARKE_PORT", "55555")
+    if not text.isdigit() or not 0 < int(text) < 65536:  # noqa: PLR2004 — ports
+        raise RelayUnreachable(f"ARKE_PORT={text} is not a port: set it to the relay's -port")
+    return int(text)
+
+
+def _program() -> str:
+    """How the program is called in the relay's log."""
+    return f"{Path(sys.argv[0]).name or 'python'}[{os.getpid()}]"[:200]
+
+
+def check_name(name: str, what: str) -> None:
+    """Raises ValueError for what cannot name a cluster or a topic."""
+    if not isinstance(name, str) or not name or len(name.encode()) > 255:  # noqa: PLR2004
+        raise ValueError(f"a {what} is named by 1 to 255 octets of text, not {name!r:.60}")
+

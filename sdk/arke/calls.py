@@ -1,0 +1,121 @@
+"""The requests a program waits for: each ends exactly once, at its deadline at the latest."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from arke.errors import ConnectionLost, RequestTimeout
+
+_EARLIEST_SCAN = 0.001
+_SCAN_COST = 2e-6  # seconds of pause between two scans for each open call: at most some 5 % of a core
+
+
+class Call:
+    """One request under way."""
+
+    __slots__ = ("body", "cluster", "deadline", "future", "headers", "id", "idempotent", "sent")
+
+    def __init__(
+        self,
+        future: asyncio.Future[bytes],
+        cluster: str,
+        body: bytes,
+        deadline: float,
+        idempotent: bool,
+        headers: Mapping[str, str] | None,
+    ) -> None:
+        self.id = 0
+        self.future = future
+        self.cluster = cluster
+        self.body = body
+        self.deadline = deadline
+        self.idempotent = idempotent
+        self.headers = headers
+        self.sent = False
+
+
+class Calls:
+    """Open calls by id, and one timer for all their deadlines.
+
+    The timer stands at the earliest deadline and then looks at every open call: with the usual equal
+    time-outs it fires about once per time-out, and the hot path pays one comparison.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._open: dict[int, Call] = {}
+        self._last = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._fires_at = float("inf")
+        self.late = 0
+        """Answers that came after nobody waited any more."""
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, call: Call) -> None:
+        """Give the call an id above all earlier ones and watch its deadline."""
+        self._last += 1
+        call.id = self._last
+        self._open[call.id] = call
+        if call.deadline < self._fires_at:
+            self._set_timer(call.deadline)
+
+    def take(self, call_id: int) -> Call | None:
+        """End the waiting for a call; None if nobody waits for it."""
+        call = self._open.pop(call_id, None)
+        if call is None:
+            self.late += 1
+        return call
+
+    def drop(self, call: Call) -> None:
+        self._open.pop(call.id, None)
+
+    def lost(self, reason: str, last_accepted: int | None) -> list[Call]:
+        """The link that carried the calls ended. Returns those that are safe to send again.
+
+        Calls never sent, and calls after the last that a leaving relay accepted, were never started;
+        idempotent ones may be started twice. The others fail with ConnectionLost.
+        """
+        again: list[Call] = []
+        for call in list(self._open.values()):
+            del self._open[call.id]
+            unaccepted = last_accepted is not None and call.id > last_accepted
+            if not call.sent or unaccepted or call.idempotent:
+                again.append(call)
+            elif not call.future.done():
+                call.future.set_exception(ConnectionLost(reason))
+        for call in again:
+            call.sent = False
+            self.add(call)
+        return again
+
+    def fail_all(self, error: Exception) -> None:
+        for call in self._open.values():
+            if not call.future.done():
+                call.future.set_exception(error)
+        self._open.clear()
+        if self._timer:
+            self._timer.cancel()
+
+    def _set_timer(self, at: float) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._fires_at = at
+        self._timer = self._loop.call_later(max(0.0, at - time.monotonic()), self._scan)
+
+    def _scan(self) -> None:
+        self._timer = None
+        self._fires_at = float("inf")
+        now = time.monotonic()
+        expired = [call for call in self._open.values() if call.deadline <= now]
+        for call in expired:
+            del self._open[call.id]
+            if not call.future.done():
+                call.future.set_exception(RequestTimeout(f"no answer from {call.cluster!r} in time"))
+        if self._open:
+            earliest = min(call.deadline for call in self._open.values())
+            pause = _EARLIEST_SCAN + _SCAN_COST * len(self._open)
+            self._set_timer(max(earliest, now + pause) if expired else earliest)

@@ -1,0 +1,1 @@
+"""The `arke` command, for people: one module per group of commands."""

@@ -1,0 +1,1 @@
+"""`arke bench`: how fast messages move on this machine, right now."""

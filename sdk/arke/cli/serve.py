@@ -1,0 +1,52 @@
+"""`arke serve`: a member of a cluster out of any shell command."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import arke
+from arke import flags
+from arke.cli import shell
+from arke.cli.session import Attached, name, show_log
+
+_AT_ONCE = 32  # a process each: the default of arke.Limits is meant for handlers
+
+
+@dataclass(frozen=True, slots=True)
+class _Options(Attached):
+    cluster: str = flags.argument("CLUSTER", parse=name, help="which cluster to join")
+    exec: str | None = flags.flag(
+        "COMMAND", help="shell command: the body is its stdin, its stdout the reply"
+    )
+    echo: bool = flags.switch(help="reply with the body itself")
+
+
+def serve(argv: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Answer requests until SIGTERM or Ctrl-C, then finish what was begun."""
+    options = flags.parse(
+        _Options,
+        program="arke serve",
+        summary="Joins a cluster and answers its requests until SIGTERM or Ctrl-C. A command that "
+        "fails raises at the caller, with the end of its stderr.",
+        argv=argv,
+        environ=environ,
+    )
+    if (options.exec is None) is not options.echo:
+        flags.fail("arke", "say how to answer, with either -exec COMMAND or -echo")
+    show_log(logging.WARNING)
+    service = arke.Service(
+        options.cluster,
+        limits=arke.Limits(requests=_AT_ONCE),
+        port=options.port,
+        path=options.path,
+    )
+
+    @service.on_request
+    async def answer(request: arke.Request) -> bytes:
+        if options.exec is None:
+            return request.body
+        return await shell.run(options.exec, request.body, timeout=request.remaining())
+
+    service.run()

@@ -1,0 +1,231 @@
+"""One connection to the relay: octets in, messages out, and the other way round."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+from msgpack.exceptions import UnpackException
+
+from arke.errors import ProtocolError
+from arke.values import Node
+from arke.wire.bounds import MAX_MESSAGE, READ, unpacker
+from arke.wire.chunks import Inbox, Outbox
+from arke.wire.liveness import Liveness
+from arke.wire.messages import MAGIC, VERSION, Op
+
+_BEAT = 0.5
+"""Seconds between two looks at the relay's life; a quiet link carries a ping each second beat."""
+
+_PATIENCE = 2.5
+"""Seconds of silence after which a relay that answers nothing is given up. It never computes for long."""
+
+_OUTBOX = 64 * 1024 * 1024
+_HIGH_WATER = 256 * 1024
+_LOW_WATER = 64 * 1024
+
+Message = tuple[Any, ...]
+Handler = Callable[[Message], None]
+
+_MALFORMED = (ValueError, TypeError, IndexError, UnpackException)
+
+
+class RelayLink(asyncio.Protocol):
+    """A connection that ends once, and is then replaced by another.
+
+    `welcomed` becomes the Node after the handshake; `closed` becomes the reason why the link ended.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, handlers: dict[int, Handler], program: str
+    ) -> None:
+        self._loop = loop
+        self._program = program
+        self._transport: asyncio.Transport | None = None
+        self._unpacker = unpacker()
+        self._outbox = Outbox(_OUTBOX)
+        self._inbox = Inbox(MAX_MESSAGE, _OUTBOX)
+        self._flushing = False
+        self._paused = False
+        self._traffic = True
+        self._liveness = Liveness(_PATIENCE, _BEAT, time.monotonic())
+        self._timer: asyncio.TimerHandle | None = None
+        self._tokens = 0
+        self._pings: dict[int, asyncio.Future[None]] = {}
+        self._room: list[asyncio.Future[None]] = []
+        self._reason = ""
+        self.now = time.monotonic()
+        """When the octets being handled arrived; one look at the clock serves all of them."""
+        self.max_message = MAX_MESSAGE
+        self.leaving = False
+        """The relay said goodbye: what is under way ends here, what is new goes to the next link."""
+        self.welcomed: asyncio.Future[Node] = loop.create_future()
+        self.closed: asyncio.Future[str] = loop.create_future()
+        self._handlers: list[Handler] = [self._unknown] * 64
+        own = {
+            Op.WELCOME: self._on_welcome,
+            Op.PING: self._on_ping,
+            Op.PONG: self._on_pong,
+            Op.CHUNK: self._on_chunk,
+            Op.CLOSE: self._on_close,
+        }
+        for op, handler in (handlers | own).items():
+            self._handlers[op] = handler
+
+    # Octets.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=_HIGH_WATER, low=_LOW_WATER)
+        self._timer = self._loop.call_later(_BEAT, self._beat)
+        self.send((Op.HELLO.value, MAGIC, VERSION, self._program))
+
+    def data_received(self, data: bytes) -> None:
+        self._traffic = True
+        self.now = time.monotonic()
+        unpacked = self._unpacker
+        handlers = self._handlers
+        try:
+            unpacked.feed(data)
+            for message in unpacked:
+                handlers[message[0]](message)
+        except _MALFORMED as error:
+            self.abort(f"the relay sent what cannot be understood: {error}")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._timer:
+            self._timer.cancel()
+        reason = self._reason or (str(error) if error else "the relay closed the connection")
+        if not self.welcomed.done():
+            self.welcomed.set_exception(ProtocolError(reason))
+            self.welcomed.exception()  # whoever waits is told; nobody has to
+        for future in (*self._pings.values(), *self._room):
+            if not future.done():
+                future.set_result(None)
+        self._pings.clear()
+        self._room.clear()
+        self.closed.set_result(reason)
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._flush()
+
+    # Messages.
+
+    @property
+    def congested(self) -> bool:
+        """The relay reads more slowly than this program writes."""
+        return self._paused and self._outbox.size > _HIGH_WATER
+
+    def send(self, message: Message) -> None:
+        """Queue a message that has no large body."""
+        self._outbox.put(message)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def send_body(self, message: Message, at: int, order: object = None) -> None:
+        """Queue a message whose body, field `at`, may be of any size up to the limit."""
+        self._outbox.put_body(message, at, order)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def body(self, message: Message, at: int) -> bytes | None:
+        """The body of a message, joined if it came in chunks; None if there was no room for it."""
+        body = message[at]
+        if type(body) is bytes:
+            return body
+        return self._inbox.body(body)
+
+    async def room(self) -> None:
+        """Wait until the relay has read enough for more to be queued, or the link has ended."""
+        while self.congested and not self.closed.done():
+            future = self._loop.create_future()
+            self._room.append(future)
+            await future
+
+    async def settled(self) -> None:
+        """Wait until the relay has handled everything sent so far, or the link has ended."""
+        if self.closed.done():
+            return
+        self._tokens += 1
+        token = self._tokens
+        future = self._pings[token] = self._loop.create_future()
+        self.send((Op.PING.value, token))
+        try:
+            await future
+        finally:
+            self._pings.pop(token, None)
+
+    def close(self) -> None:
+        """Send what is queued, then close."""
+        self._flush()
+        self._reason = self._reason or "closed by this program"
+        if self._transport:
+            self._transport.close()
+
+    def abort(self, reason: str) -> None:
+        """Close at once; what is queued is lost."""
+        self._reason = self._reason or reason
+        if self._transport:
+            self._transport.abort()
+
+    def _flush(self) -> None:
+        self._flushing = False
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        outbox = self._outbox
+        while outbox and not self._paused:
+            transport.write(outbox.take(READ))
+        if self._room and not self.congested:
+            waiting, self._room = self._room, []
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        if self._traffic:
+            self._traffic = False
+            self._liveness.heard(now)
+        if self._liveness.tick(now):
+            self.abort(f"the relay has been silent for {_PATIENCE} s")
+            return
+        if self._liveness.silence(now) >= _BEAT:
+            self.send((Op.PING.value, 0))
+        self._timer = self._loop.call_later(_BEAT, self._beat)
+
+    # What every link understands by itself.
+
+    def _on_welcome(self, message: Message) -> None:
+        _, version, node, address, network, largest = message[:6]
+        if version != VERSION:
+            raise ValueError(f"it speaks version {version}, this program version {VERSION}")
+        self.max_message = largest
+        self._inbox = Inbox(largest, max(_OUTBOX, 2 * largest))
+        if not self.welcomed.done():
+            self.welcomed.set_result(Node(node, address, network))
+
+    def _on_ping(self, message: Message) -> None:
+        self.send((Op.PONG.value, message[1]))
+
+    def _on_pong(self, message: Message) -> None:
+        future = self._pings.get(message[1])
+        if future and not future.done():
+            future.set_result(None)
+
+    def _on_chunk(self, message: Message) -> None:
+        self._inbox.chunk(message[1], message[2], message[3])
+
+    def _on_close(self, message: Message) -> None:
+        self._reason = self._reason or str(message[1])
+
+    def _unknown(self, message: Message) -> None:
+        raise ValueError(f"unknown operation {message[0]}")

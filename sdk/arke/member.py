@@ -1,0 +1,164 @@
+"""Takes what the relay hands to a service, within its limits, and runs the handlers."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Any
+
+from arke.limits import Limits
+from arke.link import Message, RelayLink
+from arke.mesh import Mesh
+from arke.values import NO_HEADERS, Broadcast, Request
+from arke.wire.lateness import Lateness
+from arke.wire.messages import Op
+from arke.workers import Workers
+
+log = logging.getLogger("arke")
+
+_REPLY = Op.REPLY.value
+_FAULT = Op.FAULT.value
+_REFUSED = Op.REFUSED.value
+_FAULT_TEXT = 4096
+_OVERHEAD = 256  # octets a waiting message costs beside its body
+
+RequestHandler = Callable[[Request], Awaitable[bytes]] | Callable[[Request], bytes]
+BroadcastHandler = Callable[[Broadcast], Awaitable[None]] | Callable[[Broadcast], None]
+DropHandler = Callable[[str], None]
+
+
+class Member:
+    """One registered program. Made when its service starts, stopped once."""
+
+    def __init__(
+        self,
+        cluster: str,
+        limits: Limits,
+        mesh: Mesh,
+        answer: RequestHandler | None,
+        hear: BroadcastHandler | None,
+        drop: DropHandler | None,
+    ) -> None:
+        self.cluster = cluster
+        self.expired = 0
+        self.dropped = 0
+        self._limits = limits
+        self._mesh = mesh
+        self._threads: list[ThreadPoolExecutor] = []
+        self._answer = self._coroutine(answer, limits.requests) if answer else None
+        self._hear = self._coroutine(hear, limits.broadcasts) if hear else None
+        self._drop = drop
+        self._requests = Workers(limits.requests, self._handle_request)
+        self._broadcasts = Workers(limits.broadcasts, self._handle_broadcast)
+        self._request_bytes = 0
+        self._broadcast_bytes = 0
+        self._lateness = Lateness()
+
+    async def idle(self) -> None:
+        """Wait until everything handed over is done."""
+        await self._requests.idle()
+        await self._broadcasts.idle()
+
+    async def stop(self) -> None:
+        """Cancel what still runs. A plain function cannot be cancelled: its thread ends by itself."""
+        await self._requests.stop()
+        await self._broadcasts.stop()
+        for threads in self._threads:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    # What the relay hands over.
+
+    def on_call(self, message: Message, link: RelayLink) -> None:
+        _, call, _, timeout, stamp, sender, headers = message
+        body = link.body(message, 2)
+        waited = self._lateness.waited(stamp, link.now * 1000)
+        if waited >= timeout:
+            self.expired += 1
+            return
+        if body is None or self._answer is None:
+            reason = "no room to join the request" if body is None else "no request handler"
+            link.send((_REFUSED, call, reason))
+            return
+        size = len(body) + _OVERHEAD
+        if self._request_bytes and self._request_bytes + size > self._limits.request_bytes:
+            link.send((_REFUSED, call, "full"))
+            return
+        self._request_bytes += size
+        deadline = link.now + (timeout - waited) / 1000
+        request = Request(call, body, deadline, sender, headers or NO_HEADERS, self._mesh)
+        self._requests.put((request, link))
+
+    def on_told(self, message: Message, link: RelayLink) -> None:
+        body = link.body(message, 1)
+        if self._hear is None:
+            return
+        if body is None:
+            self.dropped += 1
+            return
+        size = len(body) + _OVERHEAD
+        if self._broadcast_bytes and self._broadcast_bytes + size > self._limits.broadcast_bytes:
+            self.dropped += 1
+            return
+        self._broadcast_bytes += size
+        self._broadcasts.put(Broadcast(body, message[2], message[3] or NO_HEADERS))
+
+    def on_detached(self, reason: str) -> None:
+        if self._drop:
+            try:
+                self._drop(reason)
+            except Exception:
+                log.exception("the drop handler of %r raised", self.cluster)
+
+    # Handling.
+
+    async def _handle_request(self, work: tuple[Request, RelayLink]) -> None:
+        request, link = work
+        self._request_bytes -= len(request.body) + _OVERHEAD
+        if request.deadline <= time.monotonic():
+            self.expired += 1
+            return
+        assert self._answer
+        try:
+            reply = await self._answer(request)
+            if type(reply) is not bytes:
+                raise TypeError(f"a handler returns bytes, not {type(reply).__name__}")
+            if len(reply) > link.max_message:
+                raise ValueError(f"a reply of {len(reply)} bytes is over the relay's limit")
+        except Exception as error:  # noqa: BLE001 — whatever a handler raises is its answer
+            link.send((_FAULT, request.call, type(error).__name__, str(error)[:_FAULT_TEXT]))
+        except asyncio.CancelledError:
+            link.send((_FAULT, request.call, "Cancelled", "the service stopped"))
+            raise
+        else:
+            link.send_body((_REPLY, request.call, reply), 2)
+
+    async def _handle_broadcast(self, broadcast: Broadcast) -> None:
+        self._broadcast_bytes -= len(broadcast.body) + _OVERHEAD
+        assert self._hear
+        try:
+            await self._hear(broadcast)
+        except Exception:
+            log.exception("the broadcast handler of %r raised", self.cluster)
+
+    def _coroutine(
+        self, handler: Callable[[Any], Any], limit: int
+    ) -> Callable[[Any], Awaitable[Any]]:
+        """The handler itself, or a plain function made awaitable in threads of its own.
+
+        The loop's default executor would be a hidden limit of a few threads under the one that was set.
+        """
+        if inspect.iscoroutinefunction(handler):
+            return handler
+        loop = asyncio.get_running_loop()
+        threads = ThreadPoolExecutor(limit, thread_name_prefix=f"arke-{self.cluster}")
+        self._threads.append(threads)
+
+        async def in_thread(value: Any) -> Any:
+            return await loop.run_in_executor(threads, copy_context().run, handler, value)
+
+        return in_thread

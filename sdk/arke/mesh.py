@@ -1,0 +1,199 @@
+"""The mesh as a program sees it: call, tell, listen."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Mapping
+from copy import copy
+from types import TracebackType
+from typing import Any, Self
+
+from arke.attachment import Attachment, check_name
+from arke.calls import Call
+from arke.errors import MeshClosed, MessageTooLarge
+from arke.subscription import Subscription
+from arke.values import Node
+from arke.wire.bounds import MAX_HEADERS
+from arke.wire.messages import Op
+
+_BROADCAST = Op.BROADCAST.value
+_PUBLISH = Op.PUBLISH.value
+
+
+class Mesh:
+    """An attachment to the network, made by `connect`; use it with `async with`.
+
+    Methods may be called from any number of tasks of the loop that opened it. While the relay is away, calls
+    wait for it within their deadline.
+    """
+
+    def __init__(
+        self,
+        port: int | None = None,
+        path: str | os.PathLike[str] | None = None,
+        wait: float = 5.0,
+    ) -> None:
+        self._port = port
+        self._path = path
+        self._wait = wait
+        self._attachment: Attachment | None = None  # while open
+        self._deadline: float | None = None
+        self._traceparent: str | None = None
+
+    async def __aenter__(self) -> Self:
+        attachment = Attachment(self._port, self._path)
+        await attachment.open(self._wait)
+        self._attachment = attachment
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Detach from the relay. What was told before still leaves; open requests raise MeshClosed."""
+        attachment = self._attachment
+        if attachment is not None:
+            if attachment.link:
+                await attachment.link.settled()
+            await attachment.close()
+
+    @property
+    def node(self) -> Node:
+        """The node this program runs on; its address is always the latest."""
+        return self.attachment.node
+
+    async def request(
+        self,
+        cluster: str,
+        body: bytes,
+        *,
+        timeout: float = 5.0,  # noqa: ASYNC109 — the deadline travels with the request
+        headers: Mapping[str, str] | None = None,
+        idempotent: bool = False,
+    ) -> bytes:
+        """One member of the cluster answers; `timeout` is in seconds.
+
+        An `idempotent` request may be handled twice: it is also sent again after its member or relay died.
+        Raises NoSuchCluster, MemberLost, Overloaded, RequestTimeout, RemoteError, ConnectionLost,
+        MessageTooLarge; ValueError for a bad name, time-out or header.
+        """
+        attachment = self.attachment
+        deadline = time.monotonic() + timeout
+        if self._deadline is not None:
+            deadline = min(deadline, self._deadline)
+        if headers or self._traceparent:
+            headers = self._headers(headers)
+        link = attachment.link
+        call = Call(attachment.loop.create_future(), cluster, body, deadline, idempotent, headers)
+        self._check("cluster", cluster, body)
+        attachment.calls.add(call)
+        try:
+            if link is None or link.congested:
+                async with asyncio.timeout_at(deadline):
+                    await attachment.ready()
+            attachment.send_call(call)
+            return await call.future
+        except asyncio.CancelledError:
+            attachment.cancel_call(call)
+            raise
+
+    async def broadcast(
+        self, cluster: str, body: bytes, *, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Every current member of the cluster gets the body at most once, in the order sent.
+
+        Returns once the message is queued for the relay; waits while the relay has more than it can read.
+        """
+        await self._tell(_BROADCAST, "cluster", cluster, body, headers)
+
+    async def publish(
+        self, topic: str, body: bytes, *, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Every current subscriber of the topic gets the body at most once, in the order sent.
+
+        Returns once the message is queued for the relay; waits while the relay has more than it can read.
+        """
+        await self._tell(_PUBLISH, "topic", topic, body, headers)
+
+    def subscribe(self, topic: str) -> Subscription:
+        """The events of a topic: `async with mesh.subscribe("news") as events: async for event in events`."""
+        check_name(topic, "topic")
+        return Subscription(self.attachment, topic)
+
+    async def status(self) -> dict[str, Any]:
+        """What the relay knows: its node, peers, clusters, topics."""
+        document: dict[str, Any] = json.loads(await self.attachment.status())
+        return document
+
+    def within(self, deadline: float, traceparent: str | None) -> Mesh:
+        """This mesh, with every call ending at `deadline` (time.monotonic()) at the latest."""
+        mesh = copy(self)
+        mesh._deadline = deadline
+        mesh._traceparent = traceparent
+        return mesh
+
+    async def _tell(
+        self, op: int, what: str, name: str, body: bytes, headers: Mapping[str, str] | None
+    ) -> None:
+        attachment = self.attachment
+        if headers or self._traceparent:
+            headers = self._headers(headers)
+        self._check(what, name, body)
+        link = attachment.link
+        if link is None or link.congested:
+            link = await attachment.ready()
+        link.send_body((op, name, body, headers), 2, (op, name))
+
+    @property
+    def attachment(self) -> Attachment:
+        """The place at the relay behind this face. Raises MeshClosed when there is none."""
+        if self._attachment is None:
+            raise MeshClosed("the mesh is not open: use `async with`")
+        return self._attachment
+
+    def _check(self, what: str, name: str, body: bytes) -> None:
+        """Refuse at the sender what the relay would have to."""
+        if type(name) is not str or not 0 < len(name) < 64:  # noqa: PLR2004 — short names need no look
+            check_name(name, what)
+        if type(body) is not bytes:
+            raise TypeError(f"a body is bytes, not {type(body).__name__}")
+        link = self.attachment.link
+        if link is not None and len(body) > link.max_message:
+            raise MessageTooLarge(
+                f"{len(body)} bytes are over the relay's limit of {link.max_message}"
+            )
+
+    def _headers(self, headers: Mapping[str, str] | None) -> dict[str, str]:
+        made = dict(headers) if headers else {}
+        if self._traceparent is not None:
+            made.setdefault("traceparent", self._traceparent)
+        size = 0
+        for key, value in made.items():
+            if type(key) is not str or type(value) is not str:
+                raise ValueError(f"header {key!r:.60} is not text")
+            size += len(key.encode()) + len(value.encode())
+        if size > MAX_HEADERS or len(made) > 64:  # noqa: PLR2004 — the wire's own bound
+            raise ValueError(f"headers over 64 entries or {MAX_HEADERS} octets")
+        return made
+
+
+def connect(
+    *,
+    port: int | None = None,
+    path: str | os.PathLike[str] | None = None,
+    wait: float = 5.0,
+) -> Mesh:
+    """Attach to the relay of this machine: `async with arke.connect() as mesh`.
+
+    The relay is at 127.0.0.1:`port` ($ARKE_PORT, else 55555), or at the Unix socket `path`. `wait` is how many
+    seconds to keep trying at first; then RelayUnreachable is raised. Later the mesh attaches again by itself.
+    """
+    return Mesh(port, path, wait)

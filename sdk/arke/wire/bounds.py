@@ -1,0 +1,48 @@
+"""Every bound of the wire, each with its reason, and the one way to make an unpacker that keeps them."""
+
+from __future__ import annotations
+
+from msgpack import Unpacker
+
+CHUNK = 64 * 1024
+"""Largest body in one message. Larger ones are cut, so that nobody's 16 bytes wait for 16 MiB."""
+
+MAX_MESSAGE = 16 * 1024 * 1024
+"""Largest body anywhere, unless set otherwise at the relay."""
+
+MAX_NAME = 255
+"""Longest cluster or topic name, in UTF-8 octets."""
+
+MAX_HEADERS = 16 * 1024
+"""All headers of a message together, in octets of their text."""
+
+MAX_HELLO = 4 * 1024
+"""What a stranger may send before it has been welcomed."""
+
+READ = 256 * 1024
+"""What one read of a socket brings at most (uvloop's own buffer)."""
+
+MAX_CALLS = 65_536
+"""Calls one program, or one peer, may have open at once."""
+
+MAX_STREAMS = 1_024
+"""Large bodies one sender may have half sent at once."""
+
+
+def unpacker(buffer: int = CHUNK + MAX_HEADERS + 1024 + READ) -> Unpacker:
+    """A streaming unpacker in which a stranger's few octets cannot ask for much memory.
+
+    `buffer` is one message plus one read, in octets. The C unpacker allocates an array when it meets its
+    header, nested up to 1,024 deep: with its default bounds 2.5 KB on the wire cost 33 MB.
+    """
+    return Unpacker(
+        use_list=False,
+        raw=False,
+        strict_map_key=True,
+        max_buffer_size=buffer,
+        max_array_len=16,
+        max_map_len=64,
+        max_ext_len=0,
+        max_bin_len=CHUNK,
+        max_str_len=MAX_HEADERS,
+    )

@@ -1,0 +1,28 @@
+"""Makes the packages beside it (`lab`) importable, and hands a lab to the tests that want one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from lab import Lab, LabUnavailable
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """Three hosts on a switch, or n with `@pytest.mark.parametrize("lab", [n], indirect=True)`."""
+    with ExitStack() as stack:
+        try:
+            lab = stack.enter_context(Lab(hosts=getattr(request, "param", 3)))
+        except LabUnavailable as reason:
+            if os.environ.get("CI"):
+                pytest.fail(f"CI needs the network lab: {reason}", pytrace=False)
+            pytest.skip(f"no network lab on this machine: {reason}")
+        yield lab
+        # pytest shows this only for a test that failed.
+        for process in lab.processes:
+            sys.stdout.write(f"--- {process.name}\n{process.tail()}\n")

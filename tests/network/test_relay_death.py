@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from meshed import start_relays, wait_for_members, wait_for_peers
+
+from lab import Lab
+
+LIMIT = 60.0
+ACTORS = Path(__file__).with_name("actors")
+
+
+@pytest.mark.parametrize(("signal", "seconds"), [("SIGKILL", 1.0), ("SIGSTOP", 3.0)])
+def test_no_caller_waits_for_a_dead_relay(
+    lab: Lab, tmp_path: Path, signal: str, seconds: float
+) -> None:
+    first, second, third = lab.hosts
+    relays = start_relays(lab.hosts, tmp_path / "id_rsa")
+    for host in second, third:
+        host.start([sys.executable, ACTORS / "holding_member.py"])
+    wait_for_members(first, 2)
+
+    words = [sys.executable, ACTORS / "callers.py", relays[2].pid, signal, seconds]
+    outcomes = json.loads(first.run([str(word) for word in words], limit=LIMIT).stdout)
+
+    # Both members held some of the requests; what may be sent again was, to the one that is left.
+    assert outcomes["idempotent"] == {second.address: 32}
+    assert set(outcomes["once"]) == {second.address, "MemberLost"}
+    assert sum(outcomes["once"].values()) == 32
+
+    if signal == "SIGSTOP":
+        relays[2].cont()
+        wait_for_peers(first, [second, third])
+        wait_for_members(first, 2)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+import pytest
+from meshed import start_relays, status, wait_for_members, wait_for_peers
+
+from lab import Lab
+from programs import CHECKOUT, program
+
+LIMIT = 30.0  # seconds; generous, every wait ends with its event
+SERVER = CHECKOUT / "demo-httpserver/httpserver.py"
+ACTORS = Path(__file__).with_name("actors")
+
+# The longest that a page may take when a cable is pulled: a peer is lost after two seconds of
+# silence, and then comes the second try. The rest is for a busy box.
+ONE_RETRY = 8.0
+
+
+def test_relays_find_each_other_on_the_right_interface(lab: Lab, tmp_path: Path) -> None:
+    start_relays(lab.hosts, tmp_path / "id_rsa")
+    documents = [status(host) for host in lab.hosts]
+    assert [document["node"]["address"] for document in documents] == [
+        host.address for host in lab.hosts
+    ]
+    identities = {
+        document["node"]["id"]: host for document, host in zip(documents, lab.hosts, strict=True)
+    }
+    assert len(identities) == 3
+    for host, document in zip(lab.hosts, documents, strict=True):
+        peers = {peer["id"]: peer["address"] for peer in document["peers"]}
+        assert peers == {
+            node: other.address for node, other in identities.items() if other is not host
+        }
+
+
+@pytest.mark.parametrize("lab", [4], indirect=True)
+def test_visitors_hardly_notice_a_pulled_cable(lab: Lab, tmp_path: Path) -> None:
+    *nodes, outside = lab.hosts
+    first, second, third = nodes
+    start_relays(nodes, tmp_path / "id_rsa")
+    for host in second, third:
+        host.start(
+            [sys.executable, CHECKOUT / "demo-httpserver/httpserver.py", "-cluster", "cluster"]
+        )
+    wait_for_members(first, 2)
+    first.start([*program("proxy"), "-cluster", "cluster"])
+
+    url = f"http://{first.address}:8080/hello"
+    outside.run(["sh", "-c", 'until "$@"; do sleep 0.1; done', "sh", *is_open(first.address, 8080)])
+    visitors = outside.start([sys.executable, ACTORS / "visitors.py", url, str(ONE_RETRY)])
+    for host in second, third:
+        visitors.wait_for_line(f"^{host.address} ", LIMIT)
+
+    lab.cut(third)
+    cut = visitors.written
+    for visitor in range(8):
+        visitors.wait_for_line(f"^{second.address} visitor{visitor}-", LIMIT, after=cut)
+    wait_for_peers(first, [second])
+
+    lab.heal(third)
+    healed = visitors.written
+    visitors.wait_for_line(f"^{third.address} ", LIMIT, after=healed)
+    visitors.terminate()
+    assert visitors.wait(LIMIT) == 0
+    assert "wrong" not in visitors.log
+
+
+def is_open(address: str, port: int) -> list[str]:
+    code = f"import socket; socket.create_connection(({address!r}, {port}), 1).close()"
+    return [sys.executable, "-c", code]
+
+
+def test_the_wire_between_two_nodes_shows_no_byte_of_a_payload(lab: Lab, tmp_path: Path) -> None:
+    start_relays(lab.hosts, tmp_path / "id_rsa")
+    caller, callee = lab.hosts[:2]
+    payload = random.Random(56).randbytes(20_000).hex()
+    callee.start([*program("arke"), "serve", "cluster", "--echo"])
+    listener = callee.start([*program("arke"), "subscribe", "topic"])
+    wait_for_members(caller, 1)
+    with caller.capture() as capture:
+        reply = caller.run([*program("arke"), "request", "cluster", "-"], input=payload)
+        caller.run([*program("arke"), "publish", "topic", "-"], input=payload)
+        listener.wait_for_line(payload[-50:], LIMIT)
+    assert reply.stdout.strip() == payload
+    assert capture.lost == 0
+    # There and back, and once more as an event: it did pass here.
+    assert sum(map(len, capture.frames)) > 3 * len(payload)
+    assert not capture.contains_run(payload.encode())

@@ -1,0 +1,36 @@
+#!/bin/sh
+# Makes this machine a node of the demo: sh provision.sh UNIT...
+# Installs Arke from the checkout around this script, lays the shared key, starts the named units.
+set -eu
+umask 022
+
+checkout=$(cd "$(dirname "$0")/.." && pwd)
+key=$checkout/vagrant/.secrets/id_rsa
+
+if [ ! -r "$key" ]; then
+    echo "provision.sh: $key is missing: \`vagrant up\` makes it" >&2
+    exit 2
+fi
+
+export DEBIAN_FRONTEND=noninteractive
+apt-get -q update
+apt-get -q -y --no-install-recommends install python3-venv
+
+python3 -m venv /opt/arke
+/opt/arke/bin/pip install --quiet --disable-pip-version-check "${checkout}[demo]"
+install -D -m 0644 "$checkout/demo-httpserver/httpserver.py" /opt/arke/demo-httpserver/httpserver.py
+
+# The relay alone may read the key; the programs beside it run as users of the moment.
+if ! getent passwd arke >/dev/null; then
+    useradd --system --no-create-home --shell /usr/sbin/nologin arke
+fi
+install -d -m 0755 /etc/arke
+install -m 0600 -o arke -g arke "$key" /etc/arke/id_rsa
+
+for unit in "$@"; do
+    install -m 0644 "$checkout/vagrant/units/$unit.service" /etc/systemd/system/
+done
+systemctl daemon-reload
+systemctl enable "$@"
+# Not `enable --now`: after a second `vagrant provision` the new code is to run.
+systemctl restart "$@"
