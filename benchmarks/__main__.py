@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from arke import flags
 from benchmarks import machine, rounds
-from benchmarks.measure import BenchError, Measure
+from benchmarks.measure import BenchError, Measure, Pairing
 from benchmarks.pairings import hop, meeting, memory, messages
 from benchmarks.report import Report
 
@@ -52,22 +52,27 @@ def take(options: Options) -> Report:
         for pairing in PAIRINGS
     ]
     wanted = [(pairing, measures) for pairing, measures in wanted if measures]
+    versions = machine.describe()
     for pairing, _ in wanted:
-        pairing.check()
+        versions |= pairing.prepare()
     return Report(
         taken=datetime.now(UTC),
         seconds=options.seconds,
         rounds=options.rounds,
-        machine=machine.describe(),
-        tables=[(pairing, outcomes(measures, options)) for pairing, measures in wanted],
+        machine=versions,
+        tables=[(pairing, outcomes(pairing, measures, options)) for pairing, measures in wanted],
     )
 
 
-def outcomes(measures: Sequence[Measure], options: Options) -> list[rounds.Outcome]:
+def outcomes(
+    pairing: Pairing, measures: Sequence[Measure], options: Options
+) -> list[rounds.Outcome]:
     return [
         outcome
         for measure in measures
-        for outcome in rounds.take(measure, rounds=options.rounds, seconds=options.seconds, say=say)
+        for outcome in rounds.take(
+            measure, pairing.peer, rounds=options.rounds, seconds=options.seconds, say=say
+        )
     ]
 
 

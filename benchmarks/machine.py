@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
-_DISTRIBUTIONS = ("arke", "uvloop", "pyzmq", "msgpack", "nats-py")
+_DISTRIBUTIONS = ("arke", "uvloop", "pyzmq", "msgpack")
 
 
 def describe() -> dict[str, str]:
-    """Return CPU, kernel and Python, and the version of every package under the load."""
+    """Return CPU, kernel and Python, and the version of what Arke stands on."""
     cpu = _cpu_model(Path("/proc/cpuinfo").read_text().splitlines())
     return {
         "cpu": f"{cpu}, {os.cpu_count()} cores",

@@ -78,5 +78,5 @@ class Pairing:
     title: str
     measures: tuple[Measure, ...]
     peer: str | None = None
-    check: Callable[[], None] = lambda: None
-    """Raises `BenchError`, with the mend, when the peer is not installed."""
+    prepare: Callable[[], dict[str, str]] = dict
+    """Returns the versions of the peer; raises `BenchError`, with the mend, where it is missing."""

@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from benchmarks.measure import BenchError
-from benchmarks.processes import running
+from benchmarks.processes import finished, running
 
 START_LIMIT = 10.0
 _SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin"
 
 
-def check() -> None:
-    """Raise `BenchError`, with the command that mends it, unless both of NATS' parts are here."""
-    if not _binary():
+def prepare() -> dict[str, str]:
+    """Return NATS' versions; raise `BenchError`, with the mend, where a part is missing."""
+    binary = _binary()
+    if binary is None:
         raise BenchError("nats-server is missing: apt-get install nats-server")
-    if not importlib.util.find_spec("nats"):
-        raise BenchError("nats-py is missing: pip install nats-py")
-
-
-def version() -> str:
-    answer = subprocess.run(
-        [_binary() or "nats-server", "--version"], capture_output=True, text=True, check=True
-    )
-    return answer.stdout.rpartition("v")[2].strip()
+    try:
+        client = metadata.version("nats-py")
+    except metadata.PackageNotFoundError:
+        raise BenchError("nats-py is missing: pip install nats-py") from None
+    answer = finished([binary, "--version"], START_LIMIT)
+    return {"nats-server": answer.rpartition("v")[2].strip(), "nats-py": client}
 
 
 @contextlib.contextmanager

@@ -43,20 +43,20 @@ class Outcome:
 
 
 def take(
-    measure: Measure, *, rounds: int, seconds: float, say: Callable[[str], None]
+    measure: Measure, peer: str | None, *, rounds: int, seconds: float, say: Callable[[str], None]
 ) -> list[Outcome]:
     """Run `measure`, and return one outcome a row; `say` hears of each run as it ends."""
-    arke: list[Figures] = []
-    peer: list[Figures] = []
-    for number in range(1 if measure.once else rounds):
-        for side, run, figures in (("arke", measure.arke, arke), ("peer", measure.peer, peer)):
+    ours: list[Figures] = []
+    theirs: list[Figures] = []
+    for number in range(1, 2 if measure.once else rounds + 1):
+        for side, run, figures in (("Arke", measure.arke, ours), (peer, measure.peer, theirs)):
             if run is None:
                 continue
             figures.append(run(seconds))
-            shown = " · ".join(row.unit.show(figures[-1][row.figure]) for row in measure.rows)
-            say(f"{measure.name} · round {number + 1} · {side}: {shown}")
+            shown = ", ".join(row.unit.show(figures[-1][row.figure]) for row in measure.rows)
+            say(f"{measure.name}, round {number}, {side}: {shown}")
     return [
-        Outcome(row, _spread(row, arke), _spread(row, peer) if peer else None)
+        Outcome(row, _spread(row, ours), _spread(row, theirs) if theirs else None)
         for row in measure.rows
     ]
 

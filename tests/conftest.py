@@ -6,10 +6,12 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from lab import Lab, LabUnavailable
+from relays import Relays
 
 
 @pytest.fixture
@@ -26,3 +28,13 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
         # pytest shows this only for a test that failed.
         for process in lab.processes:
             sys.stdout.write(f"--- {process.name}\n{process.tail()}\n")
+
+
+@pytest.fixture
+def relays(tmp_path: Path) -> Iterator[Relays]:
+    """Relays of one network on loopback addresses of this machine."""
+    made = Relays(tmp_path)
+    try:
+        yield made
+    finally:
+        made.end()

@@ -6,36 +6,36 @@ import time
 
 from benchmarks.loads import arke_bench
 from benchmarks.measure import MEGABYTES, Bar, Figures, Measure, Pairing, Row
-from benchmarks.relays import network
+from benchmarks.relays import Relay, network
 
 SETTLED = 2.0
-WARM_UP_REQUESTS = 100_000
+WARM_UP = 3.0
 REQUESTS = 1_000_000
-BURST = 5.0
+MARGIN = 1.1
 
 
 def resident(_: float) -> Figures:
-    """Return resident memory in bytes at each stage; takes as long as a million requests do."""
+    """Return resident memory in octets at each stage; takes as long as a million requests do."""
     with network() as relays, relays.relay("127.0.0.2") as relay:
         relay.ready()
         time.sleep(SETTLED)
         rest = relay.resident()
         # Pools and code paths that any use fills are not growth.
-        _requests(relay.port, WARM_UP_REQUESTS)
+        rate = _requests(relay, WARM_UP)["rate"]
         before = relay.resident()
-        _requests(relay.port, REQUESTS)
+        answered = 0.0
+        while answered < REQUESTS:
+            answered += _requests(relay, (REQUESTS - answered) / rate * MARGIN)["received"]
         after = relay.resident()
     return {"rest": rest, "before": before, "after": after, "growth": after - before}
 
 
-def _requests(port: int, number: int) -> None:
-    answered = 0.0
-    while answered < number:
-        answered += arke_bench(port, "request", BURST, "--inflight", "64")["received"]
+def _requests(relay: Relay, seconds: float) -> Figures:
+    return arke_bench(relay.port, "request", seconds, "--inflight", "64")
 
 
 PAIRING = Pairing(
-    title="Resident memory of a relay",
+    title="Resident memory of a relay, one long run",
     measures=(
         Measure(
             "memory",

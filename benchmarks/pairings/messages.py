@@ -13,7 +13,7 @@ FOUR = ("--members", "4")
 PAIRING = Pairing(
     title="Messages beside NATS",
     peer="NATS",
-    check=nats_server.check,
+    prepare=nats_server.prepare,
     measures=(
         Measure(
             "request-1",

@@ -18,16 +18,22 @@ import uvloop
 import arke
 from arke import flags
 from arke_proxy.chooser import Ask
-from arke_proxy.errors import ProxyError
 from arke_proxy.hub import Hub, Times, log
 from arke_proxy.server import Server, bind
 
 _PROGRAM = "proxy"
 
 
+def _cluster(name: str) -> str:
+    arke.Service(name)  # raises ValueError for what cannot name a cluster
+    return name
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
-    cluster: str = flags.flag("NAME", required=True, help="the cluster that knows the back ends")
+    cluster: str = flags.flag(
+        "NAME", parse=_cluster, required=True, help="the cluster that knows the back ends"
+    )
     listen: flags.HostPort = flags.flag(  # noqa: RUF009 — a HostPort cannot change
         "[HOST]:PORT", parse=flags.listen_address, default=":8080", help="where browsers connect"
     )
@@ -64,8 +70,6 @@ def main() -> None:
             runner.run(_run(options, sock))
         except arke.RelayUnreachable as error:
             flags.fail(_PROGRAM, str(error), status=1)
-        except ValueError as error:
-            flags.fail(_PROGRAM, f"-cluster {options.cluster}: {error}")
 
 
 async def _run(options: Options, sock: socket.socket) -> None:
@@ -77,10 +81,6 @@ async def _run(options: Options, sock: socket.socket) -> None:
         chooser = Ask(mesh, options.cluster, options.backend_port)
         hub = Hub(chooser, Times(silence=options.timeout), loop)
         server = Server(hub)
-        try:
-            await chooser.choose(())
-        except ProxyError as error:
-            log.warning("%s", error)
         await server.start(sock)
         where = flags.HostPort(options.listen.host, sock.getsockname()[1])
         log.info('proxy listening on %s, forwarding to cluster "%s"', where, options.cluster)

@@ -161,8 +161,8 @@ class Attachment:
 
     async def _supervise(self, link: RelayLink) -> None:
         while True:
-            reason = await link.closed
-            self._detached(reason)
+            await asyncio.wait((link.closed,))
+            self._detached(link.closed.result())
             link = await self._reattach()
             log.info("attached again to the relay at %s", self.where)
 

@@ -100,4 +100,5 @@ class Host:
                 self._number, words, {**inherited, **(env or {})}, cwd or Path.cwd(), streams
             )
             undo.pop_all()
-        return Process(f"{Path(words[0]).name} on {self.address}", pid, handle, log, self._lab.reap)
+        name = " ".join(word.strip().partition("\n")[0] for word in words)
+        return Process(f"{name} on {self.address}", pid, handle, log, self._lab.reap)

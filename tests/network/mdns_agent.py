@@ -58,22 +58,28 @@ async def main(specs: str, node: str, port: str, secret: str, pause: str | None 
     mdns = Mdns(bound(specs), node, int(port), tag(secret, node), match, on_hint, configure("info"))
     await mdns.start()
     tell("ready", node)
-    while True:
-        match await words.get():
-            case ["known"]:
-                tell("known", [asdict(hint) for hint in mdns.known()])
-            case ["counts"]:
-                tell("counts", dict(mdns.counts))
-            case ["search"]:
-                await mdns.search()
-                tell("searched", True)
-            case ["use", specs]:
-                await mdns.update(bound(specs))
-                tell("using", specs)
-            case ["stop"] | []:
-                await mdns.stop()
-                tell("stopped", True)
-                return
+    while await obey(mdns, await words.get()):
+        pass
+
+
+async def obey(mdns: Mdns, words: list[str]) -> bool:
+    """Return whether to go on."""
+    match words:
+        case ["known"]:
+            tell("known", [asdict(hint) for hint in mdns.known()])
+        case ["counts"]:
+            tell("counts", dict(mdns.counts))
+        case ["search"]:
+            await mdns.search()
+            tell("searched", True)
+        case ["use", specs]:
+            await mdns.update(bound(specs))
+            tell("using", specs)
+        case _:
+            await mdns.stop()
+            tell("stopped", True)
+            return False
+    return True
 
 
 uvloop.run(main(*sys.argv[1:]))

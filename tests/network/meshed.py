@@ -18,6 +18,8 @@ def start_relays(hosts: Sequence[Host], key: Path) -> list[Process]:
     """Start a relay on each host, with no flag but the two that name the network."""
     hosts[0].run([*program("arke"), "keygen", key])
     relays = [host.start([*program("relay"), "-net", "cluster", "-rsa", key]) for host in hosts]
+    for relay in relays:
+        relay.wait_for_line("relay started", MEETING)
     for host in hosts:
         wait_for_peers(host, [other for other in hosts if other is not host])
     return relays
@@ -29,10 +31,10 @@ def status(host: Host) -> dict[str, Any]:
 
 
 def wait_for_peers(host: Host, peers: Sequence[Host], limit: float = MEETING) -> None:
-    """Wait until the host's relay has these peers and no other."""
-    wanted = sorted(peer.address for peer in peers)
+    """Wait until the host's relay is linked with these peers and no other."""
+    wanted = sorted((peer.address, "linked") for peer in peers)
     deadline = time.monotonic() + limit
-    while (met := sorted(peer["address"] for peer in status(host)["peers"])) != wanted:
+    while (met := sorted((p["address"], p["state"]) for p in status(host)["peers"])) != wanted:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{host} has the peers {met}, not {wanted}, after {limit} s")
         time.sleep(0.1)

@@ -185,7 +185,7 @@ def test_run_passes_streams_and_status(lab: Lab) -> None:
         host.run(["sh", "-c", "echo why; exit 3"])
     with pytest.raises(LabError, match=r"No such file"):
         host.run(["/no/such/program"])
-    with pytest.raises(TimeoutError, match=r"sleep on 192.168.56.101 still runs"):
+    with pytest.raises(TimeoutError, match=r"sleep 1000 on 192.168.56.101 still runs"):
         host.run(["sleep", "1000"], limit=0.1)
 
 

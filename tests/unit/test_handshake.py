@@ -21,6 +21,7 @@ from joining import (
     refusal,
 )
 
+from arke_relay.errors import CertificateError, ConfigurationError
 from arke_relay.peers.certificate import Role
 from arke_relay.peers.handshake import LONGEST_JOIN, Admitted
 from arke_relay.peers.keys import NetworkKey
@@ -46,6 +47,14 @@ def test_two_relays_admit_each_other(ann: Relay, bob: Relay) -> None:
     of_ann, of_bob = join(ann, bob)
     assert of_ann == Admitted(ann.node, ann.pair.public, 3600, ann.introduction, OLD.fingerprint)
     assert of_bob == Admitted(bob.node, bob.pair.public, 60, bob.introduction, OLD.fingerprint)
+
+
+@pytest.mark.parametrize("name", ["", "n" * 256, "ß" * 128, "\udcff"])
+def test_a_network_needs_a_name_that_certificates_carry(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="choose another: -net NAME"):
+        _ = Relay("", network=name).identity
+    with pytest.raises(CertificateError, match="bad network"):
+        certified(Relay("", network=name), Relay(""), bytes(32), Role.INITIATOR)
 
 
 def test_messages_fit_the_join_socket(ann: Relay, bob: Relay) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Callable, Mapping, Sequence
 
 from zeroconf import ServiceInfo, ServiceStateChange, Zeroconf
@@ -19,9 +18,6 @@ from arke_relay.log import Log
 
 _GOODBYE = 1.0  # seconds for the three packets of a goodbye, which take 0.25
 _ANSWER = 3000  # milliseconds to wait for the rest of an instance
-# Of Linux; the socket module has no names for them.
-_IP_MULTICAST_ALL = 49
-_IPV6_MULTICAST_ALL = 29
 
 
 class Multicast:
@@ -42,7 +38,12 @@ class Multicast:
     async def open(
         self, addresses: Sequence[Address], node: str, port: int, text: Mapping[bytes, bytes]
     ) -> None:
-        """Announce `node` at `addresses` and start to look for others, by their interfaces only.
+        """Announce `node` at `addresses`, and start to ask for others, on their interfaces only.
+
+        What other interfaces bring is still heard where another program of this machine has
+        joined the group there. IP_MULTICAST_ALL would end that, but not beside SO_REUSEPORT,
+        which the library sets: Linux then hands what is for one socket to any of the group, and
+        relays of one machine go deaf.
 
         Raises OSError, and whatever else the library finds to raise. Close it all the same.
         """
@@ -63,8 +64,6 @@ class Multicast:
                 used=len(engine.senders),
                 wanted=len(interfaces),
             )
-        for reader in engine.readers:
-            _hear_joined_interfaces_only(reader.sock)
         self._browse()
         # Probing for the name would take half a second; no two nodes draw the same 64 random bits.
         announcing = await self._zeroconf.async_register_service(
@@ -159,14 +158,6 @@ def _one_per_interface(addresses: Sequence[Address]) -> list[str]:
         if each.value.version == 4 or not each.value.is_loopback
     }
     return [each.ip for each in addresses if each.ip in first.values()]
-
-
-def _hear_joined_interfaces_only(sock: socket.socket) -> None:
-    # By default Linux hands a wildcard socket what *any* process of the machine has joined, which
-    # would bring in peers from interfaces we were told not to use, and answers out to them.
-    sock.setsockopt(socket.IPPROTO_IP, _IP_MULTICAST_ALL, 0)
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MULTICAST_ALL, 0)
 
 
 def _record(info: AsyncServiceInfo) -> Record:

@@ -38,7 +38,7 @@ class Seeds:
         self._lookups: dict[str, asyncio.Future[list[str]]] = {}
 
     async def round(self) -> AsyncIterator[Hint]:
-        """Yield a hint for every seed that can be found, those found first first.
+        """Yield a hint for every seed that can be found, in the order they are found.
 
         Names are looked up anew each time, since DNS changes. A lookup gets 5 s, a name one
         lookup at a time however long that takes; a failure is logged and is no error. Which seed

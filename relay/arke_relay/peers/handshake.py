@@ -23,8 +23,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
-from arke_relay.errors import CertificateError, JoinRefused
-from arke_relay.peers.certificate import NONCE_BYTES, Certificate, Role, unseal
+from arke_relay.errors import CertificateError, ConfigurationError, JoinRefused
+from arke_relay.peers.bounded import is_text
+from arke_relay.peers.certificate import (
+    NETWORK_NAME_BYTES,
+    NONCE_BYTES,
+    Certificate,
+    Role,
+    unseal,
+)
 from arke_relay.peers.introduction import Introduction
 from arke_relay.peers.keys import NetworkKey
 from arke_relay.peers.messages import VERSION, Kind, pack, unpack_as
@@ -34,7 +41,10 @@ LONGEST_JOIN = 10.0  # seconds: lifetimes count from admission, so no proof may 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """This relay, as it presents itself in every join."""
+    """This relay, as it presents itself in every join.
+
+    Raises `ConfigurationError` when no certificate could carry the network's name.
+    """
 
     network: str
     node: str
@@ -44,6 +54,13 @@ class Identity:
     """The first signs; each of them admits."""
     lifetime: int
     """Seconds that others may admit this relay for, 1 to 86 400."""
+
+    def __post_init__(self) -> None:
+        if not is_text(self.network, 1, NETWORK_NAME_BYTES):
+            raise ConfigurationError(
+                f"the name of a network has 1 to {NETWORK_NAME_BYTES} bytes of UTF-8; "
+                "choose another: -net NAME",
+            )
 
 
 @dataclass(frozen=True, slots=True)

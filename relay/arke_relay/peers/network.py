@@ -332,7 +332,8 @@ class PeerNetwork:
         self.admissions.revoke(neighbour.node)
         self.batches.forget(neighbour.node)
         self.prospects.lost(neighbour.node, self._clock())
-        self._log.warning(
+        log = self._log.info if self._closed else self._log.warning
+        log(
             "peer lost", node=neighbour.node, address=neighbour.address, reason=reason
         )
 

@@ -120,7 +120,7 @@ async def _measure(mesh: arke.Mesh, pattern: str, options: _Options) -> Result:
     ) as receivers:
         await _known(mesh, pattern, name, members)
         if pattern == "request":
-            return await requests.measure(
+            result = await requests.measure(
                 mesh,
                 name,
                 body=body,
@@ -128,6 +128,8 @@ async def _measure(mesh: arke.Mesh, pattern: str, options: _Options) -> Result:
                 warmup=_WARMUP,
                 seconds=options.seconds,
             )
+            await receivers.check()
+            return result
         tell = mesh.publish if pattern == "publish" else mesh.broadcast
         return await casts.measure(
             pattern,

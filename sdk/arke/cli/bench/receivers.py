@@ -67,10 +67,14 @@ class Receivers:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await self._progress.wait()
+        await self.check()
+        return self._progress.is_set()
+
+    async def check(self) -> None:
+        """Raise BenchError if a receiver has died."""
         for number, follower in enumerate(self._followers):
             if follower.done():
                 raise BenchError(f"a receiver died: {await self._last_words(number)}")
-        return self._progress.is_set()
 
     async def finish(self) -> None:
         """Let the receivers end by themselves, and take their last counts."""

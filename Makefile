@@ -1,0 +1,32 @@
+# `make demo` and `make test` are all that is needed; both set up a private .venv first.
+
+PYTHON ?= python3
+BIN := .venv/bin
+MINUTES ?= 1
+
+.PHONY: demo test check bench clean
+
+demo: .venv/ready
+	@exec $(BIN)/python demo-httpserver/demo.py
+
+test: .venv/ready
+	$(BIN)/python -m pytest $(TESTS)
+
+check: .venv/ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: .venv/ready
+	$(BIN)/python -m benchmarks $(BENCH)
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+
+# The lock names every package with its hash, the build back end too: nothing else is installed.
+.venv/ready: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Arke needs Python 3.11 or later: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -m venv .venv || { echo "python3 cannot make a virtual environment: apt install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
