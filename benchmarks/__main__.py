@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +34,11 @@ class Options:
 
 def main(argv: Sequence[str]) -> None:
     options = flags.parse(
-        Options, program=PROGRAM, summary="Measure Arke beside its peers.", argv=argv, environ={}
+        Options,
+        program=PROGRAM,
+        summary="Measure Arke beside its peers.",
+        argv=argv,
+        environ=os.environ,
     )
     try:
         report = take(options)

@@ -178,7 +178,7 @@ class Attachment:
 
     async def _attach(self) -> RelayLink:
         def link() -> RelayLink:
-            return RelayLink(self.loop, self._handlers, _program())
+            return RelayLink(self.loop, self._handlers, self._send_waiting, _program())
 
         async with asyncio.timeout(_HANDSHAKE):
             if self._path is not None:
@@ -197,9 +197,7 @@ class Attachment:
         if self._served and self.provider:
             self._register(made)
         self._wake()
-        waiting, self._waiting = self._waiting, deque()
-        for call in waiting:
-            self.send_call(call)
+        self._send_waiting()
         return made
 
     def _detached(self, reason: str) -> None:
@@ -218,9 +216,9 @@ class Attachment:
     # What a program does.
 
     def send_call(self, call: Call) -> None:
-        """Hand a call to the relay now, or when there is one again."""
+        """Hand a call to the relay now, or when there is one again and it has room."""
         link = self._link
-        if link is None or link.leaving:
+        if link is None or link.leaving or link.congested:
             self._waiting.append(call)
             return
         left = call.deadline - time.monotonic()
@@ -239,6 +237,10 @@ class Attachment:
             ),
             3,
         )
+
+    def _send_waiting(self) -> None:
+        while self._waiting and self.link and not self.link.congested:
+            self.send_call(self._waiting.popleft())
 
     def cancel_call(self, call: Call) -> None:
         self.calls.drop(call)

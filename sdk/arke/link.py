@@ -36,12 +36,18 @@ class RelayLink(asyncio.Protocol):
     """A connection that ends once, and is then replaced by another.
 
     `welcomed` becomes the Node after the handshake; `closed` becomes the reason why the link ended.
+    `relieved` is called when a congested link has room again.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, handlers: dict[int, Handler], program: str
+        self,
+        loop: asyncio.AbstractEventLoop,
+        handlers: dict[int, Handler],
+        relieved: Callable[[], None],
+        program: str,
     ) -> None:
         self._loop = loop
+        self._relieved = relieved
         self._program = program
         self._transport: asyncio.Transport | None = None
         self._unpacker = unpacker()
@@ -114,6 +120,12 @@ class RelayLink(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._paused = False
         self._flush()
+        if not self.congested:
+            waiting, self._room = self._room, []
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+            self._relieved()
 
     # Messages.
 
@@ -184,11 +196,6 @@ class RelayLink(asyncio.Protocol):
         outbox = self._outbox
         while outbox and not self._paused:
             transport.write(outbox.take(READ))
-        if self._room and not self.congested:
-            waiting, self._room = self._room, []
-            for future in waiting:
-                if not future.done():
-                    future.set_result(None)
 
     def _beat(self) -> None:
         now = time.monotonic()

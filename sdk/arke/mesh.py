@@ -91,14 +91,10 @@ class Mesh:
             deadline = min(deadline, self._deadline)
         if headers or self._traceparent:
             headers = self._headers(headers)
-        link = attachment.link
         call = Call(attachment.loop.create_future(), cluster, body, deadline, idempotent, headers)
         self._check("cluster", cluster, body)
         attachment.calls.add(call)
         try:
-            if link is None or link.congested:
-                async with asyncio.timeout_at(deadline):
-                    await attachment.ready()
             attachment.send_call(call)
             return await call.future
         except asyncio.CancelledError:

@@ -51,25 +51,33 @@ async def test_a_reply_over_the_limit_is_a_failure_at_once() -> None:
         await shell.run("yes", b"", timeout=LONG)
 
 
-@pytest.mark.parametrize("ending", ["deadline", "cancellation"])
+@pytest.mark.parametrize("ending", ["deadline", "cancelled", "cancelled at its start"])
 async def test_the_whole_process_group_ends_with_the_call(tmp_path: Path, ending: str) -> None:
-    pipe = tmp_path / "held"
-    os.mkfifo(pipe)
-    # The shell and its children hold the pipe open; its end shows that none of them is left.
-    command = f"trap '' TERM; exec 3>{pipe}; sleep 60 & sleep 60"
-    call = asyncio.create_task(
-        shell.run(command, b"", timeout=0.5 if ending == "deadline" else LONG)
-    )
-    with await asyncio.to_thread(pipe.open, "rb") as held:
-        if ending == "cancellation":
-            call.cancel()
-        with pytest.raises((TimeoutError, asyncio.CancelledError)):
-            await call
-        ended = asyncio.Event()
-        asyncio.get_running_loop().add_reader(held, ended.set)
-        try:
-            async with asyncio.timeout(10):
-                await ended.wait()
-        finally:
-            asyncio.get_running_loop().remove_reader(held)
-        assert held.read() == b""
+    held = tmp_path / "held"
+    os.mkfifo(held)
+    reading = os.open(held, os.O_RDONLY | os.O_NONBLOCK)
+    # The shell and its children hold the fifo open; its end shows that none of them is left.
+    command = f"trap '' TERM; exec 3>{held}; echo up >&3; sleep 60 & sleep 60"
+    limit = 0.5 if ending == "deadline" else LONG
+    call = asyncio.create_task(shell.run(command, b"", timeout=limit))
+    if ending == "cancelled at its start":
+        await asyncio.sleep(0)  # one turn: it is being started
+    else:
+        assert await first_word(reading) == b"up\n"
+    if ending != "deadline":
+        call.cancel()
+    with pytest.raises((TimeoutError, asyncio.CancelledError)):
+        await call
+    assert await first_word(reading) in {b"", b"up\n"}
+    assert await first_word(reading) == b""
+    os.close(reading)
+
+
+async def first_word(fifo: int) -> bytes:
+    """Return what a fifo holds next; nothing once nobody has it open for writing."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return os.read(fifo, 100)
+            except BlockingIOError:
+                await asyncio.sleep(0.01)

@@ -24,21 +24,18 @@ async def run(command: str, body: bytes, *, timeout: float) -> bytes:  # noqa: A
     TimeoutError after `timeout` seconds. A command that has not ended by itself by then, or when
     this is cancelled, is killed with its whole process group.
     """
-    loop = asyncio.get_running_loop()
-    transport, watcher = await loop.subprocess_shell(_Watcher, command, start_new_session=True)
-    with contextlib.closing(transport):
-        ended = False
-        try:
-            stdin = cast("asyncio.WriteTransport", transport.get_pipe_transport(0))
-            stdin.write(body)
-            stdin.write_eof()
-            async with asyncio.timeout(timeout):
-                await watcher.finished
-            ended = True
-        finally:
-            if not ended:
-                _kill_group(transport.get_pid())
-            await watcher.exited  # or the transport reaps it under the feet of the loop
+    transport, watcher = await _start(command)
+    try:
+        stdin = cast("asyncio.WriteTransport", transport.get_pipe_transport(0))
+        stdin.write(body)
+        stdin.write_eof()
+        async with asyncio.timeout(timeout):
+            await watcher.finished
+    except BaseException:
+        _kill_group(transport)
+        raise
+    finally:
+        await _leave(transport, watcher)
     status = transport.get_returncode()
     if status:
         how = f"exit status {status}" if status > 0 else f"killed by signal {-status}"
@@ -78,8 +75,26 @@ class _Watcher(asyncio.SubprocessProtocol):
             self.finished.set_result(None)
 
 
-def _kill_group(leader: int) -> None:
+async def _start(command: str) -> tuple[asyncio.SubprocessTransport, _Watcher]:
+    loop = asyncio.get_running_loop()
+    # Shielded: of a start that is cancelled halfway only the shell would be killed.
+    starting = asyncio.ensure_future(
+        loop.subprocess_shell(_Watcher, command, start_new_session=True)
+    )
     try:
-        os.killpg(leader, signal.SIGKILL)
-    except ProcessLookupError:
-        return  # all of it has exited since
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        transport, watcher = await starting
+        _kill_group(transport)
+        await _leave(transport, watcher)
+        raise
+
+
+def _kill_group(transport: asyncio.SubprocessTransport) -> None:
+    with contextlib.suppress(ProcessLookupError):  # all of it has exited since
+        os.killpg(transport.get_pid(), signal.SIGKILL)
+
+
+async def _leave(transport: asyncio.SubprocessTransport, watcher: _Watcher) -> None:
+    await watcher.exited  # or the transport would reap it under the feet of the loop
+    transport.close()

@@ -1,0 +1,1 @@
+"""What `-metrics` serves: the relay's numbers for Prometheus, and whether it is well."""

@@ -1,0 +1,310 @@
+"""The `arke` command, as a person at a shell meets it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import arke
+from programs import program
+from relays import LIMIT, Relay, Relays
+
+
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    relays = Relays(tmp_path_factory.mktemp("relays"))
+    try:
+        yield relays.start()
+    finally:
+        relays.end()
+
+
+def run(
+    port: int, command: str, *argv: str, stdin: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        _words(port, command, *argv),
+        input=stdin,
+        capture_output=True,
+        timeout=LIMIT,
+        check=False,
+    )
+
+
+@contextmanager
+def started(port: int, command: str, *argv: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        _words(port, command, *argv), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _words(port: int, command: str, *argv: str) -> list[str]:
+    words = command.split()
+    return [*program("arke"), *words, "--port", str(port), *argv]
+
+
+def the_line(stderr: bytes) -> str:
+    text = stderr.decode()
+    assert text.startswith("arke: ")
+    assert text.endswith("\n")
+    assert text.count("\n") == 1
+    return text.removeprefix("arke: ").strip()
+
+
+async def known(relay: Relay, kind: str, name: str) -> None:
+    """Wait until somebody serves the cluster, or subscribes to the topic."""
+    async with arke.connect(port=relay.port) as mesh, asyncio.timeout(LIMIT):
+        while name not in (await mesh.status())[kind]:
+            await asyncio.sleep(0.02)
+
+
+async def opened_by_a_reader(fifo: Path) -> int:
+    """Return a descriptor for writing, once somebody reads."""
+    async with asyncio.timeout(LIMIT):
+        while True:
+            try:
+                return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError as error:
+                assert error.errno == errno.ENXIO
+                await asyncio.sleep(0.02)
+
+
+def receivers(relay: Relay) -> dict[int, int]:
+    """Descriptors of the benchmark's receivers at this relay, by process id."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if b"arke.cli.bench.receiver" in words and str(relay.port).encode() in words:
+                found[int(entry.name)] = os.pidfd_open(int(entry.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended while we looked
+    return found
+
+
+# Seeing.
+
+
+def test_status_is_tables_for_people_and_json_for_programs(relay: Relay) -> None:
+    document = json.loads(run(relay.port, "status", "--json").stdout)
+    page = run(relay.port, "status").stdout.decode()
+    assert document["node"]["address"] == relay.address
+    assert f"node      {document['node']['id']}\n" in page
+    assert f"address   {relay.address}\n" in page
+    assert "\n\nPEER  ADDRESS  STATE  HEARD  MEMBERS\nnone\n\n" in page
+
+
+async def test_status_lists_who_serves(relay: Relay) -> None:
+    with started(relay.port, "serve echo --echo"):
+        await known(relay, "clusters", "echo")
+        page = run(relay.port, "status").stdout.decode()
+    assert "\necho     1     0 " in page
+
+
+# Asking.
+
+
+async def test_the_reply_is_written_as_it_is(relay: Relay) -> None:
+    with started(relay.port, "serve upper", "--exec", "tr a-z A-Z"):
+        await known(relay, "clusters", "upper")
+        done = run(relay.port, "request upper", "hello")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"HELLO", b"")
+
+
+async def test_a_body_from_stdin_may_be_any_octets(relay: Relay) -> None:
+    body = bytes(range(256)) * 1000
+    with started(relay.port, "serve echo --echo"):
+        await known(relay, "clusters", "echo")
+        done = run(relay.port, "request echo -", stdin=body)
+    assert (done.returncode, done.stdout) == (0, body)
+
+
+def test_a_cluster_nobody_serves_is_one_line(relay: Relay) -> None:
+    done = run(relay.port, "request nobody x")
+    assert (done.returncode, done.stdout) == (1, b"")
+    line = the_line(done.stderr)
+    assert "'nobody'" in line
+    assert "`arke status`" in line
+
+
+async def test_a_failing_command_raises_at_the_caller_with_its_status_and_stderr(
+    relay: Relay,
+) -> None:
+    with started(relay.port, "serve broken", "--exec", "echo no paper >&2; exit 3"):
+        await known(relay, "clusters", "broken")
+        done = run(relay.port, "request broken x")
+        async with arke.connect(port=relay.port) as mesh:
+            with pytest.raises(arke.RemoteError) as caught:
+                await mesh.request("broken", b"x")
+    assert (caught.value.type, caught.value.text) == ("CommandError", "exit status 3: no paper")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert the_line(done.stderr) == "the member raised CommandError: exit status 3: no paper"
+
+
+async def test_a_late_reply_is_one_line(relay: Relay) -> None:
+    with started(relay.port, "serve slow", "--exec", "sleep 60"):
+        await known(relay, "clusters", "slow")
+        done = run(relay.port, "request slow x --timeout 300ms")
+    assert done.returncode == 1
+    assert the_line(done.stderr).endswith("give it longer with -timeout")
+
+
+def test_no_relay_is_one_line_and_at_once() -> None:
+    for command in ("status", "request c b", "publish t b", "subscribe t", "bench request"):
+        done = run(1, command)
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert "start one with `relay " in the_line(done.stderr)
+
+
+@pytest.mark.parametrize("how", [[], ["--echo", "--exec", "cat"]])
+def test_serve_needs_exactly_one_way_to_answer(relay: Relay, how: list[str]) -> None:
+    done = run(relay.port, "serve c", *how)
+    assert done.returncode == 2
+    assert the_line(done.stderr) == "say how to answer, with either -exec COMMAND or -echo"
+
+
+def test_a_name_over_the_limit_is_one_line(relay: Relay) -> None:
+    done = run(relay.port, "request", "é" * 128, "x")
+    assert done.returncode == 2
+    assert the_line(done.stderr).endswith("must be 1 to 255 octets of UTF-8 text")
+
+
+async def test_serve_finishes_what_it_began(relay: Relay, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    with started(relay.port, "serve gate", "--exec", f"cat {gate}") as serving:
+        await known(relay, "clusters", "gate")
+        with started(relay.port, "request gate x --timeout 60s") as asking:
+            writing = await opened_by_a_reader(gate)
+            serving.send_signal(signal.SIGTERM)
+            async with arke.connect(port=relay.port) as mesh, asyncio.timeout(LIMIT):
+                while "gate" in (await mesh.status())["clusters"]:
+                    await asyncio.sleep(0.02)
+            os.write(writing, b"finished")
+            os.close(writing)
+            assert asking.communicate(timeout=LIMIT) == (b"finished", b"")
+            assert asking.returncode == 0
+        assert serving.wait(LIMIT) == 0
+
+
+# Telling.
+
+
+async def test_a_broadcast_reaches_members(relay: Relay) -> None:
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+    service = arke.Service("town", port=relay.port)
+
+    @service.on_broadcast
+    async def hear(broadcast: arke.Broadcast) -> None:
+        heard.put_nowait(broadcast.body)
+
+    async with service, asyncio.timeout(LIMIT):
+        done = await asyncio.to_thread(run, relay.port, "broadcast town -", stdin=b"fire")
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+        assert await heard.get() == b"fire"
+
+
+async def test_what_is_published_is_printed_a_line_each_until_ctrl_c(relay: Relay) -> None:
+    with started(relay.port, "subscribe news") as listening:
+        await known(relay, "topics", "news")
+        for body in ("one", "two"):
+            assert run(relay.port, "publish news", body).returncode == 0
+        assert listening.stdout
+        assert [listening.stdout.readline() for _ in range(2)] == [b"one\n", b"two\n"]
+        listening.send_signal(signal.SIGINT)
+        assert listening.communicate(timeout=LIMIT) == (b"", b"")
+        assert listening.returncode == 130
+
+
+async def test_a_reader_that_leaves_ends_the_command_quietly(relay: Relay) -> None:
+    with started(relay.port, "subscribe news") as listening:
+        await known(relay, "topics", "news")
+        assert listening.stdout
+        assert listening.stderr
+        listening.stdout.close()
+        run(relay.port, "publish news", "anyone?")
+        assert listening.wait(LIMIT) == 130
+        assert listening.stderr.read() == b""
+
+
+async def test_a_reader_that_pauses_gets_everything_in_the_end(relay: Relay) -> None:
+    body = os.urandom(1024 * 1024).replace(b"\n", b"-")
+    with started(relay.port, "subscribe news") as listening:
+        await known(relay, "topics", "news")
+        run(relay.port, "publish news -", stdin=body)
+        # Far more than a pipe holds: the command waits for us, and still answers its relay.
+        async with arke.connect(port=relay.port) as mesh:
+            assert "news" in (await mesh.status())["topics"]
+        assert listening.stdout
+        assert listening.stdout.readline() == body + b"\n"
+
+
+# Measuring.
+
+
+@pytest.mark.parametrize(("pattern", "members"), [("request", 1), ("publish", 2), ("broadcast", 4)])
+def test_bench_measures_and_leaves_nothing_behind(relay: Relay, pattern: str, members: int) -> None:
+    done = run(
+        relay.port,
+        f"bench {pattern} --seconds 300ms --inflight 8 --json",
+        "--members",
+        str(members),
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    figures = json.loads(done.stdout)
+    assert (figures["pattern"], figures["errors"], figures["drops"]) == (pattern, 0, 0)
+    assert figures["received"] > 0
+    assert figures["rate"] > 0
+    assert 0 < figures["p50_us"] <= figures["p99_us"]
+    assert receivers(relay) == {}
+
+
+def test_bench_has_a_line_for_people(relay: Relay) -> None:
+    done = run(relay.port, "bench request --seconds 100ms --size 16")
+    assert done.stdout.startswith(b"request  ")
+    assert done.stdout.count(b"\n") == 1
+
+
+def test_bench_says_why_its_receivers_do_not_start(relay: Relay) -> None:
+    done = run(relay.port, "bench request --member-port 1")
+    assert done.returncode == 1
+    assert the_line(done.stderr).startswith("a receiver did not start: no relay at 127.0.0.1:1")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+async def test_receivers_end_with_the_benchmark(relay: Relay, number: signal.Signals) -> None:
+    with started(relay.port, "bench publish --seconds 60 --members 2") as measuring:
+        async with asyncio.timeout(LIMIT):
+            while len(found := receivers(relay)) < 2:
+                await asyncio.sleep(0.02)
+        measuring.send_signal(number)
+        assert measuring.wait(LIMIT) == (130 if number == signal.SIGINT else -number)
+    for descriptor in found.values():
+        assert select.select([descriptor], [], [], LIMIT)[0]
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("pattern", ["request", "broadcast"])
+async def test_a_receiver_that_dies_spoils_the_figures(relay: Relay, pattern: str) -> None:
+    with started(relay.port, f"bench {pattern} --seconds 3 --members 2") as measuring:
+        async with asyncio.timeout(LIMIT), arke.connect(port=relay.port) as mesh:
+            while not any(c["here"] == 2 for c in (await mesh.status())["clusters"].values()):
+                await asyncio.sleep(0.02)
+        victim, *_ = receivers(relay)
+        os.kill(victim, signal.SIGKILL)
+        assert measuring.wait(LIMIT) == 1

@@ -1,0 +1,347 @@
+"""Back ends that die, lie, stall or are not there, and what a client gets then."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from http_rig import Connection, Rig, standing
+
+GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: example\r\nContent-Length: 4\r\n\r\nbody"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.fixture(scope="module")
+def standing_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    with standing(tmp_path_factory.mktemp("proxy"), "-timeout", "2s") as rig:
+        yield rig
+
+
+@pytest.fixture
+def rig(standing_rig: Rig) -> Iterator[Rig]:
+    yield standing_rig
+    standing_rig.tidy()
+
+
+def good(connection: Connection) -> None:
+    while head := connection.head():
+        if b"Content-Length: 4" in head:
+            connection.exactly(4)
+        connection.send(OK)
+
+
+def closes(connection: Connection) -> None:
+    """Take a request and leave without a word."""
+    connection.head()
+
+
+def closed_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+# Nobody to forward to.
+
+
+def test_a_cluster_that_names_garbage(rig: Rig) -> None:
+    rig.cluster.answers = ["example.com:80\r\nX: y"]
+    response, body = rig.get()
+    assert response.status == 502
+    assert body == (
+        b"Cluster web, asked for a back end, answered b'example.com:80\\r\\nX: y', "
+        b"which is neither IP nor IP:PORT.\n"
+    )
+
+
+def test_a_cluster_whose_member_raises(rig: Rig) -> None:
+    rig.cluster.answers = [LookupError("secret")]
+    response, body = rig.get()
+    assert (response.status, response.getheader("retry-after")) == (503, "1")
+    assert body == b"Cluster web, asked for a back end, failed to answer (LookupError).\n"
+
+
+def test_a_cluster_that_answers_at_the_second_try(rig: Rig) -> None:
+    (back_end,) = rig.back_ends(good)
+    rig.cluster.answers = [LookupError(), back_end.address]
+    assert rig.get()[1] == b"ok"
+
+
+def test_the_proxy_s_own_answers_keep_the_connection(rig: Rig) -> None:
+    connection = rig.connect()
+    rig.cluster.answers = ["garbage"]
+    connection.send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert connection.head().startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
+    connection.send(POST)
+    assert connection.response("POST")[0].status == 502
+    rig.back_ends(good)
+    connection.send(GET)
+    assert connection.response()[1] == b"ok"
+
+
+# Back ends that cannot be reached.
+
+
+def test_another_one_is_tried_even_for_a_post(rig: Rig) -> None:
+    (back_end,) = rig.back_ends(good)
+    rig.cluster.answers = [closed_port(), back_end.address]
+    for request in (GET, POST, GET, POST):
+        assert rig.exchange(request)[1] == b"ok"
+
+
+def test_the_one_just_tried_is_not_tried_again(rig: Rig) -> None:
+    (back_end,) = rig.back_ends(good)
+    closed = closed_port()
+    rig.cluster.answers = [closed, closed, closed, back_end.address]
+    assert rig.get()[1] == b"ok"
+
+
+def test_there_is_no_other_one(rig: Rig) -> None:
+    closed = closed_port()
+    rig.cluster.answers = [closed]
+    response, body = rig.get()
+    assert response.status == 502
+    assert body == f"No back end could be reached: {closed} refuses connections.\n".encode()
+
+
+def test_three_are_tried_and_no_more(rig: Rig) -> None:
+    ports = [closed_port() for _ in range(4)]
+    rig.cluster.answers = ports
+    response, body = rig.get()
+    assert response.status == 502
+    assert body.count(b"refuses connections") == 3
+
+
+def test_a_body_that_arrives_meanwhile_is_not_lost(rig: Rig) -> None:
+    (back_end,) = rig.back_ends(good)
+    rig.cluster.answers = [closed_port(), closed_port(), back_end.address]
+    connection = rig.connect()
+    connection.send(POST[:-4])
+    connection.send(b"body")
+    assert connection.response("POST")[1] == b"ok"
+
+
+# Back ends that break before they have answered.
+
+
+@pytest.mark.parametrize("request_", [GET, POST.replace(b"POST", b"PUT")])
+def test_what_may_be_sent_twice_is_sent_to_another_one(rig: Rig, request_: bytes) -> None:
+    rig.back_ends(closes, good)
+    for _ in range(4):
+        assert rig.exchange(request_)[1] == b"ok"
+
+
+def test_a_back_end_that_breaks_in_mid_head(rig: Rig) -> None:
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-")
+
+    broken, _ = rig.back_ends(script, good)
+    assert [rig.get()[1] for _ in range(2)] == [b"ok", b"ok"]
+    assert broken.connections == 1
+
+
+def test_a_post_is_never_sent_twice(rig: Rig) -> None:
+    rig.cluster.answers = ()
+    heads = []
+
+    def script(connection: Connection) -> None:
+        heads.append(connection.head())
+        connection.exactly(4)
+
+    broken, _ = rig.back_ends(script, script)
+    response, body = rig.exchange(POST, "POST")
+    assert response.status == 502
+    assert body == (
+        f"Back end {broken.address} closed the connection before it had answered, "
+        "and the request may not be sent twice.\n"
+    ).encode()
+    assert len(heads) == 1
+
+
+def test_a_put_whose_body_is_no_longer_at_hand_is_not_sent_twice(rig: Rig) -> None:
+    size = 100_000
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.exactly(size)
+
+    first, second = rig.back_ends(script, script)
+    connection = rig.connect()
+    connection.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+    connection.send(b"x" * size)
+    assert connection.response("PUT")[0].status == 502
+    assert first.connections + second.connections == 1
+
+
+def test_a_kept_connection_that_is_closed_on_use(rig: Rig) -> None:
+    """The back end gave up the connection just as the next request was sent."""
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(OK)
+        connection.head()
+
+    (back_end,) = rig.back_ends(script)
+    connection = rig.connect()
+    for _ in range(3):
+        connection.send(GET)
+        assert connection.response()[1] == b"ok"
+    assert back_end.connections == 3
+
+
+def test_a_post_goes_out_on_a_connection_that_is_open(rig: Rig) -> None:
+    """A kept connection that the back end has closed is noticed before anything is sent."""
+    closed = threading.Event()
+
+    def script(connection: Connection) -> None:
+        if b"Content-Length: 4" in connection.head():
+            connection.exactly(4)
+        connection.send(OK)
+        connection.close()
+        closed.set()
+
+    (back_end,) = rig.back_ends(script)
+    connection = rig.connect()
+    for request in (GET, POST, POST):
+        closed.clear()
+        connection.send(request)
+        assert connection.response()[1] == b"ok"
+        assert closed.wait(30)
+    assert back_end.connections == 3
+
+
+# Back ends that break in mid-answer.
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\nz\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\nhalf",
+    ],
+)
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+def test_half_an_answer_never_looks_whole(rig: Rig, begin: bytes, version: bytes) -> None:
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(begin)
+        assert read.wait(30)
+        connection.reset()
+
+    read = threading.Event()
+    rig.back_ends(script)
+    connection = rig.connect()
+    connection.send(b"GET / HTTP/%b\r\nHost: a\r\n\r\n" % version)
+    if b"z" not in begin:
+        connection.until(b"half")
+    read.set()
+    with pytest.raises(ConnectionResetError):
+        connection.rest()
+
+
+# Back ends that are silent, or talk nonsense.
+
+
+def test_a_back_end_that_never_answers(rig: Rig) -> None:
+    def script(connection: Connection) -> None:
+        connection.head()
+        assert connection.rest() == b""
+
+    (back_end,) = rig.back_ends(script)
+    response, body = rig.get()
+    assert response.status == 504
+    assert body == f"Back end {back_end.address} did not answer within 2 s.\n".encode()
+
+
+def test_a_back_end_that_stops_in_mid_body(rig: Rig) -> None:
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+        connection.rest()
+
+    rig.back_ends(script)
+    connection = rig.connect()
+    connection.send(GET)
+    connection.until(b"half")
+    with pytest.raises(ConnectionResetError):
+        connection.rest()
+
+
+def test_a_client_that_stops_in_mid_body(rig: Rig) -> None:
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.rest()
+
+    rig.back_ends(script)
+    connection = rig.connect()
+    connection.send(POST[:-2])
+    response, body = connection.response("POST")
+    assert (response.status, response.getheader("connection")) == (408, "close")
+    assert body == b"The request's body stood still for 2 s.\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n\r\n",
+        b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nok",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000,
+    ],
+)
+def test_a_back_end_that_talks_nonsense(rig: Rig, answer: bytes) -> None:
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(answer)
+        connection.rest()
+
+    rig.back_ends(script)
+    response, body = rig.get()
+    assert response.status == 502
+    assert body.endswith(b".\n")
+
+
+def test_more_than_the_answer_is_not_taken_for_the_next_one(rig: Rig) -> None:
+    evil = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+
+    def script(connection: Connection) -> None:
+        while connection.head():
+            connection.send(OK + evil)
+
+    rig.back_ends(script)
+    connection = rig.connect()
+    for _ in range(5):
+        connection.send(GET)
+        assert connection.response()[1] == b"ok"
+
+
+def test_what_comes_unasked_is_not_taken_for_an_answer(rig: Rig) -> None:
+    cut = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(OK)
+        assert answered.wait(30)
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+        try:
+            connection.rest()
+        finally:
+            cut.set()
+
+    answered = threading.Event()
+    rig.back_ends(script)
+    connection = rig.connect()
+    connection.send(GET)
+    assert connection.response()[1] == b"ok"
+    answered.set()
+    assert cut.wait(30)
+    connection.send(GET)
+    assert connection.response()[1] == b"ok"

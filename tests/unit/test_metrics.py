@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from arke_relay.errors import ConfigurationError
+from arke_relay.log import Log, configure
+from arke_relay.metrics import server as module
+from arke_relay.metrics.exposition import OTHER
+from arke_relay.metrics.names import METRICS, Distribution, Kind, Snapshot
+from arke_relay.metrics.server import MetricsServer
+
+LIMIT = 20.0  # seconds; generous, every wait ends with its event
+
+SNAPSHOT: Snapshot = {
+    "arke_build_info": {("0.1.0", "3.11.7"): 1},
+    "arke_requests_total": {("ok",): 1_000_000, ("timeout",): 2},
+    "arke_request_seconds": {(): Distribution((0.001, 0.25), (5, 3, 1), 1.5)},
+    "arke_retries_total": {(): 3},
+    "arke_queue_bytes": {("program",): 4096, ("peer",): 0},
+    "arke_programs": {(): 7},
+    "arke_members": {("web", "here"): 1, ("web", "elsewhere"): 2},
+}
+
+Get = Callable[[str], Awaitable[tuple[str, dict[str, str], str]]]
+
+
+class Relay:
+    """What the server asks."""
+
+    def __init__(self) -> None:
+        self.snapshot: Snapshot = SNAPSHOT
+        self.why: str | None = None
+
+
+@pytest.fixture
+def relay() -> Relay:
+    return Relay()
+
+
+@pytest.fixture
+def told() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def log(told: io.StringIO) -> Iterator[Log]:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield configure(stream=told)
+    root.handlers[:], root.level = before
+
+
+@pytest.fixture
+async def address(relay: Relay, log: Log) -> AsyncIterator[tuple[str, int]]:
+    server = MetricsServer(lambda: relay.snapshot, lambda: relay.why, log)
+    yield await server.start("127.0.0.1", 0)
+    async with asyncio.timeout(LIMIT):
+        await server.stop()
+
+
+async def exchange(address: tuple[str, int], request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(request)
+    async with asyncio.timeout(LIMIT):
+        reply = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return reply
+
+
+async def ask(address: tuple[str, int], line: str) -> tuple[int, dict[str, str], str]:
+    """Return status, headers and body of the reply to a request with this first line."""
+    reply = await exchange(address, f"{line} HTTP/1.1\r\nHost: relay\r\n\r\n".encode())
+    head, _, body = reply.decode().partition("\r\n\r\n")
+    first, *lines = head.split("\r\n")
+    return int(first.split()[1]), dict(line.split(": ", 1) for line in lines), body
+
+
+async def scraped(address: tuple[str, int]) -> dict[tuple[str, frozenset[str]], float]:
+    """Return every sample as Prometheus would read it, by its name and its label values."""
+    status, headers, body = await ask(address, "GET /metrics")
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/plain; version=")
+    return {
+        (sample.name, frozenset(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(body)
+        for sample in family.samples
+    }
+
+
+async def test_the_numbers_arrive(address: tuple[str, int]) -> None:
+    samples = await scraped(address)
+    shown = {name: value for name, value in samples.items() if name[0].startswith("arke_")}
+    assert shown == {
+        ("arke_build_info", frozenset({"0.1.0", "3.11.7"})): 1,
+        ("arke_requests_total", frozenset({"ok"})): 1_000_000,
+        ("arke_requests_total", frozenset({"timeout"})): 2,
+        ("arke_request_seconds_bucket", frozenset({"0.001"})): 5,
+        ("arke_request_seconds_bucket", frozenset({"0.25"})): 8,
+        ("arke_request_seconds_bucket", frozenset({"+Inf"})): 9,
+        ("arke_request_seconds_count", frozenset()): 9,
+        ("arke_request_seconds_sum", frozenset()): 1.5,
+        ("arke_retries_total", frozenset()): 3,
+        ("arke_queue_bytes", frozenset({"program"})): 4096,
+        ("arke_queue_bytes", frozenset({"peer"})): 0,
+        ("arke_programs", frozenset()): 7,
+        ("arke_members", frozenset({"web", "here"})): 1,
+        ("arke_members", frozenset({"web", "elsewhere"})): 2,
+    }
+    assert samples["process_resident_memory_bytes", frozenset()] > 0
+
+
+async def test_a_later_scrape_has_later_numbers(address: tuple[str, int], relay: Relay) -> None:
+    await scraped(address)
+    relay.snapshot = {"arke_programs": {(): 8}}
+    samples = await scraped(address)
+    assert samples["arke_programs", frozenset()] == 8
+    assert ("arke_retries_total", frozenset()) not in samples
+
+
+def test_names_keep_to_the_conventions() -> None:
+    assert len({metric.name for metric in METRICS}) == len(METRICS)
+    for metric in METRICS:
+        assert metric.name.startswith("arke_")
+        assert metric.name.endswith("_total") is (metric.kind is Kind.COUNTER)
+        assert metric.kind is not Kind.HISTOGRAM or metric.labels == ()
+        assert metric.help.endswith(".")
+
+
+async def test_a_thousand_clusters_are_two_hundred_and_the_others(
+    address: tuple[str, int], relay: Relay
+) -> None:
+    relay.snapshot = {
+        "arke_members": {(f"c{n}", where): n for n in range(1000) for where in ("here", "far")}
+    }
+    samples = await scraped(address)
+    members = {key: value for key, value in samples.items() if key[0] == "arke_members"}
+    assert len(members) == 2 * (200 + 1)
+    assert members["arke_members", frozenset({"c199", "here"})] == 199
+    assert members["arke_members", frozenset({OTHER, "here"})] == sum(range(200, 1000))
+    assert sum(members.values()) == 2 * sum(range(1000))
+
+
+@pytest.mark.parametrize("name", ['say "x"', "line\nbreak", "back\\slash", "grün", "", " "])
+async def test_any_cluster_name_survives(
+    name: str, address: tuple[str, int], relay: Relay
+) -> None:
+    relay.snapshot = {"arke_members": {(name, "here"): 3}}
+    assert (await scraped(address))["arke_members", frozenset({name, "here"})] == 3
+
+
+async def test_a_name_without_utf_8_or_end_costs_no_page(
+    address: tuple[str, int], relay: Relay
+) -> None:
+    relay.snapshot = {"arke_members": {("\udcff", "here"): 1, ("x" * 9999, "here"): 2}}
+    samples = await scraped(address)
+    assert samples["arke_members", frozenset({"?", "here"})] == 1
+    assert samples["arke_members", frozenset({"x" * 128, "here"})] == 2
+
+
+@pytest.mark.parametrize(
+    "snapshot",
+    [
+        {"arke_surprises_total": {(): 1}},
+        {"arke_members": {("web",): 1}},
+        {"arke_request_seconds": {(): 1.0}},
+        {"arke_request_seconds": {(): Distribution((1.0,), (1,), 1.0)}},
+        {"arke_programs": {(): Distribution((1.0,), (1, 1), 1.0)}},
+    ],
+)
+async def test_numbers_nobody_described_are_an_error_that_is_logged(
+    snapshot: Snapshot, address: tuple[str, int], relay: Relay, told: io.StringIO
+) -> None:
+    relay.snapshot = snapshot
+    for _ in range(3):
+        assert (await ask(address, "GET /metrics"))[0] == 500
+    (line,) = told.getvalue().splitlines()
+    assert "metrics cannot be shown" in line
+    assert (await ask(address, "GET /healthz"))[0] == 200
+    relay.snapshot = SNAPSHOT
+    await scraped(address)
+
+
+async def test_health_and_readiness(address: tuple[str, int], relay: Relay) -> None:
+    relay.why = "not synchronised with 2 peers"
+    assert (await ask(address, "GET /healthz"))[::2] == (200, "OK\n")
+    assert (await ask(address, "GET /readyz"))[::2] == (503, "not synchronised with 2 peers\n")
+    relay.why = None
+    assert (await ask(address, "GET /readyz?verbose"))[::2] == (200, "OK\n")
+
+
+async def test_head_is_get_without_a_body(address: tuple[str, int]) -> None:
+    got, head = [await ask(address, f"{method} /healthz") for method in ("GET", "HEAD")]
+    assert head[:2] == got[:2]
+    assert head[2] == ""
+    assert head[1]["Connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("GET /", 404),
+        ("GET /metrics/", 404),
+        ("GET /../etc/passwd", 404),
+        ("GET http://relay/metrics", 404),
+        ("GET  /metrics", 400),
+        ("POST /metrics", 405),
+        ("DELETE /metrics", 405),
+        ("get /metrics", 405),
+        ("GET", 400),
+        ("", 400),
+        ("\x16\x03\x01\x02", 400),
+    ],
+)
+async def test_what_else_is_asked(line: str, status: int, address: tuple[str, int]) -> None:
+    assert (await ask(address, line))[0] == status
+
+
+async def test_http_1_0_is_answered_and_2_is_not(address: tuple[str, int]) -> None:
+    assert b" 200 OK" in await exchange(address, b"GET /healthz HTTP/1.0\r\n\r\n")
+    assert b" 400 " in await exchange(address, b"PRI * HTTP/2.0\r\n\r\n")
+
+
+async def test_a_head_without_end_is_refused(address: tuple[str, int]) -> None:
+    endless = b"GET /healthz HTTP/1.1\r\n" + b"X: y\r\n" * 100_000
+    assert b" 431 " in await exchange(address, endless)
+
+
+async def test_a_body_nobody_asked_for_does_not_cost_the_reply(address: tuple[str, int]) -> None:
+    request = b"POST /metrics HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000
+    assert b" 405 " in await exchange(address, request)
+
+
+async def ended(reader: asyncio.StreamReader) -> None:
+    async with asyncio.timeout(LIMIT):
+        try:
+            assert await reader.read() == b""
+        except ConnectionResetError:
+            pass
+
+
+async def test_connections_that_say_nothing_keep_nobody_out(address: tuple[str, int]) -> None:
+    silent = [await asyncio.open_connection(*address) for _ in range(40)]
+    await scraped(address)
+    await ended(silent[0][0])
+    for _, writer in silent:
+        writer.close()
+
+
+async def test_who_is_too_slow_to_ask_is_cut_off(
+    address: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(b"GET /metrics HTTP/1.1\r\n")
+    await ended(reader)
+    writer.close()
+
+
+async def test_who_is_too_slow_to_read_is_cut_off(
+    address: tuple[str, int], relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    relay.why = "x" * 50_000_000
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(b"GET /readyz HTTP/1.1\r\n\r\n")
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(LIMIT):
+        while not reader._buffer:  # type: ignore[attr-defined]
+            await loop.run_in_executor(None, lambda: None)
+    writer.close()
+
+
+async def test_stopping_ends_what_is_open(relay: Relay, log: Log) -> None:
+    server = MetricsServer(lambda: relay.snapshot, lambda: None, log)
+    address = await server.start("127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*address)
+    await ask(address, "GET /healthz")
+    async with asyncio.timeout(LIMIT):
+        await server.stop()
+    await ended(reader)
+    writer.close()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(*address)
+
+
+async def test_a_port_that_is_taken_is_one_line(relay: Relay, log: Log) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        server = MetricsServer(lambda: relay.snapshot, lambda: None, log)
+        with pytest.raises(ConfigurationError, match=rf"^-metrics 127\.0\.0\.1:{port} .*use.*$"):
+            await server.start("127.0.0.1", port)
+        await server.stop()
+
+
+async def test_stopping_what_never_started_is_nothing(relay: Relay, log: Log) -> None:
+    await MetricsServer(lambda: relay.snapshot, lambda: None, log).stop()
