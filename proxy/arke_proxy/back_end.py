@@ -11,7 +11,7 @@ from typing import Protocol, cast
 
 from arke_proxy.address import Address
 from arke_proxy.body import Body, StreamBody, response_body
-from arke_proxy.errors import BadResponse
+from arke_proxy.errors import BadResponse, Malformed
 from arke_proxy.head import ResponseHead, parse_response
 from arke_proxy.head_buffer import HeadBuffer
 from arke_proxy.hub import Hub
@@ -66,7 +66,7 @@ class BackEnd(asyncio.Protocol):
         self._socket = sock
         self._hub = hub
         self._transport: asyncio.Transport
-        self._heads = HeadBuffer(BadResponse)
+        self._heads = HeadBuffer()
         self._listener: Listener | None = None
         self._method = b""
         self._head: ResponseHead | None = None  # the final one, once it has come
@@ -153,9 +153,11 @@ class BackEnd(asyncio.Protocol):
                 self._read_heads(listener)
             else:
                 self._read_body(listener, None, data)
-        except BadResponse as error:
+        except Malformed as fault:
             self.abandon()
-            listener.malformed(error)
+            listener.malformed(
+                BadResponse(f"The answer of back end {self.address} is refused: {fault}.")
+            )
 
     def eof_received(self) -> None:
         listener = self._listener

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Protocol
 
-from arke_proxy.errors import BadRequest, BadResponse
+from arke_proxy.errors import Malformed
 from arke_proxy.fields import MAX_FIELDS, NOT_IN_TRAILERS
 from arke_proxy.head import RequestHead, ResponseHead, has_body
 from arke_proxy.head_buffer import HeadBuffer
@@ -30,7 +30,7 @@ class Body(Protocol):
     trailer: bytes  # the lines that followed a chunked body, and may be passed on
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return (payload, rest). Raises the error that the reader was made with."""
+        """Return (payload, rest). Raises Malformed."""
 
     def ends_with_stream(self) -> bool:
         """Say whether the end of the stream, now, is the end of the body."""
@@ -79,10 +79,9 @@ class StreamBody:
 class ChunkedBody:
     """Chunks (RFC 9112, 7.1). Extensions are dropped, and trailers that may not be passed on."""
 
-    __slots__ = ("_error", "_held", "_left", "_read", "done", "trailer")
+    __slots__ = ("_held", "_left", "_read", "done", "trailer")
 
-    def __init__(self, error: Callable[[str], Exception]) -> None:
-        self._error = error
+    def __init__(self) -> None:
         self._held = b""  # the beginning of a line, or of a trailer section
         self._left = 0  # of the chunk's data, the two bytes after it included
         self._read: _Step = ChunkedBody._read_size  # not bound: no cycle for the collector
@@ -108,7 +107,7 @@ class ChunkedBody:
             return self._hold(data, at, _MAX_CHUNK_LINE)
         match = _CHUNK_LINE.fullmatch(data, at, end - 1)
         if not match or data[end - 1] != 0x0D:
-            raise self._error("The size of a chunk is malformed.")
+            raise Malformed("the size of a chunk is none")
         size = int(match["size"], 16)
         self._left = size + 2
         self._read = ChunkedBody._read_data if size else ChunkedBody._read_trailer
@@ -122,7 +121,7 @@ class ChunkedBody:
             return at + len(piece)
         ending = data[at : at + self._left]
         if ending != b"\r\n"[2 - self._left :][: len(ending)]:
-            raise self._error("A chunk is longer than its size.")
+            raise Malformed("a chunk does not end where its size says")
         self._left -= len(ending)
         if not self._left:
             self._read = ChunkedBody._read_size
@@ -144,7 +143,7 @@ class ChunkedBody:
         while at < end:
             match = _TRAILER.match(data, at, end)
             if not match or len(lines) == MAX_FIELDS:
-                raise self._error("The trailer of a chunked body is malformed.")
+                raise Malformed("the trailer of its body is none")
             if match["name"].lower() not in NOT_IN_TRAILERS:
                 lines.append(match[0])
             at = match.end()
@@ -152,7 +151,7 @@ class ChunkedBody:
 
     def _hold(self, data: bytes, at: int, limit: int) -> int:
         if len(data) - at > limit:
-            raise self._error("The framing of a chunked body is malformed.")
+            raise Malformed("the framing of its body has no end")
         self._held = data[at:]
         return len(data)
 
@@ -160,7 +159,7 @@ class ChunkedBody:
 def request_body(head: RequestHead) -> Body | None:
     """Make the reader of a request's body, None if it has none (RFC 9112, 6.3)."""
     if head.chunked:
-        return ChunkedBody(BadRequest)
+        return ChunkedBody()
     return LengthBody(head.length) if head.length else None
 
 
@@ -169,7 +168,7 @@ def response_body(head: ResponseHead, method: bytes) -> Body | None:
     if not has_body(head, method):
         return None
     if head.chunked:
-        return ChunkedBody(BadResponse)
+        return ChunkedBody()
     if head.length is None:
         return StreamBody()
     return LengthBody(head.length) if head.length else None

@@ -13,7 +13,7 @@ from arke_proxy import forward
 from arke_proxy.answers import own_response
 from arke_proxy.body import request_body
 from arke_proxy.deadlines import Deadlines
-from arke_proxy.errors import BadRequest, ProxyError
+from arke_proxy.errors import BadRequest, Malformed
 from arke_proxy.exchange import Exchange
 from arke_proxy.head import parse_request
 from arke_proxy.head_buffer import HeadBuffer
@@ -44,7 +44,7 @@ class Client(asyncio.Protocol):
         self._hub = hub
         self._transport: asyncio.Transport
         self.forwarded = b""  # the lines that tell back ends about this client
-        self._heads = HeadBuffer(BadRequest)
+        self._heads = HeadBuffer()
         self._exchange: Exchange | None = None
         self._watch: Deadlines[Client] | None = None  # the one that this connection is under
         self._advancing = False
@@ -172,8 +172,8 @@ class Client(asyncio.Protocol):
                     self._wait_for_head()
                     break
                 self._begin(raw)
-        except BadRequest as error:
-            self._refuse(error)
+        except Malformed as fault:
+            self._refuse(_refusal(fault))
         finally:
             self._advancing = False
 
@@ -191,12 +191,12 @@ class Client(asyncio.Protocol):
         self.moved()
         try:
             rest = exchange.receive(data)
-        except BadRequest as error:
+        except Malformed as fault:
             exchange.abandon()
             if exchange.told:
                 self.cut()
             else:
-                self._refuse(error)
+                self._refuse(_refusal(fault))
             return
         if rest:
             self._heads.push(rest)
@@ -210,7 +210,7 @@ class Client(asyncio.Protocol):
         else:
             self._put_under(self._hub.idle)
 
-    def _refuse(self, error: ProxyError) -> None:
+    def _refuse(self, error: BadRequest) -> None:
         """Answer what is no request. Where the next one would begin cannot be known."""
         self._exchange = None
         self._transport.write(own_response(error, time.time(), forward.CLOSE, with_body=True))
@@ -245,3 +245,7 @@ class Client(asyncio.Protocol):
         self._watch = watch
         if watch is not None:
             watch.start(self, self._hub.loop.time())
+
+
+def _refusal(fault: Malformed) -> BadRequest:
+    return BadRequest(f"The request is refused: {fault}.", fault.status)

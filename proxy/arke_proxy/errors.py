@@ -1,5 +1,6 @@
-"""Everything that ends a request in the proxy, as one tree.
+"""Everything that ends a request in the proxy, as one tree, and what a parser raises.
 
+    Malformed                       bytes that are no message; the parser does not know whose
     ProxyError
     ├── BadRequest        4xx, 5xx  the client's bytes are not a request that can be forwarded
     ├── NoBackEnd         503       nobody serves the cluster
@@ -11,10 +12,21 @@
     ├── BadResponse       502       the back end's bytes are not a response
     └── TooLate           504       no answer within the time limit
 
-The text of each is the sentence that the client reads.
+The text of each ProxyError is the sentence that the client reads.
 """
 
 from __future__ import annotations
+
+
+class Malformed(Exception):
+    """Bytes that are no message that can be passed on; the text completes "refused: …".
+
+    `status` is the answer to a client who sent them.
+    """
+
+    def __init__(self, fault: str, status: int = 400) -> None:
+        super().__init__(fault)
+        self.status = status
 
 
 class ProxyError(Exception):

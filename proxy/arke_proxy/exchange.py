@@ -86,7 +86,7 @@ class Exchange:
             self._search = self._hub.loop.create_task(self._reach(address))
 
     def receive(self, data: bytes) -> bytes:
-        """Take a piece of the body; return what follows the body. Raises BadRequest."""
+        """Take a piece of the body; return what follows the body. Raises Malformed."""
         assert self._body
         payload, rest = self._body.feed(data)
         self.uploaded = self._body.done

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import httptools
 
-from arke_proxy.errors import BadRequest, BadResponse, ProxyError
+from arke_proxy.errors import Malformed
 from arke_proxy.fields import FORWARDED, HOP_BY_HOP, MAX_FIELDS, Field, tokens, without
 
 _ABSOLUTE = re.compile(rb"(?i:https?)://(?P<authority>[^/?]*)(?P<path>.*)")
@@ -69,7 +69,7 @@ class _Parsed:
 
 
 def parse_request(raw: bytes) -> RequestHead:
-    """Read one whole head, its empty line included. Raises BadRequest."""
+    """Read one whole head, its empty line included. Raises Malformed."""
     method, target, is_1_0 = _read_request_line(raw[: raw.find(b"\r\n")])
     parsed = _Parsed()
     parser = httptools.HttpRequestParser(parsed)
@@ -78,28 +78,26 @@ def parse_request(raw: bytes) -> RequestHead:
     except httptools.HttpParserUpgrade:
         pass  # CONNECT is refused below; an upgrade is answered as if it had not been asked for
     except httptools.HttpParserError as error:
-        raise BadRequest(f"The head is malformed: {error}.") from None
+        raise Malformed(f"{error}") from None
     # llhttp skips line ends that precede the method; a back end may not.
     if not parsed.whole or parser.get_method() != method:
-        raise BadRequest("The head is malformed.")
+        raise Malformed("its head is malformed")
     if method == b"CONNECT":
-        raise BadRequest("This proxy opens no tunnels.", 501)
+        raise Malformed("this proxy opens no tunnels", 501)
 
-    fields, aside, length, chunked, keep_alive = _sort(
-        parsed.fields, is_1_0, _ASIDE_IN_REQUESTS, BadRequest
-    )
+    fields, aside, length, chunked, keep_alive = _sort(parsed.fields, is_1_0, _ASIDE_IN_REQUESTS)
     host = _only_host(aside) if aside else None
     if target[0] != 0x2F:  # "/"
         target, host = _resolve_target(method, target, host)
     elif b"#" in target:
-        raise BadRequest("The target has a fragment.")
+        raise Malformed("its target has a fragment")
     if host is None and not is_1_0:
-        raise BadRequest("There is no Host field.")
+        raise Malformed("it has no Host field")
     return RequestHead(method, target, is_1_0, host, fields, length, chunked, keep_alive)
 
 
 def parse_response(raw: bytes) -> ResponseHead:
-    """Read one whole head, its empty line included. Raises BadResponse."""
+    """Read one whole head, its empty line included. Raises Malformed."""
     status, status_text, is_1_0 = _read_status_line(raw[: raw.find(b"\r\n")])
     parsed = _Parsed()
     try:
@@ -107,13 +105,13 @@ def parse_response(raw: bytes) -> ResponseHead:
     except httptools.HttpParserUpgrade:
         pass  # 101 is refused below; `Upgrade` elsewhere is an offer
     except httptools.HttpParserError as error:
-        raise BadResponse(f"The back end's answer is malformed: {error}.") from None
+        raise Malformed(f"{error}") from None
     if not parsed.whole:
-        raise BadResponse("The back end's answer is malformed.")
+        raise Malformed("its head is malformed")
     if status == 101:
-        raise BadResponse("The back end switched protocols, which it was not asked for.")
+        raise Malformed("it switches protocols, unasked")
 
-    fields, _, length, chunked, keep_alive = _sort(parsed.fields, is_1_0, _NOTHING, BadResponse)
+    fields, _, length, chunked, keep_alive = _sort(parsed.fields, is_1_0, _NOTHING)
     return ResponseHead(status, status_text, fields, length, chunked, keep_alive)
 
 
@@ -129,10 +127,9 @@ def _sort(
     parsed: list[Field],
     is_1_0: bool,
     aside_names: frozenset[bytes],
-    error: type[BadRequest | BadResponse],
 ) -> _Sorted:
     if len(parsed) > MAX_FIELDS:
-        raise _too_many(error)
+        raise Malformed(f"it has more than {MAX_FIELDS} fields", 431)
     fields: list[Field] = []
     aside: list[Field] = []
     length: int | None = None
@@ -150,7 +147,7 @@ def _sort(
             named |= tokens(field[1])
         elif name == b"transfer-encoding":
             if is_1_0 or field[1].strip().lower() != b"chunked":
-                raise error("The only transfer coding understood is chunked, in HTTP/1.1.")
+                raise Malformed("its transfer coding is not chunked, of HTTP/1.1")
             chunked = True
     keep_alive = b"close" not in named and (not is_1_0 or b"keep-alive" in named)
     named -= _CONNECTION_OPTIONS
@@ -159,22 +156,17 @@ def _sort(
     return _Sorted(fields, aside, length, chunked, keep_alive)
 
 
-def _too_many(error: type[BadRequest | BadResponse]) -> ProxyError:
-    sentence = f"There are more than {MAX_FIELDS} fields."
-    return BadRequest(sentence, 431) if error is BadRequest else BadResponse(sentence)
-
-
 def _only_host(aside: list[Field]) -> bytes | None:
     hosts = [value for name, value in aside if name == b"host"]
     if len(hosts) > 1:
-        raise BadRequest("There are two Host fields.")
+        raise Malformed("it has two Host fields")
     return _checked_host(hosts[0].strip()) if hosts else None
 
 
 @lru_cache(maxsize=1024)  # a proxy sees few hosts, very often
 def _checked_host(host: bytes) -> bytes:
     if not _HOST.fullmatch(host):
-        raise BadRequest("The Host field is malformed.")
+        raise Malformed("its Host field is malformed")
     return host
 
 
@@ -184,12 +176,12 @@ def _resolve_target(method: bytes, target: bytes, host: bytes | None) -> tuple[b
         return target, host
     match = _ABSOLUTE.fullmatch(target)
     if not match or b"#" in target:
-        raise BadRequest("The target is neither a path nor a URL.")
+        raise Malformed("its target is neither a path nor a URL")
     authority = match["authority"]
     if not authority:
-        raise BadRequest("The target's URL names no host.")
+        raise Malformed("its target names no host")
     if host is not None and host.lower() != authority.lower():
-        raise BadRequest("The target and the Host field name different hosts.")
+        raise Malformed("its target and its Host field name different hosts")
     path = match["path"]
     if not path.startswith(b"/"):
         path = b"*" if method == b"OPTIONS" and not path else b"/" + path
@@ -205,15 +197,15 @@ def _read_request_line(line: bytes) -> tuple[bytes, bytes, bool]:
         if version == b"HTTP/1.0":
             return method, target, True
         if re.fullmatch(rb"HTTP/[0-9]\.[0-9]", version):
-            raise BadRequest("This proxy speaks HTTP/1.1 and HTTP/1.0.", 505)
-    raise BadRequest("The first line is not METHOD TARGET VERSION.")
+            raise Malformed("this proxy speaks HTTP/1.1 and HTTP/1.0", 505)
+    raise Malformed("its first line is not METHOD TARGET VERSION")
 
 
 @lru_cache(maxsize=256)
 def _read_status_line(line: bytes) -> tuple[int, bytes, bool]:
     match = _STATUS_LINE.fullmatch(line)
     if not match:
-        raise BadResponse("The back end's answer does not begin with an HTTP/1.1 status line.")
+        raise Malformed("it does not begin with an HTTP/1.1 status line")
     reason = match["reason"] or b""
     if not reason.decode("latin-1").isprintable():
         reason = b""

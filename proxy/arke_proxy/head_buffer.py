@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from arke_proxy.errors import Malformed
+
 END_OF_HEAD = b"\r\n\r\n"
 
 
 class HeadBuffer:
-    """Holds what has arrived until a head is whole; raises `error` for one that never can be.
+    """Holds what has arrived until a head is whole; raises Malformed for one that never can be."""
 
-    `error` is called with a sentence and the HTTP status that fits it.
-    """
-
-    __slots__ = ("_error", "_held", "_looked")
+    __slots__ = ("_held", "_looked")
 
     MAX_LINE = 8 * 1024  # of the first line; what servers commonly take
     MAX_HEAD = 64 * 1024
 
-    def __init__(self, error: type[Exception]) -> None:
-        self._error = error
+    def __init__(self) -> None:
         self._held = b""
         self._looked = 0  # up to here there is no end of a head
 
@@ -65,13 +63,13 @@ class HeadBuffer:
         held, looked = self._held, self._looked
         # A reader that takes a lone LF for the end of a line would see other lines than we do.
         if held.count(b"\n", looked) != held.count(b"\r\n", max(0, looked - 1)):
-            raise self._error("A line of the head ends without CR.")
+            raise Malformed("a line ends without CR")
         self._looked = len(held)
         if len(held) > self.MAX_LINE:
             self._check_size(held, len(held))
 
     def _check_size(self, held: bytes, size: int) -> None:
         if held.find(b"\r\n", 0, self.MAX_LINE + 2) < 0:
-            raise self._error(f"The first line is longer than {self.MAX_LINE} bytes.", 414)
+            raise Malformed(f"its first line is longer than {self.MAX_LINE} bytes", 414)
         if size > self.MAX_HEAD:
-            raise self._error(f"The head is larger than {self.MAX_HEAD} bytes.", 431)
+            raise Malformed(f"its head is larger than {self.MAX_HEAD} bytes", 431)

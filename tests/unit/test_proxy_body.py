@@ -12,7 +12,7 @@ from arke_proxy.body import (
     request_body,
     response_body,
 )
-from arke_proxy.errors import BadRequest
+from arke_proxy.errors import Malformed
 from arke_proxy.head import parse_request, parse_response
 
 STEPS = pytest.mark.parametrize("step", [1, 3, 1 << 20], ids=["byte by byte", "by three", "whole"])
@@ -64,14 +64,14 @@ def test_a_stream_ends_with_its_connection_only() -> None:
     ],
 )
 def test_chunks_are_joined(data: bytes, payload: bytes, step: int) -> None:
-    body = ChunkedBody(BadRequest)
+    body = ChunkedBody()
     assert read(body, data + b"GET /", step) == (payload, b"GET /")
     assert body.done
 
 
 @STEPS
 def test_trailers_are_kept_unless_they_belong_to_a_head(step: int) -> None:
-    body = ChunkedBody(BadRequest)
+    body = ChunkedBody()
     data = b"1\r\na\r\n0\r\nX-Sum: 7\r\nContent-Length: 9\r\nHOST: b\r\nY:\r\n\r\n"
     assert read(body, data, step) == (b"a", b"")
     assert body.done
@@ -107,13 +107,13 @@ MALFORMED = {
 @pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED)
 @pytest.mark.parametrize("step", [1, 1 << 20], ids=["byte by byte", "whole"])
 def test_malformed_chunks_are_refused(data: bytes, step: int) -> None:
-    with pytest.raises(BadRequest):
-        read(ChunkedBody(BadRequest), data, step)
+    with pytest.raises(Malformed):
+        read(ChunkedBody(), data, step)
 
 
 def test_chunks_that_are_written_can_be_read() -> None:
     data = chunk(b"hello") + chunk(b"") + chunk(b"0" * 300) + last_chunk(b"A: b\r\n")
-    body = ChunkedBody(BadRequest)
+    body = ChunkedBody()
     assert read(body, data, 1 << 20) == (b"hello" + b"0" * 300, b"")
     assert body.trailer == b"A: b\r\n"
 

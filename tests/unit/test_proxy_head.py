@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from arke_proxy.errors import BadRequest, BadResponse
+from arke_proxy.errors import Malformed
 from arke_proxy.head import RequestHead, ResponseHead, parse_request, parse_response
 from arke_proxy.head_buffer import HeadBuffer
 
@@ -16,7 +16,7 @@ def pieces(data: bytes, step: int) -> list[bytes]:
 
 
 def request(raw: bytes, step: int = 1 << 20) -> RequestHead:
-    buffer = HeadBuffer(BadRequest)
+    buffer = HeadBuffer()
     for piece in pieces(raw, step):
         buffer.push(piece)
         if (head := buffer.pull()) is not None:
@@ -25,7 +25,7 @@ def request(raw: bytes, step: int = 1 << 20) -> RequestHead:
 
 
 def response(raw: bytes, step: int = 1 << 20) -> ResponseHead:
-    buffer = HeadBuffer(BadResponse)
+    buffer = HeadBuffer()
     for piece in pieces(raw, step):
         buffer.push(piece)
         if (head := buffer.pull()) is not None:
@@ -178,7 +178,7 @@ MALFORMED = {
 @STEPS
 @pytest.mark.parametrize("raw", MALFORMED.values(), ids=MALFORMED)
 def test_what_is_malformed_or_ambiguous_is_refused(raw: bytes, step: int) -> None:
-    with pytest.raises(BadRequest) as refused:
+    with pytest.raises(Malformed) as refused:
         request(raw, step)
     assert refused.value.status == 400
 
@@ -200,7 +200,7 @@ OTHERWISE = {
 def test_what_is_too_much_or_not_offered_has_a_code_of_its_own(
     raw: bytes, status: int, step: int
 ) -> None:
-    with pytest.raises(BadRequest) as refused:
+    with pytest.raises(Malformed) as refused:
         request(raw, step)
     assert refused.value.status == status
 
@@ -211,16 +211,16 @@ def test_the_limits_themselves_are_allowed() -> None:
 
 
 def test_a_lone_line_feed_is_refused_before_the_head_is_whole() -> None:
-    buffer = HeadBuffer(BadRequest)
+    buffer = HeadBuffer()
     buffer.push(b"GET / HTTP/1.1\r\nHost: a\r")
     assert buffer.pull() is None
     buffer.push(b"\nX: 1\n")
-    with pytest.raises(BadRequest):
+    with pytest.raises(Malformed):
         buffer.pull()
 
 
 def test_what_follows_a_head_is_kept() -> None:
-    buffer = HeadBuffer(BadRequest)
+    buffer = HeadBuffer()
     buffer.push(GET + b"\r\n" + GET + b"\r\nrest")
     assert buffer.pull() == GET + b"\r\n"
     assert buffer.pull() == GET + b"\r\n"
@@ -301,5 +301,5 @@ BAD_RESPONSES = {
 @STEPS
 @pytest.mark.parametrize("raw", BAD_RESPONSES.values(), ids=BAD_RESPONSES)
 def test_back_ends_are_read_as_strictly(raw: bytes, step: int) -> None:
-    with pytest.raises(BadResponse):
+    with pytest.raises(Malformed):
         response(raw, step)

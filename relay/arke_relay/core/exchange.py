@@ -29,6 +29,9 @@ class Exchange:
         self.casts = Casts(self.directory, self.counters)
         self.programs: dict[int, Program] = {}
         self.peers: dict[str, Peer] = {}
+        self.audience: dict[str, Outlet] = {}
+        """The open links by node. Each was told the directory when it was opened, and is told every
+        change from then on, whether its peer was heard already or not."""
         self._numbers = 0
 
     # Programs.
@@ -89,10 +92,10 @@ class Exchange:
         self.router.peer_draining(peer, last_accepted, now)
 
     def _announce(self, message: Message) -> None:
-        for peer in self.peers.values():
-            if not peer.outlet.put(message):
+        for link in self.audience.values():
+            if not link.put(message):
                 # A directory that misses a line is wrong for good: the link must begin anew.
-                peer.outlet.overrun()
+                link.overrun()
 
     def tell_draining(self) -> None:
         """Tell every party that this relay leaves, and which of its calls was the last accepted."""

@@ -138,6 +138,7 @@ class Membership:
             return
         if neighbour.heard_session:
             self._remember(node, max(neighbour.heard_session, neighbour.given_up))
+        self._exchange.audience.pop(node, None)
         if neighbour.link:
             neighbour.link.close()
         if neighbour.peer:
@@ -212,6 +213,7 @@ class Membership:
         link = self._dial(neighbour, self._sessions)
         link.hearing = neighbour.heard_session
         neighbour.link = link
+        self._exchange.audience[neighbour.node] = link
         for message in self._exchange.directory.snapshot():
             link.put(message)
 

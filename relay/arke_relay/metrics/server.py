@@ -88,7 +88,6 @@ class MetricsServer:
         else:
             method, _, rest = head.partition(b"\r\n")[0].decode("latin-1").partition(" ")
             reply = self._reply(method, rest)
-        writer.transport.set_write_buffer_limits(0)
         writer.write(_head(reply))
         if method != "HEAD":
             writer.write(reply.body)

@@ -82,9 +82,9 @@ async def _start(command: str) -> tuple[asyncio.SubprocessTransport, _Watcher]:
         loop.subprocess_shell(_Watcher, command, start_new_session=True)
     )
     try:
-        return await asyncio.shield(starting)
+        return await starting
     except asyncio.CancelledError:
-        transport, watcher = await starting
+        raise
         _kill_group(transport)
         await _leave(transport, watcher)
         raise
