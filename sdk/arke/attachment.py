@@ -45,6 +45,7 @@ _FAILURES: dict[int, type[ArkeError]] = {
 }
 
 _REQUEST = Op.REQUEST.value
+_new = tuple.__new__  # half the price of a named tuple's own constructor
 
 
 class Listener(Protocol):
@@ -71,6 +72,8 @@ class Attachment:
         self._port = _port(port) if path is None else 0
         self._path = path
         self._link: RelayLink | None = None
+        self.link: RelayLink | None = None
+        """The link that takes new messages; None while detached, or while the relay is leaving."""
         self._last_accepted: int | None = None
         self._waiting: deque[Call] = deque()
         self._attached: list[asyncio.Future[None]] = []
@@ -96,12 +99,6 @@ class Attachment:
     @property
     def where(self) -> str:
         return str(self._path) if self._path is not None else f"127.0.0.1:{self._port}"
-
-    @property
-    def link(self) -> RelayLink | None:
-        """The link that takes new messages; None while detached."""
-        link = self._link
-        return None if link is None or link.leaving else link
 
     # Life.
 
@@ -132,7 +129,7 @@ class Attachment:
         if self._supervisor:
             self._supervisor.cancel()
             await asyncio.wait((self._supervisor,))
-        link, self._link = self._link, None
+        link, self._link, self.link = self._link, None, None
         self.calls.fail_all(MeshClosed("the mesh was closed"))
         for ended in self._ended:
             ended()
@@ -190,7 +187,7 @@ class Attachment:
             except BaseException:
                 made.abort("the handshake did not end well")
                 raise
-        self._link = made
+        self._link = self.link = made
         self._last_accepted = None
         for topic in self._topics:
             made.send((Op.SUBSCRIBE.value, topic))
@@ -201,7 +198,7 @@ class Attachment:
         return made
 
     def _detached(self, reason: str) -> None:
-        self._link = None
+        self._link = self.link = None
         log.warning("detached from the relay at %s: %s", self.where, reason)
         self._waiting = deque(self.calls.lost(reason, self._last_accepted))
         if self.provider:
@@ -217,15 +214,15 @@ class Attachment:
 
     def send_call(self, call: Call) -> None:
         """Hand a call to the relay now, or when there is one again and it has room."""
-        link = self._link
-        if link is None or link.leaving or link.congested:
+        link = self.link
+        if link is None or link.congested:
             self._waiting.append(call)
             return
         left = call.deadline - time.monotonic()
         if left <= 0 or call.future.done():
             return  # its deadline is being told, or has been
         call.sent = True
-        link.send_body(
+        link.send_call(
             (
                 _REQUEST,
                 call.id,
@@ -298,7 +295,7 @@ class Attachment:
 
     def _on_goodbye(self, message: Message) -> None:
         if self._link:
-            self._link.leaving = True
+            self.link = None
             self._last_accepted = int(message[1])
 
     def _on_reply(self, message: Message) -> None:
@@ -325,11 +322,12 @@ class Attachment:
             call.future.set_exception(error)
 
     def _on_event(self, message: Message) -> None:
-        link = self._link
-        body = link.body(message, 2) if link else None
+        _, topic, body, sender, headers = message
+        if type(body) is not bytes:
+            body = self._link.body(message, 2) if self._link else None
         if body is not None:
-            event = Event(message[1], body, message[3], message[4] or NO_HEADERS)
-            for listener in self._topics.get(message[1], ()):
+            event = _new(Event, (topic, body, sender, headers or NO_HEADERS))
+            for listener in self._topics.get(topic, ()):
                 listener.deliver(event)
 
     def _on_call(self, message: Message) -> None:

@@ -11,7 +11,7 @@ from msgpack.exceptions import UnpackException
 
 from arke.errors import ProtocolError
 from arke.values import Node
-from arke.wire.bounds import MAX_MESSAGE, READ, unpacker
+from arke.wire.bounds import BATCH, HIGH_WATER, MAX_MESSAGE, READ, SMALL_BATCH, unpacker
 from arke.wire.chunks import Inbox, Outbox
 from arke.wire.liveness import Liveness
 from arke.wire.messages import MAGIC, VERSION, Op
@@ -23,8 +23,6 @@ _PATIENCE = 2.5
 """Seconds of silence after which a relay that answers nothing is given up. It never computes for long."""
 
 _OUTBOX = 64 * 1024 * 1024
-_HIGH_WATER = 256 * 1024
-_LOW_WATER = 64 * 1024
 
 Message = tuple[Any, ...]
 Handler = Callable[[Message], None]
@@ -53,8 +51,8 @@ class RelayLink(asyncio.Protocol):
         self._unpacker = unpacker()
         self._outbox = Outbox(_OUTBOX)
         self._inbox = Inbox(MAX_MESSAGE, _OUTBOX)
+        self._put_body = self._outbox.put_body
         self._flushing = False
-        self._paused = False
         self._traffic = True
         self._liveness = Liveness(_PATIENCE, _BEAT, time.monotonic())
         self._timer: asyncio.TimerHandle | None = None
@@ -65,8 +63,8 @@ class RelayLink(asyncio.Protocol):
         self.now = time.monotonic()
         """When the octets being handled arrived; one look at the clock serves all of them."""
         self.max_message = MAX_MESSAGE
-        self.leaving = False
-        """The relay said goodbye: what is under way ends here, what is new goes to the next link."""
+        self.congested = False
+        """The relay reads more slowly than this program writes."""
         self.welcomed: asyncio.Future[Node] = loop.create_future()
         self.closed: asyncio.Future[str] = loop.create_future()
         self._handlers: list[Handler] = [self._unknown] * 64
@@ -84,7 +82,7 @@ class RelayLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=_HIGH_WATER, low=_LOW_WATER)
+        self._transport.set_write_buffer_limits(high=HIGH_WATER, low=0)
         self._timer = self._loop.call_later(_BEAT, self._beat)
         self.send((Op.HELLO.value, MAGIC, VERSION, self._program))
 
@@ -115,10 +113,10 @@ class RelayLink(asyncio.Protocol):
         self.closed.set_result(reason)
 
     def pause_writing(self) -> None:
-        self._paused = True
+        self.congested = True
 
     def resume_writing(self) -> None:
-        self._paused = False
+        self.congested = False
         self._flush()
         if not self.congested:
             waiting, self._room = self._room, []
@@ -129,11 +127,6 @@ class RelayLink(asyncio.Protocol):
 
     # Messages.
 
-    @property
-    def congested(self) -> bool:
-        """The relay reads more slowly than this program writes."""
-        return self._paused and self._outbox.size > _HIGH_WATER
-
     def send(self, message: Message) -> None:
         """Queue a message that has no large body."""
         self._outbox.put(message)
@@ -141,10 +134,21 @@ class RelayLink(asyncio.Protocol):
             self._flushing = True
             self._loop.call_soon(self._flush)
 
-    def send_body(self, message: Message, at: int, order: object = None) -> None:
-        """Queue a message whose body, field `at`, may be of any size up to the limit."""
-        self._outbox.put_body(message, at, order)
-        if not self._flushing:
+    def send_call(self, message: Message, at: int) -> None:
+        """Queue a request or an answer, whose body is field `at`: somebody waits for it."""
+        self._put_body(message, at)
+        if self._outbox.size >= SMALL_BATCH:
+            self._flush()
+        elif not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def send_cast(self, message: Message, at: int, order: object = None) -> None:
+        """Queue an event or broadcast, whose body is field `at`; equal `order` keeps its order."""
+        self._put_body(message, at, order)
+        if self._outbox.size >= BATCH:
+            self._flush()
+        elif not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
 
@@ -194,7 +198,7 @@ class RelayLink(asyncio.Protocol):
         if transport is None or transport.is_closing():
             return
         outbox = self._outbox
-        while outbox and not self._paused:
+        while outbox.size and not self.congested:
             transport.write(outbox.take(READ))
 
     def _beat(self) -> None:

@@ -24,6 +24,7 @@ log = logging.getLogger("arke")
 _REPLY = Op.REPLY.value
 _FAULT = Op.FAULT.value
 _REFUSED = Op.REFUSED.value
+_new = tuple.__new__  # half the price of a named tuple's own constructor
 _FAULT_TEXT = 4096
 _OVERHEAD = 256  # octets a waiting message costs beside its body
 
@@ -74,8 +75,9 @@ class Member:
     # What the relay hands over.
 
     def on_call(self, message: Message, link: RelayLink) -> None:
-        _, call, _, timeout, stamp, sender, headers = message
-        body = link.body(message, 2)
+        _, call, body, timeout, stamp, sender, headers = message
+        if type(body) is not bytes:
+            body = link.body(message, 2)
         waited = self._lateness.waited(stamp, link.now * 1000)
         if waited >= timeout:
             self.expired += 1
@@ -94,7 +96,9 @@ class Member:
         self._requests.put((request, link))
 
     def on_told(self, message: Message, link: RelayLink) -> None:
-        body = link.body(message, 1)
+        _, body, sender, headers = message
+        if type(body) is not bytes:
+            body = link.body(message, 1)
         if self._hear is None:
             return
         if body is None:
@@ -105,7 +109,7 @@ class Member:
             self.dropped += 1
             return
         self._broadcast_bytes += size
-        self._broadcasts.put(Broadcast(body, message[2], message[3] or NO_HEADERS))
+        self._broadcasts.put(_new(Broadcast, (body, sender, headers or NO_HEADERS)))
 
     def on_detached(self, reason: str) -> None:
         if self._drop:
@@ -135,7 +139,7 @@ class Member:
             link.send((_FAULT, request.call, "Cancelled", "the service stopped"))
             raise
         else:
-            link.send_body((_REPLY, request.call, reply), 2)
+            link.send_call((_REPLY, request.call, reply), 2)
 
     async def _handle_broadcast(self, broadcast: Broadcast) -> None:
         self._broadcast_bytes -= len(broadcast.body) + _OVERHEAD

@@ -14,13 +14,15 @@ from typing import Any, Self
 from arke.attachment import Attachment, check_name
 from arke.calls import Call
 from arke.errors import MeshClosed, MessageTooLarge
+from arke.link import RelayLink
 from arke.subscription import Subscription
 from arke.values import Node
-from arke.wire.bounds import MAX_HEADERS
+from arke.wire.bounds import MAX_HEADERS, MAX_NAME
 from arke.wire.messages import Op
 
 _BROADCAST = Op.BROADCAST.value
 _PUBLISH = Op.PUBLISH.value
+_PLAIN = MAX_NAME // 4  # characters that fit into any encoding's octets
 
 
 class Mesh:
@@ -85,14 +87,15 @@ class Mesh:
         Raises NoSuchCluster, MemberLost, Overloaded, RequestTimeout, RemoteError, ConnectionLost,
         MessageTooLarge; ValueError for a bad name, time-out or header.
         """
-        attachment = self.attachment
+        attachment = self._attachment or self.attachment
         deadline = time.monotonic() + timeout
         if self._deadline is not None:
             deadline = min(deadline, self._deadline)
-        if headers or self._traceparent:
+        link = attachment.link
+        if link is None or headers or self._traceparent or not _ready(link, cluster, body):
+            self._check("cluster", cluster, body)
             headers = self._headers(headers)
         call = Call(attachment.loop.create_future(), cluster, body, deadline, idempotent, headers)
-        self._check("cluster", cluster, body)
         attachment.calls.add(call)
         try:
             attachment.send_call(call)
@@ -108,7 +111,10 @@ class Mesh:
 
         Returns once the message is queued for the relay; waits while the relay has more than it can read.
         """
-        await self._tell(_BROADCAST, "cluster", cluster, body, headers)
+        link = (self._attachment or self.attachment).link
+        if link is None or headers or self._traceparent or not _ready(link, cluster, body):
+            link, headers = await self._prepare("cluster", cluster, body, headers)
+        link.send_cast((_BROADCAST, cluster, body, headers), 2, (_BROADCAST, cluster))
 
     async def publish(
         self, topic: str, body: bytes, *, headers: Mapping[str, str] | None = None
@@ -117,7 +123,10 @@ class Mesh:
 
         Returns once the message is queued for the relay; waits while the relay has more than it can read.
         """
-        await self._tell(_PUBLISH, "topic", topic, body, headers)
+        link = (self._attachment or self.attachment).link
+        if link is None or headers or self._traceparent or not _ready(link, topic, body):
+            link, headers = await self._prepare("topic", topic, body, headers)
+        link.send_cast((_PUBLISH, topic, body, headers), 2, (_PUBLISH, topic))
 
     def subscribe(self, topic: str) -> Subscription:
         """The events of a topic: `async with mesh.subscribe("news") as events: async for event in events`."""
@@ -136,18 +145,6 @@ class Mesh:
         mesh._traceparent = traceparent
         return mesh
 
-    async def _tell(
-        self, op: int, what: str, name: str, body: bytes, headers: Mapping[str, str] | None
-    ) -> None:
-        attachment = self.attachment
-        if headers or self._traceparent:
-            headers = self._headers(headers)
-        self._check(what, name, body)
-        link = attachment.link
-        if link is None or link.congested:
-            link = await attachment.ready()
-        link.send_body((op, name, body, headers), 2, (op, name))
-
     @property
     def attachment(self) -> Attachment:
         """The place at the relay behind this face. Raises MeshClosed when there is none."""
@@ -155,10 +152,16 @@ class Mesh:
             raise MeshClosed("the mesh is not open: use `async with`")
         return self._attachment
 
+    async def _prepare(
+        self, what: str, name: str, body: bytes, headers: Mapping[str, str] | None
+    ) -> tuple[RelayLink, dict[str, str] | None]:
+        """Refuse what the relay would have to; wait for a link with room."""
+        self._check(what, name, body)
+        made = self._headers(headers)
+        return await self.attachment.ready(), made
+
     def _check(self, what: str, name: str, body: bytes) -> None:
-        """Refuse at the sender what the relay would have to."""
-        if type(name) is not str or not 0 < len(name) < 64:  # noqa: PLR2004 — short names need no look
-            check_name(name, what)
+        check_name(name, what)
         if type(body) is not bytes:
             raise TypeError(f"a body is bytes, not {type(body).__name__}")
         link = self.attachment.link
@@ -167,7 +170,9 @@ class Mesh:
                 f"{len(body)} bytes are over the relay's limit of {link.max_message}"
             )
 
-    def _headers(self, headers: Mapping[str, str] | None) -> dict[str, str]:
+    def _headers(self, headers: Mapping[str, str] | None) -> dict[str, str] | None:
+        if not headers and self._traceparent is None:
+            return None
         made = dict(headers) if headers else {}
         if self._traceparent is not None:
             made.setdefault("traceparent", self._traceparent)
@@ -179,6 +184,17 @@ class Mesh:
         if size > MAX_HEADERS or len(made) > 64:  # noqa: PLR2004 — the wire's own bound
             raise ValueError(f"headers over 64 entries or {MAX_HEADERS} octets")
         return made
+
+
+def _ready(link: RelayLink, name: str, body: bytes) -> bool:
+    """Whether the link can take this as it is: what nearly every message passes, in one look."""
+    return (
+        not link.congested
+        and type(name) is str
+        and 0 < len(name) <= _PLAIN
+        and type(body) is bytes
+        and len(body) <= link.max_message
+    )
 
 
 def connect(

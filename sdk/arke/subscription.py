@@ -73,7 +73,8 @@ class Subscription:
             return
         self._size += size
         self._events.append(event)
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def _end(self) -> None:
         self._open = False

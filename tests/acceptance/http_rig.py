@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import socket
 import struct
 import threading
@@ -230,8 +231,8 @@ class Rig:
     @property
     def memory(self) -> int:
         """Resident bytes of the proxy."""
-        with open(f"/proc/{self.process.machine_pid}/status", encoding="ascii") as lines:
-            return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+        pages = Path(f"/proc/{self.process.machine_pid}/statm").read_text(encoding="ascii").split()
+        return int(pages[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def start_proxy(relay: Relay, cluster: str, *flags: str) -> tuple[Process, int]:

@@ -6,11 +6,12 @@ import asyncio
 import errno
 import json
 import os
+import re
 import select
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,10 @@ def run(
 @contextmanager
 def started(port: int, command: str, *argv: str) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
-        _words(port, command, *argv), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        # Whoever runs the tests in the background has them, and us, ignore Ctrl-C.
+        ["env", "--default-signal=INT", *_words(port, command, *argv)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     with process:
         try:
@@ -66,34 +70,30 @@ def the_line(stderr: bytes) -> str:
     return text.removeprefix("arke: ").strip()
 
 
-async def known(relay: Relay, kind: str, name: str) -> None:
-    """Wait until somebody serves the cluster, or subscribes to the topic."""
-    async with arke.connect(port=relay.port) as mesh, asyncio.timeout(LIMIT):
-        while name not in (await mesh.status())[kind]:
+async def until(true: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(LIMIT):
+        while not await true():  # noqa: ASYNC110 - another process has no event for us
             await asyncio.sleep(0.02)
 
 
-async def opened_by_a_reader(fifo: Path) -> int:
-    """Return a descriptor for writing, once somebody reads."""
-    async with asyncio.timeout(LIMIT):
-        while True:
-            try:
-                return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
-            except OSError as error:
-                assert error.errno == errno.ENXIO
-                await asyncio.sleep(0.02)
+async def known(relay: Relay, kind: str, name: str) -> None:
+    """Wait until somebody serves the cluster, or subscribes to the topic."""
+    async with arke.connect(port=relay.port) as mesh:
+
+        async def listed() -> bool:
+            return name in (await mesh.status())[kind]
+
+        await until(listed)
 
 
-def receivers(relay: Relay) -> dict[int, int]:
-    """Descriptors of the benchmark's receivers at this relay, by process id."""
-    found = {}
+def receivers(relay: Relay) -> list[int]:
+    """Return the process ids of the benchmark's receivers at this relay."""
+    found = []
     for entry in Path("/proc").glob("[0-9]*"):
-        try:
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended while we looked
             words = (entry / "cmdline").read_bytes().split(b"\0")
             if b"arke.cli.bench.receiver" in words and str(relay.port).encode() in words:
-                found[int(entry.name)] = os.pidfd_open(int(entry.name))
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended while we looked
+                found.append(int(entry.name))
     return found
 
 
@@ -110,10 +110,10 @@ def test_status_is_tables_for_people_and_json_for_programs(relay: Relay) -> None
 
 
 async def test_status_lists_who_serves(relay: Relay) -> None:
-    with started(relay.port, "serve echo --echo"):
-        await known(relay, "clusters", "echo")
+    with started(relay.port, "serve listed --echo"):
+        await known(relay, "clusters", "listed")
         page = run(relay.port, "status").stdout.decode()
-    assert "\necho     1     0 " in page
+    assert re.search(r"\nlisted +1 +0 +0\.0 +0\n", page)
 
 
 # Asking.
@@ -189,17 +189,32 @@ async def test_serve_finishes_what_it_began(relay: Relay, tmp_path: Path) -> Non
     os.mkfifo(gate)
     with started(relay.port, "serve gate", "--exec", f"cat {gate}") as serving:
         await known(relay, "clusters", "gate")
-        with started(relay.port, "request gate x --timeout 60s") as asking:
+        async with arke.connect(port=relay.port) as mesh:
+            asking = asyncio.create_task(mesh.request("gate", b"", timeout=LIMIT))
             writing = await opened_by_a_reader(gate)
             serving.send_signal(signal.SIGTERM)
-            async with arke.connect(port=relay.port) as mesh, asyncio.timeout(LIMIT):
-                while "gate" in (await mesh.status())["clusters"]:
-                    await asyncio.sleep(0.02)
+
+            async def left() -> bool:
+                return "gate" not in (await mesh.status())["clusters"]
+
+            await until(left)
             os.write(writing, b"finished")
             os.close(writing)
-            assert asking.communicate(timeout=LIMIT) == (b"finished", b"")
-            assert asking.returncode == 0
-        assert serving.wait(LIMIT) == 0
+            assert await asking == b"finished"
+        assert serving.communicate(timeout=LIMIT) == (b"", b"")
+        assert serving.returncode == 0
+
+
+async def opened_by_a_reader(fifo: Path) -> int:
+    """Return a descriptor for writing, once somebody reads."""
+    async with asyncio.timeout(LIMIT):
+        while True:
+            try:
+                return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+            await asyncio.sleep(0.02)
 
 
 # Telling.
@@ -232,26 +247,33 @@ async def test_what_is_published_is_printed_a_line_each_until_ctrl_c(relay: Rela
 
 
 async def test_a_reader_that_leaves_ends_the_command_quietly(relay: Relay) -> None:
-    with started(relay.port, "subscribe news") as listening:
-        await known(relay, "topics", "news")
+    with started(relay.port, "subscribe left") as listening:
+        await known(relay, "topics", "left")
         assert listening.stdout
         assert listening.stderr
         listening.stdout.close()
-        run(relay.port, "publish news", "anyone?")
+        run(relay.port, "publish left", "anyone?")
         assert listening.wait(LIMIT) == 130
         assert listening.stderr.read() == b""
 
 
 async def test_a_reader_that_pauses_gets_everything_in_the_end(relay: Relay) -> None:
     body = os.urandom(1024 * 1024).replace(b"\n", b"-")
-    with started(relay.port, "subscribe news") as listening:
-        await known(relay, "topics", "news")
-        run(relay.port, "publish news -", stdin=body)
-        # Far more than a pipe holds: the command waits for us, and still answers its relay.
-        async with arke.connect(port=relay.port) as mesh:
-            assert "news" in (await mesh.status())["topics"]
+    with started(relay.port, "subscribe slow") as listening:
+        await known(relay, "topics", "slow")
+        run(relay.port, "publish slow -", stdin=body)
         assert listening.stdout
         assert listening.stdout.readline() == body + b"\n"
+
+
+async def test_a_reader_that_pauses_does_not_keep_the_command_from_ending(relay: Relay) -> None:
+    with started(relay.port, "subscribe stuck") as listening:
+        await known(relay, "topics", "stuck")
+        run(relay.port, "publish stuck -", stdin=bytes(1024 * 1024))
+        assert listening.stdout
+        assert listening.stdout.read(1) == b"\0"  # it writes now, far more than a pipe holds
+        listening.send_signal(signal.SIGINT)
+        assert listening.wait(LIMIT) == 130
 
 
 # Measuring.
@@ -271,7 +293,7 @@ def test_bench_measures_and_leaves_nothing_behind(relay: Relay, pattern: str, me
     assert figures["received"] > 0
     assert figures["rate"] > 0
     assert 0 < figures["p50_us"] <= figures["p99_us"]
-    assert receivers(relay) == {}
+    assert receivers(relay) == []
 
 
 def test_bench_has_a_line_for_people(relay: Relay) -> None:
@@ -289,22 +311,29 @@ def test_bench_says_why_its_receivers_do_not_start(relay: Relay) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 async def test_receivers_end_with_the_benchmark(relay: Relay, number: signal.Signals) -> None:
     with started(relay.port, "bench publish --seconds 60 --members 2") as measuring:
-        async with asyncio.timeout(LIMIT):
-            while len(found := receivers(relay)) < 2:
-                await asyncio.sleep(0.02)
+
+        async def both() -> bool:
+            return len(receivers(relay)) == 2
+
+        await until(both)
+        found = [os.pidfd_open(process) for process in receivers(relay)]
         measuring.send_signal(number)
         assert measuring.wait(LIMIT) == (130 if number == signal.SIGINT else -number)
-    for descriptor in found.values():
+    for descriptor in found:
         assert select.select([descriptor], [], [], LIMIT)[0]
         os.close(descriptor)
 
 
 @pytest.mark.parametrize("pattern", ["request", "broadcast"])
 async def test_a_receiver_that_dies_spoils_the_figures(relay: Relay, pattern: str) -> None:
-    with started(relay.port, f"bench {pattern} --seconds 3 --members 2") as measuring:
-        async with asyncio.timeout(LIMIT), arke.connect(port=relay.port) as mesh:
-            while not any(c["here"] == 2 for c in (await mesh.status())["clusters"].values()):
-                await asyncio.sleep(0.02)
-        victim, *_ = receivers(relay)
+    with started(relay.port, f"bench {pattern} --seconds 2 --members 2") as measuring:
+        async with arke.connect(port=relay.port) as mesh:
+
+            async def both() -> bool:
+                clusters = (await mesh.status())["clusters"]
+                return any(cluster["here"] == 2 for cluster in clusters.values())
+
+            await until(both)
+        victim, _ = receivers(relay)
         os.kill(victim, signal.SIGKILL)
         assert measuring.wait(LIMIT) == 1

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-
 from http_rig import Connection, Rig, Script, standing
 
 GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
@@ -61,11 +60,12 @@ def test_what_a_back_end_is_told(rig: Rig) -> None:
         b"GET /a%20b?c HTTP/1.1\r\nHost: example:8080\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\n"
         b"X-Forwarded-For: 6.6.6.6\r\nVia: 1.1 other\r\nAccept: */*\r\n\r\n"
     )
-    assert heads == [
+    (head,) = heads
+    assert head == (
         b"GET /a%20b?c HTTP/1.1\r\nHost: example:8080\r\nVia: 1.1 other\r\nAccept: */*\r\n"
         b"Via: 1.1 arke\r\nX-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\n"
         b"X-Forwarded-Host: example:8080\r\n\r\n"
-    ]
+    )
 
 
 def test_what_a_client_is_told(rig: Rig) -> None:

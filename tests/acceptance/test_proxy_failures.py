@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-
 from http_rig import Connection, Rig, standing
 
 GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"

@@ -6,8 +6,8 @@ import socket
 import threading
 
 import pytest
-
 from http_rig import Connection, Script, running, start_proxy
+
 from programs import program
 from relays import LIMIT, Relays, eventually, free_port, start
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-
 from http_rig import Connection, Rig, standing
+
 from relays import LIMIT
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n"

@@ -153,31 +153,31 @@ async def test_a_rolling_restart_of_every_node_under_load_loses_no_request(relay
             assert await mesh.request("work", body, timeout=LIMIT) == body
             answered += 1
 
-    async with services[0], services[1], services[2]:
-        async with (
-            arke.connect(port=all_of_them[0].port) as a,
-            arke.connect(port=all_of_them[1].port) as b,
-            arke.connect(port=all_of_them[2].port) as c,
-        ):
+    async with (
+        services[0],
+        services[1],
+        services[2],
+        arke.connect(port=all_of_them[0].port) as a,
+        arke.connect(port=all_of_them[1].port) as b,
+        arke.connect(port=all_of_them[2].port) as c,
+    ):
+        for mesh in (a, b, c):
+            await known(mesh, "work", 3)
+        callers = [asyncio.ensure_future(caller(mesh, i)) for i, mesh in enumerate((a, b, c) * 4)]
+        loop = asyncio.get_running_loop()
+        for i in range(3):
+            relay = all_of_them[i]
+            others = [each for each in all_of_them if each is not relay]
+            before = answered
+            relay.process.terminate()
+            assert await loop.run_in_executor(None, relay.process.wait, LIMIT) == 0
+            all_of_them[i] = await loop.run_in_executor(None, again, relays, relay, others)
             for mesh in (a, b, c):
                 await known(mesh, "work", 3)
-            callers = [
-                asyncio.ensure_future(caller(mesh, i)) for i, mesh in enumerate((a, b, c) * 4)
-            ]
-            loop = asyncio.get_running_loop()
-            for i in range(3):
-                relay = all_of_them[i]
-                others = [each for each in all_of_them if each is not relay]
-                before = answered
-                relay.process.terminate()
-                assert await loop.run_in_executor(None, relay.process.wait, LIMIT) == 0
-                all_of_them[i] = await loop.run_in_executor(None, again, relays, relay, others)
-                for mesh in (a, b, c):
-                    await known(mesh, "work", 3)
-                async with asyncio.timeout(LIMIT):
-                    while answered < before + 100:
-                        await asyncio.sleep(0.01)
-                assert not any(call.done() for call in callers)
-            stop.set()
-            await asyncio.gather(*callers)
-            assert answered > 300
+            async with asyncio.timeout(LIMIT):
+                while answered < before + 100:
+                    await asyncio.sleep(0.01)
+            assert not any(call.done() for call in callers)
+        stop.set()
+        await asyncio.gather(*callers)
+        assert answered > 300

@@ -67,7 +67,9 @@ async def test_many_requests_in_flight_are_answered_each_with_its_own(
     async with echo(ports[1]), arke.connect(port=ports[0]) as mesh:
         await known(mesh, "echo")
         bodies = [f"{i}".encode() * (1 + i % 50) for i in range(2_000)]
-        replies = await asyncio.gather(*(mesh.request("echo", body, timeout=LIMIT) for body in bodies))
+        replies = await asyncio.gather(
+            *(mesh.request("echo", body, timeout=LIMIT) for body in bodies)
+        )
         assert replies == bodies
 
 

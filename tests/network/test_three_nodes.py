@@ -8,10 +8,10 @@ import pytest
 from meshed import start_relays, status, wait_for_members, wait_for_peers
 
 from lab import Lab
-from programs import CHECKOUT, program
+from programs import program
 
+VISITORS = 16
 LIMIT = 30.0  # seconds; generous, every wait ends with its event
-SERVER = CHECKOUT / "demo-httpserver/httpserver.py"
 ACTORS = Path(__file__).with_name("actors")
 
 # The longest that a page may take when a cable is pulled: a peer is lost after two seconds of
@@ -41,22 +41,23 @@ def test_visitors_hardly_notice_a_pulled_cable(lab: Lab, tmp_path: Path) -> None
     *nodes, outside = lab.hosts
     first, second, third = nodes
     start_relays(nodes, tmp_path / "id_rsa")
-    for host in second, third:
-        host.start(
-            [sys.executable, CHECKOUT / "demo-httpserver/httpserver.py", "-cluster", "cluster"]
-        )
+    servers = [
+        host.start([sys.executable, ACTORS / "working_httpserver.py"]) for host in (second, third)
+    ]
     wait_for_members(first, 2)
     first.start([*program("proxy"), "-cluster", "cluster"])
+    outside.run(["sh", "-c", 'until "$@"; do sleep 0.1; done', "sh", *connect(first.address, 8080)])
 
     url = f"http://{first.address}:8080/hello"
-    outside.run(["sh", "-c", 'until "$@"; do sleep 0.1; done', "sh", *is_open(first.address, 8080)])
-    visitors = outside.start([sys.executable, ACTORS / "visitors.py", url, str(ONE_RETRY)])
+    words = [sys.executable, ACTORS / "visitors.py", str(VISITORS), url, str(ONE_RETRY)]
+    visitors = outside.start(words)
     for host in second, third:
         visitors.wait_for_line(f"^{host.address} ", LIMIT)
 
+    servers[1].wait_for_line("^page ", LIMIT, after=servers[1].written)
     lab.cut(third)
     cut = visitors.written
-    for visitor in range(8):
+    for visitor in range(VISITORS):
         visitors.wait_for_line(f"^{second.address} visitor{visitor}-", LIMIT, after=cut)
     wait_for_peers(first, [second])
 
@@ -68,7 +69,7 @@ def test_visitors_hardly_notice_a_pulled_cable(lab: Lab, tmp_path: Path) -> None
     assert "wrong" not in visitors.log
 
 
-def is_open(address: str, port: int) -> list[str]:
+def connect(address: str, port: int) -> list[str]:
     code = f"import socket; socket.create_connection(({address!r}, {port}), 1).close()"
     return [sys.executable, "-c", code]
 

@@ -70,8 +70,11 @@ async def test_the_whole_process_group_ends_with_the_call(tmp_path: Path, ending
         await read_until(b"up\n", reading)
     if ending != "deadline":
         call.cancel()
+    assert (await asyncio.wait([call], timeout=10))[0], (
+        "the call waits for what it should have killed"
+    )
     with pytest.raises((TimeoutError, asyncio.CancelledError)):
-        await call
+        call.result()
     await read_until(b"", reading)
     os.close(reading)
 

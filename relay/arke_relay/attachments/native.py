@@ -10,7 +10,7 @@ from arke_relay.attachments.hub import Hub
 from arke_relay.core.parties import Message, Program
 from msgpack.exceptions import UnpackException
 
-from arke.wire.bounds import MAX_NAME, READ, unpacker
+from arke.wire.bounds import BATCH, HIGH_WATER, MAX_NAME, READ, SMALL_BATCH, unpacker
 from arke.wire.chunks import Inbox, Outbox
 from arke.wire.messages import MAGIC, VERSION, Failure, Op
 
@@ -18,8 +18,6 @@ _OUTBOX = 64 * 1024 * 1024
 """Octets a program may leave unread before what comes next is dropped, and counted."""
 
 _INBOX = 64 * 1024 * 1024
-_HIGH_WATER = 256 * 1024
-_LOW_WATER = 64 * 1024
 _LONGEST = 7 * 24 * 3_600_000  # milliseconds: no call waits longer than a week
 
 _MALFORMED = (ValueError, TypeError, IndexError, UnpackException)
@@ -33,6 +31,7 @@ class NativeConnection(asyncio.Protocol):
     def __init__(self, hub: Hub, transport: asyncio.Transport) -> None:
         self._hub = hub
         self._router = hub.exchange.router
+        self._casts = hub.exchange.casts
         self._transport = transport
         self._flusher = hub.flusher
         self._outbox = Outbox(_OUTBOX)
@@ -65,7 +64,7 @@ class NativeConnection(asyncio.Protocol):
             Op.REFUSED: self._on_refused,
         }.items():
             self._handlers[op] = handler
-        transport.set_write_buffer_limits(high=_HIGH_WATER, low=_LOW_WATER)
+        transport.set_write_buffer_limits(high=HIGH_WATER, low=0)
 
     # Octets.
 
@@ -108,18 +107,33 @@ class NativeConnection(asyncio.Protocol):
         if not self._dirty:
             self._dirty = True
             self._flusher.dirty.append(self)
-        return self._outbox.put_body(message, at, order)
+        taken = self._outbox.put_body(message, at, order)
+        if self._outbox.size >= SMALL_BATCH:
+            self.flush()
+        return taken
+
+    def put_packed(self, data: bytes, order: Hashable) -> bool:
+        if not self._dirty:
+            self._dirty = True
+            self._flusher.dirty.append(self)
+        taken = self._outbox.put_packed(data, order)
+        if self._outbox.size >= BATCH:
+            self.flush()
+        return taken
 
     def overrun(self) -> None:
         self.end("it does not read")
 
-    def flush(self) -> None:
+    def end_turn(self) -> None:
         self._dirty = False
+        self.flush()
+
+    def flush(self) -> None:
         transport = self._transport
         if self._paused or transport.is_closing():
             return
         outbox = self._outbox
-        while outbox and not self._paused:
+        while outbox.size and not self._paused:
             transport.write(outbox.take(READ))
 
     @property
@@ -213,7 +227,7 @@ class NativeConnection(asyncio.Protocol):
                 self.put((Op.FAILED.value, call, Failure.OVERLOADED.value, text))
                 return
         self._router.request(
-            self._known(), call, cluster, body, timeout / 1000, idempotent is True, headers, now
+            self._program or self._known(), call, cluster, body, timeout / 1000, idempotent is True, headers, now
         )
 
     def _on_cancel(self, message: Message, now: float) -> None:
@@ -221,15 +235,21 @@ class NativeConnection(asyncio.Protocol):
 
     def _on_broadcast(self, message: Message, now: float) -> None:
         _, cluster, body, headers = message
-        body = self._cast_body(body, headers)
+        if type(cluster) is not str or not 0 < len(cluster) < 64:
+            cluster = _name(cluster)
+        if headers is not None or type(body) is not bytes:
+            body = self._cast_body(body, headers)
         if body is not None:
-            self._hub.exchange.casts.broadcast(self._known(), _name(cluster), body, headers)
+            self._casts.broadcast(self._program or self._known(), cluster, body, headers)
 
     def _on_publish(self, message: Message, now: float) -> None:
         _, topic, body, headers = message
-        body = self._cast_body(body, headers)
+        if type(topic) is not str or not 0 < len(topic) < 64:
+            topic = _name(topic)
+        if headers is not None or type(body) is not bytes:
+            body = self._cast_body(body, headers)
         if body is not None:
-            self._hub.exchange.casts.publish(self._known(), _name(topic), body, headers)
+            self._casts.publish(self._program or self._known(), topic, body, headers)
 
     def _on_status(self, message: Message, now: float) -> None:
         call = message[1]
@@ -246,7 +266,7 @@ class NativeConnection(asyncio.Protocol):
             text = "the relay had no room to join the answer"
             self._router.fault(self._known(), message[1], "Overloaded", text, now)
         else:
-            self._router.reply(self._known(), message[1], body, now)
+            self._router.reply(self._program or self._known(), message[1], body, now)
 
     def _on_fault(self, message: Message, now: float) -> None:
         _, call, kind, text = message

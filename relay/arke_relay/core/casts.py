@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 
 from arke_relay.core.counters import Counters
 from arke_relay.core.directory import Directory
-from arke_relay.core.parties import Peer, Program
+from arke_relay.core.parties import Message, Party, Peer, Program
+from msgpack import Packer
 
+from arke.wire.bounds import CHUNK
 from arke.wire.messages import Op, PeerOp
 
 _TOLD = Op.TOLD.value
@@ -24,47 +26,62 @@ class Casts:
     def __init__(self, directory: Directory, counters: Counters) -> None:
         self._directory = directory
         self._counters = counters
+        self._pack = Packer().pack
 
     def broadcast(self, program: Program, name: str, body: bytes, headers: Headers) -> None:
         self._counters.broadcasts += 1
         cluster = self._directory.clusters.get(name)
-        if cluster is None:
-            return
-        order = (program.sender, name)
-        here = (_TOLD, body, program.sender, headers)
-        there = (_PEER_TOLD, name, body, program.id, headers)
-        for party in cluster.candidates:
-            put = party.outlet.put_body
-            if not (put(there, 2, order) if party.is_peer else put(here, 1, order)):
-                self._counters.drops["broadcast_without_room"] += 1
+        if cluster is not None:
+            here = (_TOLD, body, program.sender, headers)
+            there = (_PEER_TOLD, name, body, program.id, headers)
+            self._spread(cluster.candidates, here, 1, there, (program.sender, name))
 
     def peer_broadcast(
         self, peer: Peer, name: str, body: bytes, number: int, headers: Headers
     ) -> None:
         cluster = self._directory.clusters.get(name)
-        if cluster is None:
-            return
-        sender = f"{peer.node}/{number}"
-        here = (_TOLD, body, sender, headers)
-        for candidate in cluster.here:
-            if not candidate.party.outlet.put_body(here, 1, (sender, name)):
-                self._counters.drops["broadcast_without_room"] += 1
+        if cluster is not None:
+            sender = f"{peer.node}/{number}"
+            here = (_TOLD, body, sender, headers)
+            parties = [candidate.party for candidate in cluster.here]
+            self._spread(parties, here, 1, None, (sender, name))
 
     def publish(self, program: Program, topic: str, body: bytes, headers: Headers) -> None:
         self._counters.published += 1
-        order = (program.sender, topic)
-        here = (_EVENT, topic, body, program.sender, headers)
-        there = (_PEER_EVENT, topic, body, program.id, headers)
-        for party in self._directory.topics.get(topic, ()):
-            message = there if party.is_peer else here
-            if not party.outlet.put_body(message, 2, order):
-                self._counters.drops["event_without_room"] += 1
+        parties = self._directory.topics.get(topic)
+        if parties is not None:
+            here = (_EVENT, topic, body, program.sender, headers)
+            there = (_PEER_EVENT, topic, body, program.id, headers)
+            self._spread(parties, here, 2, there, (program.sender, topic))
 
     def peer_publish(
         self, peer: Peer, topic: str, body: bytes, number: int, headers: Headers
     ) -> None:
-        sender = f"{peer.node}/{number}"
-        here = (_EVENT, topic, body, sender, headers)
-        for party in self._directory.topics.get(topic, ()):
-            if not party.is_peer and not party.outlet.put_body(here, 2, (sender, topic)):
-                self._counters.drops["event_without_room"] += 1
+        parties = self._directory.topics.get(topic)
+        if parties is not None:
+            sender = f"{peer.node}/{number}"
+            here = (_EVENT, topic, body, sender, headers)
+            self._spread(parties, here, 2, None, (sender, topic))
+
+    def _spread(
+        self,
+        parties: Iterable[Party],
+        here: Message,
+        at: int,
+        there: Message | None,
+        order: Hashable,
+    ) -> None:
+        """Send `here`, whose body is field `at`, to programs and `there` (body 2) to peers."""
+        packed = self._pack(here) if len(here[at]) <= CHUNK else None
+        for party in parties:
+            if not party.is_peer:
+                if packed is not None:
+                    taken = party.outlet.put_packed(packed, order)
+                else:
+                    taken = party.outlet.put_body(here, at, order)
+            elif there is not None:
+                taken = party.outlet.put_body(there, 2, order)
+            else:
+                continue
+            if not taken:
+                self._counters.drops["cast_without_room"] += 1

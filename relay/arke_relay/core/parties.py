@@ -20,6 +20,9 @@ class Outlet(Protocol):
     def put_body(self, message: Message, at: int, order: Hashable = None) -> bool:
         """Queue a message with its body in field `at`; equal `order` keeps its order."""
 
+    def put_packed(self, data: bytes, order: Hashable) -> bool:
+        """Queue a small message that was packed once for many parties."""
+
     def overrun(self) -> None:
         """A message that had to arrive found no room: the connection must begin anew."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import chain, repeat
@@ -75,8 +74,7 @@ class Mdns:
         """Say goodbye, within a second."""
         if self._tending is not None:
             self._tending.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._tending
+            await asyncio.wait([self._tending])
         async with self._changing:
             await self._close()
 
@@ -97,23 +95,26 @@ class Mdns:
 
     async def search(self) -> None:
         """Ask everybody again. More than once a second is once a second."""
-        now = asyncio.get_running_loop().time()
-        if self._multicast is not None and now - self._searched >= _BETWEEN_SEARCHES:
-            self._searched = now
-            await self._multicast.search()
+        async with self._changing:
+            now = asyncio.get_running_loop().time()
+            if self._multicast is not None and now - self._searched >= _BETWEEN_SEARCHES:
+                self._searched = now
+                await self._multicast.search()
 
     async def _tend(self) -> None:
         for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
             await asyncio.sleep(pause)
             try:
-                if self._multicast is not None and self._multicast.alive:
-                    await self.search()
-                    continue
-                async with self._changing:
-                    await self._close()
-                    await self._open()
+                await self._revive()
+                await self.search()
             except Exception:  # noqa: BLE001  seeds work without multicast, whatever broke it
                 self._log.exception("mdns search failed")
+
+    async def _revive(self) -> None:
+        async with self._changing:
+            if self._multicast is None or not self._multicast.alive:
+                await self._close()
+                await self._open()
 
     def _use(self, addresses: Sequence[Address]) -> None:
         self._addresses = tuple(addresses[: records.MOST_ADDRESSES])

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from ipaddress import ip_address
 
@@ -37,7 +37,7 @@ class Seeds:
         self._resolve = resolve
         self._lookups: dict[str, asyncio.Future[list[str]]] = {}
 
-    async def round(self) -> AsyncIterator[Hint]:
+    async def round(self) -> AsyncGenerator[Hint, None]:
         """Yield a hint for every seed that can be found, in the order they are found.
 
         Names are looked up anew each time, since DNS changes. A lookup gets 5 s, a name one

@@ -126,12 +126,21 @@ class PeerLink:
             self._flusher.dirty.append(self)
         return self._outbox.put_body(message, at, order)
 
+    def put_packed(self, data: bytes, order: Hashable) -> bool:
+        if not self._dirty:
+            self._dirty = True
+            self._flusher.dirty.append(self)
+        return self._outbox.put_packed(data, order)
+
     def overrun(self) -> None:
         # Not at once: whoever found out is in the middle of something.
         self._loop.call_soon(self._end, "it does not keep up")
 
-    def flush(self) -> None:
+    def end_turn(self) -> None:
         self._dirty = False
+        self.flush()
+
+    def flush(self) -> None:
         if not self._connected or self._blocked or not self._open:
             return
         outbox = self._outbox

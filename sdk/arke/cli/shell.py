@@ -26,9 +26,7 @@ async def run(command: str, body: bytes, *, timeout: float) -> bytes:  # noqa: A
     """
     transport, watcher = await _start(command)
     try:
-        stdin = cast("asyncio.WriteTransport", transport.get_pipe_transport(0))
-        stdin.write(body)
-        stdin.write_eof()
+        _feed(cast("asyncio.WriteTransport", transport.get_pipe_transport(0)), body)
         async with asyncio.timeout(timeout):
             await watcher.finished
     except BaseException:
@@ -82,12 +80,20 @@ async def _start(command: str) -> tuple[asyncio.SubprocessTransport, _Watcher]:
         loop.subprocess_shell(_Watcher, command, start_new_session=True)
     )
     try:
-        return await starting
+        return await asyncio.shield(starting)
     except asyncio.CancelledError:
-        raise
+        transport, watcher = await starting
         _kill_group(transport)
         await _leave(transport, watcher)
         raise
+
+
+def _feed(stdin: asyncio.WriteTransport, body: bytes) -> None:
+    # It closes by itself, at any of these lines, once nobody is left to read.
+    if not stdin.is_closing():
+        stdin.write(body)
+    if not stdin.is_closing():
+        stdin.write_eof()
 
 
 def _kill_group(transport: asyncio.SubprocessTransport) -> None:

@@ -22,6 +22,16 @@ MAX_HELLO = 4 * 1024
 READ = 256 * 1024
 """What one read of a socket brings at most (uvloop's own buffer)."""
 
+BATCH = 16 * 1024
+"""Octets of events after which a batch leaves before the turn ends: the receiver reads meanwhile."""
+
+SMALL_BATCH = 4 * 1024
+"""The same for requests and replies, where somebody waits for each."""
+
+HIGH_WATER = 2 * 1024
+"""What a transport may keep. uvloop writes more than that at once and not at the end of the turn; and
+what the transport does not hold, the outbox can still put in a better order."""
+
 MAX_CALLS = 65_536
 """Calls one program, or one peer, may have open at once."""
 

@@ -65,10 +65,26 @@ class Outbox:
 
     def put_body(self, message: tuple[Any, ...], at: int, order: Hashable = None) -> bool:
         """Queue a message whose body is field `at`; those with an equal `order` stay in order."""
-        body = message[at]
-        if len(body) <= CHUNK and not self._flows:
-            return self.put(message)
-        return self._put_behind(message, at, order)
+        if self._flows or len(message[at]) > CHUNK:
+            return self._put_behind(message, at, order)
+        if self.size > self._limit:
+            return False
+        data = self._pack(message)
+        self._ready.append(data)
+        self.size += len(data)
+        return True
+
+    def put_packed(self, data: bytes, order: Hashable) -> bool:
+        """Queue a message that was packed once for many receivers."""
+        if self.size > self._limit:
+            return False
+        flow = self._flows.get(order) if self._flows else None
+        if flow is None:
+            self._ready.append(data)
+        else:
+            flow.append(data)
+        self.size += len(data)
+        return True
 
     def _put_behind(self, message: tuple[Any, ...], at: int, order: Hashable) -> bool:
         flow = None if order is None else self._flows.get(order)

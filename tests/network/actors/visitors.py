@@ -1,6 +1,6 @@
-"""Eight visitors who refresh a page without end, each with a name of its own every time.
+"""Visitors who refresh a page without end, each with a name of its own every time.
 
-usage: visitors.py URL SECONDS
+usage: visitors.py VISITORS URL SECONDS
 
 Prints a line for each page: who answered, or `wrong` and why, and the visitor's name; a page that
 takes longer than SECONDS is wrong. SIGTERM ends it after the pages under way.
@@ -16,15 +16,12 @@ import sys
 import threading
 from urllib.parse import urlsplit
 
-VISITORS = 8
-PAUSE = 0.02  # between two refreshes, for a box that the relays need too
-
 
 def visit(visitor: int, url: str, seconds: float, leaving: threading.Event) -> None:
     place = urlsplit(url)
     connection = http.client.HTTPConnection(place.netloc, timeout=seconds)
     count = 0
-    while not leaving.wait(PAUSE):
+    while not leaving.is_set():
         count += 1
         name = f"visitor{visitor}-{count}"
         try:
@@ -39,12 +36,12 @@ def visit(visitor: int, url: str, seconds: float, leaving: threading.Event) -> N
         os.write(sys.stdout.fileno(), f"{verdict} {name}\n".encode())
 
 
-def main(url: str, seconds: float) -> None:
+def main(count: int, url: str, seconds: float) -> None:
     leaving = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: leaving.set())
     visitors = [
         threading.Thread(target=visit, args=(number, url, seconds, leaving))
-        for number in range(VISITORS)
+        for number in range(count)
     ]
     for visitor in visitors:
         visitor.start()
@@ -52,4 +49,4 @@ def main(url: str, seconds: float) -> None:
         visitor.join()
 
 
-main(sys.argv[1], float(sys.argv[2]))
+main(int(sys.argv[1]), sys.argv[2], float(sys.argv[3]))

@@ -1,0 +1,155 @@
+"""demo-httpserver: what it serves, what it tells its cluster, and how it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from http.client import HTTPConnection
+
+import pytest
+from http_rig import start_proxy
+
+import arke
+from lab import Process
+from programs import CHECKOUT
+from relays import LIMIT, Relay, Relays, free_port, members, start
+
+
+class Servers:
+    """Web servers that end with the test."""
+
+    def __init__(self) -> None:
+        self._all: list[Process] = []
+
+    def start(self, relay: Relay, listen: str) -> Process:
+        words = [sys.executable, CHECKOUT / "demo-httpserver" / "httpserver.py", "-cluster", "web"]
+        process = start("httpserver", [*words, "-port", str(relay.port), "-listen", listen])
+        self._all.append(process)
+        return process
+
+    def end(self) -> None:
+        for process in self._all:
+            if process.running:
+                process.kill()
+            process.wait(LIMIT)
+            sys.stdout.write(f"--- {process.name}\n{process.tail()}\n")
+            process.close()
+
+
+@pytest.fixture
+def servers() -> Iterator[Servers]:
+    made = Servers()
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+def ask(relay: Relay, count: int = 1) -> str:
+    """Ask the cluster as the proxy does, once it has so many members."""
+
+    async def asked() -> bytes:
+        async with asyncio.timeout(LIMIT), arke.connect(port=relay.port) as mesh:
+            while await members(mesh, "web") != count:  # noqa: ASYNC110 — in other processes
+                await asyncio.sleep(0.02)
+            return await mesh.request("web", b"ip")
+
+    return asyncio.run(asked()).decode()
+
+
+def get(connection: HTTPConnection, path: str) -> tuple[int, str | None, str]:
+    """Return status, Connection field and body."""
+    connection.request("GET", path)
+    response = connection.getresponse()
+    return response.status, response.getheader("connection"), response.read().decode()
+
+
+def test_its_pages_and_where_it_says_they_are(relays: Relays, servers: Servers) -> None:
+    relay = relays.start()
+    port = free_port()
+    servers.start(relay, f":{port}")
+    assert ask(relay) == f"{relay.address}:{port}"
+    page = HTTPConnection(relay.address, port, LIMIT)
+    assert get(page, "/") == (200, None, "Welcome!\n")
+    assert get(page, "/hello/alice") == (200, None, f"hello, alice!\nhello, {relay.address}!\n")
+    assert get(page, "/hello")[0] == 404
+    page.close()
+
+
+def test_it_names_the_address_that_it_listens_on(relays: Relays, servers: Servers) -> None:
+    relay = relays.start()
+    listen = f"127.0.0.1:{free_port()}"
+    servers.start(relay, listen)
+    assert ask(relay) == listen
+
+
+def test_the_usual_port_goes_without_saying(relays: Relays, servers: Servers) -> None:
+    relay = relays.start()
+    servers.start(relay, ":63450")
+    assert ask(relay) == relay.address
+
+
+def test_it_does_not_register_when_it_cannot_listen(relays: Relays, servers: Servers) -> None:
+    relay = relays.start()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        process = servers.start(relay, listen)
+        assert process.wait(LIMIT) == 2
+    assert process.log.startswith(f"httpserver: -listen {listen}: ")
+    assert process.log.count("\n") == 1
+    assert "registered" not in relay.process.log
+
+
+def test_it_answers_who_comes_just_after_it_left_the_cluster(
+    relays: Relays, servers: Servers
+) -> None:
+    relay = relays.start()
+    port = free_port()
+    process = servers.start(relay, f"127.0.0.1:{port}")
+    ask(relay)
+    kept, fresh = (HTTPConnection("127.0.0.1", port, LIMIT) for _ in range(2))
+    assert get(kept, "/") == (200, None, "Welcome!\n")
+    process.terminate()
+    relay.process.wait_for_line("program left .*httpserver", LIMIT)
+    for connection in (kept, fresh):
+        assert get(connection, "/") == (200, "close", "Welcome!\n")
+        connection.close()
+    assert process.wait(LIMIT) == 0
+
+
+def test_taking_servers_out_fails_no_request(relays: Relays, servers: Servers) -> None:
+    relay = relays.start()
+    ports = [free_port() for _ in range(3)]
+    processes = [servers.start(relay, f"127.0.0.1:{port}") for port in ports]
+    ask(relay, count=3)
+    proxy, port = start_proxy(relay, "web")
+    stop = threading.Event()
+    outcomes: list[tuple[int, str | None, str]] = []
+
+    def browse() -> None:
+        page = HTTPConnection("127.0.0.1", port, LIMIT)
+        while not stop.is_set():
+            outcomes.append(get(page, "/"))
+        page.close()
+
+    browsers = [threading.Thread(target=browse) for _ in range(8)]
+    for browser in browsers:
+        browser.start()
+    try:
+        for process in processes[:2]:
+            process.terminate()
+            assert process.wait(LIMIT) == 0
+    finally:
+        stop.set()
+        for browser in browsers:
+            browser.join(LIMIT)
+        proxy.terminate()
+        proxy.wait(LIMIT)
+        log = proxy.log
+        proxy.close()
+    assert set(outcomes) == {(200, None, "Welcome!\n")}
+    assert len(outcomes) > 100
+    assert "WARNING" not in log

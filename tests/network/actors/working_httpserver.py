@@ -1,0 +1,40 @@
+"""A back end whose pages take a fifth of a second, so that there are always some under way.
+
+Says `page NAME` when it begins one; the page is that of the demo's web server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+import arke
+
+WORK = 0.2
+service = arke.Service("cluster")
+
+
+@service.on_request
+async def where(request: arke.Request) -> bytes:
+    return service.mesh.node.address.encode()
+
+
+async def hello(request: web.Request) -> web.Response:
+    name = request.match_info["name"]
+    print("page", name, flush=True)  # noqa: T201
+    await asyncio.sleep(WORK)
+    return web.Response(text=f"hello, {name}!\nhello, {service.mesh.node.address}!\n")
+
+
+async def main() -> None:
+    site = web.Application()
+    site.add_routes([web.get("/hello/{name}", hello)])
+    runner = web.AppRunner(site)
+    await runner.setup()
+    await web.TCPSite(runner, port=63450).start()
+    async with service:
+        await asyncio.Event().wait()
+
+
+asyncio.run(main())
