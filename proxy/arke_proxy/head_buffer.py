@@ -29,6 +29,8 @@ class HeadBuffer:
     def pull(self) -> bytes | None:
         """Take one whole head, its empty line included; None while it is not whole."""
         held = self._held
+        if not held:
+            return None
         if held[:1] == b"\r":  # RFC 9112, 2.2: an empty line before a request means nothing
             held = self._skip_empty_lines()
         end = held.find(END_OF_HEAD, max(0, self._looked - 3))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from arke_relay.attachments.doors import Doors
 from arke_relay.attachments.hub import Hub
@@ -25,8 +26,15 @@ from arke_relay.peers.keys import CurvePair, NetworkKey
 from arke_relay.peers.network import PeerNetwork
 from arke_relay.status import Status
 
+if TYPE_CHECKING:
+    from arke_relay.metrics.names import Snapshot
+    from arke_relay.metrics.server import MetricsServer
+
 _SEED_ROUND = 5.0
 """Seconds between two look-ups of the static seeds."""
+
+_REMINDER = 10
+"""Seconds between two looks for relays that are announced and not linked."""
 
 _EXPIRY = 0.05
 """Seconds between two looks for requests at their deadline: the callers' own clocks are exact."""
@@ -104,15 +112,22 @@ class Relay:
         )
         self._seeds = Seeds(settings.seeds, log)
         self._mdns: Mdns | None = None
+        self._metrics: MetricsServer | None = None
 
     async def start(self) -> None:
         """Open the ports and begin to look for peers. Raises ConfigurationError."""
         settings = self._settings
-        self._network.bind(settings.peer_port)
-        if settings.port:
-            await self._doors.open_port(settings.port)
-        if settings.socket:
-            await self._doors.open_socket(settings.socket)
+        try:
+            self._network.bind(settings.peer_port)
+            if settings.port:
+                await self._doors.open_port(settings.port)
+            if settings.socket:
+                await self._doors.open_socket(settings.socket)
+            if settings.metrics:
+                await self._serve_metrics(*settings.metrics)
+        except BaseException:
+            await self._release()
+            raise
         self._log.info(
             "relay started",
             node=self._exchange.node,
@@ -138,20 +153,27 @@ class Relay:
         self._hub.say_goodbye()
         self._exchange.tell_draining()
         self._flusher.flush()
-        if self._mdns:
-            self._tasks.append(self._loop.create_task(self._mdns.stop()))
         ends = self._loop.time() + self._settings.grace
         while self._busy and self._loop.time() < ends:
             await asyncio.sleep(_DRAIN_LOOK)
         left = len(self._exchange.router)
         if left:
             self._log.warning("requests cut off", calls=left, after_s=self._settings.grace)
+        await self._release()
+        self._log.info("relay stopped")
+
+    async def _release(self) -> None:
+        """Close everything there is, in order: programs, peers, then what others look at."""
+        self._doors.close()
         self._hub.close("the relay is leaving")
-        for task in self._tasks[:-1] if self._mdns else self._tasks:
+        for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._network.leave()
-        self._log.info("relay stopped")
+        if self._mdns:
+            await self._mdns.stop()
+        if self._metrics:
+            await self._metrics.stop()
 
     @property
     def _busy(self) -> bool:
@@ -163,6 +185,29 @@ class Relay:
             or self._network.batches.receiving
         )
 
+    async def _serve_metrics(self, host: str, port: int) -> None:
+        # Slow to import, and most relays are asked for none.
+        from arke_relay.metrics.server import MetricsServer  # noqa: PLC0415
+        from arke_relay.metrics.snapshot import snapshot  # noqa: PLC0415
+
+        def snap() -> Snapshot:
+            return snapshot(
+                self._exchange,
+                self._network.membership,
+                {"program": self._hub.queued, "peer": self._network.queued},
+                self._mdns.counts if self._mdns else {},
+                self._settings.version,
+            )
+
+        self._metrics = MetricsServer(snap, self._unready, self._log)
+        where = await self._metrics.start(host, port)
+        self._log.info("metrics served", address=f"{where[0]}:{where[1]}")
+
+    def _unready(self) -> str | None:
+        if self._exchange.router.draining:
+            return "draining"
+        return None if self._exchange.router.settled else "looking for peers"
+
     # What goes on meanwhile.
 
     async def _expire(self) -> None:
@@ -172,11 +217,15 @@ class Relay:
             self._flusher.flush()
 
     async def _second(self) -> None:
+        seconds = 0
         while True:
             await asyncio.sleep(1.0)
             self._hub.tick(time.monotonic())
             self._status.tick()
             self._flusher.flush()
+            seconds += 1
+            if self._mdns and seconds % _REMINDER == 0:
+                self._remind(self._mdns)
 
     async def _seek(self) -> None:
         while True:
@@ -204,6 +253,14 @@ class Relay:
             self._log,
         )
         await self._mdns.start()
+
+    def _remind(self, mdns: Mdns) -> None:
+        """Hint again at whoever is announced and not linked: a cable may have been out for long."""
+        neighbours = self._network.membership.neighbours.values()
+        linked = {(neighbour.address, neighbour.join_port) for neighbour in neighbours}
+        for hint in mdns.known():
+            if not any((address, hint.port) in linked for address in hint.addresses):
+                self._hint(hint)
 
     def _hint(self, hint: Hint, *, lasting: bool = False) -> None:
         now = time.monotonic()

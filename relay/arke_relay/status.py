@@ -78,7 +78,7 @@ class Status:
             {
                 "id": neighbour.node,
                 "address": neighbour.address,
-                "state": _state(neighbour.peer),
+                "state": neighbour.state,
                 "heard_ms": round(neighbour.liveness.silence(now) * 1000),
                 "members": members.get(neighbour.node, 0),
             }
@@ -104,10 +104,3 @@ class Status:
             shown[name] = {"here": len(parties) - elsewhere, "elsewhere": elsewhere}
         return shown
 
-
-def _state(peer: Any) -> str:
-    if peer is None:
-        return "admitted"
-    if peer.draining:
-        return "leaving"
-    return "linked" if peer.synced else "synchronising"

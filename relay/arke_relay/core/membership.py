@@ -89,6 +89,15 @@ class Neighbour:
         self.lateness = Lateness()
         self.liveness = Liveness(PATIENCE, BEAT, now)
 
+    @property
+    def state(self) -> str:
+        """`admitted` until heard, then `synchronising`, `linked`, and at its end `leaving`."""
+        if self.peer is None:
+            return "admitted"
+        if self.peer.draining:
+            return "leaving"
+        return "linked" if self.peer.synced else "synchronising"
+
 
 class Membership:
     """`lost` is called with a node and the reason, after its links have ended and its calls failed."""

@@ -1,0 +1,46 @@
+"""The relay's numbers, under the names of `names`."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Mapping
+
+from arke_relay.core.counters import BUCKETS
+from arke_relay.core.exchange import Exchange
+from arke_relay.core.membership import Membership
+from arke_relay.metrics.names import Distribution, Snapshot
+
+
+def snapshot(
+    exchange: Exchange,
+    membership: Membership,
+    queued: Mapping[str, int],
+    ignored: Mapping[str, int],
+    version: str,
+) -> Snapshot:
+    """`queued` are octets waiting by kind of receiver, `ignored` the mDNS records by cause."""
+    counters = exchange.counters
+    members: dict[tuple[str, ...], float] = {}
+    for name, cluster in exchange.directory.clusters.items():
+        members[name, "here"] = len(cluster.here)
+        members[name, "elsewhere"] = len(cluster.draws) - len(cluster.here)
+    states = Counter(neighbour.state for neighbour in membership.neighbours.values())
+    return {
+        "arke_build_info": {(version, platform.python_version()): 1},
+        "arke_requests_total": _by_one(counters.outcomes),
+        "arke_request_seconds": {(): Distribution(BUCKETS, counters.latency, counters.latency_sum)},
+        "arke_retries_total": {(): counters.retries},
+        "arke_broadcasts_total": {(): counters.broadcasts},
+        "arke_published_total": {(): counters.published},
+        "arke_dropped_total": _by_one(counters.drops),
+        "arke_queue_bytes": _by_one(queued),
+        "arke_programs": {(): len(exchange.programs)},
+        "arke_members": members,
+        "arke_peers": _by_one(states),
+        "arke_hints_ignored_total": _by_one(ignored),
+    }
+
+
+def _by_one(counts: Mapping[str, int]) -> dict[tuple[str, ...], float]:
+    return {(label,): count for label, count in counts.items()}
