@@ -32,7 +32,7 @@ PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    listen: flags.HostPort = flags.flag(  # noqa: RUF009 — a HostPort cannot change
+    listen: flags.HostPort = flags.flag(
         "HOST:PORT", parse=flags.host_port, default="127.0.0.1:8080", help="of the page"
     )
     port: int = flags.flag(

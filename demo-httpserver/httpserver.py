@@ -20,7 +20,7 @@ PORT = 63450  # where the proxy looks for a back end that is named by its IP alo
 @dataclass(frozen=True, slots=True)
 class Options:
     cluster: str = flags.flag("NAME", required=True, help="the cluster to serve in")
-    listen: flags.HostPort = flags.flag(  # noqa: RUF009 — a HostPort cannot change
+    listen: flags.HostPort = flags.flag(
         "[HOST]:PORT",
         parse=flags.listen_address,
         default=f":{PORT}",

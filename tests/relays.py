@@ -1,4 +1,4 @@
-"""Relays on loopback addresses of this machine: real processes, for tests that need no network lab."""
+"""Relays on loopback addresses of this machine: real processes that need no network lab."""
 
 from __future__ import annotations
 
@@ -45,8 +45,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _any_address() -> str:
+    middle = f"{random.randint(1, 254)}.{random.randint(0, 254)}"
+    return f"127.{middle}.{random.randint(2, 254)}"
+
+
 class Relay:
-    """One running relay. `port` is where programs attach, `address` and `peer_port` where relays do."""
+    """A running relay. Programs attach at `port`, relays at `address` and `peer_port`."""
 
     def __init__(self, process: Process, port: int, address: str, peer_port: int) -> None:
         self.process = process
@@ -98,7 +103,7 @@ class Relays:
         wait: bool = True,
     ) -> Relay:
         """Start a relay on an address of its own, and wait until its ports are open."""
-        address = address or f"127.{random.randint(1, 254)}.{random.randint(0, 254)}.{random.randint(2, 254)}"
+        address = address or _any_address()
         port = port or free_port()
         words: list[str | Path] = [*program("relay"), "-net", net or self.network]
         for key in keys or [self.key]:

@@ -107,15 +107,17 @@ class BackEnd(asyncio.Protocol):
         """End the request after a whole answer, and keep the connection if it can be kept."""
         self._listener = None
         self.used = True
-        if not self._reusable or self._transport.is_closing():
-            self._transport.close()
+        transport = self._transport
+        unsent = transport.get_write_buffer_size()  # it has answered without reading everything
+        if unsent or not self._reusable or transport.is_closing():
+            transport.abort()
             return
         if self._patient:
             self._patient = False
             self._limit_unacknowledged(_UNACKNOWLEDGED_MS)
-        self._transport.resume_reading()
+        transport.resume_reading()
         if not self._hub.pool.give(self.address, self, self._hub.loop.time()):
-            self._transport.close()
+            transport.close()
 
     def abandon(self) -> None:
         """End the request before its answer did: what is under way here is worthless."""

@@ -223,7 +223,7 @@ class Client(asyncio.Protocol):
         """
         self._leaving = True
         self._heads.rest()
-        if self._half_closed:
+        if self._half_closed or self._transport.is_closing():
             self._transport.close()
             return
         self._transport.resume_reading()

@@ -34,7 +34,7 @@ class Options:
     cluster: str = flags.flag(
         "NAME", parse=_cluster, required=True, help="the cluster that knows the back ends"
     )
-    listen: flags.HostPort = flags.flag(  # noqa: RUF009 — a HostPort cannot change
+    listen: flags.HostPort = flags.flag(
         "[HOST]:PORT", parse=flags.listen_address, default=":8080", help="where browsers connect"
     )
     port: int = flags.flag(
@@ -61,13 +61,11 @@ def main() -> None:
     )
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     _allow_many_connections()
-    try:
-        sock = bind(*options.listen)
-    except OSError as error:
-        flags.fail(_PROGRAM, f"-listen {options.listen}: {_mend(error)}")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(_run(options, sock))
+            runner.run(_run(options, bind(*options.listen)))
+        except OSError as error:
+            flags.fail(_PROGRAM, f"-listen {options.listen}: {_mend(error)}")
         except arke.RelayUnreachable as error:
             flags.fail(_PROGRAM, str(error), status=1)
 

@@ -84,5 +84,5 @@ class Server:
             self._tick.cancel()
 
     def _sweep(self) -> None:
-        self._hub.sweep()
         self._tick = self._hub.loop.call_later(_TICK, self._sweep)
+        self._hub.sweep()

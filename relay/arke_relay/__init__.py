@@ -1,1 +1,1 @@
-"""The relay: one daemon per machine, which brings every program's messages to whoever serves them."""
+"""The relay: one daemon per machine, which brings messages to whoever serves them."""

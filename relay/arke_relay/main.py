@@ -23,7 +23,7 @@ from arke_relay.log import Log
 from arke_relay.peers.keyfile import load_key
 from arke_relay.relay import Relay, Settings
 
-_SUMMARY = "Bring this machine's programs into the network of all relays with the same name and key."
+_SUMMARY = "Brings this machine's programs into the network of relays with the same name and key."
 _JOIN_PORT = 55556
 _DAY = 24 * 3600
 _MIB = 1024 * 1024
@@ -33,9 +33,7 @@ _MIB = 1024 * 1024
 class Options:
     """The command line."""
 
-    net: str | None = flags.flag(
-        "NAME", parse=flags.text, default=None, help="name of the network"
-    )
+    net: str | None = flags.flag("NAME", parse=flags.text, default=None, help="name of the network")
     rsa: tuple[Path, ...] = flags.flag(
         "KEYFILE",
         parse=Path,
@@ -62,7 +60,10 @@ class Options:
         help="where other relays join; their data uses the next port; 0 for any two",
     )
     join: tuple[flags.HostPort, ...] = flags.flag(
-        "HOST:PORT", parse=flags.host_port, repeat=True, help="a relay to look for, by its peer port"
+        "HOST:PORT",
+        parse=flags.host_port,
+        repeat=True,
+        help="a relay to look for, at its peer port",
     )
     mdns: bool = flags.flag(
         "on|off", parse=flags.on_off, default=True, help="find relays by multicast DNS"
@@ -71,7 +72,10 @@ class Options:
         "BYTES", parse=flags.count, default=16 * _MIB, help="largest body of a message"
     )
     cert_life: float = flags.flag(
-        "TIME", parse=flags.seconds, default=_DAY, help="how long a peer admits this relay, at most 24h"
+        "TIME",
+        parse=flags.seconds,
+        default=_DAY,
+        help="how long peers admit this relay, at most 24h",
     )
     grace: float = flags.flag(
         "TIME", parse=flags.seconds, default=30.0, help="how long to finish requests when stopped"
@@ -98,7 +102,10 @@ def main() -> None:
     log = logs.configure(options.log_level, options.log_format)
     _raise_descriptor_limit()
     try:
-        with _settings(options) as settings, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with (
+            _settings(options) as settings,
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
             runner.run(_run(settings, log))
     except ConfigurationError as error:
         flags.fail("relay", str(error))
@@ -110,8 +117,8 @@ async def _run(settings: Settings, log: Log) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     relay = Relay(settings, log)
+    await relay.start()
     try:
-        await relay.start()
         await stopped.wait()
     finally:
         await relay.stop()
@@ -126,7 +133,7 @@ def _settings(options: Options) -> Iterator[Settings]:
             network, keyfiles = _made_up(options, cleanup)
         if network is None or not keyfiles:
             raise ConfigurationError(
-                "give the network with -net NAME -rsa KEYFILE (make a key with `arke keygen FILE`), "
+                "give the network with -net NAME -rsa KEYFILE (`arke keygen FILE` makes a key), "
                 "or try it out with -dev"
             )
         if not options.port and options.socket is None:
@@ -165,7 +172,7 @@ def _made_up(options: Options, cleanup: contextlib.ExitStack) -> tuple[str, tupl
 
 
 def _raise_descriptor_limit() -> None:
-    """libzmq does not bound its connections: as many as the system allows may have to be survived."""
+    """As many connections as the system allows must be survived: libzmq has no bound."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -81,7 +81,7 @@ class Relay:
             settings.network,
             settings.max_message,
             time.monotonic,
-            lambda: self._status.document(),
+            self._document,
             log,
         )
         self._hub.address = settings.bound[0].ip
@@ -154,7 +154,7 @@ class Relay:
         self._exchange.tell_draining()
         self._flusher.flush()
         ends = self._loop.time() + self._settings.grace
-        while self._busy and self._loop.time() < ends:
+        while self._busy and self._loop.time() < ends:  # noqa: ASYNC110 — it is over many parts
             await asyncio.sleep(_DRAIN_LOOK)
         left = len(self._exchange.router)
         if left:
@@ -174,6 +174,9 @@ class Relay:
             await self._mdns.stop()
         if self._metrics:
             await self._metrics.stop()
+
+    def _document(self) -> bytes:
+        return self._status.document()
 
     @property
     def _busy(self) -> bool:

@@ -103,4 +103,3 @@ class Status:
             elsewhere = sum(party.is_peer for party in parties)
             shown[name] = {"here": len(parties) - elsewhere, "elsewhere": elsewhere}
         return shown
-

@@ -1,4 +1,4 @@
-"""Keeps a program attached to its relay: attaches, registers and subscribes, again whenever it must."""
+"""Keeps a program attached to its relay: attaches, registers, subscribes, and again."""
 
 from __future__ import annotations
 
@@ -270,7 +270,7 @@ class Attachment:
                 self.link.send((Op.UNSUBSCRIBE.value, topic))
 
     async def serve(self, provider: Provider) -> None:
-        """Register the provider's cluster, and again with every new link; wait until that is known."""
+        """Register the provider's cluster, and again with every new link; wait for the first."""
         self.provider = provider
         self._served = True
         if self.link:
@@ -343,7 +343,7 @@ def _port(port: int | None) -> int:
     if port is not None:
         return port
     text = os.environ.get("ARKE_PORT", "55555")
-    if not text.isdigit() or not 0 < int(text) < 65536:  # noqa: PLR2004 — ports
+    if not text.isdigit() or not 0 < int(text) < 65536:
         raise RelayUnreachable(f"ARKE_PORT={text} is not a port: set it to the relay's -port")
     return int(text)
 
@@ -355,6 +355,5 @@ def _program() -> str:
 
 def check_name(name: str, what: str) -> None:
     """Raises ValueError for what cannot name a cluster or a topic."""
-    if not isinstance(name, str) or not name or len(name.encode()) > 255:  # noqa: PLR2004
+    if not isinstance(name, str) or not name or len(name.encode()) > 255:
         raise ValueError(f"a {what} is named by 1 to 255 octets of text, not {name!r:.60}")
-

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from arke.errors import ConnectionLost, RequestTimeout
 
 _EARLIEST_SCAN = 0.001
-_SCAN_COST = 2e-6  # seconds of pause between two scans for each open call: at most some 5 % of a core
+_SCAN_COST = 2e-6  # seconds between two scans for each open call: some 5 % of a core at most
 
 
 class Call:
@@ -39,8 +39,8 @@ class Call:
 class Calls:
     """Open calls by id, and one timer for all their deadlines.
 
-    The timer stands at the earliest deadline and then looks at every open call: with the usual equal
-    time-outs it fires about once per time-out, and the hot path pays one comparison.
+    The timer stands at the earliest deadline and then looks at every open call: with the usual
+    equal time-outs it fires about once per time-out, and the hot path pays one comparison.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -76,8 +76,8 @@ class Calls:
     def lost(self, reason: str, last_accepted: int | None) -> list[Call]:
         """The link that carried the calls ended. Returns those that are safe to send again.
 
-        Calls never sent, and calls after the last that a leaving relay accepted, were never started;
-        idempotent ones may be started twice. The others fail with ConnectionLost.
+        Calls never sent, and calls after the last that a leaving relay accepted, were never
+        started; idempotent ones may be started twice. The others fail with ConnectionLost.
         """
         again: list[Call] = []
         for call in list(self._open.values()):
@@ -114,7 +114,8 @@ class Calls:
         for call in expired:
             del self._open[call.id]
             if not call.future.done():
-                call.future.set_exception(RequestTimeout(f"no answer from {call.cluster!r} in time"))
+                text = f"no answer from {call.cluster!r} in time"
+                call.future.set_exception(RequestTimeout(text))
         if self._open:
             earliest = min(call.deadline for call in self._open.values())
             pause = _EARLIEST_SCAN + _SCAN_COST * len(self._open)

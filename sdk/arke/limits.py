@@ -11,9 +11,9 @@ _MIB = 1024 * 1024
 class Limits:
     """Bounds of one service; what exceeds them is refused, and the mesh tries another member.
 
-    `requests` and `broadcasts` are handlers running at once; `request_bytes` and `broadcast_bytes` are the
-    bodies waiting for one. Broadcasts are handled one after another unless told otherwise, which keeps
-    each sender's order. Raises ValueError for a bound under one.
+    `requests` and `broadcasts` are handlers running at once; `request_bytes` and `broadcast_bytes`
+    are the bodies waiting for one. Broadcasts are handled one after another unless told otherwise,
+    which keeps each sender's order. Raises ValueError for a bound under one.
     """
 
     requests: int = 256

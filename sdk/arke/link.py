@@ -20,7 +20,7 @@ _BEAT = 0.5
 """Seconds between two looks at the relay's life; a quiet link carries a ping each second beat."""
 
 _PATIENCE = 2.5
-"""Seconds of silence after which a relay that answers nothing is given up. It never computes for long."""
+"""Seconds of silence after which a relay is given up: it never computes for long."""
 
 _OUTBOX = 64 * 1024 * 1024
 
@@ -81,7 +81,7 @@ class RelayLink(asyncio.Protocol):
     # Octets.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=HIGH_WATER, low=0)
         self._timer = self._loop.call_later(_BEAT, self._beat)
         self.send((Op.HELLO.value, MAGIC, VERSION, self._program))

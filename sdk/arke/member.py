@@ -66,7 +66,7 @@ class Member:
         await self._broadcasts.idle()
 
     async def stop(self) -> None:
-        """Cancel what still runs. A plain function cannot be cancelled: its thread ends by itself."""
+        """Cancel what still runs. A plain function cannot be: its thread ends by itself."""
         await self._requests.stop()
         await self._broadcasts.stop()
         for threads in self._threads:
@@ -154,7 +154,8 @@ class Member:
     ) -> Callable[[Any], Awaitable[Any]]:
         """The handler itself, or a plain function made awaitable in threads of its own.
 
-        The loop's default executor would be a hidden limit of a few threads under the one that was set.
+        The loop's default executor would be a hidden limit of a few threads under the one that was
+        set.
         """
         if inspect.iscoroutinefunction(handler):
             return handler

@@ -28,8 +28,8 @@ _PLAIN = MAX_NAME // 4  # characters that fit into any encoding's octets
 class Mesh:
     """An attachment to the network, made by `connect`; use it with `async with`.
 
-    Methods may be called from any number of tasks of the loop that opened it. While the relay is away, calls
-    wait for it within their deadline.
+    Methods may be called from any number of tasks of the loop that opened it. While the relay is
+    away, calls wait for it within their deadline.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Mesh:
         await self.close()
 
     async def close(self) -> None:
-        """Detach from the relay. What was told before still leaves; open requests raise MeshClosed."""
+        """Detach. What was told before still leaves; open requests raise MeshClosed."""
         attachment = self._attachment
         if attachment is not None:
             if attachment.link:
@@ -83,9 +83,9 @@ class Mesh:
     ) -> bytes:
         """One member of the cluster answers; `timeout` is in seconds.
 
-        An `idempotent` request may be handled twice: it is also sent again after its member or relay died.
-        Raises NoSuchCluster, MemberLost, Overloaded, RequestTimeout, RemoteError, ConnectionLost,
-        MessageTooLarge; ValueError for a bad name, time-out or header.
+        An `idempotent` request may be handled twice: it is also sent again after its member or
+        relay died. Raises NoSuchCluster, MemberLost, Overloaded, RequestTimeout, RemoteError,
+        ConnectionLost, MessageTooLarge; ValueError for a bad name, time-out or header.
         """
         attachment = self._attachment or self.attachment
         deadline = time.monotonic() + timeout
@@ -109,7 +109,8 @@ class Mesh:
     ) -> None:
         """Every current member of the cluster gets the body at most once, in the order sent.
 
-        Returns once the message is queued for the relay; waits while the relay has more than it can read.
+        Returns once the message is queued for the relay; waits while the relay has more than it
+        can read.
         """
         link = (self._attachment or self.attachment).link
         if link is None or headers or self._traceparent or not _ready(link, cluster, body):
@@ -121,7 +122,8 @@ class Mesh:
     ) -> None:
         """Every current subscriber of the topic gets the body at most once, in the order sent.
 
-        Returns once the message is queued for the relay; waits while the relay has more than it can read.
+        Returns once the message is queued for the relay; waits while the relay has more than it
+        can read.
         """
         link = (self._attachment or self.attachment).link
         if link is None or headers or self._traceparent or not _ready(link, topic, body):
@@ -129,7 +131,7 @@ class Mesh:
         link.send_cast((_PUBLISH, topic, body, headers), 2, (_PUBLISH, topic))
 
     def subscribe(self, topic: str) -> Subscription:
-        """The events of a topic: `async with mesh.subscribe("news") as events: async for event in events`."""
+        """The events of a topic, inside `async with mesh.subscribe(topic) as events`."""
         check_name(topic, "topic")
         return Subscription(self.attachment, topic)
 
@@ -141,8 +143,8 @@ class Mesh:
     def within(self, deadline: float, traceparent: str | None) -> Mesh:
         """This mesh, with every call ending at `deadline` (time.monotonic()) at the latest."""
         mesh = copy(self)
-        mesh._deadline = deadline
-        mesh._traceparent = traceparent
+        mesh._deadline = deadline  # noqa: SLF001 — a copy of our own kind
+        mesh._traceparent = traceparent  # noqa: SLF001
         return mesh
 
     @property
@@ -181,7 +183,7 @@ class Mesh:
             if type(key) is not str or type(value) is not str:
                 raise ValueError(f"header {key!r:.60} is not text")
             size += len(key.encode()) + len(value.encode())
-        if size > MAX_HEADERS or len(made) > 64:  # noqa: PLR2004 — the wire's own bound
+        if size > MAX_HEADERS or len(made) > 64:
             raise ValueError(f"headers over 64 entries or {MAX_HEADERS} octets")
         return made
 
@@ -205,7 +207,8 @@ def connect(
 ) -> Mesh:
     """Attach to the relay of this machine: `async with arke.connect() as mesh`.
 
-    The relay is at 127.0.0.1:`port` ($ARKE_PORT, else 55555), or at the Unix socket `path`. `wait` is how many
-    seconds to keep trying at first; then RelayUnreachable is raised. Later the mesh attaches again by itself.
+    The relay is at 127.0.0.1:`port` ($ARKE_PORT, else 55555), or at the Unix socket `path`. `wait`
+    is how many seconds to keep trying at first; then RelayUnreachable is raised. Later the mesh
+    attaches again by itself.
     """
     return Mesh(port, path, wait)

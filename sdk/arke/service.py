@@ -31,9 +31,9 @@ _I = TypeVar("_I", bound=InitHandler)
 class Service:
     """Answers requests to a cluster and hears its broadcasts.
 
-    `service.run()` runs until SIGTERM or SIGINT; `async with service:` inside a program until the block ends.
-    Both leave the cluster first and finish what was begun, for at most `drain` seconds. `wait` is how long to
-    keep trying for a relay at first.
+    `service.run()` runs until SIGTERM or SIGINT; `async with service:` inside a program until the
+    block ends. Both leave the cluster first and finish what was begun, for at most `drain`
+    seconds. `wait` is how long to keep trying for a relay at first.
     """
 
     def __init__(
@@ -73,12 +73,12 @@ class Service:
         return handler
 
     def on_drop(self, handler: _D) -> _D:
-        """A plain function, told the reason whenever the relay is lost. The service attaches again by itself."""
+        """A plain function, told why whenever the relay is lost. The service attaches again."""
         self._drop = handler
         return handler
 
     def on_init(self, handler: _I) -> _I:
-        """Called with the mesh once attached and before registering; by raising it refuses to serve."""
+        """Called with the mesh before registering; by raising it refuses to serve."""
         self._init = handler
         return handler
 
@@ -128,7 +128,7 @@ class Service:
                 await self.mesh.attachment.unserve()
                 await self._member.idle()
         except TimeoutError:
-            log.warning("%r did not finish in %g s; what runs is cancelled", self.cluster, self._drain)
+            log.warning("%r did not finish in %g s: cancelled", self.cluster, self._drain)
         finally:
             await self._member.stop()
             await self.mesh.close()

@@ -14,7 +14,7 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Node(NamedTuple):
-    """The node a program is attached to: its id, the address its peers reach it at, its network's name."""
+    """The node a program is attached to, the address peers reach it at, its network's name."""
 
     id: str
     address: str

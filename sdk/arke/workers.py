@@ -14,10 +14,10 @@ _Work = TypeVar("_Work")
 class Workers(Generic[_Work]):
     """At most `limit` tasks, each taking work until the queue is empty.
 
-    A worker that takes an item while more are queued wakes the next worker before it starts: if its own
-    item waits for something, the queue still moves; if nothing ever waits, one worker empties it and the one
-    that was woken finds nothing. So handlers that answer at once cost no task and no switch each.
-    `run` must not raise.
+    A worker that takes an item while more are queued wakes the next worker before it starts: if
+    its own item waits for something, the queue still moves; if nothing ever waits, one worker
+    empties it and the one that was woken finds nothing. So handlers that answer at once cost no
+    task and no switch each. `run` must not raise.
     """
 
     def __init__(self, limit: int, run: Callable[[_Work], Awaitable[None]]) -> None:

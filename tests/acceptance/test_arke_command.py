@@ -72,7 +72,7 @@ def the_line(stderr: bytes) -> str:
 
 async def until(true: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(LIMIT):
-        while not await true():  # noqa: ASYNC110 - another process has no event for us
+        while not await true():
             await asyncio.sleep(0.02)
 
 
@@ -313,13 +313,10 @@ def test_bench_says_why_its_receivers_do_not_start(relay: Relay) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 async def test_receivers_end_with_the_benchmark(relay: Relay, number: signal.Signals) -> None:
-    with started(relay.port, "bench publish --seconds 60 --members 2") as measuring:
-
-        async def both() -> bool:
-            return len(receivers(relay)) == 2
-
-        await until(both)
+    with started(relay.port, "bench request --seconds 60 --members 2") as measuring:
+        await both_serve(relay)
         found = [os.pidfd_open(process) for process in receivers(relay)]
+        assert len(found) == 2
         measuring.send_signal(number)
         assert measuring.wait(LIMIT) == (130 if number == signal.SIGINT else -number)
     for descriptor in found:
@@ -330,13 +327,17 @@ async def test_receivers_end_with_the_benchmark(relay: Relay, number: signal.Sig
 @pytest.mark.parametrize("pattern", ["request", "broadcast"])
 async def test_a_receiver_that_dies_spoils_the_figures(relay: Relay, pattern: str) -> None:
     with started(relay.port, f"bench {pattern} --seconds 2 --members 2") as measuring:
-        async with arke.connect(port=relay.port) as mesh:
-
-            async def both() -> bool:
-                clusters = (await mesh.status())["clusters"]
-                return any(cluster["here"] == 2 for cluster in clusters.values())
-
-            await until(both)
+        await both_serve(relay)
         victim, _ = receivers(relay)
         os.kill(victim, signal.SIGKILL)
         assert measuring.wait(LIMIT) == 1
+
+
+async def both_serve(relay: Relay) -> None:
+    async with arke.connect(port=relay.port) as mesh:
+
+        async def listed() -> bool:
+            clusters = (await mesh.status())["clusters"].items()
+            return any(name.startswith("bench-") and known["here"] == 2 for name, known in clusters)
+
+        await until(listed)

@@ -17,7 +17,7 @@ async def known(mesh: arke.Mesh, cluster: str, count: int) -> None:
 
 
 async def detached(mesh: arke.Mesh) -> None:
-    """Until then a call may be written to a connection that is dead already: its fate is unknown."""
+    """Until then a call may be written to a connection that is dead: its fate is unknown."""
     async with asyncio.timeout(LIMIT):
         while mesh.attachment.link is not None:
             await asyncio.sleep(0.001)

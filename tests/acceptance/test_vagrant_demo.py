@@ -24,15 +24,15 @@ def page():
     with urllib.request.urlopen(sys.argv[1], timeout=10) as answer:
         return answer.read().decode()
 
-seen = set()
+seen, trouble = set(), None
 while len(seen) < 2:
     try:
         seen.add(page())
     except OSError as error:
-        print(error, file=sys.stderr)
+        trouble = error
         time.sleep(0.1)
     if time.monotonic() > deadline:
-        sys.exit(f"within {sys.argv[2]} s these answered: {seen}")
+        sys.exit(f"within {sys.argv[2]} s these answered: {seen}; last trouble: {trouble}")
 print(json.dumps([page() for _ in range(100)]))
 """
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from lab.cabling import address
 from lab.capture import Capture
 from lab.errors import LabError
-from lab.process import Process
+from lab.process import SHOWN, Process
 
 if TYPE_CHECKING:
     from lab.lab import Lab
@@ -75,7 +75,8 @@ class Host:
             stdout.seek(0)
             output = stdout.read().decode(errors="replace")
         if check and returncode:
-            raise LabError(f"{process.name}: exit status {returncode}\n{output}{errors}")
+            said = (output + errors)[-SHOWN:]
+            raise LabError(f"{process.name}: exit status {returncode}\n{said}")
         return subprocess.CompletedProcess(list(argv), returncode, output, errors)
 
     def capture(self, interface: str = "eth1") -> AbstractContextManager[Capture]:

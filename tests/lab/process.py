@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from lab.errors import LabError
 
-_SHOWN = 4000  # characters of a log in an error's text
+SHOWN = 4000  # characters of a log in an error's text
 _GLANCE = 0.02  # seconds between two looks at a log that has not got its line yet
 
 
@@ -73,7 +73,7 @@ class Process:
         return self._read(0).decode(errors="replace")
 
     def tail(self) -> str:
-        return self._read(max(0, self.written - _SHOWN)).decode(errors="replace")
+        return self._read(max(0, self.written - SHOWN)).decode(errors="replace")
 
     def wait_for_line(self, pattern: str, limit: float, *, after: int = 0) -> re.Match[str]:
         """Return the first match of `pattern` in a whole line of the log from byte `after` on.

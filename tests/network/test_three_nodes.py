@@ -49,7 +49,7 @@ def test_visitors_hardly_notice_a_pulled_cable(lab: Lab, tmp_path: Path) -> None
     outside.run(["sh", "-c", 'until "$@"; do sleep 0.1; done', "sh", *connect(first.address, 8080)])
 
     url = f"http://{first.address}:8080/hello"
-    words = [sys.executable, ACTORS / "visitors.py", str(VISITORS), url, str(ONE_RETRY)]
+    words = [sys.executable, f"{ACTORS}/visitors.py", str(VISITORS), url, str(ONE_RETRY)]
     visitors = outside.start(words)
     for host in second, third:
         visitors.wait_for_line(f"^{host.address} ", LIMIT)

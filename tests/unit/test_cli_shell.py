@@ -64,7 +64,7 @@ async def test_the_whole_process_group_ends_with_the_call(tmp_path: Path, ending
     call = asyncio.create_task(shell.run(command, b"", timeout=limit))
     if ending == "cancelled at its start":
         # The command comes up while the loop stands still, halfway through starting it.
-        while not select.select([reading], [], [], 0.1)[0]:  # noqa: ASYNC110
+        while not select.select([reading], [], [], 0.1)[0]:
             await asyncio.sleep(0)
     else:
         await read_until(b"up\n", reading)

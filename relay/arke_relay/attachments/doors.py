@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -49,11 +50,7 @@ class Doors:
 
     async def open_socket(self, path: Path) -> None:
         """Listen on a Unix socket that only this user, and root, may use."""
-        try:
-            if stat.S_ISSOCK(path.lstat().st_mode) and not _answers(path):
-                path.unlink()  # left behind by a relay that was killed
-        except FileNotFoundError:
-            pass
+        _clear(path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         mask = os.umask(0o177)
         try:
@@ -84,7 +81,7 @@ class Doors:
 
 
 class _Checked(Greeting):
-    """A connection over the Unix socket: the file's mode guards it, and so does the kernel's word."""
+    """A connection over the Unix socket: guarded by the file's mode and by the kernel's word."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         made = cast("socket.socket", transport.get_extra_info("socket"))
@@ -94,6 +91,13 @@ class _Checked(Greeting):
         if user not in {0, os.getuid()}:
             self._hub.refused(f"user {user} may not use this socket")
             self.abort()
+
+
+def _clear(path: Path) -> None:
+    """Remove a socket that a killed relay left behind."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(path.lstat().st_mode) and not _answers(path):
+            path.unlink()
 
 
 def _answers(path: Path) -> bool:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
+from arke.wire.bounds import MAX_HELLO
 from arke_relay.attachments.hub import Hub
 from arke_relay.attachments.native import NativeConnection
-
-from arke.wire.bounds import MAX_HELLO
 
 PATIENCE = 5.0
 """Seconds in which a program must have said hello."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from arke_relay.flusher import Flusher
-from arke_relay.core.exchange import Exchange
-from arke_relay.core.parties import Program
-from arke_relay.log import Log
-
 from arke.wire.liveness import Liveness
 from arke.wire.messages import Op
+from arke_relay.core.exchange import Exchange
+from arke_relay.core.parties import Program
+from arke_relay.flusher import Flusher
+from arke_relay.log import Log
 
 if TYPE_CHECKING:
     from arke_relay.attachments.greeting import Greeting
@@ -21,7 +20,7 @@ _STRANGERS = 512
 """Connections that have not said hello yet, at most: one more closes at once."""
 
 _PATIENCE = 30.0
-"""Seconds of silence after which a program is given up: generous, for programs do compute and get debugged."""
+"""Seconds of silence after which a program is given up: programs compute, and get debugged."""
 
 _BEAT = 1.0
 _PING_AFTER = 10.0
@@ -129,5 +128,3 @@ class Hub:
     def queued(self) -> int:
         """Octets that wait for programs to read them."""
         return sum(connection.queued for connection in self._connections)
-
-

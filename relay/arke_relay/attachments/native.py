@@ -6,13 +6,21 @@ import asyncio
 from collections.abc import Callable, Hashable
 from typing import Any, cast
 
-from arke_relay.attachments.hub import Hub
-from arke_relay.core.parties import Message, Program
 from msgpack.exceptions import UnpackException
 
-from arke.wire.bounds import BATCH, HIGH_WATER, MAX_NAME, READ, SMALL_BATCH, unpacker
+from arke.wire.bounds import (
+    BATCH,
+    HIGH_WATER,
+    MAX_HEADERS,
+    MAX_NAME,
+    READ,
+    SMALL_BATCH,
+    unpacker,
+)
 from arke.wire.chunks import Inbox, Outbox
 from arke.wire.messages import MAGIC, VERSION, Failure, Op
+from arke_relay.attachments.hub import Hub
+from arke_relay.core.parties import Message, Program
 
 _OUTBOX = 64 * 1024 * 1024
 """Octets a program may leave unread before what comes next is dropped, and counted."""
@@ -20,7 +28,7 @@ _OUTBOX = 64 * 1024 * 1024
 _INBOX = 64 * 1024 * 1024
 _LONGEST = 7 * 24 * 3_600_000  # milliseconds: no call waits longer than a week
 
-_MALFORMED = (ValueError, TypeError, IndexError, UnpackException)
+_MALFORMED = (ValueError, TypeError, LookupError, UnpackException)
 
 _NAMELESS = "a name is 1 to 255 octets of text"
 
@@ -227,7 +235,14 @@ class NativeConnection(asyncio.Protocol):
                 self.put((Op.FAILED.value, call, Failure.OVERLOADED.value, text))
                 return
         self._router.request(
-            self._program or self._known(), call, cluster, body, timeout / 1000, idempotent is True, headers, now
+            self._program or self._known(),
+            call,
+            cluster,
+            body,
+            timeout / 1000,
+            idempotent is True,
+            headers,
+            now,
         )
 
     def _on_cancel(self, message: Message, now: float) -> None:
@@ -307,6 +322,10 @@ def _name(name: object) -> str:
 def _check_headers(headers: object) -> None:
     if type(headers) is not dict:
         raise ValueError("headers are a map")
-    for value in cast("dict[str, object]", headers).values():
-        if type(value) is not str:
+    size = 0
+    for name, value in cast("dict[object, object]", headers).items():
+        if type(name) is not str or type(value) is not str:
             raise ValueError("headers are text")
+        size += len(name.encode()) + len(value.encode())
+    if size > MAX_HEADERS:
+        raise ValueError(f"headers over {MAX_HEADERS} octets")

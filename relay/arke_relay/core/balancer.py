@@ -1,8 +1,8 @@
 """Power of two choices: draw two members, take the one with less of our own work per member.
 
-Latency is not looked at: a member that fails fast would look fast. A recent failure weighs like work under
-way and fades; where both have failed lately the failures are ignored, so that a bad deploy or a
-broken switch never takes the last member out.
+Latency is not looked at: a member that fails fast would look fast. A recent failure weighs like
+work under way and fades; where both have failed lately the failures are ignored, so that a bad
+deploy or a broken switch never takes the last member out.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Balancer:
     def choose(
         self, draws: Sequence[Candidate], tried: Container[Party], now: float
     ) -> Candidate | None:
-        """One of `draws` (each as often as it has members) outside `tried`; None if there is none."""
+        """One of `draws` (each as often as it has members) outside `tried`, or None."""
         if tried:
             draws = [c for c in draws if c.party not in tried]
         count = len(draws)
-        if count < 2:  # noqa: PLR2004 — two choices need two
+        if count < 2:
             return draws[0] if count else None
         random = self._random
         first = int(random() * count)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 
-from arke_relay.core.counters import Counters
-from arke_relay.core.directory import Directory
-from arke_relay.core.parties import Message, Party, Peer, Program
 from msgpack import Packer
 
 from arke.wire.bounds import CHUNK
 from arke.wire.messages import Op, PeerOp
+from arke_relay.core.counters import Counters
+from arke_relay.core.directory import Directory
+from arke_relay.core.parties import Message, Party, Peer, Program
 
 _TOLD = Op.TOLD.value
 _EVENT = Op.EVENT.value

@@ -12,7 +12,15 @@ BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 class Counters:
     """Counts since the relay started."""
 
-    __slots__ = ("broadcasts", "drops", "latency", "latency_sum", "outcomes", "published", "retries")
+    __slots__ = (
+        "broadcasts",
+        "drops",
+        "latency",
+        "latency_sum",
+        "outcomes",
+        "published",
+        "retries",
+    )
 
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from arke_relay.core.parties import Message, Party, Peer, Program
-
 from arke.wire.messages import PeerOp
+from arke_relay.core.parties import Message, Party, Peer, Program
 
 MAX_ENTRIES = 65_536
 """Members and topics one peer may announce: beyond any honest node, within any relay's memory."""
@@ -16,9 +15,17 @@ MAX_TOPICS = 16_384
 
 
 class Candidate:
-    """One possible taker of a cluster's requests: a member here, or a peer and its members there."""
+    """A possible taker of a cluster's requests: a member here, or a peer with its members."""
 
-    __slots__ = ("answered", "cluster", "members", "outstanding", "party", "penalised_at", "penalty")
+    __slots__ = (
+        "answered",
+        "cluster",
+        "members",
+        "outstanding",
+        "party",
+        "penalised_at",
+        "penalty",
+    )
 
     def __init__(self, cluster: str, party: Party) -> None:
         self.cluster = cluster

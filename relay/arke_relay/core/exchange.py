@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from arke.wire.messages import PeerOp
 from arke_relay.core.balancer import Balancer
 from arke_relay.core.casts import Casts
 from arke_relay.core.counters import Counters
 from arke_relay.core.directory import MAX_TOPICS, Directory
 from arke_relay.core.parties import Message, Outlet, Peer, Program
 from arke_relay.core.router import Router
-
-from arke.wire.messages import PeerOp
 
 
 class NotAllowed(ValueError):

@@ -1,14 +1,14 @@
 """The relays this one is linked with: sessions begin, are confirmed, fall silent, end.
 
-Each direction of a link is one session with a number of its sender's, carried by every batch. A receiver
-says in its own batches which session it listens to (`hearing`).
+Each direction of a link is one session with a number of its sender's, carried by every batch. A
+receiver says in its own batches which session it listens to (`hearing`).
 
-* A batch of a higher session than the one heard begins the peer anew: what was known of it is dropped.
+* A batch of a higher session than the one heard begins the peer anew: what was known of it goes.
 * A batch of a session at or under one that was given up is dropped: nothing from before a break is
   ever delivered after it.
 * A peer that heard our session and no longer does has given us up: our direction begins anew.
-* Silence, a broken connection or the end of an admission ends both directions, and the admission. The two
-  relays then join again.
+* Silence, a broken connection or the end of an admission ends both directions, and the admission.
+  The two relays then join again.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from arke_relay.core.exchange import Exchange
-from arke_relay.core.parties import Outlet, Peer
-
 from arke.wire.lateness import Lateness
 from arke.wire.liveness import Liveness
 from arke.wire.messages import PeerOp
+from arke_relay.core.exchange import Exchange
+from arke_relay.core.parties import Outlet, Peer
 
 BEAT = 0.25
 """Seconds between two looks at all links; a link that was quiet that long carries a heartbeat."""
@@ -100,7 +99,7 @@ class Neighbour:
 
 
 class Membership:
-    """`lost` is called with a node and the reason, after its links have ended and its calls failed."""
+    """`lost` is told who and why, after its links have ended and its calls failed."""
 
     def __init__(
         self, exchange: Exchange, dial: Dialler, lost: Callable[[Neighbour, str], None]

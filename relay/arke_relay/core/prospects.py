@@ -1,6 +1,7 @@
 """Addresses worth dialling, and when: hints come in, dials that are due come out.
 
-A prospect is one join address. It may claim to be a certain node; what it really is only a join can tell.
+A prospect is one join address. It may claim to be a certain node; what it really is only a join
+can tell.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from dataclasses import dataclass
 
 FIRST_RETRY = 0.1
 LONGEST_RETRY = 5.0
-"""Seconds between dials of an address that does not answer: a cable that is put back is found soon."""
+"""Seconds between dials of a silent address: a cable that is put back is found soon."""
 
 MYSELF_RETRY = 300.0
 """An address that turned out to be this relay's own may become another's, but seldom."""
 
 FORGET_AFTER = 600.0
-"""Seconds without a hint or a success after which an address that was not configured is forgotten."""
+"""Seconds without a hint or a success after which a found address is forgotten."""
 
 MOST = 4_096
 AT_ONCE = 32

@@ -1,17 +1,16 @@
-"""Requests: find a taker, bring the answer back, try again where that is safe, end each exactly once."""
+"""Requests: find a taker, bring the answer back, retry where that is safe, end each once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from arke.wire.bounds import MAX_CALLS
+from arke.wire.messages import Failure, Op, PeerOp
 from arke_relay.core.balancer import FAULT, REFUSAL, Balancer
 from arke_relay.core.calls import Call
 from arke_relay.core.counters import Counters
 from arke_relay.core.directory import Candidate, Directory
 from arke_relay.core.parties import Party, Peer, Program
-
-from arke.wire.bounds import MAX_CALLS
-from arke.wire.messages import Failure, Op, PeerOp
 
 HELD_LIMIT = 256 * 1024 * 1024
 """Octets of open requests one party may leave in this relay's care."""
@@ -36,7 +35,7 @@ class DuplicateCall(ValueError):
 
 
 class Router:
-    """Calls come from programs here, or from peers on behalf of theirs; a peer's only go to members here."""
+    """Calls come from programs here, or from peers; a peer's only go to members here."""
 
     def __init__(self, directory: Directory, balancer: Balancer, counters: Counters) -> None:
         self._directory = directory

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from arke_relay.core.exchange import Exchange
-from arke_relay.core.membership import Membership
-from arke_relay.core.parties import Message, Peer
 from msgpack.exceptions import UnpackException
 
 from arke.wire.bounds import MAX_NAME, unpacker
 from arke.wire.chunks import Inbox
 from arke.wire.messages import Failure, Op, PeerOp
+from arke_relay.core.exchange import Exchange
+from arke_relay.core.membership import Membership
+from arke_relay.core.parties import Message, Peer
 
 FRAME = 128 * 1024
 """Largest frame: one chunk, what may go ahead of it, and room to spare."""
@@ -23,11 +23,11 @@ FRAME = 128 * 1024
 _INBOX = 256 * 1024 * 1024
 """Octets of half-received bodies of one peer."""
 
-_MALFORMED = (ValueError, TypeError, IndexError, UnpackException)
+_MALFORMED = (ValueError, TypeError, LookupError, UnpackException)
 
 
 class Batches:
-    """Reads every peer's batches; `known` is told of relays that peers know (node, address, port)."""
+    """Reads every peer's batches. `known` is told whom peers know: node, address, join port."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The admission handler of libzmq (ZAP): asked for every CURVE connection, before anything is read from it."""
+"""The admission handler of libzmq (ZAP): asked about every connection before it is read."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ _ENDPOINT = "inproc://zeromq.zap.01"
 class Gate:
     """Runs as soon as it is made, and must be made before any guarded port is bound.
 
-    Whoever completed a CURVE handshake with a join socket holds the join key, so the join itself decides about
-    them. To the data socket only keys come in that `admitted` knows (raw key → node id or None).
+    Whoever completed a CURVE handshake with a join socket holds the join key, so the join itself
+    decides about them. To the data socket only keys come in that `admitted` knows (raw key → node
+    id or None).
     """
 
     def __init__(

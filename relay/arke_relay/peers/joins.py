@@ -1,4 +1,4 @@
-"""The join socket and the dialling side: joins (see `handshake`) over ZeroMQ, each bounded in time."""
+"""Joins (see `handshake`) over ZeroMQ, from both sides, each bounded in time."""
 
 from __future__ import annotations
 
@@ -49,8 +49,9 @@ class _Open:
 class JoinSocket:
     """Answers joins.
 
-    `respond(curve key, address)` makes the responder of a new one; `admit(admitted, address)` enters its outcome,
-    and may still raise JoinRefused; `refuse(address, reason)` is told of failures.
+    `respond(curve key, address)` makes the responder of a new one; `admit(admitted, address)`
+    enters its outcome, and may still raise JoinRefused; `refuse(address, reason)` is told of
+    failures.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class JoinSocket:
 
 
 class Join:
-    """One dial. `admit` enters its outcome and may raise JoinRefused; `done` becomes it, or that."""
+    """One dial. `admit` enters its outcome, or raises JoinRefused; `done` becomes either."""
 
     def __init__(
         self,

@@ -9,8 +9,9 @@ import zmq
 from msgpack import Packer
 from zmq.utils.monitor import parse_monitor_message
 
-from arke_relay.flusher import Flusher
+from arke.wire.chunks import Outbox
 from arke_relay.core.parties import Message
+from arke_relay.flusher import Flusher
 from arke_relay.peers.batches import FRAME
 from arke_relay.peers.keys import CurvePair
 from arke_relay.peers.sockets import (
@@ -22,13 +23,12 @@ from arke_relay.peers.sockets import (
     endpoint,
 )
 
-from arke.wire.chunks import Outbox
-
 _OUTBOX = 64 * 1024 * 1024
-"""Octets that may wait for one peer; beyond them requests go elsewhere and casts are dropped, counted."""
+"""Octets that may wait for one peer. Beyond, requests go elsewhere and casts are dropped."""
 
-_BATCH = 48 * 1024
-"""Octets of messages after which a frame is full; one more message or chunk may stand behind them."""
+_BATCH = 40 * 1024
+"""Octets after which a frame is full. One more message may stand behind them, with a whole chunk
+and all headers, and must still be within FRAME: libzmq cuts the link that carries a larger one."""
 
 _ENDINGS: dict[int, str] = {
     zmq.EVENT_DISCONNECTED: "the connection broke",
@@ -40,7 +40,7 @@ _ENDINGS: dict[int, str] = {
 
 
 class DataSocket:
-    """Hears every admitted peer. `receive` gets the CURVE key that admission attached, and the frame."""
+    """Hears every admitted peer. `receive` gets the key that admission attached, and the frame."""
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ _PORT_TRIES = 50
 
 
 class PeerNetwork:
-    """`clock` is monotonic; `lifetime_clock` also counts while the machine is suspended. Both in seconds.
+    """`clock` is monotonic, `lifetime_clock` also counts while the machine is suspended: seconds.
 
     `moved` is told the address that peers reach this node at.
     """
@@ -222,9 +222,7 @@ class PeerNetwork:
     async def _join_at(self, address: str, port: int, key_index: int) -> Admitted:
         """One join with whoever is at the address, who is then admitted. Raises JoinRefused."""
         now = self._lifetime_clock()
-        initiator = Initiator(
-            self._identity, self._introduction(address), self._random_bytes, now
-        )
+        initiator = Initiator(self._identity, self._introduction(address), self._random_bytes, now)
         key = self._join_keys[key_index % len(self._join_keys)]
         join = Join(
             self._loop,
@@ -333,9 +331,7 @@ class PeerNetwork:
         self.batches.forget(neighbour.node)
         self.prospects.lost(neighbour.node, self._clock())
         log = self._log.info if self._closed else self._log.warning
-        log(
-            "peer lost", node=neighbour.node, address=neighbour.address, reason=reason
-        )
+        log("peer lost", node=neighbour.node, address=neighbour.address, reason=reason)
 
     def _known(self, node: str, address: str, port: int) -> None:
         """A peer says that somebody else is there."""

@@ -1,6 +1,7 @@
 """ZeroMQ on the loop: sockets that are drained, never awaited, and closed with nothing left behind.
 
-Everything this relay knows about libzmq is here and in the two files that use it (`links`, `joins`).
+Everything this relay knows about libzmq is here and in the two files that use it (`links`,
+`joins`).
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ _DRAIN = 64
 
 
 class Watched:
-    """A socket whose readiness calls back. `on_readable` receives until zmq.Again, or returns True
-    to be called again at once; `on_writable` is called when a full pipe has room again.
+    """A socket whose readiness calls back.
+
+    `on_readable` receives until zmq.Again, or returns True to be called again at once;
+    `on_writable` is called when a full pipe has room again.
 
     The descriptor of a ZeroMQ socket tells only that something changed: after every callback, and
     after every send, the state itself must be looked at.
@@ -51,13 +54,19 @@ class Watched:
         if not self._open:
             return
         events = int(self._socket.getsockopt(zmq.EVENTS))
-        more = False
-        if self._on_readable is not None and events & zmq.POLLIN:
-            more = self._on_readable()
-        if self._on_writable is not None and self._open and events & zmq.POLLOUT:
-            self._on_writable()
-        if more:
-            self.look_soon()
+        more = True
+        try:
+            more = (
+                self._on_readable is not None
+                and bool(events & zmq.POLLIN)
+                and self._on_readable()
+            )
+            if self._on_writable is not None and self._open and events & zmq.POLLOUT:
+                self._on_writable()
+        finally:
+            # After an error too: nothing signals what is left unread, the socket would be deaf.
+            if more:
+                self.look_soon()
 
     def look_soon(self) -> None:
         if self._again is None and self._open:
@@ -106,7 +115,7 @@ def curve_client(
     server_key: bytes,
     largest: int,
 ) -> zmq.Socket[bytes]:
-    """A socket for one connection: when it breaks it stays broken, so that one socket is one session."""
+    """A socket for one connection: broken, it stays broken, so that a socket is a session."""
     socket = context.socket(kind)
     _common(socket, largest)
     socket.curve_publickey = keys.public

@@ -1,4 +1,4 @@
-"""Every bound of the wire, each with its reason, and the one way to make an unpacker that keeps them."""
+"""Every bound of the wire, each with its reason, and an unpacker that keeps them."""
 
 from __future__ import annotations
 
@@ -23,27 +23,32 @@ READ = 256 * 1024
 """What one read of a socket brings at most (uvloop's own buffer)."""
 
 BATCH = 16 * 1024
-"""Octets of events after which a batch leaves before the turn ends: the receiver reads meanwhile."""
+"""Octets of events that leave before the turn ends, so that the receiver reads meanwhile."""
 
 SMALL_BATCH = 4 * 1024
 """The same for requests and replies, where somebody waits for each."""
 
 HIGH_WATER = 2 * 1024
-"""What a transport may keep. uvloop writes more than that at once and not at the end of the turn; and
+"""What a transport may keep. uvloop writes more than that at once, not at the end of the turn; and
 what the transport does not hold, the outbox can still put in a better order."""
 
 MAX_CALLS = 65_536
 """Calls one program, or one peer, may have open at once."""
 
+HALF_SENT = 64 * 1024 * 1024
+"""Octets of large bodies one sender may have half sent at once, or else a single body of any length: the
+receiver has room for as much, so that nothing honest is ever given up half way."""
+
 MAX_STREAMS = 1_024
-"""Large bodies one sender may have half sent at once."""
+"""Large bodies one sender may have half sent at once: as many as fit into HALF_SENT."""
 
 
 def unpacker(buffer: int = CHUNK + MAX_HEADERS + 1024 + READ) -> Unpacker:
     """A streaming unpacker in which a stranger's few octets cannot ask for much memory.
 
-    `buffer` is one message plus one read, in octets. The C unpacker allocates an array when it meets its
-    header, nested up to 1,024 deep: with its default bounds 2.5 KB on the wire cost 33 MB.
+    `buffer` is one message plus one read, in octets. The C unpacker allocates an array when it
+    meets its header, nested up to 1,024 deep: with its default bounds 2.5 KB on the wire cost 33
+    MB.
     """
     return Unpacker(
         use_list=False,

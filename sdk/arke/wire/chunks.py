@@ -1,8 +1,8 @@
 """Bodies over one chunk: an outbox that cuts and interleaves them, an inbox that joins them.
 
-A large body travels as `[CHUNK, stream, total, data]` messages, followed by its own message with the stream's
-number in place of the body. Streams share the link in turns and small messages go first, except those that
-must keep their order behind a large one of the same sender and name.
+A large body travels as `[CHUNK, stream, total, data]` messages, followed by its own message with
+the stream's number in place of the body. Streams share the link in turns and small messages go
+first, except those that must keep their order behind a large one of the same sender and name.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from msgpack import Packer
 
-from arke.wire.bounds import CHUNK, MAX_STREAMS
+from arke.wire.bounds import CHUNK, HALF_SENT, MAX_STREAMS
 from arke.wire.messages import Op
 
 _CHUNK_OP = int(Op.CHUNK)
@@ -27,14 +27,18 @@ class BrokenStream(ValueError):
 class _Large:
     """One message whose body is being cut."""
 
-    __slots__ = ("at", "body", "fields", "sent", "stream")
+    __slots__ = ("after", "at", "body", "fields", "last", "sent", "stream")
 
     def __init__(self, fields: tuple[Any, ...], at: int) -> None:
         self.fields = fields
         self.at = at
         self.body = fields[at]
+        self.after = 0
+        """How many small messages must have left before it begins."""
+        self.stream = 0
         self.sent = 0
-        self.stream = -1
+        self.last = b""
+        """The message itself, once nothing but it is left to send."""
 
 
 class Outbox:
@@ -43,16 +47,32 @@ class Outbox:
     `put` is the hot path: one pack, one append. `take` empties it in an order that lets small ones pass.
     """
 
-    __slots__ = ("_flows", "_limit", "_pack", "_ready", "_streams", "_turn", "size")
+    __slots__ = (
+        "_flows",
+        "_half_sent",
+        "_left",
+        "_limit",
+        "_owed",
+        "_pack",
+        "_ready",
+        "_streams",
+        "_turn",
+        "_waiting",
+        "size",
+    )
 
     def __init__(self, limit: int) -> None:
         self.size = 0
         self._limit = limit
         self._pack = Packer().pack
         self._ready: list[bytes] = []
-        self._flows: dict[Hashable, deque[_Large | bytes]] = {}
-        self._turn: deque[Hashable] = deque()
+        self._left = 0  # small messages that left while large ones were here
+        self._flows: dict[Hashable, deque[_Large | bytes]] = {}  # each begins with a large one
+        self._waiting: deque[Hashable] = deque()  # flows whose first has not begun
+        self._turn: deque[Hashable] = deque()  # flows whose first is half sent
+        self._half_sent = 0
         self._streams = 0
+        self._owed = False  # the last batch had no room for a chunk
 
     def put(self, message: tuple[Any, ...]) -> bool:
         """Queue a message without a large body. False: there is no room, and it was dropped."""
@@ -87,29 +107,33 @@ class Outbox:
         return True
 
     def _put_behind(self, message: tuple[Any, ...], at: int, order: Hashable) -> bool:
-        flow = None if order is None else self._flows.get(order)
-        size = len(message[at])
-        if size <= CHUNK and flow is None:
-            return self.put(message)
+        """Queue a message that is large, or may have to keep behind one that is."""
         if self.size > self._limit:
             return False
-        item: _Large | bytes = _Large(message, at)
+        flow = None if order is None else self._flows.get(order)
+        size = len(message[at])
         if size <= CHUNK:
-            packed: bytes = self._pack(message)
-            item, size = packed, len(packed)
-        if flow is None:
-            key: Hashable = item if order is None else order
-            self._flows[key] = deque((item,))
-            self._turn.append(key)
+            data = self._pack(message)
+            (self._ready if flow is None else flow).append(data)
+            self.size += len(data)
+            return True
+        large = _Large(message, at)
+        if flow is not None:
+            flow.append(large)
         else:
-            flow.append(item)
+            key = large if order is None else order
+            self._flows[key] = deque((large,))
+            self._wait(key, large)
         self.size += size
         return True
 
     def take(self, room: int) -> bytes:
-        """The next octets to send: about `room` of them, at least one message; empty when there is none."""
+        """The next octets to send, at least one message; empty when there is none.
+
+        They are at most `room`, but for a single message or chunk that begins within it.
+        """
         ready = self._ready
-        if not self._turn and self.size <= room:
+        if not self._flows and self.size <= room:
             data = ready[0] if len(ready) == 1 else b"".join(ready)
             ready.clear()
             self.size = 0
@@ -117,59 +141,107 @@ class Outbox:
         return self._take_some(room)
 
     def _take_some(self, room: int) -> bytes:
-        ready = self._ready
+        parts: list[bytes] = []
         taken = 0
-        count = 0
-        allowed = min(room, _RUNNING_START) if self._turn else room
-        for data in ready:
-            taken += len(data)
-            count += 1
-            if taken >= allowed:
-                break
-        parts = ready[:count]
-        del ready[:count]
-        self.size -= taken
+        if not self._owed:
+            parts = self._take_ready(room)
+            taken = sum(map(len, parts))
+        self._begin()
         # Large bodies move with every batch: small messages pass them but cannot starve them.
+        self._owed = bool(self._turn) and taken >= room
         while self._turn and taken < room:
             part = self._next_part()
             parts.append(part)
             taken += len(part)
             if taken >= _RUNNING_START:
                 break
+        self.size -= taken
         return b"".join(parts)
 
+    def _take_ready(self, room: int) -> list[bytes]:
+        """Small messages within the room; the first one whatever its size."""
+        ready = self._ready
+        enough = min(room, _RUNNING_START) if self._turn else room
+        taken = 0
+        count = 0
+        for data in ready:
+            taken += len(data)
+            if taken > room and count:
+                break
+            count += 1
+            if taken >= enough:
+                break
+        parts = ready[:count]
+        del ready[:count]
+        self._left += count
+        return parts
+
+    def _wait(self, key: Hashable, large: _Large) -> None:
+        # What was put before it leaves before it begins, so nothing it must follow can be behind it.
+        large.after = self._left + len(self._ready)
+        self._waiting.append(key)
+
+    def _begin(self) -> None:
+        """Begin the large bodies whose time has come, as far as the receiver keeps room for them."""
+        while self._waiting:
+            key = self._waiting[0]
+            large = self._flows[key][0]
+            assert isinstance(large, _Large)
+            half_sent = self._half_sent + len(large.body)
+            if large.after > self._left or (self._turn and half_sent > HALF_SENT):
+                return
+            self._half_sent = half_sent
+            large.stream = self._streams
+            self._streams += 1
+            self._turn.append(self._waiting.popleft())
+
     def _next_part(self) -> bytes:
-        key = self._turn.popleft()
-        flow = self._flows[key]
-        item = flow[0]
-        if isinstance(item, bytes):
-            self.size -= len(item)
-            flow.popleft()
-            part = item
+        """A chunk of the body whose turn it is, or the message behind its last chunk."""
+        flow = self._flows[self._turn[0]]
+        large = flow[0]
+        assert isinstance(large, _Large)
+        if large.last:
+            self._end(flow, large)
+            return large.last
+        body = large.body
+        data = body[large.sent : large.sent + CHUNK]
+        large.sent += len(data)
+        part: bytes = self._pack((_CHUNK_OP, large.stream, len(body), data))
+        self.size += len(part) - len(data)
+        if large.sent < len(body):
+            self._turn.rotate(-1)
         else:
-            part = self._cut(item)
-            if item.sent == len(item.body):
-                fields = item.fields
-                part += self._pack((*fields[: item.at], item.stream, *fields[item.at + 1 :]))
-                flow.popleft()
-        if flow:
-            self._turn.append(key)
-        else:
-            del self._flows[key]
+            fields, at = large.fields, large.at
+            large.last = self._pack((*fields[:at], large.stream, *fields[at + 1 :]))
+            self.size += len(large.last)
         return part
 
-    def _cut(self, item: _Large) -> bytes:
-        if item.stream < 0:
-            item.stream = self._streams
-            self._streams += 1
-        data = bytes(item.body[item.sent : item.sent + CHUNK])
-        item.sent += len(data)
-        self.size -= len(data)
-        packed: bytes = self._pack((_CHUNK_OP, item.stream, len(item.body), data))
-        return packed
+    def _end(self, flow: deque[_Large | bytes], large: _Large) -> None:
+        """The body is sent: what kept behind it goes on."""
+        key = self._turn.popleft()
+        self._half_sent -= len(large.body)
+        flow.popleft()
+        while flow:
+            item = flow[0]
+            if isinstance(item, _Large):
+                self._wait(key, item)
+                return
+            self._ready.append(item)
+            flow.popleft()
+        del self._flows[key]
 
     def __bool__(self) -> bool:
-        return self.size > 0 or bool(self._turn)
+        return self.size > 0
+
+
+class _Half:
+    """A body that is half received; without a buffer it was given up."""
+
+    __slots__ = ("buffer", "total")
+
+    def __init__(self, total: int, buffer: bytearray | None) -> None:
+        self.total = total
+        self.buffer = buffer
 
 
 class Inbox:
@@ -180,8 +252,9 @@ class Inbox:
     def __init__(self, largest: int, limit: int) -> None:
         self._largest = largest
         self._limit = limit
-        self._streams: dict[int, bytearray | None] = {}
+        self._streams: dict[int, _Half] = {}
         self.size = 0
+        """Octets of the bodies half received, once they are whole: what this may come to cost."""
         self.refused = 0
         """Bodies given up because the limit was reached."""
 
@@ -189,31 +262,35 @@ class Inbox:
         """Take one chunk. Raises BrokenStream for what no honest sender sends."""
         if type(stream) is not int or type(total) is not int or type(data) is not bytes:
             raise BrokenStream("a chunk is a stream, a total and data")
-        if not CHUNK < total <= self._largest:
-            raise BrokenStream(f"a body of {total} octets is not cut into chunks here")
-        if stream in self._streams:
-            buffer = self._streams[stream]
-        elif len(self._streams) >= MAX_STREAMS:
-            raise BrokenStream(f"more than {MAX_STREAMS} bodies half sent")
-        else:
-            buffer = bytearray()
-            if self.size + total > self._limit:
-                buffer = None
-                self.refused += 1
-            self._streams[stream] = buffer
-        if buffer is None:
-            return
-        if len(buffer) + len(data) > total:
-            raise BrokenStream("a body is longer than it said")
-        buffer += data
-        self.size += len(data)
+        half = self._streams.get(stream)
+        if half is None:
+            half = self._streams[stream] = self._begin(total)
+        elif half.total != total:
+            raise BrokenStream("a body is not as long as it said")
+        if half.buffer is not None:
+            half.buffer += data
+            if len(half.buffer) > total:
+                raise BrokenStream("a body is longer than it said")
 
     def body(self, stream: object) -> bytes | None:
         """The joined body of a stream that has ended; None if it was given up for lack of room."""
-        if type(stream) is not int or stream not in self._streams:
+        half = self._streams.pop(stream, None) if type(stream) is int else None
+        if half is None:
             raise BrokenStream("a message names a body that was not sent")
-        buffer = self._streams.pop(stream)
-        if buffer is None:
+        if half.buffer is None:
             return None
-        self.size -= len(buffer)
-        return bytes(buffer)
+        self.size -= half.total
+        if len(half.buffer) < half.total:
+            raise BrokenStream("a body is shorter than it said")
+        return bytes(half.buffer)
+
+    def _begin(self, total: int) -> _Half:
+        if not CHUNK < total <= self._largest:
+            raise BrokenStream(f"a body of {total} octets is not cut into chunks here")
+        if len(self._streams) >= MAX_STREAMS:
+            raise BrokenStream(f"more than {MAX_STREAMS} bodies half sent")
+        if self.size + total > self._limit:
+            self.refused += 1
+            return _Half(total, None)
+        self.size += total
+        return _Half(total, bytearray())

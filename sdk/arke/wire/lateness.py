@@ -1,8 +1,9 @@
 """How long a message waited on its way, without comparing two clocks.
 
-A sender stamps what it sends with its own monotonic clock. The smallest difference ever seen between our clock
-and the stamp is a message that did not wait; what exceeds it is waiting: in a buffer, in a paused process, in a
-cable that was out. The minimum is kept over two windows, because clocks drift.
+A sender stamps what it sends with its own monotonic clock. The smallest difference ever seen
+between our clock and the stamp is a message that did not wait; what exceeds it is waiting: in a
+buffer, in a paused process, in a cable that was out. The minimum is kept over two windows, because
+clocks drift.
 """
 
 from __future__ import annotations

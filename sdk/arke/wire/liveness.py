@@ -1,4 +1,4 @@
-"""When the other end counts as gone. Any traffic is life; our own pauses are not the other's silence."""
+"""When the other end counts as gone. Any traffic is life; our pauses are not its silence."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from __future__ import annotations
 class Liveness:
     """Judges one silent partner; times are seconds of a monotonic clock.
 
-    `patience` is how long silence is borne. `tick` must be called about every `beat` seconds: a call that
-    comes much later means that *we* were stopped (SIGSTOP, a suspended VM, a handler that blocked the
-    loop), and the time we did not look does not count against the partner.
+    `patience` is how long silence is borne. `tick` must be called about every `beat` seconds: a
+    call that comes much later means that *we* were stopped (SIGSTOP, a suspended VM, a handler
+    that blocked the loop), and the time we did not look does not count against the partner.
     """
 
     __slots__ = ("_beat", "_heard", "_patience", "_ticked")

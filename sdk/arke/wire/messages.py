@@ -1,8 +1,9 @@
 """The native protocol: every message is one MessagePack array, `[op, …fields]`.
 
-Fields are given in order; `headers`, where it stands, is a map of text to text or nil. A field named
-`body` is either binary or, for a body over `CHUNK` bytes, the number of the stream whose chunks came before
-(see `chunks`). Times are milliseconds. docs/protocol.md tells the same with test vectors.
+Fields are given in order; `headers`, where it stands, is a map of text to text or nil. A field
+named `body` is either binary or, for a body over `CHUNK` bytes, the number of the stream whose
+chunks came before (see `chunks`). Times are milliseconds. docs/protocol.md tells the same with
+test vectors.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ class Failure(IntEnum):
 class PeerOp(IntEnum):
     """Operations between two relays; outcomes and chunks as in `Op`.
 
-    A batch begins with `[session, stamp, hearing]`: the sender's session, its monotonic clock, and the
-    session of the receiver that it is listening to (0: none). Then the messages follow.
+    A batch begins with `[session, stamp, hearing]`: the sender's session, its monotonic clock, and
+    the session of the receiver that it is listening to (0: none). Then the messages follow.
     """
 
     JOINED = 40  # cluster, member: a program of the sender's node serves the cluster

@@ -1,0 +1,330 @@
+"""What an Outbox takes comes out of an Inbox whole, in order and bounded, however it is cut."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from arke.wire import chunks
+from arke.wire.bounds import CHUNK, HALF_SENT, MAX_HEADERS, MAX_STREAMS, READ, unpacker
+from arke.wire.chunks import BrokenStream, Inbox, Outbox
+from arke.wire.messages import Op
+from arke_relay.peers.batches import FRAME
+
+LIMIT = 64 * 1024 * 1024
+ROOM = 48 * 1024
+"""What a peer link asks for."""
+
+TOLD = Op.TOLD.value
+PING = Op.PING.value
+
+HEADERS = {"h": "x" * (MAX_HEADERS - 1)}
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message to put; `order` None is a message without an order."""
+
+    size: int
+    order: int | None = None
+    headers: bool = False
+    packed: bool = False
+
+
+@dataclass
+class Receiver:
+    """Reads octets as both ends do, and keeps the messages that came out."""
+
+    split: int = READ
+    inbox: Inbox = field(default_factory=lambda: Inbox(LIMIT, LIMIT))
+    got: list[tuple[int, bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._unpacker = unpacker()
+
+    def read(self, octets: bytes) -> None:
+        for at in range(0, len(octets), self.split):
+            self._unpacker.feed(octets[at : at + self.split])
+            for op, *fields in self._unpacker:
+                if op == Op.CHUNK:
+                    self.inbox.chunk(*fields)
+                else:
+                    number, body, _ = fields
+                    joined = body if type(body) is bytes else self.inbox.body(body)
+                    assert joined is not None
+                    self.got.append((number, joined))
+
+
+def body(number: int, size: int) -> bytes:
+    """Octets that tell whose they are and where they stand."""
+    line = b"%08d|" % number + bytes(range(256))
+    return (line * (size // len(line) + 1))[:size]
+
+
+def put(outbox: Outbox, number: int, message: Message) -> bool:
+    fields = (TOLD, number, body(number, message.size), HEADERS if message.headers else None)
+    if message.packed and message.size <= CHUNK:
+        from msgpack import packb  # noqa: PLC0415 — as a cast does, once for many
+
+        return outbox.put_packed(packb(fields), message.order)
+    return outbox.put_body(fields, 2, message.order)
+
+
+def small(number: int = 0, size: int = 100) -> tuple[int, int, bytes, None]:
+    return (TOLD, number, body(number, size), None)
+
+
+def drain(outbox: Outbox, room: int = ROOM) -> list[bytes]:
+    batches = []
+    while outbox:
+        batches.append(outbox.take(room))
+    return batches
+
+
+EDGES = [0, 1, 100, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 1]
+SIZES = st.sampled_from(EDGES) | st.integers(0, 3 * CHUNK) | st.integers(0, 2000)
+MESSAGES = st.builds(
+    Message, SIZES, st.none() | st.integers(0, 2), headers=st.booleans(), packed=st.booleans()
+)
+ROOMS = st.sampled_from([1, 1000, ROOM, READ]) | st.integers(1, 2 * CHUNK)
+
+S = Message(15 * 1024, order=0)
+L = Message(CHUNK + 1, order=0)
+
+
+@given(
+    steps=st.lists(MESSAGES | ROOMS, max_size=25),
+    rest=ROOMS,
+    split=st.sampled_from([1021, 4096, CHUNK, READ]),
+)
+@example(steps=[*[S] * 7, L], rest=ROOM, split=READ)  # small ones ahead of a large one of theirs
+@example(steps=[L, S, L, 1000, 1000, S, S], rest=ROOM, split=READ)
+@example(steps=[Message(2 * CHUNK)], rest=1, split=READ)  # the last chunk is a whole one
+def test_whatever_is_put_comes_out_whole_and_in_order(
+    steps: list[Message | int], rest: int, split: int
+) -> None:
+    outbox, receiver = Outbox(LIMIT), Receiver(split)
+    orders: dict[int, list[int]] = defaultdict(list)
+    bodies = {}
+    for number, step in enumerate(steps):
+        if isinstance(step, int):
+            receiver.read(outbox.take(step))
+        else:
+            assert put(outbox, number, step)
+            bodies[number] = body(number, step.size)
+            if step.order is not None:
+                orders[step.order].append(number)
+    for batch in drain(outbox, rest):
+        receiver.read(batch)
+    assert len(receiver.got) == len(bodies)
+    assert dict(receiver.got) == bodies
+    arrived = [number for number, _ in receiver.got]
+    for numbers in orders.values():
+        assert [number for number in arrived if number in numbers] == numbers
+    assert outbox.size == 0
+    assert receiver.inbox.size == 0
+    assert receiver.inbox.refused == 0
+
+
+@given(steps=st.lists(MESSAGES | st.just(ROOM), max_size=40))
+@example(steps=[*[Message(16_300)] * 3, Message(CHUNK, headers=True)])
+@example(steps=[L, Message(CHUNK, 0, headers=True), *[Message(16_300)] * 3])
+@example(steps=[Message(2 * CHUNK, headers=True), ROOM, *[Message(16_300)] * 3])
+@example(steps=[Message(2 * CHUNK, headers=True), *[Message(1000)] * 60])
+def test_every_batch_fits_a_frame(steps: list[Message | int]) -> None:
+    outbox = Outbox(LIMIT)
+    batches = []
+    for number, step in enumerate(steps):
+        if isinstance(step, int):
+            batches.append(outbox.take(step))
+        else:
+            put(outbox, number, step)
+    batches += drain(outbox)
+    # Room to spare: names, which these messages lack, and a batch's own header.
+    assert max(map(len, batches), default=0) <= FRAME - 1024
+
+
+@pytest.mark.parametrize("room", [1, ROOM, READ])
+def test_a_batch_is_never_empty_while_something_waits(room: int) -> None:
+    outbox = Outbox(LIMIT)
+    for number in range(4):
+        put(outbox, number, Message(3 * CHUNK, order=number % 2))
+        put(outbox, number, Message(100, order=0))
+        put(outbox, number, Message(CHUNK))
+    assert all(drain(outbox, room))
+    assert outbox.take(room) == b""
+
+
+@pytest.mark.parametrize("room", [ROOM, READ])
+def test_a_small_message_passes_a_large_one(room: int) -> None:
+    outbox, receiver = Outbox(LIMIT), Receiver()
+    put(outbox, 1, Message(16 * CHUNK, order=1))
+    receiver.read(outbox.take(room))
+    put(outbox, 2, Message(100, order=2))
+    put(outbox, 3, Message(100))
+    receiver.read(outbox.take(room))
+    assert [number for number, _ in receiver.got] == [2, 3]
+
+
+@pytest.mark.parametrize("size", [100, 20_000, CHUNK])
+def test_small_messages_do_not_starve_a_large_one(size: int) -> None:
+    outbox, receiver = Outbox(LIMIT), Receiver()
+    put(outbox, 1, Message(16 * CHUNK))
+    batches = 0
+    while not any(number == 1 for number, _ in receiver.got):
+        while len(outbox._ready) * size < 4 * ROOM:
+            put(outbox, 2, Message(size))
+        receiver.read(outbox.take(ROOM))
+        batches += 1
+        assert batches <= 2 * 17 + 1
+
+
+def test_large_ones_take_turns() -> None:
+    outbox, receiver = Outbox(LIMIT), Receiver()
+    put(outbox, 1, Message(100 * CHUNK))
+    receiver.read(outbox.take(ROOM))
+    put(outbox, 2, Message(2 * CHUNK))
+    while not receiver.got:
+        receiver.read(outbox.take(ROOM))
+    assert receiver.got[0][0] == 2
+    assert outbox.size > 90 * CHUNK
+
+
+def test_what_finds_no_room_is_dropped_whole() -> None:
+    outbox, receiver = Outbox(3 * CHUNK), Receiver()
+    assert put(outbox, 1, Message(4 * CHUNK, order=1))
+    for number, message in enumerate(
+        [Message(1), Message(1, order=1), Message(2 * CHUNK), Message(1, packed=True)], start=2
+    ):
+        assert not put(outbox, number, message)
+    assert not outbox.put((PING, 1))
+    for batch in drain(outbox):
+        receiver.read(batch)
+    assert [number for number, _ in receiver.got] == [1]
+    assert put(outbox, 7, Message(1))
+
+
+@pytest.mark.parametrize("size", [CHUNK + 1, 5 * CHUNK, HALF_SENT // 4])
+def test_a_sender_never_has_more_half_sent_than_its_receiver_bears(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A tenth of everything: the ratios are what matters, and 64 MiB through Python takes a while.
+    size = max(size // 10, CHUNK + 1)
+    bearable = HALF_SENT // 10
+    monkeypatch.setattr(chunks, "HALF_SENT", bearable)
+    outbox, inbox = Outbox(bearable), Inbox(HALF_SENT, bearable)
+    receiver = Receiver(inbox=inbox)
+    large = (TOLD, 1, bytes(size), None)
+    sent = 0
+    while sent < 2 * bearable:  # as fast as it is taken
+        while outbox.put_body(large, 2):
+            sent += size
+        receiver.read(outbox.take(ROOM))
+    for batch in drain(outbox):
+        receiver.read(batch)
+    assert inbox.refused == 0
+    assert inbox.size == 0
+
+
+def test_a_body_longer_than_that_travels_alone() -> None:
+    outbox, inbox = Outbox(2 * HALF_SENT), Inbox(HALF_SENT + CHUNK, HALF_SENT + CHUNK)
+    receiver = Receiver(inbox=inbox)
+    for number, size in enumerate([CHUNK + 1, HALF_SENT + CHUNK, CHUNK + 1]):
+        outbox.put_body((TOLD, number, bytes(size), None), 2)
+        receiver.read(outbox.take(ROOM))
+    for batch in drain(outbox, READ):
+        receiver.read(batch)
+    assert [number for number, _ in receiver.got] == [0, 1, 2]
+
+
+# Inbox: what no honest sender sends.
+
+WHOLE = bytes(CHUNK)
+
+
+@pytest.mark.parametrize(
+    ("stream", "total", "data"),
+    [
+        ("1", 2 * CHUNK, WHOLE),
+        (True, 2 * CHUNK, WHOLE),
+        (1, float(2 * CHUNK), WHOLE),
+        (1, None, WHOLE),
+        (1, 2 * CHUNK, "text"),
+        (1, CHUNK, WHOLE),
+        (1, 0, b""),
+        (1, -1, b""),
+        (1, LIMIT + 1, WHOLE),
+        (1, CHUNK + 1, bytes(CHUNK + 2)),
+    ],
+)
+def test_a_chunk_that_cannot_be_is_refused(stream: object, total: object, data: object) -> None:
+    with pytest.raises(BrokenStream):
+        Inbox(LIMIT, LIMIT).chunk(stream, total, data)
+
+
+@pytest.mark.parametrize("stream", [0, 7, "1", None, True, (), [1]])
+def test_a_body_that_was_not_sent_is_refused(stream: object) -> None:
+    inbox = Inbox(LIMIT, LIMIT)
+    inbox.chunk(1, 2 * CHUNK, WHOLE)
+    with pytest.raises(BrokenStream):
+        inbox.body(stream)
+
+
+def test_a_body_is_as_long_as_it_said() -> None:
+    inbox = Inbox(LIMIT, LIMIT)
+    inbox.chunk(1, 2 * CHUNK, WHOLE)
+    with pytest.raises(BrokenStream):
+        inbox.body(1)
+    inbox.chunk(2, 2 * CHUNK, WHOLE)
+    with pytest.raises(BrokenStream):
+        inbox.chunk(2, 3 * CHUNK, WHOLE)
+    inbox.chunk(3, 2 * CHUNK, WHOLE)
+    inbox.chunk(3, 2 * CHUNK, WHOLE)
+    with pytest.raises(BrokenStream):
+        inbox.chunk(3, 2 * CHUNK, b"x")
+
+
+def test_a_body_is_taken_once() -> None:
+    inbox = Inbox(LIMIT, LIMIT)
+    inbox.chunk(1, CHUNK + 1, WHOLE)
+    inbox.chunk(1, CHUNK + 1, b"x")
+    assert inbox.body(1) == WHOLE + b"x"
+    with pytest.raises(BrokenStream):
+        inbox.body(1)
+
+
+def test_bodies_begun_are_bounded_by_what_they_may_come_to() -> None:
+    """Each begins small, and none may grow past the room that was there when it began."""
+    inbox = Inbox(4 * CHUNK, 10 * CHUNK)
+    for stream in range(100):
+        inbox.chunk(stream, 4 * CHUNK, b"x")
+    assert inbox.refused == 98
+    assert inbox.size == 8 * CHUNK
+    for _ in range(3):
+        for stream in range(100):
+            inbox.chunk(stream, 4 * CHUNK, WHOLE)
+    assert sum(len(half.buffer) for half in inbox._streams.values() if half.buffer) <= 10 * CHUNK
+
+
+def test_a_body_given_up_is_not_half_there() -> None:
+    inbox = Inbox(4 * CHUNK, 4 * CHUNK)
+    inbox.chunk(1, 3 * CHUNK, WHOLE)
+    inbox.chunk(2, 3 * CHUNK, WHOLE)
+    assert inbox.body(2) is None
+    inbox.chunk(1, 3 * CHUNK, WHOLE)
+    inbox.chunk(1, 3 * CHUNK, WHOLE)
+    assert inbox.body(1) == 3 * WHOLE
+    inbox.chunk(2, 3 * CHUNK, WHOLE)
+    assert inbox.refused == 1
+
+
+def test_streams_are_bounded_even_those_given_up() -> None:
+    inbox = Inbox(2 * CHUNK, 2 * CHUNK)
+    for stream in range(MAX_STREAMS):
+        inbox.chunk(stream, 2 * CHUNK, b"")
+    with pytest.raises(BrokenStream, match="half sent"):
+        inbox.chunk(MAX_STREAMS, 2 * CHUNK, b"")

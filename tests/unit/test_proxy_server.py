@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import errno
+import socket
+
+import pytest
+
+from arke_proxy.server import bind
+
+
+def reachable(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as sock:
+        return sock.connect_ex((host, port)) == 0
+
+
+def test_no_host_is_every_address() -> None:
+    with bind("", 0) as sock:
+        sock.listen()
+        port = sock.getsockname()[1]
+        assert reachable("127.0.0.1", port)
+        assert reachable("127.0.0.9", port)
+        assert sock.family is socket.AF_INET or reachable("::1", port)
+
+
+def test_a_host_is_that_address_alone() -> None:
+    with bind("127.0.0.9", 0) as sock:
+        sock.listen()
+        port = sock.getsockname()[1]
+        assert reachable("127.0.0.9", port)
+        assert not reachable("127.0.0.1", port)
+
+
+def test_a_port_is_taken_before_anyone_listens() -> None:
+    with bind("127.0.0.9", 0) as first:
+        assert not reachable("127.0.0.9", first.getsockname()[1])
+        first.listen()
+        with pytest.raises(OSError, match="in use") as taken:
+            bind(*first.getsockname())
+    assert taken.value.errno == errno.EADDRINUSE
