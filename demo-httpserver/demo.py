@@ -174,6 +174,7 @@ async def spawn(*words: object) -> asyncio.subprocess.Process:
         stderr=asyncio.subprocess.STDOUT,
         start_new_session=True,  # Ctrl-C is for the demo alone, which stops the others in order
         preexec_fn=die_with_parent,
+        env={name: value for name, value in os.environ.items() if not name.startswith("ARKE_")},
     )
 
 

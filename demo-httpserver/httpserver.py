@@ -79,7 +79,8 @@ def main() -> None:
     try:
         asyncio.run(serve(options))
     except OSError as error:
-        flags.fail("httpserver", f"-listen {options.listen}: {error.strerror}; choose another")
+        fault = os.strerror(error.errno or 0)
+        flags.fail("httpserver", f"-listen {options.listen}: {fault}; choose another")
     except arke.RelayUnreachable as error:
         flags.fail("httpserver", str(error), status=1)
 

@@ -87,7 +87,10 @@ class Options:
         help="serve Prometheus metrics, /healthz and /readyz",
     )
     log_level: str = flags.flag(
-        "LEVEL", parse=flags.choice(*logs.LEVELS), default="info", help="least level that is logged"
+        "|".join(logs.LEVELS),
+        parse=flags.choice(*logs.LEVELS),
+        default="info",
+        help="least level that is logged",
     )
     log_format: str = flags.flag(
         "text|json", parse=flags.choice(*logs.FORMATS), default="text", help="how lines are written"

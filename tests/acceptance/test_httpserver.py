@@ -86,12 +86,6 @@ def test_it_names_the_address_that_it_listens_on(relays: Relays, servers: Server
     assert ask(relay) == listen
 
 
-def test_the_usual_port_goes_without_saying(relays: Relays, servers: Servers) -> None:
-    relay = relays.start()
-    servers.start(relay, ":63450")
-    assert ask(relay) == relay.address
-
-
 def test_it_does_not_register_when_it_cannot_listen(relays: Relays, servers: Servers) -> None:
     relay = relays.start()
     with socket.create_server(("127.0.0.1", 0)) as taken:

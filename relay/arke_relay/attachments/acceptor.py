@@ -11,7 +11,6 @@ import errno
 import resource
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 
 _KEPT = 1_024
 """Descriptors that only programs get; a quarter where the system allows less than four times that."""
@@ -92,6 +91,5 @@ def _accepted(listener: socket.socket) -> socket.socket:
     try:
         made, _ = listener.accept()
     finally:
-        with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     return made

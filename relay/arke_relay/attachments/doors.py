@@ -12,6 +12,7 @@ import struct
 from pathlib import Path
 from typing import cast
 
+from arke_relay.attachments.acceptor import Acceptor, keep_descriptors
 from arke_relay.attachments.greeting import Greeting
 from arke_relay.attachments.hub import Hub
 from arke_relay.errors import ConfigurationError
@@ -19,6 +20,7 @@ from arke_relay.log import Log
 
 _BACKLOG = 512
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
+_LIVE = 1.0  # seconds in which a living relay takes a connection
 _NO_IPV6 = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 
@@ -29,24 +31,23 @@ class Doors:
         self._loop = loop
         self._hub = hub
         self._log = log
-        self._servers: list[asyncio.Server] = []
+        self._acceptors: list[Acceptor] = []
         self._path: Path | None = None
+        keep_descriptors()
 
     async def open_port(self, port: int) -> None:
         """Listen on 127.0.0.1 and, where there is IPv6, on ::1."""
-        for host in ("127.0.0.1", "::1"):
+        for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
             try:
-                server = await self._loop.create_server(
-                    lambda: Greeting(self._hub, self._loop), host, port, backlog=_BACKLOG
-                )
+                listener = _bound(family, host, port)
             except OSError as error:
                 if host == "::1" and error.errno in _NO_IPV6:
                     continue
                 raise ConfigurationError(
-                    f"port {port} on {host} cannot be opened ({os.strerror(error.errno or 0)}): "
+                    f"port {port} on {host} cannot be opened ({error.strerror}): "
                     "stop what uses it, or choose another with -port"
                 ) from error
-            self._servers.append(server)
+            self._listen(listener, Greeting)
 
     async def open_socket(self, path: Path) -> None:
         """Listen on a Unix socket that only this user, and root, may use."""
@@ -58,26 +59,28 @@ class Doors:
         except OSError as error:
             listener.close()
             raise ConfigurationError(
-                f"-socket {path} cannot be opened ({os.strerror(error.errno or 0)}): "
+                f"-socket {path} cannot be opened ({error.strerror or error}): "
                 "choose a path in a folder of yours that nothing else uses"
             ) from error
         finally:
             os.umask(mask)
         self._path = path
-        self._servers.append(
-            await self._loop.create_unix_server(
-                lambda: _Checked(self._hub, self._loop), sock=listener, backlog=_BACKLOG
-            )
-        )
+        self._listen(listener, _Checked)
 
     def close(self) -> None:
         """Accept nobody any more; who is attached stays."""
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
+        for acceptor in self._acceptors:
+            acceptor.close()
+        self._acceptors.clear()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
             self._path = None
+
+    def _listen(self, listener: socket.socket, greeting: type[Greeting]) -> None:
+        acceptor = Acceptor(
+            self._loop, listener, _BACKLOG, lambda: greeting(self._hub, self._loop)
+        )
+        self._acceptors.append(acceptor)
 
 
 class _Checked(Greeting):
@@ -93,6 +96,17 @@ class _Checked(Greeting):
             self.abort()
 
 
+def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
 def _clear(path: Path) -> None:
     """Remove a socket that a killed relay left behind."""
     with contextlib.suppress(FileNotFoundError):
@@ -102,8 +116,11 @@ def _clear(path: Path) -> None:
 
 def _answers(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_LIVE)
         try:
             probe.connect(os.fspath(path))
-        except OSError:
+        except ConnectionRefusedError:
             return False
+        except OSError:
+            return True  # full, or not ours to use: somebody is there
         return True

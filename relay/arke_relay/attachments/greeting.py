@@ -29,9 +29,7 @@ class Greeting(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        if not self._hub.admit(self):
-            self._transport.abort()
-            return
+        self._hub.admit(self)
         self._timer = self._loop.call_later(PATIENCE, self._expire)
 
     def data_received(self, data: bytes) -> None:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from arke_relay.attachments.native import NativeConnection
 
 _STRANGERS = 512
-"""Connections that have not said hello yet, at most: one more closes at once."""
+"""Connections that have not said hello yet, at most: with one more, the oldest is closed. A program
+says hello within milliseconds, so that only who means to be silent is ever the oldest."""
 
 _PATIENCE = 30.0
 """Seconds of silence after which a program is given up: programs compute, and get debugged."""
@@ -47,20 +48,21 @@ class Hub:
         self.status = status
         self.address = ""
         self._log = log
-        self._strangers: set[Greeting] = set()
+        self._strangers: dict[Greeting, None] = {}
         self._connections: dict[NativeConnection, Liveness] = {}
 
     # Strangers.
 
-    def admit(self, greeting: Greeting) -> bool:
+    def admit(self, greeting: Greeting) -> None:
         if len(self._strangers) >= _STRANGERS:
+            oldest = next(iter(self._strangers))
+            self.dismiss(oldest)
             self.refused("too many connections have not said hello")
-            return False
-        self._strangers.add(greeting)
-        return True
+            oldest.abort()
+        self._strangers[greeting] = None
 
     def dismiss(self, greeting: Greeting) -> None:
-        self._strangers.discard(greeting)
+        self._strangers.pop(greeting, None)
 
     def refused(self, reason: str) -> None:
         self.exchange.counters.drops["stranger_refused"] += 1

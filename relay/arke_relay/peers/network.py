@@ -224,19 +224,24 @@ class PeerNetwork:
         now = self._lifetime_clock()
         initiator = Initiator(self._identity, self._introduction(address), self._random_bytes, now)
         key = self._join_keys[key_index % len(self._join_keys)]
-        join = Join(
-            self._loop,
-            self._context,
-            self._curve,
-            key.public,
-            initiator,
-            self._lifetime_clock,
-            self._admit,
-        )
+        try:
+            join = Join(
+                self._loop,
+                self._context,
+                self._curve,
+                key.public,
+                initiator,
+                self._lifetime_clock,
+                self._admit,
+            )
+        except zmq.ZMQError as error:
+            raise JoinRefused(f"no connection can be made: {error}") from error
         self._joins.add(join)
         try:
             join.connect(address, port, source_for(address, self._bound))
             return await join.done
+        except OSError as error:
+            raise JoinRefused(f"no connection can be made: {error}") from error
         finally:
             self._joins.discard(join)
             join.close()
@@ -330,7 +335,8 @@ class PeerNetwork:
         self.admissions.revoke(neighbour.node)
         self.batches.forget(neighbour.node)
         self.prospects.lost(neighbour.node, self._clock())
-        log = self._log.info if self._closed else self._log.warning
+        expected = self._closed or (neighbour.peer is not None and neighbour.peer.draining)
+        log = self._log.info if expected else self._log.warning
         log("peer lost", node=neighbour.node, address=neighbour.address, reason=reason)
 
     def _known(self, node: str, address: str, port: int) -> None:

@@ -36,8 +36,8 @@ MAX_CALLS = 65_536
 """Calls one program, or one peer, may have open at once."""
 
 HALF_SENT = 64 * 1024 * 1024
-"""Octets of large bodies one sender may have half sent at once, or else a single body of any length: the
-receiver has room for as much, so that nothing honest is ever given up half way."""
+"""Octets of large bodies one sender may have half sent at once, or else one body of any length.
+Receivers have room for as much, so that nothing an honest sender began is ever given up."""
 
 MAX_STREAMS = 1_024
 """Large bodies one sender may have half sent at once: as many as fit into HALF_SENT."""

@@ -44,7 +44,8 @@ class _Large:
 class Outbox:
     """Messages on their way to one receiver, bounded in octets.
 
-    `put` is the hot path: one pack, one append. `take` empties it in an order that lets small ones pass.
+    `put` is the hot path: one pack, one append. `take` empties it in an order that lets small
+    messages pass.
     """
 
     __slots__ = (
@@ -177,12 +178,12 @@ class Outbox:
         return parts
 
     def _wait(self, key: Hashable, large: _Large) -> None:
-        # What was put before it leaves before it begins, so nothing it must follow can be behind it.
+        # What was put before it leaves before it begins: nothing it must follow is left behind.
         large.after = self._left + len(self._ready)
         self._waiting.append(key)
 
     def _begin(self) -> None:
-        """Begin the large bodies whose time has come, as far as the receiver keeps room for them."""
+        """Begin the bodies whose time has come, as far as the receiver keeps room for them."""
         while self._waiting:
             key = self._waiting[0]
             large = self._flows[key][0]
