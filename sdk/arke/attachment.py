@@ -161,7 +161,7 @@ class Attachment:
             await asyncio.wait((link.closed,))
             self._detached(link.closed.result())
             link = await self._reattach()
-            log.info("attached again to the relay at %s", self.where)
+            log.warning("attached again to the relay at %s", self.where)
 
     async def _reattach(self) -> RelayLink:
         pause = _RETRY_FIRST

@@ -52,6 +52,8 @@ class Greeting(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._done()
+        if self._native is not None:
+            self._native.connection_lost(error)
 
     def abort(self) -> None:
         if self._transport:

@@ -23,8 +23,12 @@ says hello within milliseconds, so that only who means to be silent is ever the 
 _PATIENCE = 30.0
 """Seconds of silence after which a program is given up: programs compute, and get debugged."""
 
+_FAREWELL = 2.0
+"""Seconds in which a program must have read why its connection ends."""
+
 _BEAT = 1.0
 _PING_AFTER = 10.0
+_QUIET = 1.0  # seconds between two equal lines about one program
 
 
 class Hub:
@@ -45,11 +49,14 @@ class Hub:
         self.network = network
         self.max_message = max_message
         self.clock = clock
-        self.status = status
+        self._status = status
+        self._document = b""
+        self._documented = 0.0
         self.address = ""
         self._log = log
         self._strangers: dict[Greeting, None] = {}
         self._connections: dict[NativeConnection, Liveness] = {}
+        self._closing: dict[NativeConnection, float] = {}
 
     # Strangers.
 
@@ -78,18 +85,34 @@ class Hub:
 
     def registered(self, program: Program, cluster: str, now: float) -> None:
         self.exchange.register(program, cluster, now)
-        self._log.info("program registered", program=program, cluster=cluster)
+        log = self._log.limited(("registered", program.id), _QUIET)
+        log.info("program registered", program=program, cluster=cluster)
 
     def left(self, program: Program) -> None:
         cluster = program.cluster
         self.exchange.leave(program)
         if cluster is not None:
-            self._log.info("program left", program=program, cluster=cluster)
+            log = self._log.limited(("left", program.id), _QUIET)
+            log.info("program left", program=program, cluster=cluster)
 
     def detached(self, program: Program, connection: NativeConnection, reason: str) -> None:
         self._connections.pop(connection, None)
         self.exchange.detach(program, self.clock())
         self._log.info("program gone", program=program, reason=reason or "it left")
+
+    def closing(self, connection: NativeConnection) -> None:
+        """Its last words are on their way."""
+        self._closing[connection] = self.clock()
+
+    def closed(self, connection: NativeConnection) -> None:
+        self._closing.pop(connection, None)
+
+    def document(self, now: float) -> bytes:
+        """What `arke status` shows; made once for all who ask in the same moment."""
+        if now != self._documented:
+            self._documented = now
+            self._document = self._status()
+        return self._document
 
     # All of them.
 
@@ -109,6 +132,9 @@ class Hub:
                 connection.abort(f"silent for {_PATIENCE:g} s")
             elif liveness.silence(now) >= _PING_AFTER:
                 connection.put((Op.PING.value, 0))
+        for connection, since in list(self._closing.items()):
+            if now - since >= _FAREWELL:
+                connection.abort("it does not read")
 
     def say_goodbye(self) -> None:
         for program in self.exchange.programs.values():

@@ -94,6 +94,7 @@ class NativeConnection(asyncio.Protocol):
         program, self._program = self._program, None
         if program is not None:
             self._hub.detached(program, self, reason)
+        self._handlers.clear()  # they hold this connection, and its buffers, until a collection
         self._flusher.flush()
 
     def pause_writing(self) -> None:
@@ -160,15 +161,26 @@ class NativeConnection(asyncio.Protocol):
     def end(self, reason: str) -> None:
         """Tell the program why, and close. What it does not read in time is lost."""
         if not self._ended:
-            self._ended = reason
             self._outbox.put((Op.CLOSE.value, reason[:200]))
             self.flush()
-            self._transport.close()
+            self._close(reason)
 
     def abort(self, reason: str) -> None:
         """Close at once."""
         self._ended = self._ended or reason
         self._transport.abort()
+
+    def _close(self, reason: str) -> None:
+        """Close behind what was sent. The program is gone now: it may never read that."""
+        self._ended = self._ended or reason
+        self._transport.close()
+        self._detach(self._ended)
+        self._hub.closing(self)
+
+    def _detach(self, reason: str) -> None:
+        program, self._program = self._program, None
+        if program is not None:
+            self._hub.detached(program, self, reason)
 
     # Messages.
 
@@ -202,8 +214,7 @@ class NativeConnection(asyncio.Protocol):
         """Being heard was all it was for."""
 
     def _on_close(self, message: Message, now: float) -> None:
-        self._ended = "it left"
-        self._transport.close()
+        self._close("it left")
 
     def _on_chunk(self, message: Message, now: float) -> None:
         self._inbox.chunk(message[1], message[2], message[3])
@@ -271,7 +282,7 @@ class NativeConnection(asyncio.Protocol):
         if type(call) is not int:
             raise ValueError("a call is a number")
         self._known()
-        self.put_body((Op.REPLY.value, call, self._hub.status()), 2)
+        self.put_body((Op.REPLY.value, call, self._hub.document(now)), 2)
 
     def _on_reply(self, message: Message, now: float) -> None:
         body = message[2]

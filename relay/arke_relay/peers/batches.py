@@ -110,16 +110,18 @@ class Batches:
 
     def _on_joined(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         cluster = _name(message[1])
-        if not self._exchange.directory.join(cluster, peer, _number(message[2])):
-            raise ValueError("it announces too much")
-        self._router.arrived(cluster, now)
+        if self._exchange.directory.join(cluster, peer, _number(message[2])):
+            self._router.arrived(cluster, now)
+        else:
+            self._exchange.counters.drops["announcement_beyond_bound"] += 1
 
     def _on_left(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         self._exchange.directory.leave(_name(message[1]), peer, _number(message[2]))
 
     def _on_subscribed(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        # Not the end of the link: programs of the peer's node must not be able to cut it off.
         if not self._exchange.directory.subscribe(_name(message[1]), peer):
-            raise ValueError("it announces too much")
+            self._exchange.counters.drops["announcement_beyond_bound"] += 1
 
     def _on_unsubscribed(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         self._exchange.directory.unsubscribe(_name(message[1]), peer)

@@ -321,14 +321,17 @@ class PeerNetwork:
                 version=introduction.version,
                 key=admitted.signed_by,
             )
-        self.membership.admitted(
-            admitted.node,
-            admitted.curve_key,
-            address,
-            introduction.join_port,
-            introduction.data_port,
-            now,
-        )
+        try:
+            self.membership.admitted(
+                admitted.node,
+                admitted.curve_key,
+                address,
+                introduction.join_port,
+                introduction.data_port,
+                now,
+            )
+        except (zmq.ZMQError, OSError) as error:
+            self.membership.end(admitted.node, f"no link can be made: {error}", now)
         self._flusher.flush()
 
     def _lost(self, neighbour: Neighbour, reason: str) -> None:

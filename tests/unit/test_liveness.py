@@ -1,0 +1,84 @@
+"""A silent partner is given up in time, and our own pauses are not its silence."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arke.wire.liveness import Liveness
+
+PATIENCE, BEAT = 2.0, 0.25
+
+
+def live(now: float = 0.0) -> Liveness:
+    return Liveness(PATIENCE, BEAT, now)
+
+
+def ticks_until_given_up(liveness: Liveness, start: float, beat: float = BEAT) -> int:
+    for count in range(1, 1000):
+        if liveness.tick(start + count * beat):
+            return count
+    raise AssertionError("never given up")
+
+
+def test_silence_is_borne_for_the_patience_and_no_longer() -> None:
+    liveness = live()
+    assert ticks_until_given_up(liveness, 0.0) == PATIENCE / BEAT + 1
+
+
+def test_any_sign_of_life_starts_the_patience_anew() -> None:
+    liveness = live()
+    for beat in range(1, 100):
+        liveness.heard(beat * BEAT)
+        assert not liveness.tick(beat * BEAT)
+    assert ticks_until_given_up(liveness, 99 * BEAT) == PATIENCE / BEAT + 1
+
+
+@pytest.mark.parametrize("paused", [0.6, 2.0, 5.0, 3600.0])
+def test_a_pause_of_ours_counts_as_one_beat(paused: float) -> None:
+    liveness = live()
+    for beat in (1, 2, 3):
+        assert not liveness.tick(beat * BEAT)
+    now = 3 * BEAT + paused
+    assert not liveness.tick(now)
+    assert liveness.silence(now) == pytest.approx(4 * BEAT)
+    # Of the eight beats of patience four are gone.
+    assert ticks_until_given_up(liveness, now) in {4, 5}
+
+
+def test_a_pause_forgives_no_more_than_itself() -> None:
+    """What was heard while we slept is not in the future afterwards."""
+    liveness = live()
+    liveness.tick(BEAT)
+    liveness.heard(9.9)
+    assert not liveness.tick(10.0)
+    assert liveness.silence(10.0) == 0
+    assert liveness.silence(11.0) == 1.0
+
+
+@given(
+    gaps=st.lists(st.floats(0.01, 100), max_size=60),
+    heard=st.lists(st.booleans(), min_size=60, max_size=60),
+)
+def test_nobody_is_given_up_before_the_patience_is_over(
+    gaps: list[float], heard: list[bool]
+) -> None:
+    liveness = live()
+    last = 0.0
+    for now, life in zip(accumulate(gaps), heard, strict=False):
+        if life:
+            liveness.heard(now)
+            last = now
+        given_up = liveness.tick(now)
+        assert liveness.silence(now) >= 0
+        assert not given_up or now - last > PATIENCE
+
+
+@given(gaps=st.lists(st.floats(BEAT, 100), min_size=20, max_size=20))
+def test_the_silent_are_given_up_however_slow_we_are(gaps: list[float]) -> None:
+    """Each look, however late, counts for a beat at least: a slow loop keeps nobody for ever."""
+    liveness = live()
+    assert any(liveness.tick(now) for now in accumulate(gaps[: int(PATIENCE / BEAT) + 2]))
