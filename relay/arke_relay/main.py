@@ -78,7 +78,7 @@ class Options:
         help="how long peers admit this relay, at most 24h",
     )
     grace: float = flags.flag(
-        "TIME", parse=flags.seconds, default=30.0, help="how long to finish requests when stopped"
+        "TIME", parse=flags.seconds, default="30s", help="how long to finish requests when stopped"
     )
     metrics: flags.HostPort | None = flags.flag(
         "HOST:PORT",

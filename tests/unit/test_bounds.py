@@ -1,8 +1,9 @@
-"""The unpacker of both ends: what it takes, what it refuses, and what a stranger can make it cost."""
+"""The unpacker of both ends: what it takes, what it refuses, what a stranger can make it cost."""
 
 from __future__ import annotations
 
 import tracemalloc
+from contextlib import suppress
 
 import msgpack
 import pytest
@@ -53,24 +54,24 @@ def test_what_is_within_every_bound_is_taken(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("octets", "why"),
+    "octets",
     [
-        (msgpack.packb([0] * 17), "array"),
-        (b"\xdd\xff\xff\xff\xff", "array"),
-        (msgpack.packb({str(n): n for n in range(65)}), "map"),
-        (b"\xdf\xff\xff\xff\xff", "map"),
-        (msgpack.packb(bytes(CHUNK + 1)), "bin"),
-        (msgpack.packb("s" * (MAX_HEADERS + 1)), "str"),
-        (msgpack.packb(msgpack.ExtType(1, b"x")), "ext"),
-        (msgpack.packb(msgpack.Timestamp(1)), "ext"),
-        (msgpack.packb({1: 1}), "map key"),
-        (b"\xa1\xff", "utf-8"),
-        (b"\xc1", "never used"),
-        (b"\x91" * 2000, "nested"),
+        pytest.param(msgpack.packb([0] * 17), id="array"),
+        pytest.param(b"\xdd\xff\xff\xff\xff", id="array"),
+        pytest.param(msgpack.packb({str(n): n for n in range(65)}), id="map"),
+        pytest.param(b"\xdf\xff\xff\xff\xff", id="map"),
+        pytest.param(msgpack.packb(bytes(CHUNK + 1)), id="bin"),
+        pytest.param(msgpack.packb("s" * (MAX_HEADERS + 1)), id="str"),
+        pytest.param(msgpack.packb(msgpack.ExtType(1, b"x")), id="ext"),
+        pytest.param(msgpack.packb(msgpack.Timestamp(1)), id="ext"),
+        pytest.param(msgpack.packb({1: 1}), id="map key"),
+        pytest.param(b"\xa1\xff", id="utf-8"),
+        pytest.param(b"\xc1", id="never used"),
+        pytest.param(b"\x91" * 2000, id="nested"),
     ],
 )
-def test_what_is_beyond_a_bound_is_refused(octets: bytes, why: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 — the texts are msgpack's
+def test_what_is_beyond_a_bound_is_refused(octets: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 — their texts are msgpack's
         read(octets)
 
 
@@ -79,10 +80,8 @@ def test_what_is_beyond_a_bound_is_refused(octets: bytes, why: str) -> None:
 @example(b"\xd6\xff\xff\xff\xff\xff")
 @example(b"\x80")
 def test_octets_are_values_or_refused_and_nothing_else(octets: bytes) -> None:
-    try:
+    with suppress(ValueError):
         read(octets)
-    except ValueError:
-        pass
 
 
 @pytest.mark.parametrize("announced", [b"\xc6\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff"])
@@ -91,11 +90,10 @@ def test_a_length_that_is_announced_costs_no_more_than_a_message_and_a_read(
 ) -> None:
     """The unpacker looks at a length only once all of it is there: its buffer is the bound."""
     messages = unpacker()
-    messages.feed(announced)
+    messages.feed(announced + bytes(READ))
+    assert list(messages) == []
     with pytest.raises(msgpack.BufferFull):
-        for _ in range(4):
-            assert list(messages) == []
-            messages.feed(bytes(READ // 2))
+        messages.feed(bytes(READ))
 
 
 def test_a_message_may_end_at_any_place_in_a_full_read() -> None:
@@ -129,10 +127,8 @@ def test_ten_strangers_with_nested_headers_cost_little(header: bytes) -> None:
             messages = unpacker()
             strangers.append(messages)
             messages.feed(header * (2500 // len(header)))
-            try:
+            with suppress(ValueError):
                 list(messages)
-            except ValueError:
-                continue
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

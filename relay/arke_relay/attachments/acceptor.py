@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable
 
 _KEPT = 1_024
-"""Descriptors that only programs get; a quarter where the system allows less than four times that."""
+"""Descriptors that only programs get, or a quarter of all where there are few."""
 
 _AT_ONCE = 64
 """Connections taken in one go before others on the loop get their turn."""

@@ -77,9 +77,7 @@ class Doors:
             self._path = None
 
     def _listen(self, listener: socket.socket, greeting: type[Greeting]) -> None:
-        acceptor = Acceptor(
-            self._loop, listener, _BACKLOG, lambda: greeting(self._hub, self._loop)
-        )
+        acceptor = Acceptor(self._loop, listener, _BACKLOG, lambda: greeting(self._hub, self._loop))
         self._acceptors.append(acceptor)
 
 

@@ -90,10 +90,8 @@ class NativeConnection(asyncio.Protocol):
         self._flusher.flush()
 
     def connection_lost(self, error: Exception | None) -> None:
-        reason = self._ended or (str(error) if error else "")
-        program, self._program = self._program, None
-        if program is not None:
-            self._hub.detached(program, self, reason)
+        self._detach(self._ended or (str(error) if error else ""))
+        self._hub.closed(self)
         self._handlers.clear()  # they hold this connection, and its buffers, until a collection
         self._flusher.flush()
 

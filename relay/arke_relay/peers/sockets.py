@@ -57,9 +57,7 @@ class Watched:
         more = True
         try:
             more = (
-                self._on_readable is not None
-                and bool(events & zmq.POLLIN)
-                and self._on_readable()
+                self._on_readable is not None and bool(events & zmq.POLLIN) and self._on_readable()
             )
             if self._on_writable is not None and self._open and events & zmq.POLLOUT:
                 self._on_writable()

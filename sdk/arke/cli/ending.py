@@ -18,7 +18,7 @@ _MENDS: dict[type[arke.ArkeError], str] = {
     arke.RequestTimeout: "give it longer with -timeout",
     arke.MemberLost: "it may have been handled; ask again if that does no harm",
     arke.ConnectionLost: "it may have been handled; ask again if that does no harm",
-    arke.ProtocolError: "is it a relay of this version that listens there?",
+    arke.ProtocolError: "is it a relay of this version that listens there, and does it run?",
 }
 
 
