@@ -130,13 +130,14 @@ class BackEnd(asyncio.Protocol):
         self._transport.close()
 
     def gone(self) -> bool:
-        """Look whether the back end has closed this idle connection, before an event says so."""
+        """Look, before an event says so, whether this idle connection has ended, or is not idle."""
         try:
-            return not self._socket.recv(1, socket.MSG_PEEK)
+            self._socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return False
         except OSError:
             return True
+        return True
 
     # For the loop.
 
@@ -230,6 +231,7 @@ async def connect(address: Address, hub: Hub) -> BackEnd:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # The kernel notices a dead host in two or three seconds, at work and idle.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -10,8 +10,8 @@ from arke_proxy.address import Address, parse_address
 from arke_proxy.errors import AllTried, BadAnswer, NoBackEnd, NotAnswered
 
 _SECONDS = 1.0  # for one question: a member answers it in a millisecond, or is in trouble
-_PATIENCE = 4  # questions in a row without an answer; the mesh has lost a dead member by then
-_ANSWERS = 8  # until one is new; with two members, the other one is missed once in 256 searches
+_PATIENCE = 4  # questions without an answer; the mesh has lost a dead member by then
+_QUESTIONS = 8  # in all; with two members, the other one is missed once in 256 searches
 
 
 class Chooser(Protocol):
@@ -60,31 +60,25 @@ class Ask:
         """Nothing is known before the cluster was asked."""
 
     async def choose(self, tried: Collection[Address]) -> Address:
-        for _ in range(_ANSWERS):
-            address = self._read(await self._ask())
-            if address not in tried:
-                return address
-        raise AllTried(f"Cluster {self._cluster} names no other back end.")
-
-    async def _ask(self) -> bytes:
-        reason = ""
-        for _ in range(_PATIENCE):
+        unanswered = 0
+        for _ in range(_QUESTIONS):
             try:
-                return await self._mesh.request(
+                answer = await self._mesh.request(
                     self._cluster, b"ip", timeout=_SECONDS, idempotent=True
                 )
             except arke.NoSuchCluster:
                 raise NoBackEnd(f"Nobody serves cluster {self._cluster}.") from None
-            except arke.Overloaded:
-                reason = "is overloaded"
-                break
-            except arke.RequestTimeout:
-                reason = f"did not answer within {_SECONDS:g} s"
-            except arke.RemoteError as error:
-                reason = f"failed to answer ({error.type})"
             except arke.ArkeError as error:
-                reason = f"could not answer: {error}"
-        raise NotAnswered(f"Cluster {self._cluster}, asked for a back end, {reason}.")
+                unanswered += 1
+                if unanswered == _PATIENCE or isinstance(error, arke.Overloaded):
+                    raise NotAnswered(
+                        f"Cluster {self._cluster}, asked for a back end, {_describe(error)}."
+                    ) from None
+            else:
+                address = self._read(answer)
+                if address not in tried:
+                    return address
+        raise AllTried(f"Cluster {self._cluster} names no other back end.")
 
     def _read(self, answer: bytes) -> Address:
         try:
@@ -94,3 +88,15 @@ class Ask:
                 f"Cluster {self._cluster}, asked for a back end, answered {answer[:60]!r}, "
                 "which is neither IP nor IP:PORT."
             ) from None
+
+
+def _describe(error: arke.ArkeError) -> str:
+    match error:
+        case arke.RequestTimeout():
+            return f"did not answer within {_SECONDS:g} s"
+        case arke.Overloaded():
+            return "is overloaded"
+        case arke.RemoteError():
+            return f"failed to answer ({error.type})"
+        case _:
+            return f"could not answer: {error}"

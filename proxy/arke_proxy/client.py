@@ -74,7 +74,7 @@ class Client(asyncio.Protocol):
         if not keep_alive:
             self._leave()
             return
-        self._transport.resume_reading()
+        self._read_on()
         if not self._advancing:
             self._advance()
 
@@ -99,12 +99,12 @@ class Client(asyncio.Protocol):
         elif watch is self._hub.in_head:
             self._refuse(BadRequest(f"No whole head came within {self._hub.times.head:g} s.", 408))
         else:
-            self._transport.close()
+            self._leave()
 
     def part(self) -> None:
         """Close if nothing is going on."""
         if not self._exchange and not self._leaving and not len(self._heads):
-            self._transport.close()
+            self._leave()
 
     # For the loop.
 
@@ -121,15 +121,14 @@ class Client(asyncio.Protocol):
         if self._leaving:
             return
         exchange = self._exchange
-        if exchange is None:
-            self._heads.push(data)
-            self._advance()
-        elif exchange.uploaded:
-            self._heads.push(data)
-            if len(self._heads) > _AHEAD:
-                self._transport.pause_reading()
-        else:
+        if exchange and not exchange.uploaded:
             self._receive_body(exchange, data)
+            return
+        self._heads.push(data)
+        if not exchange and not self._full:
+            self._advance()
+        elif len(self._heads) > _AHEAD:
+            self._transport.pause_reading()
 
     def eof_received(self) -> bool:
         self._half_closed = True
@@ -158,6 +157,7 @@ class Client(asyncio.Protocol):
         if self._exchange:
             self._exchange.client_ready()
         elif not self._leaving:
+            self._read_on()
             self._advance()
 
     # Within.
@@ -201,9 +201,13 @@ class Client(asyncio.Protocol):
         if rest:
             self._heads.push(rest)
 
+    def _read_on(self) -> None:
+        if len(self._heads) <= _AHEAD:
+            self._transport.resume_reading()
+
     def _wait_for_head(self) -> None:
         if self._half_closed:
-            self._transport.close()
+            self._leave()
         elif len(self._heads):
             if self._watch is not self._hub.in_head:  # the time counts from the first byte
                 self._put_under(self._hub.in_head)
@@ -225,9 +229,9 @@ class Client(asyncio.Protocol):
         self._heads.rest()
         if self._half_closed or self._transport.is_closing():
             self._transport.close()
-            return
-        self._transport.resume_reading()
-        self._transport.write_eof()
+        else:
+            self._transport.resume_reading()
+            self._transport.write_eof()
         self._put_under(self._hub.lingering)
 
     def _stop_leaving(self, watch: Deadlines[Client] | None) -> None:

@@ -40,6 +40,7 @@ class Exchange:
     __slots__ = (
         "_at_hand",
         "_back_end",
+        "_back_end_slow",
         "_body",
         "_chunks",
         "_client",
@@ -67,6 +68,7 @@ class Exchange:
         self._failures = 0
         self._search: asyncio.Task[None] | None = None
         self._back_end: BackEnd | None = None  # that has been sent the request
+        self._back_end_slow = False  # to read
         self._chunks = False  # the client gets the answer's body in chunks
         self._keep_alive = False  # the client's connection goes on after the answer
 
@@ -113,15 +115,14 @@ class Exchange:
         seconds = f"{self._hub.times.silence:g} s"
         back_end = self._back_end
         self.abandon()
-        if self.told:
-            self._client.cut()
-        elif not back_end:
+        if not back_end:
             self._fail(TooLate(f"No back end was reached within {seconds}."))
-        elif not self.uploaded:
-            self._fail(BadRequest(f"The request's body stood still for {seconds}.", 408))
-        else:
-            self._warn(back_end.address, f"did not answer within {seconds}")
+        elif self.told:
+            self._cut(back_end.address, f"or its client stood still for {seconds} in mid-answer")
+        elif self.uploaded or self._back_end_slow:
             self._fail(TooLate(f"Back end {back_end.address} did not answer within {seconds}."))
+        else:
+            self._fail(BadRequest(f"The request's body stood still for {seconds}.", 408))
 
     def abandon(self) -> None:
         """Stop: nobody waits for the answer any more."""
@@ -159,9 +160,7 @@ class Exchange:
             try:
                 return await connect(address, self._hub)
             except OSError as error:
-                reason = describe(error)
-                self._warn(address, reason)
-                self._count_failure(address, reason)
+                self._count_failure(address, describe(error))
             address = None
 
     def _send(self, back_end: BackEnd) -> None:
@@ -216,25 +215,20 @@ class Exchange:
         assert back_end
         self._back_end = None
         address = back_end.address
-        # An idle connection that the back end was just closing says nothing about the back end.
-        stale = back_end.used and not answering and not host_dead
-        if not stale:
-            self._warn(address, reason)
         if host_dead:
             for idle in self._hub.pool.purge(address):
                 idle.abandon()
         if self.told:
-            self._client.cut()
+            self._cut(address, reason)
             return
-        if not may_go_again(
-            self._head.method, sent=True, body_at_hand=self._at_hand is not None, told=False
-        ):
-            self._fail(
-                BackEndBroke(f"Back end {address} {reason}, and the request may not be sent twice.")
-            )
+        if not may_go_again(self._head.method, body_at_hand=self._at_hand is not None):
+            fault = f"Back end {address} {reason}, and the request may not be sent twice."
+            self._fail(BackEndBroke(fault))
             return
+        # An idle connection that the back end was just closing says nothing about the back end.
+        stale = back_end.used and not answering and not host_dead
         try:
-            self._count_failure(address, reason, same_again=stale)
+            self._count_failure(address, reason, stale=stale)
         except NoneReachable as error:
             self._fail(error)
             return
@@ -247,17 +241,18 @@ class Exchange:
         back_end = self._back_end
         assert back_end
         self._back_end = None
-        self._warn(back_end.address, f"sent what is no answer: {error}")
         if self.told:
-            self._client.cut()
+            self._cut(back_end.address, f"was cut off: {error}")
         else:
             self._fail(error)
 
     def back_end_full(self) -> None:
+        self._back_end_slow = True
         if not self.uploaded:
             self._client.pause()
 
     def back_end_ready(self) -> None:
+        self._back_end_slow = False
         self._client.moved()
         if not self.uploaded:
             self._client.resume()
@@ -288,23 +283,28 @@ class Exchange:
             back_end.abandon()
         self._client.finished(keep_alive=self._keep_alive)
 
+    def _cut(self, address: Address, reason: str) -> None:
+        self._warn(address, reason)
+        self._client.cut()
+
     def _fail(self, error: ProxyError) -> None:
         """Answer in the back ends' stead. Nothing of an answer has been sent."""
         self._search = None
         if isinstance(error, AllTried):
             error = self._none_reachable()
         if error.status >= 500:
-            self._hub.complaints.warn(type(error), str(error))
+            self._hub.complaints.warn(str(error), str(error))
         keep_alive = self._may_keep_alive()
         connection = forward.connection_line(keep_alive=keep_alive, to_1_0=self._head.is_1_0)
         with_body = self._head.method != b"HEAD"
         self._client.write(own_response(error, time.time(), connection, with_body=with_body))
         self._client.finished(keep_alive=keep_alive)
 
-    def _count_failure(self, address: Address, reason: str, *, same_again: bool = False) -> None:
+    def _count_failure(self, address: Address, reason: str, *, stale: bool = False) -> None:
         """Remember a failed attempt. Raises NoneReachable if it was the last one."""
         self._failures += 1
-        if not same_again:
+        if not stale:
+            self._warn(address, reason)
             self._tried[address] = reason
         if self._failures == _ATTEMPTS:
             raise self._none_reachable()

@@ -1,4 +1,4 @@
-"""Whether a request whose back end failed may be sent once more."""
+"""Whether a request may be sent once more."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from __future__ import annotations
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
 
 
-def may_go_again(method: bytes, *, sent: bool, body_at_hand: bool, told: bool) -> bool:
-    """Say whether another back end may get the request.
+def may_go_again(method: bytes, *, body_at_hand: bool) -> bool:
+    """Say whether another back end may get what a broken one may have read.
 
-    `sent`: the failed one may have read some of it. `body_at_hand`: all that arrived of the body
-    is still in memory. `told`: the client has been sent part of an answer.
+    `body_at_hand`: all that has arrived of the body is still in memory. What reached no back end
+    always may go again; what the client has been sent part of an answer to never may.
     """
-    if told or not body_at_hand:
-        return False
-    return not sent or method in IDEMPOTENT
+    return body_at_hand and method in IDEMPOTENT

@@ -6,8 +6,8 @@ from typing import Protocol
 
 
 class Flushable(Protocol):
-    def end_turn(self) -> None:
-        """Send what one event queued, as far as the receiver takes it."""
+    def flush(self) -> None:
+        """Send what is queued, as far as the receiver takes it."""
 
 
 class Flusher:
@@ -24,4 +24,4 @@ class Flusher:
             batch = dirty.copy()
             dirty.clear()
             for receiver in batch:
-                receiver.end_turn()
+                receiver.flush()

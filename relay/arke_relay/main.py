@@ -74,7 +74,7 @@ class Options:
     cert_life: float = flags.flag(
         "TIME",
         parse=flags.seconds,
-        default=_DAY,
+        default="24h",
         help="how long peers admit this relay, at most 24h",
     )
     grace: float = flags.flag(

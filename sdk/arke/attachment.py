@@ -222,7 +222,7 @@ class Attachment:
         if left <= 0 or call.future.done():
             return  # its deadline is being told, or has been
         call.sent = True
-        link.send_call(
+        link.send_body(
             (
                 _REQUEST,
                 call.id,
@@ -323,11 +323,14 @@ class Attachment:
 
     def _on_event(self, message: Message) -> None:
         _, topic, body, sender, headers = message
-        if type(body) is not bytes:
-            body = self._link.body(message, 2) if self._link else None
-        if body is not None:
-            event = _new(Event, (topic, body, sender, headers or NO_HEADERS))
-            for listener in self._topics.get(topic, ()):
+        listeners = self._topics.get(topic)
+        if listeners is None or self._link is None:
+            return
+        if headers is None:
+            headers = NO_HEADERS
+        for each in (body,) if type(body) is bytes else self._link.casts(body):
+            event = _new(Event, (topic, each, sender, headers))
+            for listener in listeners:
                 listener.deliver(event)
 
     def _on_call(self, message: Message) -> None:

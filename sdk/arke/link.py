@@ -11,7 +11,7 @@ from msgpack.exceptions import UnpackException
 
 from arke.errors import ProtocolError
 from arke.values import Node
-from arke.wire.bounds import BATCH, HIGH_WATER, MAX_MESSAGE, READ, SMALL_BATCH, unpacker
+from arke.wire.bounds import HIGH_WATER, MAX_MESSAGE, READ, unpacker
 from arke.wire.chunks import Inbox, Outbox
 from arke.wire.liveness import Liveness
 from arke.wire.messages import MAGIC, VERSION, Op
@@ -34,7 +34,8 @@ class RelayLink(asyncio.Protocol):
     """A connection that ends once, and is then replaced by another.
 
     `welcomed` becomes the Node after the handshake; `closed` becomes the reason why the link ended.
-    `relieved` is called when a congested link has room again.
+    `relieved` is called when a congested link has room again. `send`, `send_body` and `send_cast`
+    queue messages as an Outbox's `put…` do, and are just these: a call less for every message.
     """
 
     def __init__(
@@ -49,10 +50,11 @@ class RelayLink(asyncio.Protocol):
         self._program = program
         self._transport: asyncio.Transport | None = None
         self._unpacker = unpacker()
-        self._outbox = Outbox(_OUTBOX)
+        self._outbox = Outbox(_OUTBOX, self._wake, self._flush)
+        self.send = self._outbox.put
+        self.send_body = self._outbox.put_body
+        self.send_cast = self._outbox.put_cast
         self._inbox = Inbox(MAX_MESSAGE, _OUTBOX)
-        self._put_body = self._outbox.put_body
-        self._flushing = False
         self._traffic = True
         self._liveness = Liveness(_PATIENCE, _BEAT, time.monotonic())
         self._timer: asyncio.TimerHandle | None = None
@@ -128,30 +130,12 @@ class RelayLink(asyncio.Protocol):
 
     # Messages.
 
-    def send(self, message: Message) -> None:
-        """Queue a message that has no large body."""
-        self._outbox.put(message)
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
-
-    def send_call(self, message: Message, at: int) -> None:
-        """Queue a request or an answer, whose body is field `at`: somebody waits for it."""
-        self._put_body(message, at)
-        if self._outbox.size >= SMALL_BATCH:
-            self._flush()
-        elif not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
-
-    def send_cast(self, message: Message, at: int, order: object = None) -> None:
-        """Queue an event or broadcast, whose body is field `at`; equal `order` keeps its order."""
-        self._put_body(message, at, order)
-        if self._outbox.size >= BATCH:
-            self._flush()
-        elif not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+    def casts(self, body: object) -> tuple[bytes, ...]:
+        """The bodies that one cast carries; none if there was no room for it."""
+        cast = self._inbox.cast(body)
+        if cast is None:
+            return ()
+        return (cast,) if isinstance(cast, bytes) else cast
 
     def body(self, message: Message, at: int) -> bytes | None:
         """The body of a message, joined if it came in chunks; None if there was no room for it."""
@@ -193,8 +177,10 @@ class RelayLink(asyncio.Protocol):
         if self._transport:
             self._transport.abort()
 
+    def _wake(self) -> None:
+        self._loop.call_soon(self._flush)
+
     def _flush(self) -> None:
-        self._flushing = False
         transport = self._transport
         if transport is None or transport.is_closing():
             return

@@ -97,19 +97,21 @@ class Member:
 
     def on_told(self, message: Message, link: RelayLink) -> None:
         _, body, sender, headers = message
-        if type(body) is not bytes:
-            body = link.body(message, 1)
+        bodies = (body,) if type(body) is bytes else link.casts(body)
         if self._hear is None:
             return
-        if body is None:
+        if not bodies:
             self.dropped += 1
-            return
-        size = len(body) + _OVERHEAD
-        if self._broadcast_bytes and self._broadcast_bytes + size > self._limits.broadcast_bytes:
-            self.dropped += 1
-            return
-        self._broadcast_bytes += size
-        self._broadcasts.put(_new(Broadcast, (body, sender, headers or NO_HEADERS)))
+        if headers is None:
+            headers = NO_HEADERS
+        limit = self._limits.broadcast_bytes
+        for each in bodies:
+            size = len(each) + _OVERHEAD
+            if self._broadcast_bytes and self._broadcast_bytes + size > limit:
+                self.dropped += 1
+                continue
+            self._broadcast_bytes += size
+            self._broadcasts.put(_new(Broadcast, (each, sender, headers)))
 
     def on_detached(self, reason: str) -> None:
         if self._drop:
@@ -139,7 +141,7 @@ class Member:
             link.send((_FAULT, request.call, "Cancelled", "the service stopped"))
             raise
         else:
-            link.send_call((_REPLY, request.call, reply), 2)
+            link.send_body((_REPLY, request.call, reply), 2)
 
     async def _handle_broadcast(self, broadcast: Broadcast) -> None:
         self._broadcast_bytes -= len(broadcast.body) + _OVERHEAD

@@ -115,7 +115,10 @@ class Mesh:
         link = (self._attachment or self.attachment).link
         if link is None or headers or self._traceparent or not _ready(link, cluster, body):
             link, headers = await self._prepare("cluster", cluster, body, headers)
-        link.send_cast((_BROADCAST, cluster, body, headers), 2, (_BROADCAST, cluster))
+        if headers is None:
+            link.send_cast(_BROADCAST, cluster, body)
+        else:
+            link.send_body((_BROADCAST, cluster, body, headers), 2, (_BROADCAST, cluster))
 
     async def publish(
         self, topic: str, body: bytes, *, headers: Mapping[str, str] | None = None
@@ -128,7 +131,10 @@ class Mesh:
         link = (self._attachment or self.attachment).link
         if link is None or headers or self._traceparent or not _ready(link, topic, body):
             link, headers = await self._prepare("topic", topic, body, headers)
-        link.send_cast((_PUBLISH, topic, body, headers), 2, (_PUBLISH, topic))
+        if headers is None:
+            link.send_cast(_PUBLISH, topic, body)
+        else:
+            link.send_body((_PUBLISH, topic, body, headers), 2, (_PUBLISH, topic))
 
     def subscribe(self, topic: str) -> Subscription:
         """The events of a topic, inside `async with mesh.subscribe(topic) as events`."""

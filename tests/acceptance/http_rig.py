@@ -143,13 +143,17 @@ class BackEnd:
 
 
 class Cluster:
-    """One member that names back ends; `answers` are given in turn, and an exception is raised."""
+    """One member that names back ends; `answers` are given in turn, and an exception is raised.
 
-    def __init__(self, name: str, port: int) -> None:
+    The answer "" never comes.
+    """
+
+    def __init__(self, name: str, port: int, limits: arke.Limits | None = None) -> None:
         self.name = name
         self.answers: Sequence[str | Exception] = ()
         self.asked = 0
         self._port = port
+        self._limits = limits
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._registered = threading.Event()
@@ -169,7 +173,7 @@ class Cluster:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        service = arke.Service(self.name, port=self._port)
+        service = arke.Service(self.name, port=self._port, limits=self._limits, drain=1.0)
         turns = itertools.count()
 
         @service.on_request
@@ -179,6 +183,8 @@ class Cluster:
             chosen = self.answers[next(turns) % len(self.answers)]
             if isinstance(chosen, Exception):
                 raise chosen
+            if not chosen:
+                await asyncio.Event().wait()
             return chosen.encode()
 
         async with service:
@@ -255,9 +261,11 @@ def standing(folder: Path, *flags: str) -> Iterator[Rig]:
 
 
 @contextmanager
-def running(relay: Relay, name: str, *flags: str) -> Iterator[Rig]:
+def running(
+    relay: Relay, name: str, *flags: str, limits: arke.Limits | None = None
+) -> Iterator[Rig]:
     """A rig whose cluster has one member."""
-    cluster = Cluster(name, relay.port)
+    cluster = Cluster(name, relay.port, limits)
     cluster.join()
     try:
         rig = Rig(relay, cluster, *flags)

@@ -137,3 +137,32 @@ async def test_a_broadcast_handler_that_raises_harms_nobody(relays: Relays) -> N
         await mesh.broadcast("fragile", b"good")
         async with asyncio.timeout(LIMIT):
             await heard.wait()
+
+
+@pytest.mark.parametrize("size", [0, 1, 1024, 1025, 65_536])
+async def test_casts_in_a_row_arrive_one_by_one_whatever_their_size(
+    ports: tuple[int, int], size: int
+) -> None:
+    """Small ones share messages on the way; nobody can tell."""
+    bodies = [bytes([i]) * size for i in range(100)]
+    ears = Ears(ports[1], len(bodies))
+    async with (
+        ears.service,
+        arke.connect(port=ports[0]) as mesh,
+        arke.connect(port=ports[1]) as reader,
+        reader.subscribe("a") as one,
+        reader.subscribe("b") as other,
+    ):
+        await subscribed(mesh, "a")
+        await subscribed(mesh, "b")
+        async with asyncio.timeout(LIMIT):
+            while await members(mesh, "ears") != 1:
+                await asyncio.sleep(0.01)
+            for i, body in enumerate(bodies):
+                await mesh.broadcast("ears", body)
+                await mesh.publish("b" if i % 3 == 0 else "a", body)
+            await ears.all.wait()
+            assert ears.heard == bodies
+            assert [(await anext(other)).body for _ in bodies[::3]] == bodies[::3]
+            rest = [body for i, body in enumerate(bodies) if i % 3]
+            assert [(await anext(one)).body for _ in rest] == rest

@@ -53,7 +53,7 @@ def ask(relay: Relay, count: int = 1) -> str:
 
     async def asked() -> bytes:
         async with asyncio.timeout(LIMIT), arke.connect(port=relay.port) as mesh:
-            while await members(mesh, "web") != count:  # noqa: ASYNC110 — in other processes
+            while await members(mesh, "web") != count:
                 await asyncio.sleep(0.02)
             return await mesh.request("web", b"ip")
 

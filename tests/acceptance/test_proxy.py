@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import select
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -353,3 +354,22 @@ def test_a_slow_client_slows_the_download(rig: Rig) -> None:
     assert stalled.wait(60)
     assert rig.memory - before < 2 * MIB
     assert connection.response()[1] == data
+
+
+def test_a_client_that_asks_without_reading_is_slowed(rig: Rig) -> None:
+    rig.back_ends(always(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n" + b"x" * 10_000))
+    request = b"GET / HTTP/1.1\r\nHost: example\r\nX: " + b"x" * 8000 + b"\r\n\r\n"
+    connection = rig.connect()
+    before = rig.memory
+    connection.sock.setblocking(False)
+    data, sent = request * 10_000, 0
+    while select.select([], [connection.sock], [], 1.0)[1]:
+        sent += connection.sock.send(data[sent : sent + MIB])
+        assert sent < len(data), "nothing slows the client down"
+    assert rig.memory - before < 2 * MIB
+    connection.sock.settimeout(30)
+    connection.sock.shutdown(socket.SHUT_WR)
+    for _ in range(sent // len(request)):
+        assert connection.head().startswith(b"HTTP/1.1 200 OK\r\n")
+        connection.exactly(10_000)
+    assert connection.rest() == b""

@@ -321,32 +321,30 @@ def test_more_than_the_answer_is_not_taken_for_the_next_one(rig: Rig) -> None:
         while connection.head():
             connection.send(OK + evil)
 
-    rig.back_ends(script)
+    (back_end,) = rig.back_ends(script)
     connection = rig.connect()
     for _ in range(5):
         connection.send(GET)
         assert connection.response()[1] == b"ok"
+    assert back_end.connections == 5
 
 
 def test_what_comes_unasked_is_not_taken_for_an_answer(rig: Rig) -> None:
-    cut = threading.Event()
+    answered = threading.Event()
 
     def script(connection: Connection) -> None:
         connection.head()
         connection.send(OK)
         assert answered.wait(30)
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
-        try:
-            connection.rest()
-        finally:
-            cut.set()
+        connection.rest()
 
-    answered = threading.Event()
-    rig.back_ends(script)
+    (back_end,) = rig.back_ends(script)
     connection = rig.connect()
     connection.send(GET)
     assert connection.response()[1] == b"ok"
     answered.set()
-    assert cut.wait(30)
+    rig.process.wait_for_line(f"{back_end.address} sent what nobody asked for", 30)
     connection.send(GET)
     assert connection.response()[1] == b"ok"
+    assert back_end.connections == 2

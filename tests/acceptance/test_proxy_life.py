@@ -8,6 +8,7 @@ import threading
 import pytest
 from http_rig import Connection, Script, running, start_proxy
 
+import arke
 from programs import program
 from relays import LIMIT, Relays, eventually, free_port, start
 
@@ -102,6 +103,25 @@ def test_nobody_serves_the_cluster(relays: Relays) -> None:
     assert process.wait(LIMIT) == 0
     assert process.log.count("Nobody serves cluster nobody.") == 1
     process.close()
+
+
+def test_the_cluster_is_too_busy_to_answer(relays: Relays) -> None:
+    # One question is under way, one may wait, and any further one is refused.
+    limits = arke.Limits(requests=1, request_bytes=1)
+    with running(relays.start(), "web", limits=limits) as rig:
+        rig.cluster.answers = [""]
+        for connection in (rig.connect(), rig.connect()):
+            connection.send(GET)
+        sentence = b"Cluster web, asked for a back end, is overloaded.\n"
+        eventually(lambda: rig.get()[1] == sentence)
+
+
+def test_the_cluster_does_not_answer(relays: Relays) -> None:
+    with running(relays.start(), "web") as rig:
+        rig.cluster.answers = [""]
+        response, body = rig.get()
+        assert response.status == 503
+        assert body == b"Cluster web, asked for a back end, did not answer within 1 s.\n"
 
 
 def test_the_relay_goes_and_comes_back(relays: Relays) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from arke.wire.liveness import Liveness
 from arke.wire.messages import Op
+from arke_relay.core.directory import MAX_ENTRIES
 from arke_relay.core.exchange import Exchange
 from arke_relay.core.parties import Program
 from arke_relay.flusher import Flusher
@@ -25,6 +26,9 @@ _PATIENCE = 30.0
 
 _FAREWELL = 2.0
 """Seconds in which a program must have read why its connection ends."""
+
+_TOPICS = MAX_ENTRIES // 2
+"""Topics of all programs together, each program's own: what a peer bears, with room for members."""
 
 _BEAT = 1.0
 _PING_AFTER = 10.0
@@ -57,6 +61,7 @@ class Hub:
         self._strangers: dict[Greeting, None] = {}
         self._connections: dict[NativeConnection, Liveness] = {}
         self._closing: dict[NativeConnection, float] = {}
+        self._topics = 0
 
     # Strangers.
 
@@ -95,8 +100,23 @@ class Hub:
             log = self._log.limited(("left", program.id), _QUIET)
             log.info("program left", program=program, cluster=cluster)
 
+    def subscribe(self, program: Program, topic: str) -> None:
+        """Where there are too many topics in all, whoever has most of them is cut off."""
+        before = len(program.topics)
+        self.exchange.subscribe(program, topic)
+        self._topics += len(program.topics) - before
+        if self._topics > _TOPICS:
+            greediest = max(self._connections, key=lambda each: each.topics)
+            greediest.end("the programs of this node have too many topics, and it has most")
+
+    def unsubscribe(self, program: Program, topic: str) -> None:
+        before = len(program.topics)
+        self.exchange.unsubscribe(program, topic)
+        self._topics += len(program.topics) - before
+
     def detached(self, program: Program, connection: NativeConnection, reason: str) -> None:
         self._connections.pop(connection, None)
+        self._topics -= len(program.topics)
         self.exchange.detach(program, self.clock())
         self._log.info("program gone", program=program, reason=reason or "it left")
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any, cast
 
 from msgpack.exceptions import UnpackException
 
 from arke.wire.bounds import (
-    BATCH,
     HIGH_WATER,
     MAX_HEADERS,
     MAX_NAME,
     READ,
-    SMALL_BATCH,
     unpacker,
 )
-from arke.wire.chunks import Inbox, Outbox
+from arke.wire.chunks import Cast, Inbox, Outbox
 from arke.wire.messages import MAGIC, VERSION, Failure, Op
 from arke_relay.attachments.hub import Hub
 from arke_relay.core.parties import Message, Program
@@ -42,10 +40,13 @@ class NativeConnection(asyncio.Protocol):
         self._casts = hub.exchange.casts
         self._transport = transport
         self._flusher = hub.flusher
-        self._outbox = Outbox(_OUTBOX)
+        self._outbox = Outbox(_OUTBOX, self._wake, self.flush)
+        # The outlet's part of this is the outbox itself: a call less for every message.
+        self.put = self._outbox.put
+        self.put_body = self._outbox.put_body
+        self.put_packed = self._outbox.put_packed
         self._inbox = Inbox(hub.max_message, max(_INBOX, 2 * hub.max_message))
         self._unpacker = unpacker()
-        self._dirty = False
         self._paused = False
         self._ended = ""
         self._program: Program | None = None
@@ -86,7 +87,7 @@ class NativeConnection(asyncio.Protocol):
             for message in unpacked:
                 handlers[message[0]](message, now)
         except _MALFORMED as error:
-            self.end(f"not understood: {error}")
+            self.end(f"not understood: {_why(error)}")
         self._flusher.flush()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -104,36 +105,11 @@ class NativeConnection(asyncio.Protocol):
 
     # Outlet.
 
-    def put(self, message: Message) -> bool:
-        if not self._dirty:
-            self._dirty = True
-            self._flusher.dirty.append(self)
-        return self._outbox.put(message)
-
-    def put_body(self, message: Message, at: int, order: Hashable = None) -> bool:
-        if not self._dirty:
-            self._dirty = True
-            self._flusher.dirty.append(self)
-        taken = self._outbox.put_body(message, at, order)
-        if self._outbox.size >= SMALL_BATCH:
-            self.flush()
-        return taken
-
-    def put_packed(self, data: bytes, order: Hashable) -> bool:
-        if not self._dirty:
-            self._dirty = True
-            self._flusher.dirty.append(self)
-        taken = self._outbox.put_packed(data, order)
-        if self._outbox.size >= BATCH:
-            self.flush()
-        return taken
-
     def overrun(self) -> None:
         self.end("it does not read")
 
-    def end_turn(self) -> None:
-        self._dirty = False
-        self.flush()
+    def _wake(self) -> None:
+        self._flusher.dirty.append(self)
 
     def flush(self) -> None:
         transport = self._transport
@@ -150,6 +126,11 @@ class NativeConnection(asyncio.Protocol):
     @property
     def program(self) -> Program | None:
         return self._program
+
+    @property
+    def topics(self) -> int:
+        """How many topics the program subscribes to."""
+        return len(self._program.topics) if self._program else 0
 
     @property
     def receiving(self) -> bool:
@@ -224,10 +205,10 @@ class NativeConnection(asyncio.Protocol):
         self._hub.left(self._known())
 
     def _on_subscribe(self, message: Message, now: float) -> None:
-        self._hub.exchange.subscribe(self._known(), _name(message[1]))
+        self._hub.subscribe(self._known(), _name(message[1]))
 
     def _on_unsubscribe(self, message: Message, now: float) -> None:
-        self._hub.exchange.unsubscribe(self._known(), _name(message[1]))
+        self._hub.unsubscribe(self._known(), _name(message[1]))
 
     def _on_request(self, message: Message, now: float) -> None:
         _, call, cluster, body, timeout, idempotent, headers = message
@@ -311,15 +292,18 @@ class NativeConnection(asyncio.Protocol):
             raise ValueError("it did not say hello first")
         return program
 
-    def _cast_body(self, body: Any, headers: Any) -> bytes | None:
+    def _cast_body(self, body: Any, headers: Any) -> Cast | None:
         if headers is not None:
             _check_headers(headers)
-        if type(body) is bytes:
-            return body
-        joined = self._inbox.body(body)
-        if joined is None:
+        cast = self._inbox.cast(body)
+        if cast is None:
             self._hub.exchange.counters.drops["cast_too_large_for_now"] += 1
-        return joined
+        return cast
+
+
+def _why(error: Exception) -> str:
+    """What to tell about bytes that cannot be understood; Python's own words help nobody."""
+    return (isinstance(error, ValueError) and str(error)) or "a malformed message"
 
 
 def _name(name: object) -> str:

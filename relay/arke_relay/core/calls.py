@@ -23,6 +23,7 @@ class Call:
         "headers",
         "id",
         "idempotent",
+        "lost",
         "number",
         "origin",
         "origin_id",
@@ -57,3 +58,5 @@ class Call:
         self.headers = headers
         self.candidate: Candidate | None = None
         self.tried: set[Party] = set()
+        self.lost: str | None = None
+        """What became of a member that perhaps began it; None: nobody has begun it."""

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from msgpack import Packer
 
 from arke.wire.bounds import CHUNK
+from arke.wire.chunks import Cast
 from arke.wire.messages import Op, PeerOp
 from arke_relay.core.counters import Counters
 from arke_relay.core.directory import Directory
@@ -28,8 +29,8 @@ class Casts:
         self._counters = counters
         self._pack = Packer().pack
 
-    def broadcast(self, program: Program, name: str, body: bytes, headers: Headers) -> None:
-        self._counters.broadcasts += 1
+    def broadcast(self, program: Program, name: str, body: Cast, headers: Headers) -> None:
+        self._counters.broadcasts += _count(body)
         cluster = self._directory.clusters.get(name)
         if cluster is not None:
             here = (_TOLD, body, program.sender, headers)
@@ -37,7 +38,7 @@ class Casts:
             self._spread(cluster.candidates, here, 1, there, (program.sender, name))
 
     def peer_broadcast(
-        self, peer: Peer, name: str, body: bytes, number: int, headers: Headers
+        self, peer: Peer, name: str, body: Cast, number: int, headers: Headers
     ) -> None:
         cluster = self._directory.clusters.get(name)
         if cluster is not None:
@@ -46,8 +47,8 @@ class Casts:
             parties = [candidate.party for candidate in cluster.here]
             self._spread(parties, here, 1, None, (sender, name))
 
-    def publish(self, program: Program, topic: str, body: bytes, headers: Headers) -> None:
-        self._counters.published += 1
+    def publish(self, program: Program, topic: str, body: Cast, headers: Headers) -> None:
+        self._counters.published += _count(body)
         parties = self._directory.topics.get(topic)
         if parties is not None:
             here = (_EVENT, topic, body, program.sender, headers)
@@ -55,7 +56,7 @@ class Casts:
             self._spread(parties, here, 2, there, (program.sender, topic))
 
     def peer_publish(
-        self, peer: Peer, topic: str, body: bytes, number: int, headers: Headers
+        self, peer: Peer, topic: str, body: Cast, number: int, headers: Headers
     ) -> None:
         parties = self._directory.topics.get(topic)
         if parties is not None:
@@ -84,4 +85,8 @@ class Casts:
             else:
                 continue
             if not taken:
-                self._counters.drops["cast_without_room"] += 1
+                self._counters.drops["cast_without_room"] += _count(here[at])
+
+
+def _count(body: Cast) -> int:
+    return 1 if type(body) is bytes else len(body)

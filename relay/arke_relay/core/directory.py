@@ -50,6 +50,13 @@ class Cluster:
         self.here: list[Candidate] = []
         """The members at this node alone."""
 
+    def add(self, candidate: Candidate, member: int) -> None:
+        self.candidates[candidate.party] = candidate
+        candidate.members.add(member)
+        self.draws.append(candidate)
+        if not candidate.party.is_peer:
+            self.here.append(candidate)
+
     def redraw(self) -> None:
         self.draws = [c for c in self.candidates.values() for _ in c.members]
         self.here = [c for c in self.draws if not c.party.is_peer]
@@ -68,16 +75,15 @@ class Directory:
 
     def join(self, name: str, party: Party, member: int) -> bool:
         """A member arrived. False: the peer announced more than is borne."""
+        cluster = self.clusters.get(name)
+        candidate = cluster.candidates.get(party) if cluster else None
+        if candidate is not None and member in candidate.members:
+            return True
         if isinstance(party, Peer) and not self._count(party, 1):
             return False
-        cluster = self.clusters.get(name)
         if cluster is None:
             cluster = self.clusters[name] = Cluster(name)
-        candidate = cluster.candidates.get(party)
-        if candidate is None:
-            candidate = cluster.candidates[party] = Candidate(name, party)
-        candidate.members.add(member)
-        cluster.redraw()
+        cluster.add(candidate or Candidate(name, party), member)
         if not party.is_peer:
             self._announce((PeerOp.JOINED.value, name, member))
         return True
@@ -101,11 +107,12 @@ class Directory:
     # Topics.
 
     def subscribe(self, topic: str, party: Party) -> bool:
-        parties = self.topics.setdefault(topic, {})
+        parties = self.topics.get(topic, {})
         if party in parties:
             return True
         if isinstance(party, Peer) and not self._count(party, 1):
             return False
+        self.topics[topic] = parties
         first = not party.is_peer and all(other.is_peer for other in parties)
         parties[party] = None
         if first:

@@ -29,8 +29,7 @@ class Exchange:
         self.programs: dict[int, Program] = {}
         self.peers: dict[str, Peer] = {}
         self.audience: dict[str, Outlet] = {}
-        """The open links by node. Each was told the directory when it was opened, and is told every
-        change from then on, whether its peer was heard already or not."""
+        """The links that were told the directory, and are told every change of it, by node."""
         self._numbers = 0
 
     # Programs.
@@ -90,13 +89,30 @@ class Exchange:
         self.directory.retire_peer(peer)
         self.router.peer_draining(peer, last_accepted, now)
 
+    # What peers are told.
+
+    def tell(self, node: str, link: Outlet) -> None:
+        """The peer hears this link: tell it the directory, and every change from now on."""
+        self.audience[node] = link
+        for message in self.directory.snapshot():
+            link.put(message)
+        if self.router.draining:
+            self._tell_draining(node, link)
+
+    def hush(self, node: str) -> None:
+        """The link that the node was told on is no more."""
+        self.audience.pop(node, None)
+
+    def tell_draining(self) -> None:
+        """Tell every peer that this relay leaves, and which of its calls was the last accepted."""
+        for node, link in self.audience.items():
+            self._tell_draining(node, link)
+
+    def _tell_draining(self, node: str, link: Outlet) -> None:
+        link.put((PeerOp.DRAINING.value, self.peers[node].last_call))
+
     def _announce(self, message: Message) -> None:
         for link in self.audience.values():
             if not link.put(message):
                 # A directory that misses a line is wrong for good: the link must begin anew.
                 link.overrun()
-
-    def tell_draining(self) -> None:
-        """Tell every party that this relay leaves, and which of its calls was the last accepted."""
-        for peer in self.peers.values():
-            peer.outlet.put((PeerOp.DRAINING.value, peer.last_call))

@@ -1,12 +1,14 @@
 """The relays this one is linked with: sessions begin, are confirmed, fall silent, end.
 
 Each direction of a link is one session with a number of its sender's, carried by every batch. A
-receiver says in its own batches which session it listens to (`hearing`).
+receiver says in its own batches which session it listens to, or which it has given up (`hearing`).
 
-* A batch of a higher session than the one heard begins the peer anew: what was known of it goes.
+* A session carries nothing but heartbeats until the peer says that it hears it. Then the directory
+  is told on it whole: a peer that did not hear the beginning cannot take the rest for all there is.
+* A batch of a higher session than the one heard begins the peer anew: what was known of it is
+  dropped.
 * A batch of a session at or under one that was given up is dropped: nothing from before a break is
-  ever delivered after it.
-* A peer that heard our session and no longer does has given us up: our direction begins anew.
+  ever delivered after it. Its sender is told, and begins its direction anew.
 * Silence, a broken connection or the end of an admission ends both directions, and the admission.
   The two relays then join again.
 """
@@ -35,8 +37,9 @@ CONFIRMATION = 3.0
 class Link(Outlet, Protocol):
     """Our sending direction to one peer."""
 
-    hearing: int
-    """The peer's session that we listen to; every batch says it."""
+    def hear(self, session: int) -> None:
+        """Say at once, if it is connected, and with every batch which of the peer's sessions we
+        listen to; a negative one, and all before it, we have given up."""
 
     def beat(self) -> None:
         """Send a heartbeat if nothing was sent since the last call."""
@@ -146,7 +149,7 @@ class Membership:
             return
         if neighbour.heard_session:
             self._remember(node, max(neighbour.heard_session, neighbour.given_up))
-        self._exchange.audience.pop(node, None)
+        self._exchange.hush(node)
         if neighbour.link:
             neighbour.link.close()
         if neighbour.peer:
@@ -166,8 +169,9 @@ class Membership:
             self._begin(neighbour, session, now)
         neighbour.liveness.heard(now)
         if hearing == neighbour.session:
-            neighbour.confirmed = True
-        elif neighbour.confirmed:
+            if not neighbour.confirmed:
+                self._confirm(neighbour)
+        elif -hearing >= neighbour.session:
             self._reopen(neighbour, "the peer began anew", now)
         assert neighbour.peer
         return neighbour.peer, neighbour.lateness.waited(stamp, now * 1000)
@@ -177,10 +181,6 @@ class Membership:
         neighbour = self.neighbours.get(node)
         if neighbour is not None and neighbour.session == session:
             self.end(node, reason, now)
-
-    def overrun(self, node: str, now: float) -> None:
-        """The peer missed something it had to know."""
-        self.end(node, "it does not keep up", now)
 
     def tick(self, now: float) -> None:
         """Called every BEAT: heartbeats out, silent peers gone."""
@@ -210,8 +210,13 @@ class Membership:
         neighbour.heard_session = session
         neighbour.lateness = Lateness()
         assert neighbour.link
-        neighbour.link.hearing = session
         neighbour.peer = self._exchange.link(neighbour.node, neighbour.link)
+        neighbour.link.hear(session)
+
+    def _confirm(self, neighbour: Neighbour) -> None:
+        neighbour.confirmed = True
+        assert neighbour.link
+        self._exchange.tell(neighbour.node, neighbour.link)
 
     def _open(self, neighbour: Neighbour, now: float) -> None:
         self._sessions += 1
@@ -219,14 +224,12 @@ class Membership:
         neighbour.confirmed = False
         neighbour.opened = now
         link = self._dial(neighbour, self._sessions)
-        link.hearing = neighbour.heard_session
+        link.hear(neighbour.heard_session or -neighbour.given_up)
         neighbour.link = link
-        self._exchange.audience[neighbour.node] = link
-        for message in self._exchange.directory.snapshot():
-            link.put(message)
 
     def _reopen(self, neighbour: Neighbour, reason: str, now: float) -> None:
         """Our direction begins anew; what the peer had of us it has dropped."""
+        self._exchange.hush(neighbour.node)
         if neighbour.link:
             neighbour.link.close()
         peer = neighbour.peer

@@ -125,8 +125,8 @@ class Router:
         """The handler raised."""
         call = self._taken(taker, call_id)
         if call is not None:
-            if call.candidate:
-                self._balancer.penalise(call.candidate, FAULT, now)
+            assert call.candidate
+            self._balancer.penalise(call.candidate, FAULT, now)
             self._end(call, "faulted")
             if not call.origin.outlet.put((_FAULT, call.origin_id, kind, text)):
                 self._counters.drops["reply_without_room"] += 1
@@ -143,6 +143,7 @@ class Router:
         if call is None:
             return
         if failure == Failure.MEMBER_LOST and call.idempotent:
+            call.lost = text
             self._try_another(call, now)
         else:
             self._fail(call, failure, text)
@@ -170,6 +171,7 @@ class Router:
         """Calls that the party had were perhaps started: only idempotent ones are tried again."""
         for call in self._calls_of(party):
             if call.idempotent:
+                call.lost = text
                 self._try_another(call, now)
             else:
                 self._fail(call, Failure.MEMBER_LOST, text)
@@ -183,11 +185,11 @@ class Router:
     def expire(self, now: float) -> None:
         """End what has reached its deadline."""
         for call in [c for c in self._open.values() if c.deadline <= now]:
-            if call.candidate:
-                self._balancer.penalise(call.candidate, REFUSAL, now)
-            self._fail(call, Failure.TIMED_OUT, f"no answer from {call.cluster!r} in time")
+            assert call.candidate
+            self._balancer.penalise(call.candidate, REFUSAL, now)
+            self._time_out(call)
         for call in [c for c in self._parked.values() if c.deadline <= now]:
-            self._fail(call, Failure.TIMED_OUT, f"no answer from {call.cluster!r} in time")
+            self._time_out(call)
 
     # Inside.
 
@@ -197,23 +199,29 @@ class Router:
             raise DuplicateCall(f"call {call.origin_id} is still open")
         if call.origin_id > origin.last_call:
             if self.draining:
-                return  # it was told that such calls never started, and sends them elsewhere
+                # A program was told that such calls never started, and sends them elsewhere.
+                if origin.is_peer:
+                    origin.outlet.put((_REFUSED, call.origin_id, "this node is leaving"))
+                return
             origin.last_call = call.origin_id
         origin.calls[call.origin_id] = call
         origin.held += len(call.body)
         self._last += 1
         call.id = self._last
         if len(origin.calls) > MAX_CALLS or origin.held > HELD_LIMIT:
-            self._fail(call, Failure.OVERLOADED, "too many requests are open")
+            self._refuse(call, "too many requests are open")
             return
         self._dispatch(call, now)
 
     def _dispatch(self, call: Call, now: float) -> None:
         """Hand the call to a member, or end it."""
+        if call.deadline <= now:
+            self._time_out(call)
+            return
         while True:
             cluster = self._directory.clusters.get(call.cluster)
             if cluster is None:
-                if self.settled or call.origin.is_peer or call.tried:
+                if self.settled or call.origin.is_peer:
                     self._nobody(call)
                 else:
                     self._parked[call.id] = call
@@ -283,16 +291,26 @@ class Router:
         self._dispatch(call, now)
 
     def _nobody(self, call: Call) -> None:
-        if call.origin.is_peer:
-            # The origin knows more members than this node: it decides whether to try another.
-            self._end(call, "refused")
-            call.origin.outlet.put((_REFUSED, call.origin_id, "no member here takes it"))
-        elif call.tried:
-            text = f"every member of {call.cluster!r} refused"
-            self._fail(call, Failure.OVERLOADED, text)
+        if call.lost is not None:
+            self._fail(call, Failure.MEMBER_LOST, call.lost)
+        elif call.tried or call.origin.is_peer:
+            self._refuse(call, f"every member of {call.cluster!r} refused")
         else:
             text = f"nobody in the network serves {call.cluster!r}"
             self._fail(call, Failure.NO_SUCH_CLUSTER, text)
+
+    def _refuse(self, call: Call, text: str) -> None:
+        """No handler was started."""
+        if not call.origin.is_peer:
+            self._fail(call, Failure.OVERLOADED, text)
+            return
+        # The origin knows more members than this node: it decides whether to try another.
+        self._end(call, "refused")
+        if not call.origin.outlet.put((_REFUSED, call.origin_id, text)):
+            self._counters.drops["reply_without_room"] += 1
+
+    def _time_out(self, call: Call) -> None:
+        self._fail(call, Failure.TIMED_OUT, f"no answer from {call.cluster!r} in time")
 
     def _fail(self, call: Call, failure: int, text: str) -> None:
         self._end(call, _OUTCOMES.get(Failure(failure), "failed"))

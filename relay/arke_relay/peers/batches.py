@@ -174,7 +174,7 @@ class Batches:
 
     def _on_told(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         _, cluster, body, number, headers = message
-        joined = self._body(peer, body)
+        joined = self._inbox(peer).cast(body)
         if joined is None:
             self._exchange.counters.drops["cast_too_large_for_now"] += 1
         else:
@@ -184,7 +184,7 @@ class Batches:
 
     def _on_event(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         _, topic, body, number, headers = message
-        joined = self._body(peer, body)
+        joined = self._inbox(peer).cast(body)
         if joined is None:
             self._exchange.counters.drops["cast_too_large_for_now"] += 1
         else:

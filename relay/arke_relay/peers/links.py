@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 
 import zmq
 from msgpack import Packer
 from zmq.utils.monitor import parse_monitor_message
 
 from arke.wire.chunks import Outbox
-from arke_relay.core.parties import Message
 from arke_relay.flusher import Flusher
 from arke_relay.peers.batches import FRAME
 from arke_relay.peers.keys import CurvePair
@@ -90,14 +89,17 @@ class PeerLink:
         self._broke = broke
         self._session = session
         self._pack = Packer().pack
-        self._outbox = Outbox(_OUTBOX)
-        self._dirty = False
+        self._outbox = Outbox(_OUTBOX, self._wake, self.flush)
+        # The outlet's part of this is the outbox itself: a call less for every message.
+        self.put = self._outbox.put
+        self.put_body = self._outbox.put_body
+        self.put_packed = self._outbox.put_packed
         self._connected = False
         self._blocked = False
         self._sent = False
         self._unsent = b""
         self._open = True
-        self.hearing = 0
+        self._hearing = 0
         self._socket = curve_client(context, zmq.PUSH, keys, peer_key, FRAME)
         self._monitor = self._socket.get_monitor_socket(
             zmq.EVENT_HANDSHAKE_SUCCEEDED | _bits(_ENDINGS)
@@ -114,31 +116,12 @@ class PeerLink:
 
     # Outlet.
 
-    def put(self, message: Message) -> bool:
-        if not self._dirty:
-            self._dirty = True
-            self._flusher.dirty.append(self)
-        return self._outbox.put(message)
-
-    def put_body(self, message: Message, at: int, order: Hashable = None) -> bool:
-        if not self._dirty:
-            self._dirty = True
-            self._flusher.dirty.append(self)
-        return self._outbox.put_body(message, at, order)
-
-    def put_packed(self, data: bytes, order: Hashable) -> bool:
-        if not self._dirty:
-            self._dirty = True
-            self._flusher.dirty.append(self)
-        return self._outbox.put_packed(data, order)
-
     def overrun(self) -> None:
         # Not at once: whoever found out is in the middle of something.
         self._loop.call_soon(self._end, "it does not keep up")
 
-    def end_turn(self) -> None:
-        self._dirty = False
-        self.flush()
+    def _wake(self) -> None:
+        self._flusher.dirty.append(self)
 
     def flush(self) -> None:
         if not self._connected or self._blocked or not self._open:
@@ -147,6 +130,11 @@ class PeerLink:
         while outbox:
             if not self._send(outbox.take(_BATCH)):
                 return
+
+    def hear(self, session: int) -> None:
+        self._hearing = session
+        if self._connected and not self._blocked:
+            self._send(b"")
 
     def beat(self) -> None:
         if not self._sent and self._connected and not self._blocked:
@@ -164,7 +152,7 @@ class PeerLink:
 
     def _send(self, messages: bytes) -> bool:
         """Send one batch; what libzmq does not take now waits here for room."""
-        header = self._pack((self._session, int(self._clock() * 1000), self.hearing))
+        header = self._pack((self._session, int(self._clock() * 1000), self._hearing))
         try:
             self._socket.send(header + messages, zmq.NOBLOCK)
         except zmq.Again:

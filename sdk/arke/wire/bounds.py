@@ -25,6 +25,9 @@ READ = 256 * 1024
 BATCH = 16 * 1024
 """Octets of events that leave before the turn ends, so that the receiver reads meanwhile."""
 
+MAX_CASTS = 16
+"""Bodies of broadcasts or events that one message may carry: what arrays are bounded to."""
+
 SMALL_BATCH = 4 * 1024
 """The same for requests and replies, where somebody waits for each."""
 
@@ -55,7 +58,7 @@ def unpacker(buffer: int = CHUNK + MAX_HEADERS + 1024 + READ) -> Unpacker:
         raw=False,
         strict_map_key=True,
         max_buffer_size=buffer,
-        max_array_len=16,
+        max_array_len=MAX_CASTS,
         max_map_len=64,
         max_ext_len=0,
         max_bin_len=CHUNK,

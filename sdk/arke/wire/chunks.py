@@ -8,20 +8,29 @@ first, except those that must keep their order behind a large one of the same se
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from msgpack import Packer
 
-from arke.wire.bounds import CHUNK, HALF_SENT, MAX_STREAMS
+from arke.wire.bounds import BATCH, CHUNK, HALF_SENT, MAX_CASTS, MAX_STREAMS, SMALL_BATCH
 from arke.wire.messages import Op
 
 _CHUNK_OP = int(Op.CHUNK)
+_SMALL_CAST = 1024  # octets of a body that is worth sharing a message
 _RUNNING_START = 32 * 1024  # small messages that may go ahead of a chunk in one batch
+
+
+Cast = bytes | tuple[bytes, ...]
+"""What one broadcast or event message carries: one body, or several small ones."""
 
 
 class BrokenStream(ValueError):
     """The chunks do not add up; the connection that sent them cannot be understood any further."""
+
+
+def _nothing() -> None:
+    """For an outbox that is looked after anyway."""
 
 
 class _Large:
@@ -45,12 +54,17 @@ class Outbox:
     """Messages on their way to one receiver, bounded in octets.
 
     `put` is the hot path: one pack, one append. `take` empties it in an order that lets small
-    messages pass.
+    messages pass. `wake` is called when the first message comes, `hurry` as soon as enough for a
+    batch of its own is there and whenever more comes then.
     """
 
     __slots__ = (
+        "_cast",
+        "_casts",
+        "_casts_size",
         "_flows",
         "_half_sent",
+        "_hurry",
         "_left",
         "_limit",
         "_owed",
@@ -59,14 +73,25 @@ class Outbox:
         "_streams",
         "_turn",
         "_waiting",
+        "_wake",
         "size",
     )
 
-    def __init__(self, limit: int) -> None:
+    def __init__(
+        self,
+        limit: int,
+        wake: Callable[[], None] = _nothing,
+        hurry: Callable[[], None] = _nothing,
+    ) -> None:
         self.size = 0
         self._limit = limit
+        self._wake = wake
+        self._hurry = hurry
         self._pack = Packer().pack
         self._ready: list[bytes] = []
+        self._cast: tuple[int, str] | None = None  # operation and name of the casts that wait
+        self._casts: list[bytes] = []
+        self._casts_size = 0
         self._left = 0  # small messages that left while large ones were here
         self._flows: dict[Hashable, deque[_Large | bytes]] = {}  # each begins with a large one
         self._waiting: deque[Hashable] = deque()  # flows whose first has not begun
@@ -77,40 +102,95 @@ class Outbox:
 
     def put(self, message: tuple[Any, ...]) -> bool:
         """Queue a message without a large body. False: there is no room, and it was dropped."""
-        if self.size > self._limit:
+        if self._cast:
+            self._end_cast()
+        size = self.size
+        if size > self._limit:
             return False
         data = self._pack(message)
         self._ready.append(data)
-        self.size += len(data)
+        self.size = size + len(data)
+        if not size:
+            self._wake()
         return True
 
     def put_body(self, message: tuple[Any, ...], at: int, order: Hashable = None) -> bool:
         """Queue a message whose body is field `at`; those with an equal `order` stay in order."""
+        if self._cast:
+            self._end_cast()
         if self._flows or len(message[at]) > CHUNK:
             return self._put_behind(message, at, order)
-        if self.size > self._limit:
+        size = self.size
+        if size > self._limit:
             return False
         data = self._pack(message)
         self._ready.append(data)
-        self.size += len(data)
+        self.size = size + len(data)
+        if not size:
+            self._wake()
+        # Where order matters nobody waits for each: larger batches cost less.
+        if self.size >= (SMALL_BATCH if order is None else BATCH):
+            self._hurry()
         return True
+
+    def put_cast(self, op: int, name: str, body: bytes) -> bool:
+        """Queue a broadcast or event without headers; small ones in a row travel as one message."""
+        size = self.size
+        octets = len(body)
+        if octets > _SMALL_CAST or self._flows:
+            return self.put_body((op, name, body, None), 2, (op, name))
+        if size > self._limit:
+            return False
+        cast = self._cast
+        if cast is None or cast[1] != name or cast[0] != op:
+            if cast is not None:
+                self._end_cast()
+            self._cast = (op, name)
+        self._casts.append(body)
+        self._casts_size += octets
+        self.size += octets
+        if not size:
+            self._wake()
+        if len(self._casts) == MAX_CASTS:
+            self._end_cast()
+            if self.size >= BATCH:
+                self._hurry()
+        return True
+
+    def _end_cast(self) -> None:
+        assert self._cast
+        bodies = self._casts
+        op, name = self._cast
+        data = self._pack((op, name, bodies[0] if len(bodies) == 1 else bodies, None))
+        self._ready.append(data)
+        self.size += len(data) - self._casts_size
+        self._cast = None
+        self._casts = []
+        self._casts_size = 0
 
     def put_packed(self, data: bytes, order: Hashable) -> bool:
         """Queue a message that was packed once for many receivers."""
-        if self.size > self._limit:
+        size = self.size
+        if size > self._limit:
             return False
         flow = self._flows.get(order) if self._flows else None
         if flow is None:
             self._ready.append(data)
         else:
             flow.append(data)
-        self.size += len(data)
+        self.size = size + len(data)
+        if not size:
+            self._wake()
+        if self.size >= BATCH:
+            self._hurry()
         return True
 
     def _put_behind(self, message: tuple[Any, ...], at: int, order: Hashable) -> bool:
         """Queue a message that is large, or may have to keep behind one that is."""
         if self.size > self._limit:
             return False
+        if not self.size:
+            self._wake()
         flow = None if order is None else self._flows.get(order)
         size = len(message[at])
         if size <= CHUNK:
@@ -133,6 +213,8 @@ class Outbox:
 
         They are at most `room`, but for a single message or chunk that begins within it.
         """
+        if self._cast:
+            self._end_cast()
         ready = self._ready
         if not self._flows and self.size <= room:
             data = ready[0] if len(ready) == 1 else b"".join(ready)
@@ -272,6 +354,16 @@ class Inbox:
             half.buffer += data
             if len(half.buffer) > total:
                 raise BrokenStream("a body is longer than it said")
+
+    def cast(self, body: object) -> Cast | None:
+        """The body or bodies of a cast; None if a large one was given up for lack of room."""
+        if type(body) is bytes:
+            return body
+        if type(body) is not tuple:
+            return self.body(body)
+        if not body or any(type(each) is not bytes for each in body) or sum(map(len, body)) > CHUNK:
+            raise BrokenStream("bodies that share a message are small, and octets")
+        return body
 
     def body(self, stream: object) -> bytes | None:
         """The joined body of a stream that has ended; None if it was given up for lack of room."""

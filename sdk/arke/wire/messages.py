@@ -2,8 +2,8 @@
 
 Fields are given in order; `headers`, where it stands, is a map of text to text or nil. A field
 named `body` is either binary or, for a body over `CHUNK` bytes, the number of the stream whose
-chunks came before (see `chunks`). Times are milliseconds. docs/protocol.md tells the same with
-test vectors.
+chunks came before (see `chunks`). In a cast (BROADCAST, PUBLISH, TOLD, EVENT) it may also be an
+array of up to 16 small bodies: as many casts, in this order. Times are milliseconds.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class PeerOp(IntEnum):
     """Operations between two relays; outcomes and chunks as in `Op`.
 
     A batch begins with `[session, stamp, hearing]`: the sender's session, its monotonic clock, and
-    the session of the receiver that it is listening to (0: none). Then the messages follow.
+    the session of the receiver that it is listening to (0: none; negative: it has given up that one
+    and all before it). Then the messages follow.
     """
 
     JOINED = 40  # cluster, member: a program of the sender's node serves the cluster
@@ -73,7 +74,6 @@ class PeerOp(IntEnum):
     UNSUBSCRIBED = 43  # topic
     SYNCED = 44  # (nothing); the sender's directory has been told whole
     KNOWN = 45  # node, address, join port: somebody the sender is linked with
-    REACHED = 46  # address: where the sender reached the receiver
     DRAINING = 47  # last call accepted: take the node out; later calls never started
     CALL = 48  # call, cluster, body, expiry (the sender's monotonic clock), program, headers
     DROP_CALL = 49  # call

@@ -1,0 +1,147 @@
+"""Programs that break the protocol: cut off with a reason, and nobody else feels it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from raw_program import RawProgram, packed, raw_program
+from traffic import echo
+
+import arke
+from arke.wire.bounds import CHUNK, MAX_HEADERS, MAX_STREAMS
+from arke.wire.messages import MAGIC, VERSION, Op, PeerOp
+from arke_relay.core.directory import MAX_TOPICS
+from relays import LIMIT, Relay, Relays
+
+BAD_NAMES = ["", "x" * 256, "ü" * 128, 7, None, b"x", ["x"], {}]
+BAD_HEADERS: list[Any] = [7, ["a"], {"a": 1}, {"a": None}, {b"a": "b"}, {7: "a"}]
+BAD_HEADERS += [{"a": "x" * MAX_HEADERS}, {"a": "x" * 9000, "b": "x" * 9000}]
+BAD_BODIES: list[Any] = [None, "text", 7, {}, [b""], 1.5]
+
+
+def shapes() -> Iterator[tuple[Op, list[Any]]]:
+    """Yield fields of the wrong shape for every operation that a program may use."""
+    for op in (Op.PING, Op.STATUS):
+        yield from ((op, fields) for fields in ([], ["1"], [None], [1.5], [{}]))
+    for op in (Op.REGISTER, Op.SUBSCRIBE, Op.UNSUBSCRIBE):
+        yield from ((op, fields) for fields in ([], *([name] for name in BAD_NAMES)))
+    for op in (Op.BROADCAST, Op.PUBLISH):
+        yield from ((op, fields) for fields in ([], ["x", b""], ["x", b"", None, 1]))
+        yield from ((op, [name, b"", None]) for name in BAD_NAMES)
+        yield from ((op, ["x", body, None]) for body in BAD_BODIES)
+        yield from ((op, ["x", b"", headers]) for headers in BAD_HEADERS)
+    yield from ((Op.REQUEST, fields) for fields in ([], GOOD[:-1], [*GOOD, None]))
+    for at, bad in enumerate((BAD_NUMBERS, BAD_NAMES, BAD_BODIES, BAD_NUMBERS, [], BAD_HEADERS)):
+        yield from ((Op.REQUEST, [*GOOD[:at], value, *GOOD[at + 1 :]]) for value in bad)
+    yield from ((op, fields) for op, each in OTHERS.items() for fields in each)
+
+
+GOOD = [1, "echo", b"", 1000, False, None]
+BAD_NUMBERS = ["1", None, 1.5, True, {}]
+OTHERS: dict[Op, list[list[Any]]] = {
+    Op.HELLO: [[MAGIC, VERSION, "again"]],
+    Op.CHUNK: [
+        [],
+        [1, CHUNK + 1],
+        ["1", CHUNK + 1, b"x"],
+        [1, "1", b"x"],
+        [1, CHUNK + 1, "x"],
+        [1, CHUNK, b"x"],
+        [1, -1, b"x"],
+        [1, 2**34, b"x"],
+    ],
+    Op.REQUEST: [[1, "echo", b"", -1, False, None], [1, "echo", b"", 2**40, False, None]],
+    Op.CANCEL: [[], [{}]],
+    Op.REPLY: [[], [1], [1, 7], [1, "text"], [{}, b""], [1, None]],
+    Op.FAULT: [[], [1, "T"], [1, 7, "x"], [1, "T", b"x"], [{}, "T", "x"], [1, "T", "x", 1]],
+    Op.REFUSED: [[], [{}, "full"]],
+}
+NOT_A_PROGRAMS = [Op.WELCOME, Op.CALL, Op.TOLD, Op.EVENT, Op.NODE, Op.GOODBYE, Op.FAILED, *PeerOp]
+UNKNOWN = [0, -1, 7, 19, 63, 64, 2**40, -(2**40), 1.5, "1", None, b"1", [], {}]
+
+
+HELD = 512 * 1024  # more than a relay keeps of a message that is not whole
+
+OCTETS = {
+    "a number": b"\x01",
+    "text": b"\xa3abc",
+    "nothing": b"\xc0",
+    "a truth": b"\xc3",
+    "binary": b"\xc4\x01\x3f",
+    "an empty map": b"\x80",
+    "a map": b"\x81\xa1a\x01",
+    "a map with a number for a key": b"\x81\x00\x01",
+    "an empty array": b"\x90",
+    "the octet that is never used": b"\xc1",
+    "text that is not UTF-8": b"\x92\x0c\xa2\xff\xff",
+    "arrays in arrays": b"\x91" * 2_000,
+    "wide arrays in arrays": b"\x9f" * 2_000,
+    "maps in arrays": b"\x91\x81\xa1a" * 1_000,
+    "an array of 17": b"\xdc\x00\x11",
+    "an array of four billion": b"\xdd\xff\xff\xff\xff",
+    "a map of 65": b"\x94\x11\xa1t\xc4\x00\xde\x00\x41",
+    "a map of four billion": b"\x94\x11\xa1t\xc4\x00\xdf\xff\xff\xff\xff",
+    "a body of 16 MiB": b"\x94\x11\xa1t\xc6\x01\x00\x00\x00" + bytes(HELD),
+    "a name of 4 GiB": b"\x94\x11\xdb\xff\xff\xff\xff" + bytes(HELD),
+    "an extension": b"\x92\x03\xc7\x01\x05x",
+    "a time": b"\x92\x03\xd6\xff\x00\x00\x00\x00",
+    "registered twice": packed([Op.REGISTER, "a"], [Op.REGISTER, "b"]),
+    "more topics than allowed": packed(*([Op.SUBSCRIBE, f"{i}"] for i in range(MAX_TOPICS + 1))),
+    "more bodies than allowed": packed(
+        *([Op.CHUNK, i, CHUNK + 1, b"x"] for i in range(MAX_STREAMS + 1))
+    ),
+    "a body longer than it said": packed(
+        [Op.CHUNK, 1, CHUNK + 1, bytes(CHUNK)], [Op.CHUNK, 1, CHUNK + 1, b"xx"]
+    ),
+}
+CASES = {
+    **OCTETS,
+    **{f"{op.name} {fields!r:.40}": packed([op, *fields]) for op, fields in shapes()},
+    **{op.name: packed([op, 1, b"", 1, 1, "x", None]) for op in NOT_A_PROGRAMS},
+    **{f"operation {op!r}": packed([op, 1]) for op in UNKNOWN},
+}
+
+
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    relays = Relays(tmp_path_factory.mktemp("relays"))
+    try:
+        yield relays.start()
+    finally:
+        relays.end()
+
+
+async def feed(program: RawProgram, octets: bytes, way: str) -> None:
+    if way == "whole":
+        await program.send(octets)
+    elif way == "with more behind":
+        await program.send(octets + bytes(100_000))
+    else:
+        for octet in octets[:3_000]:
+            await program.send(bytes([octet]))
+        await program.send(octets[3_000:])
+
+
+@pytest.mark.parametrize("way", ["whole", "octet by octet", "with more behind"])
+@pytest.mark.parametrize("octets", CASES.values(), ids=CASES.keys())
+async def test_who_breaks_the_protocol_is_cut_off_alone(
+    relay: Relay, octets: bytes, way: str
+) -> None:
+    begin = relay.process.written
+    async with (
+        echo("echo", relay.port),
+        arke.connect(port=relay.port) as bystander,
+        raw_program(relay.port, "hostile") as hostile,
+    ):
+        with suppress(ConnectionError):
+            await feed(hostile, octets, way)
+        reason = await hostile.ended()
+        # What it still sends may destroy the reason on its way; the log has it all the same.
+        assert way != "whole" or (reason or "").startswith("not understood: ")
+        relay.process.wait_for_line(
+            'program gone program=hostile#.*"not understood: .+"', LIMIT, after=begin
+        )
+        assert await bystander.request("echo", b"well") == b"well"

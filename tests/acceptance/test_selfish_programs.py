@@ -1,0 +1,120 @@
+"""Programs that keep to the protocol and mean no good: each harms only itself."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from raw_program import packed, raw_program
+from traffic import echo, until_members, until_topic
+
+import arke
+from arke.wire.bounds import CHUNK, MAX_HEADERS
+from arke.wire.messages import Op
+from arke_relay.core.directory import MAX_ENTRIES, MAX_TOPICS
+from relays import LIMIT, Relays
+
+MIB = 1024 * 1024
+UNREAD = 64 * MIB  # octets that a relay keeps for a program that does not read
+
+
+async def test_a_member_that_answers_calls_of_others_changes_nothing(relays: Relays) -> None:
+    relay = relays.start()
+    service = arke.Service("work", port=relay.port)
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    @service.on_request
+    async def answer(request: arke.Request) -> bytes:
+        asked.set()
+        await go.wait()
+        return b"mine"
+
+    async with service, arke.connect(port=relay.port) as mesh:
+        call = asyncio.ensure_future(mesh.request("work", b"", timeout=LIMIT))
+        await asked.wait()
+        async with raw_program(relay.port, "meddler") as meddler:
+            await meddler.say([Op.REGISTER, "work"])
+            for number in range(100):
+                await meddler.say(
+                    [Op.REPLY, number, b"forged"],
+                    [Op.FAULT, number, "Forged", "forged"],
+                    [Op.REFUSED, number, "forged"],
+                    [Op.CANCEL, number],
+                )
+            await meddler.settled()
+            assert not call.done()
+        go.set()
+        assert await call == b"mine"
+
+
+async def test_a_subscriber_that_does_not_read_costs_a_bounded_amount_and_nobody_else_anything(
+    relays: Relays,
+) -> None:
+    relay = relays.start()
+    count = 4 * UNREAD // CHUNK
+    async with (
+        arke.connect(port=relay.port) as publisher,
+        arke.connect(port=relay.port) as reader,
+        reader.subscribe("t") as events,
+        raw_program(relay.port, "deaf") as deaf,
+    ):
+        await deaf.say([Op.SUBSCRIBE, "t"])
+        await deaf.settled()
+        deaf.writer.transport.pause_reading()
+        before = relay.memory
+        most = 0
+        for number in range(count):
+            await publisher.publish("t", number.to_bytes(CHUNK))
+            async with asyncio.timeout(LIMIT):
+                assert (await anext(events)).body == number.to_bytes(CHUNK)
+            most = max(most, relay.memory - before)
+        assert events.dropped == 0
+    assert UNREAD / 2 < most < UNREAD + 16 * MIB
+
+
+async def test_no_program_can_fill_a_frame_beyond_what_a_peer_takes(relays: Relays) -> None:
+    """libzmq cuts a link that carries a frame over its bound: with all that others have on it."""
+    one, other = relays.pair()
+    largest = [Op.PUBLISH, "t", bytes(CHUNK), {"h": "x" * (MAX_HEADERS - 1)}]
+    async with (
+        arke.connect(port=other.port) as far,
+        far.subscribe("t") as events,
+        raw_program(one.port, "greedy") as greedy,
+    ):
+        async with arke.connect(port=one.port) as near:
+            await until_topic(near, "t")
+        for before in range(30 * 1024, 50 * 1024, 512):
+            small = [[Op.PUBLISH, "t", bytes(500), None]] * (before // 512)
+            # In one piece to the relay, which then sends as much of it as it can in one frame.
+            await greedy.say(*small, largest)
+            await greedy.settled()
+            async with asyncio.timeout(LIMIT):
+                for _ in small:
+                    assert len((await anext(events)).body) == 500
+                assert len((await anext(events)).body) == CHUNK
+    for relay in (one, other):
+        assert relay.process.log.count("peer lost") == 0
+
+
+async def test_no_program_can_cut_its_node_off_by_announcing_too_much(relays: Relays) -> None:
+    one, other = relays.pair()
+    async with AsyncExitStack() as stack:
+        for number in range(MAX_ENTRIES // MAX_TOPICS + 1):
+            program = await stack.enter_async_context(raw_program(one.port, f"busy{number}"))
+            topics = (f"{number}/{topic}" for topic in range(MAX_TOPICS))
+            await program.send(packed(*([Op.SUBSCRIBE, topic] for topic in topics)))
+            await program.settled()
+        async with echo("after", one.port), arke.connect(port=other.port) as far:
+            await until_members(far, "after", 1)
+            assert await far.request("after", b"x") == b"x"
+    async with (
+        arke.connect(port=one.port) as near,
+        arke.connect(port=other.port) as far,
+        near.subscribe("now") as events,
+    ):
+        await until_topic(far, "now")
+        await far.publish("now", b"x")
+        async with asyncio.timeout(LIMIT):
+            assert (await anext(events)).body == b"x"
+    for relay in (one, other):
+        assert relay.process.log.count("peer lost") == 0
