@@ -20,6 +20,7 @@ from programs import program
 from relays import LIMIT, free_port
 
 ADDRESS = "127.86.86.86"
+LONG_NAME = "the name of a network has 1 to 255 bytes of UTF-8; choose another: -net NAME"
 
 
 def refused(*flags: str | Path, wrap: Sequence[str] = (), **environ: str) -> str:
@@ -40,11 +41,16 @@ def refused(*flags: str | Path, wrap: Sequence[str] = (), **environ: str) -> str
     return done.stderr.removesuffix("\n")
 
 
-@pytest.fixture
-def key(tmp_path: Path) -> Path:
-    path = tmp_path / "id_rsa"
+@pytest.fixture(scope="module")
+def whole_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keys") / "id_rsa"
     write_key(path)
     return path
+
+
+@pytest.fixture
+def key(tmp_path: Path, whole_key: Path) -> Path:
+    return Path(shutil.copy2(whole_key, tmp_path))
 
 
 def pem(private: rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey, passphrase: bytes = b"") -> bytes:
@@ -135,10 +141,7 @@ def test_a_key_file_that_this_user_cannot_read(key: Path) -> None:
         (["-cert-life", "0.5s"], "-cert-life must be from 1s to 24h"),
         (["-port", "0"], "-port 0 leaves programs no way in: add -socket PATH"),
         (["-net", ""], "-net '': must not be empty"),
-        (
-            ["-net", "x" * 256],
-            "the name of a network has 1 to 255 bytes of UTF-8; choose another: -net NAME",
-        ),
+        (["-net", "x" * 256], LONG_NAME),
     ],
 )
 def test_flags_that_make_no_sense(key: Path, flags: list[str], line: str) -> None:
