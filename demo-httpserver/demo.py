@@ -126,8 +126,6 @@ class Demo:
                     *("-m", "arke_relay.main", "-net", "demo", "-rsa", key, "-bind", address),
                     *("-port", self._options.relay_port(node)),
                     *("-peer-port", self._options.peer_port),
-                    # Multicast finds them too, where this machine's loopback can do it.
-                    *("-join", flags.HostPort(NODES[0], self._options.peer_port)),
                 )
             for node in range(len(NODES)):
                 async with arke.connect(port=self._options.relay_port(node), wait=READY):

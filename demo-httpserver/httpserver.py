@@ -9,7 +9,6 @@ import sys
 from dataclasses import dataclass
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
 import arke
 from arke import flags
@@ -21,14 +20,9 @@ PORT = 63450  # where the proxy looks for a back end that is named by its IP alo
 class Options:
     cluster: str = flags.flag("NAME", required=True, help="the cluster to serve in")
     listen: flags.HostPort = flags.flag(
-        "[HOST]:PORT",
-        parse=flags.listen_address,
-        default=f":{PORT}",
-        help="where the proxy connects",
+        "[HOST]:PORT", parse=flags.listen_address, default=f":{PORT}", help="where to listen"
     )
-    port: int = flags.flag(
-        "N", parse=flags.port, default=55555, help="where the relay of this machine listens"
-    )
+    port: int = flags.flag("N", parse=flags.port, default=55555, help="the relay's port")
 
 
 async def serve(options: Options) -> None:
@@ -39,9 +33,8 @@ async def serve(options: Options) -> None:
 
     @service.on_request
     async def where(_: arke.Request) -> bytes:
-        host, port = options.listen
-        here = flags.HostPort(host or service.mesh.node.address, port)
-        return (here.host if options.listen == ("", PORT) else str(here)).encode()
+        here = flags.HostPort(options.listen.host or service.mesh.node.address, options.listen.port)
+        return (here.host if here.port == PORT else str(here)).encode()
 
     async def welcome(_: web.Request) -> web.Response:
         return web.Response(text="Welcome!\n")
@@ -50,16 +43,9 @@ async def serve(options: Options) -> None:
         name, address = request.match_info["name"], service.mesh.node.address
         return web.Response(text=f"hello, {name}!\nhello, {address}!\n")
 
-    @web.middleware
-    async def say_when_leaving(request: web.Request, handler: Handler) -> web.StreamResponse:
-        response = await handler(request)
-        if stop.is_set():
-            response.force_close()
-        return response
-
-    site = web.Application(middlewares=[say_when_leaving])
+    site = web.Application()
     site.add_routes([web.get("/", welcome), web.get("/hello/{name}", hello)])
-    runner = web.AppRunner(site, access_log=None, shutdown_timeout=10.0)
+    runner = web.AppRunner(site, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, options.listen.host or None, options.listen.port).start()
     async with service:  # registers, now that the server listens
@@ -68,22 +54,18 @@ async def serve(options: Options) -> None:
     await runner.cleanup()  # lets running requests finish
 
 
-def main() -> None:
-    options = flags.parse(
+if __name__ == "__main__":
+    given = flags.parse(
         Options,
         program="httpserver",
-        summary="Serve a web page as a member of a cluster.",
+        summary="Serves a web page as a member of a cluster.",
         argv=sys.argv[1:],
         environ=os.environ,
     )
     try:
-        asyncio.run(serve(options))
+        asyncio.run(serve(given))
     except OSError as error:
         fault = os.strerror(error.errno or 0)
-        flags.fail("httpserver", f"-listen {options.listen}: {fault}; choose another")
+        flags.fail("httpserver", f"-listen {given.listen}: {fault}; choose another")
     except arke.RelayUnreachable as error:
         flags.fail("httpserver", str(error), status=1)
-
-
-if __name__ == "__main__":
-    main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
+import pytest
 from raw_program import packed, raw_program
 from traffic import echo, until_members, until_topic
 
@@ -12,7 +13,7 @@ import arke
 from arke.wire.bounds import CHUNK, MAX_HEADERS
 from arke.wire.messages import Op
 from arke_relay.core.directory import MAX_ENTRIES, MAX_TOPICS
-from relays import LIMIT, Relays
+from relays import LIMIT, Relays, members
 
 MIB = 1024 * 1024
 UNREAD = 64 * MIB  # octets that a relay keeps for a program that does not read
@@ -118,3 +119,22 @@ async def test_no_program_can_cut_its_node_off_by_announcing_too_much(relays: Re
             assert (await anext(events)).body == b"x"
     for relay in (one, other):
         assert relay.process.log.count("peer lost") == 0
+
+
+async def test_a_member_that_is_cut_off_is_gone_though_it_never_reads_why(relays: Relays) -> None:
+    relay = relays.start()
+    async with (
+        arke.connect(port=relay.port) as mesh,
+        raw_program(relay.port, "deaf") as deaf,
+    ):
+        await deaf.say([Op.REGISTER, "work"], [Op.SUBSCRIBE, "t"])
+        await until_members(mesh, "work", 1)
+        deaf.writer.transport.pause_reading()
+        for _ in range(2 * UNREAD // CHUNK):
+            await mesh.publish("t", bytes(CHUNK))
+        call = asyncio.ensure_future(mesh.request("work", b"", timeout=LIMIT))
+        await deaf.send(b"\xc1")
+        with pytest.raises(arke.MemberLost):
+            await call
+        assert await members(mesh, "work") == 0
+        assert relay.process.running
