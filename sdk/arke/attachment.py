@@ -8,8 +8,6 @@ import os
 import random
 import sys
 import time
-from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -52,6 +50,7 @@ class Listener(Protocol):
     """Who wants the events of a topic."""
 
     def deliver(self, event: Event) -> None: ...
+    def end(self) -> None: ...
 
 
 class Provider(Protocol):
@@ -75,13 +74,12 @@ class Attachment:
         self.link: RelayLink | None = None
         """The link that takes new messages; None while detached, or while the relay is leaving."""
         self._last_accepted: int | None = None
-        self._waiting: deque[Call] = deque()
+        self._held_back = False  # some call could not be sent yet
         self._attached: list[asyncio.Future[None]] = []
         self._topics: dict[str, list[Listener]] = {}
         self._supervisor: asyncio.Task[None] | None = None
         self._closing = False
         self._served = False
-        self._ended: list[Callable[[], None]] = []
         self.calls = Calls(self.loop)
         self.provider: Provider | None = None
         self.node = Node("", "", "")
@@ -131,8 +129,9 @@ class Attachment:
             await asyncio.wait((self._supervisor,))
         link, self._link, self.link = self._link, None, None
         self.calls.fail_all(MeshClosed("the mesh was closed"))
-        for ended in self._ended:
-            ended()
+        for listeners in self._topics.values():
+            for listener in listeners:
+                listener.end()
         self._wake()
         if link:
             link.close()
@@ -175,7 +174,7 @@ class Attachment:
 
     async def _attach(self) -> RelayLink:
         def link() -> RelayLink:
-            return RelayLink(self.loop, self._handlers, self._send_waiting, _program())
+            return RelayLink(self.loop, self._handlers, self._send_held_back, _program())
 
         async with asyncio.timeout(_HANDSHAKE):
             if self._path is not None:
@@ -194,13 +193,14 @@ class Attachment:
         if self._served and self.provider:
             self._register(made)
         self._wake()
-        self._send_waiting()
+        self._send_held_back()
         return made
 
     def _detached(self, reason: str) -> None:
         self._link = self.link = None
         log.warning("detached from the relay at %s: %s", self.where, reason)
-        self._waiting = deque(self.calls.lost(reason, self._last_accepted))
+        self.calls.lost(reason, self._last_accepted)
+        self._held_back = True
         if self.provider:
             self.provider.on_detached(reason)
 
@@ -216,7 +216,7 @@ class Attachment:
         """Hand a call to the relay now, or when there is one again and it has room."""
         link = self.link
         if link is None or link.congested:
-            self._waiting.append(call)
+            self._held_back = True
             return
         left = call.deadline - time.monotonic()
         if left <= 0 or call.future.done():
@@ -235,9 +235,11 @@ class Attachment:
             3,
         )
 
-    def _send_waiting(self) -> None:
-        while self._waiting and self.link and not self.link.congested:
-            self.send_call(self._waiting.popleft())
+    def _send_held_back(self) -> None:
+        if self._held_back:
+            self._held_back = False
+            for call in self.calls.unsent():
+                self.send_call(call)
 
     def cancel_call(self, call: Call) -> None:
         self.calls.drop(call)
@@ -251,9 +253,6 @@ class Attachment:
         call.sent = True
         link.send((Op.STATUS.value, call.id))
         return await call.future
-
-    def on_close(self, ended: Callable[[], None]) -> None:
-        self._ended.append(ended)
 
     def listen(self, topic: str, listener: Listener) -> None:
         listeners = self._topics.setdefault(topic, [])

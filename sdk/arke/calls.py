@@ -73,8 +73,12 @@ class Calls:
     def drop(self, call: Call) -> None:
         self._open.pop(call.id, None)
 
-    def lost(self, reason: str, last_accepted: int | None) -> list[Call]:
-        """The link that carried the calls ended. Returns those that are safe to send again.
+    def unsent(self) -> list[Call]:
+        """The calls that wait for a link with room."""
+        return [call for call in self._open.values() if not call.sent]
+
+    def lost(self, reason: str, last_accepted: int | None) -> None:
+        """The link that carried the calls ended: those that are safe to send again are unsent.
 
         Calls never sent, and calls after the last that a leaving relay accepted, were never
         started; idempotent ones may be started twice. The others fail with ConnectionLost.
@@ -90,7 +94,6 @@ class Calls:
         for call in again:
             call.sent = False
             self.add(call)
-        return again
 
     def fail_all(self, error: Exception) -> None:
         for call in self._open.values():

@@ -34,7 +34,6 @@ class Subscription:
     async def __aenter__(self) -> Self:
         self._open = True
         self._attachment.listen(self.topic, self)
-        self._attachment.on_close(self._end)
         if self._attachment.link:
             await self._attachment.link.settled()
         return self
@@ -46,7 +45,7 @@ class Subscription:
         trace: TracebackType | None,
     ) -> None:
         self._attachment.unlisten(self.topic, self)
-        self._end()
+        self.end()
 
     def __aiter__(self) -> Self:
         return self
@@ -76,7 +75,8 @@ class Subscription:
         if self._waiter is not None:
             self._wake()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """No more events come; those that are queued can still be read."""
         self._open = False
         self._wake()
 
