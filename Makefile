@@ -2,12 +2,11 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-MINUTES ?= 1
 
 .PHONY: demo test check bench clean
 
 demo: .venv/ready
-	@exec $(BIN)/python demo-httpserver/demo.py
+	@exec $(BIN)/python demo-httpserver/demo.py $(DEMO)
 
 test: .venv/ready
 	$(BIN)/python -m pytest $(TESTS)

@@ -72,6 +72,11 @@ class Mesh:
         """The node this program runs on; its address is always the latest."""
         return self.attachment.node
 
+    @property
+    def attached(self) -> bool:
+        """Whether the relay is there at this moment; while it is not, calls wait for it."""
+        return self.attachment.link is not None
+
     async def request(
         self,
         cluster: str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import os
@@ -97,6 +98,19 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopped.set)
+        serving = loop.create_task(self._serve(stopped))
+        # Whoever stops a service that still waits for its relay does not want to wait too.
+        stopping = loop.create_task(stopped.wait())
+        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not serving.done() and self._member is None:
+            serving.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await serving
+        else:
+            await serving
+
+    async def _serve(self, stopped: asyncio.Event) -> None:
         async with self:
             await stopped.wait()
 

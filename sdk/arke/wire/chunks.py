@@ -147,6 +147,7 @@ class Outbox:
                 self._end_cast()
             self._cast = (op, name)
         self._casts.append(body)
+        octets += 1  # or nobody would see that an empty one waits
         self._casts_size += octets
         self.size += octets
         if not size:
