@@ -28,7 +28,7 @@ def prepare() -> dict[str, str]:
     try:
         client = metadata.version("nats-py")
     except metadata.PackageNotFoundError:
-        raise BenchError("nats-py is missing: pip install nats-py") from None
+        raise BenchError("nats-py is missing: `make bench` installs it") from None
     answer = finished([binary, "--version"], START_LIMIT)
     return {"nats-server": answer.rpartition("v")[2].strip(), "nats-py": client}
 

@@ -13,9 +13,11 @@ _MARKS = {None: "", True: ", reached", False: ", **missed**"}
 
 def markdown(pairing: Pairing, outcomes: Sequence[Outcome]) -> str:
     """Return the table of one pairing: medians, and the lowest and highest round behind them."""
-    beside = [pairing.peer, "ratio"] if pairing.peer else []
-    header = ["measure", "Arke", *beside, "bar"]
-    rule = ["---", *["---:"] * (len(header) - 2), "---"]
+    header = ["measure", "Arke", "bar"]
+    rule = ["---", "---:", "---"]
+    if pairing.peer:
+        header = ["measure", "Arke", pairing.peer, "bar", "ratio"]
+        rule = ["---", "---:", "---:", "---", "---:"]
     lines = [header, rule, *(_cells(outcome) for outcome in outcomes)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -39,14 +41,19 @@ def _cells(outcome: Outcome) -> Iterator[str]:
     row = outcome.row
     yield row.title
     yield _spread(outcome.arke, row.unit)
-    if outcome.peer and outcome.ratio is not None:
+    if outcome.peer:
         yield _spread(outcome.peer, row.unit)
+    yield _bar(outcome)
+    if outcome.ratio is not None:
         yield TIMES.show(outcome.ratio)
-    if row.bar is None:
-        yield ""
-    else:
-        unit = row.unit if row.bar.of == "figure" else TIMES
-        yield f"{row.bar.relation} {unit.show(row.bar.limit)}{_MARKS[outcome.reached]}"
+
+
+def _bar(outcome: Outcome) -> str:
+    bar = outcome.row.bar
+    if bar is None:
+        return ""
+    unit = outcome.row.unit if bar.of == "figure" else TIMES
+    return f"{bar.relation} {unit.show(bar.limit)}{_MARKS[outcome.reached]}"
 
 
 def _spread(spread: Spread, unit: Unit) -> str:

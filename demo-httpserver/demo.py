@@ -27,6 +27,13 @@ READY = 30.0  # seconds for everything to start; a quiet machine needs two
 LEAVING = 15.0  # seconds for a program to end after SIGTERM
 GLANCE = 0.05  # seconds between two looks at what is not ready yet
 PROGRAM = "demo"
+HIGHEST = 65535
+EXAMPLES = {
+    "-listen": "127.0.0.1:8081",
+    "-port": "54555",
+    "-peer-port": "54565",
+    "-backend-port": "54575",
+}
 PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
@@ -202,14 +209,16 @@ def say(text: str) -> None:
 
 
 def check_ports(options: Options) -> None:
-    """End with one line if something else uses a port of the demo."""
+    """End with one line if a port of the demo is taken, or is none."""
     for host, port, flag in options.ports():
+        where, choose = flags.HostPort(host, port), f"make demo DEMO='{flag} {EXAMPLES[flag]}'"
+        if port > HIGHEST:
+            flags.fail(PROGRAM, f"{where}: there is no such port; choose with {choose}")
         try:
             socket.create_server((host, port)).close()
         except OSError as error:
-            where = flags.HostPort(host, port)
-            fault = os.strerror(error.errno or 0)
-            flags.fail(PROGRAM, f"{where}: {fault}; stop what uses it, or choose with {flag}")
+            fault = (error.strerror or str(error)).partition(" (")[0]  # `where` says the rest
+            flags.fail(PROGRAM, f"{where}: {fault}; stop what uses it, or choose with {choose}")
 
 
 async def run(options: Options) -> int:

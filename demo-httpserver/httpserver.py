@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -14,11 +15,14 @@ import arke
 from arke import flags
 
 PORT = 63450  # where the proxy looks for a back end that is named by its IP alone
+EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - hosts that name no one machine
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    cluster: str = flags.flag("NAME", required=True, help="the cluster to serve in")
+    cluster: str = flags.flag(
+        "NAME", parse=flags.name, required=True, help="the cluster to serve in"
+    )
     listen: flags.HostPort = flags.flag(
         "[HOST]:PORT", parse=flags.listen_address, default=f":{PORT}", help="where to listen"
     )
@@ -27,29 +31,42 @@ class Options:
 
 async def serve(options: Options) -> None:
     service = arke.Service(options.cluster, port=options.port)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-
-    @service.on_request
-    async def where(_: arke.Request) -> bytes:
-        here = flags.HostPort(options.listen.host or service.mesh.node.address, options.listen.port)
-        return (here.host if here.port == PORT else str(here)).encode()
 
     async def welcome(_: web.Request) -> web.Response:
         return web.Response(text="Welcome!\n")
 
     async def hello(request: web.Request) -> web.Response:
-        name, address = request.match_info["name"], service.mesh.node.address
-        return web.Response(text=f"hello, {name}!\nhello, {address}!\n")
+        name, node = request.match_info["name"], service.mesh.node.address
+        return web.Response(text=f"hello, {name}!\nhello, {node}!\n")
 
     site = web.Application()
     site.add_routes([web.get("/", welcome), web.get("/hello/{name}", hello)])
-    runner = web.AppRunner(site, access_log=None)
+    runner = web.AppRunner(site, access_log=None, shutdown_timeout=10.0)
     await runner.setup()
-    await web.TCPSite(runner, options.listen.host or None, options.listen.port).start()
-    async with service:  # registers, now that the server listens
-        await stop.wait()
+    host, port = options.listen
+    await web.TCPSite(runner, None if host in EVERYWHERE else host, port).start()
+    host, port = min(runner.addresses, key=len)[:2]  # IPv4, as the nodes have, where there is any
+
+    def address() -> flags.HostPort:
+        return flags.HostPort(service.mesh.node.address if host in EVERYWHERE else host, port)
+
+    @service.on_request
+    async def where(_: arke.Request) -> bytes:
+        return (address().host if port == PORT else str(address())).encode()
+
+    serving = asyncio.current_task()
+    assert serving
+
+    def stop() -> None:
+        if not serving.cancelling():  # being asked twice does not make it faster
+            serving.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    with contextlib.suppress(asyncio.CancelledError):
+        async with service:  # registers, now that the server listens
+            print(f"httpserver ready: {address()} serves {options.cluster}", flush=True)
+            await asyncio.Event().wait()
     await asyncio.sleep(1.0)  # who asked the cluster just before may only be connecting
     await runner.cleanup()  # lets running requests finish
 
@@ -64,8 +81,8 @@ if __name__ == "__main__":
     )
     try:
         asyncio.run(serve(given))
-    except OSError as error:
-        fault = os.strerror(error.errno or 0)
-        flags.fail("httpserver", f"-listen {given.listen}: {fault}; choose another")
-    except arke.RelayUnreachable as error:
+    except arke.ArkeError as error:
         flags.fail("httpserver", str(error), status=1)
+    except OSError as error:
+        fault = (error.strerror or str(error)).rpartition(": ")[2]  # asyncio says it at length
+        flags.fail("httpserver", f"-listen {given.listen}: {fault}; choose another")

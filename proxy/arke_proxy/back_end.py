@@ -19,6 +19,7 @@ from arke_proxy.hub import Hub
 _UNACKNOWLEDGED_MS = 2000  # what a living host's kernel acknowledges in a round trip
 _SURELY_TAKEN = 16 * 1024  # bytes; a host's window takes them whatever its program does
 _HIGH_WATER = 64 * 1024  # bytes waiting in this process for a slow back end
+_MOST_INTERIM = 100  # answers 1xx to one request
 _DEAD_HOST = frozenset((errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH))
 
 
@@ -49,6 +50,7 @@ class BackEnd(asyncio.Protocol):
         "_head",
         "_heads",
         "_hub",
+        "_interim",
         "_listener",
         "_method",
         "_patient",
@@ -72,6 +74,7 @@ class BackEnd(asyncio.Protocol):
         self._head: ResponseHead | None = None  # the final one, once it has come
         self._body: Body | None = None
         self._reusable = True
+        self._interim = 0  # answers 1xx to this request
         self._sent = 0  # bytes of this request
         self._patient = False
 
@@ -87,6 +90,7 @@ class BackEnd(asyncio.Protocol):
         self._listener = listener
         self._method = method
         self._head = self._body = None
+        self._interim = 0
         self._sent = 0
 
     def write(self, data: bytes) -> None:
@@ -189,6 +193,9 @@ class BackEnd(asyncio.Protocol):
         while self._listener is listener and (raw := self._heads.pull()) is not None:
             head = parse_response(raw)
             if head.status < 200:
+                self._interim += 1
+                if self._interim > _MOST_INTERIM:
+                    raise Malformed(f"more than {_MOST_INTERIM} answers 1xx precede it")
                 listener.answered(head, b"", done=False)
                 continue
             self._head = head
@@ -208,10 +215,13 @@ class BackEnd(asyncio.Protocol):
         listener.answered(head, payload, done=done)
 
     def _break(self, listener: Listener, exc: Exception | None) -> None:
-        answering = self._head is not None or len(self._heads) > 0
+        answering = self._head is not None or self._interim > 0 or len(self._heads) > 0
         host_dead = isinstance(exc, OSError) and exc.errno in _DEAD_HOST
         self.abandon()
-        listener.broke(describe(exc), answering=answering, host_dead=host_dead)
+        reason = describe(exc)
+        if exc is None and self._head is not None:
+            reason = "closed the connection in mid-answer"
+        listener.broke(reason, answering=answering, host_dead=host_dead)
 
     def _unasked(self) -> None:
         self._hub.pool.forget(self.address, self)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 import arke
 from arke_proxy.address import Address, parse_address
 from arke_proxy.errors import AllTried, BadAnswer, NoBackEnd, NotAnswered
+from arke_proxy.suspects import Suspects
 
 _SECONDS = 1.0  # for one question: a member answers it in a millisecond, or is in trouble
 _PATIENCE = 4  # questions without an answer; the mesh has lost a dead member by then
-_QUESTIONS = 8  # in all; with two members, the other one is missed once in 256 searches
+_QUESTIONS = 24  # in all; of two members, the other one is missed once in 16 million searches
 
 
 class Chooser(Protocol):
@@ -25,6 +27,9 @@ class Chooser(Protocol):
 
     async def choose(self, tried: Collection[Address]) -> Address:
         """Find one."""
+
+    def unreachable(self, address: Address) -> None:
+        """Learn that one could not be connected to, or that its host is dead."""
 
 
 class Static:
@@ -47,20 +52,35 @@ class Static:
     async def choose(self, tried: Collection[Address]) -> Address:
         return self.ready(tried)
 
+    def unreachable(self, address: Address) -> None:
+        """Its turn comes again all the same: nobody says when it is back."""
+
 
 class Ask:
-    """Asks the cluster, for each attempt, which back end to use; the mesh picks who answers."""
+    """Asks the cluster, for each attempt, which back end to use; the mesh picks who answers.
 
-    def __init__(self, mesh: arke.Mesh, cluster: str, default_port: int) -> None:
+    A member may be well while its HTTP port is not: what could not be reached a moment ago is only
+    used if the cluster names nothing else.
+    """
+
+    def __init__(
+        self,
+        mesh: arke.Mesh,
+        cluster: str,
+        default_port: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._mesh = mesh
         self._cluster = cluster
         self._default_port = default_port
+        self._suspects = Suspects(clock)
 
     def ready(self, tried: Collection[Address]) -> None:
         """Nothing is known before the cluster was asked."""
 
     async def choose(self, tried: Collection[Address]) -> Address:
         unanswered = 0
+        last_resort = None
         for _ in range(_QUESTIONS):
             try:
                 answer = await self._mesh.request(
@@ -69,6 +89,8 @@ class Ask:
             except arke.NoSuchCluster:
                 raise NoBackEnd(f"Nobody serves cluster {self._cluster}.") from None
             except arke.ArkeError as error:
+                if not self._mesh.attached:
+                    raise NotAnswered("The relay of the proxy's machine is away.") from None
                 unanswered += 1
                 if unanswered == _PATIENCE or isinstance(error, arke.Overloaded):
                     raise NotAnswered(
@@ -76,9 +98,17 @@ class Ask:
                     ) from None
             else:
                 address = self._read(answer)
-                if address not in tried:
+                if address in tried:
+                    continue
+                if not self._suspects.avoid(address):
                     return address
+                last_resort = address
+        if last_resort:
+            return last_resort
         raise AllTried(f"Cluster {self._cluster} names no other back end.")
+
+    def unreachable(self, address: Address) -> None:
+        self._suspects.add(address)
 
     def _read(self, answer: bytes) -> Address:
         try:

@@ -13,7 +13,7 @@ from arke_proxy import forward
 from arke_proxy.answers import own_response
 from arke_proxy.body import request_body
 from arke_proxy.deadlines import Deadlines
-from arke_proxy.errors import BadRequest, Malformed
+from arke_proxy.errors import BadRequest, Exhausted, Malformed
 from arke_proxy.exchange import Exchange
 from arke_proxy.head import parse_request
 from arke_proxy.head_buffer import HeadBuffer
@@ -21,6 +21,7 @@ from arke_proxy.hub import Hub
 
 _HIGH_WATER = 64 * 1024  # bytes waiting in this process for a slow client
 _AHEAD = 64 * 1024  # bytes of further requests read while one is answered
+_HEAD = b"HEAD "
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 
 
@@ -97,7 +98,8 @@ class Client(asyncio.Protocol):
         elif self._exchange:
             self._exchange.late()
         elif watch is self._hub.in_head:
-            self._refuse(BadRequest(f"No whole head came within {self._hub.times.head:g} s.", 408))
+            sentence = f"No whole head came within {self._hub.times.head:g} s."
+            self._refuse(BadRequest(sentence, 408), with_body=self._wants_body())
         else:
             self._leave()
 
@@ -111,6 +113,9 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
+        if len(self._hub.clients) >= self._hub.most_clients:
+            self._turn_away()
+            return
         peer = transport.get_extra_info("peername")
         if peer:  # none if it has gone already
             self.forwarded = forward.forwarded_for(peer[0])
@@ -173,13 +178,17 @@ class Client(asyncio.Protocol):
                     break
                 self._begin(raw)
         except Malformed as fault:
-            self._refuse(_refusal(fault))
+            self._refuse(_refusal(fault), with_body=self._wants_body())
         finally:
             self._advancing = False
 
     def _begin(self, raw: bytes) -> None:
-        head = parse_request(raw)
-        body = request_body(head)
+        try:
+            head = parse_request(raw)
+            body = request_body(head)
+        except Malformed as fault:
+            self._refuse(_refusal(fault), with_body=not raw.startswith(_HEAD))
+            return
         exchange = self._exchange = Exchange(self, head, body, self._hub)
         self._put_under(self._hub.running)
         if body and (data := self._heads.rest()):
@@ -196,7 +205,7 @@ class Client(asyncio.Protocol):
             if exchange.told:
                 self.cut()
             else:
-                self._refuse(_refusal(fault))
+                self._refuse(_refusal(fault), with_body=exchange.with_body)
             return
         if rest:
             self._heads.push(rest)
@@ -206,19 +215,32 @@ class Client(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _wait_for_head(self) -> None:
-        if self._half_closed:
+        begun = len(self._heads) > 0
+        if self._half_closed or (self._hub.draining and not begun):
             self._leave()
-        elif len(self._heads):
+        elif begun:
             if self._watch is not self._hub.in_head:  # the time counts from the first byte
                 self._put_under(self._hub.in_head)
         else:
             self._put_under(self._hub.idle)
 
-    def _refuse(self, error: BadRequest) -> None:
+    def _wants_body(self) -> bool:
+        """Look at what has come of a head whether its answer may have a body."""
+        return not self._heads.begins_with(_HEAD)
+
+    def _refuse(self, error: BadRequest, *, with_body: bool) -> None:
         """Answer what is no request. Where the next one would begin cannot be known."""
         self._exchange = None
-        self._transport.write(own_response(error, time.time(), forward.CLOSE, with_body=True))
+        self._transport.write(own_response(error, time.time(), forward.CLOSE, with_body=with_body))
         self._leave()
+
+    def _turn_away(self) -> None:
+        """Close at once what would take the descriptors that answering the others needs."""
+        self._leaving = True
+        error = Exhausted(f"The proxy serves {self._hub.most_clients} connections, and no more.")
+        self._hub.complaints.warn(Exhausted, str(error))
+        self._transport.write(own_response(error, time.time(), forward.CLOSE, with_body=True))
+        self._transport.close()
 
     def _leave(self) -> None:
         """Close once the client has read what was written.

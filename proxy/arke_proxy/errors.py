@@ -8,6 +8,7 @@
     ├── BadAnswer         502       the cluster's answer is no address
     ├── AllTried          502       there is no back end other than those tried
     ├── NoneReachable     502       every back end tried failed
+    ├── Exhausted         503       the proxy has as many connections as it may have
     ├── BackEndBroke      502       a back end failed, and the request may not be sent again
     ├── BadResponse       502       the back end's bytes are not a response
     └── TooLate           504       no answer within the time limit
@@ -64,7 +65,13 @@ class AllTried(ProxyError):
 
 
 class NoneReachable(ProxyError):
-    """Every back end tried failed before it was sent anything."""
+    """Every back end tried failed: before it was sent the request, or before it had answered."""
+
+
+class Exhausted(ProxyError):
+    """The proxy has as many connections as it may have."""
+
+    status = 503
 
 
 class BackEndBroke(ProxyError):

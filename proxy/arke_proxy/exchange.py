@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from arke_proxy.errors import (
     BackEndBroke,
     BadRequest,
     BadResponse,
+    Exhausted,
     NoneReachable,
     ProxyError,
     TooLate,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from arke_proxy.client import Client
 
 _ATTEMPTS = 3
+_NO_DESCRIPTOR = frozenset((errno.EMFILE, errno.ENFILE))
 _AT_HAND = 64 * 1024  # bytes of a body kept for a further attempt
 
 
@@ -61,7 +64,7 @@ class Exchange:
         self._body = body
         self._hub = hub
         self.uploaded = body is None  # the whole request has arrived
-        self.told = False  # the client has been sent part of an answer
+        self.told = False  # the client has been sent part of the final answer
         self._at_hand: list[bytes] | None = []  # the payload so far; None once it is not all here
         self._size = 0  # of the payload so far
         self._tried: dict[Address, str] = {}  # and what became of it
@@ -71,6 +74,11 @@ class Exchange:
         self._back_end_slow = False  # to read
         self._chunks = False  # the client gets the answer's body in chunks
         self._keep_alive = False  # the client's connection goes on after the answer
+
+    @property
+    def with_body(self) -> bool:
+        """Whether an answer may have a body: not to HEAD."""
+        return self._head.method != b"HEAD"
 
     # From the client.
 
@@ -160,6 +168,10 @@ class Exchange:
             try:
                 return await connect(address, self._hub)
             except OSError as error:
+                if error.errno in _NO_DESCRIPTOR:
+                    sentence = "The proxy has no descriptor left for a connection to a back end."
+                    raise Exhausted(sentence) from None
+                self._hub.chooser.unreachable(address)
                 self._count_failure(address, describe(error))
             address = None
 
@@ -195,10 +207,8 @@ class Exchange:
             data = chunk(payload) if self._chunks else payload
         elif head.status < 200:
             if not self._head.is_1_0:  # which has no 1xx
-                self.told = True
                 client.write(forward.response_head(head, b"", b""))
-            client.moved()
-            return
+            return  # and the time goes on: a back end that only promises is silent
         else:
             data = self._begin_answer(head, payload)
         assert self._back_end
@@ -216,6 +226,7 @@ class Exchange:
         self._back_end = None
         address = back_end.address
         if host_dead:
+            self._hub.chooser.unreachable(address)
             for idle in self._hub.pool.purge(address):
                 idle.abandon()
         if self.told:
@@ -288,7 +299,7 @@ class Exchange:
         self._client.cut()
 
     def _fail(self, error: ProxyError) -> None:
-        """Answer in the back ends' stead. Nothing of an answer has been sent."""
+        """Answer in the back ends' stead. Nothing of a final answer has been sent."""
         self._search = None
         if isinstance(error, AllTried):
             error = self._none_reachable()
@@ -296,8 +307,7 @@ class Exchange:
             self._hub.complaints.warn(str(error), str(error))
         keep_alive = self._may_keep_alive()
         connection = forward.connection_line(keep_alive=keep_alive, to_1_0=self._head.is_1_0)
-        with_body = self._head.method != b"HEAD"
-        self._client.write(own_response(error, time.time(), connection, with_body=with_body))
+        self._client.write(own_response(error, time.time(), connection, with_body=self.with_body))
         self._client.finished(keep_alive=keep_alive)
 
     def _count_failure(self, address: Address, reason: str, *, stale: bool = False) -> None:
@@ -311,7 +321,7 @@ class Exchange:
 
     def _none_reachable(self) -> NoneReachable:
         story = "; ".join(f"{address} {reason}" for address, reason in self._tried.items())
-        return NoneReachable(f"No back end could be reached: {story}.")
+        return NoneReachable(f"No back end answered: {story}.")
 
     def _warn(self, address: Address, reason: str) -> None:
         self._hub.complaints.warn(address, f"back end {address} {reason}")

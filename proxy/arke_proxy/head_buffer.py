@@ -45,6 +45,10 @@ class HeadBuffer:
         self._looked = 0
         return head
 
+    def begins_with(self, prefix: bytes) -> bool:
+        """Look at what is held: the head that has not been pulled yet."""
+        return self._held.startswith(prefix)
+
     def rest(self) -> bytes:
         """Take everything that is held: what follows the head pulled last."""
         held = self._held

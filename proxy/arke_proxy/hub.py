@@ -49,15 +49,19 @@ class Hub:
         "in_head",
         "lingering",
         "loop",
+        "most_clients",
         "pool",
         "running",
         "times",
     )
 
-    def __init__(self, chooser: Chooser, times: Times, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, chooser: Chooser, times: Times, loop: asyncio.AbstractEventLoop, most_clients: int
+    ) -> None:
         self.chooser = chooser
         self.times = times
         self.loop = loop
+        self.most_clients = most_clients  # connected at once
         self.pool: Pool[BackEnd] = Pool(_POOLED_PER_BACK_END, times.pooled)
         self.complaints = Complaints(log, loop.time)
         self.clients: set[Client] = set()

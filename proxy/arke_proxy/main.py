@@ -22,6 +22,7 @@ from arke_proxy.hub import Hub, Times, log
 from arke_proxy.server import Server, bind
 
 _PROGRAM = "proxy"
+_OTHER_DESCRIPTORS = 16  # neither clients' nor back ends'
 
 
 def _cluster(name: str) -> str:
@@ -49,6 +50,9 @@ class Options:
         default="60s",
         help="how long a back end may stay silent, and a body stand still",
     )
+    grace: float = flags.flag(
+        "TIME", parse=flags.seconds, default="10s", help="how long to finish requests when stopped"
+    )
 
 
 def main() -> None:
@@ -60,38 +64,59 @@ def main() -> None:
         environ=os.environ,
     )
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    _allow_many_connections()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    most_clients = _allow_many_connections() // 2 - _OTHER_DESCRIPTORS
+    try:
+        sock = bind(*options.listen)
+    except OSError as error:
+        flags.fail(_PROGRAM, f"-listen {options.listen}: {_mend(error)}")
+    with sock, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(_run(options, bind(*options.listen)))
-        except OSError as error:
-            flags.fail(_PROGRAM, f"-listen {options.listen}: {_mend(error)}")
-        except arke.RelayUnreachable as error:
+            runner.run(_run(options, sock, max(1, most_clients)))
+        except arke.ProtocolError as error:
+            sentence = f"what listens at 127.0.0.1:{options.port} is no relay of this version"
+            flags.fail(_PROGRAM, f"-port {options.port}: {sentence}: {error}", status=1)
+        except arke.ArkeError as error:
             flags.fail(_PROGRAM, str(error), status=1)
 
 
-async def _run(options: Options, sock: socket.socket) -> None:
+async def _run(options: Options, sock: socket.socket, most_clients: int) -> None:
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
+    mesh = arke.connect(port=options.port)
+    attaching = loop.create_task(mesh.__aenter__())
+    stopped = asyncio.Event()
+
+    def stop() -> None:
+        stopped.set()
+        attaching.cancel()  # nobody waits for the relay any more
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with arke.connect(port=options.port) as mesh:
+        loop.add_signal_handler(number, stop)
+    await asyncio.wait((attaching,))
+    if attaching.cancelled():
+        return
+    attaching.result()
+    try:
+        times = Times(silence=options.timeout, grace=options.grace)
         chooser = Ask(mesh, options.cluster, options.backend_port)
-        hub = Hub(chooser, Times(silence=options.timeout), loop)
+        hub = Hub(chooser, times, loop, most_clients)
         server = Server(hub)
         await server.start(sock)
         where = flags.HostPort(options.listen.host, sock.getsockname()[1])
         log.info('proxy listening on %s, forwarding to cluster "%s"', where, options.cluster)
-        await stop.wait()
+        await stopped.wait()
         log.info("stopping; open connections: %d", len(hub.clients))
         await server.stop()
+    finally:
+        await mesh.close()
 
 
-def _allow_many_connections() -> None:
-    """Raise the limit of descriptors to what this process may have."""
+def _allow_many_connections() -> int:
+    """Raise the limit of descriptors to what this process may have, and return it."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return limit
 
 
 def _mend(error: OSError) -> str:

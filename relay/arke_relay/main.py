@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import resource
+import shlex
 import signal
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from arke_relay.relay import Relay, Settings
 
 _SUMMARY = "Brings this machine's programs into the network of relays with the same name and key."
 _JOIN_PORT = 55556
+_LAST_PORT = 65535
 _DAY = 24 * 3600
 _MIB = 1024 * 1024
 
@@ -141,6 +143,8 @@ def _settings(options: Options) -> Iterator[Settings]:
             )
         if not options.port and options.socket is None:
             raise ConfigurationError("-port 0 leaves programs no way in: add -socket PATH")
+        if options.peer_port == _LAST_PORT:
+            raise ConfigurationError("-peer-port must leave a next port: 65534 at most")
         if options.cert_life > _DAY or options.cert_life < 1:
             raise ConfigurationError("-cert-life must be from 1s to 24h")
         yield Settings(
@@ -170,7 +174,7 @@ def _made_up(options: Options, cleanup: contextlib.ExitStack) -> tuple[str, tupl
     if not keyfiles:
         keyfiles = (folder / "id_rsa",)
         write_key(keyfiles[0])
-    print(f"relay -net {network} -rsa {keyfiles[0]}", flush=True)  # noqa: T201 — what was asked for
+    print(shlex.join(["relay", "-net", network, "-rsa", str(keyfiles[0])]), flush=True)  # noqa: T201 — what was asked for
     return network, keyfiles
 
 

@@ -7,7 +7,7 @@ import os
 import random
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _SEED_ROUND = 5.0
 """Seconds between two look-ups of the static seeds."""
 
-_REMINDER = 10
+_REMINDER = 10.0
 """Seconds between two looks for relays that are announced and not linked."""
 
 _EXPIRY = 0.05
@@ -138,8 +138,9 @@ class Relay:
             pid=os.getpid(),
         )
         self._network.start()
-        self._begin(self._expire())
-        self._begin(self._second())
+        self._begin(self._every(_EXPIRY, self._expire))
+        self._begin(self._every(1.0, self._second))
+        self._begin(self._every(_REMINDER, self._remind))
         if settings.seeds:
             self._begin(self._seek())
         if settings.mdns:
@@ -213,27 +214,27 @@ class Relay:
 
     # What goes on meanwhile.
 
-    async def _expire(self) -> None:
+    async def _every(self, seconds: float, work: Callable[[], None]) -> None:
+        """Do something again and again, also after it failed once."""
         while True:
-            await asyncio.sleep(_EXPIRY)
-            self._exchange.router.expire(time.monotonic())
-            self._flusher.flush()
+            await asyncio.sleep(seconds)
+            try:
+                work()
+                self._flusher.flush()
+            except Exception:  # noqa: BLE001 — it is reported, and the relay goes on
+                self._log.exception("regular work failed")
 
-    async def _second(self) -> None:
-        seconds = 0
-        while True:
-            await asyncio.sleep(1.0)
-            self._hub.tick(time.monotonic())
-            self._status.tick()
-            self._flusher.flush()
-            seconds += 1
-            if self._mdns and seconds % _REMINDER == 0:
-                self._remind(self._mdns)
+    def _expire(self) -> None:
+        self._exchange.router.expire(time.monotonic())
+
+    def _second(self) -> None:
+        self._hub.tick(time.monotonic())
+        self._status.tick()
 
     async def _seek(self) -> None:
         while True:
             async for hint in self._seeds.round():
-                self._hint(hint, lasting=True)
+                self._hint(hint)
             await asyncio.sleep(_SEED_ROUND)
 
     async def _search(self) -> None:
@@ -257,19 +258,19 @@ class Relay:
         )
         await self._mdns.start()
 
-    def _remind(self, mdns: Mdns) -> None:
+    def _remind(self) -> None:
         """Hint again at whoever is announced and not linked: a cable may have been out for long."""
+        if self._mdns is None:
+            return
         neighbours = self._network.membership.neighbours.values()
         linked = {(neighbour.address, neighbour.join_port) for neighbour in neighbours}
-        for hint in mdns.known():
+        for hint in self._mdns.known():
             if not any((address, hint.port) in linked for address in hint.addresses):
                 self._hint(hint)
 
-    def _hint(self, hint: Hint, *, lasting: bool = False) -> None:
+    def _hint(self, hint: Hint) -> None:
         now = time.monotonic()
-        self._network.prospects.hint(
-            hint.addresses, hint.port, hint.node, hint.key_index, now, lasting=lasting
-        )
+        self._network.prospects.hint(hint.addresses, hint.port, hint.node, hint.key_index, now)
         self._network.look()
 
     def _moved(self, address: str) -> None:

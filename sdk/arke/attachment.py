@@ -26,6 +26,7 @@ from arke.errors import (
 )
 from arke.link import Handler, Message, RelayLink
 from arke.values import NO_HEADERS, Event, Node
+from arke.wire.bounds import MAX_NAME
 from arke.wire.messages import Failure, Op
 
 log = logging.getLogger("arke")
@@ -33,6 +34,10 @@ log = logging.getLogger("arke")
 _HANDSHAKE = 5.0
 _RETRY_FIRST = 0.05
 _RETRY_MOST = 1.0
+_SOUND = 5.0  # seconds after which a link was a good one
+
+_AWAY = 30.0
+"""Seconds that a message without a deadline waits for a relay that is away."""
 
 _FAILURES: dict[int, type[ArkeError]] = {
     Failure.NO_SUCH_CLUSTER: NoSuchCluster,
@@ -109,8 +114,10 @@ class Attachment:
             try:
                 link = await self._attach()
                 break
-            except OSError as error:
+            except (OSError, ProtocolError) as error:
                 if self.loop.time() + pause > until:
+                    if isinstance(error, ProtocolError):
+                        raise
                     raise RelayUnreachable(
                         f"no relay at {self.where}: start one with `relay -net NAME -rsa KEYFILE`"
                     ) from error
@@ -140,37 +147,56 @@ class Attachment:
                 link.abort("closed by this program")
                 await asyncio.wait((link.closed,))
 
-    async def ready(self) -> RelayLink:
-        """The link, as soon as there is one with room. Raises MeshClosed."""
+    async def ready(self, deadline: float | None = None) -> RelayLink:
+        """The link, as soon as there is one with room.
+
+        Raises MeshClosed, or RequestTimeout when the relay is away until `deadline`, or for long.
+        """
+        until = time.monotonic() + _AWAY
+        if deadline is not None:
+            until = min(until, deadline)
         while True:
-            if self._closing or self._supervisor is None:
-                raise MeshClosed("the mesh is not open: use `async with`")
+            self.check_open()
             link = self.link
             if link is None:
+                left = until - time.monotonic()
                 future = self.loop.create_future()
                 self._attached.append(future)
-                await future
+                try:
+                    await asyncio.wait((future,), timeout=max(0.0, left))
+                finally:
+                    if not future.done():
+                        self._attached.remove(future)
+                if not future.done():
+                    raise RequestTimeout(f"the relay at {self.where} is away")
             elif link.congested:
                 await link.room()
             else:
                 return link
 
-    async def _supervise(self, link: RelayLink) -> None:
-        while True:
-            await asyncio.wait((link.closed,))
-            self._detached(link.closed.result())
-            link = await self._reattach()
-            log.warning("attached again to the relay at %s", self.where)
+    def check_open(self) -> None:
+        """Raises MeshClosed."""
+        if self._closing or self._supervisor is None:
+            raise MeshClosed("the mesh is not open: use `async with`")
 
-    async def _reattach(self) -> RelayLink:
+    async def _supervise(self, link: RelayLink) -> None:
         pause = _RETRY_FIRST
         while True:
-            try:
-                return await self._attach()
-            except (OSError, ProtocolError) as error:
-                log.debug("cannot attach to %s: %s", self.where, error)
-            await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 — spreads load
-            pause = min(2 * pause, _RETRY_MOST)
+            began = time.monotonic()
+            await asyncio.wait((link.closed,))
+            self._detached(link.closed.result())
+            # A relay that ends every link at once, for whatever reason, is not to be besieged.
+            if time.monotonic() - began > _SOUND:
+                pause = _RETRY_FIRST
+            while True:
+                await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 — spreads load
+                pause = min(2 * pause, _RETRY_MOST)
+                try:
+                    link = await self._attach()
+                    break
+                except (OSError, ProtocolError) as error:
+                    log.debug("cannot attach to %s: %s", self.where, error)
+            log.warning("attached again to the relay at %s", self.where)
 
     async def _attach(self) -> RelayLink:
         def link() -> RelayLink:
@@ -221,8 +247,12 @@ class Attachment:
         left = call.deadline - time.monotonic()
         if left <= 0 or call.future.done():
             return  # its deadline is being told, or has been
-        call.sent = True
-        link.send_body(
+        if len(call.body) > link.max_message:
+            self.calls.drop(call)
+            text = f"{len(call.body)} bytes are over the relay's limit of {link.max_message}"
+            call.future.set_exception(MessageTooLarge(text))
+            return
+        call.sent = link.send_body(
             (
                 _REQUEST,
                 call.id,
@@ -234,6 +264,8 @@ class Attachment:
             ),
             3,
         )
+        if not call.sent:
+            self._held_back = True
 
     def _send_held_back(self) -> None:
         if self._held_back:
@@ -248,13 +280,14 @@ class Attachment:
 
     async def status(self) -> bytes:
         call = Call(self.loop.create_future(), "", b"", time.monotonic() + 5.0, False, None)
-        link = await self.ready()
+        link = await self.ready(call.deadline)
         self.calls.add(call)
         call.sent = True
         link.send((Op.STATUS.value, call.id))
         return await call.future
 
     def listen(self, topic: str, listener: Listener) -> None:
+        self.check_open()
         listeners = self._topics.setdefault(topic, [])
         listeners.append(listener)
         if len(listeners) == 1 and self.link:
@@ -343,6 +376,8 @@ class Attachment:
 
 def _port(port: int | None) -> int:
     if port is not None:
+        if not 0 < port < 65536:
+            raise ValueError(f"a port is from 1 to 65535, not {port}")
         return port
     text = os.environ.get("ARKE_PORT", "55555")
     if not text.isdigit() or not 0 < int(text) < 65536:
@@ -357,5 +392,9 @@ def _program() -> str:
 
 def check_name(name: str, what: str) -> None:
     """Raises ValueError for what cannot name a cluster or a topic."""
-    if not isinstance(name, str) or not name or len(name.encode()) > 255:
-        raise ValueError(f"a {what} is named by 1 to 255 octets of text, not {name!r:.60}")
+    try:
+        good = 0 < len(name.encode()) <= MAX_NAME
+    except (AttributeError, UnicodeEncodeError):
+        good = False
+    if not good:
+        raise ValueError(f"a {what} is named by 1 to {MAX_NAME} octets of text, not {name!r:.60}")

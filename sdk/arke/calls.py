@@ -102,6 +102,8 @@ class Calls:
         self._open.clear()
         if self._timer:
             self._timer.cancel()
+            self._timer = None
+            self._fires_at = float("inf")
 
     def _set_timer(self, at: float) -> None:
         if self._timer:

@@ -30,7 +30,7 @@ _OVERHEAD = 256  # octets a waiting message costs beside its body
 
 RequestHandler = Callable[[Request], Awaitable[bytes]] | Callable[[Request], bytes]
 BroadcastHandler = Callable[[Broadcast], Awaitable[None]] | Callable[[Broadcast], None]
-DropHandler = Callable[[str], None]
+DropHandler = Callable[[str], Awaitable[None]] | Callable[[str], None]
 
 
 class Member:
@@ -54,6 +54,7 @@ class Member:
         self._answer = self._coroutine(answer, limits.requests) if answer else None
         self._hear = self._coroutine(hear, limits.broadcasts) if hear else None
         self._drop = drop
+        self._drops: set[asyncio.Future[None]] = set()
         self._requests = Workers(limits.requests, self._handle_request)
         self._broadcasts = Workers(limits.broadcasts, self._handle_broadcast)
         self._request_bytes = 0
@@ -116,7 +117,11 @@ class Member:
     def on_detached(self, reason: str) -> None:
         if self._drop:
             try:
-                self._drop(reason)
+                made = self._drop(reason)
+                if inspect.isawaitable(made):
+                    task = asyncio.ensure_future(made)
+                    self._drops.add(task)
+                    task.add_done_callback(self._drops.discard)
             except Exception:
                 log.exception("the drop handler of %r raised", self.cluster)
 
@@ -136,12 +141,15 @@ class Member:
             if len(reply) > link.max_message:
                 raise ValueError(f"a reply of {len(reply)} bytes is over the relay's limit")
         except Exception as error:  # noqa: BLE001 — whatever a handler raises is its answer
-            link.send((_FAULT, request.call, type(error).__name__, str(error)[:_FAULT_TEXT]))
+            link.send((_FAULT, request.call, _text(type(error).__name__), _text(error)))
         except asyncio.CancelledError:
             link.send((_FAULT, request.call, "Cancelled", "the service stopped"))
             raise
         else:
-            link.send_body((_REPLY, request.call, reply), 2)
+            if link.congested:
+                await link.room()
+            if not link.send_body((_REPLY, request.call, reply), 2):
+                link.send((_FAULT, request.call, "Overloaded", "no room to send the answer"))
 
     async def _handle_broadcast(self, broadcast: Broadcast) -> None:
         self._broadcast_bytes -= len(broadcast.body) + _OVERHEAD
@@ -159,13 +167,29 @@ class Member:
         The loop's default executor would be a hidden limit of a few threads under the one that was
         set.
         """
-        if inspect.iscoroutinefunction(handler):
+        call = getattr(handler, "__call__", None)  # noqa: B004 — of an object with an async one
+        if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call):
             return handler
         loop = asyncio.get_running_loop()
         threads = ThreadPoolExecutor(limit, thread_name_prefix=f"arke-{self.cluster}")
         self._threads.append(threads)
 
         async def in_thread(value: Any) -> Any:
-            return await loop.run_in_executor(threads, copy_context().run, handler, value)
+            return await loop.run_in_executor(threads, copy_context().run, run, value)
+
+        def run(value: Any) -> Any:
+            try:
+                return handler(value)
+            except StopIteration as error:
+                # No future can carry it: the caller would wait for ever.
+                raise RuntimeError("the handler raised StopIteration") from error
 
         return in_thread
+
+
+def _text(value: object) -> str:
+    """What an exception says, bounded, in text that can be sent."""
+    try:
+        return str(value)[:_FAULT_TEXT].encode(errors="replace").decode()
+    except Exception as error:  # noqa: BLE001 — its own __str__ may be what is broken
+        return f"unprintable {type(error).__name__}"

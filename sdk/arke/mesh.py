@@ -22,7 +22,7 @@ from arke.wire.messages import Op
 
 _BROADCAST = Op.BROADCAST.value
 _PUBLISH = Op.PUBLISH.value
-_PLAIN = MAX_NAME // 4  # characters that fit into any encoding's octets
+_LONGEST = 7 * 24 * 3600.0  # seconds: what a relay keeps a call for at most
 
 
 class Mesh:
@@ -92,6 +92,8 @@ class Mesh:
         relay died. Raises NoSuchCluster, MemberLost, Overloaded, RequestTimeout, RemoteError,
         ConnectionLost, MessageTooLarge; ValueError for a bad name, time-out or header.
         """
+        if not 0 <= timeout <= _LONGEST:
+            raise ValueError(f"a time-out is from 0 to {_LONGEST:g} seconds, not {timeout}")
         attachment = self._attachment or self.attachment
         deadline = time.monotonic() + timeout
         if self._deadline is not None:
@@ -101,6 +103,7 @@ class Mesh:
             self._check("cluster", cluster, body)
             headers = self._headers(headers)
         call = Call(attachment.loop.create_future(), cluster, body, deadline, idempotent, headers)
+        attachment.check_open()
         attachment.calls.add(call)
         try:
             attachment.send_call(call)
@@ -171,7 +174,9 @@ class Mesh:
         """Refuse what the relay would have to; wait for a link with room."""
         self._check(what, name, body)
         made = self._headers(headers)
-        return await self.attachment.ready(), made
+        link = await self.attachment.ready(self._deadline)
+        self._check(what, name, body)  # this link's relay may have another limit
+        return link, made
 
     def _check(self, what: str, name: str, body: bytes) -> None:
         check_name(name, what)
@@ -204,7 +209,8 @@ def _ready(link: RelayLink, name: str, body: bytes) -> bool:
     return (
         not link.congested
         and type(name) is str
-        and 0 < len(name) <= _PLAIN
+        and 0 < len(name) <= MAX_NAME
+        and name.isascii()
         and type(body) is bytes
         and len(body) <= link.max_message
     )

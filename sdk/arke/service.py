@@ -74,7 +74,7 @@ class Service:
         return handler
 
     def on_drop(self, handler: _D) -> _D:
-        """A plain function, told why whenever the relay is lost. The service attaches again."""
+        """Told why whenever the relay is lost. The service attaches again by itself."""
         self._drop = handler
         return handler
 

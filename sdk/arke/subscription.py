@@ -34,8 +34,12 @@ class Subscription:
     async def __aenter__(self) -> Self:
         self._open = True
         self._attachment.listen(self.topic, self)
-        if self._attachment.link:
-            await self._attachment.link.settled()
+        try:
+            if self._attachment.link:
+                await self._attachment.link.settled()
+        except BaseException:
+            self._attachment.unlisten(self.topic, self)
+            raise
         return self
 
     async def __aexit__(

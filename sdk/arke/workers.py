@@ -29,6 +29,7 @@ class Workers(Generic[_Work]):
         self._tasks: set[asyncio.Task[None]] = set()
         self._waking = False
         self._busy = 0
+        self._stopped = False
         self._idle: asyncio.Future[None] | None = None
         self._context = copy_context()
 
@@ -36,12 +37,6 @@ class Workers(Generic[_Work]):
         self._queue.append(work)
         if not self._waking:
             self._wake()
-
-    def clear(self) -> list[_Work]:
-        """Take back what no worker has begun."""
-        left = list(self._queue)
-        self._queue.clear()
-        return left
 
     async def idle(self) -> None:
         """Wait until nothing is queued and nothing runs."""
@@ -51,7 +46,8 @@ class Workers(Generic[_Work]):
             await asyncio.shield(self._idle)
 
     async def stop(self) -> None:
-        """Cancel every worker, with what it runs."""
+        """Cancel every worker, with what it runs; begin nothing more."""
+        self._stopped = True
         self._queue.clear()
         for task in self._tasks:
             task.cancel()
@@ -59,6 +55,8 @@ class Workers(Generic[_Work]):
             await asyncio.wait(self._tasks)
 
     def _wake(self) -> None:
+        if self._stopped:
+            return
         while self._resting:
             rest = self._resting.pop()
             if not rest.done():
@@ -86,21 +84,22 @@ class Workers(Generic[_Work]):
                     await run(work)
                 finally:
                     self._busy -= 1
-                if copy_context() != clean:
-                    # The handler left something in its context: it must not reach the next one.
-                    if queue and not self._waking:
-                        self._wake()
+                # What the handler left in its context must not reach the next one.
+                if self._stopped or copy_context() != clean:
                     return
-            if not self._busy and self._idle is not None and not self._idle.done():
-                self._idle.set_result(None)
+            self._settle()
             rest = self._loop.create_future()
             self._resting.append(rest)
             await rest
 
     def _retired(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not self._queue:
-            if not self._busy and self._idle is not None and not self._idle.done():
-                self._idle.set_result(None)
-        elif not self._waking:
+        self._waking = False  # it may be the one that was woken
+        if self._queue:
             self._wake()
+        else:
+            self._settle()
+
+    def _settle(self) -> None:
+        if not self._busy and self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)

@@ -15,7 +15,7 @@ import arke
 from arke.wire.messages import PeerOp
 from lab import Lab
 from programs import program
-from relays import LIMIT, Relays, eventually, free_port
+from relays import LIMIT, Relay, Relays, eventually, free_port
 
 RENEWALS = 10
 
@@ -48,9 +48,7 @@ async def test_what_comes_under_an_ended_admission_is_dropped_and_counted(
         async with asyncio.timeout(LIMIT):
             assert (await anext(events)).body == b"admitted"
 
-        while await peers(relay):
-            await link.say()
-            await asyncio.sleep(0.1)
+        await link_ends(relay, link)
         relay.process.wait_for_line("peer lost .*its admission ended", LIMIT)
         before = dropped(metrics, "not_admitted")
         for _ in range(20):
@@ -72,9 +70,10 @@ async def test_nothing_is_sent_under_an_ended_admission_until_there_is_a_new_one
     told: list[bytes] = []
 
     async def hear(body: bytes, link: Link) -> None:
-        while body not in told:
-            await link.say()
-            told.extend(events(await receive(passing.ears)))
+        async with asyncio.timeout(LIMIT):
+            while body not in told:
+                await link.say()
+                told.extend(events(await receive(passing.ears)))
 
     async with arke.connect(port=relay.port) as mesh:
         link = await passing.link(relay)
@@ -83,9 +82,7 @@ async def test_nothing_is_sent_under_an_ended_admission_until_there_is_a_new_one
         await mesh.publish("t", b"admitted")
         await hear(b"admitted", link)
 
-        while await peers(relay):
-            await link.say()
-            await asyncio.sleep(0.1)
+        await link_ends(relay, link)
         await mesh.publish("t", b"ended")
 
         link = await passing.link(relay)
@@ -94,6 +91,14 @@ async def test_nothing_is_sent_under_an_ended_admission_until_there_is_a_new_one
         await mesh.publish("t", b"admitted again")
         await hear(b"admitted again", link)
         assert told == [b"admitted", b"admitted again"]
+
+
+async def link_ends(relay: Relay, link: Link) -> None:
+    """Keep a link alive until the relay gives it up all the same."""
+    async with asyncio.timeout(LIMIT):
+        while await peers(relay):
+            await link.say()
+            await asyncio.sleep(0.1)
 
 
 def events(batch: bytes) -> list[bytes]:
@@ -146,8 +151,9 @@ async def test_renewals_under_load_fail_nothing(relays: Relays) -> None:
     ):
         await until_members(mesh, "work", 1)
         async with Traffic("work", [mesh] * 8) as traffic:
-            while renewals() < RENEWALS:
-                await traffic.goes_on()
+            async with asyncio.timeout(4 * LIMIT):
+                while renewals() < RENEWALS:
+                    await traffic.goes_on()
     for relay in (one, other):
         assert relay.process.log.count("peer linked") == 1
         assert "admission not renewed" not in relay.process.log

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import select
+import shlex
 import signal
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator
@@ -188,6 +189,29 @@ def test_a_name_over_the_limit_is_one_line(relay: Relay) -> None:
     done = run(relay.port, "request", "é" * 128, "x")
     assert done.returncode == 2
     assert the_line(done.stderr).endswith("must be 1 to 255 octets of UTF-8 text")
+
+
+@pytest.mark.parametrize(
+    ("line", "mend"), [("request c - <&-", "</dev/null"), ("status >&-", ">/dev/null")]
+)
+def test_a_stream_that_is_closed_is_one_line(line: str, mend: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"exec {shlex.join(map(str, program('arke')))} {line}"],
+        capture_output=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert the_line(done.stderr).endswith(mend)
+
+
+def test_a_body_that_looks_like_a_flag_says_how_to_write_it(relay: Relay) -> None:
+    done = run(relay.port, "request nobody", "-x")
+    assert done.returncode == 2
+    assert "; write -- before a value that begins with -; see" in the_line(done.stderr)
+    done = run(relay.port, "request nobody", "--", "-x")
+    assert "'nobody'" in the_line(done.stderr)
+    assert "--" not in the_line(run(relay.port, "request nobody").stderr)
 
 
 async def test_serve_finishes_what_it_began(relay: Relay, tmp_path: Path) -> None:

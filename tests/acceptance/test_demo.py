@@ -140,6 +140,16 @@ def test_a_port_that_is_taken_is_one_line() -> None:
         assert process.wait(LIMIT) == 2
     assert process.log == (
         f"demo: 127.0.0.2:{port}: Address already in use; "
-        "stop what uses it, or choose with -backend-port\n"
+        "stop what uses it, or choose with make demo DEMO='-backend-port 54575'\n"
+    )
+    process.close()
+
+
+def test_a_port_that_cannot_be_is_one_line() -> None:
+    words = [sys.executable, CHECKOUT / "demo-httpserver" / "demo.py"]
+    process = start("demo", [*words, "-port", "65530"])
+    assert process.wait(LIMIT) == 2
+    assert process.log == (
+        "demo: 127.0.0.1:65540: there is no such port; choose with make demo DEMO='-port 54555'\n"
     )
     process.close()

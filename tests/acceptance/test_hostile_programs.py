@@ -19,7 +19,7 @@ from relays import LIMIT, Relay, Relays
 BAD_NAMES = ["", "x" * 256, "ü" * 128, 7, None, b"x", ["x"], {}]
 BAD_HEADERS: list[Any] = [7, ["a"], {"a": 1}, {"a": None}, {b"a": "b"}, {7: "a"}]
 BAD_HEADERS += [{"a": "x" * MAX_HEADERS}, {"a": "x" * 9000, "b": "x" * 9000}]
-BAD_BODIES: list[Any] = [None, "text", 7, {}, [b""], 1.5]
+BAD_BODIES: list[Any] = [None, "text", 7, {}, 1.5, [], ["text"], [b"", 7], [bytes(CHUNK), b"x"]]
 
 
 def shapes() -> Iterator[tuple[Op, list[Any]]]:
@@ -93,13 +93,17 @@ OCTETS = {
     "more bodies than allowed": packed(
         *([Op.CHUNK, i, CHUNK + 1, b"x"] for i in range(MAX_STREAMS + 1))
     ),
+    "a body shorter than it said": packed(
+        [Op.CHUNK, 1, CHUNK + 1, bytes(CHUNK)], [Op.PUBLISH, "t", 1, None]
+    ),
+    "a body that grows": packed([Op.CHUNK, 1, CHUNK + 1, b"x"], [Op.CHUNK, 1, CHUNK + 2, b"x"]),
     "a body longer than it said": packed(
         [Op.CHUNK, 1, CHUNK + 1, bytes(CHUNK)], [Op.CHUNK, 1, CHUNK + 1, b"xx"]
     ),
 }
 CASES = {
     **OCTETS,
-    **{f"{op.name} {fields!r:.40}": packed([op, *fields]) for op, fields in shapes()},
+    **{f"{op.name} {n}": packed([op, *fields]) for n, (op, fields) in enumerate(shapes())},
     **{op.name: packed([op, 1, b"", 1, 1, "x", None]) for op in NOT_A_PROGRAMS},
     **{f"operation {op!r}": packed([op, 1]) for op in UNKNOWN},
 }

@@ -24,9 +24,10 @@ class Servers:
     def __init__(self) -> None:
         self._all: list[Process] = []
 
-    def start(self, relay: Relay, listen: str) -> Process:
-        words = [sys.executable, CHECKOUT / "demo-httpserver" / "httpserver.py", "-cluster", "web"]
-        process = start("httpserver", [*words, "-port", str(relay.port), "-listen", listen])
+    def start(self, port: int, listen: str, cluster: str = "web") -> Process:
+        words = [sys.executable, CHECKOUT / "demo-httpserver" / "httpserver.py"]
+        words += ["-cluster", cluster, "-port", str(port), "-listen", listen]
+        process = start("httpserver", words)
         self._all.append(process)
         return process
 
@@ -70,7 +71,7 @@ def get(connection: HTTPConnection, path: str) -> tuple[int, str | None, str]:
 def test_its_pages_and_where_it_says_they_are(relays: Relays, servers: Servers) -> None:
     relay = relays.start()
     port = free_port()
-    servers.start(relay, f":{port}")
+    servers.start(relay.port, f":{port}")
     assert ask(relay) == f"{relay.address}:{port}"
     page = HTTPConnection(relay.address, port, LIMIT)
     assert get(page, "/") == (200, None, "Welcome!\n")
@@ -79,22 +80,77 @@ def test_its_pages_and_where_it_says_they_are(relays: Relays, servers: Servers) 
     page.close()
 
 
-def test_it_names_the_address_that_it_listens_on(relays: Relays, servers: Servers) -> None:
+@pytest.mark.parametrize(
+    ("listen", "named"),
+    [
+        ("127.0.0.8", "127.0.0.8"),
+        ("localhost", "127.0.0.1"),
+        ("0.0.0.0", None),
+        ("[::]", None),
+    ],
+)
+def test_it_names_an_address_where_it_can_be_reached(
+    relays: Relays, servers: Servers, listen: str, named: str | None
+) -> None:
     relay = relays.start()
-    listen = f"127.0.0.1:{free_port()}"
-    servers.start(relay, listen)
-    assert ask(relay) == listen
+    port = free_port()
+    process = servers.start(relay.port, f"{listen}:{port}")
+    here = f"{named or relay.address}:{port}"
+    assert ask(relay) == here
+    assert process.wait_for_line("^httpserver ready: .*$", LIMIT)[0] == (
+        f"httpserver ready: {here} serves web"
+    )
+    page = HTTPConnection(named or relay.address, port, LIMIT)
+    assert get(page, "/") == (200, None, "Welcome!\n")
+    page.close()
+
+
+def test_it_names_the_port_that_it_was_given(relays: Relays, servers: Servers) -> None:
+    relay = relays.start()
+    servers.start(relay.port, "127.0.0.8:0")
+    host, _, port = ask(relay).partition(":")
+    page = HTTPConnection(host, int(port), LIMIT)
+    assert get(page, "/") == (200, None, "Welcome!\n")
+    page.close()
 
 
 def test_it_does_not_register_when_it_cannot_listen(relays: Relays, servers: Servers) -> None:
     relay = relays.start()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
-        process = servers.start(relay, listen)
+        process = servers.start(relay.port, listen)
         assert process.wait(LIMIT) == 2
     assert process.log.startswith(f"httpserver: -listen {listen}: ")
     assert process.log.count("\n") == 1
     assert "registered" not in relay.process.log
+
+
+def test_what_it_cannot_do_is_one_line(servers: Servers) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:  # no relay
+        port = stranger.getsockname()[1]
+        silent = servers.start(port, "127.0.0.1:0")
+        assert silent.wait(LIMIT) == 1
+    assert silent.log.endswith("\nhttpserver: the relay has been silent for 2.5 s\n")
+    assert "Traceback" not in silent.log
+    for listen, cluster, line in (
+        ("nosuchhost.invalid:1", "web", "-listen nosuchhost.invalid:1: "),
+        ("127.0.0.1:0", "x" * 256, f"-cluster {'x' * 256}: must be 1 to 255 octets of UTF-8 text"),
+    ):
+        process = servers.start(1, listen, cluster)
+        assert process.wait(LIMIT) == 2
+        assert process.log.startswith(f"httpserver: {line}")
+        assert process.log.count("\n") == 1
+        assert "Unknown error" not in process.log
+
+
+def test_it_ends_well_when_stopped_before_there_is_a_relay(servers: Servers) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:  # says nothing
+        process = servers.start(nobody.getsockname()[1], "127.0.0.1:0")
+        peer, _ = nobody.accept()
+        with peer:
+            process.terminate()
+            assert process.wait(LIMIT) == 0
+    assert "Traceback" not in process.log
 
 
 def test_it_answers_who_comes_just_after_it_left_the_cluster(
@@ -102,7 +158,7 @@ def test_it_answers_who_comes_just_after_it_left_the_cluster(
 ) -> None:
     relay = relays.start()
     port = free_port()
-    process = servers.start(relay, f"127.0.0.1:{port}")
+    process = servers.start(relay.port, f"127.0.0.1:{port}")
     ask(relay)
     kept, fresh = (HTTPConnection("127.0.0.1", port, LIMIT) for _ in range(2))
     assert get(kept, "/") == (200, None, "Welcome!\n")
@@ -117,7 +173,7 @@ def test_it_answers_who_comes_just_after_it_left_the_cluster(
 def test_taking_servers_out_fails_no_request(relays: Relays, servers: Servers) -> None:
     relay = relays.start()
     ports = [free_port() for _ in range(3)]
-    processes = [servers.start(relay, f"127.0.0.1:{port}") for port in ports]
+    processes = [servers.start(relay.port, f"127.0.0.1:{port}") for port in ports]
     ask(relay, count=3)
     proxy, port = start_proxy(relay, "web")
     stop = threading.Event()

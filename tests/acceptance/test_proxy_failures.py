@@ -102,9 +102,23 @@ def test_the_one_just_tried_is_not_tried_again(rig: Rig) -> None:
 def test_there_is_no_other_one(rig: Rig) -> None:
     closed = closed_port()
     rig.cluster.answers = [closed]
-    response, body = rig.get()
-    assert response.status == 502
-    assert body == f"No back end could be reached: {closed} refuses connections.\n".encode()
+    for _ in range(2):  # the last one is tried each time
+        response, body = rig.get()
+        assert response.status == 502
+        assert body == f"No back end answered: {closed} refuses connections.\n".encode()
+
+
+def test_another_one_is_found_however_often_the_first_is_named(rig: Rig) -> None:
+    (back_end,) = rig.back_ends(good)
+    rig.cluster.answers = [closed_port()] * 20 + [back_end.address]
+    assert rig.get()[1] == b"ok"
+
+
+def test_what_could_not_be_reached_is_left_alone_for_a_while(rig: Rig) -> None:
+    (back_end,) = rig.back_ends(good)
+    rig.cluster.answers = [closed_port(), closed_port(), closed_port(), back_end.address]
+    rig.get()  # finds out, and may find nothing else
+    assert [rig.get()[1] for _ in range(4)] == [b"ok"] * 4
 
 
 def test_three_are_tried_and_no_more(rig: Rig) -> None:
@@ -216,7 +230,82 @@ def test_a_post_goes_out_on_a_connection_that_is_open(rig: Rig) -> None:
     assert back_end.connections == 3
 
 
+# Back ends that break, or say no more, after an answer that is not the final one.
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def only_promises(connection: Connection) -> None:
+    connection.head()
+    connection.send(CONTINUE)
+    connection.until(b"body")
+
+
+def test_a_promise_is_no_answer(rig: Rig) -> None:
+    rig.back_ends(only_promises)
+    response, body = rig.exchange(POST, "POST")
+    assert response.status == 502
+    assert b"closed the connection before it had answered" in body
+
+
+def test_a_promise_does_not_stand_in_the_way_of_another_try(rig: Rig) -> None:
+    rig.back_ends(only_promises, good)
+    request = POST.replace(b"POST", b"PUT")
+    assert [rig.exchange(request)[1] for _ in range(4)] == [b"ok"] * 4
+
+
+def test_a_promise_that_is_not_kept(rig: Rig) -> None:
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(CONTINUE)
+        connection.rest()
+
+    (back_end,) = rig.back_ends(script)
+    response, body = rig.get()
+    assert response.status == 504
+    assert body == f"Back end {back_end.address} did not answer within 2 s.\n".encode()
+
+
+def test_promises_do_not_buy_time(rig: Rig) -> None:
+    over = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        while not over.wait(0.3):
+            connection.send(CONTINUE)
+
+    rig.back_ends(script)
+    try:
+        assert rig.get()[0].status == 504
+    finally:
+        over.set()
+
+
+def test_promises_without_end(rig: Rig) -> None:
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(CONTINUE * 101)
+        connection.rest()
+
+    (back_end,) = rig.back_ends(script)
+    response, body = rig.get()
+    assert response.status == 502
+    assert body.startswith(f"The answer of back end {back_end.address} is refused: ".encode())
+
+
 # Back ends that break in mid-answer.
+
+
+def test_the_log_says_that_it_was_in_mid_answer(rig: Rig) -> None:
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+
+    (back_end,) = rig.back_ends(script)
+    connection = rig.connect()
+    connection.send(GET)
+    line = f"back end {back_end.address} closed the connection in mid-answer"
+    rig.process.wait_for_line(line, 30)
 
 
 @pytest.mark.parametrize(

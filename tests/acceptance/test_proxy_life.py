@@ -6,7 +6,7 @@ import socket
 import threading
 
 import pytest
-from http_rig import Connection, Script, running, start_proxy
+from http_rig import BackEnd, Connection, Script, running, start_proxy
 
 import arke
 from programs import program
@@ -62,6 +62,30 @@ def test_what_runs_is_answered_before_the_proxy_leaves(relays: Relays, signal: s
         assert rig.process.wait(LIMIT) == 0
 
 
+def test_an_answer_that_began_before_the_proxy_leaves_is_the_last(relays: Relays) -> None:
+    """Its head has promised that the connection stays open; who idles in it is not waited for."""
+    go = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf")
+        assert go.wait(LIMIT)
+        connection.send(b"half")
+        connection.rest()
+
+    with running(relays.start(), "web") as rig:
+        rig.back_ends(script)
+        connection, idle = rig.connect(), rig.connect()
+        connection.send(GET)
+        connection.until(b"half")
+        rig.process.terminate()
+        assert idle.rest() == b""  # what idled has been closed
+        go.set()
+        assert connection.rest() == b"half"
+        assert rig.process.wait(LIMIT) == 0
+        assert "did not end" not in rig.process.log
+
+
 def test_a_request_on_its_way_when_the_proxy_leaves_is_answered(relays: Relays) -> None:
     with running(relays.start(), "web") as rig:
         rig.back_ends(good)
@@ -78,7 +102,7 @@ def test_a_request_on_its_way_when_the_proxy_leaves_is_answered(relays: Relays) 
 
 def test_what_does_not_end_is_cut_after_the_time_of_grace(relays: Relays) -> None:
     asked, go = threading.Event(), threading.Event()
-    with running(relays.start(), "web") as rig:
+    with running(relays.start(), "web", "-grace", "2s") as rig:
         rig.back_ends(waiting(asked, go))
         connection = rig.connect()
         connection.send(GET)
@@ -88,7 +112,7 @@ def test_what_does_not_end_is_cut_after_the_time_of_grace(relays: Relays) -> Non
         with pytest.raises(ConnectionResetError):
             connection.rest()
         go.set()
-        assert "did not end within 10 s" in rig.process.log
+        assert "did not end within 2 s" in rig.process.log
 
 
 def test_nobody_serves_the_cluster(relays: Relays) -> None:
@@ -131,7 +155,9 @@ def test_the_relay_goes_and_comes_back(relays: Relays) -> None:
         assert rig.get()[1] == b"ok"
         relay.process.terminate()
         relay.process.wait(LIMIT)
-        assert rig.get()[0].status == 503
+        response, body = rig.get()
+        assert response.status == 503
+        assert body == b"The relay of the proxy's machine is away.\n"
         relays.start(port=relay.port)
         eventually(lambda: rig.get()[1] == b"ok")
 
@@ -162,6 +188,59 @@ def test_no_relay() -> None:
     process.close()
 
 
+def test_what_is_no_relay() -> None:
+    stranger = BackEnd(lambda connection: connection.send(b"SSH-2.0-OpenSSH_9.2p1\r\n"))
+    port = stranger.address.rpartition(":")[2]
+    words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", port]
+    process = start("proxy", [*program("proxy"), *words])
+    assert process.wait(LIMIT) == 1
+    stranger.end()
+    assert process.log.splitlines()[-1].startswith(f"proxy: -port {port}: ")
+    assert "Traceback" not in process.log
+    process.close()
+
+
+@pytest.mark.parametrize("signal", ["SIGTERM", "SIGINT"])
+def test_a_proxy_that_waits_for_its_relay_can_be_stopped(signal: str) -> None:
+    words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", str(free_port())]
+    process = start("proxy", [*program("proxy"), *words])
+    process.wait_for_line("no relay at", LIMIT)
+    process.signal(getattr(__import__("signal"), signal))
+    assert process.wait(LIMIT) == 0
+    process.close()
+
+
+def test_clients_cannot_use_up_the_descriptors(relays: Relays) -> None:
+    """Those that the proxy serves can be answered, however many more there are."""
+    relay = relays.start()
+    with running(relay, "web") as rig:
+
+        def script(connection: Connection) -> None:
+            connection.head()
+            connection.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+
+        rig.back_ends(script)
+        words = ["-cluster", "web", "-port", str(relay.port), "-listen", "127.0.0.1:0"]
+        limited = ["sh", "-c", 'ulimit -n 80; exec "$@"', "sh", *program("proxy"), *words]
+        process = start("proxy", limited)
+        match = process.wait_for_line(r"proxy listening on 127\.0\.0\.1:(\d+), forwarding", LIMIT)
+        where = ("127.0.0.1", int(match[1]))
+        connection = Connection(socket.create_connection(where, LIMIT))
+        connection.send(GET)
+        assert connection.response()[0].status == 200
+        others = [Connection(socket.create_connection(where, LIMIT)) for _ in range(100)]
+        process.wait_for_line("The proxy serves 24 connections, and no more", LIMIT)
+        assert others[-1].response()[0].status == 503
+        for _ in range(5):
+            connection.send(GET)
+            assert connection.response()[0].status == 200
+        for one in (connection, *others):
+            one.close()
+        process.terminate()
+        assert process.wait(LIMIT) == 0
+        process.close()
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
@@ -170,6 +249,7 @@ def test_no_relay() -> None:
         (["-cluster", "a", "-listen", "8080"], "-listen"),
         (["-cluster", "a", "-backend-port", "0"], "-backend-port"),
         (["-cluster", "a", "-timeout", "never"], "-timeout"),
+        (["-cluster", "a", "-grace", "never"], "-grace"),
         (["-cluster", "a", "-listen", "192.0.2.1:0"], "-listen"),
     ],
 )

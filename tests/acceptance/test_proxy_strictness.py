@@ -76,6 +76,21 @@ def test_what_is_ambiguous_is_refused(rig: Rig, raw: bytes, status: int, step: i
     assert not any(b"smuggled" in body or b"0\r\n\r\n" in body for body in bodies)
 
 
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"HEAD / HTTP/1.1\r\n\r\n", b"400"),
+        (b"HEAD /" + b"a" * 9000 + b" HTTP/1.1\r\n", b"414"),
+        (b"HEAD / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n", b"400"),
+    ],
+)
+def test_a_refusal_of_head_has_no_body(rig: Rig, raw: bytes, status: bytes) -> None:
+    connection = rig.connect()
+    connection.send(raw)
+    assert connection.head().startswith(b"HTTP/1.1 " + status)
+    assert connection.rest() == b""
+
+
 def test_a_head_that_never_comes_whole(rig: Rig) -> None:
     connection = rig.connect()
     connection.sock.settimeout(2 * LIMIT)

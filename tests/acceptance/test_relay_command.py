@@ -20,6 +20,7 @@ from raw_program import raw_program
 from traffic import until_peers
 
 import arke
+import needs
 from lab import LabError, Process
 from programs import program
 from relays import LIMIT, Relay, Relays, free_port, start
@@ -111,8 +112,7 @@ async def test_a_socket_serves_programs_and_no_port_does(relays: Relays, shared:
 @contextmanager
 def somebody_else() -> Iterator[None]:
     """Be another user for a moment, to the kernel as well as to whom one connects to."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can be another user for a moment")
+    needs.root("be another user for a moment")
     os.seteuid(NOBODY)
     try:
         yield

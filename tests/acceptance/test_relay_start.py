@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
 import arke
 from arke.keygen import write_key
+from needs import tool
 from programs import program
 from relays import LIMIT, free_port
 
@@ -116,10 +117,7 @@ def test_a_key_file_that_this_user_cannot_read(key: Path) -> None:
     key.chmod(0)
     wrap: list[str] = []
     if os.geteuid() == 0:  # who may read everything, unless it is taken from them
-        setpriv = shutil.which("setpriv")
-        if setpriv is None:
-            pytest.skip("`setpriv` is missing: install util-linux")
-        wrap = [setpriv, "--bounding-set=-all", "--inh-caps=-all"]
+        wrap = [tool("setpriv", "util-linux"), "--bounding-set=-all", "--inh-caps=-all"]
     line = refused("-net", "x", "-rsa", key, wrap=wrap)
     assert "cannot be read by this user; give it to them: sudo chown " in line
 

@@ -1,19 +1,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from vagrant_files import UNITS, VAGRANT, command, nodes
 
-
-def tool(name: str, package: str) -> str:
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"`{name}` is missing: install {package}")
-    return path
+from needs import tool
 
 
 def check(*argv: str | Path, env: dict[str, str] | None = None) -> str:

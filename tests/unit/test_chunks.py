@@ -8,9 +8,20 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgpack import packb
 
 from arke.wire import chunks
-from arke.wire.bounds import CHUNK, HALF_SENT, MAX_HEADERS, MAX_STREAMS, READ, unpacker
+from arke.wire.bounds import (
+    BATCH,
+    CHUNK,
+    HALF_SENT,
+    MAX_CASTS,
+    MAX_HEADERS,
+    MAX_STREAMS,
+    READ,
+    SMALL_BATCH,
+    unpacker,
+)
 from arke.wire.chunks import BrokenStream, Inbox, Outbox
 from arke.wire.messages import Op
 from arke_relay.peers.batches import FRAME
@@ -32,7 +43,7 @@ class Message:
     size: int
     order: int | None = None
     headers: bool = False
-    packed: bool = False
+    cast: bool = False
 
 
 @dataclass
@@ -52,30 +63,32 @@ class Receiver:
             for op, *fields in self._unpacker:
                 if op == Op.CHUNK:
                     self.inbox.chunk(*fields)
-                else:
-                    number, body, _ = fields
-                    joined = body if type(body) is bytes else self.inbox.body(body)
-                    assert joined is not None
-                    self.got.append((number, joined))
+                    continue
+                _, cast, _ = fields
+                joined = self.inbox.cast(cast)
+                assert joined is not None
+                for each in (joined,) if isinstance(joined, bytes) else joined:
+                    self.got.append((int(each[:8]), each))
 
 
 def body(number: int, size: int) -> bytes:
-    """Octets that tell whose they are and where they stand."""
+    """Octets that tell whose they are and where they stand; at least eight of them."""
     line = b"%08d|" % number + bytes(range(256))
-    return (line * (size // len(line) + 1))[:size]
+    return (line * (size // len(line) + 1))[: max(8, size)]
 
 
-def put(outbox: Outbox, number: int, message: Message) -> bool:
-    fields = (TOLD, number, body(number, message.size), HEADERS if message.headers else None)
-    if message.packed and message.size <= CHUNK:
-        from msgpack import packb  # noqa: PLC0415 — as a cast does, once for many
-
-        return outbox.put_packed(packb(fields), message.order)
-    return outbox.put_body(fields, 2, message.order)
-
-
-def small(number: int = 0, size: int = 100) -> tuple[int, int, bytes, None]:
-    return (TOLD, number, body(number, size), None)
+def put(outbox: Outbox, number: int, message: Message, *, relay: bool = False) -> bool:
+    """As programs put their messages, or relays theirs."""
+    name = f"name{message.order}"
+    headers = HEADERS if message.headers else None
+    fields = (TOLD, name, body(number, message.size), headers)
+    if not message.cast:
+        return outbox.put_body(fields, 2, message.order and (TOLD, name))
+    if relay and message.size <= CHUNK:
+        return outbox.put_packed(packb(fields), (TOLD, name))
+    if headers is None and not relay:
+        return outbox.put_cast(*fields[:3])
+    return outbox.put_body(fields, 2, (TOLD, name))
 
 
 def drain(outbox: Outbox, room: int = ROOM) -> list[bytes]:
@@ -88,24 +101,27 @@ def drain(outbox: Outbox, room: int = ROOM) -> list[bytes]:
 EDGES = [0, 1, 100, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 1]
 SIZES = st.sampled_from(EDGES) | st.integers(0, 3 * CHUNK) | st.integers(0, 2000)
 MESSAGES = st.builds(
-    Message, SIZES, st.none() | st.integers(0, 2), headers=st.booleans(), packed=st.booleans()
+    Message, SIZES, st.none() | st.integers(1, 3), headers=st.booleans(), cast=st.booleans()
 )
 ROOMS = st.sampled_from([1, 1000, ROOM, READ]) | st.integers(1, 2 * CHUNK)
 
-S = Message(15 * 1024, order=0)
-L = Message(CHUNK + 1, order=0)
+S = Message(15 * 1024, order=1)
+L = Message(CHUNK + 1, order=1)
+C = Message(100, order=1, cast=True)
 
 
 @given(
     steps=st.lists(MESSAGES | ROOMS, max_size=25),
     rest=ROOMS,
     split=st.sampled_from([1021, 4096, CHUNK, READ]),
+    relay=st.booleans(),
 )
-@example(steps=[*[S] * 7, L], rest=ROOM, split=READ)  # small ones ahead of a large one of theirs
-@example(steps=[L, S, L, 1000, 1000, S, S], rest=ROOM, split=READ)
-@example(steps=[Message(2 * CHUNK)], rest=1, split=READ)  # the last chunk is a whole one
+@example(steps=[*[S] * 7, L], rest=ROOM, split=READ, relay=True)  # small ones before their large
+@example(steps=[L, S, L, 1000, 1000, S, S], rest=ROOM, split=READ, relay=True)
+@example(steps=[Message(2 * CHUNK)], rest=1, split=READ, relay=True)  # the last chunk is full
+@example(steps=[*[C] * 40, L, C, S, C, C], rest=ROOM, split=READ, relay=False)
 def test_whatever_is_put_comes_out_whole_and_in_order(
-    steps: list[Message | int], rest: int, split: int
+    steps: list[Message | int], rest: int, split: int, *, relay: bool
 ) -> None:
     outbox, receiver = Outbox(LIMIT), Receiver(split)
     orders: dict[int, list[int]] = defaultdict(list)
@@ -114,10 +130,10 @@ def test_whatever_is_put_comes_out_whole_and_in_order(
         if isinstance(step, int):
             receiver.read(outbox.take(step))
         else:
-            assert put(outbox, number, step)
+            assert put(outbox, number, step, relay=relay)
             bodies[number] = body(number, step.size)
-            if step.order is not None:
-                orders[step.order].append(number)
+            if step.order is not None or step.cast:
+                orders[step.order or 0].append(number)
     for batch in drain(outbox, rest):
         receiver.read(batch)
     assert len(receiver.got) == len(bodies)
@@ -132,7 +148,7 @@ def test_whatever_is_put_comes_out_whole_and_in_order(
 
 @given(steps=st.lists(MESSAGES | st.just(ROOM), max_size=40))
 @example(steps=[*[Message(16_300)] * 3, Message(CHUNK, headers=True)])
-@example(steps=[L, Message(CHUNK, 0, headers=True), *[Message(16_300)] * 3])
+@example(steps=[L, Message(CHUNK, 1, headers=True), *[Message(16_300)] * 3])
 @example(steps=[Message(2 * CHUNK, headers=True), ROOM, *[Message(16_300)] * 3])
 @example(steps=[Message(2 * CHUNK, headers=True), *[Message(1000)] * 60])
 def test_every_batch_fits_a_frame(steps: list[Message | int]) -> None:
@@ -153,7 +169,7 @@ def test_a_batch_is_never_empty_while_something_waits(room: int) -> None:
     outbox = Outbox(LIMIT)
     for number in range(4):
         put(outbox, number, Message(3 * CHUNK, order=number % 2))
-        put(outbox, number, Message(100, order=0))
+        put(outbox, number, Message(100, order=1))
         put(outbox, number, Message(CHUNK))
     assert all(drain(outbox, room))
     assert outbox.take(room) == b""
@@ -183,6 +199,29 @@ def test_small_messages_do_not_starve_a_large_one(size: int) -> None:
         assert batches <= 2 * 17 + 1
 
 
+def test_small_casts_in_a_row_share_a_message() -> None:
+    outbox = Outbox(LIMIT)
+    for number in range(40):
+        put(outbox, number, C)
+    put(outbox, 40, Message(100, order=2, cast=True))
+    outbox.put((PING, 1))
+    put(outbox, 41, Message(100, order=2, cast=True))
+    messages = unpacker()
+    messages.feed(outbox.take(ROOM))
+    shared = [1 if op == PING or type(rest[1]) is bytes else len(rest[1]) for op, *rest in messages]
+    assert shared == [MAX_CASTS, MAX_CASTS, 8, 1, 1, 1]
+
+
+@pytest.mark.parametrize("count", [1, MAX_CASTS - 1, MAX_CASTS])
+def test_an_empty_cast_is_waiting_like_any_other(count: int) -> None:
+    outbox = Outbox(LIMIT)
+    for _ in range(count):
+        outbox.put_cast(TOLD, "name", b"")
+    assert outbox
+    assert outbox.take(ROOM)
+    assert outbox.size == 0
+
+
 def test_large_ones_take_turns() -> None:
     outbox, receiver = Outbox(LIMIT), Receiver()
     put(outbox, 1, Message(100 * CHUNK))
@@ -198,7 +237,7 @@ def test_what_finds_no_room_is_dropped_whole() -> None:
     outbox, receiver = Outbox(3 * CHUNK), Receiver()
     assert put(outbox, 1, Message(4 * CHUNK, order=1))
     for number, message in enumerate(
-        [Message(1), Message(1, order=1), Message(2 * CHUNK), Message(1, packed=True)], start=2
+        [Message(1), Message(1, order=1), Message(2 * CHUNK), Message(1, cast=True)], start=2
     ):
         assert not put(outbox, number, message)
     assert not outbox.put((PING, 1))
@@ -218,7 +257,7 @@ def test_a_sender_never_has_more_half_sent_than_its_receiver_bears(
     monkeypatch.setattr(chunks, "HALF_SENT", bearable)
     outbox, inbox = Outbox(bearable), Inbox(HALF_SENT, bearable)
     receiver = Receiver(inbox=inbox)
-    large = (TOLD, 1, bytes(size), None)
+    large = (TOLD, "t", body(1, size), None)
     sent = 0
     while sent < 2 * bearable:  # as fast as it is taken
         while outbox.put_body(large, 2):
@@ -234,11 +273,69 @@ def test_a_body_longer_than_that_travels_alone() -> None:
     outbox, inbox = Outbox(2 * HALF_SENT), Inbox(HALF_SENT + CHUNK, HALF_SENT + CHUNK)
     receiver = Receiver(inbox=inbox)
     for number, size in enumerate([CHUNK + 1, HALF_SENT + CHUNK, CHUNK + 1]):
-        outbox.put_body((TOLD, number, bytes(size), None), 2)
+        outbox.put_body((TOLD, "t", body(number, size), None), 2)
         receiver.read(outbox.take(ROOM))
     for batch in drain(outbox, READ):
         receiver.read(batch)
     assert [number for number, _ in receiver.got] == [0, 1, 2]
+
+
+# Who sends is woken, and hurried.
+
+
+class Sender:
+    """What an outbox calls its sender for."""
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self.woken = 0
+        self.hurried = 0
+        self.outbox = Outbox(limit, self._wake, self._hurry)
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    def _hurry(self) -> None:
+        self.hurried += 1
+
+
+@pytest.mark.parametrize("message", [Message(10), Message(0, cast=True), L, Message(CHUNK)])
+def test_a_sender_is_woken_by_the_first_message_after_it_sent_all(message: Message) -> None:
+    sender = Sender()
+    for turn in range(1, 4):
+        put(sender.outbox, 1, message)
+        assert sender.woken == turn
+        sender.outbox.put((PING, 1))
+        put(sender.outbox, 2, message)
+        assert sender.woken == turn
+        drain(sender.outbox)
+
+
+def test_a_sender_is_hurried_once_a_batch_is_there() -> None:
+    sender = Sender()
+    while sender.outbox.size < SMALL_BATCH:
+        assert sender.hurried == 0
+        put(sender.outbox, 1, Message(500))
+    assert sender.hurried == 1
+    drain(sender.outbox)
+    while sender.outbox.size < BATCH:
+        assert sender.hurried == 1
+        put(sender.outbox, 1, Message(500, order=1))
+    assert sender.hurried == 2
+    drain(sender.outbox)
+    while sender.outbox.size < BATCH:
+        assert sender.hurried == 2
+        put(sender.outbox, 1, Message(500, order=1, cast=True), relay=True)
+    assert sender.hurried == 3
+
+
+def test_a_sender_may_take_all_as_soon_as_it_is_hurried() -> None:
+    sender, receiver = Sender(), Receiver()
+    sender.outbox = outbox = Outbox(LIMIT, lambda: None, lambda: receiver.read(outbox.take(ROOM)))
+    for number in range(200):
+        put(outbox, number, Message(300, order=1, cast=number % 3 > 0))
+    for batch in drain(outbox):
+        receiver.read(batch)
+    assert [number for number, _ in receiver.got] == list(range(200))
 
 
 # Inbox: what no honest sender sends.
@@ -264,6 +361,19 @@ WHOLE = bytes(CHUNK)
 def test_a_chunk_that_cannot_be_is_refused(stream: object, total: object, data: object) -> None:
     with pytest.raises(BrokenStream):
         Inbox(LIMIT, LIMIT).chunk(stream, total, data)
+
+
+@pytest.mark.parametrize(
+    "cast", [(), ("text",), (b"", 1), (b"", (b"",)), (bytes(CHUNK), b"x"), None, 7, "text", {}]
+)
+def test_bodies_that_share_a_message_are_small_and_octets(cast: object) -> None:
+    with pytest.raises(BrokenStream):
+        Inbox(LIMIT, LIMIT).cast(cast)
+
+
+@pytest.mark.parametrize("cast", [b"", bytes(CHUNK), (b"",), (b"one", b"other")])
+def test_bodies_that_came_whole_are_as_they_are(cast: object) -> None:
+    assert Inbox(LIMIT, LIMIT).cast(cast) == cast
 
 
 @pytest.mark.parametrize("stream", [0, 7, "1", None, True, (), [1]])

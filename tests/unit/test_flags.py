@@ -301,3 +301,14 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     page = capsys.readouterr().out
     assert page.startswith("Talks to the mesh.\n\nusage: arke COMMAND …\n")
     assert "  status   show the network\n  request  ask a cluster\n" in page
+
+
+@pytest.mark.parametrize("value", ["x", "é" * 127, "two words"])
+def test_a_name_has_1_to_255_octets(value: str) -> None:
+    assert flags.name(value) == value
+
+
+@pytest.mark.parametrize("value", ["", "x" * 256, "é" * 128, "\udcff"])
+def test_what_cannot_be_a_name(value: str) -> None:
+    with pytest.raises(ValueError, match="must be 1 to 255 octets of UTF-8 text"):
+        flags.name(value)

@@ -24,7 +24,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 async def hub() -> Hub:
-    return Hub(Static([]), Times(connect=0.2), asyncio.get_running_loop())
+    return Hub(Static([]), Times(connect=0.2), asyncio.get_running_loop(), most_clients=1)
 
 
 async def test_an_idle_connection_is_there(pair: tuple[socket.socket, socket.socket]) -> None:

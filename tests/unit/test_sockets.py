@@ -7,6 +7,8 @@ import zmq
 from arke_relay.peers.sockets import Watched, drain, endpoint
 from relays import LIMIT
 
+MESSAGES = 20
+
 
 async def test_an_error_in_a_callback_does_not_make_a_socket_deaf() -> None:
     loop = asyncio.get_running_loop()
@@ -18,20 +20,20 @@ async def test_an_error_in_a_callback_does_not_make_a_socket_deaf() -> None:
 
         def take() -> None:
             seen.append(pull.recv(zmq.NOBLOCK))
-            if len(seen) == 1:
+            if len(seen) < MESSAGES:
                 raise LookupError("a fault of ours")
 
         with context.socket(zmq.PUSH) as push:
             push.connect("inproc://there")
-            for message in (b"1", b"2", b"3"):
-                push.send(message)
+            for message in range(MESSAGES):
+                push.send(bytes([message]))
             watched = Watched(loop, pull, lambda: drain(take))
             async with asyncio.timeout(LIMIT):
-                while len(seen) < 3:
+                while len(seen) < MESSAGES:
                     await asyncio.sleep(0.001)
             watched.close()
-    assert seen == [b"1", b"2", b"3"]
-    assert [str(error) for error in errors] == ["a fault of ours"]
+    assert seen == [bytes([message]) for message in range(MESSAGES)]
+    assert [str(error) for error in errors] == ["a fault of ours"] * (MESSAGES - 1)
 
 
 def test_endpoints_name_where_to_and_where_from() -> None:

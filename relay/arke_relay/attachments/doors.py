@@ -51,17 +51,17 @@ class Doors:
 
     async def open_socket(self, path: Path) -> None:
         """Listen on a Unix socket that only this user, and root, may use."""
-        _clear(path)
+        try:
+            _clear(path)
+        except OSError as error:
+            raise _not_opened(path, error) from error
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         mask = os.umask(0o177)
         try:
             listener.bind(os.fspath(path))
         except OSError as error:
             listener.close()
-            raise ConfigurationError(
-                f"-socket {path} cannot be opened ({error.strerror or error}): "
-                "choose a path in a folder of yours that nothing else uses"
-            ) from error
+            raise _not_opened(path, error) from error
         finally:
             os.umask(mask)
         self._path = path
@@ -103,6 +103,13 @@ def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _not_opened(path: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"-socket {path} cannot be opened ({error.strerror or error}): "
+        "choose a path in a folder of yours that nothing else uses"
+    )
 
 
 def _clear(path: Path) -> None:

@@ -212,8 +212,9 @@ class NativeConnection(asyncio.Protocol):
 
     def _on_request(self, message: Message, now: float) -> None:
         _, call, cluster, body, timeout, idempotent, headers = message
-        if type(call) is not int or type(timeout) is not int or not 0 <= timeout <= _LONGEST:
+        if type(call) is not int or type(timeout) is not int or timeout < 0:
             raise ValueError("a request has a number and a time-out in milliseconds")
+        timeout = min(timeout, _LONGEST)
         if type(cluster) is not str or not 0 < len(cluster) < 64:
             cluster = _name(cluster)
         if headers is not None:

@@ -38,8 +38,10 @@ class Link(Outlet, Protocol):
     """Our sending direction to one peer."""
 
     def hear(self, session: int) -> None:
-        """Say at once, if it is connected, and with every batch which of the peer's sessions we
-        listen to; a negative one, and all before it, we have given up."""
+        """Say which of the peer's sessions we listen to: with every batch, and at once.
+
+        A negative one, and all before it, we have given up.
+        """
 
     def beat(self) -> None:
         """Send a heartbeat if nothing was sent since the last call."""
@@ -135,7 +137,10 @@ class Membership:
         now: float,
     ) -> None:
         """A join succeeded: link with the node, or go on with the link there is."""
-        if node in self.neighbours:
+        known = self.neighbours.get(node)
+        if known is not None:
+            # What is opened anew goes where the node was reached last.
+            known.address, known.join_port, known.data_port = address, join_port, data_port
             return
         neighbour = Neighbour(node, curve_key, address, join_port, data_port, now)
         neighbour.given_up = self._given_up.get(node, 0)
@@ -192,16 +197,6 @@ class Membership:
             elif neighbour.link:
                 neighbour.link.beat()
 
-    def introduce(self, newcomer: Peer) -> None:
-        """Tell the newcomer who else there is, and the others of it: one seed is enough."""
-        arrived = self.neighbours.get(newcomer.node)
-        if arrived is None:
-            return
-        for other in self.neighbours.values():
-            if other is not arrived and other.peer is not None:
-                newcomer.outlet.put(_known(other))
-                other.peer.outlet.put(_known(arrived))
-
     # Inside.
 
     def _begin(self, neighbour: Neighbour, session: int, now: float) -> None:
@@ -216,7 +211,19 @@ class Membership:
     def _confirm(self, neighbour: Neighbour) -> None:
         neighbour.confirmed = True
         assert neighbour.link
+        self._introduce(neighbour, neighbour.link)
         self._exchange.tell(neighbour.node, neighbour.link)
+
+    def _introduce(self, newcomer: Neighbour, link: Link) -> None:
+        """Tell the newcomer who else there is, and the others of it: one seed is enough.
+
+        It hears this before the end of the directory, and so knows whom to ask when it has that.
+        """
+        for other in self.neighbours.values():
+            if other is not newcomer and other.peer:
+                link.put(_known(other))
+                if other.confirmed and other.link:
+                    other.link.put(_known(newcomer))
 
     def _open(self, neighbour: Neighbour, now: float) -> None:
         self._sessions += 1

@@ -33,12 +33,12 @@ class Prospect:
     node: str | None
     key_index: int
     """Which of our keys to try first."""
-    lasting: bool
-    """Configured by the operator: never forgotten."""
     due: float
     hinted: float
     pause: float = FIRST_RETRY
     dialling: bool = False
+    tried: bool = False
+    """Since it was hinted at, or claimed to be who it is now."""
 
     @property
     def where(self) -> str:
@@ -54,6 +54,8 @@ class Prospects:
         self._all: dict[tuple[str, int], Prospect] = {}
         self.refused = 0
         """Hints dropped because the table was full."""
+        self.exploring = False
+        """When `due` was asked last, some address that matters had not been tried yet."""
 
     def __len__(self) -> int:
         return len(self._all)
@@ -65,46 +67,52 @@ class Prospects:
         node: str | None,
         key_index: int | None,
         now: float,
-        *,
-        lasting: bool = False,
     ) -> None:
-        """Somebody may be there. A fresh hint makes an address due at once."""
+        """Somebody may be there. A new address, or one that claims another node, is due at once."""
         for address in addresses:
             known = self._all.get((address, port))
             if known is None:
                 if len(self._all) >= MOST:
                     self.refused += 1
-                    return
-                self._all[address, port] = Prospect(
-                    address, port, node, key_index or 0, lasting, now, now
-                )
+                    continue
+                self._all[address, port] = Prospect(address, port, node, key_index or 0, now, now)
                 continue
             known.hinted = now
-            known.lasting = known.lasting or lasting
             if node is not None and node != known.node:
                 known.node = node
                 known.pause = FIRST_RETRY
                 known.due = now
+                known.tried = False
             if key_index is not None:
                 known.key_index = key_index
 
     def due(self, linked: Callable[[str], bool], now: float) -> list[Prospect]:
         """Take the prospects to dial now; each must be given back with `succeeded` or `failed`."""
-        dialling = sum(prospect.dialling for prospect in self._all.values())
-        taken: list[Prospect] = []
+        dialling = 0
+        ready: list[Prospect] = []
+        self.exploring = False
         for key, prospect in list(self._all.items()):
-            if prospect.dialling or (prospect.node is not None and linked(prospect.node)):
+            dialling += prospect.dialling
+            if prospect.node is not None and linked(prospect.node):
                 continue
-            if not prospect.lasting and now - prospect.hinted > FORGET_AFTER:
+            self.exploring |= not prospect.tried
+            if prospect.dialling:
+                continue
+            if now - prospect.hinted > FORGET_AFTER:
                 del self._all[key]
-            elif prospect.due <= now and dialling + len(taken) < AT_ONCE:
-                prospect.dialling = True
-                taken.append(prospect)
+            elif prospect.due <= now:
+                ready.append(prospect)
+        # Those that have waited longest: many dead addresses must not keep a living one waiting.
+        ready.sort(key=lambda prospect: prospect.due)
+        taken = ready[: max(0, AT_ONCE - dialling)]
+        for prospect in taken:
+            prospect.dialling = True
         return taken
 
     def succeeded(self, prospect: Prospect, node: str, now: float) -> None:
         """`node` answered there. If it is lost, it is dialled again at once."""
         prospect.dialling = False
+        prospect.tried = True
         prospect.node = node
         prospect.hinted = now
         prospect.pause = FIRST_RETRY
@@ -113,6 +121,7 @@ class Prospects:
     def failed(self, prospect: Prospect, now: float, *, myself: bool = False) -> None:
         """Nobody admissible answered; the next dial waits twice as long."""
         prospect.dialling = False
+        prospect.tried = True
         prospect.key_index += 1
         pause = MYSELF_RETRY if myself else prospect.pause
         prospect.due = now + pause * (0.75 + 0.5 * self._random())
@@ -125,12 +134,3 @@ class Prospects:
                 prospect.hinted = now
                 prospect.pause = FIRST_RETRY
                 prospect.due = now + FIRST_RETRY
-
-    def address_of(self, node: str) -> Prospect | None:
-        """Where the node is known to answer."""
-        return next((p for p in self._all.values() if p.node == node), None)
-
-    @property
-    def exploring(self) -> bool:
-        """Some address has not been tried yet."""
-        return any(p.pause == FIRST_RETRY and p.node is None for p in self._all.values())

@@ -23,6 +23,9 @@ FRAME = 128 * 1024
 _INBOX = 256 * 1024 * 1024
 """Octets of half-received bodies of one peer."""
 
+_LONGEST = 8 * 24 * 3600.0
+"""Seconds: programs may wait for a week."""
+
 _MALFORMED = (ValueError, TypeError, LookupError, UnpackException)
 
 
@@ -109,8 +112,10 @@ class Batches:
     # Directory.
 
     def _on_joined(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        cluster = _name(message[1])
-        if self._exchange.directory.join(cluster, peer, _number(message[2])):
+        cluster, member = _name(message[1]), _number(message[2])
+        if peer.draining:
+            return  # it takes nothing new, whoever comes to it now
+        if self._exchange.directory.join(cluster, peer, member):
             self._router.arrived(cluster, now)
         else:
             self._exchange.counters.drops["announcement_beyond_bound"] += 1
@@ -143,9 +148,11 @@ class Batches:
         _, call, cluster, body, expiry, number, headers = message
         joined = self._body(peer, body)
         if joined is None:
-            peer.outlet.put((Op.REFUSED.value, call, "no room to join the request"))
+            peer.outlet.put((Op.REFUSED.value, _number(call), "no room to join the request"))
             return
         timeout = _number(expiry) / 1000 + offset - now
+        if timeout > _LONGEST:
+            raise ValueError("a request that waits for longer than any program may")
         self._router.peer_call(
             peer, _number(call), _name(cluster), joined, timeout, _number(number), headers, now
         )

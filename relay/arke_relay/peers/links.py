@@ -25,9 +25,9 @@ from arke_relay.peers.sockets import (
 _OUTBOX = 64 * 1024 * 1024
 """Octets that may wait for one peer. Beyond, requests go elsewhere and casts are dropped."""
 
-_BATCH = 40 * 1024
-"""Octets after which a frame is full. One more message may stand behind them, with a whole chunk
-and all headers, and must still be within FRAME: libzmq cuts the link that carries a larger one."""
+_BATCH = 48 * 1024
+"""Octets after which a frame is full. One chunk may stand behind them, and all must be within
+FRAME: libzmq cuts a link that carries more."""
 
 _ENDINGS: dict[int, str] = {
     zmq.EVENT_DISCONNECTED: "the connection broke",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine, Sequence
 
 import zmq
@@ -121,8 +122,9 @@ class PeerNetwork:
             self.join_port, self.data_port = chosen, chosen + 1
             return
         where = ", ".join(address.ip for address in self._bound)
+        why = os.strerror(refusal.errno or 0)
         raise ConfigurationError(
-            f"ports {chosen} and {chosen + 1} cannot be bound on {where} ({refusal.strerror}): "
+            f"ports {chosen} and {chosen + 1} cannot be bound on {where} ({why}): "
             "stop what uses them, or choose others with -peer-port"
         )
 
@@ -167,6 +169,14 @@ class PeerNetwork:
     # The beat.
 
     def _tick(self) -> None:
+        try:
+            self._look_after_peers()
+        except Exception:  # noqa: BLE001 — heartbeats must go on, whatever is wrong
+            self._log.exception("looking after peers failed")
+        finally:
+            self._tick_handle = self._loop.call_later(BEAT, self._tick)
+
+    def _look_after_peers(self) -> None:
         now = self._clock()
         for node in self.admissions.expired(self._lifetime_clock()):
             self.membership.end(node, "its admission ended", now)
@@ -176,7 +186,6 @@ class PeerNetwork:
         if not self._exchange.router.settled and self._is_settled(now):
             self._exchange.router.settle(now)
         self._flusher.flush()
-        self._tick_handle = self._loop.call_later(BEAT, self._tick)
 
     def _is_settled(self, now: float) -> bool:
         if now - self._started >= _SETTLE:
@@ -352,7 +361,6 @@ class PeerNetwork:
             self.prospects.hint((address,), port, node, None, self._clock())
 
     def _synced(self, peer: Peer) -> None:
-        self.membership.introduce(peer)
         self._log.info("peer linked", node=peer.node)
 
     def _drained(self, peer: Peer) -> None:

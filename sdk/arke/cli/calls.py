@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from arke import flags
 from arke.cli import output
 from arke.cli.ending import fail
-from arke.cli.session import PROMPTLY, Attached, name, run
+from arke.cli.session import PROMPTLY, Attached, run
 
 _BODY = "what to send; - reads it from stdin"
 
@@ -22,7 +22,7 @@ log = logging.getLogger("arke")
 
 @dataclass(frozen=True, slots=True)
 class _Request(Attached):
-    cluster: str = flags.argument("CLUSTER", parse=name, help="whom to ask")
+    cluster: str = flags.argument("CLUSTER", parse=flags.name, help="whom to ask")
     body: str = flags.argument("BODY", parse=str, help=_BODY)
     timeout: float = flags.flag(
         "TIME", parse=flags.seconds, default="5s", help="how long to wait for the reply"
@@ -31,19 +31,19 @@ class _Request(Attached):
 
 @dataclass(frozen=True, slots=True)
 class _Broadcast(Attached):
-    cluster: str = flags.argument("CLUSTER", parse=name, help="whom to tell")
+    cluster: str = flags.argument("CLUSTER", parse=flags.name, help="whom to tell")
     body: str = flags.argument("BODY", parse=str, help=_BODY)
 
 
 @dataclass(frozen=True, slots=True)
 class _Publish(Attached):
-    topic: str = flags.argument("TOPIC", parse=name, help="what it is about")
+    topic: str = flags.argument("TOPIC", parse=flags.name, help="what it is about")
     body: str = flags.argument("BODY", parse=str, help=_BODY)
 
 
 @dataclass(frozen=True, slots=True)
 class _Subscribe(Attached):
-    topic: str = flags.argument("TOPIC", parse=name, help="what to listen to")
+    topic: str = flags.argument("TOPIC", parse=flags.name, help="what to listen to")
 
 
 def request(argv: Sequence[str], environ: Mapping[str, str]) -> None:
@@ -126,6 +126,8 @@ def subscribe(argv: Sequence[str], environ: Mapping[str, str]) -> None:
 def _read(body: str) -> bytes:
     if body != "-":
         return os.fsencode(body)  # as the shell passed it, whatever its encoding
+    if sys.stdin is None:
+        fail("stdin is closed, and BODY is to be read from it; if nothing is to be, add </dev/null")
     read = sys.stdin.buffer.read(_STDIN + 1)
     if len(read) > _STDIN:
         fail(f"stdin holds more than {_STDIN} bytes; send it in parts")

@@ -34,6 +34,8 @@ _MODULES = {
 
 def main() -> None:
     """Run the command that the line names; only its own module is imported."""
+    if sys.stdout is None:  # and the descriptor would be given to the next thing opened
+        ending.fail("stdout is closed; if nobody is to read it, add >/dev/null")
     command, argv = flags.choose(
         program="arke", summary=_SUMMARY, commands=_COMMANDS, argv=sys.argv[1:]
     )

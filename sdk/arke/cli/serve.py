@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import arke
 from arke import flags
 from arke.cli import shell
-from arke.cli.session import Attached, name, show_log
+from arke.cli.session import Attached, show_log
 
 _AT_ONCE = 32  # a process each: the default of arke.Limits is meant for handlers
 
 
 @dataclass(frozen=True, slots=True)
 class _Options(Attached):
-    cluster: str = flags.argument("CLUSTER", parse=name, help="which cluster to join")
+    cluster: str = flags.argument("CLUSTER", parse=flags.name, help="which cluster to join")
     exec: str | None = flags.flag(
         "COMMAND", help="shell command: the body is its stdin, its stdout the reply"
     )

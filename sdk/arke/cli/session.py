@@ -10,7 +10,6 @@ from typing import Any
 
 import arke
 from arke import flags
-from arke.wire.bounds import MAX_NAME
 
 PROMPTLY = 10.0
 """Seconds for a command that only talks to the relay."""
@@ -58,14 +57,3 @@ def run(
 def show_log(level: int) -> None:
     """Let the SDK speak on stderr: of a relay that went away, to whoever stays to see it back."""
     logging.basicConfig(format="arke: %(message)s", level=level)
-
-
-def name(value: str) -> str:
-    """Take what can name a cluster or a topic."""
-    try:
-        octets = len(value.encode())
-    except UnicodeEncodeError:  # the shell passed what is not UTF-8
-        octets = 0
-    if not 0 < octets <= MAX_NAME:
-        raise ValueError(f"must be 1 to {MAX_NAME} octets of UTF-8 text")
-    return value

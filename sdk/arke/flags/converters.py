@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from arke.wire.bounds import MAX_NAME
+
 _SECONDS_PER_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST = 365 * 86400.0  # timers and the wire have limits; nobody means a century
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhd])?")
@@ -33,6 +35,17 @@ def text(value: str) -> str:
     """Take any text that is not blank."""
     if not value.strip():
         raise ValueError("must not be empty")
+    return value
+
+
+def name(value: str) -> str:
+    """Take what can name a cluster, a topic or a network."""
+    try:
+        octets = len(value.encode())
+    except UnicodeEncodeError:  # the shell passed what is not UTF-8
+        octets = 0
+    if not 0 < octets <= MAX_NAME:
+        raise ValueError(f"must be 1 to {MAX_NAME} octets of UTF-8 text")
     return value
 
 

@@ -76,7 +76,10 @@ def parse(
     after one line on stderr for anything wrong.
     """
     specs = {field.name: field.metadata[KEY] for field in dataclasses.fields(options)}  # type: ignore[arg-type]
-    parser = _parser(program, help_text.command(program, summary, specs))
+    hint = ""
+    if any(spec.kind is Kind.ARGUMENT for spec in specs.values()) and _unknown(argv, specs):
+        hint = "write -- before a value that begins with -; "
+    parser = _parser(program, help_text.command(program, summary, specs), hint)
     for name, spec in specs.items():
         spellings = (spelling(name), f"-{spelling(name)}")
         match spec.kind:
@@ -125,7 +128,7 @@ def choose(
 class _Parser(argparse.ArgumentParser):
     """argparse without its usage dump, its help format and its guesses."""
 
-    def __init__(self, program: str, help_page: str) -> None:
+    def __init__(self, program: str, help_page: str, hint: str) -> None:
         super().__init__(
             prog=program,
             add_help=False,
@@ -133,24 +136,32 @@ class _Parser(argparse.ArgumentParser):
             argument_default=argparse.SUPPRESS,
         )
         self._help_page = help_page
+        self._hint = hint
 
     def format_help(self) -> str:
         return self._help_page
 
     def error(self, message: str) -> NoReturn:
         mistake = re.sub(r"^argument (\S+)/--\S+:", r"\1:", message)
-        fail(self.prog, f"{mistake}; see `{self.prog} -h`")
+        fail(self.prog, f"{mistake}; {self._hint}see `{self.prog} -h`")
 
     def _get_option_tuples(self, option_string: str) -> list[Any]:  # noqa: ARG002
         # allow_abbrev=False covers double dashes only: -po would still become -port, and -h5 -h.
         return []
 
 
-def _parser(program: str, help_page: str) -> _Parser:
-    parser = _Parser(program, help_page)
+def _parser(program: str, help_page: str, hint: str = "") -> _Parser:
+    parser = _Parser(program, help_page, hint)
     parser.add_argument("-h", "-help", "--help", action="help")
     parser.add_argument("-version", "--version", action=_ShowVersion, nargs=0)
     return parser
+
+
+def _unknown(argv: Sequence[str], specs: Mapping[str, Spec]) -> bool:
+    """Tell whether a word looks like a flag and is none."""
+    known = {spelling(name) for name in specs}
+    flags = (word.partition("=")[0] for word in argv if word.startswith("-"))
+    return any(flag.replace("--", "-", 1) not in known for flag in flags if flag.strip("-"))
 
 
 class _ShowVersion(argparse.Action):

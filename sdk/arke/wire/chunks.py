@@ -17,6 +17,7 @@ from arke.wire.bounds import BATCH, CHUNK, HALF_SENT, MAX_CASTS, MAX_STREAMS, SM
 from arke.wire.messages import Op
 
 _CHUNK_OP = int(Op.CHUNK)
+_RESERVE = 1024 * 1024  # octets kept for messages without a body, on which others wait
 _SMALL_CAST = 1024  # octets of a body that is worth sharing a message
 _RUNNING_START = 32 * 1024  # small messages that may go ahead of a chunk in one batch
 
@@ -105,7 +106,7 @@ class Outbox:
         if self._cast:
             self._end_cast()
         size = self.size
-        if size > self._limit:
+        if size > self._limit + _RESERVE:
             return False
         data = self._pack(message)
         self._ready.append(data)
@@ -162,10 +163,10 @@ class Outbox:
         assert self._cast
         bodies = self._casts
         op, name = self._cast
+        self._cast = None
         data = self._pack((op, name, bodies[0] if len(bodies) == 1 else bodies, None))
         self._ready.append(data)
         self.size += len(data) - self._casts_size
-        self._cast = None
         self._casts = []
         self._casts_size = 0
 
@@ -207,6 +208,7 @@ class Outbox:
             self._flows[key] = deque((large,))
             self._wait(key, large)
         self.size += size
+        self._hurry()
         return True
 
     def take(self, room: int) -> bytes:

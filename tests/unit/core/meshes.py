@@ -1,7 +1,7 @@
 """Relays without sockets in one process, on one fake clock: real cores and batches, made cables.
 
-A cable carries frames one way between two relays. While it is cut they wait, as in a kernel's buffer; when
-a link closes, what waits may still arrive, even after the frames of the next link.
+A cable carries frames one way between two relays. While it is cut they wait, as in a kernel's
+buffer; when a link closes, what waits may still arrive, even after the frames of the next link.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Callable, Hashable
 from random import Random
 
 from msgpack import Packer
+from outlets import Recorder
 
 from arke.wire.chunks import Outbox
 from arke_relay.core.exchange import Exchange
 from arke_relay.core.membership import BEAT, Membership, Neighbour
 from arke_relay.core.parties import Message, Peer, Program
 from arke_relay.peers.batches import Batches
-from outlets import Recorder
 
 STEP = BEAT / 5
 """Seconds between two looks of the simulated world; frames travel one step."""
@@ -112,6 +112,7 @@ class Relay:
         self.next_beat = random.uniform(0, BEAT)
         self.admissions: set[str] = set()
         self.dial_at: dict[str, float] = {}
+        self.known: set[str] = set()
         self.losses: list[tuple[str, str]] = []
         self.exchange = Exchange(node, random.random)
         self.membership = Membership(self.exchange, self._dial, self._lost)
@@ -119,8 +120,8 @@ class Relay:
             self.exchange,
             self.membership,
             16 * 1024 * 1024,
-            known=lambda node, address, port: None,
-            synced=self.membership.introduce,
+            known=lambda node, address, port: self.known.add(node),
+            synced=lambda peer: None,
             drained=lambda peer: None,
         )
 
@@ -286,14 +287,12 @@ class Mesh:
         lines = [*self.disagreements()]
         for relay in self.all:
             lines.append(f"{relay.node[-1]} lost: {relay.losses[-6:]}")
-            for neighbour in relay.membership.neighbours.values():
-                link = neighbour.link
-                lines.append(
-                    f"{relay.node[-1]} → {neighbour.node[-1]}: session {neighbour.session} "
-                    f"{'confirmed' if neighbour.confirmed else 'unconfirmed'} hears "
-                    f"{neighbour.heard_session} says {link and link.hearing} "
-                    f"gave up {neighbour.given_up}"
-                )
+            lines += [
+                f"{relay.node[-1]} → {neighbour.node[-1]}: session {neighbour.session} "
+                f"{'confirmed' if neighbour.confirmed else 'unconfirmed'}, "
+                f"hears {neighbour.heard_session}, gave up {neighbour.given_up}"
+                for neighbour in relay.membership.neighbours.values()
+            ]
         return "\n".join(lines)
 
 

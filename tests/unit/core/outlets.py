@@ -23,7 +23,7 @@ class Recorder:
         return self._take(message, None)
 
     def put_body(self, message: Message, at: int, order: Hashable = None) -> bool:
-        assert type(message[at]) is bytes
+        assert type(message[at]) in {bytes, tuple}
         return self._take(message, order)
 
     def put_packed(self, data: bytes, order: Hashable) -> bool:

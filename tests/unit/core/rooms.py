@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from random import Random
 
+from outlets import Recorder
+
 from arke.wire.messages import Op, PeerOp
 from arke_relay.core.exchange import Exchange
 from arke_relay.core.parties import Message, Party, Peer, Program
-from outlets import Recorder
 
 CALL, PEER_CALL = Op.CALL.value, PeerOp.CALL.value
 REPLY, FAULT = Op.REPLY.value, Op.FAULT.value

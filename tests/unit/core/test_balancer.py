@@ -6,11 +6,11 @@ from collections import Counter
 from random import Random
 
 import pytest
+from outlets import Recorder
 
 from arke_relay.core.balancer import FAULT, HALF_LIFE, REFUSAL, Balancer
 from arke_relay.core.directory import Candidate, Cluster
 from arke_relay.core.parties import Peer, Program
-from outlets import Recorder
 
 DRAWS = 20_000
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from outlets import Recorder
 
 from arke.wire.messages import PeerOp
 from arke_relay.core import directory as module
 from arke_relay.core.directory import Directory
 from arke_relay.core.parties import Message, Party, Peer, Program
-from outlets import Recorder
 
 JOINED, LEFT = PeerOp.JOINED.value, PeerOp.LEFT.value
 SUBSCRIBED, UNSUBSCRIBED = PeerOp.SUBSCRIBED.value, PeerOp.UNSUBSCRIBED.value

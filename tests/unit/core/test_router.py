@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from rooms import CALL, DROP_CALL, FAILED, FAULT, PEER_CALL, REFUSED, REPLY, Room, call_of, taken
+from rooms import recorder as outlet
 
 from arke.wire.messages import Failure
 from arke_relay.core import router as module
 from arke_relay.core.router import DuplicateCall
-from rooms import CALL, DROP_CALL, FAILED, FAULT, PEER_CALL, REFUSED, REPLY, Room, call_of, taken
-from rooms import recorder as outlet
 
 NOBODY = Failure.NO_SUCH_CLUSTER
 LOST = Failure.MEMBER_LOST

@@ -1,18 +1,17 @@
-"""Whatever happens in whatever order: a request ends once, begins at most once, and leaves nothing."""
+"""In whatever order things happen, a request ends once, begins at most once, leaves nothing."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from rooms import CALL, FAILED, FAULT, PEER_CALL, REFUSED, REPLY, Room, taken
 
 from arke.wire.messages import Failure, PeerOp
 from arke_relay.core.parties import Party, Peer, Program
-from rooms import CALL, FAILED, FAULT, PEER_CALL, REFUSED, REPLY, Room, taken
 
 Key = tuple[int, int]
 """A request of ours: the program's id, and its own number."""

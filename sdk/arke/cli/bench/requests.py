@@ -26,8 +26,11 @@ class _Seen:
 async def measure(
     mesh: arke.Mesh, cluster: str, *, body: bytes, inflight: int, warmup: float, seconds: float
 ) -> Result:
-    """Keep `inflight` requests under way for `warmup` and then `seconds`; return the latter."""
-    await _ask_for(mesh, cluster, body, inflight, warmup)
+    """Keep `inflight` requests under way for `warmup` and then `seconds`; return the latter.
+
+    Errors of both count: after one, the figures say nothing.
+    """
+    warm = await _ask_for(mesh, cluster, body, inflight, warmup)
     began = time.perf_counter()
     seen = await _ask_for(mesh, cluster, body, inflight, seconds)
     elapsed = time.perf_counter() - began
@@ -38,8 +41,8 @@ async def measure(
         p50_us=percentile(seen.latencies, 50),
         p99_us=percentile(seen.latencies, 99),
         received=replies,
-        errors=seen.errors,
-        first_error=seen.first_error,
+        errors=warm.errors + seen.errors,
+        first_error=warm.first_error or seen.first_error,
     )
 
 
