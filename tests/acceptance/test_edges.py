@@ -1,4 +1,4 @@
-"""What programs do wrong, or in an unlucky moment: each ends in a clear error, and harms nobody else."""
+"""What programs do wrong, or in an unlucky moment: a clear error, and harm to nobody else."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ async def test_closing_and_subscribing_behind_a_full_buffer(relays: Relays) -> N
             assert len((await anext(events)).body) == MIB
 
 
-@pytest.mark.parametrize("timeout", [-1.0, math.nan, math.inf, 8 * 24 * 3600.0])
-async def test_a_bad_time_out_harms_no_other_call(relays: Relays, timeout: float) -> None:
+@pytest.mark.parametrize("limit", [-1.0, math.nan, math.inf, 8 * 24 * 3600.0])
+async def test_a_bad_time_out_harms_no_other_call(relays: Relays, limit: float) -> None:
     relay = relays.start()
     service = arke.Service("slow", port=relay.port)
     begun = asyncio.Event()
@@ -69,7 +69,7 @@ async def test_a_bad_time_out_harms_no_other_call(relays: Relays, timeout: float
         good = asyncio.ensure_future(mesh.request("slow", b"", timeout=LIMIT))
         await begun.wait()
         with pytest.raises(ValueError, match="time-out"):
-            await mesh.request("slow", b"", timeout=timeout)
+            await mesh.request("slow", b"", timeout=limit)
         done.set()
         assert await good == b"well"
 
