@@ -1,7 +1,7 @@
 """Arke: programs find and call each other by cluster name, through the relay of their machine.
 
-    async with arke.connect() as mesh:
-        reply = await mesh.request("cluster", b"ip", timeout=5.0)
+async with arke.connect() as mesh:
+    reply = await mesh.request("cluster", b"ip", timeout=5.0)
 """
 
 from arke.errors import (

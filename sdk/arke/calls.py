@@ -124,4 +124,4 @@ class Calls:
         if self._open:
             earliest = min(call.deadline for call in self._open.values())
             pause = _EARLIEST_SCAN + _SCAN_COST * len(self._open)
-            self._set_timer(max(earliest, now + pause) if expired else earliest)
+            self._set_timer(max(earliest, now + pause))

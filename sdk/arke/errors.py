@@ -1,17 +1,17 @@
 """Everything Arke raises, as one tree.
 
-    ArkeError
-    ├── RelayUnreachable      no relay could be attached to
-    ├── ConnectionLost        the relay went away while a call was under way: its fate is unknown
-    ├── MeshClosed            the mesh was closed by this program
-    ├── MessageTooLarge       the body is over the relay's limit; nothing was sent
-    ├── ProtocolError         the other end does not speak as it should
-    └── RequestError          the request has an outcome, and it is not an answer
-        ├── NoSuchCluster     nobody in the network serves the cluster
-        ├── MemberLost        the member died before it answered
-        ├── Overloaded        every member refused; no handler was started
-        ├── RequestTimeout    (also a TimeoutError) the deadline passed
-        └── RemoteError       the member's handler raised
+ArkeError
+├── RelayUnreachable      no relay could be attached to
+├── ConnectionLost        the relay went away while a call was under way: its fate is unknown
+├── MeshClosed            the mesh was closed by this program
+├── MessageTooLarge       the body is over the relay's limit; nothing was sent
+├── ProtocolError         the other end does not speak as it should
+└── RequestError          the request has an outcome, and it is not an answer
+    ├── NoSuchCluster     nobody in the network serves the cluster
+    ├── MemberLost        the member died before it answered
+    ├── Overloaded        every member refused; no handler was started
+    ├── RequestTimeout    (also a TimeoutError) the deadline passed
+    └── RemoteError       the member's handler raised
 """
 
 from __future__ import annotations

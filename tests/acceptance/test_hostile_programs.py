@@ -80,6 +80,7 @@ OCTETS = {
     "arrays in arrays": b"\x91" * 2_000,
     "wide arrays in arrays": b"\x9f" * 2_000,
     "maps in arrays": b"\x91\x81\xa1a" * 1_000,
+    "arrays of 65 536 in arrays": b"\x91" + b"\xdd\x00\x01\x00\x00" * 500,
     "an array of 17": b"\xdc\x00\x11",
     "an array of four billion": b"\xdd\xff\xff\xff\xff",
     "a map of 65": b"\x94\x11\xa1t\xc4\x00\xde\x00\x41",

@@ -69,11 +69,14 @@ async def shown_out(crowd: Sequence[Stranger]) -> None:
         await asyncio.gather(*(stranger.out for stranger in crowd))
 
 
+NESTED = b"\x91" + b"\xdd\x00\x01\x00\x00" * 500  # each an array of 65 536
+ANNOUNCED = b"\x94\x01\xc6\x01\x00\x00\x00"  # a hello whose magic has 16 MiB
+
 PROGRAM_WORDS = {
     "nothing": b"",
     "one octet of a hello": b"\x94",
     "half a hello": packed([Op.HELLO, MAGIC, VERSION, "half"])[:6],
-    "a hello of 16 MiB": b"\x94\x01\xc6\x01\x00\x00\x00",
+    "a hello of 16 MiB": ANNOUNCED,
     "a hello that is too long": packed([Op.HELLO, MAGIC, VERSION, "x" * MAX_HELLO]),
     "another magic": packed([Op.HELLO, "iris", VERSION, "x"]),
     "another version": packed([Op.HELLO, MAGIC, VERSION + 1, "x"]),
@@ -83,7 +86,7 @@ PROGRAM_WORDS = {
     "a cast before any hello": packed([Op.PUBLISH, "t", b"", None]),
     "a registration before any hello": packed([Op.REGISTER, "echo"]),
     "a request for status before any hello": packed([Op.STATUS, 1]),
-    "arrays in arrays": b"\xdd\x00\x01\x00\x00" * 500,
+    "arrays in arrays": NESTED,
     "HTTP": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500),
     "SSH": b"SSH-2.0-OpenSSH_9.2\r\n",
@@ -180,8 +183,8 @@ async def test_two_thousand_half_open_strangers_and_thirty_loud_ones(relays: Rel
             for port in (one.peer_port, one.peer_port + 1):
                 crowd += await strangers((one.address, port), GREETING, 1_000)
             door = ("127.0.0.1", one.port)
-            crowd += await strangers(door, b"\x94\x01\xc6\x01\x00\x00\x00", 20)
-            crowd += await strangers(door, b"\xdd\x00\x01\x00\x00" * 500, 10)
+            crowd += await strangers(door, ANNOUNCED, 20)
+            crowd += await strangers(door, NESTED, 10)
             gone = asyncio.ensure_future(shown_out(crowd))
             while not gone.done():
                 await traffic.goes_on()

@@ -125,6 +125,21 @@ def test_a_deadline_that_has_passed_is_told_at_once(desk: Desk) -> None:
     assert outcome(call) is RequestTimeout
 
 
+def test_after_all_have_ended_the_next_one_ends_too(desk: Desk) -> None:
+    for _ in range(3):
+        call = desk.add(1.0)
+        desk.clock.until(desk.clock.now + 2.0)
+        assert outcome(call) is RequestTimeout
+
+
+def test_who_gave_up_is_not_told_of_the_deadline(desk: Desk) -> None:
+    gone, call = desk.add(1.0), desk.add(1.0)
+    gone.future.cancel()
+    desk.clock.until(1002.0)
+    assert outcome(call) is RequestTimeout
+    assert gone.future.cancelled()
+
+
 def test_who_was_answered_or_dropped_does_not_time_out(desk: Desk) -> None:
     answered, dropped = desk.add(1.0), desk.add(1.0)
     answer(desk, answered)

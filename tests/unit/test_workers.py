@@ -230,6 +230,22 @@ async def test_idle_waits_for_the_last(kind: str) -> None:
     await shop.workers.stop()
 
 
+async def test_idle_is_not_over_when_more_came_before_it_was_told() -> None:
+    shop = Shop(1)
+    first = shop.put("waits")
+    waiter = asyncio.ensure_future(shop.workers.idle())
+    await settle()
+    shop.release(first)
+    while not shop.ended:
+        await asyncio.sleep(0)
+    second = shop.put("waits")
+    await settle()
+    assert not waiter.done()
+    shop.release(second)
+    await waiter
+    await shop.workers.stop()
+
+
 # The end.
 
 
@@ -291,6 +307,20 @@ async def test_a_worker_cancelled_as_it_is_woken_does_not_take_the_work_with_it(
     assert worker
     shop.put("answers")
     worker.cancel()
+    await shop.workers.idle()
+    assert shop.ended == [0, 1]
+    await shop.workers.stop()
+
+
+async def test_a_worker_cancelled_as_it_rests_is_not_missed() -> None:
+    shop = Shop(1)
+    shop.put("answers")
+    await shop.workers.idle()
+    await settle()
+    (worker,) = shop.tasks
+    assert worker
+    worker.cancel()
+    shop.put("answers")
     await shop.workers.idle()
     assert shop.ended == [0, 1]
     await shop.workers.stop()
