@@ -240,11 +240,19 @@ def test_what_finds_no_room_is_dropped_whole() -> None:
         [Message(1), Message(1, order=1), Message(2 * CHUNK), Message(1, cast=True)], start=2
     ):
         assert not put(outbox, number, message)
-    assert not outbox.put((PING, 1))
     for batch in drain(outbox):
         receiver.read(batch)
     assert [number for number, _ in receiver.got] == [1]
     assert put(outbox, 7, Message(1))
+
+
+def test_some_room_is_kept_for_what_others_wait_on() -> None:
+    outbox = Outbox(3 * CHUNK)
+    assert outbox.put_body((PING, bytes(4 * CHUNK)), 1)
+    assert not outbox.put_body((PING, b"x"), 1)
+    while outbox.put((PING, 1)):
+        assert outbox.size < 3 * 1024 * 1024
+    assert outbox.size > 1024 * 1024
 
 
 @pytest.mark.parametrize("size", [CHUNK + 1, 5 * CHUNK, HALF_SENT // 4])
