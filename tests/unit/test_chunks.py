@@ -222,6 +222,18 @@ def test_an_empty_cast_is_waiting_like_any_other(count: int) -> None:
     assert outbox.size == 0
 
 
+def test_a_name_that_cannot_be_written_harms_no_other() -> None:
+    outbox, receiver = Outbox(LIMIT), Receiver()
+    outbox.put_cast(TOLD, "\ud800", body(1, 10))
+    with pytest.raises(UnicodeEncodeError):
+        put(outbox, 2, C)
+    put(outbox, 3, C)
+    for batch in drain(outbox):
+        receiver.read(batch)
+    assert [number for number, _ in receiver.got] == [3]
+    assert outbox.size == 0
+
+
 def test_large_ones_take_turns() -> None:
     outbox, receiver = Outbox(LIMIT), Receiver()
     put(outbox, 1, Message(100 * CHUNK))

@@ -26,6 +26,8 @@ _INBOX = 256 * 1024 * 1024
 _LONGEST = 8 * 24 * 3600.0
 """Seconds: programs may wait for a week."""
 
+_NIL = b"\xc0"
+
 _MALFORMED = (ValueError, TypeError, LookupError, UnpackException)
 
 
@@ -48,7 +50,7 @@ class Batches:
         self._known = known
         self._synced = synced
         self._drained = drained
-        self._unpacker = unpacker(FRAME)  # one for all: a frame holds whole messages
+        self._unpacker = unpacker(FRAME + 1)  # one for all: a frame holds whole messages
         self._inboxes: dict[str, tuple[Peer, Inbox]] = {}
         self._handlers: list[Callable[[Peer, Message, float, float], None]] = [self._unknown] * 64
         for op, handler in {
@@ -74,7 +76,6 @@ class Batches:
     def receive(self, node: str, frame: bytes, now: float) -> None:
         """Handle one frame of an admitted node."""
         messages = self._unpacker
-        begin = messages.tell()
         try:
             messages.feed(frame)
             session, stamp, hearing = next(messages)
@@ -83,7 +84,7 @@ class Batches:
             heard = self._membership.heard(node, session, stamp, hearing, now)
             if heard is None:
                 self._exchange.counters.drops["stale_session"] += 1
-                self._unpacker = unpacker(FRAME)
+                self._unpacker = unpacker(FRAME + 1)
                 return
             peer, waited = heard
             # A call's expiry is on the sender's clock: what passed since the stamp counts too.
@@ -91,7 +92,10 @@ class Batches:
             handlers = self._handlers
             for message in messages:
                 handlers[message[0]](peer, message, offset, now)
-            if messages.tell() - begin != len(frame):
+            # One octet more is a message of its own, unless the frame left one unfinished: then
+            # it must not be finished by the next frame, which may be another peer's.
+            messages.feed(_NIL)
+            if next(messages, messages) is not None:
                 raise ValueError("a batch ends in the middle of a message")
         except StopIteration:
             self._broken(node, "an empty batch", now)
@@ -99,7 +103,7 @@ class Batches:
             self._broken(node, str(error), now)
 
     def _broken(self, node: str, reason: str, now: float) -> None:
-        self._unpacker = unpacker(FRAME)
+        self._unpacker = unpacker(FRAME + 1)
         self._membership.end(node, f"not understood: {reason}", now)
 
     def forget(self, node: str) -> None:

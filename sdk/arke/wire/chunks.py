@@ -161,14 +161,14 @@ class Outbox:
 
     def _end_cast(self) -> None:
         assert self._cast
-        bodies = self._casts
         op, name = self._cast
-        self._cast = None
+        bodies = self._casts
+        self.size -= self._casts_size
+        # Before anything can go wrong: what cannot be packed must not spoil what comes next.
+        self._cast, self._casts, self._casts_size = None, [], 0
         data = self._pack((op, name, bodies[0] if len(bodies) == 1 else bodies, None))
         self._ready.append(data)
-        self.size += len(data) - self._casts_size
-        self._casts = []
-        self._casts_size = 0
+        self.size += len(data)
 
     def put_packed(self, data: bytes, order: Hashable) -> bool:
         """Queue a message that was packed once for many receivers."""
