@@ -99,7 +99,7 @@ class Link:
         self._session = session
         self._hearing = hearing
 
-    async def say(self, *messages: tuple[Any, ...]) -> None:
+    async def say(self, *messages: Any) -> None:
         """Send one batch."""
         header = (self._session, int(time.monotonic() * 1000), self._hearing)
         await send(self.mouth, b"".join(msgpack.packb(part) for part in (header, *messages)))

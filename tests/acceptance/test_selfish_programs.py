@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
-import pytest
-from raw_program import packed, raw_program
-from traffic import echo, until_members, until_topic
+from raw_program import RawProgram, packed, raw_program
+from traffic import Traffic, echo, until_members, until_topic
 
 import arke
 from arke.wire.bounds import CHUNK, MAX_HEADERS
-from arke.wire.messages import Op
+from arke.wire.messages import Failure, Op
 from arke_relay.core.directory import MAX_ENTRIES, MAX_TOPICS
 from relays import LIMIT, Relays, members
 
@@ -131,16 +130,60 @@ async def test_a_member_that_is_cut_off_is_gone_though_it_never_reads_why(relays
     relay = relays.start()
     async with (
         arke.connect(port=relay.port) as mesh,
+        raw_program(relay.port, "caller") as caller,
         raw_program(relay.port, "deaf") as deaf,
     ):
         await deaf.say([Op.REGISTER, "work"], [Op.SUBSCRIBE, "t"])
-        await until_members(mesh, "work", 1)
+        await deaf.settled()
         deaf.writer.transport.pause_reading()
         for _ in range(UNREAD // 2 // CHUNK):
             await mesh.publish("t", bytes(CHUNK))
-        call = asyncio.ensure_future(mesh.request("work", b"", timeout=LIMIT))
+        await caller.say([Op.REQUEST, 1, "work", b"", 600_000, False, None])
+        await caller.settled()
         await deaf.send(b"\xc1")
-        with pytest.raises(arke.MemberLost):
-            await call
+        assert (await caller.hear_only(Op.FAILED))[1:3] == (1, Failure.MEMBER_LOST)
         assert await members(mesh, "work") == 0
-        assert relay.process.running
+
+
+async def test_a_program_that_floods_leaves_others_their_turns(relays: Relays) -> None:
+    """Each flood is of what costs a relay most for the fewest octets."""
+    one, other = relays.pair()
+    floods = [[Op.PING, 1], [Op.STATUS, 1], [Op.REQUEST, 1, "no", b"", 1, False, None]]
+    async with echo("echo", other.port), arke.connect(port=one.port) as mesh:
+        await until_members(mesh, "echo", 1)
+        for flood in floods:
+            async with raw_program(one.port, "flood") as program:
+                flooding = asyncio.ensure_future(pour(program, packed(flood) * 100_000))
+                async with Traffic("echo", [mesh]) as traffic:
+                    await traffic.goes_on(20)
+                flooding.cancel()
+                await asyncio.gather(flooding, return_exceptions=True)
+    for relay in (one, other):
+        assert relay.process.log.count("peer lost") == 0
+
+
+async def pour(program: RawProgram, octets: bytes) -> None:
+    """Send the same again and again, and read whatever comes."""
+
+    async def read() -> None:
+        while await program.reader.read(MIB):
+            pass
+
+    async with asyncio.TaskGroup() as both:
+        both.create_task(read())
+        while True:
+            program.writer.write(octets)
+            await program.writer.drain()
+
+
+async def test_who_comes_and_goes_too_often_is_cut_off(relays: Relays) -> None:
+    """Every change is told to every peer."""
+    one, other = relays.pair()
+    for change in ([Op.REGISTER, "a"], [Op.LEAVE]), ([Op.SUBSCRIBE, "a"], [Op.UNSUBSCRIBE, "a"]):
+        async with raw_program(one.port, "restless") as program:
+            with suppress(ConnectionError):
+                await program.send(packed(*change) * 100_000)
+            await program.ended()
+            one.process.wait_for_line("program gone .*it comes and goes too often", LIMIT)
+    for relay in (one, other):
+        assert relay.process.log.count("peer lost") == 0

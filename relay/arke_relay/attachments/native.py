@@ -18,6 +18,8 @@ from arke.wire.bounds import (
 from arke.wire.chunks import Cast, Inbox, Outbox
 from arke.wire.messages import MAGIC, VERSION, Failure, Op
 from arke_relay.attachments.hub import Hub
+from arke_relay.attachments.turns import PIECE, Turns
+from arke_relay.core.directory import MAX_TOPICS
 from arke_relay.core.parties import Message, Program
 
 _OUTBOX = 64 * 1024 * 1024
@@ -25,6 +27,10 @@ _OUTBOX = 64 * 1024 * 1024
 
 _INBOX = 64 * 1024 * 1024
 _LONGEST = 7 * 24 * 3_600_000  # milliseconds: no call waits longer than a week
+
+_CHANGES = 2.0 * MAX_TOPICS
+_CHANGES_PER_SECOND = 1_000.0
+"""Registrations and subscriptions of one program: all at once when it attaches, then some."""
 
 _MALFORMED = (ValueError, TypeError, LookupError, UnpackException)
 
@@ -34,7 +40,9 @@ _NAMELESS = "a name is 1 to 255 octets of text"
 class NativeConnection(asyncio.Protocol):
     """A program that speaks the native protocol; the outlet of its Program."""
 
-    def __init__(self, hub: Hub, transport: asyncio.Transport) -> None:
+    def __init__(
+        self, hub: Hub, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport
+    ) -> None:
         self._hub = hub
         self._router = hub.exchange.router
         self._casts = hub.exchange.casts
@@ -47,6 +55,9 @@ class NativeConnection(asyncio.Protocol):
         self.put_packed = self._outbox.put_packed
         self._inbox = Inbox(hub.max_message, max(_INBOX, 2 * hub.max_message))
         self._unpacker = unpacker()
+        self._turns = Turns(loop, hub.clock, transport, self._understand)
+        self._changes = _CHANGES
+        self._changed = 0.0
         self._paused = False
         self._ended = ""
         self._program: Program | None = None
@@ -78,6 +89,12 @@ class NativeConnection(asyncio.Protocol):
     # Octets.
 
     def data_received(self, data: bytes) -> None:
+        if len(data) <= PIECE:
+            self._understand(data)
+        else:
+            self._turns.take(data)
+
+    def _understand(self, data: bytes | memoryview) -> None:
         self.heard = True
         now = self._hub.clock()
         unpacked = self._unpacker
@@ -91,6 +108,7 @@ class NativeConnection(asyncio.Protocol):
         self._flusher.flush()
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._turns.drop()
         self._detach(self._ended or (str(error) if error else ""))
         self._hub.closed(self)
         self._handlers.clear()  # they hold this connection, and its buffers, until a collection
@@ -152,6 +170,7 @@ class NativeConnection(asyncio.Protocol):
     def _close(self, reason: str) -> None:
         """Close behind what was sent. The program is gone now: it may never read that."""
         self._ended = self._ended or reason
+        self._turns.drop()
         self._transport.close()
         self._detach(self._ended)
         self._hub.closing(self)
@@ -199,16 +218,26 @@ class NativeConnection(asyncio.Protocol):
         self._inbox.chunk(message[1], message[2], message[3])
 
     def _on_register(self, message: Message, now: float) -> None:
+        self._change(now)
         self._hub.registered(self._known(), _name(message[1]), now)
 
     def _on_leave(self, message: Message, now: float) -> None:
         self._hub.left(self._known())
 
     def _on_subscribe(self, message: Message, now: float) -> None:
+        self._change(now)
         self._hub.subscribe(self._known(), _name(message[1]))
 
     def _on_unsubscribe(self, message: Message, now: float) -> None:
         self._hub.unsubscribe(self._known(), _name(message[1]))
+
+    def _change(self, now: float) -> None:
+        """Count what every peer must be told. Raises ValueError when it is too much."""
+        allowed = self._changes + (now - self._changed) * _CHANGES_PER_SECOND
+        self._changes = min(_CHANGES, allowed) - 1
+        self._changed = now
+        if self._changes < 0:
+            raise ValueError("it comes and goes too often")
 
     def _on_request(self, message: Message, now: float) -> None:
         _, call, cluster, body, timeout, idempotent, headers = message

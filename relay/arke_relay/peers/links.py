@@ -29,6 +29,9 @@ _BATCH = 48 * 1024
 """Octets after which a frame is full. One chunk may stand behind them, and all must be within
 FRAME: libzmq cuts a link that carries more."""
 
+_TURN = FRAME
+"""Octets of peers after which others on the loop get their turn."""
+
 _ENDINGS: dict[int, str] = {
     zmq.EVENT_DISCONNECTED: "the connection broke",
     zmq.EVENT_CLOSED: "it cannot be reached",
@@ -59,14 +62,21 @@ class DataSocket:
         self.socket.close()
 
     def _readable(self) -> bool:
-        more = drain(self._take)
-        self._flusher.flush()
-        return more
+        taken = 0
+        try:
+            while taken < _TURN:
+                taken += self._take()
+        except zmq.Again:
+            return False
+        finally:
+            self._flusher.flush()
+        return True
 
-    def _take(self) -> None:
+    def _take(self) -> int:
         frame = self.socket.recv(zmq.NOBLOCK, copy=False)
         key = frame.get("User-Id")
         self._receive(bytes.fromhex(str(key)), frame.bytes)
+        return len(frame)
 
 
 class PeerLink:

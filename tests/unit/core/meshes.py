@@ -12,6 +12,7 @@ from random import Random
 
 from msgpack import Packer
 from outlets import Recorder
+from rooms import CALL, taken
 
 from arke.wire.chunks import Outbox
 from arke_relay.core.exchange import Exchange
@@ -134,6 +135,12 @@ class Relay:
         program = self.exchange.attach("service", Recorder())
         self.exchange.register(program, cluster, self.now)
         return program
+
+    def answer(self, member: Program) -> None:
+        """What the member was handed is answered."""
+        for op, call, *_ in taken(member):
+            assert op == CALL
+            self.exchange.router.reply(member, call, b"answer", self.now)
 
     def admit(self, other: Relay) -> None:
         self.admissions.add(other.node)
