@@ -106,15 +106,16 @@ async def ask_until(
     began = clock()
     while began < until:
         try:
-            reply = await request(SUBJECT, body, timeout=TIMEOUT)
+            reply = (await request(SUBJECT, body, timeout=TIMEOUT)).data
         except nats.errors.Error as error:
             errors.append(str(error))
-        else:
-            if reply.data == body:
-                took(clock() - began)
-            else:
-                errors.append("a reply was not the body that was sent")
-        began = clock()
+            reply = None
+        ended = clock()
+        if reply == body:
+            took(ended - began)
+        elif reply is not None:
+            errors.append("a reply was not the body that was sent")
+        began = ended
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ import os
 import random
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -35,6 +36,8 @@ _HANDSHAKE = 5.0
 _RETRY_FIRST = 0.05
 _RETRY_MOST = 1.0
 _SOUND = 5.0  # seconds after which a link was a good one
+
+_NAMES = 1024
 
 _AWAY = 30.0
 """Seconds that a message without a deadline waits for a relay that is away."""
@@ -85,6 +88,8 @@ class Attachment:
         self._supervisor: asyncio.Task[None] | None = None
         self._closing = False
         self._served = False
+        self.names: set[str] = set()
+        """Names of clusters and topics that are known to be good ones; no more than a few."""
         self.calls = Calls(self.loop)
         self.provider: Provider | None = None
         self.node = Node("", "", "")
@@ -95,8 +100,6 @@ class Attachment:
             Op.FAULT: self._on_fault,
             Op.FAILED: self._on_failed,
             Op.EVENT: self._on_event,
-            Op.CALL: self._on_call,
-            Op.TOLD: self._on_told,
         }
 
     @property
@@ -238,52 +241,88 @@ class Attachment:
 
     # What a program does.
 
-    def send_call(self, call: Call) -> None:
-        """Hand a call to the relay now, or when there is one again and it has room."""
+    def begin(
+        self,
+        cluster: str,
+        body: bytes,
+        timeout: float,
+        idempotent: bool,
+        headers: Mapping[str, str] | None,
+    ) -> Call:
+        """Hand a request to the relay now, or when there is one again and it has room.
+
+        `timeout` is in seconds. Raises MeshClosed, MessageTooLarge.
+        """
         link = self.link
+        if link is None:
+            self.check_open()
+        elif len(body) > link.max_message:
+            raise too_large(body, link)
+        call = Call(self.loop.create_future(), time.monotonic() + timeout, idempotent)
+        number = self.calls.add(call)
+        # In whole milliseconds, and not less than there are.
+        call.message = (
+            _REQUEST,
+            number,
+            cluster,
+            body,
+            int(timeout * 1000) + 1,
+            idempotent,
+            headers,
+        )
         if link is None or link.congested:
             self._held_back = True
-            return
-        left = call.deadline - time.monotonic()
-        if left <= 0 or call.future.done():
-            return  # its deadline is being told, or has been
-        if len(call.body) > link.max_message:
-            self.calls.drop(call)
-            text = f"{len(call.body)} bytes are over the relay's limit of {link.max_message}"
-            call.future.set_exception(MessageTooLarge(text))
-            return
-        call.sent = link.send_body(
-            (
-                _REQUEST,
-                call.id,
-                call.cluster,
-                call.body,
-                int(left * 1000) + 1,
-                call.idempotent,
-                call.headers,
-            ),
-            3,
-        )
-        if not call.sent:
-            self._held_back = True
+        elif timeout > 0:
+            send_body = link.send_body
+            call.sent = send_body(call.message, 3)
+            if not call.sent:
+                self._held_back = True
+        return call
 
     def _send_held_back(self) -> None:
-        if self._held_back:
-            self._held_back = False
-            for call in self.calls.unsent():
-                self.send_call(call)
+        if not self._held_back:
+            return
+        self._held_back = False
+        for call in self.calls.unsent():
+            link = self.link
+            if link is None or link.congested:
+                self._held_back = True
+                return
+            left = call.deadline - time.monotonic()
+            if left > 0 and not call.future.done():
+                self._send_late(call, link, left)
+
+    def _send_late(self, call: Call, link: RelayLink, left: float) -> None:
+        """Send a call that waited, or that goes again: with what is left of its time."""
+        _, _, cluster, body, _, idempotent, headers = call.message
+        if len(body) > link.max_message:
+            self.calls.drop(call)
+            call.future.set_exception(too_large(body, link))
+            return
+        timeout = int(left * 1000) + 1
+        call.message = (_REQUEST, call.id, cluster, body, timeout, idempotent, headers)
+        call.sent = link.send_body(call.message, 3)
+        if not call.sent:
+            self._held_back = True
 
     def cancel_call(self, call: Call) -> None:
         self.calls.drop(call)
         if call.sent and self._link:
             self._link.send((Op.CANCEL.value, call.id))
 
+    def check_name(self, name: str, what: str) -> None:
+        """Raises ValueError for what cannot name a cluster or a topic."""
+        check_name(name, what)
+        if len(self.names) >= _NAMES:
+            self.names.clear()
+        self.names.add(name)
+
     async def status(self) -> bytes:
-        call = Call(self.loop.create_future(), "", b"", time.monotonic() + 5.0, False, None)
+        call = Call(self.loop.create_future(), time.monotonic() + 5.0, idempotent=False)
         link = await self.ready(call.deadline)
-        self.calls.add(call)
+        call.message = (Op.STATUS.value, self.calls.add(call))
         call.sent = True
-        link.send((Op.STATUS.value, call.id))
+        link.send(call.message)
         return await call.future
 
     def listen(self, topic: str, listener: Listener) -> None:
@@ -318,60 +357,61 @@ class Attachment:
 
     def _register(self, link: RelayLink) -> None:
         assert self.provider
+        link.handle(Op.CALL, self.provider.on_call)
+        link.handle(Op.TOLD, self.provider.on_told)
         link.send((Op.REGISTER.value, self.provider.cluster))
 
     # What the relay says.
 
-    def _on_node(self, message: Message) -> None:
+    def _on_node(self, message: Message, link: RelayLink) -> None:
         self.node = self.node._replace(address=message[1])
 
-    def _on_goodbye(self, message: Message) -> None:
-        if self._link:
+    def _on_goodbye(self, message: Message, link: RelayLink) -> None:
+        if link is self._link:
             self.link = None
             self._last_accepted = int(message[1])
 
-    def _on_reply(self, message: Message) -> None:
-        body = message[2]
-        if type(body) is not bytes and self._link:
-            body = self._link.body(message, 2)
-        call = self.calls.take(message[1])
-        if call is not None and not call.future.done():
+    def _on_reply(self, message: Message, link: RelayLink) -> None:
+        _, number, body = message
+        if type(body) is not bytes:
+            body = link.body(message, 2)
             if body is None:
-                call.future.set_exception(Overloaded("no room to join the answer"))
-            else:
-                call.future.set_result(body)
+                self._fail(number, Overloaded("no room to join the answer"))
+                return
+        call = self.calls.take(number)
+        if call is not None:
+            future = call.future
+            if not future.done():
+                future.set_result(body)
 
-    def _on_fault(self, message: Message) -> None:
+    def _on_fault(self, message: Message, link: RelayLink) -> None:
         self._fail(message[1], RemoteError(str(message[2]), str(message[3])))
 
-    def _on_failed(self, message: Message) -> None:
-        kind = _FAILURES.get(message[2], ProtocolError)
-        self._fail(message[1], kind(str(message[3])))
+    def _on_failed(self, message: Message, link: RelayLink) -> None:
+        _, number, failure, text = message
+        if number in self.calls:  # or this program's own clock was the first to tell
+            self._fail(number, _FAILURES.get(failure, ProtocolError)(str(text)))
 
     def _fail(self, call_id: int, error: Exception) -> None:
         call = self.calls.take(call_id)
         if call is not None and not call.future.done():
             call.future.set_exception(error)
 
-    def _on_event(self, message: Message) -> None:
+    def _on_event(self, message: Message, link: RelayLink) -> None:
         _, topic, body, sender, headers = message
         listeners = self._topics.get(topic)
-        if listeners is None or self._link is None:
+        if listeners is None:
             return
         if headers is None:
             headers = NO_HEADERS
-        for each in (body,) if type(body) is bytes else self._link.casts(body):
+        for each in (body,) if type(body) is bytes else link.casts(body):
             event = _new(Event, (topic, each, sender, headers))
             for listener in listeners:
                 listener.deliver(event)
 
-    def _on_call(self, message: Message) -> None:
-        if self.provider and self._link:
-            self.provider.on_call(message, self._link)
 
-    def _on_told(self, message: Message) -> None:
-        if self.provider and self._link:
-            self.provider.on_told(message, self._link)
+def too_large(body: bytes, link: RelayLink) -> MessageTooLarge:
+    return MessageTooLarge(f"{len(body)} bytes are over the relay's limit of {link.max_message}")
 
 
 def _port(port: int | None) -> int:

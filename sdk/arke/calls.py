@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from typing import Any
 
 from arke.errors import ConnectionLost, RequestTimeout
 
@@ -13,26 +13,16 @@ _SCAN_COST = 2e-6  # seconds between two scans for each open call: some 5 % of a
 
 
 class Call:
-    """One request under way."""
+    """One request under way. `message` asks for it, under the call's present id."""
 
-    __slots__ = ("body", "cluster", "deadline", "future", "headers", "id", "idempotent", "sent")
+    __slots__ = ("deadline", "future", "id", "idempotent", "message", "sent")
 
-    def __init__(
-        self,
-        future: asyncio.Future[bytes],
-        cluster: str,
-        body: bytes,
-        deadline: float,
-        idempotent: bool,
-        headers: Mapping[str, str] | None,
-    ) -> None:
+    def __init__(self, future: asyncio.Future[bytes], deadline: float, idempotent: bool) -> None:
         self.id = 0
         self.future = future
-        self.cluster = cluster
-        self.body = body
         self.deadline = deadline
         self.idempotent = idempotent
-        self.headers = headers
+        self.message: tuple[Any, ...] = ()
         self.sent = False
 
 
@@ -55,13 +45,17 @@ class Calls:
     def __len__(self) -> int:
         return len(self._open)
 
-    def add(self, call: Call) -> None:
-        """Give the call an id above all earlier ones and watch its deadline."""
-        self._last += 1
-        call.id = self._last
-        self._open[call.id] = call
+    def __contains__(self, call_id: int) -> bool:
+        return call_id in self._open
+
+    def add(self, call: Call) -> int:
+        """Give the call an id above all earlier ones and watch its deadline. Returns the id."""
+        self._last = number = self._last + 1
+        call.id = number
+        self._open[number] = call
         if call.deadline < self._fires_at:
             self._set_timer(call.deadline)
+        return number
 
     def take(self, call_id: int) -> Call | None:
         """End the waiting for a call; None if nobody waits for it."""
@@ -119,8 +113,7 @@ class Calls:
         for call in expired:
             del self._open[call.id]
             if not call.future.done():
-                text = f"no answer from {call.cluster!r} in time"
-                call.future.set_exception(RequestTimeout(text))
+                call.future.set_exception(RequestTimeout("no answer in time"))
         if self._open:
             earliest = min(call.deadline for call in self._open.values())
             pause = _EARLIEST_SCAN + _SCAN_COST * len(self._open)

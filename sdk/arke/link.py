@@ -25,7 +25,7 @@ _PATIENCE = 2.5
 _OUTBOX = 64 * 1024 * 1024
 
 Message = tuple[Any, ...]
-Handler = Callable[[Message], None]
+Handler = Callable[[Message, "RelayLink"], None]
 
 _MALFORMED = (ValueError, TypeError, IndexError, UnpackException)
 
@@ -96,7 +96,7 @@ class RelayLink(asyncio.Protocol):
         try:
             unpacked.feed(data)
             for message in unpacked:
-                handlers[message[0]](message)
+                handlers[message[0]](message, self)
         except _MALFORMED as error:
             self.abort(f"the relay sent what cannot be understood: {error}")
 
@@ -129,6 +129,10 @@ class RelayLink(asyncio.Protocol):
             self._relieved()
 
     # Messages.
+
+    def handle(self, op: int, handler: Handler) -> None:
+        """Hand messages of one more kind to `handler`."""
+        self._handlers[op] = handler
 
     def casts(self, body: object) -> tuple[bytes, ...]:
         """The bodies that one cast carries; none if there was no room for it."""
@@ -202,7 +206,7 @@ class RelayLink(asyncio.Protocol):
 
     # What every link understands by itself.
 
-    def _on_welcome(self, message: Message) -> None:
+    def _on_welcome(self, message: Message, link: RelayLink) -> None:
         _, version, node, address, network, largest = message[:6]
         if version != VERSION:
             raise ValueError(f"it speaks version {version}, this program version {VERSION}")
@@ -211,19 +215,19 @@ class RelayLink(asyncio.Protocol):
         if not self.welcomed.done():
             self.welcomed.set_result(Node(node, address, network))
 
-    def _on_ping(self, message: Message) -> None:
+    def _on_ping(self, message: Message, link: RelayLink) -> None:
         self.send((Op.PONG.value, message[1]))
 
-    def _on_pong(self, message: Message) -> None:
+    def _on_pong(self, message: Message, link: RelayLink) -> None:
         future = self._pings.get(message[1])
         if future and not future.done():
             future.set_result(None)
 
-    def _on_chunk(self, message: Message) -> None:
+    def _on_chunk(self, message: Message, link: RelayLink) -> None:
         self._inbox.chunk(message[1], message[2], message[3])
 
-    def _on_close(self, message: Message) -> None:
+    def _on_close(self, message: Message, link: RelayLink) -> None:
         self._reason = self._reason or str(message[1])
 
-    def _unknown(self, message: Message) -> None:
+    def _unknown(self, message: Message, link: RelayLink) -> None:
         raise ValueError(f"unknown operation {message[0]}")

@@ -47,8 +47,11 @@ class Member:
     ) -> None:
         self.cluster = cluster
         self.expired = 0
+        """Requests that came, or had their turn, after their deadline."""
         self.dropped = 0
-        self._limits = limits
+        """Broadcasts that found no room."""
+        self._request_room = limits.request_bytes
+        self._broadcast_room = limits.broadcast_bytes
         self._mesh = mesh
         self._threads: list[ThreadPoolExecutor] = []
         self._answer = self._coroutine(answer, limits.requests) if answer else None
@@ -60,6 +63,9 @@ class Member:
         self._request_bytes = 0
         self._broadcast_bytes = 0
         self._lateness = Lateness()
+        self._stamp = 0
+        self._arrived = 0.0
+        self._waited = 0.0
 
     async def idle(self) -> None:
         """Wait until everything handed over is done."""
@@ -67,8 +73,12 @@ class Member:
         await self._broadcasts.idle()
 
     async def stop(self) -> None:
-        """Cancel what still runs. A plain function cannot be: its thread ends by itself."""
-        await self._requests.stop()
+        """Cancel what still runs. A plain function cannot be: its thread ends by itself.
+
+        Requests that never began are refused: another member may have them.
+        """
+        for request, link in await self._requests.stop():
+            link.send((_REFUSED, request.call, "the service stopped"))
         await self._broadcasts.stop()
         for threads in self._threads:
             threads.shutdown(wait=False, cancel_futures=True)
@@ -79,20 +89,25 @@ class Member:
         _, call, body, timeout, stamp, sender, headers = message
         if type(body) is not bytes:
             body = link.body(message, 2)
-        waited = self._lateness.waited(stamp, link.now * 1000)
-        if waited >= timeout:
+        now = link.now
+        if stamp != self._stamp or now != self._arrived:
+            # What one read brought was mostly stamped at one moment: one look serves all of it.
+            self._stamp, self._arrived = stamp, now
+            self._waited = self._lateness.waited(stamp, now * 1000)
+        left = timeout - self._waited
+        if left <= 0:
             self.expired += 1
             return
         if body is None or self._answer is None:
             reason = "no room to join the request" if body is None else "no request handler"
             link.send((_REFUSED, call, reason))
             return
-        size = len(body) + _OVERHEAD
-        if self._request_bytes and self._request_bytes + size > self._limits.request_bytes:
+        waiting = self._request_bytes + len(body) + _OVERHEAD
+        if waiting > self._request_room and self._request_bytes:
             link.send((_REFUSED, call, "full"))
             return
-        self._request_bytes += size
-        deadline = link.now + (timeout - waited) / 1000
+        self._request_bytes = waiting
+        deadline = now + left / 1000
         request = Request(call, body, deadline, sender, headers or NO_HEADERS, self._mesh)
         self._requests.put((request, link))
 
@@ -105,7 +120,7 @@ class Member:
             self.dropped += 1
         if headers is None:
             headers = NO_HEADERS
-        limit = self._limits.broadcast_bytes
+        limit = self._broadcast_room
         for each in bodies:
             size = len(each) + _OVERHEAD
             if self._broadcast_bytes and self._broadcast_bytes + size > limit:
@@ -133,9 +148,10 @@ class Member:
         if request.deadline <= time.monotonic():
             self.expired += 1
             return
-        assert self._answer
+        answer = self._answer
+        assert answer
         try:
-            reply = await self._answer(request)
+            reply = await answer(request)
             if type(reply) is not bytes:
                 raise TypeError(f"a handler returns bytes, not {type(reply).__name__}")
             if len(reply) > link.max_message:
@@ -148,7 +164,8 @@ class Member:
         else:
             if link.congested:
                 await link.room()
-            if not link.send_body((_REPLY, request.call, reply), 2):
+            send_body = link.send_body
+            if not send_body((_REPLY, request.call, reply), 2):
                 link.send((_FAULT, request.call, "Overloaded", "no room to send the answer"))
 
     async def _handle_broadcast(self, broadcast: Broadcast) -> None:

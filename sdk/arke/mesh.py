@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import time
 from collections.abc import Mapping
 from copy import copy
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-from arke.attachment import Attachment, check_name
-from arke.calls import Call
-from arke.errors import MeshClosed, MessageTooLarge
+from arke.attachment import Attachment, check_name, too_large
+from arke.errors import MeshClosed
 from arke.link import RelayLink
 from arke.subscription import Subscription
 from arke.values import Node
-from arke.wire.bounds import MAX_HEADERS, MAX_NAME
+from arke.wire.bounds import MAX_HEADERS
 from arke.wire.messages import Op
 
 _BROADCAST = Op.BROADCAST.value
@@ -42,8 +41,8 @@ class Mesh:
         self._path = path
         self._wait = wait
         self._attachment: Attachment | None = None  # while open
-        self._deadline: float | None = None
-        self._traceparent: str | None = None
+        self._scope: tuple[float, str | None] | None = None
+        """The deadline and the `traceparent` of the request whose handler makes further calls."""
 
     async def __aenter__(self) -> Self:
         attachment = Attachment(self._port, self._path)
@@ -77,6 +76,11 @@ class Mesh:
         """Whether the relay is there at this moment; while it is not, calls wait for it."""
         return self.attachment.link is not None
 
+    @property
+    def late(self) -> int:
+        """Answers that were dropped: they came after nobody waited for them any more."""
+        return self.attachment.calls.late
+
     async def request(
         self,
         cluster: str,
@@ -95,18 +99,18 @@ class Mesh:
         if not 0 <= timeout <= _LONGEST:
             raise ValueError(f"a time-out is from 0 to {_LONGEST:g} seconds, not {timeout}")
         attachment = self._attachment or self.attachment
-        deadline = time.monotonic() + timeout
-        if self._deadline is not None:
-            deadline = min(deadline, self._deadline)
-        link = attachment.link
-        if link is None or headers or self._traceparent or not _ready(link, cluster, body):
+        if self._scope is not None:
+            timeout = min(timeout, self._scope[0] - monotonic())
+        if (
+            headers
+            or self._scope is not None
+            or cluster not in attachment.names
+            or type(body) is not bytes
+        ):
             self._check("cluster", cluster, body)
             headers = self._headers(headers)
-        call = Call(attachment.loop.create_future(), cluster, body, deadline, idempotent, headers)
-        attachment.check_open()
-        attachment.calls.add(call)
+        call = attachment.begin(cluster, body, timeout, idempotent, headers)
         try:
-            attachment.send_call(call)
             return await call.future
         except asyncio.CancelledError:
             attachment.cancel_call(call)
@@ -120,8 +124,17 @@ class Mesh:
         Returns once the message is queued for the relay; waits while the relay has more than it
         can read.
         """
-        link = (self._attachment or self.attachment).link
-        if link is None or headers or self._traceparent or not _ready(link, cluster, body):
+        attachment = self._attachment or self.attachment
+        link = attachment.link
+        if (
+            headers
+            or self._scope is not None
+            or link is None
+            or link.congested
+            or cluster not in attachment.names
+            or type(body) is not bytes
+            or len(body) > link.max_message
+        ):
             link, headers = await self._prepare("cluster", cluster, body, headers)
         if headers is None:
             link.send_cast(_BROADCAST, cluster, body)
@@ -136,8 +149,17 @@ class Mesh:
         Returns once the message is queued for the relay; waits while the relay has more than it
         can read.
         """
-        link = (self._attachment or self.attachment).link
-        if link is None or headers or self._traceparent or not _ready(link, topic, body):
+        attachment = self._attachment or self.attachment
+        link = attachment.link
+        if (
+            headers
+            or self._scope is not None
+            or link is None
+            or link.congested
+            or topic not in attachment.names
+            or type(body) is not bytes
+            or len(body) > link.max_message
+        ):
             link, headers = await self._prepare("topic", topic, body, headers)
         if headers is None:
             link.send_cast(_PUBLISH, topic, body)
@@ -157,8 +179,7 @@ class Mesh:
     def within(self, deadline: float, traceparent: str | None) -> Mesh:
         """This mesh, with every call ending at `deadline` (time.monotonic()) at the latest."""
         mesh = copy(self)
-        mesh._deadline = deadline  # noqa: SLF001 — a copy of our own kind
-        mesh._traceparent = traceparent  # noqa: SLF001
+        mesh._scope = deadline, traceparent  # noqa: SLF001 — a copy of our own kind
         return mesh
 
     @property
@@ -174,26 +195,25 @@ class Mesh:
         """Refuse what the relay would have to; wait for a link with room."""
         self._check(what, name, body)
         made = self._headers(headers)
-        link = await self.attachment.ready(self._deadline)
+        link = await self.attachment.ready(self._scope[0] if self._scope else None)
         self._check(what, name, body)  # this link's relay may have another limit
         return link, made
 
     def _check(self, what: str, name: str, body: bytes) -> None:
-        check_name(name, what)
+        self.attachment.check_name(name, what)
         if type(body) is not bytes:
             raise TypeError(f"a body is bytes, not {type(body).__name__}")
         link = self.attachment.link
         if link is not None and len(body) > link.max_message:
-            raise MessageTooLarge(
-                f"{len(body)} bytes are over the relay's limit of {link.max_message}"
-            )
+            raise too_large(body, link)
 
     def _headers(self, headers: Mapping[str, str] | None) -> dict[str, str] | None:
-        if not headers and self._traceparent is None:
+        traceparent = self._scope[1] if self._scope else None
+        if not headers and traceparent is None:
             return None
         made = dict(headers) if headers else {}
-        if self._traceparent is not None:
-            made.setdefault("traceparent", self._traceparent)
+        if traceparent is not None:
+            made.setdefault("traceparent", traceparent)
         size = 0
         for key, value in made.items():
             if type(key) is not str or type(value) is not str:
@@ -202,18 +222,6 @@ class Mesh:
         if size > MAX_HEADERS or len(made) > 64:
             raise ValueError(f"headers over 64 entries or {MAX_HEADERS} octets")
         return made
-
-
-def _ready(link: RelayLink, name: str, body: bytes) -> bool:
-    """Whether the link can take this as it is: what nearly every message passes, in one look."""
-    return (
-        not link.congested
-        and type(name) is str
-        and 0 < len(name) <= MAX_NAME
-        and name.isascii()
-        and type(body) is bytes
-        and len(body) <= link.max_message
-    )
 
 
 def connect(

@@ -58,6 +58,16 @@ class Service:
         self._init: InitHandler | None = None
         self._member: Member | None = None
 
+    @property
+    def expired(self) -> int:
+        """Requests that were not begun because their deadline had passed."""
+        return self._member.expired if self._member else 0
+
+    @property
+    def dropped(self) -> int:
+        """Broadcasts that were dropped: more than `limits.broadcast_bytes` waited already."""
+        return self._member.dropped if self._member else 0
+
     # Handlers. Each may be a coroutine function or a plain one.
 
     def on_request(self, handler: _R) -> _R:

@@ -45,14 +45,16 @@ class Workers(Generic[_Work]):
                 self._idle = self._loop.create_future()
             await asyncio.shield(self._idle)
 
-    async def stop(self) -> None:
-        """Cancel every worker, with what it runs; begin nothing more."""
+    async def stop(self) -> list[_Work]:
+        """Cancel every worker, with what it runs; begin nothing more. Returns what never began."""
         self._stopped = True
+        left = list(self._queue)
         self._queue.clear()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        return left
 
     def _wake(self) -> None:
         if self._stopped:

@@ -56,7 +56,7 @@ class Keyholder:
 
     async def join(self, relay: Relay) -> Admitted:
         """Be admitted, as every relay is. Raises JoinRefused."""
-        introduction = Introduction(free_port(), self._data_port, relay.address, "0.0.0")
+        introduction = Introduction(free_port(), self._data_port, relay.address, "0.0.0", 1 << 24)
         initiator = Initiator(self._identity, introduction, os.urandom, time.monotonic())
         with self.client(zmq.DEALER, self.curve, self.join_keys.public, MESSAGE_BYTES) as sock:
             sock.connect(endpoint(relay.address, relay.peer_port, self._address))

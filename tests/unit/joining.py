@@ -39,7 +39,7 @@ class Relay:
 
     @property
     def introduction(self) -> Introduction:
-        return Introduction(55556, 55557, self.address, "0.1.0")
+        return Introduction(55556, 55557, self.address, "0.1.0", 1 << 24)
 
     def initiator(self) -> Initiator:
         return Initiator(self.identity, self.introduction, os.urandom, NOW)
@@ -103,7 +103,7 @@ def proof_of(
     """A PROOF likewise."""
     certificate = certified(relay, peer, msgpack.unpackb(challenge)[2], Role.INITIATOR)
     sealed = replace(certificate, **changes).seal(signer)
-    return bytes(msgpack.packb([3, sealed, [55556, 55557, "", ""]]))
+    return bytes(msgpack.packb([3, sealed, [55556, 55557, "", "", 1]]))
 
 
 def certified(relay: Relay, peer: Relay, nonce: bytes, role: Role) -> Certificate:

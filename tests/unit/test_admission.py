@@ -16,7 +16,7 @@ def outcome(number: int, *, key: int | None = None, lifetime: int = 100) -> Admi
         node=f"{number:016x}",
         curve_key=(number if key is None else key).to_bytes(32),
         lifetime=lifetime,
-        introduction=Introduction(55556, 55557, "", "0.1.0"),
+        introduction=Introduction(55556, 55557, "", "0.1.0", 1 << 24),
         signed_by="0" * 16,
     )
 

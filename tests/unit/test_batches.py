@@ -238,7 +238,7 @@ def test_outcomes_reach_who_asked() -> None:
     peers = Peers()
     router = peers.here.exchange.router
     for number in range(1, 5):
-        router.request(peers.client, number, "d", b"", 5.0, False, None, peers.here.now)
+        peers.here.ask(peers.client, number, "d", timeout=5.0)
     calls = [call.id for call in router._open.values()]
     taken(peers.client)
     peers.send(

@@ -75,7 +75,7 @@ class Desk:
 
     def add(self, timeout: float, *, idempotent: bool = False, sent: bool = True) -> Call:
         deadline = self.clock.now + timeout
-        call = Call(self.clock.loop.create_future(), "c", b"", deadline, idempotent, None)
+        call = Call(self.clock.loop.create_future(), deadline, idempotent)
         self.calls.add(call)
         call.sent = sent
         return call

@@ -258,6 +258,16 @@ def test_what_finds_no_room_is_dropped_whole() -> None:
     assert put(outbox, 7, Message(1))
 
 
+def test_a_body_over_what_the_receiver_takes_finds_no_room() -> None:
+    outbox = Outbox(LIMIT, largest=2 * CHUNK)
+    assert not put(outbox, 1, Message(2 * CHUNK + 1))
+    assert outbox.size == 0
+    assert put(outbox, 2, Message(2 * CHUNK))
+    assert put(outbox, 3, Message(1))
+    tiny = Outbox(LIMIT, largest=1)
+    assert put(tiny, 4, Message(CHUNK)), "what needs no chunks is not looked at"
+
+
 def test_some_room_is_kept_for_what_others_wait_on() -> None:
     outbox = Outbox(3 * CHUNK)
     assert outbox.put_body((PING, bytes(4 * CHUNK)), 1)

@@ -254,7 +254,7 @@ def test_no_lifetime_beyond_a_day_is_taken(lifetime: int, ann: Relay, bob: Relay
     good = certified(ann, bob, msgpack.unpackb(challenge)[2], Role.INITIATOR)
     encoded = msgpack.packb([*astuple(good)[:-1], lifetime])
     sealed = msgpack.packb([encoded, OLD.sign(b"arke 1 node certificate\0" + encoded)])
-    proof = msgpack.packb([3, sealed, [55556, 55557, "", ""]])
+    proof = msgpack.packb([3, sealed, [55556, 55557, "", "", 1]])
     assert refusal(responder, proof) == "a certificate with a bad lifetime"
 
 

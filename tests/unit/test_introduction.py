@@ -10,19 +10,22 @@ from arke_relay.peers.introduction import Introduction
 
 BAD_INTRODUCTIONS = [
     [],
-    [1, 1, ""],
-    [1, 1, "", "", ""],
-    [0, 1, "", ""],
-    [1, 65_536, "", ""],
-    [True, 1, "", ""],
-    [1, 1.0, "", ""],
-    [1, 1, None, ""],
-    [1, 1, "example.org", ""],
-    [1, 1, "192.168.56.1 ", ""],
-    [1, 1, "fe80::1%\n", ""],
-    [1, 1, "", "v" * 65],
-    [1, 1, "", "1\n2"],
-    [1, 1, "", b"1"],
+    [1, 1, "", ""],
+    [1, 1, "", "", 1, ""],
+    [0, 1, "", "", 1],
+    [1, 65_536, "", "", 1],
+    [True, 1, "", "", 1],
+    [1, 1.0, "", "", 1],
+    [1, 1, None, "", 1],
+    [1, 1, "example.org", "", 1],
+    [1, 1, "192.168.56.1 ", "", 1],
+    [1, 1, "fe80::1%\n", "", 1],
+    [1, 1, "", "v" * 65, 1],
+    [1, 1, "", "1\n2", 1],
+    [1, 1, "", b"1", 1],
+    [1, 1, "", "", 0],
+    [1, 1, "", "", 2**63],
+    [1, 1, "", "", 1.5],
 ]
 
 
@@ -40,4 +43,4 @@ def test_a_bad_introduction_is_refused_on_both_sides(
 
 @pytest.mark.parametrize("reached", ["", "192.168.56.1", "::1", "fe80::1%eth1", "0.0.0.0"])
 def test_addresses_are_addresses(reached: str) -> None:
-    assert Introduction(1, 65_535, reached, "").reached == reached
+    assert Introduction(1, 65_535, reached, "", 1).reached == reached

@@ -9,6 +9,7 @@ from typing import Any, cast
 from msgpack.exceptions import UnpackException
 
 from arke.wire.bounds import (
+    CHUNK,
     HIGH_WATER,
     MAX_HEADERS,
     MAX_NAME,
@@ -19,6 +20,7 @@ from arke.wire.chunks import Cast, Inbox, Outbox
 from arke.wire.messages import MAGIC, VERSION, Failure, Op
 from arke_relay.attachments.hub import Hub
 from arke_relay.attachments.turns import PIECE, Turns
+from arke_relay.core.calls import Call
 from arke_relay.core.directory import MAX_TOPICS
 from arke_relay.core.parties import Message, Program
 
@@ -31,6 +33,8 @@ _LONGEST = 7 * 24 * 3_600_000  # milliseconds: no call waits longer than a week
 _CHANGES = 2.0 * MAX_TOPICS
 _CHANGES_PER_SECOND = 1_000.0
 """Registrations and subscriptions of one program: all at once when it attaches, then some."""
+
+_REASON = 200  # characters
 
 _MALFORMED = (ValueError, TypeError, LookupError, UnpackException)
 
@@ -45,6 +49,9 @@ class NativeConnection(asyncio.Protocol):
     ) -> None:
         self._hub = hub
         self._router = hub.exchange.router
+        self._request = self._router.request
+        self._reply = self._router.reply
+        self._clusters = hub.exchange.directory.clusters
         self._casts = hub.exchange.casts
         self._transport = transport
         self._flusher = hub.flusher
@@ -244,8 +251,8 @@ class NativeConnection(asyncio.Protocol):
         if type(call) is not int or type(timeout) is not int or timeout < 0:
             raise ValueError("a request has a number and a time-out in milliseconds")
         timeout = min(timeout, _LONGEST)
-        if type(cluster) is not str or not 0 < len(cluster) < 64:
-            cluster = _name(cluster)
+        if cluster not in self._clusters:
+            _name(cluster)
         if headers is not None:
             _check_headers(headers)
         if type(body) is not bytes:
@@ -254,15 +261,12 @@ class NativeConnection(asyncio.Protocol):
                 text = "no room to join the request"
                 self.put((Op.FAILED.value, call, Failure.OVERLOADED.value, text))
                 return
-        self._router.request(
-            self._program or self._known(),
-            call,
-            cluster,
-            body,
-            timeout / 1000,
-            idempotent is True,
-            headers,
-            now,
+        program = self._program or self._known()
+        deadline = now + timeout / 1000
+        again = idempotent is True
+        request = self._request
+        request(
+            Call(program, call, cluster, body, now, deadline, again, program.sender, headers), now
         )
 
     def _on_cancel(self, message: Message, now: float) -> None:
@@ -291,17 +295,24 @@ class NativeConnection(asyncio.Protocol):
         if type(call) is not int:
             raise ValueError("a call is a number")
         self._known()
-        self.put_body((Op.REPLY.value, call, self._hub.document(now)), 2)
+        document = self._hub.document(now)
+        if len(document) > max(CHUNK, self._hub.max_message):
+            text = f"a status of {len(document)} bytes is over the relay's limit (-max-message)"
+            self.put((Op.FAILED.value, call, Failure.TOO_LARGE.value, text))
+        else:
+            self.put_body((Op.REPLY.value, call, document), 2)
 
     def _on_reply(self, message: Message, now: float) -> None:
-        body = message[2]
+        _, call, body = message
+        program = self._program or self._known()
         if type(body) is not bytes:
             body = self._inbox.body(body)
-        if body is None:
-            text = "the relay had no room to join the answer"
-            self._router.fault(self._known(), message[1], "Overloaded", text, now)
-        else:
-            self._router.reply(self._program or self._known(), message[1], body, now)
+            if body is None:
+                text = "the relay had no room to join the answer"
+                self._router.fault(program, call, "Overloaded", text, now)
+                return
+        reply = self._reply
+        reply(program, call, body, now)
 
     def _on_fault(self, message: Message, now: float) -> None:
         _, call, kind, text = message
@@ -310,7 +321,10 @@ class NativeConnection(asyncio.Protocol):
         self._router.fault(self._known(), call, kind, text, now)
 
     def _on_refused(self, message: Message, now: float) -> None:
-        self._router.refused(self._known(), message[1], now)
+        _, call, reason = message
+        if type(reason) is not str:
+            raise ValueError("a refusal has a reason")
+        self._router.refused(self._known(), call, reason[:_REASON], now)
 
     def _unknown(self, message: Message, now: float) -> None:
         raise ValueError(f"unknown operation {message[0]!r:.20}")

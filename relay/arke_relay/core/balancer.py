@@ -1,7 +1,7 @@
 """Power of two choices: draw two members, take the one with less of our own work per member.
 
 Latency is not looked at: a member that fails fast would look fast. A recent failure weighs like
-work under way and fades; where both have failed lately the failures are ignored, so that a bad
+work under way and fades. Where all have failed lately the failures are ignored, so that a bad
 deploy or a broken switch never takes the last member out.
 """
 
@@ -37,25 +37,30 @@ class Balancer:
         """One of `draws` (each as often as it has members) outside `tried`, or None."""
         if tried:
             draws = [c for c in draws if c.party not in tried]
-        count = len(draws)
-        if count < 2:
-            return draws[0] if count else None
-        random = self._random
-        first = int(random() * count)
-        second = int(random() * (count - 1))
-        if second >= first:
-            second += 1
-        one, other = draws[first], draws[second]
-        if one is other:
-            return one
-        one_load = one.outstanding / len(one.members)
-        other_load = other.outstanding / len(other.members)
+        if len(draws) < 2:
+            return draws[0] if draws else None
+        one, other = self._draw(draws)
         if one.penalty or other.penalty:
             one_penalty, other_penalty = self._penalty(one, now), self._penalty(other, now)
             if not (one_penalty and other_penalty):
-                one_load += one_penalty
-                other_load += other_penalty
-        return other if other_load < one_load else one
+                one_load = one.outstanding / len(one.members) + one_penalty
+                other_load = other.outstanding / len(other.members) + other_penalty
+                return other if other_load < one_load else one
+            sound = [c for c in draws if not self._penalty(c, now)]
+            if sound:
+                one, other = self._draw(sound)
+        if other.outstanding / len(other.members) < one.outstanding / len(one.members):
+            return other
+        return one
+
+    def _draw(self, draws: Sequence[Candidate]) -> tuple[Candidate, Candidate]:
+        """Two different draws, or the only one twice."""
+        random, count = self._random, len(draws)
+        first = int(random() * count)
+        if count == 1:
+            return draws[0], draws[0]
+        second = int(random() * (count - 1))
+        return draws[first], draws[second + (second >= first)]
 
     def penalise(self, candidate: Candidate, weight: float, now: float) -> None:
         candidate.penalty = min(_MOST, self._penalty(candidate, now) + weight)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from arke_relay.core.directory import Candidate
 from arke_relay.core.parties import Party
 
+_NOBODY: frozenset[Party] = frozenset()
+
 
 class Call:
     """`origin` waits for it under `origin_id`; `candidate` has it under `id`.
@@ -24,9 +26,9 @@ class Call:
         "id",
         "idempotent",
         "lost",
-        "number",
         "origin",
         "origin_id",
+        "refusal",
         "sender",
         "tried",
     )
@@ -40,11 +42,9 @@ class Call:
         now: float,
         deadline: float,
         idempotent: bool,
-        number: int,
         sender: str,
         headers: Mapping[str, str] | None,
     ) -> None:
-        self.id = 0
         self.origin = origin
         self.origin_id = origin_id
         self.cluster = cluster
@@ -52,11 +52,12 @@ class Call:
         self.arrived = now
         self.deadline = deadline
         self.idempotent = idempotent
-        self.number = number
-        """The calling program's number at its own node."""
         self.sender = sender
         self.headers = headers
+        self.id = 0
         self.candidate: Candidate | None = None
-        self.tried: set[Party] = set()
+        self.tried = _NOBODY
+        self.refusal = ""
+        """Why the last member that was asked did not take it."""
         self.lost: str | None = None
         """What became of a member that perhaps began it; None: nobody has begun it."""

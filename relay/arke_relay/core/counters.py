@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Mapping
 
 BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 """Upper bounds of the latency histogram, in seconds."""
@@ -15,16 +16,16 @@ class Counters:
     __slots__ = (
         "broadcasts",
         "drops",
+        "failures",
         "latency",
         "latency_sum",
-        "outcomes",
         "published",
         "retries",
     )
 
     def __init__(self) -> None:
-        self.outcomes: Counter[str] = Counter()
-        """Requests of programs here, by how they ended."""
+        self.failures: Counter[str] = Counter()
+        """Requests of programs here that were not answered, by how they ended."""
         self.drops: Counter[str] = Counter()
         """Messages dropped, by cause."""
         self.retries = 0
@@ -33,6 +34,13 @@ class Counters:
         self.latency = [0] * (len(BUCKETS) + 1)
         self.latency_sum = 0.0
 
-    def answered(self, seconds: float) -> None:
+    def replied(self, seconds: float) -> None:
+        """A request of a program here was answered, so long after it came."""
         self.latency[bisect_left(BUCKETS, seconds)] += 1
         self.latency_sum += seconds
+
+    @property
+    def outcomes(self) -> Mapping[str, int]:
+        """Requests of programs here, by how they ended."""
+        replied = sum(self.latency)
+        return {"replied": replied, **self.failures} if replied else self.failures

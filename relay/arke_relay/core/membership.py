@@ -46,8 +46,11 @@ class Link(Outlet, Protocol):
     def beat(self) -> None:
         """Send a heartbeat if nothing was sent since the last call."""
 
-    def close(self) -> None:
-        """End it at once; what is queued is lost."""
+    def close(self, linger: float = 0.0) -> None:
+        """End it; what is queued is lost, but for what a batch under way needs to arrive.
+
+        `linger` is how long that may take, in seconds.
+        """
 
 
 class Dialler(Protocol):
@@ -69,6 +72,7 @@ class Neighbour:
         "lateness",
         "link",
         "liveness",
+        "max_message",
         "node",
         "opened",
         "peer",
@@ -76,13 +80,22 @@ class Neighbour:
     )
 
     def __init__(
-        self, node: str, curve_key: bytes, address: str, join_port: int, data_port: int, now: float
+        self,
+        node: str,
+        curve_key: bytes,
+        address: str,
+        join_port: int,
+        data_port: int,
+        max_message: int,
+        now: float,
     ) -> None:
         self.node = node
         self.curve_key = curve_key
         self.address = address
         self.join_port = join_port
         self.data_port = data_port
+        self.max_message = max_message
+        """The largest body that it takes, in octets."""
         self.link: Link | None = None
         self.session = 0
         self.opened = now
@@ -134,6 +147,7 @@ class Membership:
         address: str,
         join_port: int,
         data_port: int,
+        max_message: int,
         now: float,
     ) -> None:
         """A join succeeded: link with the node, or go on with the link there is."""
@@ -142,13 +156,16 @@ class Membership:
             # What is opened anew goes where the node was reached last.
             known.address, known.join_port, known.data_port = address, join_port, data_port
             return
-        neighbour = Neighbour(node, curve_key, address, join_port, data_port, now)
+        neighbour = Neighbour(node, curve_key, address, join_port, data_port, max_message, now)
         neighbour.given_up = self._given_up.get(node, 0)
         self.neighbours[node] = neighbour
         self._open(neighbour, now)
 
-    def end(self, node: str, reason: str, now: float) -> None:
-        """Neither send to the node nor listen to it any more."""
+    def end(self, node: str, reason: str, now: float, linger: float = 0.0) -> None:
+        """Neither send to the node nor listen to it any more.
+
+        What has left for it already may arrive for `linger` seconds more.
+        """
         neighbour = self.neighbours.pop(node, None)
         if neighbour is None:
             return
@@ -156,7 +173,7 @@ class Membership:
             self._remember(node, max(neighbour.heard_session, neighbour.given_up))
         self._exchange.hush(node)
         if neighbour.link:
-            neighbour.link.close()
+            neighbour.link.close(linger)
         if neighbour.peer:
             self._exchange.unlink(neighbour.peer, now)
         self._lost(neighbour, reason)

@@ -30,12 +30,14 @@ class Outlet(Protocol):
 class Party:
     """Someone who makes calls here and answers them."""
 
-    __slots__ = ("calls", "held", "last_call", "outlet")
+    __slots__ = ("calls", "held", "id", "last_call", "outlet")
 
     is_peer = False
 
-    def __init__(self, outlet: Outlet) -> None:
+    def __init__(self, outlet: Outlet, number: int = 0) -> None:
         self.outlet = outlet
+        self.id = number
+        """A program's number at its node; a relay has none."""
         self.calls: dict[int, Call] = {}
         """The calls it made, by its own ids."""
         self.last_call = 0
@@ -47,11 +49,10 @@ class Party:
 class Program(Party):
     """A process attached to this relay: a client, or a member once it is registered."""
 
-    __slots__ = ("cluster", "id", "name", "sender", "topics")
+    __slots__ = ("cluster", "name", "sender", "topics")
 
     def __init__(self, number: int, name: str, node: str, outlet: Outlet) -> None:
-        super().__init__(outlet)
-        self.id = number
+        super().__init__(outlet, number)
         self.name = name
         self.sender = f"{node}/{number}"
         self.cluster: str | None = None

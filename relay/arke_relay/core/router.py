@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from arke.wire.bounds import MAX_CALLS
 from arke.wire.messages import Failure, Op, PeerOp
 from arke_relay.core.balancer import FAULT, REFUSAL, Balancer
 from arke_relay.core.calls import Call
 from arke_relay.core.counters import Counters
-from arke_relay.core.directory import Candidate, Directory
-from arke_relay.core.parties import Party, Peer, Program
+from arke_relay.core.directory import Directory
+from arke_relay.core.parties import Party, Peer
 
 HELD_LIMIT = 256 * 1024 * 1024
 """Octets of open requests one party may leave in this relay's care."""
@@ -38,8 +38,9 @@ class Router:
     """Calls come from programs here, or from peers; a peer's only go to members here."""
 
     def __init__(self, directory: Directory, balancer: Balancer, counters: Counters) -> None:
-        self._directory = directory
+        self._clusters = directory.clusters
         self._balancer = balancer
+        self._choose = balancer.choose
         self._counters = counters
         self._open: dict[int, Call] = {}
         self._parked: dict[int, Call] = {}
@@ -54,52 +55,27 @@ class Router:
 
     # From origins.
 
-    def request(
-        self,
-        program: Program,
-        call_id: int,
-        cluster: str,
-        body: bytes,
-        timeout: float,
-        idempotent: bool,
-        headers: Mapping[str, str] | None,
-        now: float,
-    ) -> None:
-        """A program here asks; `timeout` in seconds. Raises DuplicateCall."""
-        call = Call(
-            program,
-            call_id,
-            cluster,
-            body,
-            now,
-            now + timeout,
-            idempotent,
-            program.id,
-            program.sender,
-            headers,
-        )
-        self._accept(call, now)
-
-    def peer_call(
-        self,
-        peer: Peer,
-        call_id: int,
-        cluster: str,
-        body: bytes,
-        timeout: float,
-        number: int,
-        headers: Mapping[str, str] | None,
-        now: float,
-    ) -> None:
-        """A peer asks for a member here. Raises DuplicateCall."""
-        if timeout <= 0:
-            self._counters.drops["expired_on_the_way"] += 1
-            return
-        sender = f"{peer.node}/{number}"
-        call = Call(
-            peer, call_id, cluster, body, now, now + timeout, False, number, sender, headers
-        )
-        self._accept(call, now)
+    def request(self, call: Call, now: float) -> None:
+        """A program here asks, or a peer for a member here. Raises DuplicateCall."""
+        origin = call.origin
+        calls = origin.calls
+        number = call.origin_id
+        if number > origin.last_call:
+            if self.draining:
+                # A program was told that such calls never started, and sends them elsewhere.
+                if origin.is_peer:
+                    origin.outlet.put((_REFUSED, number, "this node is leaving"))
+                return
+            origin.last_call = number
+        elif number in calls:
+            raise DuplicateCall(f"call {number} is still open")
+        calls[number] = call
+        origin.held += len(call.body)
+        self._last = call.id = self._last + 1
+        if origin.held > HELD_LIMIT or len(calls) > MAX_CALLS:
+            self._refuse(call, "too many requests are open")
+        else:
+            self._dispatch(call, now)
 
     def cancel(self, origin: Party, call_id: int) -> None:
         """Nobody waits for the outcome any more."""
@@ -111,15 +87,25 @@ class Router:
     # From takers.
 
     def reply(self, taker: Party, call_id: int, body: bytes, now: float) -> None:
-        call = self._taken(taker, call_id)
-        if call is not None:
-            origin = call.origin
-            call.candidate.answered += 1  # type: ignore[union-attr]
-            self._end(call, "replied")
-            if not origin.is_peer:
-                self._counters.answered(now - call.arrived)
-            if not origin.outlet.put_body((_REPLY, call.origin_id, body), 2):
-                self._counters.drops["reply_without_room"] += 1
+        call = self._open.get(call_id)
+        candidate = call.candidate if call is not None else None
+        if call is None or candidate is None or candidate.party is not taker:
+            self._counters.drops["late_reply"] += 1
+            return
+        # What `_end` does, here without a call: every answered request comes this way.
+        del self._open[call_id]
+        candidate.outstanding -= 1
+        candidate.answered += 1
+        origin = call.origin
+        del origin.calls[call.origin_id]
+        origin.held -= len(call.body)
+        if not origin.is_peer:
+            self._counters.replied(now - call.arrived)
+        put_body = origin.outlet.put_body
+        if not put_body((_REPLY, call.origin_id, body), 2):
+            self._counters.drops["reply_without_room"] += 1
+            text = "there was no room to bring the answer"
+            origin.outlet.put((_FAULT, call.origin_id, "Overloaded", text))
 
     def fault(self, taker: Party, call_id: int, kind: str, text: str, now: float) -> None:
         """The handler raised."""
@@ -131,10 +117,11 @@ class Router:
             if not call.origin.outlet.put((_FAULT, call.origin_id, kind, text)):
                 self._counters.drops["reply_without_room"] += 1
 
-    def refused(self, taker: Party, call_id: int, now: float) -> None:
+    def refused(self, taker: Party, call_id: int, reason: str, now: float) -> None:
         """The handler was never started: another member may have the call."""
         call = self._taken(taker, call_id)
         if call is not None:
+            call.refusal = reason
             self._try_another(call, now)
 
     def failed(self, taker: Party, call_id: int, failure: int, text: str, now: float) -> None:
@@ -186,89 +173,56 @@ class Router:
         """End what has reached its deadline."""
         for call in [c for c in self._open.values() if c.deadline <= now]:
             assert call.candidate
-            self._balancer.penalise(call.candidate, REFUSAL, now)
+            # A caller with little patience tells little about the member.
+            patience = min(1.0, call.deadline - call.arrived)
+            self._balancer.penalise(call.candidate, REFUSAL * patience, now)
             self._time_out(call)
         for call in [c for c in self._parked.values() if c.deadline <= now]:
             self._time_out(call)
 
     # Inside.
 
-    def _accept(self, call: Call, now: float) -> None:
-        origin = call.origin
-        if call.origin_id in origin.calls:
-            raise DuplicateCall(f"call {call.origin_id} is still open")
-        if call.origin_id > origin.last_call:
-            if self.draining:
-                # A program was told that such calls never started, and sends them elsewhere.
-                if origin.is_peer:
-                    origin.outlet.put((_REFUSED, call.origin_id, "this node is leaving"))
-                return
-            origin.last_call = call.origin_id
-        origin.calls[call.origin_id] = call
-        origin.held += len(call.body)
-        self._last += 1
-        call.id = self._last
-        if len(origin.calls) > MAX_CALLS or origin.held > HELD_LIMIT:
-            self._refuse(call, "too many requests are open")
-            return
-        self._dispatch(call, now)
-
     def _dispatch(self, call: Call, now: float) -> None:
         """Hand the call to a member, or end it."""
+        origin = call.origin
         if call.deadline <= now:
+            if origin.is_peer and not call.tried:
+                self._counters.drops["expired_on_the_way"] += 1
             self._time_out(call)
             return
+        choose = self._choose
         while True:
-            cluster = self._directory.clusters.get(call.cluster)
+            cluster = self._clusters.get(call.cluster)
             if cluster is None:
-                if self.settled or call.origin.is_peer:
+                if self.settled or origin.is_peer:
                     self._nobody(call)
                 else:
                     self._parked[call.id] = call
                 return
-            draws = cluster.here if call.origin.is_peer else cluster.draws
-            candidate = self._balancer.choose(draws, call.tried, now)
+            draws = cluster.here if origin.is_peer else cluster.draws
+            candidate = choose(draws, call.tried, now)
             if candidate is None:
                 self._nobody(call)
                 return
-            if self._hand_over(call, candidate, now):
+            party = candidate.party
+            put_body = party.outlet.put_body
+            if party.is_peer:
+                expiry = int(call.deadline * 1000) + 1
+                name, program, headers = call.cluster, origin.id, call.headers
+                handed = put_body(
+                    (_PEER_CALL, call.id, name, call.body, expiry, program, headers), 3
+                )
+            else:
+                left = int((call.deadline - now) * 1000) + 1
+                stamp, sender, headers = int(now * 1000), call.sender, call.headers
+                handed = put_body((_CALL, call.id, call.body, left, stamp, sender, headers), 2)
+            if handed:
+                candidate.outstanding += 1
+                call.candidate = candidate
+                self._open[call.id] = call
                 return
             self._balancer.penalise(candidate, REFUSAL, now)
-            call.tried.add(candidate.party)
-
-    def _hand_over(self, call: Call, candidate: Candidate, now: float) -> bool:
-        party = candidate.party
-        if party.is_peer:
-            handed = party.outlet.put_body(
-                (
-                    _PEER_CALL,
-                    call.id,
-                    call.cluster,
-                    call.body,
-                    int(call.deadline * 1000) + 1,
-                    call.number,
-                    call.headers,
-                ),
-                3,
-            )
-        else:
-            handed = party.outlet.put_body(
-                (
-                    _CALL,
-                    call.id,
-                    call.body,
-                    int((call.deadline - now) * 1000) + 1,
-                    int(now * 1000),
-                    call.sender,
-                    call.headers,
-                ),
-                2,
-            )
-        if handed:
-            candidate.outstanding += 1
-            call.candidate = candidate
-            self._open[call.id] = call
-        return handed
+            call.tried |= {party}
 
     def _taken(self, taker: Party, call_id: int) -> Call | None:
         """The open call that `taker` answers; nobody else may."""
@@ -283,7 +237,7 @@ class Router:
         assert candidate
         self._release(call)
         self._balancer.penalise(candidate, REFUSAL, now)
-        call.tried.add(candidate.party)
+        call.tried |= {candidate.party}
         # A second hand-over takes a new id: an answer to the first is then an answer to nothing.
         self._last += 1
         call.id = self._last
@@ -294,19 +248,20 @@ class Router:
         if call.lost is not None:
             self._fail(call, Failure.MEMBER_LOST, call.lost)
         elif call.tried or call.origin.is_peer:
-            self._refuse(call, f"every member of {call.cluster!r} refused")
+            self._refuse(call, call.refusal or "no member could be reached")
         else:
             text = f"nobody in the network serves {call.cluster!r}"
             self._fail(call, Failure.NO_SUCH_CLUSTER, text)
 
-    def _refuse(self, call: Call, text: str) -> None:
+    def _refuse(self, call: Call, reason: str) -> None:
         """No handler was started."""
         if not call.origin.is_peer:
+            text = f"nobody in {call.cluster!r} took the request: {reason}"
             self._fail(call, Failure.OVERLOADED, text)
             return
         # The origin knows more members than this node: it decides whether to try another.
         self._end(call, "refused")
-        if not call.origin.outlet.put((_REFUSED, call.origin_id, text)):
+        if not call.origin.outlet.put((_REFUSED, call.origin_id, reason)):
             self._counters.drops["reply_without_room"] += 1
 
     def _time_out(self, call: Call) -> None:
@@ -337,7 +292,7 @@ class Router:
         origin.calls.pop(call.origin_id, None)
         origin.held -= len(call.body)
         if not origin.is_peer:
-            self._counters.outcomes[outcome] += 1
+            self._counters.failures[outcome] += 1
 
     def _tell_taker(self, call: Call) -> None:
         """The taker's own relay need not bring an answer that nobody waits for."""

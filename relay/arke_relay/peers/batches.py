@@ -13,6 +13,7 @@ from msgpack.exceptions import UnpackException
 from arke.wire.bounds import MAX_NAME, unpacker
 from arke.wire.chunks import Inbox
 from arke.wire.messages import Failure, Op, PeerOp
+from arke_relay.core.calls import Call
 from arke_relay.core.exchange import Exchange
 from arke_relay.core.membership import Membership
 from arke_relay.core.parties import Message, Peer
@@ -25,6 +26,8 @@ _INBOX = 256 * 1024 * 1024
 
 _LONGEST = 8 * 24 * 3600.0
 """Seconds: programs may wait for a week."""
+
+_REASON = 200  # characters
 
 _NIL = b"\xc0"
 
@@ -154,11 +157,15 @@ class Batches:
         if joined is None:
             peer.outlet.put((Op.REFUSED.value, _number(call), "no room to join the request"))
             return
-        timeout = _number(expiry) / 1000 + offset - now
-        if timeout > _LONGEST:
+        deadline = _number(expiry) / 1000 + offset
+        if deadline - now > _LONGEST:
             raise ValueError("a request that waits for longer than any program may")
-        self._router.peer_call(
-            peer, _number(call), _name(cluster), joined, timeout, _number(number), headers, now
+        sender = f"{peer.node}/{_number(number)}"
+        self._router.request(
+            Call(
+                peer, _number(call), _name(cluster), joined, now, deadline, False, sender, headers
+            ),
+            now,
         )
 
     def _on_drop_call(self, peer: Peer, message: Message, offset: float, now: float) -> None:
@@ -176,7 +183,7 @@ class Batches:
         self._router.fault(peer, message[1], str(message[2]), str(message[3]), now)
 
     def _on_refused(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        self._router.refused(peer, message[1], now)
+        self._router.refused(peer, message[1], str(message[2])[:_REASON], now)
 
     def _on_failed(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         self._router.failed(peer, message[1], Failure(message[2]), str(message[3]), now)

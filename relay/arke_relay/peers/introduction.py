@@ -21,6 +21,8 @@ class Introduction:
     """The IP address at which the sender reaches or sees the receiver; empty: unknown."""
     version: str
     """The sender's version of Arke, for people."""
+    max_message: int
+    """The largest body that the sender takes, in octets."""
 
     def __post_init__(self) -> None:
         for part in fields(self):
@@ -30,6 +32,10 @@ class Introduction:
 
 def _is_port(value: object) -> bool:
     return is_integer(value, 1, 65535)
+
+
+def _is_size(value: object) -> bool:
+    return is_integer(value, 1, 2**62)
 
 
 def _is_label(value: object) -> bool:
@@ -50,4 +56,5 @@ _BOUNDS: dict[str, Callable[[object], bool]] = {
     "data_port": _is_port,
     "reached": _is_address,
     "version": _is_label,
+    "max_message": _is_size,
 }

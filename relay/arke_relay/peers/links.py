@@ -88,6 +88,7 @@ class PeerLink:
         context: zmq.Context[zmq.Socket[bytes]],
         keys: CurvePair,
         peer_key: bytes,
+        max_message: int,
         session: int,
         clock: Callable[[], float],
         flusher: Flusher,
@@ -99,7 +100,7 @@ class PeerLink:
         self._broke = broke
         self._session = session
         self._pack = Packer().pack
-        self._outbox = Outbox(_OUTBOX, self._wake, self.flush)
+        self._outbox = Outbox(_OUTBOX, self._wake, self.flush, max_message)
         # The outlet's part of this is the outbox itself: a call less for every message.
         self.put = self._outbox.put
         self.put_body = self._outbox.put_body
@@ -122,7 +123,7 @@ class PeerLink:
 
     @property
     def queued(self) -> int:
-        return self._outbox.size
+        return self._outbox.size + len(self._unsent)
 
     # Outlet.
 
@@ -151,9 +152,10 @@ class PeerLink:
             self._send(b"")
         self._sent = False
 
-    def close(self) -> None:
+    def close(self, linger: float = 0.0) -> None:
         if self._open:
             self._open = False
+            self._socket.linger = int(linger * 1000)
             self._watched.close()
             self._watching.close()
             self._socket.disable_monitor()

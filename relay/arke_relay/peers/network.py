@@ -32,6 +32,9 @@ _SETTLE = 2.0
 _LOUD = 60.0
 """Seconds between two log lines about the same outsider."""
 
+_LAST_WORDS = 0.25
+"""Seconds that the end of this process waits at most for what its last batches need to leave."""
+
 _SOCKETS = 16_384
 _PORT_TRIES = 50
 
@@ -69,6 +72,7 @@ class PeerNetwork:
         self._lifetime_clock = lifetime_clock
         self._random_bytes = random_bytes
         self._version = version
+        self._max_message = max_message
         self._moved = moved
         self._log = log
         self._join_keys = [
@@ -141,7 +145,7 @@ class PeerNetwork:
             join.close()
         now = self._clock()
         for node in list(self.membership.neighbours):
-            self.membership.end(node, "this relay is leaving", now)
+            self.membership.end(node, "this relay is leaving", now, _LAST_WORDS)
         self._join.close()
         self._data.close()
         self._gate.close()
@@ -292,7 +296,9 @@ class PeerNetwork:
         )
 
     def _introduction(self, reached: str) -> Introduction:
-        return Introduction(self.join_port, self.data_port, reached, self._version)
+        return Introduction(
+            self.join_port, self.data_port, reached, self._version, self._max_message
+        )
 
     def _join_failed(self, address: str, reason: str) -> None:
         if not reason.endswith("this is me"):
@@ -337,6 +343,7 @@ class PeerNetwork:
                 address,
                 introduction.join_port,
                 introduction.data_port,
+                introduction.max_message,
                 now,
             )
         except (zmq.ZMQError, OSError) as error:
@@ -378,6 +385,7 @@ class PeerNetwork:
             self._context,
             self._curve,
             neighbour.curve_key,
+            neighbour.max_message,
             session,
             self._clock,
             self._flusher,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable
+from math import inf
 from typing import Any
 
 from msgpack import Packer
@@ -56,16 +57,19 @@ class Outbox:
 
     `put` is the hot path: one pack, one append. `take` empties it in an order that lets small
     messages pass. `wake` is called when the first message comes, `hurry` as soon as enough for a
-    batch of its own is there and whenever more comes then.
+    batch of its own is there and whenever more comes then. Bodies that need chunks and are over
+    `largest` octets find no room.
     """
 
     __slots__ = (
+        "_careful",
         "_cast",
         "_casts",
         "_casts_size",
         "_flows",
         "_half_sent",
         "_hurry",
+        "_largest",
         "_left",
         "_limit",
         "_owed",
@@ -83,12 +87,15 @@ class Outbox:
         limit: int,
         wake: Callable[[], None] = _nothing,
         hurry: Callable[[], None] = _nothing,
+        largest: float = inf,
     ) -> None:
         self.size = 0
+        self._largest = max(CHUNK, largest)
         self._limit = limit
         self._wake = wake
         self._hurry = hurry
         self._pack = Packer().pack
+        self._careful = False  # a cast or large bodies wait, or there is no room
         self._ready: list[bytes] = []
         self._cast: tuple[int, str] | None = None  # operation and name of the casts that wait
         self._casts: list[bytes] = []
@@ -117,6 +124,19 @@ class Outbox:
 
     def put_body(self, message: tuple[Any, ...], at: int, order: Hashable = None) -> bool:
         """Queue a message whose body is field `at`; those with an equal `order` stay in order."""
+        queued = self.size
+        if not queued or self._careful or len(message[at]) > CHUNK:
+            return self._put_carefully(message, at, order)
+        pack = self._pack
+        data = pack(message)
+        self._ready.append(data)
+        self.size = queued = queued + len(data)
+        if queued >= SMALL_BATCH:
+            self._grown(order)
+        return True
+
+    def _put_carefully(self, message: tuple[Any, ...], at: int, order: Hashable) -> bool:
+        """The same where there is more to look at than that it is one small message more."""
         if self._cast:
             self._end_cast()
         if self._flows or len(message[at]) > CHUNK:
@@ -129,10 +149,17 @@ class Outbox:
         self.size = size + len(data)
         if not size:
             self._wake()
+        self._grown(order)
+        return True
+
+    def _grown(self, order: Hashable) -> None:
         # Where order matters nobody waits for each: larger batches cost less.
         if self.size >= (SMALL_BATCH if order is None else BATCH):
             self._hurry()
-        return True
+        self._look()
+
+    def _look(self) -> None:
+        self._careful = bool(self._cast or self._flows) or self.size > self._limit
 
     def put_cast(self, op: int, name: str, body: bytes) -> bool:
         """Queue a broadcast or event without headers; small ones in a row travel as one message."""
@@ -147,6 +174,7 @@ class Outbox:
             if cast is not None:
                 self._end_cast()
             self._cast = (op, name)
+            self._careful = True
         self._casts.append(body)
         octets += 1  # or nobody would see that an empty one waits
         self._casts_size += octets
@@ -169,6 +197,7 @@ class Outbox:
         data = self._pack((op, name, bodies[0] if len(bodies) == 1 else bodies, None))
         self._ready.append(data)
         self.size += len(data)
+        self._look()
 
     def put_packed(self, data: bytes, order: Hashable) -> bool:
         """Queue a message that was packed once for many receivers."""
@@ -189,12 +218,12 @@ class Outbox:
 
     def _put_behind(self, message: tuple[Any, ...], at: int, order: Hashable) -> bool:
         """Queue a message that is large, or may have to keep behind one that is."""
-        if self.size > self._limit:
+        size = len(message[at])
+        if self.size > self._limit or size > self._largest:
             return False
         if not self.size:
             self._wake()
         flow = None if order is None else self._flows.get(order)
-        size = len(message[at])
         if size <= CHUNK:
             data = self._pack(message)
             (self._ready if flow is None else flow).append(data)
@@ -208,6 +237,7 @@ class Outbox:
             self._flows[key] = deque((large,))
             self._wait(key, large)
         self.size += size
+        self._careful = True
         self._hurry()
         return True
 
@@ -223,6 +253,7 @@ class Outbox:
             data = ready[0] if len(ready) == 1 else b"".join(ready)
             ready.clear()
             self.size = 0
+            self._careful = False
             return data
         return self._take_some(room)
 
@@ -242,6 +273,7 @@ class Outbox:
             if taken >= _RUNNING_START:
                 break
         self.size -= taken
+        self._look()
         return b"".join(parts)
 
     def _take_ready(self, room: int) -> list[bytes]:
@@ -336,7 +368,7 @@ class Inbox:
     __slots__ = ("_largest", "_limit", "_streams", "refused", "size")
 
     def __init__(self, largest: int, limit: int) -> None:
-        self._largest = largest
+        self._largest = max(CHUNK, largest)
         self._limit = limit
         self._streams: dict[int, _Half] = {}
         self.size = 0

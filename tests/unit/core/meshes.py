@@ -14,7 +14,9 @@ from msgpack import Packer
 from outlets import Recorder
 from rooms import CALL, taken
 
+from arke.wire.bounds import MAX_MESSAGE
 from arke.wire.chunks import Outbox
+from arke_relay.core.calls import Call
 from arke_relay.core.exchange import Exchange
 from arke_relay.core.membership import BEAT, Membership, Neighbour
 from arke_relay.core.parties import Message, Peer, Program
@@ -75,7 +77,7 @@ class FakeLink:
             self._send(b"")
         self._sent = False
 
-    def close(self) -> None:
+    def close(self, linger: float = 0.0) -> None:
         self.open = False
 
     def connect(self) -> None:
@@ -136,6 +138,22 @@ class Relay:
         self.exchange.register(program, cluster, self.now)
         return program
 
+    def ask(
+        self,
+        client: Program,
+        number: int,
+        cluster: str,
+        *,
+        timeout: float = 60.0,
+        idempotent: bool = False,
+    ) -> None:
+        """A program here makes a request."""
+        now, sender = self.now, client.sender
+        call = Call(
+            client, number, cluster, b"question", now, now + timeout, idempotent, sender, None
+        )
+        self.exchange.router.request(call, now)
+
     def answer(self, member: Program) -> None:
         """What the member was handed is answered."""
         for op, call, *_ in taken(member):
@@ -144,7 +162,7 @@ class Relay:
 
     def admit(self, other: Relay) -> None:
         self.admissions.add(other.node)
-        self.membership.admitted(other.node, b"", other.node, 1, 2, self.now)
+        self.membership.admitted(other.node, b"", other.node, 1, 2, MAX_MESSAGE, self.now)
 
     def end_admission(self, node: str) -> None:
         self.admissions.discard(node)

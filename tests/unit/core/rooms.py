@@ -7,6 +7,7 @@ from random import Random
 from outlets import Recorder
 
 from arke.wire.messages import Op, PeerOp
+from arke_relay.core.calls import Call
 from arke_relay.core.exchange import Exchange
 from arke_relay.core.parties import Message, Party, Peer, Program
 
@@ -51,14 +52,27 @@ class Room:
         timeout: float = 5.0,
         idempotent: bool = False,
     ) -> None:
-        self.router.request(
-            program, number, cluster, body, timeout, idempotent, {"h": "v"}, self.now
-        )
+        self._ask(program, number, cluster, body, timeout, idempotent, program.sender)
 
     def peer_call(
         self, peer: Peer, number: int, cluster: str = "c", *, timeout: float = 5.0
     ) -> None:
-        self.router.peer_call(peer, number, cluster, b"body", timeout, 7, None, self.now)
+        self._ask(peer, number, cluster, b"body", timeout, False, f"{peer.node}/7")
+
+    def _ask(
+        self,
+        origin: Party,
+        number: int,
+        cluster: str,
+        body: bytes,
+        timeout: float,
+        idempotent: bool,
+        sender: str,
+    ) -> None:
+        now = self.now
+        headers = None if origin.is_peer else {"h": "v"}
+        call = Call(origin, number, cluster, body, now, now + timeout, idempotent, sender, headers)
+        self.router.request(call, now)
 
     def later(self, seconds: float) -> None:
         self.now += seconds

@@ -147,6 +147,17 @@ def test_when_all_have_failed_only_work_counts() -> None:
     assert shares(cluster, 0.1) == [1, 0]
 
 
+def test_where_some_have_failed_the_others_take_it() -> None:
+    """Also where both that are drawn have failed."""
+    cluster = cluster_of(*[1] * 8)
+    balancer = Balancer(Random(1).random)
+    for failed in cluster.draws[:-1]:
+        balancer.penalise(failed, FAULT, 0.0)
+    assert shares(cluster, 0.1)[:-1] == [0] * 7
+    cluster.draws[-1].outstanding = 1
+    assert shares(cluster, 0.1)[-1] > 0.7, "against one that failed it is weighed, not preferred"
+
+
 def test_the_choice_is_the_randoms_alone() -> None:
     def choices() -> list[object]:
         cluster = cluster_of(1, 1, 2, 3)

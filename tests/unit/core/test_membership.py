@@ -9,7 +9,6 @@ from rooms import FAILED, REPLY, taken
 
 from arke.wire.messages import Failure
 from arke_relay.core.membership import BEAT, CONFIRMATION, PATIENCE
-from arke_relay.core.parties import Program
 
 SOON = 4 * STEP
 """A join, two handshakes, and a heartbeat each way."""
@@ -19,12 +18,6 @@ def pair(seed: int = 0) -> tuple[Mesh, Relay, Relay]:
     mesh = Mesh(2, seed)
     one, other = mesh.all
     return mesh, one, other
-
-
-def ask(relay: Relay, client: Program, number: int, cluster: str, timeout: float = 60.0) -> None:
-    relay.exchange.router.request(
-        client, number, cluster, b"question", timeout, False, None, relay.now
-    )
 
 
 # How a link begins.
@@ -46,7 +39,7 @@ def test_a_request_crosses() -> None:
     member = other.serve("a")
     mesh.run(1)
     client = one.exchange.attach("client", Recorder())
-    ask(one, client, 1, "a")
+    one.ask(client, 1, "a")
     mesh.until(lambda: bool(member.outlet.messages), SOON)  # type: ignore[attr-defined]
     other.answer(member)
     mesh.until(lambda: bool(client.outlet.messages), SOON)  # type: ignore[attr-defined]
@@ -59,8 +52,8 @@ def test_what_a_request_waited_in_a_cable_is_taken_off_its_time() -> None:
     client = one.exchange.attach("client", Recorder())
     mesh.run(1)
     mesh.cut(0, 1)
-    ask(one, client, 1, "a", timeout=1.0)
-    ask(one, client, 2, "a", timeout=5.0)
+    one.ask(client, 1, "a", timeout=1.0)
+    one.ask(client, 2, "a", timeout=5.0)
     mesh.run(1.5)
     mesh.heal()
     mesh.run(2 * STEP)
@@ -129,7 +122,7 @@ def test_what_a_silent_peer_had_is_lost_with_it() -> None:
     member = other.serve("a")
     mesh.run(1)
     client = one.exchange.attach("client", Recorder())
-    ask(one, client, 1, "a")
+    one.ask(client, 1, "a")
     mesh.run(2 * STEP)
     mesh.cut(1, 0)
     mesh.until(lambda: bool(one.losses), PATIENCE + 3 * BEAT)
@@ -162,8 +155,8 @@ def test_a_peer_that_began_anew_has_lost_what_it_was_asked() -> None:
     members = [one.serve("a"), other.serve("b")]
     mesh.run(1)
     clients = [relay.exchange.attach("client", Recorder()) for relay in (one, other)]
-    ask(one, clients[0], 1, "b")
-    ask(other, clients[1], 1, "a")
+    one.ask(clients[0], 1, "b")
+    other.ask(clients[1], 1, "a")
     mesh.run(2 * STEP)
     assert all(taken(member) for member in members)
     mesh.break_link(0, 1)
@@ -181,7 +174,7 @@ def test_nothing_from_before_a_break_arrives_after_it() -> None:
     mesh.run(1)
     client = one.exchange.attach("client", Recorder())
     mesh.cut(0, 1)
-    ask(one, client, 1, "a")
+    one.ask(client, 1, "a")
     mesh.until(lambda: bool(one.losses and other.losses), 2 * PATIENCE + 6 * BEAT)
     (late,) = [cable for cable in mesh.closed if cable.sender is one]
     frames = list(late.frames)
@@ -233,7 +226,7 @@ def test_who_links_with_a_leaving_relay_is_told_so() -> None:
     assert other.exchange.peers[one.node].draining
     client = other.exchange.attach("client", Recorder())
     other.exchange.router.settle(other.now)
-    ask(other, client, 1, "a")
+    other.ask(client, 1, "a")
     assert [m[:3] for m in taken(client)] == [(FAILED, 1, Failure.NO_SUCH_CLUSTER)]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from outlets import Recorder
 
+from arke.wire.bounds import MAX_MESSAGE
 from arke.wire.messages import PeerOp
 from arke_relay.core.exchange import Exchange
 from arke_relay.core.membership import BEAT, CONFIRMATION, Membership, Neighbour
@@ -29,7 +30,7 @@ class Link(Recorder):
     def beat(self) -> None:
         self.beats += 1
 
-    def close(self) -> None:
+    def close(self, linger: float = 0.0) -> None:
         assert not self.closed
         self.closed = True
 
@@ -46,7 +47,7 @@ class Alone:
         )
 
     def admit(self, now: float, address: str = "10.9.8.7") -> Neighbour:
-        self.membership.admitted("peer", b"key", address, 5, 6, now)
+        self.membership.admitted("peer", b"key", address, 5, 6, MAX_MESSAGE, now)
         return self.membership.neighbours["peer"]
 
     def hear(self, session: int, hearing: int, now: float) -> Any:
@@ -221,7 +222,7 @@ def test_what_was_given_up_is_remembered_within_bounds() -> None:
     membership = alone.membership
     for number in range(5000):
         node = f"{number}"
-        membership.admitted(node, b"", "10.9.8.7", 1, 2, 0.0)
+        membership.admitted(node, b"", "10.9.8.7", 1, 2, MAX_MESSAGE, 0.0)
         membership.heard(node, 3, 0, 0, 0.0)
         membership.end(node, "enough", 0.0)
     assert len(membership._given_up) <= 4096

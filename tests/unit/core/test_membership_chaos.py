@@ -59,9 +59,9 @@ class Traffic:
 
     def ask(self, one: int, cluster: str, *, idempotent: bool) -> None:
         self.asked += 1
-        relay, client = self.mesh.all[one], self.clients[one]
-        router = relay.exchange.router
-        router.request(client, self.asked, cluster, b"", 5.0, idempotent, None, relay.now)
+        self.mesh.all[one].ask(
+            self.clients[one], self.asked, cluster, timeout=5.0, idempotent=idempotent
+        )
 
     def answer(self) -> None:
         for relay in self.mesh.all:

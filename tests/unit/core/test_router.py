@@ -8,6 +8,7 @@ from rooms import recorder as outlet
 
 from arke.wire.messages import Failure
 from arke_relay.core import router as module
+from arke_relay.core.balancer import REFUSAL
 from arke_relay.core.router import DuplicateCall
 
 NOBODY = Failure.NO_SUCH_CLUSTER
@@ -145,7 +146,7 @@ def test_a_request_that_was_refused_before_the_peers_have_told_waits_too() -> No
     client, member = room.client(), room.member()
     room.request(client, 1)
     room.exchange.leave(member)
-    room.router.refused(member, call_of(member), room.now)
+    room.router.refused(member, call_of(member), "full", room.now)
     assert taken(client) == []
     peer = room.peer("there", 1)
     room.router.reply(peer, call_of(peer), b"there", room.now)
@@ -191,10 +192,10 @@ def test_who_refuses_is_not_asked_again_and_others_are() -> None:
     for _ in members:
         (member,) = [m for m in members if outlet(m).messages]
         ids.append(call_of(member))
-        room.router.refused(member, ids[-1], room.now)
+        room.router.refused(member, ids[-1], "full", room.now)
     ((*failed, text),) = taken(client)
     assert failed == [FAILED, 1, OVERLOADED]
-    assert "refused" in text
+    assert text == "nobody in 'c' took the request: full"
     assert len(set(ids)) == 3, "each hand-over has an id of its own"
     assert room.counters.retries == 3
     assert room.counters.outcomes == {"overloaded": 1}
@@ -222,7 +223,7 @@ def test_a_refusal_after_the_deadline_ends_it() -> None:
     room.request(client, 1, timeout=1)
     room.now += 1.0
     (member,) = [m for m in (one, other) if outlet(m).messages]
-    room.router.refused(member, call_of(member), room.now)
+    room.router.refused(member, call_of(member), "full", room.now)
     assert taken(one) == taken(other) == []
     assert [message[:3] for message in taken(client)] == [(FAILED, 1, LATE)]
     assert room.left_over() == []
@@ -234,7 +235,7 @@ def test_a_second_hand_over_has_the_time_that_is_left() -> None:
     room.request(client, 1, timeout=5)
     room.now += 4.0
     first, second = (one, other) if outlet(one).messages else (other, one)
-    room.router.refused(first, call_of(first), room.now)
+    room.router.refused(first, call_of(first), "full", room.now)
     ((_, _, _, timeout, *_),) = taken(second)
     assert 1000 <= timeout <= 1001
 
@@ -245,7 +246,7 @@ def test_a_peers_request_that_all_here_refuse_goes_back_to_it() -> None:
     room.peer_call(peer, 4)
     for _ in range(2):
         member = one if outlet(one).messages else other
-        room.router.refused(member, call_of(member), room.now)
+        room.router.refused(member, call_of(member), "full", room.now)
     assert [message[:2] for message in taken(peer)] == [(REFUSED, 4)]
     assert room.left_over() == []
 
@@ -296,7 +297,7 @@ def test_an_idempotent_request_that_nobody_is_left_for_was_lost_not_refused() ->
     room.request(client, 1, idempotent=True)
     first, second = (one, other) if outlet(one).messages else (other, one)
     room.exchange.detach(first, room.now)
-    room.router.refused(second, call_of(second), room.now)
+    room.router.refused(second, call_of(second), "full", room.now)
     assert [message[:3] for message in taken(client)] == [(FAILED, 1, LOST)]
     room.request(client, 2, idempotent=True)
     room.exchange.detach(second, room.now)
@@ -420,11 +421,21 @@ def test_a_failure_is_held_against_who_failed(failure: str) -> None:
     if failure == "fault":
         room.router.fault(member, call_of(member), "E", "", room.now)
     elif failure == "refused":
-        room.router.refused(member, call_of(member), room.now)
+        room.router.refused(member, call_of(member), "full", room.now)
     elif failure == "expired":
         room.later(5.0)
     assert candidate.penalty > 0
     assert candidate.penalised_at == room.now
+
+
+@pytest.mark.parametrize("patience", [0.001, 0.25])
+def test_a_caller_with_little_patience_tells_little_about_a_member(patience: float) -> None:
+    room = Room()
+    client, _ = room.client(), room.member()
+    (candidate,) = room.exchange.directory.clusters["c"].draws
+    room.request(client, 1, timeout=patience)
+    room.later(patience)
+    assert candidate.penalty == pytest.approx(REFUSAL * patience)
 
 
 def test_an_answer_is_held_against_nobody() -> None:
@@ -504,7 +515,7 @@ def test_only_who_has_a_call_may_end_it(outcome: str) -> None:
     fields = {
         "reply": (b"forged",),
         "fault": ("Forged", ""),
-        "refused": (),
+        "refused": ("forged",),
         "failed": (LOST, "forged"),
     }
     for party in wrong:
@@ -524,7 +535,7 @@ def test_an_answer_to_the_first_hand_over_is_none_to_the_second() -> None:
     room.request(client, 1)
     first = call_of(peer)
     member = room.member()
-    room.router.refused(peer, first, room.now)
+    room.router.refused(peer, first, "full", room.now)
     room.router.reply(peer, first, b"after all", room.now)
     assert taken(client) == []
     room.router.reply(member, call_of(member), b"right", room.now)
@@ -542,7 +553,7 @@ def test_an_answer_without_room_is_counted() -> None:
     room.router.reply(member, first, b"", room.now)
     room.router.reply(member, second, b"", room.now)
     room.router.fault(member, third, "E", "", room.now)
-    room.router.refused(member, fourth, room.now)
+    room.router.refused(member, fourth, "full", room.now)
     assert room.counters.drops["reply_without_room"] == 4
     room.exchange.detach(member, room.now)
     assert room.counters.drops["reply_without_room"] == 4 + len(rest)

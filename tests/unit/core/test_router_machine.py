@@ -91,7 +91,7 @@ class Requests(RuleBasedStateMachine):
         router, now = self.room.router, self.room.now
         if outcome == "refused":
             self._not_begun(handed)
-            router.refused(handed.party, handed.call, now)
+            router.refused(handed.party, handed.call, "full", now)
         elif outcome == "fault":
             router.fault(handed.party, handed.call, "E", "", now)
         elif outcome == "failed" and handed.party.is_peer:

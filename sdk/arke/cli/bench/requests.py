@@ -65,9 +65,10 @@ async def _ask_until(mesh: arke.Mesh, cluster: str, body: bytes, until: int, see
             reply = await request(cluster, body)
         except arke.ArkeError as error:
             seen.error(str(error))
-        else:
-            if reply == body:
-                took(clock() - began)
-            else:
-                seen.error("a reply was not the body that was sent")
-        began = clock()
+            reply = None
+        ended = clock()
+        if reply == body:
+            took(ended - began)
+        elif reply is not None:
+            seen.error("a reply was not the body that was sent")
+        began = ended
