@@ -21,7 +21,4 @@ class Flusher:
     def flush(self) -> None:
         dirty = self.dirty
         while dirty:
-            batch = dirty.copy()
-            dirty.clear()
-            for receiver in batch:
-                receiver.flush()
+            dirty.pop().flush()

@@ -29,6 +29,7 @@ _JOIN_PORT = 55556
 _LAST_PORT = 65535
 _DAY = 24 * 3600
 _MIB = 1024 * 1024
+_LARGEST = 256 * _MIB  # what one caller may leave in a relay's care
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,8 @@ def _settings(options: Options) -> Iterator[Settings]:
             raise ConfigurationError("-port 0 leaves programs no way in: add -socket PATH")
         if options.peer_port == _LAST_PORT:
             raise ConfigurationError("-peer-port must leave a next port: 65534 at most")
+        if options.max_message > _LARGEST:
+            raise ConfigurationError(f"-max-message must be {_LARGEST} (256 MiB) at most")
         if options.cert_life > _DAY or options.cert_life < 1:
             raise ConfigurationError("-cert-life must be from 1s to 24h")
         yield Settings(

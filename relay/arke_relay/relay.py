@@ -7,7 +7,7 @@ import os
 import random
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,6 +76,7 @@ class Relay:
         self._flusher = Flusher()
         self._exchange = Exchange(node, random.random)
         self._hub = Hub(
+            self._loop,
             self._exchange,
             self._flusher,
             settings.network,
@@ -183,7 +184,7 @@ class Relay:
     def _busy(self) -> bool:
         return bool(
             len(self._exchange.router)
-            or self._hub.queued
+            or self._hub.still_read(time.monotonic())
             or self._network.queued
             or self._hub.receiving
             or self._network.batches.receiving
@@ -199,13 +200,20 @@ class Relay:
                 self._exchange,
                 self._network.membership,
                 {"program": self._hub.queued, "peer": self._network.queued},
-                self._mdns.counts if self._mdns else {},
+                self._ignored,
                 self._settings.version,
             )
 
         self._metrics = MetricsServer(snap, self._unready, self._log)
         where = await self._metrics.start(host, port)
         self._log.info("metrics served", address=f"{where[0]}:{where[1]}")
+
+    @property
+    def _ignored(self) -> dict[str, int]:
+        """Hints that led nowhere, by cause."""
+        counts = dict(self._mdns.counts) if self._mdns else {}
+        refused = self._network.prospects.refused
+        return counts | ({"table_full": refused} if refused else {})
 
     def _unready(self) -> str | None:
         if self._exchange.router.draining:
@@ -278,5 +286,5 @@ class Relay:
             self._hub.move(address)
             self._flusher.flush()
 
-    def _begin(self, work: object) -> None:
-        self._tasks.append(self._loop.create_task(work))  # type: ignore[arg-type]
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        self._tasks.append(self._loop.create_task(work))

@@ -15,7 +15,7 @@ _SCAN_COST = 2e-6  # seconds between two scans for each open call: some 5 % of a
 class Call:
     """One request under way. `message` asks for it, under the call's present id."""
 
-    __slots__ = ("deadline", "future", "id", "idempotent", "message", "sent")
+    __slots__ = ("again", "deadline", "future", "id", "idempotent", "message", "sent")
 
     def __init__(self, future: asyncio.Future[bytes], deadline: float, idempotent: bool) -> None:
         self.id = 0
@@ -24,6 +24,8 @@ class Call:
         self.idempotent = idempotent
         self.message: tuple[Any, ...] = ()
         self.sent = False
+        self.again = True
+        """It may be sent again after its relay was lost, where nothing was begun."""
 
 
 class Calls:
@@ -81,7 +83,7 @@ class Calls:
         for call in list(self._open.values()):
             del self._open[call.id]
             unaccepted = last_accepted is not None and call.id > last_accepted
-            if not call.sent or unaccepted or call.idempotent:
+            if call.again and (not call.sent or unaccepted or call.idempotent):
                 again.append(call)
             elif not call.future.done():
                 call.future.set_exception(ConnectionLost(reason))

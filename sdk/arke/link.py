@@ -27,7 +27,7 @@ _OUTBOX = 64 * 1024 * 1024
 Message = tuple[Any, ...]
 Handler = Callable[[Message, "RelayLink"], None]
 
-_MALFORMED = (ValueError, TypeError, IndexError, UnpackException)
+_MALFORMED = (ValueError, TypeError, LookupError, UnpackException)
 
 
 class RelayLink(asyncio.Protocol):
@@ -67,6 +67,9 @@ class RelayLink(asyncio.Protocol):
         self.max_message = MAX_MESSAGE
         self.congested = False
         """The relay reads more slowly than this program writes."""
+        self.last_accepted: int | None = None
+        """The last call that the relay accepted, once it has said that it is leaving."""
+        self._last_words = False
         self.welcomed: asyncio.Future[Node] = loop.create_future()
         self.closed: asyncio.Future[str] = loop.create_future()
         self._handlers: list[Handler] = [self._unknown] * 64
@@ -132,7 +135,8 @@ class RelayLink(asyncio.Protocol):
 
     def handle(self, op: int, handler: Handler) -> None:
         """Hand messages of one more kind to `handler`."""
-        self._handlers[op] = handler
+        if self._handlers:
+            self._handlers[op] = handler
 
     def casts(self, body: object) -> tuple[bytes, ...]:
         """The bodies that one cast carries; none if there was no room for it."""
@@ -148,12 +152,17 @@ class RelayLink(asyncio.Protocol):
             return body
         return self._inbox.body(body)
 
-    async def room(self) -> None:
-        """Wait until the relay has read enough for more to be queued, or the link has ended."""
-        while self.congested and not self.closed.done():
-            future = self._loop.create_future()
-            self._room.append(future)
-            await future
+    async def room(self, limit: float | None = None) -> bool:
+        """Wait until the relay has read enough for more to be queued, or the link has ended.
+
+        False: that did not come within `limit` seconds.
+        """
+        if not self.congested or self.closed.done():
+            return True
+        future = self._loop.create_future()
+        self._room.append(future)
+        done, _ = await asyncio.wait((future,), timeout=limit)
+        return bool(done)
 
     async def settled(self) -> None:
         """Wait until the relay has handled everything sent so far, or the link has ended."""
@@ -170,10 +179,9 @@ class RelayLink(asyncio.Protocol):
 
     def close(self) -> None:
         """Send what is queued, then close."""
-        self._flush()
         self._reason = self._reason or "closed by this program"
-        if self._transport:
-            self._transport.close()
+        self._last_words = True
+        self._flush()
 
     def abort(self, reason: str) -> None:
         """Close at once; what is queued is lost."""
@@ -191,6 +199,8 @@ class RelayLink(asyncio.Protocol):
         outbox = self._outbox
         while outbox.size and not self.congested:
             transport.write(outbox.take(READ))
+        if self._last_words and not outbox.size:
+            transport.close()
 
     def _beat(self) -> None:
         now = time.monotonic()

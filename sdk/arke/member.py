@@ -6,13 +6,13 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
 
 from arke.limits import Limits
-from arke.link import Message, RelayLink
+from arke.link import Handler, Message, RelayLink
 from arke.mesh import Mesh
 from arke.values import NO_HEADERS, Broadcast, Request
 from arke.wire.lateness import Lateness
@@ -49,10 +49,12 @@ class Member:
         self.expired = 0
         """Requests that came, or had their turn, after their deadline."""
         self.dropped = 0
-        """Broadcasts that found no room."""
+        """Broadcasts that found no room, here or to be joined from their chunks."""
         self._request_room = limits.request_bytes
         self._broadcast_room = limits.broadcast_bytes
         self._mesh = mesh
+        self._attachment = mesh.attachment
+        self._joined = False
         self._threads: list[ThreadPoolExecutor] = []
         self._answer = self._coroutine(answer, limits.requests) if answer else None
         self._hear = self._coroutine(hear, limits.broadcasts) if hear else None
@@ -66,6 +68,21 @@ class Member:
         self._stamp = 0
         self._arrived = 0.0
         self._waited = 0.0
+
+    async def join(self) -> None:
+        """Register, here and at every relay to come; returns once the relay knows."""
+        self._joined = True
+        self._attachment.carry(self)
+        if self._attachment.link:
+            await self._attachment.link.settled()
+
+    async def leave(self) -> None:
+        """Leave the cluster; when this returns the relay hands over nothing more."""
+        self._joined = False
+        link = self._attachment.link
+        if link:
+            link.send((Op.LEAVE.value,))
+            await link.settled()
 
     async def idle(self) -> None:
         """Wait until everything handed over is done."""
@@ -83,9 +100,36 @@ class Member:
         for threads in self._threads:
             threads.shutdown(wait=False, cancel_futures=True)
 
+    # A part of the attachment.
+
+    @property
+    def handlers(self) -> Mapping[int, Handler]:
+        return {Op.CALL: self._on_call, Op.TOLD: self._on_told}
+
+    def attached(self, link: RelayLink) -> None:
+        if self._joined:
+            link.send((Op.REGISTER.value, self.cluster))
+
+    def relieved(self) -> None:
+        """Replies wait for room by themselves."""
+
+    def detached(self, reason: str, last_accepted: int | None) -> None:
+        if self._drop:
+            try:
+                made = self._drop(reason)
+                if inspect.isawaitable(made):
+                    task = asyncio.ensure_future(made)
+                    self._drops.add(task)
+                    task.add_done_callback(self._drops.discard)
+            except Exception:
+                log.exception("the drop handler of %r raised", self.cluster)
+
+    def closed(self) -> None:
+        """The service stops by itself."""
+
     # What the relay hands over.
 
-    def on_call(self, message: Message, link: RelayLink) -> None:
+    def _on_call(self, message: Message, link: RelayLink) -> None:
         _, call, body, timeout, stamp, sender, headers = message
         if type(body) is not bytes:
             body = link.body(message, 2)
@@ -111,7 +155,7 @@ class Member:
         request = Request(call, body, deadline, sender, headers or NO_HEADERS, self._mesh)
         self._requests.put((request, link))
 
-    def on_told(self, message: Message, link: RelayLink) -> None:
+    def _on_told(self, message: Message, link: RelayLink) -> None:
         _, body, sender, headers = message
         bodies = (body,) if type(body) is bytes else link.casts(body)
         if self._hear is None:
@@ -128,17 +172,6 @@ class Member:
                 continue
             self._broadcast_bytes += size
             self._broadcasts.put(_new(Broadcast, (each, sender, headers)))
-
-    def on_detached(self, reason: str) -> None:
-        if self._drop:
-            try:
-                made = self._drop(reason)
-                if inspect.isawaitable(made):
-                    task = asyncio.ensure_future(made)
-                    self._drops.add(task)
-                    task.add_done_callback(self._drops.discard)
-            except Exception:
-                log.exception("the drop handler of %r raised", self.cluster)
 
     # Handling.
 

@@ -11,17 +11,17 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-from arke.attachment import Attachment, check_name, too_large
+from arke.attachment import Attachment, check_name
+from arke.caller import Caller, too_large
 from arke.errors import MeshClosed
-from arke.link import RelayLink
 from arke.subscription import Subscription
+from arke.topics import Topics
 from arke.values import Node
-from arke.wire.bounds import MAX_HEADERS
+from arke.wire.bounds import LONGEST_CALL, MAX_HEADERS
 from arke.wire.messages import Op
 
 _BROADCAST = Op.BROADCAST.value
 _PUBLISH = Op.PUBLISH.value
-_LONGEST = 7 * 24 * 3600.0  # seconds: what a relay keeps a call for at most
 
 
 class Mesh:
@@ -40,12 +40,18 @@ class Mesh:
         self._port = port
         self._path = path
         self._wait = wait
-        self._attachment: Attachment | None = None  # while open
+        self._attachment: Attachment | None = None  # since it was opened
+        self._caller: Caller
+        self._topics: Topics
         self._scope: tuple[float, str | None] | None = None
         """The deadline and the `traceparent` of the request whose handler makes further calls."""
 
     async def __aenter__(self) -> Self:
         attachment = Attachment(self._port, self._path)
+        self._caller = Caller(attachment)
+        self._topics = Topics(attachment)
+        attachment.carry(self._caller)
+        attachment.carry(self._topics)
         await attachment.open(self._wait)
         self._attachment = attachment
         return self
@@ -62,9 +68,11 @@ class Mesh:
         """Detach. What was told before still leaves; open requests raise MeshClosed."""
         attachment = self._attachment
         if attachment is not None:
-            if attachment.link:
-                await attachment.link.settled()
-            await attachment.close()
+            try:
+                if attachment.link:
+                    await attachment.link.settled()
+            finally:
+                await attachment.close()
 
     @property
     def node(self) -> Node:
@@ -79,7 +87,7 @@ class Mesh:
     @property
     def late(self) -> int:
         """Answers that were dropped: they came after nobody waited for them any more."""
-        return self.attachment.calls.late
+        return self.caller.calls.late
 
     async def request(
         self,
@@ -96,24 +104,25 @@ class Mesh:
         relay died. Raises NoSuchCluster, MemberLost, Overloaded, RequestTimeout, RemoteError,
         ConnectionLost, MessageTooLarge; ValueError for a bad name, time-out or header.
         """
-        if not 0 <= timeout <= _LONGEST:
-            raise ValueError(f"a time-out is from 0 to {_LONGEST:g} seconds, not {timeout}")
+        if not 0 <= timeout <= LONGEST_CALL:
+            raise ValueError(f"a time-out is from 0 to {LONGEST_CALL:g} seconds, not {timeout}")
         attachment = self._attachment or self.attachment
         if self._scope is not None:
             timeout = min(timeout, self._scope[0] - monotonic())
         if (
-            headers
+            headers is not None
             or self._scope is not None
             or cluster not in attachment.names
             or type(body) is not bytes
         ):
             self._check("cluster", cluster, body)
             headers = self._headers(headers)
-        call = attachment.begin(cluster, body, timeout, idempotent, headers)
+        caller = self._caller
+        call = caller.begin(cluster, body, timeout, idempotent, headers)
         try:
             return await call.future
         except asyncio.CancelledError:
-            attachment.cancel_call(call)
+            caller.cancel(call)
             raise
 
     async def broadcast(
@@ -124,22 +133,8 @@ class Mesh:
         Returns once the message is queued for the relay; waits while the relay has more than it
         can read.
         """
-        attachment = self._attachment or self.attachment
-        link = attachment.link
-        if (
-            headers
-            or self._scope is not None
-            or link is None
-            or link.congested
-            or cluster not in attachment.names
-            or type(body) is not bytes
-            or len(body) > link.max_message
-        ):
-            link, headers = await self._prepare("cluster", cluster, body, headers)
-        if headers is None:
-            link.send_cast(_BROADCAST, cluster, body)
-        else:
-            link.send_body((_BROADCAST, cluster, body, headers), 2, (_BROADCAST, cluster))
+        if headers is not None or not self._cast(_BROADCAST, cluster, body):
+            await self._tell(_BROADCAST, "cluster", cluster, body, headers)
 
     async def publish(
         self, topic: str, body: bytes, *, headers: Mapping[str, str] | None = None
@@ -149,31 +144,18 @@ class Mesh:
         Returns once the message is queued for the relay; waits while the relay has more than it
         can read.
         """
-        attachment = self._attachment or self.attachment
-        link = attachment.link
-        if (
-            headers
-            or self._scope is not None
-            or link is None
-            or link.congested
-            or topic not in attachment.names
-            or type(body) is not bytes
-            or len(body) > link.max_message
-        ):
-            link, headers = await self._prepare("topic", topic, body, headers)
-        if headers is None:
-            link.send_cast(_PUBLISH, topic, body)
-        else:
-            link.send_body((_PUBLISH, topic, body, headers), 2, (_PUBLISH, topic))
+        if headers is not None or not self._cast(_PUBLISH, topic, body):
+            await self._tell(_PUBLISH, "topic", topic, body, headers)
 
     def subscribe(self, topic: str) -> Subscription:
         """The events of a topic, inside `async with mesh.subscribe(topic) as events`."""
         check_name(topic, "topic")
-        return Subscription(self.attachment, topic)
+        self.attachment.check_open()
+        return Subscription(self._topics, topic)
 
     async def status(self) -> dict[str, Any]:
         """What the relay knows: its node, peers, clusters, topics."""
-        document: dict[str, Any] = json.loads(await self.attachment.status())
+        document: dict[str, Any] = json.loads(await self.caller.status())
         return document
 
     def within(self, deadline: float, traceparent: str | None) -> Mesh:
@@ -189,15 +171,40 @@ class Mesh:
             raise MeshClosed("the mesh is not open: use `async with`")
         return self._attachment
 
-    async def _prepare(
-        self, what: str, name: str, body: bytes, headers: Mapping[str, str] | None
-    ) -> tuple[RelayLink, dict[str, str] | None]:
-        """Refuse what the relay would have to; wait for a link with room."""
+    @property
+    def caller(self) -> Caller:
+        """Its calls. Raises MeshClosed."""
+        self.attachment.check_open()
+        return self._caller
+
+    def _cast(self, op: int, name: str, body: bytes) -> bool:
+        """Queue a message that needs no second look. False: it needs one."""
+        attachment = self._attachment or self.attachment
+        link = attachment.link
+        if (
+            link is None
+            or link.congested
+            or self._scope is not None
+            or name not in attachment.names
+            or type(body) is not bytes
+            or len(body) > link.max_message
+        ):
+            return False
+        send_cast = link.send_cast
+        return send_cast(op, name, body)
+
+    async def _tell(
+        self, op: int, what: str, name: str, body: bytes, headers: Mapping[str, str] | None
+    ) -> None:
+        """Refuse what the relay would have to; wait for a link with room, and queue the rest."""
         self._check(what, name, body)
         made = self._headers(headers)
-        link = await self.attachment.ready(self._scope[0] if self._scope else None)
-        self._check(what, name, body)  # this link's relay may have another limit
-        return link, made
+        while True:
+            link = await self.attachment.ready(self._scope[0] if self._scope else None)
+            self._check(what, name, body)  # this link's relay may have another limit
+            if link.send_body((op, name, body, made), 2, (op, name)):
+                return
+            await asyncio.sleep(0)
 
     def _check(self, what: str, name: str, body: bytes) -> None:
         self.attachment.check_name(name, what)

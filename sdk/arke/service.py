@@ -65,7 +65,7 @@ class Service:
 
     @property
     def dropped(self) -> int:
-        """Broadcasts that were dropped: more than `limits.broadcast_bytes` waited already."""
+        """Broadcasts that were dropped: too much of them waited already."""
         return self._member.dropped if self._member else 0
 
     # Handlers. Each may be a coroutine function or a plain one.
@@ -134,7 +134,7 @@ class Service:
             self._member = Member(
                 self.cluster, self.limits, self.mesh, self._answer, self._hear, self._drop
             )
-            await self.mesh.attachment.serve(self._member)
+            await self._member.join()
         except BaseException:
             await self.mesh.close()
             raise
@@ -149,13 +149,15 @@ class Service:
         assert self._member
         try:
             async with asyncio.timeout(self._drain):
-                await self.mesh.attachment.unserve()
+                await self._member.leave()
                 await self._member.idle()
         except TimeoutError:
             log.warning("%r did not finish in %g s: cancelled", self.cluster, self._drain)
         finally:
-            await self._member.stop()
-            await self.mesh.close()
+            try:
+                await self._member.stop()
+            finally:
+                await self.mesh.close()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

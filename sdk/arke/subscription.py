@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from arke.values import Event
 
 if TYPE_CHECKING:
-    from arke.attachment import Attachment
+    from arke.topics import Topics
 
 _QUEUE = 64 * 1024 * 1024
 _OVERHEAD = 200  # octets an event costs beside its body
@@ -22,8 +22,8 @@ class Subscription:
     A program that reads too slowly loses the newest events; `dropped` counts them.
     """
 
-    def __init__(self, attachment: Attachment, topic: str) -> None:
-        self._attachment = attachment
+    def __init__(self, topics: Topics, topic: str) -> None:
+        self._topics = topics
         self._events: deque[Event] = deque()
         self._size = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -33,13 +33,7 @@ class Subscription:
 
     async def __aenter__(self) -> Self:
         self._open = True
-        self._attachment.listen(self.topic, self)
-        try:
-            if self._attachment.link:
-                await self._attachment.link.settled()
-        except BaseException:
-            self._attachment.unlisten(self.topic, self)
-            raise
+        await self._topics.listen(self.topic, self)
         return self
 
     async def __aexit__(
@@ -48,7 +42,7 @@ class Subscription:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._attachment.unlisten(self.topic, self)
+        self._topics.unlisten(self.topic, self)
         self.end()
 
     def __aiter__(self) -> Self:

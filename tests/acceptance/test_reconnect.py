@@ -93,7 +93,7 @@ async def test_while_detached_a_call_waits_no_longer_than_its_deadline(relays: R
         await detached(mesh)
         with pytest.raises(arke.RequestTimeout):
             await mesh.request("echo", b"", timeout=0.3)
-        assert len(mesh.attachment.calls) == 0
+        assert len(mesh.caller.calls) == 0
 
 
 async def test_no_relay_is_one_clear_error() -> None:

@@ -206,7 +206,7 @@ async def test_cancelling_a_call_leaves_nothing_behind(relays: Relays) -> None:
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        assert len(mesh.attachment.calls) == 0
+        assert len(mesh.caller.calls) == 0
         forever.set()
         # The relay drains at once: it waits for no call.
         relay.process.terminate()

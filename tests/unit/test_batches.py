@@ -284,3 +284,21 @@ def test_whatever_a_peer_sends_it_is_understood_or_cut_off(
     peers.mesh.run(5)
     assert peers.linked
     assert peers.here.exchange.router._parked == {}
+
+
+def test_what_nobody_foresaw_in_one_batch_spoils_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    peers = Peers()
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("unforeseen")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(peers.here.membership, "heard", fail)
+        with pytest.raises(RuntimeError):
+            peers.send((Op.REPLY, 1, b"left behind"))
+    peers.send((PeerOp.JOINED, "d", 77))
+    assert peers.here.losses == []
+    peer = peers.here.exchange.peers[peers.there.node]
+    assert 77 in peers.here.exchange.directory.clusters["d"].candidates[peer].members

@@ -40,7 +40,7 @@ class Greeting(asyncio.Protocol):
                 self._hub.refused("what it speaks is not known here")
                 self._transport.abort()
                 return
-            self._native = NativeConnection(self._hub, self._loop, self._transport)
+            self._native = NativeConnection(self._hub, self._transport)
         if self._octets > MAX_HELLO:
             self._hub.refused("its hello is too long")
             self._transport.abort()

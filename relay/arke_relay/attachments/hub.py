@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from arke.wire.liveness import Liveness
 from arke.wire.messages import Op
+from arke_relay.attachments.turns import Turns
 from arke_relay.core.directory import MAX_ENTRIES
 from arke_relay.core.exchange import Exchange
 from arke_relay.core.parties import Program
 from arke_relay.flusher import Flusher
-from arke_relay.log import Log
+from arke_relay.log import Lines, Log
 
 if TYPE_CHECKING:
     from arke_relay.attachments.greeting import Greeting
@@ -33,6 +35,7 @@ _TOPICS = MAX_ENTRIES // 2
 _BEAT = 1.0
 _PING_AFTER = 10.0
 _QUIET = 1.0  # seconds between two equal lines about one program
+_PROGRAMS = 64  # programs that have lines of their own: at most so many of a kind a second
 
 
 class Hub:
@@ -40,6 +43,7 @@ class Hub:
 
     def __init__(
         self,
+        loop: asyncio.AbstractEventLoop,
         exchange: Exchange,
         flusher: Flusher,
         network: str,
@@ -53,6 +57,7 @@ class Hub:
         self.network = network
         self.max_message = max_message
         self.clock = clock
+        self.turns = Turns(loop, clock)
         self._status = status
         self._document = b""
         self._documented = 0.0
@@ -62,6 +67,7 @@ class Hub:
         self._connections: dict[NativeConnection, Liveness] = {}
         self._closing: dict[NativeConnection, float] = {}
         self._topics = 0
+        self._unread: dict[NativeConnection, tuple[int, float]] = {}
 
     # Strangers.
 
@@ -85,19 +91,19 @@ class Hub:
     def attached(self, name: str, connection: NativeConnection) -> Program:
         program = self.exchange.attach(name, connection)
         self._connections[connection] = Liveness(_PATIENCE, _BEAT, self.clock())
-        self._log.info("program attached", program=program)
+        self._lines("attached", program).info("program attached", program=program)
         return program
 
     def registered(self, program: Program, cluster: str, now: float) -> None:
         self.exchange.register(program, cluster, now)
-        log = self._log.limited(("registered", program.id), _QUIET)
+        log = self._lines("registered", program)
         log.info("program registered", program=program, cluster=cluster)
 
     def left(self, program: Program) -> None:
         cluster = program.cluster
         self.exchange.leave(program)
         if cluster is not None:
-            log = self._log.limited(("left", program.id), _QUIET)
+            log = self._lines("left", program)
             log.info("program left", program=program, cluster=cluster)
 
     def subscribe(self, program: Program, topic: str) -> None:
@@ -118,7 +124,12 @@ class Hub:
         self._connections.pop(connection, None)
         self._topics -= len(program.topics)
         self.exchange.detach(program, self.clock())
-        self._log.info("program gone", program=program, reason=reason or "it left")
+        log = self._lines("gone", program)
+        log.info("program gone", program=program, reason=reason or "it left")
+
+    def _lines(self, what: str, program: Program) -> Lines:
+        """Where to write what every user of this machine can provoke as often as they like."""
+        return self._log.limited((what, program.id % _PROGRAMS), _QUIET)
 
     def closing(self, connection: NativeConnection) -> None:
         """Its last words are on their way."""
@@ -176,3 +187,18 @@ class Hub:
     def queued(self) -> int:
         """Octets that wait for programs to read them."""
         return sum(connection.queued for connection in self._connections)
+
+    def still_read(self, now: float) -> bool:
+        """Whether somebody still reads what waits for them; to be asked again and again.
+
+        Who has read nothing for two seconds does not count: nobody is to wait for them.
+        """
+        reading = False
+        for connection in self._connections:
+            queued = connection.queued
+            last, since = self._unread.get(connection, (0, now))
+            if queued != last:
+                since = now
+            self._unread[connection] = queued, since
+            reading |= queued > 0 and now - since < _FAREWELL
+        return reading

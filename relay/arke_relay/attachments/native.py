@@ -11,30 +11,31 @@ from msgpack.exceptions import UnpackException
 from arke.wire.bounds import (
     CHUNK,
     HIGH_WATER,
+    LONGEST_CALL,
     MAX_HEADERS,
-    MAX_NAME,
+    MAX_REASON,
+    MAX_TOPICS,
     READ,
+    is_name,
     unpacker,
 )
 from arke.wire.chunks import Cast, Inbox, Outbox
 from arke.wire.messages import MAGIC, VERSION, Failure, Op
 from arke_relay.attachments.hub import Hub
-from arke_relay.attachments.turns import PIECE, Turns
+from arke_relay.attachments.turns import PIECE
 from arke_relay.core.calls import Call
-from arke_relay.core.directory import MAX_TOPICS
+from arke_relay.core.exchange import NotAllowed
 from arke_relay.core.parties import Message, Program
 
 _OUTBOX = 64 * 1024 * 1024
 """Octets a program may leave unread before what comes next is dropped, and counted."""
 
 _INBOX = 64 * 1024 * 1024
-_LONGEST = 7 * 24 * 3_600_000  # milliseconds: no call waits longer than a week
+_LONGEST = int(LONGEST_CALL * 1000)
 
 _CHANGES = 2.0 * MAX_TOPICS
 _CHANGES_PER_SECOND = 1_000.0
 """Registrations and subscriptions of one program: all at once when it attaches, then some."""
-
-_REASON = 200  # characters
 
 _MALFORMED = (ValueError, TypeError, LookupError, UnpackException)
 
@@ -44,14 +45,13 @@ _NAMELESS = "a name is 1 to 255 octets of text"
 class NativeConnection(asyncio.Protocol):
     """A program that speaks the native protocol; the outlet of its Program."""
 
-    def __init__(
-        self, hub: Hub, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport
-    ) -> None:
+    def __init__(self, hub: Hub, transport: asyncio.Transport) -> None:
         self._hub = hub
         self._router = hub.exchange.router
         self._request = self._router.request
         self._reply = self._router.reply
         self._clusters = hub.exchange.directory.clusters
+        self._topics = hub.exchange.directory.topics
         self._casts = hub.exchange.casts
         self._transport = transport
         self._flusher = hub.flusher
@@ -62,7 +62,7 @@ class NativeConnection(asyncio.Protocol):
         self.put_packed = self._outbox.put_packed
         self._inbox = Inbox(hub.max_message, max(_INBOX, 2 * hub.max_message))
         self._unpacker = unpacker()
-        self._turns = Turns(loop, hub.clock, transport, self._understand)
+        self._turns = hub.turns
         self._changes = _CHANGES
         self._changed = 0.0
         self._paused = False
@@ -97,11 +97,11 @@ class NativeConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if len(data) <= PIECE:
-            self._understand(data)
+            self.understand(data)
         else:
-            self._turns.take(data)
+            self._turns.take(self, data)
 
-    def _understand(self, data: bytes | memoryview) -> None:
+    def understand(self, data: bytes | memoryview) -> None:
         self.heard = True
         now = self._hub.clock()
         unpacked = self._unpacker
@@ -110,16 +110,25 @@ class NativeConnection(asyncio.Protocol):
             unpacked.feed(data)
             for message in unpacked:
                 handlers[message[0]](message, now)
+        except NotAllowed as error:
+            self.end(str(error))
         except _MALFORMED as error:
             self.end(f"not understood: {_why(error)}")
         self._flusher.flush()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._turns.drop()
+        self._turns.drop(self)
         self._detach(self._ended or (str(error) if error else ""))
         self._hub.closed(self)
         self._handlers.clear()  # they hold this connection, and its buffers, until a collection
         self._flusher.flush()
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._ended and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -129,9 +138,6 @@ class NativeConnection(asyncio.Protocol):
         self.flush()
 
     # Outlet.
-
-    def overrun(self) -> None:
-        self.end("it does not read")
 
     def _wake(self) -> None:
         self._flusher.dirty.append(self)
@@ -143,6 +149,8 @@ class NativeConnection(asyncio.Protocol):
         outbox = self._outbox
         while outbox.size and not self._paused:
             transport.write(outbox.take(READ))
+        if self._ended and not outbox.size:
+            transport.close()
 
     @property
     def queued(self) -> int:
@@ -165,8 +173,7 @@ class NativeConnection(asyncio.Protocol):
     def end(self, reason: str) -> None:
         """Tell the program why, and close. What it does not read in time is lost."""
         if not self._ended:
-            self._outbox.put((Op.CLOSE.value, reason[:200]))
-            self.flush()
+            self._outbox.put((Op.CLOSE.value, reason[:MAX_REASON]))
             self._close(reason)
 
     def abort(self, reason: str) -> None:
@@ -175,12 +182,13 @@ class NativeConnection(asyncio.Protocol):
         self._transport.abort()
 
     def _close(self, reason: str) -> None:
-        """Close behind what was sent. The program is gone now: it may never read that."""
+        """Close behind what is queued. The program is gone now: it may never read that."""
         self._ended = self._ended or reason
-        self._turns.drop()
-        self._transport.close()
-        self._detach(self._ended)
+        self._turns.drop(self)
+        self.pause_reading()
         self._hub.closing(self)
+        self._detach(self._ended)
+        self.flush()
 
     def _detach(self, reason: str) -> None:
         program, self._program = self._program, None
@@ -197,6 +205,9 @@ class NativeConnection(asyncio.Protocol):
             self.end(f"this relay speaks version {VERSION} of the protocol, not {version!r:.20}")
             return
         hub = self._hub
+        if self._router.draining:
+            self.end("the relay is leaving")
+            return
         self._program = hub.attached(name[:200], self)
         self.put(
             (
@@ -239,12 +250,12 @@ class NativeConnection(asyncio.Protocol):
         self._hub.unsubscribe(self._known(), _name(message[1]))
 
     def _change(self, now: float) -> None:
-        """Count what every peer must be told. Raises ValueError when it is too much."""
+        """Count what every peer must be told. Raises NotAllowed when it is too much."""
         allowed = self._changes + (now - self._changed) * _CHANGES_PER_SECOND
         self._changes = min(_CHANGES, allowed) - 1
         self._changed = now
         if self._changes < 0:
-            raise ValueError("it comes and goes too often")
+            raise NotAllowed("it comes and goes too often")
 
     def _on_request(self, message: Message, now: float) -> None:
         _, call, cluster, body, timeout, idempotent, headers = message
@@ -274,8 +285,8 @@ class NativeConnection(asyncio.Protocol):
 
     def _on_broadcast(self, message: Message, now: float) -> None:
         _, cluster, body, headers = message
-        if type(cluster) is not str or not 0 < len(cluster) < 64:
-            cluster = _name(cluster)
+        if cluster not in self._clusters:
+            _name(cluster)
         if headers is not None or type(body) is not bytes:
             body = self._cast_body(body, headers)
         if body is not None:
@@ -283,8 +294,8 @@ class NativeConnection(asyncio.Protocol):
 
     def _on_publish(self, message: Message, now: float) -> None:
         _, topic, body, headers = message
-        if type(topic) is not str or not 0 < len(topic) < 64:
-            topic = _name(topic)
+        if topic not in self._topics:
+            _name(topic)
         if headers is not None or type(body) is not bytes:
             body = self._cast_body(body, headers)
         if body is not None:
@@ -299,8 +310,8 @@ class NativeConnection(asyncio.Protocol):
         if len(document) > max(CHUNK, self._hub.max_message):
             text = f"a status of {len(document)} bytes is over the relay's limit (-max-message)"
             self.put((Op.FAILED.value, call, Failure.TOO_LARGE.value, text))
-        else:
-            self.put_body((Op.REPLY.value, call, document), 2)
+        elif not self.put_body((Op.REPLY.value, call, document), 2):
+            self._hub.exchange.counters.drops["reply_without_room"] += 1
 
     def _on_reply(self, message: Message, now: float) -> None:
         _, call, body = message
@@ -324,7 +335,7 @@ class NativeConnection(asyncio.Protocol):
         _, call, reason = message
         if type(reason) is not str:
             raise ValueError("a refusal has a reason")
-        self._router.refused(self._known(), call, reason[:_REASON], now)
+        self._router.refused(self._known(), call, reason[:MAX_REASON], now)
 
     def _unknown(self, message: Message, now: float) -> None:
         raise ValueError(f"unknown operation {message[0]!r:.20}")
@@ -351,9 +362,9 @@ def _why(error: Exception) -> str:
 
 
 def _name(name: object) -> str:
-    if type(name) is not str or not name or len(name.encode()) > MAX_NAME:
+    if not is_name(name):
         raise ValueError(_NAMELESS)
-    return name
+    return str(name)
 
 
 def _check_headers(headers: object) -> None:

@@ -43,4 +43,4 @@ class Counters:
     def outcomes(self) -> Mapping[str, int]:
         """Requests of programs here, by how they ended."""
         replied = sum(self.latency)
-        return {"replied": replied, **self.failures} if replied else self.failures
+        return ({"replied": replied} if replied else {}) | self.failures

@@ -10,9 +10,6 @@ from arke_relay.core.parties import Message, Party, Peer, Program
 MAX_ENTRIES = 65_536
 """Members and topics one peer may announce: beyond any honest node, within any relay's memory."""
 
-MAX_TOPICS = 16_384
-"""Topics one program may subscribe to."""
-
 
 class Candidate:
     """A possible taker of a cluster's requests: a member here, or a peer with its members."""

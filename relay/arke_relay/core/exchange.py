@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from arke.wire.bounds import MAX_TOPICS
 from arke.wire.messages import PeerOp
 from arke_relay.core.balancer import Balancer
 from arke_relay.core.casts import Casts
 from arke_relay.core.counters import Counters
-from arke_relay.core.directory import MAX_TOPICS, Directory
-from arke_relay.core.parties import Message, Outlet, Peer, Program
+from arke_relay.core.directory import Directory
+from arke_relay.core.parties import Message, Outlet, Peer, Program, Told
 from arke_relay.core.router import Router
 
 
@@ -28,7 +29,7 @@ class Exchange:
         self.casts = Casts(self.directory, self.counters)
         self.programs: dict[int, Program] = {}
         self.peers: dict[str, Peer] = {}
-        self.audience: dict[str, Outlet] = {}
+        self.audience: dict[str, Told] = {}
         """The links that were told the directory, and are told every change of it, by node."""
         self._numbers = 0
 
@@ -91,7 +92,7 @@ class Exchange:
 
     # What peers are told.
 
-    def tell(self, node: str, link: Outlet) -> None:
+    def tell(self, node: str, link: Told) -> None:
         """The peer hears this link: tell it the directory, and every change from now on."""
         self.audience[node] = link
         for message in self.directory.snapshot():

@@ -22,7 +22,7 @@ from arke.wire.lateness import Lateness
 from arke.wire.liveness import Liveness
 from arke.wire.messages import PeerOp
 from arke_relay.core.exchange import Exchange
-from arke_relay.core.parties import Outlet, Peer
+from arke_relay.core.parties import Peer, Told
 
 BEAT = 0.25
 """Seconds between two looks at all links; a link that was quiet that long carries a heartbeat."""
@@ -34,7 +34,7 @@ CONFIRMATION = 3.0
 """Seconds in which a peer must say that it hears a new session."""
 
 
-class Link(Outlet, Protocol):
+class Link(Told, Protocol):
     """Our sending direction to one peer."""
 
     def hear(self, session: int) -> None:
@@ -53,9 +53,13 @@ class Link(Outlet, Protocol):
         """
 
 
+class CannotDial(Exception):
+    """No link to a neighbour can be made; the text says why."""
+
+
 class Dialler(Protocol):
     def __call__(self, neighbour: Neighbour, session: int) -> Link:
-        """Open a link to an admitted neighbour, for one session."""
+        """Open a link to an admitted neighbour, for one session. Raises CannotDial."""
 
 
 class Neighbour:
@@ -195,6 +199,8 @@ class Membership:
                 self._confirm(neighbour)
         elif -hearing >= neighbour.session:
             self._reopen(neighbour, "the peer began anew", now)
+            if neighbour.link is None:
+                return None
         assert neighbour.peer
         return neighbour.peer, neighbour.lateness.waited(stamp, now * 1000)
 
@@ -247,7 +253,12 @@ class Membership:
         neighbour.session = self._sessions
         neighbour.confirmed = False
         neighbour.opened = now
-        link = self._dial(neighbour, self._sessions)
+        try:
+            link = self._dial(neighbour, self._sessions)
+        except CannotDial as error:
+            neighbour.link = None
+            self.end(neighbour.node, f"no link can be made: {error}", now)
+            return
         link.hear(neighbour.heard_session or -neighbour.given_up)
         neighbour.link = link
 
@@ -258,8 +269,7 @@ class Membership:
             neighbour.link.close()
         peer = neighbour.peer
         self._open(neighbour, now)
-        if peer:
-            assert neighbour.link
+        if peer and neighbour.link:
             peer.outlet = neighbour.link
             self._exchange.router.lost(peer, f"the link to node {neighbour.node}: {reason}", now)
 

@@ -23,6 +23,10 @@ class Outlet(Protocol):
     def put_packed(self, data: bytes, order: Hashable) -> bool:
         """Queue a small message that was packed once for many parties."""
 
+
+class Told(Outlet, Protocol):
+    """An outlet on which the directory is told: none of it may be missed."""
+
     def overrun(self) -> None:
         """A message that had to arrive found no room: the connection must begin anew."""
 

@@ -73,7 +73,7 @@ class Router:
         origin.held += len(call.body)
         self._last = call.id = self._last + 1
         if origin.held > HELD_LIMIT or len(calls) > MAX_CALLS:
-            self._refuse(call, "too many requests are open")
+            self._refuse(call, "its caller has too many requests open")
         else:
             self._dispatch(call, now)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgpack.exceptions import UnpackException
 
-from arke.wire.bounds import MAX_NAME, unpacker
+from arke.wire.bounds import LONGEST_CALL, MAX_REASON, is_name, unpacker
 from arke.wire.chunks import Inbox
 from arke.wire.messages import Failure, Op, PeerOp
 from arke_relay.core.calls import Call
@@ -22,12 +22,10 @@ FRAME = 128 * 1024
 """Largest frame: one chunk, what may go ahead of it, and room to spare."""
 
 _INBOX = 256 * 1024 * 1024
-"""Octets of half-received bodies of one peer."""
+"""Octets of half-received bodies of one peer: as many as the largest body allowed anywhere."""
 
-_LONGEST = 8 * 24 * 3600.0
-"""Seconds: programs may wait for a week."""
-
-_REASON = 200  # characters
+_DRIFT = 24 * 3600.0
+"""Seconds: what two clocks may make of a week."""
 
 _NIL = b"\xc0"
 
@@ -104,6 +102,9 @@ class Batches:
             self._broken(node, "an empty batch", now)
         except _MALFORMED as error:
             self._broken(node, str(error), now)
+        except BaseException:
+            self._unpacker = unpacker(FRAME + 1)  # the next frame begins anew
+            raise
 
     def _broken(self, node: str, reason: str, now: float) -> None:
         self._unpacker = unpacker(FRAME + 1)
@@ -158,7 +159,7 @@ class Batches:
             peer.outlet.put((Op.REFUSED.value, _number(call), "no room to join the request"))
             return
         deadline = _number(expiry) / 1000 + offset
-        if deadline - now > _LONGEST:
+        if deadline - now > LONGEST_CALL + _DRIFT:
             raise ValueError("a request that waits for longer than any program may")
         sender = f"{peer.node}/{_number(number)}"
         self._router.request(
@@ -183,7 +184,7 @@ class Batches:
         self._router.fault(peer, message[1], str(message[2]), str(message[3]), now)
 
     def _on_refused(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        self._router.refused(peer, message[1], str(message[2])[:_REASON], now)
+        self._router.refused(peer, message[1], str(message[2])[:MAX_REASON], now)
 
     def _on_failed(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         self._router.failed(peer, message[1], Failure(message[2]), str(message[3]), now)
@@ -229,9 +230,9 @@ class Batches:
 
 
 def _name(name: object) -> str:
-    if type(name) is not str or not 0 < len(name) <= MAX_NAME:
+    if not is_name(name):
         raise ValueError("a name is 1 to 255 octets of text")
-    return name
+    return str(name)
 
 
 def _number(number: object) -> int:

@@ -32,6 +32,9 @@ FRAME: libzmq cuts a link that carries more."""
 _TURN = FRAME
 """Octets of peers after which others on the loop get their turn."""
 
+_FRAME_COST = 1024
+"""Octets that handling a frame costs beside its own: empty ones are not for nothing."""
+
 _ENDINGS: dict[int, str] = {
     zmq.EVENT_DISCONNECTED: "the connection broke",
     zmq.EVENT_CLOSED: "it cannot be reached",
@@ -76,7 +79,7 @@ class DataSocket:
         frame = self.socket.recv(zmq.NOBLOCK, copy=False)
         key = frame.get("User-Id")
         self._receive(bytes.fromhex(str(key)), frame.bytes)
-        return len(frame)
+        return len(frame) + _FRAME_COST
 
 
 class PeerLink:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 
 import zmq
 
 from arke_relay.core.exchange import Exchange
-from arke_relay.core.membership import BEAT, Membership, Neighbour
+from arke_relay.core.membership import BEAT, CannotDial, Membership, Neighbour
 from arke_relay.core.parties import Peer
-from arke_relay.core.prospects import Prospect, Prospects
+from arke_relay.core.prospects import Prospects
 from arke_relay.discovery.addresses import Address, source_for
 from arke_relay.errors import ConfigurationError, JoinRefused
 from arke_relay.flusher import Flusher
@@ -21,16 +21,14 @@ from arke_relay.peers.batches import Batches
 from arke_relay.peers.gate import Gate
 from arke_relay.peers.handshake import Admitted, Identity, Initiator, Responder
 from arke_relay.peers.introduction import Introduction
-from arke_relay.peers.joins import Join, JoinSocket
+from arke_relay.peers.joiner import LOUD, Joiner
+from arke_relay.peers.joins import JoinSocket
 from arke_relay.peers.keys import CurvePair
 from arke_relay.peers.links import DataSocket, PeerLink
 from arke_relay.peers.sockets import endpoint
 
 _SETTLE = 2.0
 """Seconds after the start in which an unknown cluster may still turn up at a peer."""
-
-_LOUD = 60.0
-"""Seconds between two log lines about the same outsider."""
 
 _LAST_WORDS = 0.25
 """Seconds that the end of this process waits at most for what its last batches need to leave."""
@@ -75,15 +73,11 @@ class PeerNetwork:
         self._max_message = max_message
         self._moved = moved
         self._log = log
-        self._join_keys = [
+        join_keys = [
             CurvePair.from_secret(key.join_secret(identity.network)) for key in identity.keys
         ]
-        self._joins: set[Join] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._dialling: asyncio.Handle | None = None
         self._started = clock()
         self._tick_handle: asyncio.Handle | None = None
-        self._renewing: set[str] = set()
         self._closed = False
         self.join_port = 0
         self.data_port = 0
@@ -101,11 +95,26 @@ class PeerNetwork:
         self._join = JoinSocket(
             loop,
             self._context,
-            self._join_keys[0],
+            join_keys[0],
             lifetime_clock,
             self._respond,
             self._admit_responding,
             self._join_failed,
+        )
+        self._joiner = Joiner(
+            loop,
+            self._context,
+            curve,
+            join_keys,
+            bound,
+            self.prospects,
+            clock,
+            lifetime_clock,
+            self._initiate,
+            self._admit,
+            self._link,
+            self.membership.linked,
+            log,
         )
 
     # Life.
@@ -141,8 +150,7 @@ class PeerNetwork:
         self._closed = True
         if self._tick_handle:
             self._tick_handle.cancel()
-        for join in list(self._joins):
-            join.close()
+        self._joiner.close()
         now = self._clock()
         for node in list(self.membership.neighbours):
             self.membership.end(node, "this relay is leaving", now, _LAST_WORDS)
@@ -185,8 +193,10 @@ class PeerNetwork:
         for node in self.admissions.expired(self._lifetime_clock()):
             self.membership.end(node, "its admission ended", now)
         self.membership.tick(now)
-        self._renew()
-        self._dial_due()
+        for node in self.admissions.renew_due(self._lifetime_clock()):
+            if self.membership.linked(node):
+                self._joiner.renew(self.membership.neighbours[node])
+        self._joiner.dial_due()
         if not self._exchange.router.settled and self._is_settled(now):
             self._exchange.router.settle(now)
         self._flusher.flush()
@@ -198,93 +208,19 @@ class PeerNetwork:
         linked = len(self.membership.neighbours)
         return 0 < linked == len(peers) == self.membership.synced and not self.prospects.exploring
 
-    # Joins that we begin.
+    # Joins.
 
     def look(self) -> None:
         """There are new prospects: dial them without waiting for the beat."""
-        if self._dialling is None:
-            self._dialling = self._loop.call_soon(self._dial_due)
+        self._joiner.look_soon()
 
-    def _dial_due(self) -> None:
-        self._dialling = None
-        if not self._closed:
-            for prospect in self.prospects.due(self.membership.linked, self._clock()):
-                self._start(self._dial(prospect))
-
-    def _start(self, join: Coroutine[None, None, None]) -> None:
-        task = self._loop.create_task(join)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _dial(self, prospect: Prospect) -> None:
-        now = self._clock()
-        try:
-            admitted = await self._join_at(prospect.address, prospect.port, prospect.key_index)
-        except JoinRefused as error:
-            myself = error.reason.endswith("this is me")
-            self.prospects.failed(prospect, self._clock(), myself=myself)
-            log = self._log.debug if myself else self._log.limited(prospect.where, _LOUD).info
-            log("peer not joined", address=prospect.where, reason=error.reason)
-            return
-        except asyncio.CancelledError:
-            self.prospects.failed(prospect, now)
-            return
-        self.prospects.succeeded(prospect, admitted.node, self._clock())
-        self._link(admitted, prospect.address)
-
-    async def _join_at(self, address: str, port: int, key_index: int) -> Admitted:
-        """One join with whoever is at the address, who is then admitted. Raises JoinRefused."""
-        now = self._lifetime_clock()
-        initiator = Initiator(self._identity, self._introduction(address), self._random_bytes, now)
-        key = self._join_keys[key_index % len(self._join_keys)]
-        try:
-            join = Join(
-                self._loop,
-                self._context,
-                self._curve,
-                key.public,
-                initiator,
-                self._lifetime_clock,
-                self._admit,
-            )
-        except zmq.ZMQError as error:
-            raise JoinRefused(f"no connection can be made: {error}") from error
-        self._joins.add(join)
-        try:
-            join.connect(address, port, source_for(address, self._bound))
-            return await join.done
-        except OSError as error:
-            raise JoinRefused(f"no connection can be made: {error}") from error
-        finally:
-            self._joins.discard(join)
-            join.close()
-
-    def _renew(self) -> None:
-        """Join again, at half the life of an admission, with those that we are linked with."""
-        for node in self.admissions.renew_due(self._lifetime_clock()):
-            neighbour = self.membership.neighbours.get(node)
-            if neighbour is not None and node not in self._renewing:
-                self._renewing.add(node)
-                self._start(self._renew_with(neighbour))
-
-    async def _renew_with(self, neighbour: Neighbour) -> None:
-        try:
-            for key_index in range(len(self._join_keys)):
-                try:
-                    await self._join_at(neighbour.address, neighbour.join_port, key_index)
-                except JoinRefused as error:
-                    self._log.limited(("renew", neighbour.node), 1.0).warning(
-                        "admission not renewed", node=neighbour.node, reason=error.reason
-                    )
-                else:
-                    self._log.debug("admission renewed", node=neighbour.node)
-                    return
-        except asyncio.CancelledError:
-            return
-        finally:
-            self._renewing.discard(neighbour.node)
-
-    # Joins that others begin.
+    def _initiate(self, address: str) -> Initiator:
+        return Initiator(
+            self._identity,
+            self._introduction(address),
+            self._random_bytes,
+            self._lifetime_clock(),
+        )
 
     def _respond(self, peer_key: bytes, address: str) -> Responder:
         return Responder(
@@ -303,7 +239,7 @@ class PeerNetwork:
     def _join_failed(self, address: str, reason: str) -> None:
         if not reason.endswith("this is me"):
             self._exchange.counters.drops["join_refused"] += 1
-            self._log.limited(("join", address), _LOUD).warning(
+            self._log.limited(("join", address), LOUD).warning(
                 "peer refused", address=address, reason=reason
             )
 
@@ -336,18 +272,15 @@ class PeerNetwork:
                 version=introduction.version,
                 key=admitted.signed_by,
             )
-        try:
-            self.membership.admitted(
-                admitted.node,
-                admitted.curve_key,
-                address,
-                introduction.join_port,
-                introduction.data_port,
-                introduction.max_message,
-                now,
-            )
-        except (zmq.ZMQError, OSError) as error:
-            self.membership.end(admitted.node, f"no link can be made: {error}", now)
+        self.membership.admitted(
+            admitted.node,
+            admitted.curve_key,
+            address,
+            introduction.join_port,
+            introduction.data_port,
+            introduction.max_message,
+            now,
+        )
         self._flusher.flush()
 
     def _lost(self, neighbour: Neighbour, reason: str) -> None:
@@ -380,19 +313,22 @@ class PeerNetwork:
             self.membership.broke(neighbour.node, session, reason, self._clock())
             self._flusher.flush()
 
-        link = PeerLink(
-            self._loop,
-            self._context,
-            self._curve,
-            neighbour.curve_key,
-            neighbour.max_message,
-            session,
-            self._clock,
-            self._flusher,
-            broke,
-        )
-        source = source_for(neighbour.address, self._bound)
-        link.connect(neighbour.address, neighbour.data_port, source)
+        try:
+            link = PeerLink(
+                self._loop,
+                self._context,
+                self._curve,
+                neighbour.curve_key,
+                neighbour.max_message,
+                session,
+                self._clock,
+                self._flusher,
+                broke,
+            )
+            source = source_for(neighbour.address, self._bound)
+            link.connect(neighbour.address, neighbour.data_port, source)
+        except (zmq.ZMQError, OSError, ValueError) as error:
+            raise CannotDial(str(error)) from error
         return link
 
     def _receive(self, key: bytes, frame: bytes) -> None:
@@ -406,13 +342,12 @@ class PeerNetwork:
         node = self.admissions.lookup(key, self._lifetime_clock())
         if node is None:
             # It may have welcomed us a moment ago, on a join that was not looked at yet.
-            for join in list(self._joins):
-                join.look()
+            self._joiner.look()
             node = self.admissions.lookup(key, self._lifetime_clock())
         return node
 
     def _turned_away(self, address: str) -> None:
         self._exchange.counters.drops["turned_away"] += 1
-        self._log.limited(("gate", address), _LOUD).warning(
+        self._log.limited(("gate", address), LOUD).warning(
             "connection turned away", address=address, reason="its key is not admitted"
         )

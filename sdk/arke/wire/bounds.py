@@ -13,6 +13,15 @@ MAX_MESSAGE = 16 * 1024 * 1024
 MAX_NAME = 255
 """Longest cluster or topic name, in UTF-8 octets."""
 
+MAX_TOPICS = 16_384
+"""Topics one program may subscribe to."""
+
+LONGEST_CALL = 7 * 24 * 3600.0
+"""Seconds that anybody may wait for an answer."""
+
+MAX_REASON = 200
+"""Longest reason, in characters: why something was refused, or ended."""
+
 MAX_HEADERS = 16 * 1024
 """All headers of a message together, in octets of their text."""
 
@@ -44,6 +53,16 @@ Receivers have room for as much, so that nothing an honest sender began is ever 
 
 MAX_STREAMS = 1_024
 """Large bodies one sender may have half sent at once: as many as fit into HALF_SENT."""
+
+
+def is_name(name: object) -> bool:
+    """Whether something can name a cluster, a topic or a network."""
+    if type(name) is not str:
+        return False
+    try:
+        return 0 < len(name) <= MAX_NAME and len(name.encode()) <= MAX_NAME
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
 
 
 def unpacker(buffer: int = CHUNK + MAX_HEADERS + 1024 + READ) -> Unpacker:

@@ -2,13 +2,13 @@
 
 A sender stamps what it sends with its own monotonic clock. The smallest difference ever seen
 between our clock and the stamp is a message that did not wait; what exceeds it is waiting: in a
-buffer, in a paused process, in a cable that was out. The minimum is kept over two windows, because
-clocks drift.
+buffer, in a paused process, in a cable that was out. The minimum is kept over two windows of five
+seconds: a machine that was suspended stamps late from then on, and is believed soon.
 """
 
 from __future__ import annotations
 
-_WINDOW = 60_000
+_WINDOW = 5_000
 
 
 class Lateness:

@@ -41,7 +41,7 @@ class Op(IntEnum):
     TOLD = 21  # body, sender, headers: a broadcast to the program's cluster
     EVENT = 22  # topic, body, sender, headers
     NODE = 23  # address: the node is reached at another address from now on
-    GOODBYE = 24  # last call accepted: the relay is leaving; later calls never started
+    GOODBYE = 24  # last call accepted, reason: the relay is leaving; later calls never started
 
     # Outcomes, in both directions.
     REPLY = 30  # call, body

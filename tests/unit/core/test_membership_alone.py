@@ -12,7 +12,7 @@ from outlets import Recorder
 from arke.wire.bounds import MAX_MESSAGE
 from arke.wire.messages import PeerOp
 from arke_relay.core.exchange import Exchange
-from arke_relay.core.membership import BEAT, CONFIRMATION, Membership, Neighbour
+from arke_relay.core.membership import BEAT, CONFIRMATION, CannotDial, Membership, Neighbour
 
 
 @dataclass(eq=False)
@@ -42,6 +42,7 @@ class Alone:
         self.exchange = Exchange("me", Random(0).random)
         self.links: list[Link] = []
         self.lost: list[str] = []
+        self.broken = False
         self.membership = Membership(
             self.exchange, self._dial, lambda neighbour, reason: self.lost.append(reason)
         )
@@ -54,6 +55,8 @@ class Alone:
         return self.membership.heard("peer", session, now * 1000, hearing, now)
 
     def _dial(self, neighbour: Neighbour, session: int) -> Link:
+        if self.broken:
+            raise CannotDial("no descriptors")
         self.links.append(Link(session=session))
         return self.links[-1]
 
@@ -241,3 +244,19 @@ def test_the_states_of_a_neighbour() -> None:
     assert neighbour.state == "linked"
     alone.exchange.drain_peer(peer, 0, 0.2)
     assert neighbour.state == "leaving"
+
+
+def test_a_link_that_cannot_be_made_ends_the_peer_and_not_the_relay() -> None:
+    alone = Alone()
+    alone.admit(0.0)
+    assert alone.hear(9, alone.links[0].session, 0.1) is not None
+    alone.broken = True
+    assert alone.hear(9, -alone.links[0].session, 0.2) is None, "it asks for another link"
+    assert alone.lost == ["no link can be made: no descriptors"]
+    assert alone.membership.neighbours == {}
+    assert alone.exchange.peers == {}
+    alone.membership.admitted("other", b"", "10.9.8.7", 1, 2, MAX_MESSAGE, 0.3)
+    assert len(alone.lost) == 2
+    alone.broken = False
+    alone.admit(0.4)
+    assert alone.hear(10, alone.links[-1].session, 0.5) is not None
