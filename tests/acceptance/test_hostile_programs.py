@@ -11,9 +11,8 @@ from raw_program import RawProgram, packed, raw_program
 from traffic import echo
 
 import arke
-from arke.wire.bounds import CHUNK, MAX_HEADERS, MAX_STREAMS
+from arke.wire.bounds import CHUNK, MAX_HEADERS, MAX_STREAMS, MAX_TOPICS
 from arke.wire.messages import MAGIC, VERSION, Op, PeerOp
-from arke_relay.core.directory import MAX_TOPICS
 from relays import LIMIT, Relay, Relays
 
 BAD_NAMES = ["", "x" * 256, "ü" * 128, 7, None, b"x", ["x"], {}]

@@ -9,9 +9,9 @@ from raw_program import RawProgram, packed, raw_program
 from traffic import Traffic, echo, until_members, until_topic
 
 import arke
-from arke.wire.bounds import CHUNK, MAX_HEADERS
+from arke.wire.bounds import CHUNK, MAX_HEADERS, MAX_TOPICS
 from arke.wire.messages import Failure, Op
-from arke_relay.core.directory import MAX_ENTRIES, MAX_TOPICS
+from arke_relay.core.directory import MAX_ENTRIES
 from relays import LIMIT, Relays, members
 
 MIB = 1024 * 1024
