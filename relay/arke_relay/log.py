@@ -83,14 +83,14 @@ class Log(Lines):
         super().__init__(logger, {})
         self._limiter = _Limiter(clock)
 
-    def limited(self, key: Hashable, seconds: float) -> Lines:
+    def limited(self, key: Hashable, seconds: float, most: int = 1) -> Lines:
         """Return where to write a line that an outsider can provoke.
 
-        For one `key` a line passes at most once in `seconds`; the next one that passes has a
-        field `suppressed`, how many did not. There is room for 1024 keys at a time. All others
-        share one line per period, so rotating the key floods nothing either.
+        For one `key`, `most` lines pass in `seconds`; the next one that passes has a field
+        `suppressed`, how many did not. There is room for 1024 keys at a time. All others
+        share the lines of one, so rotating the key floods nothing either.
         """
-        suppressed = self._limiter.admit(key, seconds)
+        suppressed = self._limiter.admit(key, seconds, most)
         if suppressed is None:
             return _SILENCE
         return Lines(self._logger, {"suppressed": suppressed}) if suppressed else self
@@ -131,23 +131,27 @@ class _JsonFormatter(_TextFormatter):
 
 
 class _Limiter:
-    """Says for each key whether its period is over."""
+    """Says for each key whether a line more may pass in its period."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._until: dict[Hashable, float] = {}
+        self._passed: dict[Hashable, int] = {}
         self._suppressed: dict[Hashable, int] = {}
         self._next_sweep = -math.inf
 
-    def admit(self, key: Hashable, seconds: float) -> int | None:
+    def admit(self, key: Hashable, seconds: float, most: int) -> int | None:
         """Return how many were suppressed since the last one admitted; None to suppress this."""
         now = self._clock()
         if key not in self._until and len(self._until) >= _KEYS:
             key = self._room_for(key, now)
-        if now < self._until.get(key, -math.inf):
+        if now >= self._until.get(key, -math.inf):
+            self._until[key] = now + seconds
+            self._passed[key] = 0
+        if self._passed[key] >= most:
             self._suppressed[key] = self._suppressed.get(key, 0) + 1
             return None
-        self._until[key] = now + seconds
+        self._passed[key] += 1
         return self._suppressed.pop(key, 0)
 
     def _room_for(self, key: Hashable, now: float) -> Hashable:
@@ -155,6 +159,7 @@ class _Limiter:
         if now >= self._next_sweep:
             for old in [old for old, until in self._until.items() if until <= now]:
                 del self._until[old]
+                self._passed.pop(old, None)
                 # What nobody was told yet is told with the keys that share a line.
                 if old is not _ALL_OTHERS and (count := self._suppressed.pop(old, 0)):
                     self._suppressed[_ALL_OTHERS] = self._suppressed.get(_ALL_OTHERS, 0) + count

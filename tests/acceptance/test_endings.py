@@ -251,13 +251,3 @@ async def test_a_close_that_is_cut_short_closes_all_the_same(relays: Relays) -> 
     assert supervisor
     assert supervisor.done()
     relay.process.cont()
-
-
-async def test_who_attaches_again_and_again_fills_no_log(relays: Relays) -> None:
-    relay = relays.start()
-    for _ in range(1000):
-        async with raw_program(relay.port, "restless"):
-            pass
-    async with arke.connect(port=relay.port) as mesh:
-        await mesh.status()
-    assert relay.process.log.count("program attached") < 600

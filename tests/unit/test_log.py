@@ -155,6 +155,17 @@ def test_a_short_traceback_is_whole() -> None:
     assert trace.endswith("ValueError: broken")
 
 
+def test_so_many_lines_of_a_key_pass_in_a_period() -> None:
+    clock = Clock()
+    log, stream = limited_by(clock)
+    for number in range(5):
+        log.limited("attached", 1, 3).info("program attached", number=number)
+    clock.now += 1
+    log.limited("attached", 1, 3).info("program attached", number=5)
+    written = [line.partition("attached ")[2] for line in stream.getvalue().splitlines()]
+    assert written == ["number=0", "number=1", "number=2", "number=5 suppressed=2"]
+
+
 def test_a_limited_key_passes_once_a_period_and_tells_how_many_did_not() -> None:
     clock = Clock()
     log, stream = limited_by(clock)

@@ -34,8 +34,7 @@ _TOPICS = MAX_ENTRIES // 2
 
 _BEAT = 1.0
 _PING_AFTER = 10.0
-_QUIET = 1.0  # seconds between two equal lines about one program
-_PROGRAMS = 64  # programs that have lines of their own: at most so many of a kind a second
+_LINES = 1000  # of one kind, about programs, in a second: beyond what any machine needs
 
 
 class Hub:
@@ -91,19 +90,19 @@ class Hub:
     def attached(self, name: str, connection: NativeConnection) -> Program:
         program = self.exchange.attach(name, connection)
         self._connections[connection] = Liveness(_PATIENCE, _BEAT, self.clock())
-        self._lines("attached", program).info("program attached", program=program)
+        self._lines("attached").info("program attached", program=program)
         return program
 
     def registered(self, program: Program, cluster: str, now: float) -> None:
         self.exchange.register(program, cluster, now)
-        log = self._lines("registered", program)
+        log = self._lines("registered")
         log.info("program registered", program=program, cluster=cluster)
 
     def left(self, program: Program) -> None:
         cluster = program.cluster
         self.exchange.leave(program)
         if cluster is not None:
-            log = self._lines("left", program)
+            log = self._lines("left")
             log.info("program left", program=program, cluster=cluster)
 
     def subscribe(self, program: Program, topic: str) -> None:
@@ -124,12 +123,12 @@ class Hub:
         self._connections.pop(connection, None)
         self._topics -= len(program.topics)
         self.exchange.detach(program, self.clock())
-        log = self._lines("gone", program)
+        log = self._lines("gone")
         log.info("program gone", program=program, reason=reason or "it left")
 
-    def _lines(self, what: str, program: Program) -> Lines:
+    def _lines(self, what: str) -> Lines:
         """Where to write what every user of this machine can provoke as often as they like."""
-        return self._log.limited((what, program.id % _PROGRAMS), _QUIET)
+        return self._log.limited(what, 1.0, _LINES)
 
     def closing(self, connection: NativeConnection) -> None:
         """Its last words are on their way."""
