@@ -85,7 +85,7 @@ class Relay:
             self._document,
             log,
         )
-        self._hub.address = settings.bound[0].ip
+        self._exchange.address = settings.bound[0].ip
         self._doors = Doors(self._loop, self._hub, log)
         self._network = PeerNetwork(
             self._loop,
@@ -108,7 +108,6 @@ class Relay:
             self._network.membership,
             settings.network,
             settings.version,
-            lambda: self._hub.address,
             time.monotonic,
         )
         self._seeds = Seeds(settings.seeds, log)
@@ -282,7 +281,7 @@ class Relay:
         self._network.look()
 
     def _moved(self, address: str) -> None:
-        if address != self._hub.address:
+        if address != self._exchange.address:
             self._hub.move(address)
             self._flusher.flush()
 

@@ -22,14 +22,12 @@ class Status:
         membership: Membership,
         network: str,
         version: str,
-        address: Callable[[], str],
         clock: Callable[[], float],
     ) -> None:
         self._exchange = exchange
         self._membership = membership
         self._network = network
         self._version = version
-        self._address = address
         self._clock = clock
         self._started = self._ticked = clock()
         self._totals: dict[str, int] = {}
@@ -55,7 +53,7 @@ class Status:
             {
                 "node": {
                     "id": self._exchange.node,
-                    "address": self._address(),
+                    "address": self._exchange.address,
                     "network": self._network,
                     "version": self._version,
                     "uptime_s": round(self._clock() - self._started, 1),

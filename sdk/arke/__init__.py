@@ -11,32 +11,39 @@ from arke.errors import (
     MeshClosed,
     MessageTooLarge,
     NoSuchCluster,
+    NoSuchMember,
     Overloaded,
     ProtocolError,
     RelayUnreachable,
     RemoteError,
     RequestError,
     RequestTimeout,
+    TunnelClosed,
 )
 from arke.limits import Limits
 from arke.mesh import Mesh, connect
 from arke.service import Service
 from arke.subscription import Subscription
-from arke.values import Broadcast, Event, Node, Request
+from arke.tunnel import Tunnel
+from arke.values import Answer, Broadcast, Change, Event, Member, Node, Request
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
     "ArkeError",
     "Broadcast",
+    "Change",
     "ConnectionLost",
     "Event",
     "Limits",
+    "Member",
     "MemberLost",
     "Mesh",
     "MeshClosed",
     "MessageTooLarge",
     "NoSuchCluster",
+    "NoSuchMember",
     "Node",
     "Overloaded",
     "ProtocolError",
@@ -47,6 +54,8 @@ __all__ = [
     "RequestTimeout",
     "Service",
     "Subscription",
+    "Tunnel",
+    "TunnelClosed",
     "__version__",
     "connect",
 ]

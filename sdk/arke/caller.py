@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from arke.calls import Call, Calls
 from arke.errors import (
@@ -13,6 +13,7 @@ from arke.errors import (
     MeshClosed,
     MessageTooLarge,
     NoSuchCluster,
+    NoSuchMember,
     Overloaded,
     ProtocolError,
     RemoteError,
@@ -30,6 +31,7 @@ _FAILURES: dict[int, type[ArkeError]] = {
     Failure.OVERLOADED: Overloaded,
     Failure.TIMED_OUT: RequestTimeout,
     Failure.TOO_LARGE: MessageTooLarge,
+    Failure.NO_SUCH_MEMBER: NoSuchMember,
 }
 
 _REQUEST = Op.REQUEST.value
@@ -80,6 +82,28 @@ class Caller:
                 self._held_back = True
         return call
 
+    def begin_special(
+        self,
+        op: int,
+        name: str,
+        body: bytes,
+        timeout: float,
+        rest: tuple[Any, ...],
+        *,
+        idempotent: bool,
+    ) -> Call:
+        """The same for what is not a plain request; `rest` are the fields behind the time-out."""
+        link = self._attachment.link
+        if link is None:
+            self._attachment.check_open()
+        call = Call(self._loop.create_future(), time.monotonic() + timeout, idempotent)
+        call.message = (op, self.calls.add(call), name, body, 0, *rest)
+        if link is None or link.congested:
+            self._held_back = True
+        elif timeout > 0:
+            self._send_late(call, link, timeout)
+        return call
+
     def cancel(self, call: Call) -> None:
         """Nobody waits for the outcome any more."""
         self.calls.drop(call)
@@ -87,14 +111,15 @@ class Caller:
         if call.sent and link:
             link.send((Op.CANCEL.value, call.id))
 
-    async def status(self) -> bytes:
-        """The relay's status document. Raises what a request does."""
+    async def ask_relay(self, op: int, *fields: Any) -> bytes:
+        """What the relay itself knows, as a JSON document. Raises what a request does."""
         call = Call(self._loop.create_future(), time.monotonic() + _STATUS_LIMIT, idempotent=False)
         link = await self._attachment.ready(call.deadline)
-        call.message = (Op.STATUS.value, self.calls.add(call))
+        call.message = (op, self.calls.add(call), *fields)
         call.sent, call.again = True, False
         link.send(call.message)
-        return await call.future
+        document: bytes = await call.future
+        return document
 
     # A part of the attachment.
 
@@ -130,13 +155,12 @@ class Caller:
 
     def _send_late(self, call: Call, link: RelayLink, left: float) -> None:
         """Send a call that waited, or that goes again: with what is left of its time."""
-        _, _, cluster, body, _, idempotent, headers = call.message
+        op, _, name, body, _, *rest = call.message
         if len(body) > link.max_message:
             self.calls.drop(call)
             call.future.set_exception(too_large(body, link))
             return
-        timeout = int(left * 1000) + 1
-        call.message = (_REQUEST, call.id, cluster, body, timeout, idempotent, headers)
+        call.message = (op, call.id, name, body, int(left * 1000) + 1, *rest)
         call.sent = link.send_body(call.message, 3)
         if not call.sent:
             self._held_back = True

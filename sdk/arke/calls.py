@@ -17,7 +17,7 @@ class Call:
 
     __slots__ = ("again", "deadline", "future", "id", "idempotent", "message", "sent")
 
-    def __init__(self, future: asyncio.Future[bytes], deadline: float, idempotent: bool) -> None:
+    def __init__(self, future: asyncio.Future[Any], deadline: float, idempotent: bool) -> None:
         self.id = 0
         self.future = future
         self.deadline = deadline

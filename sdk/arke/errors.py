@@ -6,8 +6,10 @@ ArkeError
 ├── MeshClosed            the mesh was closed by this program
 ├── MessageTooLarge       the body is over the relay's limit; nothing was sent
 ├── ProtocolError         the other end does not speak as it should
+├── TunnelClosed          the tunnel has ended, at this end or at the other
 └── RequestError          the request has an outcome, and it is not an answer
     ├── NoSuchCluster     nobody in the network serves the cluster
+    ├── NoSuchMember      the member that was asked for is not there, or not any more
     ├── MemberLost        the member died before it answered
     ├── Overloaded        every member refused; no handler was started
     ├── RequestTimeout    (also a TimeoutError) the deadline passed
@@ -41,12 +43,28 @@ class ProtocolError(ArkeError):
     """The other end does not speak the protocol, or another version of it."""
 
 
+class TunnelClosed(ArkeError):
+    """The tunnel has ended, at this end or at the other; the text says how.
+
+    `type` is the class name of the exception that ended it at the other end, or empty.
+    """
+
+    def __init__(self, text: str, type: str = "") -> None:  # noqa: A002 — the name users read
+        super().__init__(f"{type}: {text}" if type else text)
+        self.type = type
+        self.text = text
+
+
 class RequestError(ArkeError):
     """The request has an outcome, and it is not an answer."""
 
 
 class NoSuchCluster(RequestError):
     """Nobody in the network serves the cluster."""
+
+
+class NoSuchMember(RequestError):
+    """The member that was asked for is not there, or not any more."""
 
 
 class MemberLost(RequestError):

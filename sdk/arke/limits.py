@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from arke.wire.bounds import LEAST_WINDOW, WINDOW
+
 _MIB = 1024 * 1024
 
 
@@ -11,17 +13,25 @@ _MIB = 1024 * 1024
 class Limits:
     """Bounds of one service; what exceeds them is refused, and the mesh tries another member.
 
-    `requests` and `broadcasts` are handlers running at once; `request_bytes` and `broadcast_bytes`
+    `requests`, `broadcasts` and `tunnels` are handlers running at once, the last also for requests
+    that are answered in parts; `request_bytes` and `broadcast_bytes`
     are the bodies waiting for one. Broadcasts are handled one after another unless told otherwise,
-    which keeps each sender's order. Raises ValueError for a bound under one.
+    which keeps each sender's order. `window` is what each tunnel may bring before it is read,
+    `max_message` the largest message of one. Raises ValueError for a bound under one, or a window
+    under 64 KiB.
     """
 
     requests: int = 256
     request_bytes: int = 64 * _MIB
     broadcasts: int = 1
     broadcast_bytes: int = 64 * _MIB
+    tunnels: int = 256
+    window: int = WINDOW
+    max_message: int = 64 * _MIB
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
             if getattr(self, name) < 1:
                 raise ValueError(f"limit {name} must be at least 1")
+        if self.window < LEAST_WINDOW:
+            raise ValueError(f"limit window must be at least {LEAST_WINDOW}")

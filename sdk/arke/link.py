@@ -12,9 +12,10 @@ from msgpack.exceptions import UnpackException
 from arke.errors import ProtocolError
 from arke.values import Node
 from arke.wire.bounds import HIGH_WATER, MAX_MESSAGE, READ, unpacker
-from arke.wire.chunks import Inbox, Outbox
+from arke.wire.inbox import Inbox
 from arke.wire.liveness import Liveness
 from arke.wire.messages import MAGIC, VERSION, Op
+from arke.wire.outbox import Outbox
 
 _BEAT = 0.5
 """Seconds between two looks at the relay's life; a quiet link carries a ping each second beat."""
@@ -34,8 +35,9 @@ class RelayLink(asyncio.Protocol):
     """A connection that ends once, and is then replaced by another.
 
     `welcomed` becomes the Node after the handshake; `closed` becomes the reason why the link ended.
-    `relieved` is called when a congested link has room again. `send`, `send_body` and `send_cast`
-    queue messages as an Outbox's `put…` do, and are just these: a call less for every message.
+    `relieved` is called when a congested link has room again. `send`, `send_body`, `send_cast`
+    and `send_part` queue messages as an Outbox's `put…` do, and are just these: a call less for
+    every message.
     """
 
     def __init__(
@@ -54,6 +56,8 @@ class RelayLink(asyncio.Protocol):
         self.send = self._outbox.put
         self.send_body = self._outbox.put_body
         self.send_cast = self._outbox.put_cast
+        self.send_part = self._outbox.put_part
+        self.drop_parts = self._outbox.drop_parts
         self._inbox = Inbox(MAX_MESSAGE, _OUTBOX)
         self._traffic = True
         self._liveness = Liveness(_PATIENCE, _BEAT, time.monotonic())

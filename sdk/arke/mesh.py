@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from copy import copy
 from time import monotonic
 from types import TracebackType
@@ -13,15 +14,28 @@ from typing import Any, Self
 
 from arke.attachment import Attachment, check_name
 from arke.caller import Caller, too_large
-from arke.errors import MeshClosed
+from arke.errors import (
+    ArkeError,
+    MemberLost,
+    MeshClosed,
+    NoSuchCluster,
+    RemoteError,
+    RequestTimeout,
+    TunnelClosed,
+)
 from arke.subscription import Subscription
 from arke.topics import Topics
-from arke.values import Node
-from arke.wire.bounds import LONGEST_CALL, MAX_HEADERS
-from arke.wire.messages import Op
+from arke.tunnel import Tunnel
+from arke.tunnels import Tunnels
+from arke.values import Answer, Change, Member, Node
+from arke.watches import Watches
+from arke.wire.bounds import LEAST_WINDOW, LONGEST_CALL, MAX_HEADERS, WINDOW
+from arke.wire.messages import Op, Purpose
 
+_ASK = Op.ASK.value
 _BROADCAST = Op.BROADCAST.value
 _PUBLISH = Op.PUBLISH.value
+_MAX_PARTS = 64 * 1024 * 1024  # largest message of a tunnel, unless set otherwise
 
 
 class Mesh:
@@ -43,6 +57,8 @@ class Mesh:
         self._attachment: Attachment | None = None  # since it was opened
         self._caller: Caller
         self._topics: Topics
+        self._watches: Watches
+        self._tunnels: Tunnels
         self._scope: tuple[float, str | None] | None = None
         """The deadline and the `traceparent` of the request whose handler makes further calls."""
 
@@ -50,8 +66,10 @@ class Mesh:
         attachment = Attachment(self._port, self._path)
         self._caller = Caller(attachment)
         self._topics = Topics(attachment)
-        attachment.carry(self._caller)
-        attachment.carry(self._topics)
+        self._watches = Watches(attachment)
+        self._tunnels = Tunnels(attachment, self._caller)
+        for part in (self._caller, self._topics, self._watches, self._tunnels):
+            attachment.carry(part)
         await attachment.open(self._wait)
         self._attachment = attachment
         return self
@@ -97,12 +115,15 @@ class Mesh:
         timeout: float = 5.0,  # noqa: ASYNC109 — the deadline travels with the request
         headers: Mapping[str, str] | None = None,
         idempotent: bool = False,
+        member: str | None = None,
     ) -> bytes:
         """One member of the cluster answers; `timeout` is in seconds.
 
         An `idempotent` request may be handled twice: it is also sent again after its member or
-        relay died. Raises NoSuchCluster, MemberLost, Overloaded, RequestTimeout, RemoteError,
-        ConnectionLost, MessageTooLarge; ValueError for a bad name, time-out or header.
+        relay died. `member` is the id of the only one that may answer. Whoever stops waiting, by
+        cancelling this, stops the handler too. Raises NoSuchCluster, NoSuchMember, MemberLost,
+        Overloaded, RequestTimeout, RemoteError, ConnectionLost, MessageTooLarge; ValueError for a
+        bad name, time-out or header.
         """
         if not 0 <= timeout <= LONGEST_CALL:
             raise ValueError(f"a time-out is from 0 to {LONGEST_CALL:g} seconds, not {timeout}")
@@ -118,12 +139,150 @@ class Mesh:
             self._check("cluster", cluster, body)
             headers = self._headers(headers)
         caller = self._caller
-        call = caller.begin(cluster, body, timeout, idempotent, headers)
+        if member is None:
+            call = caller.begin(cluster, body, timeout, idempotent, headers)
+        else:
+            check_name(member, "member")
+            rest = idempotent, headers
+            call = caller.begin_special(_ASK, member, body, timeout, rest, idempotent=idempotent)
         try:
-            return await call.future
+            reply: bytes = await call.future
         except asyncio.CancelledError:
             caller.cancel(call)
             raise
+        return reply
+
+    async def request_many(
+        self,
+        cluster: str,
+        body: bytes,
+        *,
+        timeout: float = 5.0,  # noqa: ASYNC109 — for each part, and told to the member
+        headers: Mapping[str, str] | None = None,
+        member: str | None = None,
+    ) -> AsyncIterator[bytes]:
+        """One member answers in parts, as many as its handler yields.
+
+        The handler goes on only as parts are taken, and is ended when the iteration is. `timeout`
+        is for the first part, and again for each further one, in seconds. Raises what `request`
+        does.
+        """
+        opened = self._open(
+            cluster, body, timeout, member, Purpose.PARTS, WINDOW, _MAX_PARTS, headers
+        )
+        async with await opened as tunnel:
+            try:
+                while True:
+                    try:
+                        async with asyncio.timeout(timeout):
+                            part = await anext(tunnel)
+                    except TimeoutError:
+                        raise RequestTimeout("no further part in time") from None
+                    yield part
+            except StopAsyncIteration:
+                return
+            except TunnelClosed as error:
+                if error.type:
+                    raise RemoteError(error.type, error.text) from None
+                raise MemberLost(str(error)) from None
+
+    async def request_all(
+        self,
+        cluster: str,
+        body: bytes,
+        *,
+        timeout: float = 5.0,  # noqa: ASYNC109 — the deadline travels with the requests
+        headers: Mapping[str, str] | None = None,
+    ) -> list[Answer]:
+        """Every member of the cluster is asked; what each answered, or why it did not.
+
+        Raises NoSuchCluster when there is none; ValueError for a bad name, time-out or header.
+        """
+        began = monotonic()
+        members = await self.members(cluster)
+        if not members:
+            raise NoSuchCluster(f"nobody in the network serves {cluster!r}")
+        left = max(0.0, timeout - (monotonic() - began))
+
+        async def ask(each: Member) -> Answer:
+            try:
+                reply = await self.request(
+                    cluster, body, timeout=left, headers=headers, member=each.id
+                )
+            except ArkeError as error:
+                return Answer(each, b"", error)
+            return Answer(each, reply, None)
+
+        return list(await asyncio.gather(*(ask(each) for each in members)))
+
+    @asynccontextmanager
+    async def tunnel(
+        self,
+        cluster: str,
+        *,
+        timeout: float = 5.0,  # noqa: ASYNC109 — the deadline travels with the opening
+        headers: Mapping[str, str] | None = None,
+        member: str | None = None,
+        window: int = WINDOW,
+        max_message: int = _MAX_PARTS,
+    ) -> AsyncIterator[Tunnel]:
+        """A stream of messages with one member of the cluster: `async with mesh.tunnel(…) as t`.
+
+        `timeout` is for its opening, in seconds. `window` is how many octets may come before they
+        are read, `max_message` the largest message that may come, both octets. Leaving the block
+        closes the tunnel; by an exception, it breaks it. Raises what `request` does.
+        """
+        opened = self._open(
+            cluster, b"", timeout, member, Purpose.TUNNEL, window, max_message, headers
+        )
+        async with await opened as tunnel:
+            yield tunnel
+
+    async def _open(
+        self,
+        cluster: str,
+        body: bytes,
+        timeout: float,  # noqa: ASYNC109 — the deadline travels with the opening
+        member: str | None,
+        purpose: Purpose,
+        window: int,
+        largest: int,
+        headers: Mapping[str, str] | None,
+    ) -> Tunnel:
+        if not 0 <= timeout <= LONGEST_CALL:
+            raise ValueError(f"a time-out is from 0 to {LONGEST_CALL:g} seconds, not {timeout}")
+        if window < LEAST_WINDOW or largest < 1:
+            raise ValueError(f"a window is {LEAST_WINDOW} bytes at least, and a message one")
+        self._check("cluster", cluster, body)
+        if member is not None:
+            check_name(member, "member")
+        made = self._headers(headers)
+        if self._scope is not None:
+            timeout = min(timeout, self._scope[0] - monotonic())
+        call = self._tunnels.open(cluster, body, timeout, member, purpose, window, largest, made)
+        try:
+            tunnel: Tunnel = await call.future
+        except asyncio.CancelledError:
+            if call.future.done() and not call.future.cancelled() and not call.future.exception():
+                call.future.result().abort("nobody waits for it any more")
+            self._caller.cancel(call)
+            raise
+        return tunnel
+
+    async def members(self, cluster: str) -> list[Member]:
+        """Who serves the cluster, as far as the relay knows."""
+        check_name(cluster, "cluster")
+        self.attachment.check_open()
+        return await self._watches.members(cluster)
+
+    def watch(self, cluster: str) -> AsyncIterator[Change]:
+        """The members there are, as joined; then who joins and who leaves, as it happens.
+
+        Who reads slowly misses members that came and went meanwhile, and nothing else.
+        """
+        check_name(cluster, "cluster")
+        self.attachment.check_open()
+        return self._watches.watch(cluster)
 
     async def broadcast(
         self, cluster: str, body: bytes, *, headers: Mapping[str, str] | None = None
@@ -155,7 +314,7 @@ class Mesh:
 
     async def status(self) -> dict[str, Any]:
         """What the relay knows: its node, peers, clusters, topics."""
-        document: dict[str, Any] = json.loads(await self.caller.status())
+        document: dict[str, Any] = json.loads(await self.caller.ask_relay(Op.STATUS))
         return document
 
     def within(self, deadline: float, traceparent: str | None) -> Mesh:
@@ -170,6 +329,12 @@ class Mesh:
         if self._attachment is None:
             raise MeshClosed("the mesh is not open: use `async with`")
         return self._attachment
+
+    @property
+    def tunnels(self) -> Tunnels:
+        """Its tunnels. Raises MeshClosed."""
+        self.attachment.check_open()
+        return self._tunnels
 
     @property
     def caller(self) -> Caller:

@@ -8,14 +8,22 @@ import inspect
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Self, TypeVar
 
 from arke.attachment import check_name
 from arke.limits import Limits
-from arke.member import BroadcastHandler, DropHandler, Member, RequestHandler
 from arke.mesh import Mesh
+from arke.serving import (
+    BroadcastHandler,
+    DropHandler,
+    Handlers,
+    PartsHandler,
+    RequestHandler,
+    Serving,
+    TunnelHandler,
+)
 
 log = logging.getLogger("arke")
 
@@ -25,16 +33,19 @@ InitHandler = Callable[[Mesh], Awaitable[None]] | Callable[[Mesh], None]
 
 _R = TypeVar("_R", bound=RequestHandler)
 _B = TypeVar("_B", bound=BroadcastHandler)
+_P = TypeVar("_P", bound=PartsHandler)
+_T = TypeVar("_T", bound=TunnelHandler)
 _D = TypeVar("_D", bound=DropHandler)
 _I = TypeVar("_I", bound=InitHandler)
 
 
 class Service:
-    """Answers requests to a cluster and hears its broadcasts.
+    """Answers requests to a cluster, hears its broadcasts, holds the other end of its tunnels.
 
     `service.run()` runs until SIGTERM or SIGINT; `async with service:` inside a program until the
     block ends. Both leave the cluster first and finish what was begun, for at most `drain`
-    seconds. `wait` is how long to keep trying for a relay at first.
+    seconds. `wait` is how long to keep trying for a relay at first. `metadata` is text that others
+    see of this member, 4 KiB at most.
     """
 
     def __init__(
@@ -42,6 +53,7 @@ class Service:
         cluster: str,
         *,
         limits: Limits | None = None,
+        metadata: Mapping[str, str] | None = None,
         port: int | None = None,
         path: str | os.PathLike[str] | None = None,
         wait: float = 5.0,
@@ -50,23 +62,23 @@ class Service:
         check_name(cluster, "cluster")
         self.cluster = cluster
         self.limits = limits or Limits()
+        self.metadata = dict(metadata or {})
+        """What members of the mesh can know of this one; to be set until it registers."""
         self.mesh = Mesh(port, path, wait)
         self._drain = drain
-        self._answer: RequestHandler | None = None
-        self._hear: BroadcastHandler | None = None
-        self._drop: DropHandler | None = None
+        self._handlers = Handlers()
         self._init: InitHandler | None = None
-        self._member: Member | None = None
+        self._serving: Serving | None = None
 
     @property
     def expired(self) -> int:
         """Requests that were not begun because their deadline had passed."""
-        return self._member.expired if self._member else 0
+        return self._serving.expired if self._serving else 0
 
     @property
     def dropped(self) -> int:
         """Broadcasts that were dropped: too much of them waited already."""
-        return self._member.dropped if self._member else 0
+        return self._serving.dropped if self._serving else 0
 
     # Handlers. Each may be a coroutine function or a plain one.
 
@@ -75,17 +87,40 @@ class Service:
 
         A plain function runs in a thread.
         """
-        self._answer = handler
+        self._handlers.answer = handler
+        return handler
+
+    def on_request_many(self, handler: _P) -> _P:
+        """An async generator: what it yields are the parts of the answer to `request_many`.
+
+        It is ended early when nobody wants the rest. Without one, `request_many` gets the reply of
+        `on_request` as the only part.
+        """
+        fits: bool = inspect.isasyncgenfunction(handler)
+        if not fits:
+            raise TypeError("a handler of on_request_many is an async generator function")
+        self._handlers.answer_in_parts = handler
+        return handler
+
+    def on_tunnel(self, handler: _T) -> _T:
+        """A coroutine function that is handed each tunnel; when it returns the tunnel is closed.
+
+        What it raises reaches the other end as TunnelClosed.
+        """
+        fits: bool = inspect.iscoroutinefunction(handler)
+        if not fits:
+            raise TypeError("a handler of on_tunnel is a coroutine function")
+        self._handlers.converse = handler
         return handler
 
     def on_broadcast(self, handler: _B) -> _B:
         """A plain function runs in a thread."""
-        self._hear = handler
+        self._handlers.hear = handler
         return handler
 
     def on_drop(self, handler: _D) -> _D:
         """Told why whenever the relay is lost. The service attaches again by itself."""
-        self._drop = handler
+        self._handlers.drop = handler
         return handler
 
     def on_init(self, handler: _I) -> _I:
@@ -113,7 +148,7 @@ class Service:
         stopping = loop.create_task(stopped.wait())
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        if not serving.done() and self._member is None:
+        if not serving.done() and self._serving is None:
             serving.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await serving
@@ -131,10 +166,9 @@ class Service:
                 made = self._init(self.mesh)
                 if inspect.isawaitable(made):
                     await made
-            self._member = Member(
-                self.cluster, self.limits, self.mesh, self._answer, self._hear, self._drop
-            )
-            await self._member.join()
+            metadata = self.metadata
+            self._serving = Serving(self.cluster, metadata, self.limits, self.mesh, self._handlers)
+            await self._serving.join()
         except BaseException:
             await self.mesh.close()
             raise
@@ -146,16 +180,16 @@ class Service:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self._member
+        assert self._serving
         try:
             async with asyncio.timeout(self._drain):
-                await self._member.leave()
-                await self._member.idle()
+                await self._serving.leave()
+                await self._serving.idle()
         except TimeoutError:
             log.warning("%r did not finish in %g s: cancelled", self.cluster, self._drain)
         finally:
             try:
-                await self._member.stop()
+                await self._serving.stop()
             finally:
                 await self.mesh.close()
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from arke.errors import ArkeError
+
 if TYPE_CHECKING:
     from arke.mesh import Mesh
 
@@ -19,6 +21,34 @@ class Node(NamedTuple):
     id: str
     address: str
     network: str
+
+
+class Member(NamedTuple):
+    """One service of a cluster. `address` is its node's, `metadata` what it says of itself."""
+
+    id: str
+    address: str
+    metadata: Mapping[str, str]
+
+    @property
+    def node(self) -> str:
+        """The id of the node it runs on."""
+        return self.id.partition("/")[0]
+
+
+class Change(NamedTuple):
+    """A member joined its cluster, or left it."""
+
+    joined: bool
+    member: Member
+
+
+class Answer(NamedTuple):
+    """What one member made of a request to all: its reply, or the error that stands for it."""
+
+    member: Member
+    body: bytes
+    error: ArkeError | None
 
 
 class Event(NamedTuple):

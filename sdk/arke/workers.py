@@ -32,11 +32,22 @@ class Workers(Generic[_Work]):
         self._stopped = False
         self._idle: asyncio.Future[None] | None = None
         self._context = copy_context()
+        self._running: dict[asyncio.Task[None], _Work] = {}
 
     def put(self, work: _Work) -> None:
         self._queue.append(work)
         if not self._waking:
             self._wake()
+
+    def cancel(self, unwanted: Callable[[_Work], bool]) -> tuple[list[_Work], int]:
+        """Cancel what is unwanted. Returns what had not begun, and how many were running."""
+        left = [work for work in self._queue if unwanted(work)]
+        for work in left:
+            self._queue.remove(work)
+        running = [task for task, work in self._running.items() if unwanted(work)]
+        for task in running:
+            task.cancel()
+        return left, len(running)
 
     async def idle(self) -> None:
         """Wait until nothing is queued and nothing runs."""
@@ -75,10 +86,14 @@ class Workers(Generic[_Work]):
         queue = self._queue
         run = self._run
         clean = copy_context()
+        running = self._running
+        task = asyncio.current_task()
+        assert task
         while True:
             self._waking = False
             while queue:
                 work = queue.popleft()
+                running[task] = work
                 self._busy += 1
                 if queue and not self._waking:
                     self._wake()
@@ -89,6 +104,7 @@ class Workers(Generic[_Work]):
                 # What the handler left in its context must not reach the next one.
                 if self._stopped or copy_context() != clean:
                     return
+            running.pop(task, None)
             self._settle()
             rest = self._loop.create_future()
             self._resting.append(rest)
@@ -96,6 +112,7 @@ class Workers(Generic[_Work]):
 
     def _retired(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._running.pop(task, None)
         self._waking = False  # it may be the one that was woken
         if self._queue:
             self._wake()

@@ -13,10 +13,11 @@ from meshes import Mesh, Relay
 from msgpack import packb
 from rooms import CALL, taken
 
-from arke.wire.bounds import CHUNK
+from arke.wire.bounds import CHUNK, MAX_METADATA
 from arke.wire.messages import Failure, Op, PeerOp
 
 STAMP = 1
+BAD_MAPS: list[Any] = [None, [], "x", {"a": 1}, {1: "a"}, {"a": "x" * MAX_METADATA}]
 NOT_NUMBERS: list[Any] = [None, "1", 1.0, True, b"1", (), {}]
 
 
@@ -70,8 +71,8 @@ def test_a_heartbeat_is_a_batch() -> None:
 def test_messages_are_handled_in_order() -> None:
     peers = Peers()
     peers.send(
-        (PeerOp.JOINED, "x", 1),
-        (PeerOp.JOINED, "y", 2),
+        (PeerOp.JOINED, "x", 1, {}),
+        (PeerOp.JOINED, "y", 2, {}),
         (PeerOp.LEFT, "x", 1),
         (PeerOp.SUBSCRIBED, "t"),
     )
@@ -121,8 +122,9 @@ def test_a_frame_that_is_no_batch_ends_the_link(frame: bytes) -> None:
         (Op.HELLO, "arke", 1, "me"),
         (Op.REQUEST, 1, "c", b"", 1, False, None),
         (PeerOp.JOINED,),
-        *((PeerOp.JOINED, "x", value) for value in (*NOT_NUMBERS, -1)),
-        *((PeerOp.JOINED, value, 1) for value in (None, 1, b"x", "", "n" * 256)),
+        *((PeerOp.JOINED, "x", value, {}) for value in (*NOT_NUMBERS, -1)),
+        *((PeerOp.JOINED, "x", 1, value) for value in BAD_MAPS),
+        *((PeerOp.JOINED, value, 1, {}) for value in (None, 1, b"x", "", "n" * 256)),
         (PeerOp.SUBSCRIBED, 1),
         (PeerOp.KNOWN, "node", "address", "port"),
         (PeerOp.DRAINING, "now"),
@@ -148,7 +150,7 @@ def test_a_frame_that_is_no_batch_ends_the_link(frame: bytes) -> None:
 def test_a_message_that_is_none_ends_the_link(message: object) -> None:
     peers = Peers()
     with cut_off(peers):
-        peers.send((PeerOp.JOINED, "before", 1), message, (PeerOp.JOINED, "after", 1))
+        peers.send((PeerOp.JOINED, "before", 1, {}), message, (PeerOp.JOINED, "after", 1, {}))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +160,7 @@ def test_a_message_that_is_none_ends_the_link(message: object) -> None:
 def test_a_batch_ends_with_its_last_message(rest: bytes) -> None:
     peers = Peers()
     with cut_off(peers):
-        peers.receive(peers.frame((PeerOp.JOINED, "x", 1)) + rest)
+        peers.receive(peers.frame((PeerOp.JOINED, "x", 1, {})) + rest)
 
 
 @pytest.mark.parametrize("half", [b"\x93\x01", b"\x93\x01\x01\x00\x92", b"\x92"])
@@ -183,13 +185,13 @@ def test_what_a_stale_frame_holds_is_not_even_looked_at() -> None:
     peers.receive(stale)
     assert peers.linked
     assert peers.here.exchange.counters.drops["stale_session"] == 1
-    peers.send((PeerOp.JOINED, "x", 1))
+    peers.send((PeerOp.JOINED, "x", 1, {}))
     assert "x" in peers.here.exchange.directory.clusters
 
 
 def test_a_peer_that_is_not_linked_is_not_heard() -> None:
     peers = Peers()
-    peers.here.batches.receive("stranger", peers.frame((PeerOp.JOINED, "x", 1)), peers.here.now)
+    peers.here.batches.receive("stranger", peers.frame((PeerOp.JOINED, "x", 1, {})), peers.here.now)
     assert "x" not in peers.here.exchange.directory.clusters
     assert peers.linked
 
@@ -298,7 +300,7 @@ def test_what_nobody_foresaw_in_one_batch_spoils_no_other(
         patch.setattr(peers.here.membership, "heard", fail)
         with pytest.raises(RuntimeError):
             peers.send((Op.REPLY, 1, b"left behind"))
-    peers.send((PeerOp.JOINED, "d", 77))
+    peers.send((PeerOp.JOINED, "d", 77, {}))
     assert peers.here.losses == []
     peer = peers.here.exchange.peers[peers.there.node]
     assert 77 in peers.here.exchange.directory.clusters["d"].candidates[peer].members

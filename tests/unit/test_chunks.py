@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgpack import packb
 
-from arke.wire import chunks
+from arke.wire import outbox as module
 from arke.wire.bounds import (
     BATCH,
     CHUNK,
@@ -22,8 +22,9 @@ from arke.wire.bounds import (
     SMALL_BATCH,
     unpacker,
 )
-from arke.wire.chunks import BrokenStream, Inbox, Outbox
+from arke.wire.inbox import BrokenStream, Inbox
 from arke.wire.messages import Op
+from arke.wire.outbox import Outbox
 from arke_relay.peers.batches import FRAME
 
 LIMIT = 64 * 1024 * 1024
@@ -284,7 +285,7 @@ def test_a_sender_never_has_more_half_sent_than_its_receiver_bears(
     # A tenth of everything: the ratios are what matters, and 64 MiB through Python takes a while.
     size = max(size // 10, CHUNK + 1)
     bearable = HALF_SENT // 10
-    monkeypatch.setattr(chunks, "HALF_SENT", bearable)
+    monkeypatch.setattr(module, "HALF_SENT", bearable)
     outbox, inbox = Outbox(bearable), Inbox(HALF_SENT, bearable)
     receiver = Receiver(inbox=inbox)
     large = (TOLD, "t", body(1, size), None)

@@ -7,7 +7,7 @@ from typing import cast
 
 from arke.wire.bounds import MAX_HELLO
 from arke_relay.attachments.hub import Hub
-from arke_relay.attachments.native import NativeConnection
+from arke_relay.attachments.native.connection import NativeConnection
 
 PATIENCE = 5.0
 """Seconds in which a program must have said hello."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from arke.wire.liveness import Liveness
 from arke.wire.messages import Op
 from arke_relay.attachments.turns import Turns
-from arke_relay.core.directory import MAX_ENTRIES
+from arke_relay.core.directory import MAX_ENTRIES, Metadata
 from arke_relay.core.exchange import Exchange
 from arke_relay.core.parties import Program
 from arke_relay.flusher import Flusher
@@ -17,7 +17,7 @@ from arke_relay.log import Lines, Log
 
 if TYPE_CHECKING:
     from arke_relay.attachments.greeting import Greeting
-    from arke_relay.attachments.native import NativeConnection
+    from arke_relay.attachments.native.connection import NativeConnection
 
 _STRANGERS = 512
 """Connections that have not said hello yet, at most: with one more, the oldest is closed. A program
@@ -60,7 +60,6 @@ class Hub:
         self._status = status
         self._document = b""
         self._documented = 0.0
-        self.address = ""
         self._log = log
         self._strangers: dict[Greeting, None] = {}
         self._connections: dict[NativeConnection, Liveness] = {}
@@ -93,8 +92,8 @@ class Hub:
         self._lines("attached").info("program attached", program=program)
         return program
 
-    def registered(self, program: Program, cluster: str, now: float) -> None:
-        self.exchange.register(program, cluster, now)
+    def registered(self, program: Program, cluster: str, metadata: Metadata, now: float) -> None:
+        self.exchange.register(program, cluster, metadata, now)
         log = self._lines("registered")
         log.info("program registered", program=program, cluster=cluster)
 
@@ -148,7 +147,7 @@ class Hub:
 
     def move(self, address: str) -> None:
         """The node is reached at another address: programs may want to know."""
-        self.address = address
+        self.exchange.address = address
         for program in self.exchange.programs.values():
             program.outlet.put((Op.NODE.value, address))
 

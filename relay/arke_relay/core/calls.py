@@ -16,6 +16,9 @@ class Call:
     The body is kept until the end, because a refusal sends it to another member.
     """
 
+    is_plain = True
+    """Any member may answer it, and the answer is one message."""
+
     __slots__ = (
         "arrived",
         "body",

@@ -21,6 +21,7 @@ class Counters:
         "latency_sum",
         "published",
         "retries",
+        "tunnels",
     )
 
     def __init__(self) -> None:
@@ -31,6 +32,8 @@ class Counters:
         self.retries = 0
         self.broadcasts = 0
         self.published = 0
+        self.tunnels = 0
+        """Tunnels that were opened, through this relay."""
         self.latency = [0] * (len(BUCKETS) + 1)
         self.latency_sum = 0.0
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from arke.wire.messages import PeerOp
 from arke_relay.core.parties import Message, Party, Peer, Program
 
 MAX_ENTRIES = 65_536
 """Members and topics one peer may announce: beyond any honest node, within any relay's memory."""
+
+
+Metadata = Mapping[str, str]
+"""What a member says of itself."""
 
 
 class Candidate:
@@ -27,7 +31,7 @@ class Candidate:
     def __init__(self, cluster: str, party: Party) -> None:
         self.cluster = cluster
         self.party = party
-        self.members: set[int] = set()
+        self.members: dict[int, Metadata] = {}
         self.outstanding = 0
         self.penalty = 0.0
         self.penalised_at = 0.0
@@ -47,9 +51,9 @@ class Cluster:
         self.here: list[Candidate] = []
         """The members at this node alone."""
 
-    def add(self, candidate: Candidate, member: int) -> None:
+    def add(self, candidate: Candidate, member: int, metadata: Metadata) -> None:
         self.candidates[candidate.party] = candidate
-        candidate.members.add(member)
+        candidate.members[member] = metadata
         self.draws.append(candidate)
         if not candidate.party.is_peer:
             self.here.append(candidate)
@@ -60,17 +64,30 @@ class Cluster:
 
 
 class Directory:
-    """`announce` is called with every change that concerns this node's own programs."""
+    """`announce` is called with every change that concerns this node's own programs.
 
-    def __init__(self, announce: Callable[[Message], None]) -> None:
+    `watched` is called when a member of a cluster that somebody watches comes, or with None as its
+    metadata when it goes.
+    """
+
+    def __init__(
+        self,
+        announce: Callable[[Message], None],
+        watched: Callable[[str, Party, str, Metadata | None], None],
+    ) -> None:
         self._announce = announce
+        self._watched = watched
         self._peer_entries: dict[Peer, int] = {}
         self.clusters: dict[str, Cluster] = {}
         self.topics: dict[str, dict[Party, None]] = {}
+        self.members: dict[str, Candidate] = {}
+        """By the id that programs know a member by: its node and its number there."""
+        self.watchers: dict[str, dict[Program, None]] = {}
+        """Programs that are told of a cluster's members, by its name."""
 
     # Clusters.
 
-    def join(self, name: str, party: Party, member: int) -> bool:
+    def join(self, name: str, party: Party, member: int, metadata: Metadata) -> bool:
         """A member arrived. False: the peer announced more than is borne."""
         cluster = self.clusters.get(name)
         candidate = cluster.candidates.get(party) if cluster else None
@@ -80,9 +97,14 @@ class Directory:
             return False
         if cluster is None:
             cluster = self.clusters[name] = Cluster(name)
-        cluster.add(candidate or Candidate(name, party), member)
+        candidate = candidate or Candidate(name, party)
+        cluster.add(candidate, member, metadata)
+        member_id = member_of(party, member)
+        self.members[member_id] = candidate
         if not party.is_peer:
-            self._announce((PeerOp.JOINED.value, name, member))
+            self._announce((PeerOp.JOINED.value, name, member, metadata))
+        if name in self.watchers:
+            self._watched(name, party, member_id, metadata)
         return True
 
     def leave(self, name: str, party: Party, member: int) -> None:
@@ -90,16 +112,35 @@ class Directory:
         candidate = cluster.candidates.get(party) if cluster else None
         if cluster is None or candidate is None or member not in candidate.members:
             return
-        candidate.members.discard(member)
+        del candidate.members[member]
         if not candidate.members:
             del cluster.candidates[party]
-        cluster.redraw()
-        if not cluster.candidates:
-            del self.clusters[name]
+        self._went(cluster, candidate, (member,))
         if isinstance(party, Peer):
             self._count(party, -1)
         else:
             self._announce((PeerOp.LEFT.value, name, member))
+
+    def _went(self, cluster: Cluster, candidate: Candidate, members: Iterable[int]) -> None:
+        """These members of the candidate are not in the cluster any more."""
+        party = candidate.party
+        cluster.redraw()
+        if not cluster.candidates:
+            del self.clusters[cluster.name]
+        for member in members:
+            member_id = member_of(party, member)
+            if self.members.get(member_id) is candidate:
+                del self.members[member_id]
+            if cluster.name in self.watchers:
+                self._watched(cluster.name, party, member_id, None)
+
+    def watch(self, name: str, program: Program) -> None:
+        self.watchers.setdefault(name, {})[program] = None
+
+    def unwatch(self, name: str, program: Program) -> None:
+        watchers = self.watchers.get(name)
+        if watchers is not None and watchers.pop(program, True) is None and not watchers:
+            del self.watchers[name]
 
     # Topics.
 
@@ -137,14 +178,16 @@ class Directory:
         for topic in list(program.topics):
             self.unsubscribe(topic, program)
         program.topics.clear()
+        for name in program.watches:
+            self.unwatch(name, program)
+        program.watches.clear()
 
     def retire_peer(self, peer: Peer) -> None:
         """The peer's members take nothing new; its topics stay until it is gone."""
         for cluster in list(self.clusters.values()):
-            if cluster.candidates.pop(peer, None):
-                cluster.redraw()
-                if not cluster.candidates:
-                    del self.clusters[cluster.name]
+            candidate = cluster.candidates.pop(peer, None)
+            if candidate is not None:
+                self._went(cluster, candidate, candidate.members)
 
     def forget_peer(self, peer: Peer) -> None:
         self.retire_peer(peer)
@@ -159,8 +202,8 @@ class Directory:
         for cluster in self.clusters.values():
             for candidate in cluster.candidates.values():
                 if not candidate.party.is_peer:
-                    for member in candidate.members:
-                        yield (PeerOp.JOINED.value, cluster.name, member)
+                    for member, metadata in candidate.members.items():
+                        yield (PeerOp.JOINED.value, cluster.name, member, metadata)
         for topic, parties in self.topics.items():
             if any(not party.is_peer for party in parties):
                 yield (PeerOp.SUBSCRIBED.value, topic)
@@ -172,3 +215,8 @@ class Directory:
             return False
         self._peer_entries[peer] = entries
         return True
+
+
+def member_of(party: Party, member: int) -> str:
+    """The id of a member as programs know it."""
+    return f"{party.node}/{member}"

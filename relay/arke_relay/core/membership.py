@@ -22,7 +22,7 @@ from arke.wire.lateness import Lateness
 from arke.wire.liveness import Liveness
 from arke.wire.messages import PeerOp
 from arke_relay.core.exchange import Exchange
-from arke_relay.core.parties import Peer, Told
+from arke_relay.core.parties import Outlet, Peer
 
 BEAT = 0.25
 """Seconds between two looks at all links; a link that was quiet that long carries a heartbeat."""
@@ -34,7 +34,7 @@ CONFIRMATION = 3.0
 """Seconds in which a peer must say that it hears a new session."""
 
 
-class Link(Told, Protocol):
+class Link(Outlet, Protocol):
     """Our sending direction to one peer."""
 
     def hear(self, session: int) -> None:
@@ -159,6 +159,8 @@ class Membership:
         if known is not None:
             # What is opened anew goes where the node was reached last.
             known.address, known.join_port, known.data_port = address, join_port, data_port
+            if known.peer:
+                known.peer.address = address
             return
         neighbour = Neighbour(node, curve_key, address, join_port, data_port, max_message, now)
         neighbour.given_up = self._given_up.get(node, 0)
@@ -228,7 +230,7 @@ class Membership:
         neighbour.heard_session = session
         neighbour.lateness = Lateness()
         assert neighbour.link
-        neighbour.peer = self._exchange.link(neighbour.node, neighbour.link)
+        neighbour.peer = self._exchange.link(neighbour.node, neighbour.link, neighbour.address)
         neighbour.link.hear(session)
 
     def _confirm(self, neighbour: Neighbour) -> None:
@@ -270,8 +272,7 @@ class Membership:
         peer = neighbour.peer
         self._open(neighbour, now)
         if peer and neighbour.link:
-            peer.outlet = neighbour.link
-            self._exchange.router.lost(peer, f"the link to node {neighbour.node}: {reason}", now)
+            self._exchange.relink(peer, neighbour.link, reason, now)
 
     def _remember(self, node: str, session: int) -> None:
         """Node ids are never used twice, so the oldest can go."""

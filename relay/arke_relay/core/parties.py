@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from arke_relay.core.calls import Call
+    from arke_relay.core.tunnels import End
 
 Message = tuple[Any, ...]
 
@@ -23,9 +24,11 @@ class Outlet(Protocol):
     def put_packed(self, data: bytes, order: Hashable) -> bool:
         """Queue a small message that was packed once for many parties."""
 
+    def put_part(self, message: Message, tunnel: Hashable) -> None:
+        """Queue a message of a tunnel, in its order; there is room for all it has credit for."""
 
-class Told(Outlet, Protocol):
-    """An outlet on which the directory is told: none of it may be missed."""
+    def drop_parts(self, tunnel: Hashable) -> None:
+        """Forget what is queued for a tunnel that is broken."""
 
     def overrun(self) -> None:
         """A message that had to arrive found no room: the connection must begin anew."""
@@ -34,11 +37,12 @@ class Told(Outlet, Protocol):
 class Party:
     """Someone who makes calls here and answers them."""
 
-    __slots__ = ("calls", "held", "id", "last_call", "outlet")
+    __slots__ = ("calls", "held", "id", "last_call", "node", "outlet", "tunnels")
 
     is_peer = False
 
-    def __init__(self, outlet: Outlet, number: int = 0) -> None:
+    def __init__(self, node: str, outlet: Outlet, number: int = 0) -> None:
+        self.node = node
         self.outlet = outlet
         self.id = number
         """A program's number at its node; a relay has none."""
@@ -48,19 +52,22 @@ class Party:
         """The highest id among the calls it made: a goodbye names it."""
         self.held = 0
         """Octets of bodies kept for those calls, in case they must be tried again."""
+        self.tunnels: dict[int, End] = {}
+        """Its ends of tunnels, by the names that come from it."""
 
 
 class Program(Party):
     """A process attached to this relay: a client, or a member once it is registered."""
 
-    __slots__ = ("cluster", "name", "sender", "topics")
+    __slots__ = ("cluster", "name", "sender", "topics", "watches")
 
     def __init__(self, number: int, name: str, node: str, outlet: Outlet) -> None:
-        super().__init__(outlet, number)
+        super().__init__(node, outlet, number)
         self.name = name
         self.sender = f"{node}/{number}"
         self.cluster: str | None = None
         self.topics: set[str] = set()
+        self.watches: set[str] = set()
 
     def __repr__(self) -> str:
         return f"{self.name}#{self.id}"
@@ -69,13 +76,13 @@ class Program(Party):
 class Peer(Party):
     """Another relay of the network, for as long as one session of links with it lasts."""
 
-    __slots__ = ("draining", "node", "synced")
+    __slots__ = ("address", "draining", "synced")
 
     is_peer = True
 
-    def __init__(self, node: str, outlet: Outlet) -> None:
-        super().__init__(outlet)
-        self.node = node
+    def __init__(self, node: str, outlet: Outlet, address: str) -> None:
+        super().__init__(node, outlet)
+        self.address = address
         self.synced = False
         """It has told its whole directory."""
         self.draining = False

@@ -11,6 +11,8 @@ from arke_relay.core.calls import Call
 from arke_relay.core.counters import Counters
 from arke_relay.core.directory import Directory
 from arke_relay.core.parties import Party, Peer
+from arke_relay.core.special import SpecialCall, hand_over
+from arke_relay.core.tunnels import Tunnels
 
 HELD_LIMIT = 256 * 1024 * 1024
 """Octets of open requests one party may leave in this relay's care."""
@@ -21,12 +23,14 @@ _REPLY = Op.REPLY.value
 _FAULT = Op.FAULT.value
 _REFUSED = Op.REFUSED.value
 _FAILED = Op.FAILED.value
+_ACCEPT = Op.ACCEPT.value
 
 _OUTCOMES = {
     Failure.NO_SUCH_CLUSTER: "no_such_cluster",
     Failure.MEMBER_LOST: "member_lost",
     Failure.OVERLOADED: "overloaded",
     Failure.TIMED_OUT: "timed_out",
+    Failure.NO_SUCH_MEMBER: "no_such_member",
 }
 
 
@@ -37,8 +41,12 @@ class DuplicateCall(ValueError):
 class Router:
     """Calls come from programs here, or from peers; a peer's only go to members here."""
 
-    def __init__(self, directory: Directory, balancer: Balancer, counters: Counters) -> None:
+    def __init__(
+        self, directory: Directory, balancer: Balancer, counters: Counters, tunnels: Tunnels
+    ) -> None:
+        self._tunnels = tunnels
         self._clusters = directory.clusters
+        self._members = directory.members
         self._balancer = balancer
         self._choose = balancer.choose
         self._counters = counters
@@ -107,6 +115,21 @@ class Router:
             text = "there was no room to bring the answer"
             origin.outlet.put((_FAULT, call.origin_id, "Overloaded", text))
 
+    def accept(self, taker: Party, call_id: int, window: int, largest: int) -> None:
+        """The member takes the tunnel it was offered, with windows and messages of these sizes."""
+        call = self._open.get(call_id)
+        if call is None or call.candidate is None or call.candidate.party is not taker:
+            self._tunnels.refuse(taker, call_id, "nobody waits for it any more")
+            return
+        if not isinstance(call, SpecialCall) or call.opening is None:
+            self._fail(call, Failure.MEMBER_LOST, "the member answered what it was not asked")
+            return
+        origin = call.origin
+        self._end(call, "opened")
+        window = min(window, call.opening.window)
+        self._tunnels.join(origin, call.origin_id, taker, call_id)
+        origin.outlet.put_part((_ACCEPT, call.origin_id, window, largest), None)
+
     def fault(self, taker: Party, call_id: int, kind: str, text: str, now: float) -> None:
         """The handler raised."""
         call = self._taken(taker, call_id)
@@ -140,7 +163,9 @@ class Router:
     def arrived(self, cluster: str, now: float) -> None:
         """The cluster has a member: calls that waited for one go there."""
         if self._parked:
-            waiting = [call for call in self._parked.values() if call.cluster == cluster]
+            # A call for one member does not say which cluster that is in.
+            names = cluster, ""
+            waiting = [call for call in self._parked.values() if call.cluster in names]
             self._unpark(waiting, now)
 
     def settle(self, now: float) -> None:
@@ -190,14 +215,14 @@ class Router:
                 self._counters.drops["expired_on_the_way"] += 1
             self._time_out(call)
             return
+        if not call.is_plain:
+            self._dispatch_specially(call, now)
+            return
         choose = self._choose
         while True:
             cluster = self._clusters.get(call.cluster)
             if cluster is None:
-                if self.settled or origin.is_peer:
-                    self._nobody(call)
-                else:
-                    self._parked[call.id] = call
+                self._nobody_yet(call)
                 return
             draws = cluster.here if origin.is_peer else cluster.draws
             candidate = choose(draws, call.tried, now)
@@ -224,6 +249,42 @@ class Router:
             self._balancer.penalise(candidate, REFUSAL, now)
             call.tried |= {party}
 
+    def _dispatch_specially(self, call: Call, now: float) -> None:
+        """The same for a call that is for one member alone, or opens a tunnel."""
+        assert isinstance(call, SpecialCall)
+        while True:
+            if call.to is not None:
+                candidate = self._members.get(call.to)
+                found = candidate is not None
+                if candidate is not None and candidate.party in call.tried:
+                    candidate = None
+            else:
+                cluster = self._clusters.get(call.cluster)
+                found = cluster is not None
+                draws = (cluster.here if call.origin.is_peer else cluster.draws) if cluster else ()
+                candidate = self._choose(draws, call.tried, now)
+            if not found:
+                self._nobody_yet(call)
+                return
+            if candidate is None:
+                self._nobody(call)
+                return
+            call.cluster = candidate.cluster
+            if hand_over(call, candidate.party, self._tunnels, now):
+                candidate.outstanding += 1
+                call.candidate = candidate
+                self._open[call.id] = call
+                return
+            self._balancer.penalise(candidate, REFUSAL, now)
+            call.tried |= {candidate.party}
+
+    def _nobody_yet(self, call: Call) -> None:
+        """Whom the call is for is not known here. Peers may still tell, soon after the start."""
+        if self.settled or call.origin.is_peer:
+            self._nobody(call)
+        else:
+            self._parked[call.id] = call
+
     def _taken(self, taker: Party, call_id: int) -> Call | None:
         """The open call that `taker` answers; nobody else may."""
         call = self._open.get(call_id)
@@ -247,8 +308,12 @@ class Router:
     def _nobody(self, call: Call) -> None:
         if call.lost is not None:
             self._fail(call, Failure.MEMBER_LOST, call.lost)
-        elif call.tried or call.origin.is_peer:
+        elif call.tried:
             self._refuse(call, call.refusal or "no member could be reached")
+        elif isinstance(call, SpecialCall) and call.to is not None:
+            self._fail(call, Failure.NO_SUCH_MEMBER, f"there is no member {call.to}")
+        elif call.origin.is_peer:
+            self._refuse(call, "the member is no longer there")
         else:
             text = f"nobody in the network serves {call.cluster!r}"
             self._fail(call, Failure.NO_SUCH_CLUSTER, text)
@@ -295,9 +360,11 @@ class Router:
             self._counters.failures[outcome] += 1
 
     def _tell_taker(self, call: Call) -> None:
-        """The taker's own relay need not bring an answer that nobody waits for."""
-        if call.candidate is not None and call.candidate.party.is_peer:
-            call.candidate.party.outlet.put((PeerOp.DROP_CALL.value, call.id))
+        """Whoever has it need not bring an answer that nobody waits for."""
+        if call.candidate is not None:
+            taker = call.candidate.party
+            op = PeerOp.DROP_CALL.value if taker.is_peer else Op.STOP.value
+            taker.outlet.put((op, call.id))
 
     def _calls_of(self, party: Party) -> list[Call]:
         return [c for c in self._open.values() if c.candidate and c.candidate.party is party]

@@ -10,13 +10,14 @@ from typing import Any
 
 from msgpack.exceptions import UnpackException
 
-from arke.wire.bounds import LONGEST_CALL, MAX_REASON, is_name, unpacker
-from arke.wire.chunks import Inbox
-from arke.wire.messages import Failure, Op, PeerOp
+from arke.wire.bounds import LONGEST_CALL, MAX_METADATA, MAX_REASON, check_map, is_name, unpacker
+from arke.wire.inbox import Inbox
+from arke.wire.messages import Ending, Failure, Op, PeerOp
 from arke_relay.core.calls import Call
 from arke_relay.core.exchange import Exchange
 from arke_relay.core.membership import Membership
 from arke_relay.core.parties import Message, Peer
+from arke_relay.core.special import Opening, SpecialCall
 
 FRAME = 128 * 1024
 """Largest frame: one chunk, what may go ahead of it, and room to spare."""
@@ -46,6 +47,7 @@ class Batches:
     ) -> None:
         self._exchange = exchange
         self._router = exchange.router
+        self._tunnels = exchange.tunnels
         self._membership = membership
         self._max_message = max_message
         self._known = known
@@ -60,6 +62,10 @@ class Batches:
             Op.FAULT: self._on_fault,
             Op.REFUSED: self._on_refused,
             Op.FAILED: self._on_failed,
+            Op.ACCEPT: self._on_accept,
+            Op.DATA: self._on_data,
+            Op.CREDIT: self._on_credit,
+            Op.END: self._on_end,
             PeerOp.JOINED: self._on_joined,
             PeerOp.LEFT: self._on_left,
             PeerOp.SUBSCRIBED: self._on_subscribed,
@@ -68,6 +74,8 @@ class Batches:
             PeerOp.KNOWN: self._on_known,
             PeerOp.DRAINING: self._on_draining,
             PeerOp.CALL: self._on_call,
+            PeerOp.ASK: self._on_ask,
+            PeerOp.OPEN: self._on_open,
             PeerOp.DROP_CALL: self._on_drop_call,
             PeerOp.TOLD: self._on_told,
             PeerOp.EVENT: self._on_event,
@@ -121,9 +129,10 @@ class Batches:
 
     def _on_joined(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         cluster, member = _name(message[1]), _number(message[2])
+        metadata = check_map(message[3], MAX_METADATA)
         if peer.draining:
             return  # it takes nothing new, whoever comes to it now
-        if self._exchange.directory.join(cluster, peer, member):
+        if self._exchange.directory.join(cluster, peer, member, metadata):
             self._router.arrived(cluster, now)
         else:
             self._exchange.counters.drops["announcement_beyond_bound"] += 1
@@ -154,20 +163,50 @@ class Batches:
 
     def _on_call(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         _, call, cluster, body, expiry, number, headers = message
+        facts = self._facts(peer, call, cluster, body, expiry, number, headers, offset, now)
+        if facts is not None:
+            self._router.request(Call(*facts), now)
+
+    def _on_ask(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        _, call, cluster, body, expiry, number, member, headers = message
+        facts = self._facts(peer, call, cluster, body, expiry, number, headers, offset, now)
+        if facts is not None:
+            self._router.request(SpecialCall(*facts, to=self._member(member), opening=None), now)
+
+    def _on_open(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        _, call, cluster, body, expiry, number, member, purpose, window, largest, headers = message
+        facts = self._facts(peer, call, cluster, body, expiry, number, headers, offset, now)
+        if facts is not None:
+            opening = Opening(_number(purpose), _number(window), _number(largest))
+            to = self._member(member)
+            self._router.request(SpecialCall(*facts, to=to, opening=opening), now)
+
+    def _facts(
+        self,
+        peer: Peer,
+        call: Any,
+        cluster: Any,
+        body: Any,
+        expiry: Any,
+        number: Any,
+        headers: Any,
+        offset: float,
+        now: float,
+    ) -> tuple[Any, ...] | None:
+        """What a Call is made of; None when it was refused for lack of room to join its body."""
         joined = self._body(peer, body)
         if joined is None:
             peer.outlet.put((Op.REFUSED.value, _number(call), "no room to join the request"))
-            return
+            return None
         deadline = _number(expiry) / 1000 + offset
         if deadline - now > LONGEST_CALL + _DRIFT:
             raise ValueError("a request that waits for longer than any program may")
         sender = f"{peer.node}/{_number(number)}"
-        self._router.request(
-            Call(
-                peer, _number(call), _name(cluster), joined, now, deadline, False, sender, headers
-            ),
-            now,
-        )
+        name = _name(cluster)
+        return peer, _number(call), name, joined, now, deadline, False, sender, headers
+
+    def _member(self, number: Any) -> str | None:
+        return f"{self._exchange.node}/{number}" if _number(number) else None
 
     def _on_drop_call(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         self._router.cancel(peer, _number(message[1]))
@@ -188,6 +227,25 @@ class Batches:
 
     def _on_failed(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         self._router.failed(peer, message[1], Failure(message[2]), str(message[3]), now)
+
+    # Tunnels.
+
+    def _on_accept(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        _, call, window, largest = message
+        self._router.accept(peer, call, _number(window), _number(largest))
+
+    def _on_data(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        _, name, total, data = message
+        if type(data) is not bytes or (total is not None and type(total) is not int):
+            raise ValueError("a tunnel carries octets")
+        self._tunnels.data(peer, name, total, data)
+
+    def _on_credit(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        self._tunnels.grant(peer, message[1], _number(message[2]))
+
+    def _on_end(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        _, name, ending, kind, text = message
+        self._tunnels.end(peer, name, Ending(ending), str(kind), str(text))
 
     # Casts.
 

@@ -9,7 +9,7 @@ import zmq
 from msgpack import Packer
 from zmq.utils.monitor import parse_monitor_message
 
-from arke.wire.chunks import Outbox
+from arke.wire.outbox import Outbox
 from arke_relay.flusher import Flusher
 from arke_relay.peers.batches import FRAME
 from arke_relay.peers.keys import CurvePair
@@ -108,6 +108,8 @@ class PeerLink:
         self.put = self._outbox.put
         self.put_body = self._outbox.put_body
         self.put_packed = self._outbox.put_packed
+        self.put_part = self._outbox.put_part
+        self.drop_parts = self._outbox.drop_parts
         self._connected = False
         self._blocked = False
         self._sent = False

@@ -198,7 +198,7 @@ class PeerNetwork:
                 self._joiner.renew(self.membership.neighbours[node])
         self._joiner.dial_due()
         if not self._exchange.router.settled and self._is_settled(now):
-            self._exchange.router.settle(now)
+            self._exchange.settle(now)
         self._flusher.flush()
 
     def _is_settled(self, now: float) -> bool:

@@ -16,6 +16,21 @@ MAX_NAME = 255
 MAX_TOPICS = 16_384
 """Topics one program may subscribe to."""
 
+MAX_METADATA = 4 * 1024
+"""What a member says of itself when it registers, in octets of text: every peer keeps it."""
+
+MAX_WATCHES = 1_024
+"""Clusters one program may watch."""
+
+WINDOW = 4 * 1024 * 1024
+"""Credit that each side of a tunnel grants, unless set otherwise."""
+
+LEAST_WINDOW = 64 * 1024
+"""No tunnel has less: one chunk can always be under way."""
+
+MAX_TUNNELS = 1_024
+"""Tunnels one program may have."""
+
 LONGEST_CALL = 7 * 24 * 3600.0
 """Seconds that anybody may wait for an answer."""
 
@@ -63,6 +78,20 @@ def is_name(name: object) -> bool:
         return 0 < len(name) <= MAX_NAME and len(name.encode()) <= MAX_NAME
     except UnicodeEncodeError:  # a lone surrogate
         return False
+
+
+def check_map(value: object, most: int) -> dict[str, str]:
+    """Headers or metadata as they came. Raises ValueError unless they are text, `most` octets."""
+    if type(value) is not dict:
+        raise ValueError("headers and metadata are maps")
+    size = 0
+    for name, text in value.items():
+        if type(name) is not str or type(text) is not str:
+            raise ValueError("headers and metadata are text")
+        size += len(name.encode()) + len(text.encode())
+    if size > most:
+        raise ValueError(f"headers or metadata over {most} octets")
+    return value
 
 
 def unpacker(buffer: int = CHUNK + MAX_HEADERS + 1024 + READ) -> Unpacker:

@@ -2,8 +2,11 @@
 
 Fields are given in order; `headers`, where it stands, is a map of text to text or nil. A field
 named `body` is either binary or, for a body over `CHUNK` bytes, the number of the stream whose
-chunks came before (see `chunks`). In a cast (BROADCAST, PUBLISH, TOLD, EVENT) it may also be an
+chunks came before (see `outbox`). In a cast (BROADCAST, PUBLISH, TOLD, EVENT) it may also be an
 array of up to 16 small bodies: as many casts, in this order. Times are milliseconds.
+
+A tunnel is named by the number of the call that opened it; whoever was called says that number
+negated. So what comes in under a name goes out under the name negated.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ class Op(IntEnum):
     CHUNK = 6  # stream, total bytes, data: a part of a body over CHUNK bytes
 
     # Program → relay.
-    REGISTER = 10  # cluster; once per connection
+    REGISTER = 10  # cluster, metadata (a map of text to text, or nil); once per connection
     LEAVE = 11  # (nothing); what was handed over before is still answered
     SUBSCRIBE = 12  # topic
     UNSUBSCRIBE = 13  # topic
@@ -35,12 +38,19 @@ class Op(IntEnum):
     BROADCAST = 16  # cluster, body, headers
     PUBLISH = 17  # topic, body, headers
     STATUS = 18  # call; answered by REPLY with a JSON document
+    ASK = 19  # call, member, body, timeout, idempotent, headers: a request to one member
+    WATCH = 54  # cluster; answered by CAME for each member and NAMED, then told who comes and goes
+    UNWATCH = 55  # cluster
 
     # Relay → program.
     CALL = 20  # call, body, timeout, stamp (the relay's monotonic clock), sender, headers
     TOLD = 21  # body, sender, headers: a broadcast to the program's cluster
     EVENT = 22  # topic, body, sender, headers
     NODE = 23  # address: the node is reached at another address from now on
+    CAME = 25  # cluster, member, address of its node, metadata
+    WENT = 26  # cluster, member
+    NAMED = 28  # cluster: every member there is has been named, here and at all peers
+    STOP = 27  # call: nobody waits for its answer any more
     GOODBYE = 24  # last call accepted, reason: the relay is leaving; later calls never started
 
     # Outcomes, in both directions.
@@ -48,6 +58,20 @@ class Op(IntEnum):
     FAULT = 31  # call, type, text: the handler raised
     REFUSED = 32  # program → relay: call, reason; the handler was never started
     FAILED = 33  # relay → program: call, Failure, text
+
+    # Tunnels. An offer is answered by ACCEPT, FAULT or REFUSED, as a call is; once it is accepted,
+    # each side grants the other credit, in octets of `data`.
+    OPEN = 34  # program → relay: call, cluster, body, timeout, member or nil, purpose, window,
+    #          largest, headers
+    OFFER = 35  # relay → program: call, body, timeout, stamp, purpose, window, largest, sender,
+    #          headers
+    ACCEPT = 36  # call, window, largest: the most credit to grant, and the largest message taken
+    DATA = (
+        37  # tunnel, total, data: total is nil for whole small messages, each MessagePack binary;
+    )
+    #          else octets of a message, at its beginning with its length, then with 0
+    CREDIT = 38  # tunnel, octets that may be sent beside those granted before
+    END = 39  # tunnel, Ending, type, text
 
 
 class Failure(IntEnum):
@@ -58,6 +82,22 @@ class Failure(IntEnum):
     OVERLOADED = 3
     TIMED_OUT = 4
     TOO_LARGE = 5
+    NO_SUCH_MEMBER = 6
+
+
+class Purpose(IntEnum):
+    """What a tunnel is opened for."""
+
+    TUNNEL = 0
+    PARTS = 1  # the answer to a request, part by part
+
+
+class Ending(IntEnum):
+    """How one side of a tunnel ends."""
+
+    SENT = 0  # it sends nothing more; it still reads
+    CLOSED = 1  # it sends nothing more, and reads nothing more
+    BROKEN = 2  # nothing that is under way can be relied on; `type` and `text` say why
 
 
 class PeerOp(IntEnum):
@@ -68,7 +108,7 @@ class PeerOp(IntEnum):
     and all before it). Then the messages follow.
     """
 
-    JOINED = 40  # cluster, member: a program of the sender's node serves the cluster
+    JOINED = 40  # cluster, member, metadata: a program of the sender's node serves the cluster
     LEFT = 41  # cluster, member
     SUBSCRIBED = 42  # topic: at least one program of the sender's node listens
     UNSUBSCRIBED = 43  # topic
@@ -79,3 +119,6 @@ class PeerOp(IntEnum):
     DROP_CALL = 49  # call
     TOLD = 50  # cluster, body, program, headers
     EVENT = 51  # topic, body, program, headers
+    OPEN = 52  # call, cluster, body, expiry, program, member (0: any), purpose, window, largest,
+    #          headers
+    ASK = 53  # call, cluster, body, expiry, program, member, headers: a call to one member

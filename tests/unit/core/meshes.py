@@ -15,7 +15,7 @@ from outlets import Recorder
 from rooms import CALL, taken
 
 from arke.wire.bounds import MAX_MESSAGE
-from arke.wire.chunks import Outbox
+from arke.wire.outbox import Outbox
 from arke_relay.core.calls import Call
 from arke_relay.core.exchange import Exchange
 from arke_relay.core.membership import BEAT, Membership, Neighbour
@@ -135,7 +135,7 @@ class Relay:
 
     def serve(self, cluster: str) -> Program:
         program = self.exchange.attach("service", Recorder())
-        self.exchange.register(program, cluster, self.now)
+        self.exchange.register(program, cluster, {}, self.now)
         return program
 
     def ask(

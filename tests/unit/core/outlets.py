@@ -29,6 +29,13 @@ class Recorder:
     def put_packed(self, data: bytes, order: Hashable) -> bool:
         return self._take(msgpack.unpackb(data, use_list=False), order)
 
+    def put_part(self, message: Message, tunnel: Hashable) -> None:
+        self.messages.append(message)
+        self.orders.append(tunnel)
+
+    def drop_parts(self, tunnel: Hashable) -> None:
+        """What a recorder was given it keeps."""
+
     def overrun(self) -> None:
         self.overruns += 1
 

@@ -14,7 +14,7 @@ from arke_relay.core.parties import Message, Party, Peer, Program
 CALL, PEER_CALL = Op.CALL.value, PeerOp.CALL.value
 REPLY, FAULT = Op.REPLY.value, Op.FAULT.value
 REFUSED, FAILED = Op.REFUSED.value, Op.FAILED.value
-DROP_CALL = PeerOp.DROP_CALL.value
+STOP, DROP_CALL = Op.STOP.value, PeerOp.DROP_CALL.value
 
 
 class Room:
@@ -32,13 +32,13 @@ class Room:
 
     def member(self, cluster: str = "c", room: int | None = None) -> Program:
         program = self.exchange.attach("member", Recorder(room))
-        self.exchange.register(program, cluster, self.now)
+        self.exchange.register(program, cluster, {}, self.now)
         return program
 
     def peer(self, node: str, *members: int, cluster: str = "c") -> Peer:
-        peer = self.exchange.link(node, Recorder())
+        peer = self.exchange.link(node, Recorder(), "10.9.8.7")
         for member in members:
-            self.exchange.directory.join(cluster, peer, member)
+            self.exchange.directory.join(cluster, peer, member, {})
         self.router.arrived(cluster, self.now)
         return peer
 

@@ -23,10 +23,10 @@ def cluster_of(*members: int) -> Cluster:
     """Candidates with so many members each: one is a program here, more are a peer with them."""
     cluster = Cluster("c")
     for number, count in enumerate(members):
-        party = program(number) if count == 1 else Peer(f"node{number}", Recorder())
+        party = program(number) if count == 1 else Peer(f"node{number}", Recorder(), "10.9.8.7")
         candidate = Candidate("c", party)
         for member in range(count):
-            cluster.add(candidate, member)
+            cluster.add(candidate, member, {})
     return cluster
 
 

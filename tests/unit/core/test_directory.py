@@ -12,7 +12,7 @@ from outlets import Recorder
 
 from arke.wire.messages import PeerOp
 from arke_relay.core import directory as module
-from arke_relay.core.directory import Directory
+from arke_relay.core.directory import Directory, Metadata, member_of
 from arke_relay.core.parties import Message, Party, Peer, Program
 
 JOINED, LEFT = PeerOp.JOINED.value, PeerOp.LEFT.value
@@ -27,19 +27,32 @@ class Place:
     announced: list[Message] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.directory = Directory(self.announced.append)
+        self.directory = Directory(self.announced.append, self._watched)
         self.programs = [Program(number, "p", "me", Recorder()) for number in range(1, 4)]
-        self.peers = [Peer(node, Recorder()) for node in ("one", "other")]
+        self.peers = [Peer(node, Recorder(), "10.9.8.7") for node in ("one", "other")]
         self.parties: list[Party] = [*self.programs, *self.peers]
+        self.seen: dict[str, set[str]] = {}
+        """What somebody believes who watches every cluster since before anybody was there."""
+        for cluster in ("a", "b"):
+            self.seen[cluster] = set()
+            self.directory.watch(cluster, self.programs[0])
+
+    def _watched(self, cluster: str, party: Party, member: str, metadata: Metadata | None) -> None:
+        assert member.startswith(f"{party.node}/")
+        if metadata is None:
+            self.seen[cluster].remove(member)
+        else:
+            assert member not in self.seen[cluster]
+            self.seen[cluster].add(member)
 
     def join(self, party: Party, cluster: str, member: int) -> None:
         """As the exchange and the batches do it."""
         if isinstance(party, Program):
             if party.cluster is None:
                 party.cluster = cluster
-                self.directory.join(cluster, party, party.id)
+                self.directory.join(cluster, party, party.id, {})
         else:
-            self.directory.join(cluster, party, member)
+            self.directory.join(cluster, party, member, {})
 
     def leave(self, party: Party, cluster: str, member: int) -> None:
         if isinstance(party, Program):
@@ -93,7 +106,7 @@ def told(messages: list[Message]) -> tuple[set[Message], set[Message]]:
     topics: set[Message] = set()
     for op, *fields in messages:
         known = members if op in {JOINED, LEFT} else topics
-        what = tuple(fields)
+        what = tuple(fields[:2] if known is members else fields)
         if op in {JOINED, SUBSCRIBED}:
             assert what not in known, "announced twice"
             known.add(what)
@@ -131,6 +144,21 @@ def test_every_member_is_drawn_once(steps: list[tuple[object, ...]]) -> None:
         assert all(place.directory.topics.values())
 
     play(steps, whole)
+
+
+@given(STEPS)
+def test_who_watches_knows_every_member(steps: list[tuple[object, ...]]) -> None:
+    def seen(place: Place) -> None:
+        for name in ("a", "b"):
+            cluster = place.directory.clusters.get(name)
+            there = {
+                member_of(party, member)
+                for party, candidate in (cluster.candidates if cluster else {}).items()
+                for member in candidate.members
+            }
+            assert place.seen[name] == there
+
+    play([step for step in steps if step[:2] != ("forget", 0)], seen)
 
 
 @given(STEPS)
@@ -185,21 +213,21 @@ def test_a_peer_announces_so_much_and_no_more(bound: int, monkeypatch: pytest.Mo
     place = Place()
     peer, other = place.peers
     directory = place.directory
-    assert directory.join("a", peer, 1)
-    assert directory.join("a", peer, 1), "the same again is not more"
-    assert directory.join("a", peer, 2)
+    assert directory.join("a", peer, 1, {})
+    assert directory.join("a", peer, 1, {}), "the same again is not more"
+    assert directory.join("a", peer, 2, {})
     assert directory.subscribe("t", peer)
     assert directory.subscribe("t", peer)
-    assert not directory.join("b", peer, 3)
+    assert not directory.join("b", peer, 3, {})
     assert not directory.subscribe("u", peer)
     assert set(directory.clusters) == {"a"}
     assert set(directory.topics) == {"t"}
-    assert directory.join("b", other, 3)
+    assert directory.join("b", other, 3, {})
     directory.leave("a", peer, 1)
     directory.leave("a", peer, 1)
     directory.unsubscribe("nothing", peer)
-    assert directory.join("b", peer, 3)
-    assert not directory.join("b", peer, 4)
+    assert directory.join("b", peer, 3, {})
+    assert not directory.join("b", peer, 4, {})
 
 
 def test_what_nobody_announced_cannot_be_taken_back() -> None:

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from rooms import CALL, DROP_CALL, FAILED, FAULT, PEER_CALL, REFUSED, REPLY, Room, call_of, taken
+from rooms import (
+    CALL,
+    DROP_CALL,
+    FAILED,
+    FAULT,
+    PEER_CALL,
+    REFUSED,
+    REPLY,
+    STOP,
+    Room,
+    call_of,
+    taken,
+)
 from rooms import recorder as outlet
 
 from arke.wire.messages import Failure
@@ -465,7 +477,7 @@ def test_a_cancelled_request_is_nobodys() -> None:
     room.router.cancel(client, 2)
     room.router.cancel(client, 99)
     assert taken(peer) == [(DROP_CALL, there)]
-    assert taken(member) == []
+    assert taken(member) == [(STOP, here)]
     room.router.reply(member, here, b"", room.now)
     assert taken(client) == []
     assert room.counters.outcomes == {"cancelled": 2}
@@ -590,5 +602,5 @@ def test_a_party_may_leave_so_many_octets_in_our_care(monkeypatch: pytest.Monkey
     assert len(taken(member)) == 2
     room.router.cancel(client, 1)
     room.request(client, 3, body=bytes(100))
-    assert len(taken(member)) == 1
+    assert [message[0] for message in taken(member)] == [STOP, CALL]
     assert client.held == 100

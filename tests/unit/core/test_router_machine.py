@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from rooms import CALL, FAILED, FAULT, PEER_CALL, REFUSED, REPLY, Room, taken
 
-from arke.wire.messages import Failure, PeerOp
+from arke.wire.messages import Failure, Op, PeerOp
 from arke_relay.core.parties import Party, Peer, Program
 
 Key = tuple[int, int]
@@ -223,8 +223,8 @@ class Requests(RuleBasedStateMachine):
                 self.pending.append(HandedOver(party, number, key))
                 if key is not None:
                     self.begun[key] += 1
-            elif op == PeerOp.DROP_CALL:
-                assert party.is_peer
+            elif op in {PeerOp.DROP_CALL, Op.STOP}:
+                assert party.is_peer == (op == PeerOp.DROP_CALL)
             else:
                 assert op in {REPLY, FAULT, REFUSED, FAILED}
                 assert isinstance(party, Peer)

@@ -1,8 +1,9 @@
-"""Bodies over one chunk: an outbox that cuts and interleaves them, an inbox that joins them.
+"""An outbox that cuts large bodies into chunks, and lets small messages pass them.
 
 A large body travels as `[CHUNK, stream, total, data]` messages, followed by its own message with
-the stream's number in place of the body. Streams share the link in turns and small messages go
-first, except those that must keep their order behind a large one of the same sender and name.
+the stream's number in place of the body. Streams and tunnels share the link in turns and small
+messages go first, except those that must keep their order behind a large one of the same sender and
+name. The other end has an `Inbox`.
 """
 
 from __future__ import annotations
@@ -14,21 +15,18 @@ from typing import Any
 
 from msgpack import Packer
 
-from arke.wire.bounds import BATCH, CHUNK, HALF_SENT, MAX_CASTS, MAX_STREAMS, SMALL_BATCH
+from arke.wire.bounds import BATCH, CHUNK, HALF_SENT, MAX_CASTS, SMALL_BATCH
 from arke.wire.messages import Op
 
 _CHUNK_OP = int(Op.CHUNK)
 _RESERVE = 1024 * 1024  # octets kept for messages without a body, on which others wait
+_SMALL_PART = 4096  # octets of a tunnel's message that may go ahead like any other
 _SMALL_CAST = 1024  # octets of a body that is worth sharing a message
 _RUNNING_START = 32 * 1024  # small messages that may go ahead of a chunk in one batch
 
 
 Cast = bytes | tuple[bytes, ...]
 """What one broadcast or event message carries: one body, or several small ones."""
-
-
-class BrokenStream(ValueError):
-    """The chunks do not add up; the connection that sent them cannot be understood any further."""
 
 
 def _nothing() -> None:
@@ -38,14 +36,12 @@ def _nothing() -> None:
 class _Large:
     """One message whose body is being cut."""
 
-    __slots__ = ("after", "at", "body", "fields", "last", "sent", "stream")
+    __slots__ = ("at", "body", "fields", "last", "sent", "stream")
 
     def __init__(self, fields: tuple[Any, ...], at: int) -> None:
         self.fields = fields
         self.at = at
         self.body = fields[at]
-        self.after = 0
-        """How many small messages must have left before it begins."""
         self.stream = 0
         self.sent = 0
         self.last = b""
@@ -66,6 +62,7 @@ class Outbox:
         "_cast",
         "_casts",
         "_casts_size",
+        "_coming",
         "_flows",
         "_half_sent",
         "_hurry",
@@ -101,9 +98,12 @@ class Outbox:
         self._casts: list[bytes] = []
         self._casts_size = 0
         self._left = 0  # small messages that left while large ones were here
-        self._flows: dict[Hashable, deque[_Large | bytes]] = {}  # each begins with a large one
-        self._waiting: deque[Hashable] = deque()  # flows whose first has not begun
-        self._turn: deque[Hashable] = deque()  # flows whose first is half sent
+        # The flow of an order begins with a large one; the flow of a tunnel has none.
+        self._flows: dict[Hashable, deque[_Large | bytes]] = {}
+        # Flows that have not begun, each behind so many small messages: of orders, of tunnels.
+        self._waiting: deque[tuple[Hashable, int]] = deque()
+        self._coming: deque[tuple[Hashable, int]] = deque()
+        self._turn: deque[Hashable] = deque()  # flows that have begun
         self._half_sent = 0
         self._streams = 0
         self._owed = False  # the last batch had no room for a chunk
@@ -216,6 +216,36 @@ class Outbox:
             self._hurry()
         return True
 
+    def put_part(self, message: tuple[Any, ...], tunnel: Hashable) -> None:
+        """Queue a message of a tunnel, in its order. Its bound is the tunnel's credit."""
+        if self._cast:
+            self._end_cast()
+        data = self._pack(message)
+        flow = self._flows.get(tunnel)
+        if flow is not None:
+            flow.append(data)
+        elif len(data) <= _SMALL_PART:
+            self._ready.append(data)
+        else:
+            self._flows[tunnel] = deque((data,))
+            self._coming.append((tunnel, self._left + len(self._ready)))
+            self._careful = True
+        queued = self.size
+        self.size = queued + len(data)
+        if not queued:
+            self._wake()
+        if self.size >= BATCH:
+            self._hurry()
+
+    def drop_parts(self, tunnel: Hashable) -> None:
+        """Forget what waits for a tunnel that has ended."""
+        flow = self._flows.pop(tunnel, None)
+        if flow is not None:
+            self.size -= sum(len(part) for part in flow if isinstance(part, bytes))
+            if tunnel in self._turn:
+                self._turn.remove(tunnel)
+            self._look()
+
     def _put_behind(self, message: tuple[Any, ...], at: int, order: Hashable) -> bool:
         """Queue a message that is large, or may have to keep behind one that is."""
         size = len(message[at])
@@ -235,7 +265,7 @@ class Outbox:
         else:
             key = large if order is None else order
             self._flows[key] = deque((large,))
-            self._wait(key, large)
+            self._wait(key)
         self.size += size
         self._careful = True
         self._hurry()
@@ -294,30 +324,39 @@ class Outbox:
         self._left += count
         return parts
 
-    def _wait(self, key: Hashable, large: _Large) -> None:
+    def _wait(self, key: Hashable) -> None:
         # What was put before it leaves before it begins: nothing it must follow is left behind.
-        large.after = self._left + len(self._ready)
-        self._waiting.append(key)
+        self._waiting.append((key, self._left + len(self._ready)))
 
     def _begin(self) -> None:
-        """Begin the bodies whose time has come, as far as the receiver keeps room for them."""
+        """Begin the flows whose time has come; bodies as far as the receiver has room for them."""
+        while self._coming and self._coming[0][1] <= self._left:
+            tunnel, _ = self._coming.popleft()
+            if tunnel in self._flows:  # or it has ended meanwhile
+                self._turn.append(tunnel)
         while self._waiting:
-            key = self._waiting[0]
+            key, after = self._waiting[0]
             large = self._flows[key][0]
             assert isinstance(large, _Large)
             half_sent = self._half_sent + len(large.body)
-            if large.after > self._left or (self._turn and half_sent > HALF_SENT):
+            if after > self._left or (self._half_sent and half_sent > HALF_SENT):
                 return
             self._half_sent = half_sent
             large.stream = self._streams
             self._streams += 1
-            self._turn.append(self._waiting.popleft())
+            self._turn.append(self._waiting.popleft()[0])
 
     def _next_part(self) -> bytes:
-        """A chunk of the body whose turn it is, or the message behind its last chunk."""
+        """A message of the tunnel whose turn it is; or a chunk of a body, or what is behind it."""
         flow = self._flows[self._turn[0]]
         large = flow[0]
-        assert isinstance(large, _Large)
+        if not isinstance(large, _Large):
+            flow.popleft()
+            if flow:
+                self._turn.rotate(-1)
+            else:
+                del self._flows[self._turn.popleft()]
+            return large
         if large.last:
             self._end(flow, large)
             return large.last
@@ -342,7 +381,7 @@ class Outbox:
         while flow:
             item = flow[0]
             if isinstance(item, _Large):
-                self._wait(key, item)
+                self._wait(key)
                 return
             self._ready.append(item)
             flow.popleft()
@@ -350,75 +389,3 @@ class Outbox:
 
     def __bool__(self) -> bool:
         return self.size > 0
-
-
-class _Half:
-    """A body that is half received; without a buffer it was given up."""
-
-    __slots__ = ("buffer", "total")
-
-    def __init__(self, total: int, buffer: bytearray | None) -> None:
-        self.total = total
-        self.buffer = buffer
-
-
-class Inbox:
-    """Joins the chunks of one sender's large bodies, bounded in octets and in streams."""
-
-    __slots__ = ("_largest", "_limit", "_streams", "refused", "size")
-
-    def __init__(self, largest: int, limit: int) -> None:
-        self._largest = max(CHUNK, largest)
-        self._limit = limit
-        self._streams: dict[int, _Half] = {}
-        self.size = 0
-        """Octets of the bodies half received, once they are whole: what this may come to cost."""
-        self.refused = 0
-        """Bodies given up because the limit was reached."""
-
-    def chunk(self, stream: object, total: object, data: object) -> None:
-        """Take one chunk. Raises BrokenStream for what no honest sender sends."""
-        if type(stream) is not int or type(total) is not int or type(data) is not bytes:
-            raise BrokenStream("a chunk is a stream, a total and data")
-        half = self._streams.get(stream)
-        if half is None:
-            half = self._streams[stream] = self._begin(total)
-        elif half.total != total:
-            raise BrokenStream("a body is not as long as it said")
-        if half.buffer is not None:
-            half.buffer += data
-            if len(half.buffer) > total:
-                raise BrokenStream("a body is longer than it said")
-
-    def cast(self, body: object) -> Cast | None:
-        """The body or bodies of a cast; None if a large one was given up for lack of room."""
-        if type(body) is bytes:
-            return body
-        if type(body) is not tuple:
-            return self.body(body)
-        if not body or any(type(each) is not bytes for each in body) or sum(map(len, body)) > CHUNK:
-            raise BrokenStream("bodies that share a message are small, and octets")
-        return body
-
-    def body(self, stream: object) -> bytes | None:
-        """The joined body of a stream that has ended; None if it was given up for lack of room."""
-        half = self._streams.pop(stream, None) if type(stream) is int else None
-        if half is None:
-            raise BrokenStream("a message names a body that was not sent")
-        if half.buffer is None:
-            return None
-        self.size -= half.total
-        if len(half.buffer) < half.total:
-            raise BrokenStream("a body is shorter than it said")
-        return bytes(half.buffer)
-
-    def _begin(self, total: int) -> _Half:
-        if not CHUNK < total <= self._largest:
-            raise BrokenStream(f"a body of {total} octets is not cut into chunks here")
-        if len(self._streams) >= MAX_STREAMS:
-            raise BrokenStream(f"more than {MAX_STREAMS} bodies half sent")
-        if self.size + total > self._limit:
-            self.refused += 1
-            return _Half(total, None)
-        self.size += total
-        return _Half(total, bytearray())

@@ -6,17 +6,22 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from contextvars import copy_context
+from dataclasses import dataclass
+from math import inf
 from typing import Any
 
+from arke.errors import TunnelClosed
 from arke.limits import Limits
 from arke.link import Handler, Message, RelayLink
 from arke.mesh import Mesh
+from arke.tunnel import Tunnel
 from arke.values import NO_HEADERS, Broadcast, Request
 from arke.wire.lateness import Lateness
-from arke.wire.messages import Op
+from arke.wire.messages import Op, Purpose
 from arke.workers import Workers
 
 log = logging.getLogger("arke")
@@ -28,24 +33,37 @@ _new = tuple.__new__  # half the price of a named tuple's own constructor
 _FAULT_TEXT = 4096
 _OVERHEAD = 256  # octets a waiting message costs beside its body
 
+TunnelHandler = Callable[[Tunnel], Awaitable[None]]
+PartsHandler = Callable[[Request], AsyncGenerator[bytes, None]]
 RequestHandler = Callable[[Request], Awaitable[bytes]] | Callable[[Request], bytes]
 BroadcastHandler = Callable[[Broadcast], Awaitable[None]] | Callable[[Broadcast], None]
 DropHandler = Callable[[str], Awaitable[None]] | Callable[[str], None]
 
 
-class Member:
+@dataclass
+class Handlers:
+    """What a service does with what reaches it."""
+
+    answer: RequestHandler | None = None
+    answer_in_parts: PartsHandler | None = None
+    hear: BroadcastHandler | None = None
+    converse: TunnelHandler | None = None
+    drop: DropHandler | None = None
+
+
+class Serving:
     """One registered program. Made when its service starts, stopped once."""
 
     def __init__(
         self,
         cluster: str,
+        metadata: Mapping[str, str],
         limits: Limits,
         mesh: Mesh,
-        answer: RequestHandler | None,
-        hear: BroadcastHandler | None,
-        drop: DropHandler | None,
+        handlers: Handlers,
     ) -> None:
         self.cluster = cluster
+        self._metadata = dict(metadata)
         self.expired = 0
         """Requests that came, or had their turn, after their deadline."""
         self.dropped = 0
@@ -56,9 +74,17 @@ class Member:
         self._attachment = mesh.attachment
         self._joined = False
         self._threads: list[ThreadPoolExecutor] = []
+        answer, hear = handlers.answer, handlers.hear
         self._answer = self._coroutine(answer, limits.requests) if answer else None
         self._hear = self._coroutine(hear, limits.broadcasts) if hear else None
-        self._drop = drop
+        self._answer_in_parts = handlers.answer_in_parts
+        self._converse = handlers.converse
+        self._drop = handlers.drop
+        self._window = limits.window
+        self._max_message = limits.max_message
+        self._tunnel_room = limits.tunnels
+        self._tunnels: dict[asyncio.Task[None], Tunnel] = {}
+        self._unwanted: set[int] = set()  # calls whose handlers are being cancelled
         self._drops: set[asyncio.Future[None]] = set()
         self._requests = Workers(limits.requests, self._handle_request)
         self._broadcasts = Workers(limits.broadcasts, self._handle_broadcast)
@@ -88,6 +114,8 @@ class Member:
         """Wait until everything handed over is done."""
         await self._requests.idle()
         await self._broadcasts.idle()
+        if self._tunnels:
+            await asyncio.wait(self._tunnels)
 
     async def stop(self) -> None:
         """Cancel what still runs. A plain function cannot be: its thread ends by itself.
@@ -97,6 +125,11 @@ class Member:
         for request, link in await self._requests.stop():
             link.send((_REFUSED, request.call, "the service stopped"))
         await self._broadcasts.stop()
+        for task, tunnel in self._tunnels.items():
+            tunnel.abort("the service stopped")
+            task.cancel()
+        if self._tunnels:
+            await asyncio.wait(self._tunnels)
         for threads in self._threads:
             threads.shutdown(wait=False, cancel_futures=True)
 
@@ -104,11 +137,16 @@ class Member:
 
     @property
     def handlers(self) -> Mapping[int, Handler]:
-        return {Op.CALL: self._on_call, Op.TOLD: self._on_told}
+        return {
+            Op.CALL: self._on_call,
+            Op.TOLD: self._on_told,
+            Op.OFFER: self._on_offer,
+            Op.STOP: self._on_stop,
+        }
 
     def attached(self, link: RelayLink) -> None:
         if self._joined:
-            link.send((Op.REGISTER.value, self.cluster))
+            link.send((Op.REGISTER.value, self.cluster, self._metadata or None))
 
     def relieved(self) -> None:
         """Replies wait for room by themselves."""
@@ -173,7 +211,74 @@ class Member:
             self._broadcast_bytes += size
             self._broadcasts.put(_new(Broadcast, (each, sender, headers)))
 
+    def _on_stop(self, message: Message, link: RelayLink) -> None:
+        call = message[1]
+
+        def unwanted(work: tuple[Request, RelayLink]) -> bool:
+            return work[0].call == call and work[1] is link
+
+        left, running = self._requests.cancel(unwanted)
+        for request, _ in left:
+            self._request_bytes -= len(request.body) + _OVERHEAD
+        if running:
+            self._unwanted.add(call)
+
+    def _on_offer(self, message: Message, link: RelayLink) -> None:
+        _, call, body, timeout, stamp, purpose, window, theirs, sender, headers = message
+        if type(body) is not bytes:
+            body = link.body(message, 2)
+        if self._lateness.waited(stamp, link.now * 1000) >= timeout:
+            self.expired += 1
+            return
+        if purpose == Purpose.TUNNEL:
+            wanted = self._converse is not None
+        else:
+            wanted = self._answer_in_parts is not None or self._answer is not None
+        if body is None or not wanted or len(self._tunnels) >= self._tunnel_room:
+            reason = "full" if body is not None and wanted else "no handler"
+            link.send((_REFUSED, call, "no room to join the request" if body is None else reason))
+            return
+        headers = headers or NO_HEADERS
+        window = min(window, self._window)
+        largest = self._max_message
+        tunnel = self._mesh.tunnels.accept(link, call, window, largest, theirs, sender, headers)
+        if purpose == Purpose.TUNNEL:
+            handling = self._handle_tunnel(tunnel)
+        else:
+            request = Request(call, body, inf, sender, headers, self._mesh)
+            handling = self._handle_parts(request, tunnel)
+        task = asyncio.create_task(handling)
+        if purpose == Purpose.PARTS:
+            tunnel.when_unheard = task.cancel
+        self._tunnels[task] = tunnel
+        task.add_done_callback(self._tunnels.pop)
+
     # Handling.
+
+    async def _handle_tunnel(self, tunnel: Tunnel) -> None:
+        assert self._converse
+        try:
+            async with tunnel:
+                await self._converse(tunnel)
+        except TunnelClosed as error:
+            log.debug("a tunnel of %r ended: %s", self.cluster, error)
+        except Exception:
+            log.exception("the tunnel handler of %r raised", self.cluster)
+
+    async def _handle_parts(self, request: Request, tunnel: Tunnel) -> None:
+        try:
+            async with tunnel:
+                if self._answer_in_parts is None:
+                    assert self._answer
+                    await tunnel.send(await self._answer(request))
+                    return
+                async with aclosing(self._answer_in_parts(request)) as parts:
+                    async for part in parts:
+                        await tunnel.send(part)
+        except TunnelClosed:
+            pass  # who asked does not want the rest: the handler has ended
+        except Exception as error:  # noqa: BLE001 — it has crossed, as the end of the parts
+            log.debug("the handler of %r raised: %s", self.cluster, error)
 
     async def _handle_request(self, work: tuple[Request, RelayLink]) -> None:
         request, link = work
@@ -192,7 +297,9 @@ class Member:
         except Exception as error:  # noqa: BLE001 — whatever a handler raises is its answer
             link.send((_FAULT, request.call, _text(type(error).__name__), _text(error)))
         except asyncio.CancelledError:
-            link.send((_FAULT, request.call, "Cancelled", "the service stopped"))
+            if request.call not in self._unwanted:
+                link.send((_FAULT, request.call, "Cancelled", "the service stopped"))
+            self._unwanted.discard(request.call)
             raise
         else:
             if link.congested:

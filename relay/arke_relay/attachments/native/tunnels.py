@@ -1,0 +1,35 @@
+"""What a program sends through its tunnels."""
+
+from __future__ import annotations
+
+from arke.wire.messages import Ending, Op
+from arke_relay.attachments.native.fields import Handler, size, text
+from arke_relay.core.exchange import Exchange
+from arke_relay.core.parties import Message, Program
+
+
+class Tunnels:
+    """Data, credit and ends, from one program."""
+
+    def __init__(self, program: Program, exchange: Exchange) -> None:
+        self._program = program
+        self._tunnels = exchange.tunnels
+
+    @property
+    def handlers(self) -> dict[int, Handler]:
+        return {Op.DATA: self._on_data, Op.CREDIT: self._on_credit, Op.END: self._on_end}
+
+    def _on_data(self, message: Message, now: float) -> None:
+        _, tunnel, total, data = message
+        if type(data) is not bytes or (total is not None and type(total) is not int):
+            raise ValueError("a tunnel carries octets")
+        self._tunnels.data(self._program, tunnel, total, data)
+
+    def _on_credit(self, message: Message, now: float) -> None:
+        _, tunnel, octets = message
+        self._tunnels.grant(self._program, tunnel, size(octets))
+
+    def _on_end(self, message: Message, now: float) -> None:
+        _, tunnel, ending, kind, why = message
+        kind, why = text(kind, "the type of an end"), text(why, "an end")
+        self._tunnels.end(self._program, tunnel, Ending(ending), kind, why)

@@ -1,0 +1,126 @@
+"""Tunnels through this relay: what passes between their two ends, and how they come to an end.
+
+The ends grant each other credit, and this relay counts it: what it holds of a tunnel, on the way to
+a party that does not take it, is never more than that party's side has granted.
+"""
+
+from __future__ import annotations
+
+from arke.wire.bounds import LEAST_WINDOW, MAX_TUNNELS
+from arke.wire.messages import Ending, Op
+from arke_relay.core.counters import Counters
+from arke_relay.core.parties import Party
+
+ROOM = 16 * 1024 * 1024
+"""Octets of credit that one party's first tunnels share. Each further one gets its part of it, so
+that all of them together, however many, come to a few times as much."""
+
+_MOST_OF_PEER = 16 * MAX_TUNNELS
+
+_DATA = Op.DATA.value
+_CREDIT = Op.CREDIT.value
+_END = Op.END.value
+
+
+class End:
+    """One end of a tunnel, as the relay in the middle knows it."""
+
+    __slots__ = ("credit", "name", "other", "party", "sent_all")
+
+    other: End
+
+    def __init__(self, party: Party, name: int) -> None:
+        self.party = party
+        self.name = name
+        """What messages to the party call the tunnel; those that come from it say the negative."""
+        self.credit = 0
+        """Octets that the party may still send."""
+        self.sent_all = False
+        """It has said that it sends nothing more."""
+
+
+class Tunnels:
+    """All of this relay's."""
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+
+    def room(self, party: Party) -> int:
+        """The window that one tunnel more of the party may have; 0: it has too many."""
+        count = len(party.tunnels)
+        if count >= (_MOST_OF_PEER if party.is_peer else MAX_TUNNELS):
+            return 0
+        return max(LEAST_WINDOW, ROOM // (count + 1))
+
+    def join(self, origin: Party, opened: int, taker: Party, offered: int) -> None:
+        """A tunnel is there. The origin opened it under its number, the taker was offered ours."""
+        one, other = End(origin, -opened), End(taker, offered)
+        one.other, other.other = other, one
+        origin.tunnels[opened] = one
+        taker.tunnels[-offered] = other
+        self._counters.tunnels += 1
+
+    def data(self, party: Party, name: int, total: int | None, data: bytes) -> None:
+        """Octets of a tunnel came from a party."""
+        end = party.tunnels.get(name)
+        if end is None or end.sent_all:
+            self._counters.drops["of_no_tunnel"] += 1
+            return
+        end.credit -= len(data)
+        if end.credit < 0:
+            self._counters.drops["beyond_credit"] += 1
+            self._break_both(end, "it sent more than it was granted")
+            return
+        other = end.other
+        put_part = other.party.outlet.put_part
+        put_part((_DATA, other.name, total, data), other)
+
+    def grant(self, party: Party, name: int, octets: int) -> None:
+        """A party takes so many octets more."""
+        end = party.tunnels.get(name)
+        if end is None:
+            return  # it has ended meanwhile
+        other = end.other
+        other.credit += octets
+        if other.credit > ROOM:
+            self._break_both(end, "it granted more than there is room for")
+        elif not other.party.outlet.put((_CREDIT, other.name, octets)):
+            self._break_both(end, "there was no room to pass credit on")
+
+    def end(self, party: Party, name: int, ending: int, kind: str, text: str) -> None:
+        """A party ends its side."""
+        end = party.tunnels.get(name)
+        if end is None:
+            return
+        other = end.other
+        if ending == Ending.BROKEN:
+            self._break(other, kind, text)
+        else:
+            other.party.outlet.put_part((_END, other.name, ending, kind, text), other)
+        end.sent_all = True
+        if ending != Ending.SENT or other.sent_all:
+            self._forget(end)
+
+    def lost(self, party: Party, text: str) -> None:
+        """The party is gone, and all its tunnels with it."""
+        for end in list(party.tunnels.values()):
+            self._break(end.other, "", text)
+            self._forget(end)
+
+    def refuse(self, taker: Party, offered: int, text: str) -> None:
+        """The taker accepted what nobody waits for any more."""
+        taker.outlet.put_part((_END, offered, Ending.BROKEN.value, "", text), offered)
+
+    def _break_both(self, end: End, text: str) -> None:
+        for each in (end, end.other):
+            self._break(each, "", text)
+        self._forget(end)
+
+    def _break(self, end: End, kind: str, text: str) -> None:
+        outlet = end.party.outlet
+        outlet.drop_parts(end)
+        outlet.put_part((_END, end.name, Ending.BROKEN.value, kind, text), end)
+
+    def _forget(self, end: End) -> None:
+        for each in (end, end.other):
+            each.party.tunnels.pop(-each.name, None)
