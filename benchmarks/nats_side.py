@@ -78,6 +78,7 @@ async def requests(client: Client, body: bytes, load: Load) -> Result:
     elapsed = time.perf_counter() - began
     return Result(
         pattern="request",
+        size=len(body),
         rate=len(latencies) / elapsed,
         p50_us=percentile(latencies, 50),
         p99_us=percentile(latencies, 99),

@@ -4,6 +4,7 @@ async with arke.connect() as mesh:
     reply = await mesh.request("cluster", b"ip", timeout=5.0)
 """
 
+from arke import blocking
 from arke.errors import (
     ArkeError,
     ConnectionLost,
@@ -57,5 +58,6 @@ __all__ = [
     "Tunnel",
     "TunnelClosed",
     "__version__",
+    "blocking",
     "connect",
 ]

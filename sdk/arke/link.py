@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Any, cast
 
-from msgpack.exceptions import UnpackException
-
 from arke.errors import ProtocolError
 from arke.values import Node
 from arke.wire.bounds import HIGH_WATER, MAX_MESSAGE, READ, unpacker
 from arke.wire.inbox import Inbox
 from arke.wire.liveness import Liveness
+from arke.wire.malformed import UNREADABLE
 from arke.wire.messages import MAGIC, VERSION, Op
 from arke.wire.outbox import Outbox
 
@@ -27,8 +26,6 @@ _OUTBOX = 64 * 1024 * 1024
 
 Message = tuple[Any, ...]
 Handler = Callable[[Message, "RelayLink"], None]
-
-_MALFORMED = (ValueError, TypeError, LookupError, UnpackException)
 
 
 class RelayLink(asyncio.Protocol):
@@ -104,7 +101,7 @@ class RelayLink(asyncio.Protocol):
             unpacked.feed(data)
             for message in unpacked:
                 handlers[message[0]](message, self)
-        except _MALFORMED as error:
+        except UNREADABLE as error:
             self.abort(f"the relay sent what cannot be understood: {error}")
 
     def connection_lost(self, error: Exception | None) -> None:

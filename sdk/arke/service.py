@@ -14,6 +14,7 @@ from typing import Self, TypeVar
 
 from arke.attachment import check_name
 from arke.limits import Limits
+from arke.loops import loop_factory
 from arke.mesh import Mesh
 from arke.serving import (
     BroadcastHandler,
@@ -135,7 +136,7 @@ class Service:
 
         Raises what `on_init` raised, or RelayUnreachable.
         """
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(self._run())
 
     async def _run(self) -> None:
@@ -192,11 +193,3 @@ class Service:
                 await self._serving.stop()
             finally:
                 await self.mesh.close()
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop  # noqa: PLC0415 — a program on another loop never pays for it
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

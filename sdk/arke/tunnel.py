@@ -64,6 +64,7 @@ class Tunnel:
         self._broken: TunnelClosed | None = None
 
         self._pack = Packer().pack
+        self._small = min(_SMALL, theirs)
         self._credit = 0
         self._packed: list[bytes] = []
         self._packed_size = 0
@@ -100,7 +101,7 @@ class Tunnel:
         if type(message) is not bytes:
             raise TypeError(f"a message is bytes, not {type(message).__name__}")
         size = len(message)
-        if self._slow or size > _SMALL or size + _HEADER > self._credit:
+        if self._slow or size > self._small or size + _HEADER > self._credit:
             await self._send_slowly(message)
             return
         self._put(message)
@@ -203,7 +204,6 @@ class Tunnel:
     async def _credit_of(self, octets: int) -> None:
         """Wait until so much may be sent. Raises TunnelClosed."""
         while self._credit < octets:
-            self._flush()  # what waits here is what makes the other end read
             self._creditor = self._loop.create_future()
             try:
                 await self._creditor

@@ -32,7 +32,7 @@ async def test_who_is_behind_still_reads_all_and_why_it_was_cut_off(relays: Rela
         for _ in range(150):
             await mesh.publish("t", bytes(CHUNK))
         await mesh.attachment.link.settled()  # type: ignore[union-attr]
-        await slow.say([Op.REGISTER, 5])
+        await slow.say([Op.REGISTER, 5, None])
         slow.writer.transport.resume_reading()
         heard = [message async for message in everything(slow.reader)]
     assert [message[0] for message in heard[:-1]] == [Op.EVENT] * 150

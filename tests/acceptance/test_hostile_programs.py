@@ -17,8 +17,8 @@ from arke.wire.messages import MAGIC, VERSION, Op, PeerOp
 from relays import LIMIT, Relay, Relays
 
 BAD_NAMES = ["", "x" * 256, "ü" * 128, 7, None, b"x", ["x"], {}]
-BAD_HEADERS: list[Any] = [7, ["a"], {"a": 1}, {"a": None}, {b"a": "b"}, {7: "a"}]
-BAD_HEADERS += [{"a": "x" * MAX_HEADERS}, {"a": "x" * 9000, "b": "x" * 9000}]
+BAD_MAPS: list[Any] = [7, ["a"], {"a": 1}, {"a": None}, {b"a": "b"}, {7: "a"}]
+BAD_HEADERS = [*BAD_MAPS, {"a": "x" * MAX_HEADERS}, {"a": "x" * 9000, "b": "x" * 9000}]
 BAD_BODIES: list[Any] = [None, "text", 7, {}, 1.5, [], ["text"], [b"", 7], [bytes(CHUNK), b"x"]]
 
 
@@ -26,21 +26,35 @@ def shapes() -> Iterator[tuple[Op, list[Any]]]:
     """Yield fields of the wrong shape for every operation that a program may use."""
     for op in (Op.PING, Op.STATUS):
         yield from ((op, fields) for fields in ([], ["1"], [None], [1.5], [{}]))
-    for op in (Op.REGISTER, Op.SUBSCRIBE, Op.UNSUBSCRIBE):
+    for name in BAD_NAMES:
+        yield Op.REGISTER, [name, None]
+    yield from ((Op.REGISTER, ["x", metadata]) for metadata in [*BAD_MAPS, {"a": "x" * 5000}])
+    for op in (Op.SUBSCRIBE, Op.UNSUBSCRIBE, Op.WATCH, Op.UNWATCH):
         yield from ((op, fields) for fields in ([], *([name] for name in BAD_NAMES)))
     for op in (Op.BROADCAST, Op.PUBLISH):
         yield from ((op, fields) for fields in ([], ["x", b""], ["x", b"", None, 1]))
         yield from ((op, [name, b"", None]) for name in BAD_NAMES)
         yield from ((op, ["x", body, None]) for body in BAD_BODIES)
         yield from ((op, ["x", b"", headers]) for headers in BAD_HEADERS)
-    yield from ((Op.REQUEST, fields) for fields in ([], GOOD[:-1], [*GOOD, None]))
-    for at, bad in enumerate((BAD_NUMBERS, BAD_NAMES, BAD_BODIES, BAD_NUMBERS, [], BAD_HEADERS)):
-        yield from ((Op.REQUEST, [*GOOD[:at], value, *GOOD[at + 1 :]]) for value in bad)
+    for op, (good, bad) in CALLS.items():
+        yield from ((op, fields) for fields in ([], good[:-1], [*good, None]))
+        for at, values in enumerate(bad):
+            yield from ((op, [*good[:at], value, *good[at + 1 :]]) for value in values)
     yield from ((op, fields) for op, each in OTHERS.items() for fields in each)
 
 
-GOOD = [1, "echo", b"", 1000, False, None]
-BAD_NUMBERS = ["1", None, 1.5, True, {}]
+BAD_NUMBERS: list[Any] = ["1", None, 1.5, True, {}]
+BAD_SIZES = [*BAD_NUMBERS, -1]
+BAD_MEMBERS = [name for name in BAD_NAMES if name is not None]
+BAD_CALL = [BAD_NUMBERS, BAD_NAMES, BAD_BODIES, BAD_NUMBERS]
+CALLS: dict[Op, tuple[list[Any], list[list[Any]]]] = {
+    Op.REQUEST: ([1, "echo", b"", 1000, False, None], [*BAD_CALL, [], BAD_HEADERS]),
+    Op.ASK: ([1, "node/1", b"", 1000, False, None], [*BAD_CALL, [], BAD_HEADERS]),
+    Op.OPEN: (
+        [1, "echo", b"", 1000, None, 0, 1 << 20, 1 << 20, None],
+        [*BAD_CALL, BAD_MEMBERS, [7, "x"], BAD_SIZES, BAD_SIZES, BAD_HEADERS],
+    ),
+}
 OTHERS: dict[Op, list[list[Any]]] = {
     Op.HELLO: [[MAGIC, VERSION, "again"]],
     Op.CHUNK: [
@@ -57,10 +71,16 @@ OTHERS: dict[Op, list[list[Any]]] = {
     Op.CANCEL: [[], [{}]],
     Op.REPLY: [[], [1], [1, 7], [1, "text"], [{}, b""], [1, None]],
     Op.FAULT: [[], [1, "T"], [1, 7, "x"], [1, "T", b"x"], [{}, "T", "x"], [1, "T", "x", 1]],
-    Op.REFUSED: [[], [{}, "full"]],
+    Op.REFUSED: [[], [{}, "full"], [1, 7]],
+    Op.ACCEPT: [[], [1, "x", 1], [1, 1, -1], [{}, 1, 1], [1, 1, 1, 1]],
+    Op.DATA: [[], [1, None, "x"], [1, "x", b""], [1, 1.5, b"x"], [{}, None, b"x"]],
+    Op.CREDIT: [[], [1, "x"], [1, -1], [{}, 1]],
+    Op.END: [[], [1, 7, "", ""], [1, 0, 7, ""], [1, 0, "", None], [{}, 0, "", ""]],
+    Op.OPEN: [[1, "echo", b"", 1000, None, 0, 65535, 1, None]],
 }
-NOT_A_PROGRAMS = [Op.WELCOME, Op.CALL, Op.TOLD, Op.EVENT, Op.NODE, Op.GOODBYE, Op.FAILED, *PeerOp]
-UNKNOWN = [0, -1, 7, 19, 63, 64, 2**40, -(2**40), 1.5, "1", None, b"1", [], {}]
+NOT_A_PROGRAMS = [Op.WELCOME, Op.CALL, Op.TOLD, Op.EVENT, Op.NODE, Op.GOODBYE, Op.FAILED]
+NOT_A_PROGRAMS += [Op.OFFER, Op.CAME, Op.WENT, Op.NAMED, Op.STOP]
+UNKNOWN = [0, -1, 7, 9, 63, 64, 2**40, -(2**40), 1.5, "1", None, b"1", [], {}]
 
 
 CUT_OFF = "(not understood: .+|this connection already serves|more than [0-9]+ topics)"
@@ -91,7 +111,7 @@ OCTETS = {
     "a name of 4 GiB": b"\x94\x11\xdb\xff\xff\xff\xff" + bytes(HELD),
     "an extension": b"\x92\x03\xc7\x01\x05x",
     "a time": b"\x92\x03\xd6\xff\x00\x00\x00\x00",
-    "registered twice": packed([Op.REGISTER, "a"], [Op.REGISTER, "b"]),
+    "registered twice": packed([Op.REGISTER, "a", None], [Op.REGISTER, "b", None]),
     "more topics than allowed": packed(*([Op.SUBSCRIBE, f"{i}"] for i in range(MAX_TOPICS + 1))),
     "more bodies than allowed": packed(
         *([Op.CHUNK, i, CHUNK + 1, b"x"] for i in range(MAX_STREAMS + 1))
@@ -107,7 +127,7 @@ OCTETS = {
 CASES = {
     **OCTETS,
     **{f"{op.name} {n}": packed([op, *fields]) for n, (op, fields) in enumerate(shapes())},
-    **{op.name: packed([op, 1, b"", 1, 1, "x", None]) for op in NOT_A_PROGRAMS},
+    **{f"{op!r}": packed([op, 1, b"", 1, 1, "x", None]) for op in [*NOT_A_PROGRAMS, *PeerOp]},
     **{f"operation {op!r}": packed([op, 1]) for op in UNKNOWN},
 }
 

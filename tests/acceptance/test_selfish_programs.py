@@ -33,7 +33,7 @@ async def test_a_member_that_answers_calls_of_others_changes_nothing(relays: Rel
         call = asyncio.ensure_future(mesh.request("work", b"", timeout=LIMIT))
         await asked.wait()
         async with raw_program(relay.port, "meddler") as meddler:
-            await meddler.say([Op.REGISTER, "work"])
+            await meddler.say([Op.REGISTER, "work", None])
             for number in range(100):
                 await meddler.say(
                     [Op.REPLY, number, b"forged"],
@@ -133,7 +133,7 @@ async def test_a_member_that_is_cut_off_is_gone_though_it_never_reads_why(relays
         raw_program(relay.port, "caller") as caller,
         raw_program(relay.port, "deaf") as deaf,
     ):
-        await deaf.say([Op.REGISTER, "work"], [Op.SUBSCRIBE, "t"])
+        await deaf.say([Op.REGISTER, "work", None], [Op.SUBSCRIBE, "t"])
         await deaf.settled()
         deaf.writer.transport.pause_reading()
         for _ in range(UNREAD // 2 // CHUNK):
@@ -179,7 +179,10 @@ async def pour(program: RawProgram, octets: bytes) -> None:
 async def test_who_comes_and_goes_too_often_is_cut_off(relays: Relays) -> None:
     """Every change is told to every peer."""
     one, other = relays.pair()
-    for change in ([Op.REGISTER, "a"], [Op.LEAVE]), ([Op.SUBSCRIBE, "a"], [Op.UNSUBSCRIBE, "a"]):
+    for change in (
+        ([Op.REGISTER, "a", None], [Op.LEAVE]),
+        ([Op.SUBSCRIBE, "a"], [Op.UNSUBSCRIBE, "a"]),
+    ):
         async with raw_program(one.port, "restless") as program:
             with suppress(ConnectionError):
                 await program.send(packed(*change) * 100_000)

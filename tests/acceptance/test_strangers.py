@@ -84,7 +84,7 @@ PROGRAM_WORDS = {
     "a hello without a name": packed([Op.HELLO, MAGIC, VERSION]),
     "a call before any hello": packed([Op.REQUEST, 1, "echo", b"", 1000, False, None]),
     "a cast before any hello": packed([Op.PUBLISH, "t", b"", None]),
-    "a registration before any hello": packed([Op.REGISTER, "echo"]),
+    "a registration before any hello": packed([Op.REGISTER, "echo", None]),
     "a request for status before any hello": packed([Op.STATUS, 1]),
     "arrays in arrays": NESTED,
     "HTTP": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",

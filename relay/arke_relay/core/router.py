@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from arke.wire.bounds import MAX_CALLS
+from arke.wire.malformed import Malformed
 from arke.wire.messages import Failure, Op, PeerOp
 from arke_relay.core.balancer import FAULT, REFUSAL, Balancer
 from arke_relay.core.calls import Call
@@ -34,7 +35,7 @@ _OUTCOMES = {
 }
 
 
-class DuplicateCall(ValueError):
+class DuplicateCall(Malformed):
     """A party used the id of a call that is still open."""
 
 

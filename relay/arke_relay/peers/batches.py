@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from msgpack.exceptions import UnpackException
-
 from arke.wire.bounds import LONGEST_CALL, MAX_METADATA, MAX_REASON, check_map, is_name, unpacker
 from arke.wire.inbox import Inbox
+from arke.wire.malformed import UNREADABLE, Malformed, why
 from arke.wire.messages import Ending, Failure, Op, PeerOp
 from arke_relay.core.calls import Call
 from arke_relay.core.exchange import Exchange
@@ -29,8 +28,6 @@ _DRIFT = 24 * 3600.0
 """Seconds: what two clocks may make of a week."""
 
 _NIL = b"\xc0"
-
-_MALFORMED = (ValueError, TypeError, LookupError, UnpackException)
 
 
 class Batches:
@@ -89,7 +86,7 @@ class Batches:
             messages.feed(frame)
             session, stamp, hearing = next(messages)
             if type(session) is not int or type(stamp) is not int or type(hearing) is not int:
-                raise ValueError("a batch begins with three numbers")
+                raise Malformed("a batch begins with three numbers")
             heard = self._membership.heard(node, session, stamp, hearing, now)
             if heard is None:
                 self._exchange.counters.drops["stale_session"] += 1
@@ -105,11 +102,11 @@ class Batches:
             # it must not be finished by the next frame, which may be another peer's.
             messages.feed(_NIL)
             if next(messages, messages) is not None:
-                raise ValueError("a batch ends in the middle of a message")
+                raise Malformed("a batch ends in the middle of a message")
         except StopIteration:
             self._broken(node, "an empty batch", now)
-        except _MALFORMED as error:
-            self._broken(node, str(error), now)
+        except UNREADABLE as error:
+            self._broken(node, why(error), now)
         except BaseException:
             self._unpacker = unpacker(FRAME + 1)  # the next frame begins anew
             raise
@@ -200,7 +197,7 @@ class Batches:
             return None
         deadline = _number(expiry) / 1000 + offset
         if deadline - now > LONGEST_CALL + _DRIFT:
-            raise ValueError("a request that waits for longer than any program may")
+            raise Malformed("a request that waits for longer than any program may")
         sender = f"{peer.node}/{_number(number)}"
         name = _name(cluster)
         return peer, _number(call), name, joined, now, deadline, False, sender, headers
@@ -237,7 +234,7 @@ class Batches:
     def _on_data(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         _, name, total, data = message
         if type(data) is not bytes or (total is not None and type(total) is not int):
-            raise ValueError("a tunnel carries octets")
+            raise Malformed("a tunnel carries octets")
         self._tunnels.data(peer, name, total, data)
 
     def _on_credit(self, peer: Peer, message: Message, offset: float, now: float) -> None:
@@ -284,16 +281,16 @@ class Batches:
         return inbox
 
     def _unknown(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        raise ValueError(f"unknown operation {message[0]!r:.20}")
+        raise Malformed(f"unknown operation {message[0]!r:.20}")
 
 
 def _name(name: object) -> str:
     if not is_name(name):
-        raise ValueError("a name is 1 to 255 octets of text")
+        raise Malformed("a name is 1 to 255 octets of text")
     return str(name)
 
 
 def _number(number: object) -> int:
     if type(number) is not int or number < 0:
-        raise ValueError("a number was expected")
+        raise Malformed("a number was expected")
     return number

@@ -17,6 +17,7 @@ _MENDS: dict[type[arke.ArkeError], str] = {
     arke.Overloaded: "try again, or start more members",
     arke.RequestTimeout: "give it longer with -timeout",
     arke.MemberLost: "it may have been handled; ask again if that does no harm",
+    arke.TunnelClosed: "see the log of the service, and `arke status`",
     arke.ConnectionLost: "it may have been handled; ask again if that does no harm",
     arke.ProtocolError: "is it a relay of this version that listens there, and does it run?",
 }

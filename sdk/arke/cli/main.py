@@ -18,9 +18,10 @@ _COMMANDS = {
     "broadcast": "tell every member of a cluster",
     "publish": "tell every subscriber of a topic",
     "subscribe": "print what is published to a topic",
+    "tunnel": "send stdin to one member of a cluster, and print what it sends",
     "serve": "answer the requests of a cluster with a shell command",
     "keygen": "make the RSA key of a network",
-    "bench": "measure requests, publishing or broadcasts",
+    "bench": "measure requests, publishing, broadcasts or tunnels",
 }
 
 _MODULES = {

@@ -20,7 +20,7 @@ class _Options(Attached):
     exec: str | None = flags.flag(
         "COMMAND", help="shell command: the body is its stdin, its stdout the reply"
     )
-    echo: bool = flags.switch(help="reply with the body itself")
+    echo: bool = flags.switch(help="reply with the body itself; tunnels echo what they carry")
 
 
 def serve(argv: Sequence[str], environ: Mapping[str, str]) -> None:
@@ -48,5 +48,12 @@ def serve(argv: Sequence[str], environ: Mapping[str, str]) -> None:
         if options.exec is None:
             return request.body
         return await shell.run(options.exec, request.body, timeout=request.remaining())
+
+    if options.echo:
+
+        @service.on_tunnel
+        async def converse(tunnel: arke.Tunnel) -> None:
+            async for message in tunnel:
+                await tunnel.send(message)
 
     service.run()

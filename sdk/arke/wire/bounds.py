@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgpack import Unpacker
 
+from arke.wire.malformed import Malformed
+
 CHUNK = 64 * 1024
 """Largest body in one message. Larger ones are cut, so that nobody's 16 bytes wait for 16 MiB."""
 
@@ -81,16 +83,16 @@ def is_name(name: object) -> bool:
 
 
 def check_map(value: object, most: int) -> dict[str, str]:
-    """Headers or metadata as they came. Raises ValueError unless they are text, `most` octets."""
+    """Headers or metadata as they came. Raises Malformed unless they are text, `most` octets."""
     if type(value) is not dict:
-        raise ValueError("headers and metadata are maps")
+        raise Malformed("headers and metadata are maps")
     size = 0
     for name, text in value.items():
         if type(name) is not str or type(text) is not str:
-            raise ValueError("headers and metadata are text")
+            raise Malformed("headers and metadata are text")
         size += len(name.encode()) + len(text.encode())
     if size > most:
-        raise ValueError(f"headers or metadata over {most} octets")
+        raise Malformed(f"headers or metadata over {most} octets")
     return value
 
 

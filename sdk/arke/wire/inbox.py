@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from arke.wire.bounds import CHUNK, MAX_STREAMS
+from arke.wire.malformed import Malformed
 from arke.wire.outbox import Cast
 
 
-class BrokenStream(ValueError):
+class BrokenStream(Malformed):
     """The chunks do not add up; the connection that sent them cannot be understood any further."""
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from arke.wire.bounds import LEAST_WINDOW, MAX_HEADERS, MAX_REASON, check_map
 from arke.wire.inbox import Inbox
+from arke.wire.malformed import Malformed
 from arke.wire.messages import Failure, Op, Purpose
 from arke_relay.attachments.native.fields import Handler, check_call, name, size, text
 from arke_relay.core.calls import Call
@@ -69,7 +70,7 @@ class Calls:
         _, call, cluster, body, timeout, member, purpose, window, largest, headers = message
         opening = Opening(Purpose(purpose), size(window), size(largest))
         if opening.window < LEAST_WINDOW:
-            raise ValueError(f"a window is {LEAST_WINDOW} octets at least")
+            raise Malformed(f"a window is {LEAST_WINDOW} octets at least")
         name(cluster if member is None else member)
         self._special(call, cluster, member, body, timeout, False, opening, headers, now)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from msgpack.exceptions import UnpackException
-
 from arke.wire.bounds import HIGH_WATER, MAX_REASON, READ, unpacker
 from arke.wire.inbox import Inbox
+from arke.wire.malformed import UNREADABLE, Malformed, why
 from arke.wire.messages import MAGIC, VERSION, Op
 from arke.wire.outbox import Outbox
 from arke_relay.attachments.hub import Hub
@@ -26,8 +25,6 @@ _OUTBOX = 64 * 1024 * 1024
 
 _INBOX = 64 * 1024 * 1024
 _OPS = frozenset(Op)
-
-_MALFORMED = (ValueError, TypeError, LookupError, UnpackException)
 
 
 class NativeConnection(asyncio.Protocol):
@@ -83,8 +80,8 @@ class NativeConnection(asyncio.Protocol):
                 handlers[message[0]](message, now)
         except NotAllowed as error:
             self.end(str(error))
-        except _MALFORMED as error:
-            self.end(f"not understood: {_why(error)}")
+        except UNREADABLE as error:
+            self.end(f"not understood: {why(error)}")
         self._flusher.flush()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -176,7 +173,7 @@ class NativeConnection(asyncio.Protocol):
     def _on_hello(self, message: Message, now: float) -> None:
         _, magic, version, name = message[:4]
         if magic != MAGIC or type(name) is not str or self._program is not None:
-            raise ValueError("not the hello of an Arke program")
+            raise Malformed("not the hello of an Arke program")
         if version != VERSION:
             self.end(f"this relay speaks version {VERSION} of the protocol, not {version!r:.20}")
             return
@@ -204,7 +201,7 @@ class NativeConnection(asyncio.Protocol):
     def _on_ping(self, message: Message, now: float) -> None:
         token = message[1]
         if type(token) is not int:
-            raise ValueError("a token is a number")
+            raise Malformed("a token is a number")
         self.put((Op.PONG.value, token))
 
     def _on_pong(self, message: Message, now: float) -> None:
@@ -218,8 +215,8 @@ class NativeConnection(asyncio.Protocol):
 
     def _unknown(self, message: Message, now: float) -> None:
         if self._program is None and message[0] in _OPS:
-            raise ValueError("it did not say hello first")
-        raise ValueError(f"unknown operation {message[0]!r:.20}")
+            raise Malformed("it did not say hello first")
+        raise Malformed(f"unknown operation {message[0]!r:.20}")
 
     def _ignore(self, message: Message, now: float) -> None:
         """Nothing that comes behind the end counts."""
@@ -227,8 +224,3 @@ class NativeConnection(asyncio.Protocol):
     def _handle(self, handlers: Mapping[int, Handler]) -> None:
         for op, handler in handlers.items():
             self._handlers[op] = handler
-
-
-def _why(error: Exception) -> str:
-    """What to tell about bytes that cannot be understood; Python's own words help nobody."""
-    return (isinstance(error, ValueError) and str(error)) or "a malformed message"

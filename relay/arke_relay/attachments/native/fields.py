@@ -1,4 +1,4 @@
-"""The fields of a message as they came, checked. All raise ValueError."""
+"""The fields of a message as they came, checked. All raise Malformed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from arke.wire.bounds import LONGEST_CALL, is_name
+from arke.wire.malformed import Malformed
 from arke_relay.core.parties import Message
 
 Handler = Callable[[Message, float], None]
@@ -16,24 +17,24 @@ _LONGEST = int(LONGEST_CALL * 1000)
 
 def name(value: object) -> str:
     if not is_name(value):
-        raise ValueError("a name is 1 to 255 octets of text")
+        raise Malformed("a name is 1 to 255 octets of text")
     return str(value)
 
 
 def size(value: object) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError("a size is a number of octets")
+        raise Malformed("a size is a number of octets")
     return value
 
 
 def text(value: object, what: str) -> str:
     if type(value) is not str:
-        raise ValueError(f"{what} is text")
+        raise Malformed(f"{what} is text")
     return value
 
 
 def check_call(call: Any, timeout: Any) -> int:
     """A call's number is one. Returns its time-out, bounded, in milliseconds."""
     if type(call) is not int or type(timeout) is not int or timeout < 0:
-        raise ValueError("a request has a number and a time-out in milliseconds")
+        raise Malformed("a request has a number and a time-out in milliseconds")
     return min(timeout, _LONGEST)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from arke.wire.bounds import CHUNK, MAX_METADATA, MAX_TOPICS, check_map
+from arke.wire.malformed import Malformed
 from arke.wire.messages import Failure, Op
 from arke_relay.attachments.hub import Hub
 from arke_relay.attachments.native.fields import Handler, name
@@ -69,7 +70,7 @@ class Registry:
     def _on_status(self, message: Message, now: float) -> None:
         call = message[1]
         if type(call) is not int:
-            raise ValueError("a call is a number")
+            raise Malformed("a call is a number")
         document = self._hub.document(now)
         outlet = self._program.outlet
         if len(document) > max(CHUNK, self._hub.max_message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from arke.wire.malformed import Malformed
 from arke.wire.messages import Ending, Op
 from arke_relay.attachments.native.fields import Handler, size, text
 from arke_relay.core.exchange import Exchange
@@ -22,7 +23,7 @@ class Tunnels:
     def _on_data(self, message: Message, now: float) -> None:
         _, tunnel, total, data = message
         if type(data) is not bytes or (total is not None and type(total) is not int):
-            raise ValueError("a tunnel carries octets")
+            raise Malformed("a tunnel carries octets")
         self._tunnels.data(self._program, tunnel, total, data)
 
     def _on_credit(self, message: Message, now: float) -> None:

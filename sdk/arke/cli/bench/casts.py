@@ -1,4 +1,4 @@
-"""Measures publishing and broadcasts, by what the receivers saw.
+"""Measures publishing, broadcasts and tunnels, by what the receivers saw.
 
 The sender keeps a window of messages under way to the slowest receiver, so that nothing has to be
 dropped. Receivers report after every few hundred messages only: counting costs next to nothing,
@@ -18,6 +18,7 @@ from arke.cli.bench.result import Result, percentile
 
 _WINDOW = 4096
 _WINDOW_BYTES = 4 * 1024 * 1024
+_BOUNDLESS = 256 * 1024 * 1024
 _REPORTS_PER_WINDOW = 8
 _BURST = 64
 _PATIENCE = 5.0  # without a report for so long, what is missing will not come any more
@@ -37,7 +38,15 @@ class Window:
     @classmethod
     def for_bodies(cls, octets: int) -> Window:
         """Return the window for bodies of so many octets."""
-        fits = max(1, min(_WINDOW, _WINDOW_BYTES // octets))
+        return cls._of(max(1, min(_WINDOW, _WINDOW_BYTES // octets)))
+
+    @classmethod
+    def beyond(cls, octets: int) -> Window:
+        """Return one that is no bound for bodies of so many octets: something else is."""
+        return cls._of(max(_REPORTS_PER_WINDOW, _BOUNDLESS // octets))
+
+    @classmethod
+    def _of(cls, fits: int) -> Window:
         size = 1 << (fits.bit_length() - 1)
         every = max(1, size // _REPORTS_PER_WINDOW)
         return cls(size, every, min(_BURST, every))
@@ -99,6 +108,7 @@ async def measure(
     received, rate = reports.deliveries()
     return Result(
         pattern=pattern,
+        size=len(body),
         rate=rate,
         p50_us=percentile(reports.latencies, 50),
         p99_us=percentile(reports.latencies, 99),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -26,8 +27,9 @@ _PATTERNS = {
     "request": "one member answers; the rate counts replies",
     "publish": "every subscriber hears; the rate counts deliveries",
     "broadcast": "every member hears; the rate counts deliveries",
+    "tunnel": "one member reads a tunnel; the rate counts its messages",
 }
-_MEMBERS = {"request": 1, "publish": 1, "broadcast": 4}
+_MEMBERS = {"request": 1, "publish": 1, "broadcast": 4, "tunnel": 1}
 
 _WARMUP = 0.5
 _DIRECTORY = 10.0  # generous: another relay hears of a member within milliseconds
@@ -109,7 +111,10 @@ async def _run(pattern: str, options: _Options) -> None:
 async def _measure(mesh: arke.Mesh, pattern: str, options: _Options) -> Result:
     name = f"bench-{secrets.token_hex(8)}"
     members = options.members or _MEMBERS[pattern]
-    window = casts.Window.for_bodies(options.size)
+    # A tunnel has a window of its own.
+    bounded = pattern != "tunnel"
+    windows = casts.Window
+    window = (windows.for_bodies if bounded else windows.beyond)(options.size)
     # To a relay of its own the receivers go by port; to ours, the way that we go.
     path = options.path if options.member_port is None else None
     body = secrets.token_bytes(options.size)
@@ -130,16 +135,28 @@ async def _measure(mesh: arke.Mesh, pattern: str, options: _Options) -> Result:
             )
             await receivers.check()
             return result
-        tell = mesh.publish if pattern == "publish" else mesh.broadcast
-        return await casts.measure(
-            pattern,
-            partial(tell, name),
-            receivers,
-            body=body,
-            window=window,
-            warmup=_WARMUP,
-            seconds=options.seconds,
-        )
+        async with sending(mesh, pattern, name) as send:
+            return await casts.measure(
+                pattern,
+                send,
+                receivers,
+                body=body,
+                window=window,
+                warmup=_WARMUP,
+                seconds=options.seconds,
+            )
+
+
+@asynccontextmanager
+async def sending(
+    mesh: arke.Mesh, pattern: str, name: str
+) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
+    """How one body is sent."""
+    if pattern == "tunnel":
+        async with mesh.tunnel(name) as tunnel:
+            yield tunnel.send
+    else:
+        yield partial(mesh.publish if pattern == "publish" else mesh.broadcast, name)
 
 
 async def _known(mesh: arke.Mesh, pattern: str, name: str, members: int) -> None:

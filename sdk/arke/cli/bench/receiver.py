@@ -25,7 +25,7 @@ REPORT = struct.Struct("<QQ")
 
 @dataclass(frozen=True, slots=True)
 class _Options(Attached):
-    pattern: str = flags.argument("PATTERN", help="request, publish or broadcast")
+    pattern: str = flags.argument("PATTERN", help="request, publish, broadcast or tunnel")
     name: str = flags.argument("NAME", help="cluster to join or topic to subscribe to")
     every: int = flags.flag("N", parse=flags.count, required=True, help="messages between reports")
 
@@ -66,6 +66,11 @@ async def _serve(options: _Options, tally: _Tally) -> None:
     @service.on_broadcast
     async def hear(_: arke.Broadcast) -> None:
         tally.add()
+
+    @service.on_tunnel
+    async def read(tunnel: arke.Tunnel) -> None:
+        async for _ in tunnel:
+            tally.add()
 
     async with service:
         tally.report()

@@ -37,6 +37,7 @@ async def measure(
     replies = len(seen.latencies)
     return Result(
         pattern="request",
+        size=len(body),
         rate=replies / elapsed,
         p50_us=percentile(seen.latencies, 50),
         p99_us=percentile(seen.latencies, 99),

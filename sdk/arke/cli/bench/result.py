@@ -12,12 +12,13 @@ class Result:
     """Figures of the measured time; the warm-up is not in them.
 
     `rate` is what the receivers saw per second: replies of requests, deliveries of publishing and
-    broadcasts, all receivers together; `received` is how many. Latencies are microseconds, from
-    a call to its reply, or from sending to the receiver's handler. `drops` are deliveries that
-    never came.
+    broadcasts, messages of a tunnel, all receivers together; `received` is how many, each of `size`
+    octets. Latencies are microseconds, from a call to its reply, or from sending to the receiver's
+    handler. `drops` are deliveries that never came.
     """
 
     pattern: str
+    size: int
     rate: float
     p50_us: int
     p99_us: int
@@ -31,13 +32,20 @@ class Result:
         """Whether the figures may be believed."""
         return not self.errors and not self.drops
 
+    @property
+    def megabytes(self) -> float:
+        """Of bodies, a second: millions of octets."""
+        return self.rate * self.size / 1e6
+
     def as_json(self) -> str:
-        return json.dumps({**asdict(self), "rate": round(self.rate, 1)})
+        figures = {"rate": round(self.rate, 1), "mb_s": round(self.megabytes, 1)}
+        return json.dumps(asdict(self) | figures)
 
     def as_line(self) -> str:
         return (
-            f"{self.pattern}  {self.rate:,.0f}/s   p50 {self.p50_us:,} µs   "
-            f"p99 {self.p99_us:,} µs   {self.errors} errors   {self.drops} drops"
+            f"{self.pattern}  {self.rate:,.0f}/s   {self.megabytes:,.1f} MB/s   "
+            f"p50 {self.p50_us:,} µs   p99 {self.p99_us:,} µs   "
+            f"{self.errors} errors   {self.drops} drops"
         )
 
 

@@ -1,0 +1,35 @@
+"""Reads stdin as it comes, without ever blocking the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import sys
+from collections.abc import AsyncIterator
+
+from arke.wire.bounds import CHUNK
+
+
+async def chunks() -> AsyncIterator[bytes]:
+    """What stdin holds, in pieces of 64 KiB at most, until it ends."""
+    descriptor = sys.stdin.fileno()
+    # A file is always ready, and no loop can be asked about one.
+    always_ready = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    while True:
+        if not always_ready:
+            await _readable(descriptor)
+        data = os.read(descriptor, CHUNK)
+        if not data:
+            return
+        yield data
+
+
+async def _readable(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(descriptor, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(descriptor)

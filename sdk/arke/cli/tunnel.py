@@ -1,0 +1,62 @@
+"""`arke tunnel`: stdin to one member of a cluster, and what it sends to stdout."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import arke
+from arke import flags
+from arke.cli import output
+from arke.cli.ending import fail
+from arke.cli.input import chunks
+from arke.cli.session import Attached, run
+
+
+@dataclass(frozen=True, slots=True)
+class _Options(Attached):
+    cluster: str = flags.argument("CLUSTER", parse=flags.name, help="whom to talk with")
+    timeout: float = flags.flag(
+        "TIME", parse=flags.seconds, default="5s", help="how long to wait for a member"
+    )
+
+
+def tunnel(argv: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Pipe until both directions have ended."""
+    options = flags.parse(
+        _Options,
+        program="arke tunnel",
+        summary="Sends stdin to one member of a cluster, and writes what comes back to stdout.",
+        argv=argv,
+        environ=environ,
+    )
+    if sys.stdin is None:
+        fail("stdin is closed; if nothing is to be sent, add </dev/null")
+    run(_pipe(options), limit=None)
+
+
+async def _pipe(options: _Options) -> None:
+    async with (
+        options.connect() as mesh,
+        mesh.tunnel(options.cluster, timeout=options.timeout) as opened,
+    ):
+        sending = asyncio.create_task(_send(opened))
+        try:
+            async for message in opened:
+                await output.write(message)
+        finally:
+            sending.cancel()
+        await asyncio.wait((sending,))
+        if not sending.cancelled():
+            sending.result()
+
+
+async def _send(opened: arke.Tunnel) -> None:
+    async for data in chunks():
+        try:
+            await opened.send(data)
+        except arke.TunnelClosed:
+            return  # the member wants no more; what it still sends is written all the same
+    opened.close_send()
