@@ -15,7 +15,7 @@ from typing import Protocol
 from arke.errors import MeshClosed, ProtocolError, RelayUnreachable, RequestTimeout
 from arke.link import Handler, Message, RelayLink
 from arke.values import Node
-from arke.wire.bounds import MAX_NAME, is_name
+from arke.wire.bounds import MAX_ENTRIES, MAX_NAME, is_name
 from arke.wire.messages import Op
 
 log = logging.getLogger("arke")
@@ -257,3 +257,15 @@ def check_name(name: str, what: str) -> None:
     """Raises ValueError for what cannot name a cluster or a topic."""
     if not is_name(name):
         raise ValueError(f"a {what} is named by 1 to {MAX_NAME} octets of text, not {name!r:.60}")
+
+
+def check_headers(given: Mapping[str, str], what: str, most: int) -> dict[str, str]:
+    """Headers or metadata as they can be sent. Raises ValueError for more than `most` octets."""
+    size = 0
+    for key, value in given.items():
+        if type(key) is not str or type(value) is not str:
+            raise ValueError(f"{what}: {key!r:.60} is not text, or what it is set to")
+        size += len(key.encode()) + len(value.encode())
+    if size > most or len(given) > MAX_ENTRIES:
+        raise ValueError(f"{what}: over {MAX_ENTRIES} entries or {most} octets")
+    return dict(given)

@@ -7,6 +7,7 @@ with arke.blocking.connect() as mesh:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
@@ -30,9 +31,16 @@ class _Runner:
         self._loop = (loop_factory() or asyncio.new_event_loop)()
         self._thread = threading.Thread(target=self._loop.run_forever, name="arke", daemon=True)
         self._thread.start()
+        self._closed = False
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Do the work and wait for it. Whoever is interrupted meanwhile has it cancelled."""
+        """Do the work and wait for it. Whoever is interrupted meanwhile has it cancelled.
+
+        Raises MeshClosed after the end.
+        """
+        if self._closed:
+            work.close()
+            raise arke.MeshClosed("the mesh was closed")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -41,6 +49,8 @@ class _Runner:
             raise
 
     def close(self) -> None:
+        self.run(self._loop.shutdown_asyncgens())
+        self._closed = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -54,7 +64,8 @@ class _Runner:
                     return
                 yield item
         finally:
-            self.run(_close(iterator))
+            with contextlib.suppress(arke.MeshClosed):  # then it has ended with the loop
+                self.run(_close(iterator))
 
     @contextmanager
     def inside(self, block: AbstractAsyncContextManager[_T]) -> Iterator[_T]:

@@ -12,7 +12,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-from arke.attachment import Attachment, check_name
+from arke.attachment import Attachment, check_headers, check_name
 from arke.caller import Caller, too_large
 from arke.errors import (
     ArkeError,
@@ -386,14 +386,7 @@ class Mesh:
         made = dict(headers) if headers else {}
         if traceparent is not None:
             made.setdefault("traceparent", traceparent)
-        size = 0
-        for key, value in made.items():
-            if type(key) is not str or type(value) is not str:
-                raise ValueError(f"header {key!r:.60} is not text")
-            size += len(key.encode()) + len(value.encode())
-        if size > MAX_HEADERS or len(made) > 64:
-            raise ValueError(f"headers over 64 entries or {MAX_HEADERS} octets")
-        return made
+        return check_headers(made, "headers", MAX_HEADERS)
 
 
 def connect(

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Self, TypeVar
 
-from arke.attachment import check_name
+from arke.attachment import check_headers, check_name
 from arke.limits import Limits
 from arke.loops import loop_factory
 from arke.mesh import Mesh
@@ -25,6 +25,7 @@ from arke.serving import (
     Serving,
     TunnelHandler,
 )
+from arke.wire.bounds import MAX_METADATA
 
 log = logging.getLogger("arke")
 
@@ -63,7 +64,7 @@ class Service:
         check_name(cluster, "cluster")
         self.cluster = cluster
         self.limits = limits or Limits()
-        self.metadata = dict(metadata or {})
+        self.metadata = check_headers(metadata or {}, "metadata", MAX_METADATA)
         """What members of the mesh can know of this one; to be set until it registers."""
         self.mesh = Mesh(port, path, wait)
         self._drain = drain

@@ -90,6 +90,11 @@ class Tunnel:
         """Called when the other end reads nothing more."""
         link.send((_CREDIT, name, window))
 
+    @property
+    def heard(self) -> bool:
+        """Whether the other end still reads what is sent."""
+        return not self._unheard and self._broken is None
+
     # Sending.
 
     async def send(self, message: bytes) -> None:

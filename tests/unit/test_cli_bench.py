@@ -30,5 +30,5 @@ def test_a_window_is_bounded_and_reports_fall_on_the_end_of_bursts(octets: int) 
 
 @pytest.mark.parametrize(("errors", "drops"), [(1, 0), (0, 1)])
 def test_a_run_with_an_error_or_a_drop_is_not_clean(errors: int, drops: int) -> None:
-    assert Result("publish", 1.0, 1, 1, 1).clean
-    assert not Result("publish", 1.0, 1, 1, 1, errors=errors, drops=drops).clean
+    assert Result("publish", 1, 1.0, 1, 1, 1).clean
+    assert not Result("publish", 1, 1.0, 1, 1, 1, errors=errors, drops=drops).clean

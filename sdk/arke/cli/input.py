@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import stat
 import sys
 from collections.abc import AsyncIterator
 
@@ -14,11 +13,8 @@ from arke.wire.bounds import CHUNK
 async def chunks() -> AsyncIterator[bytes]:
     """What stdin holds, in pieces of 64 KiB at most, until it ends."""
     descriptor = sys.stdin.fileno()
-    # A file is always ready, and no loop can be asked about one.
-    always_ready = stat.S_ISREG(os.fstat(descriptor).st_mode)
     while True:
-        if not always_ready:
-            await _readable(descriptor)
+        await _readable(descriptor)
         data = os.read(descriptor, CHUNK)
         if not data:
             return
@@ -28,7 +24,10 @@ async def chunks() -> AsyncIterator[bytes]:
 async def _readable(descriptor: int) -> None:
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
-    loop.add_reader(descriptor, ready.set)
+    try:
+        loop.add_reader(descriptor, ready.set)
+    except PermissionError:
+        return  # a file, or the like: it is always ready, and no loop can be asked about it
     try:
         await ready.wait()
     finally:

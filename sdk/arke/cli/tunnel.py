@@ -46,17 +46,23 @@ async def _pipe(options: _Options) -> None:
         try:
             async for message in opened:
                 await output.write(message)
+            if opened.heard:
+                await sending  # or nobody is there any more for what stdin may still bring
+        except arke.TunnelClosed:
+            if sending.done():
+                sending.result()  # what went wrong there is why it broke
+            raise
         finally:
             sending.cancel()
-        await asyncio.wait((sending,))
-        if not sending.cancelled():
-            sending.result()
 
 
 async def _send(opened: arke.Tunnel) -> None:
-    async for data in chunks():
-        try:
+    try:
+        async for data in chunks():
             await opened.send(data)
-        except arke.TunnelClosed:
-            return  # the member wants no more; what it still sends is written all the same
-    opened.close_send()
+        opened.close_send()
+    except arke.TunnelClosed:
+        return  # the member wants no more; what it still sends is written all the same
+    except Exception as error:
+        opened.abort(str(error), type(error).__name__)
+        raise

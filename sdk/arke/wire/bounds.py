@@ -18,6 +18,9 @@ MAX_NAME = 255
 MAX_TOPICS = 16_384
 """Topics one program may subscribe to."""
 
+MAX_ENTRIES = 64
+"""Entries of a map: headers, or metadata."""
+
 MAX_METADATA = 4 * 1024
 """What a member says of itself when it registers, in octets of text: every peer keeps it."""
 
@@ -109,7 +112,7 @@ def unpacker(buffer: int = CHUNK + MAX_HEADERS + 1024 + READ) -> Unpacker:
         strict_map_key=True,
         max_buffer_size=buffer,
         max_array_len=MAX_CASTS,
-        max_map_len=64,
+        max_map_len=MAX_ENTRIES,
         max_ext_len=0,
         max_bin_len=CHUNK,
         max_str_len=MAX_HEADERS,

@@ -48,7 +48,7 @@ class Window:
     @classmethod
     def _of(cls, fits: int) -> Window:
         size = 1 << (fits.bit_length() - 1)
-        every = max(1, size // _REPORTS_PER_WINDOW)
+        every = max(1, min(size, _WINDOW) // _REPORTS_PER_WINDOW)
         return cls(size, every, min(_BURST, every))
 
 
