@@ -34,8 +34,15 @@ CONFIRMATION = 3.0
 """Seconds in which a peer must say that it hears a new session."""
 
 
+LAST_WORDS = 0.25
+"""Seconds in which what was last sent on a link that ends may still arrive."""
+
+
 class Link(Outlet, Protocol):
     """Our sending direction to one peer."""
+
+    def flush(self) -> None:
+        """Send what is queued, as far as the peer takes it."""
 
     def hear(self, session: int) -> None:
         """Say which of the peer's sessions we listen to: with every batch, and at once.
@@ -183,6 +190,22 @@ class Membership:
         if neighbour.peer:
             self._exchange.unlink(neighbour.peer, now)
         self._lost(neighbour, reason)
+
+    def say_farewell(self, now: float) -> None:
+        """This relay is done: who hears it is told so, and says the same; others just end."""
+        for neighbour in list(self.neighbours.values()):
+            if neighbour.confirmed and neighbour.link:
+                neighbour.link.put((PeerOp.FAREWELL.value,))
+            else:
+                self.end(neighbour.node, "this relay is leaving", now)
+
+    def depart(self, node: str, now: float) -> None:
+        """A peer said its last word. It leaves when it has heard ours, and no sooner."""
+        neighbour = self.neighbours.get(node)
+        if neighbour is not None and neighbour.link:
+            neighbour.link.put((PeerOp.FAREWELL.value,))
+            neighbour.link.flush()
+        self.end(node, "it left", now, LAST_WORDS)
 
     # What links report.
 

@@ -76,7 +76,7 @@ class Program(Party):
 class Peer(Party):
     """Another relay of the network, for as long as one session of links with it lasts."""
 
-    __slots__ = ("address", "draining", "synced")
+    __slots__ = ("address", "draining", "gone", "synced")
 
     is_peer = True
 
@@ -87,6 +87,8 @@ class Peer(Party):
         """It has told its whole directory."""
         self.draining = False
         """It is leaving: nothing new goes there."""
+        self.gone = False
+        """It has said its last word."""
 
     def __repr__(self) -> str:
         return self.node

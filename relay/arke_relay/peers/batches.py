@@ -70,6 +70,7 @@ class Batches:
             PeerOp.SYNCED: self._on_synced,
             PeerOp.KNOWN: self._on_known,
             PeerOp.DRAINING: self._on_draining,
+            PeerOp.FAREWELL: self._on_farewell,
             PeerOp.CALL: self._on_call,
             PeerOp.ASK: self._on_ask,
             PeerOp.OPEN: self._on_open,
@@ -103,6 +104,8 @@ class Batches:
             messages.feed(_NIL)
             if next(messages, messages) is not None:
                 raise Malformed("a batch ends in the middle of a message")
+            if peer.gone:
+                self._membership.depart(node, now)
         except StopIteration:
             self._broken(node, "an empty batch", now)
         except UNREADABLE as error:
@@ -155,6 +158,9 @@ class Batches:
     def _on_draining(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         self._exchange.drain_peer(peer, _number(message[1]), now)
         self._drained(peer)
+
+    def _on_farewell(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        peer.gone = True  # what else stands in this batch is still handled
 
     # Requests.
 

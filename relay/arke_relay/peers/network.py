@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import zmq
 
 from arke_relay.core.exchange import Exchange
-from arke_relay.core.membership import BEAT, CannotDial, Membership, Neighbour
+from arke_relay.core.membership import BEAT, LAST_WORDS, CannotDial, Membership, Neighbour
 from arke_relay.core.parties import Peer
 from arke_relay.core.prospects import Prospects
 from arke_relay.discovery.addresses import Address, source_for
@@ -30,8 +30,10 @@ from arke_relay.peers.sockets import endpoint
 _SETTLE = 2.0
 """Seconds after the start in which an unknown cluster may still turn up at a peer."""
 
-_LAST_WORDS = 0.25
-"""Seconds that the end of this process waits at most for what its last batches need to leave."""
+_FAREWELL = 1.0
+"""Seconds in which peers are to answer a farewell."""
+
+_FAREWELL_LOOK = 0.005
 
 _SOCKETS = 16_384
 _PORT_TRIES = 50
@@ -145,6 +147,19 @@ class PeerNetwork:
         """Begin to dial."""
         self._tick_handle = self._loop.call_soon(self._tick)
 
+    async def say_farewell(self) -> None:
+        """Let every peer hear all that was said to it, and hear what it has to say.
+
+        A link that merely broke off might be noticed before its last batches are read: its end is
+        seen by another socket than they are.
+        """
+        self._closed = True
+        self.membership.say_farewell(self._clock())
+        self._flusher.flush()
+        ends = self._clock() + _FAREWELL
+        while self.membership.neighbours and self._clock() < ends:  # noqa: ASYNC110 — rare
+            await asyncio.sleep(_FAREWELL_LOOK)
+
     def leave(self) -> None:
         """Close everything; peers see it at once."""
         self._closed = True
@@ -153,7 +168,7 @@ class PeerNetwork:
         self._joiner.close()
         now = self._clock()
         for node in list(self.membership.neighbours):
-            self.membership.end(node, "this relay is leaving", now, _LAST_WORDS)
+            self.membership.end(node, "this relay is leaving", now, LAST_WORDS)
         self._join.close()
         self._data.close()
         self._gate.close()
@@ -196,7 +211,8 @@ class PeerNetwork:
         for node in self.admissions.renew_due(self._lifetime_clock()):
             if self.membership.linked(node):
                 self._joiner.renew(self.membership.neighbours[node])
-        self._joiner.dial_due()
+        if not self._closed:
+            self._joiner.dial_due()
         if not self._exchange.router.settled and self._is_settled(now):
             self._exchange.settle(now)
         self._flusher.flush()

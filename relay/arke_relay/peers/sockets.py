@@ -134,8 +134,8 @@ def _common(socket: zmq.Socket[bytes], largest: int) -> None:
     # delays whatever comes behind it; our own scheduler can still choose.
     socket.sndhwm = 2
     socket.rcvhwm = 2
-    socket.sndbuf = 128 * 1024
-    socket.rcvbuf = 128 * 1024
+    socket.sndbuf = 64 * 1024
+    socket.rcvbuf = 64 * 1024
 
 
 def endpoint(host: str, port: int, source: str | None = None) -> str:

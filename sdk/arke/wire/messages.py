@@ -66,10 +66,8 @@ class Op(IntEnum):
     OFFER = 35  # relay → program: call, body, timeout, stamp, purpose, window, largest, sender,
     #          headers
     ACCEPT = 36  # call, window, largest: the most credit to grant, and the largest message taken
-    DATA = (
-        37  # tunnel, total, data: total is nil for whole small messages, each MessagePack binary;
-    )
-    #          else octets of a message, at its beginning with its length, then with 0
+    DATA = 37  # tunnel, total, data: total is nil for whole small messages, each MessagePack
+    #          binary; else octets of a message, at its beginning with its length, then with 0
     CREDIT = 38  # tunnel, octets that may be sent beside those granted before
     END = 39  # tunnel, Ending, type, text
 
@@ -114,6 +112,7 @@ class PeerOp(IntEnum):
     UNSUBSCRIBED = 43  # topic
     SYNCED = 44  # (nothing); the sender's directory has been told whole
     KNOWN = 45  # node, address, join port: somebody the sender is linked with
+    FAREWELL = 46  # (nothing); the sender's last message. Whoever hears it says the same, and goes
     DRAINING = 47  # last call accepted: take the node out; later calls never started
     CALL = 48  # call, cluster, body, expiry (the sender's monotonic clock), program, headers
     DROP_CALL = 49  # call

@@ -36,6 +36,9 @@ class Recorder:
     def drop_parts(self, tunnel: Hashable) -> None:
         """What a recorder was given it keeps."""
 
+    def flush(self) -> None:
+        """What a recorder was given has arrived."""
+
     def overrun(self) -> None:
         self.overruns += 1
 

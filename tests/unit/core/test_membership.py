@@ -230,6 +230,20 @@ def test_who_links_with_a_leaving_relay_is_told_so() -> None:
     assert [m[:3] for m in taken(client)] == [(FAILED, 1, Failure.NO_SUCH_CLUSTER)]
 
 
+def test_a_peer_that_takes_its_leave_brings_its_answers_first() -> None:
+    mesh, near, far = pair()
+    member = far.serve("a")
+    mesh.until(lambda: near.members() == {"a": {far.node: {member.id}}}, 5)
+    client = near.exchange.attach("client", Recorder())
+    near.ask(client, 1, "a")
+    mesh.until(lambda: len(far.exchange.router) == 1, 1)
+    far.answer(member)
+    far.membership.say_farewell(far.now)
+    mesh.until(lambda: (far.node, "it left") in near.losses, 1)
+    assert [message[0] for message in taken(client)] == [REPLY]
+    mesh.until(lambda: (near.node, "it left") in far.losses, 1)
+
+
 # Pauses.
 
 

@@ -260,3 +260,32 @@ def test_a_link_that_cannot_be_made_ends_the_peer_and_not_the_relay() -> None:
     alone.broken = False
     alone.admit(0.4)
     assert alone.hear(10, alone.links[-1].session, 0.5) is not None
+
+
+def test_a_farewell_is_answered_with_one_and_ends_the_link() -> None:
+    alone = Alone()
+    alone.admit(0.0)
+    (link,) = alone.links
+    alone.hear(9, link.session, 0.1)
+    link.take()
+    alone.membership.depart("peer", 0.2)
+    assert ops(link) == [PeerOp.FAREWELL]
+    assert link.closed
+    assert alone.lost == ["it left"]
+    alone.membership.depart("peer", 0.3)
+    assert alone.lost == ["it left"]
+
+
+def test_who_leaves_says_farewell_to_those_who_hear_it_and_waits_for_no_other() -> None:
+    alone = Alone()
+    alone.admit(0.0)
+    alone.hear(9, 0, 0.1)
+    alone.membership.say_farewell(0.2)
+    assert alone.lost == ["this relay is leaving"]
+    assert ops(alone.links[0]) == []
+    alone.admit(0.3)
+    alone.hear(10, alone.links[1].session, 0.4)
+    alone.links[1].take()
+    alone.membership.say_farewell(0.5)
+    assert ops(alone.links[1]) == [PeerOp.FAREWELL]
+    assert not alone.links[1].closed
