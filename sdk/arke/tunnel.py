@@ -15,12 +15,12 @@ from types import TracebackType
 from typing import Self
 
 from msgpack import Packer
-from msgpack.exceptions import UnpackException
 
 from arke.errors import MessageTooLarge, TunnelClosed
 from arke.link import RelayLink
-from arke.wire.bounds import BATCH, CHUNK, unpacker
+from arke.wire.bounds import BATCH, CHUNK
 from arke.wire.messages import Ending, Op
+from arke.wire.pieces import Pieces
 
 _DATA = Op.DATA.value
 _CREDIT = Op.CREDIT.value
@@ -75,8 +75,7 @@ class Tunnel:
         self._sent_all = False
         self._unheard = False  # the other end reads nothing more
 
-        self._unpacker = unpacker(2 * CHUNK)
-        self._unpacked = 0
+        self._opened = Pieces()
         self._pieces: deque[tuple[bytes, bool, int]] = deque()  # data, is it packed, paid for
         self._messages: deque[bytes] = deque()
         self._half = bytearray()
@@ -263,7 +262,7 @@ class Tunnel:
     def _open(self, data: bytes, packed: bool, paid: int) -> None:
         """Take messages out of a piece, and let the other end send as much again."""
         if packed:
-            messages = self._unpack(data)
+            messages = self._opened.open(data)
             if messages is None:
                 self.abort("what came cannot be understood")
                 return
@@ -274,18 +273,6 @@ class Tunnel:
         if self._consumed >= self._window // 4:
             self._grant(self._consumed)
             self._consumed = 0
-
-    def _unpack(self, data: bytes) -> list[bytes] | None:
-        unpacked = self._unpacker
-        self._unpacked += len(data)
-        try:
-            unpacked.feed(data)
-            messages = list(unpacked)
-        except (UnpackException, ValueError):
-            return None
-        if unpacked.tell() != self._unpacked or set(map(type, messages)) - {bytes}:
-            return None
-        return messages
 
     def _grant(self, octets: int) -> None:
         self._granted += octets

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 from arke.wire.bounds import MAX_HELLO
+from arke_relay.attachments.connection import Connection
 from arke_relay.attachments.hub import Hub
+from arke_relay.attachments.iris.connection import IrisConnection
+from arke_relay.attachments.iris.packets import Packet
 from arke_relay.attachments.native.connection import NativeConnection
 
 PATIENCE = 5.0
@@ -14,9 +18,9 @@ PATIENCE = 5.0
 
 
 class Greeting(asyncio.Protocol):
-    """Tells the protocols apart by their first octet: a native hello is a MessagePack array.
+    """Tells the protocols apart by their first octet.
 
-    Only a whole hello (one message, MAX_HELLO octets at most) moves a connection on.
+    Only a whole hello (MAX_HELLO octets at most) moves a connection on.
     """
 
     def __init__(self, hub: Hub, loop: asyncio.AbstractEventLoop) -> None:
@@ -24,7 +28,7 @@ class Greeting(asyncio.Protocol):
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._native: NativeConnection | None = None
+        self._connection: Connection | None = None
         self._octets = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -35,25 +39,26 @@ class Greeting(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         assert self._transport
         self._octets += len(data)
-        if self._native is None:
-            if not 0x90 <= data[0] <= 0x9F:
+        if self._connection is None:
+            spoken = _protocol(data[0])
+            if spoken is None:
                 self._hub.refused("what it speaks is not known here")
                 self._transport.abort()
                 return
-            self._native = NativeConnection(self._hub, self._transport)
+            self._connection = spoken(self._hub, self._transport)
         if self._octets > MAX_HELLO:
             self._hub.refused("its hello is too long")
             self._transport.abort()
             return
-        self._native.data_received(data)
-        if self._native.program is not None:
+        self._connection.data_received(data)
+        if self._connection.program is not None:
             self._done()
-            self._transport.set_protocol(self._native)
+            self._transport.set_protocol(self._connection)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._done()
-        if self._native is not None:
-            self._native.connection_lost(error)
+        if self._connection is not None:
+            self._connection.connection_lost(error)
 
     def abort(self) -> None:
         if self._transport:
@@ -69,3 +74,11 @@ class Greeting(asyncio.Protocol):
         if self._timer:
             self._timer.cancel()
             self._timer = None
+
+
+def _protocol(octet: int) -> Callable[[Hub, asyncio.Transport], Connection] | None:
+    if 0x90 <= octet <= 0x9F:  # a MessagePack array
+        return NativeConnection
+    if octet == Packet.WELCOME:
+        return IrisConnection
+    return None

@@ -11,13 +11,13 @@ from arke.wire.messages import Op
 from arke_relay.attachments.turns import Turns
 from arke_relay.core.directory import MAX_ENTRIES, Metadata
 from arke_relay.core.exchange import Exchange
-from arke_relay.core.parties import Program
+from arke_relay.core.parties import Outlet, Program
 from arke_relay.flusher import Flusher
 from arke_relay.log import Lines, Log
 
 if TYPE_CHECKING:
+    from arke_relay.attachments.connection import Connection
     from arke_relay.attachments.greeting import Greeting
-    from arke_relay.attachments.native.connection import NativeConnection
 
 _STRANGERS = 512
 """Connections that have not said hello yet, at most: with one more, the oldest is closed. A program
@@ -62,10 +62,10 @@ class Hub:
         self._documented = 0.0
         self._log = log
         self._strangers: dict[Greeting, None] = {}
-        self._connections: dict[NativeConnection, Liveness] = {}
-        self._closing: dict[NativeConnection, float] = {}
+        self._connections: dict[Connection, Liveness] = {}
+        self._closing: dict[Connection, float] = {}
         self._topics = 0
-        self._unread: dict[NativeConnection, tuple[int, float]] = {}
+        self._unread: dict[Connection, tuple[int, float]] = {}
 
     # Strangers.
 
@@ -86,8 +86,8 @@ class Hub:
 
     # Programs.
 
-    def attached(self, name: str, connection: NativeConnection) -> Program:
-        program = self.exchange.attach(name, connection)
+    def attached(self, name: str, connection: Connection, outlet: Outlet) -> Program:
+        program = self.exchange.attach(name, outlet)
         self._connections[connection] = Liveness(_PATIENCE, _BEAT, self.clock())
         self._lines("attached").info("program attached", program=program)
         return program
@@ -118,7 +118,7 @@ class Hub:
         self.exchange.unsubscribe(program, topic)
         self._topics += len(program.topics) - before
 
-    def detached(self, program: Program, connection: NativeConnection, reason: str) -> None:
+    def detached(self, program: Program, connection: Connection, reason: str) -> None:
         self._connections.pop(connection, None)
         self._topics -= len(program.topics)
         self.exchange.detach(program, self.clock())
@@ -129,11 +129,11 @@ class Hub:
         """Where to write what every user of this machine can provoke as often as they like."""
         return self._log.limited(what, 1.0, _LINES)
 
-    def closing(self, connection: NativeConnection) -> None:
+    def closing(self, connection: Connection) -> None:
         """Its last words are on their way."""
         self._closing[connection] = self.clock()
 
-    def closed(self, connection: NativeConnection) -> None:
+    def closed(self, connection: Connection) -> None:
         self._closing.pop(connection, None)
 
     def document(self, now: float) -> bytes:
@@ -160,7 +160,7 @@ class Hub:
             if liveness.tick(now):
                 connection.abort(f"silent for {_PATIENCE:g} s")
             elif liveness.silence(now) >= _PING_AFTER:
-                connection.put((Op.PING.value, 0))
+                connection.ping()
         for connection, since in list(self._closing.items()):
             if now - since >= _FAREWELL:
                 connection.abort("it does not read")

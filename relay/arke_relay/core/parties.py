@@ -24,10 +24,13 @@ class Outlet(Protocol):
     def put_packed(self, data: bytes, order: Hashable) -> bool:
         """Queue a small message that was packed once for many parties."""
 
-    def put_part(self, message: Message, tunnel: Hashable) -> None:
-        """Queue a message of a tunnel, in its order; there is room for all it has credit for."""
+    def put_part(self, message: Message, tunnel: int | None) -> None:
+        """Queue a message of a tunnel, in its order; there is room for all it has credit for.
 
-    def drop_parts(self, tunnel: Hashable) -> None:
+        `tunnel` is what messages to the party call it.
+        """
+
+    def drop_parts(self, tunnel: int) -> None:
         """Forget what is queued for a tunnel that is broken."""
 
     def overrun(self) -> None:

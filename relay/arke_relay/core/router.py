@@ -62,6 +62,10 @@ class Router:
     def __len__(self) -> int:
         return len(self._open) + len(self._parked)
 
+    def has(self, taker: Party) -> bool:
+        """Whether the party still has calls to answer."""
+        return bool(self._calls_of(taker))
+
     # From origins.
 
     def request(self, call: Call, now: float) -> None:

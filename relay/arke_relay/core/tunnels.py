@@ -73,7 +73,7 @@ class Tunnels:
             return
         other = end.other
         put_part = other.party.outlet.put_part
-        put_part((_DATA, other.name, total, data), other)
+        put_part((_DATA, other.name, total, data), other.name)
 
     def grant(self, party: Party, name: int, octets: int) -> None:
         """A party takes so many octets more."""
@@ -96,7 +96,7 @@ class Tunnels:
         if ending == Ending.BROKEN:
             self._break(other, kind, text)
         else:
-            other.party.outlet.put_part((_END, other.name, ending, kind, text), other)
+            other.party.outlet.put_part((_END, other.name, ending, kind, text), other.name)
         end.sent_all = True
         if ending != Ending.SENT or other.sent_all:
             self._forget(end)
@@ -118,8 +118,8 @@ class Tunnels:
 
     def _break(self, end: End, kind: str, text: str) -> None:
         outlet = end.party.outlet
-        outlet.drop_parts(end)
-        outlet.put_part((_END, end.name, Ending.BROKEN.value, kind, text), end)
+        outlet.drop_parts(end.name)
+        outlet.put_part((_END, end.name, Ending.BROKEN.value, kind, text), end.name)
 
     def _forget(self, end: End) -> None:
         for each in (end, end.other):

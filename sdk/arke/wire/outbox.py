@@ -54,7 +54,7 @@ class Outbox:
     `put` is the hot path: one pack, one append. `take` empties it in an order that lets small
     messages pass. `wake` is called when the first message comes, `hurry` as soon as enough for a
     batch of its own is there and whenever more comes then. Bodies that need chunks and are over
-    `largest` octets find no room.
+    `largest` octets find no room. `pack` makes octets of a message; unless given, MessagePack does.
     """
 
     __slots__ = (
@@ -85,13 +85,14 @@ class Outbox:
         wake: Callable[[], None] = _nothing,
         hurry: Callable[[], None] = _nothing,
         largest: float = inf,
+        pack: Callable[[Any], bytes] | None = None,
     ) -> None:
         self.size = 0
         self._largest = max(CHUNK, largest)
         self._limit = limit
         self._wake = wake
         self._hurry = hurry
-        self._pack = Packer().pack
+        self._pack = pack or Packer().pack
         self._careful = False  # a cast or large bodies wait, or there is no room
         self._ready: list[bytes] = []
         self._cast: tuple[int, str] | None = None  # operation and name of the casts that wait
@@ -108,7 +109,7 @@ class Outbox:
         self._streams = 0
         self._owed = False  # the last batch had no room for a chunk
 
-    def put(self, message: tuple[Any, ...]) -> bool:
+    def put(self, message: tuple[Any, ...] | bytes) -> bool:
         """Queue a message without a large body. False: there is no room, and it was dropped."""
         if self._cast:
             self._end_cast()
@@ -216,7 +217,7 @@ class Outbox:
             self._hurry()
         return True
 
-    def put_part(self, message: tuple[Any, ...], tunnel: Hashable) -> None:
+    def put_part(self, message: tuple[Any, ...] | bytes, tunnel: Hashable) -> None:
         """Queue a message of a tunnel, in its order. Its bound is the tunnel's credit."""
         if self._cast:
             self._end_cast()

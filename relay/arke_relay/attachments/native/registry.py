@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from arke.wire.bounds import CHUNK, MAX_METADATA, MAX_TOPICS, check_map
+from arke.wire.bounds import CHUNK, MAX_METADATA, check_map
 from arke.wire.malformed import Malformed
 from arke.wire.messages import Failure, Op
+from arke_relay.attachments.changes import Changes
 from arke_relay.attachments.hub import Hub
 from arke_relay.attachments.native.fields import Handler, name
-from arke_relay.core.exchange import NotAllowed
 from arke_relay.core.parties import Message, Program
-
-_CHANGES = 2.0 * MAX_TOPICS
-_CHANGES_PER_SECOND = 1_000.0
-"""Registrations, subscriptions and watches of one program: all when it attaches, then some."""
 
 
 class Registry:
@@ -21,8 +17,7 @@ class Registry:
     def __init__(self, program: Program, hub: Hub) -> None:
         self._program = program
         self._hub = hub
-        self._changes = _CHANGES
-        self._changed = 0.0
+        self._changes = Changes()
 
     @property
     def handlers(self) -> dict[int, Handler]:
@@ -37,7 +32,7 @@ class Registry:
         }
 
     def _on_register(self, message: Message, now: float) -> None:
-        self._change(now)
+        self._changes.count(now)
         _, cluster, metadata = message
         metadata = {} if metadata is None else check_map(metadata, MAX_METADATA)
         self._hub.registered(self._program, name(cluster), metadata, now)
@@ -46,26 +41,18 @@ class Registry:
         self._hub.left(self._program)
 
     def _on_subscribe(self, message: Message, now: float) -> None:
-        self._change(now)
+        self._changes.count(now)
         self._hub.subscribe(self._program, name(message[1]))
 
     def _on_unsubscribe(self, message: Message, now: float) -> None:
         self._hub.unsubscribe(self._program, name(message[1]))
 
     def _on_watch(self, message: Message, now: float) -> None:
-        self._change(now)
+        self._changes.count(now)
         self._hub.exchange.watch(self._program, name(message[1]))
 
     def _on_unwatch(self, message: Message, now: float) -> None:
         self._hub.exchange.unwatch(self._program, name(message[1]))
-
-    def _change(self, now: float) -> None:
-        """Count what others must be told. Raises NotAllowed when it is too much."""
-        allowed = self._changes + (now - self._changed) * _CHANGES_PER_SECOND
-        self._changes = min(_CHANGES, allowed) - 1
-        self._changed = now
-        if self._changes < 0:
-            raise NotAllowed("it comes and goes too often")
 
     def _on_status(self, message: Message, now: float) -> None:
         call = message[1]

@@ -1,0 +1,147 @@
+"""One program's connection, whatever it speaks: its octets, its turns, its end."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+from arke.wire.bounds import HIGH_WATER, READ
+from arke.wire.outbox import Outbox
+from arke_relay.attachments.turns import PIECE
+from arke_relay.core.parties import Program
+
+if TYPE_CHECKING:
+    from arke_relay.attachments.hub import Hub
+
+OUTBOX = 64 * 1024 * 1024
+"""Octets a program may leave unread before what comes next is dropped, and counted."""
+
+
+class Connection(asyncio.Protocol):
+    """What all have; a protocol adds what the octets mean, and the Outlet of its Program."""
+
+    def __init__(self, hub: Hub, transport: asyncio.Transport, outbox: Outbox) -> None:
+        self._hub = hub
+        self._transport = transport
+        self._flusher = hub.flusher
+        self._outbox = outbox
+        self._turns = hub.turns
+        self._paused = False
+        self._ended = ""
+        self._program: Program | None = None
+        self.heard = True
+        """Something arrived since the last look."""
+        transport.set_write_buffer_limits(high=HIGH_WATER, low=0)
+
+    # What a protocol adds.
+
+    @abstractmethod
+    def understand(self, data: bytes | memoryview) -> None:
+        """Handle octets that came, and flush."""
+
+    @abstractmethod
+    def ping(self) -> None:
+        """Ask for a sign of life."""
+
+    @abstractmethod
+    def _say_why(self, reason: str) -> None:
+        """Queue the last words: why the connection ends."""
+
+    @abstractmethod
+    def _stop_handling(self) -> None:
+        """Nothing that still comes counts any more."""
+
+    @property
+    @abstractmethod
+    def receiving(self) -> bool:
+        """Part of a large body has come, and the rest has not."""
+
+    # Octets.
+
+    def data_received(self, data: bytes) -> None:
+        if len(data) <= PIECE:
+            self.understand(data)
+        else:
+            self._turns.take(self, data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._turns.drop(self)
+        self._detach(self._ended or (str(error) if error else ""))
+        self._hub.closed(self)
+        self._stop_handling()
+        self._flusher.flush()
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._ended and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self.flush()
+
+    # Outlet.
+
+    def overrun(self) -> None:
+        # Not at once: whoever found out is in the middle of something.
+        asyncio.get_running_loop().call_soon(self.end, "it does not read")
+
+    def _wake(self) -> None:
+        self._flusher.dirty.append(self)
+
+    def flush(self) -> None:
+        transport = self._transport
+        if self._paused or transport.is_closing():
+            return
+        outbox = self._outbox
+        while outbox.size and not self._paused:
+            transport.write(outbox.take(READ))
+        if self._ended and not outbox.size:
+            transport.close()
+
+    @property
+    def queued(self) -> int:
+        return self._outbox.size
+
+    @property
+    def program(self) -> Program | None:
+        return self._program
+
+    @property
+    def topics(self) -> int:
+        """How many topics the program subscribes to."""
+        return len(self._program.topics) if self._program else 0
+
+    # The end.
+
+    def end(self, reason: str) -> None:
+        """Tell the program why, and close. What it does not read in time is lost."""
+        if not self._ended:
+            self._say_why(reason)
+            self._close(reason)
+
+    def abort(self, reason: str) -> None:
+        """Close at once."""
+        self._ended = self._ended or reason
+        self._transport.abort()
+
+    def _close(self, reason: str) -> None:
+        """Close behind what is queued. The program is gone now: it may never read that."""
+        self._ended = self._ended or reason
+        self._turns.drop(self)
+        self._stop_handling()
+        self.pause_reading()
+        self._hub.closing(self)
+        self._detach(self._ended)
+        self.flush()
+
+    def _detach(self, reason: str) -> None:
+        program, self._program = self._program, None
+        if program is not None:
+            self._hub.detached(program, self, reason)

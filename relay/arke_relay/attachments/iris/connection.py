@@ -1,0 +1,193 @@
+"""The connection of a program written for Iris: packets to operations and back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable, Mapping
+
+from msgpack import unpackb
+
+from arke.wire.bounds import MAX_HELLO, MAX_REASON, is_name
+from arke.wire.malformed import UNREADABLE, Malformed, why
+from arke.wire.messages import Op
+from arke.wire.outbox import Outbox
+from arke_relay.attachments.connection import OUTBOX, Connection
+from arke_relay.attachments.hub import Hub
+from arke_relay.attachments.iris import calls, casts, packets
+from arke_relay.attachments.iris.calls import Calls
+from arke_relay.attachments.iris.casts import Casts
+from arke_relay.attachments.iris.fields import Unfinished, text
+from arke_relay.attachments.iris.handler import Handler
+from arke_relay.attachments.iris.packets import CLIENT_MAGIC, VERSION, Packet
+from arke_relay.attachments.iris.tunnels import Tunnels
+from arke_relay.core.exchange import NotAllowed
+from arke_relay.core.parties import Message
+
+_ENCODERS = calls.ENCODERS | casts.ENCODERS
+_LOOK = 0.02
+"""Seconds between two looks whether a program that wants to leave has answered everything."""
+
+
+class IrisConnection(Connection):
+    """A program that speaks version 1.0-draft2 of the Iris relay protocol."""
+
+    def __init__(self, hub: Hub, transport: asyncio.Transport) -> None:
+        # What leaves is packets already: the outbox has nothing to pack.
+        self._packets = Outbox(OUTBOX, self._wake, self.flush, pack=_as_it_is)
+        super().__init__(hub, transport, self._packets)
+        self._rest = bytearray()
+        self._needed = 0
+        self._leaving = False
+        self._tunnels: Tunnels | None = None
+        self._tunnel_messages: dict[int, Callable[[Message], None]] = {}
+        self._handlers: list[Handler] = [self._unknown] * 256
+        self._handle({Packet.WELCOME: self._on_hello})
+
+    # Octets.
+
+    def understand(self, data: bytes | memoryview) -> None:
+        self.heard = True
+        now = self._hub.clock()
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._needed:
+                return
+            octets = bytes(self._rest)
+            self._rest.clear()
+        else:
+            octets = bytes(data)
+        at, end = 0, len(octets)
+        handlers = self._handlers
+        try:
+            while at < end:
+                at = handlers[octets[at]](octets, at + 1, now)
+        except Unfinished as error:
+            self._rest += octets[at:]
+            self._needed = error.needed - at
+        except NotAllowed as error:
+            self.end(str(error))
+        except UNREADABLE as error:
+            self.end(f"not understood: {why(error)}")
+        self._flusher.flush()
+
+    def ping(self) -> None:
+        # The protocol has none. That the connection stands is all there is to know.
+        self.heard = True
+
+    @property
+    def receiving(self) -> bool:
+        return len(self._rest) > MAX_HELLO
+
+    def _say_why(self, reason: str) -> None:
+        if self._program is None:
+            self._packets.put(packets.refusal(reason[:MAX_REASON]))
+        else:
+            self._packets.put(packets.close(reason[:MAX_REASON]))
+
+    def _stop_handling(self) -> None:
+        self._handlers[:] = [_ignore] * 256
+        self._rest.clear()
+
+    # Outlet.
+
+    def put(self, message: Message) -> bool:
+        op = message[0]
+        encode = _ENCODERS.get(op)
+        if encode is not None:
+            return self._packets.put(encode(message))
+        handle = self._tunnel_messages.get(op)
+        if handle is not None:
+            handle(message)
+        return True  # what Iris has no word for: addresses, goodbyes
+
+    def put_body(self, message: Message, at: int, order: Hashable = None) -> bool:
+        if message[0] == Op.OFFER:
+            return self._offer(message)
+        return self._packets.put_packed(_ENCODERS[message[0]](message), None)
+
+    def put_packed(self, data: bytes, order: Hashable) -> bool:
+        message = unpackb(data, use_list=False)
+        return self._packets.put_packed(_ENCODERS[message[0]](message), None)
+
+    def put_part(self, message: Message, tunnel: int | None) -> None:
+        self._tunnel_messages[message[0]](message)
+
+    def drop_parts(self, tunnel: int) -> None:
+        self._packets.drop_parts(tunnel)
+
+    def _offer(self, message: Message) -> bool:
+        assert self._tunnels
+        packet = self._tunnels.offered(message)
+        return packet is not None and self._packets.put(packet)
+
+    # Beginning and end.
+
+    def _on_hello(self, data: bytes, at: int, now: float) -> int:
+        magic, at = text(data, at, MAX_HELLO)
+        version, at = text(data, at, MAX_HELLO)
+        cluster, at = text(data, at, MAX_HELLO)
+        hub = self._hub
+        if magic != CLIENT_MAGIC:
+            raise Malformed("not the hello of an Iris program")
+        if version != VERSION:
+            self.end(f"Unsupported protocol. Client: {version:.20}. Iris: {VERSION}.")
+            return at
+        if cluster and not is_name(cluster):
+            raise Malformed("a name is 1 to 255 octets of text")
+        if hub.exchange.router.draining:
+            self.end("the relay is leaving")
+            return at
+        self._packets.put(packets.welcome())
+        program = self._program = hub.attached("iris", self, self)
+        tunnels = self._tunnels = Tunnels(program, hub.exchange, self._packets.put_part)
+        self._tunnel_messages = {
+            Op.ACCEPT: tunnels.accepted,
+            Op.DATA: tunnels.arrived,
+            Op.CREDIT: tunnels.credited,
+            Op.END: tunnels.ended,
+            Op.STOP: tunnels.withdrawn,
+        }
+        self._handlers[Packet.WELCOME] = self._unknown
+        self._handle(Calls(program, hub.exchange, self, hub.max_message).handlers)
+        self._handle(Casts(program, hub).handlers)
+        self._handle(tunnels.handlers)
+        self._handle({Packet.CLOSE: self._on_close})
+        if cluster:
+            hub.registered(program, cluster, {}, now)
+        return at
+
+    def _on_close(self, data: bytes, at: int, now: float) -> int:
+        """It wants to leave: what it was handed before, it still answers."""
+        assert self._program
+        if not self._leaving:
+            self._leaving = True
+            self._hub.left(self._program)
+            self._look()
+        return at
+
+    def _look(self) -> None:
+        if self._ended or self._program is None:
+            return
+        if self._hub.exchange.router.has(self._program):
+            asyncio.get_running_loop().call_later(_LOOK, self._look)
+        else:
+            self._packets.put(packets.close(""))
+            self._close("it left")
+
+    def _unknown(self, data: bytes, at: int, now: float) -> int:
+        if self._program is None:
+            raise Malformed("it did not say hello first")
+        raise Malformed(f"unknown packet {data[at - 1]:#04x}")
+
+    def _handle(self, handlers: Mapping[int, Handler]) -> None:
+        for packet, handler in handlers.items():
+            self._handlers[packet] = handler
+
+
+def _ignore(data: bytes, *_: object) -> int:
+    """Nothing that comes behind the end counts."""
+    return len(data)
+
+
+def _as_it_is(packet: bytes) -> bytes:
+    return packet
