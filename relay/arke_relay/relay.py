@@ -184,6 +184,7 @@ class Relay:
     def _busy(self) -> bool:
         return bool(
             len(self._exchange.router)
+            or self._exchange.tunnels.answers
             or self._hub.still_read(time.monotonic())
             or self._network.queued
             or self._hub.receiving

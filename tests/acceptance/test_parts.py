@@ -75,6 +75,23 @@ async def test_a_handler_goes_on_only_as_parts_are_taken(nodes: tuple[Relay, Rel
             assert not counter.ended.is_set()
 
 
+@pytest.mark.parametrize("leaving", ["the caller's", "the member's"])
+async def test_a_relay_that_leaves_lets_an_answer_come_to_its_end(
+    relays: Relays, leaving: str
+) -> None:
+    near, far = relays.pair()
+    counter = Counter(far.port)
+    async with counter.service, arke.connect(port=near.port) as mesh:
+        await until_members(mesh, "count", 1)
+        async with aclosing(mesh.request_many("count", b"200 50000")) as parts:
+            await anext(parts)
+            relay = near if leaving == "the caller's" else far
+            relay.process.terminate()
+            relay.process.wait_for_line("relay draining", LIMIT)
+            assert len([part async for part in parts]) == 199
+        assert await asyncio.to_thread(relay.process.wait, LIMIT) == 0
+
+
 async def test_who_wants_no_more_ends_the_handler(nodes: tuple[Relay, Relay]) -> None:
     counter = Counter(nodes[1].port)
     async with counter.service, arke.connect(port=nodes[0].port) as mesh:

@@ -7,7 +7,7 @@ a party that does not take it, is never more than that party's side has granted.
 from __future__ import annotations
 
 from arke.wire.bounds import LEAST_WINDOW, MAX_TUNNELS
-from arke.wire.messages import Ending, Op
+from arke.wire.messages import Ending, Op, Purpose
 from arke_relay.core.counters import Counters
 from arke_relay.core.parties import Party
 
@@ -25,11 +25,11 @@ _END = Op.END.value
 class End:
     """One end of a tunnel, as the relay in the middle knows it."""
 
-    __slots__ = ("credit", "name", "other", "party", "sent_all")
+    __slots__ = ("credit", "is_answer", "name", "other", "party", "sent_all")
 
     other: End
 
-    def __init__(self, party: Party, name: int) -> None:
+    def __init__(self, party: Party, name: int, is_answer: bool) -> None:
         self.party = party
         self.name = name
         """What messages to the party call the tunnel; those that come from it say the negative."""
@@ -37,6 +37,7 @@ class End:
         """Octets that the party may still send."""
         self.sent_all = False
         """It has said that it sends nothing more."""
+        self.is_answer = is_answer
 
 
 class Tunnels:
@@ -44,6 +45,8 @@ class Tunnels:
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
+        self.answers = 0
+        """How many carry the parts of an answer: work that a leaving relay sees through."""
 
     def room(self, party: Party) -> int:
         """The window that one tunnel more of the party may have; 0: it has too many."""
@@ -52,9 +55,13 @@ class Tunnels:
             return 0
         return max(LEAST_WINDOW, ROOM // (count + 1))
 
-    def join(self, origin: Party, opened: int, taker: Party, offered: int) -> None:
+    def join(
+        self, origin: Party, opened: int, taker: Party, offered: int, purpose: int = Purpose.TUNNEL
+    ) -> None:
         """A tunnel is there. The origin opened it under its number, the taker was offered ours."""
-        one, other = End(origin, -opened), End(taker, offered)
+        is_answer = purpose == Purpose.PARTS
+        one, other = End(origin, -opened, is_answer), End(taker, offered, is_answer)
+        self.answers += is_answer
         one.other, other.other = other, one
         origin.tunnels[opened] = one
         taker.tunnels[-offered] = other
@@ -103,7 +110,9 @@ class Tunnels:
 
     def lost(self, party: Party, text: str) -> None:
         """The party is gone, and all its tunnels with it."""
-        for end in list(party.tunnels.values()):
+        while party.tunnels:
+            # The other end may be the same party's: each tunnel is forgotten once.
+            end = next(iter(party.tunnels.values()))
             self._break(end.other, "", text)
             self._forget(end)
 
@@ -122,5 +131,6 @@ class Tunnels:
         outlet.put_part((_END, end.name, Ending.BROKEN.value, kind, text), end.name)
 
     def _forget(self, end: End) -> None:
+        self.answers -= end.is_answer
         for each in (end, end.other):
             each.party.tunnels.pop(-each.name, None)

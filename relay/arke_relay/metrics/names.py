@@ -61,6 +61,10 @@ METRICS = (
     ),
     Metric("arke_broadcasts_total", Kind.COUNTER, (), "Broadcasts of programs attached here."),
     Metric("arke_published_total", Kind.COUNTER, (), "Events published by programs attached here."),
+    Metric("arke_tunnels_total", Kind.COUNTER, (), "Tunnels opened through this relay."),
+    Metric(
+        "arke_tunnels", Kind.GAUGE, (), "Ends of open tunnels that programs attached here have."
+    ),
     Metric(
         "arke_dropped_total",
         Kind.COUNTER,

@@ -33,6 +33,8 @@ def snapshot(
         "arke_retries_total": {(): counters.retries},
         "arke_broadcasts_total": {(): counters.broadcasts},
         "arke_published_total": {(): counters.published},
+        "arke_tunnels_total": {(): counters.tunnels},
+        "arke_tunnels": {(): sum(len(p.tunnels) for p in exchange.programs.values())},
         "arke_dropped_total": _by_one(counters.drops),
         "arke_queue_bytes": _by_one(queued),
         "arke_programs": {(): len(exchange.programs)},

@@ -29,8 +29,9 @@ def open_tunnel(
     to: str | None = None,
     window: int = WINDOW,
     timeout: float = 5.0,
+    purpose: Purpose = Purpose.TUNNEL,
 ) -> None:
-    now, opening = room.now, Opening(Purpose.TUNNEL.value, window, LARGEST)
+    now, opening = room.now, Opening(purpose.value, window, LARGEST)
     sender = origin.sender if isinstance(origin, Program) else f"{origin.node}/7"
     facts = (origin, number, cluster, b"", now, now + timeout, False, sender, None)
     room.router.request(SpecialCall(*facts, to=to, opening=opening), now)
@@ -380,14 +381,16 @@ def test_who_is_gone_ends_its_tunnels(who: str) -> None:
 def test_a_program_that_talks_with_itself_leaves_nothing() -> None:
     room = Room()
     member = room.member()
-    open_tunnel(room, member, 3)
+    open_tunnel(room, member, 3, purpose=Purpose.PARTS)
     call = call_of_offer(member)
     room.router.accept(member, call, WINDOW, LARGEST)
     room.exchange.tunnels.grant(member, -call, 10)
     room.exchange.tunnels.data(member, 3, None, b"hello")
     assert [message[:2] for message in taken(member)] == [(ACCEPT, 3), (CREDIT, -3), (DATA, call)]
+    assert room.exchange.tunnels.answers == 1
     room.exchange.detach(member, room.now)
     assert member.tunnels == {}
+    assert room.exchange.tunnels.answers == 0
 
 
 def test_a_link_that_begins_anew_has_lost_its_tunnels() -> None:
