@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from arke import flags
 from benchmarks import machine, rounds
 from benchmarks.measure import BenchError, Measure, Pairing
-from benchmarks.pairings import hop, meeting, memory, messages
+from benchmarks.pairings import hop, meeting, memory, messages, tunnels
 from benchmarks.report import Report
 
 PROGRAM = "bench"
-PAIRINGS = (messages.PAIRING, hop.PAIRING, meeting.PAIRING, memory.PAIRING)
+PAIRINGS = (messages.PAIRING, hop.PAIRING, tunnels.PAIRING, meeting.PAIRING, memory.PAIRING)
 NAMES = tuple(measure.name for pairing in PAIRINGS for measure in pairing.measures)
 
 

@@ -26,8 +26,13 @@ def arke(pattern: str, *arguments: str) -> Run:
 
 def arke_bench(port: int, pattern: str, seconds: float, *arguments: str) -> Figures:
     """Put the load on a relay that is running."""
+    return _figures(arke_load(port, pattern, seconds, *arguments), seconds)
+
+
+def arke_load(port: int, pattern: str, seconds: float, *arguments: str) -> list[str]:
+    """Return the command for that; later arguments go before earlier ones."""
     line = ("bench", pattern, *_common(port, seconds), *arguments, "--json")
-    return _figures(module("arke.cli.main", *line), seconds)
+    return module("arke.cli.main", *line)
 
 
 def nats(pattern: str, *arguments: str) -> Run:
@@ -49,4 +54,5 @@ def _figures(command: list[str], seconds: float) -> Figures:
     result = json.loads(finished(command, seconds + MARGIN))
     if result["errors"] or result["drops"]:
         raise BenchError(f"{command[2]}: {result}")
-    return {figure: float(result[figure]) for figure in ("rate", "p50_us", "p99_us", "received")}
+    figures = {figure: float(result[figure]) for figure in ("rate", "p50_us", "p99_us", "received")}
+    return figures | {"octets": figures["rate"] * result["size"]}

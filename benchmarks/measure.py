@@ -34,6 +34,8 @@ RATE = Unit("k/s", 1000.0)
 MICROSECONDS = Unit("µs", digits=0)
 SECONDS = Unit("s", digits=2)
 MEGABYTES = Unit("MB", 1e6)
+MEGABYTES_PER_SECOND = Unit("MB/s", 1e6, 0)
+MILLISECONDS = Unit("ms", 1000.0)
 TIMES = Unit("×", digits=2)  # noqa: RUF001 - not the letter
 
 

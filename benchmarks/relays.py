@@ -71,6 +71,19 @@ def network() -> Iterator[Network]:
         yield Network(f"bench-{secrets.token_hex(4)}", folder)
 
 
+@contextlib.contextmanager
+def two_relays() -> Iterator[tuple[Relay, Relay]]:
+    """Make a network of a near and a far relay, for as long as the block."""
+    with (
+        network() as relays,
+        relays.relay("127.0.0.2", "-mdns", "off") as far,
+        relays.relay("127.0.0.3", "-mdns", "off", "-join", far.seed) as near,
+    ):
+        for relay in (far, near):
+            relay.ready()
+        yield near, far
+
+
 def free_ports(address: str, number: int) -> int:
     """Return the first of `number` ports in a row that nobody listens on at `address`."""
     while True:

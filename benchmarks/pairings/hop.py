@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from benchmarks.loads import arke_bench
 from benchmarks.measure import MICROSECONDS, RATE, Bar, Figures, Measure, Pairing, Row, Run
-from benchmarks.relays import network
+from benchmarks.relays import two_relays
 
 
 def requests(inflight: int) -> Run:
     """Return a run of requests that all cross the hop."""
 
     def run(seconds: float) -> Figures:
-        with (
-            network() as relays,
-            relays.relay("127.0.0.2", "-mdns", "off") as far,
-            relays.relay("127.0.0.3", "-mdns", "off", "-join", far.seed) as near,
-        ):
-            for relay in (far, near):
-                relay.ready()
+        with two_relays() as (near, far):
             where = ("--member-port", str(far.port), "--inflight", str(inflight))
             return arke_bench(near.port, "request", seconds, *where)
 
