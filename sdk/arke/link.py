@@ -144,14 +144,15 @@ class RelayLink(asyncio.Protocol):
         cast = self._inbox.cast(body)
         if cast is None:
             return ()
-        return (cast,) if isinstance(cast, bytes) else cast
+        return cast if isinstance(cast, tuple) else (bytes(cast),)
 
     def body(self, message: Message, at: int) -> bytes | None:
         """The body of a message, joined if it came in chunks; None if there was no room for it."""
         body = message[at]
         if type(body) is bytes:
             return body
-        return self._inbox.body(body)
+        joined = self._inbox.body(body)
+        return None if joined is None else bytes(joined)
 
     async def room(self, limit: float | None = None) -> bool:
         """Wait until the relay has read enough for more to be queued, or the link has ended.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from arke.wire.chunked import Body
 from arke_relay.core.directory import Candidate
 from arke_relay.core.parties import Party
 
@@ -41,7 +42,7 @@ class Call:
         origin: Party,
         origin_id: int,
         cluster: str,
-        body: bytes,
+        body: Body,
         now: float,
         deadline: float,
         idempotent: bool,

@@ -7,8 +7,8 @@ from collections.abc import Hashable, Iterable, Mapping
 from msgpack import Packer
 
 from arke.wire.bounds import CHUNK
+from arke.wire.chunked import Cast
 from arke.wire.messages import Op, PeerOp
-from arke.wire.outbox import Cast
 from arke_relay.core.counters import Counters
 from arke_relay.core.directory import Directory
 from arke_relay.core.parties import Message, Party, Peer, Program
@@ -89,4 +89,4 @@ class Casts:
 
 
 def _count(body: Cast) -> int:
-    return 1 if type(body) is bytes else len(body)
+    return len(body) if isinstance(body, tuple) else 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from arke.wire.bounds import MAX_CALLS
+from arke.wire.chunked import Body
 from arke.wire.malformed import Malformed
 from arke.wire.messages import Failure, Op, PeerOp
 from arke_relay.core.balancer import FAULT, REFUSAL, Balancer
@@ -99,7 +100,7 @@ class Router:
 
     # From takers.
 
-    def reply(self, taker: Party, call_id: int, body: bytes, now: float) -> None:
+    def reply(self, taker: Party, call_id: int, body: Body, now: float) -> None:
         call = self._open.get(call_id)
         candidate = call.candidate if call is not None else None
         if call is None or candidate is None or candidate.party is not taker:

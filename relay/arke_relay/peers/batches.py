@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from arke.wire.bounds import LONGEST_CALL, MAX_METADATA, MAX_REASON, check_map, is_name, unpacker
+from arke.wire.chunked import Body
 from arke.wire.inbox import Inbox
 from arke.wire.malformed import UNREADABLE, Malformed, why
 from arke.wire.messages import Ending, Failure, Op, PeerOp
@@ -275,7 +276,7 @@ class Batches:
     def _on_chunk(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         self._inbox(peer).chunk(message[1], message[2], message[3])
 
-    def _body(self, peer: Peer, body: Any) -> bytes | None:
+    def _body(self, peer: Peer, body: Any) -> Body | None:
         return body if type(body) is bytes else self._inbox(peer).body(body)
 
     def _inbox(self, peer: Peer) -> Inbox:

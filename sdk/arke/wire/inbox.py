@@ -1,10 +1,10 @@
-"""An inbox that joins the chunks of large bodies which an `Outbox` has cut."""
+"""An inbox that gathers the chunks of large bodies which an `Outbox` has cut."""
 
 from __future__ import annotations
 
 from arke.wire.bounds import CHUNK, MAX_STREAMS
+from arke.wire.chunked import Cast, Chunked
 from arke.wire.malformed import Malformed
-from arke.wire.outbox import Cast
 
 
 class BrokenStream(Malformed):
@@ -12,17 +12,17 @@ class BrokenStream(Malformed):
 
 
 class _Half:
-    """A body that is half received; without a buffer it was given up."""
+    """A body that is half received; without a body it was given up."""
 
-    __slots__ = ("buffer", "total")
+    __slots__ = ("body", "total")
 
-    def __init__(self, total: int, buffer: bytearray | None) -> None:
+    def __init__(self, total: int, body: Chunked | None) -> None:
         self.total = total
-        self.buffer = buffer
+        self.body = body
 
 
 class Inbox:
-    """Joins the chunks of one sender's large bodies, bounded in octets and in streams."""
+    """Gathers the chunks of one sender's large bodies, bounded in octets and in streams."""
 
     __slots__ = ("_largest", "_limit", "_streams", "refused", "size")
 
@@ -44,9 +44,10 @@ class Inbox:
             half = self._streams[stream] = self._begin(total)
         elif half.total != total:
             raise BrokenStream("a body is not as long as it said")
-        if half.buffer is not None:
-            half.buffer += data
-            if len(half.buffer) > total:
+        body = half.body
+        if body is not None:
+            body.append(data)
+            if len(body) > total:
                 raise BrokenStream("a body is longer than it said")
 
     def cast(self, body: object) -> Cast | None:
@@ -59,17 +60,18 @@ class Inbox:
             raise BrokenStream("bodies that share a message are small, and octets")
         return body
 
-    def body(self, stream: object) -> bytes | None:
-        """The joined body of a stream that has ended; None if it was given up for lack of room."""
+    def body(self, stream: object) -> Chunked | None:
+        """The whole body of a stream that has ended; None if it was given up for lack of room."""
         half = self._streams.pop(stream, None) if type(stream) is int else None
         if half is None:
             raise BrokenStream("a message names a body that was not sent")
-        if half.buffer is None:
+        body = half.body
+        if body is None:
             return None
         self.size -= half.total
-        if len(half.buffer) < half.total:
+        if len(body) < half.total:
             raise BrokenStream("a body is shorter than it said")
-        return bytes(half.buffer)
+        return body
 
     def _begin(self, total: int) -> _Half:
         if not CHUNK < total <= self._largest:
@@ -80,4 +82,4 @@ class Inbox:
             self.refused += 1
             return _Half(total, None)
         self.size += total
-        return _Half(total, bytearray())
+        return _Half(total, Chunked())

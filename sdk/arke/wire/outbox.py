@@ -16,6 +16,7 @@ from typing import Any
 from msgpack import Packer
 
 from arke.wire.bounds import BATCH, CHUNK, HALF_SENT, MAX_CASTS, SMALL_BATCH
+from arke.wire.chunked import Chunked
 from arke.wire.messages import Op
 
 _CHUNK_OP = int(Op.CHUNK)
@@ -23,10 +24,6 @@ _RESERVE = 1024 * 1024  # octets kept for messages without a body, on which othe
 _SMALL_PART = 4096  # octets of a tunnel's message that may go ahead like any other
 _SMALL_CAST = 1024  # octets of a body that is worth sharing a message
 _RUNNING_START = 32 * 1024  # small messages that may go ahead of a chunk in one batch
-
-
-Cast = bytes | tuple[bytes, ...]
-"""What one broadcast or event message carries: one body, or several small ones."""
 
 
 def _nothing() -> None:
@@ -362,7 +359,8 @@ class Outbox:
             self._end(flow, large)
             return large.last
         body = large.body
-        data = body[large.sent : large.sent + CHUNK]
+        at = large.sent
+        data = body.chunk(at) if type(body) is Chunked else body[at : at + CHUNK]
         large.sent += len(data)
         part: bytes = self._pack((_CHUNK_OP, large.stream, len(body), data))
         self.size += len(part) - len(data)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import msgpack
 
+from arke.wire.chunked import Chunked
 from arke_relay.core.parties import Message
 
 
@@ -23,7 +24,10 @@ class Recorder:
         return self._take(message, None)
 
     def put_body(self, message: Message, at: int, order: Hashable = None) -> bool:
-        assert type(message[at]) in {bytes, tuple}
+        body = message[at]
+        if isinstance(body, Chunked):
+            return self._take((*message[:at], bytes(body), *message[at + 1 :]), order)
+        assert type(body) in {bytes, tuple}
         return self._take(message, order)
 
     def put_packed(self, data: bytes, order: Hashable) -> bool:

@@ -67,11 +67,11 @@ class Calls:
 
 
 def _call(message: Message) -> bytes:
-    return packets.request(message[1], message[2], message[3])
+    return packets.request(message[1], bytes(message[2]), message[3])
 
 
 def _reply(message: Message) -> bytes:
-    return packets.reply(message[1] >> 1, message[2])
+    return packets.reply(message[1] >> 1, bytes(message[2]))
 
 
 def _fault(message: Message) -> bytes:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from arke.wire.bounds import MAX_NAME
+from arke.wire.chunked import Cast
 from arke.wire.messages import Op
-from arke.wire.outbox import Cast
 from arke_relay.attachments.changes import Changes
 from arke_relay.attachments.hub import Hub
 from arke_relay.attachments.iris import packets
@@ -66,7 +66,7 @@ def _event(message: Message) -> bytes:
 
 
 def _bodies(body: Cast) -> tuple[bytes, ...]:
-    return body if isinstance(body, tuple) else (body,)
+    return body if isinstance(body, tuple) else (bytes(body),)
 
 
 ENCODERS: dict[int, Encoder] = {Op.TOLD: _told, Op.EVENT: _event}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from arke.wire.bounds import LEAST_WINDOW, MAX_HEADERS, MAX_REASON, check_map
+from arke.wire.chunked import Body
 from arke.wire.inbox import Inbox
 from arke.wire.malformed import Malformed
 from arke.wire.messages import Failure, Op, Purpose
@@ -99,7 +100,7 @@ class Calls:
         facts = (program, call, cluster, body, now, deadline, again, program.sender, headers)
         self._request(SpecialCall(*facts, to=member, opening=opening), now)
 
-    def _joined(self, call: int, body: Any) -> bytes | None:
+    def _joined(self, call: int, body: Any) -> Body | None:
         """The body that a call names; None when it failed for lack of room to join it."""
         joined = self._inbox.body(body)
         if joined is None:

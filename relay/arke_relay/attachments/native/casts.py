@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from arke.wire.bounds import MAX_HEADERS, check_map
+from arke.wire.chunked import Cast
 from arke.wire.inbox import Inbox
 from arke.wire.messages import Op
-from arke.wire.outbox import Cast
 from arke_relay.attachments.native.fields import Handler, name
 from arke_relay.core.exchange import Exchange
 from arke_relay.core.parties import Message, Program
