@@ -274,9 +274,36 @@ def test_some_room_is_kept_for_what_others_wait_on() -> None:
     outbox = Outbox(3 * CHUNK)
     assert outbox.put_body((PING, bytes(4 * CHUNK)), 1)
     assert not outbox.put_body((PING, b"x"), 1)
-    while outbox.put((PING, 1)):
+    while outbox.put((PING, "x" * 1000)):
         assert outbox.size < 3 * 1024 * 1024
     assert outbox.size > 1024 * 1024
+
+
+def test_small_messages_count_for_what_they_cost() -> None:
+    """Three octets each on the wire, and some fifty in Python."""
+    outbox = Outbox(CHUNK)
+    pings = 0
+    while outbox.put((PING, 1)):
+        pings += 1
+        assert pings < 50_000
+    assert pings > 10_000
+    for batch in drain(outbox):
+        assert len(batch) <= ROOM
+    assert outbox.put((PING, 1))
+
+
+def test_what_no_credit_explains_finds_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PARTS", 4 * CHUNK)
+    outbox = Outbox(CHUNK)
+    parts = 0
+    while outbox.put_part((Op.DATA.value, 1, None, bytes(5000)), parts % 3):
+        parts += 1
+        assert parts < 100
+    assert 5 * CHUNK // 5100 < parts
+    for tunnel in range(3):
+        outbox.drop_parts(tunnel)
+    assert (outbox.size, outbox._behind) == (0, 0)
+    assert outbox.put_part((Op.DATA.value, 1, None, b"x"), 1)
 
 
 @pytest.mark.parametrize("size", [CHUNK + 1, 5 * CHUNK, HALF_SENT // 4])

@@ -24,7 +24,7 @@ class Outlet(Protocol):
     def put_packed(self, data: bytes, order: Hashable) -> bool:
         """Queue a small message that was packed once for many parties."""
 
-    def put_part(self, message: Message, tunnel: int | None) -> None:
+    def put_part(self, message: Message, tunnel: int | None) -> bool:
         """Queue a message of a tunnel, in its order; there is room for all it has credit for.
 
         `tunnel` is what messages to the party call it.
@@ -54,7 +54,7 @@ class Party:
         self.last_call = 0
         """The highest id among the calls it made: a goodbye names it."""
         self.held = 0
-        """Octets of bodies kept for those calls, in case they must be tried again."""
+        """Octets kept for those calls, in case they must be tried again."""
         self.tunnels: dict[int, End] = {}
         """Its ends of tunnels, by the names that come from it."""
 

@@ -134,7 +134,8 @@ class Router:
         self._end(call, "opened")
         window = min(window, call.opening.window)
         self._tunnels.join(origin, call.origin_id, taker, call_id, call.opening.purpose)
-        origin.outlet.put_part((_ACCEPT, call.origin_id, window, largest), None)
+        if not origin.outlet.put_part((_ACCEPT, call.origin_id, window, largest), None):
+            origin.outlet.overrun()
 
     def fault(self, taker: Party, call_id: int, kind: str, text: str, now: float) -> None:
         """The handler raised."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from arke.wire.bounds import LEAST_WINDOW, MAX_TUNNELS
 from arke.wire.messages import Ending, Op, Purpose
 from arke_relay.core.counters import Counters
-from arke_relay.core.parties import Party
+from arke_relay.core.parties import Message, Party
 
 ROOM = 16 * 1024 * 1024
 """Octets of credit that one party's first tunnels share. Each further one gets its part of it, so
@@ -73,6 +73,10 @@ class Tunnels:
         if end is None or end.sent_all:
             self._counters.drops["of_no_tunnel"] += 1
             return
+        if not data:
+            # It would cost no credit, and there is no end to how many could wait for a reader.
+            self._break_both(end, "it sent a piece without octets")
+            return
         end.credit -= len(data)
         if end.credit < 0:
             self._counters.drops["beyond_credit"] += 1
@@ -80,7 +84,8 @@ class Tunnels:
             return
         other = end.other
         put_part = other.party.outlet.put_part
-        put_part((_DATA, other.name, total, data), other.name)
+        if not put_part((_DATA, other.name, total, data), other.name):
+            other.party.outlet.overrun()
 
     def grant(self, party: Party, name: int, octets: int) -> None:
         """A party takes so many octets more."""
@@ -103,7 +108,7 @@ class Tunnels:
         if ending == Ending.BROKEN:
             self._break(other, kind, text)
         else:
-            other.party.outlet.put_part((_END, other.name, ending, kind, text), other.name)
+            self._put(other.party, (_END, other.name, ending, kind, text), other.name)
         end.sent_all = True
         if ending != Ending.SENT or other.sent_all:
             self._forget(end)
@@ -118,7 +123,7 @@ class Tunnels:
 
     def refuse(self, taker: Party, offered: int, text: str) -> None:
         """The taker accepted what nobody waits for any more."""
-        taker.outlet.put_part((_END, offered, Ending.BROKEN.value, "", text), offered)
+        self._put(taker, (_END, offered, Ending.BROKEN.value, "", text), offered)
 
     def _break_both(self, end: End, text: str) -> None:
         for each in (end, end.other):
@@ -126,9 +131,13 @@ class Tunnels:
         self._forget(end)
 
     def _break(self, end: End, kind: str, text: str) -> None:
-        outlet = end.party.outlet
-        outlet.drop_parts(end.name)
-        outlet.put_part((_END, end.name, Ending.BROKEN.value, kind, text), end.name)
+        end.party.outlet.drop_parts(end.name)
+        self._put(end.party, (_END, end.name, Ending.BROKEN.value, kind, text), end.name)
+
+    def _put(self, party: Party, message: Message, tunnel: int) -> None:
+        """Tell a party what it must know; who leaves no room for that does not read."""
+        if not party.outlet.put_part(message, tunnel):
+            party.outlet.overrun()
 
     def _forget(self, end: End) -> None:
         self.answers -= end.is_answer

@@ -23,6 +23,8 @@ _CHUNK_OP = int(Op.CHUNK)
 _RESERVE = 1024 * 1024  # octets kept for messages without a body, on which others wait
 _SMALL_PART = 4096  # octets of a tunnel's message that may go ahead like any other
 _SMALL_CAST = 1024  # octets of a body that is worth sharing a message
+_OVERHEAD = 48  # octets that Python needs for a message beside its own: small ones are not free
+_PARTS = 192 * 1024 * 1024  # more than the credit of all tunnels that one receiver may have
 _RUNNING_START = 32 * 1024  # small messages that may go ahead of a chunk in one batch
 
 
@@ -55,6 +57,7 @@ class Outbox:
     """
 
     __slots__ = (
+        "_behind",
         "_careful",
         "_cast",
         "_casts",
@@ -102,6 +105,7 @@ class Outbox:
         self._waiting: deque[tuple[Hashable, int]] = deque()
         self._coming: deque[tuple[Hashable, int]] = deque()
         self._turn: deque[Hashable] = deque()  # flows that have begun
+        self._behind = 0  # messages in flows
         self._half_sent = 0
         self._streams = 0
         self._owed = False  # the last batch had no room for a chunk
@@ -111,7 +115,7 @@ class Outbox:
         if self._cast:
             self._end_cast()
         size = self.size
-        if size > self._limit + _RESERVE:
+        if size > SMALL_BATCH and self._full(_RESERVE):
             return False
         data = self._pack(message)
         self._ready.append(data)
@@ -140,7 +144,7 @@ class Outbox:
         if self._flows or len(message[at]) > CHUNK:
             return self._put_behind(message, at, order)
         size = self.size
-        if size > self._limit:
+        if size > SMALL_BATCH and self._full(0):
             return False
         data = self._pack(message)
         self._ready.append(data)
@@ -157,7 +161,13 @@ class Outbox:
         self._look()
 
     def _look(self) -> None:
-        self._careful = bool(self._cast or self._flows) or self.size > self._limit
+        waiting = self.size + _OVERHEAD * len(self._ready)
+        self._careful = bool(self._cast or self._flows) or waiting > self._limit
+
+    def _full(self, reserve: int) -> bool:
+        """What waits here costs more than the limit and `reserve`."""
+        waiting = len(self._ready) + self._behind
+        return self.size + _OVERHEAD * waiting > self._limit + reserve
 
     def put_cast(self, op: int, name: str, body: bytes) -> bool:
         """Queue a broadcast or event without headers; small ones in a row travel as one message."""
@@ -165,7 +175,7 @@ class Outbox:
         octets = len(body)
         if octets > _SMALL_CAST or self._flows:
             return self.put_body((op, name, body, None), 2, (op, name))
-        if size > self._limit:
+        if size > SMALL_BATCH and self._full(0):
             return False
         cast = self._cast
         if cast is None or cast[1] != name or cast[0] != op:
@@ -200,13 +210,14 @@ class Outbox:
     def put_packed(self, data: bytes, order: Hashable) -> bool:
         """Queue a message that was packed once for many receivers."""
         size = self.size
-        if size > self._limit:
+        if size > SMALL_BATCH and self._full(0):
             return False
         flow = self._flows.get(order) if self._flows else None
         if flow is None:
             self._ready.append(data)
         else:
             flow.append(data)
+            self._behind += 1
         self.size = size + len(data)
         if not size:
             self._wake()
@@ -214,18 +225,26 @@ class Outbox:
             self._hurry()
         return True
 
-    def put_part(self, message: tuple[Any, ...] | bytes, tunnel: Hashable) -> None:
-        """Queue a message of a tunnel, in its order. Its bound is the tunnel's credit."""
+    def put_part(self, message: tuple[Any, ...] | bytes, tunnel: Hashable) -> bool:
+        """Queue a message of a tunnel, in its order.
+
+        Its bound is the tunnel's credit. False: it was dropped, for so much is waiting as no
+        receiver can have granted before it read.
+        """
         if self._cast:
             self._end_cast()
+        if self.size > SMALL_BATCH and self._full(_PARTS):
+            return False
         data = self._pack(message)
         flow = self._flows.get(tunnel)
         if flow is not None:
             flow.append(data)
+            self._behind += 1
         elif len(data) <= _SMALL_PART:
             self._ready.append(data)
         else:
             self._flows[tunnel] = deque((data,))
+            self._behind += 1
             self._coming.append((tunnel, self._left + len(self._ready)))
             self._careful = True
         queued = self.size
@@ -234,12 +253,14 @@ class Outbox:
             self._wake()
         if self.size >= BATCH:
             self._hurry()
+        return True
 
     def drop_parts(self, tunnel: Hashable) -> None:
         """Forget what waits for a tunnel that has ended."""
         flow = self._flows.pop(tunnel, None)
         if flow is not None:
             self.size -= sum(len(part) for part in flow if isinstance(part, bytes))
+            self._behind -= len(flow)
             if tunnel in self._turn:
                 self._turn.remove(tunnel)
             self._look()
@@ -247,7 +268,7 @@ class Outbox:
     def _put_behind(self, message: tuple[Any, ...], at: int, order: Hashable) -> bool:
         """Queue a message that is large, or may have to keep behind one that is."""
         size = len(message[at])
-        if self.size > self._limit or size > self._largest:
+        if size > self._largest or (self.size > SMALL_BATCH and self._full(0)):
             return False
         if not self.size:
             self._wake()
@@ -255,9 +276,11 @@ class Outbox:
         if size <= CHUNK:
             data = self._pack(message)
             (self._ready if flow is None else flow).append(data)
+            self._behind += flow is not None
             self.size += len(data)
             return True
         large = _Large(message, at)
+        self._behind += 1
         if flow is not None:
             flow.append(large)
         else:
@@ -350,6 +373,7 @@ class Outbox:
         large = flow[0]
         if not isinstance(large, _Large):
             flow.popleft()
+            self._behind -= 1
             if flow:
                 self._turn.rotate(-1)
             else:
@@ -377,6 +401,7 @@ class Outbox:
         key = self._turn.popleft()
         self._half_sent -= len(large.body)
         flow.popleft()
+        self._behind -= 1
         while flow:
             item = flow[0]
             if isinstance(item, _Large):
@@ -384,6 +409,7 @@ class Outbox:
                 return
             self._ready.append(item)
             flow.popleft()
+            self._behind -= 1
         del self._flows[key]
 
     def __bool__(self) -> bool:

@@ -33,9 +33,10 @@ class Recorder:
     def put_packed(self, data: bytes, order: Hashable) -> bool:
         return self._take(msgpack.unpackb(data, use_list=False), order)
 
-    def put_part(self, message: Message, tunnel: Hashable) -> None:
+    def put_part(self, message: Message, tunnel: Hashable) -> bool:
         self.messages.append(message)
         self.orders.append(tunnel)
+        return True
 
     def drop_parts(self, tunnel: Hashable) -> None:
         """What a recorder was given it keeps."""

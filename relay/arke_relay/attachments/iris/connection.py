@@ -109,8 +109,13 @@ class IrisConnection(Connection):
         message = unpackb(data, use_list=False)
         return self._packets.put_packed(_ENCODERS[message[0]](message), None)
 
-    def put_part(self, message: Message, tunnel: int | None) -> None:
+    def put_part(self, message: Message, tunnel: int | None) -> bool:
         self._tunnel_messages[message[0]](message)
+        return True  # what finds no room ends the connection by itself
+
+    def _put_in_tunnel(self, packet: bytes, tunnel: int | None) -> None:
+        if not self._packets.put_part(packet, tunnel):
+            self.overrun()
 
     def drop_parts(self, tunnel: int) -> None:
         self._packets.drop_parts(tunnel)
@@ -139,7 +144,7 @@ class IrisConnection(Connection):
             return at
         self._packets.put(packets.welcome())
         program = self._program = hub.attached("iris", self, self)
-        tunnels = self._tunnels = Tunnels(program, hub.exchange, self._packets.put_part)
+        tunnels = self._tunnels = Tunnels(program, hub.exchange, self._put_in_tunnel)
         self._tunnel_messages = {
             Op.ACCEPT: tunnels.accepted,
             Op.DATA: tunnels.arrived,
