@@ -9,6 +9,8 @@ from arke_relay.core.directory import Candidate
 from arke_relay.core.parties import Party
 
 _NOBODY: frozenset[Party] = frozenset()
+_ENTRY = 128
+"""Octets that Python needs for a header beside its text."""
 
 
 class Call:
@@ -34,6 +36,7 @@ class Call:
         "origin_id",
         "refusal",
         "sender",
+        "size",
         "tried",
     )
 
@@ -58,6 +61,8 @@ class Call:
         self.idempotent = idempotent
         self.sender = sender
         self.headers = headers
+        self.size = len(body) if headers is None else len(body) + _cost(headers)
+        """Octets that are kept of it."""
         self.id = 0
         self.candidate: Candidate | None = None
         self.tried = _NOBODY
@@ -65,3 +70,7 @@ class Call:
         """Why the last member that was asked did not take it."""
         self.lost: str | None = None
         """What became of a member that perhaps began it; None: nobody has begun it."""
+
+
+def _cost(headers: Mapping[str, str]) -> int:
+    return sum(_ENTRY + len(name) + len(text) for name, text in headers.items())

@@ -84,7 +84,7 @@ class Router:
         elif number in calls:
             raise DuplicateCall(f"call {number} is still open")
         calls[number] = call
-        origin.held += len(call.body)
+        origin.held += call.size
         self._last = call.id = self._last + 1
         if origin.held > HELD_LIMIT or len(calls) > MAX_CALLS:
             self._refuse(call, "its caller has too many requests open")
@@ -112,7 +112,7 @@ class Router:
         candidate.answered += 1
         origin = call.origin
         del origin.calls[call.origin_id]
-        origin.held -= len(call.body)
+        origin.held -= call.size
         if not origin.is_peer:
             self._counters.replied(now - call.arrived)
         put_body = origin.outlet.put_body
@@ -362,7 +362,7 @@ class Router:
             candidate.outstanding -= 1
         origin = call.origin
         origin.calls.pop(call.origin_id, None)
-        origin.held -= len(call.body)
+        origin.held -= call.size
         if not origin.is_peer:
             self._counters.failures[outcome] += 1
 

@@ -592,15 +592,16 @@ def test_a_party_may_have_so_many_requests_open(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_party_may_leave_so_many_octets_in_our_care(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HELD_LIMIT", 100)
+    header = 128 + len("hv")  # each request has one
+    monkeypatch.setattr(module, "HELD_LIMIT", 2 * header + 100)
     room = Room()
     client, other, member = room.client(), room.client(), room.member()
     room.request(client, 1, body=bytes(60))
     room.request(client, 2, body=bytes(41))
-    room.request(other, 1, body=bytes(100))
+    room.request(other, 1, body=bytes(header + 100))
     assert [message[:3] for message in taken(client)] == [(FAILED, 2, OVERLOADED)]
     assert len(taken(member)) == 2
     room.router.cancel(client, 1)
-    room.request(client, 3, body=bytes(100))
+    room.request(client, 3, body=bytes(header + 100))
     assert [message[0] for message in taken(member)] == [STOP, CALL]
-    assert client.held == 100
+    assert client.held == 2 * header + 100

@@ -197,7 +197,7 @@ class Requests(RuleBasedStateMachine):
         tables = [*room.router._open.values(), *room.router._parked.values()]
         assert sorted(map(id, calls)) == sorted(map(id, tables))
         for party in parties:
-            assert party.held == sum(len(call.body) for call in party.calls.values())
+            assert party.held == sum(call.size for call in party.calls.values())
         for cluster in room.exchange.directory.clusters.values():
             for candidate in cluster.candidates.values():
                 assert candidate.outstanding == sum(
