@@ -37,7 +37,7 @@ _OUTCOMES = {
 
 
 class DuplicateCall(Malformed):
-    """A party used the id of a call that is still open."""
+    """A party used the id of a call, or of a tunnel, that is still open."""
 
 
 class Router:
@@ -81,7 +81,7 @@ class Router:
                     origin.outlet.put((_REFUSED, number, "this node is leaving"))
                 return
             origin.last_call = number
-        elif number in calls:
+        elif number in calls or number in origin.tunnels:
             raise DuplicateCall(f"call {number} is still open")
         calls[number] = call
         origin.held += call.size

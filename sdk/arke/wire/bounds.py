@@ -39,6 +39,10 @@ MAX_TUNNELS = 1_024
 LONGEST_CALL = 7 * 24 * 3600.0
 """Seconds that anybody may wait for an answer."""
 
+MAX_NUMBER = 2**63 - 1
+"""Largest number of a call, a member or a session: its negative can be sent too, and is. Numbers
+are not negative, or a call could pass for what its other end calls a tunnel."""
+
 MAX_REASON = 200
 """Longest reason, in characters: why something was refused, or ended."""
 
