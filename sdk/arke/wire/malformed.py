@@ -9,8 +9,11 @@ class Malformed(ValueError):
     """A message that breaks the protocol; the text says how, for whoever sent it."""
 
 
-UNREADABLE = (ValueError, TypeError, LookupError, UnpackException)
-"""What handling a message may raise whose octets, or fields, are not what they should be."""
+UNREADABLE = (ValueError, TypeError, LookupError, RecursionError, UnpackException)
+"""What handling a message may raise whose octets, or fields, are not what they should be.
+
+MessagePack nests deeper than Python's `repr` goes, and errors quote what they are about.
+"""
 
 
 def why(error: Exception) -> str:

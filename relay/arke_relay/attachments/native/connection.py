@@ -84,8 +84,10 @@ class NativeConnection(Connection):
         _, magic, version, name = message[:4]
         if magic != MAGIC or type(name) is not str or self._program is not None:
             raise Malformed("not the hello of an Arke program")
+        if type(version) is not int:
+            raise Malformed("a version is a number")
         if version != VERSION:
-            self.end(f"this relay speaks version {VERSION} of the protocol, not {version!r:.20}")
+            self.end(f"this relay speaks version {VERSION} of the protocol, not {version}")
             return
         hub = self._hub
         if hub.exchange.router.draining:
