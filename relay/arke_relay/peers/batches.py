@@ -8,11 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from arke.wire.bounds import LONGEST_CALL, MAX_METADATA, MAX_REASON, check_map, is_name, unpacker
+from arke.wire.bounds import (
+    LEAST_WINDOW,
+    LONGEST_CALL,
+    MAX_HEADERS,
+    MAX_METADATA,
+    MAX_NUMBER,
+    MAX_REASON,
+    check_map,
+    is_name,
+    unpacker,
+)
 from arke.wire.chunked import Body
 from arke.wire.inbox import Inbox
 from arke.wire.malformed import UNREADABLE, Malformed, why
-from arke.wire.messages import Ending, Failure, Op, PeerOp
+from arke.wire.messages import Ending, Failure, Op, PeerOp, Purpose
 from arke_relay.core.calls import Call
 from arke_relay.core.exchange import Exchange
 from arke_relay.core.membership import Membership
@@ -89,6 +99,8 @@ class Batches:
             session, stamp, hearing = next(messages)
             if type(session) is not int or type(stamp) is not int or type(hearing) is not int:
                 raise Malformed("a batch begins with three numbers")
+            if session > MAX_NUMBER:
+                raise Malformed(f"a session over {MAX_NUMBER}")
             heard = self._membership.heard(node, session, stamp, hearing, now)
             if heard is None:
                 self._exchange.counters.drops["stale_session"] += 1
@@ -181,7 +193,7 @@ class Batches:
         _, call, cluster, body, expiry, number, member, purpose, window, largest, headers = message
         facts = self._facts(peer, call, cluster, body, expiry, number, headers, offset, now)
         if facts is not None:
-            opening = Opening(_number(purpose), _number(window), _number(largest))
+            opening = Opening(Purpose(purpose), _window(window), _number(largest))
             to = self._member(member)
             self._router.request(SpecialCall(*facts, to=to, opening=opening), now)
 
@@ -198,6 +210,8 @@ class Batches:
         now: float,
     ) -> tuple[Any, ...] | None:
         """What a Call is made of; None when it was refused for lack of room to join its body."""
+        if headers is not None:
+            check_map(headers, MAX_HEADERS)
         joined = self._body(peer, body)
         if joined is None:
             peer.outlet.put((Op.REFUSED.value, _number(call), "no room to join the request"))
@@ -224,23 +238,23 @@ class Batches:
             self._router.reply(peer, message[1], body, now)
 
     def _on_fault(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        self._router.fault(peer, message[1], str(message[2]), str(message[3]), now)
+        self._router.fault(peer, message[1], _text(message[2]), _text(message[3]), now)
 
     def _on_refused(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        self._router.refused(peer, message[1], str(message[2])[:MAX_REASON], now)
+        self._router.refused(peer, message[1], _text(message[2])[:MAX_REASON], now)
 
     def _on_failed(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        self._router.failed(peer, message[1], Failure(message[2]), str(message[3]), now)
+        self._router.failed(peer, message[1], Failure(message[2]), _text(message[3]), now)
 
     # Tunnels.
 
     def _on_accept(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         _, call, window, largest = message
-        self._router.accept(peer, call, _number(window), _number(largest))
+        self._router.accept(peer, _number(call), _window(window), _number(largest))
 
     def _on_data(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         _, name, total, data = message
-        if type(data) is not bytes or (total is not None and type(total) is not int):
+        if type(data) is not bytes or not (total is None or (type(total) is int and total >= 0)):
             raise Malformed("a tunnel carries octets")
         self._tunnels.data(peer, name, total, data)
 
@@ -249,12 +263,14 @@ class Batches:
 
     def _on_end(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         _, name, ending, kind, text = message
-        self._tunnels.end(peer, name, Ending(ending), str(kind), str(text))
+        self._tunnels.end(peer, name, Ending(ending), _text(kind), _text(text))
 
     # Casts.
 
     def _on_told(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         _, cluster, body, number, headers = message
+        if headers is not None:
+            check_map(headers, MAX_HEADERS)
         joined = self._inbox(peer).cast(body)
         if joined is None:
             self._exchange.counters.drops["cast_too_large_for_now"] += 1
@@ -265,6 +281,8 @@ class Batches:
 
     def _on_event(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         _, topic, body, number, headers = message
+        if headers is not None:
+            check_map(headers, MAX_HEADERS)
         joined = self._inbox(peer).cast(body)
         if joined is None:
             self._exchange.counters.drops["cast_too_large_for_now"] += 1
@@ -298,6 +316,19 @@ def _name(name: object) -> str:
 
 
 def _number(number: object) -> int:
-    if type(number) is not int or number < 0:
+    if type(number) is not int or not 0 <= number <= MAX_NUMBER:
         raise Malformed("a number was expected")
     return number
+
+
+def _window(octets: object) -> int:
+    window = _number(octets)
+    if window < LEAST_WINDOW:
+        raise Malformed(f"a window is {LEAST_WINDOW} octets at least")
+    return window
+
+
+def _text(text: object) -> str:
+    if type(text) is not str:
+        raise Malformed("text was expected")
+    return text

@@ -22,7 +22,7 @@ class Tunnels:
 
     def _on_data(self, message: Message, now: float) -> None:
         _, tunnel, total, data = message
-        if type(data) is not bytes or (total is not None and type(total) is not int):
+        if type(data) is not bytes or not (total is None or (type(total) is int and total >= 0)):
             raise Malformed("a tunnel carries octets")
         self._tunnels.data(self._program, tunnel, total, data)
 
