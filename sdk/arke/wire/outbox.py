@@ -263,6 +263,10 @@ class Outbox:
             self._behind -= len(flow)
             if tunnel in self._turn:
                 self._turn.remove(tunnel)
+                self._owed = self._owed and bool(self._turn)
+            else:
+                # Left there, it would hold up whoever comes behind it, or have two turns at once.
+                self._coming = deque(each for each in self._coming if each[0] != tunnel)
             self._look()
 
     def _put_behind(self, message: tuple[Any, ...], at: int, order: Hashable) -> bool:
@@ -352,9 +356,7 @@ class Outbox:
     def _begin(self) -> None:
         """Begin the flows whose time has come; bodies as far as the receiver has room for them."""
         while self._coming and self._coming[0][1] <= self._left:
-            tunnel, _ = self._coming.popleft()
-            if tunnel in self._flows:  # or it has ended meanwhile
-                self._turn.append(tunnel)
+            self._turn.append(self._coming.popleft()[0])
         while self._waiting:
             key, after = self._waiting[0]
             large = self._flows[key][0]
