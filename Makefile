@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench soak clean
 
 demo: .venv/ready
 	@exec $(BIN)/python demo-httpserver/demo.py $(DEMO)
@@ -18,6 +18,13 @@ check: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python -m benchmarks $(BENCH)
+
+# Faults on real processes, as long as asked: `make soak MINUTES=20`, and with SEED=7 the same again.
+MINUTES ?= 20
+
+soak: .venv/ready
+	@PYTHONPATH=$(CURDIR)/tests:$(CURDIR)/tests/network exec $(BIN)/python -m soak \
+		-minutes $(MINUTES) $(if $(SEED),-seed $(SEED))
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

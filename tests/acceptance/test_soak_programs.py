@@ -1,0 +1,91 @@
+"""The callers of a soak notice a member that lies, in each way that there is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+import arke
+from lab import Process
+from programs import CHECKOUT
+from relays import LIMIT, Relay, Relays, start
+from soak.questions import CLUSTER, PARTS, TOPIC, Question, answer_to, body_of, question_of
+
+LIES = {
+    "the answer to": "answers another question",
+    "an answer ended well with": "leaves a part out",
+    "part ": "sends another part",
+    "which was not next": "swaps messages",
+    "a tunnel ended well with": "leaves a message out",
+    "event 5 of liar came behind 5": "sends an event twice",
+}
+
+
+def liar(port: int) -> arke.Service:
+    service = arke.Service(CLUSTER, port=port)
+    turns = {"parts": 0, "tunnel": 0}
+
+    @service.on_request
+    async def answer(request: arke.Request) -> bytes:
+        question = question_of(request.body)
+        return answer_to(body_of(question._replace(number=question.number + 1), 16))
+
+    @service.on_request_many
+    async def answer_in_parts(request: arke.Request) -> AsyncIterator[bytes]:
+        turns["parts"] += 1
+        for part in range(PARTS - 1):
+            yield b"%d " % (part * (turns["parts"] % 2)) + request.body
+
+    @service.on_tunnel
+    async def echo(tunnel: arke.Tunnel) -> None:
+        turns["tunnel"] += 1
+        messages = [message async for message in tunnel]
+        if turns["tunnel"] % 2:
+            messages.reverse()
+        for message in messages[:-1]:
+            await tunnel.send(message)
+
+    @service.on_broadcast
+    async def hear(broadcast: arke.Broadcast) -> None:
+        for _ in range(2):
+            await service.mesh.publish(TOPIC, body_of(Question("event", "liar", 5), 16))
+
+    return service
+
+
+@pytest.fixture
+def relay(relays: Relays) -> Relay:
+    return relays.start()
+
+
+@pytest.fixture
+def caller(relay: Relay, tmp_path: Path) -> Iterator[Process]:
+    words = [sys.executable, "-m", "soak.programs.caller", "101", "1", tmp_path / "report"]
+    process = start(
+        "caller",
+        words,
+        ARKE_PORT=str(relay.port),
+        PYTHONPATH=str(CHECKOUT / "tests"),
+    )
+    yield process
+    if process.running:
+        process.kill()
+    process.wait(LIMIT)
+    process.close()
+
+
+async def test_every_lie_is_noticed(relay: Relay, caller: Process, tmp_path: Path) -> None:
+    async with liar(relay.port), asyncio.timeout(2 * LIMIT):
+        while missing := [what for text, what in LIES.items() if text not in caller.log]:
+            assert caller.running, missing
+            await asyncio.sleep(0.1)
+        caller.terminate()
+        assert await asyncio.to_thread(caller.wait, LIMIT) == 0
+    report = json.loads((tmp_path / "report").read_text())
+    assert report["ended"]
+    assert set(report["wrong"]) >= {"once", "idempotent", "parts", "tunnel", "event"}

@@ -1,0 +1,77 @@
+"""A short soak, with each kind of fault; and those faults alone that nobody may notice."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from meshed import status
+
+import needs
+from lab import Lab
+from programs import program
+from soak.campaign import Campaign
+from soak.schedule import HOUR, Kind
+
+SEED = 4
+LIMIT = 20.0
+PAUSE = 5.0  # seconds; half of what a call has
+
+
+@pytest.fixture
+def campaign(lab: Lab, tmp_path: Path) -> Iterator[Campaign]:
+    """A mesh under load, in which nothing may be wrong at the end."""
+    needs.tool("faketime", "faketime")
+    campaign = Campaign(lab, tmp_path, SEED, print)
+    campaign.begin()
+    yield campaign
+    campaign.end()
+    sys.stdout.write(campaign.summary())
+    assert not campaign.findings.texts
+    assert campaign.tally().answered.total() > 0
+
+
+def test_every_kind_of_fault_ends_in_answers_or_typed_errors(campaign: Campaign) -> None:
+    campaign.soak(seconds=0, storm_seconds=22)
+    assert all(campaign.inflicted[kind] for kind in Kind)
+
+
+def test_a_rolling_restart_of_all_relays_fails_no_request(campaign: Campaign) -> None:
+    campaign.roll([0, 1, 2])
+    assert "tunnel read TunnelClosed" in campaign.tally().failed  # so there were some to be broken
+
+
+def test_a_paused_program_fails_nothing_before_its_deadline(campaign: Campaign) -> None:
+    member = campaign.stage.process(campaign.stage.members, 1)
+    caller = campaign.stage.process(campaign.stage.callers, 2)
+    with campaign.nothing_fails("a paused program"):
+        member.stop()
+        caller.stop()
+        before = campaign.stage.report(0)["answered"]
+        campaign.wait(PAUSE)
+        after = campaign.stage.report(0)["answered"]
+        member.cont()
+        caller.cont()
+    assert after["once"] > before["once"]
+
+
+def test_clocks_that_jump_an_hour_fail_nothing(campaign: Campaign) -> None:
+    campaign.jump_clocks()
+
+
+def test_it_is_the_relays_clock_that_jumps_and_only_that_of_the_wall(campaign: Campaign) -> None:
+    relay = campaign.stage.process(campaign.stage.relays, 0)
+    host = campaign.stage.hosts[0]
+    campaign.set_clock(0, HOUR)
+    server = host.start([*program("arke"), "serve", "other", "--echo"])
+    line = relay.wait_for_line("program registered .*cluster=other", LIMIT).string
+    stamp = datetime.fromisoformat(line.split()[0])
+    campaign.set_clock(0, 0)
+    ahead = (stamp - datetime.now(UTC)).total_seconds()
+    assert HOUR - 120 < ahead < HOUR + 120
+    server.terminate()
+    assert server.wait(LIMIT) == 0
+    assert status(host)["node"]["uptime_s"] < HOUR / 2

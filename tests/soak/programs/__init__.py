@@ -1,0 +1,1 @@
+"""What runs on each host beside its relay: `member` and `caller`."""
