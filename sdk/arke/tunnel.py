@@ -207,6 +207,8 @@ class Tunnel:
 
     async def _credit_of(self, octets: int) -> None:
         """Wait until so much may be sent. Raises TunnelClosed."""
+        # It may have ended in the turn that others were given, when nobody waited here to be woken.
+        self._check_sending()
         while self._credit < octets:
             self._creditor = self._loop.create_future()
             try:

@@ -355,6 +355,17 @@ async def test_who_waits_learns_of_the_end(how: str) -> None:
             await within(each)
 
 
+async def test_a_sender_learns_of_an_end_that_came_while_it_let_others_have_their_turn() -> None:
+    window = 4 * CHUNK  # after which a sender pauses for a turn of the loop
+    one, _ = Wire(window).ends
+    await asyncio.sleep(0)
+    sending = asyncio.ensure_future(one.send(body(1, 2 * window)))
+    await asyncio.sleep(0)
+    one.break_off(TunnelClosed("the relay is gone"))
+    with pytest.raises(TunnelClosed, match="the relay is gone"):
+        await within(sending)
+
+
 async def test_closing_waits_for_who_is_in_the_middle_of_a_message() -> None:
     one, other = Wire().ends
     sending = asyncio.ensure_future(one.send(body(3, 300_000)))
