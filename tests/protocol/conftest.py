@@ -1,0 +1,36 @@
+"""Relays that the tests of one module share, and every way to pair programs on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from mixed import PAIRS, Ends
+
+from relays import Relay, Relays
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one relay", "two relays"])
+def nodes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Relay, Relay]]:
+    relays = Relays(tmp_path_factory.mktemp("relays"))
+    try:
+        yield relays.pair() if request.param == 2 else (relays.start(),) * 2
+    finally:
+        relays.end()
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    relays = Relays(tmp_path_factory.mktemp("relays"))
+    try:
+        yield relays.start()
+    finally:
+        relays.end()
+
+
+@pytest.fixture(params=PAIRS, ids=" calls ".join)
+def ends(request: pytest.FixtureRequest, nodes: tuple[Relay, Relay]) -> Ends:
+    caller, member = request.param
+    return Ends(caller, member, *nodes)

@@ -1,0 +1,112 @@
+"""Many Iris programs: at once, one after another, and one that does not read."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+from iris_client import Handlers, IrisProgram, iris_program
+from iris_packets import Op
+from iris_raw import raw_iris
+from mixed import echo
+from traffic import until, until_members
+
+import arke
+from relays import LIMIT, Relay, Relays
+
+MIB = 1024 * 1024
+UNREAD = 64 * MIB  # octets that a relay keeps for a program that does not read
+
+
+@pytest.fixture(autouse=True)
+def descriptors() -> Iterator[None]:
+    """As many as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_a_thousand_programs_at_once(node: Relay) -> None:
+    async with AsyncExitStack() as stack:
+        programs: list[IrisProgram] = []
+        for number in range(1000):
+            cluster = f"crowd {number % 10}" if number % 2 else ""
+            made = await stack.enter_async_context(iris_program(node.port, cluster, Handlers(echo)))
+            programs.append(made)
+        observer = await stack.enter_async_context(arke.connect(port=node.port))
+        assert (await observer.status())["programs"] == 1001
+        replies = await asyncio.gather(
+            *(
+                program.request(f"crowd {1 + 2 * (number % 5)}", b"%d" % number)
+                for number, program in enumerate(programs)
+            )
+        )
+        assert replies == [b"%d" % number for number in range(1000)]
+        await asyncio.gather(*(program.leave() for program in programs))
+        assert (await observer.status())["programs"] == 1
+        assert (await observer.status())["clusters"] == {}
+
+
+async def test_attaching_registering_and_leaving_hundreds_of_times(
+    nodes: tuple[Relay, Relay],
+) -> None:
+    near, far = nodes
+    async with arke.connect(port=far.port) as observer:
+        before = (await observer.status())["programs"]
+        for number in range(300):
+            async with iris_program(near.port, "restless", Handlers(echo)) as program:
+                if number % 10 == 0:
+                    assert await program.request("restless", b"x") == b"x"
+        await until_members(observer, "restless", 0)
+        async with iris_program(near.port, "restless", Handlers(echo)):
+            await until_members(observer, "restless", 1)
+            assert await observer.request("restless", b"x", timeout=LIMIT) == b"x"
+
+        async def gone() -> bool:
+            return bool((await observer.status())["programs"] == before)
+
+        await until(gone)
+
+
+async def test_programs_that_vanish_without_a_word_leave_nothing(node: Relay) -> None:
+    async with arke.connect(port=node.port) as observer:
+        for number in range(300):
+            async with raw_iris(node.port, "vanishing") as raw:
+                if number % 3 == 0:
+                    await raw.say(Op.REQUEST, 1, "vanishing", b"x", 30_000)
+                if number % 3 == 1:
+                    await raw.say(Op.TUNNEL_INIT, 1, "vanishing", 30_000)
+        await until_members(observer, "vanishing", 0)
+
+        async def alone() -> bool:
+            return bool((await observer.status())["programs"] == 1)
+
+        await until(alone)
+
+
+async def test_a_subscriber_that_does_not_read_costs_a_bounded_amount_and_nobody_else_anything(
+    relays: Relays,
+) -> None:
+    relay = relays.start()
+    size = 60_000
+    async with (
+        iris_program(relay.port) as reader,
+        raw_iris(relay.port, "") as deaf,
+    ):
+        await deaf.say(Op.SUBSCRIBE, "t")
+        await deaf.settled()
+        await deaf.say(Op.SUBSCRIBE, "t")
+        await reader.subscribe("t")
+        deaf.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        before = relay.memory
+        most = 0
+        for number in range(4 * UNREAD // size):
+            body = number.to_bytes(size, "big")
+            await reader.publish("t", body)
+            assert await reader.next_event() == ("t", body)
+            most = max(most, relay.memory - before)
+    assert most < UNREAD + 16 * MIB

@@ -1,0 +1,138 @@
+"""How an Iris program attaches, and what becomes of who does it wrong or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+from iris_client import Handlers, iris_program
+from iris_packets import CLIENT_MAGIC, RELAY_MAGIC, VERSION, Op, encoded
+from iris_raw import RawIris, hello, raw_iris
+from mixed import echo
+from traffic import until_members
+
+import arke
+from relays import Relay
+
+REFUSALS = {
+    "another version": (
+        hello(version="v2"),
+        "Unsupported protocol. Client: v2. Iris: v1.0-draft2.",
+    ),
+    "a version with more": (
+        hello(version="v1.0-draft2.1"),
+        "Unsupported protocol. Client: v1.0-draft2.1. Iris: v1.0-draft2.",
+    ),
+    "no version": (hello(version=""), "Unsupported protocol. Client: . Iris: v1.0-draft2."),
+    "another magic": (hello(magic="iris-klient-magic"), None),
+    "no magic": (hello(magic=""), None),
+    "the relay's magic": (hello(magic=RELAY_MAGIC), None),
+    "a name of 256 octets": (hello("ü" * 128), None),
+    "a very long name": (hello("x" * 3000), None),
+}
+
+START = hello()[:-1]  # all but the cluster's name
+MALFORMED = {
+    "a name that is not UTF-8": START + b"\x02\xff\xff",
+    "a magic of eleven octets' length": b"\x00" + b"\x80" * 10 + b"\x01",
+    "a magic of 16 EiB": b"\x00" + b"\xff" * 9 + b"\x01",
+    "a magic of 16 MiB": b"\x00\x80\x80\x80\x08" + bytes(1000),
+    "a name of 16 MiB": START + b"\x80\x80\x80\x08",
+    "another first octet": b"\x01" + hello()[1:],
+    "a packet before the handshake": encoded(Op.SUBSCRIBE, "t"),
+}
+
+
+async def send(raw: RawIris, octets: bytes, way: str) -> None:
+    """Whole, or each octet by itself."""
+    with suppress(ConnectionError):
+        if way == "whole":
+            await raw.send(octets)
+        for octet in octets if way == "octet by octet" else b"":
+            await raw.send(bytes([octet]))
+            await asyncio.sleep(0)
+
+
+both_ways = pytest.mark.parametrize("way", ["whole", "octet by octet"])
+
+
+@both_ways
+@pytest.mark.parametrize("cluster", ["", "c", "ü" * 127 + "x"])
+async def test_client_and_service_are_welcome(node: Relay, cluster: str, way: str) -> None:
+    behind = encoded(Op.SUBSCRIBE, "t") + encoded(Op.PUBLISH, "t", b"x")
+    async with raw_iris(node.port) as raw, arke.connect(port=node.port) as observer:
+        await send(raw, hello(cluster) + behind, way)
+        assert await raw.hear() == (Op.INIT, RELAY_MAGIC, VERSION)
+        assert await raw.hear() == (Op.PUBLISH, "t", b"x")
+        if cluster:
+            await until_members(observer, cluster, 1)
+        await raw.say(Op.CLOSE)
+        assert await raw.hear() == (Op.CLOSE, "")
+        with pytest.raises(EOFError):
+            await raw.hear()
+        if cluster:
+            await until_members(observer, cluster, 0)
+
+
+@both_ways
+@pytest.mark.parametrize(("octets", "reason"), REFUSALS.values(), ids=REFUSALS)
+async def test_who_shakes_hands_otherwise_is_refused_with_a_reason(
+    node: Relay, octets: bytes, reason: str | None, way: str
+) -> None:
+    async with raw_iris(node.port) as raw:
+        await send(raw, octets, way)
+        op, magic, told = await raw.hear()
+        assert (op, magic) == (Op.DENY, RELAY_MAGIC)
+        assert told == reason if reason else told
+        with pytest.raises((EOFError, ConnectionError)):
+            await raw.hear()
+
+
+@both_ways
+@pytest.mark.parametrize("octets", MALFORMED.values(), ids=MALFORMED)
+async def test_who_does_not_shake_hands_is_shown_out(node: Relay, octets: bytes, way: str) -> None:
+    """Before what they announce has come: nothing more is sent here."""
+    async with raw_iris(node.port) as raw:
+        await send(raw, octets, way)
+        with suppress(EOFError, ConnectionError):
+            op, magic, told = await raw.hear()
+            assert (op, magic) == (Op.DENY, RELAY_MAGIC)
+            assert told
+        with pytest.raises((EOFError, ConnectionError)):
+            await raw.hear()
+
+
+@pytest.mark.parametrize("octets", [b"\x00", b"\x00\x11iris", hello()[:-1]], ids=range(3))
+async def test_who_stops_in_the_middle_holds_up_nobody_and_is_shown_out(
+    node: Relay, octets: bytes
+) -> None:
+    async with (
+        raw_iris(node.port) as silent,
+        iris_program(node.port, "patient", Handlers(echo)) as member,
+    ):
+        await silent.send(octets)
+        gone = asyncio.ensure_future(silent.ended())
+        async with arke.connect(port=node.port) as native:
+            while not gone.done():
+                assert await member.request("patient", b"x") == b"x"
+                assert await native.request("patient", b"x") == b"x"
+                async with iris_program(node.port) as another:
+                    assert await another.request("patient", b"x") == b"x"
+        await gone
+
+
+async def test_who_ends_in_the_middle_leaves_nothing(node: Relay) -> None:
+    whole = hello("half")
+    for size in range(1, len(whole)):
+        async with raw_iris(node.port) as raw:
+            await raw.send(whole[:size])
+            raw.writer.write_eof()
+            assert await raw.ended() is None
+    async with arke.connect(port=node.port) as observer:
+        await until_members(observer, "half", 0)
+        assert (await observer.status())["programs"] == 1
+
+
+def test_the_handshake_is_the_one_of_the_description() -> None:
+    assert hello("c") == b"\x00\x11" + CLIENT_MAGIC.encode() + b"\x0bv1.0-draft2\x01c"

@@ -1,0 +1,251 @@
+"""Iris programs and native ones serve each other, on one node and across two."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from iris_client import Handlers, IrisFault, IrisTimeout, iris_program
+from iris_packets import Op
+from iris_raw import raw_iris
+from mixed import ECHO, FAULT, NOBODY, TIMEOUT, Ends, program
+from traffic import until, until_members
+
+import arke
+from relays import LIMIT, Relay, Relays
+
+MIB = 1024 * 1024
+
+
+# Requests.
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 5 * MIB, 16 * MIB])
+async def test_bodies_of_every_size_come_back(ends: Ends, size: int) -> None:
+    body = (bytes(range(251)) * (size // 251 + 1))[:size]
+    async with ends.talking(ECHO) as caller:
+        assert await caller.request(ends.cluster, body) == body
+
+
+async def test_many_requests_in_flight_are_answered_each_with_its_own(ends: Ends) -> None:
+    bodies = [f"{i}".encode() * (1 + i % 50) for i in range(1_000)]
+    async with ends.talking(ECHO) as caller:
+        replies = await asyncio.gather(*(caller.request(ends.cluster, body) for body in bodies))
+    assert replies == bodies
+
+
+async def test_a_handlers_failure_crosses_as_its_text(ends: Ends) -> None:
+    async def fail(body: bytes) -> bytes:
+        if body == b"bad":
+            raise LookupError("no räkor")
+        return body
+
+    async with ends.talking(Handlers(fail)) as caller:
+        with pytest.raises(FAULT[ends.caller], match="no räkor"):
+            await caller.request(ends.cluster, b"bad")
+        assert await caller.request(ends.cluster, b"good") == b"good"
+
+
+async def test_a_request_that_is_not_answered_in_time_is_timed_out_and_its_answer_dropped(
+    ends: Ends,
+) -> None:
+    release = asyncio.Event()
+
+    async def answer(body: bytes) -> bytes:
+        if body == b"wait":
+            await release.wait()
+        return b"late"
+
+    async with ends.talking(Handlers(answer)) as caller:
+        with pytest.raises(TIMEOUT[ends.caller]):
+            await caller.request(ends.cluster, b"wait", 0.2)
+        release.set()
+        for _ in range(3):
+            assert await caller.request(ends.cluster, b"now") == b"late"
+
+
+async def test_where_nobody_serves_it_is_told_at_once(ends: Ends) -> None:
+    async with program(ends.caller, ends.near.port) as caller:
+        began = time.monotonic()
+        with pytest.raises(NOBODY[ends.caller]):
+            await caller.request("nobody", b"x", LIMIT)
+        with pytest.raises(NOBODY[ends.caller]):
+            async with caller.tunnel("nobody", LIMIT):
+                pass
+        # A relay that just started waits for its peers' directories first, 2 s at most.
+        assert time.monotonic() - began < LIMIT / 2
+
+
+async def test_a_member_that_dies_is_told_at_once(nodes: tuple[Relay, Relay]) -> None:
+    running = asyncio.Event()
+
+    async def hang(_: bytes) -> bytes:
+        running.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    ends = Ends("iris", "iris", *nodes)
+    async with (
+        raw_iris(ends.far.port, ends.cluster) as member,
+        iris_program(ends.near.port) as caller,
+        arke.connect(port=ends.near.port) as native,
+    ):
+        await until_members(native, ends.cluster, 1)
+        calls = [
+            asyncio.ensure_future(caller.request(ends.cluster, b"x")),
+            asyncio.ensure_future(native.request(ends.cluster, b"x", timeout=LIMIT)),
+        ]
+        for _ in calls:
+            await member.hear_only(Op.REQUEST)
+        member.writer.transport.abort()
+        with pytest.raises(IrisFault, match="member"):
+            await calls[0]
+        with pytest.raises(arke.MemberLost):
+            await calls[1]
+
+
+async def test_why_nobody_takes_a_request_is_told(nodes: tuple[Relay, Relay]) -> None:
+    ends = Ends("iris", "native", *nodes)
+    async with ends.talking(Handlers()) as caller:
+        with pytest.raises(IrisFault, match="no request handler"):
+            await caller.request(ends.cluster, b"x")
+        with pytest.raises(IrisTimeout):
+            async with caller.tunnel(ends.cluster):
+                pass
+
+
+async def test_a_member_is_told_how_much_time_is_left(nodes: tuple[Relay, Relay]) -> None:
+    ends = Ends("native", "iris", *nodes)
+    async with (
+        raw_iris(ends.far.port, ends.cluster) as member,
+        arke.connect(port=ends.near.port) as native,
+    ):
+        await until_members(native, ends.cluster, 1)
+        call = asyncio.ensure_future(native.request(ends.cluster, b"x", timeout=20.0))
+        _, number, body, left = await member.hear()
+        assert body == b"x"
+        assert 15_000 < left <= 20_000
+        await member.say(Op.REPLY, number, b"y")
+        assert await call == b"y"
+
+
+async def test_requests_are_spread_over_members_of_both_protocols(
+    nodes: tuple[Relay, Relay],
+) -> None:
+    counts = dict.fromkeys(("iris", "native"), 0)
+
+    def counting(kind: str) -> Handlers:
+        async def answer(body: bytes) -> bytes:
+            counts[kind] += 1
+            return body
+
+        return Handlers(answer)
+
+    ends = Ends("iris", "native", *nodes)
+    async with (
+        ends.talking(counting("native")) as caller,
+        iris_program(ends.near.port, ends.cluster, counting("iris")),
+        arke.connect(port=ends.near.port) as observer,
+    ):
+        await until_members(observer, ends.cluster, 2)
+        for _ in range(200):
+            await caller.request(ends.cluster, b"x")
+    assert sum(counts.values()) == 200
+    assert min(counts.values()) > 40
+
+
+# Broadcasts and events.
+
+
+async def test_every_member_hears_every_broadcast_in_order_and_so_does_its_sender(
+    ends: Ends,
+) -> None:
+    bodies = [b"%d" % i * (70_000 if i % 50 == 7 else 1) for i in range(300)]
+    async with (
+        program(ends.caller, ends.near.port, ends.cluster) as sender,
+        program(ends.member, ends.far.port, ends.cluster) as other,
+        program(ends.member, ends.near.port, ends.cluster) as third,
+        arke.connect(port=ends.near.port) as observer,
+    ):
+        await until_members(observer, ends.cluster, 3)
+        for body in bodies:
+            await sender.broadcast(ends.cluster, body)
+        for member in (sender, other, third):
+            assert [await member.next_broadcast() for _ in bodies] == bodies
+
+
+async def test_every_subscriber_gets_every_event_in_order_and_so_does_its_publisher(
+    ends: Ends,
+) -> None:
+    topic = ends.cluster
+    bodies = [b"%d" % i * (70_000 if i % 50 == 7 else 1) for i in range(300)]
+    async with (
+        program(ends.caller, ends.near.port) as sender,
+        program(ends.member, ends.far.port) as reader,
+        arke.connect(port=ends.near.port) as observer,
+    ):
+        for each in (sender, reader):
+            await each.subscribe(topic)
+
+        async def both() -> bool:
+            known: dict[str, int] = (await observer.status())["topics"].get(topic, {})
+            return sum(known.values()) == 2
+
+        await until(both)
+        for body in bodies:
+            await sender.publish(topic, body)
+        for each in (sender, reader):
+            assert [await each.next_event() for _ in bodies] == [(topic, body) for body in bodies]
+
+
+async def test_leaving_a_topic_ends_its_events(node: Relay) -> None:
+    async with iris_program(node.port) as reader:
+        await reader.subscribe("a")
+        await reader.subscribe("b")
+        await reader.publish("a", b"1")
+        assert await reader.next_event() == ("a", b"1")
+        await reader.unsubscribe("a")
+        await reader.publish("a", b"2")
+        await reader.publish("b", b"3")
+        assert await reader.next_event() == ("b", b"3")
+
+
+# Leaving.
+
+
+async def test_a_member_that_leaves_finishes_what_it_has_begun(ends: Ends) -> None:
+    """Its relay lets it answer, and gives it nothing new."""
+    running, release = asyncio.Event(), asyncio.Event()
+
+    async def answer(_: bytes) -> bytes:
+        running.set()
+        await release.wait()
+        return b"done"
+
+    ends.member = "iris"
+    async with (
+        iris_program(ends.far.port, ends.cluster, Handlers(answer)) as member,
+        program(ends.caller, ends.near.port) as caller,
+        arke.connect(port=ends.near.port) as observer,
+    ):
+        await until_members(observer, ends.cluster, 1)
+        call = asyncio.ensure_future(caller.request(ends.cluster, b"x"))
+        await running.wait()
+        leaving = asyncio.ensure_future(member.leave())
+        await until_members(observer, ends.cluster, 0)
+        assert not leaving.done()
+        with pytest.raises(NOBODY[ends.caller]):
+            await caller.request(ends.cluster, b"x")
+        release.set()
+        await leaving
+        assert await call == b"done"
+
+
+async def test_a_relay_that_stops_tells_its_iris_programs_why(relays: Relays) -> None:
+    relay = relays.start()
+    async with iris_program(relay.port, "work", ECHO) as member:
+        assert await member.request("work", b"x") == b"x"
+        relay.process.terminate()
+        assert await member.gone()
+        assert relay.process.wait(LIMIT) == 0
