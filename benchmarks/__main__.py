@@ -11,11 +11,18 @@ from datetime import UTC, datetime
 from arke import flags
 from benchmarks import machine, rounds
 from benchmarks.measure import BenchError, Measure, Pairing
-from benchmarks.pairings import hop, meeting, memory, messages, tunnels
+from benchmarks.pairings import hop, iris, meeting, memory, messages, tunnels
 from benchmarks.report import Report
 
 PROGRAM = "bench"
-PAIRINGS = (messages.PAIRING, hop.PAIRING, tunnels.PAIRING, meeting.PAIRING, memory.PAIRING)
+PAIRINGS = (
+    messages.PAIRING,
+    hop.PAIRING,
+    tunnels.PAIRING,
+    iris.PAIRING,
+    meeting.PAIRING,
+    memory.PAIRING,
+)
 NAMES = tuple(measure.name for pairing in PAIRINGS for measure in pairing.measures)
 
 

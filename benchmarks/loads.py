@@ -1,4 +1,4 @@
-"""The two load generators, as runs of a measure: the same words on either command line."""
+"""The load generators, as runs of a measure: the same words on each command line."""
 
 from __future__ import annotations
 
@@ -33,6 +33,18 @@ def arke_load(port: int, pattern: str, seconds: float, *arguments: str) -> list[
     """Return the command for that; later arguments go before earlier ones."""
     line = ("bench", pattern, *_common(port, seconds), *arguments, "--json")
     return module("arke.cli.main", *line)
+
+
+def iris(pattern: str, *arguments: str) -> Run:
+    """Return a run of programs that speak Iris, on a relay of ours of its own."""
+
+    def run(seconds: float) -> Figures:
+        with network() as relays, relays.relay("127.0.0.2", "-mdns", "off") as relay:
+            relay.ready()
+            line = (pattern, *_common(relay.port, seconds), *arguments)
+            return _figures(module("benchmarks.iris_side", *line), seconds)
+
+    return run
 
 
 def nats(pattern: str, *arguments: str) -> Run:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from http.client import HTTPConnection
+from pathlib import Path
 
 from http_rig import BackEnd, Connection, start_proxy
 from iris_client import Handlers, iris_program
@@ -139,7 +140,7 @@ async def test_our_proxy_finds_a_web_server_written_for_iris(relays: Relays) -> 
 
 async def test_a_reverse_proxy_written_for_iris_finds_our_web_server(relays: Relays) -> None:
     relay, listen = relays.start(), free_port()
-    words = [sys.executable, CHECKOUT / "demo-httpserver" / "httpserver.py", "-cluster", "web"]
+    words: list[str | Path] = [sys.executable, CHECKOUT / "demo-httpserver" / "httpserver.py", "-cluster", "web"]
     server = start("httpserver", [*words, "-port", str(relay.port), "-listen", f":{listen}"])
     try:
         await known(relay, 1)
