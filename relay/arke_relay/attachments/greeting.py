@@ -38,6 +38,7 @@ class Greeting(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         assert self._transport
+        room = MAX_HELLO - self._octets
         self._octets += len(data)
         if self._connection is None:
             spoken = _protocol(data[0])
@@ -46,14 +47,15 @@ class Greeting(asyncio.Protocol):
                 self._transport.abort()
                 return
             self._connection = spoken(self._hub, self._transport)
-        if self._octets > MAX_HELLO:
-            self._hub.refused("its hello is too long")
-            self._transport.abort()
-            return
-        self._connection.data_received(data)
+        self._connection.data_received(data[:room])
         if self._connection.program is not None:
             self._done()
             self._transport.set_protocol(self._connection)
+            if len(data) > room:  # what it said at once behind its hello
+                self._connection.data_received(data[room:])
+        elif self._octets > MAX_HELLO:
+            self._hub.refused("its hello is too long")
+            self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._done()
