@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import reprlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -72,6 +73,10 @@ class IrisProgram:
         }
         self._reading = asyncio.ensure_future(self._read())
 
+    @property
+    def attached(self) -> bool:
+        return not self._reading.done()
+
     # What a program does.
 
     async def request(self, cluster: str, body: bytes, within: float = LIMIT) -> bytes:
@@ -124,11 +129,8 @@ class IrisProgram:
         What a handler raised is raised here, and so is what the relay did wrong.
         """
         await self.raw.say(Op.CLOSE)
-        async with asyncio.timeout(LIMIT):
-            await asyncio.wait([self._reading])
-        await self._stop()
-        if self._failures:
-            raise BaseExceptionGroup("handlers, or the relay", self._failures)
+        await self.gone()
+        await self.end()
         if self.reason != "":
             raise IrisGone(self.reason)
 
@@ -138,15 +140,15 @@ class IrisProgram:
             await asyncio.wait([self._reading])
         return self.reason
 
-    async def cut(self) -> None:
-        """End all without a word."""
+    async def end(self) -> None:
+        """Stop everything without a word. Raises what handlers raised, or the relay did wrong."""
         self.raw.writer.transport.abort()
-        await self._stop()
-
-    async def _stop(self) -> None:
         for task in [self._reading, *self._work]:
             task.cancel()
         await asyncio.gather(self._reading, *self._work, return_exceptions=True)
+        failures, self._failures = self._failures, []
+        if failures:
+            raise BaseExceptionGroup("handlers, or the relay", failures)
 
     async def _answer(
         self,
@@ -156,7 +158,7 @@ class IrisProgram:
         op: Op,
         *fields: Any,
     ) -> Any:
-        if self._reading.done():
+        if not self.attached:
             raise IrisGone(self.reason)
         answer = waiting[number] = asyncio.get_running_loop().create_future()
         try:
@@ -187,9 +189,11 @@ class IrisProgram:
             for future in (*self._calls.values(), *self._openings.values()):
                 if not future.done():
                     future.set_exception(why or IrisGone(self.reason))
+            # Who leaves of its own will leaves its tunnels too.
+            ending = "" if self.reason == "" else f"the connection ended: {why or self.reason}"
             for tunnel in self._tunnels.values():
                 if tunnel.reason is None:
-                    tunnel.end(f"the connection ended: {why or self.reason}")
+                    tunnel.end(ending)
 
     async def _end_of_stream(self) -> None:
         """After its close the relay says no more, and ends the connection."""
@@ -197,12 +201,12 @@ class IrisProgram:
             packet = await self.raw.hear()
         except TimeoutError:
             raise Broken("the relay keeps a connection that it has closed") from None
-        raise Broken(f"after its close the relay said {packet}")
+        raise Broken(f"after its close the relay said {reprlib.repr(packet)}")
 
     def _take(self, packet: Packet) -> None:
         op, *fields = packet
         if op not in self._takers:
-            raise Broken(f"out of place: {packet}")
+            raise Broken(f"out of place: {reprlib.repr(packet)}")
         self._takers[op](*fields)
 
     def _replied(self, number: int, outcome: bytes | str | None) -> None:
@@ -297,7 +301,7 @@ async def iris_program(
         program = IrisProgram(raw, handlers or Handlers(), window)
         try:
             yield program
-            if not program.raw.writer.transport.is_closing():
+            if program.attached:
                 await program.leave()
         finally:
-            await program.cut()
+            await program.end()

@@ -140,7 +140,12 @@ async def test_our_proxy_finds_a_web_server_written_for_iris(relays: Relays) -> 
 
 async def test_a_reverse_proxy_written_for_iris_finds_our_web_server(relays: Relays) -> None:
     relay, listen = relays.start(), free_port()
-    words: list[str | Path] = [sys.executable, CHECKOUT / "demo-httpserver" / "httpserver.py", "-cluster", "web"]
+    words: list[str | Path] = [
+        sys.executable,
+        CHECKOUT / "demo-httpserver" / "httpserver.py",
+        "-cluster",
+        "web",
+    ]
     server = start("httpserver", [*words, "-port", str(relay.port), "-listen", f":{listen}"])
     try:
         await known(relay, 1)

@@ -103,11 +103,10 @@ async def test_a_reader_that_stops_stops_its_own_writer_and_nobody_else(ends: En
             stalled.set()
             await go_on.wait()
             read += len(message)
-        if read:
-            done.set()
+            if read == count * size:
+                done.set()
 
-    async with AsyncExitStack() as stack:
-        caller = await stack.enter_async_context(ends.talking(Handlers(ECHO.request, read_late)))
+    async with ends.talking(Handlers(ECHO.request, read_late)) as caller, AsyncExitStack() as stack:
         slow = await stack.enter_async_context(caller.tunnel(ends.cluster))
         quick = await stack.enter_async_context(caller.tunnel(ends.cluster))
         sent = 0
@@ -139,9 +138,8 @@ async def test_a_reader_that_stops_stops_its_own_writer_and_nobody_else(ends: En
         async with asyncio.timeout(LIMIT):
             await pouring
         await stack.aclose()
-    async with asyncio.timeout(LIMIT):
-        await done.wait()
-    assert read == count * size
+        async with asyncio.timeout(LIMIT):
+            await done.wait()
 
 
 async def test_no_more_comes_than_an_iris_reader_allows(nodes: tuple[Relay, Relay]) -> None:
@@ -201,6 +199,109 @@ async def test_what_was_sent_before_a_graceful_end_arrives(ends: Ends, closer: s
         async with asyncio.timeout(LIMIT):
             await read.wait()
     assert got == sent
+
+
+async def test_half_closed_by_a_native_caller_it_still_carries_the_answer(
+    nodes: tuple[Relay, Relay],
+) -> None:
+    """An Iris tunnel has no halves: its program hears of the end when both are closed."""
+    ends = Ends("native", "iris", *nodes)
+    ended = asyncio.Event()
+
+    async def add_up(tunnel: IrisTunnel) -> None:
+        numbers = [int(await tunnel.recv()) for _ in range(1000)]
+        await tunnel.send(str(sum(numbers)).encode())
+        assert [message async for message in tunnel] == []
+        ended.set()
+
+    async with ends.talking(Handlers(tunnel=add_up)) as caller, asyncio.timeout(LIMIT):
+        async with caller.tunnel(ends.cluster) as tunnel:
+            assert isinstance(tunnel, arke.Tunnel)
+            for number in range(1000):
+                await tunnel.send(str(number).encode())
+            tunnel.close_send()
+            assert await tunnel.recv() == b"499500"
+        await ended.wait()
+
+
+async def test_half_closed_by_a_native_member_it_still_reads(nodes: tuple[Relay, Relay]) -> None:
+    ends = Ends("iris", "native", *nodes)
+    heard: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
+
+    async def listen(tunnel: arke.Tunnel) -> None:
+        await tunnel.send(b"go on")
+        tunnel.close_send()
+        heard.set_result([message async for message in tunnel])
+
+    async with ends.talking(Handlers(tunnel=listen)) as caller, asyncio.timeout(LIMIT):
+        async with caller.tunnel(ends.cluster) as tunnel:
+            assert await tunnel.recv() == b"go on"
+            for _ in range(100):
+                await tunnel.send(bytes(10_000))
+        assert await heard == [bytes(10_000)] * 100
+
+
+async def test_a_program_that_leaves_hears_all_that_is_under_way_and_then_no_more(
+    nodes: tuple[Relay, Relay],
+) -> None:
+    """Whatever it still says meanwhile: its last word is the relay's close."""
+    ends = Ends("native", "iris", *nodes)
+    async with (
+        raw_iris(ends.far.port, ends.cluster) as member,
+        arke.connect(port=ends.near.port) as caller,
+    ):
+        await until_members(caller, ends.cluster, 1)
+
+        async def pour() -> None:
+            async with caller.tunnel(ends.cluster, timeout=LIMIT) as tunnel:
+                while True:
+                    await tunnel.send(bytes(300_000))
+
+        pouring = asyncio.ensure_future(pour())
+        _, build, _ = await member.hear()
+        await member.say(Op.TUNNEL_CONFIRM, build, 1)
+        await member.say(Op.TUNNEL_ALLOWANCE, 1, 64 * MIB)
+        packet = await member.hear_only(Op.TUNNEL_TRANSFER)
+        await member.say(Op.CLOSE)
+        while packet[0] != Op.CLOSE:
+            member.put(Op.TUNNEL_ALLOWANCE, 1, CHUNK)
+            packet = await member.hear()
+        assert packet == (Op.CLOSE, "")
+        with pytest.raises(EOFError):
+            await member.hear()
+        with pytest.raises(arke.TunnelClosed):
+            await pouring
+
+
+async def test_a_chunk_beyond_what_is_left_waits_and_outlives_its_sender(
+    nodes: tuple[Relay, Relay],
+) -> None:
+    """A sender may send while its allowance is positive, close at once, and leave at once."""
+    ends = Ends("iris", "native", *nodes)
+    go_on = asyncio.Event()
+    heard: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+
+    async def listen(tunnel: arke.Tunnel) -> None:
+        await go_on.wait()
+        heard.set_result([len(message) async for message in tunnel])
+
+    async with (
+        ends.serving(Handlers(tunnel=listen)),
+        raw_iris(ends.near.port, "") as caller,
+        asyncio.timeout(LIMIT),
+    ):
+        await caller.say(Op.TUNNEL_INIT, 1, ends.cluster, 30_000)
+        await caller.hear_only(Op.TUNNEL_CONFIRM)
+        _, _, allowance = await caller.hear_only(Op.TUNNEL_ALLOWANCE)
+        sizes = [CHUNK] * (allowance // CHUNK - 1) + [CHUNK - 1, CHUNK]
+        for size in sizes:
+            await caller.say(Op.TUNNEL_TRANSFER, 1, size, bytes(size))
+        await caller.say(Op.TUNNEL_CLOSE, 1)
+        await caller.say(Op.CLOSE)
+        assert await caller.hear_only(Op.TUNNEL_CLOSE) == (Op.TUNNEL_CLOSE, 1, "")
+        go_on.set()
+        assert await caller.hear() == (Op.CLOSE, "")
+        assert await heard == sizes
 
 
 async def test_both_ends_at_once(ends: Ends) -> None:

@@ -103,7 +103,7 @@ class Connection(asyncio.Protocol):
         while outbox.size and not self._paused:
             transport.write(outbox.take(READ))
         if self._ended and not outbox.size:
-            transport.close()
+            self._finish()
 
     @property
     def queued(self) -> int:
@@ -140,6 +140,10 @@ class Connection(asyncio.Protocol):
         self._hub.closing(self)
         self._detach(self._ended)
         self.flush()
+
+    def _finish(self) -> None:
+        """All that was queued has left."""
+        self._transport.close()
 
     def _detach(self, reason: str) -> None:
         program, self._program = self._program, None

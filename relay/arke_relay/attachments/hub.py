@@ -27,7 +27,7 @@ _PATIENCE = 30.0
 """Seconds of silence after which a program is given up: programs compute, and get debugged."""
 
 _FAREWELL = 2.0
-"""Seconds in which a program must have read why its connection ends."""
+"""Seconds in which a program must have read on, when its connection ends behind last words."""
 
 _TOPICS = MAX_ENTRIES // 2
 """Topics of all programs together, each program's own: what a peer bears, with room for members."""
@@ -63,7 +63,8 @@ class Hub:
         self._log = log
         self._strangers: dict[Greeting, None] = {}
         self._connections: dict[Connection, Liveness] = {}
-        self._closing: dict[Connection, float] = {}
+        self._closing: dict[Connection, tuple[int, float]] = {}
+        """Whose end is on its way: octets left when last looked, and since when it is so many."""
         self._topics = 0
         self._unread: dict[Connection, tuple[int, float]] = {}
 
@@ -131,7 +132,7 @@ class Hub:
 
     def closing(self, connection: Connection) -> None:
         """Its last words are on their way."""
-        self._closing[connection] = self.clock()
+        self._closing[connection] = connection.queued, self.clock()
 
     def closed(self, connection: Connection) -> None:
         self._closing.pop(connection, None)
@@ -161,8 +162,11 @@ class Hub:
                 connection.abort(f"silent for {_PATIENCE:g} s")
             elif liveness.silence(now) >= _PING_AFTER:
                 connection.ping()
-        for connection, since in list(self._closing.items()):
-            if now - since >= _FAREWELL:
+        for connection, (last, since) in list(self._closing.items()):
+            queued = connection.queued
+            if queued != last:
+                self._closing[connection] = queued, now
+            elif now - since >= _FAREWELL:
                 connection.abort("it does not read")
 
     def say_goodbye(self) -> None:

@@ -27,6 +27,9 @@ _ENCODERS = calls.ENCODERS | casts.ENCODERS
 _LOOK = 0.02
 """Seconds between two looks whether a program that wants to leave has answered everything."""
 
+_PATIENCE = 30.0
+"""Seconds in which others must have taken what the tunnels that it closed still hold."""
+
 
 class IrisConnection(Connection):
     """A program that speaks version 1.0-draft2 of the Iris relay protocol."""
@@ -37,7 +40,9 @@ class IrisConnection(Connection):
         super().__init__(hub, transport, self._packets)
         self._rest = bytearray()
         self._needed = 0
-        self._leaving = False
+        self._leaving = 0.0
+        self._departing = False
+        self._said_farewell = False
         self._tunnels: Tunnels | None = None
         self._tunnel_messages: dict[int, Callable[[Message], None]] = {}
         self._handlers: list[Handler] = [self._unknown] * 256
@@ -162,10 +167,10 @@ class IrisConnection(Connection):
         return at
 
     def _on_close(self, data: bytes, at: int, now: float) -> int:
-        """It wants to leave: what it was handed before, it still answers."""
+        """It wants to leave: it still answers what it was handed, and what it sent arrives."""
         assert self._program
         if not self._leaving:
-            self._leaving = True
+            self._leaving = now
             self._hub.left(self._program)
             self._look()
         return at
@@ -173,11 +178,25 @@ class IrisConnection(Connection):
     def _look(self) -> None:
         if self._ended or self._program is None:
             return
-        if self._hub.exchange.router.has(self._program):
+        assert self._tunnels
+        patient = self._hub.clock() - self._leaving < _PATIENCE
+        if self._hub.exchange.router.has(self._program) or (patient and self._tunnels.holding):
             asyncio.get_running_loop().call_later(_LOOK, self._look)
         else:
-            self._packets.put(packets.close(""))
+            self._departing = True
             self._close("it left")
+            # Closing a socket with octets that nobody read would destroy what is on its way out.
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def _finish(self) -> None:
+        """Say farewell, behind what tunnels still brought; the program then closes."""
+        if not self._departing:
+            super()._finish()
+        elif not self._said_farewell:
+            self._said_farewell = True
+            self._transport.write(packets.close(""))
+            self._transport.write_eof()
 
     def _unknown(self, data: bytes, at: int, now: float) -> int:
         if self._program is None:

@@ -43,6 +43,11 @@ class Tunnels:
         """Window and largest message of the tunnels that it was offered, oldest first."""
         self._pieces = Pieces()
 
+    @property
+    def holding(self) -> bool:
+        """Something of a tunnel that the program has closed still waits for credit."""
+        return any(tunnel.closing for tunnel in self._by_name.values())
+
     # From the program.
 
     @property
