@@ -34,7 +34,7 @@ _TOPICS = MAX_ENTRIES // 2
 
 _BEAT = 1.0
 _PING_AFTER = 10.0
-_LINES = 1000  # of one kind, about programs, in a second: beyond what any machine needs
+_LINES = 100  # of one kind, about programs, in a second: a line costs more than attaching does
 
 
 class Hub:

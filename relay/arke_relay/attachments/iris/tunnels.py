@@ -41,7 +41,7 @@ class Tunnels:
         """By the names in what comes for the program, which are its own names negated."""
         self._offers: dict[int, tuple[int, int]] = {}
         """Window and largest message of the tunnels that it was offered, oldest first."""
-        self._pieces = Pieces()
+        self._pieces: Pieces | None = None  # most programs have no tunnel
 
     @property
     def holding(self) -> bool:
@@ -161,6 +161,8 @@ class Tunnels:
         if tunnel is None or tunnel.closing:
             return
         if total is None:
+            if self._pieces is None:
+                self._pieces = Pieces()
             messages = self._pieces.open(data)
             if messages is None:
                 self._break(tunnel, "what came cannot be understood")
