@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -20,6 +21,9 @@ from programs import program
 
 LIMIT = 30.0
 """Seconds in which whatever is waited for must happen; a quiet box needs a fraction of one."""
+
+_BLUNDER = re.compile(r"Traceback|never retrieved|never awaited|was destroyed|Exception in callback")
+"""What Python writes where an exception, or a task, is nobody's."""
 
 
 def start(name: str, command: Sequence[str | Path], **environ: str) -> Process:
@@ -140,7 +144,9 @@ class Relays:
                 raise
             finally:
                 sys.stdout.write(f"--- {relay.process.name}\n{relay.process.tail()}\n")
+                blunders = _BLUNDER.findall(relay.process.log)
                 relay.process.close()
+            assert not blunders, f"{relay.process.name}: what it logged was nobody's to raise"
 
 
 async def members(mesh: arke.Mesh, cluster: str) -> int:
