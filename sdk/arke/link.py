@@ -116,7 +116,9 @@ class RelayLink(asyncio.Protocol):
                 future.set_result(None)
         self._pings.clear()
         self._room.clear()
-        self._handlers.clear()  # they hold this link, and its buffers, until a collection
+        # They hold this link, and its buffers, until a collection.
+        self._handlers.clear()
+        self._outbox.close()
         self.closed.set_result(reason)
 
     def pause_writing(self) -> None:

@@ -70,6 +70,7 @@ class Connection(asyncio.Protocol):
         self._detach(self._ended or (str(error) if error else ""))
         self._hub.closed(self)
         self._stop_handling()
+        self._outbox.close()
         self._flusher.flush()
 
     def pause_reading(self) -> None:

@@ -141,5 +141,7 @@ class Tunnels:
 
     def _forget(self, end: End) -> None:
         self.answers -= end.is_answer
-        for each in (end, end.other):
+        other = end.other
+        for each in (end, other):
             each.party.tunnels.pop(-each.name, None)
+            del each.other  # or both would stay until a collection of everything

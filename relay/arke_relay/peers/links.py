@@ -166,6 +166,8 @@ class PeerLink:
             self._socket.disable_monitor()
             self._monitor.close()
             self._socket.close()
+            self._outbox.close()
+            self._unsent = b""
 
     def _send(self, messages: bytes) -> bool:
         """Send one batch; what libzmq does not take now waits here for room."""

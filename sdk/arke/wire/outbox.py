@@ -398,6 +398,21 @@ class Outbox:
             self.size += len(large.last)
         return part
 
+    def close(self) -> None:
+        """Nothing is sent any more: let go of what waits, and of those who were told of it.
+
+        They hold this outbox in their turn, and would all stay until a collection of everything,
+        which may be an hour away: with up to the limit of octets each.
+        """
+        self._wake = self._hurry = _nothing
+        self._cast, self._casts, self._casts_size = None, [], 0
+        for waiting in (self._ready, self._flows, self._waiting, self._coming, self._turn):
+            waiting.clear()
+        self.size = 0
+        self._owed = False
+        self._half_sent = 0
+        self._look()
+
     def _end(self, flow: deque[_Large | bytes], large: _Large) -> None:
         """The body is sent: what kept behind it goes on."""
         key = self._turn.popleft()
