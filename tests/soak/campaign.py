@@ -60,13 +60,14 @@ class Campaign:
         number = 0
         while True:
             number += 1
-            self._storm(Random(f"{self._seed}/{number}"), storm_seconds)
+            self.storm(Random(f"{self._seed}/{number}"), storm_seconds)
             self.roll([host for host in self._hosts if host != STEADY])
             self.jump_clocks()
             if time.monotonic() >= ends:
                 return
 
-    def _storm(self, random: Random, seconds: float) -> None:
+    def storm(self, random: Random, seconds: float) -> None:
+        """Break things for so long, with each kind of fault; then wait until all is well."""
         faults = storm(random, seconds, len(self._hosts))
         self._say("\n".join(["a storm:", *(f"  {fault}" for fault in faults)]))
         began = time.monotonic()

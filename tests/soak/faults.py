@@ -22,6 +22,8 @@ class Faults:
             case Kind.RELAY_PAUSED:
                 stage.process(stage.relays, host).stop()
             case Kind.RELAY_RESTARTED:
+                # Before that it dies of the signal, as anything does; it has nothing to drain.
+                stage.wait_until_started(host)
                 stage.terminate(stage.relays, host)
             case Kind.CABLE_CUT:
                 self._lab.cut(stage.hosts[host])

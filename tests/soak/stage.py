@@ -110,11 +110,15 @@ class Stage:
         assert life, "it is between two lives"
         return life.process
 
+    def wait_until_started(self, host: int) -> None:
+        """Wait until the host's relay takes programs."""
+        self.process(self.relays, host).wait_for_line("relay started", HEALED)
+
     def heal(self) -> None:
         """Wait until every relay is linked with every other, and knows every member."""
         began = time.monotonic()
         for host in range(len(self.hosts)):
-            self.process(self.relays, host).wait_for_line("relay started", HEALED)
+            self.wait_until_started(host)
         for host in self.hosts:
             wait_for_peers(host, [other for other in self.hosts if other is not host], HEALED)
             wait_for_members(host, len(self.hosts), HEALED)

@@ -8,8 +8,8 @@ from typing import Any
 
 from soak.questions import HASTY
 
-BROKEN_WITH_ITS_RELAY = ("tunnel read", "tunnel sent", "tunnel closed", "parts")
-"""What is bound to the relays it was begun over, however politely they leave."""
+BROKEN_WITH_ITS_RELAY = ("tunnel read", "tunnel sent", "tunnel closed")
+"""A tunnel is bound to the relays it was begun over, however politely they leave."""
 
 
 class Tally:

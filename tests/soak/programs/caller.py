@@ -53,11 +53,19 @@ Work = Callable[[], Awaitable[None]]
 class Caller:
     """The load of one host. Every method does one thing of its kind once."""
 
-    def __init__(self, mesh: arke.Mesh, name: str, random: Random, operations: Operations) -> None:
+    def __init__(
+        self,
+        mesh: arke.Mesh,
+        name: str,
+        random: Random,
+        operations: Operations,
+        ending: asyncio.Event,
+    ) -> None:
         self._mesh = mesh
         self._name = name
         self._random = random
         self._operations = operations
+        self._ending = ending
         self._numbers = count(1)
         self._heard = Ordering()
 
@@ -122,7 +130,10 @@ class Caller:
 
     async def converse(self) -> None:
         number = next(self._numbers)
-        await Conversation(self._mesh, self._name, number, self._random, self._operations).hold()
+        talk = Conversation(
+            self._mesh, self._name, number, self._random, self._operations, self._ending
+        )
+        await talk.hold()
 
     async def look(self) -> None:
         """Ask the relay itself."""
@@ -168,7 +179,7 @@ async def main(name: str, seed: str, path: Path) -> None:
             await asyncio.sleep(_REPORT)
 
     async with arke.connect(wait=60.0) as mesh:
-        caller = Caller(mesh, name, random, operations)
+        caller = Caller(mesh, name, random, operations, ending)
         beside = [asyncio.create_task(work) for work in (operations.watch(), go_on_reporting())]
         works = [asyncio.create_task(go_on(work, pause)) for work, pause in caller.works()]
         await ending.wait()

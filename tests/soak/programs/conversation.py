@@ -17,8 +17,9 @@ SILENCE = 20.0
 """Seconds in which a tunnel that lives moves on: the longest pause of a process, and much room."""
 
 _MOST = 150  # messages
-_SIZES = (10, 500, 5_000, 200_000, 6_000_000)  # the last is over the window
+_SIZES = (10, 500, 5_000, 200_000, 1_000_000)  # the last ones are over most windows
 _WEIGHTS = (100, 60, 30, 8, 1)
+_WINDOWS = (64 * 1024, 256 * 1024, 4 * 1024 * 1024)
 _PACES = (0.0, 0.005, 0.1)  # seconds between two messages
 
 
@@ -26,13 +27,20 @@ class Conversation:
     """A tunnel to a member that echoes."""
 
     def __init__(
-        self, mesh: arke.Mesh, caller: str, number: int, random: Random, operations: Operations
+        self,
+        mesh: arke.Mesh,
+        caller: str,
+        number: int,
+        random: Random,
+        operations: Operations,
+        ending: asyncio.Event,
     ) -> None:
         self._mesh = mesh
         self._caller = caller
         self._number = number
         self._random = random
         self._operations = operations
+        self._ending = ending
         self._sent: deque[bytes] = deque()
         """What has not come back yet: no more than the windows of both ends hold."""
 
@@ -41,8 +49,9 @@ class Conversation:
         one = self._operations.one
         async with AsyncExitStack() as stack:
             with one(OPENED, TIMEOUT) as opened:
+                window = self._random.choice(_WINDOWS)
                 tunnel = await stack.enter_async_context(
-                    self._mesh.tunnel(CLUSTER, timeout=TIMEOUT)
+                    self._mesh.tunnel(CLUSTER, timeout=TIMEOUT, window=window)
                 )
             if opened.done:
                 sending = asyncio.create_task(self._send(tunnel))
@@ -61,6 +70,8 @@ class Conversation:
                 await tunnel.send(message)
             if not sent.done:
                 return
+            if self._ending.is_set():
+                break
             await asyncio.sleep(pace)
         tunnel.close_send()
 
