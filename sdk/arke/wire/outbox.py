@@ -408,9 +408,8 @@ class Outbox:
         self._cast, self._casts, self._casts_size = None, [], 0
         for waiting in (self._ready, self._flows, self._waiting, self._coming, self._turn):
             waiting.clear()
-        self.size = 0
+        self.size = self._behind = self._half_sent = 0
         self._owed = False
-        self._half_sent = 0
         self._look()
 
     def _end(self, flow: deque[_Large | bytes], large: _Large) -> None:
