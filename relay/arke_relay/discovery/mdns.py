@@ -162,6 +162,9 @@ class Mdns:
         if gone:
             self._known.pop(key, None)
             self._ignored.pop(key, None)
+        elif not records.is_instance(name):
+            # Anybody may point from our service to any name, and the library raises at some.
+            self._ignore(key, Record(name, None, b"", ()), Flaw.NAME)
         elif record := self._multicast.cached(name):
             self._weigh(key, record)
         # Addresses live two minutes in the cache and names more than an hour: what is known of

@@ -64,6 +64,12 @@ def instance(node: str) -> str:
     return f"{node}.{SERVICE}"
 
 
+def is_instance(name: str) -> bool:
+    """Whether a name, which may be any, is that of some node's instance."""
+    node = _node(name)
+    return name.lower() == instance(node) and is_node_id(node)
+
+
 def text(tag: bytes) -> dict[bytes, bytes]:
     """Return the keys and values of the TXT record."""
     return {b"v": _VERSION, b"h": tag.hex().encode()}
@@ -75,9 +81,9 @@ def read(record: Record, *, loopback: bool) -> Announcement | Flaw:
     Addresses that nobody can be reached at are left out. Loopback is one of them, unless relays
     of this very machine are looked for.
     """
-    node = record.name[: -len(instance(""))].lower()
-    if record.name.lower() != instance(node) or not is_node_id(node):
+    if not is_instance(record.name):
         return Flaw.NAME
+    node = _node(record.name)
     values = _values(record.text)
     if values is None:
         return Flaw.TEXT
@@ -92,6 +98,10 @@ def read(record: Record, *, loopback: bool) -> Announcement | Flaw:
     if not addresses or len(record.addresses) > MOST_ADDRESSES:
         return Flaw.ADDRESSES
     return Announcement(node, bytes.fromhex(tag.decode()), record.port, addresses)
+
+
+def _node(name: str) -> str:
+    return name[: -len(instance(""))].lower()
 
 
 def _values(wire: bytes) -> dict[bytes, bytes] | None:
