@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench soak clean
+.PHONY: demo test check bench soak fuzz clean
 
 demo: .venv/ready
 	@exec $(BIN)/python demo-httpserver/demo.py $(DEMO)
@@ -26,8 +26,16 @@ soak: .venv/ready
 	@PYTHONPATH=$(CURDIR)/tests:$(CURDIR)/tests/network exec $(BIN)/python -m soak \
 		-minutes $(MINUTES) $(if $(SEED),-seed $(SEED))
 
+# Every codec for so many minutes, or one: make fuzz MINUTES=10 TARGET=native
+fuzz: .venv/fuzz
+	PYTHONPATH=tests $(BIN)/python -m fuzz $(MINUTES) $(TARGET)
+
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+
+.venv/fuzz: .venv/ready tests/fuzz/requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement tests/fuzz/requirements.lock
+	@touch $@
 
 # The lock names every package with its hash, the build back end too: nothing else is installed.
 .venv/ready: pyproject.toml requirements.lock

@@ -1,0 +1,150 @@
+"""Changes an input message by message and event by event, where octets alone would lead nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
+
+from msgpack import Unpacker, packb
+
+from arke.wire.malformed import UNREADABLE
+from fuzz.grammar import anything
+from fuzz.script import CUT, LITERAL, MARK, REPEAT, SINGLY, event
+
+
+class Mutator:
+    """For streams of MessagePack messages: `generate` makes one, right or nearly so."""
+
+    def __init__(self, generate: Callable[[Random], Any], events: Sequence[int]) -> None:
+        self._generate = generate
+        self._events = (*events, CUT, CUT, SINGLY, *REPEAT)
+
+    def __call__(self, data: bytes, random: Random) -> bytes:
+        parts = split(data)
+        for _ in range(random.randrange(1, 4)):
+            at = random.randrange(len(parts) + 1)
+            choice = random.random()
+            if choice < 0.5 or not parts:
+                parts.insert(at, self._generated(random))
+            elif choice < 0.65:
+                del parts[at - 1]
+            elif choice < 0.75:
+                parts.insert(at, random.choice(parts))
+            elif choice < 0.85:
+                other = random.randrange(len(parts))
+                parts[at - 1], parts[other] = parts[other], parts[at - 1]
+            else:
+                parts[at - 1] = self._changed(parts[at - 1], random)
+        return b"".join(parts)
+
+    def _generated(self, random: Random) -> bytes:
+        """One message, or now and then an event."""
+        if random.random() < 0.3:
+            return event(random.choice(self._events))
+        return pack(self._generate(random))
+
+    def _changed(self, part: bytes, random: Random) -> bytes:
+        """One field of a message is another."""
+        message = _read(part)
+        if not isinstance(message, list) or len(message) < 2:
+            return self._generated(random)
+        at = random.randrange(1, len(message))
+        donor = self._generate(random)
+        if isinstance(donor, list) and len(donor) > 1 and random.random() < 0.6:
+            message[at] = random.choice(donor[1:])
+        else:
+            message[at] = anything(random)
+        return pack(message)
+
+
+class Blocks:
+    """For inputs whose parts are told apart by the events behind them: `generate` makes one."""
+
+    def __init__(self, generate: Callable[[Random], bytes]) -> None:
+        self._generate = generate
+
+    def __call__(self, data: bytes, random: Random) -> bytes:
+        parts = _blocks(data)
+        for _ in range(random.randrange(1, 4)):
+            at = random.randrange(len(parts) + 1)
+            choice = random.random()
+            if choice < 0.45 or not parts:
+                parts.insert(at, self._generate(random))
+            elif choice < 0.6:
+                del parts[at - 1]
+            elif choice < 0.7:
+                parts.insert(at, random.choice(parts))
+            else:
+                octets = bytearray(parts[at - 1])
+                octets[random.randrange(len(octets))] = random.randrange(256)
+                parts[at - 1] = bytes(octets)
+        return b"".join(parts)
+
+
+def _blocks(data: bytes) -> list[bytes]:
+    parts = [b""]
+    at = 0
+    while at < len(data):
+        end = data.find(MARK, at)
+        if end < 0:
+            parts[-1] += data[at:]
+            break
+        parts[-1] += data[at : end + 2]
+        at = end + 2
+        if data[end + 1 : at] != bytes((LITERAL,)):
+            parts.append(b"")
+    return [part for part in parts if part]
+
+
+def pack(message: object) -> bytes:
+    """Within what a script can say, and also where it is nested too deeply to be packed."""
+    try:
+        packed: bytes = packb(message)
+    except ValueError:
+        packed = b"\x92\x01" + b"\x91" * 1000 + b"\xc0"
+    return _escaped(packed)
+
+
+def split(data: bytes) -> list[bytes]:
+    """Events and messages, each by itself; what is neither stays as it is."""
+    parts: list[bytes] = []
+    octets = b""
+    first, *rest = data.split(bytes((MARK,)))
+    octets = first
+    for part in rest:
+        if part[:1] == bytes((LITERAL,)):
+            octets += bytes((MARK,)) + part[1:]
+            continue
+        parts += (*_messages(octets), event(part[0] if part else CUT))
+        octets = part[1:]
+    return [*parts, *_messages(octets)]
+
+
+def _messages(octets: bytes) -> list[bytes]:
+    parts = []
+    unpacker = Unpacker(use_list=True, strict_map_key=False, unicode_errors="replace")
+    unpacker.feed(octets)
+    at = 0
+    try:
+        for _ in unpacker:
+            end = unpacker.tell()
+            parts.append(_escaped(octets[at:end]))
+            at = end
+    except UNREADABLE:
+        pass
+    return parts + [_escaped(octets[at:])] * (at < len(octets))
+
+
+def _escaped(octets: bytes) -> bytes:
+    mark = bytes((MARK,))
+    return octets.replace(mark, mark + bytes((LITERAL,)))
+
+
+def _read(part: bytes) -> Any:
+    unpacker = Unpacker(use_list=True, strict_map_key=False)
+    unpacker.feed(part.replace(bytes((MARK, LITERAL)), bytes((MARK,))))
+    try:
+        return next(unpacker)
+    except (*UNREADABLE, StopIteration):
+        return None

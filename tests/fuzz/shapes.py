@@ -1,0 +1,104 @@
+"""What a program may be told: the fields of every message, as honest programs read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from arke.wire.bounds import MAX_ENTRIES, MAX_HEADERS, MAX_METADATA, is_name
+from arke.wire.messages import Ending, Failure, Op, Purpose
+
+Check = Callable[[Any], bool]
+
+
+def _integer(value: Any) -> bool:
+    return type(value) is int
+
+
+def _size(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _text(value: Any) -> bool:
+    return type(value) is str
+
+
+def _octets(value: Any) -> bool:
+    return type(value) is bytes
+
+
+def _body(value: Any) -> bool:
+    return type(value) in {bytes, int}
+
+
+def _cast(value: Any) -> bool:
+    return type(value) in {bytes, int} or (
+        type(value) is tuple and all(type(each) is bytes for each in value)
+    )
+
+
+def _map_of(most: int) -> Check:
+    def check(value: Any) -> bool:
+        if type(value) is not dict or len(value) > MAX_ENTRIES:
+            return False
+        texts = [*value, *value.values()]
+        return all(map(_text, texts)) and sum(len(text.encode()) for text in texts) <= most
+
+    return check
+
+
+def _or_nil(check: Check) -> Check:
+    return lambda value: value is None or check(value)
+
+
+def _one_of(values: type[Ending | Failure | Purpose]) -> Check:
+    return lambda value: type(value) is int and value in set(values)
+
+
+_HEADERS = _or_nil(_map_of(MAX_HEADERS))
+_METADATA = _map_of(MAX_METADATA)
+
+TOLD: dict[int, tuple[Check, ...]] = {
+    Op.WELCOME: (_integer, _text, _text, _text, _size),
+    Op.PING: (_integer,),
+    Op.PONG: (_integer,),
+    Op.CLOSE: (_text,),
+    Op.CHUNK: (_integer, _size, _octets),
+    Op.CALL: (_integer, _body, _size, _integer, _text, _HEADERS),
+    Op.TOLD: (_cast, _text, _HEADERS),
+    Op.EVENT: (is_name, _cast, _text, _HEADERS),
+    Op.NODE: (_text,),
+    Op.CAME: (is_name, _text, _text, _METADATA),
+    Op.WENT: (is_name, _text),
+    Op.NAMED: (is_name,),
+    Op.STOP: (_integer,),
+    Op.GOODBYE: (_integer, _text),
+    Op.REPLY: (_integer, _body),
+    Op.FAULT: (_integer, _text, _text),
+    Op.FAILED: (_integer, _one_of(Failure), _text),
+    Op.OFFER: (
+        _integer,
+        _body,
+        _size,
+        _integer,
+        _one_of(Purpose),
+        lambda window: _size(window) and window >= 64 * 1024,
+        _size,
+        _text,
+        _HEADERS,
+    ),
+    Op.ACCEPT: (_integer, lambda window: _size(window) and window >= 64 * 1024, _size),
+    Op.DATA: (_integer, _or_nil(_size), lambda data: _octets(data) and len(data) > 0),
+    Op.CREDIT: (_integer, _size),
+    Op.END: (_integer, _one_of(Ending), _text, _text),
+}
+
+
+def fits(message: Any) -> bool:
+    """Whether an honest program understands it."""
+    if type(message) is not tuple or not message or message[0] not in TOLD:
+        return False
+    checks = TOLD[message[0]]
+    return len(message) == len(checks) + 1 and all(
+        check(field) for check, field in zip(checks, message[1:], strict=True)
+    )

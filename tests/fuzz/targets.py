@@ -1,0 +1,17 @@
+"""The targets, by name: each is a module of this package."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from fuzz.target import Target
+
+NAMES = ("native", "peer", "certificate", "mdns")
+CORPUS = Path(__file__).parent / "corpus"
+"""A folder for each target. What is named `found-…` once broke a promise."""
+
+
+def load(name: str) -> Target:
+    target: Target = import_module(f"fuzz.{name}").TARGET
+    return target

@@ -1,0 +1,37 @@
+"""Every input of the corpus, and some that nobody has seen yet, keep every promise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fuzz.targets import CORPUS, NAMES, load
+
+INPUTS = sorted(path for name in NAMES for path in (CORPUS / name).iterdir())
+
+
+@pytest.mark.parametrize("path", INPUTS, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_an_input_of_the_corpus_breaks_nothing(path: Path) -> None:
+    load(path.parent.name).run(path.read_bytes())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(seed=st.integers(0, 2**32 - 1), changes=st.integers(1, 12), octets=st.binary(max_size=40))
+@settings(
+    max_examples=40,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+def test_whatever_comes_breaks_nothing(name: str, seed: int, changes: int, octets: bytes) -> None:
+    target, random = load(name), Random(seed)
+    beginnings = [path.read_bytes() for path in INPUTS if path.parent.name == name]
+    data = random.choice([b"", *beginnings])
+    for _ in range(changes):
+        data = target.mutate(data, random)
+    at = random.randrange(len(data) + 1)
+    target.run(data[:at] + octets + data[at:])
