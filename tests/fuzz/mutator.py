@@ -103,7 +103,7 @@ def pack(message: object) -> bytes:
         packed: bytes = packb(message)
     except ValueError:
         packed = b"\x92\x01" + b"\x91" * 1000 + b"\xc0"
-    return _escaped(packed)
+    return escaped(packed)
 
 
 def split(data: bytes) -> list[bytes]:
@@ -129,14 +129,15 @@ def _messages(octets: bytes) -> list[bytes]:
     try:
         for _ in unpacker:
             end = unpacker.tell()
-            parts.append(_escaped(octets[at:end]))
+            parts.append(escaped(octets[at:end]))
             at = end
     except UNREADABLE:
         pass
-    return parts + [_escaped(octets[at:])] * (at < len(octets))
+    return parts + [escaped(octets[at:])] * (at < len(octets))
 
 
-def _escaped(octets: bytes) -> bytes:
+def escaped(octets: bytes) -> bytes:
+    """As a script says them."""
     mark = bytes((MARK,))
     return octets.replace(mark, mark + bytes((LITERAL,)))
 
