@@ -16,6 +16,7 @@ from arke.errors import MeshClosed, ProtocolError, RelayUnreachable, RequestTime
 from arke.link import Handler, Message, RelayLink
 from arke.values import Node
 from arke.wire.bounds import MAX_ENTRIES, MAX_NAME, is_name
+from arke.wire.malformed import Malformed
 from arke.wire.messages import Op
 
 log = logging.getLogger("arke")
@@ -232,7 +233,10 @@ class Attachment:
         self.node = self.node._replace(address=message[1])
 
     def _on_goodbye(self, message: Message, link: RelayLink) -> None:
-        link.last_accepted = int(message[1])
+        last_accepted = message[1]
+        if type(last_accepted) is not int:
+            raise Malformed("a call is a number")
+        link.last_accepted = last_accepted
         if link is self._link:
             self.link = None
 
