@@ -145,6 +145,7 @@ class Serving:
         }
 
     def attached(self, link: RelayLink) -> None:
+        self._lateness = Lateness()  # another relay may have another clock
         if self._joined:
             link.send((Op.REGISTER.value, self.cluster, self._metadata or None))
 
