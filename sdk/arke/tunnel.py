@@ -293,6 +293,10 @@ class Tunnel:
 
     def on_data(self, total: int | None, data: bytes) -> None:
         self._granted -= len(data)
+        if not data or self._granted < 0:
+            # Or there would be no end to how much waits here for a reader.
+            self.abort("the other end sent more than it was granted, or nothing")
+            return
         if self._half and total != 0:
             self._give_up()
         if total is None:
