@@ -7,14 +7,14 @@ from itertools import count
 
 from msgpack import packb
 
-from arke.wire.bounds import CHUNK, unpacker
-from arke.wire.malformed import UNREADABLE
+from arke.wire.bounds import CHUNK
 from arke.wire.messages import MAGIC, VERSION, Op
 from fuzz.finding import promise
 from fuzz.grammar import native_messages
 from fuzz.guest import EVENTS, Guest, play
 from fuzz.loop import FakeLoop
 from fuzz.mutator import Mutator
+from fuzz.shadow import Shadow
 from fuzz.target import Target
 from fuzz.world import CLUSTER, HAPPENINGS, TOPIC, World
 
@@ -28,27 +28,16 @@ class NativeGuest(Guest):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self._shadow = unpacker()
-        self._sent = self._whole = 0
-        self._broken = False
+        self._shadow = Shadow()
         self.numbers = count(1000)
 
     def follow(self, octets: bytes) -> None:
-        if self._broken:
-            return
-        self._sent += len(octets)
-        try:
-            for at in range(0, len(octets), CHUNK):
-                self._shadow.feed(octets[at : at + CHUNK])
-                for message in self._shadow:
-                    self.left |= type(message) is tuple and message[:1] == (Op.CLOSE,)
-                    self._whole = self._shadow.tell()
-        except UNREADABLE:
-            self._broken = True
+        self._shadow.follow(octets)
+        self.left = self._shadow.closed
 
     async def check_alive(self) -> None:
-        if self._sent == self._whole:
-            promise(not self._broken, "a message that is none was borne")
+        if self._shadow.between:
+            promise(not self._shadow.broken, "a message that is none was borne")
             self.transport.received.clear()
             self.feed(_pack(Op.PING, _TOKEN))
             await self.world.rest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
@@ -29,4 +30,13 @@ class Target:
         except RecursionError as error:  # or the interpreter may have none left to say so with
             raise Finding("what an outsider sent is nested too deeply to be handled") from error
         finally:
+            for task in asyncio.all_tasks(loop):
+                task.cancel()
+            loop.run_until_complete(_turns())
             loop.close()
+
+
+async def _turns() -> None:
+    """Let what was cancelled end."""
+    for _ in range(20):
+        await asyncio.sleep(0)

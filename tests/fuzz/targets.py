@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fuzz.target import Target
 
-NAMES = ("native", "peer", "certificate", "mdns")
+NAMES = ("native", "iris", "peer", "certificate", "mdns", "link")
 CORPUS = Path(__file__).parent / "corpus"
 """A folder for each target. What is named `found-…` once broke a promise."""
 
