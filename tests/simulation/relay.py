@@ -1,0 +1,255 @@
+"""One relay: the real core, peer codec and joins' bookkeeping, with fake cables and a fake clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from arke.wire.bounds import MAX_MESSAGE
+from arke.wire.messages import Op
+from arke_relay.core.exchange import Exchange
+from arke_relay.core.membership import BEAT, LAST_WORDS, Membership, Neighbour
+from arke_relay.core.prospects import Prospect, Prospects
+from arke_relay.flusher import Flusher
+from arke_relay.peers.batches import Batches
+from simulation.attachment import Attachment
+from simulation.bounds import EXPIRY, FAREWELL, GRACE, JOIN_LIMIT, SETTLE
+from simulation.lines import Link
+from simulation.trace import Violation
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+_JOIN_RETRY = 0.2
+_DRAIN_LOOK = 0.01
+
+
+class Relay:
+    """Runs from `start` until it `crash`es, or has `drain`ed. `place` is its node's number."""
+
+    def __init__(self, world: World, place: int, incarnation: int) -> None:
+        self.world = world
+        self.place = place
+        self.node = f"n{place}.{incarnation}"
+        self.up = True
+        self.paused = False
+        self.resumed = 0.0
+        """When it was resumed last, in seconds of the world."""
+        self._backlog: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+        self._clock_began = world.random.uniform(0, 1e6)
+        self._started = self.now
+        self._closed = False
+        self.admissions: set[str] = set()
+        self.attachments: dict[Attachment, None] = {}
+        self.losses = 0
+        self.flusher = Flusher()
+        self.exchange = Exchange(self.node, world.random.random)
+        self.exchange.address = str(place)
+        self.membership = Membership(self.exchange, self._dial, self._lost)
+        self.prospects = Prospects(world.random.random)
+        self.batches = Batches(
+            self.exchange,
+            self.membership,
+            MAX_MESSAGE,
+            known=self._known,
+            synced=lambda peer: None,
+            drained=lambda peer: None,
+        )
+
+    @property
+    def now(self) -> float:
+        """This machine's own monotonic clock."""
+        return self.world.schedule.time + self._clock_began
+
+    # Life.
+
+    def start(self) -> None:
+        random = self.world.random
+        self.world.schedule.after(random.uniform(0, BEAT), self.do, self._tick)
+        self.world.schedule.after(random.uniform(0, EXPIRY), self.do, self._expire)
+
+    def do(self, act: Callable[..., object], *arguments: Any) -> None:
+        """What its loop does: now, or when it runs again."""
+        if self.paused:
+            self._backlog.append((act, arguments))
+        elif self.up:
+            act(*arguments)
+            self.flusher.flush()
+            self.world.stepped(self)
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        """What came meanwhile was kept by the kernel, in order; timers may be looked at first."""
+        if not self.paused:
+            return
+        self.paused = False
+        self.resumed = self.world.schedule.time
+        backlog, self._backlog = self._backlog, []
+        if self.world.random.random() < 0.5:
+            timers = (self._tick, self._expire)
+            backlog.sort(key=lambda due: due[0] not in timers)
+        for act, arguments in backlog:
+            self.do(act, *arguments)
+
+    def crash(self) -> None:
+        """The process is gone, and its kernel tells whoever has a connection with it."""
+        self.up = self.paused = False
+        world, random = self.world, self.world.random
+        for attachment in list(self.attachments):
+            attachment.relay_gone()
+        for other in world.relays():
+            neighbour = other.membership.neighbours.get(self.node)
+            if neighbour is not None and isinstance(neighbour.link, Link):
+                if world.lines.open(other.place, self.place):
+                    neighbour.link.end_soon(random.uniform(0.0, 0.02), "the connection broke")
+                else:
+                    neighbour.link.lose()
+        for mine in self.membership.neighbours.values():
+            if isinstance(mine.link, Link):
+                mine.link.close()
+        world.nodes[self.place].relay = None
+
+    def drain(self) -> None:
+        """As `Relay.stop` does: accept nothing new, finish what is under way, say goodbye."""
+        self.exchange.router.draining = True
+        for program in self.exchange.programs.values():
+            text = "the relay is leaving"
+            program.outlet.put((Op.GOODBYE.value, program.last_call, text))
+        self.exchange.tell_draining()
+        self._drain_look(self.now + GRACE)
+
+    def _drain_look(self, ends: float) -> None:
+        if self.busy and self.now < ends:
+            self.world.schedule.after(_DRAIN_LOOK, self.do, self._drain_look, ends)
+            return
+        if self.busy:
+            self.world.faults.may_lose = True  # calls are cut off
+        self._closed = True
+        self.membership.say_farewell(self.now)
+        self._farewell_look(self.now + FAREWELL)
+
+    def _farewell_look(self, ends: float) -> None:
+        if self.membership.neighbours and self.now < ends:
+            self.world.schedule.after(_DRAIN_LOOK, self.do, self._farewell_look, ends)
+            return
+        for attachment in list(self.attachments):
+            attachment.close("the relay is leaving")
+        for node in list(self.membership.neighbours):
+            self.membership.end(node, "this relay is leaving", self.now, LAST_WORDS)
+        self.flusher.flush()
+        self.world.trace.note(self.node, "has left")
+        self.crash()
+
+    @property
+    def busy(self) -> bool:
+        links = (n.link for n in self.membership.neighbours.values())
+        return bool(
+            len(self.exchange.router)
+            or any(each.outbox.size and each.read for each in self.attachments)
+            or any(link.queued for link in links if isinstance(link, Link))
+            or any(each.inbox.size for each in self.attachments)
+            or self.batches.receiving
+        )
+
+    # The beat.
+
+    def _tick(self) -> None:
+        self.world.schedule.after(BEAT, self.do, self._tick)
+        now = self.now
+        self.membership.tick(now)
+        if not self._closed:
+            self.dial_due()
+        if not self.exchange.router.settled and self._is_settled(now):
+            self.exchange.settle(now)
+
+    def _is_settled(self, now: float) -> bool:
+        if now - self._started >= SETTLE:
+            return True
+        peers = self.exchange.peers
+        linked = len(self.membership.neighbours)
+        return 0 < linked == len(peers) == self.membership.synced and not self.prospects.exploring
+
+    def _expire(self) -> None:
+        self.world.schedule.after(EXPIRY, self.do, self._expire)
+        self.exchange.router.expire(self.now)
+
+    # Joins.
+
+    def hint(self, place: int, node: str | None = None) -> None:
+        """Somebody may be at another node."""
+        self.prospects.hint((str(place),), 1, node, None, self.now)
+
+    def dial_due(self) -> None:
+        for prospect in self.prospects.due(self.membership.linked, self.now):
+            self._reach(prospect, self.now + JOIN_LIMIT)
+
+    def _reach(self, prospect: Prospect, ends: float) -> None:
+        """Our half of a join arrives at the other node, at the second attempt or the tenth."""
+        world, place = self.world, int(prospect.address)
+        other = world.nodes[place].relay
+        if place == self.place:
+            self.prospects.failed(prospect, self.now, myself=True)
+        elif self.now >= ends:
+            self.prospects.failed(prospect, self.now)
+        elif other is None or not world.lines.open(self.place, place):
+            world.schedule.after(_JOIN_RETRY, self.do, self._reach, prospect, ends)
+        else:
+            delay = world.lines.delay(world.lines[self.place, place])
+            world.schedule.after(delay, other.do, other.welcome, self, prospect, ends)
+
+    def welcome(self, other: Relay, prospect: Prospect, ends: float) -> None:
+        """Somebody asks to join."""
+        if self._closed:
+            return
+        self._admit(other)
+        back = self.world.lines[self.place, other.place]
+        if not back.cuts:
+            delay = self.world.lines.delay(back)
+            self.world.schedule.after(delay, other.do, other.welcomed, self, prospect)
+        else:
+            self.world.schedule.at(
+                self.world.schedule.time + max(0.0, ends - other.now),
+                other.do,
+                other.not_welcomed,
+                prospect,
+            )
+
+    def welcomed(self, other: Relay, prospect: Prospect) -> None:
+        if self._closed:
+            self.prospects.failed(prospect, self.now)
+            return
+        self.prospects.succeeded(prospect, other.node, self.now)
+        self._admit(other)
+
+    def not_welcomed(self, prospect: Prospect) -> None:
+        self.prospects.failed(prospect, self.now)
+
+    def _admit(self, other: Relay) -> None:
+        self.admissions.add(other.node)
+        self.prospects.hint((str(other.place),), 1, other.node, None, self.now)
+        self.membership.admitted(
+            other.node, b"", str(other.place), 1, 2, MAX_MESSAGE, self.now
+        )
+
+    def end_admission(self, node: str) -> None:
+        self.membership.end(node, "its admission ended", self.now)
+
+    # What the core tells.
+
+    def _dial(self, neighbour: Neighbour, session: int) -> Link:
+        return Link(self.world, self, neighbour, session)
+
+    def _lost(self, neighbour: Neighbour, reason: str) -> None:
+        self.world.trace.note(self.node, "lost", neighbour.node, reason)
+        if reason.startswith("not understood"):
+            raise Violation("honest peers are understood", reason, self.node, neighbour.node)
+        self.losses += 1
+        self.admissions.discard(neighbour.node)
+        self.batches.forget(neighbour.node)
+        self.prospects.lost(neighbour.node, self.now)
+
+    def _known(self, node: str, address: str, port: int) -> None:
+        if node != self.node and not self.membership.linked(node):
+            self.prospects.hint((address,), port, node, None, self.now)

@@ -1,0 +1,98 @@
+"""How often what happened: of one run, or of many together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from simulation.faults import PAIRS
+
+OUTCOMES = (
+    "answered",
+    "faulted",
+    "overloaded",
+    "timed_out",
+    "no_such_cluster",
+    "no_such_member",
+    "member_lost",
+    "cancelled",
+    "abandoned",
+    "connection_lost",
+    "never_started",
+    "no_room",
+    "opened",
+)
+ENDINGS = (
+    "SENT",
+    "CLOSED",
+    "SENT here",
+    "SENT there",
+    "CLOSED here",
+    "CLOSED there",
+    "BROKEN here",
+    "BROKEN: by the other end",
+    "BROKEN: program gone",
+    "BROKEN: node lost",
+    "BROKEN: link began anew",
+    "BROKEN: nobody waits",
+    "program gone: it left",
+    "program gone: at once",
+)
+SEEN = (
+    "refused",
+    "stopped",
+    "expired before its turn",
+    "casts heard",
+    "watched comings",
+    "tunnel octets",
+    "retries",
+    "drop: cast_without_room",
+    "drop: expired_on_the_way",
+    "drop: late_reply",
+    "drop: of_no_tunnel",
+    "drop: reply_without_room",
+    "drop: stale_session",
+)
+
+
+@dataclass
+class Tally:
+    """Counts by name. `seen` are things that must happen now and then for a run to mean much."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    endings: Counter[str] = field(default_factory=Counter)
+    seen: Counter[str] = field(default_factory=Counter)
+    overlaps: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, other: Tally) -> None:
+        self.outcomes += other.outcomes
+        self.endings += other.endings
+        self.seen += other.seen
+        self.overlaps += other.overlaps
+
+    @property
+    def missing(self) -> list[str]:
+        """What never happened."""
+        return [
+            *(f"no request ended {name}" for name in OUTCOMES if not self.outcomes[name]),
+            *(f"no tunnel ended {name}" for name in ENDINGS if not self.endings[name]),
+            *(f"never seen: {name}" for name in SEEN if not self.seen[name]),
+            *(f"{one} and {other} never overlapped" for one, other in self.missing_pairs),
+        ]
+
+    @property
+    def missing_pairs(self) -> list[tuple[str, str]]:
+        return [pair for pair in PAIRS if not self.overlaps[pair]]
+
+    def table(self) -> list[str]:
+        lines = []
+        for title, counts in (
+            ("requests ended", self.outcomes),
+            ("ends of tunnels", self.endings),
+            ("seen", self.seen),
+        ):
+            lines.append(title)
+            lines += [f"  {count:>10}  {name}" for name, count in sorted(counts.items())]
+        lines.append("runs in which two kinds of faults overlapped")
+        lines += [f"  {self.overlaps[pair]:>10}  {pair[0]} + {pair[1]}" for pair in PAIRS]
+        return lines
