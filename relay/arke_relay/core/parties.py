@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from arke.wire.inbox import Inbox
+
 if TYPE_CHECKING:
     from arke_relay.core.calls import Call
     from arke_relay.core.tunnels import End
@@ -79,7 +81,7 @@ class Program(Party):
 class Peer(Party):
     """Another relay of the network, for as long as one session of links with it lasts."""
 
-    __slots__ = ("address", "draining", "gone", "synced")
+    __slots__ = ("address", "draining", "gone", "inbox", "synced")
 
     is_peer = True
 
@@ -92,6 +94,8 @@ class Peer(Party):
         """It is leaving: nothing new goes there."""
         self.gone = False
         """It has said its last word."""
+        self.inbox: Inbox | None = None
+        """Bodies that it has half sent, in this session: those of an earlier one are gone with it."""
 
     def __repr__(self) -> str:
         return self.node

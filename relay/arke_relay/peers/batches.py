@@ -62,7 +62,6 @@ class Batches:
         self._synced = synced
         self._drained = drained
         self._unpacker = unpacker(FRAME + 1)  # one for all: a frame holds whole messages
-        self._inboxes: dict[str, tuple[Peer, Inbox]] = {}
         self._handlers: list[Callable[[Peer, Message, float, float], None]] = [self._unknown] * 64
         for op, handler in {
             Op.CHUNK: self._on_chunk,
@@ -131,12 +130,10 @@ class Batches:
         self._unpacker = unpacker(FRAME + 1)
         self._membership.end(node, f"not understood: {reason}", now)
 
-    def forget(self, node: str) -> None:
-        self._inboxes.pop(node, None)
-
     @property
     def receiving(self) -> bool:
-        return any(inbox.size for _, inbox in self._inboxes.values())
+        peers = self._exchange.peers.values()
+        return any(peer.inbox.size for peer in peers if peer.inbox)
 
     # Directory.
 
@@ -298,12 +295,9 @@ class Batches:
         return body if type(body) is bytes else self._inbox(peer).body(body)
 
     def _inbox(self, peer: Peer) -> Inbox:
-        """The inbox of this very session: chunks of an earlier one are not joined to its bodies."""
-        known, inbox = self._inboxes.get(peer.node, (None, None))
-        if known is not peer or inbox is None:
-            inbox = Inbox(self._max_message, _INBOX)
-            self._inboxes[peer.node] = (peer, inbox)
-        return inbox
+        if peer.inbox is None:
+            peer.inbox = Inbox(self._max_message, _INBOX)
+        return peer.inbox
 
     def _unknown(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         raise Malformed(f"unknown operation {message[0]!r:.20}")

@@ -301,7 +301,6 @@ class PeerNetwork:
 
     def _lost(self, neighbour: Neighbour, reason: str) -> None:
         self.admissions.revoke(neighbour.node)
-        self.batches.forget(neighbour.node)
         self.prospects.lost(neighbour.node, self._clock())
         expected = self._closed or (neighbour.peer is not None and neighbour.peer.draining)
         log = self._log.info if expected else self._log.warning

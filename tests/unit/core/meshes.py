@@ -187,7 +187,6 @@ class Relay:
     def _lost(self, neighbour: Neighbour, reason: str) -> None:
         self.losses.append((neighbour.node, reason))
         self.admissions.discard(neighbour.node)
-        self.batches.forget(neighbour.node)
         self.dial_at[neighbour.node] = self.now + REDIAL
 
 
