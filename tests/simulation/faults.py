@@ -52,14 +52,16 @@ class Faults:
         self.may_lose_links = False
 
     def begin(self, kind: str) -> None:
-        """One fault of a kind; nothing, where there is nobody to befall."""
+        """One fault of a kind; nothing, where there is nobody to befall, or all is to be healed."""
+        if self._world.workload.calm:
+            return
         seconds = self._random.choice((0.05, 0.2, 0.6, 1.0, 2.2, 3.5))
+        self.may_lose |= kind not in _HARMLESS
+        self.may_lose_links = True
         ends = getattr(self, "_" + kind.replace(" ", "_"))(seconds)
         if ends is not None:
             now = self._world.schedule.time
             self.intervals.append((kind, now, now + ends + _AFTERMATH))
-            self.may_lose |= kind not in _HARMLESS
-            self.may_lose_links = True
             self._world.trace.note("FAULT:", kind, f"for {ends:g} s")
 
     def heal(self) -> None:

@@ -121,9 +121,11 @@ def _left(relay: Relay) -> Iterator[str]:
     for attachment in relay.attachments:
         if attachment.inbox.size or attachment.inbox._streams:
             yield f"the inbox of {attachment.program.key}"
-    for node, (peer, inbox) in relay.batches._inboxes.items():
-        if exchange.peers.get(node) is not peer or inbox.size or inbox._streams:
+    for node, peer in exchange.peers.items():
+        if peer.inbox and (peer.inbox.size or peer.inbox._streams):
             yield f"the inbox of {node}"
+    if relay.batches.receiving:
+        yield "somebody is said to be in the middle of a large body"
 
 
 def check_empty(relay: Relay) -> None:

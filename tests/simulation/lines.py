@@ -105,7 +105,9 @@ class Link:
         self._last_due = 0.0
         self._overdue = 0
         self._held = False
-        world.schedule.after(world.lines.delay(self.line), self._connect)
+        # The welcome of a join left first, and a handshake goes to and fro.
+        handshake = sum(world.lines.delay(self.line) for _ in range(4))
+        world.schedule.after(handshake, self._connect)
 
     @property
     def queued(self) -> int:

@@ -120,7 +120,7 @@ class Member:
 
     def _answer(self, call: int, request: Request) -> None:
         if self.handling.pop(call, None) is not None:
-            large = self._world.random.random() < 0.06
+            large = self._world.random.random() < 0.06 and not self._world.workload.calm
             size = self._world.random.randint(CHUNK, LARGEST) if large else 0
             body = f"{request.key} answer ".encode() + bytes(size)
             self._program.outbox.put_body((Op.REPLY.value, call, body), 2)

@@ -247,7 +247,6 @@ class Relay:
             raise Violation("honest peers are understood", reason, self.node, neighbour.node)
         self.losses += 1
         self.admissions.discard(neighbour.node)
-        self.batches.forget(neighbour.node)
         self.prospects.lost(neighbour.node, self.now)
 
     def _known(self, node: str, address: str, port: int) -> None:
