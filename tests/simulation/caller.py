@@ -126,6 +126,7 @@ class Caller:
 
     def _on_goodbye(self, last_accepted: int, text: str) -> None:
         """The relay leaves: later requests never started, and would be made elsewhere."""
+        self._program.asks = False
         for number in [number for number in self.open if number > last_accepted]:
             self._given_up.add(number)
             self.open.pop(number).ended("never_started")

@@ -221,7 +221,7 @@ class Faults:
 
     def _pour(self, program: Program) -> None:
         workload, random = self._world.workload, self._random
-        if workload.calm or program.attachment.relay.exchange.router.draining:
+        if workload.calm or not program.asks:
             return
         size = random.choice((2, 20, 60)) * KIB
         if random.random() < 0.5:

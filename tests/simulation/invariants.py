@@ -175,7 +175,7 @@ def disagreements(relay: Relay, others: list[Relay]) -> Iterator[str]:
     }
     if believed != true:
         yield f"{relay.node} believes {sorted(believed.items() ^ true.items())}"
-    for topic in {*relay.exchange.directory.topics, *_topics(others)}:
+    for topic in dict.fromkeys((*relay.exchange.directory.topics, *_topics(others))):
         parties = relay.exchange.directory.topics.get(topic, {})
         listening = sorted(party.node for party in parties)
         if listening != sorted(_topics(others, relay).get(topic, [])):

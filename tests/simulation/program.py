@@ -32,8 +32,10 @@ class Program:
         self.world = world
         self.key = world.name("p")
         self.node = relay.node
-        self.delay = world.random.uniform(0.0001, 0.001)
+        self.delay = world.random.choice((0.0001, 0.0005, 0.001, 0.02))
         self.gone = False
+        self.asks = True
+        """Its relay has not said goodbye."""
         self.stalled = False
         self.cluster: str | None = None
         """What it serves."""

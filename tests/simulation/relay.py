@@ -147,6 +147,7 @@ class Relay:
         links = (n.link for n in self.membership.neighbours.values())
         return bool(
             len(self.exchange.router)
+            or self.exchange.tunnels.answers
             or any(each.outbox.size and each.read for each in self.attachments)
             or any(link.queued for link in links if isinstance(link, Link))
             or any(each.inbox.size for each in self.attachments)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from arke.wire.messages import Failure, Op
 from arke_relay.core.parties import Message
-from simulation.bounds import LATE_START
+from simulation.bounds import LATE_START, ON_TIME
 from simulation.trace import Violation
 
 if TYPE_CHECKING:
@@ -125,7 +125,9 @@ class Request:
             if any(program.cluster == self.cluster for program in programs):
                 text = f"{self.key} found nobody in {self.cluster}, who is at the same node"
                 raise Violation("a member that is there is found", text, self.key)
-        if failure == Failure.MEMBER_LOST and not world.faults.may_lose:
+        # Just before the deadline either may be noticed first.
+        early = now < self.deadline - ON_TIME
+        if failure == Failure.MEMBER_LOST and early and not world.faults.may_lose:
             raise Violation("without a fault no member is lost", str(message), self.key)
 
     def ended(self, outcome: str) -> None:

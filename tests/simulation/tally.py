@@ -19,7 +19,7 @@ OUTCOMES = (
     "abandoned",
     "connection_lost",
     "never_started",
-    "no_room",
+    "answer_without_room",
     "opened",
 )
 ENDINGS = (
@@ -33,7 +33,6 @@ ENDINGS = (
     "BROKEN: by the other end",
     "BROKEN: program gone",
     "BROKEN: node lost",
-    "BROKEN: link began anew",
     "BROKEN: nobody waits",
     "program gone: it left",
     "program gone: at once",

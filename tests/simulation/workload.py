@@ -77,7 +77,7 @@ class Workload:
         program.after(self._random.expovariate(1 / self._pause), self._act, program)
 
     def _act(self, program: Program) -> None:
-        if self.calm or program.attachment.relay.exchange.router.draining:
+        if self.calm or not program.asks:
             return
         (action,) = self._random.choices(list(_ACTIONS), list(_ACTIONS.values()))
         getattr(self, "_" + action.replace(" ", "_"))(program)
@@ -140,7 +140,7 @@ class Workload:
 
     def _cast(self, program: Program, op: Op, name: str) -> None:
         random = self._random
-        for _ in range(random.choice((1, 1, 3, 20))):
+        for _ in range(random.choice((1, 1, 1, 3, 3, 20))):
             if random.random() < 0.05:
                 program.listener.cast(op, name, random.randint(CHUNK, LARGEST))
             else:

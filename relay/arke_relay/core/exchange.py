@@ -63,11 +63,11 @@ class Exchange:
         """Raises NotAllowed beyond the bound on topics."""
         if len(program.topics) >= MAX_TOPICS:
             raise NotAllowed(f"more than {MAX_TOPICS} topics")
-        program.topics.add(topic)
+        program.topics[topic] = None
         self.directory.subscribe(topic, program)
 
     def unsubscribe(self, program: Program, topic: str) -> None:
-        program.topics.discard(topic)
+        program.topics.pop(topic, None)
         self.directory.unsubscribe(topic, program)
 
     def watch(self, program: Program, cluster: str) -> None:
@@ -77,7 +77,7 @@ class Exchange:
         """
         if len(program.watches) >= MAX_WATCHES:
             raise NotAllowed(f"more than {MAX_WATCHES} watches")
-        program.watches.add(cluster)
+        program.watches[cluster] = None
         self.directory.watch(cluster, program)
         known = self.directory.clusters.get(cluster)
         for party, candidate in known.candidates.items() if known else ():
@@ -87,7 +87,7 @@ class Exchange:
             self._tell_named(program, cluster)
 
     def unwatch(self, program: Program, cluster: str) -> None:
-        program.watches.discard(cluster)
+        program.watches.pop(cluster, None)
         self.directory.unwatch(cluster, program)
 
     def detach(self, program: Program, now: float) -> None:

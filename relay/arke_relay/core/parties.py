@@ -71,8 +71,9 @@ class Program(Party):
         self.name = name
         self.sender = f"{node}/{number}"
         self.cluster: str | None = None
-        self.topics: set[str] = set()
-        self.watches: set[str] = set()
+        # In the order in which they came: what a departure announces is the same in every run.
+        self.topics: dict[str, None] = {}
+        self.watches: dict[str, None] = {}
 
     def __repr__(self) -> str:
         return f"{self.name}#{self.id}"

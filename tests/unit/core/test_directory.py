@@ -64,12 +64,12 @@ class Place:
 
     def subscribe(self, party: Party, topic: str) -> None:
         if isinstance(party, Program):
-            party.topics.add(topic)
+            party.topics[topic] = None
         self.directory.subscribe(topic, party)
 
     def unsubscribe(self, party: Party, topic: str) -> None:
         if isinstance(party, Program):
-            party.topics.discard(topic)
+            party.topics.pop(topic, None)
         self.directory.unsubscribe(topic, party)
 
     def forget(self, party: Party) -> None:
