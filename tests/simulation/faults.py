@@ -35,6 +35,8 @@ PAIRS = tuple(combinations_with_replacement(KINDS, 2))
 _AFTERMATH = 0.5
 """Seconds after a fault in which it still counts: what it broke is still being mended."""
 
+_TRIES = 20
+
 _HARMLESS = {"slow", "flood", "program leaves", "program stalls", "drain"}
 """Kinds that by themselves lose no member: none of its calls may say so."""
 
@@ -109,15 +111,10 @@ class Faults:
         self._world.trace.note("cable", *line, "is mended")
 
     def _reset(self, seconds: float) -> float | None:
-        links = [
-            link
-            for relay in self._world.relays()
-            for neighbour in relay.membership.neighbours.values()
-            if isinstance(link := neighbour.link, Link)
-        ]
+        links = self._links()
         if not links:
             return None
-        link = self._random.choice(links)
+        _, link = self._random.choice(links)
         link.lose()
         link.end_soon(self._random.uniform(0.0, 0.1), "the connection broke")
         return 0.0
@@ -171,12 +168,25 @@ class Faults:
         self._later(seconds, lambda: self._world.start_when_left(relay))
 
     def _admission(self, seconds: float) -> float | None:
-        relay = self._some_relay()
-        if relay is None or not relay.membership.neighbours:
-            return None
-        node = self._random.choice(list(relay.membership.neighbours))
-        relay.do(relay.end_admission, node)
+        self._end_an_admission(_TRIES)
         return 0.0
+
+    def _end_an_admission(self, tries: int) -> None:
+        """At a bad moment: while something is on its way."""
+        links = [(relay, link) for relay, link in self._links() if link.in_flight or not tries]
+        if links:
+            relay, link = self._random.choice(links)
+            relay.do(relay.end_admission, link.node)
+        elif tries:
+            self._world.schedule.after(0.01, self._end_an_admission, tries - 1)
+
+    def _links(self) -> list[tuple[Relay, Link]]:
+        return [
+            (relay, link)
+            for relay in self._world.relays()
+            for neighbour in relay.membership.neighbours.values()
+            if isinstance(link := neighbour.link, Link) and not relay.paused
+        ]
 
     # Programs.
 

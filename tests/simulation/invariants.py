@@ -36,6 +36,8 @@ def _calls(relay: Relay) -> Iterator[str]:
     in_tables = {id(call) for table in (router._open, router._parked) for call in table.values()}
     if of_parties != in_tables:
         yield f"{len(of_parties)} calls of parties, {len(in_tables)} in the tables"
+    if router.settled and router._parked:
+        yield f"{len(router._parked)} calls wait for members though all peers have told"
     for party in parties:
         held = sum(len(call.body) for call in party.calls.values())
         if party.held != held:

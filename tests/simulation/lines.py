@@ -81,7 +81,7 @@ class Link:
     def __init__(self, world: World, owner: Relay, neighbour: Neighbour, session: int) -> None:
         self._world = world
         self._owner = owner
-        self._node = neighbour.node
+        self.node = neighbour.node
         self._place = int(neighbour.address)
         self._session = session
         self._receiver: Relay | None = None
@@ -113,6 +113,11 @@ class Link:
     def queued(self) -> int:
         return self.outbox.size + len(self._unsent)
 
+    @property
+    def in_flight(self) -> int:
+        """Frames that are on their way."""
+        return len(self._frames)
+
     # What the core asks for.
 
     def flush(self) -> None:
@@ -140,11 +145,12 @@ class Link:
         random = self._world.random
         if not linger:
             # Frames that the kernel did not have yet are gone; the others are on their way.
-            for _ in range(random.randint(0, len(self._frames))):
-                self._frames.pop()
             if random.random() < 0.5:
+                for _ in range(random.randint(0, len(self._frames))):
+                    self._frames.pop()
+            if random.random() < 0.7:
                 self._held = True
-                self._world.schedule.after(random.uniform(0.0, 0.4), self.healed)
+                self._world.schedule.after(random.uniform(0.0, 0.8), self.healed)
         self._forget_if_done()
 
     # What befalls it.
@@ -175,7 +181,7 @@ class Link:
     def _end(self, reason: str) -> None:
         if self._open:
             owner = self._owner
-            owner.membership.broke(self._node, self._session, reason, owner.now)
+            owner.membership.broke(self.node, self._session, reason, owner.now)
 
     def _connect(self) -> None:
         """The handshake, which needs both directions and an admission."""
@@ -185,7 +191,7 @@ class Link:
         receiver = world.nodes[self._place].relay
         if owner.paused or not world.lines.open(owner.place, self._place):
             world.schedule.after(_RETRY, self._connect)
-        elif receiver is None or receiver.node != self._node:
+        elif receiver is None or receiver.node != self.node:
             self.end_soon(0.0, "it cannot be reached")
         elif receiver.paused:
             world.schedule.after(_RETRY, self._connect)
@@ -231,7 +237,7 @@ class Link:
         self._unread -= 1
         self._world.trace.arrived(frame)
         if self._owner.node in receiver.admissions:
-            receiver.batches.receive(self._owner.node, frame, receiver.now)
+            receiver.take(self._owner.node, self._session, frame)
         if self._blocked and self._open:
             delay = self._world.lines.delay(self.line)
             self._world.schedule.after(delay, self._owner.do, self._writable)

@@ -99,6 +99,9 @@ class Member:
         if len(octets) != len(request.body):
             text = f"{request.key} has {len(octets)} octets, not {len(request.body)}"
             raise Violation("a request arrives as it was sent", text, request.key)
+        if timeout <= 0:
+            text = f"{request.key} was handed over with {timeout} ms left"
+            raise Violation("expired work is not started", text, request.key)
         if program.attachment.relay.now >= expires:
             world.tally.seen["expired before its turn"] += 1
             return

@@ -35,7 +35,7 @@ class Program:
         self.delay = world.random.choice((0.0001, 0.0005, 0.001, 0.02))
         self.gone = False
         self.asks = True
-        """Its relay has not said goodbye."""
+        """Neither its relay has said goodbye nor does it leave."""
         self.stalled = False
         self.cluster: str | None = None
         """What it serves."""
@@ -107,6 +107,7 @@ class Program:
 
     def leave(self) -> None:
         """Leave the cluster, answer what was handed over, close."""
+        self.asks = False
         if self.cluster is not None:
             self.stop_serving(lambda: None)
         self._close_when_idle(_PATIENCE)

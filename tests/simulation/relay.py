@@ -42,6 +42,8 @@ class Relay:
         self.admissions: set[str] = set()
         self.attachments: dict[Attachment, None] = {}
         self.losses = 0
+        self._sessions: dict[str, int] = {}
+        """The latest of each peer that something was heard of."""
         self.flusher = Flusher()
         self.exchange = Exchange(self.node, world.random.random)
         self.exchange.address = str(place)
@@ -236,6 +238,19 @@ class Relay:
 
     def end_admission(self, node: str) -> None:
         self.membership.end(node, "its admission ended", self.now)
+
+    # Frames.
+
+    def take(self, node: str, session: int, frame: bytes) -> None:
+        """An admitted peer sent a frame."""
+        drops = self.exchange.counters.drops
+        dropped = drops["stale_session"]
+        self.batches.receive(node, frame, self.now)
+        latest = self._sessions.get(node, 0)
+        if session < latest and drops["stale_session"] == dropped:
+            text = f"{self.node} took a batch of {node}'s session {session} after {latest}"
+            raise Violation("nothing from before a break comes after it", text, node, self.node)
+        self._sessions[node] = max(session, latest)
 
     # What the core tells.
 
