@@ -22,7 +22,9 @@ from programs import program
 LIMIT = 30.0
 """Seconds in which whatever is waited for must happen; a quiet box needs a fraction of one."""
 
-_BLUNDER = re.compile(r"Traceback|never retrieved|never awaited|was destroyed|Exception in callback")
+_BLUNDER = re.compile(
+    r"Traceback|never retrieved|never awaited|was destroyed|Exception in callback"
+)
 """What Python writes where an exception, or a task, is nobody's."""
 
 

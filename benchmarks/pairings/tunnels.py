@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from benchmarks.measure import (
     RATE,
     TIMES,
     Bar,
+    BenchError,
     Figures,
     Measure,
     Pairing,
@@ -29,7 +31,7 @@ SMALL = ("--size", "64")
 BODY = ("--size", str(16 * 1024 * 1024), "--inflight", "2")
 ONE = ("--inflight", "1")
 RUN_UP = 1.5  # seconds until the bulk is at its full rate
-MORE = 4.0  # seconds that it goes on beside what is measured
+MORE = 30.0  # seconds that it would go on beside what is measured; it is ended before
 
 
 def across(pattern: str, *arguments: str) -> Run:
@@ -63,20 +65,23 @@ def beside(pattern: str, *arguments: str, both_ways: bool = False) -> Run:
                 )
                 for source, sink in ways
             ]
-            with _all(bulk, Path(folder)):
+            with _all(bulk, Path(folder)) as processes:
                 time.sleep(RUN_UP)
                 loaded = arke_bench(near.port, "request", seconds, *there, *ONE)["p99_us"]
+                if any(process.poll() is not None for process in processes):
+                    raise BenchError("the bulk ended before what was measured beside it")
         return {"idle": idle, "loaded": loaded, "times": loaded / idle}
 
     return run
 
 
 @contextlib.contextmanager
-def _all(commands: Sequence[list[str]], folder: Path) -> Iterator[None]:
+def _all(commands: Sequence[list[str]], folder: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
     with contextlib.ExitStack() as stack:
-        for number, command in enumerate(commands):
+        yield [
             stack.enter_context(running(command, folder / str(number)))
-        yield
+            for number, command in enumerate(commands)
+        ]
 
 
 def _beside(name: str, what: str, run: Run) -> Measure:

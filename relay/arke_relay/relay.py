@@ -160,6 +160,7 @@ class Relay:
         left = len(self._exchange.router)
         if left:
             self._log.warning("requests cut off", calls=left, after_s=self._settings.grace)
+        self._hub.close("the relay is leaving")
         await self._network.say_farewell()
         await self._release()
         self._log.info("relay stopped")

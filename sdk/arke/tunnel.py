@@ -94,6 +94,11 @@ class Tunnel:
         """Whether the other end still reads what is sent."""
         return not self._unheard and self._broken is None
 
+    @property
+    def _over(self) -> bool:
+        """Nothing more can be sent."""
+        return self._sent_all or self._unheard or self._broken is not None
+
     # Sending.
 
     async def send(self, message: bytes) -> None:
@@ -190,7 +195,7 @@ class Tunnel:
                 else:
                     await self._send_pieces(message)
             finally:
-                self._slow = self._sent_all or self._since_breath >= _BREATH
+                self._slow = self._over or self._since_breath >= _BREATH
 
     async def _send_pieces(self, message: bytes) -> None:
         self._flush()

@@ -29,7 +29,7 @@ class Transport(asyncio.Transport):
 
     def __init__(self) -> None:
         super().__init__()
-        self.written = b""
+        self.written = bytearray()
         self.protocol: Any = None
         self.closed = False
 
@@ -37,7 +37,7 @@ class Transport(asyncio.Transport):
         """There is always room."""
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
-        self.written += bytes(data)
+        self.written += data
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self.protocol = protocol
@@ -96,6 +96,7 @@ class Stage:
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
+        self._now = NOW
         self._flusher = Flusher()
         self._exchange = Exchange(NODE, Random(0).random)
         self._exchange.address = "192.168.56.101"
@@ -106,7 +107,7 @@ class Stage:
             self._flusher,
             "cluster",
             MAX_MESSAGE,
-            lambda: NOW,
+            lambda: self._now,
             lambda: b"{}",
             Log(logging.getLogger("arke.stage")),
         )
@@ -147,8 +148,30 @@ class Stage:
     def heard(self, who: str) -> bytes:
         """All that it has heard since the last time."""
         transport = self._programs[who]
-        written, transport.written = transport.written, b""
-        return written
+        written, transport.written = transport.written, bytearray()
+        return bytes(written)
+
+    def stop_reading(self, who: str) -> None:
+        """Its socket is full from now on."""
+        self._programs[who].protocol.pause_writing()
+
+    def read_on(self, who: str) -> None:
+        self._programs[who].protocol.resume_writing()
+
+    @property
+    def closed(self) -> set[str]:
+        """Whose connection the relay has closed."""
+        return {who for who, transport in self._programs.items() if transport.closed}
+
+    @property
+    def queued(self) -> int:
+        """Octets that wait for all programs together."""
+        return self._hub.queued
+
+    def pass_time(self, seconds: float) -> None:
+        self._now += seconds
+        self._exchange.router.expire(self._now)
+        self._flusher.flush()
 
     def heard_by_peer(self) -> bytes:
         return self._link.take()

@@ -165,5 +165,3 @@ class Attachment:
     def later_than(self, seconds: float) -> bool:
         """Whether the relay ran on so long after a moment of the world."""
         return self.relay.world.schedule.time > max(seconds, self.relay.resumed) + ON_TIME
-
-

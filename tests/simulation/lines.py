@@ -252,5 +252,3 @@ class Link:
     def _forget_if_done(self) -> None:
         if not self._open and not self._frames:
             self.line.links.pop(self, None)
-
-

@@ -23,6 +23,7 @@ PATCHES = sorted((Path(__file__).parent / "mutants").glob("*.patch"))
 
 _TREES = ("relay/arke_relay", "sdk/arke", "tests/simulation")
 
+
 class DoesNotApply(Exception):
     """The code that a patch changes is not what it was: the patch must be made anew."""
 
@@ -89,9 +90,7 @@ def _hunt(tree: str, seeds: int) -> Found:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.fspath, paths))}
     command = [sys.executable, "-m", "simulation.hunt", str(seeds)]
     began = time.monotonic()
-    done = subprocess.run(
-        command, cwd=tree, env=environment, stdout=subprocess.PIPE, check=False
-    )
+    done = subprocess.run(command, cwd=tree, env=environment, stdout=subprocess.PIPE, check=False)
     seconds = time.monotonic() - began
     if done.returncode == 0:
         return Found(0, "", "", seconds)

@@ -232,9 +232,7 @@ class Relay:
     def _admit(self, other: Relay) -> None:
         self.admissions.add(other.node)
         self.prospects.hint((str(other.place),), 1, other.node, None, self.now)
-        self.membership.admitted(
-            other.node, b"", str(other.place), 1, 2, MAX_MESSAGE, self.now
-        )
+        self.membership.admitted(other.node, b"", str(other.place), 1, 2, MAX_MESSAGE, self.now)
 
     def end_admission(self, node: str) -> None:
         self.membership.end(node, "its admission ended", self.now)

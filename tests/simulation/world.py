@@ -46,8 +46,11 @@ class World:
         size = random.choices((3, 4, 5, 6, 9, 12, 30), (40, 22, 12, 8, 4, 2, 0.4))[0]
         self.seconds = random.uniform(2.0, 4.5) if size < 9 else 2.0
         self._all_known = random.random() < 0.5
-        self.workload = Workload(self, random.choice((0.08, 0.2, 0.4)) * max(1.0, size / 4),
-                                 prompt=self.style == "rolling")
+        self.workload = Workload(
+            self,
+            random.choice((0.08, 0.2, 0.4)) * max(1.0, size / 4),
+            prompt=self.style == "rolling",
+        )
         self.nodes = [Node() for _ in range(size)]
         self.programs: dict[Program, None] = {}
         """Those that are attached."""

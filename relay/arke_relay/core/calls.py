@@ -22,6 +22,9 @@ class Call:
     is_plain = True
     """Any member may answer it, and the answer is one message."""
 
+    opens: bool = False
+    """The answer is a tunnel."""
+
     __slots__ = (
         "arrived",
         "body",

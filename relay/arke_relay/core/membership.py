@@ -200,7 +200,7 @@ class Membership:
                 self.end(neighbour.node, "this relay is leaving", now)
 
     def depart(self, node: str, now: float) -> None:
-        """A peer said its last word. It leaves when it has heard ours, and no sooner."""
+        """A peer said farewell. It leaves when it has heard ours, and no sooner."""
         neighbour = self.neighbours.get(node)
         if neighbour is not None and neighbour.link:
             neighbour.link.put((PeerOp.FAREWELL.value,))

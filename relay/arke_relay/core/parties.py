@@ -42,7 +42,7 @@ class Outlet(Protocol):
 class Party:
     """Someone who makes calls here and answers them."""
 
-    __slots__ = ("calls", "held", "id", "last_call", "node", "outlet", "tunnels")
+    __slots__ = ("calls", "held", "id", "last_call", "node", "openings", "outlet", "tunnels")
 
     is_peer = False
 
@@ -57,6 +57,8 @@ class Party:
         """The highest id among the calls it made: a goodbye names it."""
         self.held = 0
         """Octets kept for those calls, in case they must be tried again."""
+        self.openings = 0
+        """Tunnels that it is opening, or was offered, and that are not accepted yet."""
         self.tunnels: dict[int, End] = {}
         """Its ends of tunnels, by the names that come from it."""
 
@@ -94,9 +96,9 @@ class Peer(Party):
         self.draining = False
         """It is leaving: nothing new goes there."""
         self.gone = False
-        """It has said its last word."""
+        """It has said farewell."""
         self.inbox: Inbox | None = None
-        """Bodies that it has half sent, in this session: those of an earlier one are gone with it."""
+        """Bodies that it has half sent in this session: those of an earlier one are gone."""
 
     def __repr__(self) -> str:
         return self.node

@@ -63,10 +63,6 @@ class Router:
     def __len__(self) -> int:
         return len(self._open) + len(self._parked)
 
-    def has(self, taker: Party) -> bool:
-        """Whether the party still has calls to answer."""
-        return bool(self._calls_of(taker))
-
     # From origins.
 
     def request(self, call: Call, now: float) -> None:
@@ -106,6 +102,9 @@ class Router:
         if call is None or candidate is None or candidate.party is not taker:
             self._counters.drops["late_reply"] += 1
             return
+        if call.opens:
+            self._answered_otherwise(call)
+            return
         # What `_end` does, here without a call: every answered request comes this way.
         del self._open[call_id]
         candidate.outstanding -= 1
@@ -128,7 +127,7 @@ class Router:
             self._tunnels.refuse(taker, call_id, "nobody waits for it any more")
             return
         if not isinstance(call, SpecialCall) or call.opening is None:
-            self._fail(call, Failure.MEMBER_LOST, "the member answered what it was not asked")
+            self._answered_otherwise(call)
             return
         origin = call.origin
         self._end(call, "opened")
@@ -259,6 +258,7 @@ class Router:
     def _dispatch_specially(self, call: Call, now: float) -> None:
         """The same for a call that is for one member alone, or opens a tunnel."""
         assert isinstance(call, SpecialCall)
+        origin = call.origin
         while True:
             if call.to is not None:
                 candidate = self._members.get(call.to)
@@ -268,7 +268,7 @@ class Router:
             else:
                 cluster = self._clusters.get(call.cluster)
                 found = cluster is not None
-                draws = (cluster.here if call.origin.is_peer else cluster.draws) if cluster else ()
+                draws = (cluster.here if origin.is_peer else cluster.draws) if cluster else ()
                 candidate = self._choose(draws, call.tried, now)
             if not found:
                 self._nobody_yet(call)
@@ -279,6 +279,9 @@ class Router:
             call.cluster = candidate.cluster
             if hand_over(call, candidate.party, self._tunnels, now):
                 candidate.outstanding += 1
+                if call.opens:
+                    origin.openings += 1
+                    candidate.party.openings += 1
                 call.candidate = candidate
                 self._open[call.id] = call
                 return
@@ -304,6 +307,7 @@ class Router:
         candidate = call.candidate
         assert candidate
         self._release(call)
+        call.candidate = None
         self._balancer.penalise(candidate, REFUSAL, now)
         call.tried |= {candidate.party}
         # A second hand-over takes a new id: an answer to the first is then an answer to nothing.
@@ -338,6 +342,8 @@ class Router:
 
     def _time_out(self, call: Call) -> None:
         self._fail(call, Failure.TIMED_OUT, f"no answer from {call.cluster!r} in time")
+        if call.opens:
+            self._tell_taker(call)  # a request's taker knows by itself when to stop
 
     def _fail(self, call: Call, failure: int, text: str) -> None:
         self._end(call, _OUTCOMES.get(Failure(failure), "failed"))
@@ -346,20 +352,22 @@ class Router:
         if not call.origin.outlet.put((_FAILED, call.origin_id, int(failure), text)):
             self._counters.drops["reply_without_room"] += 1
 
+    def _answered_otherwise(self, call: Call) -> None:
+        self._fail(call, Failure.MEMBER_LOST, "the member answered what it was not asked")
+
     def _release(self, call: Call) -> None:
+        """Nobody has the call any more."""
         self._open.pop(call.id, None)
         self._parked.pop(call.id, None)
-        if call.candidate is not None:
-            call.candidate.outstanding -= 1
-            call.candidate = None
+        candidate = call.candidate
+        if candidate is not None:
+            candidate.outstanding -= 1
+            if call.opens:
+                call.origin.openings -= 1
+                candidate.party.openings -= 1
 
     def _end(self, call: Call, outcome: str) -> None:
-        candidate = call.candidate
-        self._open.pop(call.id, None)
-        if candidate is None:
-            self._parked.pop(call.id, None)
-        else:
-            candidate.outstanding -= 1
+        self._release(call)
         origin = call.origin
         origin.calls.pop(call.origin_id, None)
         origin.held -= call.size

@@ -30,13 +30,14 @@ class SpecialCall(Call):
 
     is_plain = False
 
-    __slots__ = ("opening", "to")
+    __slots__ = ("opening", "opens", "to")
 
     def __init__(self, *arguments: Any, to: str | None, opening: Opening | None) -> None:
         super().__init__(*arguments)
         self.to = to
         """The member's id; None: any member of the cluster."""
         self.opening = opening
+        self.opens = opening is not None
 
 
 def hand_over(call: SpecialCall, party: Party, tunnels: Tunnels, now: float) -> bool:

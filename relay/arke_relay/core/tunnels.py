@@ -50,7 +50,7 @@ class Tunnels:
 
     def room(self, party: Party) -> int:
         """The window that one tunnel more of the party may have; 0: it has too many."""
-        count = len(party.tunnels)
+        count = len(party.tunnels) + party.openings
         if count >= (_MOST_OF_PEER if party.is_peer else MAX_TUNNELS):
             return 0
         return max(LEAST_WINDOW, ROOM // (count + 1))
@@ -90,8 +90,8 @@ class Tunnels:
     def grant(self, party: Party, name: int, octets: int) -> None:
         """A party takes so many octets more."""
         end = party.tunnels.get(name)
-        if end is None:
-            return  # it has ended meanwhile
+        if end is None or not octets:
+            return  # it has ended meanwhile; and nothing more is nothing to tell
         other = end.other
         other.credit += octets
         if other.credit > ROOM:

@@ -16,7 +16,7 @@ from arke.wire.bounds import (
     MAX_NUMBER,
     MAX_REASON,
     check_map,
-    is_name,
+    check_name,
     unpacker,
 )
 from arke.wire.chunked import Body
@@ -138,7 +138,7 @@ class Batches:
     # Directory.
 
     def _on_joined(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        cluster, member = _name(message[1]), _number(message[2])
+        cluster, member = check_name(message[1]), _number(message[2])
         metadata = check_map(message[3], MAX_METADATA)
         if peer.draining:
             return  # it takes nothing new, whoever comes to it now
@@ -148,22 +148,22 @@ class Batches:
             self._exchange.counters.drops["announcement_beyond_bound"] += 1
 
     def _on_left(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        self._exchange.directory.leave(_name(message[1]), peer, _number(message[2]))
+        self._exchange.directory.leave(check_name(message[1]), peer, _number(message[2]))
 
     def _on_subscribed(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         # Not the end of the link: programs of the peer's node must not be able to cut it off.
-        if not self._exchange.directory.subscribe(_name(message[1]), peer):
+        if not self._exchange.directory.subscribe(check_name(message[1]), peer):
             self._exchange.counters.drops["announcement_beyond_bound"] += 1
 
     def _on_unsubscribed(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        self._exchange.directory.unsubscribe(_name(message[1]), peer)
+        self._exchange.directory.unsubscribe(check_name(message[1]), peer)
 
     def _on_synced(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         peer.synced = True
         self._synced(peer)
 
     def _on_known(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        self._known(_name(message[1]), _name(message[2]), _number(message[3]))
+        self._known(check_name(message[1]), check_name(message[2]), _number(message[3]))
 
     def _on_draining(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         self._exchange.drain_peer(peer, _number(message[1]), now)
@@ -217,7 +217,7 @@ class Batches:
         if deadline - now > LONGEST_CALL + _DRIFT:
             raise Malformed("a request that waits for longer than any program may")
         sender = f"{peer.node}/{_number(number)}"
-        name = _name(cluster)
+        name = check_name(cluster)
         return peer, _number(call), name, joined, now, deadline, False, sender, headers
 
     def _member(self, number: Any) -> str | None:
@@ -273,7 +273,7 @@ class Batches:
             self._exchange.counters.drops["cast_too_large_for_now"] += 1
         else:
             self._exchange.casts.peer_broadcast(
-                peer, _name(cluster), joined, _number(number), headers
+                peer, check_name(cluster), joined, _number(number), headers
             )
 
     def _on_event(self, peer: Peer, message: Message, offset: float, now: float) -> None:
@@ -284,7 +284,9 @@ class Batches:
         if joined is None:
             self._exchange.counters.drops["cast_too_large_for_now"] += 1
         else:
-            self._exchange.casts.peer_publish(peer, _name(topic), joined, _number(number), headers)
+            self._exchange.casts.peer_publish(
+                peer, check_name(topic), joined, _number(number), headers
+            )
 
     # Bodies.
 
@@ -301,12 +303,6 @@ class Batches:
 
     def _unknown(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         raise Malformed(f"unknown operation {message[0]!r:.20}")
-
-
-def _name(name: object) -> str:
-    if not is_name(name):
-        raise Malformed("a name is 1 to 255 octets of text")
-    return str(name)
 
 
 def _number(number: object) -> int:

@@ -39,6 +39,9 @@ MAX_TUNNELS = 1_024
 LONGEST_CALL = 7 * 24 * 3600.0
 """Seconds that anybody may wait for an answer."""
 
+LONGEST_CALL_MS = int(LONGEST_CALL * 1000)
+"""The same in milliseconds, as it travels."""
+
 MAX_NUMBER = 2**63 - 1
 """Largest number of a call, a member or a session: its negative can be sent too, and is. Numbers
 are not negative, or a call could pass for what its other end calls a tunnel."""
@@ -87,6 +90,13 @@ def is_name(name: object) -> bool:
         return 0 < len(name) <= MAX_NAME and len(name.encode()) <= MAX_NAME
     except UnicodeEncodeError:  # a lone surrogate
         return False
+
+
+def check_name(value: object) -> str:
+    """A name as it came. Raises Malformed."""
+    if not is_name(value):
+        raise Malformed("a name is 1 to 255 octets of text")
+    return str(value)
 
 
 def check_map(value: object, most: int) -> dict[str, str]:

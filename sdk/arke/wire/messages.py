@@ -112,7 +112,7 @@ class PeerOp(IntEnum):
     UNSUBSCRIBED = 43  # topic
     SYNCED = 44  # (nothing); the sender's directory has been told whole
     KNOWN = 45  # node, address, join port: somebody the sender is linked with
-    FAREWELL = 46  # (nothing); the sender's last message. Whoever hears it says the same, and goes
+    FAREWELL = 46  # (nothing); the sender has done. Whoever hears it says the same, and goes
     DRAINING = 47  # last call accepted: take the node out; later calls never started
     CALL = 48  # call, cluster, body, expiry (the sender's monotonic clock), program, headers
     DROP_CALL = 49  # call

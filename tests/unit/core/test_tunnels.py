@@ -157,7 +157,10 @@ def test_an_opening_has_a_deadline() -> None:
     room.later(1.0)
     assert [message[:3] for message in taken(client)] == [(FAILED, 3, Failure.TIMED_OUT)]
     room.router.accept(member, call, WINDOW, LARGEST)
-    assert taken(member) == [(END, call, BROKEN, "", "nobody waits for it any more")]
+    assert taken(member) == [
+        (STOP, call),
+        (END, call, BROKEN, "", "nobody waits for it any more"),
+    ]
     assert left_over(room) == []
 
 

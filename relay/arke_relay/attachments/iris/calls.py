@@ -6,7 +6,7 @@ has the even number of the two that belong to its own, an opening the odd one.
 
 from __future__ import annotations
 
-from arke.wire.bounds import LONGEST_CALL, MAX_NAME
+from arke.wire.bounds import LONGEST_CALL_MS
 from arke.wire.messages import Failure, Op
 from arke_relay.attachments.iris import packets
 from arke_relay.attachments.iris.fields import binary, flag, name, text, varint
@@ -16,7 +16,6 @@ from arke_relay.core.calls import Call
 from arke_relay.core.exchange import Exchange
 from arke_relay.core.parties import Message, Outlet, Program
 
-LONGEST = int(LONGEST_CALL * 1000)
 _TEXT = 4096  # characters of a fault that cross
 _FAULT = "Fault"
 """The type of a fault that has none."""
@@ -39,7 +38,7 @@ class Calls:
 
     def _on_request(self, data: bytes, at: int, now: float) -> int:
         number, at = varint(data, at)
-        cluster, at = name(data, at, MAX_NAME)
+        cluster, at = name(data, at)
         body, at = binary(data, at, self._largest)
         timeout, at = varint(data, at)
         call = 2 * number
@@ -49,7 +48,7 @@ class Calls:
             self._outlet.put((Op.FAILED.value, call, Failure.OVERLOADED.value, text))
             return at
         program = self._program
-        deadline = now + min(timeout, LONGEST) / 1000
+        deadline = now + min(timeout, LONGEST_CALL_MS) / 1000
         facts = (program, call, cluster, body, now, deadline, False, program.sender, None)
         self._router.request(Call(*facts), now)
         return at

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from arke.wire.bounds import MAX_NAME
 from arke.wire.chunked import Cast
 from arke.wire.messages import Op
 from arke_relay.attachments.changes import Changes
@@ -33,25 +32,25 @@ class Casts:
         }
 
     def _on_broadcast(self, data: bytes, at: int, now: float) -> int:
-        cluster, at = name(data, at, MAX_NAME)
+        cluster, at = name(data, at)
         body, at = binary(data, at, self._hub.max_message)
         self._casts.broadcast(self._program, cluster, body, None)
         return at
 
     def _on_publish(self, data: bytes, at: int, now: float) -> int:
-        topic, at = name(data, at, MAX_NAME)
+        topic, at = name(data, at)
         body, at = binary(data, at, self._hub.max_message)
         self._casts.publish(self._program, topic, body, None)
         return at
 
     def _on_subscribe(self, data: bytes, at: int, now: float) -> int:
-        topic, at = name(data, at, MAX_NAME)
+        topic, at = name(data, at)
         self._changes.count(now)
         self._hub.subscribe(self._program, topic)
         return at
 
     def _on_unsubscribe(self, data: bytes, at: int, now: float) -> int:
-        topic, at = name(data, at, MAX_NAME)
+        topic, at = name(data, at)
         self._hub.unsubscribe(self._program, topic)
         return at
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Mapping
 
 from msgpack import unpackb
 
-from arke.wire.bounds import MAX_HELLO, MAX_REASON, is_name
+from arke.wire.bounds import MAX_HELLO, MAX_REASON, check_name
 from arke.wire.malformed import UNREADABLE, Malformed, why
 from arke.wire.messages import Op
 from arke.wire.outbox import Outbox
@@ -20,10 +20,12 @@ from arke_relay.attachments.iris.fields import Unfinished, text
 from arke_relay.attachments.iris.handler import Handler
 from arke_relay.attachments.iris.packets import CLIENT_MAGIC, VERSION, Packet
 from arke_relay.attachments.iris.tunnels import Tunnels
+from arke_relay.core.directory import Candidate
 from arke_relay.core.exchange import NotAllowed
 from arke_relay.core.parties import Message
 
 _ENCODERS = calls.ENCODERS | casts.ENCODERS
+_OFFER = Op.OFFER.value
 _LOOK = 0.02
 """Seconds between two looks whether a program that wants to leave has answered everything."""
 
@@ -36,15 +38,17 @@ class IrisConnection(Connection):
 
     def __init__(self, hub: Hub, transport: asyncio.Transport) -> None:
         # What leaves is packets already: the outbox has nothing to pack.
-        self._packets = Outbox(OUTBOX, self._wake, self.flush, pack=_as_it_is)
-        super().__init__(hub, transport, self._packets)
+        outbox = Outbox(OUTBOX, self._wake, self.flush, pack=_as_it_is)
+        super().__init__(hub, transport, outbox)
+        self.drop_parts = outbox.drop_parts
         self._rest = bytearray()
         self._needed = 0
         self._leaving = 0.0
+        self._served: Candidate | None = None  # what it was, to those who asked it, when it left
         self._departing = False
         self._said_farewell = False
         self._tunnels: Tunnels | None = None
-        self._tunnel_messages: dict[int, Callable[[Message], None]] = {}
+        self._tunnel_messages: dict[int, Callable[[Message], bool]] = {}
         self._handlers: list[Handler] = [self._unknown] * 256
         self._handle({Packet.WELCOME: self._on_hello})
 
@@ -85,9 +89,9 @@ class IrisConnection(Connection):
 
     def _say_why(self, reason: str) -> None:
         if self._program is None:
-            self._packets.put(packets.refusal(reason[:MAX_REASON]))
+            self._outbox.put(packets.refusal(reason[:MAX_REASON]))
         else:
-            self._packets.put(packets.close(reason[:MAX_REASON]))
+            self._outbox.put(packets.close(reason[:MAX_REASON]))
 
     def _stop_handling(self) -> None:
         self._handlers[:] = [_ignore] * 256
@@ -99,36 +103,28 @@ class IrisConnection(Connection):
         op = message[0]
         encode = _ENCODERS.get(op)
         if encode is not None:
-            return self._packets.put(encode(message))
+            return self._outbox.put(encode(message))
         handle = self._tunnel_messages.get(op)
-        if handle is not None:
-            handle(message)
-        return True  # what Iris has no word for: addresses, goodbyes
+        # There is no word in Iris for addresses and goodbyes.
+        return True if handle is None else handle(message)
 
     def put_body(self, message: Message, at: int, order: Hashable = None) -> bool:
-        if message[0] == Op.OFFER:
-            return self._offer(message)
-        return self._packets.put_packed(_ENCODERS[message[0]](message), None)
+        op = message[0]
+        if op == _OFFER:
+            return self._tunnel_messages[op](message)
+        return self._outbox.put_packed(_ENCODERS[op](message), None)
 
     def put_packed(self, data: bytes, order: Hashable) -> bool:
         message = unpackb(data, use_list=False)
-        return self._packets.put_packed(_ENCODERS[message[0]](message), None)
+        return self._outbox.put_packed(_ENCODERS[message[0]](message), None)
 
     def put_part(self, message: Message, tunnel: int | None) -> bool:
-        self._tunnel_messages[message[0]](message)
-        return True  # what finds no room ends the connection by itself
+        return self._tunnel_messages[message[0]](message)
 
-    def _put_in_tunnel(self, packet: bytes, tunnel: int | None) -> None:
-        if not self._packets.put_part(packet, tunnel):
-            self.overrun()
-
-    def drop_parts(self, tunnel: int) -> None:
-        self._packets.drop_parts(tunnel)
-
-    def _offer(self, message: Message) -> bool:
-        assert self._tunnels
-        packet = self._tunnels.offered(message)
-        return packet is not None and self._packets.put(packet)
+    def flush(self) -> None:
+        super().flush()
+        if self._tunnels is not None:
+            self._tunnels.read()
 
     # Beginning and end.
 
@@ -142,15 +138,16 @@ class IrisConnection(Connection):
         if version != VERSION:
             self.end(f"Unsupported protocol. Client: {version:.20}. Iris: {VERSION}.")
             return at
-        if cluster and not is_name(cluster):
-            raise Malformed("a name is 1 to 255 octets of text")
+        if cluster:
+            check_name(cluster)
         if hub.exchange.router.draining:
             self.end("the relay is leaving")
             return at
-        self._packets.put(packets.welcome())
+        self._outbox.put(packets.welcome())
         program = self._program = hub.attached("iris", self, self)
-        tunnels = self._tunnels = Tunnels(program, hub.exchange, self._put_in_tunnel)
+        tunnels = self._tunnels = Tunnels(program, hub.exchange, self._outbox, self.overrun)
         self._tunnel_messages = {
+            Op.OFFER: tunnels.offered,
             Op.ACCEPT: tunnels.accepted,
             Op.DATA: tunnels.arrived,
             Op.CREDIT: tunnels.credited,
@@ -171,6 +168,7 @@ class IrisConnection(Connection):
         assert self._program
         if not self._leaving:
             self._leaving = now
+            self._served = self._hub.exchange.directory.members.get(self._program.sender)
             self._hub.left(self._program)
             self._look()
         return at
@@ -180,7 +178,8 @@ class IrisConnection(Connection):
             return
         assert self._tunnels
         patient = self._hub.clock() - self._leaving < _PATIENCE
-        if self._hub.exchange.router.has(self._program) or (patient and self._tunnels.holding):
+        owes = self._served is not None and self._served.outstanding > 0
+        if owes or (patient and self._tunnels.holding):
             asyncio.get_running_loop().call_later(_LOOK, self._look)
         else:
             self._departing = True

@@ -6,7 +6,7 @@ begins. All raise Unfinished where more octets must come first, and Malformed fo
 
 from __future__ import annotations
 
-from arke.wire.bounds import is_name
+from arke.wire.bounds import MAX_NAME, check_name
 from arke.wire.malformed import Malformed
 
 _LONGEST_VARINT = 10
@@ -62,12 +62,10 @@ def text(data: bytes, at: int, most: int) -> tuple[str, int]:
         raise Malformed("a text that is not UTF-8") from None
 
 
-def name(data: bytes, at: int, most: int) -> tuple[str, int]:
+def name(data: bytes, at: int) -> tuple[str, int]:
     """What a cluster or a topic can be called."""
-    value, at = text(data, at, most)
-    if not is_name(value):
-        raise Malformed("a name is 1 to 255 octets of text")
-    return value, at
+    value, at = text(data, at, MAX_NAME)
+    return check_name(value), at
 
 
 def flag(data: bytes, at: int) -> tuple[bool, int]:

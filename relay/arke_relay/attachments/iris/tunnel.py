@@ -10,9 +10,19 @@ from __future__ import annotations
 
 from arke_relay.attachments.iris.packets import CHUNK_LIMIT
 
+LARGEST = 64 * 1024 * 1024
+"""Octets of the largest message that an Iris program is sent: it would join whatever comes."""
+
+Piece = tuple[int, bytes]
+"""Total and data, as in DATA."""
+
 
 class Broken(Exception):
-    """The program did with its tunnel what nobody may; the text says what."""
+    """An end did with the tunnel what nobody may; the text says what, `cause` how it is counted."""
+
+    def __init__(self, text: str, cause: str = "malformed_in_tunnel") -> None:
+        super().__init__(text)
+        self.cause = cause
 
 
 class IrisTunnel:
@@ -22,7 +32,7 @@ class IrisTunnel:
     """
 
     __slots__ = (
-        "_allowance",
+        "_credit",
         "_debt",
         "_granted",
         "_held",
@@ -45,9 +55,9 @@ class IrisTunnel:
         self._window = window
 
         # From the program.
-        self._allowance = 0
+        self._credit = 0  # octets that the other end takes
+        self._held = b""  # the rest of a chunk, beyond that
         self._to_come = 0  # octets of the message whose first chunk came
-        self._held: tuple[int, bytes] | None = None  # a chunk beyond the credit
 
         # To the program.
         self._granted = 0  # credit that the other end has left
@@ -57,14 +67,11 @@ class IrisTunnel:
 
     # From the program.
 
-    def transfer(self, size: int, chunk: bytes) -> tuple[int, bytes] | None:
-        """A chunk came: the total and the data to pass on; None when it has to wait for credit.
-
-        Raises Broken.
-        """
+    def transfer(self, size: int, chunk: bytes) -> Piece:
+        """A chunk came: what there is credit for, to pass on now. Raises Broken."""
         octets = len(chunk)
-        if self._allowance <= 0:
-            raise Broken("it sent more than it was granted")
+        if self._held or not self._credit:
+            raise Broken("it sent more than it was granted", "beyond_credit")
         if octets > CHUNK_LIMIT:
             raise Broken(f"a chunk of {octets} bytes is over the limit of {CHUNK_LIMIT}")
         if size > self.largest:
@@ -73,51 +80,63 @@ class IrisTunnel:
         if to_come < 0:
             raise Broken("a message is longer than it said")
         self._to_come = to_come
-        self._allowance -= octets
-        if self._allowance < 0:
-            self._held = size, chunk
-            return None
-        return size, chunk
+        self._held = chunk
+        return size, self._paid()
 
-    def allow(self, octets: int) -> tuple[int, bytes] | None:
-        """The other end grants so much more. Returns a chunk that waited for it."""
-        self._allowance += octets
-        if self._allowance < 0:
-            return None
-        held, self._held = self._held, None
-        return held
+    def allow(self, octets: int) -> Piece | None:
+        """The other end takes so much more. Returns what was held and can be passed on."""
+        self._credit += octets
+        return (0, self._paid()) if self._held else None
+
+    def _paid(self) -> bytes:
+        """What there is credit for, of what is held."""
+        held, credit = self._held, self._credit
+        if len(held) <= credit:
+            self._held = b""
+            self._credit = credit - len(held)
+            return held
+        self._held = held[credit:]
+        self._credit = 0
+        return held[:credit]
 
     @property
     def holding(self) -> bool:
-        return self._held is not None
+        return bool(self._held)
 
     # To the program.
 
     def carry(self, total: int | None, octets: int, cost: int) -> None:
         """So much passes to the program, and has cost the other end so much credit.
 
-        `total` is None for whole messages; else as in DATA.
+        `total` is None for whole messages; else as in DATA. Raises Broken.
         """
+        if total is None:
+            missing = 0
+        else:
+            if total > LARGEST:
+                raise Broken(f"a message of {total} bytes is over the {LARGEST} of this end")
+            missing = (total or self._missing) - octets
+            if missing < 0:
+                raise Broken("a message is longer than it said")
+        self._missing = missing
         self._granted -= cost
         # What small messages cost more than they hold was no allowance of the program's.
         self._ungranted += cost - octets
-        self._missing = 0 if total is None else max(0, (total or self._missing) - octets)
 
-    def granted(self, octets: int) -> int:
-        """The program takes so many octets more. Returns what to grant to the other end."""
+    def granted(self, octets: int) -> None:
+        """The program takes so many octets more."""
         paid = min(octets, self._debt)
         self._debt -= paid
         self._ungranted += octets - paid
-        return self.grant()
 
     def grant(self) -> int:
         """What to grant to the other end now; 0: nothing."""
         half = self._window // 2
         if self._granted > half:
             return 0
-        if self._missing and not self._ungranted and self._granted < min(CHUNK_LIMIT, half):
+        if self._missing and self._granted + self._ungranted < min(CHUNK_LIMIT, half):
             # The program grants nothing before it has the whole message.
-            self._ungranted = half
+            self._ungranted += half
             self._debt += half
         octets = min(self._ungranted, self._window - self._granted)
         self._ungranted -= octets

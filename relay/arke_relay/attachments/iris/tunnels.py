@@ -4,43 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from arke.wire.bounds import MAX_NAME, MAX_TUNNELS, WINDOW
+from arke.wire.bounds import LONGEST_CALL_MS, WINDOW
 from arke.wire.malformed import Malformed
 from arke.wire.messages import Ending, Purpose
+from arke.wire.outbox import Outbox
 from arke.wire.pieces import Pieces
 from arke_relay.attachments.iris import packets
-from arke_relay.attachments.iris.calls import LONGEST
 from arke_relay.attachments.iris.fields import binary, name, varint
 from arke_relay.attachments.iris.handler import Handler
 from arke_relay.attachments.iris.packets import CHUNK_LIMIT, Packet
-from arke_relay.attachments.iris.tunnel import Broken, IrisTunnel
+from arke_relay.attachments.iris.tunnel import LARGEST, Broken, IrisTunnel
 from arke_relay.core.exchange import Exchange
 from arke_relay.core.parties import Message, Program
 from arke_relay.core.special import Opening, SpecialCall
 
-_LARGEST = 64 * 1024 * 1024
-"""Octets of the largest message that an Iris program is sent: it joins whatever comes."""
+_UNREAD = 256 * 1024
+"""Octets waiting for the program from which on it is taken for one that does not read: what it has
+granted is then kept back, for it all comes through the one connection."""
 
 
 class Tunnels:
-    """`put` queues packets for the program, in the order of the tunnel that is given with them."""
+    """`outbox` is the program's; `overrun` is called when what it must be told has no room there.
+
+    What the core tells answers whether there was room, as an Outlet does.
+    """
 
     def __init__(
-        self,
-        program: Program,
-        exchange: Exchange,
-        put: Callable[[bytes, int | None], None],
+        self, program: Program, exchange: Exchange, outbox: Outbox, overrun: Callable[[], None]
     ) -> None:
         self._program = program
         self._router = exchange.router
         self._tunnels = exchange.tunnels
         self._drops = exchange.counters.drops
-        self._put = put
+        self._outbox = outbox
+        self._put = outbox.put_part
+        self._overrun = overrun
         self._by_id: dict[int, IrisTunnel] = {}
         self._by_name: dict[int, IrisTunnel] = {}
         """By the names in what comes for the program, which are its own names negated."""
         self._offers: dict[int, tuple[int, int]] = {}
-        """Window and largest message of the tunnels that it was offered, oldest first."""
+        """Window and largest message of the tunnels that it was offered."""
+        self._kept_back: dict[IrisTunnel, None] = {}
+        """Whose other end gets no credit until the program has read."""
         self._pieces: Pieces | None = None  # most programs have no tunnel
 
     @property
@@ -62,16 +67,16 @@ class Tunnels:
 
     def _on_init(self, data: bytes, at: int, now: float) -> int:
         number, at = varint(data, at)
-        cluster, at = name(data, at, MAX_NAME)
+        cluster, at = name(data, at)
         timeout, at = varint(data, at)
         if number in self._by_id:
             raise Malformed(f"tunnel {number} is still open")
         if self._router.draining:
-            self._put(packets.tunnel_timed_out(number), None)
+            self._say(packets.tunnel_timed_out(number), None)
             return at
         program = self._program
-        deadline = now + min(timeout, LONGEST) / 1000
-        opening = Opening(Purpose.TUNNEL, WINDOW, _LARGEST)
+        deadline = now + min(timeout, LONGEST_CALL_MS) / 1000
+        opening = Opening(Purpose.TUNNEL, WINDOW, LARGEST)
         facts = (program, 2 * number + 1, cluster, b"", now, deadline, False, program.sender, None)
         self._router.request(SpecialCall(*facts, to=None, opening=opening), now)
         return at
@@ -84,11 +89,11 @@ class Tunnels:
         offer = self._offers.pop(build, None)
         if offer is None:
             self._drops["of_no_tunnel"] += 1
-            self._put(packets.tunnel_close(number, "nobody waits for it any more"), None)
+            self._say(packets.tunnel_close(number, "nobody waits for it any more"), None)
             return at
         window, largest = offer
         self._add(IrisTunnel(number, -build, window, largest))
-        self._router.accept(self._program, build, window, _LARGEST)
+        self._router.accept(self._program, build, window, LARGEST)
         return at
 
     def _on_allowance(self, data: bytes, at: int, now: float) -> int:
@@ -98,7 +103,8 @@ class Tunnels:
         if tunnel is None:
             self._drops["of_no_tunnel"] += 1
         else:
-            self._grant(tunnel, tunnel.granted(octets))
+            tunnel.granted(octets)
+            self._grant(tunnel)
         return at
 
     def _on_transfer(self, data: bytes, at: int, now: float) -> int:
@@ -112,13 +118,11 @@ class Tunnels:
             self._drops["empty_in_tunnel"] += 1
         else:
             try:
-                passed = tunnel.transfer(size, chunk)
+                piece = tunnel.transfer(size, chunk)
             except Broken as error:
-                self._drops["beyond_credit"] += 1
-                self._break(tunnel, str(error))
-                return at
-            if passed is not None:
-                self._tunnels.data(self._program, tunnel.name, *passed)
+                self._break(tunnel, error)
+            else:
+                self._tunnels.data(self._program, tunnel.name, *piece)
         return at
 
     def _on_close(self, data: bytes, at: int, now: float) -> int:
@@ -128,7 +132,7 @@ class Tunnels:
             self._drops["of_no_tunnel"] += 1
             return at
         # Whoever closes waits for this.
-        self._put(packets.tunnel_close(number, ""), -tunnel.name)
+        self._say(packets.tunnel_close(number, ""), -tunnel.name)
         if tunnel.holding:
             tunnel.closing = True
         else:
@@ -137,83 +141,104 @@ class Tunnels:
 
     # To the program.
 
-    def offered(self, message: Message) -> bytes | None:
-        """A tunnel to take; None when it is none that such a program knows."""
+    def offered(self, message: Message) -> bool:
+        """A tunnel to take; False when it is none that such a program knows."""
         _, build, _, _, _, purpose, window, largest, _, _ = message
-        if purpose != Purpose.TUNNEL:
-            return None
+        if purpose != Purpose.TUNNEL or not self._outbox.put(packets.tunnel_init(build)):
+            return False
         self._offers[build] = window, largest
-        if len(self._offers) > MAX_TUNNELS:
-            del self._offers[next(iter(self._offers))]
-        return packets.tunnel_init(build)
+        return True
 
-    def accepted(self, message: Message) -> None:
+    def withdrawn(self, message: Message) -> bool:
+        """Nobody waits for its answer to an offer any more."""
+        self._offers.pop(message[1], None)
+        return True
+
+    def accepted(self, message: Message) -> bool:
         """The tunnel that the program asked for is there."""
         _, opened, window, largest = message
         tunnel = IrisTunnel(opened >> 1, opened, window, largest)
-        self._put(packets.tunnel_confirm(tunnel.id), None)
         self._add(tunnel)
+        return self._put(packets.tunnel_confirm(tunnel.id), None)
 
-    def arrived(self, message: Message) -> None:
+    def arrived(self, message: Message) -> bool:
         """Data of the other end."""
         _, name, total, data = message
         tunnel = self._by_name.get(name)
         if tunnel is None or tunnel.closing:
-            return
-        if total is None:
-            if self._pieces is None:
-                self._pieces = Pieces()
-            messages = self._pieces.open(data)
-            if messages is None:
-                self._break(tunnel, "what came cannot be understood")
-                return
-            transfers = [packets.tunnel_transfer(tunnel.id, len(m), m) for m in messages if m]
-            tunnel.carry(None, sum(map(len, messages)), len(data))
-            if transfers:
-                self._put(b"".join(transfers), name)
-        else:
-            tunnel.carry(total, len(data), len(data))
-            self._put(packets.tunnel_transfer(tunnel.id, total, data), name)
-        self._grant(tunnel, tunnel.grant())
+            return True
+        try:
+            if total is None:
+                messages = self._opened(data)
+                tunnel.carry(None, sum(map(len, messages)), len(data))
+                transfers = [packets.tunnel_transfer(tunnel.id, len(m), m) for m in messages if m]
+                packet = b"".join(transfers)
+            else:
+                tunnel.carry(total, len(data), len(data))
+                packet = packets.tunnel_transfer(tunnel.id, total, data)
+        except Broken as error:
+            self._break(tunnel, error)
+            return True
+        taken = not packet or self._put(packet, name)
+        self._grant(tunnel)
+        return taken
 
-    def credited(self, message: Message) -> None:
+    def credited(self, message: Message) -> bool:
         """The other end takes more."""
         _, name, octets = message
         tunnel = self._by_name.get(name)
         if tunnel is None:
-            return
-        if not tunnel.closing:
-            self._put(packets.tunnel_allowance(tunnel.id, octets), None)
-        held = tunnel.allow(octets)
-        if held is not None:
-            self._tunnels.data(self._program, tunnel.name, *held)
-            if tunnel.closing:
+            return True
+        if not tunnel.closing and not self._outbox.put(packets.tunnel_allowance(tunnel.id, octets)):
+            return False
+        piece = tunnel.allow(octets)
+        if piece is not None:
+            self._tunnels.data(self._program, tunnel.name, *piece)
+            if tunnel.closing and not tunnel.holding:
                 self._end(tunnel)
+        return True
 
-    def ended(self, message: Message) -> None:
+    def ended(self, message: Message) -> bool:
         """The other end sends nothing more, or is gone."""
         _, name, ending, kind, text = message
         tunnel = self._by_name.get(name)
         if tunnel is None or ending == Ending.SENT:
             # An Iris tunnel has no half: it goes on until both have ended.
-            return
-        if not tunnel.closing:
-            reason = (text or kind or "it broke") if ending == Ending.BROKEN else ""
-            self._put(packets.tunnel_close(tunnel.id, reason), -tunnel.name)
+            return True
         self._forget(tunnel)
+        if tunnel.closing:
+            return True
+        reason = (text or kind or "it broke") if ending == Ending.BROKEN else ""
+        return self._put(packets.tunnel_close(tunnel.id, reason), name)
 
-    def withdrawn(self, message: Message) -> None:
-        """Nobody waits for its answer to an offer any more."""
-        self._offers.pop(message[1], None)
+    def read(self) -> None:
+        """Some of what waited for the program has left: whom that kept back may send on."""
+        if self._kept_back and self._outbox.size < _UNREAD:
+            kept_back, self._kept_back = self._kept_back, {}
+            for tunnel in kept_back:
+                self._grant(tunnel)
 
     # Inside.
 
-    def _break(self, tunnel: IrisTunnel, text: str) -> None:
-        self._forget(tunnel)
-        self._put(packets.tunnel_close(tunnel.id, text), -tunnel.name)
-        self._tunnels.end(self._program, tunnel.name, Ending.BROKEN, "", text)
+    def _opened(self, data: bytes) -> list[bytes]:
+        """The small messages that share a piece. Raises Broken."""
+        if self._pieces is None:
+            self._pieces = Pieces()
+        messages = self._pieces.open(data)
+        if messages is None:
+            raise Broken("what came cannot be understood")
+        return messages
 
-    def _grant(self, tunnel: IrisTunnel, octets: int) -> None:
+    def _say(self, packet: bytes, tunnel: int | None) -> None:
+        """Tell the program what only this codec knows of."""
+        if not self._put(packet, tunnel):
+            self._overrun()
+
+    def _grant(self, tunnel: IrisTunnel) -> None:
+        if self._outbox.size >= _UNREAD:
+            self._kept_back[tunnel] = None
+            return
+        octets = tunnel.grant()
         if octets:
             self._tunnels.grant(self._program, tunnel.name, octets)
 
@@ -224,7 +249,17 @@ class Tunnels:
         self._forget(tunnel)
         self._tunnels.end(self._program, tunnel.name, Ending.CLOSED, "", "")
 
+    def _break(self, tunnel: IrisTunnel, error: Broken) -> None:
+        self._drops[error.cause] += 1
+        self._forget(tunnel)
+        text = str(error)
+        if not tunnel.closing:
+            self._outbox.drop_parts(-tunnel.name)
+            self._say(packets.tunnel_close(tunnel.id, text), -tunnel.name)
+        self._tunnels.end(self._program, tunnel.name, Ending.BROKEN, "", text)
+
     def _forget(self, tunnel: IrisTunnel) -> None:
         self._by_name.pop(-tunnel.name, None)
+        self._kept_back.pop(tunnel, None)
         if self._by_id.get(tunnel.id) is tunnel:
             del self._by_id[tunnel.id]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from arke.wire.bounds import LEAST_WINDOW, MAX_HEADERS, MAX_REASON, check_map
+from arke.wire.bounds import LEAST_WINDOW, MAX_HEADERS, MAX_REASON, check_map, check_name
 from arke.wire.chunked import Body
 from arke.wire.inbox import Inbox
 from arke.wire.malformed import Malformed
 from arke.wire.messages import Failure, Op, Purpose
-from arke_relay.attachments.native.fields import Handler, check_call, name, size, text
+from arke_relay.attachments.native.fields import Handler, check_call, size, text
 from arke_relay.core.calls import Call
 from arke_relay.core.exchange import Exchange
 from arke_relay.core.parties import Message, Program
@@ -47,7 +47,7 @@ class Calls:
         _, call, cluster, body, timeout, idempotent, headers = message
         timeout = check_call(call, timeout)
         if cluster not in self._clusters:
-            name(cluster)
+            check_name(cluster)
         if headers is not None:
             check_map(headers, MAX_HEADERS)
         if type(body) is not bytes:
@@ -64,7 +64,7 @@ class Calls:
 
     def _on_ask(self, message: Message, now: float) -> None:
         _, call, member, body, timeout, idempotent, headers = message
-        name(member)
+        check_name(member)
         self._special(call, "", member, body, timeout, idempotent, None, headers, now)
 
     def _on_open(self, message: Message, now: float) -> None:
@@ -72,7 +72,7 @@ class Calls:
         opening = Opening(Purpose(purpose), size(window), size(largest))
         if opening.window < LEAST_WINDOW:
             raise Malformed(f"a window is {LEAST_WINDOW} octets at least")
-        name(cluster if member is None else member)
+        check_name(cluster if member is None else member)
         self._special(call, cluster, member, body, timeout, False, opening, headers, now)
 
     def _special(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from arke.wire.bounds import MAX_HEADERS, check_map
+from arke.wire.bounds import MAX_HEADERS, check_map, check_name
 from arke.wire.chunked import Cast
 from arke.wire.inbox import Inbox
 from arke.wire.messages import Op
-from arke_relay.attachments.native.fields import Handler, name
+from arke_relay.attachments.native.fields import Handler
 from arke_relay.core.exchange import Exchange
 from arke_relay.core.parties import Message, Program
 
@@ -32,7 +32,7 @@ class Casts:
     def _on_broadcast(self, message: Message, now: float) -> None:
         _, cluster, body, headers = message
         if cluster not in self._clusters:
-            name(cluster)
+            check_name(cluster)
         if headers is not None or type(body) is not bytes:
             body = self._body(body, headers)
         if body is not None:
@@ -42,7 +42,7 @@ class Casts:
     def _on_publish(self, message: Message, now: float) -> None:
         _, topic, body, headers = message
         if topic not in self._topics:
-            name(topic)
+            check_name(topic)
         if headers is not None or type(body) is not bytes:
             body = self._body(body, headers)
         if body is not None:

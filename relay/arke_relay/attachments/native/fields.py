@@ -5,20 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from arke.wire.bounds import LONGEST_CALL, MAX_NUMBER, is_name
+from arke.wire.bounds import LONGEST_CALL_MS, MAX_NUMBER
 from arke.wire.malformed import Malformed
 from arke_relay.core.parties import Message
 
 Handler = Callable[[Message, float], None]
 """Handles one message of a program; the second argument is when it arrived."""
-
-_LONGEST = int(LONGEST_CALL * 1000)
-
-
-def name(value: object) -> str:
-    if not is_name(value):
-        raise Malformed("a name is 1 to 255 octets of text")
-    return str(value)
 
 
 def size(value: object) -> int:
@@ -39,4 +31,4 @@ def check_call(call: Any, timeout: Any) -> int:
         raise Malformed("a request has a number and a time-out in milliseconds")
     if not 0 <= call <= MAX_NUMBER:
         raise Malformed(f"a request's number is from 0 to {MAX_NUMBER}")
-    return min(timeout, _LONGEST)
+    return min(timeout, LONGEST_CALL_MS)

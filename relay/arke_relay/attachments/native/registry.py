@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from arke.wire.bounds import CHUNK, MAX_METADATA, check_map
+from arke.wire.bounds import CHUNK, MAX_METADATA, check_map, check_name
 from arke.wire.malformed import Malformed
 from arke.wire.messages import Failure, Op
 from arke_relay.attachments.changes import Changes
 from arke_relay.attachments.hub import Hub
-from arke_relay.attachments.native.fields import Handler, name
+from arke_relay.attachments.native.fields import Handler
 from arke_relay.core.parties import Message, Program
 
 
@@ -35,24 +35,24 @@ class Registry:
         self._changes.count(now)
         _, cluster, metadata = message
         metadata = {} if metadata is None else check_map(metadata, MAX_METADATA)
-        self._hub.registered(self._program, name(cluster), metadata, now)
+        self._hub.registered(self._program, check_name(cluster), metadata, now)
 
     def _on_leave(self, message: Message, now: float) -> None:
         self._hub.left(self._program)
 
     def _on_subscribe(self, message: Message, now: float) -> None:
         self._changes.count(now)
-        self._hub.subscribe(self._program, name(message[1]))
+        self._hub.subscribe(self._program, check_name(message[1]))
 
     def _on_unsubscribe(self, message: Message, now: float) -> None:
-        self._hub.unsubscribe(self._program, name(message[1]))
+        self._hub.unsubscribe(self._program, check_name(message[1]))
 
     def _on_watch(self, message: Message, now: float) -> None:
         self._changes.count(now)
-        self._hub.exchange.watch(self._program, name(message[1]))
+        self._hub.exchange.watch(self._program, check_name(message[1]))
 
     def _on_unwatch(self, message: Message, now: float) -> None:
-        self._hub.exchange.unwatch(self._program, name(message[1]))
+        self._hub.exchange.unwatch(self._program, check_name(message[1]))
 
     def _on_status(self, message: Message, now: float) -> None:
         call = message[1]

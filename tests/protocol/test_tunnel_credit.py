@@ -1,0 +1,198 @@
+"""Both kinds of programs through one tunnel: all arrives, nothing stalls, nothing is piled up."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from iris_packets import Decoder, encoded
+from iris_packets import Op as Iris
+from stage import Stage, packed, unpacked
+from tunnel_ends import CLUSTER, NUMBER, End, IrisEnd, NativeEnd, settle
+
+from arke.wire.bounds import CHUNK, LEAST_WINDOW, WINDOW
+from arke.wire.messages import Op
+from arke_relay.attachments.iris import tunnels
+from arke_relay.attachments.iris.tunnel import LARGEST
+
+KINDS = st.sampled_from(["iris", "native"])
+WINDOWS = st.sampled_from([LEAST_WINDOW, 87_000, 2 * CHUNK, WINDOW])
+SIZES = st.lists(
+    st.one_of(
+        st.integers(1, 100),
+        st.integers(4_000, 4_200),
+        st.integers(CHUNK - 10, CHUNK + 10),
+        st.integers(1, 5 * CHUNK),
+    ),
+    max_size=20,
+)
+ALLOWANCES = st.sampled_from([LEAST_WINDOW, 100_000, 2 * 1024 * 1024, 64 * 1024 * 1024])
+
+
+@pytest.fixture(autouse=True)
+def _anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tunnels, "WINDOW", WINDOW)
+
+
+def opened(
+    opener: str, taker: str, *, window: int = WINDOW, allowance: int = 2 * 1024 * 1024
+) -> tuple[Stage, End, End]:
+    """A tunnel between two programs of these kinds. What Iris programs open has the window too."""
+    stage = Stage()
+    tunnels.WINDOW = window
+    ends: list[End] = [
+        IrisEnd(stage, who, serves=who == "B", allowance=allowance)
+        if kind == "iris"
+        else NativeEnd(stage, who, serves=who == "B", window=window)
+        for kind, who in ((opener, "A"), (taker, "B"))
+    ]
+    settle(*ends)
+    ends[0].open()
+    settle(*ends)
+    return stage, ends[0], ends[1]
+
+
+def message(number: int, size: int) -> bytes:
+    return (b"%d|" % number * size)[:size]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@given(opener=KINDS, taker=KINDS, window=WINDOWS, allowance=ALLOWANCES, there=SIZES, back=SIZES)
+@example("iris", "iris", LEAST_WINDOW, 2 * 1024 * 1024, [20_000, CHUNK], [])
+@example("iris", "native", LEAST_WINDOW, 2 * 1024 * 1024, [10_000, CHUNK], [CHUNK])
+@example("native", "iris", WINDOW, LEAST_WINDOW, [10 * CHUNK, CHUNK + 1], [])
+async def test_whatever_is_sent_arrives(
+    opener: str, taker: str, window: int, allowance: int, there: list[int], back: list[int]
+) -> None:
+    _, one, other = opened(opener, taker, window=window, allowance=allowance)
+    sent = {
+        end: [message(number, size) for number, size in enumerate(sizes)]
+        for end, sizes in ((one, there), (other, back))
+    }
+    for end, messages in sent.items():
+        for each in messages:
+            end.send(each)
+    settle(one, other)
+    assert [len(each) for each in other.got] == there
+    assert other.got == sent[one]
+    assert one.got == sent[other]
+    one.close()
+    settle(one, other)
+    assert other.ended == ""
+
+
+@pytest.mark.parametrize("kind", ["iris", "native"])
+async def test_what_waits_for_an_iris_program_that_does_not_read_is_bounded(kind: str) -> None:
+    stage, one, other = opened(kind, "iris", allowance=64 * 1024 * 1024)
+    other.reads = False
+    stage.stop_reading("B")
+    for number in range(1000):
+        one.send(message(number, CHUNK))
+    settle(one)
+    assert stage.queued <= WINDOW + 300 * 1024
+    stage.read_on("B")
+    other.reads = True
+    settle(one, other)
+    assert len(other.got) == 1000
+
+
+# What ends do that nobody may.
+
+
+@pytest.mark.parametrize(
+    ("pieces", "why"),
+    [
+        ([(LARGEST + 1, b"x")], "over the"),
+        ([(2**62, b"x")], "over the"),
+        ([(3, b"four")], "longer than it said"),
+        ([(0, b"more of nothing")], "longer than it said"),
+        ([(10, b"ten"), (0, bytes(10))], "longer than it said"),
+        ([(None, b"\xc1")], "cannot be understood"),
+        ([(None, packed("text"))], "cannot be understood"),
+    ],
+)
+async def test_a_native_end_cannot_mislead_an_iris_one(
+    pieces: list[tuple[int | None, bytes]], why: str
+) -> None:
+    stage, _, other = opened("native", "iris")
+    for total, data in pieces:
+        stage.say("A", packed((Op.DATA, 1, total, data)))
+    settle(other)
+    assert why in (other.ended or "")
+    ((op, _, _, _, text),) = [m for m in unpacked(stage.heard("A")) if m[0] == Op.END]
+    assert (op, why in text) == (Op.END, True)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "why"),
+    [
+        ([(LARGEST + 1, b"x")], "over the"),
+        ([(3, b"four")], "longer than it said"),
+        ([(0, b"more of nothing")], "longer than it said"),
+        ([(CHUNK + 1, bytes(CHUNK + 1))], "over the limit"),
+        ([(CHUNK, bytes(CHUNK))] * 65, "more than it was granted"),
+    ],
+)
+async def test_an_iris_end_cannot_mislead_a_native_one(
+    chunks: list[tuple[int, bytes]], why: str
+) -> None:
+    stage, _, other = opened("iris", "native")
+    other.reads = False
+    for size, chunk in chunks:
+        stage.say("A", encoded(Iris.TUNNEL_TRANSFER, NUMBER, size, chunk))
+    decoder = Decoder()
+    decoder.feed(stage.heard("A"))
+    assert any(op == Iris.TUNNEL_CLOSE and why in fields[1] for op, *fields in decoder)
+    other.reads = True
+    settle(other)
+    assert why in (other.ended or "")
+
+
+async def test_a_closed_tunnel_still_brings_what_waited_for_credit() -> None:
+    _, one, other = opened("iris", "native", window=LEAST_WINDOW)
+    other.reads = False
+    one.send(message(1, CHUNK - 1))
+    one.send(message(2, CHUNK))
+    settle(one)
+    one.close()
+    settle(one)
+    assert one.ended == ""
+    other.reads = True
+    settle(one, other)
+    assert [len(each) for each in other.got] == [CHUNK - 1, CHUNK]
+    assert other.ended == ""
+
+
+async def test_an_offer_is_not_answered_by_a_reply() -> None:
+    """Or it would pass for the answer to the request of the same number."""
+    stage = Stage()
+    one = IrisEnd(stage, "A", serves=False, allowance=1)
+    NativeEnd(stage, "B", serves=True, window=WINDOW)
+    bank = NativeEnd(stage, "C", serves=False, window=WINDOW)
+    bank.say(Op.REGISTER, "bank", None)
+    one.say(Iris.REQUEST, NUMBER, "bank", b"", 5000)
+    one.open()
+    (offer,) = [message for message in unpacked(stage.heard("B")) if message[0] == Op.OFFER]
+    stage.say("B", packed((Op.REPLY, offer[1], b"forged")))
+    decoder = Decoder()
+    decoder.feed(stage.heard("A"))
+    assert [op for op, *_ in decoder] == [Iris.INIT, Iris.TUNNEL_CONFIRM]
+    assert not decoder.rest
+
+
+async def test_offers_that_ended_are_forgotten() -> None:
+    stage = Stage()
+    NativeEnd(stage, "A", serves=False, window=WINDOW)
+    IrisEnd(stage, "B", serves=True, allowance=1)
+    for call in range(1, 2001):
+        stage.say("A", packed((Op.OPEN, call, CLUSTER, b"", 5, None, 0, WINDOW, LARGEST, None)))
+        stage.pass_time(0.01)
+    decoder = Decoder()
+    decoder.feed(stage.heard("B"))
+    builds = [fields[0] for op, *fields in decoder if op == Iris.TUNNEL_INIT]
+    assert len(builds) == 2000, "none was refused for those before it"
+    stage.say("B", encoded(Iris.TUNNEL_CONFIRM, builds[-1], 7))
+    decoder.feed(stage.heard("B"))
+    ((op, number, reason),) = decoder
+    assert (op, number) == (Iris.TUNNEL_CLOSE, 7)
+    assert "nobody waits" in reason
