@@ -4,8 +4,9 @@
     make simulate SEED=17               one of them again, exactly as it was
     make simulate-mutants               every planted bug must be found
 
-The pieces of the world: `schedule` is its clock, `lines` the cables between nodes, `relay` one relay
-around the real core, `attachment` a program's connection as its relay sees it, `program` the
+The pieces of the world: `schedule` is its clock, `lines` the cables between nodes, `relay` one
+relay around the real core, `attachment` a program's connection as its relay sees it, `program` the
 program, with its `caller`, `member`, `listener` and `tunnels`. `workload` says what programs do,
-`faults` what befalls everybody, `ending` heals the world and looks at what is left.
+`faults` what befalls everybody, `ending` heals the world and looks at what is left. `invariants`
+and `agreement` say what must hold.
 """

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from arke.wire.bounds import CHUNK
 from arke.wire.messages import Ending as Way
-from arke.wire.messages import Op
 from arke_relay.core.membership import BEAT, CONFIRMATION, PATIENCE
+from simulation.agreement import disagreements
 from simulation.bounds import AGREED
-from simulation.invariants import check_empty, check_over, check_relay, disagreements
+from simulation.calm import ENOUGH, check_everything_works
+from simulation.invariants import check_empty, check_over, check_relay
 from simulation.trace import Violation
 
 if TYPE_CHECKING:
     from simulation.program import Program
-    from simulation.requests import Request
     from simulation.world import World
 
 _LOOK = 0.25
-_ENOUGH = 1.5
-"""Seconds in which all that is asked in a calm network is over."""
-
-_BREATH = 0.05
-
-_ASKING = 5
-"""Relays that ask, of many: each asks every cluster and every member."""
 
 
 class Ending:
@@ -46,9 +40,9 @@ class Ending:
         self._schedule.run(PATIENCE + 2 * BEAT)
         self._agree(AGREED)
         self._give_up_everything()
-        self._schedule.run(_ENOUGH)
+        self._schedule.run(ENOUGH)
         self._check_calls()
-        self._everything_works()
+        check_everything_works(world)
         if world.random.random() < 0.2:
             self._stay_agreed()
         self._check_calls()
@@ -58,7 +52,7 @@ class Ending:
         self._count()
         for program in list(world.programs):
             program.do(program.leave)
-        self._schedule.run(_ENOUGH)
+        self._schedule.run(ENOUGH)
         for relay in world.relays():
             check_over(relay)
             check_empty(relay)
@@ -77,7 +71,7 @@ class Ending:
             if any(relay.exchange.router.draining for relay in world.relays()):
                 ends = max(ends, self._schedule.time + seconds)
             if self._schedule.time > ends:
-                text = "; ".join([text for text in self._disagreements()][:6])
+                text = "; ".join(islice(self._disagreements(), 6))
                 raise Violation("all agree soon after all is healed", text, *found.split()[:1])
 
     def _stay_agreed(self) -> None:
@@ -126,62 +120,6 @@ class Ending:
                 text = f"end {end.side} of {end.tunnel.key}, {end.wants} octets unsent"
                 raise Violation("a tunnel ends", text, end.tunnel.key)
 
-    # What works.
-
-    def _everything_works(self) -> None:
-        """In a calm network every request is answered and every cast arrives."""
-        world = self._world
-        relays = world.relays()
-        members = [program for program in world.programs if program.cluster is not None]
-        clusters = list(dict.fromkeys(m.cluster for m in members if m.cluster is not None))
-        asked: list[Request] = []
-        told: list[tuple[int, str, str, int]] = []
-        for relay in world.random.sample(relays, min(_ASKING, len(relays))):
-            client = world.workload.attach(relay, cluster="calm")
-            assert client
-            for cluster in clusters:
-                asked.append(client.caller.ask(cluster))
-                asked.append(client.caller.ask(cluster, size=CHUNK + 1))
-                asked.append(client.caller.ask(cluster, opens=True))
-            for member in world.random.sample(members, min(_ASKING, len(members))):
-                asked.append(client.caller.ask("", member=member.member_id))
-            self._catch_up(client)
-            for op, names in ((Op.BROADCAST, clusters), (Op.PUBLISH, _topics(world))):
-                for name in names:
-                    for size in (0, CHUNK + 1, 0):
-                        number = client.listener.cast(op, name, size, shared=not size)
-                    told.append((op, name, client.key, number))
-                    self._catch_up(client)
-        self._schedule.run(_ENOUGH)
-        for request in asked:
-            wanted = "opened" if request.opens else "answered"
-            if request.outcome != wanted:
-                text = f"{request.key} ended {request.outcome}"
-                raise Violation("a healed network answers", text, request.key)
-        for program in world.programs:
-            for op, name, sender, number in told:
-                there = program.cluster if op == Op.BROADCAST else program.listener.topics
-                if name == there or name in (there or ()):
-                    heard = program.listener.heard(op, name, sender)
-                    if heard != number:
-                        text = f"{program.key} heard {heard} of {number} of {sender} for {name}"
-                        raise Violation("a healed network tells all", text, program.key, sender)
-        self._check_tunnels(asked)
-
-    def _catch_up(self, client: Program) -> None:
-        """Let what was said be read, or there would be no room for more."""
-        client.flush()
-        self._schedule.run(_BREATH)
-
-    def _check_tunnels(self, asked: list[Request]) -> None:
-        for request in asked:
-            if request.opens:
-                ends = self._world.tunnels[request.key].ends
-                for end in ends:
-                    if end is None or not end.over or end.wants:
-                        text = f"{request.key} did not bring everything"
-                        raise Violation("a healed network carries tunnels", text, request.key)
-
     def _count(self) -> None:
         """What the relays that are left have counted."""
         for relay in self._world.relays():
@@ -190,7 +128,3 @@ class Ending:
             for cause, count in counters.drops.items():
                 self._world.tally.seen[f"drop: {cause}"] += count
         self._world.tally.overlaps.update(self._world.faults.overlaps)
-
-
-def _topics(world: World) -> list[str]:
-    return list(dict.fromkeys(t for program in world.programs for t in program.listener.topics))

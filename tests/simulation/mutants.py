@@ -1,4 +1,4 @@
-"""Planted bugs, each of which the simulation must see: a simulation that finds nothing proves nothing.
+"""Planted bugs, each of which the simulation must see: one that finds nothing proves nothing.
 
 Each is a patch in `mutants/`, applied to a copy of the tree; then seeds run until one fails. The
 tree without a patch must pass the same seeds.

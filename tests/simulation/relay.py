@@ -1,4 +1,4 @@
-"""One relay: the real core, peer codec and joins' bookkeeping, with fake cables and a fake clock."""
+"""One relay: the real core and peer codec, with fake cables, joins and a fake clock."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class Request:
         self.asked = program.world.schedule.time
         self.headers = {"key": self.key} if number % 8 == 0 else None
         self.deadline: float | None = None
-        """By the clock of the relay that took it, in the world's seconds; None: none took it yet."""
+        """Of the relay that took it, in the world's seconds; None: none took it yet."""
         self.begun = 0
         self.refused = 0
         self.no_room = False
