@@ -379,7 +379,8 @@ class Router:
         if call.candidate is not None:
             taker = call.candidate.party
             op = PeerOp.DROP_CALL.value if taker.is_peer else Op.STOP.value
-            taker.outlet.put((op, call.id))
+            if not taker.outlet.put((op, call.id)):
+                self._counters.drops["stop_without_room"] += 1
 
     def _calls_of(self, party: Party) -> list[Call]:
         return [c for c in self._open.values() if c.candidate and c.candidate.party is party]

@@ -466,6 +466,16 @@ def test_an_answer_is_held_against_nobody() -> None:
 # Cancelled, and late.
 
 
+def test_a_stop_that_finds_no_room_is_counted() -> None:
+    room = Room()
+    client, member = room.client(), room.member(room=1)
+    room.request(client, 1)
+    room.router.cancel(client, 1)
+    call_of(member)  # nothing else
+    assert room.counters.drops["stop_without_room"] == 1
+    assert room.left_over() == []
+
+
 def test_a_cancelled_request_is_nobodys() -> None:
     room = Room()
     client, member, peer = room.client(), room.member(), room.peer("there", 1, cluster="d")
