@@ -136,7 +136,9 @@ class Exchange:
         """The peer hears this link: tell it the directory, and every change from now on."""
         self.audience[node] = link
         for message in self.directory.snapshot():
-            link.put(message)
+            if not link.put(message):
+                link.overrun()
+                return
         if self.router.draining:
             self._tell_draining(node, link)
 

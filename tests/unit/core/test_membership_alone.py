@@ -174,6 +174,16 @@ def test_a_link_that_misses_a_change_begins_anew() -> None:
     assert link.overruns == 1
 
 
+def test_a_link_that_has_no_room_for_the_directory_begins_anew() -> None:
+    alone = Alone()
+    alone.exchange.register(alone.exchange.attach("p", Recorder()), "a", {}, 0.0)
+    alone.admit(0.0)
+    (link,) = alone.links
+    link.room = len(link.messages) + 1  # SYNCED finds none
+    alone.hear(9, link.session, 0.1)
+    assert link.overruns == 1
+
+
 def test_only_the_connection_of_this_session_can_break_it() -> None:
     alone = Alone()
     alone.admit(0.0)
