@@ -41,12 +41,13 @@ def _members(relay: Relay, others: list[Relay]) -> Iterator[str]:
         for attachment in other.attachments
         if attachment.program.cluster is not None
     }
+    says = {each.party.sender: each.program.says for other in others for each in other.attachments}
     if believed != true:
         yield f"{relay.node} believes {sorted(believed.items() ^ true.items())}"
     for attachment in relay.attachments:
         listener = attachment.program.listener
         for cluster, picture in listener.pictures.items():
-            if set(picture) != {member for member, name in true.items() if name == cluster}:
+            if picture != {m: says[m] for m, name in true.items() if name == cluster}:
                 yield f"{attachment.program.key} sees {sorted(picture)} in {cluster}"
             elif listener.named[cluster] != 1:
                 yield f"{attachment.program.key} was told {listener.named[cluster]} times of all"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
-from arke.wire.bounds import MAX_MESSAGE, unpacker
+from arke.wire.bounds import unpacker
 from arke.wire.inbox import Inbox
 from arke.wire.messages import Op
 from arke.wire.outbox import Outbox
@@ -35,7 +35,7 @@ class Attachment:
         self.put_packed = self.outbox.put_packed
         self.put_part = self.outbox.put_part
         self.drop_parts = self.outbox.drop_parts
-        self.inbox = Inbox(MAX_MESSAGE, 64 * 1024 * 1024)
+        self.inbox = Inbox(relay.max_message, 64 * 1024 * 1024)
         self._unpacker = unpacker()
         self._under_way = 0
         self._unaccepted: dict[int, Request] = {}
@@ -76,6 +76,7 @@ class Attachment:
         return taken
 
     def overrun(self) -> None:
+        self.relay.world.tally.seen["programs overrun"] += 1
         self.relay.world.schedule.after(0.0, self.relay.do, self.close, "it does not read")
 
     def flush(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from arke.wire import outbox
 from arke.wire.bounds import CHUNK
 from arke_relay.core import router
 from arke_relay.core.membership import BEAT, CONFIRMATION, PATIENCE
@@ -19,13 +20,16 @@ KIB = 1024
 LINK_OUTBOX = 384 * KIB
 PROGRAM_OUTBOX = 192 * KIB
 HELD = 512 * KIB
-RESERVE = 1024 * KIB
+RESERVE = 8 * KIB
 """What outboxes keep beside their limit for messages without a body."""
 
 LARGEST = 3 * CHUNK
 """Octets of the largest body that programs send here."""
 
-WINDOW = 64 * KIB
+SMALL_MESSAGES = 100_000
+"""The largest body that some relays take."""
+
+WINDOWS = (64 * KIB, 256 * KIB)
 PIPE = 64 * KIB
 """Octets on their way to a program that has not read them."""
 
@@ -57,7 +61,9 @@ fails, the longest pause passes, and a link that came of it on one side only is 
 def lowered() -> Iterator[None]:
     """The bounds of the core as they are in here."""
     held, router.HELD_LIMIT = router.HELD_LIMIT, HELD
+    reserve, outbox._RESERVE = outbox._RESERVE, RESERVE
     try:
         yield
     finally:
         router.HELD_LIMIT = held
+        outbox._RESERVE = reserve

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from arke.wire.messages import Op, Purpose
-from simulation.bounds import LARGEST, WINDOW
+from simulation.bounds import LARGEST, WINDOWS
 from simulation.requests import FAILURES, Request
 from simulation.trace import Violation
 
@@ -61,7 +61,9 @@ class Caller:
         )
         left, headers, body = int(timeout * 1000), request.headers, request.body
         if opens:
-            opening = (member, Purpose.TUNNEL.value, WINDOW, LARGEST, headers)
+            random = program.world.random
+            purpose, window = random.choice(list(Purpose)), random.choice(WINDOWS)
+            opening = (member, purpose.value, window, LARGEST, headers)
             message = (Op.OPEN.value, number, cluster, body, left, *opening)
         elif member is not None:
             message = (Op.ASK.value, number, member, body, left, idempotent, headers)

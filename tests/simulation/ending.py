@@ -121,8 +121,8 @@ class Ending:
                 raise Violation("a tunnel ends", text, end.tunnel.key)
 
     def _count(self) -> None:
-        """What the relays that are left have counted."""
-        for relay in self._world.relays():
+        """What the relays have counted."""
+        for relay in self._world.all:
             counters = relay.exchange.counters
             self._world.tally.seen["retries"] += counters.retries
             for cause, count in counters.drops.items():

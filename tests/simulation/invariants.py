@@ -8,7 +8,7 @@ from itertools import chain
 
 from arke.wire.bounds import CHUNK
 from arke.wire.outbox import Outbox, _Large
-from simulation.bounds import HELD, LARGEST, LINK_OUTBOX, PROGRAM_OUTBOX, RESERVE, WINDOW
+from simulation.bounds import HELD, LARGEST, LINK_OUTBOX, PROGRAM_OUTBOX, RESERVE, WINDOWS
 from simulation.lines import Link
 from simulation.relay import Relay
 from simulation.trace import Violation
@@ -90,13 +90,17 @@ def _tunnels(relay: Relay) -> Iterator[str]:
     for cause in ("beyond_credit", "announcement_beyond_bound", "cast_too_large_for_now"):
         if drops[cause]:
             yield f"{drops[cause]} drops {cause} among honest programs and peers"
+    answers = 0
     for party in (*exchange.programs.values(), *exchange.peers.values()):
         for name, end in party.tunnels.items():
+            answers += end.is_answer
             other = end.other
             if other.party.tunnels.get(-other.name) is not other:
                 yield f"tunnel {name} of {party} has no other end"
-            if not 0 <= end.credit <= 2 * WINDOW:
+            if not 0 <= end.credit <= 2 * WINDOWS[-1]:
                 yield f"tunnel {name} of {party} has a credit of {end.credit}"
+    if answers != 2 * exchange.tunnels.answers:
+        yield f"{answers} ends of answers in parts, {exchange.tunnels.answers} counted"
 
 
 def _outboxes(relay: Relay) -> Iterator[str]:
@@ -104,7 +108,7 @@ def _outboxes(relay: Relay) -> Iterator[str]:
         content = _content(outbox)
         if outbox.size != content:
             yield f"the outbox for {who} counts {outbox.size} octets and has {content}"
-        bound = limit + RESERVE + LARGEST + CHUNK + _OVERHEAD + tunnels * 2 * WINDOW
+        bound = limit + RESERVE + LARGEST + CHUNK + _OVERHEAD + tunnels * 2 * WINDOWS[-1]
         if outbox.size > bound:
             yield f"the outbox for {who} has {outbox.size} octets, over {bound}"
 

@@ -136,6 +136,7 @@ class Link:
         self._sent = False
 
     def overrun(self) -> None:
+        self._world.tally.seen["links overrun"] += 1
         self.end_soon(0.0, "it does not keep up")
 
     def close(self, linger: float = 0.0) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from arke.wire.bounds import CHUNK
 from arke.wire.messages import Op
-from simulation.bounds import LARGEST
 from simulation.requests import Request
 from simulation.trace import Violation
 
@@ -38,8 +37,13 @@ class Member:
             self._raise(call)
 
     def unwanted(self) -> list[int]:
-        """Handlers that nobody waits for: the relay knows nothing of their calls."""
+        """Handlers that nobody waits for: the relay knows nothing of their calls.
+
+        Where there was no room to say so, and that was counted, they go on until their deadlines.
+        """
         self._forget_expired()
+        if any(relay.exchange.counters.drops["stop_without_room"] for relay in self._world.all):
+            return []
         open_here = self._program.attachment.relay.exchange.router._open
         return [call for call in self.handling if call not in open_here]
 
@@ -124,7 +128,7 @@ class Member:
     def _answer(self, call: int, request: Request) -> None:
         if self.handling.pop(call, None) is not None:
             large = self._world.random.random() < 0.06 and not self._world.workload.calm
-            size = self._world.random.randint(CHUNK, LARGEST) if large else 0
+            size = self._world.random.randint(CHUNK, self._program.largest - 100) if large else 0
             body = f"{request.key} answer ".encode() + bytes(size)
             self._program.outbox.put_body((Op.REPLY.value, call, body), 2)
 

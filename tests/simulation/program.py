@@ -10,7 +10,7 @@ from arke.wire.inbox import Inbox
 from arke.wire.messages import Op
 from arke.wire.outbox import Outbox
 from simulation.attachment import Attachment
-from simulation.bounds import BATCH
+from simulation.bounds import BATCH, LARGEST
 from simulation.caller import Caller
 from simulation.listener import Listener
 from simulation.member import Member
@@ -39,8 +39,11 @@ class Program:
         self.stalled = False
         self.cluster: str | None = None
         """What it serves."""
+        self.says = {"key": self.key}
         self.cluster_of_old: str | None = None
         """What it served last: what was handed over before it left is still its own."""
+        self.largest = min(LARGEST, relay.max_message)
+        """Octets of the largest body that its relay takes of it."""
         self.outbox = Outbox(64 * 1024 * 1024)
         self.inbox = Inbox(MAX_MESSAGE, 64 * 1024 * 1024)
         self._unpacker = unpacker()
@@ -95,7 +98,7 @@ class Program:
         self.cluster = self.cluster_of_old = cluster
         self.world.trace.note(self.key, "serves", cluster)
         self.world.member_came(self.member_id)
-        self.outbox.put((Op.REGISTER.value, cluster, {"key": self.key}))
+        self.outbox.put((Op.REGISTER.value, cluster, self.says))
 
     def stop_serving(self, then: Callable[[], object]) -> None:
         """Leave the cluster; `then` is when the relay hands over nothing more."""

@@ -13,7 +13,7 @@ from arke_relay.core.prospects import Prospect, Prospects
 from arke_relay.flusher import Flusher
 from arke_relay.peers.batches import Batches
 from simulation.attachment import Attachment
-from simulation.bounds import EXPIRY, FAREWELL, GRACE, JOIN_LIMIT, SETTLE
+from simulation.bounds import EXPIRY, FAREWELL, GRACE, JOIN_LIMIT, SETTLE, SMALL_MESSAGES
 from simulation.lines import Link
 from simulation.trace import Violation
 
@@ -39,6 +39,7 @@ class Relay:
         self._clock_began = world.random.uniform(0, 1e6)
         self._started = self.now
         self._closed = False
+        self.max_message = SMALL_MESSAGES if world.random.random() < 0.2 else MAX_MESSAGE
         self.admissions: set[str] = set()
         self.attachments: dict[Attachment, None] = {}
         self.losses = 0
@@ -52,7 +53,7 @@ class Relay:
         self.batches = Batches(
             self.exchange,
             self.membership,
-            MAX_MESSAGE,
+            self.max_message,
             known=self._known,
             synced=lambda peer: None,
             drained=lambda peer: None,
@@ -232,7 +233,9 @@ class Relay:
     def _admit(self, other: Relay) -> None:
         self.admissions.add(other.node)
         self.prospects.hint((str(other.place),), 1, other.node, None, self.now)
-        self.membership.admitted(other.node, b"", str(other.place), 1, 2, MAX_MESSAGE, self.now)
+        self.membership.admitted(
+            other.node, b"", str(other.place), 1, 2, other.max_message, self.now
+        )
 
     def end_admission(self, node: str) -> None:
         self.membership.end(node, "its admission ended", self.now)

@@ -20,6 +20,7 @@ OUTCOMES = (
     "connection_lost",
     "never_started",
     "answer_without_room",
+    "no_room",
     "opened",
 )
 ENDINGS = (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from arke.wire.bounds import CHUNK
 from arke.wire.messages import Ending, Op
-from simulation.bounds import LARGEST, WINDOW
+from simulation.bounds import LARGEST, WINDOWS
 from simulation.requests import Request
 from simulation.trace import Violation
 
@@ -175,7 +175,7 @@ class Tunnels:
 
     def accept(self, request: Request, call: int, window: int) -> None:
         tunnel = self._program.world.tunnels[request.key] = Tunnel(request.key)
-        window = min(window, WINDOW)
+        window = min(window, self._program.world.random.choice(WINDOWS))
         self._program.outbox.put((Op.ACCEPT.value, call, window, LARGEST))
         self._planned(End(self._program, tunnel, 1, -call, window))
 

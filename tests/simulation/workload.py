@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from arke.wire.bounds import CHUNK
 from arke.wire.messages import Ending, Op
-from simulation.bounds import KIB, LARGEST
+from simulation.bounds import KIB
 from simulation.program import Program
 from simulation.relay import Relay
 
@@ -90,7 +90,7 @@ class Workload:
             cluster = "nowhere" if random.random() < 0.03 else random.choice(CLUSTERS)
             idempotent = random.random() < 0.3
             program.caller.ask(
-                cluster, timeout=self._timeout(), idempotent=idempotent, size=self._size()
+                cluster, timeout=self._timeout(), idempotent=idempotent, size=self._size(program)
             )
 
     def _ask_a_member(self, program: Program) -> None:
@@ -102,7 +102,7 @@ class Workload:
                 member=member,
                 timeout=self._timeout(),
                 idempotent=idempotent,
-                size=self._size(),
+                size=self._size(program),
             )
 
     def _open_a_tunnel(self, program: Program) -> None:
@@ -142,7 +142,7 @@ class Workload:
         random = self._random
         for _ in range(random.choice((1, 1, 1, 3, 3, 20))):
             if random.random() < 0.05:
-                program.listener.cast(op, name, random.randint(CHUNK, LARGEST))
+                program.listener.cast(op, name, random.randint(CHUNK, program.largest))
             else:
                 program.listener.cast(op, name, shared=random.random() < 0.5)
 
@@ -200,10 +200,10 @@ class Workload:
     def _timeout(self) -> float:
         return self._random.choices(_TIMEOUTS, _TIMEOUT_WEIGHTS)[0]
 
-    def _size(self) -> int:
+    def _size(self, program: Program) -> int:
         draw = self._random.random()
         if draw < 0.05:
-            return self._random.randint(CHUNK, LARGEST)
+            return self._random.randint(CHUNK, program.largest)
         return 4 * KIB if draw < 0.1 else 0
 
     def _some_member(self) -> str | None:

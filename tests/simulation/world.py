@@ -52,6 +52,8 @@ class World:
             prompt=self.style == "rolling",
         )
         self.nodes = [Node() for _ in range(size)]
+        self.all: list[Relay] = []
+        """Every relay there was."""
         self.programs: dict[Program, None] = {}
         """Those that are attached."""
         self.requests: dict[str, Request] = {}
@@ -108,6 +110,7 @@ class World:
             return
         node.incarnations += 1
         relay = node.relay = Relay(self, place, node.incarnations)
+        self.all.append(relay)
         self.trace.note(relay.node, "starts")
         for other in range(len(self.nodes)):
             near = other == (place + 1) % len(self.nodes)
