@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -20,14 +21,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="run this one again")
     parser.add_argument("--seeds", type=int, default=1000, help="how many")
     parser.add_argument("--first", type=int, default=1)
-    parser.add_argument("--jobs", type=int, default=1, help="processes to share them among")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="processes to run them in; 0: one a core"
+    )
     options = parser.parse_args()
     if options.seed is not None:
         return _report([run(options.seed)], whole=False)
     seeds = range(options.first, options.first + options.seeds)
     if options.jobs == 1:
         return _report(map(run, seeds), whole=options.seeds >= _ALL)
-    with ProcessPoolExecutor(options.jobs) as pool:
+    with ProcessPoolExecutor(options.jobs or os.cpu_count()) as pool:
         return _report(pool.map(run, seeds, chunksize=8), whole=options.seeds >= _ALL)
 
 

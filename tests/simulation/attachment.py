@@ -35,7 +35,7 @@ class Attachment:
         self.put_packed = self.outbox.put_packed
         self.put_part = self.outbox.put_part
         self.drop_parts = self.outbox.drop_parts
-        self.inbox = Inbox(relay.max_message, 64 * 1024 * 1024)
+        self.inbox = Inbox(relay.joins.max_message, 64 * 1024 * 1024)
         self._unpacker = unpacker()
         self._under_way = 0
         self._unaccepted: dict[int, Request] = {}

@@ -88,7 +88,10 @@ class Caller:
     def gone(self, reason: str) -> None:
         """The program is no more, or its relay is not."""
         outcome = "abandoned" if reason.startswith("it ") else "connection_lost"
+        told = reason == "the relay is leaving" and not self._program.asks
         for request in self.open.values():
+            if told and not request.no_room and not self._program.world.faults.may_lose:
+                raise Violation("who leaves sees its calls through", request.key, request.key)
             request.ended("no_room" if request.no_room else outcome)
         self.open.clear()
 

@@ -196,7 +196,7 @@ class Link:
             self.end_soon(0.0, "it cannot be reached")
         elif receiver.paused:
             world.schedule.after(_RETRY, self._connect)
-        elif owner.node not in receiver.admissions:
+        elif owner.node not in receiver.joins.admissions:
             self.end_soon(0.0, "it does not admit this relay")
         else:
             self._receiver = receiver
@@ -237,7 +237,7 @@ class Link:
     def _read(self, receiver: Relay, frame: bytes) -> None:
         self._unread -= 1
         self._world.trace.arrived(frame)
-        if self._owner.node in receiver.admissions:
+        if self._owner.node in receiver.joins.admissions:
             receiver.take(self._owner.node, self._session, frame)
         if self._blocked and self._open:
             delay = self._world.lines.delay(self.line)

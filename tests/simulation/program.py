@@ -42,7 +42,7 @@ class Program:
         self.says = {"key": self.key}
         self.cluster_of_old: str | None = None
         """What it served last: what was handed over before it left is still its own."""
-        self.largest = min(LARGEST, relay.max_message)
+        self.largest = min(LARGEST, relay.joins.max_message)
         """Octets of the largest body that its relay takes of it."""
         self.outbox = Outbox(64 * 1024 * 1024)
         self.inbox = Inbox(MAX_MESSAGE, 64 * 1024 * 1024)

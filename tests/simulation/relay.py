@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from arke.wire.bounds import MAX_MESSAGE
 from arke.wire.messages import Op
 from arke_relay.core.exchange import Exchange
 from arke_relay.core.membership import BEAT, LAST_WORDS, Membership, Neighbour
-from arke_relay.core.prospects import Prospect, Prospects
 from arke_relay.flusher import Flusher
 from arke_relay.peers.batches import Batches
 from simulation.attachment import Attachment
-from simulation.bounds import EXPIRY, FAREWELL, GRACE, JOIN_LIMIT, SETTLE, SMALL_MESSAGES
+from simulation.bounds import EXPIRY, FAREWELL, GRACE, SETTLE
+from simulation.joins import Joins
 from simulation.lines import Link
 from simulation.trace import Violation
 
 if TYPE_CHECKING:
     from simulation.world import World
 
-_JOIN_RETRY = 0.2
 _DRAIN_LOOK = 0.01
 
 
@@ -38,9 +36,6 @@ class Relay:
         self._backlog: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
         self._clock_began = world.random.uniform(0, 1e6)
         self._started = self.now
-        self._closed = False
-        self.max_message = SMALL_MESSAGES if world.random.random() < 0.2 else MAX_MESSAGE
-        self.admissions: set[str] = set()
         self.attachments: dict[Attachment, None] = {}
         self.losses = 0
         self._sessions: dict[str, int] = {}
@@ -49,11 +44,11 @@ class Relay:
         self.exchange = Exchange(self.node, world.random.random)
         self.exchange.address = str(place)
         self.membership = Membership(self.exchange, self._dial, self._lost)
-        self.prospects = Prospects(world.random.random)
+        self.joins = Joins(world, self)
         self.batches = Batches(
             self.exchange,
             self.membership,
-            self.max_message,
+            self.joins.max_message,
             known=self._known,
             synced=lambda peer: None,
             drained=lambda peer: None,
@@ -129,7 +124,7 @@ class Relay:
             return
         if self.busy:
             self.world.faults.may_lose = True  # calls are cut off
-        self._closed = True
+        self.joins.closed = True
         self.membership.say_farewell(self.now)
         self._farewell_look(self.now + FAREWELL)
 
@@ -163,8 +158,7 @@ class Relay:
         self.world.schedule.after(BEAT, self.do, self._tick)
         now = self.now
         self.membership.tick(now)
-        if not self._closed:
-            self.dial_due()
+        self.joins.dial_due()
         if not self.exchange.router.settled and self._is_settled(now):
             self.exchange.settle(now)
 
@@ -173,69 +167,14 @@ class Relay:
             return True
         peers = self.exchange.peers
         linked = len(self.membership.neighbours)
-        return 0 < linked == len(peers) == self.membership.synced and not self.prospects.exploring
+        return (
+            0 < linked == len(peers) == self.membership.synced
+            and not self.joins.prospects.exploring
+        )
 
     def _expire(self) -> None:
         self.world.schedule.after(EXPIRY, self.do, self._expire)
         self.exchange.router.expire(self.now)
-
-    # Joins.
-
-    def hint(self, place: int, node: str | None = None) -> None:
-        """Somebody may be at another node."""
-        self.prospects.hint((str(place),), 1, node, None, self.now)
-
-    def dial_due(self) -> None:
-        for prospect in self.prospects.due(self.membership.linked, self.now):
-            self._reach(prospect, self.now + JOIN_LIMIT)
-
-    def _reach(self, prospect: Prospect, ends: float) -> None:
-        """Our half of a join arrives at the other node, at the second attempt or the tenth."""
-        world, place = self.world, int(prospect.address)
-        other = world.nodes[place].relay
-        if place == self.place:
-            self.prospects.failed(prospect, self.now, myself=True)
-        elif self.now >= ends:
-            self.prospects.failed(prospect, self.now)
-        elif other is None or not world.lines.open(self.place, place):
-            world.schedule.after(_JOIN_RETRY, self.do, self._reach, prospect, ends)
-        else:
-            delay = world.lines.delay(world.lines[self.place, place])
-            world.schedule.after(delay, other.do, other.welcome, self, prospect, ends)
-
-    def welcome(self, other: Relay, prospect: Prospect, ends: float) -> None:
-        """Somebody asks to join."""
-        if self._closed:
-            return
-        self._admit(other)
-        back = self.world.lines[self.place, other.place]
-        if not back.cuts:
-            delay = self.world.lines.delay(back)
-            self.world.schedule.after(delay, other.do, other.welcomed, self, prospect)
-        else:
-            self.world.schedule.at(
-                self.world.schedule.time + max(0.0, ends - other.now),
-                other.do,
-                other.not_welcomed,
-                prospect,
-            )
-
-    def welcomed(self, other: Relay, prospect: Prospect) -> None:
-        if self._closed:
-            self.prospects.failed(prospect, self.now)
-            return
-        self.prospects.succeeded(prospect, other.node, self.now)
-        self._admit(other)
-
-    def not_welcomed(self, prospect: Prospect) -> None:
-        self.prospects.failed(prospect, self.now)
-
-    def _admit(self, other: Relay) -> None:
-        self.admissions.add(other.node)
-        self.prospects.hint((str(other.place),), 1, other.node, None, self.now)
-        self.membership.admitted(
-            other.node, b"", str(other.place), 1, 2, other.max_message, self.now
-        )
 
     def end_admission(self, node: str) -> None:
         self.membership.end(node, "its admission ended", self.now)
@@ -263,9 +202,9 @@ class Relay:
         if reason.startswith("not understood"):
             raise Violation("honest peers are understood", reason, self.node, neighbour.node)
         self.losses += 1
-        self.admissions.discard(neighbour.node)
-        self.prospects.lost(neighbour.node, self.now)
+        self.joins.admissions.discard(neighbour.node)
+        self.joins.prospects.lost(neighbour.node, self.now)
 
     def _known(self, node: str, address: str, port: int) -> None:
         if node != self.node and not self.membership.linked(node):
-            self.prospects.hint((address,), port, node, None, self.now)
+            self.joins.prospects.hint((address,), port, node, None, self.now)

@@ -115,11 +115,11 @@ class World:
         for other in range(len(self.nodes)):
             near = other == (place + 1) % len(self.nodes)
             if other != place and (self._all_known or near):
-                relay.hint(other)
+                relay.joins.hint(other)
         if self._all_known:
             for other_relay in self.relays():
                 if other_relay is not relay and not other_relay.paused:
-                    other_relay.hint(place, relay.node)
+                    other_relay.joins.hint(place, relay.node)
         relay.start()
         if not self.workload.calm:
             self.workload.attach_some(relay)

@@ -1,0 +1,94 @@
+"""How relays come to admit one another: joins that take their time, fail, or succeed by halves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from arke.wire.bounds import MAX_MESSAGE
+from arke_relay.core.prospects import Prospect, Prospects
+from simulation.bounds import JOIN_LIMIT, SMALL_MESSAGES
+
+if TYPE_CHECKING:
+    from simulation.relay import Relay
+    from simulation.world import World
+
+_RETRY = 0.2
+"""Seconds between two attempts of the kernel to get through."""
+
+
+class _Join:
+    """One that this relay has begun."""
+
+    def __init__(self, prospect: Prospect) -> None:
+        self.prospect = prospect
+        self.over = False
+
+
+class Joins:
+    """Those of one relay. `admissions` are the nodes that may send to it."""
+
+    def __init__(self, world: World, relay: Relay) -> None:
+        self._world = world
+        self._relay = relay
+        self.admissions: set[str] = set()
+        self.prospects = Prospects(world.random.random)
+        self.closed = False
+        self.max_message = SMALL_MESSAGES if world.random.random() < 0.2 else MAX_MESSAGE
+        """What this relay says of itself: the largest body that it takes."""
+
+    def hint(self, place: int, node: str | None = None) -> None:
+        """Somebody may be at another node."""
+        self.prospects.hint((str(place),), 1, node, None, self._relay.now)
+
+    def dial_due(self) -> None:
+        relay = self._relay
+        if not self.closed:
+            for prospect in self.prospects.due(relay.membership.linked, relay.now):
+                join = _Join(prospect)
+                self._world.schedule.after(JOIN_LIMIT, relay.do, self._give_up, join)
+                self._reach(join)
+
+    def _reach(self, join: _Join) -> None:
+        """Our hello arrives at the other node, at the first attempt or the tenth."""
+        world, here = self._world, self._relay.place
+        place = int(join.prospect.address)
+        other = world.nodes[place].relay
+        if join.over:
+            return
+        if place == here:
+            join.over = True
+            self.prospects.failed(join.prospect, self._relay.now, myself=True)
+        elif other is None or not world.lines.open(here, place):
+            world.schedule.after(_RETRY, self._relay.do, self._reach, join)
+        else:
+            delay = world.lines.delay(world.lines[here, place])
+            world.schedule.after(delay, other.do, other.joins._welcome, self._relay, join)
+
+    def _welcome(self, other: Relay, join: _Join) -> None:
+        """Somebody asks to join; whether our welcome arrives we do not learn."""
+        if self.closed:
+            return
+        self._admit(other)
+        back = self._world.lines[self._relay.place, other.place]
+        if not back.cuts:
+            delay = self._world.lines.delay(back)
+            self._world.schedule.after(delay, other.do, other.joins._welcomed, self._relay, join)
+
+    def _welcomed(self, other: Relay, join: _Join) -> None:
+        if join.over or self.closed:
+            return
+        join.over = True
+        self.prospects.succeeded(join.prospect, other.node, self._relay.now)
+        self._admit(other)
+
+    def _give_up(self, join: _Join) -> None:
+        if not join.over:
+            join.over = True
+            self.prospects.failed(join.prospect, self._relay.now)
+
+    def _admit(self, other: Relay) -> None:
+        now = self._relay.now
+        self.admissions.add(other.node)
+        self.prospects.hint((str(other.place),), 1, other.node, None, now)
+        largest = other.joins.max_message
+        self._relay.membership.admitted(other.node, b"", str(other.place), 1, 2, largest, now)
