@@ -8,6 +8,7 @@ from typing import Any
 from msgpack import packb
 
 from arke.wire.bounds import CHUNK, LEAST_WINDOW, MAX_MESSAGE, READ, unpacker
+from arke.wire.chunked import Chunked
 from arke.wire.inbox import Inbox
 from arke.wire.malformed import UNREADABLE
 from arke.wire.messages import MAGIC, VERSION, Ending, Op, Purpose
@@ -88,7 +89,8 @@ class HonestProgram:
         at = _BODIES.get(op)
         if at is not None and type(message[at]) is not bytes:
             join = self._inbox.cast if op in _CASTS else self._inbox.body
-            fields[at - 1] = join(message[at])
+            joined = join(message[at])
+            fields[at - 1] = bytes(joined) if isinstance(joined, Chunked) else joined
         take = self._handlers.get(op)
         if take is not None:
             take(*fields)

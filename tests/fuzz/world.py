@@ -213,7 +213,7 @@ def check_outbox(box: outbox.Outbox) -> None:
 
 
 def check_inbox(inbox: Inbox, limit: int) -> None:
-    held = sum(len(half.buffer) for half in inbox._streams.values() if half.buffer is not None)
+    held = sum(len(half.body) for half in inbox._streams.values() if half.body is not None)
     if not held <= inbox.size <= limit:
         raise Finding(f"{held} octets are half received, {inbox.size} counted")
     promise(len(inbox._streams) <= MAX_STREAMS, "more streams than anybody may have")
