@@ -11,6 +11,7 @@ import contextlib
 import os
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from concurrent.futures import CancelledError
 from contextlib import AbstractAsyncContextManager, contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -31,6 +32,7 @@ class _Runner:
         self._loop = (loop_factory() or asyncio.new_event_loop)()
         self._thread = threading.Thread(target=self._loop.run_forever, name="arke", daemon=True)
         self._thread.start()
+        self._lock = threading.Lock()
         self._closed = False
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
@@ -38,22 +40,36 @@ class _Runner:
 
         Raises MeshClosed after the end.
         """
-        if self._closed:
+        with self._lock:
+            closed = self._closed
+            if not closed:
+                future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        if closed:
             work.close()
             raise arke.MeshClosed("the mesh was closed")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except CancelledError:
+            raise arke.MeshClosed("the mesh was closed") from None
         except BaseException:
             future.cancel()
             raise
 
     def close(self) -> None:
-        self.run(self._loop.shutdown_asyncgens())
-        self._closed = True
+        with self._lock:
+            self._closed = True
+        # Behind all that was handed over: nobody is left waiting for a loop that has stopped.
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _end(self) -> None:
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await self._loop.shutdown_asyncgens()
 
     def iterate(self, iterator: AsyncIterator[_T]) -> Iterator[_T]:
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import arke
-from arke.blocking import connect
+from arke.blocking import Mesh, connect
 from lab import Process
 from relays import LIMIT, Relay, Relays, start
 
@@ -109,3 +109,21 @@ def test_a_relay_that_is_not_there_is_said_so() -> None:
     with pytest.raises(arke.RelayUnreachable):
         connect(port=1, wait=0.0).__enter__()
     assert not [thread for thread in threading.enumerate() if thread.name == "arke"]
+
+
+def test_who_calls_while_the_mesh_is_closed_is_told_so(relay: Relay) -> None:
+    """Before it, in the midst of it, or after: every call ends."""
+
+    def call(mesh: Mesh, begun: threading.Barrier) -> None:
+        begun.wait(LIMIT)
+        while True:
+            mesh.request("work", b"x", timeout=LIMIT)
+
+    for _ in range(5):
+        with ThreadPoolExecutor(8) as threads:
+            with connect(port=relay.port) as mesh:
+                begun = threading.Barrier(9)
+                callers = [threads.submit(call, mesh, begun) for _ in range(8)]
+                begun.wait(LIMIT)
+            for caller in callers:
+                assert isinstance(caller.exception(LIMIT), arke.MeshClosed)
