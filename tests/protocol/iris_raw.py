@@ -87,6 +87,15 @@ class RawIris:
             return reason
 
 
+async def pour(raw: RawIris, octets: bytes, piece: int) -> None:
+    """Send octets so many at a time, while others have their turns."""
+    for at in range(0, len(octets), piece):
+        raw.writer.write(octets[at : at + piece])
+        if piece > 1 or at % 100 == 0:
+            await raw.writer.drain()
+            await asyncio.sleep(0)
+
+
 @asynccontextmanager
 async def raw_iris(port: int, cluster: str | None = None) -> AsyncIterator[RawIris]:
     """A connection to the relay at `port`, attached if a cluster is given; "" is a client."""

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from arke_relay.attachments.connection import Connection
     from arke_relay.attachments.greeting import Greeting
 
+LEFT = "it left"
+"""Why most programs are gone."""
+
 _STRANGERS = 512
 """Connections that have not said hello yet, at most: with one more, the oldest is closed. A program
 says hello within milliseconds, so that only who means to be silent is ever the oldest."""
@@ -34,7 +37,8 @@ _TOPICS = MAX_ENTRIES // 2
 
 _BEAT = 1.0
 _PING_AFTER = 10.0
-_LINES = 100  # of one kind, about programs, in a second: a line costs more than attaching does
+_COMINGS = 100  # lines of one kind in a second: each costs as much as attaching does
+_FAILURES = 1000  # the same about programs that did not leave by themselves
 
 
 class Hub:
@@ -123,12 +127,15 @@ class Hub:
         self._connections.pop(connection, None)
         self._topics -= len(program.topics)
         self.exchange.detach(program, self.clock())
-        log = self._lines("gone")
-        log.info("program gone", program=program, reason=reason or "it left")
+        if reason and reason != LEFT:
+            log = self._lines("cut off", _FAILURES)
+        else:
+            log, reason = self._lines("gone"), LEFT
+        log.info("program gone", program=program, reason=reason)
 
-    def _lines(self, what: str) -> Lines:
+    def _lines(self, what: str, most: int = _COMINGS) -> Lines:
         """Where to write what every user of this machine can provoke as often as they like."""
-        return self._log.limited(what, 1.0, _LINES)
+        return self._log.limited(what, 1.0, most)
 
     def closing(self, connection: Connection) -> None:
         """Its last words are on their way."""

@@ -12,7 +12,7 @@ from arke.wire.malformed import UNREADABLE, Malformed, why
 from arke.wire.messages import Op
 from arke.wire.outbox import Outbox
 from arke_relay.attachments.connection import OUTBOX, Connection
-from arke_relay.attachments.hub import Hub
+from arke_relay.attachments.hub import LEFT, Hub
 from arke_relay.attachments.iris import calls, casts, packets
 from arke_relay.attachments.iris.calls import Calls
 from arke_relay.attachments.iris.casts import Casts
@@ -183,7 +183,7 @@ class IrisConnection(Connection):
             asyncio.get_running_loop().call_later(_LOOK, self._look)
         else:
             self._departing = True
-            self._close("it left")
+            self._close(LEFT)
             # Closing a socket with octets that nobody read would destroy what is on its way out.
             if not self._transport.is_closing():
                 self._transport.resume_reading()

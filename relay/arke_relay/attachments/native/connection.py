@@ -11,7 +11,7 @@ from arke.wire.malformed import UNREADABLE, Malformed, why
 from arke.wire.messages import MAGIC, VERSION, Op
 from arke.wire.outbox import Outbox
 from arke_relay.attachments.connection import OUTBOX, Connection
-from arke_relay.attachments.hub import Hub
+from arke_relay.attachments.hub import LEFT, Hub
 from arke_relay.attachments.native.calls import Calls
 from arke_relay.attachments.native.casts import Casts
 from arke_relay.attachments.native.fields import Handler
@@ -120,7 +120,7 @@ class NativeConnection(Connection):
         """Being heard was all it was for."""
 
     def _on_close(self, message: Message, now: float) -> None:
-        self._close("it left")
+        self._close(LEFT)
 
     def _on_chunk(self, message: Message, now: float) -> None:
         self._inbox.chunk(message[1], message[2], message[3])

@@ -1,0 +1,256 @@
+"""Iris programs that break the protocol: told why and cut off, or the tunnel or packet dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+from iris_client import Handlers, iris_program
+from iris_packets import Op, Packet, encoded
+from iris_raw import RawIris, hello, pour, raw_iris
+from iris_tunnel import CHUNK
+from mixed import echo
+from traffic import echo as native_echo
+from traffic import until, until_members
+
+import arke
+from arke.wire.bounds import MAX_TOPICS, MAX_TUNNELS
+from relays import LIMIT, Relay, Relays, free_port
+
+MIB = 1024 * 1024
+
+
+# What ends the connection.
+
+OVER = 16 * MIB + 1
+LENGTH_OVER = b"\x81\x80\x80\x08"
+assert encoded(Op.TUNNEL_ALLOWANCE, OVER, 0)[1:-1] == LENGTH_OVER
+BREAKS = {
+    "an unknown operation": b"\x0e",
+    "the last operation there could be": b"\xff",
+    "a second handshake": hello(),
+    "a refusal": b"\x01",
+    "a bool of 2": b"\x05\x01\x02",
+    "a bool of 255": b"\x05\x01\xff\x01x",
+    "a varint of eleven octets": b"\x0b" + b"\x80" * 10 + b"\x00",
+    "a varint without an end": b"\x0b" + b"\xff" * 100,
+    "a length of eleven octets": b"\x06" + b"\x81" * 10 + b"\x00",
+    "a body over the limit": b"\x08\x01t" + LENGTH_OVER,
+    "a request over the limit": b"\x04\x01\x01t" + LENGTH_OVER,
+    "a reply over the limit": b"\x05\x01\x01" + LENGTH_OVER,
+    "a fault over the limit": b"\x05\x01\x00" + LENGTH_OVER,
+    "a broadcast of 16 EiB": b"\x03\x01t" + b"\xff" * 9 + b"\x01",
+    "a topic over the limit": b"\x06" + LENGTH_OVER,
+    "a chunk over the limit": b"\x0c\x01\x01" + LENGTH_OVER,
+    "a topic that is not UTF-8": b"\x06\x02\xff\xff",
+    "a cluster that is not UTF-8": b"\x04\x01\x02\xc3\x28\x01x\x01",
+    "a fault that is not UTF-8": b"\x05\x01\x00\x02\xff\xff",
+    "a name of 256 octets": encoded(Op.SUBSCRIBE, "ü" * 128),
+}
+
+
+@pytest.mark.parametrize("way", ["whole", "octet by octet", "with more behind"])
+@pytest.mark.parametrize("octets", BREAKS.values(), ids=BREAKS)
+async def test_who_breaks_the_protocol_is_cut_off_alone_and_told_why(
+    node: Relay, octets: bytes, way: str
+) -> None:
+    begin = node.process.written
+    async with (
+        iris_program(node.port, "bystander", Handlers(echo)) as bystander,
+        raw_iris(node.port, "") as hostile,
+    ):
+        with suppress(ConnectionError):
+            if way == "octet by octet":
+                await pour(hostile, octets, 1)
+            else:
+                await hostile.send(octets + (bytes(100_000) if way == "with more behind" else b""))
+        reason = await hostile.ended()
+        # What it still sends may destroy the reason on its way; the log has it all the same.
+        assert reason or way != "whole"
+        node.process.wait_for_line('program gone .*"not understood: .+', LIMIT, after=begin)
+        assert await bystander.request("bystander", b"well") == b"well"
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        encoded(Op.REQUEST, 2**40, "bystander", b"body", 1000),
+        encoded(Op.REPLY, 300, b"body"),
+        encoded(Op.PUBLISH, "topic", b"body"),
+        encoded(Op.TUNNEL_TRANSFER, 300, 300, b"body"),
+    ],
+    ids=["request", "reply", "publish", "transfer"],
+)
+async def test_a_packet_that_is_cut_off_ends_its_connection_alone(
+    node: Relay, packet: bytes
+) -> None:
+    async with iris_program(node.port, "bystander", Handlers(echo)) as bystander:
+        for size in range(1, len(packet)):
+            async with raw_iris(node.port, "") as raw:
+                await raw.send(packet[:size])
+                raw.writer.write_eof()
+                await raw.ended()
+        assert await bystander.request("bystander", b"well") == b"well"
+
+
+async def test_what_is_announced_costs_nothing_before_it_comes(node: Relay) -> None:
+    """A hundred bodies just under the limit, of which nothing ever comes."""
+    announced = b"\x08\x01t" + encoded(Op.TUNNEL_ALLOWANCE, 16 * MIB, 0)[1:-1] + bytes(1000)
+    before = node.memory
+    crowd = [RawIris(*await asyncio.open_connection("127.0.0.1", node.port)) for _ in range(100)]
+    for raw in crowd:
+        await raw.attach()
+        await raw.send(announced)
+    async with raw_iris(node.port, "") as other:
+        await other.settled()
+    assert node.memory - before < 32 * MIB
+    for raw in crowd:
+        raw.writer.transport.abort()
+
+
+async def test_a_number_that_is_still_in_use_is_not_another_one(node: Relay) -> None:
+    async with raw_iris(node.port, "stuck") as member:
+        for op, fields in {
+            Op.REQUEST: (7, "stuck", b"x", 30_000),
+            Op.TUNNEL_INIT: (7, "stuck", 30_000),
+        }.items():
+            async with raw_iris(node.port, "") as raw:
+                await raw.say(op, *fields)
+                await member.hear_only(op)
+                await raw.say(op, *fields)
+                assert await raw.ended()
+
+
+async def test_who_has_too_many_topics_is_cut_off(node: Relay) -> None:
+    async with raw_iris(node.port, "") as raw:
+        with suppress(ConnectionError):
+            for number in range(MAX_TOPICS + 1):
+                await raw.say(Op.SUBSCRIBE, f"{number}")
+        assert "topics" in (await raw.ended() or "")
+
+
+async def test_a_tunnel_more_than_there_may_be_is_not_confirmed(node: Relay) -> None:
+    async with raw_iris(node.port, "many") as member, raw_iris(node.port, "") as caller:
+        await member.settled()
+
+        async def confirm() -> None:
+            while True:
+                op, build, *_ = await member.next()
+                if op == Op.TUNNEL_INIT:
+                    await member.say(Op.TUNNEL_CONFIRM, build, build)
+
+        confirming = asyncio.ensure_future(confirm())
+        for number in range(MAX_TUNNELS):
+            await caller.say(Op.TUNNEL_INIT, number, "many", 30_000)
+            assert await caller.hear() == (Op.TUNNEL_CONFIRM, number, CHUNK)
+        await caller.say(Op.TUNNEL_INIT, MAX_TUNNELS, "many", 30_000)
+        assert await caller.hear() == (Op.TUNNEL_CONFIRM, MAX_TUNNELS, None)
+        await caller.say(Op.TUNNEL_CLOSE, 0)
+        assert await caller.hear() == (Op.TUNNEL_CLOSE, 0, "")
+        await caller.say(Op.TUNNEL_INIT, MAX_TUNNELS, "many", 30_000)
+        assert await caller.hear() == (Op.TUNNEL_CONFIRM, MAX_TUNNELS, CHUNK)
+        confirming.cancel()
+
+
+# What is dropped and counted, and ends nothing.
+
+
+@pytest.fixture(scope="module")
+def counting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Relay, int]]:
+    """A relay, and the port of its metrics."""
+    relays, port = Relays(tmp_path_factory.mktemp("relays")), free_port()
+    try:
+        yield relays.start("-metrics", f"127.0.0.1:{port}"), port
+    finally:
+        relays.end()
+
+
+def dropped(port: int) -> float:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=LIMIT) as page:
+        lines = page.read().decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("arke_dropped_total"))
+
+
+STRAYS = {
+    "a reply to no request": (Op.REPLY, 4711, b"x"),
+    "a fault to no request": (Op.REPLY, 2**64 - 1, "x"),
+    "a confirmation of no opening": (Op.TUNNEL_CONFIRM, 4711, 1),
+    "an allowance for no tunnel": (Op.TUNNEL_ALLOWANCE, 4711, 1),
+    "a transfer for no tunnel": (Op.TUNNEL_TRANSFER, 4711, 1, b"x"),
+    "the end of no tunnel": (Op.TUNNEL_CLOSE, 4711),
+}
+
+
+@pytest.mark.parametrize("packet", STRAYS.values(), ids=STRAYS)
+async def test_what_belongs_to_nothing_is_dropped_and_counted(
+    counting: tuple[Relay, int], packet: Packet
+) -> None:
+    relay, metrics = counting
+    before = dropped(metrics)
+    async with raw_iris(relay.port, "") as raw:
+        for _ in range(3):
+            await raw.say(*packet)
+        await raw.settled()
+
+        async def counted() -> bool:
+            return await asyncio.to_thread(dropped, metrics) >= before + 3
+
+        await until(counted)
+        await raw.settled()
+
+
+# Tunnels that break their own rules end alone.
+
+TRANSFERS: dict[str, list[Packet]] = {
+    "beyond the allowance": [(Op.TUNNEL_TRANSFER, 1, CHUNK, bytes(CHUNK))] * 100,
+    "more than its size": [(Op.TUNNEL_TRANSFER, 1, 2, b"xxx")],
+    "more than its size in two": [
+        (Op.TUNNEL_TRANSFER, 1, 3, b"xx"),
+        (Op.TUNNEL_TRANSFER, 1, 0, b"xx"),
+    ],
+    "a chunk over the chunk limit": [(Op.TUNNEL_TRANSFER, 1, 2 * CHUNK, bytes(CHUNK + 1))],
+    "a chunk that goes on with nothing": [(Op.TUNNEL_TRANSFER, 1, 0, b"x")],
+    "a size that nobody takes": [(Op.TUNNEL_TRANSFER, 1, 2**63, b"x")],
+}
+
+
+@pytest.mark.parametrize("transfers", TRANSFERS.values(), ids=TRANSFERS)
+async def test_a_tunnel_that_is_misused_ends_alone(
+    nodes: tuple[Relay, Relay], transfers: list[Packet]
+) -> None:
+    service = native_echo("misused", nodes[1].port)
+    ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    @service.on_tunnel
+    async def wait(tunnel: arke.Tunnel) -> None:
+        await go_on.wait()
+        try:
+            async for _ in tunnel:
+                pass
+            ended.set_result("")
+        except arke.TunnelClosed as error:
+            ended.set_result(str(error))
+
+    go_on = asyncio.Event()
+    async with (
+        service,
+        arke.connect(port=nodes[0].port) as observer,
+        raw_iris(nodes[0].port, "") as raw,
+    ):
+        await until_members(observer, "misused", 1)
+        await raw.say(Op.TUNNEL_INIT, 1, "misused", 30_000)
+        assert await raw.hear_only(Op.TUNNEL_CONFIRM) == (Op.TUNNEL_CONFIRM, 1, CHUNK)
+        await raw.say(Op.TUNNEL_ALLOWANCE, 1, MIB)
+        for transfer in transfers:
+            await raw.say(*transfer)
+        _, number, reason = await raw.hear_only(Op.TUNNEL_CLOSE)
+        assert number == 1
+        assert reason
+        go_on.set()
+        async with asyncio.timeout(LIMIT):
+            assert await ended
+        await raw.say(Op.REQUEST, 2, "misused", b"well", 30_000)
+        assert await raw.hear_only(Op.REPLY) == (Op.REPLY, 2, b"well")
