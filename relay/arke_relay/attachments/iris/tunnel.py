@@ -37,8 +37,10 @@ class IrisTunnel:
         "_granted",
         "_held",
         "_missing",
+        "_size",
         "_to_come",
         "_ungranted",
+        "_unread",
         "_window",
         "closing",
         "id",
@@ -64,6 +66,8 @@ class IrisTunnel:
         self._ungranted = 0  # octets the program takes, beyond the window for now
         self._debt = 0  # octets granted that the program has yet to grant
         self._missing = 0  # octets of the message that is on its way to it
+        self._size = 0  # of that message
+        self._unread: int | None = None  # octets of whole messages that it has yet to grant again
 
     # From the program.
 
@@ -111,13 +115,18 @@ class IrisTunnel:
         `total` is None for whole messages; else as in DATA. Raises Broken.
         """
         if total is None:
-            missing = 0
+            missing, whole = 0, octets
         else:
             if total > LARGEST:
                 raise Broken(f"a message of {total} bytes is over the {LARGEST} of this end")
             missing = (total or self._missing) - octets
             if missing < 0:
                 raise Broken("a message is longer than it said")
+            # What was given up is granted again, like what was read.
+            whole = self._size - self._missing if total and self._missing else 0
+            self._size = total or self._size
+            whole += 0 if missing else self._size
+        self._unread = (self._unread or 0) + whole
         self._missing = missing
         self._granted -= cost
         # What small messages cost more than they hold was no allowance of the program's.
@@ -125,6 +134,8 @@ class IrisTunnel:
 
     def granted(self, octets: int) -> None:
         """The program takes so many octets more."""
+        # The first grant is the window; what follows it gives back what was read.
+        self._unread = 0 if self._unread is None else self._unread - octets
         paid = min(octets, self._debt)
         self._debt -= paid
         self._ungranted += octets - paid
@@ -134,8 +145,10 @@ class IrisTunnel:
         half = self._window // 2
         if self._granted > half:
             return 0
-        if self._missing and self._granted + self._ungranted < min(CHUNK_LIMIT, half):
-            # The program grants nothing before it has the whole message.
+        left = self._granted + self._ungranted
+        stuck = self._missing > left and (self._unread or 0) <= 0
+        if stuck and left < min(CHUNK_LIMIT, half):
+            # All before it is read, and the program grants nothing before it has the whole message.
             self._ungranted += half
             self._debt += half
         octets = min(self._ungranted, self._window - self._granted)
