@@ -16,6 +16,7 @@ from pathlib import Path
 from fuzz.targets import CORPUS, NAMES
 
 _HERE = Path(__file__).resolve().parent
+_CHECKOUT = _HERE.parent.parent
 _KEPT = _HERE / ".kept"
 """Not in the repository: what this machine's runs have come to."""
 
@@ -66,7 +67,11 @@ def fuzz(target: str, seconds: int) -> Outcome:
     )
     with log.open("w") as out:
         ended = subprocess.run(command, stdout=out, stderr=out, cwd=_HERE.parent, check=False)
-    said = log.read_text(errors="replace")
+    return understand(target, log.read_text(errors="replace"), failed=ended.returncode != 0)
+
+
+def understand(target: str, said: str, *, failed: bool) -> Outcome:
+    """What a run came to, by what libFuzzer wrote of it."""
     branches, features = (_FEATURES.findall(said) or [("0", "0")])[-1]
     finding = _FINDING.search(said)
     return Outcome(
@@ -75,8 +80,8 @@ def fuzz(target: str, seconds: int) -> Outcome:
         int(branches),
         int(features),
         _number(_PEAK, said),
-        Path(finding[1]).relative_to(Path.cwd()) if finding else None,
-        said.strip().rpartition("\n")[2] if ended.returncode and not finding else "",
+        Path(finding[1]).relative_to(_CHECKOUT) if finding else None,
+        said.strip().rpartition("\n")[2] if failed and not finding else "",
     )
 
 

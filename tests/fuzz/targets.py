@@ -8,7 +8,7 @@ from pathlib import Path
 from fuzz.target import Target
 
 NAMES = ("native", "iris", "peer", "certificate", "mdns", "link")
-CORPUS = Path(__file__).parent / "corpus"
+CORPUS = Path(__file__).resolve().parent / "corpus"
 """A folder for each target. What is named `found-…` once broke a promise."""
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fuzz.__main__ import Outcome, understand
 from fuzz.targets import CORPUS, NAMES, load
 
 INPUTS = sorted(path for name in NAMES for path in (CORPUS / name).iterdir())
@@ -35,3 +36,21 @@ def test_whatever_comes_breaks_nothing(name: str, seed: int, changes: int, octet
         data = target.mutate(data, random)
     at = random.randrange(len(data) + 1)
     target.run(data[:at] + octets + data[at:])
+
+
+ENDED = """
+#4096\tNEW    cov: 690 ft: 2815 corp: 288/106Kb lim: 4096 exec/s: 20 rss: 115Mb L: 658/4095
+stat::number_of_executed_units: 12941
+stat::peak_rss_mb:              115
+"""
+WRITTEN = "artifact_prefix='x'; Test unit written to "
+
+
+def test_what_a_run_came_to_is_understood() -> None:
+    clean = understand("native", ENDED, failed=False)
+    assert clean == Outcome("native", 12941, 690, 2815, 115, None, "")
+    path = CORPUS.parent / ".kept" / "native-crash-1"
+    found = understand("native", f"{WRITTEN}{path}\n{ENDED}", failed=True)
+    assert str(found.finding) == "tests/fuzz/.kept/native-crash-1"
+    assert not found.broke
+    assert understand("native", "No module named atheris", failed=True).broke
