@@ -16,6 +16,7 @@ from fuzz.finding import Finding
 from fuzz.targets import CORPUS, load
 
 _MOST = 40  # files of one target
+_WORTH = 3  # steps that are worth a file
 _OURS = ("/arke/", "/arke_relay/")
 
 Step = tuple[str, int, int]
@@ -60,9 +61,11 @@ def main() -> None:
         count += 1
     kept = Path(__file__).resolve().parent / ".kept" / name
     for path in sorted(kept.iterdir(), key=lambda path: (path.stat().st_size, path.name)):
+        if count >= _MOST:
+            break
         data = path.read_bytes()
         more = reached(name, data) - known
-        if len(more) >= 3 and count < _MOST:
+        if len(more) >= _WORTH:
             known |= more
             count += 1
             (corpus / sha256(data).hexdigest()[:16]).write_bytes(data)
