@@ -55,8 +55,9 @@ class Guest(ABC):
             promise(self.transport.reading, "a connection that is open is not read")
             promise(self.transport.left == 0, "what came was not read")
             if self.connection is None or self.connection.program is None:
-                await self.world.pass_time(PATIENCE + 1)
-                promise(self.transport.is_closing(), "who says no hello is not closed")
+                for _ in range(2):  # who was about to leave has done so after the first
+                    await self.world.pass_time(PATIENCE + 1)
+                promise(self.transport.is_closing(), "who is no program is not closed")
             else:
                 await self.check_alive()
         if self.transport.is_closing() and not self.left:

@@ -55,7 +55,8 @@ class IrisGuest(Guest):
         if connection._leaving:
             for _ in range(3):
                 await self.world.pass_time(7 * 24 * 3600.0)
-            promise(self.transport.is_closing(), "who leaves, and has answered, is not let go")
+            gone = self.transport.is_closing() or self.transport.ended
+            promise(gone, "who leaves, and owes nothing any more, is not let go")
         elif not connection._rest:
             self.feed(packet(Packet.SUBSCRIBE, field(_STILL)))
             await self.world.rest()

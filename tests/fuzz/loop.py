@@ -73,6 +73,8 @@ class FakeTransport(asyncio.Transport):
         self.stalled = False
         self.reading = True
         self.lost = False
+        self.ended = False
+        """Nothing more is written; the other side is to close."""
         self._unread = bytearray()
         self._closing = False
         self._pending: list[bytes] = []
@@ -132,6 +134,9 @@ class FakeTransport(asyncio.Transport):
     def resume_reading(self) -> None:
         self.reading = True
         self._loop.call_soon(self._hand_over)
+
+    def write_eof(self) -> None:
+        self.ended = True
 
     def is_closing(self) -> bool:
         return self._closing

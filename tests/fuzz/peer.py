@@ -162,8 +162,9 @@ class PeerWorld(World):
         super().check_bounds()
         for link in self.links.values():
             check_outbox(link.outbox)
-        for _, inbox in self.batches._inboxes.values():
-            check_inbox(inbox, INBOX)
+        for peer in self.exchange.peers.values():
+            if peer.inbox is not None:
+                check_inbox(peer.inbox, INBOX)
 
     async def check_guest(self) -> None:
         """It is linked and heard, or was cut off with a reason; and then it is gone."""
@@ -177,7 +178,6 @@ class PeerWorld(World):
             self.membership.end(GUEST, "it was time", self.loop.now)
         promise(all(self.losses), "a peer was cut off without a reason")
         promise(GUEST not in self.exchange.peers, "the peer is still there")
-        promise(GUEST not in self.batches._inboxes, "the inbox of a peer is still there")
         promise(GUEST not in self.exchange.audience, "a peer that is gone is still told")
         topics = {*self.exchange.directory.topics} - {TOPIC}
         promise(not topics, f"topics are left: {topics!r:.100}")
@@ -202,7 +202,6 @@ class PeerWorld(World):
 
     def _lost(self, neighbour: Neighbour, reason: str) -> None:
         self.losses.append(reason)
-        self.batches.forget(neighbour.node)
 
 
 def _read(frame: bytes) -> list[tuple[object, ...]]:
