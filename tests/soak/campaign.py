@@ -20,7 +20,7 @@ from soak.once import Once
 from soak.questions import BROADCAST, EVENT, HASTY, IDEMPOTENT, ONCE, PARTED
 from soak.schedule import HOUR, STEADY, Kind, Turn, storm, turns
 from soak.stage import Running, Stage
-from soak.tallies import BROKEN_WITH_ITS_RELAY, Tally
+from soak.tallies import BOUND_TO_A_RELAY, Tally
 
 SETTLED = 60.0
 """Seconds in which every caller has had an answer of each kind, where nothing is broken."""
@@ -88,7 +88,7 @@ class Campaign:
         """Restart one relay after another as an upgrade would. No request may fail."""
         self._say(f"a rolling restart of {len(hosts)} relays")
         stage = self.stage
-        with self.nothing_fails("a rolling restart", spared=BROKEN_WITH_ITS_RELAY):
+        with self.nothing_fails("a rolling restart", spared=BOUND_TO_A_RELAY):
             for host in hosts:
                 stage.terminate(stage.relays, host)
                 stage.wait(stage.relays, host)

@@ -8,8 +8,9 @@ from typing import Any
 
 from soak.questions import HASTY
 
-BROKEN_WITH_ITS_RELAY = ("tunnel read", "tunnel sent", "tunnel closed")
-"""A tunnel is bound to the relays it was begun over, however politely they leave."""
+BOUND_TO_A_RELAY = ("tunnel read", "tunnel sent", "tunnel closed", "status", "members")
+"""What a relay that leaves ends, however politely: tunnels that run through it, and what it was
+asked itself, for which it has five seconds to come back."""
 
 
 class Tally:
