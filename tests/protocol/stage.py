@@ -132,6 +132,10 @@ class Stage:
         transport.protocol = Greeting(self._hub, asyncio.get_running_loop())
         transport.protocol.connection_made(transport)
 
+    def connection(self, who: str) -> Any:
+        """The relay's side of an attached program."""
+        return self._programs[who].protocol
+
     def admit(self) -> None:
         self._membership.admitted(PEER, b"", "192.168.56.102", 55556, 55557, MAX_MESSAGE, NOW)
 

@@ -114,7 +114,8 @@ class NativeConnection(Connection):
         token = message[1]
         if type(token) is not int:
             raise Malformed("a token is a number")
-        self.put((Op.PONG.value, token))
+        if not self.put((Op.PONG.value, token)):
+            self.overrun()  # whoever waits for it would wait for ever
 
     def _on_pong(self, message: Message, now: float) -> None:
         """Being heard was all it was for."""

@@ -1,0 +1,26 @@
+"""What the relay does when a program reads so little that not even an answer to a ping has room."""
+
+from __future__ import annotations
+
+import asyncio
+
+from stage import Stage, packed
+
+from arke.wire.messages import MAGIC, VERSION, Op
+
+HALF = 40 * 1024 * 1024
+
+
+async def test_a_program_that_waits_for_an_answer_without_room_is_cut_off_rather_than_left_waiting() -> (
+    None
+):
+    stage = Stage()
+    stage.attach("deaf")
+    stage.say("deaf", packed((Op.HELLO, MAGIC, VERSION, "deaf")))
+    connection = stage.connection("deaf")
+    connection.pause_writing()
+    for _ in range(2):
+        assert connection.put_body((Op.REPLY.value, 1, bytes(HALF)), 2)
+    stage.say("deaf", packed((Op.PING, 1)))
+    await asyncio.sleep(0)  # not at once: whoever found out was in the middle of something
+    assert connection.program is None
