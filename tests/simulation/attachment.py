@@ -46,7 +46,7 @@ class Attachment:
             **Casts(party, self.inbox, exchange).handlers,
             **Tunnels(party, exchange).handlers,
             Op.CHUNK: lambda message, now: self.inbox.chunk(*message[1:]),
-            Op.PING: lambda message, now: self.put((Op.PONG.value, message[1])),
+            Op.PING: lambda message, now: self._on_ping(message[1]),
             Op.REGISTER: lambda message, now: exchange.register(party, message[1], message[2], now),
             Op.LEAVE: lambda message, now: exchange.leave(party),
             Op.SUBSCRIBE: lambda message, now: exchange.subscribe(party, message[1]),
@@ -112,6 +112,10 @@ class Attachment:
                 return
         for number in [n for n in self._unaccepted if n in self.party.calls]:
             self._accepted(self._unaccepted.pop(number))
+
+    def _on_ping(self, token: int) -> None:
+        if not self.put((Op.PONG.value, token)):
+            self.overrun()
 
     def close(self, reason: str) -> None:
         """The relay ends it, or sees that the program has."""
