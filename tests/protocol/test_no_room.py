@@ -11,9 +11,7 @@ from arke.wire.messages import MAGIC, VERSION, Op
 HALF = 40 * 1024 * 1024
 
 
-async def test_a_program_that_waits_for_an_answer_without_room_is_cut_off_rather_than_left_waiting() -> (
-    None
-):
+async def test_a_program_is_cut_off_where_an_answer_to_its_ping_has_no_room() -> None:
     stage = Stage()
     stage.attach("deaf")
     stage.say("deaf", packed((Op.HELLO, MAGIC, VERSION, "deaf")))
