@@ -98,11 +98,11 @@ class Caller:
     # What the relay says.
 
     def _on_reply(self, number: int, body: object) -> None:
-        octets = body if type(body) is bytes else self._program.inbox.body(body)
+        octets = self._program.whole(body)
         request = self._take(number)
         if request is None:
             return
-        if octets is None or not octets.startswith(f"{request.key} answer ".encode()):
+        if not octets.startswith(f"{request.key} answer ".encode()):
             text = f"{request.key} was answered {octets!r:.40}"
             raise Violation("an answer is to its request", text, request.key)
         if not request.begun:

@@ -19,7 +19,7 @@ _OVERHEAD = 64 * 1024
 
 def check_relay(relay: Relay) -> None:
     """What must hold of a relay that may be in the middle of anything. Raises Violation."""
-    for text in chain(_calls(relay), _candidates(relay), _tunnels(relay), _outboxes(relay)):
+    for text in chain(*(look(relay) for look in _LOOKS)):
         raise Violation("tables agree and buffers keep their bounds", text, relay.node)
 
 
@@ -60,7 +60,7 @@ def _calls(relay: Relay) -> Iterator[str]:
     if router.settled and router._parked:
         yield f"{len(router._parked)} calls wait for members though all peers have told"
     for party in parties:
-        held = sum(len(call.body) for call in party.calls.values())
+        held = sum(call.size for call in party.calls.values())
         if party.held != held:
             yield f"{party} holds {held} octets, counted as {party.held}"
         if held > HELD + LARGEST:
@@ -82,6 +82,16 @@ def _candidates(relay: Relay) -> Iterator[str]:
         here = sum(not candidate.party.is_peer for candidate in cluster.draws)
         if len(cluster.here) != here:
             yield f"{cluster.name} has {here} members here, and lists {len(cluster.here)}"
+
+
+def _openings(relay: Relay) -> Iterator[str]:
+    opening: Counter[int] = Counter()
+    for call in relay.exchange.router._open.values():
+        if call.opens and call.candidate is not None:
+            opening.update((id(call.origin), id(call.candidate.party)))
+    for party in (*relay.exchange.programs.values(), *relay.exchange.peers.values()):
+        if party.openings != opening[id(party)]:
+            yield f"{party} has {opening[id(party)]} openings, counted as {party.openings}"
 
 
 def _tunnels(relay: Relay) -> Iterator[str]:
@@ -106,6 +116,9 @@ def _tunnels(relay: Relay) -> Iterator[str]:
 def _outboxes(relay: Relay) -> Iterator[str]:
     for who, outbox, limit, tunnels in _all_outboxes(relay):
         content = _content(outbox)
+        behind = sum(map(len, outbox._flows.values()))
+        if outbox._behind != behind:
+            yield f"the outbox for {who} counts {outbox._behind} messages in flows of {behind}"
         if outbox.size != content:
             yield f"the outbox for {who} counts {outbox.size} octets and has {content}"
         bound = limit + RESERVE + LARGEST + CHUNK + _OVERHEAD + tunnels * 2 * WINDOWS[-1]
@@ -138,7 +151,7 @@ def _left(relay: Relay) -> Iterator[str]:
     exchange = relay.exchange
     if len(exchange.router):
         calls = [*exchange.router._open.values(), *exchange.router._parked.values()]
-        yield f"calls {[(call.origin, call.origin_id, call.body[:9]) for call in calls]}"
+        yield f"calls {[(call.origin, call.origin_id, bytes(call.body)[:9]) for call in calls]}"
     for party in (*exchange.programs.values(), *exchange.peers.values()):
         if party.calls or party.held or party.tunnels:
             yield f"{party}: {len(party.calls)} calls, {party.held} octets, {party.tunnels}"
@@ -157,3 +170,6 @@ def _half_bodies(relay: Relay) -> Iterator[str]:
             yield f"the inbox of {who}: {inbox.size} octets of {len(inbox._streams)} bodies"
     if relay.batches.receiving:
         yield "somebody is said to be in the middle of a large body"
+
+
+_LOOKS = (_calls, _candidates, _openings, _tunnels, _outboxes)

@@ -98,8 +98,8 @@ class Listener:
         cast = program.inbox.cast(body)
         if cast is None:
             raise Violation("honest bodies find room", str(name), program.key)
-        for each in (cast,) if type(cast) is bytes else cast:
-            key, named, text, _ = each.split(b" ", 3)
+        for each in cast if type(cast) is tuple else (cast,):
+            key, named, text, _ = bytes(each).split(b" ", 3)
             who, number = key.decode(), int(text)
             if named.decode() != name or program.world.senders.get(who) != sender:
                 text = f"{who}'s for {named.decode()} came to {name} as {sender}'s"

@@ -95,9 +95,7 @@ class Member:
         answer: Callable[[int, Request], None],
     ) -> None:
         program, world = self._program, self._world
-        octets = body if type(body) is bytes else program.inbox.body(body)
-        if octets is None:
-            raise Violation("honest bodies find room", str(call), program.key)
+        octets = program.whole(body)
         expires = (stamp + timeout) / 1000
         request = world.requests[octets.split(b" ", 1)[0].decode()]
         if len(octets) != len(request.body):

@@ -15,6 +15,7 @@ from simulation.caller import Caller
 from simulation.listener import Listener
 from simulation.member import Member
 from simulation.requests import Request
+from simulation.trace import Violation
 from simulation.tunnels import Tunnels
 
 if TYPE_CHECKING:
@@ -86,6 +87,15 @@ class Program:
 
     def after(self, seconds: float, act: Callable[..., object], *arguments: Any) -> None:
         self.world.schedule.after(seconds, self.do, act, *arguments)
+
+    def whole(self, body: object) -> bytes:
+        """A body that stands in a message, or came before it in chunks."""
+        if type(body) is bytes:
+            return body
+        joined = self.inbox.body(body)
+        if joined is None:
+            raise Violation("honest bodies find room", str(body), self.key)
+        return bytes(joined)
 
     def flush(self) -> None:
         attachment, schedule = self.attachment, self.world.schedule
