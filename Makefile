@@ -36,3 +36,18 @@ simulate: .venv/ready
 
 simulate-mutants: .venv/ready
 	PYTHONPATH=tests $(BIN)/python -m simulation.mutants --seeds $(or $(SEEDS),500) --jobs $(or $(JOBS),1) $(MUTANTS)
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+
+.venv/fuzz: .venv/ready tests/fuzz/requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement tests/fuzz/requirements.lock
+	@touch $@
+
+# The lock names every package with its hash, the build back end too: nothing else is installed.
+.venv/ready: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Arke needs Python 3.11 or later: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -m venv .venv || { echo "python3 cannot make a virtual environment: apt install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
