@@ -169,6 +169,7 @@ class Membership:
             if known.peer:
                 known.peer.address = address
             return
+        self._succeed(address, join_port, now)
         neighbour = Neighbour(node, curve_key, address, join_port, data_port, max_message, now)
         neighbour.given_up = self._given_up.get(node, 0)
         self.neighbours[node] = neighbour
@@ -272,6 +273,18 @@ class Membership:
                 link.put(_known(other))
                 if other.confirmed and other.link:
                     other.link.put(_known(newcomer))
+
+    def _succeed(self, address: str, join_port: int, now: float) -> None:
+        """Whoever was at this place, and is silent, is gone for good.
+
+        Its kernel may still have octets of it to deliver, seconds later: they must not come behind
+        what its programs say through the relay that was started anew. Somebody who is heard is
+        left alone: behind one address translation there may be several.
+        """
+        for other in list(self.neighbours.values()):
+            silent = other.liveness.silence(now) > 2 * BEAT
+            if silent and (other.address, other.join_port) == (address, join_port):
+                self.end(other.node, "another relay has taken its place", now)
 
     def _open(self, neighbour: Neighbour, now: float) -> None:
         self._sessions += 1

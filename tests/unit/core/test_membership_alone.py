@@ -299,3 +299,23 @@ def test_who_leaves_says_farewell_to_those_who_hear_it_and_waits_for_no_other() 
     alone.membership.say_farewell(0.5)
     assert ops(alone.links[1]) == [PeerOp.FAREWELL]
     assert not alone.links[1].closed
+
+
+@pytest.mark.parametrize(("silent", "gone"), [(3 * BEAT, True), (BEAT, False)])
+def test_a_relay_started_anew_takes_the_place_of_a_silent_one(silent: float, gone: bool) -> None:
+    alone = Alone()
+    alone.admit(0.0)
+    alone.hear(9, alone.links[0].session, 0.1)
+    other = alone.exchange.peers["peer"]
+    alone.membership.admitted("anew", b"", other.address, 5, 6, MAX_MESSAGE, 0.1 + silent)
+    assert alone.lost == (["another relay has taken its place"] if gone else [])
+    assert (alone.hear(9, 0, 0.2 + silent) is None) == gone
+
+
+def test_a_relay_elsewhere_takes_nobodys_place() -> None:
+    alone = Alone()
+    alone.admit(0.0)
+    alone.hear(9, alone.links[0].session, 0.1)
+    alone.membership.admitted("other", b"", "10.9.8.7", 7, 8, MAX_MESSAGE, 1.5)
+    alone.membership.admitted("third", b"", "10.9.8.8", 5, 6, MAX_MESSAGE, 1.5)
+    assert alone.lost == []
