@@ -163,14 +163,15 @@ class Mdns:
             self._known.pop(key, None)
             self._ignored.pop(key, None)
         elif not records.is_instance(name):
-            # Anybody may point from our service to any name, and the library raises at some.
+            # Anybody may point from our service to any name, and the library raises at some; at
+            # capital letters, too, so that it is asked for the key.
             self._ignore(key, Record(name, None, b"", ()), Flaw.NAME)
-        elif record := self._multicast.cached(name):
+        elif record := self._multicast.cached(key):
             self._weigh(key, record)
         # Addresses live two minutes in the cache and names more than an hour: what is known of
         # this one still holds, and asking for all of them at every search would be a storm.
         elif key not in self._known and key not in self._ignored:
-            self._ask(self._multicast, name)
+            self._ask(self._multicast, key)
 
     def _ask(self, multicast: Multicast, name: str) -> None:
         if len(self._asking) >= _MOST_ASKED:
