@@ -35,6 +35,7 @@ _FAILURES: dict[int, type[ArkeError]] = {
 }
 
 _REQUEST = Op.REQUEST.value
+_OPEN = Op.OPEN.value
 _STATUS_LIMIT = 5.0
 
 
@@ -178,6 +179,9 @@ class Caller:
         if call is not None:
             future = call.future
             if not future.done():
+                if call.message[0] == _OPEN:
+                    future.set_exception(ProtocolError("an opening was answered like a request"))
+                    return
                 future.set_result(body)
 
     def _on_fault(self, message: Message, link: RelayLink) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from arke.calls import Call
-from arke.errors import TunnelClosed
+from arke.errors import ProtocolError, TunnelClosed
 from arke.link import Handler, Message, RelayLink
 from arke.tunnel import Tunnel
 from arke.values import NO_HEADERS
@@ -96,6 +96,9 @@ class Tunnels:
         if call is None or call.future.done():
             text = "nobody waits for it any more"
             link.send_part((_END, number, Ending.BROKEN.value, "", text), number)
+            return
+        if call.message[0] != _OPEN:
+            call.future.set_exception(ProtocolError("a request was answered like an opening"))
             return
         # Here and not where the call is awaited: what comes right behind must find it.
         largest = call.message[8]
