@@ -10,6 +10,7 @@ from arke.errors import ProtocolError, TunnelClosed
 from arke.link import Handler, Message, RelayLink
 from arke.tunnel import Tunnel
 from arke.values import NO_HEADERS
+from arke.wire.malformed import Malformed
 from arke.wire.messages import Ending, Op
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ class Tunnels:
 
     def _on_accept(self, message: Message, link: RelayLink) -> None:
         _, number, window, theirs = message
+        if type(window) is not int or type(theirs) is not int:
+            raise Malformed("a size is a number of octets")
         call = self._caller.calls.take(number)
         if call is None or call.future.done():
             text = "nobody waits for it any more"
