@@ -137,6 +137,8 @@ class Attachment:
         while True:
             self.check_open()
             link = self.link
+            if link is not None and link.closed.done():
+                link = None  # it has ended, and only this attachment has yet to hear of it
             if link is not None and not link.congested:
                 return link
             left = max(0.0, until - time.monotonic())
