@@ -10,7 +10,7 @@ import sys
 from simulation.runs import run
 from simulation.trace import Violation
 
-_ENDLESS = 60
+_ENDLESS = 30
 """Seconds in which no run of a sound tree has not ended."""
 
 
