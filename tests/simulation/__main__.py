@@ -26,15 +26,16 @@ def main() -> int:
     )
     options = parser.parse_args()
     if options.seed is not None:
-        return _report([run(options.seed)], whole=False)
+        return report(map(run, [options.seed]), whole=False)
     seeds = range(options.first, options.first + options.seeds)
     if options.jobs == 1:
-        return _report(map(run, seeds), whole=options.seeds >= _ALL)
+        return report(map(run, seeds), whole=options.seeds >= _ALL)
     with ProcessPoolExecutor(options.jobs or os.cpu_count()) as pool:
-        return _report(pool.map(run, seeds, chunksize=8), whole=options.seeds >= _ALL)
+        return report(pool.map(run, seeds, chunksize=8), whole=options.seeds >= _ALL)
 
 
-def _report(runs: Iterable[Run], *, whole: bool) -> int:
+def report(runs: Iterable[Run], *, whole: bool) -> int:
+    """Print what came of them. `whole`: there were so many that everything must have occurred."""
     began = time.monotonic()
     tally, failures, count = Tally(), 0, 0
     for done in _shown(runs):

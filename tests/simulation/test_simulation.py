@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from simulation.__main__ import report
 from simulation.mutants import PATCHES, apply
-from simulation.runs import run
+from simulation.runs import Failure, Run, run
 from simulation.tally import Tally
 
 SEEDS = range(1, 221)
@@ -55,6 +56,22 @@ def test_a_seed_is_the_same_run_in_every_process() -> None:
 
 def test_different_seeds_are_different_runs() -> None:
     assert run(1).sum != run(2).sum
+
+
+def test_a_failing_seed_is_named_with_what_led_to_it(capsys: pytest.CaptureFixture[str]) -> None:
+    failure = Failure(17, 3, 0.5, "a request ends once", "p1#2 ended again", ["p1#2 …"], ["all"])
+    assert report([Run(17, 0, Tally(), failure)], whole=False) == 1
+    printed = capsys.readouterr().out
+    for wanted in ("seed 17, step 3", "p1#2 ended again", "p1#2 …", "make simulate SEED=17"):
+        assert wanted in printed
+
+
+def test_many_seeds_in_which_something_never_happened_are_not_enough(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert report([run(3)], whole=False) == 0
+    assert report([run(3)], whole=True) == 1
+    assert "what should have happened and did not" in capsys.readouterr().out
 
 
 def test_what_never_happened_is_named() -> None:
