@@ -77,6 +77,7 @@ class Attachment:
 
     def overrun(self) -> None:
         self.relay.world.tally.seen["programs overrun"] += 1
+        self.relay.world.faults.may_lose = True
         self.relay.world.schedule.after(0.0, self.relay.do, self.close, "it does not read")
 
     def flush(self) -> None:
