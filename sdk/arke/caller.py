@@ -20,6 +20,7 @@ from arke.errors import (
     RequestTimeout,
 )
 from arke.link import Handler, Message, RelayLink
+from arke.wire.bounds import CHUNK
 from arke.wire.messages import Failure, Op
 
 if TYPE_CHECKING:
@@ -74,8 +75,10 @@ class Caller:
             self._held_back = True
         elif timeout > 0:
             send_body = link.send_body
+            # A large one is overtaken by small ones: its cancelling must keep behind it.
+            order = None if len(body) <= CHUNK else number
             try:
-                call.sent = send_body(call.message, 3)
+                call.sent = send_body(call.message, 3, order)
             except BaseException:  # what cannot be packed is not open
                 self.calls.drop(call)
                 raise
@@ -110,7 +113,7 @@ class Caller:
         self.calls.drop(call)
         link = self._attachment.link
         if call.sent and link:
-            link.send((Op.CANCEL.value, call.id))
+            link.send_part((Op.CANCEL.value, call.id), call.id)
 
     async def ask_relay(self, op: int, *fields: Any) -> bytes:
         """What the relay itself knows, as a JSON document. Raises what a request does."""
@@ -162,7 +165,7 @@ class Caller:
             call.future.set_exception(too_large(body, link))
             return
         call.message = (op, call.id, name, body, int(left * 1000) + 1, *rest)
-        call.sent = link.send_body(call.message, 3)
+        call.sent = link.send_body(call.message, 3, call.id)
         if not call.sent:
             self._held_back = True
 

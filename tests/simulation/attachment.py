@@ -115,7 +115,7 @@ class Attachment:
             self._accepted(self._unaccepted.pop(number))
 
     def _on_ping(self, token: int) -> None:
-        if not self.put((Op.PONG.value, token)):
+        if not self.outbox.put_behind((Op.PONG.value, token)):
             self.overrun()
 
     def close(self, reason: str) -> None:

@@ -9,9 +9,10 @@ from statistics import median
 MIB = 1024 * 1024
 
 TOLERANCE = 0.05
-SLACK = 4 * MIB
-"""A process is flat when the median of its last quarter is not over that of its second by more
-than this share and this much: what a moment's burst leaves behind is neither a leak."""
+SLACK = 2 * MIB
+"""A process is flat when the median of its last quarter is not over that of its third by more than
+this share and this much: pools fill for some minutes, and what a moment's burst leaves behind is
+neither a leak."""
 
 ENOUGH = 240
 """Samples under which a life was too short to say."""
@@ -39,8 +40,8 @@ class Life:
         """None: it was too short to say."""
         if len(self.samples) < ENOUGH:
             return None
-        _, second, _, last = self.quarters()
-        return last <= second * (1 + TOLERANCE) + SLACK
+        _, _, third, last = self.quarters()
+        return last <= third * (1 + TOLERANCE) + SLACK
 
 
 def table(lives: Iterable[Life]) -> list[str]:

@@ -527,3 +527,46 @@ def test_crumbs_cost_no_more_than_they_hold() -> None:
         came.append(b"x")
     assert len(came._chunks) == 1
     assert bytes(came) == b"x" * (CHUNK + 1)
+
+
+# What must not pass a large body.
+
+
+def _ops(batches: list[bytes]) -> list[int]:
+    messages, ops = unpacker(), []
+    for batch in batches:
+        messages.feed(batch)
+        ops += [message[0] for message in messages if message[0] != Op.CHUNK]
+    return ops
+
+
+def test_what_takes_a_large_body_back_keeps_behind_it() -> None:
+    outbox = Outbox(LIMIT)
+    outbox.put_body((Op.CALL.value, 7, bytes(3 * CHUNK), 1), 2, 7)
+    outbox.put_part((Op.STOP.value, 7), 7)
+    outbox.put((PING, 0))
+    assert _ops(drain(outbox)) == [PING, Op.CALL, Op.STOP]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_pong_comes_behind_every_large_body_before_it_and_no_other(count: int) -> None:
+    outbox = Outbox(LIMIT)
+    for number in range(count):
+        outbox.put_body((Op.CALL.value, number, bytes((count - number) * 2 * CHUNK), 1), 2, number)
+    assert outbox.put_behind((Op.PONG.value, 0))
+    outbox.put_body((TOLD, bytes(20 * CHUNK), "s", None), 1)
+    outbox.put((PING, 0))
+    ops = _ops(drain(outbox))
+    assert sorted(ops[: count + 2]) == sorted([PING, *[Op.CALL] * count, Op.PONG])
+    assert ops.index(Op.PONG) > max((at for at, op in enumerate(ops) if op == Op.CALL), default=-1)
+    assert ops[-1] == TOLD
+    assert outbox.size == 0
+
+
+def test_pongs_are_bounded_too() -> None:
+    outbox = Outbox(CHUNK)
+    outbox.put_body((TOLD, bytes(2 * CHUNK), "s", None), 1)
+    taken = sum(outbox.put_behind((Op.PONG.value, 0)) for _ in range(100_000))
+    assert 0 < taken < 100_000
+    list(drain(outbox))
+    assert outbox.size == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from arke.wire.bounds import MAX_CALLS
+from arke.wire.bounds import CHUNK, MAX_CALLS
 from arke.wire.chunked import Body
 from arke.wire.malformed import Malformed
 from arke.wire.messages import Failure, Op, PeerOp
@@ -237,16 +237,20 @@ class Router:
                 return
             party = candidate.party
             put_body = party.outlet.put_body
+            # A large one is overtaken by small ones: what takes it back must keep behind it.
+            order = None if call.size <= CHUNK else call.id
             if party.is_peer:
                 expiry = int(call.deadline * 1000) + 1
                 name, program, headers = call.cluster, origin.id, call.headers
                 handed = put_body(
-                    (_PEER_CALL, call.id, name, call.body, expiry, program, headers), 3
+                    (_PEER_CALL, call.id, name, call.body, expiry, program, headers), 3, order
                 )
             else:
                 left = int((call.deadline - now) * 1000) + 1
                 stamp, sender, headers = int(now * 1000), call.sender, call.headers
-                handed = put_body((_CALL, call.id, call.body, left, stamp, sender, headers), 2)
+                handed = put_body(
+                    (_CALL, call.id, call.body, left, stamp, sender, headers), 2, order
+                )
             if handed:
                 candidate.outstanding += 1
                 call.candidate = candidate
@@ -379,7 +383,7 @@ class Router:
         if call.candidate is not None:
             taker = call.candidate.party
             op = PeerOp.DROP_CALL.value if taker.is_peer else Op.STOP.value
-            if not taker.outlet.put((op, call.id)):
+            if not taker.outlet.put_part((op, call.id), call.id):
                 self._counters.drops["stop_without_room"] += 1
 
     def _calls_of(self, party: Party) -> list[Call]:

@@ -43,13 +43,14 @@ class SpecialCall(Call):
 def hand_over(call: SpecialCall, party: Party, tunnels: Tunnels, now: float) -> bool:
     """Hand the call to a member, or to the relay of one. False: there is no room."""
     put_body = party.outlet.put_body
+    order = call.id  # what takes it back must keep behind it
     here = int((call.deadline - now) * 1000) + 1, int(now * 1000)
     there = int(call.deadline * 1000) + 1, call.origin.id, _number(call.to)
     if call.opening is None:
         if party.is_peer:
             message = (_PEER_ASK, call.id, call.cluster, call.body, *there, call.headers)
-            return put_body(message, 3)
-        return put_body((_CALL, call.id, call.body, *here, call.sender, call.headers), 2)
+            return put_body(message, 3, order)
+        return put_body((_CALL, call.id, call.body, *here, call.sender, call.headers), 2, order)
     purpose, window, largest = call.opening
     window = min(window, tunnels.room(call.origin), tunnels.room(party))
     if not window:
@@ -57,9 +58,11 @@ def hand_over(call: SpecialCall, party: Party, tunnels: Tunnels, now: float) -> 
     call.opening = opening = Opening(purpose, window, largest)
     if party.is_peer:
         body, headers = call.body, call.headers
-        return put_body((_PEER_OPEN, call.id, call.cluster, body, *there, *opening, headers), 3)
+        return put_body(
+            (_PEER_OPEN, call.id, call.cluster, body, *there, *opening, headers), 3, order
+        )
     sender, headers = call.sender, call.headers
-    return put_body((_OFFER, call.id, call.body, *here, *opening, sender, headers), 2)
+    return put_body((_OFFER, call.id, call.body, *here, *opening, sender, headers), 2, order)
 
 
 def _number(member: str | None) -> int:

@@ -35,9 +35,11 @@ def _nothing() -> None:
 class _Large:
     """One message whose body is being cut."""
 
-    __slots__ = ("at", "body", "fields", "last", "sent", "stream")
+    __slots__ = ("at", "body", "fields", "last", "number", "sent", "stream")
 
-    def __init__(self, fields: tuple[Any, ...], at: int) -> None:
+    def __init__(self, fields: tuple[Any, ...], at: int, number: int) -> None:
+        self.number = number
+        """How many were put before it, and it."""
         self.fields = fields
         self.at = at
         self.body = fields[at]
@@ -66,7 +68,9 @@ class Outbox:
         "_flows",
         "_half_sent",
         "_hurry",
+        "_larges",
         "_largest",
+        "_late",
         "_left",
         "_limit",
         "_owed",
@@ -106,6 +110,8 @@ class Outbox:
         self._coming: deque[tuple[Hashable, int]] = deque()
         self._turn: deque[Hashable] = deque()  # flows that have begun
         self._behind = 0  # messages in flows
+        self._larges = 0  # that were ever put
+        self._late: deque[tuple[int, bytes]] = deque()  # each behind so many of them
         self._half_sent = 0
         self._streams = 0
         self._owed = False  # the last batch had no room for a chunk
@@ -122,6 +128,17 @@ class Outbox:
         self.size = size + len(data)
         if not size:
             self._wake()
+        return True
+
+    def put_behind(self, message: tuple[Any, ...]) -> bool:
+        """The same, for one that must not pass a large body which waits now."""
+        if not self._first_large():
+            return self.put(message)
+        if self._full(_RESERVE):
+            return False
+        data = self._pack(message)
+        self._late.append((self._larges, data))
+        self.size += len(data)
         return True
 
     def put_body(self, message: tuple[Any, ...], at: int, order: Hashable = None) -> bool:
@@ -166,7 +183,7 @@ class Outbox:
 
     def _full(self, reserve: int) -> bool:
         """What waits here costs more than the limit and `reserve`."""
-        waiting = len(self._ready) + self._behind
+        waiting = len(self._ready) + self._behind + len(self._late)
         return self.size + _OVERHEAD * waiting > self._limit + reserve
 
     def put_cast(self, op: int, name: str, body: bytes) -> bool:
@@ -283,7 +300,8 @@ class Outbox:
             self._behind += flow is not None
             self.size += len(data)
             return True
-        large = _Large(message, at)
+        self._larges += 1
+        large = _Large(message, at, self._larges)
         self._behind += 1
         if flow is not None:
             flow.append(large)
@@ -412,8 +430,20 @@ class Outbox:
         self._owed = False
         self._look()
 
+    def _first_large(self) -> int:
+        """The number of the first large body that waits; 0: there is none."""
+        items = (item for flow in self._flows.values() for item in flow)
+        return min((item.number for item in items if isinstance(item, _Large)), default=0)
+
     def _end(self, flow: deque[_Large | bytes], large: _Large) -> None:
         """The body is sent: what kept behind it goes on."""
+        self._end_flow(flow, large)
+        if self._late:
+            first = self._first_large()
+            while self._late and (not first or self._late[0][0] < first):
+                self._ready.append(self._late.popleft()[1])
+
+    def _end_flow(self, flow: deque[_Large | bytes], large: _Large) -> None:
         key = self._turn.popleft()
         self._half_sent -= len(large.body)
         flow.popleft()

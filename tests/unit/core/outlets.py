@@ -34,9 +34,7 @@ class Recorder:
         return self._take(msgpack.unpackb(data, use_list=False), order)
 
     def put_part(self, message: Message, tunnel: Hashable) -> bool:
-        self.messages.append(message)
-        self.orders.append(tunnel)
-        return True
+        return self._take(message, tunnel)
 
     def drop_parts(self, tunnel: Hashable) -> None:
         """What a recorder was given it keeps."""

@@ -18,10 +18,12 @@ from rooms import (
 )
 from rooms import recorder as outlet
 
+from arke.wire.bounds import CHUNK
 from arke.wire.messages import Failure
 from arke_relay.core import router as module
 from arke_relay.core.balancer import REFUSAL
 from arke_relay.core.router import DuplicateCall
+from arke_relay.core.special import SpecialCall
 
 NOBODY = Failure.NO_SUCH_CLUSTER
 LOST = Failure.MEMBER_LOST
@@ -615,3 +617,21 @@ def test_a_party_may_leave_so_many_octets_in_our_care(monkeypatch: pytest.Monkey
     room.request(client, 3, body=bytes(header + 100))
     assert [message[0] for message in taken(member)] == [STOP, CALL]
     assert client.held == 2 * header + 100
+
+
+@pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize("there", [False, True])
+def test_what_takes_a_large_request_back_cannot_pass_it(special: bool, there: bool) -> None:
+    room = Room()
+    client = room.client()
+    taker = room.peer("there", 1) if there else room.member()
+    if special:
+        facts = (client, 1, "c", bytes(CHUNK + 1), room.now, room.now + 5, False, "s", None)
+        room.router.request(SpecialCall(*facts, to=None, opening=None), room.now)
+    else:
+        room.request(client, 1, body=bytes(CHUNK + 1))
+    room.router.cancel(client, 1)
+    assert [m[0] for m in taker.outlet.messages][1:] == [DROP_CALL if there else STOP]
+    first, second = taker.outlet.orders
+    assert first == second
+    assert first is not None

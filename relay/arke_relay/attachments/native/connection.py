@@ -114,7 +114,7 @@ class NativeConnection(Connection):
         token = message[1]
         if type(token) is not int:
             raise Malformed("a token is a number")
-        if not self.put((Op.PONG.value, token)):
+        if not self._outbox.put_behind((Op.PONG.value, token)):
             self.overrun()  # whoever waits for it would wait for ever
 
     def _on_pong(self, message: Message, now: float) -> None:
