@@ -138,6 +138,7 @@ def _all_outboxes(relay: Relay) -> Iterator[tuple[str, Outbox, int, int]]:
 
 def _content(outbox: Outbox) -> int:
     octets = sum(map(len, outbox._ready)) + outbox._casts_size
+    octets += sum(len(data) for _, data in outbox._late)
     for flow in outbox._flows.values():
         for item in flow:
             if isinstance(item, _Large):
