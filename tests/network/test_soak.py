@@ -15,6 +15,7 @@ import needs
 from lab import Lab
 from programs import program
 from soak.campaign import Campaign
+from soak.clocks import tidied
 from soak.schedule import HOUR, Kind
 
 SEED = 4
@@ -23,7 +24,13 @@ PAUSE = 5.0  # seconds; half of what a call has
 
 
 @pytest.fixture
-def campaign(lab: Lab, tmp_path: Path) -> Iterator[Campaign]:
+def _tidied() -> Iterator[None]:
+    with tidied():
+        yield
+
+
+@pytest.fixture
+def campaign(_tidied: None, lab: Lab, tmp_path: Path) -> Iterator[Campaign]:
     """A mesh under load, in which nothing may be wrong at the end."""
     needs.tool("faketime", "faketime")
     campaign = Campaign(lab, tmp_path, SEED, print)

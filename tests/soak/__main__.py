@@ -12,6 +12,7 @@ from pathlib import Path
 from arke import flags
 from lab import Lab, LabUnavailable
 from soak.campaign import Campaign
+from soak.clocks import tidied
 
 PROGRAM = "soak"
 _STORM = 45.0
@@ -36,7 +37,7 @@ def main() -> None:
     seed = options.seed or random.randrange(1, 1 << 31)
     say(f"make soak MINUTES={options.minutes} SEED={seed}")
     try:
-        with tempfile.TemporaryDirectory() as folder, Lab(hosts=3) as lab:
+        with tempfile.TemporaryDirectory() as folder, tidied(), Lab(hosts=3) as lab:
             found = soak(Campaign(lab, Path(folder), seed, say), options.minutes)
     except LabUnavailable as reason:
         sys.exit(f"{PROGRAM}: {reason}")

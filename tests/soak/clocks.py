@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lab import LabUnavailable
+
+_SHARED = Path("/dev/shm")
+_PLACES = ("usr/lib/*/faketime", "usr/lib*/faketime", "usr/local/lib*/faketime")
+
+
+@contextmanager
+def tidied() -> Iterator[None]:
+    """Remove what processes left behind that were killed under the library."""
+    before = set(_SHARED.glob("*faketime_*"))
+    yield
+    for name in set(_SHARED.glob("*faketime_*")) - before:
+        name.unlink(missing_ok=True)
 
 
 class Clock:
@@ -18,21 +30,11 @@ class Clock:
     def __init__(self, file: Path) -> None:
         self._file = file
         self.jump(0)
-        faketime = shutil.which("faketime")
-        if faketime is None:
-            raise LabUnavailable("the command `faketime` is missing: install faketime")
-        library = subprocess.run(
-            [faketime, "-m", "-f", "+0", "printenv", "LD_PRELOAD"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
         self.environment = {
-            "LD_PRELOAD": library,
+            "LD_PRELOAD": str(_library()),
             "FAKETIME_TIMESTAMP_FILE": str(file),
             "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "FAKETIME_DISABLE_SHM": "1",  # a killed process would leave it behind
             "NO_FAKE_STAT": "1",
         }
 
@@ -41,3 +43,13 @@ class Clock:
         part = self._file.with_suffix(".part")
         part.write_text(f"{seconds:+}\n", encoding="ascii")
         part.replace(self._file)
+
+
+def _library() -> Path:
+    """The library itself: the command `faketime` keeps a name for each process id, and trips over
+    those that killed ones left behind.
+    """
+    for place in _PLACES:
+        for found in Path("/").glob(f"{place}/libfaketimeMT.so.1"):
+            return found
+    raise LabUnavailable("the library of `faketime` is missing: install faketime")
