@@ -160,8 +160,6 @@ class Relay:
         left = len(self._exchange.router)
         if left:
             self._log.warning("requests cut off", calls=left, after_s=self._settings.grace)
-        self._hub.close("the relay is leaving")
-        await self._network.say_farewell()
         await self._release()
         self._log.info("relay stopped")
 
@@ -172,6 +170,7 @@ class Relay:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._network.say_farewell()
         self._network.leave()
         if self._mdns:
             await self._mdns.stop()

@@ -276,10 +276,9 @@ class IrisProgram:
 
     async def _serve(self, number: int, body: bytes) -> None:
         outcome: bytes | str
+        answer = self._handlers.request
         try:
-            if self._handlers.request is None:
-                raise NotImplementedError("no request handler")
-            outcome = await self._handlers.request(body)
+            outcome = "no request handler" if answer is None else await answer(body)
         except Exception as error:  # noqa: BLE001 — the caller gets it
             outcome = str(error)
         await self.raw.say(Op.REPLY, number, outcome)

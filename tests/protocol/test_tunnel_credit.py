@@ -196,3 +196,24 @@ async def test_offers_that_ended_are_forgotten() -> None:
     ((op, number, reason),) = decoder
     assert (op, number) == (Iris.TUNNEL_CLOSE, 7)
     assert "nobody waits" in reason
+
+
+async def test_who_accepts_an_offer_that_it_has_not_read_harms_nobody() -> None:
+    """Calls are numbered in their order: whoever knows the last can guess the next."""
+    stage = Stage()
+    caller = NativeEnd(stage, "A", serves=False, window=WINDOW)
+    NativeEnd(stage, "B", serves=True, window=WINDOW)
+    stage.stop_reading("B")
+    for call in (1, 2):
+        body = bytes(2 * CHUNK)
+        octets = [Op.CHUNK, call, len(body), body[:CHUNK]]
+        for _ in range(2):
+            caller.say(*octets)
+        caller.say(Op.OPEN, call, CLUSTER, call, 5000, None, 0, WINDOW, LARGEST, None)
+    stage.heard("A")
+    stage.say("B", packed((Op.ACCEPT, 2, WINDOW, LARGEST), (Op.DATA, -2, None, b"\xc4\x01x")))
+    assert [message[0] for message in unpacked(stage.heard("A"))] == [Op.ACCEPT, Op.END]
+    stage.read_on("B")
+    heard = [message[:2] for message in unpacked(stage.heard("B")) if message[0] != Op.CHUNK]
+    assert sorted(heard[1:]) == [(Op.OFFER, 1), (Op.OFFER, 2), (Op.END, 2)]
+    assert stage.queued == 0

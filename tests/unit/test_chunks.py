@@ -570,3 +570,21 @@ def test_pongs_are_bounded_too() -> None:
     assert 0 < taken < 100_000
     list(drain(outbox))
     assert outbox.size == 0
+
+
+def test_what_is_dropped_behind_a_large_body_leaves_it_whole() -> None:
+    outbox = Outbox(LIMIT)
+    for number in (1, 2):
+        outbox.put_body((Op.CALL.value, number, bytes(2 * CHUNK), 1), 2, number)
+        outbox.put_part((Op.DATA.value, number, None, b"x"), number)
+        outbox.drop_parts(number)
+    assert _ops(drain(outbox)) == [Op.CALL, Op.CALL]
+    assert outbox.size == 0
+
+
+def test_nothing_is_left_of_what_is_closed() -> None:
+    outbox = Outbox(LIMIT)
+    outbox.put_body((Op.CALL.value, 1, bytes(2 * CHUNK), 1), 2, 1)
+    outbox.put_behind((Op.PONG.value, 0))
+    outbox.close()
+    assert not any((outbox._ready, outbox._flows, outbox._late, outbox._waiting, outbox.size))

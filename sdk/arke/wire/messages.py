@@ -23,7 +23,7 @@ class Op(IntEnum):
     # Both directions.
     HELLO = 1  # program → relay: magic, version, name of the program
     WELCOME = 2  # relay → program: version, node, address, network, largest message in bytes
-    PING = 3  # token; answered by PONG after everything sent before it was handled
+    PING = 3  # token; answered by PONG, behind all calls and casts sent before it was handled
     PONG = 4  # token
     CLOSE = 5  # reason; the sender closes the connection behind it
     CHUNK = 6  # stream, total bytes, data: a part of a body over CHUNK bytes

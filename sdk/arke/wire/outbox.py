@@ -273,18 +273,24 @@ class Outbox:
         return True
 
     def drop_parts(self, tunnel: Hashable) -> None:
-        """Forget what waits for a tunnel that has ended."""
-        flow = self._flows.pop(tunnel, None)
-        if flow is not None:
-            self.size -= sum(len(part) for part in flow if isinstance(part, bytes))
-            self._behind -= len(flow)
+        """Forget what waits for a tunnel that has ended; not the call that opens it, if it does."""
+        flow = self._flows.get(tunnel)
+        if flow is None:
+            return
+        larges = deque[_Large | bytes](item for item in flow if isinstance(item, _Large))
+        self.size -= sum(len(part) for part in flow if isinstance(part, bytes))
+        self._behind -= len(flow) - len(larges)
+        if larges:
+            self._flows[tunnel] = larges
+        else:
+            del self._flows[tunnel]
             if tunnel in self._turn:
                 self._turn.remove(tunnel)
                 self._owed = self._owed and bool(self._turn)
             else:
                 # Left there, it would hold up whoever comes behind it, or have two turns at once.
                 self._coming = deque(each for each in self._coming if each[0] != tunnel)
-            self._look()
+        self._look()
 
     def _put_behind(self, message: tuple[Any, ...], at: int, order: Hashable) -> bool:
         """Queue a message that is large, or may have to keep behind one that is."""
@@ -424,7 +430,14 @@ class Outbox:
         """
         self._wake = self._hurry = _nothing
         self._cast, self._casts, self._casts_size = None, [], 0
-        for waiting in (self._ready, self._flows, self._waiting, self._coming, self._turn):
+        for waiting in (
+            self._ready,
+            self._flows,
+            self._waiting,
+            self._coming,
+            self._turn,
+            self._late,
+        ):
             waiting.clear()
         self.size = self._behind = self._half_sent = 0
         self._owed = False
