@@ -7,11 +7,9 @@ import errno
 import time
 from typing import TYPE_CHECKING
 
-from arke_proxy import forward
-from arke_proxy.address import Address
 from arke_proxy.answers import own_response
-from arke_proxy.back_end import BackEnd, connect, describe
-from arke_proxy.body import Body, chunk, last_chunk
+from arke_proxy.back_ends.connection import BackEnd, connect, describe
+from arke_proxy.choosing.address import Address
 from arke_proxy.errors import (
     AllTried,
     BackEndBroke,
@@ -22,12 +20,14 @@ from arke_proxy.errors import (
     ProxyError,
     TooLate,
 )
-from arke_proxy.head import RequestHead, ResponseHead
+from arke_proxy.http1 import writing
+from arke_proxy.http1.body import Body, chunk, last_chunk
+from arke_proxy.http1.head import RequestHead, ResponseHead
 from arke_proxy.hub import Hub
 from arke_proxy.retry import IDEMPOTENT, may_go_again
 
 if TYPE_CHECKING:
-    from arke_proxy.client import Client
+    from arke_proxy.clients.http1 import Client
 
 _ATTEMPTS = 3
 _NO_DESCRIPTOR = frozenset((errno.EMFILE, errno.ENFILE))
@@ -179,7 +179,7 @@ class Exchange:
         self._search = None
         self._back_end = back_end
         back_end.begin(self, self._head.method)
-        data = forward.request_head(self._head, self._client.forwarded, back_end.address)
+        data = writing.request_head(self._head, self._client.forwarded, back_end.address)
         if self._body:
             assert self._at_hand is not None
             data += self._framed(b"".join(self._at_hand))
@@ -207,7 +207,7 @@ class Exchange:
             data = chunk(payload) if self._chunks else payload
         elif head.status < 200:
             if not self._head.is_1_0:  # which has no 1xx
-                client.write(forward.response_head(head, b"", b""))
+                client.write(writing.response_head(head, b"", b""))
             return  # and the time goes on: a back end that only promises is silent
         else:
             data = self._begin_answer(head, payload)
@@ -271,12 +271,12 @@ class Exchange:
     def _begin_answer(self, head: ResponseHead, payload: bytes) -> bytes:
         request = self._head
         to_1_0 = request.is_1_0
-        framing = forward.response_framing(head, request.method, to_1_0=to_1_0)
+        framing = writing.response_framing(head, request.method, to_1_0=to_1_0)
         self.told = True
         self._chunks = framing.chunks
         self._keep_alive = not framing.closes and self._may_keep_alive()
-        connection = forward.connection_line(keep_alive=self._keep_alive, to_1_0=to_1_0)
-        begin = forward.response_head(head, framing.line, connection)
+        connection = writing.connection_line(keep_alive=self._keep_alive, to_1_0=to_1_0)
+        begin = writing.response_head(head, framing.line, connection)
         return begin + (chunk(payload) if framing.chunks else payload)
 
     def _may_keep_alive(self) -> bool:
@@ -306,7 +306,7 @@ class Exchange:
         if error.status >= 500:
             self._hub.complaints.warn(str(error), str(error))
         keep_alive = self._may_keep_alive()
-        connection = forward.connection_line(keep_alive=keep_alive, to_1_0=self._head.is_1_0)
+        connection = writing.connection_line(keep_alive=keep_alive, to_1_0=self._head.is_1_0)
         self._client.write(own_response(error, time.time(), connection, with_body=self.with_body))
         self._client.finished(keep_alive=keep_alive)
 

@@ -7,14 +7,14 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from arke_proxy.chooser import Chooser
+from arke_proxy.back_ends.pool import Pool
+from arke_proxy.choosing.chooser import Chooser
 from arke_proxy.complaints import Complaints
 from arke_proxy.deadlines import Deadlines
-from arke_proxy.pool import Pool
 
 if TYPE_CHECKING:
-    from arke_proxy.back_end import BackEnd
-    from arke_proxy.client import Client
+    from arke_proxy.back_ends.connection import BackEnd
+    from arke_proxy.clients.http1 import Client
 
 log = logging.getLogger("arke.proxy")
 

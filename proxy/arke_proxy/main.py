@@ -17,7 +17,7 @@ import uvloop
 
 import arke
 from arke import flags
-from arke_proxy.chooser import Ask
+from arke_proxy.choosing.chooser import Ask
 from arke_proxy.hub import Hub, Times, log
 from arke_proxy.server import Server, bind
 

@@ -8,7 +8,7 @@ import errno
 import socket
 from typing import Any
 
-from arke_proxy.client import Client
+from arke_proxy.clients.http1 import Client
 from arke_proxy.hub import Hub, log
 
 _TICK = 0.1  # seconds between two looks at the deadlines

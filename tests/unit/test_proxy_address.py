@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from arke_proxy.address import Address, parse_address
+from arke_proxy.choosing.address import Address, parse_address
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from arke_proxy.address import Address
-from arke_proxy.back_end import BackEnd, connect, describe
-from arke_proxy.chooser import Static
+from arke_proxy.back_ends.connection import BackEnd, connect, describe
+from arke_proxy.choosing.address import Address
+from arke_proxy.choosing.chooser import Static
 from arke_proxy.hub import Hub, Times
 
 HERE = Address("127.0.0.1", 80)

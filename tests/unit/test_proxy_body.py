@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from arke_proxy.body import (
+from arke_proxy.errors import Malformed
+from arke_proxy.http1.body import (
     Body,
     ChunkedBody,
     LengthBody,
@@ -12,8 +13,7 @@ from arke_proxy.body import (
     request_body,
     response_body,
 )
-from arke_proxy.errors import Malformed
-from arke_proxy.head import parse_request, parse_response
+from arke_proxy.http1.head import parse_request, parse_response
 
 STEPS = pytest.mark.parametrize("step", [1, 3, 1 << 20], ids=["byte by byte", "by three", "whole"])
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from arke_proxy import forward
-from arke_proxy.address import Address
-from arke_proxy.head import parse_request, parse_response
+from arke_proxy.choosing.address import Address
+from arke_proxy.http1 import writing
+from arke_proxy.http1.head import parse_request, parse_response
 
 BACK_END = Address("192.168.56.102", 63450)
 
@@ -14,8 +14,8 @@ def test_the_head_that_a_back_end_gets() -> None:
         b"POST http://example/a HTTP/1.1\r\nHost: example\r\nX-Forwarded-For: 6.6.6.6\r\n"
         b"Connection: close\r\nVia: 1.0 other\r\nContent-Length: 3\r\n\r\n"
     )
-    forwarded = forward.forwarded_for("10.1.2.3")
-    assert forward.request_head(head, forwarded, BACK_END) == (
+    forwarded = writing.forwarded_for("10.1.2.3")
+    assert writing.request_head(head, forwarded, BACK_END) == (
         b"POST /a HTTP/1.1\r\nHost: example\r\nVia: 1.0 other\r\nContent-Length: 3\r\n"
         b"Via: 1.1 arke\r\nX-Forwarded-For: 10.1.2.3\r\nX-Forwarded-Proto: http\r\n"
         b"X-Forwarded-Host: example\r\n\r\n"
@@ -24,7 +24,7 @@ def test_the_head_that_a_back_end_gets() -> None:
 
 def test_a_back_end_always_gets_http_1_1_and_a_host() -> None:
     head = parse_request(b"GET / HTTP/1.0\r\n\r\n")
-    assert forward.request_head(head, b"", BACK_END) == (
+    assert writing.request_head(head, b"", BACK_END) == (
         b"GET / HTTP/1.1\r\nHost: 192.168.56.102:63450\r\nVia: 1.1 arke\r\n\r\n"
     )
 
@@ -34,7 +34,7 @@ def test_a_back_end_always_gets_http_1_1_and_a_host() -> None:
     [("10.1.2.3", b"10.1.2.3"), ("::ffff:10.1.2.3", b"10.1.2.3"), ("fe80::1%eth0", b"fe80::1")],
 )
 def test_a_client_is_named_by_its_plain_address(peer: str, shown: bytes) -> None:
-    assert b"X-Forwarded-For: " + shown + b"\r\n" in forward.forwarded_for(peer)
+    assert b"X-Forwarded-For: " + shown + b"\r\n" in writing.forwarded_for(peer)
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ def test_a_client_is_named_by_its_plain_address(peer: str, shown: bytes) -> None
         (b"GET", b"204 -\r\nContent-Length: 5\r\n", False, (b"", 0, 0)),
         (b"GET", b"204 -\r\n", False, (b"", 0, 0)),
         (b"HEAD", b"200 OK\r\nTransfer-Encoding: chunked\r\n", False, (b"", 0, 0)),
-        (b"GET", b"200 OK\r\n", False, (forward.CHUNKED, 1, 0)),
-        (b"GET", b"200 OK\r\nTransfer-Encoding: chunked\r\n", False, (forward.CHUNKED, 1, 0)),
+        (b"GET", b"200 OK\r\n", False, (writing.CHUNKED, 1, 0)),
+        (b"GET", b"200 OK\r\nTransfer-Encoding: chunked\r\n", False, (writing.CHUNKED, 1, 0)),
         (b"GET", b"200 OK\r\n", True, (b"", 0, 1)),
         (b"GET", b"200 OK\r\nTransfer-Encoding: chunked\r\n", True, (b"", 0, 1)),
     ],
@@ -57,7 +57,7 @@ def test_how_a_client_learns_where_the_body_ends(
     method: bytes, head: bytes, to_1_0: bool, framing: tuple[bytes, int, int]
 ) -> None:
     parsed = parse_response(b"HTTP/1.1 " + head + b"\r\n")
-    assert forward.response_framing(parsed, method, to_1_0=to_1_0) == framing
+    assert writing.response_framing(parsed, method, to_1_0=to_1_0) == framing
 
 
 @pytest.mark.parametrize(
@@ -72,12 +72,12 @@ def test_how_a_client_learns_where_the_body_ends(
 def test_what_a_client_learns_about_its_connection(
     keep_alive: bool, to_1_0: bool, line: bytes
 ) -> None:
-    assert forward.connection_line(keep_alive=keep_alive, to_1_0=to_1_0) == line
+    assert writing.connection_line(keep_alive=keep_alive, to_1_0=to_1_0) == line
 
 
 def test_the_head_that_a_client_gets() -> None:
     head = parse_response(b"HTTP/1.0 200 Fine\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n")
-    assert forward.response_head(head, forward.CHUNKED, forward.CLOSE) == (
+    assert writing.response_head(head, writing.CHUNKED, writing.CLOSE) == (
         b"HTTP/1.1 200 Fine\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nTransfer-Encoding: chunked\r\n"
         b"Via: 1.1 arke\r\nConnection: close\r\n\r\n"
     )

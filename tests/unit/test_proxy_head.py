@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from arke_proxy.errors import Malformed
-from arke_proxy.head import RequestHead, ResponseHead, parse_request, parse_response
-from arke_proxy.head_buffer import HeadBuffer
+from arke_proxy.http1.head import RequestHead, ResponseHead, parse_request, parse_response
+from arke_proxy.http1.head_buffer import HeadBuffer
 
 STEPS = pytest.mark.parametrize("step", [1, 7, 1 << 20], ids=["byte by byte", "by seven", "whole"])
 

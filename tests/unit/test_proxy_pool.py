@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from arke_proxy.address import Address
-from arke_proxy.pool import Pool
+from arke_proxy.back_ends.pool import Pool
+from arke_proxy.choosing.address import Address
 
 HERE = Address("127.0.0.2", 80)
 THERE = Address("127.0.0.3", 80)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from arke_proxy.address import Address
-from arke_proxy.suspects import Suspects
+from arke_proxy.choosing.address import Address
+from arke_proxy.choosing.suspects import Suspects
 
 ONE = Address("127.0.0.1", 1)
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from arke_proxy.errors import Malformed
-from arke_proxy.fields import MAX_FIELDS, NOT_IN_TRAILERS
-from arke_proxy.head import RequestHead, ResponseHead, has_body
-from arke_proxy.head_buffer import HeadBuffer
+from arke_proxy.http1.fields import MAX_FIELDS, NOT_IN_TRAILERS
+from arke_proxy.http1.head import RequestHead, ResponseHead, has_body
+from arke_proxy.http1.head_buffer import HeadBuffer
 
 _CHUNK_LINE = re.compile(rb"(?P<size>[0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 _MAX_CHUNK_LINE = 1024

@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 import arke
-from arke_proxy.address import Address, parse_address
+from arke_proxy.choosing.address import Address, parse_address
+from arke_proxy.choosing.suspects import Suspects
 from arke_proxy.errors import AllTried, BadAnswer, NoBackEnd, NotAnswered
-from arke_proxy.suspects import Suspects
 
 _SECONDS = 1.0  # for one question: a member answers it in a millisecond, or is in trouble
 _PATIENCE = 4  # questions without an answer; the mesh has lost a dead member by then

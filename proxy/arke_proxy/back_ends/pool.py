@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-from arke_proxy.address import Address
+from arke_proxy.choosing.address import Address
 
 C = TypeVar("C", bound=Hashable)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from arke_proxy.address import Address
+from arke_proxy.choosing.address import Address
 
 _SECONDS = 5.0  # that one failure counts
 _TRIAL = 2.0  # seconds; a connection is made, or given up, in one

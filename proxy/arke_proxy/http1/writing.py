@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from arke_proxy.address import Address
-from arke_proxy.fields import Field
-from arke_proxy.head import RequestHead, ResponseHead, has_body
+from arke_proxy.choosing.address import Address
+from arke_proxy.http1.fields import Field
+from arke_proxy.http1.head import RequestHead, ResponseHead, has_body
 
 VIA = b"Via: 1.1 arke\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import httptools
 
 from arke_proxy.errors import Malformed
-from arke_proxy.fields import FORWARDED, HOP_BY_HOP, MAX_FIELDS, Field, tokens, without
+from arke_proxy.http1.fields import FORWARDED, HOP_BY_HOP, MAX_FIELDS, Field, tokens, without
 
 _ABSOLUTE = re.compile(rb"(?i:https?)://(?P<authority>[^/?]*)(?P<path>.*)")
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]{0,5})?")

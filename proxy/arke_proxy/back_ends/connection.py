@@ -9,11 +9,11 @@ import os
 import socket
 from typing import Protocol, cast
 
-from arke_proxy.address import Address
-from arke_proxy.body import Body, StreamBody, response_body
+from arke_proxy.choosing.address import Address
 from arke_proxy.errors import BadResponse, Malformed
-from arke_proxy.head import ResponseHead, parse_response
-from arke_proxy.head_buffer import HeadBuffer
+from arke_proxy.http1.body import Body, StreamBody, response_body
+from arke_proxy.http1.head import ResponseHead, parse_response
+from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.hub import Hub
 
 _UNACKNOWLEDGED_MS = 2000  # what a living host's kernel acknowledges in a round trip

@@ -9,14 +9,14 @@ import struct
 import time
 from typing import cast
 
-from arke_proxy import forward
 from arke_proxy.answers import own_response
-from arke_proxy.body import request_body
 from arke_proxy.deadlines import Deadlines
 from arke_proxy.errors import BadRequest, Exhausted, Malformed
 from arke_proxy.exchange import Exchange
-from arke_proxy.head import parse_request
-from arke_proxy.head_buffer import HeadBuffer
+from arke_proxy.http1 import writing
+from arke_proxy.http1.body import request_body
+from arke_proxy.http1.head import parse_request
+from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.hub import Hub
 
 _HIGH_WATER = 64 * 1024  # bytes waiting in this process for a slow client
@@ -118,7 +118,7 @@ class Client(asyncio.Protocol):
             return
         peer = transport.get_extra_info("peername")
         if peer:  # none if it has gone already
-            self.forwarded = forward.forwarded_for(peer[0])
+            self.forwarded = writing.forwarded_for(peer[0])
         self._hub.came(self)
         self._put_under(self._hub.idle)
 
@@ -231,7 +231,7 @@ class Client(asyncio.Protocol):
     def _refuse(self, error: BadRequest, *, with_body: bool) -> None:
         """Answer what is no request. Where the next one would begin cannot be known."""
         self._exchange = None
-        self._transport.write(own_response(error, time.time(), forward.CLOSE, with_body=with_body))
+        self._transport.write(own_response(error, time.time(), writing.CLOSE, with_body=with_body))
         self._leave()
 
     def _turn_away(self) -> None:
@@ -239,7 +239,7 @@ class Client(asyncio.Protocol):
         self._leaving = True
         error = Exhausted(f"The proxy serves {self._hub.most_clients} connections, and no more.")
         self._hub.complaints.warn(Exhausted, str(error))
-        self._transport.write(own_response(error, time.time(), forward.CLOSE, with_body=True))
+        self._transport.write(own_response(error, time.time(), writing.CLOSE, with_body=True))
         self._transport.close()
 
     def _leave(self) -> None:

@@ -1,0 +1,1 @@
+"""Which back end gets a request."""

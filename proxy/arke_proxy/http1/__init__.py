@@ -1,0 +1,1 @@
+"""HTTP/1.1 as octets: heads and bodies, read strictly and written, without I/O."""
