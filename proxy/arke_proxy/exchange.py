@@ -45,6 +45,7 @@ class Exchange:
         "_back_end",
         "_back_end_slow",
         "_body",
+        "_chooser",
         "_chunks",
         "_client",
         "_failures",
@@ -61,6 +62,9 @@ class Exchange:
     def __init__(self, client: Client, head: RequestHead, body: Body | None, hub: Hub) -> None:
         self._client = client
         self._head = head
+        route = hub.routes.find(head.host, head.target)
+        assert route
+        self._chooser = route.chooser
         self._body = body
         self._hub = hub
         self.uploaded = body is None  # the whole request has arrived
@@ -85,7 +89,7 @@ class Exchange:
     def start(self) -> None:
         """Send the request at once where a back end and a connection are at hand."""
         try:
-            address = self._hub.chooser.ready(self._tried)
+            address = self._chooser.ready(self._tried)
         except ProxyError as error:
             self._fail(error)
             return
@@ -162,7 +166,7 @@ class Exchange:
     async def _connected(self, address: Address | None, *, afresh: bool) -> BackEnd:
         while True:
             if address is None:
-                address = await self._hub.chooser.choose(self._tried)
+                address = await self._chooser.choose(self._tried)
             if not afresh and (back_end := self._pooled(address)):
                 return back_end
             try:
@@ -171,7 +175,7 @@ class Exchange:
                 if error.errno in _NO_DESCRIPTOR:
                     sentence = "The proxy has no descriptor left for a connection to a back end."
                     raise Exhausted(sentence) from None
-                self._hub.chooser.unreachable(address)
+                self._chooser.unreachable(address)
                 self._count_failure(address, describe(error))
             address = None
 
@@ -226,7 +230,7 @@ class Exchange:
         self._back_end = None
         address = back_end.address
         if host_dead:
-            self._hub.chooser.unreachable(address)
+            self._chooser.unreachable(address)
             for idle in self._hub.pool.purge(address):
                 idle.abandon()
         if self.told:

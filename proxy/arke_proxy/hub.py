@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from arke_proxy.back_ends.pool import Pool
-from arke_proxy.choosing.chooser import Chooser
+from arke_proxy.choosing.routes import Routes
 from arke_proxy.complaints import Complaints
 from arke_proxy.deadlines import Deadlines
 
@@ -40,7 +40,6 @@ class Hub:
     """One proxy's parts, and the deadlines of its connections."""
 
     __slots__ = (
-        "chooser",
         "clients",
         "complaints",
         "deserted",
@@ -51,14 +50,15 @@ class Hub:
         "loop",
         "most_clients",
         "pool",
+        "routes",
         "running",
         "times",
     )
 
     def __init__(
-        self, chooser: Chooser, times: Times, loop: asyncio.AbstractEventLoop, most_clients: int
+        self, routes: Routes, times: Times, loop: asyncio.AbstractEventLoop, most_clients: int
     ) -> None:
-        self.chooser = chooser
+        self.routes = routes
         self.times = times
         self.loop = loop
         self.most_clients = most_clients  # connected at once

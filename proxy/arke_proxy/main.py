@@ -17,7 +17,8 @@ import uvloop
 
 import arke
 from arke import flags
-from arke_proxy.choosing.chooser import Ask
+from arke_proxy.choosing.ask import Ask
+from arke_proxy.choosing.routes import Route, Routes
 from arke_proxy.hub import Hub, Times, log
 from arke_proxy.server import Server, bind
 
@@ -98,7 +99,8 @@ async def _run(options: Options, sock: socket.socket, most_clients: int) -> None
     try:
         times = Times(silence=options.timeout, grace=options.grace)
         chooser = Ask(mesh, options.cluster, options.backend_port)
-        hub = Hub(chooser, times, loop, most_clients)
+        routes = Routes(Route(options.cluster, chooser))
+        hub = Hub(routes, times, loop, most_clients)
         server = Server(hub)
         await server.start(sock)
         where = flags.HostPort(options.listen.host, sock.getsockname()[1])

@@ -9,7 +9,8 @@ import pytest
 
 from arke_proxy.back_ends.connection import BackEnd, connect, describe
 from arke_proxy.choosing.address import Address
-from arke_proxy.choosing.chooser import Static
+from arke_proxy.choosing.routes import Route, Routes
+from arke_proxy.choosing.static import Static
 from arke_proxy.hub import Hub, Times
 
 HERE = Address("127.0.0.1", 80)
@@ -24,7 +25,12 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 async def hub() -> Hub:
-    return Hub(Static([]), Times(connect=0.2), asyncio.get_running_loop(), most_clients=1)
+    return Hub(
+        Routes(Route("web", Static([]))),
+        Times(connect=0.2),
+        asyncio.get_running_loop(),
+        most_clients=1,
+    )
 
 
 async def test_an_idle_connection_is_there(pair: tuple[socket.socket, socket.socket]) -> None:

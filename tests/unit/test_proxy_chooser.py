@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from arke_proxy.choosing.address import Address
-from arke_proxy.choosing.chooser import Static
+from arke_proxy.choosing.static import Static
 from arke_proxy.errors import AllTried, NoBackEnd
 
 ONE, TWO, THREE = (Address("127.0.0.1", port) for port in (1, 2, 3))

@@ -249,7 +249,7 @@ async def connect(address: Address, hub: Hub) -> BackEnd:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
         async with asyncio.timeout(hub.times.connect):
-            await hub.loop.sock_connect(sock, address)
+            await hub.loop.sock_connect(sock, (address.host, address.port))
         _, back_end = await hub.loop.create_connection(
             lambda: BackEnd(address, sock, hub), sock=sock
         )

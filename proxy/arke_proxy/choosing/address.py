@@ -10,13 +10,19 @@ _WITH_PORT = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<v4>[^:\[\]]*)):(?P<port>[0-9
 
 
 class Address(NamedTuple):
-    """An IP address, never a name, and a TCP port."""
+    """An IP address, never a name, and a TCP port.
+
+    `via` is the id of the member whose program makes the last connection, at the far end of a
+    tunnel; empty where this machine connects by itself.
+    """
 
     host: str
     port: int
+    via: str = ""
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        where = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"{where} via {self.via}" if self.via else where
 
 
 def parse_address(text: str, default_port: int) -> Address:

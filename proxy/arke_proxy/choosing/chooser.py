@@ -1,132 +1,42 @@
-"""Which back end gets a request."""
+"""What the proxy asks whoever chooses back ends, and tells them."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
+from enum import Enum, auto
 from typing import Protocol
 
-import arke
-from arke_proxy.choosing.address import Address, parse_address
-from arke_proxy.choosing.suspects import Suspects
-from arke_proxy.errors import AllTried, BadAnswer, NoBackEnd, NotAnswered
+from arke_proxy.choosing.address import Address
 
-_SECONDS = 1.0  # for one question: a member answers it in a millisecond, or is in trouble
-_PATIENCE = 4  # questions without an answer; the mesh has lost a dead member by then
-_QUESTIONS = 24  # in all; of two members, the other one is missed once in 16 million searches
+
+class Outcome(Enum):
+    """What became of a request that a back end was given."""
+
+    ANSWERED = auto()
+    UNAVAILABLE = auto()  # it answered 502, 503 or 504
+    BROKE = auto()  # it reset or closed the connection, or sent what is no answer
+    SILENT = auto()  # it did not answer in time
+    ABANDONED = auto()  # the client left: says nothing about the back end
 
 
 class Chooser(Protocol):
     """Chooses a back end for each attempt at a request: never one in `tried`.
 
-    Both ways may raise NoBackEnd, NotAnswered, BadAnswer, AllTried.
+    `preferred` is where the visitor was before; it is chosen if it can be. Both ways may raise
+    NoBackEnd, NotAnswered, BadAnswer, AllTried.
     """
 
-    def ready(self, tried: Collection[Address]) -> Address | None:
+    def ready(self, tried: Collection[Address], preferred: Address | None = None) -> Address | None:
         """Return one that is known already; None if `choose` has to find out."""
 
-    async def choose(self, tried: Collection[Address]) -> Address:
+    async def choose(self, tried: Collection[Address], preferred: Address | None = None) -> Address:
         """Find one."""
+
+    def began(self, address: Address) -> None:
+        """Learn that a back end was sent a request; `ended` follows, once."""
+
+    def ended(self, address: Address, outcome: Outcome) -> None:
+        """Learn what became of it."""
 
     def unreachable(self, address: Address) -> None:
         """Learn that one could not be connected to, or that its host is dead."""
-
-
-class Static:
-    """Back ends known beforehand, in turn."""
-
-    def __init__(self, addresses: Sequence[Address]) -> None:
-        self._addresses = addresses
-        self._next = 0
-
-    def ready(self, tried: Collection[Address]) -> Address:
-        for _ in self._addresses:
-            address = self._addresses[self._next % len(self._addresses)]
-            self._next += 1
-            if address not in tried:
-                return address
-        if tried:
-            raise AllTried("There is no other back end.")
-        raise NoBackEnd("There is no back end.")
-
-    async def choose(self, tried: Collection[Address]) -> Address:
-        return self.ready(tried)
-
-    def unreachable(self, address: Address) -> None:
-        """Its turn comes again all the same: nobody says when it is back."""
-
-
-class Ask:
-    """Asks the cluster, for each attempt, which back end to use; the mesh picks who answers.
-
-    A member may be well while its HTTP port is not: what could not be reached a moment ago is only
-    used if the cluster names nothing else.
-    """
-
-    def __init__(
-        self,
-        mesh: arke.Mesh,
-        cluster: str,
-        default_port: int,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._mesh = mesh
-        self._cluster = cluster
-        self._default_port = default_port
-        self._suspects = Suspects(clock)
-
-    def ready(self, tried: Collection[Address]) -> None:
-        """Nothing is known before the cluster was asked."""
-
-    async def choose(self, tried: Collection[Address]) -> Address:
-        unanswered = 0
-        last_resort = None
-        for _ in range(_QUESTIONS):
-            try:
-                answer = await self._mesh.request(
-                    self._cluster, b"ip", timeout=_SECONDS, idempotent=True
-                )
-            except arke.NoSuchCluster:
-                raise NoBackEnd(f"Nobody serves cluster {self._cluster}.") from None
-            except arke.ArkeError as error:
-                if not self._mesh.attached:
-                    raise NotAnswered("The relay of the proxy's machine is away.") from None
-                unanswered += 1
-                if unanswered == _PATIENCE or isinstance(error, arke.Overloaded):
-                    raise NotAnswered(
-                        f"Cluster {self._cluster}, asked for a back end, {_describe(error)}."
-                    ) from None
-            else:
-                address = self._read(answer)
-                if address in tried:
-                    continue
-                if not self._suspects.avoid(address):
-                    return address
-                last_resort = address
-        if last_resort:
-            return last_resort
-        raise AllTried(f"Cluster {self._cluster} names no other back end.")
-
-    def unreachable(self, address: Address) -> None:
-        self._suspects.add(address)
-
-    def _read(self, answer: bytes) -> Address:
-        try:
-            return parse_address(answer.decode("ascii").strip(), self._default_port)
-        except ValueError:
-            raise BadAnswer(
-                f"Cluster {self._cluster}, asked for a back end, answered {answer[:60]!r}, "
-                "which is neither IP nor IP:PORT."
-            ) from None
-
-
-def _describe(error: arke.ArkeError) -> str:
-    match error:
-        case arke.RequestTimeout():
-            return f"did not answer within {_SECONDS:g} s"
-        case arke.Overloaded():
-            return "is overloaded"
-        case arke.RemoteError():
-            return f"failed to answer ({error.type})"
-        case _:
-            return f"could not answer: {error}"
