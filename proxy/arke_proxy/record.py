@@ -1,0 +1,103 @@
+"""What the proxy remembers of one request until it is counted and logged."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from arke_proxy.choosing.address import Address
+from arke_proxy.http1.head import RequestHead
+
+
+class Record:
+    """One request and what became of it; whoever carries it fills it in on the way.
+
+    Times are of the loop's clock, in seconds; 0.0 is a step that was never reached. Octets are
+    those of the bodies. What only a log wants is read from the head, when it is wanted.
+    """
+
+    __slots__ = (
+        "answered",
+        "attempts",
+        "back_end",
+        "began",
+        "chosen",
+        "client",
+        "cluster",
+        "ended",
+        "head",
+        "octets_in",
+        "octets_out",
+        "outcome",
+        "request_id",
+        "sent",
+        "status",
+        "upgraded",
+        "version",
+    )
+
+    def __init__(
+        self,
+        client: str,
+        head: RequestHead | None,
+        began: float,
+        cluster: str = "",
+        version: str = "HTTP/1.1",
+    ) -> None:
+        self.client = client  # its address, without the port
+        self.head = head  # None where the bytes were no request
+        self.cluster = cluster  # "" where no route was found
+        self.version = version  # as the client spoke it
+        self.back_end: Address | None = None  # that was sent the request last
+        self.status = 0  # that the client was sent; 0 if it was sent none
+        self.octets_in = 0
+        self.octets_out = 0
+        self.attempts = 0  # how often the request was sent
+        self.request_id = b""
+        self.upgraded = False  # the connection left HTTP; `ended` is the end of what it became
+        self.outcome = ""  # why it did not end as it should, in a word or two: `client left`
+        self.began = began  # its head was whole
+        self.chosen = 0.0  # a back end was chosen, the last time
+        self.sent = 0.0  # and was sent the head
+        self.answered = 0.0  # the first octet of the final answer's head came
+        self.ended = 0.0  # the last octet of the answer was written
+
+    @property
+    def method(self) -> bytes:
+        return self.head.method if self.head else b"-"
+
+    @property
+    def target(self) -> bytes:
+        return self.head.target if self.head else b"-"
+
+    @property
+    def host(self) -> bytes | None:
+        return self.head.host if self.head else None
+
+    @property
+    def user_agent(self) -> bytes | None:
+        return self._field(b"user-agent")
+
+    @property
+    def referer(self) -> bytes | None:
+        return self._field(b"referer")
+
+    def _field(self, wanted: bytes) -> bytes | None:
+        if self.head:
+            for name, value in self.head.fields:
+                if len(name) == len(wanted) and name.lower() == wanted:
+                    return value
+        return None
+
+
+class Journal(Protocol):
+    """Whoever counts and logs requests."""
+
+    def note(self, record: Record) -> None:
+        """Take the record of a request that has ended; it changes no more. Never raises."""
+
+
+class NoJournal:
+    """Where nobody wants to know."""
+
+    def note(self, record: Record) -> None:
+        """Nothing is kept."""
