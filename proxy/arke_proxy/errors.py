@@ -3,6 +3,7 @@
     Malformed                       bytes that are no message; the parser does not know whose
     ProxyError
     ├── BadRequest        4xx, 5xx  the client's bytes are not a request that can be forwarded
+    ├── NoRoute           404       no cluster serves that name and path
     ├── NoBackEnd         503       nobody serves the cluster
     ├── NotAnswered       503       the cluster was asked, and did not say which back end
     ├── BadAnswer         502       the cluster's answer is no address
@@ -17,6 +18,10 @@ The text of each ProxyError is the sentence that the client reads.
 """
 
 from __future__ import annotations
+
+import re
+
+_CAPITAL = re.compile("(?<!^)([A-Z])")
 
 
 class Malformed(Exception):
@@ -35,6 +40,11 @@ class ProxyError(Exception):
 
     status = 502
 
+    @property
+    def name(self) -> str:
+        """What happened, in words: `no back end`."""
+        return _CAPITAL.sub(r" \1", type(self).__name__).lower()
+
 
 class BadRequest(ProxyError):
     """The client's bytes are not a request that can be forwarded."""
@@ -42,6 +52,12 @@ class BadRequest(ProxyError):
     def __init__(self, sentence: str, status: int = 400) -> None:
         super().__init__(sentence)
         self.status = status
+
+
+class NoRoute(ProxyError):
+    """No cluster serves that name and path."""
+
+    status = 404
 
 
 class NoBackEnd(ProxyError):

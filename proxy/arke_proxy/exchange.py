@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-from arke_proxy.answers import own_response
 from arke_proxy.back_ends.connection import BackEnd, connect, describe
 from arke_proxy.choosing.address import Address
+from arke_proxy.choosing.chooser import Chooser, Outcome
+from arke_proxy.clients.requester import Requester
 from arke_proxy.errors import (
     AllTried,
     BackEndBroke,
@@ -17,21 +17,22 @@ from arke_proxy.errors import (
     BadResponse,
     Exhausted,
     NoneReachable,
+    NoRoute,
     ProxyError,
     TooLate,
 )
 from arke_proxy.http1 import writing
-from arke_proxy.http1.body import Body, chunk, last_chunk
+from arke_proxy.http1.body import chunk, last_chunk
 from arke_proxy.http1.head import RequestHead, ResponseHead
 from arke_proxy.hub import Hub
+from arke_proxy.record import Record
 from arke_proxy.retry import IDEMPOTENT, may_go_again
-
-if TYPE_CHECKING:
-    from arke_proxy.clients.http1 import Client
+from arke_proxy.splice import Splice
 
 _ATTEMPTS = 3
 _NO_DESCRIPTOR = frozenset((errno.EMFILE, errno.ENFILE))
-_AT_HAND = 64 * 1024  # bytes of a body kept for a further attempt
+_AT_HAND = 64 * 1024  # octets of a body kept for a further attempt
+_UNAVAILABLE = frozenset((502, 503, 504))
 
 
 class Exchange:
@@ -41,53 +42,103 @@ class Exchange:
     """
 
     __slots__ = (
+        "_again",
         "_at_hand",
         "_back_end",
         "_back_end_slow",
-        "_body",
         "_chooser",
-        "_chunks",
-        "_client",
         "_failures",
         "_head",
         "_hub",
-        "_keep_alive",
+        "_requester",
         "_search",
-        "_size",
+        "_trailer",
         "_tried",
+        "record",
         "told",
         "uploaded",
     )
 
-    def __init__(self, client: Client, head: RequestHead, body: Body | None, hub: Hub) -> None:
-        self._client = client
+    def __init__(self, requester: Requester, head: RequestHead, hub: Hub) -> None:
+        self._requester = requester
         self._head = head
-        route = hub.routes.find(head.host, head.target)
-        assert route
-        self._chooser = route.chooser
-        self._body = body
         self._hub = hub
-        self.uploaded = body is None  # the whole request has arrived
+        self._chooser: Chooser
+        self.record = Record(requester.peer, head, hub.loop.time(), version=requester.version)
+        self.uploaded = not (head.chunked or head.length)  # the whole request has arrived
         self.told = False  # the client has been sent part of the final answer
         self._at_hand: list[bytes] | None = []  # the payload so far; None once it is not all here
-        self._size = 0  # of the payload so far
+        self._trailer = b""
         self._tried: dict[Address, str] = {}  # and what became of it
         self._failures = 0
+        self._again = False  # it goes, or has gone, a second time
         self._search: asyncio.Task[None] | None = None
         self._back_end: BackEnd | None = None  # that has been sent the request
         self._back_end_slow = False  # to read
-        self._chunks = False  # the client gets the answer's body in chunks
-        self._keep_alive = False  # the client's connection goes on after the answer
-
-    @property
-    def with_body(self) -> bool:
-        """Whether an answer may have a body: not to HEAD."""
-        return self._head.method != b"HEAD"
 
     # From the client.
 
     def start(self) -> None:
         """Send the request at once where a back end and a connection are at hand."""
+        hub = self._hub
+        head = self._head
+        hub.budget.requests += 1
+        if hub.limits_whole:
+            hub.whole.start(self, hub.loop.time())
+        route = hub.routes.find(head.host, head.target)
+        if route is None:
+            self._fail(NoRoute("This proxy serves nothing under that name and path."))
+            return
+        self.record.cluster = route.cluster
+        self._chooser = route.chooser
+        self._go()
+
+    def upload(self, payload: bytes, *, done: bool, trailer: bytes) -> None:
+        """Take a piece of the body. `trailer`: the lines that follow it, with the last piece."""
+        self.uploaded = done
+        self._trailer = trailer
+        record = self.record
+        record.octets_in += len(payload)
+        if self._at_hand is not None:
+            self._at_hand.append(payload)
+        if self._back_end:
+            self._let_go()
+            self._back_end.write(self._framed(payload))
+        elif record.octets_in > _AT_HAND:
+            self._requester.pause()
+
+    def client_full(self) -> None:
+        if self._back_end:
+            self._back_end.pause()
+
+    def client_ready(self) -> None:
+        if self._back_end:
+            self._back_end.resume()
+
+    def late(self, *, whole: bool = False) -> None:
+        """End an exchange in which nothing has moved for too long; `whole`: it took too long."""
+        times = self._hub.times
+        seconds = f"{times.whole if whole else times.silence:g} s"
+        back_end = self._back_end
+        to_blame = back_end is not None and (self.uploaded or self._back_end_slow)
+        self._stop(Outcome.SILENT if to_blame and not self.told else Outcome.ABANDONED)
+        if not back_end:
+            self._fail(TooLate(f"No back end was reached within {seconds}."))
+        elif self.told:
+            self._cut(back_end.address, f"or its client stood still for {seconds} in mid-answer")
+        elif to_blame:
+            self._fail(TooLate(f"Back end {back_end.address} did not answer within {seconds}."))
+        else:
+            self._fail(BadRequest(f"The request's body stood still for {seconds}.", 408))
+
+    def abandon(self, why: str = "client left") -> None:
+        """Stop: nobody waits for the answer any more."""
+        self._stop(Outcome.ABANDONED)
+        self._note(why)
+
+    # Towards a back end.
+
+    def _go(self) -> None:
         try:
             address = self._chooser.ready(self._tried)
         except ProxyError as error:
@@ -98,54 +149,6 @@ class Exchange:
             self._send(back_end)
         else:
             self._search = self._hub.loop.create_task(self._reach(address))
-
-    def receive(self, data: bytes) -> bytes:
-        """Take a piece of the body; return what follows the body. Raises Malformed."""
-        assert self._body
-        payload, rest = self._body.feed(data)
-        self.uploaded = self._body.done
-        self._size += len(payload)
-        if self._at_hand is not None:
-            self._at_hand.append(payload)
-        if self._back_end:
-            self._let_go()
-            self._back_end.write(self._framed(payload))
-        elif self._size > _AT_HAND:
-            self._client.pause()
-        return rest
-
-    def client_full(self) -> None:
-        if self._back_end:
-            self._back_end.pause()
-
-    def client_ready(self) -> None:
-        if self._back_end:
-            self._back_end.resume()
-
-    def late(self) -> None:
-        """End an exchange in which nothing has moved for too long."""
-        seconds = f"{self._hub.times.silence:g} s"
-        back_end = self._back_end
-        self.abandon()
-        if not back_end:
-            self._fail(TooLate(f"No back end was reached within {seconds}."))
-        elif self.told:
-            self._cut(back_end.address, f"or its client stood still for {seconds} in mid-answer")
-        elif self.uploaded or self._back_end_slow:
-            self._fail(TooLate(f"Back end {back_end.address} did not answer within {seconds}."))
-        else:
-            self._fail(BadRequest(f"The request's body stood still for {seconds}.", 408))
-
-    def abandon(self) -> None:
-        """Stop: nobody waits for the answer any more."""
-        if self._search:
-            self._search.cancel()
-            self._search = None
-        if self._back_end:
-            self._back_end.abandon()
-            self._back_end = None
-
-    # Towards a back end.
 
     def _pooled(self, address: Address) -> BackEnd | None:
         while back_end := self._hub.pool.take(address):
@@ -167,6 +170,7 @@ class Exchange:
         while True:
             if address is None:
                 address = await self._chooser.choose(self._tried)
+            self.record.chosen = self._hub.loop.time()
             if not afresh and (back_end := self._pooled(address)):
                 return back_end
             try:
@@ -182,53 +186,67 @@ class Exchange:
     def _send(self, back_end: BackEnd) -> None:
         self._search = None
         self._back_end = back_end
-        back_end.begin(self, self._head.method)
-        data = writing.request_head(self._head, self._client.forwarded, back_end.address)
-        if self._body:
+        head = self._head
+        address = back_end.address
+        record = self.record
+        record.back_end = address
+        record.attempts += 1
+        record.sent = self._hub.loop.time()
+        self._chooser.began(address)
+        back_end.begin(self, head)
+        data = writing.request_head(head, self._requester.forwarded, address)
+        if head.chunked or head.length:
             assert self._at_hand is not None
             data += self._framed(b"".join(self._at_hand))
             self._let_go()
-            self._client.resume()
+            self._requester.resume()
         back_end.write(data)
 
     def _framed(self, payload: bytes) -> bytes:
         if not self._head.chunked:
             return payload
-        assert self._body
-        end = last_chunk(self._body.trailer) if self._body.done else b""
-        return chunk(payload) + end
+        return chunk(payload) + (last_chunk(self._trailer) if self.uploaded else b"")
 
     def _let_go(self) -> None:
         """Keep no body that will not be sent again."""
-        if self._size > _AT_HAND or self._head.method not in IDEMPOTENT:
+        if self.record.octets_in > _AT_HAND or self._head.method not in IDEMPOTENT:
             self._at_hand = None
 
     # From the back end.
 
     def answered(self, head: ResponseHead | None, payload: bytes, *, done: bool) -> None:
-        client = self._client
-        if head is None:
-            data = chunk(payload) if self._chunks else payload
-        elif head.status < 200:
-            if not self._head.is_1_0:  # which has no 1xx
-                client.write(writing.response_head(head, b"", b""))
-            return  # and the time goes on: a back end that only promises is silent
-        else:
-            data = self._begin_answer(head, payload)
-        assert self._back_end
-        if done and self._chunks:
-            data += last_chunk(self._back_end.trailer)
-        client.write(data)
+        record = self.record
+        record.octets_out += len(payload)
+        back_end = self._back_end
+        assert back_end
+        if head:
+            if head.status < 200:
+                self._requester.interim(head)
+                return  # and the time goes on: a back end that only promises is silent
+            self.told = True
+            record.status = head.status
+            record.answered = self._hub.loop.time()
+        trailer = b""
         if done:
-            self._finish()
+            trailer = back_end.trailer
+            self._release(Outcome.ANSWERED)
+            if self.uploaded:
+                back_end.finish()
+            else:
+                back_end.abandon()
+            self._note()
+        if head:
+            self._requester.answer(head, payload, done=done, trailer=trailer)
         else:
-            client.moved()
+            self._requester.piece(payload, done=done, trailer=trailer)
 
     def broke(self, reason: str, *, answering: bool, host_dead: bool) -> None:
         back_end = self._back_end
         assert back_end
-        self._back_end = None
         address = back_end.address
+        # An idle connection that the back end was just closing says nothing about the back end.
+        stale = back_end.used and not answering and not host_dead
+        self._release(Outcome.ABANDONED if stale else Outcome.BROKE)
         if host_dead:
             self._chooser.unreachable(address)
             for idle in self._hub.pool.purge(address):
@@ -240,8 +258,6 @@ class Exchange:
             fault = f"Back end {address} {reason}, and the request may not be sent twice."
             self._fail(BackEndBroke(fault))
             return
-        # An idle connection that the back end was just closing says nothing about the back end.
-        stale = back_end.used and not answering and not host_dead
         try:
             self._count_failure(address, reason, stale=stale)
         except NoneReachable as error:
@@ -250,57 +266,72 @@ class Exchange:
         if stale:
             self._search = self._hub.loop.create_task(self._reach(address, afresh=True))
         else:
-            self.start()
+            self._go()
 
     def malformed(self, error: BadResponse) -> None:
+        assert self._back_end
+        address = self._back_end.address
+        self._release(Outcome.BROKE)
+        if self.told:
+            self._cut(address, f"was cut off: {error}")
+        else:
+            self._fail(error)
+
+    def switched(self, head: ResponseHead, rest: bytes) -> None:
+        """Leave HTTP; `rest` is what the back end has sent behind its 101."""
         back_end = self._back_end
         assert back_end
         self._back_end = None
-        if self.told:
-            self._cut(back_end.address, f"was cut off: {error}")
-        else:
-            self._fail(error)
+        record = self.record
+        record.status = head.status
+        record.answered = self._hub.loop.time()
+        record.upgraded = True
+        self._hub.whole.stop(self)
+        splice = Splice(self._hub, back_end.detach(), rest, self._parted(back_end.address))
+        self._requester.switch(head, splice)
+
+    def _parted(self, address: Address) -> Callable[[int, int], None]:
+        def parted(octets_in: int, octets_out: int) -> None:
+            self.record.octets_in, self.record.octets_out = octets_in, octets_out
+            self._chooser.ended(address, Outcome.ANSWERED)
+            self._note()
+
+        return parted
 
     def back_end_full(self) -> None:
         self._back_end_slow = True
         if not self.uploaded:
-            self._client.pause()
+            self._requester.pause()
 
     def back_end_ready(self) -> None:
         self._back_end_slow = False
-        self._client.moved()
+        self._requester.moved()
         if not self.uploaded:
-            self._client.resume()
-
-    def _begin_answer(self, head: ResponseHead, payload: bytes) -> bytes:
-        request = self._head
-        to_1_0 = request.is_1_0
-        framing = writing.response_framing(head, request.method, to_1_0=to_1_0)
-        self.told = True
-        self._chunks = framing.chunks
-        self._keep_alive = not framing.closes and self._may_keep_alive()
-        connection = writing.connection_line(keep_alive=self._keep_alive, to_1_0=to_1_0)
-        begin = writing.response_head(head, framing.line, connection)
-        return begin + (chunk(payload) if framing.chunks else payload)
-
-    def _may_keep_alive(self) -> bool:
-        return self._head.keep_alive and self.uploaded and not self._hub.draining
+            self._requester.resume()
 
     # The end.
 
-    def _finish(self) -> None:
-        back_end = self._back_end
-        assert back_end
-        self._back_end = None
-        if self.uploaded:
-            back_end.finish()
-        else:
+    def _stop(self, outcome: Outcome) -> None:
+        if self._search:
+            self._search.cancel()
+            self._search = None
+        if back_end := self._back_end:
+            self._release(outcome)
             back_end.abandon()
-        self._client.finished(keep_alive=self._keep_alive)
+
+    def _release(self, outcome: Outcome) -> None:
+        """Be done with the back end, and tell what became of the request there."""
+        assert self._back_end
+        address = self._back_end.address
+        self._back_end = None
+        if outcome is Outcome.ANSWERED and self.record.status in _UNAVAILABLE:
+            outcome = Outcome.UNAVAILABLE
+        self._chooser.ended(address, outcome)
 
     def _cut(self, address: Address, reason: str) -> None:
         self._warn(address, reason)
-        self._client.cut()
+        self._note("cut off")
+        self._requester.cut()
 
     def _fail(self, error: ProxyError) -> None:
         """Answer in the back ends' stead. Nothing of a final answer has been sent."""
@@ -309,19 +340,35 @@ class Exchange:
             error = self._none_reachable()
         if error.status >= 500:
             self._hub.complaints.warn(str(error), str(error))
-        keep_alive = self._may_keep_alive()
-        connection = writing.connection_line(keep_alive=keep_alive, to_1_0=self._head.is_1_0)
-        self._client.write(own_response(error, time.time(), connection, with_body=self.with_body))
-        self._client.finished(keep_alive=keep_alive)
+        self.record.status = error.status
+        self._note(error.name)
+        self._requester.fail(error)
+
+    def _note(self, outcome: str = "") -> None:
+        hub = self._hub
+        record = self.record
+        record.outcome = outcome
+        record.ended = hub.loop.time()
+        if self._again:
+            self._again = False
+            hub.budget.end()
+        if hub.limits_whole:
+            hub.whole.stop(self)
+        hub.journal.note(record)
 
     def _count_failure(self, address: Address, reason: str, *, stale: bool = False) -> None:
         """Remember a failed attempt. Raises NoneReachable if it was the last one."""
         self._failures += 1
-        if not stale:
-            self._warn(address, reason)
-            self._tried[address] = reason
-        if self._failures == _ATTEMPTS:
+        if stale:
+            return
+        self._warn(address, reason)
+        self._tried[address] = reason
+        if self._failures >= _ATTEMPTS:
             raise self._none_reachable()
+        if not self._again:
+            self._again = self._hub.budget.begin()
+            if not self._again:
+                raise self._none_reachable()
 
     def _none_reachable(self) -> NoneReachable:
         story = "; ".join(f"{address} {reason}" for address, reason in self._tried.items())

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from arke_proxy.back_ends.pool import Pool
 from arke_proxy.choosing.routes import Routes
 from arke_proxy.complaints import Complaints
 from arke_proxy.deadlines import Deadlines
+from arke_proxy.record import Journal
+from arke_proxy.retry import RetryBudget
 
 if TYPE_CHECKING:
     from arke_proxy.back_ends.connection import BackEnd
-    from arke_proxy.clients.http1 import Client
+    from arke_proxy.exchange import Exchange
 
 log = logging.getLogger("arke.proxy")
 
@@ -31,6 +34,27 @@ class Times:
     pooled: float = 4.0  # an idle connection to a back end; uvicorn and Node close theirs at 5
     parting: float = 1.0  # after SIGTERM, for a request that is already on its way
     grace: float = 10.0  # after SIGTERM, for requests that are running
+    spliced: float = 3600.0  # for a WebSocket, in which nothing comes from either end
+    whole: float = math.inf  # for a request and its answer, whether or not they move
+
+
+class Expiring(Protocol):
+    """What waits under a deadline."""
+
+    def expired(self) -> None:
+        """Act on the deadline, which has just passed."""
+
+    def __hash__(self) -> int: ...
+
+
+class Guest(Expiring, Protocol):
+    """A client's connection."""
+
+    def part(self) -> None:
+        """Close if nothing is going on."""
+
+    def cut(self) -> None:
+        """End at once."""
 
 
 _POOLED_PER_BACK_END = 128
@@ -40,45 +64,60 @@ class Hub:
     """One proxy's parts, and the deadlines of its connections."""
 
     __slots__ = (
+        "budget",
         "clients",
         "complaints",
         "deserted",
         "draining",
         "idle",
         "in_head",
+        "journal",
+        "limits_whole",
         "lingering",
         "loop",
         "most_clients",
         "pool",
         "routes",
         "running",
+        "spliced",
         "times",
+        "whole",
     )
 
     def __init__(
-        self, routes: Routes, times: Times, loop: asyncio.AbstractEventLoop, most_clients: int
+        self,
+        routes: Routes,
+        times: Times,
+        loop: asyncio.AbstractEventLoop,
+        most_clients: int,
+        journal: Journal,
     ) -> None:
         self.routes = routes
+        self.journal = journal
         self.times = times
         self.loop = loop
         self.most_clients = most_clients  # connected at once
         self.pool: Pool[BackEnd] = Pool(_POOLED_PER_BACK_END, times.pooled)
         self.complaints = Complaints(log, loop.time)
-        self.clients: set[Client] = set()
+        self.clients: set[Guest] = set()
         self.deserted = asyncio.Event()  # no client is connected
         self.deserted.set()
         self.draining = False
-        self.idle: Deadlines[Client] = Deadlines(times.idle)
-        self.in_head: Deadlines[Client] = Deadlines(times.head)
-        self.running: Deadlines[Client] = Deadlines(times.silence)
-        self.lingering: Deadlines[Client] = Deadlines(times.linger)
+        self.budget = RetryBudget(loop.time())
+        self.idle: Deadlines[Expiring] = Deadlines(times.idle)
+        self.in_head: Deadlines[Expiring] = Deadlines(times.head)
+        self.running: Deadlines[Expiring] = Deadlines(times.silence)
+        self.lingering: Deadlines[Expiring] = Deadlines(times.linger)
+        self.spliced: Deadlines[Expiring] = Deadlines(times.spliced)
+        self.whole: Deadlines[Exchange] = Deadlines(times.whole)
+        self.limits_whole = times.whole < math.inf
 
-    def came(self, client: Client) -> None:
+    def came(self, client: Guest) -> None:
         """Know a client that has connected."""
         self.clients.add(client)
         self.deserted.clear()
 
-    def went(self, client: Client) -> None:
+    def went(self, client: Guest) -> None:
         """Forget a client whose connection has ended."""
         self.clients.discard(client)
         if not self.clients:
@@ -87,8 +126,11 @@ class Hub:
     def sweep(self) -> None:
         """End what has waited too long."""
         now = self.loop.time()
-        for deadlines in (self.idle, self.in_head, self.running, self.lingering):
-            for client in deadlines.expired(now):
-                client.expired()
+        for deadlines in (self.idle, self.in_head, self.running, self.lingering, self.spliced):
+            for waiting in deadlines.expired(now):
+                waiting.expired()
+        for exchange in self.whole.expired(now):
+            exchange.late(whole=True)
+        self.budget.turn(now)
         for back_end in self.pool.expired(now):
             back_end.close()

@@ -20,6 +20,7 @@ from arke import flags
 from arke_proxy.choosing.ask import Ask
 from arke_proxy.choosing.routes import Route, Routes
 from arke_proxy.hub import Hub, Times, log
+from arke_proxy.record import NoJournal
 from arke_proxy.server import Server, bind
 
 _PROGRAM = "proxy"
@@ -100,7 +101,7 @@ async def _run(options: Options, sock: socket.socket, most_clients: int) -> None
         times = Times(silence=options.timeout, grace=options.grace)
         chooser = Ask(mesh, options.cluster, options.backend_port)
         routes = Routes(Route(options.cluster, chooser))
-        hub = Hub(routes, times, loop, most_clients)
+        hub = Hub(routes, times, loop, most_clients, NoJournal())
         server = Server(hub)
         await server.start(sock)
         where = flags.HostPort(options.listen.host, sock.getsockname()[1])

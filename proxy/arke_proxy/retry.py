@@ -5,6 +5,10 @@ from __future__ import annotations
 # RFC 9110, 9.2.2: sent twice, they mean the same as once.
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
 
+_SHARE = 0.2  # of the requests
+_LEAST = 3  # at once, or a quiet proxy would never try again
+_SECONDS = 5.0  # half of the time that is looked back upon
+
 
 def may_go_again(method: bytes, *, body_at_hand: bool) -> bool:
     """Say whether another back end may get what a broken one may have read.
@@ -13,3 +17,43 @@ def may_go_again(method: bytes, *, body_at_hand: bool) -> bool:
     always may go again; what the client has been sent part of an answer to never may.
     """
     return body_at_hand and method in IDEMPOTENT
+
+
+class RetryBudget:
+    """Keeps further attempts to a fifth of the traffic: back ends in trouble are not drowned.
+
+    Three requests at once may always be in a further attempt. It looks back over ten seconds, in
+    two halves. `requests` is raised by whoever begins one.
+    """
+
+    __slots__ = ("_earlier", "_ends", "_retries", "_under_way", "requests")
+
+    def __init__(self, now: float) -> None:
+        self.requests = 0
+        self._retries = 0
+        self._earlier = (0, 0)  # requests and retries of the half before
+        self._under_way = 0
+        self._ends = now + _SECONDS
+
+    def begin(self) -> bool:
+        """Let a request go again, once or several times; False if too many do already."""
+        requests, retries = self._earlier
+        share = _SHARE * (self.requests + requests)
+        if self._under_way >= _LEAST and self._retries + retries >= share:
+            return False
+        self._retries += 1
+        self._under_way += 1
+        return True
+
+    def end(self) -> None:
+        """Learn that a request which went again has ended."""
+        self._under_way -= 1
+
+    def turn(self, now: float) -> None:
+        """Let go of what is too long ago."""
+        if now < self._ends:
+            return
+        late = now >= self._ends + _SECONDS
+        self._earlier = (0, 0) if late else (self.requests, self._retries)
+        self.requests = self._retries = 0
+        self._ends = now + _SECONDS

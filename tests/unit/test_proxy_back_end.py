@@ -12,6 +12,7 @@ from arke_proxy.choosing.address import Address
 from arke_proxy.choosing.routes import Route, Routes
 from arke_proxy.choosing.static import Static
 from arke_proxy.hub import Hub, Times
+from arke_proxy.record import NoJournal
 
 HERE = Address("127.0.0.1", 80)
 
@@ -30,6 +31,7 @@ async def hub() -> Hub:
         Times(connect=0.2),
         asyncio.get_running_loop(),
         most_clients=1,
+        journal=NoJournal(),
     )
 
 

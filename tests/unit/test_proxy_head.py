@@ -294,7 +294,6 @@ BAD_RESPONSES = {
     "chunked in HTTP/1.0": b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
     "101 fields": OK + b"X: 1\r\n" * 101 + b"\r\n",
     "large head": OK + b"X: " + b"a" * 66_000 + b"\r\n\r\n",
-    "101 unasked": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
 }
 
 

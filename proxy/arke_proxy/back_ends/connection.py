@@ -12,7 +12,7 @@ from typing import Protocol, cast
 from arke_proxy.choosing.address import Address
 from arke_proxy.errors import BadResponse, Malformed
 from arke_proxy.http1.body import Body, StreamBody, response_body
-from arke_proxy.http1.head import ResponseHead, parse_response
+from arke_proxy.http1.head import RequestHead, ResponseHead, parse_response
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.hub import Hub
 
@@ -34,6 +34,9 @@ class Listener(Protocol):
 
     def malformed(self, error: BadResponse) -> None:
         """Learn that what came is no response."""
+
+    def switched(self, head: ResponseHead, rest: bytes) -> None:
+        """Learn that the back end leaves HTTP, as was asked; `rest` is what it has sent since."""
 
     def back_end_full(self) -> None:
         """Send no more for now: the back end is slow to read."""
@@ -58,6 +61,7 @@ class BackEnd(asyncio.Protocol):
         "_sent",
         "_socket",
         "_transport",
+        "_upgrade",
         "address",
         "used",
     )
@@ -71,6 +75,7 @@ class BackEnd(asyncio.Protocol):
         self._heads = HeadBuffer()
         self._listener: Listener | None = None
         self._method = b""
+        self._upgrade: bytes | None = None  # what this request asks to switch to
         self._head: ResponseHead | None = None  # the final one, once it has come
         self._body: Body | None = None
         self._reusable = True
@@ -85,10 +90,11 @@ class BackEnd(asyncio.Protocol):
 
     # For the exchange.
 
-    def begin(self, listener: Listener, method: bytes) -> None:
+    def begin(self, listener: Listener, request: RequestHead) -> None:
         """Take up a request; `write` sends it."""
         self._listener = listener
-        self._method = method
+        self._method = request.method
+        self._upgrade = request.upgrade
         self._head = self._body = None
         self._interim = 0
         self._sent = 0
@@ -127,6 +133,12 @@ class BackEnd(asyncio.Protocol):
         """End the request before its answer did: what is under way here is worthless."""
         self._listener = None
         self._transport.abort()
+
+    def detach(self) -> asyncio.Transport:
+        """Give the connection away: it is no longer one of HTTP."""
+        self._listener = None
+        self._limit_unacknowledged(0)
+        return self._transport
 
     # For the pool.
 
@@ -192,6 +204,9 @@ class BackEnd(asyncio.Protocol):
     def _read_heads(self, listener: Listener) -> None:
         while self._listener is listener and (raw := self._heads.pull()) is not None:
             head = parse_response(raw)
+            if head.status == 101:
+                self._switch(listener, head)
+                return
             if head.status < 200:
                 self._interim += 1
                 if self._interim > _MOST_INTERIM:
@@ -203,6 +218,11 @@ class BackEnd(asyncio.Protocol):
             self._reusable = head.keep_alive and not isinstance(self._body, StreamBody)
             self._read_body(listener, head, self._heads.rest())
             return
+
+    def _switch(self, listener: Listener, head: ResponseHead) -> None:
+        if self._upgrade is None or head.upgrade != self._upgrade:
+            raise Malformed("it switches protocols, unasked")
+        listener.switched(head, self._heads.rest())
 
     def _read_body(self, listener: Listener, head: ResponseHead | None, data: bytes) -> None:
         if self._body is None:

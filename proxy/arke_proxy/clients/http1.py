@@ -11,13 +11,14 @@ from typing import cast
 
 from arke_proxy.answers import own_response
 from arke_proxy.deadlines import Deadlines
-from arke_proxy.errors import BadRequest, Exhausted, Malformed
+from arke_proxy.errors import BadRequest, Exhausted, Malformed, ProxyError
 from arke_proxy.exchange import Exchange
 from arke_proxy.http1 import writing
-from arke_proxy.http1.body import request_body
-from arke_proxy.http1.head import parse_request
+from arke_proxy.http1.body import Body, chunk, last_chunk, request_body
+from arke_proxy.http1.head import RequestHead, ResponseHead, parse_request
 from arke_proxy.http1.head_buffer import HeadBuffer
-from arke_proxy.hub import Hub
+from arke_proxy.hub import Expiring, Hub
+from arke_proxy.splice import Splice
 
 _HIGH_WATER = 64 * 1024  # bytes waiting in this process for a slow client
 _AHEAD = 64 * 1024  # bytes of further requests read while one is answered
@@ -30,33 +31,42 @@ class Client(asyncio.Protocol):
 
     __slots__ = (
         "_advancing",
+        "_body",
+        "_chunks",
         "_exchange",
         "_full",
         "_half_closed",
+        "_head",
         "_heads",
         "_hub",
+        "_keep_alive",
         "_leaving",
         "_transport",
         "_watch",
         "forwarded",
+        "peer",
     )
+
+    version = "HTTP/1.1"
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._transport: asyncio.Transport
+        self.peer = ""  # its address
         self.forwarded = b""  # the lines that tell back ends about this client
         self._heads = HeadBuffer()
         self._exchange: Exchange | None = None
-        self._watch: Deadlines[Client] | None = None  # the one that this connection is under
+        self._head: RequestHead  # of the request that is being answered
+        self._body: Body | None = None  # and the reader of its body
+        self._chunks = False  # its answer's body goes out in chunks
+        self._keep_alive = False  # the connection goes on after the answer
+        self._watch: Deadlines[Expiring] | None = None  # the one that this connection is under
         self._advancing = False
         self._full = False  # the client is slow to read
         self._half_closed = False  # the client sends no more, and may still read
         self._leaving = False  # everything has been said; what still comes is not read
 
     # For the exchange.
-
-    def write(self, data: bytes) -> None:
-        self._transport.write(data)
 
     def pause(self) -> None:
         self._transport.pause_reading()
@@ -69,15 +79,40 @@ class Client(asyncio.Protocol):
         if self._watch is self._hub.running:
             self._hub.running.start(self, self._hub.loop.time())
 
-    def finished(self, *, keep_alive: bool) -> None:
-        """Go on after an answer that was sent whole."""
+    def interim(self, head: ResponseHead) -> None:
+        if not self._head.is_1_0:  # which has no 1xx
+            self._transport.write(writing.response_head(head, b"", b""))
+
+    def answer(self, head: ResponseHead, payload: bytes, *, done: bool, trailer: bytes) -> None:
+        request = self._head
+        to_1_0 = request.is_1_0
+        framing = writing.response_framing(head, request.method, to_1_0=to_1_0)
+        self._chunks = framing.chunks
+        self._keep_alive = not framing.closes and self._may_keep_alive()
+        connection = writing.connection_line(keep_alive=self._keep_alive, to_1_0=to_1_0)
+        begin = writing.response_head(head, framing.line, connection)
+        self._write(begin + (chunk(payload) if framing.chunks else payload), done, trailer)
+
+    def piece(self, payload: bytes, *, done: bool, trailer: bytes) -> None:
+        self._write(chunk(payload) if self._chunks else payload, done, trailer)
+
+    def fail(self, error: ProxyError) -> None:
+        head = self._head
+        keep_alive = self._may_keep_alive()
+        connection = writing.connection_line(keep_alive=keep_alive, to_1_0=head.is_1_0)
+        with_body = head.method != b"HEAD"
+        self._transport.write(own_response(error, time.time(), connection, with_body=with_body))
+        self._finish(keep_alive=keep_alive)
+
+    def switch(self, head: ResponseHead, splice: Splice) -> None:
+        assert head.upgrade
+        self._transport.write(writing.response_head(head, b"", writing.switching(head.upgrade)))
         self._exchange = None
-        if not keep_alive:
-            self._leave()
-            return
-        self._read_on()
-        if not self._advancing:
-            self._advance()
+        self._leaving = True
+        self._put_under(None)
+        early = self._heads.rest()
+        splice.join(self._transport, early)
+        self._hub.went(self)
 
     def cut(self) -> None:
         """End the connection such that what was sent cannot pass for a whole answer."""
@@ -118,6 +153,7 @@ class Client(asyncio.Protocol):
             return
         peer = transport.get_extra_info("peername")
         if peer:  # none if it has gone already
+            self.peer = peer[0]
             self.forwarded = writing.forwarded_for(peer[0])
         self._hub.came(self)
         self._put_under(self._hub.idle)
@@ -189,7 +225,9 @@ class Client(asyncio.Protocol):
         except Malformed as fault:
             self._refuse(_refusal(fault), with_body=not raw.startswith(_HEAD))
             return
-        exchange = self._exchange = Exchange(self, head, body, self._hub)
+        self._head = head
+        self._body = body
+        exchange = self._exchange = Exchange(self, head, self._hub)
         self._put_under(self._hub.running)
         if body and (data := self._heads.rest()):
             self._receive_body(exchange, data)
@@ -198,17 +236,45 @@ class Client(asyncio.Protocol):
 
     def _receive_body(self, exchange: Exchange, data: bytes) -> None:
         self.moved()
+        body = self._body
+        assert body
         try:
-            rest = exchange.receive(data)
+            payload, rest = body.feed(data)
         except Malformed as fault:
-            exchange.abandon()
+            exchange.abandon("malformed body")
             if exchange.told:
                 self.cut()
             else:
-                self._refuse(_refusal(fault), with_body=exchange.with_body)
+                self._refuse(_refusal(fault), with_body=self._head.method != b"HEAD")
             return
+        if payload or body.done:
+            exchange.upload(payload, done=body.done, trailer=body.trailer)
         if rest:
             self._heads.push(rest)
+
+    def _may_keep_alive(self) -> bool:
+        exchange = self._exchange
+        assert exchange
+        return self._head.keep_alive and exchange.uploaded and not self._hub.draining
+
+    def _write(self, data: bytes, done: bool, trailer: bytes) -> None:
+        if done and self._chunks:
+            data += last_chunk(trailer)
+        self._transport.write(data)
+        if done:
+            self._finish(keep_alive=self._keep_alive)
+        else:
+            self.moved()
+
+    def _finish(self, *, keep_alive: bool) -> None:
+        """Go on after an answer that was sent whole."""
+        self._exchange = None
+        if not keep_alive:
+            self._leave()
+            return
+        self._read_on()
+        if not self._advancing:
+            self._advance()
 
     def _read_on(self) -> None:
         if len(self._heads) <= _AHEAD:
@@ -256,7 +322,7 @@ class Client(asyncio.Protocol):
             self._transport.write_eof()
         self._put_under(self._hub.lingering)
 
-    def _stop_leaving(self, watch: Deadlines[Client] | None) -> None:
+    def _stop_leaving(self, watch: Deadlines[Expiring] | None) -> None:
         unwritten = self._transport.get_write_buffer_size()
         if not unwritten:
             self._transport.abort()
@@ -265,7 +331,7 @@ class Client(asyncio.Protocol):
         else:
             self.cut()
 
-    def _put_under(self, watch: Deadlines[Client] | None) -> None:
+    def _put_under(self, watch: Deadlines[Expiring] | None) -> None:
         if self._watch is not None and self._watch is not watch:
             self._watch.stop(self)
         self._watch = watch

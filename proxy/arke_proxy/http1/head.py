@@ -17,6 +17,7 @@ from arke_proxy.http1.fields import FORWARDED, HOP_BY_HOP, MAX_FIELDS, Field, to
 
 _ABSOLUTE = re.compile(rb"(?i:https?)://(?P<authority>[^/?]*)(?P<path>.*)")
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]{0,5})?")
+_PROTOCOL = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:/[!#$%&'*+.^_`|~0-9A-Za-z-]+)?")
 _ASIDE_IN_REQUESTS = FORWARDED | {b"host"}
 _NOTHING: frozenset[bytes] = frozenset()
 _CONNECTION_OPTIONS = {b"close", b"keep-alive", b"upgrade"}  # those that name no field to be kept
@@ -34,6 +35,7 @@ class RequestHead(NamedTuple):
     length: int | None  # of the body; None if it is chunked or there is none
     chunked: bool
     keep_alive: bool  # the client is willing
+    upgrade: bytes | None = None  # the protocol that it asks to switch to
 
 
 class ResponseHead(NamedTuple):
@@ -45,6 +47,7 @@ class ResponseHead(NamedTuple):
     length: int | None
     chunked: bool
     keep_alive: bool  # the back end is willing
+    upgrade: bytes | None = None  # the protocol that it switches to, with 101
 
 
 def has_body(head: ResponseHead, method: bytes) -> bool:
@@ -93,7 +96,10 @@ def parse_request(raw: bytes) -> RequestHead:
         raise Malformed("its target has a fragment")
     if host is None and not is_1_0:
         raise Malformed("it has no Host field")
-    return RequestHead(method, target, is_1_0, host, fields, length, chunked, keep_alive)
+    # With a body, nobody could say where the new protocol begins.
+    may_switch = method == b"GET" and not (is_1_0 or length or chunked)
+    upgrade = _upgrade(parsed.fields) if may_switch else None
+    return RequestHead(method, target, is_1_0, host, fields, length, chunked, keep_alive, upgrade)
 
 
 def parse_response(raw: bytes) -> ResponseHead:
@@ -103,16 +109,15 @@ def parse_response(raw: bytes) -> ResponseHead:
     try:
         httptools.HttpResponseParser(parsed).feed_data(raw)
     except httptools.HttpParserUpgrade:
-        pass  # 101 is refused below; `Upgrade` elsewhere is an offer
+        pass  # or an offer of one, in another answer
     except httptools.HttpParserError as error:
         raise Malformed(f"{error}") from None
     if not parsed.whole:
         raise Malformed("its head is malformed")
-    if status == 101:
-        raise Malformed("it switches protocols, unasked")
 
     fields, _, length, chunked, keep_alive = _sort(parsed.fields, is_1_0, _NOTHING)
-    return ResponseHead(status, status_text, fields, length, chunked, keep_alive)
+    upgrade = _upgrade(parsed.fields) if status == 101 else None
+    return ResponseHead(status, status_text, fields, length, chunked, keep_alive, upgrade)
 
 
 class _Sorted(NamedTuple):
@@ -154,6 +159,15 @@ def _sort(
     if named:
         fields = without(fields, named)
     return _Sorted(fields, aside, length, chunked, keep_alive)
+
+
+def _upgrade(fields: list[Field]) -> bytes | None:
+    """The one protocol that Upgrade names, where Connection names Upgrade (RFC 9110, 7.8)."""
+    offers = [value.strip() for name, value in fields if name.lower() == b"upgrade"]
+    if len(offers) != 1 or not _PROTOCOL.fullmatch(offers[0]):
+        return None
+    named = (tokens(value) for name, value in fields if name.lower() == b"connection")
+    return offers[0].lower() if any(b"upgrade" in options for options in named) else None
 
 
 def _only_host(aside: list[Field]) -> bytes | None:

@@ -36,6 +36,7 @@ def request_head(head: RequestHead, forwarded: bytes, back_end: Address) -> byte
             VIA,
             forwarded,
             forwarded_host,
+            switching(head.upgrade) if head.upgrade else b"",
             b"\r\n",
         )
     )
@@ -77,6 +78,11 @@ def connection_line(*, keep_alive: bool, to_1_0: bool) -> bytes:
     if not keep_alive:
         return CLOSE
     return KEEP_ALIVE if to_1_0 else b""
+
+
+def switching(protocol: bytes) -> bytes:
+    """The lines of an answer 101 that say what the connection becomes."""
+    return b"Connection: Upgrade\r\nUpgrade: %b\r\n" % protocol
 
 
 def content_length(length: int) -> bytes:
