@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import random
+import secrets
 import sys
 import time
 from collections.abc import Mapping
@@ -59,6 +60,7 @@ class Attachment:
         self.loop = asyncio.get_running_loop()
         self._port = _port(port) if path is None else 0
         self._path = path
+        self._identity = secrets.token_bytes(16)
         self._parts: list[Part] = []
         self._link: RelayLink | None = None
         self.link: RelayLink | None = None
@@ -191,7 +193,7 @@ class Attachment:
 
     async def _attach(self) -> RelayLink:
         def link() -> RelayLink:
-            return RelayLink(self.loop, self._handlers, self._relieved, _program())
+            return RelayLink(self.loop, self._handlers, self._relieved, _program(), self._identity)
 
         async with asyncio.timeout(_HANDSHAKE):
             if self._path is not None:

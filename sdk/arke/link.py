@@ -43,10 +43,12 @@ class RelayLink(asyncio.Protocol):
         handlers: dict[int, Handler],
         relieved: Callable[[], None],
         program: str,
+        identity: bytes,
     ) -> None:
         self._loop = loop
         self._relieved = relieved
         self._program = program
+        self._identity = identity
         self._transport: asyncio.Transport | None = None
         self._unpacker = unpacker()
         self._outbox = Outbox(_OUTBOX, self._wake, self._flush)
@@ -90,7 +92,7 @@ class RelayLink(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=HIGH_WATER, low=0)
         self._timer = self._loop.call_later(_BEAT, self._beat)
-        self.send((Op.HELLO.value, MAGIC, VERSION, self._program))
+        self.send((Op.HELLO.value, MAGIC, VERSION, self._program, self._identity))
 
     def data_received(self, data: bytes) -> None:
         self._traffic = True

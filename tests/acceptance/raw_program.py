@@ -27,9 +27,9 @@ class RawProgram:
         self.writer = writer
         self._messages = msgpack.Unpacker(use_list=False, max_buffer_size=2**31 - 1)
 
-    async def hello(self, name: str = "raw") -> None:
-        """Attach as every program does."""
-        await self.say((Op.HELLO.value, MAGIC, VERSION, name))
+    async def hello(self, name: str = "raw", program: bytes | None = None) -> None:
+        """Attach as every program does; `program` tells that it is the same one as before."""
+        await self.say((Op.HELLO.value, MAGIC, VERSION, name, *((program,) if program else ())))
         assert (await self.hear())[0] == Op.WELCOME
 
     async def say(self, *messages: Sequence[Any]) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 
 import pytest
+from raw_program import packed, raw_program
 
 import arke
+from arke.wire.messages import Op
 from relays import LIMIT, Relay, Relays, free_port, members
 
 
@@ -181,3 +185,35 @@ async def test_a_rolling_restart_of_every_node_under_load_loses_no_request(relay
         stop.set()
         await asyncio.gather(*callers)
         assert answered > 300
+
+
+async def test_what_was_said_before_an_attachment_never_comes_behind_what_is_said_after(
+    relays: Relays,
+) -> None:
+    """A relay that stood still finds two connections of one program, and much to read in both."""
+    relay = relays.start()
+    program = os.urandom(8)
+    before = packed((Op.PUBLISH.value, "t", b"before", None)) * 50_000
+    async with (
+        raw_program(relay.port, "listener") as listener,
+        raw_program(relay.port) as old,
+        raw_program(relay.port) as new,
+    ):
+        await listener.say((Op.SUBSCRIBE.value, "t"))
+        await listener.settled()
+        await old.hello("talker", program)
+        relay.process.signal(signal.SIGSTOP)
+        old.writer.write(before)  # as much as the kernel takes, and the program stays
+        welcomed = asyncio.ensure_future(new.hello("talker", program))
+        relay.process.signal(signal.SIGCONT)
+        await welcomed
+        await new.say((Op.PUBLISH.value, "t", b"after", None))
+        await new.settled()
+        await listener.say((Op.PING.value, 1))
+        heard = []
+        while (message := await listener.hear())[0] != Op.PONG:
+            bodies = message[2] if isinstance(message[2], tuple) else (message[2],)
+            heard += [bytes(body) for body in bodies]
+        assert heard[-1] == b"after"
+        assert heard.count(b"after") == 1
+        await old.ended()

@@ -101,7 +101,7 @@ def anything(random: Random, depth: int = 0) -> Any:
 
 
 _NATIVE: Mapping[int, Sequence[Field]] = {
-    Op.HELLO: (of(MAGIC), of(VERSION, VERSION, VERSION, 2), name),
+    Op.HELLO: (of(MAGIC), of(VERSION, VERSION, VERSION, 2), name, octets),
     Op.PING: (call,),
     Op.PONG: (call,),
     Op.CLOSE: (text,),

@@ -30,6 +30,8 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._ended = ""
         self._program: Program | None = None
+        self.identity = b""
+        """What the program is known by when it attaches again; empty if it did not say."""
         self.heard = True
         """Something arrived since the last look."""
         transport.set_write_buffer_limits(high=HIGH_WATER, low=0)

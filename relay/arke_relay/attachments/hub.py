@@ -67,6 +67,7 @@ class Hub:
         self._log = log
         self._strangers: dict[Greeting, None] = {}
         self._connections: dict[Connection, Liveness] = {}
+        self._identities: dict[bytes, Connection] = {}
         self._closing: dict[Connection, tuple[int, float]] = {}
         """Whose end is on its way: octets left when last looked, and since when it is so many."""
         self._topics = 0
@@ -92,6 +93,12 @@ class Hub:
     # Programs.
 
     def attached(self, name: str, connection: Connection, outlet: Outlet) -> Program:
+        identity = connection.identity
+        if identity:
+            # What is still unread there was said before what is going to be said here.
+            if earlier := self._identities.get(identity):
+                earlier.end("the program has attached anew")
+            self._identities[identity] = connection
         program = self.exchange.attach(name, outlet)
         self._connections[connection] = Liveness(_PATIENCE, _BEAT, self.clock())
         self._lines("attached").info("program attached", program=program)
@@ -125,6 +132,8 @@ class Hub:
 
     def detached(self, program: Program, connection: Connection, reason: str) -> None:
         self._connections.pop(connection, None)
+        if self._identities.get(connection.identity) is connection:
+            del self._identities[connection.identity]
         self._topics -= len(program.topics)
         self.exchange.detach(program, self.clock())
         if reason and reason != LEFT:

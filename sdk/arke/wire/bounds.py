@@ -55,6 +55,9 @@ MAX_HEADERS = 16 * 1024
 MAX_HELLO = 4 * 1024
 """What a stranger may send before it has been welcomed."""
 
+MAX_IDENTITY = 64
+"""What a program is known by when it attaches again, in octets."""
+
 READ = 256 * 1024
 """What one read of a socket brings at most (uvloop's own buffer)."""
 

@@ -21,7 +21,7 @@ class Op(IntEnum):
     """Operations between a program and its relay."""
 
     # Both directions.
-    HELLO = 1  # program → relay: magic, version, name of the program
+    HELLO = 1  # program → relay: magic, version, name of the program, its identity
     WELCOME = 2  # relay → program: version, node, address, network, largest message in bytes
     PING = 3  # token; answered by PONG, behind all calls and casts sent before it was handled
     PONG = 4  # token

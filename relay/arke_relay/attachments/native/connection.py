@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from arke.wire.bounds import MAX_REASON, unpacker
+from arke.wire.bounds import MAX_IDENTITY, MAX_REASON, unpacker
 from arke.wire.inbox import Inbox
 from arke.wire.malformed import UNREADABLE, Malformed, why
 from arke.wire.messages import MAGIC, VERSION, Op
@@ -93,6 +93,8 @@ class NativeConnection(Connection):
         if hub.exchange.router.draining:
             self.end("the relay is leaving")
             return
+        if len(message) > 4:
+            self.identity = _identity(message[4])
         program = self._program = hub.attached(name[:200], self, self)
         exchange, inbox = hub.exchange, self._inbox
         self._handle(Calls(program, inbox, exchange).handlers)
@@ -134,6 +136,12 @@ class NativeConnection(Connection):
     def _handle(self, handlers: Mapping[int, Handler]) -> None:
         for op, handler in handlers.items():
             self._handlers[op] = handler
+
+
+def _identity(value: object) -> bytes:
+    if type(value) is not bytes or not 0 < len(value) <= MAX_IDENTITY:
+        raise Malformed(f"an identity is 1 to {MAX_IDENTITY} octets")
+    return value
 
 
 def _ignore(message: Message, now: float) -> None:
