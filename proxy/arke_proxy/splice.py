@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from arke_proxy.reset import reset
+
 if TYPE_CHECKING:
     from arke_proxy.hub import Hub
 
@@ -61,8 +63,8 @@ class Splice:
         """Nothing says where a good place to stop would be: it goes on while there is time."""
 
     def cut(self) -> None:
-        self._client.transport.abort()
-        self._back_end.transport.abort()
+        reset(self._client.transport)
+        reset(self._back_end.transport)
 
     def expired(self) -> None:
         self.cut()
@@ -117,7 +119,7 @@ class _End(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.open = False
         if exc:
-            self.other.transport.abort()
+            reset(self.other.transport)
         else:
             self.other.transport.close()
         self._splice.over()

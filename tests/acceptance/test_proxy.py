@@ -241,21 +241,6 @@ def test_a_client_that_expects_to_be_told_to_continue_is(rig: Rig) -> None:
     assert connection.response()[1] == b"ok"
 
 
-def test_an_upgrade_is_answered_as_if_it_had_not_been_asked_for(rig: Rig) -> None:
-    heads = []
-
-    def script(connection: Connection) -> None:
-        heads.append(connection.head())
-        connection.send(OK)
-
-    rig.back_ends(script)
-    _, body = rig.exchange(
-        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-    )
-    assert body == b"ok"
-    assert b"pgrade" not in heads[0]
-
-
 def test_an_answer_before_the_request_is_whole_closes_the_connection(rig: Rig) -> None:
     def script(connection: Connection) -> None:
         connection.head()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-import struct
 import time
 from typing import cast
 
@@ -18,12 +15,12 @@ from arke_proxy.http1.body import Body, chunk, last_chunk, request_body
 from arke_proxy.http1.head import RequestHead, ResponseHead, parse_request
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.hub import Expiring, Hub
+from arke_proxy.reset import reset
 from arke_proxy.splice import Splice
 
 _HIGH_WATER = 64 * 1024  # bytes waiting in this process for a slow client
 _AHEAD = 64 * 1024  # bytes of further requests read while one is answered
 _HEAD = b"HEAD "
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 
 
 class Client(asyncio.Protocol):
@@ -118,10 +115,7 @@ class Client(asyncio.Protocol):
         """End the connection such that what was sent cannot pass for a whole answer."""
         self._exchange = None
         self._leaving = True
-        sock = self._transport.get_extra_info("socket")
-        with contextlib.suppress(OSError):  # the client may just have closed
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self._transport.abort()
+        reset(self._transport)
 
     # For the server.
 

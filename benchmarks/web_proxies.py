@@ -1,0 +1,53 @@
+"""Our own proxy, with a relay and a member of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.measure import BenchError
+from benchmarks.processes import module, running
+from benchmarks.relays import network
+from benchmarks.web_servers import START_LIMIT, Proxy
+
+_LISTENING = re.compile(r"proxy listening on 127\.0\.0\.1:(\d+)")
+
+
+def arke_proxy(choose: str) -> Proxy:
+    """Return a proxy that learns of its back end by `ask` or by `watch`."""
+
+    @contextlib.contextmanager
+    def proxy(to: int, certificate: Path | None) -> Iterator[int]:
+        with (
+            tempfile.TemporaryDirectory() as scratch,
+            network() as relays,
+            relays.relay("127.0.0.2", "-mdns", "off") as relay,
+        ):
+            relay.ready()
+            folder = Path(scratch)
+            member = module("benchmarks.web_member", str(relay.port), f"127.0.0.1:{to}")
+            command = module("arke_proxy.main", "-cluster", "web", "-port", str(relay.port))
+            command += ["-choose", choose]
+            listen = ["-listen", "127.0.0.1:0"]
+            if certificate:
+                listen = ["-tls-listen", "127.0.0.1:0", "-cert", str(certificate)]
+            with running(member, folder / "member"):
+                _await(folder / "member", re.compile("ready"))
+                log = folder / "proxy"
+                with running([*command, *listen], log):
+                    yield int(_await(log, _LISTENING)[1])
+
+    return proxy
+
+
+def _await(log: Path, line: re.Pattern[str]) -> re.Match[str]:
+    give_up = time.monotonic() + START_LIMIT
+    while time.monotonic() < give_up:
+        if log.exists() and (match := line.search(log.read_text(errors="replace"))):
+            return match
+        time.sleep(0.01)
+    raise BenchError(f"{log.name} did not start")

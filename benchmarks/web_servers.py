@@ -1,0 +1,178 @@
+"""A web server to stand behind proxies, and the proxies of others: Debian's, one worker each."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks.measure import BenchError
+from benchmarks.processes import finished, running
+from benchmarks.relays import free_ports
+
+START_LIMIT = 10.0
+SMALL = "/small"
+LARGE = "/large"
+LARGE_SIZE = 100 * 1024
+_SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin"
+
+Proxy = Callable[[int, Path | None], contextlib.AbstractContextManager[int]]
+"""Takes the back end's port, and a certificate with its key in one file if it is to speak TLS;
+the value of the block is the port of the proxy."""
+
+
+def prepare() -> dict[str, str]:
+    """Return the versions of what is used; raise `BenchError`, with the mend, if it is missing."""
+    for name, package in (
+        ("nginx", "nginx"),
+        ("haproxy", "haproxy"),
+        ("wrk", "wrk"),
+        ("h2load", "nghttp2-client"),
+        ("openssl", "openssl"),
+    ):
+        if shutil.which(name, path=_path()) is None:
+            raise BenchError(f"{name} is missing: apt-get install {package}")
+    haproxy = finished([binary("haproxy"), "-v"], START_LIMIT).split()
+    # nginx tells its version on stderr alone; Debian's package knows it too.
+    nginx = finished(["dpkg-query", "-W", "-f=${Version}", "nginx"], START_LIMIT)
+    return {"nginx": nginx, "haproxy": haproxy[2]}
+
+
+def binary(name: str) -> str:
+    return shutil.which(name, path=_path()) or name
+
+
+def _path() -> str:
+    # Debian puts servers where a user's PATH does not look.
+    return f"{os.environ.get('PATH', '')}:{_SYSTEM_FOLDERS}"
+
+
+@contextlib.contextmanager
+def back_end() -> Iterator[int]:
+    """nginx, which answers 12 octets or 100 KiB from memory."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        (folder / "large").write_bytes(b"x" * LARGE_SIZE)
+        folder.chmod(0o755)  # the worker is another user
+        locations = f"""
+            location = {SMALL} {{ return 200 "hello, you!\\n"; }}
+            location = {LARGE} {{ root {folder}; sendfile on; }}
+        """
+        with _nginx(folder, locations, upstream="", tls="") as port:
+            yield port
+
+
+@contextlib.contextmanager
+def nginx_proxy(to: int, certificate: Path | None) -> Iterator[int]:
+    """Nginx with the settings that its manual gives for kept-alive upstreams."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        folder.chmod(0o755)
+        locations = """
+            location / {
+                proxy_pass http://behind;
+                proxy_http_version 1.1;
+                proxy_set_header Connection "";
+                proxy_set_header Host $host;
+                proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            }
+        """
+        upstream = f"upstream behind {{ server 127.0.0.1:{to}; keepalive 128; }}"
+        tls = ""
+        if certificate:
+            tls = f"ssl_certificate {certificate}; ssl_certificate_key {certificate};"
+        with _nginx(folder, locations, upstream=upstream, tls=tls) as port:
+            yield port
+
+
+@contextlib.contextmanager
+def _nginx(folder: Path, locations: str, *, upstream: str, tls: str) -> Iterator[int]:
+    port = free_ports("127.0.0.1", 1)
+    config = folder / "nginx.conf"
+    config.write_text(f"""
+        daemon off;
+        worker_processes 1;
+        pid {folder}/pid;
+        error_log stderr error;
+        events {{ worker_connections 15000; }}
+        http {{
+            access_log off;
+            keepalive_requests 1000000000;
+            {" ".join(f"{kind}_temp_path {folder}/{kind};" for kind in _TEMPORARY)}
+            {upstream}
+            server {{
+                listen 127.0.0.1:{port} {"ssl" if tls else ""} backlog=4096;
+                {tls}
+                {locations}
+            }}
+        }}
+    """)
+    log = folder / "log"
+    with running([binary("nginx"), "-e", "stderr", "-c", str(config)], log):
+        await_port(port, "nginx")
+        yield port
+
+
+_TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+
+
+@contextlib.contextmanager
+def haproxy(to: int, certificate: Path | None) -> Iterator[int]:
+    """HAProxy with one thread."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        port = free_ports("127.0.0.1", 1)
+        config = folder / "haproxy.cfg"
+        tls = f"ssl crt {certificate}" if certificate else ""
+        config.write_text(f"""
+global
+    nbthread 1
+    maxconn 4000
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+    option http-keep-alive
+    http-reuse always
+frontend front
+    bind 127.0.0.1:{port} {tls} backlog 4096
+    option forwardfor
+    default_backend behind
+backend behind
+    server one 127.0.0.1:{to}
+""")
+        with running([binary("haproxy"), "-db", "-f", str(config)], folder / "log"):
+            await_port(port, "haproxy")
+            yield port
+
+
+def await_port(port: int, name: str) -> None:
+    """Return once somebody listens there. Raises `BenchError` if nobody does in time."""
+    give_up = time.monotonic() + START_LIMIT
+    while time.monotonic() < give_up:
+        with contextlib.suppress(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), START_LIMIT).close()
+            return
+        time.sleep(0.01)
+    raise BenchError(f"{name} did not start")
+
+
+def make_certificate(folder: Path) -> Path:
+    """Make a self-signed certificate and its key, in one file."""
+    key, certificate, both = folder / "key", folder / "certificate", folder / "both.pem"
+    finished(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-keyout", str(key), "-out", str(certificate), "-days", "2"),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+        ],
+        START_LIMIT,
+    )
+    both.write_bytes(certificate.read_bytes() + key.read_bytes())
+    return both
