@@ -17,6 +17,7 @@ import uvloop
 
 import arke
 from arke import flags
+from arke_proxy.back_ends.dial import Dialer
 from arke_proxy.choosing.ask import Ask
 from arke_proxy.choosing.routes import Route, Routes
 from arke_proxy.hub import Hub, Times, log
@@ -101,7 +102,8 @@ async def _run(options: Options, sock: socket.socket, most_clients: int) -> None
         times = Times(silence=options.timeout, grace=options.grace)
         chooser = Ask(mesh, options.cluster, options.backend_port)
         routes = Routes(Route(options.cluster, chooser))
-        hub = Hub(routes, times, loop, most_clients, NoJournal())
+        dialer = Dialer(loop, mesh, times.connect)
+        hub = Hub(routes, times, loop, most_clients, NoJournal(), dialer)
         server = Server(hub)
         await server.start(sock)
         where = flags.HostPort(options.listen.host, sock.getsockname()[1])
