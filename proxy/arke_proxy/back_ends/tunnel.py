@@ -155,7 +155,10 @@ class TunnelTransport(asyncio.Transport):
         self._sending = 0
         self._work.set()
         self._reading.set()
-        self._loop.call_soon(self._protocol.connection_lost, error)
+        self._loop.call_soon(self._tell, error)
+
+    def _tell(self, error: Exception | None) -> None:
+        self._protocol.connection_lost(error)
 
     # As any transport.
 
