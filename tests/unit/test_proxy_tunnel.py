@@ -78,10 +78,11 @@ async def connection() -> AsyncIterator[Connection]:
     async with asyncio.timeout(LIMIT):
         yield Connection(wire, transport, protocol, wire.ends[1])
     transport.abort()
-    await protocol.lost
-    # Neither of its tasks outlives it.
-    while len(asyncio.all_tasks()) > 1:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(LIMIT):
+        await protocol.lost
+        # Neither of its tasks outlives it.
+        while len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0)
 
 
 async def turns(count: int = 20) -> None:
