@@ -89,9 +89,9 @@ class BackEnd:
     A script that returns closes its connection; what it raises fails the test.
     """
 
-    def __init__(self, script: Script, host: str = "127.0.0.1") -> None:
+    def __init__(self, script: Script, host: str = "127.0.0.1", port: int = 0) -> None:
         self._script = script
-        self._listener = socket.create_server((host, 0))
+        self._listener = socket.create_server((host, port))
         self._connections: list[Connection] = []
         self._threads: list[threading.Thread] = []
         self._failures: list[Exception] = []

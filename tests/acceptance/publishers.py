@@ -33,8 +33,8 @@ class Site:
         self._stack = stack
         self._gone: set[Callable[[], None]] = set()
 
-    def back_end(self, script: Script, host: str = "127.0.0.1") -> BackEnd:
-        back_end = BackEnd(script, host)
+    def back_end(self, script: Script, host: str = "127.0.0.1", port: int = 0) -> BackEnd:
+        back_end = BackEnd(script, host, port)
         self._stack.callback(back_end.end)
         return back_end
 

@@ -13,7 +13,7 @@ from http_rig import BackEnd, Connection
 from publishers import GET, Site, says, site
 
 from programs import program
-from relays import LIMIT, eventually, start
+from relays import LIMIT, eventually, free_port, start
 
 
 @pytest.fixture
@@ -68,26 +68,13 @@ def test_no_get_fails_when_a_back_end_dies_under_load(web: Site) -> None:
 
 def test_who_refuses_is_left_alone_and_comes_back_after_a_trial(web: Site) -> None:
     well = web.back_end(says("well"))
-    with socket.socket() as reserved:
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        reserved.bind(("127.0.0.1", 0))
-        port = reserved.getsockname()[1]
+    port = free_port()
     proxy = web.proxy(*static(well), "-backend", f"127.0.0.1:{port}")
     assert proxy.bodies() == {"well"}
     proxy.process.wait_for_line(f"127.0.0.1:{port} is out of rotation: it cannot be reached", LIMIT)
-    with socket.create_server(("127.0.0.1", port)) as returned:
-        returned.settimeout(LIMIT)
-        eventually(lambda: bool(proxy.body()) and arrived(returned))
-
-
-def arrived(listener: socket.socket) -> bool:
-    listener.setblocking(False)
-    try:
-        connection, _ = listener.accept()
-    except BlockingIOError:
-        return False
-    connection.close()
-    return True
+    web.back_end(says("back"), port=port)
+    eventually(lambda: "back" in proxy.bodies(3))
+    proxy.process.wait_for_line(f"127.0.0.1:{port} is back in rotation", LIMIT)
 
 
 def test_the_only_one_is_never_out(web: Site) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from http_rig import BackEnd
 from publishers import Proxy, Site, says, site
 
 from relays import LIMIT, Relay, Relays, eventually
@@ -136,8 +135,3 @@ def test_a_default_cluster_is_not_needed(web: Site, relays: Relays) -> None:
     web.publish(relay, says("api"), "api")
     proxy = web.proxy("-port", str(relay.port), "-route", "*/api=api")
     assert proxy.body(b"GET /api HTTP/1.1\r\nHost: example\r\n\r\n") == "api"
-
-
-def closed(back_end: BackEnd) -> str:
-    back_end.stop_listening()
-    return back_end.address

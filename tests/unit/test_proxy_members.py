@@ -12,6 +12,7 @@ from arke_proxy.choosing.chooser import Outcome
 from arke_proxy.choosing.members import Members, Via
 from arke_proxy.choosing.published import published
 from arke_proxy.choosing.rotation import Rotation
+from arke_proxy.errors import NoBackEnd
 
 HERE = Node("here", "192.168.56.101", "net")
 HTTP = {"http": "192.168.56.102:8080"}
@@ -31,7 +32,10 @@ class Bench:
         self.said: list[str] = []
         say = lambda _, text: self.said.append(text)  # noqa: E731
         self.rotation = Rotation("web", say, lambda: self.now)
-        self.members = Members("web", self.rotation, via, say, lambda: self.now)
+        self.attached = True
+        self.members = Members(
+            "web", self.rotation, via, say, lambda: self.attached, lambda: self.now
+        )
 
     def join(self, metadata: Mapping[str, str], id_: str = "there/1") -> None:
         self.members.joined(member(metadata, id_), HERE)
@@ -118,8 +122,9 @@ def test_an_address_stays_until_the_last_of_its_members_leaves() -> None:
     bench.join(HTTP, "there/2")
     bench.leave("there/1")
     assert bench.addresses() == [DIRECT]
+    bench.join({"http": ":81"}, "there/3")
     bench.leave("there/2")
-    assert bench.addresses() == []
+    assert bench.addresses() == [Address("192.168.56.102", 81)]
 
 
 def test_loopback_of_another_machine_is_not_loopback_of_this_one() -> None:
@@ -129,6 +134,65 @@ def test_loopback_of_another_machine_is_not_loopback_of_this_one() -> None:
     assert "only its own machine can connect to" in bench.said[0]
     bench.join({"http": "127.0.0.1:80"}, "here/1")
     assert bench.addresses() == [Address("127.0.0.1", 80)]
+
+
+# When a relay restarts.
+
+
+def test_the_last_ones_stay_for_a_moment() -> None:
+    bench = Bench()
+    for number in range(1, 4):
+        bench.join({"http": f":{number}"}, f"there/{number}")
+    bench.leave("there/1")
+    bench.now += 2
+    bench.leave("there/2")
+    assert [one.port for one in bench.addresses()] == [3]
+    bench.now += 0.5
+    bench.leave("there/3")
+    assert {bench.members.ready(()).port for _ in range(30)} == {2, 3}
+    assert len(bench.members) == 2
+    bench.now += 5
+    with pytest.raises(NoBackEnd):
+        bench.members.ready(())
+    assert len(bench.members) == 0
+
+
+def test_they_stay_until_one_comes_back() -> None:
+    bench = Bench()
+    bench.join(HTTP, "there/1")
+    bench.leave("there/1")
+    bench.join({"http": ":81"}, "there/2")
+    assert bench.addresses() == [Address("192.168.56.102", 81)]
+    bench.join(HTTP, "there/3")
+    bench.leave("there/2")
+    assert bench.addresses() == [DIRECT]
+
+
+def test_one_that_comes_back_has_never_been_away() -> None:
+    bench = Bench()
+    bench.join(HTTP, "there/1")
+    bench.members.began(DIRECT)
+    bench.leave("there/1")
+    bench.join(HTTP, "there/2")
+    assert [one.outstanding for one in bench.members.standings()] == [1]
+    bench.now += 60
+    assert bench.members.ready(()) == DIRECT
+
+
+def test_they_stay_while_the_proxy_s_own_relay_is_away() -> None:
+    bench = Bench()
+    bench.join(HTTP)
+    bench.leave()
+    bench.attached = False
+    for _ in range(20):
+        bench.now += 3
+        assert bench.members.ready(()) == DIRECT
+    bench.attached = True
+    bench.now += 4
+    assert bench.members.ready(()) == DIRECT
+    bench.now += 1
+    with pytest.raises(NoBackEnd):
+        bench.members.ready(())
 
 
 # Through tunnels.
@@ -154,7 +218,6 @@ def test_where_the_direct_way_fails_a_tunnel_is_taken_for_a_minute() -> None:
     assert bench.members.ready(()) == DIRECT
     bench.members.unreachable(DIRECT)
     bench.leave()
-    assert bench.addresses() == []
     bench.now += 60
     bench.join({"http": ":81"})
     assert bench.members.ready(()) == Address("192.168.56.102", 81)

@@ -44,9 +44,12 @@ def published(member: arke.Member) -> Published | None:
 def elsewhere(member: arke.Member, address: Address, node: arke.Node) -> bool:
     """Say whether only the member's own machine can connect to the address: it is loopback there.
 
-    Here the same address would be somebody else: the proxy itself, perhaps.
+    Here the same address would be somebody else: the proxy itself, perhaps. A node that peers reach
+    at loopback, as in tests, is on this machine.
     """
-    return member.node != node.id and ipaddress.ip_address(address.host).is_loopback
+    if member.node == node.id or address.host == member.address:
+        return False
+    return ipaddress.ip_address(address.host).is_loopback
 
 
 def _weight(text: str) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,13 +110,14 @@ class Choosing:
             known = Static(choice.back_ends, self._say)
             self._check(known)
             return known
-        assert self._mesh
-        ask = Ask(self._mesh, cluster, choice.default_port)
+        mesh = self._mesh
+        assert mesh
+        ask = Ask(mesh, cluster, choice.default_port)
         if choice.way == "ask":
             return ask
         rotation = Rotation(cluster, self._say)
-        members = Members(cluster, rotation, choice.via, self._say, time.monotonic)
-        self._watches.append(Watch(self._mesh, cluster, members))
+        members = Members(cluster, rotation, choice.via, self._say, lambda: mesh.attached)
+        self._watches.append(Watch(mesh, cluster, members))
         self._check(rotation)
         return members if choice.way == "watch" else Either(members, ask)
 
