@@ -62,5 +62,7 @@ def test_it_is_known_to_be_unreachable_once_anything_says_so() -> None:
     assert health.reachable
     health.failed(100.0, reachable=False)
     assert not health.reachable
+    health.failed(100.5)  # what was begun before says nothing of connecting
+    assert not health.reachable
     health.failed(101.0)  # somebody was connected to it meanwhile
     assert health.reachable

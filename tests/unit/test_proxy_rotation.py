@@ -212,6 +212,7 @@ def test_answers_to_what_was_sent_before_do_not_bring_it_back() -> None:
     bench = Bench(ONE, TWO, THREE)
     for _ in range(2):
         bench.rotation.began(ONE)
+    assert ONE in bench.used()
     bench.rotation.unreachable(ONE)
     bench.rotation.ended(ONE, Outcome.ANSWERED)
     assert bench.out() == {ONE}
@@ -312,13 +313,17 @@ def test_when_all_checks_fail_all_are_used_and_stay_out() -> None:
 
 def test_what_leaves_is_not_chosen_and_may_end_what_it_has() -> None:
     bench = Bench(ONE, TWO)
-    bench.rotation.began(ONE)
+    for _ in range(2):
+        bench.rotation.began(ONE)
+    bench.rotation.unreachable(ONE)
     bench.rotation.remove(ONE)
     assert len(bench.rotation) == 1
     assert ONE not in bench.rotation
     assert set(bench.shares(50)) == {TWO}
+    bench.rotation.ended(ONE, Outcome.BROKE)
     bench.rotation.add(ONE)  # under its old address, with a request still running there
     assert {one.address: one.outstanding for one in bench.rotation.standings()}[ONE] == 1
+    assert not bench.out()  # and none of its history: it has been started anew
     bench.rotation.ended(ONE, Outcome.ANSWERED)
     bench.rotation.remove(ONE)
     bench.rotation.remove(ONE)
