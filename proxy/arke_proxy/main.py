@@ -12,14 +12,20 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import uvloop
 
 import arke
 from arke import flags
 from arke_proxy.back_ends.dial import Dialer
-from arke_proxy.choosing.ask import Ask
-from arke_proxy.choosing.routes import Route, Routes
+from arke_proxy.choosing import flags as choosing_flags
+from arke_proxy.choosing.address import Address
+from arke_proxy.choosing.members import Via
+from arke_proxy.choosing.routes import Pattern
+from arke_proxy.choosing.setup import Choice, Choosing, read_secret
+from arke_proxy.choosing.sticky import cookie_name
+from arke_proxy.complaints import Complaints
 from arke_proxy.hub import Hub, Times, log
 from arke_proxy.record import NoJournal
 from arke_proxy.server import Server, bind
@@ -28,15 +34,16 @@ _PROGRAM = "proxy"
 _OTHER_DESCRIPTORS = 16  # neither clients' nor back ends'
 
 
-def _cluster(name: str) -> str:
-    arke.Service(name)  # raises ValueError for what cannot name a cluster
-    return name
-
-
 @dataclass(frozen=True, slots=True)
 class Options:
-    cluster: str = flags.flag(
-        "NAME", parse=_cluster, required=True, help="the cluster that knows the back ends"
+    cluster: str | None = flags.flag(
+        "NAME", parse=flags.name, help="the cluster of the back ends, for what no -route is for"
+    )
+    route: tuple[tuple[Pattern, str], ...] = flags.flag(
+        "HOST/PATH=NAME",
+        parse=choosing_flags.route,
+        repeat=True,
+        help="the cluster of one host, of the paths under one, or of both; host * is any",
     )
     listen: flags.HostPort = flags.flag(
         "[HOST]:PORT", parse=flags.listen_address, default=":8080", help="where browsers connect"
@@ -46,6 +53,33 @@ class Options:
     )
     backend_port: int = flags.flag(
         "N", parse=flags.port, default=63450, help="of back ends that answer with an IP alone"
+    )
+    choose: str = flags.flag(
+        "WAY",
+        parse=flags.choice("auto", "watch", "ask", "static"),
+        default="auto",
+        help="watch: among the addresses that members publish; ask: as the cluster answers; "
+        "auto: watch once any member publishes one, ask until then; static: among -backend",
+    )
+    backend: tuple[Address, ...] = flags.flag(
+        "IP:PORT", parse=choosing_flags.back_end, repeat=True, help="one of -choose static"
+    )
+    via: Via = flags.flag(
+        "WAY",
+        parse=choosing_flags.via,
+        default="direct",
+        help="to published addresses: direct, tunnel (of the mesh), or auto (what works)",
+    )
+    check: str | None = flags.flag(
+        "PATH",
+        parse=choosing_flags.path,
+        help="GET it from each back end every 2 s; who fails twice is out until it succeeds",
+    )
+    sticky: str | None = flags.flag(
+        "COOKIE", parse=cookie_name, help="send visitors back to their back end by this cookie"
+    )
+    sticky_key: str | None = flags.flag(
+        "FILE", help="the secret of these cookies, where several proxies share them"
     )
     timeout: float = flags.flag(
         "TIME",
@@ -67,6 +101,7 @@ def main() -> None:
         environ=os.environ,
     )
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    choice = _choice(options)
     most_clients = _allow_many_connections() // 2 - _OTHER_DESCRIPTORS
     try:
         sock = bind(*options.listen)
@@ -74,7 +109,7 @@ def main() -> None:
         flags.fail(_PROGRAM, f"-listen {options.listen}: {_mend(error)}")
     with sock, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(_run(options, sock, max(1, most_clients)))
+            runner.run(_run(options, choice, sock, max(1, most_clients)))
         except arke.ProtocolError as error:
             sentence = f"what listens at 127.0.0.1:{options.port} is no relay of this version"
             flags.fail(_PROGRAM, f"-port {options.port}: {sentence}: {error}", status=1)
@@ -82,37 +117,69 @@ def main() -> None:
             flags.fail(_PROGRAM, str(error), status=1)
 
 
-async def _run(options: Options, sock: socket.socket, most_clients: int) -> None:
+def _choice(options: Options) -> Choice:
+    try:
+        secret = read_secret(Path(options.sticky_key) if options.sticky_key else None)
+    except ValueError as fault:
+        flags.fail(_PROGRAM, f"-sticky-key {options.sticky_key}: {fault}")
+    except OSError as error:
+        flags.fail(_PROGRAM, f"-sticky-key {options.sticky_key}: {error.strerror or error}")
+    choice = Choice(
+        way=options.choose,
+        cluster=options.cluster,
+        routes=options.route,
+        back_ends=options.backend,
+        default_port=options.backend_port,
+        via=options.via,
+        check=options.check,
+        cookie=options.sticky,
+        secret=secret,
+    )
+    if mistake := choice.fault():
+        flags.fail(_PROGRAM, mistake)
+    return choice
+
+
+async def _run(options: Options, choice: Choice, sock: socket.socket, most_clients: int) -> None:
     loop = asyncio.get_running_loop()
-    mesh = arke.connect(port=options.port)
-    attaching = loop.create_task(mesh.__aenter__())
+    mesh = None if choice.way == "static" else arke.connect(port=options.port)
+    starting = loop.create_task(_start(choice, mesh))
     stopped = asyncio.Event()
 
     def stop() -> None:
         stopped.set()
-        attaching.cancel()  # nobody waits for the relay any more
+        starting.cancel()  # nobody waits for the relay any more
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    await asyncio.wait((attaching,))
-    if attaching.cancelled():
-        return
-    attaching.result()
+    await asyncio.wait((starting,))
     try:
+        if starting.cancelled():
+            return
+        choosing = starting.result()
         times = Times(silence=options.timeout, grace=options.grace)
-        chooser = Ask(mesh, options.cluster, options.backend_port)
-        routes = Routes(Route(options.cluster, chooser))
         dialer = Dialer(loop, mesh, times.connect)
-        hub = Hub(routes, times, loop, most_clients, NoJournal(), dialer)
+        hub = Hub(choosing.routes, times, loop, most_clients, NoJournal(), dialer)
         server = Server(hub)
         await server.start(sock)
         where = flags.HostPort(options.listen.host, sock.getsockname()[1])
-        log.info('proxy listening on %s, forwarding to cluster "%s"', where, options.cluster)
+        log.info("proxy listening on %s, forwarding to %s", where, choice.described)
         await stopped.wait()
         log.info("stopping; open connections: %d", len(hub.clients))
         await server.stop()
+        await choosing.stop()
     finally:
-        await mesh.close()
+        if mesh:
+            await mesh.close()
+
+
+async def _start(choice: Choice, mesh: arke.Mesh | None) -> Choosing:
+    if mesh:
+        await mesh.__aenter__()
+    say = Complaints(log, asyncio.get_running_loop().time).warn
+    choosing = Choosing(choice, mesh, say)
+    await choosing.start()
+    return choosing
 
 
 def _allow_many_connections() -> int:
