@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from http_rig import BackEnd, Connection, Script
+from http_rig import BackEnd, Connection, Script, start_proxy
 from traffic import until_members
 
 import arke
@@ -24,7 +24,6 @@ from relays import LIMIT, Relay, Relays, free_port, start
 MIB = 1 << 20
 GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-PROXY = Path(__file__).with_name("tunnel_proxy.py")
 
 
 class Far:
@@ -53,11 +52,9 @@ class Far:
     def start(self) -> None:
         """Start the proxy, once it can know all the members."""
         asyncio.run(self._met())
-        words = [sys.executable, PROXY, str(self._near.port), "web"]
-        self.proxy = start("proxy", [*map(str, words)])
+        flags = "-choose", "watch", "-via", "tunnel"
+        self.proxy, self._port = start_proxy(self._near, "web", *flags)
         self._ends.append(lambda: end(self.proxy))
-        match = self.proxy.wait_for_line(r"listening on (\d+)", LIMIT)
-        self._port = int(match[1])
 
     async def _met(self) -> None:
         async with arke.connect(port=self._near.port) as mesh:
@@ -236,8 +233,8 @@ def test_a_member_without_a_server_is_none(far: Far) -> None:
     client = far.connect()
     client.send(GET)
     response, page = client.response()
-    assert response.status == 502
-    assert b"it has no HTTP server" in page
+    assert response.status == 503
+    assert b"Nobody serves" in page
 
 
 def test_a_web_socket_passes(far: Far) -> None:

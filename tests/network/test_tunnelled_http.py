@@ -11,7 +11,6 @@ from meshed import MEETING, start_relays, status
 from lab import Lab
 from programs import program
 
-PROXY = Path(__file__).parents[1] / "acceptance" / "tunnel_proxy.py"
 GET = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=10).read().decode())"
 
 
@@ -24,10 +23,10 @@ def test_a_proxy_reaches_what_its_node_cannot(lab: Lab, tmp_path: Path) -> None:
     far.start([*program("arke"), "serve", "web", "-http", "127.0.0.1:8000"])
     while "web" not in status(near)["clusters"]:
         time.sleep(0.1)
-    proxy = near.start([sys.executable, PROXY, "55555", "web"])
-    port = int(proxy.wait_for_line(r"listening on (\d+)", MEETING)[1])
+    proxy = near.start([*program("proxy"), "-cluster", "web", "-via", "auto"])
+    proxy.wait_for_line("proxy listening", MEETING)
 
-    url = f"http://127.0.0.1:{port}/page"
+    url = "http://127.0.0.1:8080/page"
     assert near.run([sys.executable, "-c", GET, url]).stdout.strip() == "only here"
     direct = near.run([sys.executable, "-c", GET, f"http://{far.address}:8000/page"], check=False)
     assert "refused" in direct.stderr
