@@ -50,6 +50,7 @@ class Exchange:
         "_failures",
         "_head",
         "_hub",
+        "_passed_on",
         "_requester",
         "_search",
         "_trailer",
@@ -65,6 +66,9 @@ class Exchange:
         self._hub = hub
         self._chooser: Chooser
         self.record = Record(requester.peer, head, hub.loop.time(), version=requester.version)
+        passed_on = requester.origin.passed_on(head)
+        self._passed_on = passed_on.lines
+        self.record.request_id = passed_on.request_id
         self.uploaded = not (head.chunked or head.length)  # the whole request has arrived
         self.told = False  # the client has been sent part of the final answer
         self._at_hand: list[bytes] | None = []  # the payload so far; None once it is not all here
@@ -194,7 +198,7 @@ class Exchange:
         record.sent = self._hub.loop.time()
         self._chooser.began(address)
         back_end.begin(self, head)
-        data = writing.request_head(head, self._requester.forwarded, address)
+        data = writing.request_head(head, self._passed_on, address)
         if head.chunked or head.length:
             assert self._at_hand is not None
             data += self._framed(b"".join(self._at_hand))

@@ -13,11 +13,13 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import uvloop
 
 import arke
 from arke import flags
+from arke_proxy import converters
 from arke_proxy.back_ends.dial import Dialer
 from arke_proxy.choosing import flags as choosing_flags
 from arke_proxy.choosing.address import Address
@@ -26,6 +28,7 @@ from arke_proxy.choosing.routes import Pattern
 from arke_proxy.choosing.setup import Choice, Choosing, read_secret
 from arke_proxy.choosing.sticky import cookie_name
 from arke_proxy.complaints import Complaints
+from arke_proxy.http1.forwarded import Form, Forwarding, Network
 from arke_proxy.hub import Hub, Times, log
 from arke_proxy.record import NoJournal
 from arke_proxy.server import Server, bind
@@ -86,6 +89,21 @@ class Options:
         parse=flags.seconds,
         default="60s",
         help="how long a back end may stay silent, and a body stand still",
+    )
+    trust: tuple[Network, ...] = flags.flag(
+        "CIDR",
+        parse=converters.network,
+        repeat=True,
+        help="proxies in front whose word about their clients is believed; may be given again",
+    )
+    forwarded: Form = flags.flag(
+        "x|rfc7239|both",
+        parse=converters.form,
+        default="x",
+        help="tell back ends about clients in X-Forwarded-For and -Proto and -Host, or Forwarded",
+    )
+    max_body: int | None = flags.flag(
+        "SIZE", parse=converters.size, help="the largest body of a request, such as 10m"
     )
     grace: float = flags.flag(
         "TIME", parse=flags.seconds, default="10s", help="how long to finish requests when stopped"
@@ -158,8 +176,17 @@ async def _run(options: Options, choice: Choice, sock: socket.socket, most_clien
             return
         choosing = starting.result()
         times = Times(silence=options.timeout, grace=options.grace)
-        dialer = Dialer(loop, mesh, times.connect)
-        hub = Hub(choosing.routes, times, loop, most_clients, NoJournal(), dialer)
+        forwarding = Forwarding(options.trust, options.forwarded, Random().getrandbits)  # noqa: S311 — names, no secrets
+        hub = Hub(
+            choosing.routes,
+            times,
+            loop,
+            most_clients,
+            NoJournal(),
+            Dialer(loop, mesh, times.connect),
+            forwarding=forwarding,
+            most_body=options.max_body,
+        )
         server = Server(hub)
         await server.start(sock)
         where = flags.HostPort(options.listen.host, sock.getsockname()[1])
