@@ -66,12 +66,13 @@ class Forwarding:
 class Origin:
     """One client's connection, as back ends learn of it."""
 
-    __slots__ = ("_address", "_forwarding", "_lines", "_proto", "_trusted")
+    __slots__ = ("_address", "_forwarding", "_lines", "_proto", "_trusted", "tls")
 
     def __init__(self, forwarding: Forwarding, address: bytes, *, trusted: bool, tls: bool) -> None:
         self._forwarding = forwarding
         self._address = address
         self._trusted = trusted
+        self.tls = tls  # the client came over it
         self._proto = b"https" if tls else b"http"
         self._lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (address, self._proto)
 

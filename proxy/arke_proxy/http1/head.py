@@ -73,6 +73,11 @@ def has_body(head: ResponseHead, method: bytes) -> bool:
     return method != b"HEAD" and head.status not in (204, 304)
 
 
+def with_field(head: ResponseHead, name: bytes, value: bytes) -> ResponseHead:
+    """Return the head with one field more."""
+    return head._replace(fields=(*head.fields, (name, value)), lines=None)
+
+
 def parse_request(raw: bytes) -> RequestHead:
     """Read one whole head, its empty line included. Raises Malformed."""
     method, _, rest = raw.partition(b" ")
