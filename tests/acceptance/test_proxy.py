@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import select
 import socket
 import threading
@@ -61,11 +62,14 @@ def test_what_a_back_end_is_told(rig: Rig) -> None:
         b"GET /a%20b?c HTTP/1.1\r\nHost: example:8080\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\n"
         b"X-Forwarded-For: 6.6.6.6\r\nVia: 1.1 other\r\nAccept: */*\r\n\r\n"
     )
-    (head,) = heads
+    head, names = heads[0].split(b"X-Request-Id: ")
+    assert re.fullmatch(
+        rb"[0-9a-f]{32}\r\ntraceparent: 00-[0-9a-f]{32}-[0-9a-f]{16}-01\r\n\r\n", names
+    )
     assert head == (
         b"GET /a%20b?c HTTP/1.1\r\nHost: example:8080\r\nVia: 1.1 other\r\nAccept: */*\r\n"
         b"Via: 1.1 arke\r\nX-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\n"
-        b"X-Forwarded-Host: example:8080\r\n\r\n"
+        b"X-Forwarded-Host: example:8080\r\n"
     )
 
 

@@ -10,7 +10,8 @@ import pytest
 from http_rig import Connection, Rig, standing
 
 from relays import LIMIT
-from strictness import ACCEPTED, ANSWERS, CHUNKS, HEADS, LIMITS, OK, POST
+from strict_answers import ANSWERS, CHUNKS, OK
+from strict_requests import ACCEPTED, HEADS, LIMITS, POST
 
 
 @pytest.fixture(scope="module")

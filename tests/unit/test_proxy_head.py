@@ -7,7 +7,8 @@ import pytest
 from arke_proxy.errors import Malformed
 from arke_proxy.http1.head import RequestHead, ResponseHead, parse_request, parse_response
 from arke_proxy.http1.head_buffer import HeadBuffer
-from strictness import ANSWERS, GET, HEADS, LIMITS, POST, SWITCH
+from strict_answers import ANSWERS, SWITCH
+from strict_requests import GET, HEADS, LIMITS, POST
 
 STEPS = pytest.mark.parametrize("step", [1, 7, 1 << 20], ids=["byte by byte", "by seven", "whole"])
 
@@ -131,6 +132,22 @@ def test_an_upgrade_may_be_passed_on(raw: bytes, upgrade: bytes | None) -> None:
     assert (head.upgrade, list(head.fields)) == (upgrade, [])
 
 
+@pytest.mark.parametrize(
+    ("raw", "kept"),
+    [
+        (POST + b"Content-Length: 1\r\n", True),
+        (POST + b"Transfer-Encoding: chunked\r\n", True),
+        (POST + b"Content-Length: 0\r\n", False),
+        (GET, False),
+        (b"POST / HTTP/1.0\r\nContent-Length: 1\r\n", False),
+    ],
+)
+def test_an_expectation_is_passed_on_where_a_body_waits(raw: bytes, kept: bool) -> None:
+    head = request(raw + b"Expect: 100-Continue\r\n\r\n")
+    assert (head.fields == ((b"Expect", b"100-Continue"),)) is kept
+    assert (b"Expect" in (head.lines or b"")) is kept
+
+
 def test_an_old_request_needs_no_host() -> None:
     assert request(b"GET / HTTP/1.0\r\n\r\n").host is None
 
@@ -223,6 +240,9 @@ def test_a_reason_is_passed_on_if_it_is_text(line: bytes, text: bytes) -> None:
         (b"HTTP/1.1 200 OK\r\n\r\n", True),
         (b"HTTP/1.1 200 OK\r\nConnection: Close\r\n\r\n", False),
         (b"HTTP/1.0 200 OK\r\n\r\n", False),
+        (b"HTTP/1.1 204 -\r\nContent-Length: 0\r\n\r\n", True),
+        (b"HTTP/1.1 204 -\r\nContent-Length: 5\r\n\r\n", False),
+        (b"HTTP/1.1 204 -\r\nTransfer-Encoding: chunked\r\n\r\n", False),
         (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\n", True),
     ],
 )

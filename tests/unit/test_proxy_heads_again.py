@@ -15,7 +15,8 @@ from arke_proxy.http1 import writing
 from arke_proxy.http1.body import ChunkedBody
 from arke_proxy.http1.head import RequestHead, ResponseHead, parse_request, parse_response
 from arke_proxy.http1.head_buffer import HeadBuffer
-from strictness import ACCEPTED, ANSWERS, CHUNKS, HEADS
+from strict_answers import ANSWERS, CHUNKS
+from strict_requests import ACCEPTED, HEADS
 
 BACK_END = Address("192.168.56.102", 63450)
 NAMES = [

@@ -23,6 +23,7 @@ _TRACEPARENT = re.compile(
     rb"(?!ff|00.{53}-)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
     rb"(?:-[!-~]*)?"
 )
+_USUAL = b"%bX-Forwarded-Host: %b\r\nX-Request-Id: %b\r\ntraceparent: 00-%032x-%016x-01\r\n"
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PAIR = rb'%b=(?:%b|"(?:[\t !#-\[\]-~]|\\[\t -~])*")' % (_TOKEN, _TOKEN)
 _ELEMENT = rb"%b(?:;%b)*" % (_PAIR, _PAIR)
@@ -80,6 +81,11 @@ class Origin:
         """Say about a request where it comes from; of what it says itself, what is believed."""
         forwarding = self._forwarding
         host = head.host
+        if not head.forwarded and host and forwarding.form is Form.X:  # nearly always
+            bits = forwarding.getrandbits
+            request_id = b"%032x" % bits(128)
+            lines = _USUAL % (self._lines, host, request_id, bits(128) or 1, bits(64) or 1)
+            return PassedOn(lines, request_id)
         if forwarding.form is Form.X and not (head.forwarded and self._trusted):
             lines = self._lines
             if host is not None:
