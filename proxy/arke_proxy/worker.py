@@ -1,0 +1,117 @@
+"""A worker of the proxy: builds the parts, serves until it is told to leave.
+
+The master starts it: python -P -m arke_proxy.worker SEAT FLAGS…
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+import uvloop
+
+import arke
+from arke import flags
+from arke_proxy.choosing.ask import Ask
+from arke_proxy.choosing.routes import Route, Routes
+from arke_proxy.hub import Hub, Times, log
+from arke_proxy.main import PROGRAM, Options, read
+from arke_proxy.operations.line import Line
+from arke_proxy.operations.plan import Seat
+from arke_proxy.record import NoJournal
+from arke_proxy.server import Server
+
+_OTHER_DESCRIPTORS = 16  # neither clients' nor back ends'
+_PARTING = 5.0  # seconds that idle connections are kept after a reload; nobody is in a hurry
+
+
+def main() -> None:
+    seat = Seat.read(sys.argv[1])
+    sys.argv[:2] = [PROGRAM]  # under which the relay logs it
+    options = read(sys.argv[1:])
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal sends it to all; the master acts
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(_run(options, seat))
+        except arke.ProtocolError as error:
+            sentence = f"what listens at 127.0.0.1:{options.port} is no relay of this version"
+            flags.fail(PROGRAM, f"-port {options.port}: {sentence}: {error}", status=1)
+        except arke.ArkeError as error:
+            flags.fail(PROGRAM, str(error), status=1)
+
+
+async def _run(options: Options, seat: Seat) -> None:
+    loop = asyncio.get_running_loop()
+    mesh = arke.connect(port=options.port)
+    attaching = loop.create_task(mesh.__aenter__())
+    stopped = asyncio.Event()
+
+    def stop() -> None:
+        stopped.set()
+        attaching.cancel()  # nobody waits for the relay any more
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    line = Line(seat.line, loop)
+    line.begin(gone=stop)
+    await asyncio.wait((attaching,))
+    if attaching.cancelled():
+        return
+    attaching.result()
+    try:
+        times = Times(silence=options.timeout, grace=options.grace)
+        chooser = Ask(mesh, options.cluster, options.backend_port)
+        routes = Routes(Route(options.cluster, chooser))
+        hub = Hub(routes, times, loop, _most_clients(), NoJournal())
+        server = Server(hub)
+        await server.start(socket.socket(fileno=seat.listeners["public"]))
+        line.ready()
+        await _until_left(server, hub, stopped, line.retired, options.linger)
+    finally:
+        line.end()
+        await mesh.close()
+
+
+async def _until_left(
+    server: Server, hub: Hub, stopped: asyncio.Event, retired: asyncio.Event, linger: float
+) -> None:
+    await _first(stopped.wait(), retired.wait())
+    if not stopped.is_set():
+        log.info("retired; open connections: %d", len(hub.clients))
+        await _first(server.stop(linger, _PARTING), stopped.wait())
+        if not stopped.is_set():
+            return
+    log.info("stopping; open connections: %d", len(hub.clients))
+    await server.stop(hub.times.grace, hub.times.parting)
+
+
+async def _first(*waits: Coroutine[Any, Any, object]) -> None:
+    """Wait for one, and let go of the others."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+def _most_clients() -> int:
+    """Raise the limit of descriptors to what this process may have; a client takes two."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, limit // 2 - _OTHER_DESCRIPTORS)
+
+
+if __name__ == "__main__":
+    main()
