@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from arke_proxy.choosing.address import Address
+from arke_proxy.errors import ProxyError
 from arke_proxy.http1.head import RequestHead
 
 
@@ -87,6 +88,15 @@ class Record:
                 if len(name) == len(wanted) and name.lower() == wanted:
                     return value
         return None
+
+
+def refusal(client: str, error: ProxyError, now: float) -> Record:
+    """Return the record of what was no request; `now` is of the loop's clock."""
+    record = Record(client, None, now)
+    record.status = error.status
+    record.outcome = error.name
+    record.ended = now
+    return record
 
 
 class Journal(Protocol):

@@ -21,11 +21,15 @@ import arke
 from arke import flags
 from arke_proxy.choosing.ask import Ask
 from arke_proxy.choosing.routes import Route, Routes
+from arke_proxy.complaints import Complaints
 from arke_proxy.hub import Hub, Times, log
 from arke_proxy.main import PROGRAM, Options, read
+from arke_proxy.operations.access_lines import FORMATS
+from arke_proxy.operations.access_log import AccessLog
+from arke_proxy.operations.admin import MOST_CONNECTIONS
+from arke_proxy.operations.desk import Desk
 from arke_proxy.operations.line import Line
 from arke_proxy.operations.plan import Seat
-from arke_proxy.record import NoJournal
 from arke_proxy.server import Server
 
 _OTHER_DESCRIPTORS = 16  # neither clients' nor back ends'
@@ -70,20 +74,25 @@ async def _run(options: Options, seat: Seat) -> None:
         times = Times(silence=options.timeout, grace=options.grace)
         chooser = Ask(mesh, options.cluster, options.backend_port)
         routes = Routes(Route(options.cluster, chooser))
-        hub = Hub(routes, times, loop, _most_clients(), NoJournal())
+        desk = Desk(line, _access_log(options, loop), pages=options.admin is not None)
+        hub = Hub(routes, times, loop, _most_clients(options), desk.journal)
         server = Server(hub)
-        await server.start(socket.socket(fileno=seat.listeners["public"]))
+        await desk.open(hub, routes, lambda: mesh.attached, _listener(seat, "admin"))
+        public = _listener(seat, "public")
+        assert public
+        await server.start(public)
         line.ready()
-        await _until_left(server, hub, stopped, line.retired, options.linger)
+        await _first(stopped.wait(), line.retired.wait())
+        desk.leave()
+        await _leave(server, hub, stopped, options.linger)
+        desk.close()
     finally:
         line.end()
         await mesh.close()
 
 
-async def _until_left(
-    server: Server, hub: Hub, stopped: asyncio.Event, retired: asyncio.Event, linger: float
-) -> None:
-    await _first(stopped.wait(), retired.wait())
+async def _leave(server: Server, hub: Hub, stopped: asyncio.Event, linger: float) -> None:
+    """Finish what runs: after a reload in its own time, unless it is stopped meanwhile."""
     if not stopped.is_set():
         log.info("retired; open connections: %d", len(hub.clients))
         await _first(server.stop(linger, _PARTING), stopped.wait())
@@ -104,13 +113,35 @@ async def _first(*waits: Coroutine[Any, Any, object]) -> None:
         task.result()
 
 
-def _most_clients() -> int:
+def _listener(seat: Seat, name: str) -> socket.socket | None:
+    number = seat.listeners.get(name)
+    return None if number is None else socket.socket(fileno=number)
+
+
+def _access_log(options: Options, loop: asyncio.AbstractEventLoop) -> AccessLog | None:
+    if options.access_log is None:
+        return None
+    complaints = Complaints(log, loop.time)
+
+    def complain(sentence: str) -> None:  # in another thread
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(complaints.warn, sentence, sentence)
+
+    try:
+        return AccessLog(options.access_log, FORMATS[options.access_format], complain)
+    except OSError as error:
+        fault = error.strerror or error
+        flags.fail(PROGRAM, f"-access-log {options.access_log}: {fault}; choose another file")
+
+
+def _most_clients(options: Options) -> int:
     """Raise the limit of descriptors to what this process may have; a client takes two."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(1, limit // 2 - _OTHER_DESCRIPTORS)
+    others = _OTHER_DESCRIPTORS + (MOST_CONNECTIONS if options.admin else 0)
+    return max(1, limit // 2 - others)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 
 import arke
 from arke_proxy.choosing.address import Address, parse_address
-from arke_proxy.choosing.chooser import Outcome
+from arke_proxy.choosing.chooser import Outcome, Standing
 from arke_proxy.choosing.suspects import Suspects
 from arke_proxy.errors import AllTried, BadAnswer, NoBackEnd, NotAnswered
 
@@ -82,6 +82,10 @@ class Ask:
 
     def unreachable(self, address: Address) -> None:
         self._suspects.add(address)
+
+    def standings(self) -> list[Standing]:
+        """Nothing is known: the cluster is asked each time."""
+        return []
 
     def _read(self, answer: bytes) -> Address:
         try:

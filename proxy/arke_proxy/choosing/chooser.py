@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from enum import Enum, auto
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from arke_proxy.choosing.address import Address
 
@@ -17,6 +17,16 @@ class Outcome(Enum):
     BROKE = auto()  # it reset or closed the connection, or sent what is no answer
     SILENT = auto()  # it did not answer in time
     ABANDONED = auto()  # the client left: says nothing about the back end
+
+
+class Standing(NamedTuple):
+    """A back end as its chooser sees it, for people and metrics."""
+
+    address: Address
+    weight: float  # of its share; less than its own while it is new
+    outstanding: int  # requests of this proxy
+    out: bool  # of rotation
+    used: bool  # in rotation, or out and used all the same because too many are out
 
 
 class Chooser(Protocol):
@@ -40,3 +50,6 @@ class Chooser(Protocol):
 
     def unreachable(self, address: Address) -> None:
         """Learn that one could not be connected to, or that its host is dead."""
+
+    def standings(self) -> Sequence[Standing]:
+        """Return those that are known."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from arke_proxy.choosing.chooser import Chooser
@@ -21,6 +22,10 @@ class Routes:
 
     def __init__(self, default: Route) -> None:
         self._default = default
+
+    def __iter__(self) -> Iterator[Route]:
+        """Every route once, for people and metrics."""
+        yield self._default
 
     def find(self, host: bytes | None, target: bytes) -> Route | None:  # noqa: ARG002
         """Return the route of a request for this host and target; None if nothing serves it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from arke_proxy.choosing.address import Address
-from arke_proxy.choosing.chooser import Outcome
+from arke_proxy.choosing.chooser import Outcome, Standing
 from arke_proxy.errors import AllTried, NoBackEnd
 
 
@@ -39,3 +39,6 @@ class Static:
 
     def unreachable(self, address: Address) -> None:
         """Its turn comes again all the same: nobody says when it is back."""
+
+    def standings(self) -> list[Standing]:
+        return [Standing(address, 1.0, 0, out=False, used=True) for address in self._addresses]
