@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable
+from time import monotonic
 
 from arke_proxy.back_ends.connection import BackEnd, connect, describe
 from arke_proxy.choosing.address import Address
@@ -64,7 +65,7 @@ class Exchange:
         self._head = head
         self._hub = hub
         self._chooser: Chooser
-        self.record = Record(requester.peer, head, hub.loop.time(), version=requester.version)
+        self.record = Record(requester.peer, head, monotonic(), version=requester.version)
         self.uploaded = not (head.chunked or head.length)  # the whole request has arrived
         self.told = False  # the client has been sent part of the final answer
         self._at_hand: list[bytes] | None = []  # the payload so far; None once it is not all here
@@ -170,7 +171,7 @@ class Exchange:
         while True:
             if address is None:
                 address = await self._chooser.choose(self._tried)
-            self.record.chosen = self._hub.loop.time()
+            self.record.chosen = monotonic()
             if not afresh and (back_end := self._pooled(address)):
                 return back_end
             try:
@@ -191,7 +192,7 @@ class Exchange:
         record = self.record
         record.back_end = address
         record.attempts += 1
-        record.sent = self._hub.loop.time()
+        record.sent = monotonic()
         self._chooser.began(address)
         back_end.begin(self, head)
         data = writing.request_head(head, self._requester.forwarded, address)
@@ -225,7 +226,7 @@ class Exchange:
                 return  # and the time goes on: a back end that only promises is silent
             self.told = True
             record.status = head.status
-            record.answered = self._hub.loop.time()
+            record.answered = monotonic()
         trailer = b""
         if done:
             trailer = back_end.trailer
@@ -284,7 +285,7 @@ class Exchange:
         self._back_end = None
         record = self.record
         record.status = head.status
-        record.answered = self._hub.loop.time()
+        record.answered = monotonic()
         record.upgraded = True
         self._hub.whole.stop(self)
         splice = Splice(self._hub, back_end.detach(), rest, self._parted(back_end.address))
@@ -348,7 +349,7 @@ class Exchange:
         hub = self._hub
         record = self.record
         record.outcome = outcome
-        record.ended = hub.loop.time()
+        record.ended = monotonic()
         if self._again:
             self._again = False
             hub.budget.end()

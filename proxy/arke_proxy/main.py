@@ -14,7 +14,7 @@ from typing import NoReturn
 import arke
 from arke import flags
 from arke_proxy.operations.listeners import bind, inherited, mend
-from arke_proxy.operations.plan import Plan
+from arke_proxy.operations.plan import Plan, new_secret
 
 PROGRAM = "proxy"
 _MASTER = "arke_proxy.operations.master"
@@ -101,12 +101,13 @@ def main() -> NoReturn:
     where = flags.HostPort("" if host in _EVERY else host, port)
     plan = Plan(
         listeners={name: sock.fileno() for name, sock in listeners.items()},
+        secret=new_secret(),
         workers=options.workers,
         grace=options.grace,
         greeting=f'proxy listening on {where}, forwarding to cluster "{options.cluster}"',
     )
-    for sock in listeners.values():
-        sock.set_inheritable(True)
+    for number in (*plan.listeners.values(), plan.secret):
+        os.set_inheritable(number, True)
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         os.environ.pop(name, None)  # said to this process alone
     # The process stays; what it has loaded so far goes.

@@ -154,6 +154,34 @@ def test_what_runs_during_a_reload_is_answered_by_the_old_process(relays: Relays
         eventually(lambda: not running_process(old))
 
 
+def echoing(connection: Connection) -> None:
+    connection.head()
+    connection.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n")
+    connection.send(b"Upgrade: websocket\r\n\r\n")
+    while data := connection.until(b"\n"):
+        connection.send(data)
+
+
+def test_websockets_live_through_reloads(relays: Relays) -> None:
+    with running(relays.start(), "web") as rig:
+        rig.back_ends(echoing)
+        sockets = []
+        for times in (1, 2, 3):
+            connection = rig.connect()
+            upgrade = b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+            connection.send(GET.replace(b"\r\n\r\n", upgrade))
+            assert connection.head().startswith(b"HTTP/1.1 101 ")
+            sockets.append(connection)
+            reload(rig, times)
+        assert len(workers(rig.process)) == 4
+        for number, connection in enumerate(sockets):
+            connection.send(b"%d\n" % number)
+            assert connection.until(b"\n") == b"%d\n" % number
+        for connection in sockets:
+            connection.close()
+        eventually(lambda: len(workers(rig.process)) == 1)
+
+
 def test_what_does_not_end_after_a_reload_is_cut_when_it_has_lingered(relays: Relays) -> None:
     asked = threading.Event()
 

@@ -55,6 +55,14 @@ def test_retries_and_failures() -> None:
     assert 'arke_proxy_failures_total{reason="no back end"} 1.0' in text
 
 
+def test_a_back_end_that_was_chosen_later_and_not_reached_makes_no_phase_negative() -> None:
+    counts = Counts()
+    failed = record(Address("192.0.2.9", 80), 502)
+    failed.chosen, failed.answered = failed.sent + 1, 0.0
+    counts.note(failed)
+    assert all(number >= 0 for number in counts.report().values())
+
+
 def test_back_ends_that_come_and_go_do_not_flood_a_monitor() -> None:
     counts = Counts()
     for port in range(1, 302):

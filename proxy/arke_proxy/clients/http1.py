@@ -295,7 +295,7 @@ class Client(asyncio.Protocol):
     def _refuse(self, error: BadRequest, *, with_body: bool) -> None:
         """Answer what is no request. Where the next one would begin cannot be known."""
         if not self._exchange:  # which would have noted its own record
-            self._hub.journal.note(refusal(self.peer, error, self._hub.loop.time()))
+            self._hub.journal.note(refusal(self.peer, error, time.monotonic()))
         self._exchange = None
         self._transport.write(own_response(error, time.time(), writing.CLOSE, with_body=with_body))
         self._leave()
@@ -305,7 +305,7 @@ class Client(asyncio.Protocol):
         self._leaving = True
         error = Exhausted(f"The proxy serves {self._hub.most_clients} connections, and no more.")
         self._hub.complaints.warn(Exhausted, str(error))
-        self._hub.journal.note(refusal(self.peer, error, self._hub.loop.time()))
+        self._hub.journal.note(refusal(self.peer, error, time.monotonic()))
         self._transport.write(own_response(error, time.time(), writing.CLOSE, with_body=True))
         self._transport.close()
 

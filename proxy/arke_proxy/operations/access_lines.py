@@ -65,6 +65,8 @@ FORMATS: dict[str, Format] = {"common": common, "combined": combined, "json": as
 def _milliseconds(record: Record) -> str:
     began, sent, answered, ended = record.began, record.sent, record.answered, record.ended
     chosen = record.chosen or sent  # where both were at hand, it was sent at once
+    if sent and chosen > sent:  # another one was chosen later, and not reached
+        chosen = sent
     phases = f'"total":{(ended - began) * 1000:.3f}'
     if answered:
         phases = f'"body":{(ended - answered) * 1000:.3f},{phases}'

@@ -88,9 +88,9 @@ class Counts:
         self._retries += sum([one.attempts - 1 for one in records if one.attempts > 1])
         choose, connect, answer, total = self._phases
         sent = [one for one in records if one.sent]
-        # Where a back end and a connection were at hand, it was chosen and sent at once.
-        choose.add([(one.chosen or one.sent) - one.began for one in sent])
-        connect.add([one.sent - (one.chosen or one.sent) for one in sent])
+        chosen = [_chosen(one) for one in sent]
+        choose.add([at - one.began for at, one in zip(chosen, sent, strict=True)])
+        connect.add([one.sent - at for at, one in zip(chosen, sent, strict=True)])
         answer.add([one.answered - one.sent for one in sent if one.answered])
         # A WebSocket's hours are not a request's.
         total.add([one.ended - one.began for one in records if not one.upgraded])
@@ -122,6 +122,14 @@ class Counts:
             if back_end not in self._back_ends or len(self._requests) >= _MOST_SERIES:
                 key = (cluster, status, _NOWHERE)
         self._requests[key] = self._requests.get(key, 0) + count
+
+
+def _chosen(record: Record) -> float:
+    """Return when the back end was chosen that the request was sent to.
+
+    Where it and a connection were at hand, that was at once; one chosen later was not reached.
+    """
+    return record.chosen if 0.0 < record.chosen <= record.sent else record.sent
 
 
 def _key(*parts: str) -> str:

@@ -95,7 +95,7 @@ class Master:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         os.set_inheritable(theirs.fileno(), True)
-        seat = Seat(theirs.fileno(), self._plan.listeners)
+        seat = Seat(theirs.fileno(), self._plan.listeners, self._plan.secret)
         python = sys.executable
         words = [python, "-P", "-m", _WORKER, seat.text(), *self._words]
         with theirs:

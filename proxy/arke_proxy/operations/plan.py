@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import NamedTuple
 
 Descriptors = dict[str, int]
@@ -13,6 +14,7 @@ class Plan(NamedTuple):
     """For the master."""
 
     listeners: Descriptors
+    secret: int  # see `new_secret`
     workers: int
     grace: float  # seconds
     greeting: str  # logged when everybody serves
@@ -30,6 +32,7 @@ class Seat(NamedTuple):
 
     line: int  # the descriptor of its line to the master
     listeners: Descriptors
+    secret: int  # see `read_secret`
 
     def text(self) -> str:
         return json.dumps(self)
@@ -37,3 +40,21 @@ class Seat(NamedTuple):
     @classmethod
     def read(cls, text: str) -> Seat:
         return cls(*json.loads(text))
+
+
+_SECRET = 32  # octets
+
+
+def new_secret() -> int:
+    """Make a secret that all workers share for as long as the master lives; return its descriptor.
+
+    It is in no file and no argument, where others could read it. A cookie sealed with it is good
+    in every worker, and after a reload.
+    """
+    number = os.memfd_create("secret", os.MFD_CLOEXEC)
+    os.write(number, os.urandom(_SECRET))
+    return number
+
+
+def read_secret(number: int) -> bytes:
+    return os.pread(number, _SECRET, 0)
