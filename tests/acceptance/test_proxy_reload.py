@@ -262,6 +262,19 @@ def test_workers_leave_when_their_master_is_killed(relays: Relays) -> None:
         eventually(lambda: not any(map(running_process, orphans)))
 
 
+def test_a_child_from_before_the_proxy_is_nobodys_worker(relays: Relays) -> None:
+    words = ["-cluster", "web", "-port", str(relays.start().port), "-listen", "127.0.0.1:0"]
+    shell = ["sh", "-c", 'sleep 1000 & exec "$@"', "sh", *program("proxy"), *words]
+    process = start("proxy", shell)
+    process.wait_for_line("proxy listening on", LIMIT)
+    stranger, worker = workers(process)
+    os.kill(stranger, signal.SIGKILL)
+    eventually(lambda: workers(process) == [worker])  # the other one has been reaped
+    process.terminate()
+    assert process.wait(LIMIT) == 0
+    process.close()
+
+
 def test_several_workers_complain_once(relays: Relays) -> None:
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         port = stranger.getsockname()[1]

@@ -10,6 +10,7 @@ def test_plans_and_seats_pass_through_argv() -> None:
     assert Plan.read(plan.text()) == plan
     seat = Seat(7, {"public": 3}, 5)
     assert Seat.read(seat.text()) == seat
+    assert Seat.read(seat.text()[:-1] + ', "later": 1}') == seat
 
 
 def test_all_who_hold_the_descriptor_read_the_same_secret() -> None:

@@ -6,6 +6,9 @@ worker → master   {"ready": true}       it is attached to the mesh, and serves
 master → worker   {"retire": true}      accept no more; leave when nothing runs
                   {"reopen": true}      the access log has been renamed
                   {"totals": {…}}       the answer to `ask`
+
+A master lives longer than the version it was started from: each side passes over what it does not
+know, and a worker that cannot do without what is missing ends before it is ready.
 """
 
 from __future__ import annotations

@@ -138,7 +138,9 @@ class Master:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
-            line = self._lines.pop(pid)
+            line = self._lines.pop(pid, None)
+            if line is None:
+                continue  # a child from before the exec, or an orphan where this is process 1
             self._hear(pid, line)  # its last words
             line.sock.close()
             self._totals.left(pid)
@@ -161,7 +163,7 @@ class Master:
         match message:
             case {"ready": True}:
                 self._supervisor.ready(pid, time.monotonic())
-            case {"report": report}:
+            case {"report": {"counters": dict(), "gauges": dict(), "back_ends": _} as report}:
                 self._totals.report(pid, report)
             case {"ask": True}:
                 line.send({"totals": self._totals.sum()})

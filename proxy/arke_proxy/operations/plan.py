@@ -35,11 +35,13 @@ class Seat(NamedTuple):
     secret: int  # see `read_secret`
 
     def text(self) -> str:
-        return json.dumps(self)
+        return json.dumps(self._asdict())
 
     @classmethod
     def read(cls, text: str) -> Seat:
-        return cls(*json.loads(text))
+        """Take what is known: the master may be of an older or a newer version."""
+        given = json.loads(text)
+        return cls(**{name: given[name] for name in cls._fields})
 
 
 _SECRET = 32  # octets
