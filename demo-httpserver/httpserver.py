@@ -27,6 +27,9 @@ class Options:
         "[HOST]:PORT", parse=flags.listen_address, default=f":{PORT}", help="where to listen"
     )
     port: int = flags.flag("N", parse=flags.port, default=55555, help="the relay's port")
+    publish: bool = flags.switch(
+        help="publish the address, so that proxies choose by themselves and need not ask"
+    )
 
 
 async def serve(options: Options) -> None:
@@ -49,6 +52,10 @@ async def serve(options: Options) -> None:
 
     def address() -> flags.HostPort:
         return flags.HostPort(service.mesh.node.address if host in EVERYWHERE else host, port)
+
+    if options.publish:
+        published = flags.HostPort("" if host in EVERYWHERE else host, port)
+        service.metadata = {"http": str(published)}
 
     @service.on_request
     async def where(_: arke.Request) -> bytes:

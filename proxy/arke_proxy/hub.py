@@ -17,6 +17,7 @@ from arke_proxy.retry import RetryBudget
 
 if TYPE_CHECKING:
     from arke_proxy.back_ends.connection import BackEnd
+    from arke_proxy.back_ends.dial import Dialer
     from arke_proxy.exchange import Exchange
 
 log = logging.getLogger("arke.proxy")
@@ -68,6 +69,7 @@ class Hub:
         "clients",
         "complaints",
         "deserted",
+        "dialer",
         "draining",
         "idle",
         "in_head",
@@ -91,9 +93,11 @@ class Hub:
         loop: asyncio.AbstractEventLoop,
         most_clients: int,
         journal: Journal,
+        dialer: Dialer,
     ) -> None:
         self.routes = routes
         self.journal = journal
+        self.dialer = dialer
         self.times = times
         self.loop = loop
         self.most_clients = most_clients  # connected at once

@@ -9,10 +9,16 @@ import os
 import socket
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
-import arke
 from arke import flags
+from arke_proxy.choosing import flags as choosing_flags
+from arke_proxy.choosing.address import Address
+from arke_proxy.choosing.members import Via
+from arke_proxy.choosing.routes import Pattern
+from arke_proxy.choosing.setup import Choice, read_secret
+from arke_proxy.choosing.sticky import cookie_name
 from arke_proxy.operations.listeners import bind, inherited, mend
 from arke_proxy.operations.plan import Plan, new_secret
 
@@ -20,11 +26,6 @@ PROGRAM = "proxy"
 _MASTER = "arke_proxy.operations.master"
 _MOST_WORKERS = 64
 _EVERY = ("::", "0.0.0.0")  # noqa: S104 — how the kernel shows an empty host
-
-
-def _cluster(name: str) -> str:
-    arke.Service(name)  # raises ValueError for what cannot name a cluster
-    return name
 
 
 def _workers(text: str) -> int:
@@ -36,8 +37,14 @@ def _workers(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    cluster: str = flags.flag(
-        "NAME", parse=_cluster, required=True, help="the cluster that knows the back ends"
+    cluster: str | None = flags.flag(
+        "NAME", parse=flags.name, help="the cluster of the back ends, for what no -route is for"
+    )
+    route: tuple[tuple[Pattern, str], ...] = flags.flag(
+        "HOST/PATH=NAME",
+        parse=choosing_flags.route,
+        repeat=True,
+        help="the cluster of one host, of the paths under one, or of both; host * is any",
     )
     listen: flags.HostPort = flags.flag(
         "[HOST]:PORT", parse=flags.listen_address, default=":8080", help="where browsers connect"
@@ -47,6 +54,33 @@ class Options:
     )
     backend_port: int = flags.flag(
         "N", parse=flags.port, default=63450, help="of back ends that answer with an IP alone"
+    )
+    choose: str = flags.flag(
+        "WAY",
+        parse=flags.choice("auto", "watch", "ask", "static"),
+        default="auto",
+        help="watch: among the addresses that members publish; ask: as the cluster answers; "
+        "auto: watch once any member publishes one, ask until then; static: among -backend",
+    )
+    backend: tuple[Address, ...] = flags.flag(
+        "IP:PORT", parse=choosing_flags.back_end, repeat=True, help="one of -choose static"
+    )
+    via: Via = flags.flag(
+        "WAY",
+        parse=choosing_flags.via,
+        default="direct",
+        help="to published addresses: direct, tunnel (of the mesh), or auto (what works)",
+    )
+    check: str | None = flags.flag(
+        "PATH",
+        parse=choosing_flags.path,
+        help="GET it from each back end every 2 s; who fails twice is out until it succeeds",
+    )
+    sticky: str | None = flags.flag(
+        "COOKIE", parse=cookie_name, help="send visitors back to their back end by this cookie"
+    )
+    sticky_key: str | None = flags.flag(
+        "FILE", help="the secret of these cookies, where several proxies share them"
     )
     timeout: float = flags.flag(
         "TIME",
@@ -94,8 +128,37 @@ def read(argv: list[str]) -> Options:
     )
 
 
+def choice(options: Options, shared: bytes) -> Choice:
+    """Return how back ends are chosen, or end with one line and status 2.
+
+    `shared` is the secret of sticky cookies where there is no file of it.
+    """
+    file = options.sticky_key
+    try:
+        secret = read_secret(Path(file)) if file else shared
+    except ValueError as fault:
+        flags.fail(PROGRAM, f"-sticky-key {file}: {fault}")
+    except OSError as error:
+        flags.fail(PROGRAM, f"-sticky-key {file}: {error.strerror or error}")
+    made = Choice(
+        way=options.choose,
+        cluster=options.cluster,
+        routes=options.route,
+        back_ends=options.backend,
+        default_port=options.backend_port,
+        via=options.via,
+        check=options.check,
+        cookie=options.sticky,
+        secret=secret,
+    )
+    if mistake := made.fault():
+        flags.fail(PROGRAM, mistake)
+    return made
+
+
 def main() -> NoReturn:
     options = read(sys.argv[1:])
+    described = choice(options, b"").described  # or it ends: what is wrong is said before any work
     listeners = _listen(options)
     host, port = listeners["public"].getsockname()[:2]
     where = flags.HostPort("" if host in _EVERY else host, port)
@@ -104,7 +167,7 @@ def main() -> NoReturn:
         secret=new_secret(),
         workers=options.workers,
         grace=options.grace,
-        greeting=f'proxy listening on {where}, forwarding to cluster "{options.cluster}"',
+        greeting=f"proxy listening on {where}, forwarding to {described}",
     )
     for number in (*plan.listeners.values(), plan.secret):
         os.set_inheritable(number, True)

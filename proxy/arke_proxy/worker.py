@@ -19,17 +19,17 @@ import uvloop
 
 import arke
 from arke import flags
-from arke_proxy.choosing.ask import Ask
-from arke_proxy.choosing.routes import Route, Routes
+from arke_proxy.back_ends.dial import Dialer
+from arke_proxy.choosing.setup import Choice, Choosing
 from arke_proxy.complaints import Complaints
 from arke_proxy.hub import Hub, Times, log
-from arke_proxy.main import PROGRAM, Options, read
+from arke_proxy.main import PROGRAM, Options, choice, read
 from arke_proxy.operations.access_lines import FORMATS
 from arke_proxy.operations.access_log import AccessLog
 from arke_proxy.operations.admin import MOST_CONNECTIONS
 from arke_proxy.operations.desk import Desk
 from arke_proxy.operations.line import Line
-from arke_proxy.operations.plan import Seat
+from arke_proxy.operations.plan import Seat, read_secret
 from arke_proxy.server import Server
 
 _OTHER_DESCRIPTORS = 16  # neither clients' nor back ends'
@@ -54,30 +54,32 @@ def main() -> None:
 
 async def _run(options: Options, seat: Seat) -> None:
     loop = asyncio.get_running_loop()
-    mesh = arke.connect(port=options.port)
-    attaching = loop.create_task(mesh.__aenter__())
+    way = choice(options, read_secret(seat.secret))
+    mesh = None if way.way == "static" else arke.connect(port=options.port)
+    starting = loop.create_task(_start(way, mesh))
     stopped = asyncio.Event()
 
     def stop() -> None:
         stopped.set()
-        attaching.cancel()  # nobody waits for the relay any more
+        starting.cancel()  # nobody waits for the relay any more
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     line = Line(seat.line, loop)
     line.begin(gone=stop)
-    await asyncio.wait((attaching,))
-    if attaching.cancelled():
-        return
-    attaching.result()
+    await asyncio.wait((starting,))
     try:
+        if starting.cancelled():
+            return
+        choosing = starting.result()
+        routes = choosing.routes
         times = Times(silence=options.timeout, grace=options.grace)
-        chooser = Ask(mesh, options.cluster, options.backend_port)
-        routes = Routes(Route(options.cluster, chooser))
         desk = Desk(line, _access_log(options, loop), pages=options.admin is not None)
-        hub = Hub(routes, times, loop, _most_clients(options), desk.journal)
+        dialer = Dialer(loop, mesh, times.connect)
+        hub = Hub(routes, times, loop, _most_clients(options), desk.journal, dialer)
         server = Server(hub)
-        await desk.open(hub, routes, lambda: mesh.attached, _listener(seat, "admin"))
+        attached = (lambda: mesh.attached) if mesh else (lambda: True)
+        await desk.open(hub, routes, attached, _listener(seat, "admin"))
         public = _listener(seat, "public")
         assert public
         await server.start(public)
@@ -85,10 +87,20 @@ async def _run(options: Options, seat: Seat) -> None:
         await _first(stopped.wait(), line.retired.wait())
         desk.leave()
         await _leave(server, hub, stopped, options.linger)
+        await choosing.stop()
         desk.close()
     finally:
         line.end()
-        await mesh.close()
+        if mesh:
+            await mesh.close()
+
+
+async def _start(way: Choice, mesh: arke.Mesh | None) -> Choosing:
+    if mesh:
+        await mesh.__aenter__()
+    choosing = Choosing(way, mesh, Complaints(log, asyncio.get_running_loop().time).warn)
+    await choosing.start()
+    return choosing
 
 
 async def _leave(server: Server, hub: Hub, stopped: asyncio.Event, linger: float) -> None:

@@ -14,9 +14,10 @@ class Limits:
     """Bounds of one service; what exceeds them is refused, and the mesh tries another member.
 
     `requests`, `broadcasts` and `tunnels` are handlers running at once, the last also for requests
-    that are answered in parts; `request_bytes` and `broadcast_bytes`
-    are the bodies waiting for one. Broadcasts are handled one after another unless told otherwise,
-    which keeps each sender's order. `window` is what each tunnel may bring before it is read,
+    that are answered in parts; `http` is how many connections to its HTTP server others may have
+    through tunnels; `request_bytes` and `broadcast_bytes` are the bodies waiting for a handler.
+    Broadcasts are handled one after another unless told otherwise, which keeps each sender's order.
+    `window` is what each tunnel may bring before it is read,
     `max_message` the largest message of one. Raises ValueError for a bound under one, or a window
     under 64 KiB.
     """
@@ -26,6 +27,7 @@ class Limits:
     broadcasts: int = 1
     broadcast_bytes: int = 64 * _MIB
     tunnels: int = 256
+    http: int = 512
     window: int = WINDOW
     max_message: int = 64 * _MIB
 

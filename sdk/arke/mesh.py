@@ -29,7 +29,14 @@ from arke.tunnel import Tunnel
 from arke.tunnels import Tunnels
 from arke.values import Answer, Change, Member, Node
 from arke.watches import Watches
-from arke.wire.bounds import LEAST_WINDOW, LONGEST_CALL, MAX_HEADERS, WINDOW
+from arke.wire.bounds import (
+    HTTP_PIECE,
+    HTTP_WINDOW,
+    LEAST_WINDOW,
+    LONGEST_CALL,
+    MAX_HEADERS,
+    WINDOW,
+)
 from arke.wire.messages import Op, Purpose
 
 _ASK = Op.ASK.value
@@ -238,6 +245,24 @@ class Mesh:
         async with await opened as tunnel:
             yield tunnel
 
+    async def http_tunnel(
+        self,
+        member: str,
+        *,
+        timeout: float = 5.0,  # noqa: ASYNC109 — the deadline travels with the opening
+    ) -> Tunnel:
+        """A connection to the HTTP server of a member, which the member itself makes.
+
+        It leads where the member's service said with `http`, and nowhere else. Messages of up to
+        64 KiB are the octets of the connection, cut anywhere; `close_send` ends one direction of
+        it. `timeout` is for the opening, in seconds. The caller closes the tunnel, or breaks it
+        off. Raises what `request` does: RemoteError says why the member could not connect,
+        Overloaded that it did not try.
+        """
+        return await self._open(
+            "", b"", timeout, member, Purpose.HTTP, HTTP_WINDOW, HTTP_PIECE, None
+        )
+
     async def _open(
         self,
         cluster: str,
@@ -253,7 +278,8 @@ class Mesh:
             raise ValueError(f"a time-out is from 0 to {LONGEST_CALL:g} seconds, not {timeout}")
         if window < LEAST_WINDOW or largest < 1:
             raise ValueError(f"a window is {LEAST_WINDOW} bytes at least, and a message one")
-        self._check("cluster", cluster, body)
+        if member is None or cluster:
+            self._check("cluster", cluster, body)
         if member is not None:
             check_name(member, "member")
         made = self._headers(headers)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from arke.attachment import check_headers, check_name
+from arke.http_server import METADATA, parse
 from arke.limits import Limits
 from arke.loops import loop_factory
 from arke.mesh import Mesh
@@ -48,6 +49,11 @@ class Service:
     block ends. Both leave the cluster first and finish what was begun, for at most `drain`
     seconds. `wait` is how long to keep trying for a relay at first. `metadata` is text that others
     see of this member, 4 KiB at most.
+
+    `http` is where an HTTP server of this service listens: `IP:PORT`, or `:PORT` at whatever
+    address its node has. The metadata says so, as `http`; and whoever of the mesh cannot connect
+    there has this program connect for it, to that address and to no other. Raises ValueError for
+    what is no such address, a bad name or too much metadata.
     """
 
     def __init__(
@@ -56,6 +62,7 @@ class Service:
         *,
         limits: Limits | None = None,
         metadata: Mapping[str, str] | None = None,
+        http: str | None = None,
         port: int | None = None,
         path: str | os.PathLike[str] | None = None,
         wait: float = 5.0,
@@ -64,7 +71,11 @@ class Service:
         check_name(cluster, "cluster")
         self.cluster = cluster
         self.limits = limits or Limits()
-        self.metadata = check_headers(metadata or {}, "metadata", MAX_METADATA)
+        self._http = parse(http) if http is not None else None
+        given = dict(metadata or {})
+        if self._http:
+            given[METADATA] = str(self._http)
+        self.metadata = check_headers(given, "metadata", MAX_METADATA)
         """What members of the mesh can know of this one; to be set until it registers."""
         self.mesh = Mesh(port, path, wait)
         self._drain = drain
@@ -168,8 +179,9 @@ class Service:
                 made = self._init(self.mesh)
                 if inspect.isawaitable(made):
                     await made
-            metadata = self.metadata
-            self._serving = Serving(self.cluster, metadata, self.limits, self.mesh, self._handlers)
+            self._serving = Serving(
+                self.cluster, self.metadata, self.limits, self.mesh, self._handlers, self._http
+            )
             await self._serving.join()
         except BaseException:
             await self.mesh.close()

@@ -11,15 +11,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Any
 
 from arke.errors import TunnelClosed
+from arke.http_server import HttpServer
+from arke.http_tunnels import HttpTunnels
 from arke.limits import Limits
 from arke.link import Handler, Message, RelayLink
 from arke.mesh import Mesh
 from arke.tunnel import Tunnel
 from arke.values import NO_HEADERS, Broadcast, Request
+from arke.wire.bounds import HTTP_PIECE, HTTP_WINDOW
 from arke.wire.lateness import Lateness
 from arke.wire.messages import Op, Purpose
 from arke.workers import Workers
@@ -61,6 +65,7 @@ class Serving:
         limits: Limits,
         mesh: Mesh,
         handlers: Handlers,
+        http: HttpServer | None,
     ) -> None:
         self.cluster = cluster
         self._metadata = dict(metadata)
@@ -84,6 +89,7 @@ class Serving:
         self._max_message = limits.max_message
         self._tunnel_room = limits.tunnels
         self._tunnels: dict[asyncio.Task[None], Tunnel] = {}
+        self._http_tunnels = HttpTunnels(http, limits.http, lambda: mesh.node.address)
         self._unwanted: set[int] = set()  # calls whose handlers are being cancelled
         self._drops: set[asyncio.Future[None]] = set()
         self._requests = Workers(limits.requests, self._handle_request)
@@ -116,6 +122,7 @@ class Serving:
         await self._broadcasts.idle()
         if self._tunnels:
             await asyncio.wait(self._tunnels)
+        await self._http_tunnels.idle()
 
     async def stop(self) -> None:
         """Cancel what still runs. A plain function cannot be: its thread ends by itself.
@@ -130,6 +137,7 @@ class Serving:
             task.cancel()
         if self._tunnels:
             await asyncio.wait(self._tunnels)
+        await self._http_tunnels.stop()
         for threads in self._threads:
             threads.shutdown(wait=False, cancel_futures=True)
 
@@ -228,8 +236,16 @@ class Serving:
         _, call, body, timeout, stamp, purpose, window, theirs, sender, headers = message
         if type(body) is not bytes:
             body = link.body(message, 2)
-        if self._lateness.waited(stamp, link.now * 1000) >= timeout:
+        left = timeout - self._lateness.waited(stamp, link.now * 1000)
+        if left <= 0:
             self.expired += 1
+            return
+        headers = headers or NO_HEADERS
+        tunnels = self._mesh.tunnels
+        if purpose == Purpose.HTTP:
+            sizes = min(window, HTTP_WINDOW), HTTP_PIECE, theirs
+            accept = partial(tunnels.accept, link, call, *sizes, sender, headers)
+            self._http_tunnels.offer(link, call, left / 1000, accept)
             return
         if purpose == Purpose.TUNNEL:
             wanted = self._converse is not None
@@ -239,10 +255,9 @@ class Serving:
             reason = "full" if body is not None and wanted else "no handler"
             link.send((_REFUSED, call, "no room to join the request" if body is None else reason))
             return
-        headers = headers or NO_HEADERS
         window = min(window, self._window)
         largest = self._max_message
-        tunnel = self._mesh.tunnels.accept(link, call, window, largest, theirs, sender, headers)
+        tunnel = tunnels.accept(link, call, window, largest, theirs, sender, headers)
         if purpose == Purpose.TUNNEL:
             handling = self._handle_tunnel(tunnel)
         else:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from http.client import HTTPResponse
 from pathlib import Path
@@ -16,7 +18,7 @@ from pathlib import Path
 import arke
 from lab import Process
 from programs import program
-from relays import LIMIT, Relay, Relays, start
+from relays import LIMIT, Relay, Relays, eventually, start
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 
@@ -87,13 +89,13 @@ class BackEnd:
     A script that returns closes its connection; what it raises fails the test.
     """
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, host: str = "127.0.0.1", port: int = 0) -> None:
         self._script = script
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((host, port))
         self._connections: list[Connection] = []
         self._threads: list[threading.Thread] = []
         self._failures: list[Exception] = []
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.address = f"{host}:{self._listener.getsockname()[1]}"
         self._accepting = threading.Thread(target=self._accept)
         self._accepting.start()
 
@@ -145,23 +147,45 @@ class BackEnd:
 class Cluster:
     """One member that names back ends; `answers` are given in turn, and an exception is raised.
 
+    Whenever they are set the first one is next.
+
     The answer "" never comes.
     """
 
-    def __init__(self, name: str, port: int, limits: arke.Limits | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        port: int,
+        limits: arke.Limits | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
-        self.answers: Sequence[str | Exception] = ()
+        self._turns: Iterator[str | Exception] = iter(())
         self.asked = 0
+        self._answered = -math.inf  # when it last was
         self._port = port
         self._limits = limits
+        self._metadata = metadata
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._registered = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
+    def _set_answers(self, answers: Sequence[str | Exception]) -> None:
+        self._turns = itertools.cycle(answers)
+
+    answers = property(None, _set_answers)
+
     def join(self) -> None:
         self._thread.start()
         assert self._registered.wait(LIMIT)
+
+    def settle(self) -> None:
+        """Wait until the proxy uses nothing that it asked ahead, and sees no demand to ask again.
+
+        The one takes 50 ms, the other up to 100.
+        """
+        eventually(lambda: time.monotonic() - self._answered > 0.11)
 
     def leave(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
@@ -173,14 +197,20 @@ class Cluster:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        service = arke.Service(self.name, port=self._port, limits=self._limits, drain=1.0)
-        turns = itertools.count()
+        service = arke.Service(
+            self.name,
+            port=self._port,
+            limits=self._limits,
+            metadata=self._metadata,
+            drain=1.0,
+        )
 
         @service.on_request
         async def answer(request: arke.Request) -> bytes:
             assert request.body == b"ip"
             self.asked += 1
-            chosen = self.answers[next(turns) % len(self.answers)]
+            self._answered = time.monotonic()
+            chosen = next(self._turns)
             if isinstance(chosen, Exception):
                 raise chosen
             if not chosen:
@@ -205,6 +235,7 @@ class Rig:
         """Start back ends that the cluster names from now on, in turn."""
         made = [BackEnd(script) for script in scripts]
         self._ends += [back_end.end for back_end in made]
+        self.cluster.settle()
         self.cluster.answers = [back_end.address for back_end in made]
         return made
 
@@ -227,6 +258,7 @@ class Rig:
         ends, self._ends = self._ends, []
         for end in reversed(ends):
             end()
+        self.cluster.settle()
 
     def end(self) -> None:
         if self.process.running:
@@ -255,8 +287,12 @@ def resident(pid: int) -> int:
 
 def start_proxy(relay: Relay, cluster: str, *flags: str) -> tuple[Process, int]:
     """Start the real thing on a port of its choice, which is returned once it listens."""
-    words = [*program("proxy"), "-cluster", cluster, "-port", str(relay.port)]
-    process = start("proxy", [*words, "-listen", "127.0.0.1:0", *flags])
+    return start_any_proxy("-cluster", cluster, "-port", str(relay.port), *flags)
+
+
+def start_any_proxy(*flags: str) -> tuple[Process, int]:
+    """Start one that has perhaps no default cluster, or no relay."""
+    process = start("proxy", [*program("proxy"), "-listen", "127.0.0.1:0", *flags])
     match = process.wait_for_line(r"proxy listening on 127\.0\.0\.1:(\d+), forwarding", LIMIT)
     return process, int(match[1])
 

@@ -182,7 +182,10 @@ def test_no_relay_is_one_line_and_at_once() -> None:
 def test_serve_needs_exactly_one_way_to_answer(relay: Relay, how: list[str]) -> None:
     done = run(relay.port, "serve c", *how)
     assert done.returncode == 2
-    assert the_line(done.stderr) == "say how to answer, with either -exec COMMAND or -echo"
+    assert (
+        the_line(done.stderr)
+        == "say how to answer, with either -exec COMMAND or -echo, or use -http"
+    )
 
 
 def test_a_name_over_the_limit_is_one_line(relay: Relay) -> None:

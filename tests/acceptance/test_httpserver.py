@@ -24,9 +24,9 @@ class Servers:
     def __init__(self) -> None:
         self._all: list[Process] = []
 
-    def start(self, port: int, listen: str, cluster: str = "web") -> Process:
+    def start(self, port: int, listen: str, *flags: str, cluster: str = "web") -> Process:
         words = [sys.executable, CHECKOUT / "demo-httpserver" / "httpserver.py"]
-        words += ["-cluster", cluster, "-port", str(port), "-listen", listen]
+        words += ["-cluster", cluster, "-port", str(port), "-listen", listen, *flags]
         process = start("httpserver", words)
         self._all.append(process)
         return process
@@ -136,7 +136,7 @@ def test_what_it_cannot_do_is_one_line(servers: Servers) -> None:
         ("nosuchhost.invalid:1", "web", "-listen nosuchhost.invalid:1: "),
         ("127.0.0.1:0", "x" * 256, f"-cluster {'x' * 256}: must be 1 to 255 octets of UTF-8 text"),
     ):
-        process = servers.start(1, listen, cluster)
+        process = servers.start(1, listen, cluster=cluster)
         assert process.wait(LIMIT) == 2
         assert process.log.startswith(f"httpserver: {line}")
         assert process.log.count("\n") == 1
@@ -203,3 +203,15 @@ def test_taking_servers_out_fails_no_request(relays: Relays, servers: Servers) -
     assert set(outcomes) == {(200, None, "Welcome!\n")}
     assert len(outcomes) > 100
     assert "WARNING" not in log
+
+
+def test_it_may_publish_where_it_listens(relays: Relays, servers: Servers) -> None:
+    relay = relays.start()
+    servers.start(relay.port, f":{free_port()}", "-publish").wait_for_line("ready", LIMIT)
+    process, port = start_proxy(relay, "web", "-choose", "watch")
+    connection = HTTPConnection("127.0.0.1", port, timeout=LIMIT)
+    assert get(connection, "/") == (200, None, "Welcome!\n")
+    connection.close()
+    process.terminate()
+    assert process.wait(LIMIT) == 0
+    process.close()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from arke_proxy.back_ends.connection import BackEnd, connect, describe
+from arke_proxy.back_ends.dial import Dialer
 from arke_proxy.choosing.address import Address
 from arke_proxy.choosing.routes import Route, Routes
 from arke_proxy.choosing.static import Static
@@ -26,13 +27,11 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 async def hub() -> Hub:
-    return Hub(
-        Routes(Route("web", Static([]))),
-        Times(connect=0.2),
-        asyncio.get_running_loop(),
-        most_clients=1,
-        journal=NoJournal(),
-    )
+    loop = asyncio.get_running_loop()
+    times = Times(connect=0.2)
+    routes = Routes(Route("web", Static([])))
+    dialer = Dialer(loop, None, times.connect)
+    return Hub(routes, times, loop, most_clients=1, journal=NoJournal(), dialer=dialer)
 
 
 async def test_an_idle_connection_is_there(pair: tuple[socket.socket, socket.socket]) -> None:

@@ -9,6 +9,7 @@ import os
 import socket
 from typing import Protocol, cast
 
+from arke_proxy.back_ends.dial import UNACKNOWLEDGED_MS
 from arke_proxy.choosing.address import Address
 from arke_proxy.errors import BadResponse, Malformed
 from arke_proxy.http1.body import Body, StreamBody, response_body
@@ -16,7 +17,6 @@ from arke_proxy.http1.head import RequestHead, ResponseHead, parse_response
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.hub import Hub
 
-_UNACKNOWLEDGED_MS = 2000  # what a living host's kernel acknowledges in a round trip
 _SURELY_TAKEN = 16 * 1024  # bytes; a host's window takes them whatever its program does
 _HIGH_WATER = 64 * 1024  # bytes waiting in this process for a slow back end
 _MOST_INTERIM = 100  # answers 1xx to one request
@@ -66,10 +66,10 @@ class BackEnd(asyncio.Protocol):
         "used",
     )
 
-    def __init__(self, address: Address, sock: socket.socket, hub: Hub) -> None:
+    def __init__(self, address: Address, sock: socket.socket | None, hub: Hub) -> None:
         self.address = address
         self.used = False  # for a request before this one
-        self._socket = sock
+        self._socket = sock  # None at the end of a tunnel
         self._hub = hub
         self._transport: asyncio.Transport
         self._heads = HeadBuffer()
@@ -124,7 +124,7 @@ class BackEnd(asyncio.Protocol):
             return
         if self._patient:
             self._patient = False
-            self._limit_unacknowledged(_UNACKNOWLEDGED_MS)
+            self._limit_unacknowledged(UNACKNOWLEDGED_MS)
         transport.resume_reading()
         if not self._hub.pool.give(self.address, self, self._hub.loop.time()):
             transport.close()
@@ -147,6 +147,8 @@ class BackEnd(asyncio.Protocol):
 
     def gone(self) -> bool:
         """Look, before an event says so, whether this idle connection has ended, or is not idle."""
+        if self._socket is None:
+            return self._transport.is_closing()
         try:
             self._socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -251,32 +253,15 @@ class BackEnd(asyncio.Protocol):
         )
 
     def _limit_unacknowledged(self, milliseconds: int) -> None:
+        if self._socket is None:
+            return  # the relays look after their links, and tell
         with contextlib.suppress(OSError):  # it may just have closed
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
 async def connect(address: Address, hub: Hub) -> BackEnd:
     """Open a connection. Raises OSError; TimeoutError, which is one, if the host stays silent."""
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # The kernel notices a dead host in two or three seconds, at work and idle.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
-        async with asyncio.timeout(hub.times.connect):
-            await hub.loop.sock_connect(sock, (address.host, address.port))
-        _, back_end = await hub.loop.create_connection(
-            lambda: BackEnd(address, sock, hub), sock=sock
-        )
-    except BaseException:
-        sock.close()
-        raise
-    return back_end
+    return await hub.dialer.connect(address, lambda sock: BackEnd(address, sock, hub))
 
 
 def describe(error: Exception | None) -> str:

@@ -21,8 +21,12 @@ class Address(NamedTuple):
     via: str = ""
 
     def __str__(self) -> str:
-        where = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-        return f"{where} via {self.via}" if self.via else where
+        return f"{self.authority} via {self.via}" if self.via else self.authority
+
+    @property
+    def authority(self) -> str:
+        """The host and the port, as a Host line has them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def parse_address(text: str, default_port: int) -> Address:

@@ -1,26 +1,29 @@
-"""Asking the cluster for every attempt, as the seed did."""
+"""Asking the cluster for every attempt, as the seed did, but ahead of need."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Collection
 
 import arke
 from arke_proxy.choosing.address import Address, parse_address
+from arke_proxy.choosing.ahead import Ahead
 from arke_proxy.choosing.chooser import Outcome, Standing
-from arke_proxy.choosing.suspects import Suspects
-from arke_proxy.errors import AllTried, BadAnswer, NoBackEnd, NotAnswered
+from arke_proxy.choosing.named import Named
+from arke_proxy.errors import AllTried, BadAnswer, NoBackEnd, NotAnswered, ProxyError
 
 _SECONDS = 1.0  # for one question: a member answers it in a millisecond, or is in trouble
 _PATIENCE = 4  # questions without an answer; the mesh has lost a dead member by then
 _QUESTIONS = 24  # in all; of two members, the other one is missed once in 16 million searches
+_REST = 0.2  # seconds without questions ahead after one that failed
 
 
 class Ask:
     """Asks the cluster, for each attempt, which back end to use; the mesh picks who answers.
 
-    A member may be well while its HTTP port is not: what could not be reached a moment ago is only
-    used if the cluster names nothing else.
+    A member may be well while its HTTP port is not: what is out of rotation is only used if the
+    cluster names nothing else.
     """
 
     def __init__(
@@ -33,12 +36,24 @@ class Ask:
         self._mesh = mesh
         self._cluster = cluster
         self._default_port = default_port
-        self._suspects = Suspects(clock)
+        self._clock = clock
+        self._named = Named()
+        self._ahead = Ahead()
+        self._questions: set[asyncio.Task[None]] = set()
 
     def ready(self, tried: Collection[Address], preferred: Address | None = None) -> Address | None:
-        """Return the visitor's own; nothing else is known before the cluster was asked."""
-        if preferred and preferred not in tried and not self._suspects.avoid(preferred):
+        """Return the visitor's own, or what the cluster has answered ahead of need."""
+        now = self._clock()
+        if preferred and preferred not in tried and self._named.lately(preferred, now):
             return preferred
+        for _ in range(self._ahead.count(now)):
+            self._ahead.asked += 1
+            question = asyncio.get_running_loop().create_task(self._ask_ahead())
+            self._questions.add(question)
+            question.add_done_callback(self._questions.discard)
+        while address := self._ahead.take(tried, now):
+            if not self._named.avoid(address, now):
+                return address
         return None
 
     async def choose(
@@ -50,9 +65,7 @@ class Ask:
         last_resort = None
         for _ in range(_QUESTIONS):
             try:
-                answer = await self._mesh.request(
-                    self._cluster, b"ip", timeout=_SECONDS, idempotent=True
-                )
+                address = await self._ask()
             except arke.NoSuchCluster:
                 raise NoBackEnd(f"Nobody serves cluster {self._cluster}.") from None
             except arke.ArkeError as error:
@@ -64,37 +77,52 @@ class Ask:
                         f"Cluster {self._cluster}, asked for a back end, {_describe(error)}."
                     ) from None
             else:
-                address = self._read(answer)
                 if address in tried:
                     continue
-                if not self._suspects.avoid(address):
+                if not self._named.avoid(address, self._clock()):
                     return address
                 last_resort = address
         if last_resort:
+            self._named.risk(last_resort, self._clock())
             return last_resort
         raise AllTried(f"Cluster {self._cluster} names no other back end.")
 
     def began(self, address: Address) -> None:
-        """Nothing is counted."""
+        self._named.began(address)
 
     def ended(self, address: Address, outcome: Outcome) -> None:
-        """Nothing is counted."""
+        if self._named.ended(address, outcome, self._clock()):
+            self._ahead.drop()
 
     def unreachable(self, address: Address) -> None:
-        self._suspects.add(address)
+        self._named.unreachable(address, self._clock())
+        self._ahead.drop()
 
     def standings(self) -> list[Standing]:
-        """Nothing is known: the cluster is asked each time."""
-        return []
+        return self._named.standings(self._clock())
 
-    def _read(self, answer: bytes) -> Address:
+    async def _ask(self) -> Address:
+        """Ask once. Raises ArkeError, BadAnswer."""
+        answer = await self._mesh.request(self._cluster, b"ip", timeout=_SECONDS, idempotent=True)
         try:
-            return parse_address(answer.decode("ascii").strip(), self._default_port)
+            address = parse_address(answer.decode("ascii").strip(), self._default_port)
         except ValueError:
             raise BadAnswer(
                 f"Cluster {self._cluster}, asked for a back end, answered {answer[:60]!r}, "
                 "which is neither IP nor IP:PORT."
             ) from None
+        self._named.note(address, self._clock())
+        return address
+
+    async def _ask_ahead(self) -> None:
+        try:
+            address = await self._ask()
+        except (arke.ArkeError, ProxyError):  # a request that has to wait finds out, and says so
+            self._ahead.pause(self._clock() + _REST)
+        else:
+            self._ahead.keep(address, self._clock())
+        finally:
+            self._ahead.asked -= 1
 
 
 def _describe(error: arke.ArkeError) -> str:

@@ -24,7 +24,7 @@ def request_head(head: RequestHead, forwarded: bytes, back_end: Address) -> byte
     """Write the head that the back end gets; `forwarded` is from `forwarded_for`."""
     host = head.host
     if host is None:
-        host = str(back_end).encode()
+        host = back_end.authority.encode()
         forwarded_host = b""
     else:
         forwarded_host = b"X-Forwarded-Host: %b\r\n" % host

@@ -10,8 +10,14 @@ import arke
 from arke import flags
 from arke.cli import shell
 from arke.cli.session import Attached, show_log
+from arke.http_server import parse
 
 _AT_ONCE = 32  # a process each: the default of arke.Limits is meant for handlers
+
+
+def _http(value: str) -> str:
+    parse(value)
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +27,11 @@ class _Options(Attached):
         "COMMAND", help="shell command: the body is its stdin, its stdout the reply"
     )
     echo: bool = flags.switch(help="reply with the body itself; tunnels echo what they carry")
+    http: str | None = flags.flag(
+        "[IP]:PORT",
+        parse=_http,
+        help="where an HTTP server of this machine listens; others find it through the cluster",
+    )
 
 
 def serve(argv: Sequence[str], environ: Mapping[str, str]) -> None:
@@ -33,23 +44,30 @@ def serve(argv: Sequence[str], environ: Mapping[str, str]) -> None:
         argv=argv,
         environ=environ,
     )
-    if (options.exec is None) is not options.echo:
-        flags.fail("arke", "say how to answer, with either -exec COMMAND or -echo")
+    ways = (options.exec is not None) + options.echo
+    if ways > 1 or (not ways and options.http is None):
+        flags.fail("arke", "say how to answer, with either -exec COMMAND or -echo, or use -http")
     show_log(logging.WARNING)
     service = arke.Service(
         options.cluster,
         limits=arke.Limits(requests=_AT_ONCE),
+        http=options.http,
         port=options.port,
         path=options.path,
     )
 
-    @service.on_request
-    async def answer(request: arke.Request) -> bytes:
-        if options.exec is None:
-            return request.body
-        return await shell.run(options.exec, request.body, timeout=request.remaining())
+    command = options.exec
+    if command is not None:
+
+        @service.on_request
+        async def answer(request: arke.Request) -> bytes:
+            return await shell.run(command, request.body, timeout=request.remaining())
 
     if options.echo:
+
+        @service.on_request
+        async def repeat(request: arke.Request) -> bytes:
+            return request.body
 
         @service.on_tunnel
         async def converse(tunnel: arke.Tunnel) -> None:

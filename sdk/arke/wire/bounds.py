@@ -33,6 +33,13 @@ WINDOW = 4 * 1024 * 1024
 LEAST_WINDOW = 64 * 1024
 """No tunnel has less: one chunk can always be under way."""
 
+HTTP_WINDOW = 256 * 1024
+"""Octets under way in each direction of a connection to an HTTP server; less than messages may
+have, for a member may hold many. It is 250 MB/s where a round trip takes a millisecond."""
+
+HTTP_PIECE = CHUNK
+"""Octets of one message of such a connection: a cut of its stream that means nothing by itself."""
+
 MAX_TUNNELS = 1_024
 """Tunnels one program may have."""
 

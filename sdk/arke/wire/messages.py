@@ -88,6 +88,7 @@ class Purpose(IntEnum):
 
     TUNNEL = 0
     PARTS = 1  # the answer to a request, part by part
+    HTTP = 2  # the octets of a connection to the HTTP server whose address the member registered
 
 
 class Ending(IntEnum):

@@ -1,0 +1,66 @@
+"""Opens connections to back ends: directly, or through the mesh where there is no way."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import TypeVar
+
+import arke
+from arke_proxy.back_ends.tunnel import connect_through
+from arke_proxy.choosing.address import Address
+
+UNACKNOWLEDGED_MS = 2000  # what a living host's kernel acknowledges in a round trip
+
+P = TypeVar("P", bound=asyncio.Protocol)
+
+
+class Dialer:
+    """Connects, directly or through `mesh`, within `seconds`."""
+
+    __slots__ = ("_loop", "_mesh", "_seconds")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, mesh: arke.Mesh | None, seconds: float
+    ) -> None:
+        self._loop = loop
+        self._mesh = mesh
+        self._seconds = seconds
+
+    async def connect(self, address: Address, make: Callable[[socket.socket | None], P]) -> P:
+        """Open a connection for the protocol that `make` makes; it is handed the socket, if any.
+
+        Raises OSError; TimeoutError, which is one, if the host or the member stays silent.
+        """
+        if address.via:
+            assert self._mesh, "only the mesh names members"
+            protocol = make(None)
+            await connect_through(self._mesh, address.via, protocol, self._loop, self._seconds)
+            return protocol
+        sock = await self._directly(address)
+        try:
+            _, protocol = await self._loop.create_connection(lambda: make(sock), sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+        return protocol
+
+    async def _directly(self, address: Address) -> socket.socket:
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # The kernel notices a dead host in two or three seconds, at work and idle.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
+            async with asyncio.timeout(self._seconds):
+                await self._loop.sock_connect(sock, (address.host, address.port))
+        except BaseException:
+            sock.close()
+            raise
+        return sock

@@ -1,0 +1,39 @@
+"""Choosing from what members publish, or asking them where none does."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from arke_proxy.choosing.address import Address
+from arke_proxy.choosing.ask import Ask
+from arke_proxy.choosing.chooser import Chooser, Outcome, Standing
+from arke_proxy.choosing.members import Members
+
+
+class Either:
+    """Uses `members` while any of them publishes an address, and `ask` otherwise."""
+
+    def __init__(self, members: Members, ask: Ask) -> None:
+        self._members = members
+        self._ask = ask
+
+    def ready(self, tried: Collection[Address], preferred: Address | None = None) -> Address | None:
+        return self._now().ready(tried, preferred)
+
+    async def choose(self, tried: Collection[Address], preferred: Address | None = None) -> Address:
+        return await self._now().choose(tried, preferred)
+
+    def began(self, address: Address) -> None:
+        self._now().began(address)
+
+    def ended(self, address: Address, outcome: Outcome) -> None:
+        self._now().ended(address, outcome)
+
+    def unreachable(self, address: Address) -> None:
+        self._now().unreachable(address)
+
+    def standings(self) -> Sequence[Standing]:
+        return self._now().standings()
+
+    def _now(self) -> Chooser:
+        return self._members if len(self._members) else self._ask

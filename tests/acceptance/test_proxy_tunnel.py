@@ -1,0 +1,263 @@
+"""HTTP to a server that only its member's own program connects to, through two relays."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from http_rig import BackEnd, Connection, Script, start_proxy
+from traffic import until_members
+
+import arke
+from lab import Process
+from programs import program
+from relays import LIMIT, Relay, Relays, free_port, start
+
+MIB = 1 << 20
+GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Far:
+    """A proxy at one relay, members and their servers at another."""
+
+    def __init__(self, near: Relay, far: Relay) -> None:
+        self._near = near
+        self._far = far
+        self._ends: list[Callable[[], None]] = []
+        self.members: list[Process] = []
+        self.proxy: Process
+        self._port = 0
+
+    def back_end(self, script: Script) -> BackEnd:
+        made = BackEnd(script)
+        self._ends.append(made.end)
+        self.member("-http", made.address)
+        return made
+
+    def member(self, *flags: str) -> None:
+        words = [*program("arke"), "serve", "web", "-port", str(self._far.port), *flags]
+        process = start("member", words)
+        self._ends.append(lambda: end(process))
+        self.members.append(process)
+
+    def start(self) -> None:
+        """Start the proxy, once it can know all the members."""
+        asyncio.run(self._met())
+        flags = "-choose", "watch", "-via", "tunnel"
+        self.proxy, self._port = start_proxy(self._near, "web", *flags)
+        self._ends.append(lambda: end(self.proxy))
+
+    async def _met(self) -> None:
+        async with arke.connect(port=self._near.port) as mesh:
+            await until_members(mesh, "web", len(self.members))
+
+    def connect(self) -> Connection:
+        connection = Connection(socket.create_connection(("127.0.0.1", self._port), LIMIT))
+        self._ends.append(connection.close)
+        return connection
+
+    def end(self) -> None:
+        for each in reversed(self._ends):
+            each()
+
+
+def end(process: Process) -> None:
+    if process.running:
+        process.kill()
+    process.wait(LIMIT)
+    sys.stdout.write(f"--- {process.name}\n{process.tail()}\n")
+    process.close()
+
+
+@pytest.fixture
+def far(relays: Relays) -> Iterator[Far]:
+    made = Far(*relays.pair())
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+def always(answer: bytes) -> Script:
+    def script(connection: Connection) -> None:
+        while connection.head():
+            connection.send(answer)
+
+    return script
+
+
+def test_requests_share_one_connection_and_a_pool_keeps_it(far: Far) -> None:
+    back_end = far.back_end(always(OK))
+    far.start()
+    for _ in range(2):
+        client = far.connect()
+        for _ in range(3):
+            client.send(GET)
+            response, body = client.response()
+            assert (response.status, body) == (200, b"ok")
+    assert back_end.connections == 1
+
+
+def test_an_upload_of_20_mb_goes_no_faster_than_it_is_read(far: Far) -> None:
+    read_on = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        connection.head()
+        assert read_on.wait(LIMIT)
+        body = connection.exactly(20 * MIB)
+        digest = hashlib.sha256(body).hexdigest().encode()
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 64\r\n\r\n" + digest)
+
+    far.back_end(script)
+    far.start()
+    body = os.urandom(MIB) * 20
+    processes = far.proxy, far.members[0]
+    for process in processes:
+        forget_peak(process)
+    before = [peak(process) for process in processes]
+    client = far.connect()
+    client.send(b"POST / HTTP/1.1\r\nHost: example\r\nContent-Length: %d\r\n\r\n" % len(body))
+    sent = send_until_stalled(client, body)
+    assert sent < len(body)
+    read_on.set()
+    client.sock.settimeout(LIMIT)
+    client.send(body[sent:])
+    _, answer = client.response()
+    assert answer == hashlib.sha256(body).hexdigest().encode()
+    for process, size in zip(processes, before, strict=True):
+        assert peak(process) - size < 4 * MIB
+
+
+def send_until_stalled(client: Connection, body: bytes) -> int:
+    """Send what goes, until nothing has gone for a second; how much that was."""
+    sent = 0
+    client.sock.settimeout(1.0)
+    try:
+        while sent < len(body):
+            sent += client.sock.send(memoryview(body)[sent : sent + 65536])
+    except TimeoutError:
+        pass
+    return sent
+
+
+def test_a_download_of_20_mb_is_nowhere_held_whole(far: Far) -> None:
+    body = os.urandom(MIB) * 20
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        connection.head()
+
+    far.back_end(script)
+    far.start()
+    processes = far.proxy, far.members[0]
+    for process in processes:
+        forget_peak(process)
+    before = [peak(process) for process in processes]
+    client = far.connect()
+    client.send(GET)
+    assert client.head().startswith(b"HTTP/1.1 200 ")
+    digest = hashlib.sha256(client.exactly(20 * MIB))
+    assert digest.digest() == hashlib.sha256(body).digest()
+    for process, size in zip(processes, before, strict=True):
+        assert peak(process) - size < 4 * MIB
+
+
+def forget_peak(process: Process) -> None:
+    Path(f"/proc/{process.machine_pid}/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak(process: Process) -> int:
+    """The most resident bytes since the peak was forgotten."""
+    text = Path(f"/proc/{process.machine_pid}/status").read_text(encoding="ascii")
+    match = re.search(r"VmHWM:\s+(\d+) kB", text)
+    assert match
+    return int(match[1]) * 1024
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 1000\r\n", b"Connection: close\r\n"])
+def test_a_member_that_dies_in_mid_answer_cuts_the_client_off(far: Far, framing: bytes) -> None:
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\nhalf an ans")
+        connection.head()
+
+    far.back_end(script)
+    far.start()
+    client = far.connect()
+    client.send(b"GET / HTTP/1.0\r\n\r\n")
+    client.until(b"half an ans")
+    far.members[0].kill()
+    with pytest.raises(ConnectionResetError):
+        client.rest()
+
+
+def test_an_answer_that_ends_with_the_stream_is_whole(far: Far) -> None:
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nwhole")
+
+    far.back_end(script)
+    far.start()
+    client = far.connect()
+    client.send(GET)
+    assert client.response()[1] == b"whole"
+
+
+def test_a_member_whose_server_is_away_is_passed_over(far: Far) -> None:
+    far.member("-http", f"127.0.0.1:{free_port()}")
+    back_end = far.back_end(always(OK))
+    far.start()
+    for _ in range(4):
+        client = far.connect()
+        client.send(GET)
+        assert client.response()[1] == b"ok"
+        client.send(b"POST / HTTP/1.1\r\nHost: example\r\nContent-Length: 0\r\n\r\n")
+        assert client.response()[1] == b"ok"
+    assert back_end.connections >= 1
+
+
+def test_a_member_without_a_server_is_none(far: Far) -> None:
+    far.member("-echo")
+    far.start()
+    client = far.connect()
+    client.send(GET)
+    response, page = client.response()
+    assert response.status == 503
+    assert b"Nobody serves" in page
+
+
+def test_a_web_socket_passes(far: Far) -> None:
+    ended = threading.Event()
+
+    def script(connection: Connection) -> None:
+        assert b"Upgrade: websocket" in connection.head()
+        head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
+        connection.send(head + b"\r\nearly")
+        while data := connection.sock.recv(65536):
+            connection.send(data.upper())
+        ended.set()
+
+    far.back_end(script)
+    far.start()
+    client = far.connect()
+    head = b"GET / HTTP/1.1\r\nHost: example\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"
+    client.send(head)
+    assert client.head().startswith(b"HTTP/1.1 101 ")
+    assert client.exactly(5) == b"early"
+    for size in (1, 1000, 300_000):
+        client.send(b"x" * size)
+        assert client.exactly(size) == b"X" * size
+    client.sock.shutdown(socket.SHUT_WR)
+    assert client.rest() == b""
+    assert ended.wait(LIMIT)

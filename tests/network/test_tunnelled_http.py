@@ -1,0 +1,32 @@
+"""A web server on the loopback address of its node, behind a proxy on another."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from meshed import MEETING, start_relays, status
+
+from lab import Lab
+from programs import program
+
+GET = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=10).read().decode())"
+
+
+def test_a_proxy_reaches_what_its_node_cannot(lab: Lab, tmp_path: Path) -> None:
+    near, far = lab.hosts[:2]
+    start_relays([near, far], tmp_path / "id_rsa")
+    (tmp_path / "page").write_text("only here", encoding="ascii")
+    web = [sys.executable, "-u", "-m", "http.server", "8000", "--bind", "127.0.0.1"]
+    far.start(web, cwd=tmp_path).wait_for_line("Serving HTTP", MEETING)
+    far.start([*program("arke"), "serve", "web", "-http", "127.0.0.1:8000"])
+    while "web" not in status(near)["clusters"]:
+        time.sleep(0.1)
+    proxy = near.start([*program("proxy"), "-cluster", "web", "-via", "auto"])
+    proxy.wait_for_line("proxy listening", MEETING)
+
+    url = "http://127.0.0.1:8080/page"
+    assert near.run([sys.executable, "-c", GET, url]).stdout.strip() == "only here"
+    direct = near.run([sys.executable, "-c", GET, f"http://{far.address}:8000/page"], check=False)
+    assert "refused" in direct.stderr
