@@ -10,6 +10,7 @@ from time import monotonic
 from arke_proxy.back_ends.connection import BackEnd, connect, describe
 from arke_proxy.choosing.address import Address
 from arke_proxy.choosing.chooser import Chooser, Outcome
+from arke_proxy.choosing.sticky import Sticky
 from arke_proxy.clients.requester import Requester
 from arke_proxy.errors import (
     AllTried,
@@ -24,7 +25,7 @@ from arke_proxy.errors import (
 )
 from arke_proxy.http1 import writing
 from arke_proxy.http1.body import chunk, last_chunk
-from arke_proxy.http1.head import RequestHead, ResponseHead
+from arke_proxy.http1.head import RequestHead, ResponseHead, with_field
 from arke_proxy.hub import Hub
 from arke_proxy.record import Record
 from arke_proxy.retry import IDEMPOTENT, may_go_again
@@ -51,8 +52,11 @@ class Exchange:
         "_failures",
         "_head",
         "_hub",
+        "_passed_on",
+        "_preferred",
         "_requester",
         "_search",
+        "_sticky",
         "_trailer",
         "_tried",
         "record",
@@ -65,7 +69,12 @@ class Exchange:
         self._head = head
         self._hub = hub
         self._chooser: Chooser
+        self._sticky: Sticky | None = None
+        self._preferred: Address | None = None  # where this visitor was before
         self.record = Record(requester.peer, head, monotonic(), version=requester.version)
+        passed_on = requester.origin.passed_on(head)
+        self._passed_on = passed_on.lines
+        self.record.request_id = passed_on.request_id
         self.uploaded = not (head.chunked or head.length)  # the whole request has arrived
         self.told = False  # the client has been sent part of the final answer
         self._at_hand: list[bytes] | None = []  # the payload so far; None once it is not all here
@@ -92,6 +101,10 @@ class Exchange:
             return
         self.record.cluster = route.cluster
         self._chooser = route.chooser
+        if route.sticky:
+            self._sticky = route.sticky
+            cookies = [value for name, value in head.fields if name.lower() == b"cookie"]
+            self._preferred = route.sticky.read(cookies)
         self._go()
 
     def upload(self, payload: bytes, *, done: bool, trailer: bytes) -> None:
@@ -141,7 +154,7 @@ class Exchange:
 
     def _go(self) -> None:
         try:
-            address = self._chooser.ready(self._tried)
+            address = self._chooser.ready(self._tried, self._preferred)
         except ProxyError as error:
             self._fail(error)
             return
@@ -170,7 +183,7 @@ class Exchange:
     async def _connected(self, address: Address | None, *, afresh: bool) -> BackEnd:
         while True:
             if address is None:
-                address = await self._chooser.choose(self._tried)
+                address = await self._chooser.choose(self._tried, self._preferred)
             self.record.chosen = monotonic()
             if not afresh and (back_end := self._pooled(address)):
                 return back_end
@@ -195,7 +208,7 @@ class Exchange:
         record.sent = monotonic()
         self._chooser.began(address)
         back_end.begin(self, head)
-        data = writing.request_head(head, self._requester.forwarded, address)
+        data = writing.request_head(head, self._passed_on, address)
         if head.chunked or head.length:
             assert self._at_hand is not None
             data += self._framed(b"".join(self._at_hand))
@@ -227,6 +240,8 @@ class Exchange:
             self.told = True
             record.status = head.status
             record.answered = monotonic()
+            if self._sticky and back_end.address != self._preferred:
+                head = self._remembered(head, self._sticky, back_end.address)
         trailer = b""
         if done:
             trailer = back_end.trailer
@@ -240,6 +255,11 @@ class Exchange:
             self._requester.answer(head, payload, done=done, trailer=trailer)
         else:
             self._requester.piece(payload, done=done, trailer=trailer)
+
+    def _remembered(self, head: ResponseHead, sticky: Sticky, address: Address) -> ResponseHead:
+        """Add the cookie by which the visitor comes back to this back end."""
+        value = sticky.cookie(address, secure=self._requester.origin.tls)
+        return with_field(head, b"Set-Cookie", value)
 
     def broke(self, reason: str, *, answering: bool, host_dead: bool) -> None:
         back_end = self._back_end

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import math
 from dataclasses import dataclass
+from random import Random
 from typing import TYPE_CHECKING, Protocol
 
 from arke_proxy.back_ends.pool import Pool
 from arke_proxy.choosing.routes import Routes
 from arke_proxy.complaints import Complaints
 from arke_proxy.deadlines import Deadlines
+from arke_proxy.http1.forwarded import Form, Forwarding
 from arke_proxy.record import Journal
 from arke_proxy.retry import RetryBudget
 
@@ -71,12 +73,14 @@ class Hub:
         "deserted",
         "dialer",
         "draining",
+        "forwarding",
         "idle",
         "in_head",
         "journal",
         "limits_whole",
         "lingering",
         "loop",
+        "most_body",
         "most_clients",
         "pool",
         "routes",
@@ -94,10 +98,15 @@ class Hub:
         most_clients: int,
         journal: Journal,
         dialer: Dialer,
+        *,
+        forwarding: Forwarding | None = None,
+        most_body: int | None = None,
     ) -> None:
         self.routes = routes
         self.journal = journal
         self.dialer = dialer
+        self.forwarding = forwarding or Forwarding((), Form.X, Random().getrandbits)  # noqa: S311 — names, no secrets
+        self.most_body = most_body  # bytes of a request's body
         self.times = times
         self.loop = loop
         self.most_clients = most_clients  # connected at once

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from arke import flags
+from arke_proxy import converters
 from arke_proxy.choosing import flags as choosing_flags
 from arke_proxy.choosing.address import Address
 from arke_proxy.choosing.members import Via
 from arke_proxy.choosing.routes import Pattern
 from arke_proxy.choosing.setup import Choice, read_secret
 from arke_proxy.choosing.sticky import cookie_name
+from arke_proxy.http1.forwarded import Form, Network
 from arke_proxy.operations.listeners import bind, inherited, mend
 from arke_proxy.operations.plan import Plan, new_secret
 
@@ -87,6 +89,21 @@ class Options:
         parse=flags.seconds,
         default="60s",
         help="how long a back end may stay silent, and a body stand still",
+    )
+    trust: tuple[Network, ...] = flags.flag(
+        "CIDR",
+        parse=converters.network,
+        repeat=True,
+        help="proxies in front whose word about their clients is believed; may be given again",
+    )
+    forwarded: Form = flags.flag(
+        "x|rfc7239|both",
+        parse=converters.form,
+        default="x",
+        help="tell back ends about clients in X-Forwarded-For and -Proto and -Host, or Forwarded",
+    )
+    max_body: int | None = flags.flag(
+        "SIZE", parse=converters.size, help="the largest body of a request, such as 10m"
     )
     grace: float = flags.flag(
         "TIME", parse=flags.seconds, default="10s", help="how long to finish requests when stopped"

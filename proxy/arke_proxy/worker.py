@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Coroutine
+from random import Random
 from typing import Any
 
 import uvloop
@@ -22,6 +23,7 @@ from arke import flags
 from arke_proxy.back_ends.dial import Dialer
 from arke_proxy.choosing.setup import Choice, Choosing
 from arke_proxy.complaints import Complaints
+from arke_proxy.http1.forwarded import Forwarding
 from arke_proxy.hub import Hub, Times, log
 from arke_proxy.main import PROGRAM, Options, choice, read
 from arke_proxy.operations.access_lines import FORMATS
@@ -75,8 +77,16 @@ async def _run(options: Options, seat: Seat) -> None:
         routes = choosing.routes
         times = Times(silence=options.timeout, grace=options.grace)
         desk = Desk(line, _access_log(options, loop), pages=options.admin is not None)
-        dialer = Dialer(loop, mesh, times.connect)
-        hub = Hub(routes, times, loop, _most_clients(options), desk.journal, dialer)
+        hub = Hub(
+            routes,
+            times,
+            loop,
+            _most_clients(options),
+            desk.journal,
+            Dialer(loop, mesh, times.connect),
+            forwarding=Forwarding(options.trust, options.forwarded, Random().getrandbits),  # noqa: S311 — names, no secrets
+            most_body=options.max_body,
+        )
         server = Server(hub)
         attached = (lambda: mesh.attached) if mesh else (lambda: True)
         await desk.open(hub, routes, attached, _listener(seat, "admin"))

@@ -16,8 +16,8 @@ from http_rig import Connection, Rig, standing
 
 from relays import LIMIT
 
-ASK = b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: Raw/1\r\n\r\n"
-SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: raw/1\r\nConnection: Upgrade\r\n\r\n"
+ASK = b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\r\n"
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 MIB = 1 << 20
 
@@ -96,11 +96,11 @@ def test_what_is_said_at_once_is_not_lost(rig: Rig) -> None:
     connection.send(ASK + b"early")
     head = connection.head().lower()
     assert head.startswith(b"http/1.1 101 ")
-    assert b"\r\nupgrade: raw/1\r\n" in head
+    assert b"\r\nupgrade: websocket\r\n" in head
     assert b"\r\nconnection: upgrade\r\n" in head
     assert connection.exactly(10) == b"firstylrae"
     assert b"\r\nconnection: upgrade\r\n" in heads[0].lower()
-    assert b"\r\nupgrade: raw/1\r\n" in heads[0].lower()
+    assert b"\r\nupgrade: websocket\r\n" in heads[0].lower()
 
 
 @pytest.mark.parametrize("first", ["client", "back end"])
@@ -201,9 +201,9 @@ def test_a_back_end_may_decline(rig: Rig) -> None:
 
 UNASKED = {
     "no upgrade was asked for": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "not named by Connection": b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: raw/1\r\n\r\n",
-    "another protocol": ASK.replace(b"Raw/1", b"other"),
-    "several protocols": ASK.replace(b"Raw/1", b"raw/1, other"),
+    "not named by Connection": b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
+    "another protocol": ASK.replace(b"WebSocket", b"h2c"),
+    "several protocols": ASK.replace(b"WebSocket", b"websocket, other"),
     "HTTP/1.0": ASK.replace(b"HTTP/1.1", b"HTTP/1.0"),
     "with a body": ASK.replace(b"\r\n\r\n", b"\r\nContent-Length: 1\r\n\r\nx"),
     "not a GET": ASK.replace(b"GET", b"POST"),

@@ -14,6 +14,7 @@ from arke_proxy.http1.body import (
     response_body,
 )
 from arke_proxy.http1.head import parse_request, parse_response
+from strictness import CHUNKS
 
 STEPS = pytest.mark.parametrize("step", [1, 3, 1 << 20], ids=["byte by byte", "by three", "whole"])
 
@@ -75,36 +76,10 @@ def test_trailers_are_kept_unless_they_belong_to_a_head(step: int) -> None:
     data = b"1\r\na\r\n0\r\nX-Sum: 7\r\nContent-Length: 9\r\nHOST: b\r\nY:\r\n\r\n"
     assert read(body, data, step) == (b"a", b"")
     assert body.done
-    assert body.trailer == b"X-Sum: 7\r\nY:\r\n"
+    assert body.trailer == b"X-Sum: 7\r\nY: \r\n"
 
 
-MALFORMED = {
-    "no size": b"\r\n",
-    "not hexadecimal": b"g\r\n",
-    "signed": b"+1\r\na\r\n",
-    "negative": b"-1\r\na\r\n",
-    "prefixed": b"0x1\r\na\r\n",
-    "underscore": b"1_0\r\n",
-    "leading space": b" 1\r\na\r\n",
-    "trailing space": b"1 \r\na\r\n",
-    "overflow": b"10000000000000001\r\n",
-    "bare LF": b"1\na\r\n",
-    "LF after CR CR": b"1\r\r\n",
-    "CR in extension": b"1;a\rb\r\na\r\n",
-    "NUL in extension": b"1;\x00\r\na\r\n",
-    "endless size line": b"1;" + b"a" * 2000,
-    "data too long": b"1\r\nab\r\n",
-    "data then LF": b"1\r\na\n",
-    "data then CR": b"1\r\na\rb",
-    "trailer without colon": b"0\r\nabc\r\n\r\n",
-    "folded trailer": b"0\r\nA: b\r\n c\r\n\r\n",
-    "trailer with bare LF": b"0\r\nA: b\nC: d\r\n\r\n",
-    "endless trailer": b"0\r\n" + b"A: b\r\n" * 12_000,
-    "101 trailers": b"0\r\n" + b"A: b\r\n" * 101 + b"\r\n",
-}
-
-
-@pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED)
+@pytest.mark.parametrize("data", CHUNKS.values(), ids=CHUNKS)
 @pytest.mark.parametrize("step", [1, 1 << 20], ids=["byte by byte", "whole"])
 def test_malformed_chunks_are_refused(data: bytes, step: int) -> None:
     with pytest.raises(Malformed):

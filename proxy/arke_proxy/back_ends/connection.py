@@ -72,7 +72,7 @@ class BackEnd(asyncio.Protocol):
         self._socket = sock  # None at the end of a tunnel
         self._hub = hub
         self._transport: asyncio.Transport
-        self._heads = HeadBuffer()
+        self._heads = HeadBuffer(skips_empty_lines=False)
         self._listener: Listener | None = None
         self._method = b""
         self._upgrade: bytes | None = None  # what this request asks to switch to

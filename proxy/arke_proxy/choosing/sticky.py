@@ -65,13 +65,13 @@ class Sticky:
                     return None
         return None
 
-    def set_cookie(self, address: Address, *, secure: bool = False) -> bytes:
-        """Return the line, with its end, that makes the browser remember; `secure`: over TLS."""
+    def cookie(self, address: Address, *, secure: bool = False) -> bytes:
+        """Return the value of `Set-Cookie` that makes the browser remember; `secure`: over TLS."""
         nonce = secrets.token_bytes(_NONCE)
         plain = "\n".join((address.host, str(address.port), address.via)).encode()
         sealed = base64.urlsafe_b64encode(nonce + self._seal.encrypt(nonce, plain, self._about))
-        end = self._end + b"; Secure\r\n" if secure else self._end + b"\r\n"
-        return b"Set-Cookie: " + self._begin + sealed.rstrip(b"=") + end
+        end = self._end + b"; Secure" if secure else self._end
+        return self._begin + sealed.rstrip(b"=") + end
 
     def _open(self, value: bytes) -> Address | None:
         if len(value) > _LONGEST or not _TAG.fullmatch(value):

@@ -12,6 +12,7 @@ from arke_proxy.errors import BadRequest, Exhausted, Malformed, ProxyError
 from arke_proxy.exchange import Exchange
 from arke_proxy.http1 import writing
 from arke_proxy.http1.body import Body, chunk, last_chunk, request_body
+from arke_proxy.http1.forwarded import Origin
 from arke_proxy.http1.head import RequestHead, ResponseHead, parse_request
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.hub import Expiring, Hub
@@ -41,7 +42,7 @@ class Client(asyncio.Protocol):
         "_leaving",
         "_transport",
         "_watch",
-        "forwarded",
+        "origin",
         "peer",
     )
 
@@ -51,7 +52,7 @@ class Client(asyncio.Protocol):
         self._hub = hub
         self._transport: asyncio.Transport
         self.peer = ""  # its address
-        self.forwarded = b""  # the lines that tell back ends about this client
+        self.origin: Origin
         self._heads = HeadBuffer()
         self._exchange: Exchange | None = None
         self._head: RequestHead  # of the request that is being answered
@@ -151,7 +152,7 @@ class Client(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         if peer:  # none if it has gone already
             self.peer = peer[0]
-            self.forwarded = writing.forwarded_for(peer[0])
+        self.origin = self._hub.forwarding.origin(self.peer, tls=False)
         self._hub.came(self)
         self._put_under(self._hub.idle)
 
@@ -218,7 +219,7 @@ class Client(asyncio.Protocol):
     def _begin(self, raw: bytes) -> None:
         try:
             head = parse_request(raw)
-            body = request_body(head)
+            body = request_body(head, self._hub.most_body)
         except Malformed as fault:
             self._refuse(_refusal(fault), with_body=not raw.startswith(_HEAD))
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from arke_proxy.errors import ProxyError
+from arke_proxy.http1.forwarded import Origin
 from arke_proxy.http1.head import ResponseHead
 from arke_proxy.splice import Splice
 
@@ -23,8 +24,8 @@ class Requester(Protocol):
     version: str
     """The protocol it speaks, as a log writes it."""
 
-    forwarded: bytes
-    """The lines that tell back ends about this client."""
+    origin: Origin
+    """What back ends are told about this client."""
 
     def interim(self, head: ResponseHead) -> None:
         """Pass on an answer 1xx."""

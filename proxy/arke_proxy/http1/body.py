@@ -11,14 +11,16 @@ from collections.abc import Callable
 from typing import Protocol
 
 from arke_proxy.errors import Malformed
-from arke_proxy.http1.fields import MAX_FIELDS, NOT_IN_TRAILERS
+from arke_proxy.http1.field_lines import join, read_lines
+from arke_proxy.http1.fields import LOOKALIKE, NOT_IN_TRAILERS
 from arke_proxy.http1.head import RequestHead, ResponseHead, has_body
 from arke_proxy.http1.head_buffer import HeadBuffer
 
-_CHUNK_LINE = re.compile(rb"(?P<size>[0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
-_MAX_CHUNK_LINE = 1024
-_TRAILER = re.compile(rb"(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+):[\t\x20-\x7e\x80-\xff]*\r\n")
-
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+_EXTENSION = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (_TOKEN, _TOKEN, _QUOTED)
+_CHUNK_LINE = re.compile(rb"(?P<size>[0-9A-Fa-f]{1,15})(?:%b)*" % _EXTENSION)
+_MAX_CHUNK_LINE = 256
 
 _Step = Callable[["ChunkedBody", bytes, int, list[bytes]], int]
 
@@ -77,11 +79,16 @@ class StreamBody:
 
 
 class ChunkedBody:
-    """Chunks (RFC 9112, 7.1). Extensions are dropped, and trailers that may not be passed on."""
+    """Chunks (RFC 9112, 7.1), of no more than `most` bytes if that is given.
 
-    __slots__ = ("_held", "_left", "_read", "done", "trailer")
+    Extensions are dropped, and trailers that may not be passed on.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_held", "_left", "_most", "_read", "_size", "done", "trailer")
+
+    def __init__(self, most: int | None = None) -> None:
+        self._most = most
+        self._size = 0  # of all chunks so far
         self._held = b""  # the beginning of a line, or of a trailer section
         self._left = 0  # of the chunk's data, the two bytes after it included
         self._read: _Step = ChunkedBody._read_size  # not bound: no cycle for the collector
@@ -109,6 +116,8 @@ class ChunkedBody:
         if not match or data[end - 1] != 0x0D:
             raise Malformed("the size of a chunk is none")
         size = int(match["size"], 16)
+        self._size += size
+        _check_size(self._size, self._most)
         self._left = size + 2
         self._read = ChunkedBody._read_data if size else ChunkedBody._read_trailer
         return end + 1
@@ -134,20 +143,9 @@ class ChunkedBody:
         end = data.find(b"\r\n\r\n", at)
         if end < 0:
             return self._hold(data, at, HeadBuffer.MAX_HEAD)
-        self.trailer = self._kept(data, at, end + 2)
+        self.trailer = _kept(data[at : end + 4])
         self.done = True
         return end + 4
-
-    def _kept(self, data: bytes, at: int, end: int) -> bytes:
-        lines: list[bytes] = []
-        while at < end:
-            match = _TRAILER.match(data, at, end)
-            if not match or len(lines) == MAX_FIELDS:
-                raise Malformed("the trailer of its body is none")
-            if match["name"].lower() not in NOT_IN_TRAILERS:
-                lines.append(match[0])
-            at = match.end()
-        return b"".join(lines)
 
     def _hold(self, data: bytes, at: int, limit: int) -> int:
         if len(data) - at > limit:
@@ -156,11 +154,29 @@ class ChunkedBody:
         return len(data)
 
 
-def request_body(head: RequestHead) -> Body | None:
-    """Make the reader of a request's body, None if it has none (RFC 9112, 6.3)."""
+def _check_size(size: int, most: int | None) -> None:
+    if most is not None and size > most:
+        raise Malformed(f"its body is larger than {most} bytes", 413)
+
+
+def _kept(trailer: bytes) -> bytes:
+    lines = read_lines(trailer)
+    if any(line.name == LOOKALIKE for line in lines):
+        raise Malformed("the name of a field in its trailer could be taken for another")
+    return join(line for line in lines if line.name not in NOT_IN_TRAILERS)
+
+
+def request_body(head: RequestHead, most: int | None = None) -> Body | None:
+    """Make the reader of a request's body, None if it has none (RFC 9112, 6.3).
+
+    `most` is how many bytes it may have. Raises Malformed if it says that it has more.
+    """
     if head.chunked:
-        return ChunkedBody()
-    return LengthBody(head.length) if head.length else None
+        return ChunkedBody(most)
+    if not head.length:
+        return None
+    _check_size(head.length, most)
+    return LengthBody(head.length)
 
 
 def response_body(head: ResponseHead, method: bytes) -> Body | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 Field = tuple[bytes, bytes]
 
@@ -23,36 +24,44 @@ HOP_BY_HOP = frozenset(
     )
 )
 
-# What the proxy alone may say to a back end: a client's word about itself is not to be believed.
-FORWARDED = frozenset((b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"))
-
-# What has a meaning only before the body (RFC 9110, 6.5.1).
-NOT_IN_TRAILERS = (
-    HOP_BY_HOP
-    | FORWARDED
-    | {
-        b"authorization",
-        b"cache-control",
-        b"content-encoding",
-        b"content-length",
-        b"content-range",
-        b"content-type",
-        b"cookie",
-        b"expect",
-        b"host",
-        b"max-forwards",
-        b"range",
-        b"set-cookie",
-        b"trailer",
-    }
+# What the proxy itself tells a back end; a client's word is believed only where that is said.
+FORWARDED = frozenset(
+    (
+        b"forwarded",
+        b"traceparent",
+        b"tracestate",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+        b"x-request-id",
+    )
 )
 
+# What the proxy reads, and must therefore reach nobody under another spelling.
+GUARDED = HOP_BY_HOP | FORWARDED | {b"content-length", b"expect", b"host"}
+LOOKALIKE = b""  # stands for the name of a field that some would read as a guarded one
 
-def tokens(value: bytes) -> set[bytes]:
+# What has a meaning only before the body (RFC 9110, 6.5.1).
+NOT_IN_TRAILERS = GUARDED | {
+    b"authorization",
+    b"cache-control",
+    b"content-encoding",
+    b"content-range",
+    b"content-type",
+    b"cookie",
+    b"max-forwards",
+    b"range",
+    b"set-cookie",
+    b"trailer",
+}
+
+
+@lru_cache(maxsize=64)
+def tokens(value: bytes) -> frozenset[bytes]:
     """Split a comma-separated value such as that of `Connection`."""
-    return {token.strip() for token in value.lower().split(b",")}
+    return frozenset([token.strip() for token in value.lower().split(b",")])
 
 
-def without(fields: Iterable[Field], names: set[bytes]) -> list[Field]:
-    """Drop what a `Connection` field names."""
-    return [field for field in fields if field[0].lower() not in names]
+def written(fields: Iterable[Field]) -> bytes:
+    """Return the lines of these fields."""
+    return b"".join([b"%b: %b\r\n" % field for field in fields])

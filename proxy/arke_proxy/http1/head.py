@@ -1,27 +1,42 @@
 """Heads of requests and responses: parsed once, strictly, into what the proxy needs.
 
-httptools (llhttp) checks the syntax: characters, line ends, folded lines, spaces before a colon,
-repeated or malformed lengths. Here is checked what the syntax leaves open.
+The hot path. What comes again byte for byte, from the same client or another, is remembered: a
+request's head from its version on, a response's fields.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-import httptools
-
 from arke_proxy.errors import Malformed
-from arke_proxy.http1.fields import FORWARDED, HOP_BY_HOP, MAX_FIELDS, Field, tokens, without
+from arke_proxy.http1.field_lines import Line, read_lines
+from arke_proxy.http1.fields import (
+    FORWARDED,
+    HOP_BY_HOP,
+    LOOKALIKE,
+    Field,
+    tokens,
+)
+from arke_proxy.http1.target import METHODS, checked_host, resolve_target
 
-_ABSOLUTE = re.compile(rb"(?i:https?)://(?P<authority>[^/?]*)(?P<path>.*)")
-_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]{0,5})?")
-_PROTOCOL = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:/[!#$%&'*+.^_`|~0-9A-Za-z-]+)?")
-_ASIDE_IN_REQUESTS = FORWARDED | {b"host"}
-_NOTHING: frozenset[bytes] = frozenset()
+_ORIGIN = re.compile(rb"/[!-\"$-~]*")  # no fragment
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+_VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
+_STATUS_LINE = re.compile(
+    rb"HTTP/1\.(?P<minor>[01]) (?P<status>[1-9][0-9]{2})(?: (?P<reason>[^\r\n\x00]*))?"
+)
+# What may be spoken past the proxy. No form of HTTP is among it (h2c, HTTP/2.0, TLS/1.0): requests
+# inside would reach a back end unseen.
+_UPGRADES = frozenset((b"websocket",))
 _CONNECTION_OPTIONS = {b"close", b"keep-alive", b"upgrade"}  # those that name no field to be kept
-_STATUS_LINE = re.compile(rb"HTTP/1\.(?P<minor>[01]) (?P<status>[1-9][0-9]{2})(?: (?P<reason>.*))?")
+_ASIDE_IN_RESPONSES = HOP_BY_HOP | {b"content-length"}
+_ASIDE_IN_REQUESTS = _ASIDE_IN_RESPONSES | FORWARDED | {b"expect", b"host", LOOKALIKE}
+_NOTHING: frozenset[bytes] = frozenset()
+_REMEMBERED = 256  # heads of each kind
+_MOST_REMEMBERED = 2048  # bytes of one
 
 
 class RequestHead(NamedTuple):
@@ -31,11 +46,13 @@ class RequestHead(NamedTuple):
     target: bytes  # in origin form, or `*`
     is_1_0: bool
     host: bytes | None  # None only in HTTP/1.0
-    fields: list[Field]  # end to end, in the client's order and spelling; without those below
+    fields: Sequence[Field]  # end to end, in the client's order and spelling; without those below
     length: int | None  # of the body; None if it is chunked or there is none
     chunked: bool
     keep_alive: bool  # the client is willing
-    upgrade: bytes | None = None  # the protocol that it asks to switch to
+    upgrade: bytes | None = None  # the protocol that it asks to switch to, in lower case
+    forwarded: Sequence[Field] = ()  # FORWARDED, with names in lower case: what the client says
+    lines: bytes | None = None  # `fields` as they are written, if at hand
 
 
 class ResponseHead(NamedTuple):
@@ -43,11 +60,12 @@ class ResponseHead(NamedTuple):
 
     status: int
     status_text: bytes  # `200 OK`
-    fields: list[Field]  # end to end, in the back end's order and spelling; without the length
+    fields: Sequence[Field]  # end to end, in the back end's order and spelling; without the length
     length: int | None
     chunked: bool
     keep_alive: bool  # the back end is willing
-    upgrade: bytes | None = None  # the protocol that it switches to, with 101
+    upgrade: bytes | None = None  # the protocol that it switches to, with 101; in lower case
+    lines: bytes | None = None  # `fields` as they are written, if at hand
 
 
 def has_body(head: ResponseHead, method: bytes) -> bool:
@@ -55,163 +73,176 @@ def has_body(head: ResponseHead, method: bytes) -> bool:
     return method != b"HEAD" and head.status not in (204, 304)
 
 
-class _Parsed:
-    """Collects what llhttp finds in one head."""
-
-    __slots__ = ("fields", "whole")
-
-    def __init__(self) -> None:
-        self.fields: list[Field] = []
-        self.whole = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.fields.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        self.whole = True
+def with_field(head: ResponseHead, name: bytes, value: bytes) -> ResponseHead:
+    """Return the head with one field more."""
+    return head._replace(fields=(*head.fields, (name, value)), lines=None)
 
 
 def parse_request(raw: bytes) -> RequestHead:
     """Read one whole head, its empty line included. Raises Malformed."""
-    method, target, is_1_0 = _read_request_line(raw[: raw.find(b"\r\n")])
-    parsed = _Parsed()
-    parser = httptools.HttpRequestParser(parsed)
-    try:
-        parser.feed_data(raw)
-    except httptools.HttpParserUpgrade:
-        pass  # CONNECT is refused below; an upgrade is answered as if it had not been asked for
-    except httptools.HttpParserError as error:
-        raise Malformed(f"{error}") from None
-    # llhttp skips line ends that precede the method; a back end may not.
-    if not parsed.whole or parser.get_method() != method:
-        raise Malformed("its head is malformed")
+    method, _, rest = raw.partition(b" ")
+    target, _, tail = rest.partition(b" ")
+    read = _remembered_tail if len(tail) <= _MOST_REMEMBERED else _read_tail
+    is_1_0, host, fields, lines, (length, chunked, keep_alive, upgrade, _), forwarded = read(tail)
+    if method not in METHODS:
+        raise Malformed("its method is none that this proxy knows")
     if method == b"CONNECT":
         raise Malformed("this proxy opens no tunnels", 501)
-
-    fields, aside, length, chunked, keep_alive = _sort(parsed.fields, is_1_0, _ASIDE_IN_REQUESTS)
-    host = _only_host(aside) if aside else None
-    if target[0] != 0x2F:  # "/"
-        target, host = _resolve_target(method, target, host)
-    elif b"#" in target:
-        raise Malformed("its target has a fragment")
+    if not _ORIGIN.fullmatch(target):
+        target, host = resolve_target(method, target, host)
     if host is None and not is_1_0:
         raise Malformed("it has no Host field")
-    # With a body, nobody could say where the new protocol begins.
-    may_switch = method == b"GET" and not (is_1_0 or length or chunked)
-    upgrade = _upgrade(parsed.fields) if may_switch else None
-    return RequestHead(method, target, is_1_0, host, fields, length, chunked, keep_alive, upgrade)
+    if upgrade and method != b"GET":
+        upgrade = None
+    return RequestHead(
+        method,
+        target,
+        is_1_0,
+        host,
+        fields,
+        length,
+        chunked,
+        keep_alive,
+        upgrade,
+        forwarded,
+        lines,
+    )
 
 
 def parse_response(raw: bytes) -> ResponseHead:
-    """Read one whole head, its empty line included. Raises Malformed."""
-    status, status_text, is_1_0 = _read_status_line(raw[: raw.find(b"\r\n")])
-    parsed = _Parsed()
-    try:
-        httptools.HttpResponseParser(parsed).feed_data(raw)
-    except httptools.HttpParserUpgrade:
-        pass  # or an offer of one, in another answer
-    except httptools.HttpParserError as error:
-        raise Malformed(f"{error}") from None
-    if not parsed.whole:
-        raise Malformed("its head is malformed")
+    """Read one whole head, its empty line included. Raises Malformed.
 
-    fields, _, length, chunked, keep_alive = _sort(parsed.fields, is_1_0, _NOTHING)
-    upgrade = _upgrade(parsed.fields) if status == 101 else None
-    return ResponseHead(status, status_text, fields, length, chunked, keep_alive, upgrade)
+    Whether a switch of protocols (101) had been asked for, the caller knows.
+    """
+    line, _, block = raw.partition(b"\r\n")
+    status, status_text, is_1_0 = _read_status_line(line)
+    read = _remembered_answer if len(block) <= _MOST_REMEMBERED else _read_answer
+    fields, lines, (length, chunked, keep_alive, upgrade, _) = read(block, is_1_0)
+    if status < 200 and (length is not None or chunked):
+        raise Malformed("it has a body, and its status allows none")
+    if status == 204 and (length or chunked):
+        keep_alive = False  # what follows may be that body, or the next answer
+    if status != 101:
+        upgrade = None
+    elif is_1_0 or upgrade is None:
+        raise Malformed("it switches protocols, and does not say to which")
+    return ResponseHead(status, status_text, fields, length, chunked, keep_alive, upgrade, lines)
+
+
+class _Framing(NamedTuple):
+    length: int | None
+    chunked: bool
+    keep_alive: bool
+    upgrade: bytes | None  # what `Connection` and one `Upgrade` field agree on
+    named: frozenset[bytes]  # the fields that `Connection` names
+
+
+class _Tail(NamedTuple):
+    """A request's head from its version on."""
+
+    is_1_0: bool
+    host: bytes | None
+    fields: tuple[Field, ...]
+    lines: bytes
+    framing: _Framing
+    forwarded: tuple[Field, ...]
+
+
+def _read_tail(tail: bytes) -> _Tail:
+    version, _, block = tail.partition(b"\r\n")
+    is_1_0 = _is_1_0(version)
+    fields, texts, aside, framing = _sort(block, _ASIDE_IN_REQUESTS, is_1_0=is_1_0)
+    length, chunked, _, upgrade, _ = framing
+    if upgrade and (is_1_0 or length or chunked or upgrade not in _UPGRADES):
+        framing = framing._replace(upgrade=None)
+    host: bytes | None = None
+    forwarded: list[Field] = []
+    for name, (spelling, value), text in aside:
+        if name == b"host":
+            if host is not None:
+                raise Malformed("it has two Host fields")
+            host = checked_host(value)
+        elif name in FORWARDED:
+            forwarded.append((name, value))
+        elif name == LOOKALIKE:
+            raise Malformed("the name of a field could be taken for another that frames it")
+        elif name == b"expect" and _waits_for_100(value) and not is_1_0 and (length or chunked):
+            # Where no body waits, some back ends would begin to wait for one.
+            fields.append((spelling, value))
+            texts.append(text)
+    return _Tail(is_1_0, host, tuple(fields), b"".join(texts), framing, tuple(forwarded))
+
+
+def _read_answer(block: bytes, is_1_0: bool) -> tuple[tuple[Field, ...], bytes, _Framing]:
+    fields, texts, _, framing = _sort(block, _ASIDE_IN_RESPONSES, is_1_0=is_1_0)
+    return tuple(fields), b"".join(texts), framing
+
+
+_remembered_tail = lru_cache(_REMEMBERED)(_read_tail)
+_remembered_answer = lru_cache(_REMEMBERED)(_read_answer)
 
 
 class _Sorted(NamedTuple):
     fields: list[Field]  # end to end
-    aside: list[Field]  # those asked for, with their names in lower case
-    length: int | None
-    chunked: bool
-    keep_alive: bool
+    texts: list[bytes]  # the same, as they are written
+    aside: list[Line]
+    framing: _Framing
 
 
-def _sort(
-    parsed: list[Field],
-    is_1_0: bool,
-    aside_names: frozenset[bytes],
-) -> _Sorted:
-    if len(parsed) > MAX_FIELDS:
-        raise Malformed(f"it has more than {MAX_FIELDS} fields", 431)
+def _sort(block: bytes, aside_names: frozenset[bytes], *, is_1_0: bool) -> _Sorted:
+    lines = read_lines(block)
+    aside = [line for line in lines if line[0] in aside_names]
+    framing = _frame(aside, is_1_0=is_1_0)
+    dropped = aside_names | framing.named if framing.named else aside_names
     fields: list[Field] = []
-    aside: list[Field] = []
+    texts: list[bytes] = []
+    for name, field, text in lines:
+        if name not in dropped:
+            fields.append(field)
+            texts.append(text)
+    return _Sorted(fields, texts, aside, framing)
+
+
+def _frame(aside: list[Line], *, is_1_0: bool) -> _Framing:
     length: int | None = None
     chunked = False
-    named: set[bytes] = set()
-    for field in parsed:
-        name = field[0].lower()
-        if name == b"content-length":
-            length = int(field[1])
-        elif name in aside_names:
-            aside.append((name, field[1]))
-        elif name not in HOP_BY_HOP:
-            fields.append(field)
-        elif name == b"connection":
-            named |= tokens(field[1])
+    named: frozenset[bytes] = _NOTHING
+    upgrades: list[bytes] = []
+    for name, (_, value), _ in aside:
+        if name == b"connection":
+            named |= tokens(value)
+        elif name == b"content-length":
+            if length is not None or not _LENGTH.fullmatch(value):
+                raise Malformed("its length is none, or said twice")
+            length = int(value)
         elif name == b"transfer-encoding":
-            if is_1_0 or field[1].strip().lower() != b"chunked":
+            if chunked or is_1_0 or value.lower() != b"chunked":
                 raise Malformed("its transfer coding is not chunked, of HTTP/1.1")
             chunked = True
+        elif name == b"upgrade":
+            upgrades.append(value)
+    if chunked and length is not None:
+        raise Malformed("it is chunked, and has a length")
     keep_alive = b"close" not in named and (not is_1_0 or b"keep-alive" in named)
+    upgrade = upgrades[0] if len(upgrades) == 1 and b"upgrade" in named else b""
     named -= _CONNECTION_OPTIONS
-    if named:
-        fields = without(fields, named)
-    return _Sorted(fields, aside, length, chunked, keep_alive)
+    return _Framing(length, chunked, keep_alive, upgrade.lower() or None, named)
 
 
-def _upgrade(fields: list[Field]) -> bytes | None:
-    """The one protocol that Upgrade names, where Connection names Upgrade (RFC 9110, 7.8)."""
-    offers = [value.strip() for name, value in fields if name.lower() == b"upgrade"]
-    if len(offers) != 1 or not _PROTOCOL.fullmatch(offers[0]):
-        return None
-    named = (tokens(value) for name, value in fields if name.lower() == b"connection")
-    return offers[0].lower() if any(b"upgrade" in options for options in named) else None
+def _waits_for_100(expectation: bytes) -> bool:
+    """Say that the client waits for an answer 100 (RFC 9110, 10.1.1). Raises Malformed."""
+    if expectation.lower() != b"100-continue":
+        raise Malformed("it expects what this proxy does not know", 417)
+    return True
 
 
-def _only_host(aside: list[Field]) -> bytes | None:
-    hosts = [value for name, value in aside if name == b"host"]
-    if len(hosts) > 1:
-        raise Malformed("it has two Host fields")
-    return _checked_host(hosts[0].strip()) if hosts else None
-
-
-@lru_cache(maxsize=1024)  # a proxy sees few hosts, very often
-def _checked_host(host: bytes) -> bytes:
-    if not _HOST.fullmatch(host):
-        raise Malformed("its Host field is malformed")
-    return host
-
-
-def _resolve_target(method: bytes, target: bytes, host: bytes | None) -> tuple[bytes, bytes | None]:
-    """Turn the absolute form into the origin form (RFC 9112, 3.2.2)."""
-    if target == b"*" and method == b"OPTIONS":
-        return target, host
-    match = _ABSOLUTE.fullmatch(target)
-    if not match or b"#" in target:
-        raise Malformed("its target is neither a path nor a URL")
-    authority = match["authority"]
-    if not authority:
-        raise Malformed("its target names no host")
-    if host is not None and host.lower() != authority.lower():
-        raise Malformed("its target and its Host field name different hosts")
-    path = match["path"]
-    if not path.startswith(b"/"):
-        path = b"*" if method == b"OPTIONS" and not path else b"/" + path
-    return path, _checked_host(authority)
-
-
-def _read_request_line(line: bytes) -> tuple[bytes, bytes, bool]:
-    parts = line.split(b" ")
-    if len(parts) == 3:
-        method, target, version = parts
-        if version == b"HTTP/1.1":
-            return method, target, False
-        if version == b"HTTP/1.0":
-            return method, target, True
-        if re.fullmatch(rb"HTTP/[0-9]\.[0-9]", version):
-            raise Malformed("this proxy speaks HTTP/1.1 and HTTP/1.0", 505)
+def _is_1_0(version: bytes) -> bool:
+    if version == b"HTTP/1.1":
+        return False
+    if version == b"HTTP/1.0":
+        return True
+    if _VERSION.fullmatch(version):
+        raise Malformed("this proxy speaks HTTP/1.1 and HTTP/1.0", 505)
     raise Malformed("its first line is not METHOD TARGET VERSION")
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
 from arke_proxy.errors import Malformed
 
 END_OF_HEAD = b"\r\n\r\n"
+_EMPTY_LINES = re.compile(rb"(?:\r\n)*")
 
 
 class HeadBuffer:
     """Holds what has arrived until a head is whole; raises Malformed for one that never can be."""
 
-    __slots__ = ("_held", "_looked")
+    __slots__ = ("_held", "_looked", "_skips")
 
     MAX_LINE = 8 * 1024  # of the first line; what servers commonly take
     MAX_HEAD = 64 * 1024
 
-    def __init__(self) -> None:
+    def __init__(self, *, skips_empty_lines: bool = True) -> None:
+        self._skips = skips_empty_lines  # before requests only (RFC 9112, 2.2)
         self._held = b""
         self._looked = 0  # up to here there is no end of a head
 
@@ -31,7 +35,7 @@ class HeadBuffer:
         held = self._held
         if not held:
             return None
-        if held[:1] == b"\r":  # RFC 9112, 2.2: an empty line before a request means nothing
+        if held[:1] == b"\r" and self._skips:
             held = self._skip_empty_lines()
         end = held.find(END_OF_HEAD, max(0, self._looked - 3))
         if end < 0:
@@ -57,12 +61,11 @@ class HeadBuffer:
         return held
 
     def _skip_empty_lines(self) -> bytes:
-        held = self._held
-        while held.startswith(b"\r\n"):
-            held = held[2:]
-        self._held = held
+        lines = _EMPTY_LINES.match(self._held)
+        assert lines
+        self._held = self._held[lines.end() :]
         self._looked = 0
-        return held
+        return self._held
 
     def _check_unfinished(self) -> None:
         """Refuse at once what no further byte can mend; never hold more than a head may have."""

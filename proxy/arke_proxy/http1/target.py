@@ -1,0 +1,47 @@
+"""What a request asks for, and of whom: its method, its target and its host."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from arke_proxy.errors import Malformed
+
+# Of the registry of methods, those that servers know: some take an unknown one for GET.
+METHODS = frozenset(
+    b"GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT QUERY PURGE "
+    b"ACL BIND CHECKIN CHECKOUT COPY LABEL LINK LOCK MERGE MKACTIVITY MKCALENDAR MKCOL "
+    b"MKREDIRECTREF MKWORKSPACE MOVE ORDERPATCH PROPFIND PROPPATCH REBIND REPORT SEARCH UNBIND "
+    b"UNCHECKOUT UNLINK UNLOCK UPDATE UPDATEREDIRECTREF VERSION-CONTROL".split()
+)
+_ABSOLUTE = re.compile(rb"(?i:https?)://(?P<authority>[^/?]+)(?P<path>[!-\"$-~]*)")
+_HOST = re.compile(
+    rb"(?:\[[0-9A-Fa-f:]{2,39}(?:\.[0-9.]{5,11})?\]|[A-Za-z0-9._-]{1,255})(?::[0-9]{0,5})?"
+)
+
+
+@lru_cache(maxsize=1024)  # a proxy sees few hosts, very often
+def checked_host(host: bytes) -> bytes:
+    """Return what a Host field says, HOST or HOST:PORT. Raises Malformed."""
+    if not _HOST.fullmatch(host):
+        raise Malformed("its host is malformed")
+    return host
+
+
+def resolve_target(method: bytes, target: bytes, host: bytes | None) -> tuple[bytes, bytes | None]:
+    """Return (target, host) of a request whose target is no path (RFC 9112, 3.2). Raises Malformed.
+
+    The absolute form becomes the origin form; what its Host field says must be the same.
+    """
+    if target == b"*" and method == b"OPTIONS":
+        return target, host
+    match = _ABSOLUTE.fullmatch(target)
+    if not match:
+        raise Malformed("its target is neither a path nor a URL")
+    authority = checked_host(match["authority"])
+    if host is not None and host.lower() != authority.lower():
+        raise Malformed("its target and its Host field name different hosts")
+    path = match["path"]
+    if not path.startswith(b"/"):
+        path = b"*" if method == b"OPTIONS" and not path else b"/" + path
+    return path, authority
