@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Iterable
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -63,7 +64,7 @@ def own_message(error: ProxyError, now: float, accept: bytes = b"") -> tuple[lis
     return fields, body
 
 
-def accept_of(fields: list[Field]) -> bytes:
+def accept_of(fields: Iterable[Field]) -> bytes:
     """Return what a request says about the forms it likes."""
     return b",".join([value for name, value in fields if name.lower() == b"accept"])
 

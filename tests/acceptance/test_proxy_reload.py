@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from http_rig import Connection, Rig, resident, running, start_proxy, workers
+from http_rig import Connection, Rig, Script, resident, running, start_proxy, workers
 
 from programs import program
 from relays import LIMIT, Relays, eventually, start
@@ -222,6 +222,26 @@ def test_stopping_ends_retired_workers_too(relays: Relays) -> None:
         rig.process.terminate()
         assert rig.process.wait(LIMIT) == 0
         assert not any(map(running_process, all_of_them))
+
+
+def named(name: bytes) -> Script:
+    def script(connection: Connection) -> None:
+        while connection.head():
+            connection.send(OK.replace(b"ok", name))
+
+    return script
+
+
+def test_visitors_come_back_to_their_back_end_after_a_reload(relays: Relays) -> None:
+    with running(relays.start(), "web", "-sticky", "home") as rig:
+        rig.back_ends(named(b"n1"), named(b"n2"))
+        response, home = rig.get()
+        cookie = response.getheader("set-cookie", "").partition(";")[0].encode()
+        again = GET.replace(b"\r\n\r\n", b"\r\nCookie: " + cookie + b"\r\n\r\n")
+        assert cookie.startswith(b"home=")
+        reload(rig, 1)
+        # New workers go where the cookie says once the cluster has named that back end to them.
+        eventually(lambda: {rig.exchange(again)[1] for _ in range(30)} == {home})
 
 
 def test_a_reload_that_fails_leaves_the_old_workers(relays: Relays) -> None:
