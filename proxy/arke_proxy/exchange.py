@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable
+from time import monotonic
 
 from arke_proxy.back_ends.connection import BackEnd, connect, describe
 from arke_proxy.choosing.address import Address
@@ -70,7 +71,7 @@ class Exchange:
         self._chooser: Chooser
         self._sticky: Sticky | None = None
         self._preferred: Address | None = None  # where this visitor was before
-        self.record = Record(requester.peer, head, hub.loop.time(), version=requester.version)
+        self.record = Record(requester.peer, head, monotonic(), version=requester.version)
         passed_on = requester.origin.passed_on(head)
         self._passed_on = passed_on.lines
         self.record.request_id = passed_on.request_id
@@ -183,7 +184,7 @@ class Exchange:
         while True:
             if address is None:
                 address = await self._chooser.choose(self._tried, self._preferred)
-            self.record.chosen = self._hub.loop.time()
+            self.record.chosen = monotonic()
             if not afresh and (back_end := self._pooled(address)):
                 return back_end
             try:
@@ -204,7 +205,7 @@ class Exchange:
         record = self.record
         record.back_end = address
         record.attempts += 1
-        record.sent = self._hub.loop.time()
+        record.sent = monotonic()
         self._chooser.began(address)
         back_end.begin(self, head)
         data = writing.request_head(head, self._passed_on, address)
@@ -238,7 +239,7 @@ class Exchange:
                 return  # and the time goes on: a back end that only promises is silent
             self.told = True
             record.status = head.status
-            record.answered = self._hub.loop.time()
+            record.answered = monotonic()
             if self._sticky and back_end.address != self._preferred:
                 head = self._remembered(head, self._sticky, back_end.address)
         trailer = b""
@@ -304,7 +305,7 @@ class Exchange:
         self._back_end = None
         record = self.record
         record.status = head.status
-        record.answered = self._hub.loop.time()
+        record.answered = monotonic()
         record.upgraded = True
         self._hub.whole.stop(self)
         splice = Splice(self._hub, back_end.detach(), rest, self._parted(back_end.address))
@@ -368,7 +369,7 @@ class Exchange:
         hub = self._hub
         record = self.record
         record.outcome = outcome
-        record.ended = hub.loop.time()
+        record.ended = monotonic()
         if self._again:
             self._again = False
             hub.budget.end()

@@ -1,40 +1,40 @@
-"""The `proxy` command: reads its flags, builds the parts, runs until it is told to stop."""
+"""The `proxy` command: reads its flags, takes the ports, and becomes the master of its workers.
+
+What is imported here is loaded before the ports are taken, and gone when the master runs.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import errno
-import logging
 import os
-import resource
-import signal
 import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
+from typing import NoReturn
 
-import uvloop
-
-import arke
 from arke import flags
 from arke_proxy import converters
-from arke_proxy.back_ends.dial import Dialer
 from arke_proxy.choosing import flags as choosing_flags
 from arke_proxy.choosing.address import Address
 from arke_proxy.choosing.members import Via
 from arke_proxy.choosing.routes import Pattern
-from arke_proxy.choosing.setup import Choice, Choosing, read_secret
+from arke_proxy.choosing.setup import Choice, read_secret
 from arke_proxy.choosing.sticky import cookie_name
-from arke_proxy.complaints import Complaints
-from arke_proxy.http1.forwarded import Form, Forwarding, Network
-from arke_proxy.hub import Hub, Times, log
-from arke_proxy.record import NoJournal
-from arke_proxy.server import Server, bind
+from arke_proxy.http1.forwarded import Form, Network
+from arke_proxy.operations.listeners import bind, inherited, mend
+from arke_proxy.operations.plan import Plan, new_secret
 
-_PROGRAM = "proxy"
-_OTHER_DESCRIPTORS = 16  # neither clients' nor back ends'
+PROGRAM = "proxy"
+_MASTER = "arke_proxy.operations.master"
+_MOST_WORKERS = 64
+_EVERY = ("::", "0.0.0.0")  # noqa: S104 — how the kernel shows an empty host
+
+
+def _workers(text: str) -> int:
+    number = flags.count(text)
+    if not 1 <= number <= _MOST_WORKERS:
+        raise ValueError(f"from 1 to {_MOST_WORKERS}, please")
+    return number
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,41 +108,56 @@ class Options:
     grace: float = flags.flag(
         "TIME", parse=flags.seconds, default="10s", help="how long to finish requests when stopped"
     )
+    linger: float = flags.flag(
+        "TIME",
+        parse=flags.seconds,
+        default="1h",
+        help="how long connections live on in the old processes after a reload",
+    )
+    workers: int = flags.flag(
+        "N", parse=_workers, default=1, help="processes that share the port; one a core at most"
+    )
+    admin: flags.HostPort | None = flags.flag(
+        "HOST:PORT",
+        parse=flags.listen_address,
+        default=None,
+        help="serve /-/healthz, /-/backends and /-/metrics; keep it on loopback",
+    )
+    access_log: str | None = flags.flag(
+        "FILE|-", parse=flags.text, default=None, help="log each request there; - is stdout"
+    )
+    access_format: str = flags.flag(
+        "common|combined|json",
+        parse=flags.choice("common", "combined", "json"),
+        default="combined",
+        help="how the access log is written",
+    )
 
 
-def main() -> None:
-    options = flags.parse(
+def read(argv: list[str]) -> Options:
+    """Return what the flags say, or end with one line and status 2."""
+    return flags.parse(
         Options,
-        program=_PROGRAM,
+        program=PROGRAM,
         summary="Spread HTTP requests over the back ends that a cluster names.",
-        argv=sys.argv[1:],
+        argv=argv,
         environ=os.environ,
     )
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    choice = _choice(options)
-    most_clients = _allow_many_connections() // 2 - _OTHER_DESCRIPTORS
-    try:
-        sock = bind(*options.listen)
-    except OSError as error:
-        flags.fail(_PROGRAM, f"-listen {options.listen}: {_mend(error)}")
-    with sock, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        try:
-            runner.run(_run(options, choice, sock, max(1, most_clients)))
-        except arke.ProtocolError as error:
-            sentence = f"what listens at 127.0.0.1:{options.port} is no relay of this version"
-            flags.fail(_PROGRAM, f"-port {options.port}: {sentence}: {error}", status=1)
-        except arke.ArkeError as error:
-            flags.fail(_PROGRAM, str(error), status=1)
 
 
-def _choice(options: Options) -> Choice:
+def choice(options: Options, shared: bytes) -> Choice:
+    """Return how back ends are chosen, or end with one line and status 2.
+
+    `shared` is the secret of sticky cookies where there is no file of it.
+    """
+    file = options.sticky_key
     try:
-        secret = read_secret(Path(options.sticky_key) if options.sticky_key else None)
+        secret = read_secret(Path(file)) if file else shared
     except ValueError as fault:
-        flags.fail(_PROGRAM, f"-sticky-key {options.sticky_key}: {fault}")
+        flags.fail(PROGRAM, f"-sticky-key {file}: {fault}")
     except OSError as error:
-        flags.fail(_PROGRAM, f"-sticky-key {options.sticky_key}: {error.strerror or error}")
-    choice = Choice(
+        flags.fail(PROGRAM, f"-sticky-key {file}: {error.strerror or error}")
+    made = Choice(
         way=options.choose,
         cluster=options.cluster,
         routes=options.route,
@@ -153,81 +168,46 @@ def _choice(options: Options) -> Choice:
         cookie=options.sticky,
         secret=secret,
     )
-    if mistake := choice.fault():
-        flags.fail(_PROGRAM, mistake)
-    return choice
+    if mistake := made.fault():
+        flags.fail(PROGRAM, mistake)
+    return made
 
 
-async def _run(options: Options, choice: Choice, sock: socket.socket, most_clients: int) -> None:
-    loop = asyncio.get_running_loop()
-    mesh = None if choice.way == "static" else arke.connect(port=options.port)
-    starting = loop.create_task(_start(choice, mesh))
-    stopped = asyncio.Event()
+def main() -> NoReturn:
+    options = read(sys.argv[1:])
+    described = choice(options, b"").described  # or it ends: what is wrong is said before any work
+    listeners = _listen(options)
+    host, port = listeners["public"].getsockname()[:2]
+    where = flags.HostPort("" if host in _EVERY else host, port)
+    plan = Plan(
+        listeners={name: sock.fileno() for name, sock in listeners.items()},
+        secret=new_secret(),
+        workers=options.workers,
+        grace=options.grace,
+        greeting=f"proxy listening on {where}, forwarding to {described}",
+    )
+    for number in (*plan.listeners.values(), plan.secret):
+        os.set_inheritable(number, True)
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        os.environ.pop(name, None)  # said to this process alone
+    # The process stays; what it has loaded so far goes.
+    words = [sys.executable, "-P", "-m", _MASTER, plan.text(), *sys.argv[1:]]
+    os.execv(sys.executable, words)  # noqa: S606 — no shell is wanted
 
-    def stop() -> None:
-        stopped.set()
-        starting.cancel()  # nobody waits for the relay any more
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    await asyncio.wait((starting,))
+def _listen(options: Options) -> dict[str, socket.socket]:
     try:
-        if starting.cancelled():
-            return
-        choosing = starting.result()
-        times = Times(silence=options.timeout, grace=options.grace)
-        forwarding = Forwarding(options.trust, options.forwarded, Random().getrandbits)  # noqa: S311 — names, no secrets
-        hub = Hub(
-            choosing.routes,
-            times,
-            loop,
-            most_clients,
-            NoJournal(),
-            Dialer(loop, mesh, times.connect),
-            forwarding=forwarding,
-            most_body=options.max_body,
-        )
-        server = Server(hub)
-        await server.start(sock)
-        where = flags.HostPort(options.listen.host, sock.getsockname()[1])
-        log.info("proxy listening on %s, forwarding to %s", where, choice.described)
-        await stopped.wait()
-        log.info("stopping; open connections: %d", len(hub.clients))
-        await server.stop()
-        await choosing.stop()
-    finally:
-        if mesh:
-            await mesh.close()
-
-
-async def _start(choice: Choice, mesh: arke.Mesh | None) -> Choosing:
-    if mesh:
-        await mesh.__aenter__()
-    say = Complaints(log, asyncio.get_running_loop().time).warn
-    choosing = Choosing(choice, mesh, say)
-    await choosing.start()
-    return choosing
-
-
-def _allow_many_connections() -> int:
-    """Raise the limit of descriptors to what this process may have, and return it."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return limit
-
-
-def _mend(error: OSError) -> str:
-    match error.errno:
-        case errno.EADDRINUSE:
-            return "the port is taken; stop what uses it, or choose another with -listen"
-        case errno.EACCES:
-            return "ports below 1024 need the right to bind them; choose another with -listen"
-        case errno.EADDRNOTAVAIL:
-            return "this machine has no such address; `ip address` shows those it has"
-        case _:
-            return f"{error.strerror or error}; give an address of this machine with -listen"
+        listeners = inherited(os.environ)
+    except (OSError, ValueError) as error:
+        flags.fail(PROGRAM, f"LISTEN_FDS: {error}")
+    wanted = {"public": ("-listen", options.listen), "admin": ("-admin", options.admin)}
+    for name, (flag, where) in wanted.items():
+        if where and name not in listeners:
+            try:
+                listeners[name] = bind(*where)
+            except OSError as error:
+                flags.fail(PROGRAM, f"{flag} {where}: {mend(error, flag)}")
+    return listeners
 
 
 if __name__ == "__main__":

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Protocol
 
 from arke_proxy.choosing.address import Address
+from arke_proxy.errors import ProxyError
 from arke_proxy.http1.head import RequestHead
 
 
 class Record:
     """One request and what became of it; whoever carries it fills it in on the way.
 
-    Times are of the loop's clock, in seconds; 0.0 is a step that was never reached. Octets are
-    those of the bodies. What only a log wants is read from the head, when it is wanted.
+    Times are `time.monotonic`, in seconds; 0.0 is a step that was never reached. (The loop's own
+    clock counts whole milliseconds, in which many a request is over.) Octets are those of the
+    bodies. What only a log wants is read from the head, when it is wanted.
     """
 
     __slots__ = (
@@ -87,6 +89,15 @@ class Record:
                 if len(name) == len(wanted) and name.lower() == wanted:
                     return value
         return None
+
+
+def refusal(client: str, error: ProxyError, now: float) -> Record:
+    """Return the record of what was no request; `now` is `time.monotonic`."""
+    record = Record(client, None, now)
+    record.status = error.status
+    record.outcome = error.name
+    record.ended = now
+    return record
 
 
 class Journal(Protocol):

@@ -4,42 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import socket
-from typing import Any
 
 from arke_proxy.clients.http1 import Client
 from arke_proxy.hub import Hub, log
 
 _TICK = 0.1  # seconds between two looks at the deadlines
 _BACKLOG = 4096  # connections that the kernel keeps until they are accepted
-_NO_IPV6 = frozenset((errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL))
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Take the port, without listening yet; an empty host is every address. Raises OSError."""
-    if host:
-        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return _bound(family, where)
-    try:
-        return _bound(socket.AF_INET6, ("::", port))
-    except OSError as error:
-        if error.errno not in _NO_IPV6:
-            raise
-    return _bound(socket.AF_INET, ("", port))
-
-
-def _bound(family: int, where: tuple[Any, ...]) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if where[0] == "::":
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        sock.bind(where)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 class Server:
@@ -58,24 +29,25 @@ class Server:
         )
         self._sweep()
 
-    async def stop(self) -> None:
-        """Accept no more, let what runs finish, and close everything, within the time of grace.
+    async def stop(self, within: float, parting: float) -> None:
+        """Accept no more, let what runs finish, and close everything, in so many seconds.
 
-        A connection that idles is closed a moment later: a request may be on its way in it.
+        A connection that idles is closed after `parting`: a request may be on its way in it. May
+        be cancelled, and called again with less time.
         """
         assert self._server
         hub = self._hub
         hub.draining = True
         self._server.close()
         try:
-            async with asyncio.timeout(hub.times.grace):
+            async with asyncio.timeout(within):
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(hub.deserted.wait(), hub.times.parting)
+                    await asyncio.wait_for(hub.deserted.wait(), parting)
                 for client in list(hub.clients):
                     client.part()
                 await hub.deserted.wait()
         except TimeoutError:
-            log.warning("%d connections did not end within %g s", len(hub.clients), hub.times.grace)
+            log.warning("%d connections did not end within %g s", len(hub.clients), within)
             for client in list(hub.clients):
                 client.cut()
         for back_end in hub.pool.clear():

@@ -268,9 +268,21 @@ class Rig:
 
     @property
     def memory(self) -> int:
-        """Resident bytes of the proxy."""
-        pages = Path(f"/proc/{self.process.machine_pid}/statm").read_text(encoding="ascii").split()
-        return int(pages[1]) * os.sysconf("SC_PAGE_SIZE")
+        """Resident bytes of the proxy's workers."""
+        return sum(map(resident, workers(self.process)))
+
+
+def workers(proxy: Process) -> list[int]:
+    """The numbers of the processes that serve for a proxy, the oldest first."""
+    pid = proxy.machine_pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    return [int(child) for child in children.split()]
+
+
+def resident(pid: int) -> int:
+    """The bytes of a process that are in memory."""
+    pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()
+    return int(pages[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def start_proxy(relay: Relay, cluster: str, *flags: str) -> tuple[Process, int]:

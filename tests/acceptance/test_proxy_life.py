@@ -279,6 +279,10 @@ def test_a_lack_of_descriptors_is_not_blamed_on_a_back_end(relays: Relays) -> No
         (["-cluster", "a", "-timeout", "never"], "-timeout"),
         (["-cluster", "a", "-grace", "never"], "-grace"),
         (["-cluster", "a", "-listen", "192.0.2.1:0"], "-listen"),
+        (["-cluster", "a", "-workers", "0"], "-workers"),
+        (["-cluster", "a", "-linger", "never"], "-linger"),
+        (["-cluster", "a", "-listen", "127.0.0.1:0", "-admin", "192.0.2.1:0"], "-admin"),
+        (["-cluster", "a", "-access-format", "xml"], "-access-format"),
     ],
 )
 def test_a_bad_flag_is_one_line(words: list[str], named: str) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import cast
 
-from arke_proxy.answers import own_response
+from arke_proxy.answers import accept_of, own_response
 from arke_proxy.deadlines import Deadlines
 from arke_proxy.errors import BadRequest, Exhausted, Malformed, ProxyError
 from arke_proxy.exchange import Exchange
@@ -16,6 +16,7 @@ from arke_proxy.http1.forwarded import Origin
 from arke_proxy.http1.head import RequestHead, ResponseHead, parse_request
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.hub import Expiring, Hub
+from arke_proxy.record import refusal
 from arke_proxy.reset import reset
 from arke_proxy.splice import Splice
 
@@ -99,7 +100,9 @@ class Client(asyncio.Protocol):
         keep_alive = self._may_keep_alive()
         connection = writing.connection_line(keep_alive=keep_alive, to_1_0=head.is_1_0)
         with_body = head.method != b"HEAD"
-        self._transport.write(own_response(error, time.time(), connection, with_body=with_body))
+        accept = accept_of(head.fields)
+        page = own_response(error, time.time(), connection, with_body=with_body, accept=accept)
+        self._transport.write(page)
         self._finish(keep_alive=keep_alive)
 
     def switch(self, head: ResponseHead, splice: Splice) -> None:
@@ -236,6 +239,7 @@ class Client(asyncio.Protocol):
         try:
             payload, rest = body.feed(data)
         except Malformed as fault:
+            exchange.record.status = exchange.record.status or fault.status
             exchange.abandon("malformed body")
             if exchange.told:
                 self.cut()
@@ -291,6 +295,8 @@ class Client(asyncio.Protocol):
 
     def _refuse(self, error: BadRequest, *, with_body: bool) -> None:
         """Answer what is no request. Where the next one would begin cannot be known."""
+        if not self._exchange:  # which would have noted its own record
+            self._hub.journal.note(refusal(self.peer, error, time.monotonic()))
         self._exchange = None
         self._transport.write(own_response(error, time.time(), writing.CLOSE, with_body=with_body))
         self._leave()
@@ -300,6 +306,7 @@ class Client(asyncio.Protocol):
         self._leaving = True
         error = Exhausted(f"The proxy serves {self._hub.most_clients} connections, and no more.")
         self._hub.complaints.warn(Exhausted, str(error))
+        self._hub.journal.note(refusal(self.peer, error, time.monotonic()))
         self._transport.write(own_response(error, time.time(), writing.CLOSE, with_body=True))
         self._transport.close()
 

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from arke_proxy.server import bind
+from arke_proxy.operations.listeners import bind
 
 
 def reachable(host: str, port: int) -> bool:

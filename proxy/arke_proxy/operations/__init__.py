@@ -1,0 +1,1 @@
+"""How the proxy runs day after day: its processes, what they log, and what they tell operators."""

@@ -1,0 +1,62 @@
+"""What the command hands to the master, and the master to each worker, as one word of argv."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import NamedTuple
+
+Descriptors = dict[str, int]
+"""Name → number of the listening sockets: `public`, and `admin` if there is one."""
+
+
+class Plan(NamedTuple):
+    """For the master."""
+
+    listeners: Descriptors
+    secret: int  # see `new_secret`
+    workers: int
+    grace: float  # seconds
+    greeting: str  # logged when everybody serves
+
+    def text(self) -> str:
+        return json.dumps(self)
+
+    @classmethod
+    def read(cls, text: str) -> Plan:
+        return cls(*json.loads(text))
+
+
+class Seat(NamedTuple):
+    """For a worker."""
+
+    line: int  # the descriptor of its line to the master
+    listeners: Descriptors
+    secret: int  # see `read_secret`
+
+    def text(self) -> str:
+        return json.dumps(self._asdict())
+
+    @classmethod
+    def read(cls, text: str) -> Seat:
+        """Take what is known: the master may be of an older or a newer version."""
+        given = json.loads(text)
+        return cls(**{name: given[name] for name in cls._fields})
+
+
+_SECRET = 32  # octets
+
+
+def new_secret() -> int:
+    """Make a secret that all workers share for as long as the master lives; return its descriptor.
+
+    It is in no file and no argument, where others could read it. A cookie sealed with it is good
+    in every worker, and after a reload.
+    """
+    number = os.memfd_create("secret", os.MFD_CLOEXEC)
+    os.write(number, os.urandom(_SECRET))
+    return number
+
+
+def read_secret(number: int) -> bytes:
+    return os.pread(number, _SECRET, 0)

@@ -1,0 +1,170 @@
+"""A worker of the proxy: builds the parts, serves until it is told to leave.
+
+The master starts it: python -P -m arke_proxy.worker SEAT FLAGS…
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Coroutine
+from random import Random
+from typing import Any
+
+import uvloop
+
+import arke
+from arke import flags
+from arke_proxy.back_ends.dial import Dialer
+from arke_proxy.choosing.setup import Choice, Choosing
+from arke_proxy.complaints import Complaints
+from arke_proxy.http1.forwarded import Forwarding
+from arke_proxy.hub import Hub, Times, log
+from arke_proxy.main import PROGRAM, Options, choice, read
+from arke_proxy.operations.access_lines import FORMATS
+from arke_proxy.operations.access_log import AccessLog
+from arke_proxy.operations.admin import MOST_CONNECTIONS
+from arke_proxy.operations.desk import Desk
+from arke_proxy.operations.line import Line
+from arke_proxy.operations.plan import Seat, read_secret
+from arke_proxy.server import Server
+
+_OTHER_DESCRIPTORS = 16  # neither clients' nor back ends'
+_PARTING = 5.0  # seconds that idle connections are kept after a reload; nobody is in a hurry
+
+
+def main() -> None:
+    seat = Seat.read(sys.argv[1])
+    sys.argv[:2] = [PROGRAM]  # under which the relay logs it
+    options = read(sys.argv[1:])
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal sends it to all; the master acts
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(_run(options, seat))
+        except arke.ProtocolError as error:
+            sentence = f"what listens at 127.0.0.1:{options.port} is no relay of this version"
+            flags.fail(PROGRAM, f"-port {options.port}: {sentence}: {error}", status=1)
+        except arke.ArkeError as error:
+            flags.fail(PROGRAM, str(error), status=1)
+
+
+async def _run(options: Options, seat: Seat) -> None:
+    loop = asyncio.get_running_loop()
+    way = choice(options, read_secret(seat.secret))
+    mesh = None if way.way == "static" else arke.connect(port=options.port)
+    starting = loop.create_task(_start(way, mesh))
+    stopped = asyncio.Event()
+
+    def stop() -> None:
+        stopped.set()
+        starting.cancel()  # nobody waits for the relay any more
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    line = Line(seat.line, loop)
+    line.begin(gone=stop)
+    await asyncio.wait((starting,))
+    try:
+        if starting.cancelled():
+            return
+        choosing = starting.result()
+        routes = choosing.routes
+        times = Times(silence=options.timeout, grace=options.grace)
+        desk = Desk(line, _access_log(options, loop), pages=options.admin is not None)
+        hub = Hub(
+            routes,
+            times,
+            loop,
+            _most_clients(options),
+            desk.journal,
+            Dialer(loop, mesh, times.connect),
+            forwarding=Forwarding(options.trust, options.forwarded, Random().getrandbits),  # noqa: S311 — names, no secrets
+            most_body=options.max_body,
+        )
+        server = Server(hub)
+        attached = (lambda: mesh.attached) if mesh else (lambda: True)
+        await desk.open(hub, routes, attached, _listener(seat, "admin"))
+        public = _listener(seat, "public")
+        assert public
+        await server.start(public)
+        line.ready()
+        await _first(stopped.wait(), line.retired.wait())
+        desk.leave()
+        await _leave(server, hub, stopped, options.linger)
+        await choosing.stop()
+        desk.close()
+    finally:
+        line.end()
+        if mesh:
+            await mesh.close()
+
+
+async def _start(way: Choice, mesh: arke.Mesh | None) -> Choosing:
+    if mesh:
+        await mesh.__aenter__()
+    choosing = Choosing(way, mesh, Complaints(log, asyncio.get_running_loop().time).warn)
+    await choosing.start()
+    return choosing
+
+
+async def _leave(server: Server, hub: Hub, stopped: asyncio.Event, linger: float) -> None:
+    """Finish what runs: after a reload in its own time, unless it is stopped meanwhile."""
+    if not stopped.is_set():
+        log.info("retired; open connections: %d", len(hub.clients))
+        await _first(server.stop(linger, _PARTING), stopped.wait())
+        if not stopped.is_set():
+            return
+    log.info("stopping; open connections: %d", len(hub.clients))
+    await server.stop(hub.times.grace, hub.times.parting)
+
+
+async def _first(*waits: Coroutine[Any, Any, object]) -> None:
+    """Wait for one, and let go of the others."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+def _listener(seat: Seat, name: str) -> socket.socket | None:
+    number = seat.listeners.get(name)
+    return None if number is None else socket.socket(fileno=number)
+
+
+def _access_log(options: Options, loop: asyncio.AbstractEventLoop) -> AccessLog | None:
+    if options.access_log is None:
+        return None
+    complaints = Complaints(log, loop.time)
+
+    def complain(sentence: str) -> None:  # in another thread
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(complaints.warn, sentence, sentence)
+
+    try:
+        return AccessLog(options.access_log, FORMATS[options.access_format], complain)
+    except OSError as error:
+        fault = error.strerror or error
+        flags.fail(PROGRAM, f"-access-log {options.access_log}: {fault}; choose another file")
+
+
+def _most_clients(options: Options) -> int:
+    """Raise the limit of descriptors to what this process may have; a client takes two."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    others = _OTHER_DESCRIPTORS + (MOST_CONNECTIONS if options.admin else 0)
+    return max(1, limit // 2 - others)
+
+
+if __name__ == "__main__":
+    main()

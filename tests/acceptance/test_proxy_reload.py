@@ -1,0 +1,346 @@
+"""A proxy that is reloaded, whose workers die, and that shares its port among several."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from http_rig import Connection, Rig, Script, resident, running, start_proxy, workers
+
+from programs import program
+from relays import LIMIT, Relays, eventually, start
+
+GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+TAKEN_OVER = "the new workers serve"
+
+
+def good(connection: Connection) -> None:
+    while connection.head():
+        connection.send(OK)
+
+
+class Load:
+    """Keep-alive connections that each send one request after another until they are stopped."""
+
+    def __init__(self, port: int, connections: int) -> None:
+        self._port = port
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(connections)]
+        self.answered = 0
+        self.connected = 0
+        self.failures: list[str] = []
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(LIMIT)
+            assert not thread.is_alive()
+
+    def goes_on(self, more: int = 50) -> None:
+        """Wait for so many further answers."""
+        goal = self.answered + more
+        eventually(lambda: self.answered >= goal or bool(self.failures))
+
+    def _run(self) -> None:
+        while not self._stop.is_set() and not self.failures:
+            try:
+                self._converse()
+            except (OSError, AssertionError) as error:
+                self.failures.append(repr(error))
+
+    def _converse(self) -> None:
+        connection = Connection(socket.create_connection(("127.0.0.1", self._port), LIMIT))
+        self.connected += 1
+        try:
+            while not self._stop.is_set():
+                connection.send(GET.replace(b"GET", b"POST").replace(b"\r\n\r\n", LENGTH + b"body"))
+                response, body = connection.response()
+                assert (response.status, body) == (200, b"ok"), (response.status, body)
+                self.answered += 1
+                if response.getheader("connection") == "close":
+                    return
+        finally:
+            connection.close()
+
+
+LENGTH = b"\r\nContent-Length: 4\r\n\r\n"
+
+
+def takes_posts(connection: Connection) -> None:
+    while connection.head():
+        connection.exactly(4)
+        connection.send(OK)
+
+
+def reload(rig: Rig, times: int) -> None:
+    """Send SIGHUP, and wait until new workers have taken over for so many times in all."""
+    rig.process.signal(signal.SIGHUP)
+    eventually(lambda: rig.process.log.count(TAKEN_OVER) == times)
+
+
+def running_process(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_reload_under_load_fails_no_request(relays: Relays, size: int) -> None:
+    with running(relays.start(), "web", "-workers", str(size)) as rig:
+        rig.back_ends(takes_posts)
+        first = workers(rig.process)
+        assert len(first) == size
+        with Load(rig.port, 8) as load:
+            load.goes_on()
+            for times in (1, 2, 3):
+                before = workers(rig.process)
+                reload(rig, times)
+                load.goes_on()
+                eventually(lambda old=before: not any(map(running_process, old)))
+        assert not load.failures
+        assert load.connected > 3 * 8  # each reload has moved every connection
+        assert len(workers(rig.process)) == size
+        assert rig.process.log.count("proxy listening on") == 1
+
+
+def test_rolling_restarts_of_all_workers_fail_no_request(relays: Relays) -> None:
+    with running(relays.start(), "web", "-workers", "2") as rig:
+        rig.back_ends(takes_posts)
+        with Load(rig.port, 4) as load:
+            load.goes_on()
+            for count, pid in enumerate(workers(rig.process), 1):
+                os.kill(pid, signal.SIGTERM)
+                rig.process.wait_for_line(rf"worker {pid} ended with status 0; another", LIMIT)
+                eventually(lambda: len(workers(rig.process)) == 2)
+                eventually(lambda n=count: rig.process.log.count(" serves\n") == n)
+                load.goes_on()
+        assert not load.failures
+
+
+def test_what_runs_during_a_reload_is_answered_by_the_old_process(relays: Relays) -> None:
+    asked, go = threading.Event(), threading.Event()
+
+    def slow(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nha\r\n")
+        asked.set()
+        assert go.wait(LIMIT)
+        connection.send(b"2\r\nlf\r\n0\r\n\r\n")
+        connection.rest()
+
+    with running(relays.start(), "web", "-grace", "2s") as rig:
+        rig.back_ends(slow)
+        (old,) = workers(rig.process)
+        stream = rig.connect()
+        stream.send(GET)
+        assert asked.wait(LIMIT)
+        stream.until(b"ha\r\n")
+        reload(rig, 1)
+        rig.back_ends(good)
+        assert rig.get()[1] == b"ok"
+        assert running_process(old)
+        go.set()
+        assert stream.until(b"0\r\n\r\n")
+        stream.close()
+        eventually(lambda: not running_process(old))
+
+
+def echoing(connection: Connection) -> None:
+    connection.head()
+    connection.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n")
+    connection.send(b"Upgrade: websocket\r\n\r\n")
+    while data := connection.until(b"\n"):
+        connection.send(data)
+
+
+def test_websockets_live_through_reloads(relays: Relays) -> None:
+    with running(relays.start(), "web") as rig:
+        rig.back_ends(echoing)
+        sockets = []
+        for times in (1, 2, 3):
+            connection = rig.connect()
+            upgrade = b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+            connection.send(GET.replace(b"\r\n\r\n", upgrade))
+            assert connection.head().startswith(b"HTTP/1.1 101 ")
+            sockets.append(connection)
+            reload(rig, times)
+        assert len(workers(rig.process)) == 4
+        for number, connection in enumerate(sockets):
+            connection.send(b"%d\n" % number)
+            assert connection.until(b"\n") == b"%d\n" % number
+        for connection in sockets:
+            connection.close()
+        eventually(lambda: len(workers(rig.process)) == 1)
+
+
+def test_what_does_not_end_after_a_reload_is_cut_when_it_has_lingered(relays: Relays) -> None:
+    asked = threading.Event()
+
+    def silent(connection: Connection) -> None:
+        connection.head()
+        asked.set()
+        connection.rest()
+
+    with running(relays.start(), "web", "-linger", "1s") as rig:
+        rig.back_ends(silent)
+        (old,) = workers(rig.process)
+        connection = rig.connect()
+        connection.send(GET)
+        assert asked.wait(LIMIT)
+        reload(rig, 1)
+        with pytest.raises(ConnectionResetError):
+            connection.rest()
+        eventually(lambda: not running_process(old))
+        assert "1 connections did not end within 1 s" in rig.process.log
+
+
+def test_stopping_ends_retired_workers_too(relays: Relays) -> None:
+    asked = threading.Event()
+
+    def silent(connection: Connection) -> None:
+        connection.head()
+        asked.set()
+        connection.rest()
+
+    with running(relays.start(), "web", "-grace", "1s") as rig:
+        rig.back_ends(silent)
+        connection = rig.connect()
+        connection.send(GET)
+        assert asked.wait(LIMIT)
+        reload(rig, 1)
+        all_of_them = workers(rig.process)
+        assert len(all_of_them) == 2
+        rig.process.terminate()
+        assert rig.process.wait(LIMIT) == 0
+        assert not any(map(running_process, all_of_them))
+
+
+def named(name: bytes) -> Script:
+    def script(connection: Connection) -> None:
+        while connection.head():
+            connection.send(OK.replace(b"ok", name))
+
+    return script
+
+
+def test_visitors_come_back_to_their_back_end_after_a_reload(relays: Relays) -> None:
+    with running(relays.start(), "web", "-sticky", "home") as rig:
+        rig.back_ends(named(b"n1"), named(b"n2"))
+        response, home = rig.get()
+        cookie = response.getheader("set-cookie", "").partition(";")[0].encode()
+        again = GET.replace(b"\r\n\r\n", b"\r\nCookie: " + cookie + b"\r\n\r\n")
+        assert cookie.startswith(b"home=")
+        reload(rig, 1)
+        # New workers go where the cookie says once the cluster has named that back end to them.
+        eventually(lambda: {rig.exchange(again)[1] for _ in range(30)} == {home})
+
+
+def test_a_reload_that_fails_leaves_the_old_workers(relays: Relays) -> None:
+    relay = relays.start()
+    with running(relay, "web") as rig:
+        rig.back_ends(good)
+        before = workers(rig.process)
+        relay.process.terminate()  # without a relay, nobody gets ready
+        relay.process.wait(LIMIT)
+        rig.process.signal(signal.SIGHUP)
+        rig.process.wait_for_line(
+            "the new workers did not get ready: .*; the old ones go on", 2 * LIMIT
+        )
+        eventually(lambda: workers(rig.process) == before)
+        relays.start(port=relay.port)
+        eventually(lambda: rig.get()[1] == b"ok")
+        reload(rig, 1)
+        assert rig.get()[1] == b"ok"
+
+
+def test_a_worker_that_is_killed_is_replaced_and_the_port_is_never_closed(relays: Relays) -> None:
+    with running(relays.start(), "web") as rig:
+        rig.back_ends(good)
+        (old,) = workers(rig.process)
+        os.kill(old, signal.SIGKILL)
+        rig.process.wait_for_line(f"worker {old} was killed by SIGKILL; another", LIMIT)
+        assert rig.get()[1] == b"ok"  # it waited in the kernel's queue
+        (new,) = workers(rig.process)
+        rig.process.wait_for_line(f"worker {new} serves", LIMIT)
+        assert rig.process.log.count("proxy listening on") == 1
+
+
+def test_workers_leave_when_their_master_is_killed(relays: Relays) -> None:
+    with running(relays.start(), "web", "-workers", "2") as rig:
+        orphans = workers(rig.process)
+        rig.process.kill()
+        rig.process.wait(LIMIT)
+        eventually(lambda: not any(map(running_process, orphans)))
+
+
+def test_a_child_from_before_the_proxy_is_nobodys_worker(relays: Relays) -> None:
+    words = ["-cluster", "web", "-port", str(relays.start().port), "-listen", "127.0.0.1:0"]
+    shell = ["sh", "-c", 'sleep 1000 & exec "$@"', "sh", *program("proxy"), *words]
+    process = start("proxy", shell)
+    process.wait_for_line("proxy listening on", LIMIT)
+    stranger, worker = workers(process)
+    os.kill(stranger, signal.SIGKILL)
+    eventually(lambda: workers(process) == [worker])  # the other one has been reaped
+    process.terminate()
+    assert process.wait(LIMIT) == 0
+    process.close()
+
+
+def test_several_workers_complain_once(relays: Relays) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        port = stranger.getsockname()[1]
+        words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", str(port), "-workers", "3"]
+        process = start("proxy", [*program("proxy"), *words])
+        stranger.accept()[0].close()
+        stranger.close()
+        assert process.wait(LIMIT) == 1
+        assert process.log.count("proxy: ") == 1
+        process.close()
+
+
+def test_the_master_stays_small(relays: Relays) -> None:
+    process, _ = start_proxy(relays.start(), "web")
+    maps = Path(f"/proc/{process.machine_pid}/maps").read_text(encoding="utf-8")
+    assert resident(process.machine_pid) < 20 * 1024 * 1024
+    assert "uvloop" not in maps
+    process.terminate()
+    assert process.wait(LIMIT) == 0
+    process.close()
+
+
+SYSTEMD = """
+import os, socket, sys
+held = socket.create_server(("127.0.0.1", 0))
+print("held", held.getsockname()[1], flush=True)
+os.dup2(held.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_a_socket_from_systemd(relays: Relays) -> None:
+    """It queues who comes while no proxy runs, so that a whole restart loses nobody."""
+    relay = relays.start()
+    with running(relay, "web") as rig:
+        rig.back_ends(good)
+        words = [*program("proxy"), "-cluster", "web", "-port", str(relay.port)]
+        process = start("proxy", [sys.executable, "-c", SYSTEMD, *words])
+        port = int(process.wait_for_line(r"held (\d+)", LIMIT)[1])
+        early = Connection(socket.create_connection(("127.0.0.1", port), LIMIT))
+        early.send(GET)
+        process.wait_for_line(f"proxy listening on 127.0.0.1:{port},", LIMIT)
+        assert early.response()[1] == b"ok"
+        early.close()
+        process.terminate()
+        assert process.wait(LIMIT) == 0
+        process.close()

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import os
+
+from arke_proxy.operations.plan import Plan, Seat, new_secret, read_secret
+
+
+def test_plans_and_seats_pass_through_argv() -> None:
+    plan = Plan({"public": 3, "admin": 4}, 5, 2, 10.0, "here \u2026 we are")
+    assert Plan.read(plan.text()) == plan
+    seat = Seat(7, {"public": 3}, 5)
+    assert Seat.read(seat.text()) == seat
+    assert Seat.read(seat.text()[:-1] + ', "later": 1}') == seat
+
+
+def test_all_who_hold_the_descriptor_read_the_same_secret() -> None:
+    number, other = new_secret(), new_secret()
+    secret = read_secret(number)
+    assert len(secret) == 32
+    assert read_secret(number) == secret
+    assert read_secret(other) != secret
+    for one in (number, other):
+        os.close(one)
