@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
+from types import MappingProxyType
 
 from arke_proxy.back_ends.connection import BackEnd, connect, describe
 from arke_proxy.choosing.address import Address
@@ -25,7 +26,7 @@ from arke_proxy.errors import (
 )
 from arke_proxy.http1 import writing
 from arke_proxy.http1.body import chunk, last_chunk
-from arke_proxy.http1.head import RequestHead, ResponseHead, with_field
+from arke_proxy.http1.messages import RequestHead, ResponseHead, with_field
 from arke_proxy.hub import Hub
 from arke_proxy.record import Record
 from arke_proxy.retry import IDEMPOTENT, may_go_again
@@ -43,48 +44,29 @@ class Exchange:
     A task exists only while the exchange looks for a back end or connects to it.
     """
 
-    __slots__ = (
-        "_again",
-        "_at_hand",
-        "_back_end",
-        "_back_end_slow",
-        "_chooser",
-        "_failures",
-        "_head",
-        "_hub",
-        "_passed_on",
-        "_preferred",
-        "_requester",
-        "_search",
-        "_sticky",
-        "_trailer",
-        "_tried",
-        "record",
-        "told",
-        "uploaded",
-    )
+    # What most requests never touch costs them nothing here.
+    _sticky: Sticky | None = None
+    _preferred: Address | None = None  # where this visitor was before
+    told = False  # the client has been sent part of the final answer
+    _at_hand: list[bytes] | None = None  # the payload so far, if all of it is still here
+    _trailer = b""
+    _tried: Mapping[Address, str] = MappingProxyType({})  # and what became of it
+    _failures = 0
+    _again = False  # it goes, or has gone, a second time
+    _search: asyncio.Task[None] | None = None
+    _back_end: BackEnd | None = None  # that has been sent the request
+    _back_end_slow = False  # to read
 
     def __init__(self, requester: Requester, head: RequestHead, hub: Hub) -> None:
         self._requester = requester
         self._head = head
         self._hub = hub
         self._chooser: Chooser
-        self._sticky: Sticky | None = None
-        self._preferred: Address | None = None  # where this visitor was before
-        self.record = Record(requester.peer, head, monotonic(), version=requester.version)
-        passed_on = requester.origin.passed_on(head)
-        self._passed_on = passed_on.lines
-        self.record.request_id = passed_on.request_id
+        record = self.record = Record(requester.peer, head, monotonic(), version=requester.version)
+        self._passed_on, record.request_id = requester.origin.passed_on(head)
         self.uploaded = not (head.chunked or head.length)  # the whole request has arrived
-        self.told = False  # the client has been sent part of the final answer
-        self._at_hand: list[bytes] | None = []  # the payload so far; None once it is not all here
-        self._trailer = b""
-        self._tried: dict[Address, str] = {}  # and what became of it
-        self._failures = 0
-        self._again = False  # it goes, or has gone, a second time
-        self._search: asyncio.Task[None] | None = None
-        self._back_end: BackEnd | None = None  # that has been sent the request
-        self._back_end_slow = False  # to read
+        if not self.uploaded:
+            self._at_hand = []
 
     # From the client.
 
@@ -221,6 +203,9 @@ class Exchange:
             return payload
         return chunk(payload) + (last_chunk(self._trailer) if self.uploaded else b"")
 
+    def _has_all(self) -> bool:
+        return self._at_hand is not None or not (self._head.chunked or self._head.length)
+
     def _let_go(self) -> None:
         """Keep no body that will not be sent again."""
         if self.record.octets_in > _AT_HAND or self._head.method not in IDEMPOTENT:
@@ -275,7 +260,7 @@ class Exchange:
         if self.told:
             self._cut(address, reason)
             return
-        if not may_go_again(self._head.method, body_at_hand=self._at_hand is not None):
+        if not may_go_again(self._head.method, body_at_hand=self._has_all()):
             fault = f"Back end {address} {reason}, and the request may not be sent twice."
             self._fail(BackEndBroke(fault))
             return
@@ -383,7 +368,7 @@ class Exchange:
         if stale:
             return
         self._warn(address, reason)
-        self._tried[address] = reason
+        self._tried = {**self._tried, address: reason}
         if self._failures >= _ATTEMPTS:
             raise self._none_reachable()
         if not self._again:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from arke_proxy.choosing.address import Address
 from arke_proxy.errors import ProxyError
-from arke_proxy.http1.head import RequestHead
+from arke_proxy.http1.messages import RequestHead
 
 
 class Record:
@@ -17,51 +17,28 @@ class Record:
     bodies. What only a log wants is read from the head, when it is wanted.
     """
 
-    __slots__ = (
-        "answered",
-        "attempts",
-        "back_end",
-        "began",
-        "chosen",
-        "client",
-        "cluster",
-        "ended",
-        "head",
-        "octets_in",
-        "octets_out",
-        "outcome",
-        "request_id",
-        "sent",
-        "status",
-        "upgraded",
-        "version",
-    )
+    # What most requests never touch costs them nothing here.
+    cluster = ""  # where no route was found
+    back_end: Address | None = None  # that was sent the request last
+    status = 0  # that the client was sent; 0 if it was sent none
+    octets_in = 0
+    octets_out = 0
+    attempts = 0  # how often the request was sent
+    request_id = b""
+    upgraded = False  # the connection left HTTP; `ended` is the end of what it became
+    outcome = ""  # why it did not end as it should, in a word or two: `client left`
+    chosen = 0.0  # a back end was chosen, the last time
+    sent = 0.0  # and was sent the head
+    answered = 0.0  # the first octet of the final answer's head came
+    ended = 0.0  # the last octet of the answer was written
 
     def __init__(
-        self,
-        client: str,
-        head: RequestHead | None,
-        began: float,
-        cluster: str = "",
-        version: str = "HTTP/1.1",
+        self, client: str, head: RequestHead | None, began: float, version: str = "HTTP/1.1"
     ) -> None:
         self.client = client  # its address, without the port
         self.head = head  # None where the bytes were no request
-        self.cluster = cluster  # "" where no route was found
-        self.version = version  # as the client spoke it
-        self.back_end: Address | None = None  # that was sent the request last
-        self.status = 0  # that the client was sent; 0 if it was sent none
-        self.octets_in = 0
-        self.octets_out = 0
-        self.attempts = 0  # how often the request was sent
-        self.request_id = b""
-        self.upgraded = False  # the connection left HTTP; `ended` is the end of what it became
-        self.outcome = ""  # why it did not end as it should, in a word or two: `client left`
         self.began = began  # its head was whole
-        self.chosen = 0.0  # a back end was chosen, the last time
-        self.sent = 0.0  # and was sent the head
-        self.answered = 0.0  # the first octet of the final answer's head came
-        self.ended = 0.0  # the last octet of the answer was written
+        self.version = version  # as the client spoke it
 
     @property
     def method(self) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from arke_proxy.choosing.address import Address
-from arke_proxy.http1.head import RequestHead
+from arke_proxy.http1.messages import RequestHead
 from arke_proxy.operations.access_lines import as_json, combined, common, escaped
 from arke_proxy.operations.access_log import AccessLog, pieces
 from arke_proxy.record import Record
@@ -18,7 +18,8 @@ from relays import LIMIT, eventually
 def record(target: bytes = b"/a?b", agent: bytes = b"curl/8") -> Record:
     fields = [(b"user-AGENT", agent), (b"Referer", b"http://x/")]
     head = RequestHead(b"GET", target, False, b"example", fields, None, False, True)
-    made = Record("::ffff:192.0.2.7", head, 10.0, "web")
+    made = Record("::ffff:192.0.2.7", head, 10.0)
+    made.cluster = "web"
     made.chosen, made.sent, made.answered, made.ended = 10.001, 10.003, 10.010, 10.011
     made.status, made.octets_out, made.attempts = 200, 1234, 1
     made.back_end = Address("192.0.2.9", 80)

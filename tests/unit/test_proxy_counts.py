@@ -9,7 +9,8 @@ from arke_proxy.record import Record
 
 
 def record(back_end: Address | None, status: int = 200, cluster: str = "web") -> Record:
-    made = Record("192.0.2.7", None, 1.0, cluster)
+    made = Record("192.0.2.7", None, 1.0)
+    made.cluster = cluster
     made.back_end, made.status = back_end, status
     made.chosen, made.sent, made.answered, made.ended = 1.0002, 1.003, 1.05, 1.06
     made.attempts, made.octets_in, made.octets_out = 1, 3, 5

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from arke_proxy.errors import Malformed
-from arke_proxy.http1.head import RequestHead, ResponseHead, parse_request, parse_response
+from arke_proxy.http1.head import parse_request, parse_response
 from arke_proxy.http1.head_buffer import HeadBuffer
+from arke_proxy.http1.messages import RequestHead, ResponseHead
 from strict_answers import ANSWERS, SWITCH
 from strict_requests import GET, HEADS, LIMITS, POST
 
@@ -51,6 +52,8 @@ def test_a_request_is_read(step: int) -> None:
         chunked=False,
         keep_alive=True,
         lines=b"X-One: 1\r\nx-two: 2\r\n",
+        begin=b"POST /a?b=c HTTP/1.1\r\nHost: example:80\r\nX-One: 1\r\nx-two: 2\r\n"
+        b"Content-Length: 5\r\nVia: 1.1 arke\r\n",
     )
 
 
@@ -211,6 +214,7 @@ def test_a_response_is_read(step: int) -> None:
         chunked=False,
         keep_alive=True,
         lines=b"X-A: b\r\n",
+        begin=b"HTTP/1.1 404 Not Found\r\nX-A: b\r\nContent-Length: 3\r\nVia: 1.1 arke\r\n",
     )
 
 

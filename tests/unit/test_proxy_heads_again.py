@@ -13,8 +13,9 @@ from arke_proxy.choosing.address import Address
 from arke_proxy.errors import Malformed
 from arke_proxy.http1 import writing
 from arke_proxy.http1.body import ChunkedBody
-from arke_proxy.http1.head import RequestHead, ResponseHead, parse_request, parse_response
+from arke_proxy.http1.head import parse_request, parse_response
 from arke_proxy.http1.head_buffer import HeadBuffer
+from arke_proxy.http1.messages import RequestHead, ResponseHead
 from strict_answers import ANSWERS, CHUNKS
 from strict_requests import ACCEPTED, HEADS
 

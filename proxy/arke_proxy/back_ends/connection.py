@@ -13,8 +13,9 @@ from arke_proxy.back_ends.dial import UNACKNOWLEDGED_MS
 from arke_proxy.choosing.address import Address
 from arke_proxy.errors import BadResponse, Malformed
 from arke_proxy.http1.body import Body, StreamBody, response_body
-from arke_proxy.http1.head import RequestHead, ResponseHead, parse_response
+from arke_proxy.http1.head import parse_response
 from arke_proxy.http1.head_buffer import HeadBuffer
+from arke_proxy.http1.messages import RequestHead, ResponseHead, has_body
 from arke_proxy.hub import Hub
 
 _SURELY_TAKEN = 16 * 1024  # bytes; a host's window takes them whatever its program does
@@ -57,6 +58,7 @@ class BackEnd(asyncio.Protocol):
         "_listener",
         "_method",
         "_patient",
+        "_paused",
         "_reusable",
         "_sent",
         "_socket",
@@ -82,6 +84,7 @@ class BackEnd(asyncio.Protocol):
         self._interim = 0  # answers 1xx to this request
         self._sent = 0  # bytes of this request
         self._patient = False
+        self._paused = False
 
     @property
     def trailer(self) -> bytes:
@@ -108,9 +111,11 @@ class BackEnd(asyncio.Protocol):
         self._transport.write(data)
 
     def pause(self) -> None:
+        self._paused = True
         self._transport.pause_reading()
 
     def resume(self) -> None:
+        self._paused = False
         self._transport.resume_reading()
 
     def finish(self) -> None:
@@ -118,14 +123,17 @@ class BackEnd(asyncio.Protocol):
         self._listener = None
         self.used = True
         transport = self._transport
-        unsent = transport.get_write_buffer_size()  # it has answered without reading everything
-        if unsent or not self._reusable or transport.is_closing():
+        if not self._reusable or transport.is_closing():
             transport.abort()
             return
         if self._patient:
+            if transport.get_write_buffer_size():  # it has answered without reading everything
+                transport.abort()
+                return
             self._patient = False
             self._limit_unacknowledged(UNACKNOWLEDGED_MS)
-        transport.resume_reading()
+        if self._paused:
+            self.resume()
         if not self._hub.pool.give(self.address, self, self._hub.loop.time()):
             transport.close()
 
@@ -170,8 +178,8 @@ class BackEnd(asyncio.Protocol):
             return
         try:
             if self._head is None:
-                self._heads.push(data)
-                self._read_heads(listener)
+                if (raw := self._heads.take(data)) is not None:
+                    self._read_heads(listener, raw)
             else:
                 self._read_body(listener, None, data)
         except Malformed as fault:
@@ -203,23 +211,35 @@ class BackEnd(asyncio.Protocol):
         if self._listener:
             self._listener.back_end_ready()
 
-    def _read_heads(self, listener: Listener) -> None:
-        while self._listener is listener and (raw := self._heads.pull()) is not None:
+    def _read_heads(self, listener: Listener, raw: bytes | None) -> None:
+        while raw is not None:
             head = parse_response(raw)
-            if head.status == 101:
+            status = head.status
+            if status >= 200:
+                self._begin_body(listener, head)
+                return
+            if status == 101:
                 self._switch(listener, head)
                 return
-            if head.status < 200:
-                self._interim += 1
-                if self._interim > _MOST_INTERIM:
-                    raise Malformed(f"more than {_MOST_INTERIM} answers 1xx precede it")
-                listener.answered(head, b"", done=False)
-                continue
-            self._head = head
-            self._body = response_body(head, self._method)
-            self._reusable = head.keep_alive and not isinstance(self._body, StreamBody)
-            self._read_body(listener, head, self._heads.rest())
+            self._interim += 1
+            if self._interim > _MOST_INTERIM:
+                raise Malformed(f"more than {_MOST_INTERIM} answers 1xx precede it")
+            listener.answered(head, b"", done=False)
+            if self._listener is not listener:
+                return
+            raw = self._heads.pull()
+
+    def _begin_body(self, listener: Listener, head: ResponseHead) -> None:
+        self._head = head
+        self._reusable = head.keep_alive
+        rest = self._heads.rest()
+        if head.length == len(rest) and has_body(head, self._method):  # the usual way is short
+            listener.answered(head, rest, done=True)
             return
+        self._body = response_body(head, self._method)
+        if isinstance(self._body, StreamBody):
+            self._reusable = False
+        self._read_body(listener, head, rest)
 
     def _switch(self, listener: Listener, head: ResponseHead) -> None:
         if self._upgrade is None or head.upgrade != self._upgrade:

@@ -13,8 +13,9 @@ from arke_proxy.exchange import Exchange
 from arke_proxy.http1 import writing
 from arke_proxy.http1.body import Body, chunk, last_chunk, request_body
 from arke_proxy.http1.forwarded import Origin
-from arke_proxy.http1.head import RequestHead, ResponseHead, parse_request
+from arke_proxy.http1.head import parse_request
 from arke_proxy.http1.head_buffer import HeadBuffer
+from arke_proxy.http1.messages import RequestHead, ResponseHead
 from arke_proxy.hub import Expiring, Hub
 from arke_proxy.record import refusal
 from arke_proxy.reset import reset
@@ -40,6 +41,7 @@ class Client(asyncio.Protocol):
         "_hub",
         "_keep_alive",
         "_leaving",
+        "_paused",
         "_transport",
         "_watch",
         "origin",
@@ -61,6 +63,7 @@ class Client(asyncio.Protocol):
         self._keep_alive = False  # the connection goes on after the answer
         self._watch: Deadlines[Expiring] | None = None  # the one that this connection is under
         self._advancing = False
+        self._paused = False
         self._full = False  # the client is slow to read
         self._half_closed = False  # the client sends no more, and may still read
         self._leaving = False  # everything has been said; what still comes is not read
@@ -68,10 +71,13 @@ class Client(asyncio.Protocol):
     # For the exchange.
 
     def pause(self) -> None:
+        self._paused = True
         self._transport.pause_reading()
 
     def resume(self) -> None:
-        self._transport.resume_reading()
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
 
     def moved(self) -> None:
         """Note that the exchange is making progress."""
@@ -83,14 +89,22 @@ class Client(asyncio.Protocol):
             self._transport.write(writing.response_head(head, b"", b""))
 
     def answer(self, head: ResponseHead, payload: bytes, *, done: bool, trailer: bytes) -> None:
-        request = self._head
-        to_1_0 = request.is_1_0
-        framing = writing.response_framing(head, request.method, to_1_0=to_1_0)
-        self._chunks = framing.chunks
-        self._keep_alive = not framing.closes and self._may_keep_alive()
-        connection = writing.connection_line(keep_alive=self._keep_alive, to_1_0=to_1_0)
-        begin = writing.response_head(head, framing.line, connection)
-        self._write(begin + (chunk(payload) if framing.chunks else payload), done, trailer)
+        to_1_0 = self._head.is_1_0
+        begin = head.begin
+        if begin is None:
+            framing = writing.response_framing(head, self._head.method, to_1_0=to_1_0)
+            begin = writing.response_start(head, framing.line)
+            self._chunks = framing.chunks
+            self._keep_alive = not framing.closes and self._may_keep_alive()
+            if framing.chunks:
+                payload = chunk(payload)
+        else:  # nearly always
+            self._chunks = False
+            self._keep_alive = self._may_keep_alive()
+        connection = b""
+        if to_1_0 or not self._keep_alive:
+            connection = writing.connection_line(keep_alive=self._keep_alive, to_1_0=to_1_0)
+        self._write(b"%b%b\r\n%b" % (begin, connection, payload), done, trailer)
 
     def piece(self, payload: bytes, *, done: bool, trailer: bytes) -> None:
         self._write(chunk(payload) if self._chunks else payload, done, trailer)
@@ -163,11 +177,12 @@ class Client(asyncio.Protocol):
         if exchange and not exchange.uploaded:
             self._receive_body(exchange, data)
             return
-        self._heads.push(data)
         if not exchange and not self._full:
-            self._advance()
-        elif len(self._heads) > _AHEAD:
-            self._transport.pause_reading()
+            self._advance(data)
+            return
+        self._heads.push(data)
+        if len(self._heads) > _AHEAD:
+            self.pause()
 
     def eof_received(self) -> bool:
         self._half_closed = True
@@ -201,16 +216,17 @@ class Client(asyncio.Protocol):
 
     # Within.
 
-    def _advance(self) -> None:
+    def _advance(self, data: bytes = b"") -> None:
         """Begin what requests have arrived, each when the one before it is answered."""
         self._advancing = True
         try:
-            while not (self._exchange or self._leaving or self._full):
-                raw = self._heads.pull()
-                if raw is None:
-                    self._wait_for_head()
-                    break
+            raw = self._heads.take(data)
+            while raw is not None:
                 self._begin(raw)
+                if self._exchange or self._leaving or self._full:
+                    return
+                raw = self._heads.pull()
+            self._wait_for_head()
         except Malformed as fault:
             self._refuse(_refusal(fault), with_body=self._wants_body())
         finally:
@@ -272,15 +288,18 @@ class Client(asyncio.Protocol):
             self._leave()
             return
         self._read_on()
-        if not self._advancing:
-            self._advance()
+        if not self._advancing and not self._full:
+            if self._heads.empty:
+                self._wait_for_head()
+            else:
+                self._advance()
 
     def _read_on(self) -> None:
-        if len(self._heads) <= _AHEAD:
-            self._transport.resume_reading()
+        if self._paused and len(self._heads) <= _AHEAD:
+            self.resume()
 
     def _wait_for_head(self) -> None:
-        begun = len(self._heads) > 0
+        begun = not self._heads.empty
         if self._half_closed or (self._hub.draining and not begun):
             self._leave()
         elif begun:
@@ -320,7 +339,7 @@ class Client(asyncio.Protocol):
         if self._half_closed or self._transport.is_closing():
             self._transport.close()
         else:
-            self._transport.resume_reading()
+            self.resume()
             self._transport.write_eof()
         self._put_under(self._hub.lingering)
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from arke_proxy.errors import ProxyError
 from arke_proxy.http1.forwarded import Origin
-from arke_proxy.http1.head import ResponseHead
+from arke_proxy.http1.messages import ResponseHead
 from arke_proxy.splice import Splice
 
 

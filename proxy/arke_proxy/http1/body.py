@@ -13,8 +13,8 @@ from typing import Protocol
 from arke_proxy.errors import Malformed
 from arke_proxy.http1.field_lines import join, read_lines
 from arke_proxy.http1.fields import LOOKALIKE, NOT_IN_TRAILERS
-from arke_proxy.http1.head import RequestHead, ResponseHead, has_body
 from arke_proxy.http1.head_buffer import HeadBuffer
+from arke_proxy.http1.messages import RequestHead, ResponseHead, has_body
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'

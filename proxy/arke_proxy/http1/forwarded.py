@@ -6,11 +6,10 @@ import re
 from collections.abc import Callable, Sequence
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import NamedTuple
 
 from arke_proxy.errors import Malformed
 from arke_proxy.http1.fields import Field
-from arke_proxy.http1.head import RequestHead
+from arke_proxy.http1.messages import RequestHead
 from arke_proxy.http1.target import checked_host
 
 Network = IPv4Network | IPv6Network
@@ -23,7 +22,10 @@ _TRACEPARENT = re.compile(
     rb"(?!ff|00.{53}-)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
     rb"(?:-[!-~]*)?"
 )
-_USUAL = b"%bX-Forwarded-Host: %b\r\nX-Request-Id: %b\r\ntraceparent: 00-%032x-%016x-01\r\n"
+# As sampled: a back end that is told "not sampled" would record nothing.
+_BEGUN = b"traceparent: 00-%b-%b-01\r\n"
+_USUAL = b"%bX-Forwarded-Host: %b\r\nX-Request-Id: %b\r\n" + _BEGUN
+_NO_ZERO = 1 << 64 | 1  # neither a trace nor a span may be named 0
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PAIR = rb'%b=(?:%b|"(?:[\t !#-\[\]-~]|\\[\t -~])*")' % (_TOKEN, _TOKEN)
 _ELEMENT = rb"%b(?:;%b)*" % (_PAIR, _PAIR)
@@ -36,13 +38,6 @@ class Form(Enum):
     X = "x"  # X-Forwarded-For, -Proto and -Host
     RFC7239 = "rfc7239"  # Forwarded
     BOTH = "both"
-
-
-class PassedOn(NamedTuple):
-    """What is added to one request, at each attempt the same."""
-
-    lines: bytes
-    request_id: bytes
 
 
 class Forwarding:
@@ -77,34 +72,28 @@ class Origin:
         self._proto = b"https" if tls else b"http"
         self._lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (address, self._proto)
 
-    def passed_on(self, head: RequestHead) -> PassedOn:
-        """Say about a request where it comes from; of what it says itself, what is believed."""
+    def passed_on(self, head: RequestHead) -> tuple[bytes, bytes]:
+        """Say about a request where it comes from; of what it says itself, what is believed.
+
+        Returns the lines, for each attempt the same, and the request's id. What is begun here, the
+        id and the trace, has one name.
+        """
         forwarding = self._forwarding
         host = head.host
+        names = b"%048x" % (forwarding.getrandbits(192) | _NO_ZERO)
+        request_id = names[:32]
         if not head.forwarded and host and forwarding.form is Form.X:  # nearly always
-            bits = forwarding.getrandbits
-            request_id = b"%032x" % bits(128)
-            lines = _USUAL % (self._lines, host, request_id, bits(128) or 1, bits(64) or 1)
-            return PassedOn(lines, request_id)
+            return _USUAL % (self._lines, host, request_id, request_id, names[32:]), request_id
         if forwarding.form is Form.X and not (head.forwarded and self._trusted):
             lines = self._lines
             if host is not None:
                 lines = b"%bX-Forwarded-Host: %b\r\n" % (lines, host)
         else:
             lines = self._from_trusted(head.forwarded if self._trusted else (), host)
-        request_id = trace = b""
-        if head.forwarded:
-            if self._trusted:
-                request_id = _only(head.forwarded, b"x-request-id", _REQUEST_ID)
-            trace = _trace(head.forwarded)
-        if not request_id:
-            request_id = b"%032x" % forwarding.getrandbits(128)
-        # Begun as sampled: a back end that is told "not sampled" would record nothing.
-        trace = trace or b"traceparent: 00-%032x-%016x-01\r\n" % (
-            forwarding.getrandbits(128) or 1,
-            forwarding.getrandbits(64) or 1,
-        )
-        return PassedOn(b"%bX-Request-Id: %b\r\n%b" % (lines, request_id, trace), request_id)
+        trace = _trace(head.forwarded) or _BEGUN % (request_id, names[32:])
+        if self._trusted:
+            request_id = _only(head.forwarded, b"x-request-id", _REQUEST_ID) or request_id
+        return b"%bX-Request-Id: %b\r\n%b" % (lines, request_id, trace), request_id
 
     def _from_trusted(self, said: Sequence[Field], host: bytes | None) -> bytes:
         form = self._forwarding.form

@@ -1,13 +1,12 @@
 """Heads of requests and responses: parsed once, strictly, into what the proxy needs.
 
 The hot path. What comes again byte for byte, from the same client or another, is remembered: a
-request's head from its version on, a response's fields.
+head as a whole, and for other targets a request's from its version on.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -20,7 +19,9 @@ from arke_proxy.http1.fields import (
     Field,
     tokens,
 )
+from arke_proxy.http1.messages import RequestHead, ResponseHead
 from arke_proxy.http1.target import METHODS, checked_host, resolve_target
+from arke_proxy.http1.writing import request_begin, response_begin
 
 _ORIGIN = re.compile(rb"/[!-\"$-~]*")  # no fragment
 _LENGTH = re.compile(rb"[0-9]{1,18}")
@@ -39,47 +40,13 @@ _REMEMBERED = 256  # heads of each kind
 _MOST_REMEMBERED = 2048  # bytes of one
 
 
-class RequestHead(NamedTuple):
-    """A request that can be forwarded."""
-
-    method: bytes
-    target: bytes  # in origin form, or `*`
-    is_1_0: bool
-    host: bytes | None  # None only in HTTP/1.0
-    fields: Sequence[Field]  # end to end, in the client's order and spelling; without those below
-    length: int | None  # of the body; None if it is chunked or there is none
-    chunked: bool
-    keep_alive: bool  # the client is willing
-    upgrade: bytes | None = None  # the protocol that it asks to switch to, in lower case
-    forwarded: Sequence[Field] = ()  # FORWARDED, with names in lower case: what the client says
-    lines: bytes | None = None  # `fields` as they are written, if at hand
-
-
-class ResponseHead(NamedTuple):
-    """A response that can be forwarded."""
-
-    status: int
-    status_text: bytes  # `200 OK`
-    fields: Sequence[Field]  # end to end, in the back end's order and spelling; without the length
-    length: int | None
-    chunked: bool
-    keep_alive: bool  # the back end is willing
-    upgrade: bytes | None = None  # the protocol that it switches to, with 101; in lower case
-    lines: bytes | None = None  # `fields` as they are written, if at hand
-
-
-def has_body(head: ResponseHead, method: bytes) -> bool:
-    """Say whether this answer to `method` has a body, be it empty (RFC 9112, 6.3)."""
-    return method != b"HEAD" and head.status not in (204, 304)
-
-
-def with_field(head: ResponseHead, name: bytes, value: bytes) -> ResponseHead:
-    """Return the head with one field more."""
-    return head._replace(fields=(*head.fields, (name, value)), lines=None)
-
-
 def parse_request(raw: bytes) -> RequestHead:
     """Read one whole head, its empty line included. Raises Malformed."""
+    read = _remembered_request if len(raw) <= _MOST_REMEMBERED else _read_request
+    return read(raw)
+
+
+def _read_request(raw: bytes) -> RequestHead:
     method, _, rest = raw.partition(b" ")
     target, _, tail = rest.partition(b" ")
     read = _remembered_tail if len(tail) <= _MOST_REMEMBERED else _read_tail
@@ -94,7 +61,7 @@ def parse_request(raw: bytes) -> RequestHead:
         raise Malformed("it has no Host field")
     if upgrade and method != b"GET":
         upgrade = None
-    return RequestHead(
+    head = RequestHead(
         method,
         target,
         is_1_0,
@@ -107,6 +74,7 @@ def parse_request(raw: bytes) -> RequestHead:
         forwarded,
         lines,
     )
+    return head._replace(begin=request_begin(head))
 
 
 def parse_response(raw: bytes) -> ResponseHead:
@@ -114,6 +82,11 @@ def parse_response(raw: bytes) -> ResponseHead:
 
     Whether a switch of protocols (101) had been asked for, the caller knows.
     """
+    read = _remembered_response if len(raw) <= _MOST_REMEMBERED else _read_response
+    return read(raw)
+
+
+def _read_response(raw: bytes) -> ResponseHead:
     line, _, block = raw.partition(b"\r\n")
     status, status_text, is_1_0 = _read_status_line(line)
     read = _remembered_answer if len(block) <= _MOST_REMEMBERED else _read_answer
@@ -126,7 +99,8 @@ def parse_response(raw: bytes) -> ResponseHead:
         upgrade = None
     elif is_1_0 or upgrade is None:
         raise Malformed("it switches protocols, and does not say to which")
-    return ResponseHead(status, status_text, fields, length, chunked, keep_alive, upgrade, lines)
+    head = ResponseHead(status, status_text, fields, length, chunked, keep_alive, upgrade, lines)
+    return head._replace(begin=response_begin(head))
 
 
 class _Framing(NamedTuple):
@@ -180,6 +154,8 @@ def _read_answer(block: bytes, is_1_0: bool) -> tuple[tuple[Field, ...], bytes, 
 
 _remembered_tail = lru_cache(_REMEMBERED)(_read_tail)
 _remembered_answer = lru_cache(_REMEMBERED)(_read_answer)
+_remembered_request = lru_cache(_REMEMBERED)(_read_request)
+_remembered_response = lru_cache(_REMEMBERED)(_read_response)
 
 
 class _Sorted(NamedTuple):

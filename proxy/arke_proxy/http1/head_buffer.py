@@ -26,9 +26,24 @@ class HeadBuffer:
     def __len__(self) -> int:
         return len(self._held)
 
+    @property
+    def empty(self) -> bool:
+        return not self._held
+
     def push(self, data: bytes) -> None:
         """Add what arrived."""
         self._held = self._held + data if self._held else data
+
+    def take(self, data: bytes) -> bytes | None:
+        """Add what arrived, and pull; the usual way is short: one head, and nothing held."""
+        if not self._held and data[:1] != b"\r":
+            end = data.find(END_OF_HEAD)
+            if 0 <= end <= self.MAX_LINE:
+                end += len(END_OF_HEAD)
+                self._held = data[end:]
+                return data[:end]
+        self.push(data)
+        return self.pull()
 
     def pull(self) -> bytes | None:
         """Take one whole head, its empty line included; None while it is not whole."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from arke_proxy.choosing.address import Address
 from arke_proxy.http1.fields import written
-from arke_proxy.http1.head import RequestHead, ResponseHead, has_body
+from arke_proxy.http1.messages import RequestHead, ResponseHead, has_body
 
 VIA = b"Via: 1.1 arke\r\n"
 VIA_1_0 = b"Via: 1.0 arke\r\n"
@@ -15,23 +15,34 @@ CLOSE = b"Connection: close\r\n"
 KEEP_ALIVE = b"Connection: keep-alive\r\n"  # for HTTP/1.0, where it is not the default
 
 
-def request_head(head: RequestHead, forwarded: bytes, back_end: Address) -> bytes:
-    """Write the head that the back end gets; `forwarded` is from Origin.passed_on."""
-    lines = written(head.fields) if head.lines is None else head.lines
+def request_begin(head: RequestHead) -> bytes | None:
+    """Write what every back end gets of a head; None for one that names no host."""
+    return None if head.host is None else _request_begin(head, head.host)
+
+
+def _request_begin(head: RequestHead, host: bytes) -> bytes:
     if head.chunked:
         framing = CHUNKED
     else:
         framing = b"" if head.length is None else content_length(head.length)
-    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%b%b%b\r\n" % (
+    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%b%b" % (
         head.method,
         head.target,
-        back_end.authority.encode() if head.host is None else head.host,
-        lines,
+        host,
+        written(head.fields) if head.lines is None else head.lines,
         framing,
         switching(head.upgrade) if head.upgrade else b"",
         VIA_1_0 if head.is_1_0 else VIA,
-        forwarded,
     )
+
+
+def request_head(head: RequestHead, forwarded: bytes, back_end: Address) -> bytes:
+    """Write the head that the back end gets; `forwarded` is from Origin.passed_on."""
+    begin = head.begin
+    if begin is None:
+        host = back_end.authority.encode() if head.host is None else head.host
+        begin = _request_begin(head, host)
+    return b"%b%b\r\n" % (begin, forwarded)
 
 
 class Framing(NamedTuple):
@@ -51,15 +62,26 @@ def response_framing(head: ResponseHead, method: bytes, *, to_1_0: bool) -> Fram
     return Framing(b"", closes=True) if to_1_0 else Framing(CHUNKED, chunks=True)
 
 
-def response_head(head: ResponseHead, framing: bytes, connection: bytes) -> bytes:
-    """Write the head that the client gets, with the lines for framing and connection."""
-    return b"HTTP/1.1 %b\r\n%b%b%b%b\r\n" % (
+def response_begin(head: ResponseHead) -> bytes | None:
+    """Write what every client gets of a head; None where that depends on the client."""
+    if head.length is None or head.status == 204:
+        return None
+    return response_start(head, content_length(head.length))
+
+
+def response_start(head: ResponseHead, framing: bytes) -> bytes:
+    """Write a head, with the line for its framing, but for what is said of the connection."""
+    return b"HTTP/1.1 %b\r\n%b%b%b" % (
         head.status_text,
         written(head.fields) if head.lines is None else head.lines,
         framing,
         VIA,
-        connection,
     )
+
+
+def response_head(head: ResponseHead, framing: bytes, connection: bytes) -> bytes:
+    """Write the head that the client gets, with the lines for framing and connection."""
+    return b"%b%b\r\n" % (response_start(head, framing), connection)
 
 
 def connection_line(*, keep_alive: bool, to_1_0: bool) -> bytes:
