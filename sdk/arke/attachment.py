@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from arke.errors import MeshClosed, ProtocolError, RelayUnreachable, RequestTimeout
+from arke.errors import MeshClosed, ProtocolError, RelayUnreachable
 from arke.link import Handler, Message, RelayLink
+from arke.turn import Turn, call
 from arke.values import Node
 from arke.wire.bounds import MAX_ENTRIES, MAX_NAME, is_name
 from arke.wire.malformed import Malformed
@@ -28,9 +29,6 @@ _RETRY_MOST = 1.0
 _SOUND = 5.0  # seconds after which a link was a good one
 
 _NAMES = 1024
-
-_AWAY = 30.0
-"""Seconds that a message without a deadline waits for a relay that is away."""
 
 
 class Part(Protocol):
@@ -65,7 +63,8 @@ class Attachment:
         self._link: RelayLink | None = None
         self.link: RelayLink | None = None
         """The link that takes new messages; None while detached, or while the relay is leaving."""
-        self._attached: list[asyncio.Future[None]] = []
+        self.line: dict[Turn, asyncio.Future[None] | None] = {}
+        """Who waits for a link with room, in the order of coming."""
         self._supervisor: asyncio.Task[None] | None = None
         self._closing = False
         self.names: set[str] = set()
@@ -133,30 +132,12 @@ class Attachment:
 
         Raises MeshClosed, or RequestTimeout when the relay is away until `deadline`, or for long.
         """
-        until = time.monotonic() + _AWAY
-        if deadline is not None:
-            until = min(until, deadline)
-        while True:
-            self.check_open()
-            link = self.link
-            if link is not None and link.closed.done():
-                link = None  # it has ended, and only this attachment has yet to hear of it
-            if link is not None and not link.congested:
-                return link
-            left = max(0.0, until - time.monotonic())
-            if link is not None:
-                there = await link.room(left)
-            else:
-                future = self.loop.create_future()
-                self._attached.append(future)
-                try:
-                    there = bool((await asyncio.wait((future,), timeout=left))[0])
-                finally:
-                    if not future.done():
-                        self._attached.remove(future)
-            if not there:
-                why = "is away" if link is None else "does not read"
-                raise RequestTimeout(f"the relay at {self.where} {why}")
+        with self.turn(deadline) as turn:
+            return await turn.link()
+
+    def turn(self, deadline: float | None) -> Turn:
+        """A place in the line of those who wait for `ready`."""
+        return Turn(self, deadline)
 
     def check_open(self) -> None:
         """Raises MeshClosed."""
@@ -222,14 +203,13 @@ class Attachment:
             part.detached(reason, link.last_accepted)
 
     def _relieved(self) -> None:
+        self._wake()
         for part in self._parts:
             part.relieved()
 
     def _wake(self) -> None:
-        attached, self._attached = self._attached, []
-        for future in attached:
-            if not future.done():
-                future.set_result(None)
+        for waiting in self.line.values():
+            call(waiting)
 
     # What the relay says.
 

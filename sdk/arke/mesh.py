@@ -375,6 +375,7 @@ class Mesh:
         if (
             link is None
             or link.congested
+            or attachment.line
             or self._scope is not None
             or name not in attachment.names
             or type(body) is not bytes
@@ -390,12 +391,13 @@ class Mesh:
         """Refuse what the relay would have to; wait for a link with room, and queue the rest."""
         self._check(what, name, body)
         made = self._headers(headers)
-        while True:
-            link = await self.attachment.ready(self._scope[0] if self._scope else None)
-            self._check(what, name, body)  # this link's relay may have another limit
-            if link.send_body((op, name, body, made), 2, (op, name)):
-                return
-            await asyncio.sleep(0)
+        with self.attachment.turn(self._scope[0] if self._scope else None) as turn:
+            while True:
+                link = await turn.link()
+                self._check(what, name, body)  # this link's relay may have another limit
+                if link.send_body((op, name, body, made), 2, (op, name)):
+                    return
+                await asyncio.sleep(0)
 
     def _check(self, what: str, name: str, body: bytes) -> None:
         self.attachment.check_name(name, what)

@@ -217,3 +217,27 @@ async def test_what_was_said_before_an_attachment_never_comes_behind_what_is_sai
         assert heard[-1] == b"after"
         assert heard.count(b"after") == 1
         await old.ended()
+
+
+async def test_what_waits_for_the_relay_leaves_before_what_comes_later(relays: Relays) -> None:
+    relay = relays.start()
+    async with (
+        raw_program(relay.port, "listener") as listener,
+        arke.connect(port=relay.port) as mesh,
+    ):
+        await listener.say((Op.SUBSCRIBE.value, "t"))
+        await listener.settled()
+        relay.process.signal(signal.SIGSTOP)
+        await detached(mesh)
+        waiting = [asyncio.ensure_future(mesh.publish("t", b"%d" % n)) for n in range(100)]
+        relay.process.signal(signal.SIGCONT)
+        async with asyncio.timeout(LIMIT):
+            while not mesh.attached:
+                await asyncio.sleep(0)
+            await mesh.publish("t", b"later")
+            await asyncio.gather(*waiting)
+        heard: list[bytes] = []
+        while len(heard) < 101:
+            bodies = (await listener.hear_only(Op.EVENT))[2]
+            heard += bodies if isinstance(bodies, tuple) else (bodies,)
+        assert heard == [*(b"%d" % n for n in range(100)), b"later"]
