@@ -100,8 +100,9 @@ def test_an_iteration_that_is_left_leaves_nothing(relay: Relay) -> None:
         with pytest.raises(ZeroDivisionError), mesh.tunnel("work") as tunnel:  # noqa: PT012
             tunnel.send(b"x")
             raise ZeroDivisionError
-        with pytest.raises(arke.TunnelClosed):
-            tunnel.recv()
+        with pytest.raises(arke.TunnelClosed):  # noqa: PT012
+            for _ in range(2):  # the echo may have come before the end
+                tunnel.recv()
     assert not [thread for thread in threading.enumerate() if thread.name == "arke"]
 
 
