@@ -11,6 +11,7 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -27,11 +28,13 @@ from arke_proxy.choosing.members import Via
 from arke_proxy.choosing.routes import Pattern
 from arke_proxy.choosing.setup import Choice, Choosing, read_secret
 from arke_proxy.choosing.sticky import cookie_name
+from arke_proxy.clients.tls import Certificates, Pair, pair
 from arke_proxy.complaints import Complaints
+from arke_proxy.errors import BadCertificate
 from arke_proxy.http1.forwarded import Form, Forwarding, Network
 from arke_proxy.hub import Hub, Times, log
 from arke_proxy.record import NoJournal
-from arke_proxy.server import Server, bind
+from arke_proxy.server import Listener, Server, bind
 
 _PROGRAM = "proxy"
 _OTHER_DESCRIPTORS = 16  # neither clients' nor back ends'
@@ -50,6 +53,18 @@ class Options:
     )
     listen: flags.HostPort = flags.flag(
         "[HOST]:PORT", parse=flags.listen_address, default=":8080", help="where browsers connect"
+    )
+    tls_listen: flags.HostPort | None = flags.flag(
+        "[HOST]:PORT",
+        parse=flags.listen_address,
+        help="where they connect by TLS, with HTTP/2 or HTTP/1.1",
+    )
+    cert: tuple[Pair, ...] = flags.flag(
+        "CERT.pem[,KEY.pem]",
+        parse=pair,
+        repeat=True,
+        help="a certificate and its key, read anew when the files change; the first is for "
+        "clients that ask for a name that none has",
     )
     port: int = flags.flag(
         "N", parse=flags.port, default=55555, help="where the relay of this machine listens"
@@ -121,13 +136,10 @@ def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     choice = _choice(options)
     most_clients = _allow_many_connections() // 2 - _OTHER_DESCRIPTORS
-    try:
-        sock = bind(*options.listen)
-    except OSError as error:
-        flags.fail(_PROGRAM, f"-listen {options.listen}: {_mend(error)}")
-    with sock, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    listeners = _listeners(options)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(_run(options, choice, sock, max(1, most_clients)))
+            runner.run(_run(options, choice, listeners, max(1, most_clients)))
         except arke.ProtocolError as error:
             sentence = f"what listens at 127.0.0.1:{options.port} is no relay of this version"
             flags.fail(_PROGRAM, f"-port {options.port}: {sentence}: {error}", status=1)
@@ -158,7 +170,32 @@ def _choice(options: Options) -> Choice:
     return choice
 
 
-async def _run(options: Options, choice: Choice, sock: socket.socket, most_clients: int) -> None:
+def _listeners(options: Options) -> list[Listener]:
+    """Take the ports, and read the certificates."""
+    listeners = [Listener(_bind("-listen", options.listen))]
+    if options.tls_listen is None:
+        if options.cert:
+            flags.fail(_PROGRAM, "-cert is for TLS; say where with -tls-listen :8443")
+        return listeners
+    if not options.cert:
+        flags.fail(_PROGRAM, "-tls-listen needs a certificate; give -cert CERT.pem,KEY.pem")
+    try:
+        certificates = Certificates(options.cert)
+    except BadCertificate as error:
+        flags.fail(_PROGRAM, f"-cert: {error}")
+    return [*listeners, Listener(_bind("-tls-listen", options.tls_listen), certificates)]
+
+
+def _bind(flag: str, where: flags.HostPort) -> socket.socket:
+    try:
+        return bind(*where)
+    except OSError as error:
+        flags.fail(_PROGRAM, f"{flag} {where}: {_mend(flag, error)}")
+
+
+async def _run(
+    options: Options, choice: Choice, listeners: Sequence[Listener], most_clients: int
+) -> None:
     loop = asyncio.get_running_loop()
     mesh = None if choice.way == "static" else arke.connect(port=options.port)
     starting = loop.create_task(_start(choice, mesh))
@@ -188,8 +225,11 @@ async def _run(options: Options, choice: Choice, sock: socket.socket, most_clien
             most_body=options.max_body,
         )
         server = Server(hub)
-        await server.start(sock)
-        where = flags.HostPort(options.listen.host, sock.getsockname()[1])
+        await server.start(*listeners)
+        if options.tls_listen:
+            where = _actual(options.tls_listen, listeners[1].sock)
+            log.info("proxy listening with TLS on %s", where)
+        where = _actual(options.listen, listeners[0].sock)
         log.info("proxy listening on %s, forwarding to %s", where, choice.described)
         await stopped.wait()
         log.info("stopping; open connections: %d", len(hub.clients))
@@ -209,6 +249,11 @@ async def _start(choice: Choice, mesh: arke.Mesh | None) -> Choosing:
     return choosing
 
 
+def _actual(where: flags.HostPort, sock: socket.socket) -> flags.HostPort:
+    """Fill in the port where the system chose one."""
+    return flags.HostPort(where.host, sock.getsockname()[1])
+
+
 def _allow_many_connections() -> int:
     """Raise the limit of descriptors to what this process may have, and return it."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -218,16 +263,16 @@ def _allow_many_connections() -> int:
     return limit
 
 
-def _mend(error: OSError) -> str:
+def _mend(flag: str, error: OSError) -> str:
     match error.errno:
         case errno.EADDRINUSE:
-            return "the port is taken; stop what uses it, or choose another with -listen"
+            return f"the port is taken; stop what uses it, or choose another with {flag}"
         case errno.EACCES:
-            return "ports below 1024 need the right to bind them; choose another with -listen"
+            return f"ports below 1024 need the right to bind them; choose another with {flag}"
         case errno.EADDRNOTAVAIL:
             return "this machine has no such address; `ip address` shows those it has"
         case _:
-            return f"{error.strerror or error}; give an address of this machine with -listen"
+            return f"{error.strerror or error}; give an address of this machine with {flag}"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import time
 from typing import cast
 
 from arke_proxy.answers import own_response
+from arke_proxy.clients.unread import unread
 from arke_proxy.deadlines import Deadlines
 from arke_proxy.errors import BadRequest, Exhausted, Malformed, ProxyError
 from arke_proxy.exchange import Exchange
@@ -149,7 +150,8 @@ class Client(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         if peer:  # none if it has gone already
             self.peer = peer[0]
-        self.origin = self._hub.forwarding.origin(self.peer, tls=False)
+        tls = transport.get_extra_info("ssl_object") is not None
+        self.origin = self._hub.forwarding.origin(self.peer, tls=tls)
         self._hub.came(self)
         self._put_under(self._hub.idle)
 
@@ -172,6 +174,8 @@ class Client(asyncio.Protocol):
         if exchange and not exchange.uploaded:
             exchange.abandon()
             self.cut()
+        if not self._transport.can_write_eof():  # TLS has no half of a connection
+            return False
         return not self._leaving and (exchange is not None or self._full)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
@@ -310,7 +314,8 @@ class Client(asyncio.Protocol):
         """
         self._leaving = True
         self._heads.rest()
-        if self._half_closed or self._transport.is_closing():
+        tls = not self._transport.can_write_eof()  # which waits by itself until it is read
+        if self._half_closed or tls or self._transport.is_closing():
             self._transport.close()
         else:
             self._transport.resume_reading()
@@ -318,8 +323,7 @@ class Client(asyncio.Protocol):
         self._put_under(self._hub.lingering)
 
     def _stop_leaving(self, watch: Deadlines[Expiring] | None) -> None:
-        unwritten = self._transport.get_write_buffer_size()
-        if not unwritten:
+        if not unread(self._transport):
             self._transport.abort()
         elif watch is self._hub.lingering:
             self._put_under(self._hub.running)  # the client is slow, not deaf
