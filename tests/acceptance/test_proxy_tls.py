@@ -14,7 +14,7 @@ from http_rig import Connection, Rig, standing
 from certificates import write_certificate
 from needs import tool
 from programs import program
-from relays import LIMIT, start
+from relays import LIMIT, eventually, start
 
 GET = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
 CLOSING = b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n"
@@ -106,6 +106,37 @@ def test_an_answer_that_breaks_does_not_look_whole(rig: Rig, folder: Path) -> No
     connection.send(GET)
     with pytest.raises((ssl.SSLEOFError, ConnectionResetError)):
         connection.rest()
+
+
+@pytest.mark.parametrize("back_end_ends", [True, False])
+def test_a_websocket(rig: Rig, folder: Path, back_end_ends: bool) -> None:
+    ended = []
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        )
+        connection.send(connection.exactly(4).upper())
+        if not back_end_ends:
+            ended.append(connection.rest())
+
+    rig.back_ends(script)
+    connection = connect(rig, context(folder))
+    connection.send(
+        b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    )
+    assert connection.head().startswith(b"HTTP/1.1 101")
+    connection.send(b"ping")
+    assert connection.exactly(4) == b"PING"
+    if back_end_ends:
+        assert connection.rest() == b""
+    else:
+        assert isinstance(connection.sock, ssl.SSLSocket)
+        connection.sock.unwrap()
+        connection.close()
+        eventually(lambda: ended == [b""])
+    assert "returning true from eof_received" not in rig.process.log
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])

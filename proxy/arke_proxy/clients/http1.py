@@ -7,7 +7,8 @@ import time
 from typing import cast
 
 from arke_proxy.answers import own_response
-from arke_proxy.clients.unread import unread
+from arke_proxy.clients.ending import end_after_reading, unread
+from arke_proxy.clients.http2 import Http2Client
 from arke_proxy.deadlines import Deadlines
 from arke_proxy.errors import BadRequest, Exhausted, Malformed, ProxyError
 from arke_proxy.exchange import Exchange
@@ -23,6 +24,7 @@ from arke_proxy.splice import Splice
 _HIGH_WATER = 64 * 1024  # bytes waiting in this process for a slow client
 _AHEAD = 64 * 1024  # bytes of further requests read while one is answered
 _HEAD = b"HEAD "
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\n"  # how HTTP/2 begins (RFC 9113, 3.4)
 
 
 class Client(asyncio.Protocol):
@@ -30,6 +32,7 @@ class Client(asyncio.Protocol):
 
     __slots__ = (
         "_advancing",
+        "_begun",
         "_body",
         "_chunks",
         "_exchange",
@@ -61,6 +64,7 @@ class Client(asyncio.Protocol):
         self._keep_alive = False  # the connection goes on after the answer
         self._watch: Deadlines[Expiring] | None = None  # the one that this connection is under
         self._advancing = False
+        self._begun = False  # a request has come
         self._full = False  # the client is slow to read
         self._half_closed = False  # the client sends no more, and may still read
         self._leaving = False  # everything has been said; what still comes is not read
@@ -218,6 +222,10 @@ class Client(asyncio.Protocol):
             self._advancing = False
 
     def _begin(self, raw: bytes) -> None:
+        if raw == _PREFACE and not self._begun:
+            self._hand_over(raw)
+            return
+        self._begun = True
         try:
             head = parse_request(raw)
             body = request_body(head, self._hub.most_body)
@@ -232,6 +240,17 @@ class Client(asyncio.Protocol):
             self._receive_body(exchange, data)
         if self._exchange is exchange:
             exchange.start()
+
+    def _hand_over(self, raw: bytes) -> None:
+        """Leave a client who knows that this proxy speaks HTTP/2 to who does."""
+        early = raw + self._heads.rest()
+        self._leaving = True
+        self._put_under(None)
+        self._hub.clients.discard(self)
+        client = Http2Client(self._hub)
+        self._transport.set_protocol(client)
+        client.connection_made(self._transport)
+        client.data_received(early)
 
     def _receive_body(self, exchange: Exchange, data: bytes) -> None:
         self.moved()
@@ -308,18 +327,13 @@ class Client(asyncio.Protocol):
         self._transport.close()
 
     def _leave(self) -> None:
-        """Close once the client has read what was written.
-
-        At once would not do: if the client is still sending, its kernel would throw that away.
-        """
+        """Close once the client has read what was written."""
         self._leaving = True
         self._heads.rest()
-        tls = not self._transport.can_write_eof()  # which waits by itself until it is read
-        if self._half_closed or tls or self._transport.is_closing():
+        if self._half_closed:
             self._transport.close()
         else:
-            self._transport.resume_reading()
-            self._transport.write_eof()
+            end_after_reading(self._transport)
         self._put_under(self._hub.lingering)
 
     def _stop_leaving(self, watch: Deadlines[Expiring] | None) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from typing import cast
 
 from arke_proxy.clients.http1 import Client
+from arke_proxy.clients.http2 import Http2Client
 from arke_proxy.hub import Hub
 
 
@@ -18,6 +19,8 @@ class Negotiated(asyncio.Protocol):
         self._hub = hub
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        client = Client(self._hub)
+        tls = transport.get_extra_info("ssl_object")
+        speaks_2 = tls is not None and tls.selected_alpn_protocol() == "h2"
+        client = Http2Client(self._hub) if speaks_2 else Client(self._hub)
         cast("asyncio.Transport", transport).set_protocol(client)
         client.connection_made(transport)

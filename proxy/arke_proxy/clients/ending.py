@@ -1,10 +1,23 @@
-"""Whether a client has been sent what was written to it."""
+"""The end of a client's connection, which must not cost it the last answer."""
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
 import termios
+
+
+def end_after_reading(transport: asyncio.Transport) -> None:
+    """Close once the client has; whoever calls it bounds the time.
+
+    At once would not do: if the client is still sending, its kernel would throw away what has not
+    been read. TLS takes care of that by itself, and has no half of a connection.
+    """
+    if transport.is_closing() or not transport.can_write_eof():
+        transport.close()
+    else:
+        transport.resume_reading()
+        transport.write_eof()
 
 
 def unread(transport: asyncio.Transport) -> bool:
