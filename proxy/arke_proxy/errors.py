@@ -1,5 +1,6 @@
-"""Everything that ends a request in the proxy, as one tree, and what a parser raises.
+"""Everything that ends a request in the proxy, as one tree, and what is raised outside of requests.
 
+    BadCertificate                  files from which TLS cannot be spoken
     Malformed                       bytes that are no message; the parser does not know whose
     ProxyError
     ├── BadRequest        4xx, 5xx  the client's bytes are not a request that can be forwarded
@@ -22,6 +23,10 @@ from __future__ import annotations
 import re
 
 _CAPITAL = re.compile("(?<!^)([A-Z])")
+
+
+class BadCertificate(Exception):
+    """Files that do not make a certificate; the text completes "-cert FILE: …"."""
 
 
 class Malformed(Exception):

@@ -20,6 +20,8 @@ from arke_proxy.choosing.members import Via
 from arke_proxy.choosing.routes import Pattern
 from arke_proxy.choosing.setup import Choice, read_secret
 from arke_proxy.choosing.sticky import cookie_name
+from arke_proxy.clients.tls import Certificates, Pair, pair
+from arke_proxy.errors import BadCertificate
 from arke_proxy.http1.forwarded import Form, Network
 from arke_proxy.operations.listeners import bind, inherited, mend
 from arke_proxy.operations.plan import Plan, new_secret
@@ -50,6 +52,18 @@ class Options:
     )
     listen: flags.HostPort = flags.flag(
         "[HOST]:PORT", parse=flags.listen_address, default=":8080", help="where browsers connect"
+    )
+    tls_listen: flags.HostPort | None = flags.flag(
+        "[HOST]:PORT",
+        parse=flags.listen_address,
+        help="where they connect by TLS, with HTTP/2 or HTTP/1.1",
+    )
+    cert: tuple[Pair, ...] = flags.flag(
+        "CERT.pem[,KEY.pem]",
+        parse=pair,
+        repeat=True,
+        help="a certificate and its key, read anew when the files change; the first is for "
+        "clients that ask for a name that none has",
     )
     port: int = flags.flag(
         "N", parse=flags.port, default=55555, help="where the relay of this machine listens"
@@ -173,18 +187,34 @@ def choice(options: Options, shared: bytes) -> Choice:
     return made
 
 
+def certificates(options: Options) -> Certificates | None:
+    """Return what is presented to clients by TLS, or end with one line and status 2."""
+    if options.tls_listen is None:
+        if options.cert:
+            flags.fail(PROGRAM, "-cert is for TLS; say where with -tls-listen :8443")
+        return None
+    if not options.cert:
+        flags.fail(PROGRAM, "-tls-listen needs a certificate; give -cert CERT.pem,KEY.pem")
+    try:
+        return Certificates(options.cert)
+    except BadCertificate as error:
+        flags.fail(PROGRAM, f"-cert: {error}")
+
+
 def main() -> NoReturn:
     options = read(sys.argv[1:])
     described = choice(options, b"").described  # or it ends: what is wrong is said before any work
+    certificates(options)  # the same
     listeners = _listen(options)
-    host, port = listeners["public"].getsockname()[:2]
-    where = flags.HostPort("" if host in _EVERY else host, port)
+    greeting = f"proxy listening on {_where(listeners['public'])}, forwarding to {described}"
+    if "tls" in listeners:
+        greeting = f"proxy listening with TLS on {_where(listeners['tls'])}\n{greeting}"
     plan = Plan(
         listeners={name: sock.fileno() for name, sock in listeners.items()},
         secret=new_secret(),
         workers=options.workers,
         grace=options.grace,
-        greeting=f"proxy listening on {where}, forwarding to {described}",
+        greeting=greeting,
     )
     for number in (*plan.listeners.values(), plan.secret):
         os.set_inheritable(number, True)
@@ -195,12 +225,21 @@ def main() -> NoReturn:
     os.execv(sys.executable, words)  # noqa: S606 — no shell is wanted
 
 
+def _where(sock: socket.socket) -> flags.HostPort:
+    host, port = sock.getsockname()[:2]
+    return flags.HostPort("" if host in _EVERY else host, port)
+
+
 def _listen(options: Options) -> dict[str, socket.socket]:
     try:
         listeners = inherited(os.environ)
     except (OSError, ValueError) as error:
         flags.fail(PROGRAM, f"LISTEN_FDS: {error}")
-    wanted = {"public": ("-listen", options.listen), "admin": ("-admin", options.admin)}
+    wanted = {
+        "public": ("-listen", options.listen),
+        "tls": ("-tls-listen", options.tls_listen),
+        "admin": ("-admin", options.admin),
+    }
     for name, (flag, where) in wanted.items():
         if where and name not in listeners:
             try:

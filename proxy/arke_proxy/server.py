@@ -5,29 +5,59 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from typing import NamedTuple
 
 from arke_proxy.clients.http1 import Client
+from arke_proxy.clients.negotiated import Negotiated
+from arke_proxy.clients.tls import Certificates
 from arke_proxy.hub import Hub, log
 
 _TICK = 0.1  # seconds between two looks at the deadlines
 _BACKLOG = 4096  # connections that the kernel keeps until they are accepted
 
 
+class Listener(NamedTuple):
+    """A bound socket, and what is presented to clients there; None if they come without TLS."""
+
+    sock: socket.socket
+    certificates: Certificates | None = None
+
+
 class Server:
-    """Serves on a bound socket from `start` to `stop`."""
+    """Serves on bound sockets from `start` to `stop`."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._server: asyncio.Server | None = None
+        self._listeners: tuple[Listener, ...] = ()
+        self._servers: list[asyncio.Server] = []
         self._tick: asyncio.TimerHandle | None = None
 
-    async def start(self, sock: socket.socket) -> None:
-        """Begin to accept; the socket is closed by `stop`."""
-        hub = self._hub
-        self._server = await hub.loop.create_server(
-            lambda: Client(hub), sock=sock, backlog=_BACKLOG
-        )
+    async def start(self, *listeners: Listener) -> None:
+        """Begin to accept; the sockets are closed by `stop`."""
+        self._listeners = listeners
+        for sock, certificates in listeners:
+            if certificates:
+                self._servers.append(await self._listen_with_tls(sock, certificates))
+            else:
+                self._servers.append(await self._listen(sock))
         self._sweep()
+
+    async def _listen(self, sock: socket.socket) -> asyncio.Server:
+        hub = self._hub
+        return await hub.loop.create_server(lambda: Client(hub), sock=sock, backlog=_BACKLOG)
+
+    async def _listen_with_tls(
+        self, sock: socket.socket, certificates: Certificates
+    ) -> asyncio.Server:
+        hub = self._hub
+        return await hub.loop.create_server(
+            lambda: Negotiated(hub),
+            sock=sock,
+            backlog=_BACKLOG,
+            ssl=certificates.context,
+            ssl_handshake_timeout=hub.times.head,
+            ssl_shutdown_timeout=hub.times.silence,  # it has to read what was written before
+        )
 
     async def stop(self, within: float, parting: float) -> None:
         """Accept no more, let what runs finish, and close everything, in so many seconds.
@@ -35,10 +65,10 @@ class Server:
         A connection that idles is closed after `parting`: a request may be on its way in it. May
         be cancelled, and called again with less time.
         """
-        assert self._server
         hub = self._hub
         hub.draining = True
-        self._server.close()
+        for server in self._servers:
+            server.close()
         try:
             async with asyncio.timeout(within):
                 with contextlib.suppress(TimeoutError):
@@ -58,3 +88,6 @@ class Server:
     def _sweep(self) -> None:
         self._tick = self._hub.loop.call_later(_TICK, self._sweep)
         self._hub.sweep()
+        for listener in self._listeners:
+            if listener.certificates:
+                listener.certificates.refresh(self._hub.loop.time())

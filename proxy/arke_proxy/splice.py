@@ -114,7 +114,7 @@ class _End(asyncio.Protocol):
             other.transport.close()
             return False
         other.transport.write_eof()
-        return True
+        return self.transport.can_write_eof()  # TLS has no half of a connection
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.open = False

@@ -25,14 +25,14 @@ from arke_proxy.choosing.setup import Choice, Choosing
 from arke_proxy.complaints import Complaints
 from arke_proxy.http1.forwarded import Forwarding
 from arke_proxy.hub import Hub, Times, log
-from arke_proxy.main import PROGRAM, Options, choice, read
+from arke_proxy.main import PROGRAM, Options, certificates, choice, read
 from arke_proxy.operations.access_lines import FORMATS
 from arke_proxy.operations.access_log import AccessLog
 from arke_proxy.operations.admin import MOST_CONNECTIONS
 from arke_proxy.operations.desk import Desk
 from arke_proxy.operations.line import Line
 from arke_proxy.operations.plan import Seat, read_secret
-from arke_proxy.server import Server
+from arke_proxy.server import Listener, Server
 
 _OTHER_DESCRIPTORS = 16  # neither clients' nor back ends'
 _PARTING = 5.0  # seconds that idle connections are kept after a reload; nobody is in a hurry
@@ -56,6 +56,7 @@ def main() -> None:
 
 async def _run(options: Options, seat: Seat) -> None:
     loop = asyncio.get_running_loop()
+    listeners = _listeners(options, seat)
     way = choice(options, read_secret(seat.secret))
     mesh = None if way.way == "static" else arke.connect(port=options.port)
     starting = loop.create_task(_start(way, mesh))
@@ -90,9 +91,7 @@ async def _run(options: Options, seat: Seat) -> None:
         server = Server(hub)
         attached = (lambda: mesh.attached) if mesh else (lambda: True)
         await desk.open(hub, routes, attached, _listener(seat, "admin"))
-        public = _listener(seat, "public")
-        assert public
-        await server.start(public)
+        await server.start(*listeners)
         line.ready()
         await _first(stopped.wait(), line.retired.wait())
         desk.leave()
@@ -138,6 +137,15 @@ async def _first(*waits: Coroutine[Any, Any, object]) -> None:
 def _listener(seat: Seat, name: str) -> socket.socket | None:
     number = seat.listeners.get(name)
     return None if number is None else socket.socket(fileno=number)
+
+
+def _listeners(options: Options, seat: Seat) -> list[Listener]:
+    public, tls = _listener(seat, "public"), _listener(seat, "tls")
+    assert public
+    listeners = [Listener(public)]
+    if tls:
+        listeners.append(Listener(tls, certificates(options)))
+    return listeners
 
 
 def _access_log(options: Options, loop: asyncio.AbstractEventLoop) -> AccessLog | None:

@@ -7,6 +7,7 @@ import itertools
 import math
 import os
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -244,6 +245,15 @@ class Rig:
         self._ends.append(connection.close)
         return connection
 
+    def connect_tls(self, context: ssl.SSLContext, name: str) -> Connection:
+        """Connect to where -tls-listen said, and ask for `name`."""
+        plain = socket.create_connection(("127.0.0.1", self.tls_port), LIMIT)
+        # An end without TLS's own goodbye is an error, as it is for a browser.
+        sock = context.wrap_socket(plain, server_hostname=name, suppress_ragged_eofs=False)
+        connection = Connection(sock)
+        self._ends.append(connection.close)
+        return connection
+
     def exchange(self, request: bytes, method: str = "GET") -> tuple[HTTPResponse, bytes]:
         """Send one request over a connection of its own."""
         connection = self.connect()
@@ -265,6 +275,12 @@ class Rig:
             self.process.terminate()
         self.process.wait(LIMIT)
         self.process.close()
+
+    @property
+    def tls_port(self) -> int:
+        """Where the proxy listens if it was given -tls-listen 127.0.0.1:0."""
+        match = self.process.wait_for_line(r"listening with TLS on 127\.0\.0\.1:(\d+)", LIMIT)
+        return int(match[1])
 
     @property
     def memory(self) -> int:

@@ -7,6 +7,8 @@ import time
 from typing import cast
 
 from arke_proxy.answers import accept_of, own_response
+from arke_proxy.clients.ending import end_after_reading, unread
+from arke_proxy.clients.http2 import Http2Client
 from arke_proxy.deadlines import Deadlines
 from arke_proxy.errors import BadRequest, Exhausted, Malformed, ProxyError
 from arke_proxy.exchange import Exchange
@@ -24,6 +26,7 @@ from arke_proxy.splice import Splice
 _HIGH_WATER = 64 * 1024  # bytes waiting in this process for a slow client
 _AHEAD = 64 * 1024  # bytes of further requests read while one is answered
 _HEAD = b"HEAD "
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\n"  # how HTTP/2 begins (RFC 9113, 3.4)
 
 
 class Client(asyncio.Protocol):
@@ -31,6 +34,7 @@ class Client(asyncio.Protocol):
 
     __slots__ = (
         "_advancing",
+        "_begun",
         "_body",
         "_chunks",
         "_exchange",
@@ -64,6 +68,7 @@ class Client(asyncio.Protocol):
         self._watch: Deadlines[Expiring] | None = None  # the one that this connection is under
         self._advancing = False
         self._paused = False
+        self._begun = False  # a request has come
         self._full = False  # the client is slow to read
         self._half_closed = False  # the client sends no more, and may still read
         self._leaving = False  # everything has been said; what still comes is not read
@@ -166,7 +171,8 @@ class Client(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         if peer:  # none if it has gone already
             self.peer = peer[0]
-        self.origin = self._hub.forwarding.origin(self.peer, tls=False)
+        tls = transport.get_extra_info("ssl_object") is not None
+        self.origin = self._hub.forwarding.origin(self.peer, tls=tls)
         self._hub.came(self)
         self._put_under(self._hub.idle)
 
@@ -190,6 +196,8 @@ class Client(asyncio.Protocol):
         if exchange and not exchange.uploaded:
             exchange.abandon()
             self.cut()
+        if not self._transport.can_write_eof():  # TLS has no half of a connection
+            return False
         return not self._leaving and (exchange is not None or self._full)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
@@ -233,6 +241,10 @@ class Client(asyncio.Protocol):
             self._advancing = False
 
     def _begin(self, raw: bytes) -> None:
+        if raw == _PREFACE and not self._begun:
+            self._hand_over(raw)
+            return
+        self._begun = True
         try:
             head = parse_request(raw)
             body = request_body(head, self._hub.most_body)
@@ -247,6 +259,17 @@ class Client(asyncio.Protocol):
             self._receive_body(exchange, data)
         if self._exchange is exchange:
             exchange.start()
+
+    def _hand_over(self, raw: bytes) -> None:
+        """Leave a client who knows that this proxy speaks HTTP/2 to who does."""
+        early = raw + self._heads.rest()
+        self._leaving = True
+        self._put_under(None)
+        self._hub.clients.discard(self)
+        client = Http2Client(self._hub)
+        self._transport.set_protocol(client)
+        client.connection_made(self._transport)
+        client.data_received(early)
 
     def _receive_body(self, exchange: Exchange, data: bytes) -> None:
         self.moved()
@@ -330,22 +353,18 @@ class Client(asyncio.Protocol):
         self._transport.close()
 
     def _leave(self) -> None:
-        """Close once the client has read what was written.
-
-        At once would not do: if the client is still sending, its kernel would throw that away.
-        """
+        """Close once the client has read what was written."""
         self._leaving = True
         self._heads.rest()
-        if self._half_closed or self._transport.is_closing():
+        if self._half_closed:
             self._transport.close()
         else:
-            self.resume()
-            self._transport.write_eof()
+            self._paused = False
+            end_after_reading(self._transport)
         self._put_under(self._hub.lingering)
 
     def _stop_leaving(self, watch: Deadlines[Expiring] | None) -> None:
-        unwritten = self._transport.get_write_buffer_size()
-        if not unwritten:
+        if not unread(self._transport):
             self._transport.abort()
         elif watch is self._hub.lingering:
             self._put_under(self._hub.running)  # the client is slow, not deaf

@@ -117,7 +117,7 @@ class ChunkedBody:
             raise Malformed("the size of a chunk is none")
         size = int(match["size"], 16)
         self._size += size
-        _check_size(self._size, self._most)
+        check_size(self._size, self._most)
         self._left = size + 2
         self._read = ChunkedBody._read_data if size else ChunkedBody._read_trailer
         return end + 1
@@ -143,7 +143,7 @@ class ChunkedBody:
         end = data.find(b"\r\n\r\n", at)
         if end < 0:
             return self._hold(data, at, HeadBuffer.MAX_HEAD)
-        self.trailer = _kept(data[at : end + 4])
+        self.trailer = kept_trailer(data[at : end + 4])
         self.done = True
         return end + 4
 
@@ -154,12 +154,14 @@ class ChunkedBody:
         return len(data)
 
 
-def _check_size(size: int, most: int | None) -> None:
+def check_size(size: int, most: int | None) -> None:
+    """Raise Malformed for a body of more than `most` bytes."""
     if most is not None and size > most:
         raise Malformed(f"its body is larger than {most} bytes", 413)
 
 
-def _kept(trailer: bytes) -> bytes:
+def kept_trailer(trailer: bytes) -> bytes:
+    """Return the lines that may be passed on, of all up to the empty one. Raises Malformed."""
     lines = read_lines(trailer)
     if any(line.name == LOOKALIKE for line in lines):
         raise Malformed("the name of a field in its trailer could be taken for another")
@@ -175,7 +177,7 @@ def request_body(head: RequestHead, most: int | None = None) -> Body | None:
         return ChunkedBody(most)
     if not head.length:
         return None
-    _check_size(head.length, most)
+    check_size(head.length, most)
     return LengthBody(head.length)
 
 

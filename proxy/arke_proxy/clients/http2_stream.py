@@ -1,0 +1,245 @@
+"""One request of an HTTP/2 connection: its body as it comes, its answer as windows allow."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from h2.errors import ErrorCodes
+from h2.events import DataReceived
+
+from arke_proxy.answers import accept_of, own_response
+from arke_proxy.errors import BadRequest, Malformed, ProxyError
+from arke_proxy.exchange import Exchange
+from arke_proxy.http1.body import check_size
+from arke_proxy.http1.head import parse_response
+from arke_proxy.http1.messages import RequestHead, ResponseHead
+from arke_proxy.http2.fields import response_fields, trailer_fields
+from arke_proxy.http2.guard import MAX_FRAME
+from arke_proxy.splice import Splice
+
+if TYPE_CHECKING:
+    from arke_proxy.clients.http2 import Http2Client
+
+_HIGH_WATER = 64 * 1024  # octets of an answer that wait here for a slow client
+_LOW_WATER = 16 * 1024
+
+
+class Stream:
+    """A Requester. What it writes waits until its connection asks for it."""
+
+    __slots__ = (
+        "_client",
+        "_closed",
+        "_ended",
+        "_finished",
+        "_full",
+        "_owed",
+        "_paused",
+        "_received",
+        "_trailer",
+        "_unsent",
+        "_unsent_size",
+        "exchange",
+        "id",
+        "origin",
+        "peer",
+        "with_body",
+    )
+
+    version = "HTTP/2.0"
+
+    def __init__(self, client: Http2Client, id_: int, *, with_body: bool, ended: bool) -> None:
+        self._client = client
+        self.id = id_
+        self.peer = client.peer
+        self.origin = client.origin
+        self.with_body = with_body  # its answer may have one: it was not asked for by HEAD
+        self.exchange: Exchange | None = None
+        self._ended = ended  # the client has sent the whole request
+        self._received = 0  # octets of its body
+        self._paused = False  # the back end is slow to take the body
+        self._owed = 0  # octets of credit that are given back when it has
+        self._unsent: deque[memoryview] = deque()
+        self._unsent_size = 0
+        self._finished = False  # nothing is to come behind what is unsent
+        self._trailer = b""
+        self._closed = False
+        self._full = False  # the exchange knows that the client is slow
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether there is something to send, now that the last frame is sent."""
+        return self._unsent_size > 0 or (self._finished and not self._closed)
+
+    # From the connection.
+
+    def begin(self, head: RequestHead) -> None:
+        self.exchange = exchange = Exchange(self, head, self._client.hub)
+        self.moved()
+        exchange.start()
+
+    def receive(self, event: DataReceived) -> None:
+        """Take a piece of the body; its credit goes back once the back end has room for more."""
+        exchange = self.exchange
+        ended = self._ended = event.stream_ended is not None
+        self._owed += event.flow_controlled_length or 0
+        data = event.data or b""
+        if exchange and not exchange.uploaded and (data or ended):
+            self.moved()
+            self._received += len(data)
+            try:
+                check_size(self._received, self._client.hub.most_body)
+            except Malformed as fault:
+                exchange.abandon("malformed body")
+                self.refuse(fault)
+                return
+            exchange.upload(data, done=ended, trailer=b"")
+        if not self._paused:
+            self._pay()
+
+    def receive_trailer(self, lines: bytes) -> None:
+        self._ended = True
+        if self.exchange and not self.exchange.uploaded:
+            self.moved()
+            self.exchange.upload(b"", done=True, trailer=lines)
+
+    def refuse(self, fault: Malformed) -> None:
+        """Answer what is no request, unless it has been answered."""
+        if self.exchange and self.exchange.told:
+            self.cut()
+        else:
+            self.fail(BadRequest(f"The request is refused: {fault}.", fault.status))
+
+    def send(self) -> bool:
+        """Send one frame, if there is one and the windows allow; False if not."""
+        h2 = self._client.h2
+        if self._unsent:
+            window = h2.local_flow_control_window(self.id)
+            if window <= 0:
+                return False
+            self._send_data(min(window, MAX_FRAME))
+        elif not self._finished:
+            return False
+        elif self._trailer:
+            h2.send_headers(self.id, trailer_fields(self._trailer), end_stream=True)
+            self._over()
+        else:
+            h2.end_stream(self.id)
+            self._over()
+        return True
+
+    def end(self, why: str) -> None:
+        """Forget the request; the client hears no more of it."""
+        exchange, self.exchange = self.exchange, None
+        self._drop()
+        if exchange:
+            exchange.abandon(why)
+
+    def expired(self) -> None:
+        """Act on the deadline that has just passed."""
+        if self.exchange:
+            self.exchange.late()
+        else:  # all of the answer is here, and the client does not read it
+            self._client.reset(self, ErrorCodes.CANCEL, "client stood still")
+
+    # From the exchange.
+
+    def interim(self, head: ResponseHead) -> None:
+        self._client.h2.send_headers(self.id, response_fields(head))
+        self._client.flush()
+
+    def answer(self, head: ResponseHead, payload: bytes, *, done: bool, trailer: bytes) -> None:
+        whole = done and not payload and not trailer
+        self._client.h2.send_headers(self.id, response_fields(head), end_stream=whole)
+        if whole:
+            self.exchange = None
+            self._over()
+            self._client.flush()
+        else:
+            self.piece(payload, done=done, trailer=trailer)
+
+    def piece(self, payload: bytes, *, done: bool, trailer: bytes) -> None:
+        self.moved()
+        if payload:
+            self._unsent.append(memoryview(payload))
+            self._unsent_size += len(payload)
+        if done:
+            self.exchange = None
+            self._finished = True
+            self._trailer = trailer
+        self._client.waiting[self] = None
+        self._client.flush()
+        if self.exchange and not self._full and self._unsent_size > _HIGH_WATER:
+            self._full = True
+            self.exchange.client_full()
+
+    def fail(self, error: ProxyError) -> None:
+        head_of = self.exchange.record.head if self.exchange else None
+        accept = accept_of(head_of.fields) if head_of else b""
+        page = own_response(error, time.time(), b"", with_body=self.with_body, accept=accept)
+        head, _, body = page.partition(b"\r\n\r\n")
+        self.answer(parse_response(head + b"\r\n\r\n"), body, done=True, trailer=b"")
+
+    def switch(self, head: ResponseHead, splice: Splice) -> None:
+        raise NotImplementedError("HTTP/2 has no answer 101")
+
+    def cut(self) -> None:
+        self.exchange = None
+        self._client.reset(self, ErrorCodes.INTERNAL_ERROR, "cut off")
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        self._pay()
+        self._client.flush()
+
+    def moved(self) -> None:
+        hub = self._client.hub
+        hub.running.start(self, hub.loop.time())
+
+    # Within.
+
+    def _send_data(self, most: int) -> None:
+        client = self._client
+        first = self._unsent[0]
+        if len(first) <= most:
+            self._unsent.popleft()
+        else:
+            self._unsent[0] = first[most:]
+            first = first[:most]
+        wanted = min(self._unsent_size, MAX_FRAME)
+        self._unsent_size -= len(first)
+        last = self._finished and not self._unsent and not self._trailer
+        client.h2.send_data(self.id, bytes(first), end_stream=last)
+        client.guard.sent(len(first), wanted)
+        self.moved()
+        if last:
+            self._over()
+        elif self._full and self._unsent_size < _LOW_WATER:
+            self._full = False
+            if self.exchange:
+                self.exchange.client_ready()
+
+    def _pay(self) -> None:
+        owed, self._owed = self._owed, 0
+        if owed:
+            self._client.h2.acknowledge_received_data(owed, self.id)
+
+    def _over(self) -> None:
+        """End after a whole answer. The client need not send the rest of a request then."""
+        if self._ended:
+            self._drop()
+        else:
+            self._client.reset(self, ErrorCodes.NO_ERROR, "")
+
+    def _drop(self) -> None:
+        self._closed = True
+        self._client.hub.running.stop(self)
+        self._unsent.clear()
+        self._unsent_size = 0
+        self._pay()
+        self._client.forget(self)
