@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench simulate simulate-mutants soak fuzz clean
+.PHONY: demo test check bench bench-proxy simulate simulate-mutants soak fuzz clean
 
 demo: .venv/ready
 	@exec $(BIN)/python demo-httpserver/demo.py $(DEMO)
@@ -18,6 +18,9 @@ check: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-proxy: .venv/ready
+	$(BIN)/python -m benchmarks -part proxy $(BENCH)
 
 # Faults on real processes, as long as asked: `make soak MINUTES=20`, and with SEED=7 the same again.
 MINUTES ?= 20

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from arke import flags
 from benchmarks import machine, rounds
 from benchmarks.measure import BenchError, Measure, Pairing
-from benchmarks.pairings import hop, iris, meeting, memory, messages, tunnels
+from benchmarks.pairings import hop, iris, meeting, memory, messages, tunnels, web
 from benchmarks.report import Report
 
 PROGRAM = "bench"
-PAIRINGS = (
+MESH = (
     messages.PAIRING,
     hop.PAIRING,
     tunnels.PAIRING,
@@ -23,7 +23,10 @@ PAIRINGS = (
     meeting.PAIRING,
     memory.PAIRING,
 )
-NAMES = tuple(measure.name for pairing in PAIRINGS for measure in pairing.measures)
+PARTS = {"mesh": MESH, "proxy": web.PAIRINGS}
+NAMES = tuple(
+    measure.name for part in PARTS.values() for pairing in part for measure in pairing.measures
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,9 @@ class Options:
 
     seconds: float = flags.flag("TIME", parse=flags.seconds, default=3.0, help="length of each run")
     rounds: int = flags.flag("N", parse=flags.count, default=3, help="runs of each measure")
+    part: str = flags.flag(
+        "mesh|proxy", parse=flags.choice(*PARTS), default="mesh", help="what of Arke is measured"
+    )
     only: str | None = flags.flag(
         "NAME",
         parse=flags.choice(*NAMES),
@@ -61,7 +67,7 @@ def main(argv: Sequence[str]) -> None:
 def take(options: Options) -> Report:
     wanted = [
         (pairing, [measure for measure in pairing.measures if options.only in (None, measure.name)])
-        for pairing in PAIRINGS
+        for pairing in PARTS[options.part]
     ]
     wanted = [(pairing, measures) for pairing, measures in wanted if measures]
     versions = machine.describe()

@@ -14,7 +14,7 @@ from benchmarks.processes import module, running
 from benchmarks.relays import network
 from benchmarks.web_servers import START_LIMIT, Proxy
 
-_LISTENING = re.compile(r"proxy listening on 127\.0\.0\.1:(\d+)")
+LISTENING = re.compile(r"proxy listening on 127\.0\.0\.1:(\d+)")
 
 
 def arke_proxy(choose: str) -> Proxy:
@@ -36,16 +36,17 @@ def arke_proxy(choose: str) -> Proxy:
             if certificate:
                 listen = ["-tls-listen", "127.0.0.1:0", "-cert", str(certificate)]
             with running(member, folder / "member"):
-                _await(folder / "member", re.compile("ready"))
+                await_line(folder / "member", re.compile("ready"))
                 log = folder / "proxy"
                 with running([*command, *listen], log):
-                    yield int(_await(log, _LISTENING)[1])
+                    yield int(await_line(log, LISTENING)[1])
 
     return proxy
 
 
-def _await(log: Path, line: re.Pattern[str]) -> re.Match[str]:
-    give_up = time.monotonic() + START_LIMIT
+def await_line(log: Path, line: re.Pattern[str], limit: float = START_LIMIT) -> re.Match[str]:
+    """Wait until the program has said it. Raises `BenchError` if it does not in `limit` seconds."""
+    give_up = time.monotonic() + limit
     while time.monotonic() < give_up:
         if log.exists() and (match := line.search(log.read_text(errors="replace"))):
             return match

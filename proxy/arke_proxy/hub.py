@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import Counter
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Protocol
@@ -13,6 +14,7 @@ from arke_proxy.back_ends.pool import Pool
 from arke_proxy.choosing.routes import Routes
 from arke_proxy.complaints import Complaints
 from arke_proxy.deadlines import Deadlines
+from arke_proxy.errors import Exhausted
 from arke_proxy.http1.forwarded import Form, Forwarding
 from arke_proxy.record import Journal
 from arke_proxy.retry import RetryBudget
@@ -53,6 +55,9 @@ class Expiring(Protocol):
 class Guest(Expiring, Protocol):
     """A client's connection."""
 
+    peer: str
+    """The client's address."""
+
     def part(self) -> None:
         """Close if nothing is going on."""
 
@@ -70,6 +75,7 @@ class Hub:
         "budget",
         "clients",
         "complaints",
+        "connections",
         "deserted",
         "dialer",
         "draining",
@@ -82,6 +88,7 @@ class Hub:
         "loop",
         "most_body",
         "most_clients",
+        "most_of_one",
         "pool",
         "routes",
         "running",
@@ -101,6 +108,7 @@ class Hub:
         *,
         forwarding: Forwarding | None = None,
         most_body: int | None = None,
+        most_of_one: int | None = None,
     ) -> None:
         self.routes = routes
         self.journal = journal
@@ -112,6 +120,8 @@ class Hub:
         self.most_clients = most_clients  # connected at once
         self.pool: Pool[BackEnd] = Pool(_POOLED_PER_BACK_END, times.pooled)
         self.complaints = Complaints(log, loop.time)
+        self.most_of_one = most_of_one  # connected at once from one address
+        self.connections: Counter[str] = Counter()  # by address
         self.clients: set[Guest] = set()
         self.deserted = asyncio.Event()  # no client is connected
         self.deserted.set()
@@ -125,14 +135,31 @@ class Hub:
         self.whole: Deadlines[Exchange] = Deadlines(times.whole)
         self.limits_whole = times.whole < math.inf
 
+    def check_room(self, peer: str) -> None:
+        """Raise Exhausted if no further connection from this address is served."""
+        if len(self.clients) >= self.most_clients:
+            raise Exhausted(f"The proxy serves {self.most_clients} connections, and no more.")
+        most = self.most_of_one
+        if most is not None and self.connections[peer] >= most:
+            raise Exhausted(f"The proxy serves {most} connections from one address, and no more.")
+
     def came(self, client: Guest) -> None:
         """Know a client that has connected."""
         self.clients.add(client)
+        self.connections[client.peer] += 1
         self.deserted.clear()
+
+    def hands_over(self, client: Guest) -> None:
+        """Forget a client whose connection is another's from now on: that one comes at once."""
+        self.clients.discard(client)
+        self.connections[client.peer] -= 1
+        if not self.connections[client.peer]:
+            del self.connections[client.peer]
 
     def went(self, client: Guest) -> None:
         """Forget a client whose connection has ended."""
-        self.clients.discard(client)
+        if client in self.clients:
+            self.hands_over(client)
         if not self.clients:
             self.deserted.set()
 

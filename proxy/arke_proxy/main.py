@@ -104,6 +104,22 @@ class Options:
         default="60s",
         help="how long a back end may stay silent, and a body stand still",
     )
+    total: float | None = flags.flag(
+        "TIME",
+        parse=flags.seconds,
+        help="how long a request and its answer may take in all, however they move",
+    )
+    idle: float = flags.flag(
+        "TIME", parse=flags.seconds, default="75s", help="how long clients stay between requests"
+    )
+    max_clients: int | None = flags.flag(
+        "N",
+        parse=flags.count,
+        help="connections of clients at once (default: half of the descriptors)",
+    )
+    max_per_client: int | None = flags.flag(
+        "N", parse=flags.count, help="connections at once from one address (default: no limit)"
+    )
     trust: tuple[Network, ...] = flags.flag(
         "CIDR",
         parse=converters.network,

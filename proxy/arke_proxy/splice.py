@@ -21,7 +21,7 @@ class Splice:
     to the back end and to the client.
     """
 
-    __slots__ = ("_back_end", "_client", "_ended", "_hub", "_said")
+    __slots__ = ("_back_end", "_client", "_ended", "_hub", "_said", "peer")
 
     def __init__(
         self,
@@ -35,10 +35,12 @@ class Splice:
         self._ended = ended
         self._back_end = _End(self, back_end)
         self._client: _End
+        self.peer = ""
 
-    def join(self, client: asyncio.Transport, early: bytes) -> None:
+    def join(self, client: asyncio.Transport, peer: str, early: bytes) -> None:
         """Begin. `early` is what the client has sent meanwhile."""
         hub = self._hub
+        self.peer = peer
         self._client = _End(self, client)
         self._client.other, self._back_end.other = self._back_end, self._client
         hub.came(self)

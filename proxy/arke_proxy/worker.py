@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import resource
 import signal
 import socket
@@ -76,7 +77,12 @@ async def _run(options: Options, seat: Seat) -> None:
             return
         choosing = starting.result()
         routes = choosing.routes
-        times = Times(silence=options.timeout, grace=options.grace)
+        times = Times(
+            silence=options.timeout,
+            idle=options.idle,
+            whole=options.total or math.inf,
+            grace=options.grace,
+        )
         desk = Desk(line, _access_log(options, loop), pages=options.admin is not None)
         hub = Hub(
             routes,
@@ -87,6 +93,7 @@ async def _run(options: Options, seat: Seat) -> None:
             Dialer(loop, mesh, times.connect),
             forwarding=Forwarding(options.trust, options.forwarded, Random().getrandbits),  # noqa: S311 — names, no secrets
             most_body=options.max_body,
+            most_of_one=options.max_per_client,
         )
         server = Server(hub)
         attached = (lambda: mesh.attached) if mesh else (lambda: True)
@@ -171,6 +178,8 @@ def _most_clients(options: Options) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     others = _OTHER_DESCRIPTORS + (MOST_CONNECTIONS if options.admin else 0)
+    if options.max_clients:  # most of whom idle, or there are no descriptors for back ends
+        return max(1, min(options.max_clients, limit - others))
     return max(1, limit // 2 - others)
 
 

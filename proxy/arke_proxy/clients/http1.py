@@ -131,7 +131,7 @@ class Client(asyncio.Protocol):
         self._leaving = True
         self._put_under(None)
         early = self._heads.rest()
-        splice.join(self._transport, early)
+        splice.join(self._transport, self.peer, early)
         self._hub.went(self)
 
     def cut(self) -> None:
@@ -165,12 +165,14 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
-        if len(self._hub.clients) >= self._hub.most_clients:
-            self._turn_away()
-            return
         peer = transport.get_extra_info("peername")
         if peer:  # none if it has gone already
             self.peer = peer[0]
+        try:
+            self._hub.check_room(self.peer)
+        except Exhausted as error:
+            self._turn_away(error)
+            return
         tls = transport.get_extra_info("ssl_object") is not None
         self.origin = self._hub.forwarding.origin(self.peer, tls=tls)
         self._hub.came(self)
@@ -265,7 +267,7 @@ class Client(asyncio.Protocol):
         early = raw + self._heads.rest()
         self._leaving = True
         self._put_under(None)
-        self._hub.clients.discard(self)
+        self._hub.hands_over(self)
         client = Http2Client(self._hub)
         self._transport.set_protocol(client)
         client.connection_made(self._transport)
@@ -343,10 +345,9 @@ class Client(asyncio.Protocol):
         self._transport.write(own_response(error, time.time(), writing.CLOSE, with_body=with_body))
         self._leave()
 
-    def _turn_away(self) -> None:
+    def _turn_away(self, error: Exhausted) -> None:
         """Close at once what would take the descriptors that answering the others needs."""
         self._leaving = True
-        error = Exhausted(f"The proxy serves {self._hub.most_clients} connections, and no more.")
         self._hub.complaints.warn(Exhausted, str(error))
         self._hub.journal.note(refusal(self.peer, error, time.monotonic()))
         self._transport.write(own_response(error, time.time(), writing.CLOSE, with_body=True))

@@ -137,15 +137,16 @@ class Http2Client(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
         hub = self.hub
-        if len(hub.clients) >= hub.most_clients:
-            self._leaving = True
-            error = Exhausted(f"The proxy serves {hub.most_clients} connections, and no more.")
-            hub.complaints.warn(Exhausted, str(error))
-            self._transport.close()
-            return
         peer = transport.get_extra_info("peername")
         if peer:  # none if it has gone already
             self.peer = peer[0]
+        try:
+            hub.check_room(self.peer)
+        except Exhausted as error:
+            self._leaving = True
+            hub.complaints.warn(Exhausted, str(error))
+            self._transport.close()
+            return
         tls = transport.get_extra_info("ssl_object") is not None
         self.origin = hub.forwarding.origin(self.peer, tls=tls)
         hub.came(self)
