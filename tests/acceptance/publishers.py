@@ -72,9 +72,12 @@ class Proxy:
         self.process = process
         self.port = port
 
+    def connect(self) -> Connection:
+        return Connection(socket.create_connection(("127.0.0.1", self.port), LIMIT))
+
     def exchange(self, request: bytes = GET) -> tuple[HTTPResponse, bytes]:
         """Send one request over a connection of its own."""
-        connection = Connection(socket.create_connection(("127.0.0.1", self.port), LIMIT))
+        connection = self.connect()
         try:
             connection.send(request)
             return connection.response()
