@@ -36,6 +36,7 @@ _ATTEMPTS = 3
 _NO_DESCRIPTOR = frozenset((errno.EMFILE, errno.ENFILE))
 _AT_HAND = 64 * 1024  # octets of a body kept for a further attempt
 _UNAVAILABLE = frozenset((502, 503, 504))
+_ANSWERED = Outcome.ANSWERED  # an enum's member is slow to look up
 
 
 class Exchange:
@@ -135,6 +136,7 @@ class Exchange:
     # Towards a back end.
 
     def _go(self) -> None:
+        self.record.chosen = 0.0  # which was that of an attempt before
         try:
             address = self._chooser.ready(self._tried, self._preferred)
         except ProxyError as error:
@@ -230,7 +232,7 @@ class Exchange:
         trailer = b""
         if done:
             trailer = back_end.trailer
-            self._release(Outcome.ANSWERED)
+            self._release(_ANSWERED)
             if self.uploaded:
                 back_end.finish()
             else:
@@ -330,7 +332,7 @@ class Exchange:
         assert self._back_end
         address = self._back_end.address
         self._back_end = None
-        if outcome is Outcome.ANSWERED and self.record.status in _UNAVAILABLE:
+        if outcome is _ANSWERED and self.record.status in _UNAVAILABLE:
             outcome = Outcome.UNAVAILABLE
         self._chooser.ended(address, outcome)
 

@@ -312,7 +312,8 @@ class Client(asyncio.Protocol):
         if not keep_alive:
             self._leave()
             return
-        self._read_on()
+        if self._paused:
+            self._read_on()
         if not self._advancing and not self._full:
             if self._heads.empty:
                 self._wait_for_head()
