@@ -151,7 +151,7 @@ LIMITS = {
     "large head": (GET + b"X: " + b"a" * 66_000 + b"\r\n\r\n", 431),
     "head that never ends": (GET + b"X: a\r\n" * 11_000, 431),
     "101 fields": (GET + b"X: a\r\n" * 100 + b"\r\n", 431),
-    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\n", 505),
+    "HTTP/2": (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
     "HTTP/1.2": (b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505),
     "CONNECT": (b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", 501),
     "HTTP/3": (b"GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505),

@@ -251,6 +251,8 @@ def _listen(options: Options) -> dict[str, socket.socket]:
         listeners = inherited(os.environ)
     except (OSError, ValueError) as error:
         flags.fail(PROGRAM, f"LISTEN_FDS: {error}")
+    if "tls" in listeners and not options.tls_listen:
+        flags.fail(PROGRAM, "LISTEN_FDNAMES: a socket is named tls; give -tls-listen and -cert too")
     wanted = {
         "public": ("-listen", options.listen),
         "tls": ("-tls-listen", options.tls_listen),

@@ -9,13 +9,17 @@ from http2_raw import GET, POST, Fields, GoneAway, RawHttp2, Reset
 from http_rig import Connection, Rig, standing
 from hyperframe.frame import ContinuationFrame, DataFrame, GoAwayFrame, HeadersFrame, RstStreamFrame
 
+from relays import LIMIT
+
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 SEEN: list[bytes] = []
 
 
 @pytest.fixture(scope="module")
 def standing_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    with standing(tmp_path_factory.mktemp("http2"), "-max-body", "50000") as rig:
+    with standing(
+        tmp_path_factory.mktemp("http2"), "-max-body", "50000", "-access-log", "-"
+    ) as rig:
         yield rig
 
 
@@ -93,6 +97,12 @@ def test_the_refusal_of_an_unfinished_request_resets_it(client: RawHttp2) -> Non
     client.get(3)
     assert client.answer(3)[1] == b"ok"
     assert len(SEEN) == 1
+
+
+def test_a_refusal_is_logged(rig: Rig, client: RawHttp2) -> None:
+    client.get(1, [*GET, (b"te", b"gzip")])
+    client.answer(1)
+    rig.process.wait_for_line(r'HTTP/2\.0" 400 ', LIMIT)
 
 
 def test_a_refusal_of_head_has_no_body(client: RawHttp2) -> None:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 from h2.errors import ErrorCodes
 from h2.events import DataReceived
 
-from arke_proxy.answers import accept_of, own_response
+from arke_proxy.answers import accept_of, own_message
 from arke_proxy.errors import BadRequest, Malformed, ProxyError
 from arke_proxy.exchange import Exchange
 from arke_proxy.http1.body import check_size
-from arke_proxy.http1.head import parse_response
+from arke_proxy.http1.fields import Field
 from arke_proxy.http1.messages import RequestHead, ResponseHead
-from arke_proxy.http2.fields import response_fields, trailer_fields
+from arke_proxy.http2.fields import own_fields, response_fields, trailer_fields
 from arke_proxy.http2.guard import MAX_FRAME
+from arke_proxy.record import refusal
 from arke_proxy.splice import Splice
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Stream:
         "_ended",
         "_finished",
         "_full",
+        "_head",
         "_owed",
         "_paused",
         "_received",
@@ -56,6 +58,7 @@ class Stream:
         self.peer = client.peer
         self.origin = client.origin
         self.with_body = with_body  # its answer may have one: it was not asked for by HEAD
+        self._head: RequestHead | None = None
         self.exchange: Exchange | None = None
         self._ended = ended  # the client has sent the whole request
         self._received = 0  # octets of its body
@@ -76,6 +79,7 @@ class Stream:
     # From the connection.
 
     def begin(self, head: RequestHead) -> None:
+        self._head = head
         self.exchange = exchange = Exchange(self, head, self._client.hub)
         self.moved()
         exchange.start()
@@ -109,8 +113,13 @@ class Stream:
         """Answer what is no request, unless it has been answered."""
         if self.exchange and self.exchange.told:
             self.cut()
-        else:
-            self.fail(BadRequest(f"The request is refused: {fault}.", fault.status))
+            return
+        error = BadRequest(f"The request is refused: {fault}.", fault.status)
+        if not self._head:  # or the exchange has noted it
+            record = refusal(self.peer, error, time.monotonic())
+            record.version = self.version
+            self._client.hub.journal.note(record)
+        self.fail(error)
 
     def send(self) -> bool:
         """Send one frame, if there is one and the windows allow; False if not."""
@@ -151,14 +160,7 @@ class Stream:
         self._client.flush()
 
     def answer(self, head: ResponseHead, payload: bytes, *, done: bool, trailer: bytes) -> None:
-        whole = done and not payload and not trailer
-        self._client.h2.send_headers(self.id, response_fields(head), end_stream=whole)
-        if whole:
-            self.exchange = None
-            self._over()
-            self._client.flush()
-        else:
-            self.piece(payload, done=done, trailer=trailer)
+        self._begin_answer(response_fields(head), payload, done=done, trailer=trailer)
 
     def piece(self, payload: bytes, *, done: bool, trailer: bytes) -> None:
         self.moved()
@@ -176,11 +178,10 @@ class Stream:
             self.exchange.client_full()
 
     def fail(self, error: ProxyError) -> None:
-        head_of = self.exchange.record.head if self.exchange else None
-        accept = accept_of(head_of.fields) if head_of else b""
-        page = own_response(error, time.time(), b"", with_body=self.with_body, accept=accept)
-        head, _, body = page.partition(b"\r\n\r\n")
-        self.answer(parse_response(head + b"\r\n\r\n"), body, done=True, trailer=b"")
+        accept = accept_of(self._head.fields) if self._head else b""
+        fields, body = own_message(error, time.time(), accept)
+        payload = body if self.with_body else b""
+        self._begin_answer(own_fields(error.status, fields), payload, done=True, trailer=b"")
 
     def switch(self, head: ResponseHead, splice: Splice) -> None:
         raise NotImplementedError("HTTP/2 has no answer 101")
@@ -202,6 +203,18 @@ class Stream:
         hub.running.start(self, hub.loop.time())
 
     # Within.
+
+    def _begin_answer(
+        self, fields: list[Field], payload: bytes, *, done: bool, trailer: bytes
+    ) -> None:
+        whole = done and not payload and not trailer
+        self._client.h2.send_headers(self.id, fields, end_stream=whole)
+        if whole:
+            self.exchange = None
+            self._over()
+            self._client.flush()
+        else:
+            self.piece(payload, done=done, trailer=trailer)
 
     def _send_data(self, most: int) -> None:
         client = self._client

@@ -88,6 +88,11 @@ def response_fields(head: ResponseHead) -> list[Field]:
     return fields
 
 
+def own_fields(status: int, fields: Iterable[Field]) -> list[Field]:
+    """Return the fields that begin an answer of the proxy itself."""
+    return [(b":status", b"%d" % status), *((name.lower(), value) for name, value in fields)]
+
+
 def trailer_fields(lines: bytes) -> list[Field]:
     """Return the fields behind an answer, from the lines behind a chunked body."""
     fields = []

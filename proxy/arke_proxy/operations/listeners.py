@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 _FIRST = 3  # the first descriptor that systemd passes; sd_listen_fds(3)
+_NAMED = ("admin", "tls")
 _NO_IPV6 = frozenset((errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL))
 
 
 def inherited(environ: Mapping[str, str]) -> dict[str, socket.socket]:
-    """Take what systemd has passed: the socket named `admin`, and any other as `public`.
+    """Take what systemd has passed: sockets named `admin` or `tls`, and any other as `public`.
 
     Raises ValueError where that is not one of each at most.
     """
@@ -24,7 +25,7 @@ def inherited(environ: Mapping[str, str]) -> dict[str, socket.socket]:
     names += [""] * (count - len(names))
     found: dict[str, socket.socket] = {}
     for number, given in enumerate(names[:count], _FIRST):
-        name = "admin" if given == "admin" else "public"
+        name = given if given in _NAMED else "public"
         if name in found:
             raise ValueError(f"systemd passes two sockets to be the {name} one; it takes one")
         found[name] = socket.socket(fileno=number)

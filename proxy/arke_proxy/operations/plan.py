@@ -7,7 +7,7 @@ import os
 from typing import NamedTuple
 
 Descriptors = dict[str, int]
-"""Name → number of the listening sockets: `public`, and `admin` if there is one."""
+"""Name → number of the listening sockets: `public`, and `tls` and `admin` if there are."""
 
 
 class Plan(NamedTuple):
