@@ -16,6 +16,7 @@ from arke_proxy.complaints import Complaints
 from arke_proxy.deadlines import Deadlines
 from arke_proxy.errors import Exhausted
 from arke_proxy.http1.forwarded import Form, Forwarding
+from arke_proxy.outlet import Turn
 from arke_proxy.record import Journal
 from arke_proxy.retry import RetryBudget
 
@@ -94,6 +95,7 @@ class Hub:
         "running",
         "spliced",
         "times",
+        "turn",
         "whole",
     )
 
@@ -117,6 +119,7 @@ class Hub:
         self.most_body = most_body  # bytes of a request's body
         self.times = times
         self.loop = loop
+        self.turn = Turn(loop)
         self.most_clients = most_clients  # connected at once
         self.pool: Pool[BackEnd] = Pool(_POOLED_PER_BACK_END, times.pooled)
         self.complaints = Complaints(log, loop.time)

@@ -17,6 +17,7 @@ from arke_proxy.http1.head import parse_response
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.http1.messages import RequestHead, ResponseHead, has_body
 from arke_proxy.hub import Hub
+from arke_proxy.outlet import Outlet
 
 _SURELY_TAKEN = 16 * 1024  # bytes; a host's window takes them whatever its program does
 _HIGH_WATER = 64 * 1024  # bytes waiting in this process for a slow back end
@@ -57,6 +58,7 @@ class BackEnd(asyncio.Protocol):
         "_interim",
         "_listener",
         "_method",
+        "_out",
         "_patient",
         "_paused",
         "_reusable",
@@ -74,6 +76,7 @@ class BackEnd(asyncio.Protocol):
         self._socket = sock  # None at the end of a tunnel
         self._hub = hub
         self._transport: asyncio.Transport
+        self._out: Outlet
         self._heads = HeadBuffer(skips_empty_lines=False)
         self._listener: Listener | None = None
         self._method = b""
@@ -108,7 +111,7 @@ class BackEnd(asyncio.Protocol):
             # A full window counts as unacknowledged: a slow program would pass for a dead host.
             self._patient = True
             self._limit_unacknowledged(0)
-        self._transport.write(data)
+        self._out.write(data)
 
     def pause(self) -> None:
         self._paused = True
@@ -127,8 +130,8 @@ class BackEnd(asyncio.Protocol):
             transport.abort()
             return
         if self._patient:
-            if transport.get_write_buffer_size():  # it has answered without reading everything
-                transport.abort()
+            if self._out.transport().get_write_buffer_size():
+                transport.abort()  # it has answered without reading everything
                 return
             self._patient = False
             self._limit_unacknowledged(UNACKNOWLEDGED_MS)
@@ -146,7 +149,7 @@ class BackEnd(asyncio.Protocol):
         """Give the connection away: it is no longer one of HTTP."""
         self._listener = None
         self._limit_unacknowledged(0)
-        return self._transport
+        return self._out.transport()
 
     # For the pool.
 
@@ -170,6 +173,7 @@ class BackEnd(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
+        self._out = Outlet(self._hub.turn, self._transport)
 
     def data_received(self, data: bytes) -> None:
         listener = self._listener

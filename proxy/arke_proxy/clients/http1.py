@@ -19,6 +19,7 @@ from arke_proxy.http1.head import parse_request
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.http1.messages import RequestHead, ResponseHead
 from arke_proxy.hub import Expiring, Hub
+from arke_proxy.outlet import Outlet
 from arke_proxy.record import refusal
 from arke_proxy.reset import reset
 from arke_proxy.splice import Splice
@@ -45,6 +46,7 @@ class Client(asyncio.Protocol):
         "_hub",
         "_keep_alive",
         "_leaving",
+        "_out",
         "_paused",
         "_transport",
         "_watch",
@@ -57,6 +59,7 @@ class Client(asyncio.Protocol):
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._transport: asyncio.Transport
+        self._out: Outlet
         self.peer = ""  # its address
         self.origin: Origin
         self._heads = HeadBuffer()
@@ -91,7 +94,7 @@ class Client(asyncio.Protocol):
 
     def interim(self, head: ResponseHead) -> None:
         if not self._head.is_1_0:  # which has no 1xx
-            self._transport.write(writing.response_head(head, b"", b""))
+            self._out.write(writing.response_head(head, b"", b""))
 
     def answer(self, head: ResponseHead, payload: bytes, *, done: bool, trailer: bytes) -> None:
         to_1_0 = self._head.is_1_0
@@ -121,17 +124,17 @@ class Client(asyncio.Protocol):
         with_body = head.method != b"HEAD"
         accept = accept_of(head.fields)
         page = own_response(error, time.time(), connection, with_body=with_body, accept=accept)
-        self._transport.write(page)
+        self._out.write(page)
         self._finish(keep_alive=keep_alive)
 
     def switch(self, head: ResponseHead, splice: Splice) -> None:
         assert head.upgrade
-        self._transport.write(writing.response_head(head, b"", writing.switching(head.upgrade)))
+        self._out.write(writing.response_head(head, b"", writing.switching(head.upgrade)))
         self._exchange = None
         self._leaving = True
         self._put_under(None)
         early = self._heads.rest()
-        splice.join(self._transport, self.peer, early)
+        splice.join(self._out.transport(), self.peer, early)
         self._hub.went(self)
 
     def cut(self) -> None:
@@ -165,6 +168,7 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
+        self._out = Outlet(self._hub.turn, self._transport)
         peer = transport.get_extra_info("peername")
         if peer:  # none if it has gone already
             self.peer = peer[0]
@@ -269,8 +273,9 @@ class Client(asyncio.Protocol):
         self._put_under(None)
         self._hub.hands_over(self)
         client = Http2Client(self._hub)
-        self._transport.set_protocol(client)
-        client.connection_made(self._transport)
+        transport = self._out.transport()
+        transport.set_protocol(client)
+        client.connection_made(transport)
         client.data_received(early)
 
     def _receive_body(self, exchange: Exchange, data: bytes) -> None:
@@ -300,7 +305,7 @@ class Client(asyncio.Protocol):
     def _write(self, data: bytes, done: bool, trailer: bytes) -> None:
         if done and self._chunks:
             data += last_chunk(trailer)
-        self._transport.write(data)
+        self._out.write(data)
         if done:
             self._finish(keep_alive=self._keep_alive)
         else:
@@ -343,7 +348,7 @@ class Client(asyncio.Protocol):
         if not self._exchange:  # which would have noted its own record
             self._hub.journal.note(refusal(self.peer, error, time.monotonic()))
         self._exchange = None
-        self._transport.write(own_response(error, time.time(), writing.CLOSE, with_body=with_body))
+        self._out.write(own_response(error, time.time(), writing.CLOSE, with_body=with_body))
         self._leave()
 
     def _turn_away(self, error: Exhausted) -> None:
@@ -351,22 +356,22 @@ class Client(asyncio.Protocol):
         self._leaving = True
         self._hub.complaints.warn(Exhausted, str(error))
         self._hub.journal.note(refusal(self.peer, error, time.monotonic()))
-        self._transport.write(own_response(error, time.time(), writing.CLOSE, with_body=True))
-        self._transport.close()
+        self._out.write(own_response(error, time.time(), writing.CLOSE, with_body=True))
+        self._out.transport().close()
 
     def _leave(self) -> None:
         """Close once the client has read what was written."""
         self._leaving = True
         self._heads.rest()
         if self._half_closed:
-            self._transport.close()
+            self._out.transport().close()
         else:
             self._paused = False
-            end_after_reading(self._transport)
+            end_after_reading(self._out.transport())
         self._put_under(self._hub.lingering)
 
     def _stop_leaving(self, watch: Deadlines[Expiring] | None) -> None:
-        if not unread(self._transport):
+        if not unread(self._out.transport()):
             self._transport.abort()
         elif watch is self._hub.lingering:
             self._put_under(self._hub.running)  # the client is slow, not deaf

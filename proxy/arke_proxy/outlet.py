@@ -1,0 +1,66 @@
+"""Writes that leave together: what all connections write in one turn of the loop, in a row.
+
+A reader who sleeps is woken by a write, which costs more than the write; while it is awake, the
+next ones find it so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+_SMALL = 8 * 1024  # octets
+
+
+class Turn:
+    """Whoever has something to write by the end of this turn of the loop."""
+
+    __slots__ = ("_loop", "_outlets")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._outlets: list[Outlet] = []
+
+    def add(self, outlet: Outlet) -> None:
+        if not self._outlets:
+            self._loop.call_soon(self._end)
+        self._outlets.append(outlet)
+
+    def _end(self) -> None:
+        outlets, self._outlets = self._outlets, []
+        for outlet in outlets:
+            outlet.flush()
+
+
+class Outlet:
+    """The writing side of a connection."""
+
+    __slots__ = ("_held", "_transport", "_turn")
+
+    def __init__(self, turn: Turn, transport: asyncio.Transport) -> None:
+        self._turn = turn
+        self._transport = transport
+        self._held: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Write by the end of this turn; at once what is large, or full buffers would not tell."""
+        if len(data) > _SMALL:
+            self.flush()
+            self._transport.write(data)
+            return
+        if not self._held:
+            self._turn.add(self)
+        self._held.append(data)
+
+    def flush(self) -> None:
+        """Write now what is held."""
+        held = self._held
+        if held:
+            data = held[0] if len(held) == 1 else b"".join(held)
+            held.clear()
+            if not self._transport.is_closing():
+                self._transport.write(data)
+
+    def transport(self) -> asyncio.Transport:
+        """The connection itself, with nothing held back: for whatever is not writing."""
+        self.flush()
+        return self._transport
