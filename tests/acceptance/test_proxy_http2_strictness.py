@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from http2_raw import GET, POST, Fields, GoneAway, RawHttp2, Reset
@@ -166,6 +167,35 @@ def test_bad_trailers(client: RawHttp2, field: tuple[bytes, bytes]) -> None:
     client.get(3)
     assert client.answer(3)[1] == b"ok"
     assert not any(seen.endswith(b"0\r\n") for seen in SEEN)
+
+
+def test_trailers_do_not_end_a_body_before_its_length(rig: Rig) -> None:
+    """Else the back end would read the rest of it from the next client's request."""
+    seen: list[bytes] = []
+
+    def answers_at_once(connection: Connection) -> None:
+        while head := connection.head():
+            seen.append(head)
+            connection.send(OK)
+            if b"content-length: 10" in head.lower():
+                connection.exactly(10)
+
+    rig.tidy()
+    rig.back_ends(answers_at_once)
+    client = RawHttp2(rig.connect())
+    client.send(client.headers(1, [*POST, (b"content-length", b"10")]), DataFrame(1, b"12345"))
+    client.send(client.headers(1, [(b"sum", b"1")], "END_STREAM"))
+    with suppress(Reset):
+        client.answer(1)
+    assert rig.get("/next")[1] == b"ok"
+    assert seen[-1].startswith(b"GET /next HTTP/1.1\r\n")
+
+
+def test_trailers_behind_a_body_with_a_length(client: RawHttp2) -> None:
+    client.send(client.headers(1, [*POST, (b"content-length", b"5")]), DataFrame(1, b"hello"))
+    client.send(client.headers(1, [(b"sum", b"1")], "END_STREAM"))
+    assert client.answer(1)[1] == b"ok"
+    assert SEEN[1] == b"hello"
 
 
 def test_fields_that_expand_without_end(client: RawHttp2) -> None:

@@ -242,12 +242,10 @@ class Http2Client(asyncio.Protocol):
         if not stream:
             return
         try:
-            lines = read_trailer(event.headers or [])
+            stream.receive_trailer(read_trailer(event.headers or []))
         except Malformed:
             self.guard.charge(COST_OF_RESET)
             self.reset(stream, ErrorCodes.PROTOCOL_ERROR, "malformed body")
-        else:
-            stream.receive_trailer(lines)
 
     def _lose(self, event: StreamReset) -> None:
         """Give up a request that the client has reset, or made the library reset."""

@@ -104,8 +104,16 @@ class Stream:
             self._pay()
 
     def receive_trailer(self, lines: bytes) -> None:
+        """End the body. Raises Malformed if it is shorter than it was said to be.
+
+        The library counts data only, and a back end would take what comes next, of another client,
+        for the rest of it.
+        """
         self._ended = True
         if self.exchange and not self.exchange.uploaded:
+            head = self.exchange.record.head
+            if head and head.length and head.length != self._received:
+                raise Malformed("its body is not as long as it says")
             self.moved()
             self.exchange.upload(b"", done=True, trailer=lines)
 
