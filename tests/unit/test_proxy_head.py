@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from arke_proxy.errors import Malformed
@@ -259,3 +261,16 @@ def test_a_back_end_says_whether_its_connection_goes_on(raw: bytes, keep_alive: 
 def test_back_ends_are_read_as_strictly(raw: bytes, step: int) -> None:
     with pytest.raises(Malformed):
         response(raw, step)
+
+
+def test_long_lists_of_tokens_are_not_remembered() -> None:
+    """One client would make a proxy keep a hundred megabytes by a few megabytes of heads."""
+    tracemalloc.start()
+    try:
+        for number in range(16):
+            options = b",".join([b"%x" % (number * 10_000 + at) for at in range(8000)])
+            parse_request(GET + b"Connection: %b\r\n\r\n" % options)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000

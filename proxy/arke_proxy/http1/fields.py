@@ -56,10 +56,19 @@ NOT_IN_TRAILERS = GUARDED | {
 }
 
 
-@lru_cache(maxsize=64)
+_MOST_REMEMBERED = 128  # bytes of a value; a long one would be kept as thousands of tokens
+
+
 def tokens(value: bytes) -> frozenset[bytes]:
     """Split a comma-separated value such as that of `Connection`."""
+    return _remembered(value) if len(value) <= _MOST_REMEMBERED else _tokens(value)
+
+
+def _tokens(value: bytes) -> frozenset[bytes]:
     return frozenset([token.strip() for token in value.lower().split(b",")])
+
+
+_remembered = lru_cache(maxsize=64)(_tokens)
 
 
 def written(fields: Iterable[Field]) -> bytes:
