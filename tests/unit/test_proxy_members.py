@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import pytest
 
-from arke import Member, Node
+from arke import Member, Mesh, Node
 from arke_proxy.choosing.address import Address
+from arke_proxy.choosing.ask import Ask
 from arke_proxy.choosing.chooser import Outcome
+from arke_proxy.choosing.either import Either
 from arke_proxy.choosing.members import Members, Via
 from arke_proxy.choosing.published import published
 from arke_proxy.choosing.rotation import Rotation
@@ -243,3 +246,18 @@ def test_a_visitor_finds_back_whichever_way_is_taken() -> None:
     assert {bench.members.ready((), DIRECT) for _ in range(20)} == {TUNNEL}
     bench.now += 60
     assert {bench.members.ready((), TUNNEL) for _ in range(20)} == {DIRECT}
+
+
+def test_a_request_that_outlives_its_member_is_not_counted_for_ever() -> None:
+    """It ends while nobody publishes an address any more, and the cluster is asked."""
+    bench = Bench()
+    either = Either(bench.members, Ask(cast("Mesh", None), "web", 80, lambda: bench.now))
+    bench.join(HTTP)
+    either.began(either.ready(()) or TUNNEL)
+    bench.leave()
+    bench.now += 10
+    with pytest.raises(NoBackEnd):
+        bench.members.ready(())  # nobody lingers
+    either.ended(DIRECT, Outcome.ANSWERED)
+    bench.join(HTTP)
+    assert [one.outstanding for one in bench.rotation.standings()] == [0]

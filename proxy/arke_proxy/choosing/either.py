@@ -23,17 +23,22 @@ class Either:
     async def choose(self, tried: Collection[Address], preferred: Address | None = None) -> Address:
         return await self._now().choose(tried, preferred)
 
+    # What was begun under the one may end while the other is in use.
+
     def began(self, address: Address) -> None:
-        self._now().began(address)
+        self._of(address).began(address)
 
     def ended(self, address: Address, outcome: Outcome) -> None:
-        self._now().ended(address, outcome)
+        self._of(address).ended(address, outcome)
 
     def unreachable(self, address: Address) -> None:
-        self._now().unreachable(address)
+        self._of(address).unreachable(address)
 
     def standings(self) -> Sequence[Standing]:
         return self._now().standings()
+
+    def _of(self, address: Address) -> Chooser:
+        return self._members if address in self._members else self._ask
 
     def _now(self) -> Chooser:
         return self._members if len(self._members) else self._ask

@@ -70,6 +70,10 @@ class Members:
     def __len__(self) -> int:
         return len(self._places) or (len(self._gone) if self._lingering else 0)
 
+    def __contains__(self, address: Address) -> bool:
+        """Say whether it is one of theirs, or was and is still at work."""
+        return self._rotation.knows(address)
+
     # From the mesh.
 
     def joined(self, member: arke.Member, node: arke.Node) -> None:

@@ -90,6 +90,10 @@ class Rotation:
         known = self._known.get(address)
         return known is not None and not known.leaving
 
+    def knows(self, address: Address) -> bool:
+        """Say whether it is there, or leaving and still at work."""
+        return address in self._known
+
     # Who is there.
 
     def add(self, address: Address, weight: float = 1.0) -> None:
