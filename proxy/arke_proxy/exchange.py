@@ -295,13 +295,17 @@ class Exchange:
         record.answered = monotonic()
         record.upgraded = True
         self._hub.whole.stop(self)
+        self._went_again_no_more()
+        # The back end has answered, which is known now, not after the hours that may follow.
+        self._chooser.ended(back_end.address, Outcome.ANSWERED)
+        self._chooser.began(back_end.address)
         splice = Splice(self._hub, back_end.detach(), rest, self._parted(back_end.address))
         self._requester.switch(head, splice)
 
     def _parted(self, address: Address) -> Callable[[int, int], None]:
         def parted(octets_in: int, octets_out: int) -> None:
             self.record.octets_in, self.record.octets_out = octets_in, octets_out
-            self._chooser.ended(address, Outcome.ANSWERED)
+            self._chooser.ended(address, Outcome.ABANDONED)
             self._note()
 
         return parted
@@ -357,12 +361,15 @@ class Exchange:
         record = self.record
         record.outcome = outcome
         record.ended = monotonic()
-        if self._again:
-            self._again = False
-            hub.budget.end()
+        self._went_again_no_more()
         if hub.limits_whole:
             hub.whole.stop(self)
         hub.journal.note(record)
+
+    def _went_again_no_more(self) -> None:
+        if self._again:
+            self._again = False
+            self._hub.budget.end()
 
     def _count_failure(self, address: Address, reason: str, *, stale: bool = False) -> None:
         """Remember a failed attempt. Raises NoneReachable if it was the last one."""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import select
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 from aiohttp import ClientSession, WSMsgType, web
-from http_rig import Connection, Rig, standing
+from http_rig import BackEnd, Connection, Rig, standing, start_any_proxy
 
-from relays import LIMIT
+from relays import LIMIT, free_port
 
 ASK = b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
@@ -221,3 +222,40 @@ def test_nobody_switches_unasked(rig: Rig, request_: bytes) -> None:
     response, body = rig.exchange(request_)
     assert response.status == 502
     assert b"smuggled" not in body
+
+
+def test_a_back_end_that_switches_has_answered() -> None:
+    """It is well as soon as it does so: its WebSockets may live for hours."""
+    times = iter(range(100))
+
+    def breaks_once(connection: Connection) -> None:
+        assert connection.head()
+        if next(times):
+            connection.send(SWITCH)
+            connection.rest()
+
+    back_end = BackEnd(breaks_once)
+    admin = free_port()
+    flags = ["-choose", "static", "-backend", back_end.address, "-admin", f"127.0.0.1:{admin}"]
+    process, port = start_any_proxy(*flags)
+    ends = ExitStack()
+    try:
+        for first in (b"HTTP/1.1 502", b"HTTP/1.1 101"):
+            connection = Connection(socket.create_connection(("127.0.0.1", port), LIMIT))
+            ends.callback(connection.close)
+            connection.send(ASK)
+            assert connection.head().startswith(first)
+        pages = Connection(socket.create_connection(("127.0.0.1", admin), LIMIT))
+        ends.callback(pages.close)
+        pages.send(b"GET /-/backends HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        pages.until(b"\r\n\r\n")
+        body = pages.rest()
+        (state,) = json.loads(body)["workers"][0]["back_ends"]
+        assert not state["out"]
+        assert state["outstanding"] == 1
+    finally:
+        ends.close()
+        process.terminate()
+        process.wait(LIMIT)
+        process.close()
+        back_end.end()
