@@ -7,6 +7,7 @@ import re
 import select
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -243,6 +244,26 @@ def test_a_client_that_expects_to_be_told_to_continue_is(rig: Rig) -> None:
     assert connection.head().startswith(b"HTTP/1.1 100 Continue\r\n")
     connection.send(b"body")
     assert connection.response()[1] == b"ok"
+
+
+def test_a_body_behind_an_expectation_that_was_not_met_answers_nobody_else(rig: Rig) -> None:
+    """A back end that refuses the head may expect no body, and read a request where it comes."""
+
+    def refusing(connection: Connection) -> None:
+        while head := connection.head():
+            path = head.split()[1]
+            if path == b"/smuggled":
+                time.sleep(0.05)  # until the next request is on its way
+            connection.send(b"HTTP/1.1 404 No\r\nContent-Length: %d\r\n\r\n" % len(path) + path)
+
+    rig.back_ends(refusing)
+    body = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"
+    client = rig.connect()
+    client.send(head % len(body) + body + b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
+    client.until(b"\r\n\r\n/")
+    client.head()
+    assert client.exactly(5) == b"/next"
 
 
 def test_an_answer_before_the_request_is_whole_closes_the_connection(rig: Rig) -> None:

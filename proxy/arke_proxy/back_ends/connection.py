@@ -52,6 +52,7 @@ class BackEnd(asyncio.Protocol):
 
     __slots__ = (
         "_body",
+        "_expects",
         "_head",
         "_heads",
         "_hub",
@@ -80,6 +81,7 @@ class BackEnd(asyncio.Protocol):
         self._heads = HeadBuffer(skips_empty_lines=False)
         self._listener: Listener | None = None
         self._method = b""
+        self._expects = False  # the client waits for an answer 100 before it sends the body
         self._upgrade: bytes | None = None  # what this request asks to switch to
         self._head: ResponseHead | None = None  # the final one, once it has come
         self._body: Body | None = None
@@ -101,6 +103,9 @@ class BackEnd(asyncio.Protocol):
         self._listener = listener
         self._method = request.method
         self._upgrade = request.upgrade
+        self._expects = (request.chunked or bool(request.length)) and any(
+            len(name) == 6 and name.lower() == b"expect" for name, _ in request.fields
+        )
         self._head = self._body = None
         self._interim = 0
         self._sent = 0
@@ -235,7 +240,8 @@ class BackEnd(asyncio.Protocol):
 
     def _begin_body(self, listener: Listener, head: ResponseHead) -> None:
         self._head = head
-        self._reusable = head.keep_alive
+        # Without an answer 100 it may expect no body, and take the one that comes for a request.
+        self._reusable = head.keep_alive and (not self._expects or self._interim > 0)
         rest = self._heads.rest()
         if head.length == len(rest) and has_body(head, self._method):  # the usual way is short
             listener.answered(head, rest, done=True)
