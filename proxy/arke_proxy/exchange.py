@@ -225,6 +225,8 @@ class Exchange:
                 self._requester.interim(head)
                 return  # and the time goes on: a back end that only promises is silent
             self.told = True
+            if not self.uploaded:
+                back_end.spoil()  # who answers early may take the rest for a request
             record.status = head.status
             record.answered = monotonic()
             if self._sticky and back_end.address != self._preferred:
@@ -359,6 +361,8 @@ class Exchange:
     def _note(self, outcome: str = "") -> None:
         hub = self._hub
         record = self.record
+        if record.ended:
+            return
         record.outcome = outcome
         record.ended = monotonic()
         self._went_again_no_more()

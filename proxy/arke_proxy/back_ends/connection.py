@@ -145,6 +145,10 @@ class BackEnd(asyncio.Protocol):
         if not self._hub.pool.give(self.address, self, self._hub.loop.time()):
             transport.close()
 
+    def spoil(self) -> None:
+        """Use the connection for no further request."""
+        self._reusable = False
+
     def abandon(self) -> None:
         """End the request before its answer did: what is under way here is worthless."""
         self._listener = None

@@ -139,8 +139,10 @@ class Client(asyncio.Protocol):
 
     def cut(self) -> None:
         """End the connection such that what was sent cannot pass for a whole answer."""
-        self._exchange = None
+        exchange, self._exchange = self._exchange, None
         self._leaving = True
+        if exchange:
+            exchange.abandon("cut off")
         reset(self._transport)
 
     # For the server.

@@ -19,7 +19,7 @@ from h2.events import (
 from h2.exceptions import NoSuchStreamError, ProtocolError, StreamClosedError
 
 from arke_proxy.clients.ending import end_after_reading, unread
-from arke_proxy.clients.http2_stream import Stream
+from arke_proxy.clients.http2_stream import MOST_UNSENT, Stream
 from arke_proxy.deadlines import Deadlines
 from arke_proxy.errors import Exhausted, Malformed
 from arke_proxy.http1.body import check_size
@@ -47,9 +47,11 @@ class Http2Client(asyncio.Protocol):
         "_watch",
         "guard",
         "h2",
+        "held_up",
         "hub",
         "origin",
         "peer",
+        "unsent",
         "waiting",
     )
 
@@ -66,6 +68,8 @@ class Http2Client(asyncio.Protocol):
         self._watch: Deadlines[Expiring] | None = None  # while there are no streams
         self._busy = False  # what there is to send will be sent before long
         self._full = False  # the client is slow to read
+        self.unsent = 0  # octets of all its streams' answers
+        self.held_up: set[Stream] = set()  # those whose back ends are told to wait
         self._parting = False  # it knows that no more requests are taken
         self._leaving = False  # everything has been said; what still comes is not read
 
@@ -94,6 +98,7 @@ class Http2Client(asyncio.Protocol):
 
     def cut(self) -> None:
         self._leaving = True
+        self._end_streams("cut off")
         reset(self._transport)
 
     # For its streams.
@@ -103,6 +108,16 @@ class Http2Client(asyncio.Protocol):
         if self._busy or self._leaving:
             return
         self._busy = True
+        try:
+            self._send_in_turn()
+        finally:
+            self._busy = False
+        if self.held_up and self.unsent <= MOST_UNSENT:
+            for stream in list(self.held_up):
+                stream.relieve()
+        self._look_around()
+
+    def _send_in_turn(self) -> None:
         waiting = self.waiting
         blocked = 0
         while waiting and blocked < len(waiting) and not self._full:
@@ -117,8 +132,6 @@ class Http2Client(asyncio.Protocol):
                 blocked += 1
                 waiting[stream] = None
         self._write()
-        self._busy = False
-        self._look_around()
 
     def reset(self, stream: Stream, code: ErrorCodes, why: str) -> None:
         """End a stream before its time."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _HIGH_WATER = 64 * 1024  # octets of an answer that wait here for a slow client
 _LOW_WATER = 16 * 1024
+MOST_UNSENT = 512 * 1024  # octets of all of a connection's answers
 
 
 class Stream:
@@ -100,7 +101,7 @@ class Stream:
                 self.refuse(fault)
                 return
             exchange.upload(data, done=ended, trailer=b"")
-        if not self._paused:
+        if ended or not self._paused:
             self._pay()
 
     def receive_trailer(self, lines: bytes) -> None:
@@ -175,14 +176,19 @@ class Stream:
         if payload:
             self._unsent.append(memoryview(payload))
             self._unsent_size += len(payload)
+            self._client.unsent += len(payload)
         if done:
             self.exchange = None
             self._finished = True
             self._trailer = trailer
         self._client.waiting[self] = None
         self._client.flush()
-        if self.exchange and not self._full and self._unsent_size > _HIGH_WATER:
+        waits = self._unsent_size
+        if not self.exchange or self._full or not waits:
+            return
+        if waits > _HIGH_WATER or self._client.unsent > MOST_UNSENT:
             self._full = True
+            self._client.held_up.add(self)
             self.exchange.client_full()
 
     def fail(self, error: ProxyError) -> None:
@@ -234,14 +240,19 @@ class Stream:
             first = first[:most]
         wanted = min(self._unsent_size, MAX_FRAME)
         self._unsent_size -= len(first)
+        client.unsent -= len(first)
         last = self._finished and not self._unsent and not self._trailer
         client.h2.send_data(self.id, bytes(first), end_stream=last)
         client.guard.sent(len(first), wanted)
         self.moved()
         if last:
             self._over()
-        elif self._full and self._unsent_size < _LOW_WATER:
+
+    def relieve(self) -> None:
+        """Let the back end go on where there is room for it again."""
+        if self._unsent_size < _LOW_WATER:
             self._full = False
+            self._client.held_up.discard(self)
             if self.exchange:
                 self.exchange.client_ready()
 
@@ -261,6 +272,8 @@ class Stream:
         self._closed = True
         self._client.hub.running.stop(self)
         self._unsent.clear()
+        self._client.unsent -= self._unsent_size
+        self._client.held_up.discard(self)
         self._unsent_size = 0
         self._pay()
         self._client.forget(self)

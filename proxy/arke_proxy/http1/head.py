@@ -55,10 +55,10 @@ def _read_request(raw: bytes) -> RequestHead:
         raise Malformed("its method is none that this proxy knows")
     if method == b"CONNECT":
         raise Malformed("this proxy opens no tunnels", 501)
-    if not _ORIGIN.fullmatch(target):
-        target, host = resolve_target(method, target, host)
     if host is None and not is_1_0:
         raise Malformed("it has no Host field")
+    if not _ORIGIN.fullmatch(target):
+        target, host = resolve_target(method, target, host)
     if upgrade and method != b"GET":
         upgrade = None
     head = RequestHead(
