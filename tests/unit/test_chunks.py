@@ -479,6 +479,17 @@ def test_bodies_begun_are_bounded_by_what_they_may_come_to() -> None:
     assert sum(len(half.body) for half in inbox._streams.values() if half.body) <= 10 * CHUNK
 
 
+@pytest.mark.parametrize("total", [CHUNK + 1, 2 * CHUNK])
+def test_what_is_too_much_is_not_kept(total: int) -> None:
+    """A connection that ends may linger: what it holds must still be what is counted."""
+    inbox = Inbox(LIMIT, LIMIT)
+    inbox.chunk(1, total, WHOLE)
+    inbox.chunk(1, total, bytes(total - CHUNK))
+    with pytest.raises(BrokenStream, match="longer than it said"):
+        inbox.chunk(1, total, WHOLE)
+    assert sum(len(half.body) for half in inbox._streams.values() if half.body) == inbox.size
+
+
 def test_a_body_given_up_is_not_half_there() -> None:
     inbox = Inbox(4 * CHUNK, 4 * CHUNK)
     inbox.chunk(1, 3 * CHUNK, WHOLE)

@@ -46,9 +46,9 @@ class Inbox:
             raise BrokenStream("a body is not as long as it said")
         body = half.body
         if body is not None:
-            body.append(data)
-            if len(body) > total:
+            if len(body) + len(data) > total:
                 raise BrokenStream("a body is longer than it said")
+            body.append(data)
 
     def cast(self, body: object) -> Cast | None:
         """The body or bodies of a cast; None if a large one was given up for lack of room."""
