@@ -46,12 +46,15 @@ OFFERED = 0x11  # and opens tunnels to them
 TOLD = 0x12  # and tells everybody
 LATER = 0x15  # a second passes
 MUCH_LATER = 0x16
-MEMBER_STALLED = 0x18  # the innocent member reads nothing more
+MEMBER_STALLED = 0x18  # the innocent member reads nothing more, as long as that is borne
 MEMBER_GOING_ON = 0x19
 HAPPENINGS = (ASKED, OFFERED, TOLD, LATER, MUCH_LATER, MEMBER_STALLED, MEMBER_GOING_ON)
 
 _GUESTS = "d"  # a cluster that only guests serve
 _ROUNDS = 1_000
+_STALL = 12
+"""Looks of the hub through which the member may read nothing. Each counts as 1.25 s at most, and
+with the 10 s before a ping they stay below the silence after which a program is given up."""
 _OVERHEAD = 48  # octets that Python needs for each
 _LOG = Log(logging.getLogger("arke fuzz"))
 logging.getLogger("arke fuzz").setLevel(logging.CRITICAL)
@@ -86,6 +89,8 @@ class World:
         self.member.say(Op.SUBSCRIBE, TOPIC)
         self.client.say(Op.WATCH, CLUSTER)
         self.innocents = (self.member, self.client)
+        self._looks = 0
+        """Of the hub, since the member stalled."""
 
     async def rest(self) -> None:
         """Until nobody has anything left to say."""
@@ -110,6 +115,8 @@ class World:
             client.say(Op.BROADCAST, CLUSTER, b"told", None)
             client.say(Op.PUBLISH, TOPIC, b"event", {"h": "v"})
         elif number == MEMBER_STALLED:
+            if not member.transport.stalled:
+                self._looks = 0
             member.transport.stall()
         elif number == MEMBER_GOING_ON:
             member.transport.go_on()
@@ -122,6 +129,9 @@ class World:
         self.exchange.router.expire(self.loop.now)
         self.hub.tick(self.loop.now)
         self.hub.flusher.flush()
+        self._looks += 1
+        if self._looks >= _STALL:
+            self.member.transport.go_on()
         await self.rest()
 
     def check_bounds(self) -> None:
