@@ -242,6 +242,14 @@ async def test_a_member_that_leaves_finishes_what_it_has_begun(ends: Ends) -> No
         assert await call == b"done"
 
 
+async def test_who_leaves_is_read_until_it_closes_however_much_it_still_sends(node: Relay) -> None:
+    """Or the relay would close on what nobody read, and that destroys what it said last."""
+    async with raw_iris(node.port, "") as leaver:
+        await leaver.say(Op.CLOSE)
+        assert await leaver.hear() == (Op.CLOSE, "")
+        await leaver.send(bytes(32 * MIB))
+
+
 async def test_a_relay_that_stops_tells_its_iris_programs_why(relays: Relays) -> None:
     relay = relays.start()
     async with iris_program(relay.port, "work", ECHO) as member:

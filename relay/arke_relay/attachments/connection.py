@@ -62,6 +62,10 @@ class Connection(asyncio.Protocol):
     # Octets.
 
     def data_received(self, data: bytes) -> None:
+        if self._ended:
+            # It counts no more, and may be read all the same until the program closes. A turn
+            # would stop that: who has ended does not resume reading behind it.
+            return
         if len(data) <= PIECE:
             self.understand(data)
         else:
