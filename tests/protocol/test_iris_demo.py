@@ -135,7 +135,9 @@ async def test_our_proxy_finds_a_web_server_written_for_iris(relays: Relays) -> 
             process.terminate()
             await asyncio.to_thread(process.wait, LIMIT)
             process.close()
-        assert asked == [b"ip"] * 3
+        # Of requests that follow closely, the proxy asks for some addresses ahead of need.
+        assert len(asked) >= 3
+        assert set(asked) == {b"ip"}
 
 
 async def test_a_reverse_proxy_written_for_iris_finds_our_web_server(relays: Relays) -> None:
