@@ -33,6 +33,7 @@ HEADS = {
     "URL with password": b"GET http://u:p@a/ HTTP/1.1\r\nHost: u:p@a\r\n\r\n",
     "URL disagrees with Host": b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n",
     "no Host": b"GET / HTTP/1.1\r\n\r\n",
+    "no Host, though a URL": b"GET http://a/ HTTP/1.1\r\n\r\n",
     "two Hosts": GET + b"Host: example\r\n\r\n",
     "Host with junk": b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
     "Host list": b"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n",

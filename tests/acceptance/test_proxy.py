@@ -280,6 +280,26 @@ def test_an_answer_before_the_request_is_whole_closes_the_connection(rig: Rig) -
     assert connection.rest() == b""
 
 
+def test_an_answer_that_comes_early_spoils_its_connection(rig: Rig) -> None:
+    """It is whole when the request is; but who knows what was taken for that request's end."""
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
+        connection.exactly(4)
+        connection.send(b"k")
+        connection.rest()
+
+    (back_end,) = rig.back_ends(script)
+    for times in (1, 2):
+        connection = rig.connect()
+        connection.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n")
+        assert connection.head().startswith(b"HTTP/1.1 200 ")
+        connection.send(b"body")
+        assert connection.exactly(2) == b"ok"
+        assert back_end.connections == times
+
+
 def test_a_client_that_sends_no_more_still_reads_its_answers(rig: Rig) -> None:
     rig.back_ends(always(OK))
     connection = rig.connect()

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from http.client import HTTPResponse
 from pathlib import Path
@@ -139,6 +140,28 @@ def test_a_log_in_the_combined_format(relays: Relays, tmp_path: Path) -> None:
         request = rb'"GET /a\?\\x22b HTTP/1\.1" 200 2 "y" "a \\x22b\\x22 \\xe9"'
         assert re.fullmatch(start + request, asked)
         assert re.fullmatch(start + rb'"- - HTTP/1\.1" 400 - "-" "-"', refused)
+
+
+def test_what_is_cut_at_the_end_has_a_line_too(relays: Relays, tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    asked = threading.Event()
+
+    def silent(connection: Connection) -> None:
+        connection.head()
+        asked.set()
+        connection.rest()
+
+    flags = ("-access-log", str(path), "-access-format", "json", "-grace", "200ms")
+    with running(relays.start(), "web", *flags) as rig:
+        rig.back_ends(silent)
+        connection = rig.connect()
+        connection.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert asked.wait(LIMIT)
+        rig.process.terminate()
+        rig.process.wait(LIMIT)
+        (line,) = lines(path, 1)
+    story = json.loads(line)
+    assert (story["target"], story["outcome"]) == ("/slow", "cut off")
 
 
 def test_a_log_in_json(relays: Relays, tmp_path: Path) -> None:
