@@ -187,3 +187,10 @@ def test_any_signed_value_is_refused(fields: object) -> None:
 @given(encoded=st.binary(max_size=400))
 def test_any_signed_bytes_are_refused(encoded: bytes) -> None:
     refusal_of(sealed(encoded))
+
+
+@pytest.mark.parametrize("place", range(7))
+def test_a_signed_value_that_is_nested_without_end_is_refused(place: int) -> None:
+    values = [bytes(msgpack.packb(value)) for value in FIELDS]
+    values[place] = b"\x91" * 1000 + b"\xc0"
+    refusal_of(sealed(b"\x97" + b"".join(values)))

@@ -95,6 +95,8 @@ def _decode(encoded: bytes) -> Certificate:
             encoded,
             limit=SEALED_BYTES,
         )
+        if type(role) is not str:  # an enum would show it, however deeply it is nested
+            raise TypeError("a role is text")
         role = Role(role)
     except (ValueError, TypeError) as error:
         raise CertificateError("a certificate with unknown content") from error
