@@ -14,6 +14,7 @@ from benchmarks.processes import module, running
 from benchmarks.relays import network
 from benchmarks.web_servers import START_LIMIT, Proxy
 
+_LISTENING_WITH_TLS = re.compile(r"proxy listening with TLS on 127\.0\.0\.1:(\d+)")
 LISTENING = re.compile(r"proxy listening on 127\.0\.0\.1:(\d+)")
 
 
@@ -32,14 +33,16 @@ def arke_proxy(choose: str) -> Proxy:
             member = module("benchmarks.web_member", str(relay.port), f"127.0.0.1:{to}")
             command = module("arke_proxy.main", "-cluster", "web", "-port", str(relay.port))
             command += ["-choose", choose]
-            listen = ["-listen", "127.0.0.1:0"]
+            command += ["-listen", "127.0.0.1:0"]
+            listening = LISTENING
             if certificate:
-                listen = ["-tls-listen", "127.0.0.1:0", "-cert", str(certificate)]
+                command += ["-tls-listen", "127.0.0.1:0", "-cert", str(certificate)]
+                listening = _LISTENING_WITH_TLS
             with running(member, folder / "member"):
                 await_line(folder / "member", re.compile("ready"))
                 log = folder / "proxy"
-                with running([*command, *listen], log):
-                    yield int(await_line(log, LISTENING)[1])
+                with running(command, log):
+                    yield int(await_line(log, listening)[1])
 
     return proxy
 
