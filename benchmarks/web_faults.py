@@ -9,8 +9,9 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.measure import BenchError, Figures
 from benchmarks.processes import module, running
@@ -18,23 +19,29 @@ from benchmarks.relays import free_ports
 from benchmarks.web_idlers import COUNT
 from benchmarks.web_loads import CONNECTIONS, at_rate
 from benchmarks.web_proxies import LISTENING, await_line
-from benchmarks.web_servers import SMALL, START_LIMIT, back_end, binary
+from benchmarks.web_servers import SMALL, START_LIMIT, await_port, back_end, binary
 
 _RATE = 2_000.0  # requests a second, of the others
 _GLANCE = 0.001  # seconds between two looks at the rotation
-_UNANSWERED = re.compile(r"(?:Non-2xx or 3xx responses: (\d+)|connect (\d+), read (\d+))")
+_ALL_COME = 60.0  # seconds for ten thousand clients to be answered
+_NOT_2XX = re.compile(r"Non-2xx or 3xx responses: (\d+)")
+_ERRORS = re.compile(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)")
 
 
 def beside_idlers(seconds: float) -> Figures:
     """Measure others, then come with ten thousand that ask once and stay, and measure again."""
-    with back_end() as port, _proxy(("-backend", f"127.0.0.1:{port}")) as (here, _, log):
-        url = f"http://127.0.0.1:{here}{SMALL}"
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        back_end() as port,
+        _proxy([port]) as proxy,
+    ):
+        url = f"http://127.0.0.1:{proxy.port}{SMALL}"
         alone = at_rate(url, _RATE, seconds)["p99_us"]
-        workers = log.parent / "idlers"
-        before = _resident(log)
-        with running(module("benchmarks.web_idlers", str(here), SMALL), workers):
-            await_line(workers, re.compile("ready"), 60.0)
-            each = (_resident(log) - before) / COUNT
+        before = proxy.resident()
+        log = Path(folder, "idlers")
+        with running(module("benchmarks.web_idlers", str(proxy.port), SMALL), log):
+            await_line(log, re.compile("ready"), _ALL_COME)
+            each = (proxy.resident() - before) / COUNT
             beside = at_rate(url, _RATE, seconds)["p99_us"]
     return {"each": each, "alone": alone, "beside": beside, "times": beside / alone}
 
@@ -43,48 +50,75 @@ def killed_under_load(seconds: float) -> Figures:
     """Kill one of three back ends in the midst of sixty-four connections' requests."""
     with contextlib.ExitStack() as stack:
         ports = [stack.enter_context(back_end()) for _ in range(2)]
-        victim, port = stack.enter_context(_python_back_end())
-        words = [word for each in (*ports, port) for word in ("-backend", f"127.0.0.1:{each}")]
-        here, admin, _ = stack.enter_context(_proxy(words))
-        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(2, round(seconds))}s"]
-        load = subprocess.Popen(
-            [*command, f"http://127.0.0.1:{here}{SMALL}"], stdout=subprocess.PIPE, text=True
-        )
+        victim, port = stack.enter_context(_killable_back_end())
+        proxy = stack.enter_context(_proxy([*ports, port]))
+        url = f"http://127.0.0.1:{proxy.port}{SMALL}"
+        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(2, round(seconds))}s", url]
+        load = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         time.sleep(seconds / 3)
         victim.kill()
         killed = time.monotonic()
-        while _in_rotation(admin, port):
+        while proxy.uses(port):
             if time.monotonic() - killed > START_LIMIT:
                 raise BenchError("the dead back end stays in rotation")
             time.sleep(_GLANCE)
         out = time.monotonic() - killed
         text, _ = load.communicate(timeout=seconds + START_LIMIT)
-    failed = sum(int(count) for match in _UNANSWERED.findall(text) for count in match if count)
-    return {"failed": float(failed), "out": out * 1e6}
+    return {"failed": float(_failed(text)), "out": out * 1e6}
+
+
+def _failed(text: str) -> int:
+    """Add up what wrk says went wrong."""
+    counts = [match for found in _ERRORS.findall(text) for match in found]
+    return sum(map(int, [*counts, *_NOT_2XX.findall(text)]))
+
+
+class _Proxy(NamedTuple):
+    pid: int  # of the master
+    port: int
+    admin: int
+
+    def resident(self) -> float:
+        """Return the resident octets of its workers."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        status = [Path(f"/proc/{child}/status").read_text() for child in children]
+        return sum(float(re.findall(r"VmRSS:\s+(\d+) kB", text)[0]) * 1024 for text in status)
+
+    def uses(self, port: int) -> bool:
+        """Say whether a back end is in rotation."""
+        url = f"http://127.0.0.1:{self.admin}/-/backends"
+        with urllib.request.urlopen(url, timeout=START_LIMIT) as page:
+            workers = json.load(page)["workers"]
+        address = f"127.0.0.1:{port}"
+        return any(
+            one["used"]
+            for worker in workers
+            for one in worker["back_ends"]
+            if one["address"] == address
+        )
 
 
 @contextlib.contextmanager
-def _proxy(words: tuple[str, ...] | list[str]) -> Iterator[tuple[int, int, Path]]:
-    """Run a proxy with these back ends; gives its port, that of its pages, and its log."""
-    with tempfile.TemporaryDirectory() as scratch:
-        log = Path(scratch, "proxy")
+def _proxy(back_ends: Sequence[int]) -> Iterator[_Proxy]:
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "proxy")
         admin = free_ports("127.0.0.1", 1)
         command = module("arke_proxy.main", "-choose", "static", "-listen", "127.0.0.1:0")
-        command += ["-admin", f"127.0.0.1:{admin}", "-max-clients", "15000", *words]
+        command += ["-admin", f"127.0.0.1:{admin}", "-max-clients", "15000"]
+        for port in back_ends:
+            command += ["-backend", f"127.0.0.1:{port}"]
         with running(command, log) as process:
-            here = int(await_line(log, LISTENING)[1])
-            (Path(scratch) / "pid").write_text(str(process.pid))
-            yield here, admin, log
+            yield _Proxy(process.pid, int(await_line(log, LISTENING)[1]), admin)
 
 
 @contextlib.contextmanager
-def _python_back_end() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """A back end of one process, which can be killed at once."""
-    with tempfile.TemporaryDirectory() as scratch:
+def _killable_back_end() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Nginx as a single process: killed, it is gone at once."""
+    with tempfile.TemporaryDirectory() as folder:
         port = free_ports("127.0.0.1", 1)
-        config = Path(scratch, "nginx.conf")
+        config = Path(folder, "nginx.conf")
         config.write_text(f"""
-            daemon off; master_process off; pid {scratch}/pid; error_log stderr crit;
+            daemon off; master_process off; pid {folder}/pid; error_log stderr crit;
             events {{ worker_connections 1000; }}
             http {{
                 access_log off;
@@ -92,34 +126,6 @@ def _python_back_end() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
             }}
         """)
         command = [binary("nginx"), "-e", "stderr", "-c", str(config)]
-        with running(command, Path(scratch, "log")) as process:
-            give_up = time.monotonic() + START_LIMIT
-            while time.monotonic() < give_up:
-                with contextlib.suppress(OSError):
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}{SMALL}", timeout=1).close()
-                    break
-                time.sleep(0.01)
+        with running(command, Path(folder, "log")) as process:
+            await_port(port, "nginx")
             yield process, port
-
-
-def _in_rotation(admin: int, port: int) -> bool:
-    with urllib.request.urlopen(f"http://127.0.0.1:{admin}/-/backends", timeout=5) as page:
-        document = json.load(page)
-    return _used(document, f"127.0.0.1:{port}")
-
-
-def _used(document: object, address: str) -> bool:
-    """Look through the page for the back end's own entry."""
-    if isinstance(document, dict):
-        if address in (document.get("address"), document.get("back_end")):
-            return bool(document.get("used", document.get("in_rotation")))
-        return any(_used(value, address) for value in document.values())
-    return isinstance(document, list) and any(_used(value, address) for value in document)
-
-
-def _resident(log: Path) -> float:
-    """The resident octets of a proxy's workers."""
-    master = int((log.parent / "pid").read_text())
-    children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
-    status = [Path(f"/proc/{child}/status").read_text() for child in children]
-    return sum(float(re.findall(r"VmRSS:\s+(\d+) kB", text)[0]) * 1024 for text in status)

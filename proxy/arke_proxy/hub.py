@@ -7,7 +7,6 @@ import logging
 import math
 from collections import Counter
 from dataclasses import dataclass
-from random import Random
 from typing import TYPE_CHECKING, Protocol
 
 from arke_proxy.back_ends.pool import Pool
@@ -15,7 +14,7 @@ from arke_proxy.choosing.routes import Routes
 from arke_proxy.complaints import Complaints
 from arke_proxy.deadlines import Deadlines
 from arke_proxy.errors import Exhausted
-from arke_proxy.http1.forwarded import Form, Forwarding
+from arke_proxy.http1.forwarded import Forwarding
 from arke_proxy.outlet import Turn
 from arke_proxy.record import Journal
 from arke_proxy.retry import RetryBudget
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from arke_proxy.exchange import Exchange
 
 log = logging.getLogger("arke.proxy")
+
+_POOLED_PER_BACK_END = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +67,6 @@ class Guest(Expiring, Protocol):
         """End at once."""
 
 
-_POOLED_PER_BACK_END = 128
-
-
 class Hub:
     """One proxy's parts, and the deadlines of its connections."""
 
@@ -107,15 +105,15 @@ class Hub:
         most_clients: int,
         journal: Journal,
         dialer: Dialer,
+        forwarding: Forwarding,
         *,
-        forwarding: Forwarding | None = None,
         most_body: int | None = None,
         most_of_one: int | None = None,
     ) -> None:
         self.routes = routes
         self.journal = journal
         self.dialer = dialer
-        self.forwarding = forwarding or Forwarding((), Form.X, Random().getrandbits)  # noqa: S311 — names, no secrets
+        self.forwarding = forwarding
         self.most_body = most_body  # bytes of a request's body
         self.times = times
         self.loop = loop

@@ -18,7 +18,7 @@ from arke_proxy.choosing import flags as choosing_flags
 from arke_proxy.choosing.address import Address
 from arke_proxy.choosing.members import Via
 from arke_proxy.choosing.routes import Pattern
-from arke_proxy.choosing.setup import Choice, read_secret
+from arke_proxy.choosing.setup import Choice, read_key
 from arke_proxy.choosing.sticky import cookie_name
 from arke_proxy.clients.tls import Certificates, Pair, pair
 from arke_proxy.errors import BadCertificate
@@ -182,7 +182,7 @@ def choice(options: Options, shared: bytes) -> Choice:
     """
     file = options.sticky_key
     try:
-        secret = read_secret(Path(file)) if file else shared
+        secret = read_key(Path(file)) if file else shared
     except ValueError as fault:
         flags.fail(PROGRAM, f"-sticky-key {file}: {fault}")
     except OSError as error:

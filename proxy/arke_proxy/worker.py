@@ -91,7 +91,7 @@ async def _run(options: Options, seat: Seat) -> None:
             _most_clients(options),
             desk.journal,
             Dialer(loop, mesh, times.connect),
-            forwarding=Forwarding(options.trust, options.forwarded, Random().getrandbits),  # noqa: S311 — names, no secrets
+            Forwarding(options.trust, options.forwarded, Random().getrandbits),  # noqa: S311 — names, no secrets
             most_body=options.max_body,
             most_of_one=options.max_per_client,
         )

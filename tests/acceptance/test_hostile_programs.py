@@ -152,6 +152,15 @@ async def feed(program: RawProgram, octets: bytes, way: str) -> None:
         await program.send(octets[3_000:])
 
 
+@pytest.mark.parametrize("identity", [b"", bytes(65), "text", 1, None, [b"x"]], ids=repr)
+async def test_who_says_hello_under_no_identity_is_turned_away(
+    relay: Relay, identity: object
+) -> None:
+    async with raw_program(relay.port) as hostile:
+        await hostile.say((Op.HELLO.value, MAGIC, VERSION, "hostile", identity))
+        assert re.match(CUT_OFF, await hostile.ended() or "")
+
+
 @pytest.mark.parametrize("way", ["whole", "octet by octet", "with more behind"])
 @pytest.mark.parametrize("octets", CASES.values(), ids=CASES.keys())
 async def test_who_breaks_the_protocol_is_cut_off_alone(

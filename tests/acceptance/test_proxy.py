@@ -8,26 +8,13 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
-from http_rig import Connection, Rig, Script, standing
+from http_rig import Connection, Rig, Script
 
 GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def standing_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    with standing(tmp_path_factory.mktemp("proxy")) as rig:
-        yield rig
-
-
-@pytest.fixture
-def rig(standing_rig: Rig) -> Iterator[Rig]:
-    yield standing_rig
-    standing_rig.tidy()
 
 
 def always(answer: bytes) -> Script:

@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
 
 import pytest
-from http_rig import Connection, Rig, standing
+from http_rig import Connection, Rig
 
 GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: example\r\nContent-Length: 4\r\n\r\nbody"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-@pytest.fixture(scope="module")
-def standing_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    with standing(tmp_path_factory.mktemp("proxy"), "-timeout", "2s") as rig:
-        yield rig
-
-
-@pytest.fixture
-def rig(standing_rig: Rig) -> Iterator[Rig]:
-    yield standing_rig
-    standing_rig.tidy()
+FLAGS = ("-timeout", "2s")  # of the proxy
 
 
 def good(connection: Connection) -> None:

@@ -30,12 +30,6 @@ def standing_rig(folder: Path) -> Iterator[Rig]:
         yield rig
 
 
-@pytest.fixture
-def rig(standing_rig: Rig) -> Iterator[Rig]:
-    yield standing_rig
-    standing_rig.tidy()
-
-
 @pytest.fixture(params=["tls", "plain"])
 def curl(request: pytest.FixtureRequest, rig: Rig, folder: Path) -> list[str]:
     """The words that fetch by HTTP/2 whatever path is joined to the last one."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
 from http2_raw import GET, POST, GoneAway, RawHttp2, Reset
-from http_rig import Connection, Rig, running, standing
+from http_rig import Connection, Rig, running
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
@@ -28,18 +28,7 @@ from relays import LIMIT, Relays, eventually
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CALM = 11  # ENHANCE_YOUR_CALM
 LARGE = 2_000_000
-
-
-@pytest.fixture(scope="module")
-def standing_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    with standing(tmp_path_factory.mktemp("http2"), "-timeout", "2s") as rig:
-        yield rig
-
-
-@pytest.fixture
-def rig(standing_rig: Rig) -> Iterator[Rig]:
-    yield standing_rig
-    standing_rig.tidy()
+FLAGS = ("-timeout", "2s")  # of the proxy
 
 
 def good(connection: Connection) -> None:
@@ -159,7 +148,7 @@ def test_windows_that_stay_shut(rig: Rig) -> None:
     while seen < 100:
         frame = client.frame()
         seen += isinstance(frame, HeadersFrame)
-    assert rig.memory - before < 60_000_000
+    assert rig.memory - before < 25_000_000
     resets: list[int] = []
     while len(resets) < 100:
         frame = client.frame()

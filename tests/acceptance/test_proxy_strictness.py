@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,19 +11,6 @@ from http_rig import Connection, Rig, standing
 from relays import LIMIT
 from strict_answers import ANSWERS, CHUNKS, OK
 from strict_requests import ACCEPTED, HEADS, LIMITS, POST
-
-
-@pytest.fixture(scope="module")
-def standing_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    with standing(tmp_path_factory.mktemp("proxy")) as rig:
-        yield rig
-
-
-@pytest.fixture
-def rig(standing_rig: Rig) -> Iterator[Rig]:
-    yield standing_rig
-    standing_rig.tidy()
-
 
 SECRET = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret"
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -34,12 +34,6 @@ def standing_rig(folder: Path) -> Iterator[Rig]:
         yield rig
 
 
-@pytest.fixture
-def rig(standing_rig: Rig) -> Iterator[Rig]:
-    yield standing_rig
-    standing_rig.tidy()
-
-
 def echoing(connection: Connection) -> None:
     while head := connection.head():
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(head) + head)

@@ -8,12 +8,12 @@ import json
 import select
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 from aiohttp import ClientSession, WSMsgType, web
-from http_rig import BackEnd, Connection, Rig, standing, start_any_proxy
+from http_rig import BackEnd, Connection, Rig, start_any_proxy
 
 from relays import LIMIT, free_port
 
@@ -21,18 +21,6 @@ ASK = b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def standing_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    with standing(tmp_path_factory.mktemp("proxy")) as rig:
-        yield rig
-
-
-@pytest.fixture
-def rig(standing_rig: Rig) -> Iterator[Rig]:
-    yield standing_rig
-    standing_rig.tidy()
 
 
 @asynccontextmanager

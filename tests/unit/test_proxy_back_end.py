@@ -12,6 +12,7 @@ from arke_proxy.back_ends.dial import Dialer
 from arke_proxy.choosing.address import Address
 from arke_proxy.choosing.routes import Route, Routes
 from arke_proxy.choosing.static import Static
+from arke_proxy.http1.forwarded import Form, Forwarding
 from arke_proxy.hub import Hub, Times
 from arke_proxy.record import NoJournal
 
@@ -31,7 +32,7 @@ async def hub() -> Hub:
     times = Times(connect=0.2)
     routes = Routes(Route("web", Static([])))
     dialer = Dialer(loop, None, times.connect)
-    return Hub(routes, times, loop, most_clients=1, journal=NoJournal(), dialer=dialer)
+    return Hub(routes, times, loop, 1, NoJournal(), dialer, Forwarding((), Form.X, lambda _: 0))
 
 
 async def test_an_idle_connection_is_there(pair: tuple[socket.socket, socket.socket]) -> None:

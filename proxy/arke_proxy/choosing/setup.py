@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,13 +125,11 @@ class Choosing:
             self._checks.append(Checks(rotation, http_probe(self._choice.check)))
 
 
-def read_secret(file: Path | None) -> bytes:
-    """Read the key of sticky cookies, or make one that lasts as long as the process.
+def read_key(file: Path) -> bytes:
+    """Read the key of sticky cookies that several proxies share.
 
     Raises OSError; ValueError with a message that completes "-sticky-key FILE: …".
     """
-    if file is None:
-        return secrets.token_bytes(32)
     if file.stat().st_mode & 0o077:
         raise ValueError(f"others may read it; chmod 600 {file}")
     secret = file.read_bytes().strip()

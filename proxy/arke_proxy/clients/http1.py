@@ -328,7 +328,7 @@ class Client(asyncio.Protocol):
                 self._advance()
 
     def _read_on(self) -> None:
-        if self._paused and len(self._heads) <= _AHEAD:
+        if len(self._heads) <= _AHEAD:
             self.resume()
 
     def _wait_for_head(self) -> None:

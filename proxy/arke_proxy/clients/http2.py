@@ -19,7 +19,7 @@ from h2.events import (
 from h2.exceptions import NoSuchStreamError, ProtocolError, StreamClosedError
 
 from arke_proxy.clients.ending import end_after_reading, unread
-from arke_proxy.clients.http2_stream import MOST_UNSENT, Stream
+from arke_proxy.clients.http2_stream import Stream
 from arke_proxy.deadlines import Deadlines
 from arke_proxy.errors import Exhausted, Malformed
 from arke_proxy.http1.body import check_size
@@ -47,11 +47,9 @@ class Http2Client(asyncio.Protocol):
         "_watch",
         "guard",
         "h2",
-        "held_up",
         "hub",
         "origin",
         "peer",
-        "unsent",
         "waiting",
     )
 
@@ -68,8 +66,6 @@ class Http2Client(asyncio.Protocol):
         self._watch: Deadlines[Expiring] | None = None  # while there are no streams
         self._busy = False  # what there is to send will be sent before long
         self._full = False  # the client is slow to read
-        self.unsent = 0  # octets of all its streams' answers
-        self.held_up: set[Stream] = set()  # those whose back ends are told to wait
         self._parting = False  # it knows that no more requests are taken
         self._leaving = False  # everything has been said; what still comes is not read
 
@@ -112,9 +108,6 @@ class Http2Client(asyncio.Protocol):
             self._send_in_turn()
         finally:
             self._busy = False
-        if self.held_up and self.unsent <= MOST_UNSENT:
-            for stream in list(self.held_up):
-                stream.relieve()
         self._look_around()
 
     def _send_in_turn(self) -> None:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _HIGH_WATER = 64 * 1024  # octets of an answer that wait here for a slow client
 _LOW_WATER = 16 * 1024
-MOST_UNSENT = 512 * 1024  # octets of all of a connection's answers
 
 
 class Stream:
@@ -176,19 +175,14 @@ class Stream:
         if payload:
             self._unsent.append(memoryview(payload))
             self._unsent_size += len(payload)
-            self._client.unsent += len(payload)
         if done:
             self.exchange = None
             self._finished = True
             self._trailer = trailer
         self._client.waiting[self] = None
         self._client.flush()
-        waits = self._unsent_size
-        if not self.exchange or self._full or not waits:
-            return
-        if waits > _HIGH_WATER or self._client.unsent > MOST_UNSENT:
+        if self.exchange and not self._full and self._unsent_size > _HIGH_WATER:
             self._full = True
-            self._client.held_up.add(self)
             self.exchange.client_full()
 
     def fail(self, error: ProxyError) -> None:
@@ -197,8 +191,8 @@ class Stream:
         payload = body if self.with_body else b""
         self._begin_answer(own_fields(error.status, fields), payload, done=True, trailer=b"")
 
-    def switch(self, head: ResponseHead, splice: Splice) -> None:
-        raise NotImplementedError("HTTP/2 has no answer 101")
+    def switch(self, head: ResponseHead, splice: Splice) -> None:  # noqa: ARG002 — no request gets here
+        raise AssertionError("no request of HTTP/2 asks for an upgrade")
 
     def cut(self) -> None:
         self.exchange = None
@@ -240,19 +234,14 @@ class Stream:
             first = first[:most]
         wanted = min(self._unsent_size, MAX_FRAME)
         self._unsent_size -= len(first)
-        client.unsent -= len(first)
         last = self._finished and not self._unsent and not self._trailer
         client.h2.send_data(self.id, bytes(first), end_stream=last)
         client.guard.sent(len(first), wanted)
         self.moved()
         if last:
             self._over()
-
-    def relieve(self) -> None:
-        """Let the back end go on where there is room for it again."""
-        if self._unsent_size < _LOW_WATER:
+        elif self._full and self._unsent_size < _LOW_WATER:
             self._full = False
-            self._client.held_up.discard(self)
             if self.exchange:
                 self.exchange.client_ready()
 
@@ -272,8 +261,6 @@ class Stream:
         self._closed = True
         self._client.hub.running.stop(self)
         self._unsent.clear()
-        self._client.unsent -= self._unsent_size
-        self._client.held_up.discard(self)
         self._unsent_size = 0
         self._pay()
         self._client.forget(self)

@@ -79,9 +79,8 @@ class _Visitor(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._answering:
             return  # one request a connection
-        self._heads.push(data)
         try:
-            raw = self._heads.pull()
+            raw = self._heads.take(data)
             head = parse_request(raw) if raw else None
         except Malformed as fault:
             page = Page(HTTPStatus(fault.status), f"The request is refused: {fault}.\n".encode())

@@ -48,11 +48,9 @@ class Desk:
         self._hub: Hub
         self._routes: Iterable[Route]
         self._attached: Callable[[], bool]
-        self.journal: Journal = NoJournal()
+        self.journal: Journal = self._counts or access_log or NoJournal()
         if self._counts and access_log:
             self.journal = Both(self._counts, access_log)
-        elif self._counts or access_log:
-            self.journal = self._counts or access_log or self.journal
 
     async def open(
         self,
