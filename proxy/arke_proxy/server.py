@@ -80,6 +80,8 @@ class Server:
             log.warning("%d connections did not end within %g s", len(hub.clients), within)
             for client in list(hub.clients):
                 client.cut()
+            with contextlib.suppress(TimeoutError):  # until the last of them is noted
+                await asyncio.wait_for(hub.deserted.wait(), parting)
         for back_end in hub.pool.clear():
             back_end.close()
         if self._tick:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from http_rig import Connection, Rig, running, workers
+from publishers import site
 
 from programs import program
 from relays import LIMIT, Relays, eventually, free_port, start
@@ -142,26 +143,34 @@ def test_a_log_in_the_combined_format(relays: Relays, tmp_path: Path) -> None:
         assert re.fullmatch(start + rb'"- - HTTP/1\.1" 400 - "-" "-"', refused)
 
 
-def test_what_is_cut_at_the_end_has_a_line_too(relays: Relays, tmp_path: Path) -> None:
+@pytest.mark.parametrize("switches", [False, True], ids=["request", "WebSocket"])
+def test_what_is_cut_at_the_end_has_a_line_too(tmp_path: Path, switches: bool) -> None:
     path = tmp_path / "access.log"
     asked = threading.Event()
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
-    def silent(connection: Connection) -> None:
+    def stays(connection: Connection) -> None:
         connection.head()
+        if switches:
+            connection.send(b"HTTP/1.1 101 Switching Protocols\r\n" + upgrade)
         asked.set()
         connection.rest()
 
     flags = ("-access-log", str(path), "-access-format", "json", "-grace", "200ms")
-    with running(relays.start(), "web", *flags) as rig:
-        rig.back_ends(silent)
-        connection = rig.connect()
-        connection.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+    with site() as web:
+        proxy = web.proxy("-choose", "static", "-backend", web.back_end(stays).address, *flags)
+        connection = proxy.connect()
+        connection.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n" + upgrade)
+        if switches:
+            assert connection.head().startswith(b"HTTP/1.1 101 ")
         assert asked.wait(LIMIT)
-        rig.process.terminate()
-        rig.process.wait(LIMIT)
-        (line,) = lines(path, 1)
+        proxy.process.terminate()
+        proxy.process.wait(LIMIT)
+        connection.close()
+    (line,) = path.read_bytes().splitlines()
     story = json.loads(line)
-    assert (story["target"], story["outcome"]) == ("/slow", "cut off")
+    assert (story["target"], story["status"]) == ("/slow", 101 if switches else 0)
+    assert story.get("outcome") == (None if switches else "cut off")
 
 
 def test_a_log_in_json(relays: Relays, tmp_path: Path) -> None:
