@@ -3,12 +3,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench bench-proxy simulate simulate-mutants soak fuzz clean
+.PHONY: demo test test-pure check compiled pure bench bench-proxy simulate simulate-mutants soak fuzz clean
 
 demo: .venv/ready
 	@exec $(BIN)/python demo-httpserver/demo.py $(DEMO)
 
-test: .venv/ready
+test: .venv/compiled
 	$(BIN)/python -m pytest $(TESTS)
 
 check: .venv/ready
@@ -16,10 +16,21 @@ check: .venv/ready
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: .venv/ready
+# The sources themselves: where there is no compiler they serve, only slower.
+test-pure: .venv/ready pure
+	$(BIN)/python -m pytest tests/unit tests/protocol tests/acceptance/test_proxy.py
+
+# Once more after each change; `make pure` goes back to running the sources themselves.
+compiled: .venv/compiled
+
+pure:
+	find sdk relay proxy -name '*.so' -delete
+	rm -f .venv/compiled
+
+bench: .venv/compiled
 	$(BIN)/python -m benchmarks $(BENCH)
 
-bench-proxy: .venv/ready
+bench-proxy: .venv/compiled
 	$(BIN)/python -m benchmarks -part proxy $(BENCH)
 
 # Faults on real processes, as long as asked: `make soak MINUTES=20`, and with SEED=7 the same again.
@@ -40,11 +51,15 @@ simulate: .venv/ready
 simulate-mutants: .venv/ready
 	PYTHONPATH=tests $(BIN)/python -m simulation.mutants --seeds $(or $(SEEDS),500) --jobs $(or $(JOBS),1) $(MUTANTS)
 
-clean:
+clean: pure
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
 
 .venv/fuzz: .venv/ready tests/fuzz/requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement tests/fuzz/requirements.lock
+	@touch $@
+
+.venv/compiled: .venv/ready hatch_build.py $(shell find sdk relay proxy -name '*.py')
+	$(BIN)/python hatch_build.py
 	@touch $@
 
 # The lock names every package with its hash, the build back end too: nothing else is installed.

@@ -13,6 +13,17 @@ import pytest
 from lab import Lab, LabUnavailable
 from relays import Relays
 
+_ROOT = Path(__file__).parent.parent
+
+
+def pytest_sessionstart() -> None:
+    """Test what is there, not what was: Python prefers what is compiled, be it older."""
+    packages = [_ROOT / name for name in ("sdk", "relay", "proxy")]
+    compiled = [path.stat().st_mtime for root in packages for path in root.rglob("*.so")]
+    written = [path.stat().st_mtime for root in packages for path in root.rglob("*.py")]
+    if compiled and max(written) > min(compiled):
+        pytest.exit("what is compiled is not of these sources: `make compiled`, or `make pure`")
+
 
 @pytest.fixture
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:

@@ -14,7 +14,7 @@ fi
 
 export DEBIAN_FRONTEND=noninteractive
 apt-get -q update
-apt-get -q -y --no-install-recommends install python3-venv
+apt-get -q -y --no-install-recommends install gcc libc6-dev python3-dev python3-venv
 
 python3 -m venv /opt/arke
 /opt/arke/bin/pip install --quiet --disable-pip-version-check "${checkout}[demo]"

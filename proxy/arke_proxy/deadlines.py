@@ -1,4 +1,4 @@
-"""Many deadlines of one length, at the price of two dictionary operations each."""
+"""Waits that are bounded, and many deadlines of one length for what comes and goes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 T = TypeVar("T", bound=Hashable)
+
+
+class Wait:
+    """Something that connections wait for, and for how many seconds at most."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
 
 
 class Deadlines(Generic[T]):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable, Mapping
-from time import monotonic
 from types import MappingProxyType
+from typing import Final
 
-from arke_proxy.back_ends.connection import BackEnd, connect, describe
+from arke_proxy.back_ends.connection import BackEnd, Listener, connect, describe
 from arke_proxy.choosing.address import Address
 from arke_proxy.choosing.chooser import Chooser, Outcome
 from arke_proxy.choosing.sticky import Sticky
@@ -32,14 +32,15 @@ from arke_proxy.record import Record
 from arke_proxy.retry import IDEMPOTENT, may_go_again
 from arke_proxy.splice import Splice
 
-_ATTEMPTS = 3
-_NO_DESCRIPTOR = frozenset((errno.EMFILE, errno.ENFILE))
-_AT_HAND = 64 * 1024  # octets of a body kept for a further attempt
-_UNAVAILABLE = frozenset((502, 503, 504))
-_ANSWERED = Outcome.ANSWERED  # an enum's member is slow to look up
+_ATTEMPTS: Final = 3
+_NO_DESCRIPTOR: Final = frozenset((errno.EMFILE, errno.ENFILE))
+_AT_HAND: Final = 64 * 1024  # octets of a body kept for a further attempt
+_UNAVAILABLE: Final = frozenset((502, 503, 504))
+_NOBODY: Final[Mapping[Address, str]] = MappingProxyType({})
+_ANSWERED: Final = Outcome.ANSWERED  # an enum's member is slow to look up
 
 
-class Exchange:
+class Exchange(Listener):
     """Sends one request and returns its answer; the steps that never wait are plain calls.
 
     A task exists only while the exchange looks for a back end or connects to it.
@@ -51,19 +52,19 @@ class Exchange:
     told = False  # the client has been sent part of the final answer
     _at_hand: list[bytes] | None = None  # the payload so far, if all of it is still here
     _trailer = b""
-    _tried: Mapping[Address, str] = MappingProxyType({})  # and what became of it
     _failures = 0
     _again = False  # it goes, or has gone, a second time
     _search: asyncio.Task[None] | None = None
     _back_end: BackEnd | None = None  # that has been sent the request
     _back_end_slow = False  # to read
 
-    def __init__(self, requester: Requester, head: RequestHead, hub: Hub) -> None:
+    def __init__(self, requester: Requester, head: RequestHead, hub: Hub, now: float) -> None:
         self._requester = requester
         self._head = head
         self._hub = hub
         self._chooser: Chooser
-        record = self.record = Record(requester.peer, head, monotonic(), version=requester.version)
+        self._tried = _NOBODY
+        record = self.record = Record(requester.peer, head, now, requester.version)
         self._passed_on, record.request_id = requester.origin.passed_on(head)
         self.uploaded = not (head.chunked or head.length)  # the whole request has arrived
         if not self.uploaded:
@@ -71,13 +72,13 @@ class Exchange:
 
     # From the client.
 
-    def start(self) -> None:
+    def start(self, now: float) -> None:
         """Send the request at once where a back end and a connection are at hand."""
         hub = self._hub
         head = self._head
         hub.budget.requests += 1
         if hub.limits_whole:
-            hub.whole.start(self, hub.loop.time())
+            hub.whole.start(self, now)
         route = hub.routes.find(head.host, head.target)
         if route is None:
             self._fail(NoRoute("This proxy serves nothing under that name and path."))
@@ -88,7 +89,7 @@ class Exchange:
             self._sticky = route.sticky
             cookies = [value for name, value in head.fields if name.lower() == b"cookie"]
             self._preferred = route.sticky.read(cookies)
-        self._go()
+        self._go(now)
 
     def upload(self, payload: bytes, *, done: bool, trailer: bytes) -> None:
         """Take a piece of the body. `trailer`: the lines that follow it, with the last piece."""
@@ -131,11 +132,11 @@ class Exchange:
     def abandon(self, why: str = "client left") -> None:
         """Stop: nobody waits for the answer any more."""
         self._stop(Outcome.ABANDONED)
-        self._note(why)
+        self._note(why, self._hub.clock())
 
     # Towards a back end.
 
-    def _go(self) -> None:
+    def _go(self, now: float) -> None:
         self.record.chosen = 0.0  # which was that of an attempt before
         try:
             address = self._chooser.ready(self._tried, self._preferred)
@@ -144,7 +145,7 @@ class Exchange:
             return
         back_end = self._pooled(address) if address else None
         if back_end:
-            self._send(back_end)
+            self._send(back_end, now)
         else:
             self._search = self._hub.loop.create_task(self._reach(address))
 
@@ -162,13 +163,13 @@ class Exchange:
         except ProxyError as error:
             self._fail(error)
         else:
-            self._send(back_end)
+            self._send(back_end, self._hub.clock())
 
     async def _connected(self, address: Address | None, *, afresh: bool) -> BackEnd:
         while True:
             if address is None:
                 address = await self._chooser.choose(self._tried, self._preferred)
-            self.record.chosen = monotonic()
+            self.record.chosen = self._hub.clock()
             if not afresh and (back_end := self._pooled(address)):
                 return back_end
             try:
@@ -181,7 +182,7 @@ class Exchange:
                 self._count_failure(address, describe(error))
             address = None
 
-    def _send(self, back_end: BackEnd) -> None:
+    def _send(self, back_end: BackEnd, now: float) -> None:
         self._search = None
         self._back_end = back_end
         head = self._head
@@ -189,7 +190,7 @@ class Exchange:
         record = self.record
         record.back_end = address
         record.attempts += 1
-        record.sent = monotonic()
+        record.sent = now
         self._chooser.began(address)
         back_end.begin(self, head)
         data = writing.request_head(head, self._passed_on, address)
@@ -216,6 +217,7 @@ class Exchange:
     # From the back end.
 
     def answered(self, head: ResponseHead | None, payload: bytes, *, done: bool) -> None:
+        now = self._hub.clock()
         record = self.record
         record.octets_out += len(payload)
         back_end = self._back_end
@@ -228,7 +230,7 @@ class Exchange:
             if not self.uploaded:
                 back_end.spoil()  # who answers early may take the rest for a request
             record.status = head.status
-            record.answered = monotonic()
+            record.answered = now
             if self._sticky and back_end.address != self._preferred:
                 head = self._remembered(head, self._sticky, back_end.address)
         trailer = b""
@@ -236,10 +238,10 @@ class Exchange:
             trailer = back_end.trailer
             self._release(_ANSWERED)
             if self.uploaded:
-                back_end.finish()
+                back_end.finish(now)
             else:
                 back_end.abandon()
-            self._note()
+            self._note("", now)
         if head:
             self._requester.answer(head, payload, done=done, trailer=trailer)
         else:
@@ -276,7 +278,7 @@ class Exchange:
         if stale:
             self._search = self._hub.loop.create_task(self._reach(address, afresh=True))
         else:
-            self._go()
+            self._go(self._hub.clock())
 
     def malformed(self, error: BadResponse) -> None:
         assert self._back_end
@@ -294,7 +296,7 @@ class Exchange:
         self._back_end = None
         record = self.record
         record.status = head.status
-        record.answered = monotonic()
+        record.answered = self._hub.clock()
         record.upgraded = True
         self._hub.whole.stop(self)
         self._went_again_no_more()
@@ -308,7 +310,7 @@ class Exchange:
         def parted(octets_in: int, octets_out: int) -> None:
             self.record.octets_in, self.record.octets_out = octets_in, octets_out
             self._chooser.ended(address, Outcome.ABANDONED)
-            self._note()
+            self._note("", self._hub.clock())
 
         return parted
 
@@ -344,7 +346,7 @@ class Exchange:
 
     def _cut(self, address: Address, reason: str) -> None:
         self._warn(address, reason)
-        self._note("cut off")
+        self._note("cut off", self._hub.clock())
         self._requester.cut()
 
     def _fail(self, error: ProxyError) -> None:
@@ -355,17 +357,18 @@ class Exchange:
         if error.status >= 500:
             self._hub.complaints.warn(str(error), str(error))
         self.record.status = error.status
-        self._note(error.name)
+        self._note(error.name, self._hub.clock())
         self._requester.fail(error)
 
-    def _note(self, outcome: str = "") -> None:
+    def _note(self, outcome: str, now: float) -> None:
         hub = self._hub
         record = self.record
         if record.ended:
             return
         record.outcome = outcome
-        record.ended = monotonic()
-        self._went_again_no_more()
+        record.ended = now
+        if self._again:
+            self._went_again_no_more()
         if hub.limits_whole:
             hub.whole.stop(self)
         hub.journal.note(record)

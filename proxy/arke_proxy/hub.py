@@ -6,13 +6,15 @@ import asyncio
 import logging
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from arke_proxy.back_ends.pool import Pool
 from arke_proxy.choosing.routes import Routes
 from arke_proxy.complaints import Complaints
-from arke_proxy.deadlines import Deadlines
+from arke_proxy.deadlines import Deadlines, Wait
 from arke_proxy.errors import Exhausted
 from arke_proxy.http1.forwarded import Forwarding
 from arke_proxy.outlet import Turn
@@ -60,6 +62,9 @@ class Guest(Expiring, Protocol):
     peer: str
     """The client's address."""
 
+    due: float
+    """When it has waited too long, on the hub's clock. Most move it before anyone looks."""
+
     def part(self) -> None:
         """Close if nothing is going on."""
 
@@ -73,6 +78,7 @@ class Hub:
     __slots__ = (
         "budget",
         "clients",
+        "clock",
         "complaints",
         "connections",
         "deserted",
@@ -91,7 +97,7 @@ class Hub:
         "pool",
         "routes",
         "running",
-        "spliced",
+        "streams",
         "times",
         "turn",
         "whole",
@@ -109,6 +115,7 @@ class Hub:
         *,
         most_body: int | None = None,
         most_of_one: int | None = None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.routes = routes
         self.journal = journal
@@ -117,6 +124,7 @@ class Hub:
         self.most_body = most_body  # bytes of a request's body
         self.times = times
         self.loop = loop
+        self.clock = clock  # not the loop's: in one of its milliseconds many a request is over
         self.turn = Turn(loop)
         self.most_clients = most_clients  # connected at once
         self.pool: Pool[BackEnd] = Pool(_POOLED_PER_BACK_END, times.pooled)
@@ -127,12 +135,12 @@ class Hub:
         self.deserted = asyncio.Event()  # no client is connected
         self.deserted.set()
         self.draining = False
-        self.budget = RetryBudget(loop.time())
-        self.idle: Deadlines[Expiring] = Deadlines(times.idle)
-        self.in_head: Deadlines[Expiring] = Deadlines(times.head)
-        self.running: Deadlines[Expiring] = Deadlines(times.silence)
-        self.lingering: Deadlines[Expiring] = Deadlines(times.linger)
-        self.spliced: Deadlines[Expiring] = Deadlines(times.spliced)
+        self.budget = RetryBudget(self.clock())
+        self.idle = Wait(times.idle)
+        self.in_head = Wait(times.head)
+        self.running = Wait(times.silence)
+        self.lingering = Wait(times.linger)
+        self.streams: Deadlines[Expiring] = Deadlines(times.silence)
         self.whole: Deadlines[Exchange] = Deadlines(times.whole)
         self.limits_whole = times.whole < math.inf
 
@@ -166,10 +174,11 @@ class Hub:
 
     def sweep(self) -> None:
         """End what has waited too long."""
-        now = self.loop.time()
-        for deadlines in (self.idle, self.in_head, self.running, self.lingering, self.spliced):
-            for waiting in deadlines.expired(now):
-                waiting.expired()
+        now = self.clock()
+        for guest in [guest for guest in self.clients if guest.due <= now]:
+            guest.expired()
+        for stream in self.streams.expired(now):
+            stream.expired()
         for exchange in self.whole.expired(now):
             exchange.late(whole=True)
         self.budget.turn(now)

@@ -7,8 +7,11 @@ next ones find it so.
 from __future__ import annotations
 
 import asyncio
+import os
+from typing import Final
 
-_SMALL = 8 * 1024  # octets
+_write: Final = os.write
+_SMALL: Final = 8 * 1024  # octets
 
 
 class Turn:
@@ -34,31 +37,49 @@ class Turn:
 class Outlet:
     """The writing side of a connection."""
 
-    __slots__ = ("_held", "_transport", "_turn")
+    __slots__ = ("_fd", "_held", "_transport", "_turn")
 
     def __init__(self, turn: Turn, transport: asyncio.Transport) -> None:
         self._turn = turn
         self._transport = transport
-        self._held: list[bytes] = []
+        self._held = b""
+        sock = transport.get_extra_info("socket")
+        self._fd = (
+            sock.fileno()
+            if sock is not None and transport.get_extra_info("ssl_object") is None
+            else -1
+        )
 
     def write(self, data: bytes) -> None:
         """Write by the end of this turn; at once what is large, or full buffers would not tell."""
+        held = self._held
+        if held:
+            data = held + data
         if len(data) > _SMALL:
-            self.flush()
+            self._held = b""
             self._transport.write(data)
             return
-        if not self._held:
+        if not held:
             self._turn.add(self)
-        self._held.append(data)
+        self._held = data
 
     def flush(self) -> None:
         """Write now what is held."""
         held = self._held
         if held:
-            data = held[0] if len(held) == 1 else b"".join(held)
-            held.clear()
-            if not self._transport.is_closing():
-                self._transport.write(data)
+            self._held = b""
+            transport = self._transport
+            if transport.is_closing():
+                return
+            if self._fd >= 0 and not transport.get_write_buffer_size():
+                try:
+                    sent = _write(self._fd, held)
+                except OSError:
+                    sent = 0
+                if sent == len(held):
+                    return
+                held = held[sent:]
+            transport.write(held)
 
     def transport(self) -> asyncio.Transport:
         """The connection itself, with nothing held back: for whatever is not writing."""

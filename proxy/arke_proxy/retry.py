@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-# RFC 9110, 9.2.2: sent twice, they mean the same as once.
-IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
+from typing import Final
 
-_SHARE = 0.2  # of the requests
-_LEAST = 3  # at once, or a quiet proxy would never try again
-_SECONDS = 5.0  # half of the time that is looked back upon
+# RFC 9110, 9.2.2: sent twice, they mean the same as once.
+IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
+
+_SHARE: Final = 0.2  # of the requests
+_LEAST: Final = 3  # at once, or a quiet proxy would never try again
+_SECONDS: Final = 5.0  # half of the time that is looked back upon
 
 
 def may_go_again(method: bytes, *, body_at_hand: bool) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from arke_proxy.clients.http1 import Client
 from arke_proxy.clients.negotiated import Negotiated
@@ -44,7 +44,9 @@ class Server:
 
     async def _listen(self, sock: socket.socket) -> asyncio.Server:
         hub = self._hub
-        return await hub.loop.create_server(lambda: Client(hub), sock=sock, backlog=_BACKLOG)
+        return await hub.loop.create_server(
+            lambda: cast("asyncio.Protocol", Client(hub)), sock=sock, backlog=_BACKLOG
+        )
 
     async def _listen_with_tls(
         self, sock: socket.socket, certificates: Certificates
@@ -92,4 +94,4 @@ class Server:
         self._hub.sweep()
         for listener in self._listeners:
             if listener.certificates:
-                listener.certificates.refresh(self._hub.loop.time())
+                listener.certificates.refresh(self._hub.clock())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from arke_proxy.reset import reset
 
@@ -21,7 +22,7 @@ class Splice:
     to the back end and to the client.
     """
 
-    __slots__ = ("_back_end", "_client", "_ended", "_hub", "_said", "peer")
+    __slots__ = ("_back_end", "_client", "_ended", "_hub", "_said", "due", "peer")
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class Splice:
         self._back_end = _End(self, back_end)
         self._client: _End
         self.peer = ""
+        self.due = math.inf
 
     def join(self, client: asyncio.Transport, peer: str, early: bytes) -> None:
         """Begin. `early` is what the client has sent meanwhile."""
@@ -50,12 +52,11 @@ class Splice:
 
     def moved(self) -> None:
         """Give both ends their full time again."""
-        self._hub.spliced.start(self, self._hub.loop.time())
+        self.due = self._hub.clock() + self._hub.times.spliced
 
     def over(self) -> None:
         """Forget a splice whose ends are both gone."""
         if not (self._client.open or self._back_end.open):
-            self._hub.spliced.stop(self)
             self._hub.went(self)
             self._ended(self._client.octets, self._back_end.octets)
 
@@ -72,8 +73,8 @@ class Splice:
         self.cut()
 
 
-class _End(asyncio.Protocol):
-    """One of the two connections."""
+class _End:
+    """One of the two connections; a protocol of the loop's."""
 
     __slots__ = ("_splice", "finished", "octets", "open", "other", "transport")
 
@@ -87,7 +88,7 @@ class _End(asyncio.Protocol):
 
     def begin(self, data: bytes) -> None:
         transport = self.transport
-        transport.set_protocol(self)
+        transport.set_protocol(cast("asyncio.Protocol", self))
         transport.set_write_buffer_limits(high=_HIGH_WATER)
         if data:
             self.data_received(data)

@@ -9,12 +9,12 @@ import asyncio
 import contextlib
 import logging
 import math
+import os
 import resource
 import signal
 import socket
 import sys
 from collections.abc import Coroutine
-from random import Random
 from typing import Any
 
 import uvloop
@@ -91,7 +91,7 @@ async def _run(options: Options, seat: Seat) -> None:
             _most_clients(options),
             desk.journal,
             Dialer(loop, mesh, times.connect),
-            Forwarding(options.trust, options.forwarded, Random().getrandbits),  # noqa: S311 — names, no secrets
+            Forwarding(options.trust, options.forwarded, os.urandom),
             most_body=options.max_body,
             most_of_one=options.max_per_client,
         )

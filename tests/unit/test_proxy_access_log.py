@@ -17,7 +17,7 @@ from relays import LIMIT, eventually
 
 def record(target: bytes = b"/a?b", agent: bytes = b"curl/8") -> Record:
     fields = [(b"user-AGENT", agent), (b"Referer", b"http://x/")]
-    head = RequestHead(b"GET", target, False, b"example", fields, None, False, True)
+    head = RequestHead(b"GET", target, b"example", fields)
     made = Record("::ffff:192.0.2.7", head, 10.0)
     made.cluster = "web"
     made.chosen, made.sent, made.answered, made.ended = 10.001, 10.003, 10.010, 10.011

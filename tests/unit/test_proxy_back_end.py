@@ -32,7 +32,7 @@ async def hub() -> Hub:
     times = Times(connect=0.2)
     routes = Routes(Route("web", Static([])))
     dialer = Dialer(loop, None, times.connect)
-    return Hub(routes, times, loop, 1, NoJournal(), dialer, Forwarding((), Form.X, lambda _: 0))
+    return Hub(routes, times, loop, 1, NoJournal(), dialer, Forwarding((), Form.X, bytes))
 
 
 async def test_an_idle_connection_is_there(pair: tuple[socket.socket, socket.socket]) -> None:

@@ -7,7 +7,8 @@ import contextlib
 import errno
 import os
 import socket
-from typing import Protocol, cast
+from abc import ABC, abstractmethod
+from typing import Final, cast
 
 from arke_proxy.back_ends.dial import UNACKNOWLEDGED_MS
 from arke_proxy.choosing.address import Address
@@ -19,36 +20,44 @@ from arke_proxy.http1.messages import RequestHead, ResponseHead, has_body
 from arke_proxy.hub import Hub
 from arke_proxy.outlet import Outlet
 
-_SURELY_TAKEN = 16 * 1024  # bytes; a host's window takes them whatever its program does
-_HIGH_WATER = 64 * 1024  # bytes waiting in this process for a slow back end
-_MOST_INTERIM = 100  # answers 1xx to one request
-_DEAD_HOST = frozenset((errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH))
+_SURELY_TAKEN: Final = 16 * 1024  # bytes; a host's window takes them whatever its program does
+_HIGH_WATER: Final = 64 * 1024  # bytes waiting in this process for a slow back end
+_MOST_INTERIM: Final = 100  # answers 1xx to one request
+_DEAD_HOST: Final = frozenset((errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH))
 
 
-class Listener(Protocol):
+class Listener(ABC):
     """Who sent the request, and gets what comes of it."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def answered(self, head: ResponseHead | None, payload: bytes, *, done: bool) -> None:
         """Take a piece of the answer. A head comes first: once for each 1xx, then the final one."""
 
+    @abstractmethod
     def broke(self, reason: str, *, answering: bool, host_dead: bool) -> None:
         """Learn that the connection ended too early. `answering`: some of the answer had come."""
 
+    @abstractmethod
     def malformed(self, error: BadResponse) -> None:
         """Learn that what came is no response."""
 
+    @abstractmethod
     def switched(self, head: ResponseHead, rest: bytes) -> None:
         """Learn that the back end leaves HTTP, as was asked; `rest` is what it has sent since."""
 
+    @abstractmethod
     def back_end_full(self) -> None:
         """Send no more for now: the back end is slow to read."""
 
+    @abstractmethod
     def back_end_ready(self) -> None:
         """Go on sending."""
 
 
-class BackEnd(asyncio.Protocol):
-    """One connection, used for one request after another."""
+class BackEnd:
+    """One connection, used for one request after another; a protocol of the loop's."""
 
     __slots__ = (
         "_body",
@@ -126,7 +135,7 @@ class BackEnd(asyncio.Protocol):
         self._paused = False
         self._transport.resume_reading()
 
-    def finish(self) -> None:
+    def finish(self, now: float) -> None:
         """End the request after a whole answer, and keep the connection if it can be kept."""
         self._listener = None
         self.used = True
@@ -142,7 +151,7 @@ class BackEnd(asyncio.Protocol):
             self._limit_unacknowledged(UNACKNOWLEDGED_MS)
         if self._paused:
             self.resume()
-        if not self._hub.pool.give(self.address, self, self._hub.loop.time()):
+        if not self._hub.pool.give(self.address, self, now):
             transport.close()
 
     def spoil(self) -> None:

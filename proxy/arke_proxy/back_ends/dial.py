@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar, cast
 
 import arke
 from arke_proxy.back_ends.tunnel import connect_through
 from arke_proxy.choosing.address import Address
 
-UNACKNOWLEDGED_MS = 2000  # what a living host's kernel acknowledges in a round trip
+UNACKNOWLEDGED_MS: Final = 2000  # what a living host's kernel acknowledges in a round trip
 
-P = TypeVar("P", bound=asyncio.Protocol)
+P = TypeVar("P")
 
 
 class Dialer:
@@ -29,22 +29,24 @@ class Dialer:
         self._seconds = seconds
 
     async def connect(self, address: Address, make: Callable[[socket.socket | None], P]) -> P:
-        """Open a connection for the protocol that `make` makes; it is handed the socket, if any.
+        """Open a connection for the protocol of the loop's that `make` makes, and hands the socket.
 
         Raises OSError; TimeoutError, which is one, if the host or the member stays silent.
         """
         if address.via:
             assert self._mesh, "only the mesh names members"
-            protocol = make(None)
+            made = make(None)
+            protocol = cast("asyncio.Protocol", made)
             await connect_through(self._mesh, address.via, protocol, self._loop, self._seconds)
-            return protocol
+            return made
         sock = await self._directly(address)
         try:
-            _, protocol = await self._loop.create_connection(lambda: make(sock), sock=sock)
+            made = make(sock)
+            await self._loop.create_connection(lambda: cast("asyncio.Protocol", made), sock=sock)
         except BaseException:
             sock.close()
             raise
-        return protocol
+        return made
 
     async def _directly(self, address: Address) -> socket.socket:
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET

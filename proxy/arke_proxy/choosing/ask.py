@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 import arke
 from arke_proxy.choosing.address import Address, parse_address
 from arke_proxy.choosing.ahead import Ahead
-from arke_proxy.choosing.chooser import Outcome, Standing
+from arke_proxy.choosing.chooser import Chooser, Outcome, Standing
 from arke_proxy.choosing.named import Named
 from arke_proxy.errors import AllTried, BadAnswer, NoBackEnd, NotAnswered, ProxyError
 
@@ -19,7 +19,7 @@ _QUESTIONS = 24  # in all; of two members, the other one is missed once in 16 mi
 _REST = 0.2  # seconds without questions ahead after one that failed
 
 
-class Ask:
+class Ask(Chooser):
     """Asks the cluster, for each attempt, which back end to use; the mesh picks who answers.
 
     A member may be well while its HTTP port is not: what is out of rotation is only used if the

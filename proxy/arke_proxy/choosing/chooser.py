@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from enum import Enum, auto
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from arke_proxy.choosing.address import Address
 
@@ -29,27 +30,35 @@ class Standing(NamedTuple):
     used: bool  # in rotation, or out and used all the same because too many are out
 
 
-class Chooser(Protocol):
+class Chooser(ABC):
     """Chooses a back end for each attempt at a request: never one in `tried`.
 
     `preferred` is where the visitor was before; it is chosen if it can be. Both ways may raise
     NoBackEnd, NotAnswered, BadAnswer, AllTried.
     """
 
+    __slots__ = ()
+
+    @abstractmethod
     def ready(self, tried: Collection[Address], preferred: Address | None = None) -> Address | None:
         """Return one that is known already; None if `choose` has to find out."""
 
+    @abstractmethod
     async def choose(self, tried: Collection[Address], preferred: Address | None = None) -> Address:
         """Find one."""
 
+    @abstractmethod
     def began(self, address: Address) -> None:
         """Learn that a back end was sent a request; `ended` follows, once."""
 
+    @abstractmethod
     def ended(self, address: Address, outcome: Outcome) -> None:
         """Learn what became of it."""
 
+    @abstractmethod
     def unreachable(self, address: Address) -> None:
         """Learn that one could not be connected to, or that its host is dead."""
 
+    @abstractmethod
     def standings(self) -> Sequence[Standing]:
         """Return those that are known."""

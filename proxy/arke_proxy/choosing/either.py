@@ -10,7 +10,7 @@ from arke_proxy.choosing.chooser import Chooser, Outcome, Standing
 from arke_proxy.choosing.members import Members
 
 
-class Either:
+class Either(Chooser):
     """Uses `members` while any of them publishes an address, and `ask` otherwise."""
 
     def __init__(self, members: Members, ask: Ask) -> None:

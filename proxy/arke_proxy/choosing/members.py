@@ -9,7 +9,7 @@ from enum import Enum
 
 import arke
 from arke_proxy.choosing.address import Address
-from arke_proxy.choosing.chooser import Outcome, Standing
+from arke_proxy.choosing.chooser import Chooser, Outcome, Standing
 from arke_proxy.choosing.published import Published, elsewhere, published
 from arke_proxy.choosing.rotation import Rotation, Say
 
@@ -36,7 +36,7 @@ class _Place:
         self.until = 0.0  # the end of a detour, or of lingering; or when its member left
 
 
-class Members:
+class Members(Chooser):
     """Keeps a rotation of what members publish, and chooses from it.
 
     Two members may publish one address, as while one program takes over from another: it stays
@@ -84,8 +84,10 @@ class Members:
                 return
             far = elsewhere(member, said.address, node)
             if far and self._via is Via.DIRECT:
-                fault = f"http={said.address}, which only its own machine can connect to"
-                raise ValueError(f"{fault}; publish another, or use -via tunnel")
+                raise ValueError(
+                    f"http={said.address}, which only its own machine can connect to; "
+                    "publish another, or use -via tunnel"
+                )
         except ValueError as fault:
             self._say(
                 (self._cluster, member.id),

@@ -7,18 +7,19 @@ import random
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Final
 
 from arke_proxy.choosing.address import Address
-from arke_proxy.choosing.chooser import Outcome, Standing
+from arke_proxy.choosing.chooser import Chooser, Outcome, Standing
 from arke_proxy.choosing.health import Health
 from arke_proxy.errors import AllTried, NoBackEnd
 
-_RAMP = 10.0  # seconds until a newcomer gets its full share: caches and compilers warm up
-_LEAST = 0.1  # of its share, for a start
-_STEP = 0.1  # seconds between two looks at those that are warming up
-_FAILED_CHECKS = 2  # in a row, until one counts
-_ANSWERED = Outcome.ANSWERED  # an enum's member is slow to look up
-_WHY = {
+_RAMP: Final = 10.0  # seconds until a newcomer gets its full share: caches and compilers warm up
+_LEAST: Final = 0.1  # of its share, for a start
+_STEP: Final = 0.1  # seconds between two looks at those that are warming up
+_FAILED_CHECKS: Final = 2  # in a row, until one counts
+_ANSWERED: Final = Outcome.ANSWERED  # an enum's member is slow to look up
+_WHY: Final = {
     Outcome.BROKE: "it broke off a request",
     Outcome.SILENT: "it did not answer in time",
     Outcome.UNAVAILABLE: "it keeps answering 502 to 504",
@@ -55,7 +56,7 @@ class _BackEnd:
         self.leaving = False  # no longer there, but requests of it are
 
 
-class Rotation:
+class Rotation(Chooser):
     """Draws two back ends, by weight, and takes the one with less outstanding for its weight.
 
     The counts are the proxy's own; latency is no signal, as whoever fails fast looks fast. Who is

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from typing import cast
+from typing import Final, cast
 
 from arke_proxy.answers import accept_of, own_response
 from arke_proxy.clients.ending import end_after_reading, unread
 from arke_proxy.clients.http2 import Http2Client
-from arke_proxy.deadlines import Deadlines
+from arke_proxy.clients.requester import Requester
+from arke_proxy.deadlines import Wait
 from arke_proxy.errors import BadRequest, Exhausted, Malformed, ProxyError
 from arke_proxy.exchange import Exchange
 from arke_proxy.http1 import writing
@@ -18,20 +20,20 @@ from arke_proxy.http1.forwarded import Origin
 from arke_proxy.http1.head import parse_request
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.http1.messages import RequestHead, ResponseHead
-from arke_proxy.hub import Expiring, Hub
+from arke_proxy.hub import Hub
 from arke_proxy.outlet import Outlet
 from arke_proxy.record import refusal
 from arke_proxy.reset import reset
 from arke_proxy.splice import Splice
 
-_HIGH_WATER = 64 * 1024  # bytes waiting in this process for a slow client
-_AHEAD = 64 * 1024  # bytes of further requests read while one is answered
-_HEAD = b"HEAD "
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\n"  # how HTTP/2 begins (RFC 9113, 3.4)
+_HIGH_WATER: Final = 64 * 1024  # bytes waiting in this process for a slow client
+_AHEAD: Final = 64 * 1024  # bytes of further requests read while one is answered
+_HEAD: Final = b"HEAD "
+_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\n"  # how HTTP/2 begins (RFC 9113, 3.4)
 
 
-class Client(asyncio.Protocol):
-    """Reads requests, and hands each to an Exchange, which writes the answer."""
+class Client(Requester):
+    """A protocol of the loop's: reads requests, and hands each to an Exchange, which answers."""
 
     __slots__ = (
         "_advancing",
@@ -49,7 +51,8 @@ class Client(asyncio.Protocol):
         "_out",
         "_paused",
         "_transport",
-        "_watch",
+        "_wait",
+        "due",
         "origin",
         "peer",
     )
@@ -68,7 +71,8 @@ class Client(asyncio.Protocol):
         self._body: Body | None = None  # and the reader of its body
         self._chunks = False  # its answer's body goes out in chunks
         self._keep_alive = False  # the connection goes on after the answer
-        self._watch: Deadlines[Expiring] | None = None  # the one that this connection is under
+        self._wait: Wait | None = None  # what it waits for
+        self.due = math.inf
         self._advancing = False
         self._paused = False
         self._begun = False  # a request has come
@@ -89,8 +93,8 @@ class Client(asyncio.Protocol):
 
     def moved(self) -> None:
         """Note that the exchange is making progress."""
-        if self._watch is self._hub.running:
-            self._hub.running.start(self, self._hub.loop.time())
+        if self._wait is self._hub.running:
+            self._put_under(self._hub.running)
 
     def interim(self, head: ResponseHead) -> None:
         if not self._head.is_1_0:  # which has no 1xx
@@ -112,7 +116,7 @@ class Client(asyncio.Protocol):
         connection = b""
         if to_1_0 or not self._keep_alive:
             connection = writing.connection_line(keep_alive=self._keep_alive, to_1_0=to_1_0)
-        self._write(b"%b%b\r\n%b" % (begin, connection, payload), done, trailer)
+        self._write(b"".join((begin, connection, b"\r\n", payload)), done, trailer)
 
     def piece(self, payload: bytes, *, done: bool, trailer: bytes) -> None:
         self._write(chunk(payload) if self._chunks else payload, done, trailer)
@@ -149,12 +153,13 @@ class Client(asyncio.Protocol):
 
     def expired(self) -> None:
         """Act on the deadline that has just passed."""
-        watch, self._watch = self._watch, None
+        wait = self._wait
+        self._put_under(None)
         if self._leaving:
-            self._stop_leaving(watch)
+            self._stop_leaving(wait)
         elif self._exchange:
             self._exchange.late()
-        elif watch is self._hub.in_head:
+        elif wait is self._hub.in_head:
             sentence = f"No whole head came within {self._hub.times.head:g} s."
             self._refuse(BadRequest(sentence, 408), with_body=self._wants_body())
         else:
@@ -261,12 +266,14 @@ class Client(asyncio.Protocol):
             return
         self._head = head
         self._body = body
-        exchange = self._exchange = Exchange(self, head, self._hub)
-        self._put_under(self._hub.running)
+        now = self._hub.clock()
+        exchange = self._exchange = Exchange(self, head, self._hub, now)
+        self._wait = running = self._hub.running
+        self.due = now + running.seconds
         if body and (data := self._heads.rest()):
             self._receive_body(exchange, data)
         if self._exchange is exchange:
-            exchange.start()
+            exchange.start(now)
 
     def _hand_over(self, raw: bytes) -> None:
         """Leave a client who knows that this proxy speaks HTTP/2 to who does."""
@@ -276,7 +283,7 @@ class Client(asyncio.Protocol):
         self._hub.hands_over(self)
         client = Http2Client(self._hub)
         transport = self._out.transport()
-        transport.set_protocol(client)
+        transport.set_protocol(cast("asyncio.Protocol", client))
         client.connection_made(transport)
         client.data_received(early)
 
@@ -336,7 +343,7 @@ class Client(asyncio.Protocol):
         if self._half_closed or (self._hub.draining and not begun):
             self._leave()
         elif begun:
-            if self._watch is not self._hub.in_head:  # the time counts from the first byte
+            if self._wait is not self._hub.in_head:  # the time counts from the first byte
                 self._put_under(self._hub.in_head)
         else:
             self._put_under(self._hub.idle)
@@ -372,20 +379,17 @@ class Client(asyncio.Protocol):
             end_after_reading(self._out.transport())
         self._put_under(self._hub.lingering)
 
-    def _stop_leaving(self, watch: Deadlines[Expiring] | None) -> None:
+    def _stop_leaving(self, wait: Wait | None) -> None:
         if not unread(self._out.transport()):
             self._transport.abort()
-        elif watch is self._hub.lingering:
+        elif wait is self._hub.lingering:
             self._put_under(self._hub.running)  # the client is slow, not deaf
         else:
             self.cut()
 
-    def _put_under(self, watch: Deadlines[Expiring] | None) -> None:
-        if self._watch is not None and self._watch is not watch:
-            self._watch.stop(self)
-        self._watch = watch
-        if watch is not None:
-            watch.start(self, self._hub.loop.time())
+    def _put_under(self, wait: Wait | None) -> None:
+        self._wait = wait
+        self.due = math.inf if wait is None else self._hub.clock() + wait.seconds
 
 
 def _refusal(fault: Malformed) -> BadRequest:

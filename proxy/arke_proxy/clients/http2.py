@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from typing import cast
 
 from h2.connection import ConnectionState
@@ -20,14 +21,14 @@ from h2.exceptions import NoSuchStreamError, ProtocolError, StreamClosedError
 
 from arke_proxy.clients.ending import end_after_reading, unread
 from arke_proxy.clients.http2_stream import Stream
-from arke_proxy.deadlines import Deadlines
+from arke_proxy.deadlines import Wait
 from arke_proxy.errors import Exhausted, Malformed
 from arke_proxy.http1.body import check_size
 from arke_proxy.http1.forwarded import Origin
 from arke_proxy.http2.fields import read_request, read_trailer
 from arke_proxy.http2.guard import COST_OF_RESET, Abuse, Guard, goaway
 from arke_proxy.http2.library import begin, new_connection
-from arke_proxy.hub import Expiring, Hub
+from arke_proxy.hub import Hub
 from arke_proxy.reset import reset
 
 _HIGH_WATER = 64 * 1024  # octets waiting in this process for a slow client
@@ -44,7 +45,8 @@ class Http2Client(asyncio.Protocol):
         "_parting",
         "_streams",
         "_transport",
-        "_watch",
+        "_wait",
+        "due",
         "guard",
         "h2",
         "hub",
@@ -56,14 +58,15 @@ class Http2Client(asyncio.Protocol):
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
         self.h2 = new_connection()
-        self.guard = Guard(hub.loop.time())
+        self.guard = Guard(hub.clock())
         self.peer = ""  # the client's address
         self.origin: Origin  # what back ends are told about it
         self.waiting: dict[Stream, None] = {}  # those with something to send, in turn
         self._transport: asyncio.Transport
         self._streams: dict[int, Stream] = {}
         self._last = 0  # the highest stream that was begun
-        self._watch: Deadlines[Expiring] | None = None  # while there are no streams
+        self._wait: Wait | None = None  # while there are no streams
+        self.due = math.inf
         self._busy = False  # what there is to send will be sent before long
         self._full = False  # the client is slow to read
         self._parting = False  # it knows that no more requests are taken
@@ -72,12 +75,13 @@ class Http2Client(asyncio.Protocol):
     # For the server.
 
     def expired(self) -> None:
-        watch, self._watch = self._watch, None
+        wait = self._wait
+        self._put_under(None)
         if not self._leaving:
             self._leave(ErrorCodes.NO_ERROR)
         elif not unread(self._transport):
             self._transport.abort()
-        elif watch is self.hub.lingering:
+        elif wait is self.hub.lingering:
             self._put_under(self.hub.running)  # the client is slow, not deaf
         else:
             self.cut()
@@ -164,7 +168,7 @@ class Http2Client(asyncio.Protocol):
             return
         self._busy = True
         try:
-            self.guard.look(data, self.hub.loop.time())
+            self.guard.look(data, self.hub.clock())
             events = self.h2.receive_data(data)
             goodbyes = [event for event in events if isinstance(event, ConnectionTerminated)]
             if goodbyes:  # answers may go on, although the library has closed
@@ -268,9 +272,9 @@ class Http2Client(asyncio.Protocol):
         if self._parting:
             self._leave(ErrorCodes.NO_ERROR)
         elif self.guard.in_block:
-            if self._watch is not hub.in_head:
+            if self._wait is not hub.in_head:
                 self._put_under(hub.in_head)
-        elif self._watch is not hub.idle:  # which pings do not extend
+        elif self._wait is not hub.idle:  # which pings do not extend
             self._put_under(hub.idle)
 
     def _break(self, code: ErrorCodes | int, sentence: str) -> None:
@@ -297,9 +301,6 @@ class Http2Client(asyncio.Protocol):
         if data := self.h2.data_to_send():
             self._transport.write(data)
 
-    def _put_under(self, watch: Deadlines[Expiring] | None) -> None:
-        if self._watch is not None and self._watch is not watch:
-            self._watch.stop(self)
-        self._watch = watch
-        if watch is not None:
-            watch.start(self, self.hub.loop.time())
+    def _put_under(self, wait: Wait | None) -> None:
+        self._wait = wait
+        self.due = math.inf if wait is None else self.hub.clock() + wait.seconds

@@ -10,6 +10,7 @@ from h2.errors import ErrorCodes
 from h2.events import DataReceived
 
 from arke_proxy.answers import accept_of, own_message
+from arke_proxy.clients.requester import Requester
 from arke_proxy.errors import BadRequest, Malformed, ProxyError
 from arke_proxy.exchange import Exchange
 from arke_proxy.http1.body import check_size
@@ -27,7 +28,7 @@ _HIGH_WATER = 64 * 1024  # octets of an answer that wait here for a slow client
 _LOW_WATER = 16 * 1024
 
 
-class Stream:
+class Stream(Requester):
     """A Requester. What it writes waits until its connection asks for it."""
 
     __slots__ = (
@@ -80,9 +81,11 @@ class Stream:
 
     def begin(self, head: RequestHead) -> None:
         self._head = head
-        self.exchange = exchange = Exchange(self, head, self._client.hub)
+        hub = self._client.hub
+        now = hub.clock()
+        self.exchange = exchange = Exchange(self, head, hub, now)
         self.moved()
-        exchange.start()
+        exchange.start(now)
 
     def receive(self, event: DataReceived) -> None:
         """Take a piece of the body; its credit goes back once the back end has room for more."""
@@ -208,7 +211,7 @@ class Stream:
 
     def moved(self) -> None:
         hub = self._client.hub
-        hub.running.start(self, hub.loop.time())
+        hub.streams.start(self, hub.clock())
 
     # Within.
 
@@ -259,7 +262,7 @@ class Stream:
 
     def _drop(self) -> None:
         self._closed = True
-        self._client.hub.running.stop(self)
+        self._client.hub.streams.stop(self)
         self._unsent.clear()
         self._unsent_size = 0
         self._pay()

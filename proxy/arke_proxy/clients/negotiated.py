@@ -22,5 +22,5 @@ class Negotiated(asyncio.Protocol):
         tls = transport.get_extra_info("ssl_object")
         speaks_2 = tls is not None and tls.selected_alpn_protocol() == "h2"
         client = Http2Client(self._hub) if speaks_2 else Client(self._hub)
-        cast("asyncio.Transport", transport).set_protocol(client)
+        cast("asyncio.Transport", transport).set_protocol(cast("asyncio.Protocol", client))
         client.connection_made(transport)

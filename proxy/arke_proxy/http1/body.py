@@ -7,8 +7,9 @@ framing, and what follows it, which is empty until the reader is `done`.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final
 
 from arke_proxy.errors import Malformed
 from arke_proxy.http1.field_lines import join, read_lines
@@ -16,29 +17,33 @@ from arke_proxy.http1.fields import LOOKALIKE, NOT_IN_TRAILERS
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.http1.messages import RequestHead, ResponseHead, has_body
 
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
-_EXTENSION = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (_TOKEN, _TOKEN, _QUOTED)
-_CHUNK_LINE = re.compile(rb"(?P<size>[0-9A-Fa-f]{1,15})(?:%b)*" % _EXTENSION)
-_MAX_CHUNK_LINE = 256
+_TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_QUOTED: Final = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+_EXTENSION: Final = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (_TOKEN, _TOKEN, _QUOTED)
+_CHUNK_LINE: Final = re.compile(rb"(?P<size>[0-9A-Fa-f]{1,15})(?:%b)*" % _EXTENSION)
+_MAX_CHUNK_LINE: Final = 256
 
 _Step = Callable[["ChunkedBody", bytes, int, list[bytes]], int]
 
 
-class Body(Protocol):
+class Body(ABC):
     """The reader of one body."""
+
+    __slots__ = ()
 
     done: bool
     trailer: bytes  # the lines that followed a chunked body, and may be passed on
 
+    @abstractmethod
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Return (payload, rest). Raises Malformed."""
 
+    @abstractmethod
     def ends_with_stream(self) -> bool:
         """Say whether the end of the stream, now, is the end of the body."""
 
 
-class LengthBody:
+class LengthBody(Body):
     """As many bytes as Content-Length said; `length` is at least 1."""
 
     __slots__ = ("_left", "done")
@@ -63,7 +68,7 @@ class LengthBody:
         return False
 
 
-class StreamBody:
+class StreamBody(Body):
     """Everything until the connection ends."""
 
     __slots__ = ()
@@ -78,7 +83,7 @@ class StreamBody:
         return True
 
 
-class ChunkedBody:
+class ChunkedBody(Body):
     """Chunks (RFC 9112, 7.1), of no more than `most` bytes if that is given.
 
     Extensions are dropped, and trailers that may not be passed on.

@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from arke_proxy.errors import Malformed
 from arke_proxy.http1.fields import GUARDED, LOOKALIKE, MAX_FIELDS, Field
 
-_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
-_PLAIN_NAME = re.compile(rb"[0-9A-Za-z-]+")
-_ODD = re.compile(rb"[^0-9A-Za-z]")
-_CONTROLS = bytes((*range(0x20), 0x7F)).replace(b"\t", b"")
-_REMEMBERED = 1024  # lines: most of a head is what the same client said before, or another
-_MOST_REMEMBERED = 2048  # bytes of one
+_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
+_PLAIN_NAME: Final = re.compile(rb"[0-9A-Za-z-]+")
+_ODD: Final = re.compile(rb"[^0-9A-Za-z]")
+_CONTROLS: Final = bytes((*range(0x20), 0x7F)).replace(b"\t", b"")
+_REMEMBERED: Final = 1024  # lines: most of a head is what the same client said before, or another
+_MOST_REMEMBERED: Final = 2048  # bytes of one
 
 
 class Line(NamedTuple):

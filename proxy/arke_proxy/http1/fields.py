@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Final
 
 Field = tuple[bytes, bytes]
 
-MAX_FIELDS = 100
+MAX_FIELDS: Final = 100
 
 # About one connection, not about the message: never passed on (RFC 9110, 7.6.1).
-HOP_BY_HOP = frozenset(
+HOP_BY_HOP: Final = frozenset(
     (
         b"connection",
         b"http2-settings",
@@ -25,7 +26,7 @@ HOP_BY_HOP = frozenset(
 )
 
 # What the proxy itself tells a back end; a client's word is believed only where that is said.
-FORWARDED = frozenset(
+FORWARDED: Final = frozenset(
     (
         b"forwarded",
         b"traceparent",
@@ -38,11 +39,11 @@ FORWARDED = frozenset(
 )
 
 # What the proxy reads, and must therefore reach nobody under another spelling.
-GUARDED = HOP_BY_HOP | FORWARDED | {b"content-length", b"expect", b"host"}
-LOOKALIKE = b""  # stands for the name of a field that some would read as a guarded one
+GUARDED: Final = HOP_BY_HOP | FORWARDED | {b"content-length", b"expect", b"host"}
+LOOKALIKE: Final = b""  # stands for the name of a field that some would read as a guarded one
 
 # What has a meaning only before the body (RFC 9110, 6.5.1).
-NOT_IN_TRAILERS = GUARDED | {
+NOT_IN_TRAILERS: Final = GUARDED | {
     b"authorization",
     b"cache-control",
     b"content-encoding",
@@ -56,7 +57,7 @@ NOT_IN_TRAILERS = GUARDED | {
 }
 
 
-_MOST_REMEMBERED = 128  # bytes of a value; a long one would be kept as thousands of tokens
+_MOST_REMEMBERED: Final = 128  # bytes of a value; a long one would be kept as thousands of tokens
 
 
 def tokens(value: bytes) -> frozenset[bytes]:

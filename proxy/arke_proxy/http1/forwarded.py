@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Final
 
 from arke_proxy.errors import Malformed
 from arke_proxy.http1.fields import Field
@@ -14,22 +15,23 @@ from arke_proxy.http1.target import checked_host
 
 Network = IPv4Network | IPv6Network
 
-_ANY = re.compile(rb".+")
-_PROTO = re.compile(rb"https?")
-_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+_ANY: Final = re.compile(rb".+")
+_PROTO: Final = re.compile(rb"https?")
+_REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 # Version 00 ends after the flags; a later one may go on after a further hyphen; ff is none.
-_TRACEPARENT = re.compile(
+_TRACEPARENT: Final = re.compile(
     rb"(?!ff|00.{53}-)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
     rb"(?:-[!-~]*)?"
 )
 # As sampled: a back end that is told "not sampled" would record nothing.
-_BEGUN = b"traceparent: 00-%b-%b-01\r\n"
-_USUAL = b"%bX-Forwarded-Host: %b\r\nX-Request-Id: %b\r\n" + _BEGUN
-_NO_ZERO = 1 << 64 | 1  # neither a trace nor a span may be named 0
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_PAIR = rb'%b=(?:%b|"(?:[\t !#-\[\]-~]|\\[\t -~])*")' % (_TOKEN, _TOKEN)
-_ELEMENT = rb"%b(?:;%b)*" % (_PAIR, _PAIR)
-_FORWARDED = re.compile(rb"%b(?:[ \t]*,[ \t]*%b)*" % (_ELEMENT, _ELEMENT))
+_BEGUN: Final = b"traceparent: 00-%b-%b-01\r\n"
+_NAMES: Final = 256  # drawn at once
+_TRACE: Final = 32  # digits of a trace's name
+_SPAN: Final = 16  # and of a span's
+_TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_PAIR: Final = rb'%b=(?:%b|"(?:[\t !#-\[\]-~]|\\[\t -~])*")' % (_TOKEN, _TOKEN)
+_ELEMENT: Final = rb"%b(?:;%b)*" % (_PAIR, _PAIR)
+_FORWARDED: Final = re.compile(rb"%b(?:[ \t]*,[ \t]*%b)*" % (_ELEMENT, _ELEMENT))
 
 
 class Form(Enum):
@@ -44,11 +46,23 @@ class Forwarding:
     """Made once, from what the operator says: who is believed, and in which form to speak."""
 
     def __init__(
-        self, trusted: Sequence[Network], form: Form, getrandbits: Callable[[int], int]
+        self, trusted: Sequence[Network], form: Form, randbytes: Callable[[int], bytes]
     ) -> None:
         self._trusted = trusted
         self.form = form
-        self.getrandbits = getrandbits  # need not be secret: the numbers only have to differ
+        self.only_x = form is Form.X
+        self._randbytes = randbytes  # need not be secret: what is drawn only has to differ
+        self._digits = b""  # of names that nobody has yet
+        self._at = 0
+
+    def name(self) -> bytes:
+        """Draw a name for a trace and its first span: 48 hexadecimal digits."""
+        at = self._at
+        if at == len(self._digits):
+            self._digits = self._randbytes(_NAMES * (_TRACE + _SPAN) // 2).hex().encode()
+            at = 0
+        self._at = at + _TRACE + _SPAN
+        return self._digits[at : self._at]
 
     def origin(self, peer: str, *, tls: bool) -> Origin:
         """Make what is constant for the connection of a client at this address, "" if unknown."""
@@ -80,17 +94,30 @@ class Origin:
         """
         forwarding = self._forwarding
         host = head.host
-        names = b"%048x" % (forwarding.getrandbits(192) | _NO_ZERO)
-        request_id = names[:32]
-        if not head.forwarded and host and forwarding.form is Form.X:  # nearly always
-            return _USUAL % (self._lines, host, request_id, request_id, names[32:]), request_id
-        if forwarding.form is Form.X and not (head.forwarded and self._trusted):
+        name = forwarding.name()
+        request_id = name[:_TRACE]
+        span = name[_TRACE:]
+        if host and not head.forwarded and forwarding.only_x:  # nearly always
+            parts = (
+                self._lines,
+                b"X-Forwarded-Host: ",
+                host,
+                b"\r\nX-Request-Id: ",
+                request_id,
+                b"\r\ntraceparent: 00-",
+                request_id,
+                b"-",
+                span,
+                b"-01\r\n",
+            )
+            return b"".join(parts), request_id
+        if forwarding.only_x and not (head.forwarded and self._trusted):
             lines = self._lines
             if host is not None:
                 lines = b"%bX-Forwarded-Host: %b\r\n" % (lines, host)
         else:
             lines = self._from_trusted(head.forwarded if self._trusted else (), host)
-        trace = _trace(head.forwarded) or _BEGUN % (request_id, names[32:])
+        trace = _trace(head.forwarded) or _BEGUN % (request_id, span)
         if self._trusted:
             request_id = _only(head.forwarded, b"x-request-id", _REQUEST_ID) or request_id
         return b"%bX-Request-Id: %b\r\n%b" % (lines, request_id, trace), request_id

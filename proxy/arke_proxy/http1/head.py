@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from arke_proxy.errors import Malformed
 from arke_proxy.http1.field_lines import Line, read_lines
@@ -23,21 +23,25 @@ from arke_proxy.http1.messages import RequestHead, ResponseHead
 from arke_proxy.http1.target import METHODS, checked_host, resolve_target
 from arke_proxy.http1.writing import request_begin, response_begin
 
-_ORIGIN = re.compile(rb"/[!-\"$-~]*")  # no fragment
-_LENGTH = re.compile(rb"[0-9]{1,18}")
-_VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
-_STATUS_LINE = re.compile(
+_ORIGIN: Final = re.compile(rb"/[!-\"$-~]*")  # no fragment
+_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
+_VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
+_STATUS_LINE: Final = re.compile(
     rb"HTTP/1\.(?P<minor>[01]) (?P<status>[1-9][0-9]{2})(?: (?P<reason>[^\r\n\x00]*))?"
 )
 # What may be spoken past the proxy. No form of HTTP is among it (h2c, HTTP/2.0, TLS/1.0): requests
 # inside would reach a back end unseen.
-_UPGRADES = frozenset((b"websocket",))
-_CONNECTION_OPTIONS = {b"close", b"keep-alive", b"upgrade"}  # those that name no field to be kept
-_ASIDE_IN_RESPONSES = HOP_BY_HOP | {b"content-length"}
-_ASIDE_IN_REQUESTS = _ASIDE_IN_RESPONSES | FORWARDED | {b"expect", b"host", LOOKALIKE}
+_UPGRADES: Final = frozenset((b"websocket",))
+_CONNECTION_OPTIONS: Final = {
+    b"close",
+    b"keep-alive",
+    b"upgrade",
+}  # those that name no field to be kept
+_ASIDE_IN_RESPONSES: Final = HOP_BY_HOP | {b"content-length"}
+_ASIDE_IN_REQUESTS: Final = _ASIDE_IN_RESPONSES | FORWARDED | {b"expect", b"host", LOOKALIKE}
 _NOTHING: frozenset[bytes] = frozenset()
-_REMEMBERED = 256  # heads of each kind
-_MOST_REMEMBERED = 2048  # bytes of one
+_REMEMBERED: Final = 256  # heads of each kind
+_MOST_REMEMBERED: Final = 2048  # bytes of one
 
 
 def parse_request(raw: bytes) -> RequestHead:
@@ -64,17 +68,18 @@ def _read_request(raw: bytes) -> RequestHead:
     head = RequestHead(
         method,
         target,
-        is_1_0,
         host,
         fields,
-        length,
-        chunked,
-        keep_alive,
-        upgrade,
-        forwarded,
-        lines,
+        is_1_0=is_1_0,
+        length=length,
+        chunked=chunked,
+        keep_alive=keep_alive,
+        upgrade=upgrade,
+        forwarded=forwarded,
+        lines=lines,
     )
-    return head._replace(begin=request_begin(head))
+    head.begin = request_begin(head)
+    return head
 
 
 def parse_response(raw: bytes) -> ResponseHead:
@@ -99,8 +104,18 @@ def _read_response(raw: bytes) -> ResponseHead:
         upgrade = None
     elif is_1_0 or upgrade is None:
         raise Malformed("it switches protocols, and does not say to which")
-    head = ResponseHead(status, status_text, fields, length, chunked, keep_alive, upgrade, lines)
-    return head._replace(begin=response_begin(head))
+    head = ResponseHead(
+        status,
+        status_text,
+        fields,
+        length=length,
+        chunked=chunked,
+        keep_alive=keep_alive,
+        upgrade=upgrade,
+        lines=lines,
+    )
+    head.begin = response_begin(head)
+    return head
 
 
 class _Framing(NamedTuple):
@@ -152,10 +167,10 @@ def _read_answer(block: bytes, is_1_0: bool) -> tuple[tuple[Field, ...], bytes, 
     return tuple(fields), b"".join(texts), framing
 
 
-_remembered_tail = lru_cache(_REMEMBERED)(_read_tail)
-_remembered_answer = lru_cache(_REMEMBERED)(_read_answer)
-_remembered_request = lru_cache(_REMEMBERED)(_read_request)
-_remembered_response = lru_cache(_REMEMBERED)(_read_response)
+_remembered_tail: Final = lru_cache(_REMEMBERED)(_read_tail)
+_remembered_answer: Final = lru_cache(_REMEMBERED)(_read_answer)
+_remembered_request: Final = lru_cache(_REMEMBERED)(_read_request)
+_remembered_response: Final = lru_cache(_REMEMBERED)(_read_response)
 
 
 class _Sorted(NamedTuple):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from arke_proxy.errors import Malformed
 
-END_OF_HEAD = b"\r\n\r\n"
-_EMPTY_LINES = re.compile(rb"(?:\r\n)*")
+END_OF_HEAD: Final = b"\r\n\r\n"
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*")
 
 
 class HeadBuffer:
@@ -15,8 +16,8 @@ class HeadBuffer:
 
     __slots__ = ("_held", "_looked", "_skips")
 
-    MAX_LINE = 8 * 1024  # of the first line; what servers commonly take
-    MAX_HEAD = 64 * 1024
+    MAX_LINE: Final = 8 * 1024  # of the first line; what servers commonly take
+    MAX_HEAD: Final = 64 * 1024
 
     def __init__(self, *, skips_empty_lines: bool = True) -> None:
         self._skips = skips_empty_lines  # before requests only (RFC 9112, 2.2)

@@ -3,40 +3,93 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from arke_proxy.http1.fields import Field
 
 
-class RequestHead(NamedTuple):
-    """A request that can be forwarded."""
+class RequestHead:
+    """A request that can be forwarded. Once it is read nobody changes it: heads are shared."""
 
-    method: bytes
-    target: bytes  # in origin form, or `*`
-    is_1_0: bool
-    host: bytes | None  # None only in HTTP/1.0
-    fields: Sequence[Field]  # end to end, in the client's order and spelling; without those below
-    length: int | None  # of the body; None if it is chunked or there is none
-    chunked: bool
-    keep_alive: bool  # the client is willing
-    upgrade: bytes | None = None  # the protocol that it asks to switch to, in lower case
-    forwarded: Sequence[Field] = ()  # FORWARDED, with names in lower case: what the client says
-    lines: bytes | None = None  # `fields` as they are written, if at hand
-    begin: bytes | None = None  # what every back end gets of it, if at hand
+    __slots__ = (
+        "begin",
+        "chunked",
+        "fields",
+        "forwarded",
+        "host",
+        "is_1_0",
+        "keep_alive",
+        "length",
+        "lines",
+        "method",
+        "target",
+        "upgrade",
+    )
+
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        host: bytes | None,
+        fields: Sequence[Field],
+        *,
+        is_1_0: bool = False,
+        length: int | None = None,
+        chunked: bool = False,
+        keep_alive: bool = True,
+        upgrade: bytes | None = None,
+        forwarded: Sequence[Field] = (),
+        lines: bytes | None = None,
+    ) -> None:
+        self.method = method
+        self.target = target  # in origin form, or `*`
+        self.host = host  # None only in HTTP/1.0
+        self.fields = fields  # end to end, in the client's order and spelling; without those below
+        self.is_1_0 = is_1_0
+        self.length = length  # of the body; None if it is chunked or there is none
+        self.chunked = chunked
+        self.keep_alive = keep_alive  # the client is willing
+        self.upgrade = upgrade  # the protocol that it asks to switch to, in lower case
+        self.forwarded = forwarded  # FORWARDED, with names in lower case: what the client says
+        self.lines = lines  # `fields` as they are written, if at hand
+        self.begin: bytes | None = None  # what every back end gets of it, if at hand
 
 
-class ResponseHead(NamedTuple):
-    """A response that can be forwarded."""
+class ResponseHead:
+    """A response that can be forwarded. Once it is read nobody changes it: heads are shared."""
 
-    status: int
-    status_text: bytes  # `200 OK`
-    fields: Sequence[Field]  # end to end, in the back end's order and spelling; without the length
-    length: int | None
-    chunked: bool
-    keep_alive: bool  # the back end is willing
-    upgrade: bytes | None = None  # the protocol that it switches to, with 101; in lower case
-    lines: bytes | None = None  # `fields` as they are written, if at hand
-    begin: bytes | None = None  # what every client gets of it, if at hand
+    __slots__ = (
+        "begin",
+        "chunked",
+        "fields",
+        "keep_alive",
+        "length",
+        "lines",
+        "status",
+        "status_text",
+        "upgrade",
+    )
+
+    def __init__(
+        self,
+        status: int,
+        status_text: bytes,
+        fields: Sequence[Field],
+        *,
+        length: int | None = None,
+        chunked: bool = False,
+        keep_alive: bool = True,
+        upgrade: bytes | None = None,
+        lines: bytes | None = None,
+    ) -> None:
+        self.status = status
+        self.status_text = status_text  # `200 OK`
+        self.fields = fields  # end to end, in the back end's order and spelling; without the length
+        self.length = length
+        self.chunked = chunked
+        self.keep_alive = keep_alive  # the back end is willing
+        self.upgrade = upgrade  # the protocol that it switches to, with 101; in lower case
+        self.lines = lines  # `fields` as they are written, if at hand
+        self.begin: bytes | None = None  # what every client gets of it, if at hand
 
 
 def has_body(head: ResponseHead, method: bytes) -> bool:
@@ -46,4 +99,12 @@ def has_body(head: ResponseHead, method: bytes) -> bool:
 
 def with_field(head: ResponseHead, name: bytes, value: bytes) -> ResponseHead:
     """Return the head with one field more."""
-    return head._replace(fields=(*head.fields, (name, value)), lines=None, begin=None)
+    return ResponseHead(
+        head.status,
+        head.status_text,
+        (*head.fields, (name, value)),
+        length=head.length,
+        chunked=head.chunked,
+        keep_alive=head.keep_alive,
+        upgrade=head.upgrade,
+    )

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import Final
 
 from arke_proxy.errors import Malformed
 
 # Of the registry of methods, those that servers know: some take an unknown one for GET.
-METHODS = frozenset(
+METHODS: Final = frozenset(
     b"GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT QUERY PURGE "
     b"ACL BIND CHECKIN CHECKOUT COPY LABEL LINK LOCK MERGE MKACTIVITY MKCALENDAR MKCOL "
     b"MKREDIRECTREF MKWORKSPACE MOVE ORDERPATCH PROPFIND PROPPATCH REBIND REPORT SEARCH UNBIND "
     b"UNCHECKOUT UNLINK UNLOCK UPDATE UPDATEREDIRECTREF VERSION-CONTROL".split()
 )
-_ABSOLUTE = re.compile(rb"(?i:https?)://(?P<authority>[^/?]+)(?P<path>[!-\"$-~]*)")
-_HOST = re.compile(
+_ABSOLUTE: Final = re.compile(rb"(?i:https?)://(?P<authority>[^/?]+)(?P<path>[!-\"$-~]*)")
+_HOST: Final = re.compile(
     rb"(?:\[[0-9A-Fa-f:]{2,39}(?:\.[0-9.]{5,11})?\]|[A-Za-z0-9._-]{1,255})(?::[0-9]{0,5})?"
 )
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from arke_proxy.choosing.address import Address
 from arke_proxy.http1.fields import written
 from arke_proxy.http1.messages import RequestHead, ResponseHead, has_body
 
-VIA = b"Via: 1.1 arke\r\n"
-VIA_1_0 = b"Via: 1.0 arke\r\n"
-CHUNKED = b"Transfer-Encoding: chunked\r\n"
-CLOSE = b"Connection: close\r\n"
-KEEP_ALIVE = b"Connection: keep-alive\r\n"  # for HTTP/1.0, where it is not the default
+VIA: Final = b"Via: 1.1 arke\r\n"
+VIA_1_0: Final = b"Via: 1.0 arke\r\n"
+CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
+CLOSE: Final = b"Connection: close\r\n"
+KEEP_ALIVE: Final = b"Connection: keep-alive\r\n"  # for HTTP/1.0, where it is not the default
 
 
 def request_begin(head: RequestHead) -> bytes | None:
@@ -42,7 +42,7 @@ def request_head(head: RequestHead, forwarded: bytes, back_end: Address) -> byte
     if begin is None:
         host = back_end.authority.encode() if head.host is None else head.host
         begin = _request_begin(head, host)
-    return b"%b%b\r\n" % (begin, forwarded)
+    return b"".join((begin, forwarded, b"\r\n"))
 
 
 class Framing(NamedTuple):

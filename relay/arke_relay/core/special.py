@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
+from arke.wire.chunked import Body
 from arke.wire.messages import Op, PeerOp
 from arke_relay.core.calls import Call
 from arke_relay.core.parties import Party
@@ -32,8 +34,24 @@ class SpecialCall(Call):
 
     __slots__ = ("opening", "opens", "to")
 
-    def __init__(self, *arguments: Any, to: str | None, opening: Opening | None) -> None:
-        super().__init__(*arguments)
+    def __init__(
+        self,
+        origin: Party,
+        origin_id: int,
+        cluster: str,
+        body: Body,
+        now: float,
+        deadline: float,
+        idempotent: bool,
+        sender: str,
+        headers: Mapping[str, str] | None,
+        *,
+        to: str | None,
+        opening: Opening | None,
+    ) -> None:
+        super().__init__(
+            origin, origin_id, cluster, body, now, deadline, idempotent, sender, headers
+        )
         self.to = to
         """The member's id; None: any member of the cluster."""
         self.opening = opening

@@ -1,0 +1,111 @@
+"""Compiles what handles each message: mypyc makes machine code of the same typed sources.
+
+A wheel holds both, and Python takes the compiled ones. Where there is no C compiler, or no headers
+of Python, the wheel is made all the same; what it holds is slower. `python hatch_build.py` compiles
+into the source folders, for a checkout that is installed as editable.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from mypyc.build import mypycify
+from setuptools import Distribution
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import BaseError, CCompilerError
+
+_ROOT = Path(__file__).parent
+# What handles each message and each request. The rest stays as it is: it would win nothing, and
+# each module takes seconds to compile.
+_COMPILED = {
+    "sdk/arke": "caller calls link serving",
+    "sdk/arke/wire": "chunked inbox lateness liveness outbox pieces",
+    "relay/arke_relay/attachments": "connection turns",
+    "relay/arke_relay/attachments/iris": "connection",
+    "relay/arke_relay/attachments/native": "calls casts connection fields",
+    "relay/arke_relay/core": "balancer calls casts counters directory parties router special",
+    "proxy/arke_proxy": "answers complaints deadlines exchange hub outlet record reset retry "
+    "splice",
+    "proxy/arke_proxy/back_ends": "connection pool",
+    "proxy/arke_proxy/choosing": "address ahead ask chooser either health members named rotation "
+    "routes static sticky",
+    "proxy/arke_proxy/clients": "ending http1 http2 http2_stream requester",
+    "proxy/arke_proxy/http1": "body field_lines fields forwarded head head_buffer messages target "
+    "writing",
+    "proxy/arke_proxy/http2": "fields guard",
+}
+_FOLDERS = {"arke": "sdk", "arke_relay": "relay", "arke_proxy": "proxy"}  # of each package
+_LIBRARY = "arke"  # holds the code of all these modules
+_UNCOMPILED = (BaseError, CCompilerError)
+_WARNING = "Not compiled ({}): everything works, but slower. The mend: apt install gcc python3-dev"
+
+
+class CustomBuildHook(BuildHookInterface[Any]):
+    """Adds the compiled modules to a wheel, which is then one for this platform and this Python."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if version == "editable":
+            return
+        self._folder = tempfile.TemporaryDirectory()  # until the wheel is packed
+        try:
+            libraries = compile_modules(Path(self._folder.name))
+        except _UNCOMPILED as error:
+            self.app.display_warning(_WARNING.format(error))
+            return
+        for library, place in libraries.items():
+            build_data["force_include"][str(library)] = place
+        build_data["pure_python"] = False
+        build_data["infer_tag"] = True
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
+        if version != "editable":
+            self._folder.cleanup()
+
+
+def compile_modules(folder: Path) -> dict[Path, str]:
+    """Compile into a folder; return each library, and where in a wheel it belongs.
+
+    Raises an error of setuptools' where that is not possible.
+    """
+    os.environ["MYPYPATH"] = ":".join(str(_ROOT / name) for name in _FOLDERS.values())
+    os.chdir(_ROOT)
+    sources = [f"{place}/{name}.py" for place, names in _COMPILED.items() for name in names.split()]
+    flags = ["--strict", "--ignore-missing-imports", "--config-file="]
+    extensions = mypycify(
+        [*flags, *sources],
+        group_name=_LIBRARY,
+        target_dir=str(folder / "c"),
+        opt_level="2",
+        debug_level="0",
+    )
+    command = build_ext(Distribution({"ext_modules": extensions}))
+    command.build_lib = str(folder / "lib")
+    command.build_temp = str(folder / "temp")
+    command.ensure_finalized()
+    command.run()
+    built = folder / "lib"
+    return {path: str(path.relative_to(built)) for path in built.rglob("*.so")}
+
+
+def main() -> None:
+    """Compile into the source folders, in the place of what was compiled there before."""
+    for name in _FOLDERS.values():
+        for library in (_ROOT / name).rglob("*.so"):
+            library.unlink()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            libraries = compile_modules(Path(folder))
+        except _UNCOMPILED as error:
+            sys.exit(_WARNING.format(error))
+        for library, place in libraries.items():
+            shutil.copy(library, _ROOT / _FOLDERS.get(Path(place).parts[0], "sdk") / place)
+
+
+if __name__ == "__main__":
+    main()
