@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from arke_proxy.back_ends.connection import BackEnd, Listener, connect, describe
+from arke_proxy.back_ends.connection import BackEnd, Listener, describe
+from arke_proxy.back_ends.opening import connect
 from arke_proxy.choosing.address import Address
 from arke_proxy.choosing.chooser import Chooser, Outcome
 from arke_proxy.choosing.sticky import Sticky
@@ -33,7 +33,6 @@ from arke_proxy.retry import IDEMPOTENT, may_go_again
 from arke_proxy.splice import Splice
 
 _ATTEMPTS: Final = 3
-_NO_DESCRIPTOR: Final = frozenset((errno.EMFILE, errno.ENFILE))
 _AT_HAND: Final = 64 * 1024  # octets of a body kept for a further attempt
 _UNAVAILABLE: Final = frozenset((502, 503, 504))
 _NOBODY: Final[Mapping[Address, str]] = MappingProxyType({})
@@ -175,9 +174,6 @@ class Exchange(Listener):
             try:
                 return await connect(address, self._hub)
             except OSError as error:
-                if error.errno in _NO_DESCRIPTOR:
-                    sentence = "The proxy has no descriptor left for a connection to a back end."
-                    raise Exhausted(sentence) from None
                 self._chooser.unreachable(address)
                 self._count_failure(address, describe(error))
             address = None
@@ -303,13 +299,14 @@ class Exchange(Listener):
         # The back end has answered, which is known now, not after the hours that may follow.
         self._chooser.ended(back_end.address, Outcome.ANSWERED)
         self._chooser.began(back_end.address)
-        splice = Splice(self._hub, back_end.detach(), rest, self._parted(back_end.address))
+        splice = Splice(self._hub, back_end.detach(), rest, self._parted(back_end))
         self._requester.switch(head, splice)
 
-    def _parted(self, address: Address) -> Callable[[int, int], None]:
+    def _parted(self, back_end: BackEnd) -> Callable[[int, int], None]:
         def parted(octets_in: int, octets_out: int) -> None:
             self.record.octets_in, self.record.octets_out = octets_in, octets_out
-            self._chooser.ended(address, Outcome.ABANDONED)
+            back_end.ended()
+            self._chooser.ended(back_end.address, Outcome.ABANDONED)
             self._note("", self._hub.clock())
 
         return parted
@@ -354,7 +351,7 @@ class Exchange(Listener):
         self._search = None
         if isinstance(error, AllTried):
             error = self._none_reachable()
-        if error.status >= 500:
+        if error.status >= 500 and not isinstance(error, Exhausted):  # who has said it, and more
             self._hub.complaints.warn(str(error), str(error))
         self.record.status = error.status
         self._note(error.name, self._hub.clock())

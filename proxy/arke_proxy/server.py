@@ -10,6 +10,7 @@ from typing import NamedTuple, cast
 from arke_proxy.clients.http1 import Client
 from arke_proxy.clients.negotiated import Negotiated
 from arke_proxy.clients.tls import Certificates
+from arke_proxy.descriptors import NONE_LEFT, missing, shortage
 from arke_proxy.hub import Hub, log
 
 _TICK = 0.1  # seconds between two looks at the deadlines
@@ -92,6 +93,8 @@ class Server:
     def _sweep(self) -> None:
         self._tick = self._hub.loop.call_later(_TICK, self._sweep)
         self._hub.sweep()
+        if error := missing():  # for want of which the loop closes whoever comes, and tells nobody
+            self._hub.complaints.warn(NONE_LEFT, shortage(error))
         for listener in self._listeners:
             if listener.certificates:
                 listener.certificates.refresh(self._hub.clock())

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import math
 import os
-import resource
 import signal
 import socket
 import sys
@@ -22,8 +21,10 @@ import uvloop
 import arke
 from arke import flags
 from arke_proxy.back_ends.dial import Dialer
+from arke_proxy.choosing.checks import AT_ONCE
 from arke_proxy.choosing.setup import Choice, Choosing
 from arke_proxy.complaints import Complaints
+from arke_proxy.descriptors import Shares, raise_limit, share
 from arke_proxy.http1.forwarded import Forwarding
 from arke_proxy.hub import Hub, Times, log
 from arke_proxy.main import PROGRAM, Options, certificates, choice, read
@@ -35,7 +36,6 @@ from arke_proxy.operations.line import Line
 from arke_proxy.operations.plan import Seat, read_secret
 from arke_proxy.server import Listener, Server
 
-_OTHER_DESCRIPTORS = 16  # neither clients' nor back ends'
 _PARTING = 5.0  # seconds that idle connections are kept after a reload; nobody is in a hurry
 
 
@@ -84,13 +84,14 @@ async def _run(options: Options, seat: Seat) -> None:
             grace=options.grace,
         )
         desk = Desk(line, _access_log(options, loop), pages=options.admin is not None)
+        shares = _shares(options)
         hub = Hub(
             routes,
             times,
             loop,
-            _most_clients(options),
+            shares.clients,
             desk.journal,
-            Dialer(loop, mesh, times.connect),
+            Dialer(loop, mesh, times.connect, shares.back_ends),
             Forwarding(options.trust, options.forwarded, os.urandom),
             most_body=options.max_body,
             most_of_one=options.max_per_client,
@@ -171,16 +172,15 @@ def _access_log(options: Options, loop: asyncio.AbstractEventLoop) -> AccessLog 
         flags.fail(PROGRAM, f"-access-log {options.access_log}: {fault}; choose another file")
 
 
-def _most_clients(options: Options) -> int:
-    """Raise the limit of descriptors to what this process may have; a client takes two."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    others = _OTHER_DESCRIPTORS + (MOST_CONNECTIONS if options.admin else 0)
-    if options.max_clients:  # most of whom idle, or there are no descriptors for back ends
-        return max(1, min(options.max_clients, limit - others))
-    return max(1, limit // 2 - others)
+def _shares(options: Options) -> Shares:
+    limit = raise_limit()
+    others = (MOST_CONNECTIONS if options.admin else 0) + (AT_ONCE if options.check else 0)
+    wanted = options.max_clients
+    shares = share(limit, wanted, others)
+    if wanted and wanted > shares.clients:
+        fault = f"{limit} descriptors are enough for {shares.clients}"
+        log.warning("-max-clients %d: %s; raise LimitNOFILE (ulimit -n)", wanted, fault)
+    return shares
 
 
 if __name__ == "__main__":

@@ -67,29 +67,36 @@ class RawHttp2:
             frame.fields = dict(self.decoder.decode(frame.data, raw=True))  # type: ignore[attr-defined]
         return frame
 
-    def until(self, kind: type[Frame]) -> Frame:
+    def until(self, kind: type[Frame] | tuple[type[Frame], ...]) -> Frame:
         while not isinstance(frame := self.frame(), kind):
             continue
         return frame
 
     def answer(self, stream: int) -> tuple[dict[bytes, bytes], bytes]:
         """Read one answer to its end. Raises Reset, GoneAway."""
-        fields: dict[bytes, bytes] = {}
-        body = b""
-        while True:
+        return self.answers(stream)[stream]
+
+    def answers(self, *streams: int) -> dict[int, tuple[dict[bytes, bytes], bytes]]:
+        """Read these answers to their ends, in any order. Raises Reset, GoneAway."""
+        fields: dict[int, dict[bytes, bytes]] = {stream: {} for stream in streams}
+        bodies = dict.fromkeys(streams, b"")
+        open_ = set(streams)
+        while open_:
             frame = self.frame()
+            stream = frame.stream_id
             if isinstance(frame, GoAwayFrame):
                 raise GoneAway(frame.error_code)
-            if frame.stream_id != stream:
+            if stream not in open_:
                 continue
             if isinstance(frame, RstStreamFrame):
                 raise Reset(frame.error_code)
             if isinstance(frame, HeadersFrame):
-                fields |= frame.fields  # type: ignore[attr-defined]
+                fields[stream] |= frame.fields  # type: ignore[attr-defined]
             elif isinstance(frame, DataFrame):
-                body += frame.data
+                bodies[stream] += frame.data
             if "END_STREAM" in frame.flags:
-                return fields, body
+                open_.remove(stream)
+        return {stream: (fields[stream], bodies[stream]) for stream in streams}
 
     def goodbye(self) -> int:
         """Read to the end of the connection; return the code of the last GOAWAY."""

@@ -240,17 +240,18 @@ class Rig:
         self.cluster.answers = [back_end.address for back_end in made]
         return made
 
+    def dial(self) -> Connection:
+        """Connect; the test ends it."""
+        return Connection(socket.create_connection(("127.0.0.1", self.port), LIMIT))
+
     def connect(self) -> Connection:
-        connection = Connection(socket.create_connection(("127.0.0.1", self.port), LIMIT))
+        connection = self.dial()
         self._ends.append(connection.close)
         return connection
 
     def connect_tls(self, context: ssl.SSLContext, name: str) -> Connection:
         """Connect to where -tls-listen said, and ask for `name`."""
-        plain = socket.create_connection(("127.0.0.1", self.tls_port), LIMIT)
-        # An end without TLS's own goodbye is an error, as it is for a browser.
-        sock = context.wrap_socket(plain, server_hostname=name, suppress_ragged_eofs=False)
-        connection = Connection(sock)
+        connection = connect_tls(self.tls_port, context, name)
         self._ends.append(connection.close)
         return connection
 
@@ -278,14 +279,29 @@ class Rig:
 
     @property
     def tls_port(self) -> int:
-        """Where the proxy listens if it was given -tls-listen 127.0.0.1:0."""
-        match = self.process.wait_for_line(r"listening with TLS on 127\.0\.0\.1:(\d+)", LIMIT)
-        return int(match[1])
+        return tls_port(self.process)
 
     @property
     def memory(self) -> int:
         """Resident bytes of the proxy's workers."""
         return sum(map(resident, workers(self.process)))
+
+
+def connect_tls(port: int, context: ssl.SSLContext, name: str) -> Connection:
+    plain = socket.create_connection(("127.0.0.1", port), LIMIT)
+    try:
+        # An end without TLS's own goodbye is an error, as it is for a browser.
+        sock = context.wrap_socket(plain, server_hostname=name, suppress_ragged_eofs=False)
+    except OSError:
+        plain.close()
+        raise
+    return Connection(sock)
+
+
+def tls_port(proxy: Process) -> int:
+    """Where a proxy listens that was given -tls-listen 127.0.0.1:0."""
+    match = proxy.wait_for_line(r"listening with TLS on 127\.0\.0\.1:(\d+)", LIMIT)
+    return int(match[1])
 
 
 def workers(proxy: Process) -> list[int]:
@@ -306,9 +322,12 @@ def start_proxy(relay: Relay, cluster: str, *flags: str) -> tuple[Process, int]:
     return start_any_proxy("-cluster", cluster, "-port", str(relay.port), *flags)
 
 
-def start_any_proxy(*flags: str) -> tuple[Process, int]:
-    """Start one that has perhaps no default cluster, or no relay."""
-    process = start("proxy", [*program("proxy"), "-listen", "127.0.0.1:0", *flags])
+def start_any_proxy(*flags: str, descriptors: int | None = None) -> tuple[Process, int]:
+    """Start one that has perhaps no default cluster, or no relay, or few `descriptors`."""
+    words = [*program("proxy"), "-listen", "127.0.0.1:0", *flags]
+    if descriptors:
+        words = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *words]
+    process = start("proxy", words)
     match = process.wait_for_line(r"proxy listening on 127\.0\.0\.1:(\d+), forwarding", LIMIT)
     return process, int(match[1])
 

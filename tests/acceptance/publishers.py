@@ -59,8 +59,8 @@ class Site:
         if member.leave not in self._gone:
             member.leave()
 
-    def proxy(self, *flags: str) -> Proxy:
-        proxy = Proxy(*start_any_proxy(*flags))
+    def proxy(self, *flags: str, descriptors: int | None = None) -> Proxy:
+        proxy = Proxy(*start_any_proxy(*flags, descriptors=descriptors))
         self._stack.callback(proxy.end)
         return proxy
 
@@ -72,8 +72,9 @@ class Proxy:
         self.process = process
         self.port = port
 
-    def connect(self) -> Connection:
-        return Connection(socket.create_connection(("127.0.0.1", self.port), LIMIT))
+    def connect(self, port: int | None = None) -> Connection:
+        """Connect to where it listens, or to another port of its own."""
+        return Connection(socket.create_connection(("127.0.0.1", port or self.port), LIMIT))
 
     def exchange(self, request: bytes = GET) -> tuple[HTTPResponse, bytes]:
         """Send one request over a connection of its own."""

@@ -9,9 +9,8 @@ import pytest
 from http_rig import BackEnd, Connection, Script, running, start_proxy
 
 import arke
-from lab import Process
 from programs import program
-from relays import LIMIT, Relay, Relays, eventually, free_port, start
+from relays import LIMIT, Relays, eventually, free_port, start
 
 GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -209,64 +208,6 @@ def test_a_proxy_that_waits_for_its_relay_can_be_stopped(signal: str) -> None:
     process.signal(getattr(__import__("signal"), signal))
     assert process.wait(LIMIT) == 0
     process.close()
-
-
-def start_limited(relay: Relay, cluster: str) -> tuple[Process, int]:
-    """Start a proxy that may have 80 descriptors."""
-    words = ["-cluster", cluster, "-port", str(relay.port), "-listen", "127.0.0.1:0"]
-    limited = ["sh", "-c", 'ulimit -n 80; exec "$@"', "sh", *program("proxy"), *words]
-    process = start("proxy", limited)
-    match = process.wait_for_line(r"proxy listening on 127\.0\.0\.1:(\d+), forwarding", LIMIT)
-    return process, int(match[1])
-
-
-def test_clients_cannot_use_up_the_descriptors(relays: Relays) -> None:
-    """Those that the proxy serves can be answered, however many more there are."""
-    relay = relays.start()
-    with running(relay, "web") as rig:
-
-        def script(connection: Connection) -> None:
-            connection.head()
-            connection.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-
-        rig.back_ends(script)
-        process, port = start_limited(relay, "web")
-        where = ("127.0.0.1", port)
-        connection = Connection(socket.create_connection(where, LIMIT))
-        connection.send(GET)
-        assert connection.response()[0].status == 200
-        others = [Connection(socket.create_connection(where, LIMIT)) for _ in range(100)]
-        process.wait_for_line("The proxy serves 24 connections, and no more", LIMIT)
-        assert others[-1].response()[0].status == 503
-        for _ in range(5):
-            connection.send(GET)
-            assert connection.response()[0].status == 200
-        for one in (connection, *others):
-            one.close()
-        process.terminate()
-        assert process.wait(LIMIT) == 0
-        process.close()
-
-
-def test_a_lack_of_descriptors_is_not_blamed_on_a_back_end(relays: Relays) -> None:
-    relay = relays.start()
-    with running(relay, "web") as rig:
-        rig.back_ends(*[good] * 80)  # each keeps a connection
-        process, port = start_limited(relay, "web")
-        connection = Connection(socket.create_connection(("127.0.0.1", port), LIMIT))
-
-        def lacks_descriptors() -> bool:
-            connection.send(GET)
-            response, body = connection.response()
-            assert response.status in (200, 503)
-            sentence = b"The proxy has no descriptor left for a connection to a back end.\n"
-            return response.status == 503 and body == sentence
-
-        eventually(lacks_descriptors)
-        connection.close()
-        process.terminate()
-        assert process.wait(LIMIT) == 0
-        process.close()
 
 
 @pytest.mark.parametrize(

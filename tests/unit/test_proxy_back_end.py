@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from arke_proxy.back_ends.connection import BackEnd, connect, describe
+from arke_proxy.back_ends.connection import BackEnd, describe
 from arke_proxy.back_ends.dial import Dialer
+from arke_proxy.back_ends.opening import connect
 from arke_proxy.choosing.address import Address
 from arke_proxy.choosing.routes import Route, Routes
 from arke_proxy.choosing.static import Static
@@ -31,7 +32,7 @@ async def hub() -> Hub:
     loop = asyncio.get_running_loop()
     times = Times(connect=0.2)
     routes = Routes(Route("web", Static([])))
-    dialer = Dialer(loop, None, times.connect)
+    dialer = Dialer(loop, None, times.connect, 10)
     return Hub(routes, times, loop, 1, NoJournal(), dialer, Forwarding((), Form.X, bytes))
 
 

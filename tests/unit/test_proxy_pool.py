@@ -52,3 +52,12 @@ def test_a_dead_host_loses_all_of_its_connections() -> None:
     assert pool.purge(HERE) == []
     assert pool.clear() == ["d"]
     assert len(pool) == 0
+
+
+def test_the_one_that_idled_longest_can_be_spared() -> None:
+    pool: Pool[str] = Pool(limit=9, seconds=4.0)
+    assert pool.spare() is None
+    pool.give(HERE, "b", 2.0)
+    pool.give(THERE, "a", 1.0)
+    pool.give(THERE, "c", 3.0)
+    assert [pool.spare() for _ in range(4)] == ["a", "b", "c", None]

@@ -164,10 +164,15 @@ class BackEnd:
         self._transport.abort()
 
     def detach(self) -> asyncio.Transport:
-        """Give the connection away: it is no longer one of HTTP."""
+        """Give the connection away, out of HTTP; whoever has it says when it has `ended`."""
         self._listener = None
         self._limit_unacknowledged(0)
         return self._out.transport()
+
+    def ended(self) -> None:
+        """Count the connection no longer."""
+        if self._socket is not None:
+            self._hub.dialer.closed(self._socket)
 
     # For the pool.
 
@@ -220,6 +225,7 @@ class BackEnd:
             self._break(listener, None)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.ended()
         if self._listener:
             self._break(self._listener, exc)
         else:
@@ -300,11 +306,6 @@ class BackEnd:
             return  # the relays look after their links, and tell
         with contextlib.suppress(OSError):  # it may just have closed
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
-
-
-async def connect(address: Address, hub: Hub) -> BackEnd:
-    """Open a connection. Raises OSError; TimeoutError, which is one, if the host stays silent."""
-    return await hub.dialer.connect(address, lambda sock: BackEnd(address, sock, hub))
 
 
 def describe(error: Exception | None) -> str:

@@ -46,6 +46,16 @@ class Pool(Generic[C]):
         if idle := self._idle.get(address):
             idle.pop(connection, None)
 
+    def spare(self) -> C | None:
+        """Give up the connection that has idled longest, if any does."""
+        some = [idle for idle in self._idle.values() if idle]
+        if not some:
+            return None
+        idle = min(some, key=lambda idle: next(iter(idle.values())))
+        connection = next(iter(idle))
+        del idle[connection]
+        return connection
+
     def purge(self, address: Address) -> list[C]:
         """Give up every connection to a host that turned out dead."""
         return list(self._idle.pop(address, ()))

@@ -8,11 +8,13 @@ from collections.abc import Awaitable, Callable
 
 from arke_proxy.choosing.address import Address
 from arke_proxy.choosing.rotation import Rotation
+from arke_proxy.descriptors import NONE_LEFT
 
 _EVERY = 2.0  # seconds
 _JITTER = 0.2  # of them, so that many proxies do not knock in step
 _LIMIT = 1.0  # seconds for one check
-_AT_ONCE = 32
+AT_ONCE = 32
+"""Checks of one rotation, each on a connection of its own."""
 _LONGEST_LINE = 1024  # bytes of a status line
 
 
@@ -37,7 +39,7 @@ class Checks:
         self._rotation = rotation
         self._probe = probe
         self._draw = draw
-        self._few = asyncio.Semaphore(_AT_ONCE)
+        self._few = asyncio.Semaphore(AT_ONCE)
         self._running: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -81,6 +83,8 @@ def http_probe(path: str) -> Probe:
                 address.host, address.port, limit=_LONGEST_LINE
             )
         except OSError as error:
+            if error.errno in NONE_LEFT:
+                return  # which is not the back end's fault
             raise Unwell("cannot connect", reachable=False) from error
         try:
             head = f"GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n"
