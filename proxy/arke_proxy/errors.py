@@ -4,6 +4,7 @@
     Malformed                       bytes that are no message; the parser does not know whose
     ProxyError
     ├── BadRequest        4xx, 5xx  the client's bytes are not a request that can be forwarded
+    ├── NoHandshake         —       a client that was to speak TLS did not
     ├── NoRoute           404       no cluster serves that name and path
     ├── NoBackEnd         503       nobody serves the cluster
     ├── NotAnswered       503       the cluster was asked, and did not say which back end
@@ -15,7 +16,7 @@
     ├── BadResponse       502       the back end's bytes are not a response
     └── TooLate           504       no answer within the time limit
 
-The text of each ProxyError is the sentence that the client reads.
+The text of each ProxyError is the sentence that the client reads. A status of 0 is no answer.
 """
 
 from __future__ import annotations
@@ -57,6 +58,12 @@ class BadRequest(ProxyError):
     def __init__(self, sentence: str, status: int = 400) -> None:
         super().__init__(sentence)
         self.status = status
+
+
+class NoHandshake(ProxyError):
+    """A handshake of TLS failed, or did not end in time; nobody can be answered."""
+
+    status = 0
 
 
 class NoRoute(ProxyError):

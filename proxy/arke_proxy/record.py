@@ -68,10 +68,10 @@ class Record:
         return None
 
 
-def refusal(client: str, error: ProxyError, now: float) -> Record:
+def refusal(client: str, error: ProxyError, now: float, *, answered: bool = True) -> Record:
     """Return the record of what was no request; `now` is `time.monotonic`."""
     record = Record(client, None, now)
-    record.status = error.status
+    record.status = error.status if answered else 0
     record.outcome = error.name
     record.ended = now
     return record

@@ -7,8 +7,8 @@ import contextlib
 import socket
 from typing import NamedTuple, cast
 
+from arke_proxy.clients.doorway import Doorway
 from arke_proxy.clients.http1 import Client
-from arke_proxy.clients.negotiated import Negotiated
 from arke_proxy.clients.tls import Certificates
 from arke_proxy.descriptors import NONE_LEFT, missing, shortage
 from arke_proxy.hub import Hub, log
@@ -30,7 +30,7 @@ class Server:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._listeners: tuple[Listener, ...] = ()
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | Doorway] = []
         self._tick: asyncio.TimerHandle | None = None
 
     async def start(self, *listeners: Listener) -> None:
@@ -38,7 +38,7 @@ class Server:
         self._listeners = listeners
         for sock, certificates in listeners:
             if certificates:
-                self._servers.append(await self._listen_with_tls(sock, certificates))
+                self._servers.append(self._listen_with_tls(sock, certificates))
             else:
                 self._servers.append(await self._listen(sock))
         self._sweep()
@@ -49,18 +49,10 @@ class Server:
             lambda: cast("asyncio.Protocol", Client(hub)), sock=sock, backlog=_BACKLOG
         )
 
-    async def _listen_with_tls(
-        self, sock: socket.socket, certificates: Certificates
-    ) -> asyncio.Server:
-        hub = self._hub
-        return await hub.loop.create_server(
-            lambda: Negotiated(hub),
-            sock=sock,
-            backlog=_BACKLOG,
-            ssl=certificates.context,
-            ssl_handshake_timeout=hub.times.head,
-            ssl_shutdown_timeout=hub.times.silence,  # it has to read what was written before
-        )
+    def _listen_with_tls(self, sock: socket.socket, certificates: Certificates) -> Doorway:
+        doorway = Doorway(self._hub, sock, certificates.context)
+        doorway.open(_BACKLOG)
+        return doorway
 
     async def stop(self, within: float, parting: float) -> None:
         """Accept no more, let what runs finish, and close everything, in so many seconds.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import resource
+import ssl
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from http2_raw import RawHttp2
-from http_rig import BackEnd, Connection
-from publishers import GET, Site, says, site
+from http_rig import BackEnd, Connection, connect_tls, tls_port, workers
+from publishers import GET, Proxy, Site, says, site
 
-from relays import LIMIT
+from certificates import write_certificate
+from relays import LIMIT, eventually
 
 FEW = 80
 SHARE = 24  # of clients, and of connections to back ends
@@ -30,6 +34,12 @@ def static(*back_ends: BackEnd) -> list[str]:
     for back_end in back_ends:
         flags += ["-backend", back_end.address]
     return flags
+
+
+def next_descriptor(pid: int) -> int:
+    """The number that a process's next descriptor would have."""
+    used = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    return min(set(range(len(used) + 1)) - used)
 
 
 def test_clients_cannot_use_up_the_descriptors(web: Site) -> None:
@@ -141,3 +151,41 @@ def test_more_clients_than_descriptors_is_said(web: Site) -> None:
     )
     proxy.process.wait_for_line(sentence, LIMIT)
     assert proxy.body() == "one"
+
+
+def test_a_lack_of_descriptors_ends_nothing_but_itself(web: Site, tmp_path: Path) -> None:
+    """Somebody lowers the limit of a proxy that runs, and raises it again."""
+    certificate = write_certificate(tmp_path, "a.example", file="a")
+    tls = ("-tls-listen", "127.0.0.1:0", "-cert", certificate)
+    first, second = web.back_end(says("first")), web.back_end(says("second"))
+    proxy = web.proxy(*static(first, second), *tls)
+    (pid,) = workers(proxy.process)
+    connection = proxy.connect()
+    connection.send(GET)
+    known = connection.response()[1]
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (next_descriptor(pid), before[1]))
+    proxy.process.wait_for_line(rf"all \d+ descriptors are in use: {MEND}", LIMIT)
+    turned_away = proxy.connect()
+    assert turned_away.rest() == b""  # at once
+    turned_away.close()
+    waiting = threading.Thread(target=_handshake, args=(proxy, tmp_path))
+    waiting.start()
+    answers = set()
+    while len(answers) < 2:
+        connection.send(GET)
+        response, body = connection.response()
+        answers.add((response.status, body))
+    none = b"The proxy has no descriptor left for a connection to a back end.\n"
+    assert answers == {(200, known), (503, none)}
+    assert waiting.is_alive()
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    waiting.join(LIMIT)  # it has waited in the kernel's queue
+    assert not waiting.is_alive()
+    eventually(lambda: proxy.bodies(2) == {"first", "second"})
+    connection.close()
+
+
+def _handshake(proxy: Proxy, folder: Path) -> None:
+    context = ssl.create_default_context(cafile=folder / "a.pem")
+    connect_tls(tls_port(proxy.process), context, "a.example").close()

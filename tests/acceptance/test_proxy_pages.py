@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from admin_pages import counted, fetch
 from http_rig import Connection, Rig, running, workers
 from publishers import site
 
@@ -26,21 +27,6 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 def good(connection: Connection) -> None:
     while connection.head():
         connection.send(OK)
-
-
-def fetch(port: int, path: str, method: str = "GET") -> tuple[HTTPResponse, bytes]:
-    connection = Connection(socket.create_connection(("127.0.0.1", port), LIMIT))
-    try:
-        connection.send(f"{method} {path} HTTP/1.1\r\nHost: admin\r\n\r\n".encode())
-        return connection.response(method)
-    finally:
-        connection.close()
-
-
-def counted(port: int, metric: str) -> float:
-    """Add up all series of a metric whose line begins so."""
-    text = fetch(port, "/-/metrics")[1].decode()
-    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(metric))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from h2.exceptions import NoSuchStreamError, ProtocolError, StreamClosedError
 from arke_proxy.clients.ending import end_after_reading, unread
 from arke_proxy.clients.http2_stream import Stream
 from arke_proxy.deadlines import Wait
-from arke_proxy.errors import Exhausted, Malformed
+from arke_proxy.errors import Malformed
 from arke_proxy.http1.body import check_size
 from arke_proxy.http1.forwarded import Origin
 from arke_proxy.http2.fields import read_request, read_trailer
@@ -150,16 +150,9 @@ class Http2Client(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         if peer:  # none if it has gone already
             self.peer = peer[0]
-        try:
-            hub.check_room(self.peer)
-        except Exhausted as error:
-            self._leaving = True
-            hub.complaints.warn(Exhausted, str(error))
-            self._transport.close()
-            return
         tls = transport.get_extra_info("ssl_object") is not None
         self.origin = hub.forwarding.origin(self.peer, tls=tls)
-        hub.came(self)
+        hub.came(self)  # from who has looked for room: a handshake, or a Client of HTTP/1
         begin(self.h2)
         self.flush()
 

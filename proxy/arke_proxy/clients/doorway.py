@@ -1,0 +1,70 @@
+"""Where clients come by TLS. They are accepted here, not by the loop, which would not count them.
+
+Its own servers tell of a connection when the handshake is done, and until then nobody knows how
+many there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+
+from arke_proxy.clients.handshake import Handshake
+from arke_proxy.descriptors import NONE_LEFT, shortage
+from arke_proxy.errors import Exhausted
+from arke_proxy.hub import Hub
+from arke_proxy.record import refusal
+
+_AT_ONCE = 16  # connections accepted in one turn of the loop
+_REST = 0.1  # seconds without accepting when there is no descriptor; those who come queue
+
+
+class Doorway:
+    """Accepts connections from `open` to `close`, and begins a handshake on each."""
+
+    def __init__(self, hub: Hub, sock: socket.socket, context: ssl.SSLContext) -> None:
+        self._hub = hub
+        self._sock = sock
+        self._context = context
+        self._rest: asyncio.TimerHandle | None = None
+
+    def open(self, backlog: int) -> None:
+        """Begin; `backlog` is how many connections the kernel keeps until they are accepted."""
+        self._sock.setblocking(False)
+        self._sock.listen(backlog)
+        self._wait()
+
+    def close(self) -> None:
+        """Accept no more, and close the socket."""
+        if self._rest:
+            self._rest.cancel()
+        self._hub.loop.remove_reader(self._sock)
+        self._sock.close()
+
+    def _wait(self) -> None:
+        self._hub.loop.add_reader(self._sock, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                sock, address = self._sock.accept()
+            except OSError as error:
+                if error.errno in NONE_LEFT:
+                    self._hub.complaints.warn(NONE_LEFT, shortage(error))
+                    self._hub.loop.remove_reader(self._sock)
+                    self._rest = self._hub.loop.call_later(_REST, self._wait)
+                return  # nobody waits, or who did has left
+            self._greet(sock, address[0])
+
+    def _greet(self, sock: socket.socket, peer: str) -> None:
+        hub = self._hub
+        try:
+            hub.check_room(peer)
+        except Exhausted as error:  # which it cannot be told
+            hub.complaints.warn(Exhausted, str(error))
+            hub.journal.note(refusal(peer, error, time.monotonic(), answered=False))
+            sock.close()
+        else:
+            Handshake(hub, sock, peer, self._context)
