@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from http_rig import Connection
+from http2_raw import RawHttp2
+from http_rig import Connection, connect_tls, tls_port
+from hyperframe.frame import GoAwayFrame, PingFrame
 from publishers import GET, Site, says, site
 
+from certificates import write_certificate
 from relays import LIMIT, eventually
 
 
@@ -33,6 +39,36 @@ def test_one_address_gets_no_more_than_its_share(web: Site) -> None:
     seats[0].close()
     eventually(lambda: proxy.body() == "one")
     seats[1].close()
+
+
+@pytest.mark.parametrize("by_tls", [False, True])
+def test_a_connection_of_http_2_that_idles_is_ended(
+    web: Site, tmp_path: Path, by_tls: bool
+) -> None:
+    certificate = write_certificate(tmp_path, "a.example", file="a")
+    flags = ["-choose", "static", "-backend", web.back_end(says("one")).address, "-idle", "300ms"]
+    proxy = web.proxy(*flags, "-tls-listen", "127.0.0.1:0", "-cert", certificate)
+    if by_tls:
+        context = ssl.create_default_context(cafile=tmp_path / "a.pem")
+        context.set_alpn_protocols(["h2"])
+        connection = connect_tls(tls_port(proxy.process), context, "a.example")
+    else:
+        connection = proxy.connect()
+    client = RawHttp2(connection)
+    for stream in (1, 3):
+        client.get(stream)
+        assert client.answer(stream)[1] == b"one"
+    ping = PingFrame(0, b"12345678")
+    for _ in range(200):
+        client.send(ping)  # which does not extend it
+        frame = client.until((PingFrame, GoAwayFrame))
+        if isinstance(frame, GoAwayFrame):
+            break
+        time.sleep(0.05)  # or it were a flood
+    assert isinstance(frame, GoAwayFrame)
+    assert (frame.error_code, frame.last_stream_id) == (0, 3)
+    assert client.goodbye() == -1  # nothing more
+    connection.close()
 
 
 def test_a_request_has_a_total_time(web: Site) -> None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from http_rig import Connection, Rig, Script, resident, running, start_proxy, workers
+from http_load import OK, Connect, Load, by_http_1, by_http_1_once, by_http_2, takes_posts
+from http_rig import Connection, Rig, Script, connect_tls, resident, running, start_proxy, workers
 
+from certificates import write_certificate
 from programs import program
 from relays import LIMIT, Relays, eventually, start
 
 GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 TAKEN_OVER = "the new workers serve"
 
 
@@ -25,62 +28,8 @@ def good(connection: Connection) -> None:
         connection.send(OK)
 
 
-class Load:
-    """Keep-alive connections that each send one request after another until they are stopped."""
-
-    def __init__(self, port: int, connections: int) -> None:
-        self._port = port
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(connections)]
-        self.answered = 0
-        self.connected = 0
-        self.failures: list[str] = []
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(LIMIT)
-            assert not thread.is_alive()
-
-    def goes_on(self, more: int = 50) -> None:
-        """Wait for so many further answers."""
-        goal = self.answered + more
-        eventually(lambda: self.answered >= goal or bool(self.failures))
-
-    def _run(self) -> None:
-        while not self._stop.is_set() and not self.failures:
-            try:
-                self._converse()
-            except (OSError, AssertionError) as error:
-                self.failures.append(repr(error))
-
-    def _converse(self) -> None:
-        connection = Connection(socket.create_connection(("127.0.0.1", self._port), LIMIT))
-        self.connected += 1
-        try:
-            while not self._stop.is_set():
-                connection.send(GET.replace(b"GET", b"POST").replace(b"\r\n\r\n", LENGTH + b"body"))
-                response, body = connection.response()
-                assert (response.status, body) == (200, b"ok"), (response.status, body)
-                self.answered += 1
-                if response.getheader("connection") == "close":
-                    return
-        finally:
-            connection.close()
-
-
-LENGTH = b"\r\nContent-Length: 4\r\n\r\n"
-
-
-def takes_posts(connection: Connection) -> None:
-    while connection.head():
-        connection.exactly(4)
-        connection.send(OK)
+def load(rig: Rig, connections: int) -> Load:
+    return Load(rig.dial, by_http_1, connections)
 
 
 def reload(rig: Rig, times: int) -> None:
@@ -99,31 +48,64 @@ def test_a_reload_under_load_fails_no_request(relays: Relays, size: int) -> None
         rig.back_ends(takes_posts)
         first = workers(rig.process)
         assert len(first) == size
-        with Load(rig.port, 8) as load:
-            load.goes_on()
+        with load(rig, 8) as visitors:
+            visitors.goes_on()
             for times in (1, 2, 3):
                 before = workers(rig.process)
                 reload(rig, times)
-                load.goes_on()
+                visitors.goes_on()
                 eventually(lambda old=before: not any(map(running_process, old)))
-        assert not load.failures
-        assert load.connected > 3 * 8  # each reload has moved every connection
+        assert not visitors.failures
+        assert visitors.connected > 3 * 8  # each reload has moved every connection
         assert len(workers(rig.process)) == size
         assert rig.process.log.count("proxy listening on") == 1
+
+
+def test_a_reload_under_load_by_tls_and_http_2_fails_no_request(
+    relays: Relays, tmp_path: Path
+) -> None:
+    """A connection of HTTP/2 is told to go when it has idled, or after some seconds."""
+    certificate = write_certificate(tmp_path, "a.example", file="a")
+    flags = ("-tls-listen", "127.0.0.1:0", "-cert", certificate)
+
+    def by_tls(*protocols: str) -> Connect:
+        context = ssl.create_default_context(cafile=tmp_path / "a.pem")
+        context.set_alpn_protocols(protocols)
+        return lambda: connect_tls(rig.tls_port, context, "a.example")
+
+    with running(relays.start(), "web", *flags) as rig, ExitStack() as stack:
+        rig.back_ends(takes_posts)
+        loads = [
+            Load(by_tls("http/1.1"), by_http_1, 2),
+            Load(by_tls("http/1.1"), by_http_1_once, 2),
+            Load(by_tls("h2"), by_http_2, 2),
+            Load(rig.dial, by_http_2, 2),
+        ]
+        for load in loads:
+            stack.enter_context(load)
+        for times in (1, 2):
+            (old,) = workers(rig.process)
+            reload(rig, times)
+            eventually(lambda old=old: not running_process(old))
+            for load in loads:
+                load.goes_on()
+        assert [load.failures for load in loads] == [[]] * len(loads)
+        assert all(load.connected >= 2 * 3 for load in loads)  # each reload has moved them
+        assert "did not end" not in rig.process.log
 
 
 def test_rolling_restarts_of_all_workers_fail_no_request(relays: Relays) -> None:
     with running(relays.start(), "web", "-workers", "2") as rig:
         rig.back_ends(takes_posts)
-        with Load(rig.port, 4) as load:
-            load.goes_on()
+        with load(rig, 4) as visitors:
+            visitors.goes_on()
             for count, pid in enumerate(workers(rig.process), 1):
                 os.kill(pid, signal.SIGTERM)
                 rig.process.wait_for_line(rf"worker {pid} ended with status 0; another", LIMIT)
                 eventually(lambda: len(workers(rig.process)) == 2)
                 eventually(lambda n=count: rig.process.log.count(" serves\n") == n)
-                load.goes_on()
-        assert not load.failures
+                visitors.goes_on()
+        assert not visitors.failures
 
 
 def test_what_runs_during_a_reload_is_answered_by_the_old_process(relays: Relays) -> None:
