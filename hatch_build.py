@@ -32,7 +32,7 @@ _COMPILED = {
     "relay/arke_relay/core": "balancer calls casts counters directory parties router special",
     "proxy/arke_proxy": "answers complaints deadlines exchange hub outlet record reset retry "
     "splice",
-    "proxy/arke_proxy/back_ends": "connection pool",
+    "proxy/arke_proxy/back_ends": "connection opening pool",
     "proxy/arke_proxy/choosing": "address ahead ask chooser either health members named rotation "
     "routes static sticky",
     "proxy/arke_proxy/clients": "ending http1 http2 http2_stream requester",

@@ -21,7 +21,7 @@ class Handshake(asyncio.Protocol):
     Then it leaves the connection to who speaks what the client chose.
     """
 
-    __slots__ = ("_hub", "_over", "_sock", "_task", "peer")
+    __slots__ = ("_hub", "_over", "_sock", "_task", "due", "peer")
 
     def __init__(self, hub: Hub, sock: socket.socket, peer: str, context: ssl.SSLContext) -> None:
         """Begin, as `context` says, on a connection that has just been accepted."""
@@ -30,7 +30,7 @@ class Handshake(asyncio.Protocol):
         self._sock = sock
         self._over = False
         hub.came(self)
-        hub.in_head.start(self, hub.loop.time())
+        self.due = hub.clock() + hub.in_head.seconds
         self._task = hub.loop.create_task(self._run(context))
 
     # For the server.
@@ -57,11 +57,10 @@ class Handshake(asyncio.Protocol):
             cast("asyncio.Transport", transport).abort()
             return
         self._over = True
-        hub.in_head.stop(self)
         hub.hands_over(self)
         speaks_2 = transport.get_extra_info("ssl_object").selected_alpn_protocol() == "h2"
         client = Http2Client(hub) if speaks_2 else Client(hub)
-        cast("asyncio.Transport", transport).set_protocol(client)
+        cast("asyncio.Transport", transport).set_protocol(cast("asyncio.Protocol", client))
         client.connection_made(transport)
 
     # Within.
@@ -89,5 +88,4 @@ class Handshake(asyncio.Protocol):
     def _end(self) -> None:
         if not self._over:
             self._over = True
-            self._hub.in_head.stop(self)
             self._hub.went(self)
