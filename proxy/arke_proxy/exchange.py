@@ -26,7 +26,7 @@ from arke_proxy.errors import (
 )
 from arke_proxy.http1 import writing
 from arke_proxy.http1.body import chunk, last_chunk
-from arke_proxy.http1.messages import RequestHead, ResponseHead, with_field
+from arke_proxy.http1.messages import RequestHead, ResponseHead, with_cookie
 from arke_proxy.hub import Hub
 from arke_proxy.record import Record
 from arke_proxy.retry import IDEMPOTENT, may_go_again
@@ -227,7 +227,7 @@ class Exchange(Listener):
                 back_end.spoil()  # who answers early may take the rest for a request
             record.status = head.status
             record.answered = now
-            if self._sticky and back_end.address != self._preferred:
+            if self._sticky:
                 head = self._remembered(head, self._sticky, back_end.address)
         trailer = b""
         if done:
@@ -244,9 +244,10 @@ class Exchange(Listener):
             self._requester.piece(payload, done=done, trailer=trailer)
 
     def _remembered(self, head: ResponseHead, sticky: Sticky, address: Address) -> ResponseHead:
-        """Add the cookie by which the visitor comes back to this back end."""
-        value = sticky.cookie(address, secure=self._requester.origin.tls)
-        return with_field(head, b"Set-Cookie", value)
+        """Add the cookie by which the visitor comes back to this back end, if it is another."""
+        if address == self._preferred:
+            return head
+        return with_cookie(head, sticky.cookie(address, secure=self._requester.origin.tls))
 
     def broke(self, reason: str, *, answering: bool, host_dead: bool) -> None:
         back_end = self._back_end
@@ -299,6 +300,8 @@ class Exchange(Listener):
         # The back end has answered, which is known now, not after the hours that may follow.
         self._chooser.ended(back_end.address, Outcome.ANSWERED)
         self._chooser.began(back_end.address)
+        if self._sticky:
+            head = self._remembered(head, self._sticky, back_end.address)
         splice = Splice(self._hub, back_end.detach(), rest, self._parted(back_end))
         self._requester.switch(head, splice)
 

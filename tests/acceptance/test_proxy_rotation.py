@@ -145,6 +145,7 @@ def test_all_may_fail_their_checks(web: Site) -> None:
         (["-cluster", "a", "-via", "foot"], "-via foot: must be direct, tunnel or auto"),
         (["-cluster", "a", "-check", "healthz"], "-check healthz: must be a path"),
         (["-cluster", "a", "-sticky", "a b"], "must be the name of a cookie"),
+        (["-sticky", "s", "-route", "a/b;c=d"], "that of its cookie; choose one without ;"),
         (["-cluster", "a", "-sticky-key", "/nowhere"], "-sticky-key /nowhere: No such file"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from http_rig import Connection
 from publishers import GET, Proxy, Site, says, site
 
 from relays import Relays
@@ -53,6 +54,50 @@ def test_what_the_proxy_did_not_write_is_ignored(web: Site, cookie: str) -> None
     body, given = visit(proxy, cookie)
     assert body == "one"
     assert given != cookie
+
+
+def test_a_web_socket_is_come_back_to(web: Site) -> None:
+    def switches(connection: Connection) -> None:
+        connection.head()
+        lines = b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+        connection.send(b"HTTP/1.1 101 Switching Protocols\r\n" + lines)
+        connection.rest()
+
+    proxy = web.proxy(*FLAGS, "-backend", web.back_end(switches).address)
+    ask = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+
+    def opening(cookie: bytes = b"") -> bytes:
+        connection = proxy.connect()
+        connection.send(ask + cookie + b"\r\n")
+        head = connection.head()
+        connection.close()
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert b"Cache-Control" not in head
+        return head
+
+    _, given = opening().split(b"\r\nSet-Cookie: seat=")
+    value = given.partition(b";")[0]
+    assert b"Set-Cookie" not in opening(b"Cookie: seat=" + value + b"\r\n")
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (None, "private"),
+        ("public, max-age=60", "public, max-age=60, private"),
+        ('private="X"', 'private="X", private'),
+        ("max-age=60, Private", "max-age=60, Private"),
+        ("no-store", "no-store"),
+    ],
+)
+def test_no_cache_hands_ones_cookie_to_others(web: Site, said: str | None, kept: str) -> None:
+    status = f"200 OK\r\ncache-control: {said}" if said else "200 OK"
+    proxy = web.proxy(*FLAGS, "-backend", web.back_end(says("one", status)).address)
+    first, _ = proxy.exchange()
+    assert first.getheader("Cache-Control") == kept
+    cookie = first.headers["Set-Cookie"].partition(";")[0]
+    second, _ = proxy.exchange(with_cookie(cookie))
+    assert second.getheader("Cache-Control") == said
 
 
 def test_members_that_publish_are_come_back_to(web: Site, relays: Relays) -> None:

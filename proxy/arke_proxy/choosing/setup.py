@@ -47,6 +47,8 @@ class Choice:
             return "give -cluster NAME, or set ARKE_CLUSTER; or give -route HOST/PATH=CLUSTER"
         if len({pattern for pattern, _ in self.routes}) < len(self.routes):
             return "two of -route are for the same host and path"
+        if self.cookie and any(b";" in pattern.path for pattern, _ in self.routes):
+            return "-sticky makes the path of a -route that of its cookie; choose one without ;"
         if self.way == "ask" and (self.check or self.via is not Via.DIRECT):
             return "-check and -via go with addresses that members publish: not with -choose ask"
         return None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from arke_proxy.http1.fields import Field
+from arke_proxy.http1.fields import Field, tokens
+
+_PRIVATE = (b"no-store", b"private")
 
 
 class RequestHead:
@@ -97,14 +99,26 @@ def has_body(head: ResponseHead, method: bytes) -> bool:
     return method != b"HEAD" and head.status not in (204, 304)
 
 
-def with_field(head: ResponseHead, name: bytes, value: bytes) -> ResponseHead:
-    """Return the head with one field more."""
+def with_cookie(head: ResponseHead, cookie: bytes) -> ResponseHead:
+    """Return the head with this `Set-Cookie`, and with what keeps it to the client it is for.
+
+    Nothing in HTTP forbids a cache to hand an answer's cookies to everybody (RFC 9111, 7.3).
+    """
+    fields = [*head.fields, (b"Set-Cookie", cookie)]
+    if head.status != 101 and not any(map(_is_private, head.fields)):
+        fields.append((b"Cache-Control", b"private"))  # the stricter directive counts (4.2.1)
     return ResponseHead(
         head.status,
         head.status_text,
-        (*head.fields, (name, value)),
+        fields,
         length=head.length,
         chunked=head.chunked,
         keep_alive=head.keep_alive,
         upgrade=head.upgrade,
     )
+
+
+def _is_private(field: Field) -> bool:
+    """Say that a cache which others share keeps no answer with this field, nor one alike."""
+    name, value = field
+    return name.lower() == b"cache-control" and not tokens(value).isdisjoint(_PRIVATE)
