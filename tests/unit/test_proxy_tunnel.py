@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import cast
 
 import pytest
 from tunnel_wire import Wire
 
 import arke
-from arke_proxy.back_ends.tunnel import TunnelTransport
+from arke_proxy.back_ends.tunnel import TunnelTransport, connect_through
 
 LIMIT = 20.0
 MIB = 1024 * 1024
@@ -252,6 +253,22 @@ async def test_a_break_while_writing_is_told_once(connection: Connection) -> Non
     assert isinstance(await connection.protocol.lost, ConnectionResetError)
     await turns()
     assert connection.protocol.told.count("lost") == 1
+
+
+async def test_one_that_ended_at_once_is_known_to_be_closing() -> None:
+    wire = Wire()
+
+    class Member:
+        async def http_tunnel(self, _: str, *, timeout: float) -> arke.Tunnel:  # noqa: ASYNC109
+            wire.ends[1].close_send()
+            return wire.ends[0]
+
+    protocol = Recorder()
+    mesh = cast("arke.Mesh", Member())
+    loop = asyncio.get_running_loop()
+    assert (await connect_through(mesh, "member", protocol, loop, LIMIT)).is_closing()
+    async with asyncio.timeout(LIMIT):
+        assert await protocol.lost is None
 
 
 async def test_another_protocol_takes_over(connection: Connection) -> None:

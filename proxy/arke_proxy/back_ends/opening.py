@@ -12,20 +12,24 @@ from arke_proxy.hub import Hub
 
 
 async def connect(address: Address, hub: Hub) -> BackEnd:
-    """Open a connection; where there are as many as may be, one that idles makes room.
+    """Open a connection to which nothing has happened yet.
 
-    Raises Exhausted if none does; OSError; TimeoutError, which is one, if the host stays silent.
+    Where there are as many as may be, one that idles makes room. Raises Exhausted if none does; OSError; TimeoutError, which is one, if the host stays silent.
     """
     if not address.via:
         await _make_room(hub)
     try:
-        return await hub.dialer.connect(address, lambda sock: BackEnd(address, sock, hub))
+        back_end = await hub.dialer.connect(address, lambda sock: BackEnd(address, sock, hub))
     except OSError as error:
         if error.errno not in NONE_LEFT:
             raise
         hub.complaints.warn(NONE_LEFT, shortage(error))
         sentence = "The proxy has no descriptor left for a connection to a back end."
         raise Exhausted(sentence) from None
+    if back_end.gone():
+        back_end.abandon()
+        raise ConnectionAbortedError("it ended the connection, or spoke, before it was asked")
+    return back_end
 
 
 async def _make_room(hub: Hub) -> None:

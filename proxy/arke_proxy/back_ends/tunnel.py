@@ -186,7 +186,13 @@ async def connect_through(
         raise
     except arke.ArkeError as error:
         raise ConnectionError(_told(error)) from None
-    return TunnelTransport(tunnel, protocol, loop)
+    transport = TunnelTransport(tunnel, protocol, loop)
+    try:
+        await asyncio.sleep(0)  # its end may have come together with it
+    except asyncio.CancelledError:
+        transport.abort()
+        raise
+    return transport
 
 
 def _told(error: Exception) -> str:
