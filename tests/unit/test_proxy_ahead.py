@@ -36,13 +36,6 @@ def test_what_was_tried_is_not_handed_out() -> None:
     assert ahead.take({ONE}, 100.0) == TWO
 
 
-def test_what_is_left_over_is_dropped_when_the_cluster_has_changed() -> None:
-    ahead = Ahead()
-    ahead.keep(ONE, 100.0)
-    ahead.drop()
-    assert ahead.take((), 100.0) is None
-
-
 def test_nothing_is_asked_ahead_during_a_pause() -> None:
     ahead = Ahead()
     ahead.pause(100.2)

@@ -32,14 +32,15 @@ def test_one_request_finds_out_and_the_others_wait() -> None:
 def test_what_breaks_or_is_silent_is_avoided(outcome: Outcome) -> None:
     known = named()
     known.began(ONE)
-    assert known.ended(ONE, outcome, 100.0)
+    known.ended(ONE, outcome, 100.0)
     assert known.avoid(ONE, 100.1)
 
 
 def test_five_answers_that_it_is_unavailable_are_enough() -> None:
     known = named()
-    gone_out = [known.ended(ONE, Outcome.UNAVAILABLE, 100.0) for _ in range(5)]
-    assert gone_out == [False, False, False, False, True]
+    for out in (False, False, False, False, True):
+        known.ended(ONE, Outcome.UNAVAILABLE, 100.0)
+        assert known.avoid(ONE, 100.1) == out
 
 
 def test_answers_to_what_was_sent_before_do_not_bring_it_back() -> None:

@@ -59,10 +59,6 @@ class Ahead:
                 return address
         return None
 
-    def drop(self) -> None:
-        """Give up what is kept: the cluster has changed."""
-        self._answers.clear()
-
     def pause(self, until: float) -> None:
         """Ask nothing ahead until then: those who wait for an answer come first."""
         self.paused_until = until

@@ -51,16 +51,37 @@ class Ask(Chooser):
             question = asyncio.get_running_loop().create_task(self._ask_ahead())
             self._questions.add(question)
             question.add_done_callback(self._questions.discard)
-        while address := self._ahead.take(tried, now):
-            if not self._named.avoid(address, now):
-                return address
-        return None
+        return self._kept(tried, now)
 
     async def choose(
         self,
         tried: Collection[Address],
         preferred: Address | None = None,  # noqa: ARG002 — `ready` has looked at it
     ) -> Address:
+        # After a failure, what was kept for others is as good as what would be answered now.
+        return self._kept(tried, self._clock()) or await self._search(tried)
+
+    def began(self, address: Address) -> None:
+        self._named.began(address)
+
+    def ended(self, address: Address, outcome: Outcome) -> None:
+        self._named.ended(address, outcome, self._clock())
+
+    def unreachable(self, address: Address) -> None:
+        self._named.unreachable(address, self._clock())
+
+    def standings(self) -> list[Standing]:
+        return self._named.standings(self._clock())
+
+    def _kept(self, tried: Collection[Address], now: float) -> Address | None:
+        """Hand out an answer that came ahead of need, and names none that failed meanwhile."""
+        while address := self._ahead.take(tried, now):
+            if not self._named.avoid(address, now):
+                return address
+        return None
+
+    async def _search(self, tried: Collection[Address]) -> Address:
+        """Ask until the cluster names one that can be used."""
         unanswered = 0
         last_resort = None
         for _ in range(_QUESTIONS):
@@ -86,20 +107,6 @@ class Ask(Chooser):
             self._named.risk(last_resort, self._clock())
             return last_resort
         raise AllTried(f"Cluster {self._cluster} names no other back end.")
-
-    def began(self, address: Address) -> None:
-        self._named.began(address)
-
-    def ended(self, address: Address, outcome: Outcome) -> None:
-        if self._named.ended(address, outcome, self._clock()):
-            self._ahead.drop()
-
-    def unreachable(self, address: Address) -> None:
-        self._named.unreachable(address, self._clock())
-        self._ahead.drop()
-
-    def standings(self) -> list[Standing]:
-        return self._named.standings(self._clock())
 
     async def _ask(self) -> Address:
         """Ask once. Raises ArkeError, BadAnswer."""

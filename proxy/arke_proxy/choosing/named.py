@@ -62,11 +62,11 @@ class Named:
         if known := self._known.get(address):
             known.outstanding += 1
 
-    def ended(self, address: Address, outcome: Outcome, now: float) -> bool:
-        """Learn what became of a request; True if the back end goes out by it."""
+    def ended(self, address: Address, outcome: Outcome, now: float) -> None:
+        """Learn what became of a request."""
         known = self._known.get(address)
         if known is None:
-            return False
+            return
         if known.outstanding:
             known.outstanding -= 1
         health = known.health
@@ -76,10 +76,9 @@ class Named:
                 if not health.spotless and (health.tested or not health.out):
                     health.restore()
             case Outcome.UNAVAILABLE:
-                return health.unavailable(now)
+                health.unavailable(now)
             case Outcome.BROKE | Outcome.SILENT:
-                return health.failed(now)
-        return False
+                health.failed(now)
 
     def unreachable(self, address: Address, now: float) -> None:
         self.note(address, now)
