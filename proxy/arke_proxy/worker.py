@@ -60,7 +60,13 @@ async def _run(options: Options, seat: Seat) -> None:
     listeners = _listeners(options, seat)
     way = choice(options, read_secret(seat.secret))
     mesh = None if way.way == "static" else arke.connect(port=options.port)
-    starting = loop.create_task(_start(way, mesh))
+    times = Times(
+        silence=options.timeout,
+        idle=options.idle,
+        whole=options.total or math.inf,
+        grace=options.grace,
+    )
+    starting = loop.create_task(_start(way, mesh, Dialer(loop, mesh, times.connect, AT_ONCE)))
     stopped = asyncio.Event()
 
     def stop() -> None:
@@ -77,12 +83,6 @@ async def _run(options: Options, seat: Seat) -> None:
             return
         choosing = starting.result()
         routes = choosing.routes
-        times = Times(
-            silence=options.timeout,
-            idle=options.idle,
-            whole=options.total or math.inf,
-            grace=options.grace,
-        )
         desk = Desk(line, _access_log(options, loop), pages=options.admin is not None)
         shares = _shares(options)
         hub = Hub(
@@ -112,10 +112,11 @@ async def _run(options: Options, seat: Seat) -> None:
             await mesh.close()
 
 
-async def _start(way: Choice, mesh: arke.Mesh | None) -> Choosing:
+async def _start(way: Choice, mesh: arke.Mesh | None, checking: Dialer) -> Choosing:
     if mesh:
         await mesh.__aenter__()
-    choosing = Choosing(way, mesh, Complaints(log, asyncio.get_running_loop().time).warn)
+    say = Complaints(log, asyncio.get_running_loop().time).warn
+    choosing = Choosing(way, mesh, checking, say)
     await choosing.start()
     return choosing
 

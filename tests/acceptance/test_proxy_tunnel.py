@@ -49,11 +49,11 @@ class Far:
         self._ends.append(lambda: end(process))
         self.members.append(process)
 
-    def start(self) -> None:
+    def start(self, *flags: str, via: str = "tunnel") -> None:
         """Start the proxy, once it can know all the members."""
         asyncio.run(self._met())
-        flags = "-choose", "watch", "-via", "tunnel"
-        self.proxy, self._port = start_proxy(self._near, "web", *flags)
+        words = "-choose", "watch", "-via", via, *flags
+        self.proxy, self._port = start_proxy(self._near, "web", *words)
         self._ends.append(lambda: end(self.proxy))
 
     async def _met(self) -> None:
@@ -225,6 +225,41 @@ def test_a_member_whose_server_is_away_is_passed_over(far: Far) -> None:
         client.send(b"POST / HTTP/1.1\r\nHost: example\r\nContent-Length: 0\r\n\r\n")
         assert client.response()[1] == b"ok"
     assert back_end.connections >= 1
+
+
+def test_who_fails_its_checks_at_the_far_end_is_out_until_one_goes_well(far: Far) -> None:
+    well = threading.Event()
+    hosts = []
+
+    def script(connection: Connection) -> None:
+        while head := connection.head():
+            if head.startswith(b"GET /healthz "):
+                hosts.append(head)
+            sick = head.startswith(b"GET /healthz ") and not well.is_set()
+            status = b"500 Oh No" if sick else b"200 OK"
+            connection.send(b"HTTP/1.1 %b\r\nContent-Length: 4\r\n\r\nsick" % status)
+
+    sick = far.back_end(script)
+    far.back_end(always(OK))
+    far.start("-check", "/healthz")
+    place = re.escape(f"back end {sick.address} via ")
+    out = rf"{place}\S+ is out of rotation: its check was answered 500"
+    far.proxy.wait_for_line(out, LIMIT)
+    client = far.connect()
+    for _ in range(20):
+        client.send(GET)
+        assert client.response()[1] == b"ok"
+    assert f"\r\nHost: {sick.address}\r\n".encode() in hosts[0]
+    well.set()
+    far.proxy.wait_for_line(rf"{place}\S+ is back in rotation", LIMIT)
+
+
+def test_who_is_not_there_to_be_checked_is_out(far: Far) -> None:
+    port = free_port()
+    far.member("-http", f"127.0.0.1:{port}")
+    far.back_end(always(OK))
+    far.start("-check", "/healthz")
+    far.proxy.wait_for_line(rf":{port} via \S+ is out of rotation: its check cannot connect", LIMIT)
 
 
 def test_a_member_without_a_server_is_none(far: Far) -> None:

@@ -226,6 +226,23 @@ def test_where_the_direct_way_fails_a_tunnel_is_taken_for_a_minute() -> None:
     assert bench.members.ready(()) == Address("192.168.56.102", 81)
 
 
+def test_a_check_that_cannot_connect_takes_a_tunnel_before_it_counts() -> None:
+    bench = Bench(Via.AUTO)
+    bench.join(HTTP)
+    bench.join({"http": ":81"}, "there/2")
+    for _ in range(2):
+        bench.members.check_failed(DIRECT, "was answered 500", reachable=True)
+    assert [one.out for one in bench.members.standings()] == [True, False]
+    bench.members.check_passed(DIRECT)
+    bench.members.check_failed(DIRECT, "cannot connect", reachable=False)
+    assert TUNNEL in bench.addresses()
+    assert DIRECT not in bench.addresses()
+    assert not any(one.out for one in bench.members.standings())
+    for _ in range(2):
+        bench.members.check_failed(TUNNEL, "cannot connect", reachable=False)
+    assert [one.address for one in bench.members.standings() if one.out] == [TUNNEL]
+
+
 def test_loopback_of_another_machine_needs_a_tunnel() -> None:
     bench = Bench(Via.AUTO)
     bench.join({"http": "127.0.0.1:80"})

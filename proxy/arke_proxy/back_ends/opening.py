@@ -14,7 +14,8 @@ from arke_proxy.hub import Hub
 async def connect(address: Address, hub: Hub) -> BackEnd:
     """Open a connection to which nothing has happened yet.
 
-    Where there are as many as may be, one that idles makes room. Raises Exhausted if none does; OSError; TimeoutError, which is one, if the host stays silent.
+    Where there are as many as may be, one that idles makes room. Raises Exhausted if none does;
+    OSError; TimeoutError, which is one, if the host stays silent.
     """
     if not address.via:
         await _make_room(hub)

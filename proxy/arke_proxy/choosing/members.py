@@ -149,19 +149,35 @@ class Members(Chooser):
     def unreachable(self, address: Address) -> None:
         """Take it out, or take the other way to it."""
         self._rotation.unreachable(address)
-        if self._via is not Via.AUTO or address.via:
+        if not self._has_detour(address):
             return
         for member_id, place in self._places.items():  # two may publish one address
             if place.address == address:
                 self._move(place, place.through)
                 place.until = self._clock() + _DETOUR
                 self._on_detour[member_id] = place
-        self._say(
-            (address, "detour"), f"back end {address} is reached through a tunnel for a minute"
-        )
+                sentence = f"back end {address} is reached through a tunnel for a minute"
+                self._say((address, "detour"), sentence)
 
     def standings(self) -> list[Standing]:
         return self._rotation.standings()
+
+    # From checks.
+
+    def check_failed(self, address: Address, fault: str, *, reachable: bool) -> None:
+        """Learn that a check failed; where there is another way, it is taken before that counts."""
+        if reachable or not self._has_detour(address):
+            self._rotation.check_failed(address, fault, reachable=reachable)
+        else:
+            self.unreachable(address)
+
+    def check_passed(self, address: Address) -> None:
+        self._rotation.check_passed(address)
+
+    # Within.
+
+    def _has_detour(self, address: Address) -> bool:
+        return self._via is Via.AUTO and not address.via
 
     def _come_back(self) -> None:
         now = self._clock()

@@ -10,10 +10,11 @@ from pathlib import Path
 import arke
 from arke_proxy.choosing.address import Address
 from arke_proxy.choosing.ask import Ask
-from arke_proxy.choosing.checks import Checks, http_probe
+from arke_proxy.choosing.checks import Checked, Checks
 from arke_proxy.choosing.chooser import Chooser
 from arke_proxy.choosing.either import Either
 from arke_proxy.choosing.members import Members, Via
+from arke_proxy.choosing.probe import Dials, http_probe
 from arke_proxy.choosing.rotation import Rotation, Say
 from arke_proxy.choosing.routes import Pattern, Route, Routes
 from arke_proxy.choosing.static import Static
@@ -66,11 +67,15 @@ class Choice:
 
 
 class Choosing:
-    """The routes of a proxy, alive from `start` to `stop`. `mesh` may be None for static."""
+    """The routes of a proxy, alive from `start` to `stop`.
 
-    def __init__(self, choice: Choice, mesh: arke.Mesh | None, say: Say) -> None:
+    `mesh` may be None for static. `dials` is how checks get to back ends.
+    """
+
+    def __init__(self, choice: Choice, mesh: arke.Mesh | None, dials: Dials, say: Say) -> None:
         self._choice = choice
         self._mesh = mesh
+        self._dials = dials
         self._say = say
         self._watches: list[Watch] = []
         self._checks: list[Checks] = []
@@ -119,12 +124,12 @@ class Choosing:
         rotation = Rotation(cluster, self._say)
         members = Members(cluster, rotation, choice.via, self._say, lambda: mesh.attached)
         self._watches.append(Watch(mesh, cluster, members))
-        self._check(rotation)
+        self._check(members)
         return members if choice.way == "watch" else Either(members, ask)
 
-    def _check(self, rotation: Rotation) -> None:
+    def _check(self, checked: Checked) -> None:
         if self._choice.check:
-            self._checks.append(Checks(rotation, http_probe(self._choice.check)))
+            self._checks.append(Checks(checked, http_probe(self._choice.check, self._dials)))
 
 
 def read_key(file: Path) -> bytes:
