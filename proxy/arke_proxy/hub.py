@@ -24,6 +24,7 @@ from arke_proxy.retry import RetryBudget
 if TYPE_CHECKING:
     from arke_proxy.back_ends.connection import BackEnd
     from arke_proxy.back_ends.dial import Dialer
+    from arke_proxy.choosing.address import Address
     from arke_proxy.exchange import Exchange
 
 log = logging.getLogger("arke.proxy")
@@ -171,6 +172,14 @@ class Hub:
             self.hands_over(client)
         if not self.clients:
             self.deserted.set()
+
+    def departed(self, address: Address) -> None:
+        """Close what idles to a back end; also what is about to, when a request of it has ended."""
+        self.loop.call_soon(self._close_idle, address)
+
+    def _close_idle(self, address: Address) -> None:
+        for back_end in self.pool.purge(address):
+            back_end.close()
 
     def sweep(self) -> None:
         """End what has waited too long."""

@@ -96,6 +96,7 @@ async def _run(options: Options, seat: Seat) -> None:
             most_body=options.max_body,
             most_of_one=options.max_per_client,
         )
+        choosing.on_departed(hub.departed)
         server = Server(hub)
         attached = (lambda: mesh.attached) if mesh else (lambda: True)
         await desk.open(hub, routes, attached, _listener(seat, "admin"))

@@ -159,6 +159,8 @@ class Cluster:
         port: int,
         limits: arke.Limits | None = None,
         metadata: Mapping[str, str] | None = None,
+        http: str | None = None,
+        drain: float = 1.0,
     ) -> None:
         self.name = name
         self._turns: Iterator[str | Exception] = iter(())
@@ -167,6 +169,8 @@ class Cluster:
         self._port = port
         self._limits = limits
         self._metadata = metadata
+        self._http = http
+        self._drain = drain
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._registered = threading.Event()
@@ -203,7 +207,8 @@ class Cluster:
             port=self._port,
             limits=self._limits,
             metadata=self._metadata,
-            drain=1.0,
+            http=self._http,
+            drain=self._drain,
         )
 
         @service.on_request

@@ -10,10 +10,11 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from http_rig import BackEnd, Connection, Script, start_proxy
+from http_rig import BackEnd, Cluster, Connection, Script, start_proxy
 from traffic import until_members
 
 import arke
@@ -260,6 +261,47 @@ def test_who_is_not_there_to_be_checked_is_out(far: Far) -> None:
     far.back_end(always(OK))
     far.start("-check", "/healthz")
     far.proxy.wait_for_line(rf":{port} via \S+ is out of rotation: its check cannot connect", LIMIT)
+
+
+@pytest.mark.parametrize("at", ["rest", "work"])
+def test_a_member_that_leaves_waits_for_no_idle_connection(
+    relays: Relays, caplog: pytest.LogCaptureFixture, at: str
+) -> None:
+    """The proxy would keep one for longer than this member waits."""
+    relay = relays.start()
+    asked, left = threading.Event(), threading.Event()
+
+    def script(connection: Connection) -> None:
+        while connection.head():
+            asked.set()
+            assert at == "rest" or left.wait(LIMIT)
+            connection.send(OK)
+
+    back_end = BackEnd(script)
+    member = Cluster("web", relay.port, http=back_end.address, drain=3.0)
+    member.join()
+    proxy, port = start_proxy(relay, "web", "-choose", "watch", "-via", "tunnel")
+    with ThreadPoolExecutor(1) as other:
+        client = Connection(socket.create_connection(("127.0.0.1", port), LIMIT))
+        client.send(GET)
+        assert asked.wait(LIMIT)
+        if at == "rest":
+            assert client.response()[1] == b"ok"
+        leaving = other.submit(member.leave)
+        asyncio.run(nobody_serves(relay))
+        left.set()
+        if at == "work":
+            assert client.response()[1] == b"ok"
+        leaving.result(LIMIT)
+    client.close()
+    end(proxy)
+    back_end.end()
+    assert "did not finish" not in caplog.text
+
+
+async def nobody_serves(relay: Relay) -> None:
+    async with arke.connect(port=relay.port) as mesh:
+        await until_members(mesh, "web", 0)
 
 
 def test_a_member_without_a_server_is_none(far: Far) -> None:

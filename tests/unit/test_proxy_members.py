@@ -34,7 +34,8 @@ class Bench:
         self.now = 100.0
         self.said: list[str] = []
         say = lambda _, text: self.said.append(text)  # noqa: E731
-        self.rotation = Rotation("web", say, lambda: self.now)
+        self.departed: list[Address] = []
+        self.rotation = Rotation("web", say, lambda: self.now, departed=self.departed.append)
         self.attached = True
         self.members = Members(
             "web", self.rotation, via, say, lambda: self.attached, lambda: self.now
@@ -199,6 +200,19 @@ def test_they_stay_while_the_proxy_s_own_relay_is_away() -> None:
 
 
 # Through tunnels.
+
+
+@pytest.mark.parametrize("via", [Via.DIRECT, Via.TUNNEL])
+def test_no_tunnel_is_kept_to_the_last_one_that_leaves(via: Via) -> None:
+    bench = Bench(via)
+    bench.join(HTTP)
+    bench.leave()
+    address = bench.members.ready(())  # while it lingers
+    assert set(bench.departed) == {address}
+    bench.departed.clear()
+    bench.members.began(address)
+    bench.members.ended(address, Outcome.ANSWERED)
+    assert bench.departed == ([address] if address.via else [])
 
 
 def test_all_may_be_reached_through_tunnels() -> None:

@@ -25,8 +25,13 @@ class Bench:
     def __init__(self, *addresses: Address, weights: dict[Address, float] | None = None) -> None:
         self.now = 100.0
         self.said: list[str] = []
+        self.departed: list[Address] = []
         self.rotation = Rotation(
-            "web", lambda _, text: self.said.append(text), lambda: self.now, random.Random(7).random
+            "web",
+            lambda _, text: self.said.append(text),
+            lambda: self.now,
+            random.Random(7).random,
+            self.departed.append,
         )
         for address in addresses:
             self.rotation.add(address, (weights or {}).get(address, 1.0))
@@ -309,6 +314,23 @@ def test_when_all_checks_fail_all_are_used_and_stay_out() -> None:
 
 
 # Coming and going.
+
+
+def test_nothing_is_kept_for_what_leaves_nor_for_what_is_about_to() -> None:
+    bench = Bench(ONE, TWO)
+    for address in (ONE, ONE, TWO):
+        bench.rotation.began(address)
+    bench.rotation.remove(ONE)
+    bench.rotation.depart(TWO)
+    assert bench.departed == [ONE, TWO]
+    for address in (ONE, TWO, ONE, ONE):
+        bench.rotation.ended(address, Outcome.ANSWERED)
+    assert bench.departed[2:] == [ONE, TWO, ONE, ONE]
+    assert bench.answer() == TWO
+    bench.departed.clear()
+    bench.rotation.add(TWO)
+    bench.answer()
+    assert not bench.departed
 
 
 def test_what_leaves_is_not_chosen_and_may_end_what_it_has() -> None:

@@ -57,7 +57,7 @@ class Pool(Generic[C]):
         return connection
 
     def purge(self, address: Address) -> list[C]:
-        """Give up every connection to a host that turned out dead."""
+        """Give up every connection to a host that turned out dead, or is about to end."""
         return list(self._idle.pop(address, ()))
 
     def expired(self, now: float) -> list[C]:

@@ -124,6 +124,8 @@ class Members(Chooser):
             self._lingering = True
             for gone in self._gone.values():
                 self._enter(gone)
+                if gone.address.via:  # the others' servers may go on without a relay
+                    self._rotation.depart(gone.address)
                 gone.until = now + _LINGER
 
     # For the exchange.

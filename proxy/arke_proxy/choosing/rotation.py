@@ -28,12 +28,16 @@ _WHY: Final = {
 Say = Callable[[object, str], None]
 """Tells people: about what, and a sentence."""
 
+Departed = Callable[[Address], None]
+"""Told of a back end whose program may be waiting for idle connections to end."""
+
 
 class _BackEnd:
     """One back end, and what the proxy has at it."""
 
     __slots__ = (
         "address",
+        "departed",
         "failed_checks",
         "health",
         "leaving",
@@ -54,6 +58,7 @@ class _BackEnd:
         self.failed_checks = 0  # in a row
         self.used = False  # it can be drawn
         self.leaving = False  # no longer there, but requests of it are
+        self.departed = False  # no connection to it is kept: its member has left
 
 
 class Rotation(Chooser):
@@ -71,9 +76,11 @@ class Rotation(Chooser):
         say: Say,
         clock: Callable[[], float] = time.monotonic,
         draw: Callable[[], float] = random.random,
+        departed: Departed = lambda _: None,
     ) -> None:
         self._cluster = cluster
         self._say = say
+        self._departed = departed
         self._clock = clock
         self._draw = draw
         self._known: dict[Address, _BackEnd] = {}  # those that are leaving too
@@ -108,6 +115,7 @@ class Rotation(Chooser):
             known.since = self._clock()
             known.health.restore()
             self._present += 1
+        known.departed = False
         known.weight = weight
         self._due = -math.inf
 
@@ -119,9 +127,15 @@ class Rotation(Chooser):
         self._present -= 1
         known.leaving = True
         known.used = False
+        self.depart(address)
         if not known.outstanding:
             del self._known[address]
         self._due = -math.inf
+
+    def depart(self, address: Address) -> None:
+        """Have no connection kept to one whose member has left, though it may be chosen still."""
+        self._known[address].departed = True
+        self._departed(address)
 
     # The choice.
 
@@ -199,14 +213,17 @@ class Rotation(Chooser):
 
     def ended(self, address: Address, outcome: Outcome) -> None:
         known = self._known.get(address)
-        if known is None:
+        if known is None:  # it left while it was being connected to
+            self._departed(address)
             return
         if known.outstanding:  # else it was begun before the back end was known
             known.outstanding -= 1
         if outcome is not _ANSWERED or not known.health.spotless:
             self._judge(known, outcome)
-        if known.leaving and not known.outstanding:
-            del self._known[address]
+        if known.departed:
+            self._departed(address)
+            if known.leaving and not known.outstanding:
+                del self._known[address]
 
     def unreachable(self, address: Address) -> None:
         known = self._known.get(address)

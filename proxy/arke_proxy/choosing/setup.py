@@ -15,7 +15,7 @@ from arke_proxy.choosing.chooser import Chooser
 from arke_proxy.choosing.either import Either
 from arke_proxy.choosing.members import Members, Via
 from arke_proxy.choosing.probe import Dials, http_probe
-from arke_proxy.choosing.rotation import Rotation, Say
+from arke_proxy.choosing.rotation import Departed, Rotation, Say
 from arke_proxy.choosing.routes import Pattern, Route, Routes
 from arke_proxy.choosing.static import Static
 from arke_proxy.choosing.sticky import LEAST_KEY, Sticky
@@ -77,6 +77,7 @@ class Choosing:
         self._mesh = mesh
         self._dials = dials
         self._say = say
+        self._hear_departed: Departed = lambda _: None
         self._watches: list[Watch] = []
         self._checks: list[Checks] = []
         self._choosers: dict[str, Chooser] = {}
@@ -85,6 +86,10 @@ class Choosing:
             pattern: self._route(cluster, pattern.path) for pattern, cluster in choice.routes
         }
         self.routes = Routes(default, patterns)
+
+    def on_departed(self, departed: Departed) -> None:
+        """Say who is to know of back ends that nothing should be kept for any more."""
+        self._hear_departed = departed
 
     async def start(self) -> None:
         """Return once the members are known, or the relay takes too long to name them."""
@@ -121,11 +126,14 @@ class Choosing:
         ask = Ask(mesh, cluster, choice.default_port)
         if choice.way == "ask":
             return ask
-        rotation = Rotation(cluster, self._say)
+        rotation = Rotation(cluster, self._say, departed=self._departed)
         members = Members(cluster, rotation, choice.via, self._say, lambda: mesh.attached)
         self._watches.append(Watch(mesh, cluster, members))
         self._check(members)
         return members if choice.way == "watch" else Either(members, ask)
+
+    def _departed(self, address: Address) -> None:
+        self._hear_departed(address)
 
     def _check(self, checked: Checked) -> None:
         if self._choice.check:
