@@ -28,13 +28,12 @@ class Options:
     )
     port: int = flags.flag("N", parse=flags.port, default=55555, help="the relay's port")
     publish: bool = flags.switch(
-        help="publish the address, so that proxies choose by themselves and need not ask"
+        help="publish the address, so that proxies choose by themselves and need not ask; "
+        "one on loopback is reached by those with -via tunnel or auto"
     )
 
 
 async def serve(options: Options) -> None:
-    service = arke.Service(options.cluster, port=options.port)
-
     async def welcome(_: web.Request) -> web.Response:
         return web.Response(text="Welcome!\n")
 
@@ -49,13 +48,12 @@ async def serve(options: Options) -> None:
     host, port = options.listen
     await web.TCPSite(runner, None if host in EVERYWHERE else host, port).start()
     host, port = min(runner.addresses, key=len)[:2]  # IPv4, as the nodes have, where there is any
+    published = str(flags.HostPort("" if host in EVERYWHERE else host, port))
+    http = published if options.publish else None
+    service = arke.Service(options.cluster, port=options.port, http=http)
 
     def address() -> flags.HostPort:
         return flags.HostPort(service.mesh.node.address if host in EVERYWHERE else host, port)
-
-    if options.publish:
-        published = flags.HostPort("" if host in EVERYWHERE else host, port)
-        service.metadata = {"http": str(published)}
 
     @service.on_request
     async def where(_: arke.Request) -> bytes:

@@ -235,6 +235,13 @@ class Mesh:
         with runner.inside(block) as tunnel:
             yield Tunnel(tunnel, runner)
 
+    @contextmanager
+    def http_tunnel(self, member: str, *, timeout: float = 5.0) -> Iterator[Tunnel]:
+        """A connection to the HTTP server of a member, which the member itself makes."""
+        runner = self._running
+        with runner.inside(runner.run(self._mesh.http_tunnel(member, timeout=timeout))) as tunnel:
+            yield Tunnel(tunnel, runner)
+
     def members(self, cluster: str) -> list[arke.Member]:
         """Who serves the cluster, as far as the relay knows."""
         return self._running.run(self._mesh.members(cluster))

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from http_rig import BackEnd, Cluster, Connection
 
 import arke
 from arke.blocking import Mesh, connect
@@ -83,6 +84,23 @@ def test_every_call_has_a_face_that_waits(relay: Relay) -> None:
         assert mesh.status()["node"]["network"] == mesh.node.network
     with pytest.raises(arke.MeshClosed):
         mesh.request("work", b"")
+
+
+def test_a_member_connects_to_its_http_server(relays: Relays) -> None:
+    def script(connection: Connection) -> None:
+        connection.send(connection.until(b"\n").upper())
+
+    relay = relays.start()
+    server = BackEnd(script)
+    member = Cluster("web", relay.port, http=server.address)
+    member.join()
+    with connect(port=relay.port) as mesh:
+        (listed,) = mesh.members("web")
+        with mesh.http_tunnel(listed.id, timeout=LIMIT) as tunnel:
+            tunnel.send(b"said in a tunnel\n")
+            assert list(tunnel) == [b"SAID IN A TUNNEL\n"]
+    member.leave()
+    server.end()
 
 
 def test_threads_share_a_mesh(relay: Relay) -> None:

@@ -205,6 +205,19 @@ def test_taking_servers_out_fails_no_request(relays: Relays, servers: Servers) -
     assert "WARNING" not in log
 
 
+def test_what_it_publishes_is_reached_through_a_tunnel(relays: Relays, servers: Servers) -> None:
+    near, far = relays.pair()
+    servers.start(far.port, "127.0.0.1:0", "-publish")
+    ask(near)
+    process, port = start_proxy(near, "web", "-via", "tunnel")
+    connection = HTTPConnection("127.0.0.1", port, timeout=LIMIT)
+    assert get(connection, "/") == (200, None, "Welcome!\n")
+    connection.close()
+    process.terminate()
+    assert process.wait(LIMIT) == 0
+    process.close()
+
+
 def test_it_may_publish_where_it_listens(relays: Relays, servers: Servers) -> None:
     relay = relays.start()
     servers.start(relay.port, f":{free_port()}", "-publish").wait_for_line("ready", LIMIT)
