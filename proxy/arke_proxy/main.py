@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,7 +24,7 @@ from arke_proxy.choosing.sticky import cookie_name
 from arke_proxy.clients.tls import Certificates, Pair, pair
 from arke_proxy.errors import BadCertificate
 from arke_proxy.http1.forwarded import Form, Network
-from arke_proxy.operations.listeners import bind, inherited, mend
+from arke_proxy.operations.listeners import bind, inherited, mend, shared
 from arke_proxy.operations.plan import Plan, new_secret
 
 PROGRAM = "proxy"
@@ -222,17 +223,17 @@ def main() -> NoReturn:
     described = choice(options, b"").described  # or it ends: what is wrong is said before any work
     certificates(options)  # the same
     listeners = _listen(options)
-    greeting = f"proxy listening on {_where(listeners['public'])}, forwarding to {described}"
+    greeting = f"proxy listening on {_where(listeners['public'][0])}, forwarding to {described}"
     if "tls" in listeners:
-        greeting = f"proxy listening with TLS on {_where(listeners['tls'])}\n{greeting}"
+        greeting = f"proxy listening with TLS on {_where(listeners['tls'][0])}\n{greeting}"
     plan = Plan(
-        listeners={name: sock.fileno() for name, sock in listeners.items()},
+        listeners={name: [one.fileno() for one in socks] for name, socks in listeners.items()},
         secret=new_secret(),
         workers=options.workers,
         grace=options.grace,
         greeting=greeting,
     )
-    for number in (*plan.listeners.values(), plan.secret):
+    for number in (*chain.from_iterable(plan.listeners.values()), plan.secret):
         os.set_inheritable(number, True)
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         os.environ.pop(name, None)  # said to this process alone
@@ -246,9 +247,9 @@ def _where(sock: socket.socket) -> flags.HostPort:
     return flags.HostPort("" if host in _EVERY else host, port)
 
 
-def _listen(options: Options) -> dict[str, socket.socket]:
+def _listen(options: Options) -> dict[str, list[socket.socket]]:
     try:
-        listeners = inherited(os.environ)
+        listeners = {name: [sock] for name, sock in inherited(os.environ).items()}
     except (OSError, ValueError) as error:
         flags.fail(PROGRAM, f"LISTEN_FDS: {error}")
     if "tls" in listeners and not options.tls_listen:
@@ -261,7 +262,7 @@ def _listen(options: Options) -> dict[str, socket.socket]:
     for name, (flag, where) in wanted.items():
         if where and name not in listeners:
             try:
-                listeners[name] = bind(*where)
+                listeners[name] = shared(bind(*where), 1 if name == "admin" else options.workers)
             except OSError as error:
                 flags.fail(PROGRAM, f"{flag} {where}: {mend(error, flag)}")
     return listeners

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 from arke_proxy.clients.doorway import Doorway
@@ -15,6 +16,7 @@ from arke_proxy.hub import Hub, log
 
 _TICK = 0.1  # seconds between two looks at the deadlines
 _BACKLOG = 4096  # connections that the kernel keeps until they are accepted
+_MOST_ADOPTED = 256  # of them in one tick; the loop has other work too
 
 
 class Listener(NamedTuple):
@@ -22,6 +24,7 @@ class Listener(NamedTuple):
 
     sock: socket.socket
     certificates: Certificates | None = None
+    siblings: Sequence[socket.socket] = ()  # on the same port, where other workers accept
 
 
 class Server:
@@ -32,27 +35,45 @@ class Server:
         self._listeners: tuple[Listener, ...] = ()
         self._servers: list[asyncio.Server | Doorway] = []
         self._tick: asyncio.TimerHandle | None = None
+        self._adopting: set[asyncio.Task[None]] = set()
 
     async def start(self, *listeners: Listener) -> None:
         """Begin to accept; the sockets are closed by `stop`."""
         self._listeners = listeners
-        for sock, certificates in listeners:
-            if certificates:
-                self._servers.append(self._listen_with_tls(sock, certificates))
-            else:
-                self._servers.append(await self._listen(sock))
+        for listener in listeners:
+            self._servers.append(await self._listen(listener))
+            for sibling in listener.siblings:
+                sibling.setblocking(False)
         self._sweep()
 
-    async def _listen(self, sock: socket.socket) -> asyncio.Server:
+    async def _listen(self, listener: Listener) -> asyncio.Server | Doorway:
         hub = self._hub
-        return await hub.loop.create_server(
-            lambda: cast("asyncio.Protocol", Client(hub)), sock=sock, backlog=_BACKLOG
-        )
+        if listener.certificates:
+            doorway = Doorway(hub, listener.sock, listener.certificates.context)
+            doorway.open(_BACKLOG)
+            return doorway
+        return await hub.loop.create_server(self._client, sock=listener.sock, backlog=_BACKLOG)
 
-    def _listen_with_tls(self, sock: socket.socket, certificates: Certificates) -> Doorway:
-        doorway = Doorway(self._hub, sock, certificates.context)
-        doorway.open(_BACKLOG)
-        return doorway
+    def _client(self) -> asyncio.Protocol:
+        return cast("asyncio.Protocol", Client(self._hub))
+
+    def _stand_in(self, listener: Listener, server: asyncio.Server | Doorway) -> None:
+        """Accept what a worker beside this one has left waiting: it may have died, or hang."""
+        for sibling in listener.siblings:
+            if isinstance(server, Doorway):
+                server.accept_from(sibling, _MOST_ADOPTED)
+                continue
+            with contextlib.suppress(OSError):  # nobody waits there, or nobody has listened yet
+                for _ in range(_MOST_ADOPTED):
+                    sock, _ = sibling.accept()
+                    task = self._hub.loop.create_task(self._adopt(sock))
+                    self._adopting.add(task)
+                    task.add_done_callback(self._adopting.discard)
+
+    async def _adopt(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        with contextlib.suppress(OSError):  # who has left again
+            await self._hub.loop.connect_accepted_socket(self._client, sock)
 
     async def stop(self, within: float, parting: float) -> None:
         """Accept no more, let what runs finish, and close everything, in so many seconds.
@@ -64,6 +85,9 @@ class Server:
         hub.draining = True
         for server in self._servers:
             server.close()
+        for listener in self._listeners:
+            for sibling in listener.siblings:
+                sibling.close()
         try:
             async with asyncio.timeout(within):
                 with contextlib.suppress(TimeoutError):
@@ -87,6 +111,8 @@ class Server:
         self._hub.sweep()
         if error := missing():  # for want of which the loop closes whoever comes, and tells nobody
             self._hub.complaints.warn(NONE_LEFT, shortage(error))
-        for listener in self._listeners:
+        for listener, server in zip(self._listeners, self._servers, strict=True):
+            if not self._hub.draining:
+                self._stand_in(listener, server)
             if listener.certificates:
                 listener.certificates.refresh(self._hub.clock())

@@ -149,12 +149,16 @@ def _listener(seat: Seat, name: str) -> socket.socket | None:
     return None if number is None else socket.socket(fileno=number)
 
 
+def _siblings(seat: Seat, name: str) -> list[socket.socket]:
+    return [socket.socket(fileno=number) for number in seat.siblings.get(name, ())]
+
+
 def _listeners(options: Options, seat: Seat) -> list[Listener]:
     public, tls = _listener(seat, "public"), _listener(seat, "tls")
     assert public
-    listeners = [Listener(public)]
+    listeners = [Listener(public, siblings=_siblings(seat, "public"))]
     if tls:
-        listeners.append(Listener(tls, certificates(options)))
+        listeners.append(Listener(tls, certificates(options), _siblings(seat, "tls")))
     return listeners
 
 
@@ -176,7 +180,8 @@ def _access_log(options: Options, loop: asyncio.AbstractEventLoop) -> AccessLog 
 
 def _shares(options: Options) -> Shares:
     limit = raise_limit()
-    others = (MOST_CONNECTIONS if options.admin else 0) + (AT_ONCE if options.check else 0)
+    others = 2 * (options.workers - 1)  # siblings, with TLS and without
+    others += (MOST_CONNECTIONS if options.admin else 0) + (AT_ONCE if options.check else 0)
     wanted = options.max_clients
     shares = share(limit, wanted, others)
     if wanted and wanted > shares.clients:

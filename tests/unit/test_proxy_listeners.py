@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from arke_proxy.operations.listeners import bind
+from arke_proxy.operations.listeners import bind, shared
 
 
 def reachable(host: str, port: int) -> bool:
@@ -38,3 +38,15 @@ def test_a_port_is_taken_before_anyone_listens() -> None:
         with pytest.raises(OSError, match="in use") as taken:
             bind(*first.getsockname())
     assert taken.value.errno == errno.EADDRINUSE
+
+
+def test_a_shared_port_is_taken_for_everybody_else() -> None:
+    first, *others = shared(bind("127.0.0.9", 0), 3)
+    assert len(others) == 2
+    for sock in (first, *others):
+        assert sock.getsockname() == first.getsockname()
+        sock.listen()
+    with pytest.raises(OSError, match="in use"):
+        bind(*first.getsockname())
+    for sock in (first, *others):
+        sock.close()

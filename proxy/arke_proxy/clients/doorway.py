@@ -36,6 +36,18 @@ class Doorway:
         self._sock.listen(backlog)
         self._wait()
 
+    def accept_from(self, listening: socket.socket, most: int) -> None:
+        """Accept at most so many of those who wait at a socket, its own or one beside it."""
+        for _ in range(most):
+            try:
+                sock, address = listening.accept()
+            except OSError as error:
+                if error.errno in NONE_LEFT:
+                    self._hub.complaints.warn(NONE_LEFT, shortage(error))
+                    self._pause()
+                return  # nobody waits, or who did has left
+            self._greet(sock, address[0])
+
     def close(self) -> None:
         """Accept no more, and close the socket."""
         if self._rest:
@@ -44,19 +56,13 @@ class Doorway:
         self._sock.close()
 
     def _wait(self) -> None:
-        self._hub.loop.add_reader(self._sock, self._accept)
+        self._hub.loop.add_reader(self._sock, self.accept_from, self._sock, _AT_ONCE)
 
-    def _accept(self) -> None:
-        for _ in range(_AT_ONCE):
-            try:
-                sock, address = self._sock.accept()
-            except OSError as error:
-                if error.errno in NONE_LEFT:
-                    self._hub.complaints.warn(NONE_LEFT, shortage(error))
-                    self._hub.loop.remove_reader(self._sock)
-                    self._rest = self._hub.loop.call_later(_REST, self._wait)
-                return  # nobody waits, or who did has left
-            self._greet(sock, address[0])
+    def _pause(self) -> None:
+        self._hub.loop.remove_reader(self._sock)
+        if self._rest:
+            self._rest.cancel()
+        self._rest = self._hub.loop.call_later(_REST, self._wait)
 
     def _greet(self, sock: socket.socket, peer: str) -> None:
         hub = self._hub

@@ -58,9 +58,24 @@ def bind(host: str, port: int) -> socket.socket:
     return _bound(socket.AF_INET, ("", port))
 
 
-def _bound(family: int, where: tuple[Any, ...]) -> socket.socket:
+def shared(sock: socket.socket, count: int) -> list[socket.socket]:
+    """Return `count` sockets, this one among them, that the kernel shares out connections to.
+
+    That the port may be shared is said after it was taken: whoever wants it for himself is still
+    told that he cannot have it. Raises OSError.
+    """
+    if count == 1:
+        return [sock]
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    where = sock.getsockname()
+    return [sock, *(_bound(sock.family, where, share=True) for _ in range(count - 1))]
+
+
+def _bound(family: int, where: tuple[Any, ...], *, share: bool = False) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
+        if share:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if where[0] == "::":
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)

@@ -15,9 +15,10 @@ import signal
 import socket
 import sys
 import time
+from itertools import chain
 
 from arke_proxy.operations import channel
-from arke_proxy.operations.plan import Plan, Seat
+from arke_proxy.operations.plan import Plan
 from arke_proxy.operations.supervisor import Supervisor
 from arke_proxy.operations.totals import Totals
 
@@ -57,6 +58,7 @@ class Master:
         self._plan = plan
         self._words = words
         self._lines: dict[int, _Line] = {}
+        self._places: dict[int, int] = {}  # of the workers that accept
         self._totals = Totals()
         self._supervisor = Supervisor(self, plan.workers, plan.greeting, plan.grace)
 
@@ -95,15 +97,18 @@ class Master:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         os.set_inheritable(theirs.fileno(), True)
-        seat = Seat(theirs.fileno(), self._plan.listeners, self._plan.secret)
+        place = min(range(self._plan.workers), key=[*self._places.values()].count)
+        seat = self._plan.seat(theirs.fileno(), place)
         python = sys.executable
         words = [python, "-P", "-m", _WORKER, seat.text(), *self._words]
         with theirs:
             pid = os.posix_spawn(python, words, os.environ)
         self._lines[pid] = _Line(ours)
+        self._places[pid] = place
         return pid
 
     def retire(self, pid: int) -> None:
+        self._places.pop(pid, None)
         self._lines[pid].send({"retire": True})
 
     def signal(self, pid: int, number: signal.Signals) -> None:
@@ -126,7 +131,7 @@ class Master:
             for line in self._lines.values():
                 line.send({"reopen": True})
         if signals & {signal.SIGTERM, signal.SIGINT}:
-            for number in self._plan.listeners.values():
+            for number in chain.from_iterable(self._plan.listeners.values()):
                 os.close(number)  # the workers close theirs: nobody comes any more
             self._plan.listeners.clear()
             self._supervisor.stop(now)
@@ -143,6 +148,7 @@ class Master:
                 continue  # a child from before the exec, or an orphan where this is process 1
             self._hear(pid, line)  # its last words
             line.sock.close()
+            self._places.pop(pid, None)
             self._totals.left(pid)
             self._supervisor.exited(pid, os.waitstatus_to_exitcode(status), time.monotonic())
 

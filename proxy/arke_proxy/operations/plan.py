@@ -7,13 +7,16 @@ import os
 from typing import NamedTuple
 
 Descriptors = dict[str, int]
-"""Name → number of the listening sockets: `public`, and `tls` and `admin` if there are."""
+"""Name → number of a listening socket: `public`, and `tls` and `admin` if there are."""
+
+Shared = dict[str, list[int]]
+"""Name → numbers of the sockets on one port, among which the kernel shares connections out."""
 
 
 class Plan(NamedTuple):
     """For the master."""
 
-    listeners: Descriptors
+    listeners: Shared  # as many as workers, or one that all of them accept from
     secret: int  # see `new_secret`
     workers: int
     grace: float  # seconds
@@ -26,13 +29,24 @@ class Plan(NamedTuple):
     def read(cls, text: str) -> Plan:
         return cls(*json.loads(text))
 
+    def seat(self, line: int, place: int) -> Seat:
+        """Return the seat of a worker; no two that serve should have one place, of `workers`."""
+        own: Descriptors = {}
+        siblings: Shared = {}
+        for name, numbers in self.listeners.items():
+            at = place % len(numbers)
+            own[name] = numbers[at]
+            siblings[name] = numbers[:at] + numbers[at + 1 :]
+        return Seat(line, own, self.secret, siblings)
+
 
 class Seat(NamedTuple):
     """For a worker."""
 
     line: int  # the descriptor of its line to the master
-    listeners: Descriptors
+    listeners: Descriptors  # where it accepts
     secret: int  # see `read_secret`
+    siblings: Shared  # where other workers do, which may need somebody to stand in for them
 
     def text(self) -> str:
         return json.dumps(self._asdict())
@@ -40,7 +54,7 @@ class Seat(NamedTuple):
     @classmethod
     def read(cls, text: str) -> Seat:
         """Take what is known: the master may be of an older or a newer version."""
-        given = json.loads(text)
+        given = {"siblings": {}} | json.loads(text)
         return cls(**{name: given[name] for name in cls._fields})
 
 
