@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 from arke.errors import ConnectionLost, RequestTimeout
@@ -35,8 +36,11 @@ class Calls:
     equal time-outs it fires about once per time-out, and the hot path pays one comparison.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._loop = loop
+        self._clock = clock
         self._open: dict[int, Call] = {}
         self._last = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -105,12 +109,12 @@ class Calls:
         if self._timer:
             self._timer.cancel()
         self._fires_at = at
-        self._timer = self._loop.call_later(max(0.0, at - time.monotonic()), self._scan)
+        self._timer = self._loop.call_later(max(0.0, at - self._clock()), self._scan)
 
     def _scan(self) -> None:
         self._timer = None
         self._fires_at = float("inf")
-        now = time.monotonic()
+        now = self._clock()
         expired = [call for call in self._open.values() if call.deadline <= now]
         for call in expired:
             del self._open[call.id]

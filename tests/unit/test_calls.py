@@ -13,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from arke import calls as module
 from arke.calls import Call, Calls
 from arke.errors import ConnectionLost, MeshClosed, RequestTimeout
 
@@ -71,7 +70,7 @@ class Desk:
     clock: Clock
 
     def __post_init__(self) -> None:
-        self.calls = Calls(self.clock)  # type: ignore[arg-type]
+        self.calls = Calls(self.clock, self.clock.monotonic)  # type: ignore[arg-type]
 
     def add(self, timeout: float, *, idempotent: bool = False, sent: bool = True) -> Call:
         deadline = self.clock.now + timeout
@@ -82,11 +81,9 @@ class Desk:
 
 
 @pytest.fixture
-def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+def desk() -> Iterator[Desk]:
     loop = asyncio.new_event_loop()
-    clock = Clock(loop)
-    monkeypatch.setattr(module, "time", clock)
-    yield Desk(clock)
+    yield Desk(Clock(loop))
     loop.close()
 
 

@@ -72,8 +72,8 @@ async def test_a_request_that_was_not_sent_goes_to_another(method: str, hasty: S
     loop = asyncio.get_running_loop()
     said: list[str] = []
     rotation = Rotation("web", lambda _, text: said.append(text), draw=lambda: 0.0)
-    dialer = SlowDialer(loop, None, LIMIT)
-    forwarding = Forwarding((), Form.X, lambda _: 0)
+    dialer = SlowDialer(loop, None, LIMIT, 10)
+    forwarding = Forwarding((), Form.X, bytes)
     hub = Hub(Routes(Route("web", rotation)), Times(), loop, 9, NoJournal(), dialer, forwarding)
     proxy = Server(hub)
     one, dialer.hasty = await serving(hasty)
