@@ -76,6 +76,23 @@ def test_what_a_client_is_told(rig: Rig) -> None:
     )
 
 
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_each_side_is_told_the_version_that_the_other_spoke(rig: Rig, version: bytes) -> None:
+    """RFC 9110, 7.6.3."""
+    heads = []
+
+    def script(connection: Connection) -> None:
+        heads.append(connection.head())
+        connection.send(b"HTTP/%b 200 OK\r\nContent-Length: 2\r\n\r\nok" % version)
+
+    rig.back_ends(script)
+    connection = rig.connect()
+    connection.send(b"GET / HTTP/%b\r\nHost: a\r\n\r\n" % version)
+    line = b"\r\nVia: %b arke\r\n" % version
+    assert line in connection.head()
+    assert line in heads[0]
+
+
 def test_one_connection_serves_many_requests_on_both_sides(rig: Rig) -> None:
     (back_end,) = rig.back_ends(always(OK))
     connection = rig.connect()

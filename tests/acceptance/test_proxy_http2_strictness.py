@@ -130,6 +130,12 @@ def test_a_length_that_is_not_the_bodys(client: RawHttp2, data: bytes) -> None:
     assert b"hello" not in SEEN
 
 
+def test_a_back_end_is_told_the_version(client: RawHttp2) -> None:
+    client.get(1)
+    assert client.answer(1)[0][b"via"] == b"1.1 arke"
+    assert b"\r\nVia: 2.0 arke\r\n" in SEEN[0]
+
+
 def test_a_length_without_a_body(client: RawHttp2) -> None:
     client.get(1, [*POST, (b"content-length", b"5")])
     assert client.answer(1)[0][b":status"] == b"400"

@@ -89,5 +89,5 @@ def test_the_head_that_a_client_gets() -> None:
     head = parse_response(b"HTTP/1.0 200 Fine\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n")
     assert writing.response_head(head, writing.CHUNKED, writing.CLOSE) == (
         b"HTTP/1.1 200 Fine\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nTransfer-Encoding: chunked\r\n"
-        b"Via: 1.1 arke\r\nConnection: close\r\n\r\n"
+        b"Via: 1.0 arke\r\nConnection: close\r\n\r\n"
     )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from arke_proxy.errors import Malformed
-from arke_proxy.http1.head import parse_response
+from arke_proxy.http1.head import parse_request, parse_response
 from arke_proxy.http2.fields import (
     read_request,
     read_trailer,
@@ -43,6 +43,14 @@ def test_a_request() -> None:
     assert (head.method, head.target, head.host) == (b"POST", b"/a?b", b"example")
     assert (head.length, head.chunked, head.keep_alive, head.is_1_0) == (5, False, True, False)
     assert list(head.fields) == [(b"x", b"1")]
+
+
+def test_it_is_no_other_request_though_the_same_is_written_for_it() -> None:
+    """Heads are remembered by what is written."""
+    raw = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
+    for _ in range(2):
+        assert read_request(pseudo(), ended=True).version == b"2.0"
+        assert parse_request(raw).version == b"1.1"
 
 
 def test_a_body_of_unknown_length_goes_in_chunks() -> None:
@@ -157,6 +165,6 @@ def test_answers() -> None:
         (b"content-length", b"3"),
         (b"via", b"1.1 arke"),
     ]
-    empty = response_fields(parse_response(b"HTTP/1.1 204 No\r\nContent-Length: 0\r\n\r\n"))
-    assert empty == [(b":status", b"204"), (b"via", b"1.1 arke")]
+    empty = response_fields(parse_response(b"HTTP/1.0 204 No\r\nContent-Length: 0\r\n\r\n"))
+    assert empty == [(b":status", b"204"), (b"via", b"1.0 arke")]
     assert trailer_fields(b"Sum: 1\r\nEmpty:\r\n") == [(b"sum", b"1"), (b"empty", b"")]

@@ -50,7 +50,13 @@ def parse_request(raw: bytes) -> RequestHead:
     return read(raw)
 
 
-def _read_request(raw: bytes) -> RequestHead:
+def parse_translated(raw: bytes, version: bytes) -> RequestHead:
+    """Read a head that was written for a request of a later version. Raises Malformed."""
+    read = _remembered_request if len(raw) <= _MOST_REMEMBERED else _read_request
+    return read(raw, version)
+
+
+def _read_request(raw: bytes, version: bytes | None = None) -> RequestHead:
     method, _, rest = raw.partition(b" ")
     target, _, tail = rest.partition(b" ")
     read = _remembered_tail if len(tail) <= _MOST_REMEMBERED else _read_tail
@@ -77,6 +83,7 @@ def _read_request(raw: bytes) -> RequestHead:
         upgrade=upgrade,
         forwarded=forwarded,
         lines=lines,
+        version=version or (b"1.0" if is_1_0 else b"1.1"),
     )
     head.begin = request_begin(head)
     return head
@@ -113,6 +120,7 @@ def _read_response(raw: bytes) -> ResponseHead:
         keep_alive=keep_alive,
         upgrade=upgrade,
         lines=lines,
+        version=b"1.0" if is_1_0 else b"1.1",
     )
     head.begin = response_begin(head)
     return head

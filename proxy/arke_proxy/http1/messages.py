@@ -25,6 +25,7 @@ class RequestHead:
         "method",
         "target",
         "upgrade",
+        "version",
     )
 
     def __init__(
@@ -41,6 +42,7 @@ class RequestHead:
         upgrade: bytes | None = None,
         forwarded: Sequence[Field] = (),
         lines: bytes | None = None,
+        version: bytes = b"1.1",
     ) -> None:
         self.method = method
         self.target = target  # in origin form, or `*`
@@ -53,6 +55,7 @@ class RequestHead:
         self.upgrade = upgrade  # the protocol that it asks to switch to, in lower case
         self.forwarded = forwarded  # FORWARDED, with names in lower case: what the client says
         self.lines = lines  # `fields` as they are written, if at hand
+        self.version = version  # of HTTP, as the client spoke it
         self.begin: bytes | None = None  # what every back end gets of it, if at hand
 
 
@@ -69,6 +72,7 @@ class ResponseHead:
         "status",
         "status_text",
         "upgrade",
+        "version",
     )
 
     def __init__(
@@ -82,6 +86,7 @@ class ResponseHead:
         keep_alive: bool = True,
         upgrade: bytes | None = None,
         lines: bytes | None = None,
+        version: bytes = b"1.1",
     ) -> None:
         self.status = status
         self.status_text = status_text  # `200 OK`
@@ -91,6 +96,7 @@ class ResponseHead:
         self.keep_alive = keep_alive  # the back end is willing
         self.upgrade = upgrade  # the protocol that it switches to, with 101; in lower case
         self.lines = lines  # `fields` as they are written, if at hand
+        self.version = version  # of HTTP, as the back end spoke it
         self.begin: bytes | None = None  # what every client gets of it, if at hand
 
 
@@ -115,6 +121,7 @@ def with_cookie(head: ResponseHead, cookie: bytes) -> ResponseHead:
         chunked=head.chunked,
         keep_alive=head.keep_alive,
         upgrade=head.upgrade,
+        version=head.version,
     )
 
 

@@ -8,8 +8,6 @@ from arke_proxy.choosing.address import Address
 from arke_proxy.http1.fields import written
 from arke_proxy.http1.messages import RequestHead, ResponseHead, has_body
 
-VIA: Final = b"Via: 1.1 arke\r\n"
-VIA_1_0: Final = b"Via: 1.0 arke\r\n"
 CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
 CLOSE: Final = b"Connection: close\r\n"
 KEEP_ALIVE: Final = b"Connection: keep-alive\r\n"  # for HTTP/1.0, where it is not the default
@@ -25,14 +23,14 @@ def _request_begin(head: RequestHead, host: bytes) -> bytes:
         framing = CHUNKED
     else:
         framing = b"" if head.length is None else content_length(head.length)
-    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%b%b" % (
+    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%bVia: %b arke\r\n" % (
         head.method,
         head.target,
         host,
         written(head.fields) if head.lines is None else head.lines,
         framing,
         switching(head.upgrade) if head.upgrade else b"",
-        VIA_1_0 if head.is_1_0 else VIA,
+        head.version,
     )
 
 
@@ -71,11 +69,11 @@ def response_begin(head: ResponseHead) -> bytes | None:
 
 def response_start(head: ResponseHead, framing: bytes) -> bytes:
     """Write a head, with the line for its framing, but for what is said of the connection."""
-    return b"HTTP/1.1 %b\r\n%b%b%b" % (
+    return b"HTTP/1.1 %b\r\n%b%bVia: %b arke\r\n" % (
         head.status_text,
         written(head.fields) if head.lines is None else head.lines,
         framing,
-        VIA,
+        head.version,
     )
 
 

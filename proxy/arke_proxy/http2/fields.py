@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from arke_proxy.errors import Malformed
 from arke_proxy.http1.body import kept_trailer
 from arke_proxy.http1.fields import Field
-from arke_proxy.http1.head import parse_request
+from arke_proxy.http1.head import parse_translated
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.http1.messages import RequestHead, ResponseHead
 
@@ -21,6 +21,7 @@ _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
 _WORD = re.compile(rb"[\x21-\x7e]+")  # what a first line or an authority can be made of
 _PSEUDO = frozenset((b":authority", b":method", b":path", b":scheme"))
+_VERSION = b"2.0"  # as RFC 9110 (2.5) writes versions
 _SCHEMES = frozenset((b"http", b"https"))  # whoever stands before us may have decrypted it
 _OF_A_CONNECTION = frozenset(
     (
@@ -63,7 +64,7 @@ def read_request(fields: Iterable[Field], *, ended: bool) -> RequestHead:
     if not ended and not has_length:
         lines.append(b"Transfer-Encoding: chunked\r\n")
     first = b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (method, target, _authority(pseudo, host))
-    head = parse_request(b"".join((first, *lines, b"\r\n")))
+    head = parse_translated(b"".join((first, *lines, b"\r\n")), _VERSION)
     if ended and head.length:
         raise Malformed("it has a length, and no body")
     return head
@@ -84,7 +85,7 @@ def response_fields(head: ResponseHead) -> list[Field]:
     fields += [(name.lower(), value.strip()) for name, value in head.fields]
     if head.length is not None and head.status != 204:
         fields.append((b"content-length", b"%d" % head.length))
-    fields.append((b"via", b"1.1 arke"))
+    fields.append((b"via", b"%b arke" % head.version))
     return fields
 
 
