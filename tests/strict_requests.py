@@ -142,6 +142,9 @@ HEADS = {
     "chunked, space before the colon": POST + b"Transfer-Encoding : chunked\r\n\r\n",
     "length and chunked in HTTP/1.0": b"POST / HTTP/1.0\r\nContent-Length: 5\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n",
+    "steps that are no number": b"OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: -1\r\n\r\n",
+    "steps said twice": b"OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 2\r\n"
+    b"max-forwards: 2\r\n\r\n",
     "chunked in other letters": POST + b"Transfer-Encoding: chun\xe2\x84\xaaed\r\n\r\n",
 }
 
@@ -157,6 +160,9 @@ LIMITS = {
     "CONNECT": (b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", 501),
     "HTTP/3": (b"GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505),
     "CONNECT to a path": (b"CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
+    "TRACE": (b"TRACE / HTTP/1.1\r\nHost: a\r\nCookie: secret\r\n\r\n", 501),
+    "TRACE that may go on": (b"TRACE / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 5\r\n\r\n", 501),
+    "no further step": (b"OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n", 501),
     "unknown expectation": (POST + b"Expect: y 100-continue\r\nContent-Length: 5\r\n\r\n", 417),
     "long name": (GET + b"a" * 9000 + b": 1\r\n\r\n", 400),
 }
@@ -207,6 +213,14 @@ ACCEPTED = {
     "trailer that means something elsewhere": (
         POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 5\r\nHost: b\r\n\r\n",
         b"\r\nTransfer-Encoding: chunked\r\n",
+    ),
+    "one step more": (
+        b"OPTIONS / HTTP/1.1\r\nHost: a\r\nX: 1\r\nmax-forwards: 1\r\nY: 2\r\n\r\n",
+        b"\r\nX: 1\r\nmax-forwards: 0\r\nY: 2\r\n",
+    ),
+    "steps of a method that does not count them": (
+        GET + b"Max-Forwards: 0\r\n\r\n",
+        b"\r\nMax-Forwards: 0\r\n",
     ),
     "expectation without a body": (
         GET + b"Expect: 100-continue\r\n\r\n",

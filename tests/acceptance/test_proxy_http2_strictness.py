@@ -72,6 +72,11 @@ REFUSED: dict[str, tuple[Fields, bytes]] = {
     "a long path": (with_path(b"/" + b"a" * 9000), b"414"),
     "101 fields": ([*GET, *[(b"x", b"y")] * 101], b"431"),
     "CONNECT": ([(b":method", b"CONNECT"), (b":authority", b"a:443")], b"501"),
+    "TRACE": ([(b":method", b"TRACE"), *GET[1:]], b"501"),
+    "no further step": (
+        [(b":method", b"OPTIONS"), *GET[1:], (b"max-forwards", b"0")],
+        b"501",
+    ),
 }
 
 

@@ -18,6 +18,7 @@ from arke_proxy.http1.fields import (
     LOOKALIKE,
     Field,
     tokens,
+    written,
 )
 from arke_proxy.http1.messages import RequestHead, ResponseHead
 from arke_proxy.http1.target import METHODS, checked_host, resolve_target
@@ -25,6 +26,7 @@ from arke_proxy.http1.writing import request_begin, response_begin
 
 _ORIGIN: Final = re.compile(rb"/[!-\"$-~]*")  # no fragment
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
+_STEPS: Final = b"max-forwards"
 _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _STATUS_LINE: Final = re.compile(
     rb"HTTP/1\.(?P<minor>[01]) (?P<status>[1-9][0-9]{2})(?: (?P<reason>[^\r\n\x00]*))?"
@@ -65,6 +67,10 @@ def _read_request(raw: bytes, version: bytes | None = None) -> RequestHead:
         raise Malformed("its method is none that this proxy knows")
     if method == b"CONNECT":
         raise Malformed("this proxy opens no tunnels", 501)
+    if method == b"TRACE":  # what comes back would show what this proxy tells back ends
+        raise Malformed("this proxy sends no request back", 501)
+    if method == b"OPTIONS":
+        fields, lines = _one_step_less(fields, lines)
     if host is None and not is_1_0:
         raise Malformed("it has no Host field")
     if not _ORIGIN.fullmatch(target):
@@ -226,6 +232,24 @@ def _frame(aside: list[Line], *, is_1_0: bool) -> _Framing:
     upgrade = upgrades[0] if len(upgrades) == 1 and b"upgrade" in named else b""
     named -= _CONNECTION_OPTIONS
     return _Framing(length, chunked, keep_alive, upgrade.lower() or None, named)
+
+
+def _one_step_less(fields: tuple[Field, ...], lines: bytes) -> tuple[tuple[Field, ...], bytes]:
+    """Count this proxy where a request says how far it may go (RFC 9110, 7.6.2). Raises Malformed.
+
+    Of the methods for which that counts, only OPTIONS passes.
+    """
+    said = [(at, value) for at, (name, value) in enumerate(fields) if name.lower() == _STEPS]
+    if not said:
+        return fields, lines
+    at, steps = said[0]
+    if len(said) > 1 or not _LENGTH.fullmatch(steps):
+        raise Malformed("its Max-Forwards is no number, or said twice")
+    if int(steps) == 0:
+        raise Malformed("it may go no further, and this proxy has no options of its own", 501)
+    less = (fields[at][0], b"%d" % (int(steps) - 1))
+    fields = (*fields[:at], less, *fields[at + 1 :])
+    return fields, written(fields)
 
 
 def _waits_for_100(expectation: bytes) -> bool:
