@@ -72,6 +72,8 @@ REFUSED: dict[str, tuple[Fields, bytes]] = {
     "a long path": (with_path(b"/" + b"a" * 9000), b"414"),
     "101 fields": ([*GET, *[(b"x", b"y")] * 101], b"431"),
     "CONNECT": ([(b":method", b"CONNECT"), (b":authority", b"a:443")], b"501"),
+    "a length that is none": ([*POST, (b"content-length", b"+5")], b"400"),
+    "two lengths": ([*POST, (b"content-length", b"5"), (b"content-length", b"6")], b"400"),
     "TRACE": ([(b":method", b"TRACE"), *GET[1:]], b"501"),
     "no further step": (
         [(b":method", b"OPTIONS"), *GET[1:], (b"max-forwards", b"0")],
@@ -126,13 +128,28 @@ def test_bodies_of_both_kinds(client: RawHttp2) -> None:
     assert SEEN[3] == b"hello"
 
 
-@pytest.mark.parametrize("data", [b"hell", b"hello!"])
-def test_a_length_that_is_not_the_bodys(client: RawHttp2, data: bytes) -> None:
-    client.send(client.headers(1, [*POST, (b"content-length", b"5")]))
-    client.send(DataFrame(1, data, flags=["END_STREAM"]))
-    with pytest.raises((GoneAway, Reset), match="1"):  # PROTOCOL_ERROR
-        client.answer(1)
+@pytest.mark.parametrize("pieces", [[b"hell"], [b"hello!"], [b"he", b"llo!"], [b"he", b""]])
+def test_a_length_that_is_not_the_bodys(client: RawHttp2, pieces: list[bytes]) -> None:
+    """RFC 9113, 8.1.1: an error of the stream, and of no other."""
+    client.send(client.headers(1, POST))
+    client.send(client.headers(3, [*POST, (b"content-length", b"5")]))
+    client.send(*[DataFrame(3, piece) for piece in pieces[:-1]])
+    client.send(DataFrame(3, pieces[-1], flags=["END_STREAM"]))
+    with pytest.raises(Reset, match="1"):  # PROTOCOL_ERROR
+        client.answer(3)
+    client.send(DataFrame(1, b"a", flags=["END_STREAM"]))
+    assert client.answer(1)[1] == b"ok"
     assert b"hello" not in SEEN
+
+
+def test_a_body_where_the_length_is_none(client: RawHttp2) -> None:
+    client.send(client.headers(1, [*POST, (b"content-length", b"0")]))
+    client.send(DataFrame(1, b"smuggled", flags=["END_STREAM"]))
+    with suppress(Reset):  # unless it had been answered
+        client.answer(1)
+    client.get(3)
+    assert client.answer(3)[1] == b"ok"
+    assert not any(b"smuggled" in seen for seen in SEEN)
 
 
 def test_a_back_end_is_told_the_version(client: RawHttp2) -> None:

@@ -215,10 +215,14 @@ class Http2Client(asyncio.Protocol):
 
     def _receive(self, event: DataReceived) -> None:
         id_ = event.stream_id or 0
-        if stream := self._streams.get(id_):
-            stream.receive(event)
-        else:  # of a request that is over; the credit is for the connection
+        stream = self._streams.get(id_)
+        if not stream:  # of a request that is over; the credit is for the connection
             self.h2.acknowledge_received_data(event.flow_controlled_length or 0, id_)
+            return
+        try:
+            stream.receive(event)
+        except Malformed:
+            self._refuse_body(stream)
 
     def _begin(self, event: RequestReceived) -> None:
         id_ = event.stream_id or 0
@@ -247,8 +251,11 @@ class Http2Client(asyncio.Protocol):
         try:
             stream.receive_trailer(read_trailer(event.headers or []))
         except Malformed:
-            self.guard.charge(COST_OF_RESET)
-            self.reset(stream, ErrorCodes.PROTOCOL_ERROR, "malformed body")
+            self._refuse_body(stream)
+
+    def _refuse_body(self, stream: Stream) -> None:
+        self.guard.charge(COST_OF_RESET)
+        self.reset(stream, ErrorCodes.PROTOCOL_ERROR, "malformed body")
 
     def _lose(self, event: StreamReset) -> None:
         """Give up a request that the client has reset, or made the library reset."""

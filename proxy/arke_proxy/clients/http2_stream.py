@@ -88,14 +88,18 @@ class Stream(Requester):
         exchange.start(now)
 
     def receive(self, event: DataReceived) -> None:
-        """Take a piece of the body; its credit goes back once the back end has room for more."""
+        """Take a piece of the body; its credit goes back once the back end has room for more.
+
+        Raises Malformed if the body is not as long as it was said to be.
+        """
         exchange = self.exchange
         ended = self._ended = event.stream_ended is not None
         self._owed += event.flow_controlled_length or 0
         data = event.data or b""
+        self._received += len(data)
+        self._check_length(ended=ended)
         if exchange and not exchange.uploaded and (data or ended):
             self.moved()
-            self._received += len(data)
             try:
                 check_size(self._received, self._client.hub.most_body)
             except Malformed as fault:
@@ -107,16 +111,10 @@ class Stream(Requester):
             self._pay()
 
     def receive_trailer(self, lines: bytes) -> None:
-        """End the body. Raises Malformed if it is shorter than it was said to be.
-
-        The library counts data only, and a back end would take what comes next, of another client,
-        for the rest of it.
-        """
+        """End the body. Raises Malformed if it is shorter than it was said to be."""
         self._ended = True
+        self._check_length(ended=True)
         if self.exchange and not self.exchange.uploaded:
-            head = self.exchange.record.head
-            if head and head.length and head.length != self._received:
-                raise Malformed("its body is not as long as it says")
             self.moved()
             self.exchange.upload(b"", done=True, trailer=lines)
 
@@ -214,6 +212,15 @@ class Stream(Requester):
         hub.streams.start(self, hub.clock())
 
     # Within.
+
+    def _check_length(self, *, ended: bool) -> None:
+        """Raise Malformed for a body that is not as long as it says (RFC 9113, 8.1.1).
+
+        A back end would take what comes next, of another client, for the rest of a shorter one.
+        """
+        length = self._head.length if self._head else None
+        if length is not None and (length < self._received or (ended and length > self._received)):
+            raise Malformed("its body is not as long as it says")
 
     def _begin_answer(
         self, fields: list[Field], payload: bytes, *, done: bool, trailer: bytes

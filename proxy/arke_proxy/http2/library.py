@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from h2.config import H2Configuration
-from h2.connection import H2Connection
+from h2.connection import AllowedStreamIDs, H2Connection
 from h2.settings import SettingCodes, Settings
+from h2.stream import H2Stream
 from hpack import Encoder
+from hpack.struct import Header
 
 from arke_proxy.http2.guard import MAX_BLOCK, MAX_FRAME
 
@@ -45,8 +49,23 @@ class _Encoder(Encoder):
             self.table_size_changes.append(size)  # which the next fields begin with
 
 
+class _Stream(H2Stream):
+    """Counts no body: for one that is not as long as it says the library would end all requests."""
+
+    def _initialize_content_length(self, headers: Iterable[Header]) -> None:
+        pass
+
+    def _track_content_length(self, length: int, end_stream: bool) -> None:
+        pass
+
+
 class _Connection(H2Connection):
     MAX_CLOSED_STREAMS = 1024  # remembered; 65,536 are megabytes
+
+    def _begin_new_stream(self, stream_id: int, allowed_ids: AllowedStreamIDs) -> H2Stream:
+        stream = super()._begin_new_stream(stream_id, allowed_ids)
+        stream.__class__ = _Stream  # the library has no other way to say which it shall be
+        return stream
 
 
 def new_connection() -> H2Connection:
