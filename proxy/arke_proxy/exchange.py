@@ -117,7 +117,11 @@ class Exchange(Listener):
         times = self._hub.times
         seconds = f"{times.whole if whole else times.silence:g} s"
         back_end = self._back_end
-        to_blame = back_end is not None and (self.uploaded or self._back_end_slow)
+        to_blame = back_end is not None and (
+            self.uploaded
+            or self._back_end_slow
+            or (back_end.owes_100 and not self.record.octets_in)
+        )
         self._stop(Outcome.SILENT if to_blame and not self.told else Outcome.ABANDONED)
         if not back_end:
             self._fail(TooLate(f"No back end was reached within {seconds}."))

@@ -281,6 +281,45 @@ def test_promises_without_end(rig: Rig) -> None:
     assert body.startswith(f"The answer of back end {back_end.address} is refused: ".encode())
 
 
+EXPECT = POST[:-4].replace(b"Host", b"Expect: 100-continue\r\nHost")
+
+
+@pytest.mark.parametrize("hint", [b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
+def test_a_promise_that_is_waited_for(rig: Rig, hint: bytes) -> None:
+    """The client is right to send no body, and it is the back end that is silent."""
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(hint)
+        connection.rest()
+
+    (back_end,) = rig.back_ends(script)
+    connection = rig.connect()
+    connection.send(EXPECT)
+    if hint:
+        assert connection.head().startswith(b"HTTP/1.1 103 ")
+    response, body = connection.response("POST")
+    assert response.status == 504
+    assert body == f"Back end {back_end.address} did not answer within 2 s.\n".encode()
+
+
+@pytest.mark.parametrize(("promise", "begun"), [(CONTINUE, b""), (b"", b"bo")])
+def test_a_client_that_need_not_wait(rig: Rig, promise: bytes, begun: bytes) -> None:
+    """It has been told to go on, or has gone on by itself, and then stands still."""
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(promise)
+        connection.rest()
+
+    rig.back_ends(script)
+    connection = rig.connect()
+    connection.send(EXPECT + begun)
+    if promise:
+        assert connection.head() == b"HTTP/1.1 100 Continue\r\nVia: 1.1 arke\r\n\r\n"
+    assert connection.response("POST")[0].status == 408
+
+
 # Back ends that break in mid-answer.
 
 

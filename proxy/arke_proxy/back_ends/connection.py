@@ -61,7 +61,6 @@ class BackEnd:
 
     __slots__ = (
         "_body",
-        "_expects",
         "_head",
         "_heads",
         "_hub",
@@ -77,6 +76,7 @@ class BackEnd:
         "_transport",
         "_upgrade",
         "address",
+        "owes_100",
         "used",
     )
 
@@ -90,7 +90,7 @@ class BackEnd:
         self._heads = HeadBuffer(skips_empty_lines=False)
         self._listener: Listener | None = None
         self._method = b""
-        self._expects = False  # the client waits for an answer 100 before it sends the body
+        self.owes_100 = False  # the client waits for an answer 100 before it sends the body
         self._upgrade: bytes | None = None  # what this request asks to switch to
         self._head: ResponseHead | None = None  # the final one, once it has come
         self._body: Body | None = None
@@ -112,7 +112,7 @@ class BackEnd:
         self._listener = listener
         self._method = request.method
         self._upgrade = request.upgrade
-        self._expects = (request.chunked or bool(request.length)) and any(
+        self.owes_100 = (request.chunked or bool(request.length)) and any(
             len(name) == 6 and name.lower() == b"expect" for name, _ in request.fields
         )
         self._head = self._body = None
@@ -250,6 +250,7 @@ class BackEnd:
                 self._switch(listener, head)
                 return
             self._interim += 1
+            self.owes_100 = self.owes_100 and status != 100
             if self._interim > _MOST_INTERIM:
                 raise Malformed(f"more than {_MOST_INTERIM} answers 1xx precede it")
             listener.answered(head, b"", done=False)
@@ -260,7 +261,7 @@ class BackEnd:
     def _begin_body(self, listener: Listener, head: ResponseHead) -> None:
         self._head = head
         # Without an answer 100 it may expect no body, and take the one that comes for a request.
-        self._reusable = head.keep_alive and (not self._expects or self._interim > 0)
+        self._reusable = head.keep_alive and not self.owes_100
         rest = self._heads.rest()
         if head.length == len(rest) and has_body(head, self._method):  # the usual way is short
             listener.answered(head, rest, done=True)
