@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-
 # RFC 9110, 9.2.2: sent twice, they mean the same as once. (TRACE does not pass.)
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import select
 import ssl
 import threading
 import time
@@ -68,6 +70,21 @@ def test_a_connection_of_http_2_that_idles_is_ended(
     assert isinstance(frame, GoAwayFrame)
     assert (frame.error_code, frame.last_stream_id) == (0, 3)
     assert client.goodbye() == -1  # nothing more
+    connection.close()
+
+
+@pytest.mark.parametrize("pieces", [[b"\r\n"], [b"\r", b"\n"]])
+def test_empty_lines_are_idle(web: Site, pieces: list[bytes]) -> None:
+    """Else who sends nothing else would keep its place for ever."""
+    back_end = web.back_end(says("one"))
+    flags = ("-choose", "static", "-backend", back_end.address, "-idle", "500ms")
+    connection = web.proxy(*flags).connect()
+    connection.send(GET)
+    assert connection.response()[1] == b"one"
+    lines = itertools.chain.from_iterable(itertools.repeat(pieces, 200))
+    while not select.select([connection.sock], [], [], 0.05)[0]:
+        connection.send(next(lines))
+    assert connection.rest() == b""
     connection.close()
 
 

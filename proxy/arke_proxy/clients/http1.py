@@ -167,7 +167,7 @@ class Client(Requester):
 
     def part(self) -> None:
         """Close if nothing is going on."""
-        if not self._exchange and not self._leaving and not len(self._heads):
+        if not self._exchange and not self._leaving and self._heads.empty:
             self._leave()
 
     # For the loop.
@@ -345,7 +345,7 @@ class Client(Requester):
         elif begun:
             if self._wait is not self._hub.in_head:  # the time counts from the first byte
                 self._put_under(self._hub.in_head)
-        else:
+        elif self._watch is not self._hub.idle:  # which empty lines do not extend
             self._put_under(self._hub.idle)
 
     def _wants_body(self) -> bool:

@@ -29,7 +29,8 @@ class HeadBuffer:
 
     @property
     def empty(self) -> bool:
-        return not self._held
+        """Whether nothing of a head is here: half an empty line before a request is nothing."""
+        return not self._held or (self._held == b"\r" and self._skips)
 
     def push(self, data: bytes) -> None:
         """Add what arrived."""
