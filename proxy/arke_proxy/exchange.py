@@ -56,6 +56,7 @@ class Exchange(Listener):
     _search: asyncio.Task[None] | None = None
     _back_end: BackEnd | None = None  # that has been sent the request
     _back_end_slow = False  # to read
+    _client_slow = False  # likewise; it may have become so while there was no back end to pause
 
     def __init__(self, requester: Requester, head: RequestHead, hub: Hub, now: float) -> None:
         self._requester = requester
@@ -105,10 +106,12 @@ class Exchange(Listener):
             self._requester.pause()
 
     def client_full(self) -> None:
+        self._client_slow = True
         if self._back_end:
             self._back_end.pause()
 
     def client_ready(self) -> None:
+        self._client_slow = False
         if self._back_end:
             self._back_end.resume()
 
@@ -193,6 +196,8 @@ class Exchange(Listener):
         record.sent = now
         self._chooser.began(address)
         back_end.begin(self, head)
+        if self._client_slow:
+            back_end.pause()
         data = writing.request_head(head, self._passed_on, address)
         if head.chunked or head.length:
             assert self._at_hand is not None
@@ -257,6 +262,7 @@ class Exchange(Listener):
         back_end = self._back_end
         assert back_end
         address = back_end.address
+        self._back_end_slow = False
         # An idle connection that the back end was just closing says nothing about the back end.
         stale = back_end.used and not answering and not host_dead
         self._release(Outcome.ABANDONED if stale else Outcome.BROKE)

@@ -394,6 +394,50 @@ def test_a_slow_client_slows_the_download(rig: Rig) -> None:
     assert connection.response()[1] == data
 
 
+def test_a_slow_client_slows_the_download_of_a_second_try_too(rig: Rig) -> None:
+    """It is full of the promises of the first back end, which breaks."""
+    size = 16 * MIB
+    data = hashlib.shake_256(b"again").digest(size)
+    full, slowed = threading.Event(), threading.Event()
+    hint = b"HTTP/1.1 103 Early Hints\r\nX: %b\r\n\r\n" % (b"x" * 60_000)
+
+    def send_until_stopped(connection: Connection, data: bytes) -> int:
+        sent = 0
+        connection.sock.setblocking(False)
+        while select.select([], [connection.sock], [], 1.0)[1]:
+            sent += connection.sock.send(data[sent : sent + MIB])
+            assert sent < len(data), "nothing slows the back end down"
+        connection.sock.settimeout(30)
+        return sent
+
+    def breaks(connection: Connection) -> None:
+        connection.head()
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        send_until_stopped(connection, hint * 100)
+        connection.reset()
+        full.set()
+
+    def serves(connection: Connection) -> None:
+        connection.head()
+        assert connection.exactly(4) == b"body"
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + data
+        sent = send_until_stopped(connection, answer)
+        slowed.set()
+        connection.send(answer[sent:])
+
+    rig.back_ends(breaks, serves)
+    connection = rig.connect()
+    connection.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo")
+    assert full.wait(60)
+    before = rig.memory
+    connection.send(b"dy")  # which finds out that it has gone
+    assert slowed.wait(60)
+    assert rig.memory - before < 2 * MIB
+    while connection.head().startswith(b"HTTP/1.1 103 "):
+        pass
+    assert connection.exactly(size) == data
+
+
 def test_a_client_that_asks_without_reading_is_slowed(rig: Rig) -> None:
     rig.back_ends(always(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n" + b"x" * 10_000))
     request = b"GET / HTTP/1.1\r\nHost: example\r\nX: " + b"x" * 8000 + b"\r\n\r\n"
