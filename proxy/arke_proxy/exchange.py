@@ -120,10 +120,14 @@ class Exchange(Listener):
         times = self._hub.times
         seconds = f"{times.whole if whole else times.silence:g} s"
         back_end = self._back_end
-        to_blame = back_end is not None and (
-            self.uploaded
-            or self._back_end_slow
-            or (back_end.owes_100 and not self.record.octets_in)
+        to_blame = (
+            back_end is not None
+            and not self._client_slow
+            and (
+                self.uploaded
+                or self._back_end_slow
+                or (back_end.owes_100 and not self.record.octets_in)
+            )
         )
         self._stop(Outcome.SILENT if to_blame and not self.told else Outcome.ABANDONED)
         if not back_end:
@@ -132,6 +136,8 @@ class Exchange(Listener):
             self._cut(back_end.address, f"or its client stood still for {seconds} in mid-answer")
         elif to_blame:
             self._fail(TooLate(f"Back end {back_end.address} did not answer within {seconds}."))
+        elif self._client_slow:  # and the back end may well have answered
+            self._fail(BadRequest(f"The client took no answers for {seconds}.", 408))
         else:
             self._fail(BadRequest(f"The request's body stood still for {seconds}.", 408))
 

@@ -137,25 +137,56 @@ def test_more_requests_at_once_than_may_be(rig: Rig) -> None:
     assert back_end.connections <= 100
 
 
-def test_windows_that_stay_shut(rig: Rig) -> None:
+@pytest.mark.parametrize(("window", "most"), [(0, 5_000_000), (1, 9_000_000)])
+def test_windows_that_stay_shut(rig: Rig, window: int, most: int) -> None:
     """What waits for a client that does not read is bounded, in octets and in time."""
     rig.back_ends(large)
-    client = RawHttp2(rig.connect(), INITIAL_WINDOW_SIZE=0)
-    before = rig.memory
+    client = RawHttp2(rig.connect(), INITIAL_WINDOW_SIZE=window)
+    client.send(WindowUpdateFrame(0, window_increment=LARGE))
+    memory = [rig.memory]
     for stream in range(1, 201, 2):
         client.get(stream)
-    seen = 0
-    while seen < 100:
-        frame = client.frame()
-        seen += isinstance(frame, HeadersFrame)
-    assert rig.memory - before < 25_000_000
     resets: list[int] = []
+    statuses = set()
     while len(resets) < 100:
         frame = client.frame()
-        assert not isinstance(frame, DataFrame)
-        if isinstance(frame, RstStreamFrame):
+        memory.append(rig.memory)
+        if isinstance(frame, HeadersFrame):
+            statuses.add(frame.fields[b":status"])  # type: ignore[attr-defined]
+        elif isinstance(frame, DataFrame):
+            assert len(frame.data) <= window
+        elif isinstance(frame, RstStreamFrame):
             resets.append(frame.error_code)
+    assert max(memory) - memory[0] < most
+    assert statuses == {b"200", b"408"}  # not 504: it is no back end's fault
     assert set(resets) <= {2, 8}  # INTERNAL_ERROR, CANCEL
+
+
+def test_answers_that_wait_stand_in_no_others_way(rig: Rig) -> None:
+    """And they come whole, once the client opens its windows."""
+
+    def script(connection: Connection) -> None:
+        while head := connection.head():
+            answer = b"a" * (2 if head.startswith(b"GET /small ") else LARGE)
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer))
+            connection.send(answer)
+
+    rig.back_ends(script)
+    client = RawHttp2(rig.connect(), INITIAL_WINDOW_SIZE=0)
+    large_ones = dict.fromkeys(range(1, 41, 2), 0)
+    for stream in large_ones:
+        client.get(stream)
+    small_one = 41
+    client.get(small_one, [*GET[:3], (b":path", b"/small")])
+    client.until(HeadersFrame)  # of more than may wait, some have come
+    client.send(WindowUpdateFrame(small_one, window_increment=2))
+    assert client.answer(small_one)[1] == b"aa"
+    client.send(SettingsFrame(0, {SettingsFrame.INITIAL_WINDOW_SIZE: LARGE}))
+    client.send(WindowUpdateFrame(0, window_increment=len(large_ones) * LARGE))
+    while min(large_ones.values()) < LARGE:
+        if isinstance(frame := client.frame(), DataFrame):
+            large_ones[frame.stream_id] += len(frame.data)
+    assert set(large_ones.values()) == {LARGE}
 
 
 def test_windows_of_one_octet(rig: Rig) -> None:

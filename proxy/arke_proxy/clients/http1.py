@@ -345,7 +345,7 @@ class Client(Requester):
         elif begun:
             if self._wait is not self._hub.in_head:  # the time counts from the first byte
                 self._put_under(self._hub.in_head)
-        elif self._watch is not self._hub.idle:  # which empty lines do not extend
+        elif self._wait is not self._hub.idle:  # which empty lines do not extend
             self._put_under(self._hub.idle)
 
     def _wants_body(self) -> bool:

@@ -32,6 +32,8 @@ from arke_proxy.hub import Hub
 from arke_proxy.reset import reset
 
 _HIGH_WATER = 64 * 1024  # octets waiting in this process for a slow client
+_CROWDED = 1024 * 1024  # octets of answers that wait; more are read only for streams without any
+_MOST_HELD = 4 * _CROWDED  # from here on, for none
 
 
 class Http2Client(asyncio.Protocol):
@@ -39,6 +41,7 @@ class Http2Client(asyncio.Protocol):
 
     __slots__ = (
         "_busy",
+        "_crowd",
         "_full",
         "_last",
         "_leaving",
@@ -49,7 +52,9 @@ class Http2Client(asyncio.Protocol):
         "due",
         "guard",
         "h2",
+        "held",
         "hub",
+        "hungry",
         "origin",
         "peer",
         "waiting",
@@ -62,6 +67,9 @@ class Http2Client(asyncio.Protocol):
         self.peer = ""  # the client's address
         self.origin: Origin  # what back ends are told about it
         self.waiting: dict[Stream, None] = {}  # those with something to send, in turn
+        self.held = 0  # octets of answers, of all streams together
+        self._crowd = 0  # how many of the bounds on that are passed
+        self.hungry: set[Stream] = set()  # those that wait for room, though they hold nothing
         self._transport: asyncio.Transport
         self._streams: dict[int, Stream] = {}
         self._last = 0  # the highest stream that was begun
@@ -103,6 +111,13 @@ class Http2Client(asyncio.Protocol):
 
     # For its streams.
 
+    def has_room(self, id_: int, waiting: int) -> bool:
+        """Whether a back end may be read for this stream, in which so many octets wait."""
+        held = self.held
+        if held <= _CROWDED:
+            return True
+        return held <= _MOST_HELD and not waiting and self.h2.local_flow_control_window(id_) > 0
+
     def flush(self) -> None:
         """Send what there is, a frame of each stream in turn, while the client takes it."""
         if self._busy or self._leaving:
@@ -112,6 +127,7 @@ class Http2Client(asyncio.Protocol):
             self._send_in_turn()
         finally:
             self._busy = False
+        self._share_room()
         self._look_around()
 
     def _send_in_turn(self) -> None:
@@ -130,6 +146,19 @@ class Http2Client(asyncio.Protocol):
                 waiting[stream] = None
         self._write()
 
+    def _share_room(self) -> None:
+        """Have heed who can be concerned: all, or those for whom a window may have opened."""
+        crowd = (self.held > _CROWDED) + (self.held > _MOST_HELD)
+        if crowd != self._crowd:
+            self._crowd = crowd
+            concerned = list(self._streams.values())
+        elif self.hungry:
+            concerned = list(self.hungry)
+        else:
+            return
+        for stream in concerned:
+            stream.heed()
+
     def reset(self, stream: Stream, code: ErrorCodes, why: str) -> None:
         """End a stream before its time."""
         with contextlib.suppress(StreamClosedError, NoSuchStreamError):
@@ -139,6 +168,7 @@ class Http2Client(asyncio.Protocol):
 
     def forget(self, stream: Stream) -> None:
         self.waiting.pop(stream, None)
+        self.hungry.discard(stream)
         self._streams.pop(stream.id, None)
 
     # For the loop.

@@ -85,6 +85,7 @@ class Stream(Requester):
         now = hub.clock()
         self.exchange = exchange = Exchange(self, head, hub, now)
         self.moved()
+        self.heed()
         exchange.start(now)
 
     def receive(self, event: DataReceived) -> None:
@@ -148,6 +149,25 @@ class Stream(Requester):
             self._over()
         return True
 
+    def heed(self) -> None:
+        """Have the back end wait, or go on, by how much waits here and on the whole connection."""
+        exchange = self.exchange
+        if not exchange:
+            return
+        waiting = self._unsent_size
+        full = waiting > (_LOW_WATER if self._full else _HIGH_WATER)
+        full = full or not self._client.has_room(self.id, waiting)
+        if full and not waiting:
+            self._client.hungry.add(self)
+        else:
+            self._client.hungry.discard(self)
+        if full is not self._full:
+            self._full = full
+            if full:
+                exchange.client_full()
+            else:
+                exchange.client_ready()
+
     def end(self, why: str) -> None:
         """Forget the request; the client hears no more of it."""
         exchange, self.exchange = self.exchange, None
@@ -176,15 +196,14 @@ class Stream(Requester):
         if payload:
             self._unsent.append(memoryview(payload))
             self._unsent_size += len(payload)
+            self._client.held += len(payload)
         if done:
             self.exchange = None
             self._finished = True
             self._trailer = trailer
         self._client.waiting[self] = None
         self._client.flush()
-        if self.exchange and not self._full and self._unsent_size > _HIGH_WATER:
-            self._full = True
-            self.exchange.client_full()
+        self.heed()
 
     def fail(self, error: ProxyError) -> None:
         accept = accept_of(self._head.fields) if self._head else b""
@@ -244,16 +263,15 @@ class Stream(Requester):
             first = first[:most]
         wanted = min(self._unsent_size, MAX_FRAME)
         self._unsent_size -= len(first)
+        client.held -= len(first)
         last = self._finished and not self._unsent and not self._trailer
         client.h2.send_data(self.id, bytes(first), end_stream=last)
         client.guard.sent(len(first), wanted)
         self.moved()
         if last:
             self._over()
-        elif self._full and self._unsent_size < _LOW_WATER:
-            self._full = False
-            if self.exchange:
-                self.exchange.client_ready()
+        elif self._full:
+            self.heed()
 
     def _pay(self) -> None:
         owed, self._owed = self._owed, 0
@@ -271,6 +289,7 @@ class Stream(Requester):
         self._closed = True
         self._client.hub.streams.stop(self)
         self._unsent.clear()
+        self._client.held -= self._unsent_size
         self._unsent_size = 0
         self._pay()
         self._client.forget(self)
