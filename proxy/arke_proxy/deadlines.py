@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import itertools
+from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T", bound=Hashable)
@@ -42,13 +43,13 @@ class Deadlines(Generic[T]):
         """Forget the item, if it is known."""
         self._ends.pop(item, None)
 
-    def expired(self, now: float) -> list[T]:
-        """Return, and forget, the items whose time has passed."""
-        late = []
-        for item, end in self._ends.items():
-            if end > now:
-                break
-            late.append(item)
-        for item in late:
-            del self._ends[item]
-        return late
+    def expired(self, now: float) -> Iterator[T]:
+        """Yield, and forget, the items whose time has passed.
+
+        What is done about one may start others again, or stop them: their time has not passed then.
+        """
+        late = list(itertools.takewhile(lambda entry: entry[1] <= now, self._ends.items()))
+        for item, end in late:
+            if self._ends.get(item) == end:
+                del self._ends[item]
+                yield item

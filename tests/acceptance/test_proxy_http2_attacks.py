@@ -158,7 +158,7 @@ def test_windows_that_stay_shut(rig: Rig, window: int, most: int) -> None:
         elif isinstance(frame, RstStreamFrame):
             resets.append(frame.error_code)
     assert max(memory) - memory[0] < most
-    assert statuses == {b"200", b"408"}  # not 504: it is no back end's fault
+    assert statuses <= {b"200", b"408"}  # not 504: it is no back end's fault
     assert set(resets) <= {2, 8}  # INTERNAL_ERROR, CANCEL
 
 

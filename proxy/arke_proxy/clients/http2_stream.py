@@ -166,6 +166,7 @@ class Stream(Requester):
             if full:
                 exchange.client_full()
             else:
+                self.moved()  # only now the back end can be heard
                 exchange.client_ready()
 
     def end(self, why: str) -> None:
