@@ -185,7 +185,8 @@ class Hub:
         """End what has waited too long."""
         now = self.clock()
         for guest in [guest for guest in self.clients if guest.due <= now]:
-            guest.expired()
+            if guest.due <= now:  # or one before it has given it more time
+                guest.expired()
         for stream in self.streams.expired(now):
             stream.expired()
         for exchange in self.whole.expired(now):
