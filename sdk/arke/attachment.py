@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from arke.errors import MeshClosed, ProtocolError, RelayUnreachable
 from arke.link import Handler, Message, RelayLink
@@ -173,14 +173,16 @@ class Attachment:
             log.warning("attached again to the relay at %s", self.where)
 
     async def _attach(self) -> RelayLink:
-        def link() -> RelayLink:
-            return RelayLink(self.loop, self._handlers, self._relieved, _program(), self._identity)
+        made = RelayLink(self.loop, self._handlers, self._relieved, _program(), self._identity)
+
+        def link() -> asyncio.Protocol:
+            return cast("asyncio.Protocol", made)
 
         async with asyncio.timeout(_HANDSHAKE):
             if self._path is not None:
-                _, made = await self.loop.create_unix_connection(link, os.fspath(self._path))
+                await self.loop.create_unix_connection(link, os.fspath(self._path))
             else:
-                _, made = await self.loop.create_connection(link, "127.0.0.1", self._port)
+                await self.loop.create_connection(link, "127.0.0.1", self._port)
             try:
                 self.node = await made.welcomed
                 if made.last_accepted is not None:

@@ -28,8 +28,8 @@ Message = tuple[Any, ...]
 Handler = Callable[[Message, "RelayLink"], None]
 
 
-class RelayLink(asyncio.Protocol):
-    """A connection that ends once, and is then replaced by another.
+class RelayLink:
+    """A connection that ends once, and is then replaced by another; a protocol of the loop's.
 
     `welcomed` becomes the Node after the handshake; `closed` becomes the reason why the link ended.
     `relieved` is called when a congested link has room again. `send`, `send_body`, `send_cast`
@@ -105,6 +105,10 @@ class RelayLink(asyncio.Protocol):
                 handlers[message[0]](message, self)
         except UNREADABLE as error:
             self.abort(f"the relay sent what cannot be understood: {error}")
+
+    def eof_received(self) -> bool:
+        """The relay says no more: nor does the loop, then."""
+        return False
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._timer:

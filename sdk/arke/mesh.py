@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from arke.attachment import Attachment, check_headers, check_name
 from arke.caller import Caller, too_large
+from arke.calls import Call
 from arke.errors import (
     ArkeError,
     MemberLost,
@@ -132,6 +133,36 @@ class Mesh:
         Overloaded, RequestTimeout, RemoteError, ConnectionLost, MessageTooLarge; ValueError for a
         bad name, time-out or header.
         """
+        call = self._begin(cluster, body, timeout, headers, idempotent, member)
+        try:
+            reply: bytes = await call.future
+        except asyncio.CancelledError:
+            self._caller.cancel(call)
+            raise
+        return reply
+
+    def begin_request(
+        self, cluster: str, body: bytes, *, timeout: float = 5.0, idempotent: bool = False
+    ) -> asyncio.Future[bytes]:
+        """Begin what `request` does, and return what will be its outcome.
+
+        For programs that have many under way and wait for none: each costs no coroutine, but a
+        callback. Cancelling it does not stop the handler. Raises MeshClosed, MessageTooLarge, and
+        ValueError for a bad name or time-out; the rest comes as the outcome.
+        """
+        call = self._begin(cluster, body, timeout, None, idempotent, None)
+        future: asyncio.Future[bytes] = call.future
+        return future
+
+    def _begin(
+        self,
+        cluster: str,
+        body: bytes,
+        timeout: float,
+        headers: Mapping[str, str] | None,
+        idempotent: bool,
+        member: str | None,
+    ) -> Call:
         if not 0 <= timeout <= LONGEST_CALL:
             raise ValueError(f"a time-out is from 0 to {LONGEST_CALL:g} seconds, not {timeout}")
         attachment = self._attachment or self.attachment
@@ -145,19 +176,11 @@ class Mesh:
         ):
             self._check("cluster", cluster, body)
             headers = self._headers(headers)
-        caller = self._caller
         if member is None:
-            call = caller.begin(cluster, body, timeout, idempotent, headers)
-        else:
-            check_name(member, "member")
-            rest = idempotent, headers
-            call = caller.begin_special(_ASK, member, body, timeout, rest, idempotent=idempotent)
-        try:
-            reply: bytes = await call.future
-        except asyncio.CancelledError:
-            caller.cancel(call)
-            raise
-        return reply
+            return self._caller.begin(cluster, body, timeout, idempotent, headers)
+        check_name(member, "member")
+        rest = idempotent, headers
+        return self._caller.begin_special(_ASK, member, body, timeout, rest, idempotent=idempotent)
 
     async def request_many(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 _WITH_PORT = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<v4>[^:\[\]]*)):(?P<port>[0-9]{1,5})")
@@ -29,6 +30,7 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+@lru_cache(maxsize=1024)  # a cluster that is asked names the same few again and again
 def parse_address(text: str, default_port: int) -> Address:
     """Read `IP`, `IP:PORT`, `[IPv6]` or `[IPv6]:PORT`. Raises ValueError for anything else."""
     host, port = text, default_port

@@ -39,7 +39,7 @@ class Ask(Chooser):
         self._clock = clock
         self._named = Named()
         self._ahead = Ahead()
-        self._questions: set[asyncio.Task[None]] = set()
+        self._ahead_answered = self._on_answer_ahead  # bound once
 
     def ready(self, tried: Collection[Address], preferred: Address | None = None) -> Address | None:
         """Return the visitor's own, or what the cluster has answered ahead of need."""
@@ -47,10 +47,7 @@ class Ask(Chooser):
         if preferred and preferred not in tried and self._named.lately(preferred, now):
             return preferred
         for _ in range(self._ahead.count(now)):
-            self._ahead.asked += 1
-            question = asyncio.get_running_loop().create_task(self._ask_ahead())
-            self._questions.add(question)
-            question.add_done_callback(self._questions.discard)
+            self._ask_ahead(now)
         return self._kept(tried, now)
 
     async def choose(
@@ -111,6 +108,9 @@ class Ask(Chooser):
     async def _ask(self) -> Address:
         """Ask once. Raises ArkeError, BadAnswer."""
         answer = await self._mesh.request(self._cluster, b"ip", timeout=_SECONDS, idempotent=True)
+        return self._read(answer)
+
+    def _read(self, answer: bytes) -> Address:
         try:
             address = parse_address(answer.decode("ascii").strip(), self._default_port)
         except ValueError:
@@ -121,15 +121,26 @@ class Ask(Chooser):
         self._named.note(address, self._clock())
         return address
 
-    async def _ask_ahead(self) -> None:
+    def _ask_ahead(self, now: float) -> None:
         try:
-            address = await self._ask()
-        except (arke.ArkeError, ProxyError):  # a request that has to wait finds out, and says so
-            self._ahead.pause(self._clock() + _REST)
+            question = self._mesh.begin_request(
+                self._cluster, b"ip", timeout=_SECONDS, idempotent=True
+            )
+        except arke.ArkeError:  # a request that has to wait finds out, and says so
+            self._ahead.pause(now + _REST)
+            return
+        self._ahead.asked += 1
+        question.add_done_callback(self._ahead_answered)
+
+    def _on_answer_ahead(self, question: asyncio.Future[bytes]) -> None:
+        self._ahead.asked -= 1
+        now = self._clock()
+        try:
+            address = self._read(question.result())
+        except (arke.ArkeError, ProxyError):
+            self._ahead.pause(now + _REST)
         else:
-            self._ahead.keep(address, self._clock())
-        finally:
-            self._ahead.asked -= 1
+            self._ahead.keep(address, now)
 
 
 def _describe(error: arke.ArkeError) -> str:

@@ -36,8 +36,8 @@ _CROWDED = 1024 * 1024  # octets of answers that wait; more are read only for st
 _MOST_HELD = 4 * _CROWDED  # from here on, for none
 
 
-class Http2Client(asyncio.Protocol):
-    """Begins a stream for each request, and sends what they answer by turns."""
+class Http2Client:
+    """A protocol of the loop's: a stream for each request, whose answers are sent by turns."""
 
     __slots__ = (
         "_busy",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from arke.wire.bounds import HIGH_WATER, READ
@@ -18,8 +18,11 @@ OUTBOX = 64 * 1024 * 1024
 """Octets a program may leave unread before what comes next is dropped, and counted."""
 
 
-class Connection(asyncio.Protocol):
-    """What all have; a protocol adds what the octets mean, and the Outlet of its Program."""
+class Connection(ABC):
+    """What all have; a codec adds what the octets mean, and the Outlet of its Program.
+
+    For the loop it is a protocol.
+    """
 
     def __init__(self, hub: Hub, transport: asyncio.Transport, outbox: Outbox) -> None:
         self._hub = hub
@@ -70,6 +73,10 @@ class Connection(asyncio.Protocol):
             self.understand(data)
         else:
             self._turns.take(self, data)
+
+    def eof_received(self) -> bool:
+        """The program says no more: nor does the loop, then."""
+        return False
 
     def connection_lost(self, error: Exception | None) -> None:
         self._turns.drop(self)

@@ -50,7 +50,7 @@ class Greeting(asyncio.Protocol):
         self._connection.data_received(data[:room])
         if self._connection.program is not None:
             self._done()
-            self._transport.set_protocol(self._connection)
+            self._transport.set_protocol(cast("asyncio.Protocol", self._connection))
             if len(data) > room:  # what it said at once behind its hello
                 self._connection.data_received(data[room:])
         elif self._octets > MAX_HELLO:
