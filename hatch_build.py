@@ -82,6 +82,7 @@ def compile_modules(folder: Path) -> dict[Path, str]:
         group_name=_LIBRARY,
         target_dir=str(folder / "c"),
         opt_level="2",
+        multi_file=True,
         debug_level="0",
     )
     command = build_ext(Distribution({"ext_modules": extensions}))

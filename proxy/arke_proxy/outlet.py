@@ -37,18 +37,14 @@ class Turn:
 class Outlet:
     """The writing side of a connection."""
 
-    __slots__ = ("_fd", "_held", "_transport", "_turn")
+    __slots__ = ("_behind", "_descriptor", "_held", "_transport", "_turn")
 
     def __init__(self, turn: Turn, transport: asyncio.Transport) -> None:
         self._turn = turn
         self._transport = transport
         self._held = b""
-        sock = transport.get_extra_info("socket")
-        self._fd = (
-            sock.fileno()
-            if sock is not None and transport.get_extra_info("ssl_object") is None
-            else -1
-        )
+        self._descriptor = _descriptor(transport)
+        self._behind = False  # the loop may still have some of what was written
 
     def write(self, data: bytes) -> None:
         """Write by the end of this turn; at once what is large, or full buffers would not tell."""
@@ -57,6 +53,7 @@ class Outlet:
             data = held + data
         if len(data) > _SMALL:
             self._held = b""
+            self._behind = True
             self._transport.write(data)
             return
         if not held:
@@ -66,22 +63,35 @@ class Outlet:
     def flush(self) -> None:
         """Write now what is held."""
         held = self._held
-        if held:
-            self._held = b""
-            transport = self._transport
-            if transport.is_closing():
+        if not held:
+            return
+        self._held = b""
+        transport = self._transport
+        if transport.is_closing():
+            return
+        if self._behind:
+            self._behind = transport.get_write_buffer_size() > 0
+        if self._descriptor is not None and not self._behind:
+            try:  # what the kernel takes at once need not pass through the loop
+                sent = _write(self._descriptor, held)
+            except OSError:  # it takes nothing, or never will: the loop finds out
+                sent = 0
+            if sent == len(held):
                 return
-            if self._fd >= 0 and not transport.get_write_buffer_size():
-                try:
-                    sent = _write(self._fd, held)
-                except OSError:
-                    sent = 0
-                if sent == len(held):
-                    return
-                held = held[sent:]
-            transport.write(held)
+            held = held[sent:]
+            self._behind = True
+        transport.write(held)
 
     def transport(self) -> asyncio.Transport:
         """The connection itself, with nothing held back: for whatever is not writing."""
         self.flush()
         return self._transport
+
+
+def _descriptor(transport: asyncio.Transport) -> int | None:
+    """Return what the kernel knows a connection by, if what is written to it goes out as it is."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or transport.get_extra_info("ssl_object") is not None:
+        return None
+    descriptor: int = sock.fileno()
+    return descriptor

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import math
 import os
@@ -36,6 +37,7 @@ from arke_proxy.operations.line import Line
 from arke_proxy.operations.plan import Seat, read_secret
 from arke_proxy.server import Listener, Server
 
+_YOUNG = 20_000  # objects more than before, until garbage is looked for; thousands are at work
 _PARTING = 5.0  # seconds that idle connections are kept after a reload; nobody is in a hurry
 
 
@@ -44,6 +46,8 @@ def main() -> None:
     sys.argv[:2] = [PROGRAM]  # under which the relay logs it
     options = read(sys.argv[1:])
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    gc.freeze()  # what is here stays
+    gc.set_threshold(_YOUNG, 10, 10)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal sends it to all; the master acts
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:

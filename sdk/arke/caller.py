@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from arke.calls import Call, Calls
 from arke.errors import (
@@ -35,9 +35,9 @@ _FAILURES: dict[int, type[ArkeError]] = {
     Failure.NO_SUCH_MEMBER: NoSuchMember,
 }
 
-_REQUEST = Op.REQUEST.value
-_OPEN = Op.OPEN.value
-_STATUS_LIMIT = 5.0
+_REQUEST: Final = Op.REQUEST.value
+_OPEN: Final = Op.OPEN.value
+_STATUS_LIMIT: Final = 5.0
 
 
 class Caller:

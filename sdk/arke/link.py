@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from arke.errors import ProtocolError
 from arke.values import Node
@@ -16,13 +16,13 @@ from arke.wire.malformed import UNREADABLE
 from arke.wire.messages import MAGIC, VERSION, Op
 from arke.wire.outbox import Outbox
 
-_BEAT = 0.5
+_BEAT: Final = 0.5
 """Seconds between two looks at the relay's life; a quiet link carries a ping each second beat."""
 
-_PATIENCE = 2.5
+_PATIENCE: Final = 2.5
 """Seconds of silence after which a relay is given up: it never computes for long."""
 
-_OUTBOX = 64 * 1024 * 1024
+_OUTBOX: Final = 64 * 1024 * 1024
 
 Message = tuple[Any, ...]
 Handler = Callable[[Message, "RelayLink"], None]

@@ -13,7 +13,7 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 from arke.errors import TunnelClosed
 from arke.http_server import HttpServer
@@ -30,12 +30,12 @@ from arke.workers import Workers
 
 log = logging.getLogger("arke")
 
-_REPLY = Op.REPLY.value
-_FAULT = Op.FAULT.value
-_REFUSED = Op.REFUSED.value
+_REPLY: Final = Op.REPLY.value
+_FAULT: Final = Op.FAULT.value
+_REFUSED: Final = Op.REFUSED.value
 _new = tuple.__new__  # half the price of a named tuple's own constructor
-_FAULT_TEXT = 4096
-_OVERHEAD = 256  # octets a waiting message costs beside its body
+_FAULT_TEXT: Final = 4096
+_OVERHEAD: Final = 256  # octets a waiting message costs beside its body
 
 TunnelHandler = Callable[[Tunnel], Awaitable[None]]
 PartsHandler = Callable[[Request], AsyncGenerator[bytes, None]]

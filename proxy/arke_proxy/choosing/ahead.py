@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
+from typing import Final
 
 from arke_proxy.choosing.address import Address
 
-FRESH = 0.05  # seconds; what the cluster said before that may no longer hold
-_DEMAND = 2  # requests within that time, until the next ones are worth preparing for
-_MOST = 256
+FRESH: Final = 0.05  # seconds; what the cluster said before that may no longer hold
+_DEMAND: Final = 2  # requests within that time, until the next ones are worth preparing for
+_MOST: Final = 1024
 
 
 class Ahead:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection
+from typing import Final
 
 import arke
 from arke_proxy.choosing.address import Address, parse_address
@@ -13,10 +14,12 @@ from arke_proxy.choosing.chooser import Chooser, Outcome, Standing
 from arke_proxy.choosing.named import Named
 from arke_proxy.errors import AllTried, BadAnswer, NoBackEnd, NotAnswered, ProxyError
 
-_SECONDS = 1.0  # for one question: a member answers it in a millisecond, or is in trouble
-_PATIENCE = 4  # questions without an answer; the mesh has lost a dead member by then
-_QUESTIONS = 24  # in all; of two members, the other one is missed once in 16 million searches
-_REST = 0.2  # seconds without questions ahead after one that failed
+_SECONDS: Final = 1.0  # for one question: a member answers it in a millisecond, or is in trouble
+_PATIENCE: Final = 4  # questions without an answer; the mesh has lost a dead member by then
+_QUESTIONS: Final = (
+    24  # in all; of two members, the other one is missed once in 16 million searches
+)
+_REST: Final = 0.2  # seconds without questions ahead after one that failed
 
 
 class Ask(Chooser):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from arke_proxy.choosing.address import Address
 from arke_proxy.choosing.chooser import Outcome, Standing
 from arke_proxy.choosing.health import Health
 
-_SECONDS = 60.0  # since it was named, or answered; older ones may be somebody else's by now
-_MOST = 1000  # addresses remembered
+_SECONDS: Final = 60.0  # since it was named, or answered; older ones may be somebody else's by now
+_MOST: Final = 1000  # addresses remembered
 
 
 class _BackEnd:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 from msgpack import Packer
 
@@ -19,13 +19,15 @@ from arke.wire.bounds import BATCH, CHUNK, HALF_SENT, MAX_CASTS, SMALL_BATCH
 from arke.wire.chunked import Chunked
 from arke.wire.messages import Op
 
-_CHUNK_OP = int(Op.CHUNK)
-_RESERVE = 1024 * 1024  # octets kept for messages without a body, on which others wait
-_SMALL_PART = 4096  # octets of a tunnel's message that may go ahead like any other
-_SMALL_CAST = 1024  # octets of a body that is worth sharing a message
-_OVERHEAD = 48  # octets that Python needs for a message beside its own: small ones are not free
+_CHUNK_OP: Final = int(Op.CHUNK)
+_RESERVE: Final = 1024 * 1024  # octets kept for messages without a body, on which others wait
+_SMALL_PART: Final = 4096  # octets of a tunnel's message that may go ahead like any other
+_SMALL_CAST: Final = 1024  # octets of a body that is worth sharing a message
+_OVERHEAD: Final = (
+    48  # octets that Python needs for a message beside its own: small ones are not free
+)
 _PARTS = 192 * 1024 * 1024  # more than the credit of all tunnels that one receiver may have
-_RUNNING_START = 32 * 1024  # small messages that may go ahead of a chunk in one batch
+_RUNNING_START: Final = 32 * 1024  # small messages that may go ahead of a chunk in one batch
 
 
 def _nothing() -> None:
