@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
+from arke.compiled import is_compiled
+
 _DISTRIBUTIONS = ("arke", "uvloop", "pyzmq", "msgpack")
 
 
@@ -18,6 +20,7 @@ def describe() -> dict[str, str]:
         "cpu": f"{cpu}, {os.cpu_count()} cores",
         "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
+        "compiled": "yes" if is_compiled() else "no",
     } | {name: _version(name) for name in _DISTRIBUTIONS}
 
 

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
 import arke
+from arke.compiled import is_compiled
 from arke.keygen import write_key
 from needs import tool
 from programs import program
@@ -204,7 +205,8 @@ def test_a_socket_where_none_can_be(key: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("flag", ["-version", "--version"])
 def test_the_version_is_told(flag: str) -> None:
-    assert told(flag) == f"relay {arke.__version__}\n"
+    how = "compiled" if is_compiled() else "not compiled"
+    assert told(flag) == f"relay {arke.__version__} ({how})\n"
 
 
 @pytest.mark.parametrize("flag", ["-h", "-help", "--help"])

@@ -10,6 +10,7 @@ import pytest
 
 import arke
 from arke import flags
+from arke.compiled import is_compiled
 
 PROGRAM = """
 import os, sys
@@ -135,7 +136,8 @@ def test_help_is_one_page(spelling: str) -> None:
 def test_the_version_is_one_line(spelling: str) -> None:
     done = run(spelling)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"relay {arke.__version__}\n"
+    how = "compiled" if is_compiled() else "not compiled"
+    assert done.stdout == f"relay {arke.__version__} ({how})\n"
 
 
 def test_what_is_not_given_has_its_default() -> None:

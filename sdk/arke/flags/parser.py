@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from arke import __version__
+from arke.compiled import is_compiled
 from arke.flags import converters, help_text
 from arke.flags.spec import KEY, Kind, Spec, spelling, variable
 
@@ -166,7 +167,8 @@ def _unknown(argv: Sequence[str], specs: Mapping[str, Spec]) -> bool:
 
 class _ShowVersion(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        sys.stdout.write(f"{parser.prog.split(maxsplit=1)[0]} {__version__}\n")
+        how = "compiled" if is_compiled() else "not compiled"
+        sys.stdout.write(f"{parser.prog.split(maxsplit=1)[0]} {__version__} ({how})\n")
         sys.exit(0)
 
 

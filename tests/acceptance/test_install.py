@@ -1,0 +1,53 @@
+"""What `pip install .` makes where there is no C compiler: all of it, only slower."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from publishers import says, site
+
+import arke
+from programs import CHECKOUT, program
+from relays import LIMIT
+
+BUILD = 10 * LIMIT  # seconds: what cannot be compiled is made ready for the compiler all the same
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The packages as a wheel has them that was built with a compiler that fails."""
+    folder = tmp_path_factory.mktemp("wheel")
+    words = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    done = subprocess.run(
+        words,
+        cwd=CHECKOUT,
+        env=os.environ | {"CC": "false"},
+        timeout=BUILD,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "Not compiled" in done.stdout + done.stderr
+    assert "apt install gcc python3-dev" in done.stdout + done.stderr
+    (wheel,) = folder.glob("*.whl")
+    assert wheel.name == f"arke-{arke.__version__}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(folder / "packages")
+    return folder / "packages"
+
+
+def test_it_says_that_it_is_not_compiled_and_works(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(installed))
+    words = [*program("proxy"), "-version"]
+    told = subprocess.run(words, timeout=LIMIT, check=True, capture_output=True, text=True).stdout
+    assert told == f"proxy {arke.__version__} (not compiled)\n"
+    with site() as web:
+        back_end = web.back_end(says("one"))
+        assert web.proxy("-choose", "static", "-backend", back_end.address).body() == "one"
