@@ -76,7 +76,8 @@ def compile_modules(folder: Path) -> dict[Path, str]:
     os.environ["MYPYPATH"] = ":".join(str(_ROOT / name) for name in _FOLDERS.values())
     os.chdir(_ROOT)
     sources = [f"{place}/{name}.py" for place, names in _COMPILED.items() for name in names.split()]
-    flags = ["--strict", "--ignore-missing-imports", "--config-file="]
+    # What Arke depends on need not be there while it is built. `make check` is stricter.
+    flags = ["--ignore-missing-imports", "--follow-imports=silent", "--config-file="]
     extensions = mypycify(
         [*flags, *sources],
         group_name=_LIBRARY,
