@@ -35,6 +35,18 @@ class Connection:
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
 
+    def send_until_stalled(self, data: bytes, patience: float) -> int:
+        """Send what goes, until nothing has gone for so many seconds; return how much that was."""
+        sent = 0
+        self.sock.settimeout(patience)
+        try:
+            while sent < len(data):
+                sent += self.sock.send(memoryview(data)[sent : sent + 65536])
+        except TimeoutError:
+            pass
+        self.sock.settimeout(LIMIT)
+        return sent
+
     def head(self) -> bytes:
         """Read one head; b"" when there is none before the connection ends."""
         return self.until(b"\r\n\r\n")
@@ -50,11 +62,15 @@ class Connection:
         return taken
 
     def exactly(self, size: int) -> bytes:
-        while len(self._held) < size:
+        pieces = [self._held]
+        missing = size - len(self._held)
+        while missing > 0:
             data = self.sock.recv(65536)
-            assert data, f"the connection ended {size - len(self._held)} bytes too early"
-            self._held += data
-        taken, self._held = self._held[:size], self._held[size:]
+            assert data, f"the connection ended {missing} bytes too early"
+            pieces.append(data)
+            missing -= len(data)
+        held = b"".join(pieces)
+        taken, self._held = held[:size], held[size:]
         return taken
 
     def rest(self) -> bytes:
@@ -82,6 +98,16 @@ class Connection:
 
 
 Script = Callable[[Connection], None]
+
+
+def always(answer: bytes) -> Script:
+    """A script that gives this answer to every request."""
+
+    def script(connection: Connection) -> None:
+        while connection.head():
+            connection.send(answer)
+
+    return script
 
 
 class BackEnd:

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-import select
-import socket
 import threading
 import time
 
 import pytest
-from http_rig import Connection, Rig, Script
+from http_rig import Connection, Rig, always
 
 GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-MIB = 1 << 20
-
-
-def always(answer: bytes) -> Script:
-    """A script that gives this answer to every request."""
-
-    def script(connection: Connection) -> None:
-        while connection.head():
-            connection.send(answer)
-
-    return script
 
 
 def test_requests_are_spread_over_what_the_cluster_answers(rig: Rig) -> None:
@@ -333,125 +319,3 @@ def test_a_client_that_goes_away_takes_its_request_along(rig: Rig) -> None:
     assert asked.wait(30)
     connection.reset()
     assert ended.wait(30)
-
-
-def test_a_slow_back_end_slows_the_upload_and_is_left_alone(rig: Rig) -> None:
-    size = 48 * MIB
-    stalled = threading.Event()
-    digests = []
-
-    def script(connection: Connection) -> None:
-        connection.head()
-        assert stalled.wait(60)
-        digest = hashlib.sha256()
-        for _ in range(size // MIB):
-            digest.update(connection.exactly(MIB))
-        digests.append(digest.digest())
-        connection.send(OK)
-
-    rig.back_ends(script)
-    connection = rig.connect()
-    before = rig.memory
-    connection.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
-    data = hashlib.shake_256(b"upload").digest(size)
-    sent = 0
-    connection.sock.setblocking(False)
-    # Three seconds: a host that did not acknowledge for so long would be taken for dead.
-    while select.select([], [connection.sock], [], 3.0)[1]:
-        sent += connection.sock.send(data[sent : sent + MIB])
-        assert sent < size, "nothing slows the client down"
-    assert rig.memory - before < 2 * MIB
-    stalled.set()
-    connection.sock.settimeout(30)
-    connection.send(data[sent:])
-    assert connection.response("POST")[1] == b"ok"
-    assert digests == [hashlib.sha256(data).digest()]
-
-
-def test_a_slow_client_slows_the_download(rig: Rig) -> None:
-    size = 48 * MIB
-    data = hashlib.shake_256(b"download").digest(size)
-    stalled = threading.Event()
-
-    def script(connection: Connection) -> None:
-        connection.head()
-        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
-        sent = 0
-        connection.sock.setblocking(False)
-        while select.select([], [connection.sock], [], 1.0)[1]:
-            sent += connection.sock.send(data[sent : sent + MIB])
-            assert sent < size, "nothing slows the back end down"
-        stalled.set()
-        connection.sock.settimeout(30)
-        connection.send(data[sent:])
-
-    rig.back_ends(script)
-    connection = rig.connect()
-    before = rig.memory
-    connection.send(GET)
-    assert stalled.wait(60)
-    assert rig.memory - before < 2 * MIB
-    assert connection.response()[1] == data
-
-
-def test_a_slow_client_slows_the_download_of_a_second_try_too(rig: Rig) -> None:
-    """It is full of the promises of the first back end, which breaks."""
-    size = 16 * MIB
-    data = hashlib.shake_256(b"again").digest(size)
-    full, slowed = threading.Event(), threading.Event()
-    hint = b"HTTP/1.1 103 Early Hints\r\nX: %b\r\n\r\n" % (b"x" * 60_000)
-
-    def send_until_stopped(connection: Connection, data: bytes) -> int:
-        sent = 0
-        connection.sock.setblocking(False)
-        while select.select([], [connection.sock], [], 1.0)[1]:
-            sent += connection.sock.send(data[sent : sent + MIB])
-            assert sent < len(data), "nothing slows the back end down"
-        connection.sock.settimeout(30)
-        return sent
-
-    def breaks(connection: Connection) -> None:
-        connection.head()
-        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        send_until_stopped(connection, hint * 100)
-        connection.reset()
-        full.set()
-
-    def serves(connection: Connection) -> None:
-        connection.head()
-        assert connection.exactly(4) == b"body"
-        answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + data
-        sent = send_until_stopped(connection, answer)
-        slowed.set()
-        connection.send(answer[sent:])
-
-    rig.back_ends(breaks, serves)
-    connection = rig.connect()
-    connection.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo")
-    assert full.wait(60)
-    before = rig.memory
-    connection.send(b"dy")  # which finds out that it has gone
-    assert slowed.wait(60)
-    assert rig.memory - before < 2 * MIB
-    while connection.head().startswith(b"HTTP/1.1 103 "):
-        pass
-    assert connection.exactly(size) == data
-
-
-def test_a_client_that_asks_without_reading_is_slowed(rig: Rig) -> None:
-    rig.back_ends(always(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n" + b"x" * 10_000))
-    request = b"GET / HTTP/1.1\r\nHost: example\r\nX: " + b"x" * 8000 + b"\r\n\r\n"
-    connection = rig.connect()
-    before = rig.memory
-    connection.sock.setblocking(False)
-    data, sent = request * 10_000, 0
-    while select.select([], [connection.sock], [], 1.0)[1]:
-        sent += connection.sock.send(data[sent : sent + MIB])
-        assert sent < len(data), "nothing slows the client down"
-    assert rig.memory - before < 2 * MIB
-    connection.sock.settimeout(30)
-    connection.sock.shutdown(socket.SHUT_WR)
-    for _ in range(sent // len(request)):
-        assert connection.head().startswith(b"HTTP/1.1 200 OK\r\n")
-        connection.exactly(10_000)
-    assert connection.rest() == b""
