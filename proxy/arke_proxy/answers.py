@@ -5,11 +5,11 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Iterable
-from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 
 from arke_proxy.errors import ProxyError
+from arke_proxy.http1.date import http_date
 from arke_proxy.http1.fields import Field
 
 _RETRY_AFTER = 1  # seconds; members come and go in less
@@ -51,7 +51,7 @@ def own_message(error: ProxyError, now: float, accept: bytes = b"") -> tuple[lis
     form = preferred(accept[:_MOST])
     body = _body(error, form)
     fields = [
-        (b"Date", formatdate(now, usegmt=True).encode()),
+        (b"Date", http_date(now)),
         (b"Server", b"arke"),
         (b"Server-Timing", f'arke;desc="{error.name}"'.encode()),
         (b"Content-Type", f"{form}; charset=utf-8".encode() if form != _JSON else form.encode()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from email.utils import parsedate_to_datetime
 
 import pytest
 from http_rig import Connection, Rig, always
@@ -50,16 +51,52 @@ def test_what_a_back_end_is_told(rig: Rig) -> None:
 def test_what_a_client_is_told(rig: Rig) -> None:
     rig.back_ends(
         always(
-            b"HTTP/1.1 418 I'm a teapot\r\nSet-Cookie: a\r\nKeep-Alive: timeout=9\r\n"
+            b"HTTP/1.1 418 I'm a teapot\r\nSet-Cookie: a\r\nDate: x\r\nKeep-Alive: timeout=9\r\n"
             b"Set-Cookie: b\r\nContent-Length: 0\r\n\r\n"
         )
     )
     connection = rig.connect()
     connection.send(GET)
     assert connection.head() == (
-        b"HTTP/1.1 418 I'm a teapot\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n"
+        b"HTTP/1.1 418 I'm a teapot\r\nSet-Cookie: a\r\nDate: x\r\nSet-Cookie: b\r\n"
         b"Content-Length: 0\r\nVia: 1.1 arke\r\n\r\n"
     )
+
+
+FRAMINGS = {
+    "length": b"Content-Length: 2\r\n\r\nok",
+    "chunks": b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    "end": b"Connection: close\r\n\r\nok",
+}
+
+
+@pytest.mark.parametrize("rest", FRAMINGS.values(), ids=FRAMINGS)
+def test_an_answer_without_a_date_gets_one(rig: Rig, rest: bytes) -> None:
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 200 OK\r\nX-Date: 1\r\n" + rest)
+
+    rig.back_ends(script)
+    before = int(time.time())
+    for _ in range(2):  # the second head is known
+        response, body = rig.get()
+        assert body == b"ok"
+        (date,) = response.headers.get_all("date", [])
+        assert before <= parsedate_to_datetime(date).timestamp() <= time.time()
+
+
+@pytest.mark.parametrize("rest", FRAMINGS.values(), ids=FRAMINGS)
+def test_a_back_ends_own_date_is_kept(rig: Rig, rest: bytes) -> None:
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n")
+        connection.send(b"HTTP/1.1 200 OK\r\ndate: yesterday\r\n" + rest)
+
+    rig.back_ends(script)
+    connection = rig.connect()
+    connection.send(GET)
+    assert b"date" not in connection.head().lower()
+    assert connection.head().lower().count(b"\r\ndate: ") == 1
 
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])

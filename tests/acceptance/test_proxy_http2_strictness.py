@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 
 import pytest
 from http2_raw import GET, POST, Fields, GoneAway, RawHttp2, Reset
@@ -156,6 +158,13 @@ def test_a_back_end_is_told_the_version(client: RawHttp2) -> None:
     client.get(1)
     assert client.answer(1)[0][b"via"] == b"1.1 arke"
     assert b"\r\nVia: 2.0 arke\r\n" in SEEN[0]
+
+
+def test_an_answer_without_a_date_gets_one(client: RawHttp2) -> None:
+    before = int(time.time())
+    client.get(1)
+    date = client.answer(1)[0][b"date"].decode()
+    assert before <= parsedate_to_datetime(date).timestamp() <= time.time()
 
 
 def test_a_length_without_a_body(client: RawHttp2) -> None:

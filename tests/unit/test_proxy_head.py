@@ -202,16 +202,16 @@ def test_what_follows_a_head_is_kept() -> None:
 @STEPS
 def test_a_response_is_read(step: int) -> None:
     raw = (
-        b"HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\nX-A: b\r\nConnection: X-B\r\n"
+        b"HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\nDate: b\r\nConnection: X-B\r\n"
         b"X-B: c\r\nKeep-Alive: timeout=5\r\nUpgrade: h2c\r\nProxy-Authenticate: Basic\r\n\r\n"
     )
     head = response(raw, step)
     assert (head.status, head.status_text) == (404, b"404 Not Found")
-    assert head.fields == ((b"X-A", b"b"),)
+    assert head.fields == ((b"Date", b"b"),)
     assert (head.length, head.chunked, head.keep_alive, head.upgrade) == (3, False, True, None)
-    assert head.lines == b"X-A: b\r\n"
+    assert head.lines == b"Date: b\r\n"
     assert head.begin == (
-        b"HTTP/1.1 404 Not Found\r\nX-A: b\r\nContent-Length: 3\r\nVia: 1.1 arke\r\n"
+        b"HTTP/1.1 404 Not Found\r\nDate: b\r\nContent-Length: 3\r\nVia: 1.1 arke\r\n"
     )
 
 
@@ -269,3 +269,19 @@ def test_long_lists_of_tokens_are_not_remembered() -> None:
     finally:
         tracemalloc.stop()
     assert kept < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("lines", "dated"),
+    [
+        (b"Date: x\r\n", True),
+        (b"A: b\r\nDATE:x\r\n", True),
+        (b"X-Date: 1\r\nA: date: 2\r\n", False),
+        (b"", False),
+        (b"Date: x\r\nConnection: date\r\n", False),  # what is of the connection is not passed on
+    ],
+)
+def test_whether_an_answer_says_its_date(lines: bytes, dated: bool) -> None:
+    for status in (b"200 OK", b"204 No Content"):
+        raw = b"HTTP/1.1 %b\r\n%bContent-Length: 0\r\n\r\n" % (status, lines)
+        assert parse_response(raw).dated is dated

@@ -106,6 +106,8 @@ class Client(Requester):
         if begin is None:
             framing = writing.response_framing(head, self._head.method, to_1_0=to_1_0)
             begin = writing.response_start(head, framing.line)
+            if not head.dated:
+                begin += writing.date_line(time.time())
             self._chunks = framing.chunks
             self._keep_alive = not framing.closes and self._may_keep_alive()
             if framing.chunks:

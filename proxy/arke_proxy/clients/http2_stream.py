@@ -14,6 +14,7 @@ from arke_proxy.clients.requester import Requester
 from arke_proxy.errors import BadRequest, Malformed, ProxyError
 from arke_proxy.exchange import Exchange
 from arke_proxy.http1.body import check_size
+from arke_proxy.http1.date import http_date
 from arke_proxy.http1.fields import Field
 from arke_proxy.http1.messages import RequestHead, ResponseHead
 from arke_proxy.http2.fields import own_fields, response_fields, trailer_fields
@@ -190,7 +191,10 @@ class Stream(Requester):
         self._client.flush()
 
     def answer(self, head: ResponseHead, payload: bytes, *, done: bool, trailer: bytes) -> None:
-        self._begin_answer(response_fields(head), payload, done=done, trailer=trailer)
+        fields = response_fields(head)
+        if not head.dated:
+            fields.append((b"date", http_date(time.time())))
+        self._begin_answer(fields, payload, done=done, trailer=trailer)
 
     def piece(self, payload: bytes, *, done: bool, trailer: bytes) -> None:
         self.moved()

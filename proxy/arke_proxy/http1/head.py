@@ -108,7 +108,7 @@ def _read_response(raw: bytes) -> ResponseHead:
     line, _, block = raw.partition(b"\r\n")
     status, status_text, is_1_0 = _read_status_line(line)
     read = _remembered_answer if len(block) <= _MOST_REMEMBERED else _read_answer
-    fields, lines, (length, chunked, keep_alive, upgrade, _) = read(block, is_1_0)
+    fields, lines, dated, (length, chunked, keep_alive, upgrade, _) = read(block, is_1_0)
     if status < 200 and (length is not None or chunked):
         raise Malformed("it has a body, and its status allows none")
     if status == 204 and (length or chunked):
@@ -127,6 +127,7 @@ def _read_response(raw: bytes) -> ResponseHead:
         upgrade=upgrade,
         lines=lines,
         version=b"1.0" if is_1_0 else b"1.1",
+        dated=dated or status < 200,
     )
     head.begin = response_begin(head)
     return head
@@ -176,9 +177,11 @@ def _read_tail(tail: bytes) -> _Tail:
     return _Tail(is_1_0, host, tuple(fields), b"".join(texts), framing, tuple(forwarded))
 
 
-def _read_answer(block: bytes, is_1_0: bool) -> tuple[tuple[Field, ...], bytes, _Framing]:
+def _read_answer(block: bytes, is_1_0: bool) -> tuple[tuple[Field, ...], bytes, bool, _Framing]:
     fields, texts, _, framing = _sort(block, _ASIDE_IN_RESPONSES, is_1_0=is_1_0)
-    return tuple(fields), b"".join(texts), framing
+    lines = b"".join(texts)
+    dated = b"\ndate:" in b"\n" + lines.lower()
+    return tuple(fields), lines, dated, framing
 
 
 _remembered_tail: Final = lru_cache(_REMEMBERED)(_read_tail)

@@ -65,6 +65,7 @@ class ResponseHead:
     __slots__ = (
         "begin",
         "chunked",
+        "dated",
         "fields",
         "keep_alive",
         "length",
@@ -87,6 +88,7 @@ class ResponseHead:
         upgrade: bytes | None = None,
         lines: bytes | None = None,
         version: bytes = b"1.1",
+        dated: bool = True,
     ) -> None:
         self.status = status
         self.status_text = status_text  # `200 OK`
@@ -97,6 +99,7 @@ class ResponseHead:
         self.upgrade = upgrade  # the protocol that it switches to, with 101; in lower case
         self.lines = lines  # `fields` as they are written, if at hand
         self.version = version  # of HTTP, as the back end spoke it
+        self.dated = dated  # it says when it was made, or need not
         self.begin: bytes | None = None  # what every client gets of it, if at hand
 
 
@@ -122,6 +125,7 @@ def with_cookie(head: ResponseHead, cookie: bytes) -> ResponseHead:
         keep_alive=head.keep_alive,
         upgrade=head.upgrade,
         version=head.version,
+        dated=head.dated,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from arke_proxy.choosing.address import Address
+from arke_proxy.http1.date import http_date
 from arke_proxy.http1.fields import written
 from arke_proxy.http1.messages import RequestHead, ResponseHead, has_body
 
@@ -61,8 +62,8 @@ def response_framing(head: ResponseHead, method: bytes, *, to_1_0: bool) -> Fram
 
 
 def response_begin(head: ResponseHead) -> bytes | None:
-    """Write what every client gets of a head; None where that depends on the client."""
-    if head.length is None or head.status == 204:
+    """Write what every client gets of a head; None where it depends on the client, or the time."""
+    if head.length is None or head.status == 204 or not head.dated:
         return None
     return response_start(head, content_length(head.length))
 
@@ -75,6 +76,11 @@ def response_start(head: ResponseHead, framing: bytes) -> bytes:
         framing,
         head.version,
     )
+
+
+def date_line(now: float) -> bytes:
+    """Say when an answer came, for a back end that has not (RFC 9110, 6.6.1)."""
+    return b"Date: %b\r\n" % http_date(now)
 
 
 def response_head(head: ResponseHead, framing: bytes, connection: bytes) -> bytes:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import NamedTuple, cast
 
 from arke_proxy.errors import Malformed
+from arke_proxy.http1.date import http_date
 from arke_proxy.http1.head import parse_request
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.hub import log
@@ -122,6 +124,7 @@ class _Visitor(asyncio.Protocol):
     def _send(self, page: Page, *, with_body: bool) -> None:
         lines = (
             f"HTTP/1.1 {page.status.value} {page.status.phrase}",
+            f"Date: {http_date(time.time()).decode()}",
             f"Content-Type: {page.type}",
             f"Content-Length: {len(page.body)}",
             "Allow: GET, HEAD",
