@@ -152,7 +152,7 @@ class Options:
         "HOST:PORT",
         parse=flags.listen_address,
         default=None,
-        help="serve /-/healthz, /-/backends and /-/metrics; keep it on loopback",
+        help="serve /-/healthz, /-/readyz, /-/backends and /-/metrics; keep it on loopback",
     )
     access_log: str | None = flags.flag(
         "FILE|-", parse=flags.text, default=None, help="log each request there; - is stdout"

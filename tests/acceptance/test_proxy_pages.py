@@ -40,12 +40,36 @@ def rig(relays: Relays, admin_port: int) -> Iterator[Rig]:
         yield rig
 
 
-def test_health_follows_the_relay(rig: Rig, admin_port: int) -> None:
+def until_ready(port: int, *, ready: bool) -> bytes:
+    """Wait for it; return what is said then."""
+    eventually(lambda: fetch(port, "/-/readyz")[0].status == (200 if ready else 503))
+    return fetch(port, "/-/readyz")[1]
+
+
+def test_readiness_follows_the_relay_and_health_does_not(rig: Rig, admin_port: int) -> None:
+    assert until_ready(admin_port, ready=True) == b"OK\n"
+    rig.back_ends(good)
+    rig.get()  # whom the cluster has named once is remembered, and no use without a relay
+    rig.relay.process.terminate()
+    assert until_ready(admin_port, ready=False) == b"The relay of this machine is away.\n"
     response, body = fetch(admin_port, "/-/healthz")
     assert (response.status, body) == (200, b"OK\n")
-    rig.relay.process.terminate()
-    eventually(lambda: fetch(admin_port, "/-/healthz")[0].status == 503)
-    assert fetch(admin_port, "/-/healthz")[1] == b"The relay of this machine is away.\n"
+
+
+@pytest.mark.parametrize("choose", ["auto", "watch", "ask"])
+def test_a_proxy_is_ready_while_somebody_serves(
+    relays: Relays, admin_port: int, choose: str
+) -> None:
+    relay = relays.start()
+    flags = ("-port", str(relay.port), "-choose", choose, "-admin", f"127.0.0.1:{admin_port}")
+    with site() as web:
+        web.proxy(*flags, "-cluster", "web", "-route", "other.example=other")
+        nobody = b'Nobody serves clusters "other", "web".\n'
+        assert until_ready(admin_port, ready=False) == nobody
+        member = web.member(relay, http="127.0.0.1:9")
+        assert until_ready(admin_port, ready=True) == b"OK\n"
+        web.leave(member)
+        assert until_ready(admin_port, ready=False) == nobody
 
 
 def test_metrics_count_by_cluster_code_and_back_end(rig: Rig, admin_port: int) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from admin_pages import fetch
 from publishers import Proxy, Site, says, site
 
-from relays import LIMIT, Relay, Relays, eventually
+from relays import LIMIT, Relay, Relays, eventually, free_port
 
 
 @pytest.fixture
 def web() -> Iterator[Site]:
     with site() as made:
         yield made
+
+
+NOBODY = b"Nobody serves cluster web: no member publishes http=IP:PORT.\n"
 
 
 def watching(web: Site, relay: Relay, *flags: str) -> Proxy:
@@ -60,8 +64,10 @@ def test_a_proxy_that_only_watches_does_not_ask(web: Site, relays: Relays) -> No
     member = web.member(relay)
     proxy = watching(web, relay, "-choose", "watch")
     response, body = proxy.exchange()
-    assert (response.status, body) == (503, b"Nobody serves cluster web.\n")
+    assert (response.status, body) == (503, NOBODY)
     assert member.asked == 0
+    web.leave(member)
+    eventually(lambda: proxy.exchange()[1] == b"Nobody serves cluster web.\n")
 
 
 def test_a_proxy_that_only_asks_does_not_watch(web: Site, relays: Relays) -> None:
@@ -75,11 +81,13 @@ def test_a_proxy_that_only_asks_does_not_watch(web: Site, relays: Relays) -> Non
 def test_who_was_known_stays_known_while_the_relay_is_away(web: Site, relays: Relays) -> None:
     relay = relays.start()
     web.publish(relay, says("one"))
-    proxy = watching(web, relay)
+    admin = free_port()
+    proxy = watching(web, relay, "-admin", f"127.0.0.1:{admin}")
     assert proxy.bodies(3) == {"one"}
     relay.process.terminate()
     relay.process.wait(LIMIT)
     assert proxy.bodies() == {"one"}
+    assert fetch(admin, "/-/readyz")[0].status == 200
     relay = relays.start(port=relay.port)
     web.publish(relay, says("two"))
     eventually(lambda: proxy.bodies() == {"one", "two"})

@@ -70,6 +70,9 @@ class Ask(Chooser):
     def unreachable(self, address: Address) -> None:
         self._named.unreachable(address, self._clock())
 
+    def asks(self) -> bool:
+        return True
+
     def standings(self) -> list[Standing]:
         return self._named.standings(self._clock())
 

@@ -59,6 +59,10 @@ class Chooser(ABC):
     def unreachable(self, address: Address) -> None:
         """Learn that one could not be connected to, or that its host is dead."""
 
+    def asks(self) -> bool:
+        """Say whether the cluster is asked: then its standings are what it has named lately."""
+        return False
+
     @abstractmethod
     def standings(self) -> Sequence[Standing]:
         """Return those that are known."""

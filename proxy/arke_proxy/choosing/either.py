@@ -34,6 +34,9 @@ class Either(Chooser):
     def unreachable(self, address: Address) -> None:
         self._of(address).unreachable(address)
 
+    def asks(self) -> bool:
+        return self._now().asks()
+
     def standings(self) -> Sequence[Standing]:
         return self._now().standings()
 

@@ -61,6 +61,7 @@ class Members(Chooser):
         self._attached = attached
         self._clock = clock
         self._places: dict[str, _Place] = {}  # by member id
+        self._silent: set[str] = set()  # ids of members that publish nothing
         self._owners: dict[Address, str] = {}  # every way to a member, used or not
         self._users: Counter[Address] = Counter()  # members behind an address of the rotation
         self._on_detour: dict[str, _Place] = {}  # the first to come back first
@@ -81,6 +82,8 @@ class Members(Chooser):
         try:
             said = published(member)
             if said is None:
+                self._silent.add(member.id)
+                self._rotation.silent = len(self._silent)
                 return
             far = elsewhere(member, said.address, node)
             if far and self._via is Via.DIRECT:
@@ -108,6 +111,8 @@ class Members(Chooser):
     def left(self, member: arke.Member) -> None:
         place = self._places.pop(member.id, None)
         if place is None:
+            self._silent.discard(member.id)
+            self._rotation.silent = len(self._silent)
             return
         self._on_detour.pop(member.id, None)
         now = self._clock()
@@ -162,6 +167,8 @@ class Members(Chooser):
                 self._say((address, "detour"), sentence)
 
     def standings(self) -> list[Standing]:
+        if self._lingering:
+            self._linger()
         return self._rotation.standings()
 
     # From checks.

@@ -90,6 +90,7 @@ class Rotation(Chooser):
         self._due = -math.inf  # when to work all this out again
         self._present = 0  # how many are not leaving
         self.panicking = False
+        self.silent = 0  # members of the cluster that do not say where they could be reached
 
     def __len__(self) -> int:
         return self._present
@@ -202,6 +203,9 @@ class Rotation(Chooser):
         return one.address
 
     def _none(self) -> NoBackEnd:
+        if self.silent:
+            story = f"Nobody serves cluster {self._cluster}: no member publishes http=IP:PORT."
+            return NoBackEnd(story)
         return NoBackEnd(f"Nobody serves cluster {self._cluster}.")
 
     # What became of it.

@@ -21,6 +21,8 @@ from arke_proxy.choosing.static import Static
 from arke_proxy.choosing.sticky import LEAST_KEY, Sticky
 from arke_proxy.choosing.watch import Watch
 
+_LISTING = 1.0  # seconds that the relay may take to name members
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -102,6 +104,27 @@ class Choosing:
             await checks.stop()
         for watch in self._watches:
             await watch.stop()
+
+    async def fault(self) -> str:
+        """Say why no request can be answered now; "" while any of the clusters has a back end."""
+        for cluster, chooser in self._choosers.items():
+            known = any(one.used for one in chooser.standings())
+            if await self._serves(cluster) if chooser.asks() else known:
+                return ""
+        if self._mesh and not self._mesh.attached:
+            return "The relay of this machine is away."
+        return f"Nobody serves {self._choice.described}."
+
+    async def _serves(self, cluster: str) -> bool:
+        """Say whether there is somebody to ask."""
+        mesh = self._mesh
+        if not mesh or not mesh.attached:
+            return False
+        try:
+            async with asyncio.timeout(_LISTING):
+                return bool(await mesh.members(cluster))
+        except (TimeoutError, arke.ArkeError):
+            return False
 
     @property
     def _has_default(self) -> bool:

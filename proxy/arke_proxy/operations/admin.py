@@ -1,6 +1,7 @@
 """A few pages for operators and their monitors, on a listener of their own.
 
-/-/healthz    200 while requests can be answered, 503 with the reason otherwise
+/-/healthz    200 while a worker answers at all: whoever does not is to be restarted
+/-/readyz     200 while requests can be answered, 503 with the reason otherwise
 /-/backends   JSON: each worker's view of its back ends
 /-/metrics    for Prometheus, all workers together
 """

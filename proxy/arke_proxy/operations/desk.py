@@ -47,7 +47,7 @@ class Desk:
         self._ticking: asyncio.Task[None] | None = None
         self._hub: Hub
         self._routes: Iterable[Route]
-        self._attached: Callable[[], bool]
+        self._fault: Callable[[], Awaitable[str]]
         self.journal: Journal = self._counts or access_log or NoJournal()
         if self._counts and access_log:
             self.journal = Both(self._counts, access_log)
@@ -56,11 +56,11 @@ class Desk:
         self,
         hub: Hub,
         routes: Iterable[Route],
-        attached: Callable[[], bool],
+        fault: Callable[[], Awaitable[str]],
         sock: socket.socket | None,
     ) -> None:
-        """Begin. `attached` says whether the mesh is; `sock` is the admin listener."""
-        self._hub, self._routes, self._attached = hub, routes, attached
+        """Begin. `fault` says why no request can be answered; `sock` is the admin listener."""
+        self._hub, self._routes, self._fault = hub, routes, fault
         if self._access_log:
             self._line.on_reopen(self._access_log.reopen)
         if self._counts and sock:
@@ -72,6 +72,7 @@ class Desk:
 
             pages: dict[bytes, Callable[[], Awaitable[Page]]] = {
                 b"/-/healthz": self._health,
+                b"/-/readyz": self._readiness,
                 b"/-/backends": self._back_ends,
                 b"/-/metrics": prometheus,
             }
@@ -128,9 +129,12 @@ class Desk:
         return totals
 
     async def _health(self) -> Page:
-        if self._attached() or any(one["used"] for one in standings(self._routes)):
-            return Page(HTTPStatus.OK, b"OK\n")
-        return Page(HTTPStatus.SERVICE_UNAVAILABLE, b"The relay of this machine is away.\n")
+        return Page(HTTPStatus.OK, b"OK\n")
+
+    async def _readiness(self) -> Page:
+        if fault := await self._fault():
+            return Page(HTTPStatus.SERVICE_UNAVAILABLE, f"{fault}\n".encode())
+        return Page(HTTPStatus.OK, b"OK\n")
 
     async def _back_ends(self) -> Page:
         totals = await self._totals()
