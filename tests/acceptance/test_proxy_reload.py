@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from http_load import OK, Connect, Load, by_http_1, by_http_1_once, by_http_2, takes_posts
 from http_rig import Connection, Rig, Script, connect_tls, resident, running, start_proxy, workers
+from publishers import site
 
 from certificates import write_certificate
 from programs import program
@@ -136,32 +137,80 @@ def test_what_runs_during_a_reload_is_answered_by_the_old_process(relays: Relays
         eventually(lambda: not running_process(old))
 
 
-def echoing(connection: Connection) -> None:
-    connection.head()
-    connection.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n")
-    connection.send(b"Upgrade: websocket\r\n\r\n")
-    while data := connection.until(b"\n"):
-        connection.send(data)
+def talks_or_takes_posts(connection: Connection) -> None:
+    """A script that says every line back to who asks for a WebSocket."""
+    while head := connection.head():
+        if head.startswith(b"POST "):
+            connection.exactly(4)
+            connection.send(OK)
+            continue
+        connection.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n")
+        connection.send(b"Upgrade: websocket\r\n\r\n")
+        while data := connection.until(b"\n"):
+            connection.send(data)
 
 
-def test_websockets_live_through_reloads(relays: Relays) -> None:
-    with running(relays.start(), "web") as rig:
-        rig.back_ends(echoing)
-        sockets = []
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("by_tls", [False, True])
+def test_websockets_live_through_reloads_under_load(
+    relays: Relays, tmp_path: Path, size: int, by_tls: bool
+) -> None:
+    certificate = write_certificate(tmp_path, "a.example", file="a")
+    context = ssl.create_default_context(cafile=tmp_path / "a.pem")
+    flags = ("-tls-listen", "127.0.0.1:0", "-cert", certificate, "-workers", str(size))
+    upgrade = b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+    def dial() -> Connection:
+        return connect_tls(rig.tls_port, context, "a.example") if by_tls else rig.dial()
+
+    with running(relays.start(), "web", *flags) as rig, ExitStack() as stack:
+        rig.back_ends(talks_or_takes_posts)
+        visitors = stack.enter_context(Load(dial, by_http_1, 4))
+        sockets: list[Connection] = []
         for times in (1, 2, 3):
-            connection = rig.connect()
-            upgrade = b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-            connection.send(GET.replace(b"\r\n\r\n", upgrade))
-            assert connection.head().startswith(b"HTTP/1.1 101 ")
-            sockets.append(connection)
+            visitors.goes_on()
+            for _ in range(2 * size):
+                connection = dial()
+                stack.callback(connection.close)
+                connection.send(GET.replace(b"\r\n\r\n", upgrade))
+                assert connection.head().startswith(b"HTTP/1.1 101 ")
+                sockets.append(connection)
             reload(rig, times)
-        assert len(workers(rig.process)) == 4
-        for number, connection in enumerate(sockets):
-            connection.send(b"%d\n" % number)
-            assert connection.until(b"\n") == b"%d\n" % number
+            for number, connection in enumerate(sockets):
+                connection.send(b"%d\n" % number)
+                assert connection.until(b"\n") == b"%d\n" % number
+        visitors.goes_on()
+        assert not visitors.failures
+        assert len(workers(rig.process)) >= size + 3  # those of each generation that talk
         for connection in sockets:
             connection.close()
-        eventually(lambda: len(workers(rig.process)) == 1)
+        eventually(lambda: len(workers(rig.process)) == size)
+
+
+def test_a_rolling_restart_of_the_relays_loses_no_request_and_no_websocket(relays: Relays) -> None:
+    near, far = relays.pair()
+    upgrade = b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    with site() as web:
+        for relay in (near, far):
+            back_end = web.back_end(talks_or_takes_posts, host=relay.address)
+            web.member(relay, http=back_end.address)
+        proxy = web.proxy("-cluster", "web", "-port", str(near.port), "-choose", "watch")
+        talk = proxy.connect()
+        talk.send(GET.replace(b"\r\n\r\n", upgrade))
+        assert talk.head().startswith(b"HTTP/1.1 101 ")
+        with Load(proxy.connect, by_http_1, 4) as visitors:
+            for relay, other in ((far, near), (near, far)):
+                visitors.goes_on()
+                relay.process.terminate()
+                relay.process.wait(LIMIT)
+                again = relays.start(address=relay.address, port=relay.port, join=[other])
+                again.process.wait_for_line("peer linked", LIMIT)
+                again.process.wait_for_line("program registered", LIMIT)
+                visitors.goes_on()
+                talk.send(b"here\n")
+                assert talk.until(b"\n") == b"here\n"
+        assert not visitors.failures
+        talk.close()
 
 
 def test_what_does_not_end_after_a_reload_is_cut_when_it_has_lingered(relays: Relays) -> None:
