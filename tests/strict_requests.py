@@ -87,6 +87,7 @@ HEADS = {
     "URL with control": b"GET http://a/\x01 HTTP/1.1\r\nHost: a\r\n\r\n",
     "URL with other scheme": b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
     "URL with other port": b"GET http://a:81/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "URL with the port of another scheme": b"GET https://a:80/ HTTP/1.1\r\nHost: a\r\n\r\n",
     "URL with two hosts": b"GET http://a,b/ HTTP/1.1\r\nHost: a,b\r\n\r\n",
     "URL with backslash in its host": b"GET http://a\\b/ HTTP/1.1\r\nHost: a\\b\r\n\r\n",
     "empty Host": b"GET / HTTP/1.1\r\nHost:\r\n\r\n",
@@ -188,6 +189,14 @@ ACCEPTED = {
     "URL, and Host in other letters": (
         b"GET HTTP://A HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: A\r\n",
+    ),
+    "URL with the port that goes without saying": (
+        b"GET http://a:80/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a:80\r\n",
+    ),
+    "Host with the port that goes without saying": (
+        b"GET HTTPS://a/ HTTP/1.1\r\nHost: A:443\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\n",
     ),
     "target like a host": (b"GET //b/c HTTP/1.1\r\nHost: a\r\n\r\n", b"GET //b/c HTTP/1.1\r\n"),
     "marks in a target": (

@@ -125,7 +125,7 @@ class Options:
         "CIDR",
         parse=converters.network,
         repeat=True,
-        help="proxies in front whose word about their clients is believed; may be given again",
+        help="proxies in front whose word about their clients is believed",
     )
     forwarded: Form = flags.flag(
         "x|rfc7239|both",
@@ -157,11 +157,10 @@ class Options:
     access_log: str | None = flags.flag(
         "FILE|-", parse=flags.text, default=None, help="log each request there; - is stdout"
     )
-    access_format: str = flags.flag(
+    access_format: str | None = flags.flag(
         "common|combined|json",
         parse=flags.choice("common", "combined", "json"),
-        default="combined",
-        help="how the access log is written",
+        help="how the access log is written (default: combined)",
     )
 
 
@@ -182,6 +181,8 @@ def choice(options: Options, shared: bytes) -> Choice:
     `shared` is the secret of sticky cookies where there is no file of it.
     """
     file = options.sticky_key
+    if file and not options.sticky:
+        flags.fail(PROGRAM, "-sticky-key is the secret of cookies; name theirs with -sticky COOKIE")
     try:
         secret = read_key(Path(file)) if file else shared
     except ValueError as fault:
@@ -221,6 +222,8 @@ def certificates(options: Options) -> Certificates | None:
 def main() -> NoReturn:
     options = read(sys.argv[1:])
     described = choice(options, b"").described  # or it ends: what is wrong is said before any work
+    if options.access_format and not options.access_log:
+        flags.fail(PROGRAM, "-access-format is for a log; say where with -access-log FILE")
     certificates(options)  # the same
     listeners = _listen(options)
     greeting = f"proxy listening on {_where(listeners['public'][0])}, forwarding to {described}"
@@ -254,6 +257,8 @@ def _listen(options: Options) -> dict[str, list[socket.socket]]:
         flags.fail(PROGRAM, f"LISTEN_FDS: {error}")
     if "tls" in listeners and not options.tls_listen:
         flags.fail(PROGRAM, "LISTEN_FDNAMES: a socket is named tls; give -tls-listen and -cert too")
+    if "admin" in listeners and not options.admin:
+        flags.fail(PROGRAM, "LISTEN_FDNAMES: a socket is named admin; give -admin too")
     wanted = {
         "public": ("-listen", options.listen),
         "tls": ("-tls-listen", options.tls_listen),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import math
@@ -175,10 +176,11 @@ def _access_log(options: Options, loop: asyncio.AbstractEventLoop) -> AccessLog 
             loop.call_soon_threadsafe(complaints.warn, sentence, sentence)
 
     try:
-        return AccessLog(options.access_log, FORMATS[options.access_format], complain)
+        return AccessLog(options.access_log, FORMATS[options.access_format or "combined"], complain)
     except OSError as error:
         fault = error.strerror or error
-        flags.fail(PROGRAM, f"-access-log {options.access_log}: {fault}; choose another file")
+        mend = "start its reader first" if error.errno == errno.ENXIO else "choose another file"
+        flags.fail(PROGRAM, f"-access-log {options.access_log}: {fault}; {mend}")
 
 
 def _shares(options: Options) -> Shares:

@@ -56,6 +56,8 @@ FORBIDDEN = {
     "blank value",
     "URL",
     "URL, and Host in other letters",
+    "URL with the port that goes without saying",
+    "Host with the port that goes without saying",
     "coding in other letters",
     "chunk extensions",
     "trailer that means something elsewhere",

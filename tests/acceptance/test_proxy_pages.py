@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -244,6 +245,48 @@ def test_a_log_that_cannot_be_opened_is_one_line(relays: Relays, tmp_path: Path)
     assert process.log.startswith("proxy: -access-log ")
     assert process.log.count("\n") == 1
     process.close()
+
+
+def test_a_pipe_that_nobody_reads_is_one_line(tmp_path: Path) -> None:
+    pipe = tmp_path / "log"
+    os.mkfifo(pipe)
+    words = ["-choose", "static", "-backend", "127.0.0.1:9", "-listen", "127.0.0.1:0"]
+    process = start("proxy", [*program("proxy"), *words, "-access-log", str(pipe)])
+    assert process.wait(LIMIT) == 2
+    said = f"proxy: -access-log {pipe}: nobody reads this pipe; start its reader first\n"
+    assert process.log == said
+    process.close()
+
+
+def test_a_pipe_with_a_reader_is_a_log(tmp_path: Path) -> None:
+    pipe = tmp_path / "log"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(reader, True)
+    with site() as web, os.fdopen(reader, encoding="utf-8") as log:
+        back_end = web.back_end(good)
+        flags = ("-choose", "static", "-backend", back_end.address, "-access-log", str(pipe))
+        assert web.proxy(*flags).body() == "ok"
+        assert '"GET / HTTP/1.1" 200 2 ' in log.readline()
+
+
+def test_an_own_answer_has_no_via_and_what_a_back_end_says_has(relays: Relays) -> None:
+    """By that they are told apart, whatever the back end says: it may be a proxy of ours."""
+
+    def pretends(connection: Connection) -> None:
+        connection.head()
+        fields = b'Server: arke\r\nServer-Timing: arke;desc="no back end"\r\n'
+        connection.send(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n" + fields + b"\r\n")
+
+    with running(relays.start(), "web") as rig:
+        rig.back_ends(pretends)
+        response, _ = rig.get()
+        assert response.getheader("server-timing") == 'arke;desc="no back end"'
+        assert response.getheader("via") == "1.1 arke"
+        rig.cluster.answers = ["nonsense"]
+        response, _ = rig.exchange(GET)
+        assert response.getheader("server-timing") == 'arke;desc="bad answer"'
+        assert response.getheader("via") is None
 
 
 def test_errors_come_in_the_form_that_is_liked(relays: Relays) -> None:

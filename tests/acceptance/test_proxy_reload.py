@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import ssl
-import sys
 import threading
 from contextlib import ExitStack
 from pathlib import Path
@@ -346,32 +345,3 @@ def test_the_master_stays_small(relays: Relays) -> None:
     process.terminate()
     assert process.wait(LIMIT) == 0
     process.close()
-
-
-SYSTEMD = """
-import os, socket, sys
-held = socket.create_server(("127.0.0.1", 0))
-print("held", held.getsockname()[1], flush=True)
-os.dup2(held.fileno(), 3)
-os.set_inheritable(3, True)
-os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
-os.execv(sys.argv[1], sys.argv[1:])
-"""
-
-
-def test_a_socket_from_systemd(relays: Relays) -> None:
-    """It queues who comes while no proxy runs, so that a whole restart loses nobody."""
-    relay = relays.start()
-    with running(relay, "web") as rig:
-        rig.back_ends(good)
-        words = [*program("proxy"), "-cluster", "web", "-port", str(relay.port)]
-        process = start("proxy", [sys.executable, "-c", SYSTEMD, *words])
-        port = int(process.wait_for_line(r"held (\d+)", LIMIT)[1])
-        early = Connection(socket.create_connection(("127.0.0.1", port), LIMIT))
-        early.send(GET)
-        process.wait_for_line(f"proxy listening on 127.0.0.1:{port},", LIMIT)
-        assert early.response()[1] == b"ok"
-        early.close()
-        process.terminate()
-        assert process.wait(LIMIT) == 0
-        process.close()

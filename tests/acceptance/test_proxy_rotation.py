@@ -130,6 +130,8 @@ def test_all_may_fail_their_checks(web: Site) -> None:
 
 # Flags.
 
+STATIC = ["-choose", "static", "-backend", "127.0.0.1:1"]
+
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
@@ -146,7 +148,14 @@ def test_all_may_fail_their_checks(web: Site) -> None:
         (["-cluster", "a", "-check", "healthz"], "-check healthz: must be a path"),
         (["-cluster", "a", "-sticky", "a b"], "must be the name of a cookie"),
         (["-sticky", "s", "-route", "a/b;c=d"], "that of its cookie; choose one without ;"),
-        (["-cluster", "a", "-sticky-key", "/nowhere"], "-sticky-key /nowhere: No such file"),
+        (
+            ["-cluster", "a", "-sticky", "s", "-sticky-key", "/nowhere"],
+            "-sticky-key /nowhere: No such file",
+        ),
+        (["-cluster", "a", "-sticky-key", "/nowhere"], "name theirs with -sticky COOKIE"),
+        (["-cluster", "a", "-access-format", "json"], "say where with -access-log FILE"),
+        ([*STATIC, "-cluster", "a"], "leave them out with -choose static"),
+        ([*STATIC, "-via", "tunnel"], "leave them out with -choose static"),
     ],
 )
 def test_what_does_not_go_together_is_said_in_one_line(words: list[str], sentence: str) -> None:

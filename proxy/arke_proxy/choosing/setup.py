@@ -43,6 +43,8 @@ class Choice:
         if self.way == "static":
             if self.routes or not self.back_ends:
                 return "-choose static needs -backend IP:PORT, and has no -route"
+            if self.cluster or self.via is not Via.DIRECT:
+                return "-cluster and -via are of the mesh; leave them out with -choose static"
             return None
         if self.back_ends:
             return "-backend goes with -choose static"

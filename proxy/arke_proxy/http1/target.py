@@ -15,7 +15,9 @@ METHODS: Final = frozenset(
     b"MKREDIRECTREF MKWORKSPACE MOVE ORDERPATCH PROPFIND PROPPATCH REBIND REPORT SEARCH UNBIND "
     b"UNCHECKOUT UNLINK UNLOCK UPDATE UPDATEREDIRECTREF VERSION-CONTROL".split()
 )
-_ABSOLUTE: Final = re.compile(rb"(?i:https?)://(?P<authority>[^/?]+)(?P<path>[!-\"$-~]*)")
+_ABSOLUTE: Final = re.compile(
+    rb"(?P<scheme>(?i:https?))://(?P<authority>[^/?]+)(?P<path>[!-\"$-~]*)"
+)
 _HOST: Final = re.compile(
     rb"(?:\[[0-9A-Fa-f:]{2,39}(?:\.[0-9.]{5,11})?\]|[A-Za-z0-9._-]{1,255})(?::[0-9]{0,5})?"
 )
@@ -40,9 +42,15 @@ def resolve_target(method: bytes, target: bytes, host: bytes | None) -> tuple[by
     if not match:
         raise Malformed("its target is neither a path nor a URL")
     authority = checked_host(match["authority"])
-    if host is not None and host.lower() != authority.lower():
+    port = b":80" if len(match["scheme"]) == len(b"http") else b":443"
+    if host is not None and _without(port, host) != _without(port, authority):
         raise Malformed("its target and its Host field name different hosts")
     path = match["path"]
     if not path.startswith(b"/"):
         path = b"*" if method == b"OPTIONS" and not path else b"/" + path
     return path, authority
+
+
+def _without(port: bytes, host: bytes) -> bytes:
+    """Return a host such that two are the same if they are equal; `port` is that of the scheme."""
+    return host.lower().removesuffix(port)

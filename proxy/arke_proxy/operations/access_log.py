@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import stat
@@ -93,7 +94,16 @@ class AccessLog:
     def _open(self) -> int:
         if self._path == "-":
             return _STDOUT
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        try:
+            # Without waiting for somebody who reads, if it is a pipe; the writes may wait.
+            file = os.open(self._path, flags | os.O_NONBLOCK, 0o640)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            raise OSError(errno.ENXIO, "nobody reads this pipe") from None
+        os.set_blocking(file, True)
+        return file
 
     # In the thread.
 

@@ -178,7 +178,8 @@ class Supervisor:
         for pid in retired[:-_MOST_RETIRED]:
             self._hands.signal(pid, signal.SIGTERM)
         if first:
-            self._hands.say("INFO", self._greeting)
+            for line in self._greeting.splitlines():
+                self._hands.say("INFO", line)
         else:
             self._hands.say("INFO", "the new workers serve; the old ones finish what they have")
         self._reload_again(now)
