@@ -77,6 +77,7 @@ class Hub:
     """One proxy's parts, and the deadlines of its connections."""
 
     __slots__ = (
+        "answered",
         "budget",
         "clients",
         "clock",
@@ -142,6 +143,7 @@ class Hub:
         self.running = Wait(times.silence)
         self.lingering = Wait(times.linger)
         self.streams: Deadlines[Expiring] = Deadlines(times.silence)
+        self.answered: Deadlines[Expiring] = Deadlines(times.linger)  # streams, before their end
         self.whole: Deadlines[Exchange] = Deadlines(times.whole)
         self.limits_whole = times.whole < math.inf
 
@@ -188,6 +190,8 @@ class Hub:
             if guest.due <= now:  # or one before it has given it more time
                 guest.expired()
         for stream in self.streams.expired(now):
+            stream.expired()
+        for stream in self.answered.expired(now):
             stream.expired()
         for exchange in self.whole.expired(now):
             exchange.late(whole=True)

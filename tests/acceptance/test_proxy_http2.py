@@ -26,7 +26,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def standing_rig(folder: Path) -> Iterator[Rig]:
     certificate = write_certificate(folder, "a.example", file="a")
-    with standing(folder, "-tls-listen", "127.0.0.1:0", "-cert", certificate) as rig:
+    flags = ("-tls-listen", "127.0.0.1:0", "-cert", certificate, "-max-body", "25m")
+    with standing(folder, *flags) as rig:
         yield rig
 
 
@@ -174,6 +175,26 @@ def test_an_early_answer_needs_no_whole_request(rig: Rig, folder: Path) -> None:
     sent.write_bytes(bytes(20_000_000))
     words = [tool("nghttp", "nghttp2-client"), "-d", str(sent)]
     assert run(*words, f"http://127.0.0.1:{rig.port}/") == b"much"
+
+
+@pytest.mark.parametrize(("size", "status"), [(20_000_000, b"401"), (30_000_000, b"413")])
+def test_curl_gets_the_answer_that_ends_its_upload(
+    rig: Rig, curl: list[str], folder: Path, size: int, status: bytes
+) -> None:
+    """By a back end, and by the proxy; a reset right behind it would cost curl the answer."""
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 4\r\n\r\nno.\n")
+        connection.rest()
+
+    rig.back_ends(script)
+    sent = folder / "upload"
+    sent.write_bytes(bytes(size))
+    *words, url = curl
+    shown = run(*words, "--include", "--upload-file", str(sent), f"{url}/", check=False)
+    assert shown.startswith(b"HTTP/2 " + status)
+    assert shown.endswith(b".\n")
 
 
 def test_many_streams_at_once(rig: Rig) -> None:

@@ -27,12 +27,16 @@ if TYPE_CHECKING:
 
 _HIGH_WATER = 64 * 1024  # octets of an answer that wait here for a slow client
 _LOW_WATER = 16 * 1024
+# Octets of a request that are still read behind its answer. Whoever sends more than a window has
+# read the answer, behind which the credit for it came.
+_MOST_UNWANTED = 1024 * 1024
 
 
 class Stream(Requester):
     """A Requester. What it writes waits until its connection asks for it."""
 
     __slots__ = (
+        "_answered",
         "_client",
         "_closed",
         "_ended",
@@ -45,6 +49,7 @@ class Stream(Requester):
         "_trailer",
         "_unsent",
         "_unsent_size",
+        "_unwanted",
         "exchange",
         "id",
         "origin",
@@ -70,13 +75,16 @@ class Stream(Requester):
         self._unsent_size = 0
         self._finished = False  # nothing is to come behind what is unsent
         self._trailer = b""
+        self._answered = False  # wholly, before the client has sent the whole request
+        self._unwanted = 0  # octets that came since
         self._closed = False
         self._full = False  # the exchange knows that the client is slow
 
     @property
     def unfinished(self) -> bool:
         """Whether there is something to send, now that the last frame is sent."""
-        return self._unsent_size > 0 or (self._finished and not self._closed)
+        over = self._closed or self._answered
+        return self._unsent_size > 0 or (self._finished and not over)
 
     # From the connection.
 
@@ -98,6 +106,9 @@ class Stream(Requester):
         ended = self._ended = event.stream_ended is not None
         self._owed += event.flow_controlled_length or 0
         data = event.data or b""
+        if self._answered:
+            self._discard(len(data))
+            return
         self._received += len(data)
         self._check_length(ended=ended)
         if exchange and not exchange.uploaded and (data or ended):
@@ -115,6 +126,9 @@ class Stream(Requester):
     def receive_trailer(self, lines: bytes) -> None:
         """End the body. Raises Malformed if it is shorter than it was said to be."""
         self._ended = True
+        if self._answered:
+            self._drop()
+            return
         self._check_length(ended=True)
         if self.exchange and not self.exchange.uploaded:
             self.moved()
@@ -181,6 +195,8 @@ class Stream(Requester):
         """Act on the deadline that has just passed."""
         if self.exchange:
             self.exchange.late()
+        elif self._answered:
+            self._client.reset(self, ErrorCodes.NO_ERROR, "")
         else:  # all of the answer is here, and the client does not read it
             self._client.reset(self, ErrorCodes.CANCEL, "client stood still")
 
@@ -284,15 +300,34 @@ class Stream(Requester):
             self._client.h2.acknowledge_received_data(owed, self.id)
 
     def _over(self) -> None:
-        """End after a whole answer. The client need not send the rest of a request then."""
+        """End after a whole answer. What still comes of the request is read, and for a moment only.
+
+        At once would not do: if the client is still sending, a reset would have it throw away
+        what it has not read of the answer.
+        """
         if self._ended:
             self._drop()
-        else:
+            return
+        hub = self._client.hub
+        hub.streams.stop(self)
+        hub.answered.start(self, hub.clock())
+        self._answered = True
+        self._paused = False
+        self._pay()
+
+    def _discard(self, size: int) -> None:
+        self._unwanted += size
+        if self._ended:
+            self._drop()
+        elif self._unwanted > _MOST_UNWANTED:
             self._client.reset(self, ErrorCodes.NO_ERROR, "")
+        else:
+            self._pay()
 
     def _drop(self) -> None:
         self._closed = True
-        self._client.hub.streams.stop(self)
+        hub = self._client.hub
+        (hub.answered if self._answered else hub.streams).stop(self)
         self._unsent.clear()
         self._client.held -= self._unsent_size
         self._unsent_size = 0
