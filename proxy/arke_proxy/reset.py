@@ -14,6 +14,6 @@ def reset(transport: asyncio.Transport) -> None:
     """End the connection with a reset, where there is one in the transport's protocol."""
     sock = transport.get_extra_info("socket")
     if sock is not None:
-        with contextlib.suppress(OSError):  # the other end may just have closed
+        with contextlib.suppress(OSError, ValueError):  # either end may just have closed
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
     transport.abort()

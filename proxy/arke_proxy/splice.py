@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
+from arke_proxy.clients.ending import unread
+from arke_proxy.deadlines import Wait
 from arke_proxy.reset import reset
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ class Splice:
     to the back end and to the client.
     """
 
-    __slots__ = ("_back_end", "_client", "_ended", "_hub", "_said", "due", "peer")
+    __slots__ = ("_back_end", "_client", "_ended", "_hub", "_said", "_wait", "due", "peer")
 
     def __init__(
         self,
@@ -37,6 +39,7 @@ class Splice:
         self._back_end = _End(self, back_end)
         self._client: _End
         self.peer = ""
+        self._wait: Wait | None = None  # since an end was closed
         self.due = math.inf
 
     def join(self, client: asyncio.Transport, peer: str, early: bytes) -> None:
@@ -51,8 +54,15 @@ class Splice:
             end.begin(data)
 
     def moved(self) -> None:
-        """Give both ends their full time again."""
-        self.due = self._hub.clock() + self._hub.times.spliced
+        """Give both ends their full time again, unless they are closed."""
+        if not self._wait:
+            self.due = self._hub.clock() + self._hub.times.spliced
+
+    def close(self, end: _End) -> None:
+        """Close an end, and soon after both; what was written is read first, if it is read."""
+        end.transport.close()
+        if not self._wait:
+            self._put_under(self._hub.lingering)
 
     def over(self) -> None:
         """Forget a splice whose ends are both gone."""
@@ -70,7 +80,19 @@ class Splice:
         reset(self._back_end.transport)
 
     def expired(self) -> None:
-        self.cut()
+        client = self._client
+        if not self._wait or self._wait is self._hub.running:
+            self.cut()
+            return
+        self._put_under(self._hub.running)
+        if client.open and not unread(client.transport):  # it is deaf, not slow
+            client.transport.abort()
+
+    # Within.
+
+    def _put_under(self, wait: Wait) -> None:
+        self._wait = wait
+        self.due = self._hub.clock() + wait.seconds
 
 
 class _End:
@@ -95,12 +117,14 @@ class _End:
         if self.other.transport.get_write_buffer_size() <= _HIGH_WATER:
             transport.resume_reading()
         if transport.is_closing():
-            self.other.transport.close()
+            self._splice.close(self.other)
 
     def data_received(self, data: bytes) -> None:
         self.octets += len(data)
         self._splice.moved()
-        self.other.transport.write(data)
+        transport = self.other.transport
+        if not transport.is_closing():
+            transport.write(data)
 
     def pause_writing(self) -> None:
         self.other.transport.pause_reading()
@@ -114,7 +138,7 @@ class _End:
         self.finished = True
         other = self.other
         if other.finished or not other.transport.can_write_eof():
-            other.transport.close()
+            self._splice.close(other)
             return False
         other.transport.write_eof()
         return self.transport.can_write_eof()  # TLS has no half of a connection
@@ -124,5 +148,5 @@ class _End:
         if exc:
             reset(self.other.transport)
         else:
-            self.other.transport.close()
+            self._splice.close(self.other)
         self._splice.over()
