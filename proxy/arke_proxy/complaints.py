@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 _EVERY = 5.0  # seconds between two warnings about one thing
 _MOST = 1000  # things remembered
+_OF_THE_LOOP = "SSL connection is closed"
 
 
 class Complaints:
@@ -29,3 +30,12 @@ class Complaints:
         if kept_back:
             sentence = f"{sentence} (and {kept_back} more like it)"
         self._log.warning(sentence)
+
+
+def quieten(log: logging.Logger) -> None:
+    """Keep from the loop's `log` what any client by TLS can have it say as often as it likes.
+
+    That is about each piece written to one that has just left. Who writes it cannot ask: until the
+    loop tells that the connection is lost, its transport says that it is open.
+    """
+    log.addFilter(lambda record: record.msg != _OF_THE_LOOP)

@@ -5,6 +5,7 @@
     ProxyError
     ├── BadRequest        4xx, 5xx  the client's bytes are not a request that can be forwarded
     ├── NoHandshake         —       a client that was to speak TLS did not
+    ├── BadFrames           —       a client's frames of HTTP/2 make no sense, or cannot be borne
     ├── NoRoute           404       no cluster serves that name and path
     ├── NoBackEnd         503       nobody serves the cluster
     ├── NotAnswered       503       the cluster was asked, and did not say which back end
@@ -62,6 +63,12 @@ class BadRequest(ProxyError):
 
 class NoHandshake(ProxyError):
     """A handshake of TLS failed, or did not end in time; nobody can be answered."""
+
+    status = 0
+
+
+class BadFrames(ProxyError):
+    """A client's frames of HTTP/2 make no sense, or cannot be borne; they are not answered."""
 
     status = 0
 

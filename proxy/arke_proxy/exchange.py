@@ -133,18 +133,28 @@ class Exchange(Listener):
         if not back_end:
             self._fail(TooLate(f"No back end was reached within {seconds}."))
         elif self.told:
-            self._cut(back_end.address, f"or its client stood still for {seconds} in mid-answer")
+            fault = f"or its client stood still for {seconds} in mid-answer"
+            if whole:
+                fault = f"had not ended its answer when the request had taken {seconds}"
+            self._cut(back_end.address, fault)
         elif to_blame:
             self._fail(TooLate(f"Back end {back_end.address} did not answer within {seconds}."))
+        elif whole:
+            self._fail(BadRequest(f"The request took longer than {seconds} in all.", 408))
         elif self._client_slow:  # and the back end may well have answered
             self._fail(BadRequest(f"The client took no answers for {seconds}.", 408))
         else:
             self._fail(BadRequest(f"The request's body stood still for {seconds}.", 408))
 
-    def abandon(self, why: str = "client left") -> None:
-        """Stop: nobody waits for the answer any more."""
+    def abandon(self, why: str = "client left", detail: str = "") -> None:
+        """Stop: nobody waits for the answer any more. `detail` says in a sentence `why`."""
         self._stop(Outcome.ABANDONED)
-        self._note(why, self._hub.clock())
+        self._note(why, self._hub.clock(), detail)
+
+    def refuse(self, error: BadRequest) -> None:
+        """Stop: what comes is no body. The client is to be told, unless it has been `told` more."""
+        self.record.status = self.record.status or error.status
+        self.abandon("malformed body", str(error))
 
     # Towards a back end.
 
@@ -362,7 +372,7 @@ class Exchange(Listener):
 
     def _cut(self, address: Address, reason: str) -> None:
         self._warn(address, reason)
-        self._note("cut off", self._hub.clock())
+        self._note("cut off", self._hub.clock(), f"Back end {address} {reason}.")
         self._requester.cut()
 
     def _fail(self, error: ProxyError) -> None:
@@ -373,15 +383,17 @@ class Exchange(Listener):
         if error.status >= 500 and not isinstance(error, Exhausted):  # who has said it, and more
             self._hub.complaints.warn(str(error), str(error))
         self.record.status = error.status
-        self._note(error.name, self._hub.clock())
+        self._note(error.name, self._hub.clock(), str(error))
         self._requester.fail(error)
 
-    def _note(self, outcome: str, now: float) -> None:
+    def _note(self, outcome: str, now: float, detail: str = "") -> None:
         hub = self._hub
         record = self.record
         if record.ended:
             return
-        record.outcome = outcome
+        if outcome:
+            record.outcome = outcome
+            record.detail = detail
         record.ended = now
         if self._again:
             self._went_again_no_more()

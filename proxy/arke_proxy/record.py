@@ -27,6 +27,7 @@ class Record:
     request_id = b""
     upgraded = False  # the connection left HTTP; `ended` is the end of what it became
     outcome = ""  # why it did not end as it should, in a word or two: `client left`
+    detail = ""  # the same in a sentence, where there is more to say
     chosen = 0.0  # a back end was chosen, the last time
     sent = 0.0  # and was sent the head
     answered = 0.0  # the first octet of the final answer's head came
@@ -68,11 +69,20 @@ class Record:
         return None
 
 
-def refusal(client: str, error: ProxyError, now: float, *, answered: bool = True) -> Record:
-    """Return the record of what was no request; `now` is `time.monotonic`."""
-    record = Record(client, None, now)
+def refusal(
+    client: str,
+    error: ProxyError,
+    now: float,
+    head: RequestHead | None = None,
+    *,
+    version: str = "HTTP/1.1",
+    answered: bool = True,
+) -> Record:
+    """Return the record of what was no request, perhaps with a head; `now` is `time.monotonic`."""
+    record = Record(client, head, now, version)
     record.status = error.status if answered else 0
     record.outcome = error.name
+    record.detail = str(error)
     record.ended = now
     return record
 

@@ -25,7 +25,7 @@ from arke import flags
 from arke_proxy.back_ends.dial import Dialer
 from arke_proxy.choosing.checks import AT_ONCE
 from arke_proxy.choosing.setup import Choice, Choosing
-from arke_proxy.complaints import Complaints
+from arke_proxy.complaints import Complaints, quieten
 from arke_proxy.descriptors import Shares, raise_limit, share
 from arke_proxy.http1.forwarded import Forwarding
 from arke_proxy.hub import Hub, Times, log
@@ -47,6 +47,7 @@ def main() -> None:
     sys.argv[:2] = [PROGRAM]  # under which the relay logs it
     options = read(sys.argv[1:])
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    quieten(logging.getLogger("asyncio"))
     gc.freeze()  # what is here stays
     gc.set_threshold(_YOUNG, 10, 10)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal sends it to all; the master acts

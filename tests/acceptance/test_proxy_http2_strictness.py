@@ -239,7 +239,7 @@ def test_trailers_behind_a_body_with_a_length(client: RawHttp2) -> None:
 def test_fields_that_expand_without_end(client: RawHttp2) -> None:
     """An HPACK bomb: one field in the table, named by one octet each, over and over."""
     first = client.headers(1, [*GET, (b"x", b"a" * 3000)], "END_STREAM")
-    first.data += b"\xbe" * 40
+    first.data += b"\xbe" * 100
     client.send(first)
     with pytest.raises(GoneAway, match="11"):
         client.answer(1)

@@ -105,8 +105,28 @@ def test_a_request_has_a_total_time(web: Site) -> None:
     connection.head()
     with pytest.raises(ConnectionResetError):
         connection.rest()
+    sentence = "had not ended its answer when the request had taken 0.5 s"
+    proxy.process.wait_for_line(f"back end {back_end.address} {sentence}", LIMIT)
     connection.close()
     going.set()
+
+
+def test_a_body_that_keeps_coming_uses_up_the_total_time(web: Site) -> None:
+    """And that is what is said: it never stood still."""
+
+    def reads(connection: Connection) -> None:
+        connection.head()
+        connection.rest()
+
+    back_end = web.back_end(reads)
+    proxy = web.proxy("-choose", "static", "-backend", back_end.address, "-total", "500ms")
+    connection = proxy.connect()
+    connection.send(b"POST / HTTP/1.1\r\nHost: example\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while not select.select([connection.sock], [], [], 0.05)[0]:
+        connection.send(b"1\r\nx\r\n")
+    response, body = connection.response()
+    assert (response.status, body) == (408, b"The request took longer than 0.5 s in all.\n")
+    connection.close()
 
 
 def test_a_silent_back_end_uses_up_the_total_time(web: Site) -> None:

@@ -201,6 +201,42 @@ def test_a_log_in_json(relays: Relays, tmp_path: Path) -> None:
     assert (bad_one["status"], bad_one["outcome"], bad_one["back_end"]) == (502, "bad answer", None)
 
 
+PUT = b"PUT /large HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\n"
+REFUSED = {
+    "no head": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "-", "it has two Host fields"),
+    "said to be too large": (
+        PUT + b"Content-Length: 9\r\n\r\n",
+        "/large",
+        "its body is larger than 8 bytes",
+    ),
+    "too large": (
+        PUT + b"Transfer-Encoding: chunked\r\n\r\n9\r\n",
+        "/large",
+        "its body is larger than 8 bytes",
+    ),
+}
+
+
+@pytest.mark.parametrize(("raw", "target", "fault"), REFUSED.values(), ids=REFUSED)
+def test_a_refusal_is_logged_with_its_reason(
+    tmp_path: Path, raw: bytes, target: str, fault: str
+) -> None:
+    path = tmp_path / "access.log"
+    flags = ("-access-log", str(path), "-access-format", "json", "-max-body", "8")
+    with site() as web:
+        proxy = web.proxy("-choose", "static", "-backend", web.back_end(good).address, *flags)
+        response, body = proxy.exchange(raw)
+        eventually(lambda: path.read_bytes().endswith(b"\n"))
+    story = json.loads(path.read_bytes())
+    assert (story["status"], story["target"]) == (response.status, target)
+    assert story["detail"] == f"The request is refused: {fault}."
+    if target == "-":
+        assert body.decode() == f"The request is refused: {fault}.\n"
+    else:
+        assert story["method"] == "PUT"
+        assert json.loads(body)["detail"] == story["detail"]
+
+
 def test_the_last_requests_are_logged_before_the_proxy_leaves(
     relays: Relays, tmp_path: Path
 ) -> None:

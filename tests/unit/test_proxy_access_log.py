@@ -47,6 +47,16 @@ def test_json_has_the_time_of_each_phase() -> None:
     assert "outcome" not in story
 
 
+def test_json_says_why_a_request_did_not_end_as_it_should() -> None:
+    failed = record()
+    failed.outcome, failed.detail = "bad answer", 'It answered "\x1b\n".'
+    line = as_json(failed, 0.0)
+    assert line.count(b"\n") == 1
+    story = json.loads(line)
+    assert (story["outcome"], story["detail"]) == ("bad answer", 'It answered "\x1b\n".')
+    assert "detail" not in json.loads(as_json(record(), 0.0))
+
+
 def test_what_was_no_request_has_a_line_too() -> None:
     refused = Record("192.0.2.7", None, 10.0)
     refused.status, refused.ended = 400, 10.0

@@ -85,7 +85,7 @@ def test_a_list_of_fields_without_end() -> None:
     guard = Guard(0.0)
     guard.look(PREFACE + HeadersFrame(1, b"a" * 16_384).serialize(), 0.0)
     more = ContinuationFrame(1, b"a" * 16_384).serialize()
-    guard.look(more * 3, 0.0)
+    guard.look(more * 15, 0.0)
     assert guard.in_block
     with pytest.raises(Abuse, match="too long"):
         guard.look(more, 0.0)

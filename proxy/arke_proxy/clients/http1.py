@@ -260,11 +260,12 @@ class Client(Requester):
             self._hand_over(raw)
             return
         self._begun = True
+        head: RequestHead | None = None
         try:
             head = parse_request(raw)
             body = request_body(head, self._hub.most_body)
         except Malformed as fault:
-            self._refuse(_refusal(fault), with_body=not raw.startswith(_HEAD))
+            self._refuse(_refusal(fault), head, with_body=not raw.startswith(_HEAD))
             return
         self._head = head
         self._body = body
@@ -296,12 +297,12 @@ class Client(Requester):
         try:
             payload, rest = body.feed(data)
         except Malformed as fault:
-            exchange.record.status = exchange.record.status or fault.status
-            exchange.abandon("malformed body")
+            error = _refusal(fault)
+            exchange.refuse(error)
             if exchange.told:
                 self.cut()
             else:
-                self._refuse(_refusal(fault), with_body=self._head.method != b"HEAD")
+                self._refuse(error, self._head, with_body=self._head.method != b"HEAD")
             return
         if payload or body.done:
             exchange.upload(payload, done=body.done, trailer=body.trailer)
@@ -354,12 +355,17 @@ class Client(Requester):
         """Look at what has come of a head whether its answer may have a body."""
         return not self._heads.begins_with(_HEAD)
 
-    def _refuse(self, error: BadRequest, *, with_body: bool) -> None:
+    def _refuse(
+        self, error: BadRequest, head: RequestHead | None = None, *, with_body: bool
+    ) -> None:
         """Answer what is no request. Where the next one would begin cannot be known."""
         if not self._exchange:  # which would have noted its own record
-            self._hub.journal.note(refusal(self.peer, error, time.monotonic()))
+            self._hub.journal.note(refusal(self.peer, error, time.monotonic(), head))
         self._exchange = None
-        self._out.write(own_response(error, time.time(), writing.CLOSE, with_body=with_body))
+        accept = accept_of(head.fields) if head else b""
+        self._out.write(
+            own_response(error, time.time(), writing.CLOSE, with_body=with_body, accept=accept)
+        )
         self._leave()
 
     def _turn_away(self, error: Exhausted) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import time
 from typing import cast
 
 from h2.connection import ConnectionState
@@ -20,15 +21,17 @@ from h2.events import (
 from h2.exceptions import NoSuchStreamError, ProtocolError, StreamClosedError
 
 from arke_proxy.clients.ending import end_after_reading, unread
-from arke_proxy.clients.http2_stream import Stream
+from arke_proxy.clients.http2_stream import VERSION, Stream
 from arke_proxy.deadlines import Wait
-from arke_proxy.errors import Malformed
+from arke_proxy.errors import BadFrames, Malformed
 from arke_proxy.http1.body import check_size
 from arke_proxy.http1.forwarded import Origin
+from arke_proxy.http1.messages import RequestHead
 from arke_proxy.http2.fields import read_request, read_trailer
-from arke_proxy.http2.guard import COST_OF_RESET, Abuse, Guard, goaway
+from arke_proxy.http2.guard import COST_OF_RESET, Abuse, Guard, cost_of_refusal, goaway
 from arke_proxy.http2.library import begin, new_connection
 from arke_proxy.hub import Hub
+from arke_proxy.record import refusal
 from arke_proxy.reset import reset
 
 _HIGH_WATER = 64 * 1024  # octets waiting in this process for a slow client
@@ -100,7 +103,7 @@ class Http2Client:
             return
         self._parting = True
         if self._streams:
-            self._transport.write(goaway(self._last, ErrorCodes.NO_ERROR))
+            self._write(goaway(self._last, ErrorCodes.NO_ERROR))
         else:
             self._leave(ErrorCodes.NO_ERROR)
 
@@ -159,11 +162,11 @@ class Http2Client:
         for stream in concerned:
             stream.heed()
 
-    def reset(self, stream: Stream, code: ErrorCodes, why: str) -> None:
+    def reset(self, stream: Stream, code: ErrorCodes, why: str, detail: str = "") -> None:
         """End a stream before its time."""
         with contextlib.suppress(StreamClosedError, NoSuchStreamError):
             self.h2.reset_stream(stream.id, code)
-        stream.end(why)
+        stream.end(why, detail)
         self.flush()
 
     def forget(self, stream: Stream) -> None:
@@ -208,6 +211,10 @@ class Http2Client:
 
     def eof_received(self) -> None:
         """Close: nothing more can be asked for, and no window opened."""
+        if not self._leaving:
+            self._leaving = True
+            self._end_streams("client left")
+            self._put_under(self.hub.lingering)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._leaving = True
@@ -251,8 +258,8 @@ class Http2Client:
             return
         try:
             stream.receive(event)
-        except Malformed:
-            self._refuse_body(stream)
+        except Malformed as fault:
+            self._refuse_body(stream, fault)
 
     def _begin(self, event: RequestReceived) -> None:
         id_ = event.stream_id or 0
@@ -265,12 +272,13 @@ class Http2Client:
         with_body = (b":method", b"HEAD") not in fields
         stream = self._streams[id_] = Stream(self, id_, with_body=with_body, ended=ended)
         self._put_under(None)
+        head: RequestHead | None = None
         try:
             head = read_request(fields, ended=ended)
             check_size(head.length or 0, self.hub.most_body)
         except Malformed as fault:
-            self.guard.charge(COST_OF_RESET)
-            stream.refuse(fault)
+            self.guard.charge(cost_of_refusal(len(fields)))
+            stream.refuse(fault, head)
             return
         stream.begin(head)
 
@@ -278,21 +286,28 @@ class Http2Client:
         stream = self._streams.get(event.stream_id or 0)
         if not stream:
             return
+        fields = event.headers or []
         try:
-            stream.receive_trailer(read_trailer(event.headers or []))
-        except Malformed:
-            self._refuse_body(stream)
+            stream.receive_trailer(read_trailer(fields))
+        except Malformed as fault:
+            self._refuse_body(stream, fault, len(fields))
 
-    def _refuse_body(self, stream: Stream) -> None:
-        self.guard.charge(COST_OF_RESET)
-        self.reset(stream, ErrorCodes.PROTOCOL_ERROR, "malformed body")
+    def _refuse_body(self, stream: Stream, fault: Malformed, fields: int = 0) -> None:
+        self.guard.charge(cost_of_refusal(fields))
+        detail = f"The request is refused: {fault}."
+        self.reset(stream, ErrorCodes.PROTOCOL_ERROR, "malformed body", detail)
 
     def _lose(self, event: StreamReset) -> None:
         """Give up a request that the client has reset, or made the library reset."""
-        if not event.remote_reset:
-            self.guard.charge(COST_OF_RESET)
-        if stream := self._streams.get(event.stream_id or 0):
-            stream.end("client left")
+        stream = self._streams.get(event.stream_id or 0)
+        if event.remote_reset:
+            if stream:
+                stream.end("client left")
+            return
+        if stream:
+            error = BadFrames(f"What came of it was answered with error {event.error_code}.")
+            stream.end(error.name, str(error))
+        self.guard.charge(COST_OF_RESET)
 
     def _look_around(self) -> None:
         """Put the connection under the deadline that fits, or leave, where nothing is going on."""
@@ -309,26 +324,32 @@ class Http2Client:
 
     def _break(self, code: ErrorCodes | int, sentence: str) -> None:
         """End a connection whose frames cannot be borne, or make no sense."""
-        self.hub.complaints.warn(
+        hub = self.hub
+        hub.complaints.warn(
             ("HTTP/2", self.peer), f"a connection of client {self.peer} is ended: {sentence}"
         )
+        error = BadFrames(f"The connection is ended: {sentence}.")
+        record = refusal(self.peer, error, time.monotonic(), version=VERSION)
+        hub.journal.note(record)
+        self._end_streams(error.name, str(error))
         self.h2.clear_outbound_data_buffer()
         self._leave(ErrorCodes(code))
 
     def _leave(self, code: ErrorCodes) -> None:
-        """Say goodbye, and close once the client has read it."""
+        """Say goodbye, and close once the client has read it. No request is running."""
         self._leaving = True
-        self._end_streams("client left")
-        self._transport.write(self.h2.data_to_send() + goaway(self._last, code))
+        self._write(goaway(self._last, code))
         end_after_reading(self._transport)
         self._put_under(self.hub.lingering)
 
-    def _end_streams(self, why: str) -> None:
+    def _end_streams(self, why: str, detail: str = "") -> None:
         for stream in list(self._streams.values()):
-            stream.end(why)
+            stream.end(why, detail)
 
-    def _write(self) -> None:
-        if data := self.h2.data_to_send():
+    def _write(self, last: bytes = b"") -> None:
+        """Write what the library has to send, and `last`; a client that has left is sent none."""
+        data = self.h2.data_to_send() + last
+        if data and not self._transport.is_closing():
             self._transport.write(data)
 
     def _put_under(self, wait: Wait | None) -> None:

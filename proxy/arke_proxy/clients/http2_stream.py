@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from h2.errors import ErrorCodes
 from h2.events import DataReceived
@@ -25,6 +25,7 @@ from arke_proxy.splice import Splice
 if TYPE_CHECKING:
     from arke_proxy.clients.http2 import Http2Client
 
+VERSION: Final = "HTTP/2.0"  # as a log writes it
 _HIGH_WATER = 64 * 1024  # octets of an answer that wait here for a slow client
 _LOW_WATER = 16 * 1024
 # Octets of a request that are still read behind its answer. Whoever sends more than a window has
@@ -57,7 +58,7 @@ class Stream(Requester):
         "with_body",
     )
 
-    version = "HTTP/2.0"
+    version = VERSION
 
     def __init__(self, client: Http2Client, id_: int, *, with_body: bool, ended: bool) -> None:
         self._client = client
@@ -76,7 +77,7 @@ class Stream(Requester):
         self._finished = False  # nothing is to come behind what is unsent
         self._trailer = b""
         self._answered = False  # wholly, before the client has sent the whole request
-        self._unwanted = 0  # octets that came since
+        self._unwanted = 0  # octets that came when the answer was here
         self._closed = False
         self._full = False  # the exchange knows that the client is slow
 
@@ -106,17 +107,16 @@ class Stream(Requester):
         ended = self._ended = event.stream_ended is not None
         self._owed += event.flow_controlled_length or 0
         data = event.data or b""
-        if self._answered:
+        if not exchange:
             self._discard(len(data))
             return
         self._received += len(data)
         self._check_length(ended=ended)
-        if exchange and not exchange.uploaded and (data or ended):
+        if not exchange.uploaded and (data or ended):
             self.moved()
             try:
                 check_size(self._received, self._client.hub.most_body)
             except Malformed as fault:
-                exchange.abandon("malformed body")
                 self.refuse(fault)
                 return
             exchange.upload(data, done=ended, trailer=b"")
@@ -126,23 +126,26 @@ class Stream(Requester):
     def receive_trailer(self, lines: bytes) -> None:
         """End the body. Raises Malformed if it is shorter than it was said to be."""
         self._ended = True
-        if self._answered:
-            self._drop()
+        exchange = self.exchange
+        if not exchange:
+            self._discard(0)
             return
         self._check_length(ended=True)
-        if self.exchange and not self.exchange.uploaded:
+        if not exchange.uploaded:
             self.moved()
-            self.exchange.upload(b"", done=True, trailer=lines)
+            exchange.upload(b"", done=True, trailer=lines)
 
-    def refuse(self, fault: Malformed) -> None:
-        """Answer what is no request, unless it has been answered."""
-        if self.exchange and self.exchange.told:
-            self.cut()
-            return
+    def refuse(self, fault: Malformed, head: RequestHead | None = None) -> None:
+        """Answer what is no request, unless it has been answered; `head`, if it has one."""
         error = BadRequest(f"The request is refused: {fault}.", fault.status)
-        if not self._head:  # or the exchange has noted it
-            record = refusal(self.peer, error, time.monotonic())
-            record.version = self.version
+        if exchange := self.exchange:
+            exchange.refuse(error)
+            if exchange.told:
+                self.cut()
+                return
+        else:
+            self._head = head
+            record = refusal(self.peer, error, time.monotonic(), head, version=self.version)
             self._client.hub.journal.note(record)
         self.fail(error)
 
@@ -184,12 +187,12 @@ class Stream(Requester):
                 self.moved()  # only now the back end can be heard
                 exchange.client_ready()
 
-    def end(self, why: str) -> None:
-        """Forget the request; the client hears no more of it."""
+    def end(self, why: str, detail: str = "") -> None:
+        """Forget the request; the client hears no more of it. `detail` says in a sentence `why`."""
         exchange, self.exchange = self.exchange, None
         self._drop()
         if exchange:
-            exchange.abandon(why)
+            exchange.abandon(why, detail)
 
     def expired(self) -> None:
         """Act on the deadline that has just passed."""
@@ -312,12 +315,15 @@ class Stream(Requester):
         hub.streams.stop(self)
         hub.answered.start(self, hub.clock())
         self._answered = True
-        self._paused = False
+        self._client.hungry.discard(self)
         self._pay()
 
     def _discard(self, size: int) -> None:
+        """Take what nobody waits for any more: the answer is here, if not sent."""
         self._unwanted += size
-        if self._ended:
+        if not self._answered:
+            self._pay()
+        elif self._ended:
             self._drop()
         elif self._unwanted > _MOST_UNWANTED:
             self._client.reset(self, ErrorCodes.NO_ERROR, "")

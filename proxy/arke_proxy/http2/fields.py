@@ -64,7 +64,7 @@ def read_request(fields: Iterable[Field], *, ended: bool) -> RequestHead:
     if not ended and not has_length:
         lines.append(b"Transfer-Encoding: chunked\r\n")
     first = b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (method, target, _authority(pseudo, host))
-    head = parse_translated(b"".join((first, *lines, b"\r\n")), _VERSION)
+    head = parse_translated(_whole(first, *lines), _VERSION)
     if ended and head.length:
         raise Malformed("it has a length, and no body")
     return head
@@ -76,7 +76,7 @@ def read_trailer(fields: Iterable[Field]) -> bytes:
     for name, value in fields:
         _check_field(name, value)
         lines.append(b"%b: %b\r\n" % (name, value))
-    return kept_trailer(b"".join((*lines, b"\r\n")))
+    return kept_trailer(_whole(*lines))
 
 
 def response_fields(head: ResponseHead) -> list[Field]:
@@ -101,6 +101,13 @@ def trailer_fields(lines: bytes) -> list[Field]:
         name, _, value = line.partition(b":")
         fields.append((name.lower(), value.strip()))
     return fields
+
+
+def _whole(*lines: bytes) -> bytes:
+    whole = b"".join((*lines, b"\r\n"))
+    if len(whole) > HeadBuffer.MAX_HEAD:
+        raise Malformed(f"its fields are larger than {HeadBuffer.MAX_HEAD} bytes", 431)
+    return whole
 
 
 def _add_pseudo(pseudo: dict[bytes, bytes], name: bytes, value: bytes) -> None:

@@ -13,7 +13,10 @@ from h2.errors import ErrorCodes
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 MAX_FRAME = 16 * 1024  # octets of payload: the least that must be taken, and enough
-MAX_BLOCK = 64 * 1024  # octets of one compressed list of fields
+MAX_BLOCK = 64 * 1024  # octets of one list of fields, as clients are told
+# Octets of one list, compressed or not, that are taken all the same: decoding keeps the connection
+# alive, and the request alone gets its 431. Beyond, it is a bomb.
+MOST_OF_BLOCK = 4 * MAX_BLOCK
 
 _FRAME = struct.Struct(">BHBBL")
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS = 0x0, 0x1, 0x3, 0x4
@@ -26,6 +29,7 @@ _CALMED_BY_REQUEST = 2.0  # some clients send a priority with each
 _CALMED_BY_DATA = 2.0  # each piece that is sent earns a WINDOW_UPDATE for the stream and for all
 _COST_OF_SETTINGS = 10.0  # every stream is looked at
 COST_OF_RESET = 5.0  # a request was begun for nothing
+_FIELDS_FOR_ONE = 100  # that were decoded for nothing
 _BLOCK_FOR_ONE = 4096  # octets of compressed fields; decoding them is slow
 
 
@@ -104,9 +108,14 @@ class Guard:
     def _add_to_block(self, flags: int, length: int) -> None:
         self._block += length
         self.charge(length // _BLOCK_FOR_ONE)
-        if self._block > MAX_BLOCK:
+        if self._block > MOST_OF_BLOCK:
             raise Abuse("its list of fields is too long")
         self.in_block = not flags & _END_HEADERS
+
+
+def cost_of_refusal(fields: int) -> float:
+    """Return what a list of so many fields costs, which was refused."""
+    return COST_OF_RESET + fields // _FIELDS_FOR_ONE
 
 
 def goaway(last_stream: int, code: ErrorCodes) -> bytes:

@@ -11,7 +11,7 @@ from h2.stream import H2Stream
 from hpack import Encoder
 from hpack.struct import Header
 
-from arke_proxy.http2.guard import MAX_BLOCK, MAX_FRAME
+from arke_proxy.http2.guard import MAX_BLOCK, MAX_FRAME, MOST_OF_BLOCK
 
 _MOST_STREAMS = 100
 _STREAM_WINDOW = 65_535  # octets of a request's body that wait for its back end
@@ -72,6 +72,7 @@ def new_connection() -> H2Connection:
     """Make a connection's state; `begin` has it speak."""
     connection = _Connection(_CONFIG)
     connection.encoder = _Encoder()
+    connection.decoder.max_header_list_size = MOST_OF_BLOCK
     connection.local_settings = Settings(client=False, initial_values=_SETTINGS)
     return connection
 

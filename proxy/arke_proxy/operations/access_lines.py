@@ -56,7 +56,8 @@ def as_json(record: Record, now: float) -> bytes:
     )
     upgraded = ',"upgraded":true' if record.upgraded else ""
     outcome = f',"outcome":{_quote(record.outcome)}' if record.outcome else ""
-    return f"{story}{upgraded}{outcome}}}\n".encode()
+    detail = f',"detail":{_quote(record.detail)}' if record.detail else ""
+    return f"{story}{upgraded}{outcome}{detail}}}\n".encode()
 
 
 FORMATS: dict[str, Format] = {"common": common, "combined": combined, "json": as_json}
