@@ -275,8 +275,12 @@ class Client(Requester):
         self.due = now + running.seconds
         if body and (data := self._heads.rest()):
             self._receive_body(exchange, data)
-        if self._exchange is exchange:
+        if self._serves(exchange):
             exchange.start(now)
+
+    def _serves(self, exchange: Exchange) -> bool:
+        """Whether it still does. (A compiler that sees who set it takes that for granted.)"""
+        return self._exchange is exchange
 
     def _hand_over(self, raw: bytes) -> None:
         """Leave a client who knows that this proxy speaks HTTP/2 to who does."""
