@@ -3,6 +3,11 @@
 A wheel holds both, and Python takes the compiled ones. Where there is no C compiler, or no headers
 of Python, the wheel is made all the same; what it holds is slower. `python hatch_build.py` compiles
 into the source folders, for a checkout that is installed as editable.
+
+What is compiled takes its types at their word. An attribute that has just been set is what it was
+set to, whatever was called since; a variable keeps one type, that of an exception's name too; what
+is Final cannot be patched; a class that is not compiled cannot inherit from one that is. Tests run
+the compiled modules (`make test`) and the sources (`make test-pure`).
 """
 
 from __future__ import annotations
