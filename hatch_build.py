@@ -47,8 +47,10 @@ _COMPILED = {
 }
 _FOLDERS = {"arke": "sdk", "arke_relay": "relay", "arke_proxy": "proxy"}  # of each package
 _LIBRARY = "arke"  # holds the code of all these modules
-_UNCOMPILED = (BaseError, CCompilerError)
-_WARNING = "Not compiled ({}): everything works, but slower. The mend: apt install gcc python3-dev"
+
+
+class NotCompiled(Exception):
+    """Why it could not be done, and the mend, in one line."""
 
 
 class CustomBuildHook(BuildHookInterface[Any]):
@@ -60,8 +62,8 @@ class CustomBuildHook(BuildHookInterface[Any]):
         self._folder = tempfile.TemporaryDirectory()  # until the wheel is packed
         try:
             libraries = compile_modules(Path(self._folder.name))
-        except _UNCOMPILED as error:
-            self.app.display_warning(_WARNING.format(error))
+        except NotCompiled as error:
+            self.app.display_warning(str(error))
             return
         for library, place in libraries.items():
             build_data["force_include"][str(library)] = place
@@ -76,26 +78,38 @@ class CustomBuildHook(BuildHookInterface[Any]):
 def compile_modules(folder: Path) -> dict[Path, str]:
     """Compile into a folder; return each library, and where in a wheel it belongs.
 
-    Raises an error of setuptools' where that is not possible.
+    Raises NotCompiled.
     """
     os.environ["MYPYPATH"] = ":".join(str(_ROOT / name) for name in _FOLDERS.values())
     os.chdir(_ROOT)
     sources = [f"{place}/{name}.py" for place, names in _COMPILED.items() for name in names.split()]
     # What Arke depends on need not be there while it is built. `make check` is stricter.
     flags = ["--ignore-missing-imports", "--follow-imports=silent", "--config-file="]
-    extensions = mypycify(
-        [*flags, *sources],
-        group_name=_LIBRARY,
-        target_dir=str(folder / "c"),
-        opt_level="2",
-        multi_file=True,
-        debug_level="0",
-    )
+    try:
+        extensions = mypycify(
+            [*flags, *sources],
+            group_name=_LIBRARY,
+            target_dir=str(folder / "c"),
+            opt_level="2",
+            multi_file=True,
+            debug_level="0",
+        )
+    except SystemExit:  # which is how it ends where it has printed what it finds wrong
+        raise NotCompiled(
+            "Not compiled, for the sources are not what this mypy takes: everything works, but "
+            "slower. The mend: the mypy that pyproject.toml names"
+        ) from None
     command = build_ext(Distribution({"ext_modules": extensions}))
     command.build_lib = str(folder / "lib")
     command.build_temp = str(folder / "temp")
     command.ensure_finalized()
-    command.run()
+    try:
+        command.run()
+    except (BaseError, CCompilerError) as error:
+        raise NotCompiled(
+            f"Not compiled ({error}): everything works, but slower. "
+            "The mend: apt install gcc python3-dev"
+        ) from None
     built = folder / "lib"
     return {path: str(path.relative_to(built)) for path in built.rglob("*.so")}
 
@@ -108,8 +122,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             libraries = compile_modules(Path(folder))
-        except _UNCOMPILED as error:
-            sys.exit(_WARNING.format(error))
+        except NotCompiled as error:
+            sys.exit(str(error))
         for library, place in libraries.items():
             shutil.copy(library, _ROOT / _FOLDERS.get(Path(place).parts[0], "sdk") / place)
 

@@ -274,7 +274,7 @@ class Exchange(Listener):
             return head
         return with_cookie(head, sticky.cookie(address, secure=self._requester.origin.tls))
 
-    def broke(self, reason: str, *, answering: bool, host_dead: bool) -> None:
+    def broke(self, reason: str, *, sent: bool, answering: bool, host_dead: bool) -> None:
         back_end = self._back_end
         assert back_end
         address = back_end.address
@@ -289,7 +289,7 @@ class Exchange(Listener):
         if self.told:
             self._cut(address, reason)
             return
-        if not may_go_again(self._head.method, body_at_hand=self._has_all()):
+        if not may_go_again(self._head.method, sent=sent, body_at_hand=self._has_all()):
             fault = f"Back end {address} {reason}, and the request may not be sent twice."
             self._fail(BackEndBroke(fault))
             return

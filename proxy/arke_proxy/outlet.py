@@ -31,7 +31,10 @@ class Turn:
     def _end(self) -> None:
         outlets, self._outlets = self._outlets, []
         for outlet in outlets:
-            outlet.flush()
+            try:
+                outlet.flush()
+            except Exception as error:  # noqa: BLE001 — the others are to be written all the same
+                self._loop.call_exception_handler({"message": "a write failed", "exception": error})
 
 
 class Outlet:
@@ -59,6 +62,11 @@ class Outlet:
         if not held:
             self._turn.add(self)
         self._held = data
+
+    @property
+    def held(self) -> int:
+        """How many octets are still here."""
+        return len(self._held)
 
     def flush(self) -> None:
         """Write now what is held."""

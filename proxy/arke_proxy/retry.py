@@ -12,13 +12,13 @@ _LEAST: Final = 3  # at once, or a quiet proxy would never try again
 _SECONDS: Final = 5.0  # half of the time that is looked back upon
 
 
-def may_go_again(method: bytes, *, body_at_hand: bool) -> bool:
-    """Say whether another back end may get what a broken one may have read.
+def may_go_again(method: bytes, *, sent: bool, body_at_hand: bool) -> bool:
+    """Say whether another back end may get what one that broke was to get.
 
-    `body_at_hand`: all that has arrived of the body is still in memory. What reached no back end
-    always may go again; what the client has been sent part of an answer to never may.
+    `sent`: that one may have read some of it; `body_at_hand`: all that has arrived of the body is
+    still in memory. What the client has been sent part of an answer to never may go again.
     """
-    return body_at_hand and method in IDEMPOTENT
+    return body_at_hand and (not sent or method in IDEMPOTENT)
 
 
 class RetryBudget:

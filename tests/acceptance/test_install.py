@@ -48,6 +48,9 @@ def test_it_says_that_it_is_not_compiled_and_works(
     words = [*program("proxy"), "-version"]
     told = subprocess.run(words, timeout=LIMIT, check=True, capture_output=True, text=True).stdout
     assert told == f"proxy {arke.__version__} (not compiled)\n"
+    where = [sys.executable, "-c", "import arke; print(arke.__file__)"]
+    found = subprocess.run(where, timeout=LIMIT, check=True, capture_output=True, text=True).stdout
+    assert Path(found).is_relative_to(installed)
     with site() as web:
         back_end = web.back_end(says("one"))
         assert web.proxy("-choose", "static", "-backend", back_end.address).body() == "one"

@@ -101,7 +101,10 @@ async def browser(profile: Path, url: str) -> AsyncIterator[None]:
         yield
     finally:
         running.terminate()
-        await running.wait()
+        try:
+            await asyncio.wait_for(running.wait(), LIMIT)
+        except TimeoutError:
+            running.kill()
 
 
 @pytest.mark.parametrize("by_tls", [False, True])
@@ -116,8 +119,7 @@ async def test_a_browser_finds_nothing_missing(tmp_path: Path, by_tls: bool) -> 
             if by_tls:
                 url = f"https://127.0.0.1:{tls_port(proxy.process)}/"
             async with browser(tmp_path / "profile", url), asyncio.timeout(LIMIT):
-                found = await pages.found
-                code = await pages.closed
-    protocol = "h2" if by_tls else "http/1.1"
-    assert found == {"protocol": protocol, "heard": ["HELLO", 3], "event": "first"}
-    assert code == 4000
+                protocol = "h2" if by_tls else "http/1.1"
+                wanted = {"protocol": protocol, "heard": ["HELLO", 3], "event": "first"}
+                assert await pages.found == wanted
+                assert await pages.closed == 4000

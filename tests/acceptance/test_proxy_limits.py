@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import select
 import ssl
@@ -142,3 +143,22 @@ def test_a_silent_back_end_uses_up_the_total_time(web: Site) -> None:
     done.set()
     assert response.status == 504
     assert b"did not answer within 0.3 s" in body
+
+
+def test_who_takes_no_answers_does_not_stay(web: Site) -> None:
+    hint = b"HTTP/1.1 103 Early Hints\r\nLink: " + b"x" * 60_000 + b"\r\n\r\n"
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        with contextlib.suppress(ConnectionError):
+            connection.send(hint * 99)
+            connection.rest()
+
+    flags = ("-choose", "static", "-backend", web.back_end(script).address, "-timeout", "500ms")
+    proxy = web.proxy(*flags, "-access-log", "-")
+    connection = proxy.connect()
+    connection.send(GET)
+    proxy.process.wait_for_line(r'" 408 ', LIMIT)
+    with contextlib.suppress(ConnectionError):
+        connection.rest()
+    connection.close()

@@ -233,6 +233,32 @@ def test_what_does_not_end_after_a_reload_is_cut_when_it_has_lingered(relays: Re
         assert "1 connections did not end within 1 s" in rig.process.log
 
 
+@pytest.mark.parametrize("by_tls", [False, True])
+def test_stopping_lets_retired_workers_finish(relays: Relays, tmp_path: Path, by_tls: bool) -> None:
+    asked, stopping = threading.Event(), threading.Event()
+
+    def slow(connection: Connection) -> None:
+        connection.head()
+        asked.set()
+        assert stopping.wait(LIMIT)
+        connection.send(OK)
+
+    flags = ["-tls-listen", "127.0.0.1:0", "-cert", write_certificate(tmp_path, "a.example")]
+    with running(relays.start(), "web", *(flags if by_tls else [])) as rig:
+        rig.back_ends(slow)
+        connection = rig.connect()
+        connection.send(GET)
+        assert asked.wait(LIMIT)
+        reload(rig, 1)
+        rig.process.terminate()
+        rig.process.wait_for_line("stopping", LIMIT)
+        stopping.set()
+        assert connection.response()[1] == b"ok"
+        connection.close()
+        assert rig.process.wait(LIMIT) == 0
+        assert "Traceback" not in rig.process.log
+
+
 def test_stopping_ends_retired_workers_too(relays: Relays) -> None:
     asked = threading.Event()
 

@@ -29,6 +29,7 @@ class SlowDialer(Dialer):
     """Returns when a hasty back end has done what it does at once, as on a busy machine."""
 
     hasty: Address
+    slow: bool
 
     async def connect(self, address: Address, make: Callable[[socket.socket | None], P]) -> P:
         sockets: list[socket.socket] = []
@@ -39,7 +40,7 @@ class SlowDialer(Dialer):
             return make(sock)
 
         protocol = await super().connect(address, keep)
-        if address == self.hasty:
+        if address == self.hasty and self.slow:
             while sockets[0].fileno() >= 0 and not select.select(sockets, [], [], 0)[0]:
                 await asyncio.sleep(0)
         return protocol
@@ -66,13 +67,16 @@ async def serving(serve: Serve) -> tuple[asyncio.Server, Address]:
     return server, Address(*server.sockets[0].getsockname())
 
 
-@pytest.mark.parametrize("hasty", [ends, speaks])
+@pytest.mark.parametrize(("hasty", "slow"), [(ends, True), (speaks, True), (speaks, False)])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_a_request_that_was_not_sent_goes_to_another(method: str, hasty: Serve) -> None:
+async def test_a_request_that_was_not_sent_goes_to_another(
+    method: str, hasty: Serve, slow: bool
+) -> None:
     loop = asyncio.get_running_loop()
     said: list[str] = []
     rotation = Rotation("web", lambda _, text: said.append(text), draw=lambda: 0.0)
     dialer = SlowDialer(loop, None, LIMIT, 10)
+    dialer.slow = slow
     forwarding = Forwarding((), Form.X, bytes)
     hub = Hub(Routes(Route("web", rotation)), Times(), loop, 9, NoJournal(), dialer, forwarding)
     proxy = Server(hub)

@@ -36,8 +36,11 @@ class Listener(ABC):
         """Take a piece of the answer. A head comes first: once for each 1xx, then the final one."""
 
     @abstractmethod
-    def broke(self, reason: str, *, answering: bool, host_dead: bool) -> None:
-        """Learn that the connection ended too early. `answering`: some of the answer had come."""
+    def broke(self, reason: str, *, sent: bool, answering: bool, host_dead: bool) -> None:
+        """Learn that the connection ended too early.
+
+        `sent`: the back end may have got some of the request; `answering`: some of the answer came.
+        """
 
     @abstractmethod
     def malformed(self, error: BadResponse) -> None:
@@ -140,7 +143,7 @@ class BackEnd:
         self._listener = None
         self.used = True
         transport = self._transport
-        if not self._reusable or transport.is_closing():
+        if not self._reusable or self._out.held or transport.is_closing():
             transport.abort()
             return
         if self._patient:
@@ -181,8 +184,10 @@ class BackEnd:
 
     def gone(self) -> bool:
         """Look, before an event says so, whether this idle connection has ended, or is not idle."""
+        if self._transport.is_closing():  # for what it said, which the loop has read already
+            return True
         if self._socket is None:
-            return self._transport.is_closing()
+            return False
         try:
             self._socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -205,7 +210,9 @@ class BackEnd:
             return
         try:
             if self._head is None:
-                if (raw := self._heads.take(data)) is not None:
+                if self._sent == self._out.held:  # all of the request is still here
+                    self._break(listener, None, "spoke before it was asked")
+                elif (raw := self._heads.take(data)) is not None:
                     self._read_heads(listener, raw)
             else:
                 self._read_body(listener, None, data)
@@ -286,14 +293,16 @@ class BackEnd:
             self._reusable = False  # else the next request would take it for its answer
         listener.answered(head, payload, done=done)
 
-    def _break(self, listener: Listener, exc: Exception | None) -> None:
-        answering = self._head is not None or self._interim > 0 or len(self._heads) > 0
+    def _break(self, listener: Listener, exc: Exception | None, reason: str = "") -> None:
+        answering = self._head is not None or self._interim > 0 or not self._heads.empty
         host_dead = isinstance(exc, OSError) and exc.errno in _DEAD_HOST
+        sent = self._sent != self._out.held
         self.abandon()
-        reason = describe(exc)
-        if exc is None and self._head is not None:
-            reason = "closed the connection in mid-answer"
-        listener.broke(reason, answering=answering, host_dead=host_dead)
+        if not reason:
+            reason = describe(exc)
+            if exc is None and self._head is not None:
+                reason = "closed the connection in mid-answer"
+        listener.broke(reason, sent=sent, answering=answering, host_dead=host_dead)
 
     def _unasked(self) -> None:
         self._hub.pool.forget(self.address, self)

@@ -47,8 +47,8 @@ class Pool(Generic[C]):
             idle.pop(connection, None)
 
     def spare(self) -> C | None:
-        """Give up the connection that has idled longest, if any does."""
-        some = [idle for idle in self._idle.values() if idle]
+        """Give up what has idled longest, if anything has; no tunnels, which take no descriptor."""
+        some = [idle for address, idle in self._idle.items() if idle and not address.via]
         if not some:
             return None
         idle = min(some, key=lambda idle: next(iter(idle.values())))

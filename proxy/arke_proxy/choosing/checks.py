@@ -9,12 +9,12 @@ from typing import Protocol
 
 from arke_proxy.choosing.address import Address
 from arke_proxy.choosing.chooser import Standing
-from arke_proxy.choosing.probe import Probe, Unwell
+from arke_proxy.choosing.probe import NotAsked, Probe, Unwell
 
 _EVERY = 2.0  # seconds
 _JITTER = 0.2  # of them, so that many proxies do not knock in step
 AT_ONCE = 32
-"""Checks of one rotation, each on a connection of its own."""
+"""Checks of all clusters, each on a connection of its own."""
 
 
 class Checked(Protocol):
@@ -34,12 +34,16 @@ class Checks:
     """Checks all back ends every two seconds, from `start` to `stop`."""
 
     def __init__(
-        self, checked: Checked, probe: Probe, draw: Callable[[], float] = random.random
+        self,
+        checked: Checked,
+        probe: Probe,
+        few: asyncio.Semaphore,
+        draw: Callable[[], float] = random.random,
     ) -> None:
         self._checked = checked
         self._probe = probe
         self._draw = draw
-        self._few = asyncio.Semaphore(AT_ONCE)
+        self._few = few  # are under way at once, of all clusters together
         self._running: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -62,6 +66,8 @@ class Checks:
         async with self._few:
             try:
                 await self._probe(address)
+            except NotAsked:
+                pass
             except Unwell as error:
                 self._checked.check_failed(address, str(error), reachable=error.reachable)
             else:

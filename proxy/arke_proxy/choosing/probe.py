@@ -34,8 +34,12 @@ class Unwell(Exception):
         self.reachable = reachable
 
 
+class NotAsked(Exception):
+    """A check that found no descriptor, and so found out nothing."""
+
+
 Probe = Callable[[Address], Awaitable[None]]
-"""Checks one back end. Raises Unwell."""
+"""Checks one back end. Raises Unwell, NotAsked."""
 
 
 def http_probe(path: str, dials: Dials) -> Probe:
@@ -48,7 +52,7 @@ def http_probe(path: str, dials: Dials) -> Probe:
             )
         except OSError as error:
             if error.errno in NONE_LEFT:
-                return  # which is not the back end's fault
+                raise NotAsked from error
             raise Unwell("cannot connect", reachable=False) from error
         try:
             async with asyncio.timeout(_LIMIT):

@@ -10,7 +10,7 @@ from pathlib import Path
 import arke
 from arke_proxy.choosing.address import Address
 from arke_proxy.choosing.ask import Ask
-from arke_proxy.choosing.checks import Checked, Checks
+from arke_proxy.choosing.checks import AT_ONCE, Checked, Checks
 from arke_proxy.choosing.chooser import Chooser
 from arke_proxy.choosing.either import Either
 from arke_proxy.choosing.members import Members, Via
@@ -84,6 +84,7 @@ class Choosing:
         self._hear_departed: Departed = lambda _: None
         self._watches: list[Watch] = []
         self._checks: list[Checks] = []
+        self._few = asyncio.Semaphore(AT_ONCE)
         self._choosers: dict[str, Chooser] = {}
         default = self._route(choice.cluster or "static") if self._has_default else None
         patterns = {
@@ -162,7 +163,8 @@ class Choosing:
 
     def _check(self, checked: Checked) -> None:
         if self._choice.check:
-            self._checks.append(Checks(checked, http_probe(self._choice.check, self._dials)))
+            probe = http_probe(self._choice.check, self._dials)
+            self._checks.append(Checks(checked, probe, self._few))
 
 
 def read_key(file: Path) -> bytes:

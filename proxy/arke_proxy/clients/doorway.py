@@ -49,7 +49,9 @@ class Doorway:
             self._greet(sock, address[0])
 
     def close(self) -> None:
-        """Accept no more, and close the socket."""
+        """Accept no more, and close the socket, if that is not done yet."""
+        if self._sock.fileno() < 0:
+            return
         if self._rest:
             self._rest.cancel()
         self._hub.loop.remove_reader(self._sock)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from http import HTTPStatus
 from typing import Final, cast
 
 from arke_proxy.answers import accept_of, own_response
@@ -125,7 +126,7 @@ class Client(Requester):
 
     def fail(self, error: ProxyError) -> None:
         head = self._head
-        keep_alive = self._may_keep_alive()
+        keep_alive = self._may_keep_alive() and error.status != HTTPStatus.REQUEST_TIMEOUT
         connection = writing.connection_line(keep_alive=keep_alive, to_1_0=head.is_1_0)
         with_body = head.method != b"HEAD"
         accept = accept_of(head.fields)
@@ -207,6 +208,7 @@ class Client(Requester):
 
     def eof_received(self) -> bool:
         self._half_closed = True
+        self._out.flush()  # the loop may close the connection, and knows only what it was given
         exchange = self._exchange
         if exchange and not exchange.uploaded:
             exchange.abandon()
@@ -335,7 +337,9 @@ class Client(Requester):
             return
         if self._paused:
             self._read_on()
-        if not self._advancing and not self._full:
+        if self._full:
+            self._put_under(self._hub.running)  # to read it
+        elif not self._advancing:
             if self._heads.empty:
                 self._wait_for_head()
             else:

@@ -2,95 +2,93 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from msgpack import Unpacker
 
 from arke.wire.malformed import Malformed
 
-CHUNK: Final = 64 * 1024
+CHUNK = 64 * 1024
 """Largest body in one message. Larger ones are cut, so that nobody's 16 bytes wait for 16 MiB."""
 
-MAX_MESSAGE: Final = 16 * 1024 * 1024
+MAX_MESSAGE = 16 * 1024 * 1024
 """Largest body anywhere, unless set otherwise at the relay."""
 
-MAX_NAME: Final = 255
+MAX_NAME = 255
 """Longest cluster or topic name, in UTF-8 octets."""
 
-MAX_TOPICS: Final = 16_384
+MAX_TOPICS = 16_384
 """Topics one program may subscribe to."""
 
-MAX_ENTRIES: Final = 64
+MAX_ENTRIES = 64
 """Entries of a map: headers, or metadata."""
 
-MAX_METADATA: Final = 4 * 1024
+MAX_METADATA = 4 * 1024
 """What a member says of itself when it registers, in octets of text: every peer keeps it."""
 
-MAX_WATCHES: Final = 1_024
+MAX_WATCHES = 1_024
 """Clusters one program may watch."""
 
-WINDOW: Final = 4 * 1024 * 1024
+WINDOW = 4 * 1024 * 1024
 """Credit that each side of a tunnel grants, unless set otherwise."""
 
-LEAST_WINDOW: Final = 64 * 1024
+LEAST_WINDOW = 64 * 1024
 """No tunnel has less: one chunk can always be under way."""
 
-HTTP_WINDOW: Final = 256 * 1024
+HTTP_WINDOW = 256 * 1024
 """Octets under way in each direction of a connection to an HTTP server; less than messages may
 have, for a member may hold many. It is 250 MB/s where a round trip takes a millisecond."""
 
-HTTP_PIECE: Final = CHUNK
+HTTP_PIECE = CHUNK
 """Octets of one message of such a connection: a cut of its stream that means nothing by itself."""
 
-MAX_TUNNELS: Final = 1_024
+MAX_TUNNELS = 1_024
 """Tunnels one program may have."""
 
-LONGEST_CALL: Final = 7 * 24 * 3600.0
+LONGEST_CALL = 7 * 24 * 3600.0
 """Seconds that anybody may wait for an answer."""
 
-LONGEST_CALL_MS: Final = int(LONGEST_CALL * 1000)
+LONGEST_CALL_MS = int(LONGEST_CALL * 1000)
 """The same in milliseconds, as it travels."""
 
-MAX_NUMBER: Final = 2**63 - 1
+MAX_NUMBER = 2**63 - 1
 """Largest number of a call, a member or a session: its negative can be sent too, and is. Numbers
 are not negative, or a call could pass for what its other end calls a tunnel."""
 
-MAX_REASON: Final = 200
+MAX_REASON = 200
 """Longest reason, in characters: why something was refused, or ended."""
 
-MAX_HEADERS: Final = 16 * 1024
+MAX_HEADERS = 16 * 1024
 """All headers of a message together, in octets of their text."""
 
-MAX_HELLO: Final = 4 * 1024
+MAX_HELLO = 4 * 1024
 """What a stranger may send before it has been welcomed."""
 
-MAX_IDENTITY: Final = 64
+MAX_IDENTITY = 64
 """What a program is known by when it attaches again, in octets."""
 
-READ: Final = 256 * 1024
+READ = 256 * 1024
 """What one read of a socket brings at most (uvloop's own buffer)."""
 
-BATCH: Final = 16 * 1024
+BATCH = 16 * 1024
 """Octets of events that leave before the turn ends, so that the receiver reads meanwhile."""
 
-MAX_CASTS: Final = 16
+MAX_CASTS = 16
 """Bodies of broadcasts or events that one message may carry: what arrays are bounded to."""
 
-SMALL_BATCH: Final = 4 * 1024
+SMALL_BATCH = 4 * 1024
 """The same for requests and replies, where somebody waits for each."""
 
-HIGH_WATER: Final = 2 * 1024
+HIGH_WATER = 2 * 1024
 """What a transport may keep. uvloop writes more than that at once, not at the end of the turn; and
 what the transport does not hold, the outbox can still put in a better order."""
 
-MAX_CALLS: Final = 65_536
+MAX_CALLS = 65_536
 """Calls one program, or one peer, may have open at once."""
 
-HALF_SENT: Final = 64 * 1024 * 1024
+HALF_SENT = 64 * 1024 * 1024
 """Octets of large bodies one sender may have half sent at once, or else one body of any length.
 Receivers have room for as much, so that nothing an honest sender began is ever given up."""
 
-MAX_STREAMS: Final = 1_024
+MAX_STREAMS = 1_024
 """Large bodies one sender may have half sent at once: as many as fit into HALF_SENT."""
 
 
