@@ -16,9 +16,7 @@ from arke_proxy.errors import AllTried, BadAnswer, NoBackEnd, NotAnswered, Proxy
 
 _SECONDS: Final = 1.0  # for one question: a member answers it in a millisecond, or is in trouble
 _PATIENCE: Final = 4  # questions without an answer; the mesh has lost a dead member by then
-_QUESTIONS: Final = (
-    24  # in all; of two members, the other one is missed once in 16 million searches
-)
+_QUESTIONS: Final = 24  # in all; one of two members is missed once in 16 million searches
 _REST: Final = 0.2  # seconds without questions ahead after one that failed
 
 

@@ -34,11 +34,7 @@ _STATUS_LINE: Final = re.compile(
 # What may be spoken past the proxy. No form of HTTP is among it (h2c, HTTP/2.0, TLS/1.0): requests
 # inside would reach a back end unseen.
 _UPGRADES: Final = frozenset((b"websocket",))
-_CONNECTION_OPTIONS: Final = {
-    b"close",
-    b"keep-alive",
-    b"upgrade",
-}  # those that name no field to be kept
+_CONNECTION_OPTIONS: Final = {b"close", b"keep-alive", b"upgrade"}  # which name no field to keep
 _ASIDE_IN_RESPONSES: Final = HOP_BY_HOP | {b"content-length"}
 _ASIDE_IN_REQUESTS: Final = _ASIDE_IN_RESPONSES | FORWARDED | {b"expect", b"host", LOOKALIKE}
 _NOTHING: frozenset[bytes] = frozenset()

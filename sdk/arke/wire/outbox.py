@@ -23,9 +23,7 @@ _CHUNK_OP: Final = int(Op.CHUNK)
 _RESERVE: Final = 1024 * 1024  # octets kept for messages without a body, on which others wait
 _SMALL_PART: Final = 4096  # octets of a tunnel's message that may go ahead like any other
 _SMALL_CAST: Final = 1024  # octets of a body that is worth sharing a message
-_OVERHEAD: Final = (
-    48  # octets that Python needs for a message beside its own: small ones are not free
-)
+_OVERHEAD: Final = 48  # octets that Python needs beside a message's own: small ones are not free
 _PARTS = 192 * 1024 * 1024  # more than the credit of all tunnels that one receiver may have
 _RUNNING_START: Final = 32 * 1024  # small messages that may go ahead of a chunk in one batch
 
