@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from arke.wire.bounds import READ
 from fuzz.finding import Finding
@@ -125,8 +125,7 @@ class FakeTransport(asyncio.Transport):
         """Whatever waits pauses the writer."""
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        assert isinstance(protocol, asyncio.Protocol)
-        self.protocol = protocol
+        self.protocol = cast("asyncio.Protocol", protocol)
 
     def pause_reading(self) -> None:
         self.reading = False
