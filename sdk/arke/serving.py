@@ -177,6 +177,8 @@ class Serving:
     # What the relay hands over.
 
     def _on_call(self, message: Message, link: RelayLink) -> None:
+        call: int  # what else comes is refused here, not in the handler's task
+        sender: str
         _, call, body, timeout, stamp, sender, headers = message
         if type(body) is not bytes:
             body = link.body(message, 2)
@@ -233,6 +235,8 @@ class Serving:
             self._unwanted.add(call)
 
     def _on_offer(self, message: Message, link: RelayLink) -> None:
+        call: int
+        sender: str
         _, call, body, timeout, stamp, purpose, window, theirs, sender, headers = message
         if type(body) is not bytes:
             body = link.body(message, 2)

@@ -28,6 +28,22 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
+class Idle(asyncio.Transport):
+    """A connection of which the loop has heard nothing."""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Nothing is written."""
+
+
+async def idle(sock: socket.socket) -> BackEnd:
+    back_end = BackEnd(HERE, sock, await hub())
+    back_end.connection_made(Idle())
+    return back_end
+
+
 async def hub() -> Hub:
     loop = asyncio.get_running_loop()
     times = Times(connect=0.2)
@@ -37,13 +53,13 @@ async def hub() -> Hub:
 
 
 async def test_an_idle_connection_is_there(pair: tuple[socket.socket, socket.socket]) -> None:
-    assert not BackEnd(HERE, pair[0], await hub()).gone()
+    assert not (await idle(pair[0])).gone()
 
 
 async def test_a_closed_one_is_gone_before_the_loop_knows(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
-    back_end = BackEnd(HERE, pair[0], await hub())
+    back_end = await idle(pair[0])
     pair[1].close()
     assert back_end.gone()
 
@@ -51,7 +67,7 @@ async def test_a_closed_one_is_gone_before_the_loop_knows(
 async def test_one_that_speaks_unasked_is_good_for_nothing(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
-    back_end = BackEnd(HERE, pair[0], await hub())
+    back_end = await idle(pair[0])
     pair[1].send(b"x")
     assert back_end.gone()
 
