@@ -47,6 +47,5 @@ async def test_what_a_check_shows(outcome: Exception | None, learned: list[str])
     checks = Checks(checked, probe, asyncio.Semaphore(1), lambda: 0.5)
     checks.start()
     await asked.wait()
-    await asyncio.sleep(0)  # what follows the question is done in the same turn
     await checks.stop()
     assert checked.learned == learned
