@@ -24,7 +24,7 @@ from arke_proxy.choosing.sticky import cookie_name
 from arke_proxy.clients.tls import Certificates, Pair, pair
 from arke_proxy.errors import BadCertificate
 from arke_proxy.http1.forwarded import Form, Network
-from arke_proxy.operations.listeners import bind, inherited, mend, shared
+from arke_proxy.operations.listeners import inherited, listen, mend
 from arke_proxy.operations.plan import Plan, new_secret
 
 PROGRAM = "proxy"
@@ -267,7 +267,7 @@ def _listen(options: Options) -> dict[str, list[socket.socket]]:
     for name, (flag, where) in wanted.items():
         if where and name not in listeners:
             try:
-                listeners[name] = shared(bind(*where), 1 if name == "admin" else options.workers)
+                listeners[name] = listen(*where, 1 if name == "admin" else options.workers)
             except OSError as error:
                 flags.fail(PROGRAM, f"{flag} {where}: {mend(error, flag)}")
     return listeners

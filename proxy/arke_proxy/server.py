@@ -13,14 +13,14 @@ from arke_proxy.clients.http1 import Client
 from arke_proxy.clients.tls import Certificates
 from arke_proxy.descriptors import NONE_LEFT, missing, shortage
 from arke_proxy.hub import Hub, log
+from arke_proxy.operations.listeners import BACKLOG
 
 _TICK = 0.1  # seconds between two looks at the deadlines
-_BACKLOG = 4096  # connections that the kernel keeps until they are accepted
 _MOST_ADOPTED = 256  # of them in one tick; the loop has other work too
 
 
 class Listener(NamedTuple):
-    """A bound socket, and what is presented to clients there; None if they come without TLS."""
+    """A listening socket, and what is presented to clients there; None if they come without TLS."""
 
     sock: socket.socket
     certificates: Certificates | None = None
@@ -28,7 +28,7 @@ class Listener(NamedTuple):
 
 
 class Server:
-    """Serves on bound sockets from `start` to `stop`."""
+    """Serves on listening sockets from `start` to `stop`."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
@@ -50,9 +50,9 @@ class Server:
         hub = self._hub
         if listener.certificates:
             doorway = Doorway(hub, listener.sock, listener.certificates.context)
-            doorway.open(_BACKLOG)
+            doorway.open()
             return doorway
-        return await hub.loop.create_server(self._client, sock=listener.sock, backlog=_BACKLOG)
+        return await hub.loop.create_server(self._client, sock=listener.sock, backlog=BACKLOG)
 
     def _client(self) -> asyncio.Protocol:
         return cast("asyncio.Protocol", Client(self._hub))
@@ -63,7 +63,7 @@ class Server:
             if isinstance(server, Doorway):
                 server.accept_from(sibling, _MOST_ADOPTED)
                 continue
-            with contextlib.suppress(OSError):  # nobody waits there, or nobody has listened yet
+            with contextlib.suppress(OSError):  # nobody waits there
                 for _ in range(_MOST_ADOPTED):
                     sock, _ = sibling.accept()
                     task = self._hub.loop.create_task(self._adopt(sock))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 
 import pytest
 from http_rig import Connection, Rig
+
+from relays import free_port
 
 GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: example\r\nContent-Length: 4\r\n\r\nbody"
@@ -27,9 +28,7 @@ def closes(connection: Connection) -> None:
 
 
 def closed_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 # Nobody to forward to.

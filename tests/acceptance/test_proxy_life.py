@@ -176,6 +176,16 @@ def test_a_port_that_is_taken(relays: Relays) -> None:
     process.close()
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_port_for_two_of_its_flags(workers: str) -> None:
+    where = f"127.0.0.1:{free_port()}"
+    words = ["-choose", "static", "-backend", "127.0.0.1:9", "-workers", workers]
+    process = start("proxy", [*program("proxy"), *words, "-listen", where, "-admin", where])
+    assert process.wait(LIMIT) == 2
+    assert process.log.startswith(f"proxy: -admin {where}: the port is taken; ")
+    process.close()
+
+
 def test_no_relay() -> None:
     port = free_port()
     words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", str(port)]

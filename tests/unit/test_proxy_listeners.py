@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from arke_proxy.operations.listeners import bind, shared
+from arke_proxy.operations.listeners import listen
 
 
 def reachable(host: str, port: int) -> bool:
@@ -15,8 +15,8 @@ def reachable(host: str, port: int) -> bool:
 
 
 def test_no_host_is_every_address() -> None:
-    with bind("", 0) as sock:
-        sock.listen()
+    (sock,) = listen("", 0)
+    with sock:
         port = sock.getsockname()[1]
         assert reachable("127.0.0.1", port)
         assert reachable("127.0.0.9", port)
@@ -24,29 +24,21 @@ def test_no_host_is_every_address() -> None:
 
 
 def test_a_host_is_that_address_alone() -> None:
-    with bind("127.0.0.9", 0) as sock:
-        sock.listen()
+    (sock,) = listen("127.0.0.9", 0)
+    with sock:
         port = sock.getsockname()[1]
         assert reachable("127.0.0.9", port)
         assert not reachable("127.0.0.1", port)
 
 
-def test_a_port_is_taken_before_anyone_listens() -> None:
-    with bind("127.0.0.9", 0) as first:
-        assert not reachable("127.0.0.9", first.getsockname()[1])
-        first.listen()
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_port_is_taken_for_everybody_else(count: int) -> None:
+    sockets = listen("127.0.0.9", 0, count)
+    where = sockets[0].getsockname()
+    assert [sock.getsockname() for sock in sockets] == [where] * count
+    for number in (1, 3):
         with pytest.raises(OSError, match="in use") as taken:
-            bind(*first.getsockname())
-    assert taken.value.errno == errno.EADDRINUSE
-
-
-def test_a_shared_port_is_taken_for_everybody_else() -> None:
-    first, *others = shared(bind("127.0.0.9", 0), 3)
-    assert len(others) == 2
-    for sock in (first, *others):
-        assert sock.getsockname() == first.getsockname()
-        sock.listen()
-    with pytest.raises(OSError, match="in use"):
-        bind(*first.getsockname())
-    for sock in (first, *others):
+            listen(*where, number)
+        assert taken.value.errno == errno.EADDRINUSE
+    for sock in sockets:
         sock.close()

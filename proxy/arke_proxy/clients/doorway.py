@@ -30,10 +30,9 @@ class Doorway:
         self._context = context
         self._rest: asyncio.TimerHandle | None = None
 
-    def open(self, backlog: int) -> None:
-        """Begin; `backlog` is how many connections the kernel keeps until they are accepted."""
+    def open(self) -> None:
+        """Begin."""
         self._sock.setblocking(False)
-        self._sock.listen(backlog)
         self._wait()
 
     def accept_from(self, listening: socket.socket, most: int) -> None:

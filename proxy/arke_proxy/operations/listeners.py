@@ -8,6 +8,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
+BACKLOG = 4096  # connections that the kernel keeps until they are accepted
 _FIRST = 3  # the first descriptor that systemd passes; sd_listen_fds(3)
 _NAMED = ("admin", "tls")
 _NO_IPV6 = frozenset((errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL))
@@ -45,8 +46,30 @@ def mend(error: OSError, flag: str) -> str:
             return f"{error.strerror or error}; give an address of this machine with {flag}"
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Take the port, without listening yet; an empty host is every address. Raises OSError."""
+def listen(host: str, port: int, count: int = 1) -> list[socket.socket]:
+    """Return `count` sockets that listen there, which the kernel shares out connections to.
+
+    An empty host is every address. They listen from here on, and who connects waits for a worker:
+    a port that is bound alone can be bound a second time. That it may be shared is said after it
+    was taken: whoever wants it for himself is still told that he cannot have it. Raises OSError.
+    """
+    sockets = [_bind(host, port)]
+    try:
+        if count > 1:
+            sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            where = sockets[0].getsockname()
+            family = sockets[0].family
+            sockets += [_bound(family, where, share=True) for _ in range(count - 1)]
+        for sock in sockets:
+            sock.listen(BACKLOG)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _bind(host: str, port: int) -> socket.socket:
     if host:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return _bound(family, where)
@@ -56,19 +79,6 @@ def bind(host: str, port: int) -> socket.socket:
         if error.errno not in _NO_IPV6:
             raise
     return _bound(socket.AF_INET, ("", port))
-
-
-def shared(sock: socket.socket, count: int) -> list[socket.socket]:
-    """Return `count` sockets, this one among them, that the kernel shares out connections to.
-
-    That the port may be shared is said after it was taken: whoever wants it for himself is still
-    told that he cannot have it. Raises OSError.
-    """
-    if count == 1:
-        return [sock]
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    where = sock.getsockname()
-    return [sock, *(_bound(sock.family, where, share=True) for _ in range(count - 1))]
 
 
 def _bound(family: int, where: tuple[Any, ...], *, share: bool = False) -> socket.socket:
