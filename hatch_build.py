@@ -40,7 +40,7 @@ _COMPILED = {
     "proxy/arke_proxy/back_ends": "connection opening pool",
     "proxy/arke_proxy/choosing": "address ahead ask chooser either health members named rotation "
     "routes static sticky",
-    "proxy/arke_proxy/clients": "ending http1 http2 http2_stream requester",
+    "proxy/arke_proxy/clients": "decrypted ending http1 http2 http2_stream requester",
     "proxy/arke_proxy/http1": "body field_lines fields forwarded head head_buffer messages target "
     "writing",
     "proxy/arke_proxy/http2": "fields guard",
