@@ -50,6 +50,18 @@ def test_demand_that_ends_is_forgotten() -> None:
     assert ahead.count(101.0) == 0
 
 
+def test_under_load_questions_leave_together() -> None:
+    ahead = Ahead()
+    asked = []
+    for step in range(4000):
+        count = ahead.count(100 + step / 20_000)
+        asked += [count] * (count > 0)
+        ahead.asked += count
+        ahead.asked -= step >= 500  # as they are answered, and used
+    assert 3000 < sum(asked) < 4500
+    assert len(asked) < 400
+
+
 @given(st.floats(20, 5000), st.floats(0.0002, 0.015))
 def test_under_a_steady_load_a_request_rarely_waits(rate: float, answering: float) -> None:
     """`rate` is requests a second, `answering` how long the cluster takes, in seconds."""

@@ -11,6 +11,7 @@ from arke_proxy.choosing.address import Address
 FRESH: Final = 0.05  # seconds; what the cluster said before that may no longer hold
 _DEMAND: Final = 2  # requests within that time, until the next ones are worth preparing for
 _MOST: Final = 1024
+_PARTS: Final = 16  # questions that leave together wake the relay, and the member, once
 
 
 class Ahead:
@@ -45,8 +46,9 @@ class Ahead:
         demand = max(self._before, self._count)
         if demand < _DEMAND or now < self.paused_until:
             return 0
-        wanted = min((demand + 1) // 2, _MOST) - len(self._answers) - self.asked
-        return max(0, wanted)
+        wanted = min((demand + 1) // 2, _MOST)
+        missing = wanted - len(self._answers) - self.asked
+        return missing if missing > wanted // _PARTS else 0
 
     def keep(self, address: Address, now: float) -> None:
         self._answers.append((now, address))
