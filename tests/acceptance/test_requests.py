@@ -132,6 +132,24 @@ async def test_a_handler_slower_than_the_deadline_is_a_timeout_and_its_answer_is
         assert await mesh.request("slow", b"now") == b"late"
 
 
+async def test_what_is_only_begun_ends_as_a_request_does(ports: tuple[int, int]) -> None:
+    async with echo(ports[1]), arke.connect(port=ports[0]) as mesh:
+        await known(mesh, "echo")
+        bodies = [b"%d" % i for i in range(500)]
+        begun = [mesh.begin_request("echo", body, timeout=LIMIT) for body in bodies]
+        begun[7].cancel()  # which is nobody else's end
+        nobody = mesh.begin_request("nobody", b"", timeout=LIMIT)
+        with pytest.raises(ValueError, match="cluster"):
+            mesh.begin_request("", b"")
+        for number, outcome in enumerate(begun):
+            if number != 7:
+                assert await outcome == bodies[number]
+        with pytest.raises(arke.NoSuchCluster):
+            await nobody
+    with pytest.raises(arke.MeshClosed):
+        mesh.begin_request("echo", b"")
+
+
 async def test_nobody_serves_is_told_at_once(ports: tuple[int, int]) -> None:
     async with arke.connect(port=ports[0]) as mesh:
         # A relay that just started waits for its peers' directories first, 2 s at most.
