@@ -47,15 +47,15 @@ def start(name: str, command: Sequence[str | Path], **environ: str) -> Process:
 
 
 def free_port() -> int:
-    """Return one that the kernel gives to nobody who lets it choose, as others do meanwhile."""
+    """Return a port outside the range of those who bind port 0, or they might get it meanwhile."""
     bounds = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii")
     lowest, highest = map(int, bounds.split())
     ports = [port for port in range(10000, 65536) if not lowest <= port <= highest]
-    for port in random.sample(ports, 100):
+    for port in random.sample(ports, min(100, len(ports))):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
-    raise AssertionError("no port is free")
+    raise AssertionError(f"no port outside {lowest} to {highest} is free")
 
 
 def _any_address() -> str:

@@ -52,6 +52,7 @@ class Server:
             doorway = Doorway(hub, listener.sock, listener.certificates.context)
             doorway.open()
             return doorway
+        # It listens again, and would keep fewer waiting.
         return await hub.loop.create_server(self._client, sock=listener.sock, backlog=BACKLOG)
 
     def _client(self) -> asyncio.Protocol:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from arke_proxy.clients.decrypted import set_protocol
+from arke_proxy.clients.decrypted import attach
 from arke_proxy.clients.ending import unread
 from arke_proxy.deadlines import Wait
 from arke_proxy.reset import reset
@@ -111,7 +111,7 @@ class _End:
 
     def begin(self, data: bytes) -> None:
         transport = self.transport
-        set_protocol(transport, self)
+        attach(transport, self)
         transport.set_write_buffer_limits(high=_HIGH_WATER)
         if data:
             self.data_received(data)

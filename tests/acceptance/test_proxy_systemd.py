@@ -21,7 +21,11 @@ from relays import LIMIT, start
 HOLDER = """
 import os, socket, sys
 names = sys.argv[1].split(":")
-held = [socket.create_server(("127.0.0.1", 0)) for _ in names]
+held = [socket.socket() for _ in names]
+for name, sock in zip(names, held):
+    sock.bind(("127.0.0.1", 0))
+    if name != "tls":  # as systemd does; others who hand sockets on may not
+        sock.listen()
 print("held", *[sock.getsockname()[1] for sock in held], flush=True)
 copies = [os.dup2(sock.fileno(), number) for number, sock in enumerate(held, 100)]
 for number, copy in enumerate(copies, 3):

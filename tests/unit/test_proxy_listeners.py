@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import errno
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import chain
 
 import pytest
 
 from arke_proxy.operations.listeners import listen
+from relays import free_port
 
 
 def reachable(host: str, port: int) -> bool:
@@ -42,3 +47,20 @@ def test_a_port_is_taken_for_everybody_else(count: int) -> None:
         assert taken.value.errno == errno.EADDRINUSE
     for sock in sockets:
         sock.close()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_of_two_who_come_at_once_one_has_the_port(count: int) -> None:
+    def take(barrier: threading.Barrier) -> list[socket.socket]:
+        barrier.wait()
+        with suppress(OSError):
+            return listen("127.0.0.9", port, count)
+        return []
+
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(200):
+            port = free_port()
+            taken = list(pool.map(take, [threading.Barrier(2)] * 2))
+            assert sorted(map(len, taken)) in ([0, 0], [0, count])
+            for sock in chain(*taken):
+                sock.close()

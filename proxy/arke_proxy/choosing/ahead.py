@@ -11,11 +11,11 @@ from arke_proxy.choosing.address import Address
 FRESH: Final = 0.05  # seconds; what the cluster said before that may no longer hold
 _DEMAND: Final = 2  # requests within that time, until the next ones are worth preparing for
 _MOST: Final = 1024
-_PARTS: Final = 16  # questions that leave together wake the relay, and the member, once
+_BUNCHES: Final = 16  # of what is kept ahead: one bunch wakes the relay, and the member, once
 
 
 class Ahead:
-    """Knows the demand of the last 50 ms and keeps answers for half as much of the future.
+    """Knows the demand of the last 50 ms and keeps answers for about half as much of the future.
 
     So an answer waits for some 25 ms before it is used, which is longer than asking takes and
     shorter than it keeps; and what is left over when the demand ends is soon too old. The caller
@@ -48,7 +48,7 @@ class Ahead:
             return 0
         wanted = min((demand + 1) // 2, _MOST)
         missing = wanted - len(self._answers) - self.asked
-        return missing if missing > wanted // _PARTS else 0
+        return missing if missing > wanted // _BUNCHES else 0
 
     def keep(self, address: Address, now: float) -> None:
         self._answers.append((now, address))

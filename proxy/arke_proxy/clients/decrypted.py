@@ -1,7 +1,8 @@
-"""What a client sends by TLS, handed on in pieces that are small enough to wait.
+"""What a client sends by TLS, handed on without the copies that uvloop makes of it.
 
-uvloop hands on all that it has decrypted, which are 256 KiB, and keeps 512 KiB for whoever is not
-to send more. With what OpenSSL has of it that were more than a MB for each stalled upload.
+For a protocol with `data_received` uvloop decrypts what it has read into many pieces, joins them,
+and reads up to 512 KiB more for one that is paused: over a MB for each stalled upload. A buffered
+protocol gets all of it in one buffer, which all connections share.
 """
 
 from __future__ import annotations
@@ -9,28 +10,33 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final, cast
 
-_PIECE: Final = 64 * 1024
-_UNREAD: Final = 16 * 1024  # octets to decrypt, from which on no more are read for who is paused
-_buffer: Final = memoryview(bytearray(_PIECE))  # for all: what is in it is taken at once
+_UNREAD: Final = 16 * 1024  # octets left to decrypt, from which on uvloop stops reading
+# There is room for these, for what uvloop reads at once (256 KiB), and for what OpenSSL keeps (16):
+# with less it would leave a rest for later, and forget that if the client says goodbye meanwhile.
+_ROOM: Final = 320 * 1024
+_buffer: Final = memoryview(bytearray(_ROOM))  # what is in it is taken before anything else runs
 
 
-def set_protocol(transport: asyncio.Transport, protocol: Any) -> None:
+def attach(transport: asyncio.Transport, protocol: Any) -> None:
     """Have `protocol` hear of all that happens to the transport from now on."""
     if transport.get_extra_info("ssl_object") is not None:
-        cast("Any", transport).set_read_buffer_limits(high=_UNREAD)  # asyncio names it not
+        cast("Any", transport).set_read_buffer_limits(high=_UNREAD)  # the type does not know it
         protocol = _Decrypted(protocol)
     transport.set_protocol(protocol)
 
 
 class _Decrypted:
-    """Between such a transport and a protocol; a buffered protocol of uvloop's, by its methods."""
+    """Between such a transport and a protocol.
+
+    uvloop takes it for a buffered protocol, as it has `get_buffer` and is no asyncio.Protocol.
+    """
 
     __slots__ = ("_protocol",)
 
     def __init__(self, protocol: Any) -> None:
         self._protocol = protocol
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 — as the loop calls it
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 — as uvloop calls it
         return _buffer
 
     def buffer_updated(self, count: int) -> None:
@@ -40,7 +46,9 @@ class _Decrypted:
         return cast("bool | None", self._protocol.eof_received())
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._protocol.connection_lost(error)
+        # uvloop keeps its hold of this object: all of the connection would wait for a collection.
+        protocol, self._protocol = self._protocol, None
+        protocol.connection_lost(error)
 
     def pause_writing(self) -> None:
         self._protocol.pause_writing()

@@ -8,7 +8,7 @@ import ssl
 import time
 from typing import cast
 
-from arke_proxy.clients.decrypted import set_protocol
+from arke_proxy.clients.decrypted import attach
 from arke_proxy.clients.http1 import Client
 from arke_proxy.clients.http2 import Http2Client
 from arke_proxy.errors import NoHandshake
@@ -61,7 +61,7 @@ class Handshake(asyncio.Protocol):
         hub.hands_over(self)
         speaks_2 = transport.get_extra_info("ssl_object").selected_alpn_protocol() == "h2"
         client = Http2Client(hub) if speaks_2 else Client(hub)
-        set_protocol(cast("asyncio.Transport", transport), client)
+        attach(cast("asyncio.Transport", transport), client)
         client.connection_made(transport)
 
     # Within.

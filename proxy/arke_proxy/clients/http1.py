@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Final, cast
 
 from arke_proxy.answers import accept_of, own_response
-from arke_proxy.clients.decrypted import set_protocol
+from arke_proxy.clients.decrypted import attach
 from arke_proxy.clients.ending import end_after_reading, unread
 from arke_proxy.clients.http2 import Http2Client
 from arke_proxy.clients.requester import Requester
@@ -293,7 +293,7 @@ class Client(Requester):
         self._hub.hands_over(self)
         client = Http2Client(self._hub)
         transport = self._out.transport()
-        set_protocol(transport, client)
+        attach(transport, client)
         client.connection_made(transport)
         client.data_received(early)
 

@@ -17,7 +17,8 @@ _NO_IPV6 = frozenset((errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL))
 def inherited(environ: Mapping[str, str]) -> dict[str, socket.socket]:
     """Take what systemd has passed: sockets named `admin` or `tls`, and any other as `public`.
 
-    Raises ValueError where that is not one of each at most.
+    They listen from here on. Raises ValueError where that is not one of each at most, and OSError
+    for what cannot listen.
     """
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return {}
@@ -30,6 +31,7 @@ def inherited(environ: Mapping[str, str]) -> dict[str, socket.socket]:
         if name in found:
             raise ValueError(f"systemd passes two sockets to be the {name} one; it takes one")
         found[name] = socket.socket(fileno=number)
+        found[name].listen(BACKLOG)  # if it does not listen yet, or keeps fewer waiting
     return found
 
 
@@ -53,15 +55,15 @@ def listen(host: str, port: int, count: int = 1) -> list[socket.socket]:
     a port that is bound alone can be bound a second time. That it may be shared is said after it
     was taken: whoever wants it for himself is still told that he cannot have it. Raises OSError.
     """
-    sockets = [_bind(host, port)]
+    first = _bind(host, port)
+    sockets = [first]
     try:
+        first.listen(BACKLOG)
         if count > 1:
-            sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            where = sockets[0].getsockname()
-            family = sockets[0].family
-            sockets += [_bound(family, where, share=True) for _ in range(count - 1)]
-        for sock in sockets:
-            sock.listen(BACKLOG)
+            first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        for _ in range(count - 1):
+            sockets.append(_bound(first.family, first.getsockname(), share=True))
+            sockets[-1].listen(BACKLOG)
     except BaseException:
         for sock in sockets:
             sock.close()
