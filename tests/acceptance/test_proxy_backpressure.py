@@ -47,13 +47,8 @@ def standing_rig(folder: Path) -> Iterator[Rig]:
 
 
 @pytest.fixture(params=["plain", "tls"])
-def way(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def connect(way: str, rig: Rig, folder: Path) -> Connect:
-    if way == "plain":
+def connect(request: pytest.FixtureRequest, rig: Rig, folder: Path) -> Connect:
+    if request.param == "plain":
         return rig.connect
     context = ssl.create_default_context(cafile=folder / "a.pem")
     return lambda: rig.connect_tls(context, "a.example")

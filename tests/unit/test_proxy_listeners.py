@@ -10,7 +10,7 @@ from itertools import chain
 import pytest
 
 from arke_proxy.operations.listeners import listen
-from relays import free_port
+from relays import LIMIT, free_port
 
 
 def reachable(host: str, port: int) -> bool:
@@ -52,7 +52,7 @@ def test_a_port_is_taken_for_everybody_else(count: int) -> None:
 @pytest.mark.parametrize("count", [1, 3])
 def test_of_two_who_come_at_once_one_has_the_port(count: int) -> None:
     def take(barrier: threading.Barrier) -> list[socket.socket]:
-        barrier.wait()
+        barrier.wait(LIMIT)
         with suppress(OSError):
             return listen("127.0.0.9", port, count)
         return []

@@ -31,7 +31,7 @@ class Doorway:
         self._rest: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
-        """Begin."""
+        """Begin; the socket listens already."""
         self._sock.setblocking(False)
         self._wait()
 
