@@ -18,7 +18,7 @@ check: .venv/ready
 
 # The sources themselves: where there is no compiler they serve, only slower.
 test-pure: .venv/ready pure
-	$(BIN)/python -m pytest tests/unit tests/protocol tests/acceptance/test_proxy.py
+	$(BIN)/python -m pytest tests/unit tests/protocol tests/acceptance/proxy/test_http1.py
 
 # Once more after each change; `make pure` goes back to running the sources themselves.
 compiled: .venv/compiled
@@ -37,7 +37,7 @@ bench-proxy: .venv/compiled
 MINUTES ?= 20
 
 soak: .venv/ready
-	@PYTHONPATH=$(CURDIR)/tests:$(CURDIR)/tests/network exec $(BIN)/python -m soak \
+	@PYTHONPATH=$(CURDIR)/tests exec $(BIN)/python -m soak \
 		-minutes $(MINUTES) $(if $(SEED),-seed $(SEED))
 
 # Every codec for so many minutes, or one: make fuzz MINUTES=10 TARGET=native

@@ -29,21 +29,24 @@ _ROOT = Path(__file__).parent
 # What handles each message and each request. The rest stays as it is: it would win nothing, and
 # each module takes seconds to compile.
 _COMPILED = {
-    "sdk/arke": "caller calls link serving",
-    "sdk/arke/wire": "chunked inbox lateness liveness outbox pieces",
-    "relay/arke_relay/attachments": "connection turns",
+    "sdk/arke/runtime": "deadlines dispatch relay_connection resend",
+    "sdk/arke/wire": "chunked_body liveness outbox reassembly transit_time tunnel_batch",
+    "relay/arke_relay/attachments": "connection fair_reader",
     "relay/arke_relay/attachments/iris": "connection",
-    "relay/arke_relay/attachments/native": "calls casts connection fields",
-    "relay/arke_relay/core": "balancer calls casts counters directory parties router special",
-    "proxy/arke_proxy": "answers complaints deadlines exchange hub outlet record reset retry "
-    "splice",
-    "proxy/arke_proxy/back_ends": "connection opening pool",
-    "proxy/arke_proxy/choosing": "address ahead ask chooser either health members named rotation "
-    "routes static sticky",
-    "proxy/arke_proxy/clients": "decrypted ending http1 http2 http2_stream requester",
-    "proxy/arke_proxy/http1": "body field_lines fields forwarded head head_buffer messages target "
-    "writing",
-    "proxy/arke_proxy/http2": "fields guard",
+    "relay/arke_relay/attachments/native": "broadcasts connection fields requests",
+    "relay/arke_relay/core": "balancer broadcasts counters directed directory endpoints requests "
+    "router",
+    "proxy/arke_proxy/backends": "address connect connection pool",
+    "proxy/arke_proxy/balancing": "ask balancer fallback members passive_health prefetch "
+    "recent_backends retry rotation routes static sticky",
+    "proxy/arke_proxy/clients": "graceful_close http1_connection http2_connection http2_stream "
+    "tls_buffer",
+    "proxy/arke_proxy/connections": "deadlines hub reset write_batch",
+    "proxy/arke_proxy/http": "error_pages exchange forwarded header_fields messages "
+    "request_target response_handler websocket",
+    "proxy/arke_proxy/http1": "body field_parser head_buffer head_parser serializer",
+    "proxy/arke_proxy/http2": "abuse_limits header_fields",
+    "proxy/arke_proxy/observability": "log_throttle request_record",
 }
 _FOLDERS = {"arke": "sdk", "arke_relay": "relay", "arke_proxy": "proxy"}  # of each package
 _LIBRARY = "arke"  # holds the code of all these modules

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from arke import flags
+from arke.program import flags
 from benchmarks import machine, rounds
 from benchmarks.measure import BenchError, Measure, Pairing
 from benchmarks.pairings import hop, iris, meeting, memory, messages, tunnels, web

@@ -7,7 +7,7 @@ import socket
 import sys
 from dataclasses import dataclass
 
-from arke import flags
+from arke.program import flags
 from benchmarks.iris_wire import READ, REPLY, REQUEST, attach, binary, read_varint, varint
 
 

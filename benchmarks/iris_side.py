@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from arke import flags
 from arke.cli.bench.result import Result, percentile
+from arke.program import flags
 from benchmarks.iris_wire import (
     LIMIT,
     READ,

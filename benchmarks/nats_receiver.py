@@ -12,8 +12,8 @@ import nats
 import uvloop
 from nats.aio.msg import Msg
 
-from arke import flags
 from arke.cli.bench.receiver import REPORT
+from arke.program import flags
 
 QUEUE_GROUP = "members"
 

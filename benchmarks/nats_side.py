@@ -22,10 +22,10 @@ import nats
 import uvloop
 from nats.aio.client import Client
 
-from arke import flags
-from arke.cli.bench import casts
+from arke.cli.bench import throughput as casts
 from arke.cli.bench.receivers import BenchError, Receivers
 from arke.cli.bench.result import Result, percentile
+from arke.program import flags
 
 SUBJECT = "bench"
 WARM_UP = 0.5

@@ -19,7 +19,7 @@ from pathlib import Path
 from aiohttp import ClientConnectionError, ClientSession
 
 import arke
-from arke import flags
+from arke.program import flags
 
 CLUSTER = "web"
 NODES = ("127.0.0.1", "127.0.0.2", "127.0.0.3")

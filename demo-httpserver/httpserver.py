@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 import arke
-from arke import flags
+from arke.program import flags
 
 PORT = 63450  # where the proxy looks for a back end that is named by its IP alone
 EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - hosts that name no one machine

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab import Lab, LabUnavailable
-from relays import Relays
+from support.relays import Relays
 
 _ROOT = Path(__file__).parent.parent
 

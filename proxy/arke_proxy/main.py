@@ -13,22 +13,22 @@ from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
-from arke import flags
-from arke_proxy import converters
-from arke_proxy.choosing import flags as choosing_flags
-from arke_proxy.choosing.address import Address
-from arke_proxy.choosing.members import Via
-from arke_proxy.choosing.routes import Pattern
-from arke_proxy.choosing.setup import Choice, read_key
-from arke_proxy.choosing.sticky import cookie_name
-from arke_proxy.clients.tls import Certificates, Pair, pair
+from arke.program import flags
+from arke_proxy import flag_types as converters
+from arke_proxy.backends.address import Address
+from arke_proxy.balancing import flag_types as choosing_flags
+from arke_proxy.balancing.members import Via
+from arke_proxy.balancing.routes import Pattern
+from arke_proxy.balancing.setup import Choice, read_key
+from arke_proxy.balancing.sticky import cookie_name
+from arke_proxy.clients.certificates import Certificates, Pair, pair
 from arke_proxy.errors import BadCertificate
-from arke_proxy.http1.forwarded import Form, Network
-from arke_proxy.operations.listeners import inherited, listen, mend
-from arke_proxy.operations.plan import Plan, new_secret
+from arke_proxy.http.forwarded import Form, Network
+from arke_proxy.processes.sockets import inherited, listen, mend
+from arke_proxy.processes.worker_config import Plan, new_secret
 
 PROGRAM = "proxy"
-_MASTER = "arke_proxy.operations.master"
+_MASTER = "arke_proxy.processes.master"
 _MOST_WORKERS = 64
 _EVERY = ("::", "0.0.0.0")  # noqa: S104 — how the kernel shows an empty host
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import uvloop
 
-from arke import __version__, flags
+from arke import __version__
+from arke.program import flags
 from arke_relay import log as logs
 from arke_relay.discovery.addresses import choose, machine_adapters
 from arke_relay.errors import ConfigurationError

@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arke_relay.attachments.doors import Doors
-from arke_relay.attachments.hub import Hub
-from arke_relay.core.exchange import Exchange
+from arke_relay.attachments.local_listeners import Doors
+from arke_relay.attachments.program_registry import Hub
+from arke_relay.core.message_core import Exchange
 from arke_relay.discovery.addresses import Address
 from arke_relay.discovery.hints import Hint
 from arke_relay.discovery.mdns import Mdns
 from arke_relay.discovery.seeds import Seeds
 from arke_relay.flusher import Flusher
 from arke_relay.log import Log
-from arke_relay.peers.handshake import Identity
+from arke_relay.peers.join_handshake import Identity
 from arke_relay.peers.keys import CurvePair, NetworkKey
-from arke_relay.peers.network import PeerNetwork
+from arke_relay.peers.peer_network import PeerNetwork
 from arke_relay.status import Status
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from arke_relay.core.exchange import Exchange
 from arke_relay.core.membership import Membership
+from arke_relay.core.message_core import Exchange
 
 _MOST_NAMES = 10_000
 """Clusters and topics shown, each: a document of some megabytes still."""

@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import arke
-from arke.loops import loop_factory
-from arke.wire.bounds import WINDOW
+from arke.runtime.event_loop import loop_factory
+from arke.wire.limits import WINDOW
 
 _T = TypeVar("_T")
 

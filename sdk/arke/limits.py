@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from arke.wire.bounds import LEAST_WINDOW, WINDOW
+from arke.wire.limits import LEAST_WINDOW, WINDOW
 
 _MIB = 1024 * 1024
 

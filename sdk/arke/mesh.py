@@ -12,9 +12,6 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-from arke.attachment import Attachment, check_headers, check_name
-from arke.caller import Caller, too_large
-from arke.calls import Call
 from arke.errors import (
     ArkeError,
     MemberLost,
@@ -24,13 +21,16 @@ from arke.errors import (
     RequestTimeout,
     TunnelClosed,
 )
+from arke.runtime.cluster_watch import Watches
+from arke.runtime.deadlines import Call
+from arke.runtime.reconnect import Attachment, check_headers, check_name
+from arke.runtime.resend import Caller, too_large
+from arke.runtime.topic_subscriptions import Topics
+from arke.runtime.tunnel_table import Tunnels
 from arke.subscription import Subscription
-from arke.topics import Topics
 from arke.tunnel import Tunnel
-from arke.tunnels import Tunnels
 from arke.values import Answer, Change, Member, Node
-from arke.watches import Watches
-from arke.wire.bounds import (
+from arke.wire.limits import (
     HTTP_PIECE,
     HTTP_WINDOW,
     LEAST_WINDOW,

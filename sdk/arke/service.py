@@ -12,12 +12,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Self, TypeVar
 
-from arke.attachment import check_headers, check_name
-from arke.http_server import METADATA, parse
 from arke.limits import Limits
-from arke.loops import loop_factory
 from arke.mesh import Mesh
-from arke.serving import (
+from arke.runtime.dispatch import (
     BroadcastHandler,
     DropHandler,
     Handlers,
@@ -26,7 +23,10 @@ from arke.serving import (
     Serving,
     TunnelHandler,
 )
-from arke.wire.bounds import MAX_METADATA
+from arke.runtime.event_loop import loop_factory
+from arke.runtime.http_server_address import METADATA, parse
+from arke.runtime.reconnect import check_headers, check_name
+from arke.wire.limits import MAX_METADATA
 
 log = logging.getLogger("arke")
 

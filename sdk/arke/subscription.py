@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from arke.values import Event
 
 if TYPE_CHECKING:
-    from arke.topics import Topics
+    from arke.runtime.topic_subscriptions import Topics
 
 _QUEUE = 64 * 1024 * 1024
 _OVERHEAD = 200  # octets an event costs beside its body

@@ -17,10 +17,10 @@ from typing import Self
 from msgpack import Packer
 
 from arke.errors import MessageTooLarge, TunnelClosed
-from arke.link import RelayLink
-from arke.wire.bounds import BATCH, CHUNK
+from arke.runtime.relay_connection import RelayLink
+from arke.wire.limits import BATCH, CHUNK
 from arke.wire.messages import Ending, Op
-from arke.wire.pieces import Pieces
+from arke.wire.tunnel_batch import Pieces
 
 _DATA = Op.DATA.value
 _CREDIT = Op.CREDIT.value

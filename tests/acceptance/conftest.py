@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from http_rig import Rig, standing
+
+from support.http_rig import Rig, standing
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from publishers import says, site
 
 import arke
-from programs import CHECKOUT, program
-from relays import LIMIT
+from support.programs import CHECKOUT, program
+from support.publishers import says, site
+from support.relays import LIMIT
 
 BUILD = 10 * LIMIT  # seconds: what cannot be compiled is made ready for the compiler all the same
 

@@ -12,9 +12,9 @@ import pytest
 
 import arke
 from lab import Process
-from programs import CHECKOUT
-from relays import LIMIT, Relay, Relays, start
 from soak.questions import CLUSTER, PARTS, TOPIC, Question, answer_to, body_of, question_of
+from support.programs import CHECKOUT
+from support.relays import LIMIT, Relay, Relays, start
 
 LIES = {
     "the answer to": "answers another question",

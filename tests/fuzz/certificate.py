@@ -11,12 +11,12 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from msgpack import packb
 
 from arke_relay.errors import CertificateError, JoinRefused
-from arke_relay.peers.bounded import unpack
 from arke_relay.peers.certificate import Certificate, Role, unseal
-from arke_relay.peers.handshake import Identity, Initiator, Responder
 from arke_relay.peers.introduction import Introduction
+from arke_relay.peers.join_handshake import Identity, Initiator, Responder
+from arke_relay.peers.join_messages import MESSAGE_BYTES, refused
 from arke_relay.peers.keys import NetworkKey
-from arke_relay.peers.messages import MESSAGE_BYTES, refused
+from arke_relay.peers.validation import unpack
 from fuzz.finding import Finding, promise
 from fuzz.grammar import anything, of
 from fuzz.loop import FakeLoop

@@ -7,7 +7,7 @@ from math import inf, nan
 from random import Random
 from typing import Any
 
-from arke.wire.bounds import CHUNK, LEAST_WINDOW, MAX_METADATA
+from arke.wire.limits import CHUNK, LEAST_WINDOW, MAX_METADATA
 from arke.wire.messages import MAGIC, VERSION, Op, PeerOp
 
 Field = Callable[[Random], Any]

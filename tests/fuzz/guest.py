@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
 from arke_relay.attachments.connection import Connection
-from arke_relay.attachments.greeting import PATIENCE, Greeting
+from arke_relay.attachments.protocol_detection import PATIENCE, Greeting
 from fuzz.finding import promise
 from fuzz.loop import FakeLoop, FakeTransport
 from fuzz.script import steps

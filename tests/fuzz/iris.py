@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
-from arke.wire.bounds import CHUNK, READ
+from arke.wire.limits import CHUNK, READ
 from arke_relay.attachments.iris.connection import IrisConnection
 from arke_relay.attachments.iris.packets import Packet
 from fuzz.finding import promise

@@ -10,10 +10,10 @@ from unittest.mock import patch
 from msgpack import packb
 
 import arke
-from arke import link
-from arke.wire.bounds import CHUNK, LEAST_WINDOW
+from arke.runtime import relay_connection as link
+from arke.wire.limits import CHUNK, LEAST_WINDOW
 from arke.wire.messages import VERSION, Op
-from arke_relay.attachments.greeting import Greeting
+from arke_relay.attachments.protocol_detection import Greeting
 from fuzz.finding import promise
 from fuzz.grammar import relayed_messages
 from fuzz.loop import FakeLoop, FakeTransport

@@ -7,7 +7,7 @@ import selectors
 from collections.abc import Callable
 from typing import Any, cast
 
-from arke.wire.bounds import READ
+from arke.wire.limits import READ
 from fuzz.finding import Finding
 
 _ROUNDS = 20_000  # turns of the loop in which one event must come to rest

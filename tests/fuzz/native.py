@@ -7,7 +7,7 @@ from itertools import count
 
 from msgpack import packb
 
-from arke.wire.bounds import CHUNK
+from arke.wire.limits import CHUNK
 from arke.wire.messages import MAGIC, VERSION, Op
 from fuzz.finding import promise
 from fuzz.grammar import native_messages

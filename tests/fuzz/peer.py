@@ -6,11 +6,11 @@ from unittest.mock import patch
 
 from msgpack import Packer, packb
 
-from arke.wire.bounds import CHUNK, MAX_NUMBER, unpacker
+from arke.wire.limits import CHUNK, MAX_NUMBER, unpacker
 from arke.wire.messages import Op, PeerOp
 from arke.wire.outbox import Outbox
+from arke_relay.core.endpoints import Peer
 from arke_relay.core.membership import BEAT, Membership, Neighbour
-from arke_relay.core.parties import Peer
 from arke_relay.peers import batches
 from arke_relay.peers.batches import FRAME, Batches
 from fuzz.finding import promise

@@ -7,13 +7,13 @@ from typing import Any
 
 from msgpack import packb
 
-from arke.wire.bounds import CHUNK, LEAST_WINDOW, MAX_MESSAGE, READ, unpacker
-from arke.wire.chunked import Chunked
-from arke.wire.inbox import Inbox
+from arke.wire.chunked_body import Chunked
+from arke.wire.limits import CHUNK, LEAST_WINDOW, MAX_MESSAGE, READ, unpacker
 from arke.wire.malformed import UNREADABLE
 from arke.wire.messages import MAGIC, VERSION, Ending, Op, Purpose
-from arke_relay.attachments.greeting import Greeting
-from arke_relay.attachments.hub import Hub
+from arke.wire.reassembly import Inbox
+from arke_relay.attachments.program_registry import Hub
+from arke_relay.attachments.protocol_detection import Greeting
 from fuzz.finding import Finding, promise
 from fuzz.loop import FakeLoop, FakeTransport
 from fuzz.shapes import fits

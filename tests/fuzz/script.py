@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from arke.wire.bounds import CHUNK
+from arke.wire.limits import CHUNK
 
 MARK = 0xC1
 CUT = 0x00

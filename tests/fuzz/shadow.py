@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from arke.wire.bounds import CHUNK, unpacker
+from arke.wire.limits import CHUNK, unpacker
 from arke.wire.malformed import UNREADABLE
 from arke.wire.messages import Op
 

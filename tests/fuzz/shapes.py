@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from arke.wire.bounds import MAX_ENTRIES, MAX_HEADERS, MAX_METADATA, is_name
+from arke.wire.limits import MAX_ENTRIES, MAX_HEADERS, MAX_METADATA, is_name
 from arke.wire.messages import Ending, Failure, Op, Purpose
 
 Check = Callable[[Any], bool]

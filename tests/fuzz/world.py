@@ -12,16 +12,16 @@ from random import Random
 from unittest.mock import patch
 
 from arke.wire import outbox
-from arke.wire.bounds import CHUNK, MAX_HEADERS, MAX_STREAMS, MAX_TUNNELS
-from arke.wire.inbox import Inbox
+from arke.wire.limits import CHUNK, MAX_HEADERS, MAX_STREAMS, MAX_TUNNELS
 from arke.wire.messages import Op
+from arke.wire.reassembly import Inbox
 from arke_relay.attachments.connection import Connection
-from arke_relay.attachments.hub import Hub
 from arke_relay.attachments.iris import connection as iris
 from arke_relay.attachments.native import connection as native
+from arke_relay.attachments.program_registry import Hub
 from arke_relay.core import router
-from arke_relay.core.exchange import Exchange
-from arke_relay.core.parties import Party
+from arke_relay.core.endpoints import Party
+from arke_relay.core.message_core import Exchange
 from arke_relay.flusher import Flusher
 from arke_relay.log import Log
 from fuzz.finding import Finding, promise

@@ -21,7 +21,7 @@ from lab import Host, Lab
 from lab import Process as Running
 
 LIMIT = 20.0  # seconds; generous, every wait ends with its event
-AGENT = Path(__file__).with_name("mdns_agent.py")
+AGENT = Path(__file__).parents[1] / "support" / "mdns_agent.py"
 GROUP = ("224.0.0.251", 5353)
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from meshed import status
 
-import needs
 from lab import Lab
-from programs import program
 from soak.campaign import Campaign
 from soak.clocks import tidied
 from soak.schedule import HOUR, Kind
+from support import needs
+from support.meshed import status
+from support.programs import program
 
 SEED = 4
 LIMIT = 20.0

@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from meshed import start_relays, status, wait_for_members, wait_for_peers
 
 from lab import Lab
-from programs import program
+from support.meshed import start_relays, status, wait_for_members, wait_for_peers
+from support.programs import program
 
 VISITORS = 16
 LIMIT = 30.0  # seconds; generous, every wait ends with its event

@@ -6,10 +6,9 @@ import sys
 import time
 from pathlib import Path
 
-from meshed import MEETING, start_relays, status
-
 from lab import Lab
-from programs import program
+from support.meshed import MEETING, start_relays, status
+from support.programs import program
 
 GET = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=10).read().decode())"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from mixed import PAIRS, Ends
 
-from relays import Relay, Relays
+from support.mixed import PAIRS, Ends
+from support.relays import Relay, Relays
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one relay", "two relays"])

@@ -11,11 +11,11 @@ import pytest
 import zmq
 
 from arke_relay.peers.batches import FRAME
-from arke_relay.peers.gate import Gate
 from arke_relay.peers.keys import CurvePair
-from arke_relay.peers.sockets import DATA_DOMAIN, JOIN_DOMAIN, curve_client, curve_server
-from handshakes import let_in
-from relays import LIMIT
+from arke_relay.peers.zap_handler import Gate
+from arke_relay.peers.zmq_sockets import DATA_DOMAIN, JOIN_DOMAIN, curve_client, curve_server
+from support.handshakes import let_in
+from support.relays import LIMIT
 
 Socket = zmq.Socket[bytes]
 ADDRESS = "tcp://127.85.85.85"

@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-from iris_client import Handlers, iris_program
-from iris_packets import Op, Packet, encoded
-from iris_raw import RawIris, hello, pour, raw_iris
-from iris_tunnel import CHUNK
-from mixed import echo
-from traffic import echo as native_echo
-from traffic import until, until_members
 
 import arke
-from arke.wire.bounds import MAX_TOPICS, MAX_TUNNELS
-from relays import LIMIT, Relay, Relays, free_port
+from arke.wire.limits import MAX_TOPICS, MAX_TUNNELS
+from support.iris_client import Handlers, iris_program
+from support.iris_packets import Op, Packet, encoded
+from support.iris_raw import RawIris, hello, pour, raw_iris
+from support.iris_tunnel import CHUNK
+from support.mixed import echo
+from support.relays import LIMIT, Relay, Relays, free_port
+from support.traffic import echo as native_echo
+from support.traffic import until, until_members
 
 MIB = 1024 * 1024
 

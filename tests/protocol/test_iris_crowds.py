@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
 import pytest
-from iris_client import Handlers, IrisProgram, iris_program
-from iris_packets import Op
-from iris_raw import raw_iris
-from mixed import echo
-from traffic import until, until_members
 
 import arke
-from relays import LIMIT, Relay, Relays
+from support.iris_client import Handlers, IrisProgram, iris_program
+from support.iris_packets import Op
+from support.iris_raw import raw_iris
+from support.mixed import echo
+from support.relays import LIMIT, Relay, Relays
+from support.traffic import until, until_members
 
 MIB = 1024 * 1024
 UNREAD = 64 * MIB  # octets that a relay keeps for a program that does not read

@@ -13,15 +13,14 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
-from http_rig import BackEnd, Connection, start_proxy
-from iris_client import Handlers, iris_program
-from iris_packets import Op
-from iris_raw import RawIris, raw_iris
-from traffic import until_members
-
 import arke
-from programs import CHECKOUT
-from relays import LIMIT, Relay, Relays, free_port, start
+from support.http_rig import BackEnd, Connection, start_proxy
+from support.iris_client import Handlers, iris_program
+from support.iris_packets import Op
+from support.iris_raw import RawIris, raw_iris
+from support.programs import CHECKOUT
+from support.relays import LIMIT, Relay, Relays, free_port, start
+from support.traffic import until_members
 
 CONNECT = b"\x00\x11iris-client-magic\x0bv1.0-draft2\x00"
 REGISTER = b"\x00\x11iris-client-magic\x0bv1.0-draft2\x03web"

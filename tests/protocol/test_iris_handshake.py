@@ -6,14 +6,14 @@ import asyncio
 from contextlib import suppress
 
 import pytest
-from iris_client import Handlers, iris_program
-from iris_packets import CLIENT_MAGIC, RELAY_MAGIC, VERSION, Op, encoded
-from iris_raw import RawIris, hello, raw_iris
-from mixed import echo
-from traffic import until_members
 
 import arke
-from relays import Relay
+from support.iris_client import Handlers, iris_program
+from support.iris_packets import CLIENT_MAGIC, RELAY_MAGIC, VERSION, Op, encoded
+from support.iris_raw import RawIris, hello, raw_iris
+from support.mixed import echo
+from support.relays import Relay
+from support.traffic import until_members
 
 REFUSALS = {
     "another version": (

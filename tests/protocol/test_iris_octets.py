@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from iris_packets import Op, Packet, encoded
-from iris_raw import hello, pour, raw_iris
-from iris_tunnel import CHUNK
-from traffic import echo as native_echo
-from traffic import until_members
 
 import arke
-from relays import Relay
+from support.iris_packets import Op, Packet, encoded
+from support.iris_raw import hello, pour, raw_iris
+from support.iris_tunnel import CHUNK
+from support.relays import Relay
+from support.traffic import echo as native_echo
+from support.traffic import until_members
 
 MIB = 1024 * 1024
 EDGES = [0, 127, 128, 2**32, 2**63, 2**64 - 1]

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from iris_packets import (
+
+from support.iris_packets import (
     BINARY,
     BOOL,
     FROM_RELAY,

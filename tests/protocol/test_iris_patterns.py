@@ -6,14 +6,14 @@ import asyncio
 import time
 
 import pytest
-from iris_client import Handlers, IrisFault, IrisTimeout, iris_program
-from iris_packets import Op
-from iris_raw import raw_iris
-from mixed import ECHO, FAULT, NOBODY, TIMEOUT, Ends, program
-from traffic import until, until_members
 
 import arke
-from relays import LIMIT, Relay, Relays
+from support.iris_client import Handlers, IrisFault, IrisTimeout, iris_program
+from support.iris_packets import Op
+from support.iris_raw import raw_iris
+from support.mixed import ECHO, FAULT, NOBODY, TIMEOUT, Ends, program
+from support.relays import LIMIT, Relay, Relays
+from support.traffic import until, until_members
 
 MIB = 1024 * 1024
 

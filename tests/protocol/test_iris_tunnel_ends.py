@@ -6,15 +6,15 @@ import asyncio
 from contextlib import AsyncExitStack
 
 import pytest
-from iris_client import Handlers, IrisTimeout, iris_program
-from iris_packets import Op
-from iris_raw import raw_iris
-from iris_tunnel import CHUNK, IrisTunnel, TunnelEnded
-from mixed import ECHO, ENDED, Ends, Tunnel, converse, program
-from traffic import until_members
 
 import arke
-from relays import LIMIT, Relay, Relays
+from support.iris_client import Handlers, IrisTimeout, iris_program
+from support.iris_packets import Op
+from support.iris_raw import raw_iris
+from support.iris_tunnel import CHUNK, IrisTunnel, TunnelEnded
+from support.mixed import ECHO, ENDED, Ends, Tunnel, converse, program
+from support.relays import LIMIT, Relay, Relays
+from support.traffic import until_members
 
 MIB = 1024 * 1024
 

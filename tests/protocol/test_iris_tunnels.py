@@ -6,15 +6,15 @@ import asyncio
 from contextlib import AsyncExitStack
 
 import pytest
-from iris_client import Handlers, iris_program
-from iris_packets import Op
-from iris_raw import raw_iris
-from iris_tunnel import CHUNK, IrisTunnel
-from mixed import ECHO, Ends, Program, Tunnel
-from traffic import until_members
 
 import arke
-from relays import LIMIT, Relay
+from support.iris_client import Handlers, iris_program
+from support.iris_packets import Op
+from support.iris_raw import raw_iris
+from support.iris_tunnel import CHUNK, IrisTunnel
+from support.mixed import ECHO, Ends, Program, Tunnel
+from support.relays import LIMIT, Relay
+from support.traffic import until_members
 
 MIB = 1024 * 1024
 WINDOW = 4 * MIB  # that native ends grant

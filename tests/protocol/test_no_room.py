@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from stage import Stage, packed
-
 from arke.wire.messages import MAGIC, VERSION, Op
+from support.stage import Stage, packed
 
 HALF = 40 * 1024 * 1024
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from iris_packets import Decoder, encoded
-from iris_packets import Op as Iris
-from stage import Stage, packed, unpacked
-from tunnel_ends import CLUSTER, NUMBER, End, IrisEnd, NativeEnd, settle
 
-from arke.wire.bounds import CHUNK, LEAST_WINDOW, WINDOW
+from arke.wire.limits import CHUNK, LEAST_WINDOW, WINDOW
 from arke.wire.messages import Op
 from arke_relay.attachments.iris import tunnels
 from arke_relay.attachments.iris.tunnel import LARGEST
+from support.iris_packets import Decoder, encoded
+from support.iris_packets import Op as Iris
+from support.stage import Stage, packed, unpacked
+from support.tunnel_ends import CLUSTER, NUMBER, End, IrisEnd, NativeEnd, settle
 
 KINDS = st.sampled_from(["iris", "native"])
 WINDOWS = st.sampled_from([LEAST_WINDOW, 87_000, 2 * CHUNK, WINDOW])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from stage import Stage, packed, unpacked
-from vectors import Vector, blocks
 
 from arke.wire.messages import MAGIC, VERSION, Op, PeerOp
+from support.stage import Stage, packed, unpacked
+from support.vectors import Vector, blocks
 
 
 def _played(stage: Stage, conversation: list[Vector]) -> None:

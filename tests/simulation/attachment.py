@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
-from arke.wire.bounds import unpacker
-from arke.wire.inbox import Inbox
+from arke.wire.limits import unpacker
 from arke.wire.messages import Op
 from arke.wire.outbox import Outbox
-from arke_relay.attachments.native.calls import Calls
-from arke_relay.attachments.native.casts import Casts
+from arke.wire.reassembly import Inbox
+from arke_relay.attachments.native.broadcasts import Casts
+from arke_relay.attachments.native.requests import Calls
 from arke_relay.attachments.native.tunnels import Tunnels
-from arke_relay.core.parties import Message
+from arke_relay.core.endpoints import Message
 from simulation.bounds import BATCH, ON_TIME, PIPE, PROGRAM_OUTBOX
 from simulation.requests import OUTCOMES, Request
 from simulation.trace import Violation

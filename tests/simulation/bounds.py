@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from arke.wire import outbox
-from arke.wire.bounds import CHUNK
+from arke.wire.limits import CHUNK
 from arke_relay.core import router
+from arke_relay.core.dial_targets import LONGEST_RETRY
 from arke_relay.core.membership import BEAT, CONFIRMATION, PATIENCE
-from arke_relay.core.prospects import LONGEST_RETRY
 
 KIB = 1024
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from arke.wire.bounds import CHUNK
+from arke.wire.limits import CHUNK
 from arke.wire.messages import Op
 from simulation.trace import Violation
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from arke.wire.bounds import CHUNK
+from arke.wire.limits import CHUNK
 from arke.wire.messages import Ending as Way
 from arke_relay.core.membership import BEAT, CONFIRMATION, PATIENCE
 from simulation.agreement import disagreements

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 
-from arke.wire.bounds import CHUNK
+from arke.wire.limits import CHUNK
 from arke.wire.outbox import Outbox, _Large
 from simulation.bounds import HELD, LARGEST, LINK_OUTBOX, PROGRAM_OUTBOX, RESERVE, WINDOWS
 from simulation.lines import Link

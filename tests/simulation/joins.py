@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from arke.wire.bounds import MAX_MESSAGE
-from arke_relay.core.prospects import Prospect, Prospects
+from arke.wire.limits import MAX_MESSAGE
+from arke_relay.core.dial_targets import Prospect, Prospects
 from simulation.bounds import JOIN_LIMIT, SMALL_MESSAGES
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from arke.wire.bounds import CHUNK
+from arke.wire.limits import CHUNK
 from arke.wire.messages import Op
 from simulation.requests import Request
 from simulation.trace import Violation

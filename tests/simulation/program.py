@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from arke.wire.bounds import MAX_MESSAGE, unpacker
-from arke.wire.inbox import Inbox
+from arke.wire.limits import MAX_MESSAGE, unpacker
 from arke.wire.messages import Op
 from arke.wire.outbox import Outbox
+from arke.wire.reassembly import Inbox
 from simulation.attachment import Attachment
 from simulation.bounds import BATCH, LARGEST
 from simulation.caller import Caller

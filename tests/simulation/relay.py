@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from arke.wire.messages import Op
-from arke_relay.core.exchange import Exchange
 from arke_relay.core.membership import BEAT, LAST_WORDS, Membership, Neighbour
+from arke_relay.core.message_core import Exchange
 from arke_relay.flusher import Flusher
 from arke_relay.peers.batches import Batches
 from simulation.attachment import Attachment

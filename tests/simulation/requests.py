@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from arke.wire.messages import Failure, Op
-from arke_relay.core.parties import Message
+from arke_relay.core.endpoints import Message
 from simulation.bounds import LATE_START, ON_TIME
 from simulation.trace import Violation
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
 
-from arke.wire.bounds import CHUNK
+from arke.wire.limits import CHUNK
 from arke.wire.messages import Ending, Op
 from simulation.bounds import LARGEST, WINDOWS
 from simulation.requests import Request

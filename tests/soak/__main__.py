@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from arke import flags
+from arke.program import flags
 from lab import Lab, LabUnavailable
 from soak.campaign import Campaign
 from soak.clocks import tidied

@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from meshed import status
-
 from lab import Lab
 from soak.faults import Faults
 from soak.findings import Findings
@@ -21,6 +19,7 @@ from soak.questions import BROADCAST, EVENT, HASTY, IDEMPOTENT, ONCE, PARTED
 from soak.schedule import HOUR, STEADY, Kind, Turn, storm, turns
 from soak.stage import Running, Stage
 from soak.tallies import BOUND_TO_A_RELAY, Tally
+from support.meshed import status
 
 SETTLED = 60.0
 """Seconds in which every caller has had an answer of each kind, where nothing is broken."""

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from meshed import wait_for_members, wait_for_peers
-
 from lab import Lab, Process
-from programs import program
 from soak.clocks import Clock
 from soak.findings import Findings
 from soak.memory import Life
 from soak.schedule import STEADY
+from support.meshed import wait_for_members, wait_for_peers
+from support.programs import program
 
 HEALED = 60.0
 """Seconds in which all relays are linked again and know all members, after the last fault."""

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import arke
-from programs import CHECKOUT
+from support.programs import CHECKOUT
 
 OURS = ("arke", "arke_relay", "arke_proxy")
-ASIDE = {"arke.flags", "arke.keygen"}  # one parser for all commands; one way to make a key
+ASIDE = {"arke.program", "arke.keygen"}  # one parser for all commands; one way to make a key
 OUTSIDE_WORLD = {"asyncio", "socket", "time", "random", "secrets", "zmq", "os", "threading"}
 
 
@@ -60,6 +60,6 @@ def test_the_core_knows_no_outside_world(file: Path) -> None:
 def test_the_proxy_and_the_demo_are_ordinary_users(file: Path) -> None:
     public = {f"arke.{name}" for name in arke.__all__}
     for name in of_ours(file):
-        assert name == "arke" or name.startswith(("arke_proxy", "arke.flags")) or name in public, (
-            name
-        )
+        assert (
+            name == "arke" or name.startswith(("arke_proxy", "arke.program")) or name in public
+        ), name

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Final
 from h2.errors import ErrorCodes
 from h2.events import DataReceived
 
-from arke_proxy.answers import accept_of, own_message
-from arke_proxy.clients.requester import Requester
 from arke_proxy.errors import BadRequest, Malformed, ProxyError
-from arke_proxy.exchange import Exchange
+from arke_proxy.http.date import http_date
+from arke_proxy.http.error_pages import accept_of, own_message
+from arke_proxy.http.exchange import Exchange
+from arke_proxy.http.header_fields import Field
+from arke_proxy.http.messages import RequestHead, ResponseHead
+from arke_proxy.http.response_handler import Requester
+from arke_proxy.http.websocket import Splice
 from arke_proxy.http1.body import check_size
-from arke_proxy.http1.date import http_date
-from arke_proxy.http1.fields import Field
-from arke_proxy.http1.messages import RequestHead, ResponseHead
-from arke_proxy.http2.fields import own_fields, response_fields, trailer_fields
-from arke_proxy.http2.guard import MAX_FRAME
-from arke_proxy.record import refusal
-from arke_proxy.splice import Splice
+from arke_proxy.http2.abuse_limits import MAX_FRAME
+from arke_proxy.http2.header_fields import own_fields, response_fields, trailer_fields
+from arke_proxy.observability.request_record import refusal
 
 if TYPE_CHECKING:
-    from arke_proxy.clients.http2 import Http2Client
+    from arke_proxy.clients.http2_connection import Http2Client
 
 VERSION: Final = "HTTP/2.0"  # as a log writes it
 _HIGH_WATER = 64 * 1024  # octets of an answer that wait here for a slow client

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import Final
 
 from arke_proxy.errors import Malformed
-from arke_proxy.http1.field_lines import join, read_lines
-from arke_proxy.http1.fields import LOOKALIKE, NOT_IN_TRAILERS
+from arke_proxy.http.header_fields import LOOKALIKE, NOT_IN_TRAILERS
+from arke_proxy.http.messages import RequestHead, ResponseHead, has_body
+from arke_proxy.http1.field_parser import join, read_lines
 from arke_proxy.http1.head_buffer import HeadBuffer
-from arke_proxy.http1.messages import RequestHead, ResponseHead, has_body
 
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED: Final = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'

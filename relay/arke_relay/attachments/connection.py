@@ -6,13 +6,13 @@ import asyncio
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from arke.wire.bounds import HIGH_WATER, READ
+from arke.wire.limits import HIGH_WATER, READ
 from arke.wire.outbox import Outbox
-from arke_relay.attachments.turns import PIECE
-from arke_relay.core.parties import Program
+from arke_relay.attachments.fair_reader import PIECE
+from arke_relay.core.endpoints import Program
 
 if TYPE_CHECKING:
-    from arke_relay.attachments.hub import Hub
+    from arke_relay.attachments.program_registry import Hub
 
 OUTBOX = 64 * 1024 * 1024
 """Octets a program may leave unread before what comes next is dropped, and counted."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Sequence
 
 from arke_relay.core.directory import Candidate
-from arke_relay.core.parties import Party
+from arke_relay.core.endpoints import Party
 
 HALF_LIFE = 1.0
 """Seconds in which a penalty halves."""

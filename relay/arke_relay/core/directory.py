@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from arke.wire.messages import PeerOp
-from arke_relay.core.parties import Message, Party, Peer, Program
+from arke_relay.core.endpoints import Message, Party, Peer, Program
 
 MAX_ENTRIES = 65_536
 """Members and topics one peer may announce: beyond any honest node, within any relay's memory."""

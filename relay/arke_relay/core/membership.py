@@ -18,11 +18,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from arke.wire.lateness import Lateness
 from arke.wire.liveness import Liveness
 from arke.wire.messages import PeerOp
-from arke_relay.core.exchange import Exchange
-from arke_relay.core.parties import Outlet, Peer
+from arke.wire.transit_time import Lateness
+from arke_relay.core.endpoints import Outlet, Peer
+from arke_relay.core.message_core import Exchange
 
 BEAT = 0.25
 """Seconds between two looks at all links; a link that was quiet that long carries a heartbeat."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from arke.wire.bounds import CHUNK, MAX_CALLS
-from arke.wire.chunked import Body
+from arke.wire.chunked_body import Body
+from arke.wire.limits import CHUNK, MAX_CALLS
 from arke.wire.malformed import Malformed
 from arke.wire.messages import Failure, Op, PeerOp
 from arke_relay.core.balancer import FAULT, REFUSAL, Balancer
-from arke_relay.core.calls import Call
 from arke_relay.core.counters import Counters
+from arke_relay.core.directed import SpecialCall, hand_over
 from arke_relay.core.directory import Directory
-from arke_relay.core.parties import Party, Peer
-from arke_relay.core.special import SpecialCall, hand_over
+from arke_relay.core.endpoints import Party, Peer
+from arke_relay.core.requests import Call
 from arke_relay.core.tunnels import Tunnels
 
 HELD_LIMIT = 256 * 1024 * 1024

@@ -6,10 +6,10 @@ a party that does not take it, is never more than that party's side has granted.
 
 from __future__ import annotations
 
-from arke.wire.bounds import LEAST_WINDOW, MAX_TUNNELS
+from arke.wire.limits import LEAST_WINDOW, MAX_TUNNELS
 from arke.wire.messages import Ending, Op, Purpose
 from arke_relay.core.counters import Counters
-from arke_relay.core.parties import Message, Party
+from arke_relay.core.endpoints import Message, Party
 
 ROOM = 16 * 1024 * 1024
 """Octets of credit that one party's first tunnels share. Each further one gets its part of it, so

@@ -14,8 +14,8 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from arke_relay.discovery.addresses import is_ambiguous
-from arke_relay.peers.bounded import is_node_id
 from arke_relay.peers.keys import TAG_BYTES
+from arke_relay.peers.validation import is_node_id
 
 SERVICE = "_arke._tcp.local."
 MOST_ADDRESSES = 16

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from arke_relay.core.counters import BUCKETS
-from arke_relay.core.exchange import Exchange
 from arke_relay.core.membership import Membership
+from arke_relay.core.message_core import Exchange
 from arke_relay.metrics.names import Distribution, Snapshot
 
 

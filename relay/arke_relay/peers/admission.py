@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from arke_relay.errors import JoinRefused
-from arke_relay.peers.handshake import Admitted
+from arke_relay.peers.join_handshake import Admitted
 
 CAPACITY = 4096  # a full mesh is right up to some hundreds of nodes
 

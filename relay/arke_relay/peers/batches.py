@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from arke.wire.bounds import (
+from arke.wire.chunked_body import Body
+from arke.wire.limits import (
     LEAST_WINDOW,
     LONGEST_CALL,
     MAX_HEADERS,
@@ -19,15 +20,14 @@ from arke.wire.bounds import (
     check_name,
     unpacker,
 )
-from arke.wire.chunked import Body
-from arke.wire.inbox import Inbox
 from arke.wire.malformed import UNREADABLE, Malformed, why
 from arke.wire.messages import Ending, Failure, Op, PeerOp, Purpose
-from arke_relay.core.calls import Call
-from arke_relay.core.exchange import Exchange
+from arke.wire.reassembly import Inbox
+from arke_relay.core.directed import Opening, SpecialCall
+from arke_relay.core.endpoints import Message, Peer
 from arke_relay.core.membership import Membership
-from arke_relay.core.parties import Message, Peer
-from arke_relay.core.special import Opening, SpecialCall
+from arke_relay.core.message_core import Exchange
+from arke_relay.core.requests import Call
 
 FRAME = 128 * 1024
 """Largest frame: one chunk, what may go ahead of it, and room to spare."""

@@ -13,8 +13,8 @@ from enum import StrEnum
 import msgpack
 
 from arke_relay.errors import CertificateError
-from arke_relay.peers.bounded import is_binary, is_integer, is_node_id, is_text, unpack
 from arke_relay.peers.keys import CURVE_KEY_BYTES, NetworkKey
+from arke_relay.peers.validation import is_binary, is_integer, is_node_id, is_text, unpack
 
 NONCE_BYTES = 32
 NETWORK_NAME_BYTES = 255

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from ipaddress import ip_address
 
-from arke_relay.peers.bounded import is_integer, is_text, printable
+from arke_relay.peers.validation import is_integer, is_text, printable
 
 _TEXT_BYTES = 64
 

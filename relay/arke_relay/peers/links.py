@@ -13,7 +13,7 @@ from arke.wire.outbox import Outbox
 from arke_relay.flusher import Flusher
 from arke_relay.peers.batches import FRAME
 from arke_relay.peers.keys import CurvePair
-from arke_relay.peers.sockets import (
+from arke_relay.peers.zmq_sockets import (
     DATA_DOMAIN,
     Watched,
     curve_client,

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from arke import flags
-from arke.cli.ending import fail
+from arke.cli.exit_status import fail
 from arke.keygen import write_key
+from arke.program import flags
 
 
 @dataclass(frozen=True, slots=True)

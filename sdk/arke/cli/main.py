@@ -7,8 +7,8 @@ import sys
 from importlib import import_module
 
 import arke
-from arke import flags
-from arke.cli import ending
+from arke.cli import exit_status as ending
+from arke.program import flags
 
 _SUMMARY = "Talks to the network through the relay of this machine."
 

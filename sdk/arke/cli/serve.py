@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import arke
-from arke import flags
 from arke.cli import shell
 from arke.cli.session import Attached, show_log
-from arke.http_server import parse
+from arke.program import flags
+from arke.runtime.http_server_address import parse
 
 _AT_ONCE = 32  # a process each: the default of arke.Limits is meant for handlers
 

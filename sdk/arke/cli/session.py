@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import arke
-from arke import flags
+from arke.program import flags
 
 PROMPTLY = 10.0
 """Seconds for a command that only talks to the relay."""

@@ -8,7 +8,7 @@ import os
 import signal
 from typing import cast
 
-from arke.wire.bounds import MAX_MESSAGE
+from arke.wire.limits import MAX_MESSAGE
 
 _TAIL = 2000  # octets of stderr that travel with a failure
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from arke import flags
-from arke.cli import output
+from arke.cli import stdout as output
 from arke.cli.session import PROMPTLY, Attached, run
+from arke.program import flags
 
 Row = tuple[str, ...]
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import arke
-from arke import flags
-from arke.cli import output
-from arke.cli.ending import fail
-from arke.cli.input import chunks
+from arke.cli import stdout as output
+from arke.cli.exit_status import fail
 from arke.cli.session import Attached, run
+from arke.cli.stdin import chunks
+from arke.program import flags
 
 
 @dataclass(frozen=True, slots=True)

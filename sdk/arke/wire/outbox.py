@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from msgpack import Packer
 
-from arke.wire.bounds import BATCH, CHUNK, HALF_SENT, MAX_CASTS, SMALL_BATCH
-from arke.wire.chunked import Chunked
+from arke.wire.chunked_body import Chunked
+from arke.wire.limits import BATCH, CHUNK, HALF_SENT, MAX_CASTS, SMALL_BATCH
 from arke.wire.messages import Op
 
 _CHUNK_OP: Final = int(Op.CHUNK)

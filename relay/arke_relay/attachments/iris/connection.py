@@ -7,22 +7,24 @@ from collections.abc import Callable, Hashable, Mapping
 
 from msgpack import unpackb
 
-from arke.wire.bounds import MAX_HELLO, MAX_REASON, check_name
+from arke.wire.limits import MAX_HELLO, MAX_REASON, check_name
 from arke.wire.malformed import UNREADABLE, Malformed, why
 from arke.wire.messages import Op
 from arke.wire.outbox import Outbox
 from arke_relay.attachments.connection import OUTBOX, Connection
-from arke_relay.attachments.hub import LEFT, Hub
-from arke_relay.attachments.iris import calls, casts, packets
-from arke_relay.attachments.iris.calls import Calls
-from arke_relay.attachments.iris.casts import Casts
+from arke_relay.attachments.iris import broadcasts as casts
+from arke_relay.attachments.iris import packets
+from arke_relay.attachments.iris import requests as calls
+from arke_relay.attachments.iris.broadcasts import Casts
 from arke_relay.attachments.iris.fields import Unfinished, text
 from arke_relay.attachments.iris.handler import Handler
 from arke_relay.attachments.iris.packets import CLIENT_MAGIC, VERSION, Packet
+from arke_relay.attachments.iris.requests import Calls
 from arke_relay.attachments.iris.tunnels import Tunnels
+from arke_relay.attachments.program_registry import LEFT, Hub
 from arke_relay.core.directory import Candidate
-from arke_relay.core.exchange import NotAllowed
-from arke_relay.core.parties import Message
+from arke_relay.core.endpoints import Message
+from arke_relay.core.message_core import NotAllowed
 
 _ENCODERS = calls.ENCODERS | casts.ENCODERS
 _OFFER = Op.OFFER.value

@@ -6,7 +6,7 @@ begins. All raise Unfinished where more octets must come first, and Malformed fo
 
 from __future__ import annotations
 
-from arke.wire.bounds import MAX_NAME, check_name
+from arke.wire.limits import MAX_NAME, check_name
 from arke.wire.malformed import Malformed
 
 _LONGEST_VARINT = 10

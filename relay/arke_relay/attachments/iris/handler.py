@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from arke_relay.core.parties import Message
+from arke_relay.core.endpoints import Message
 
 Handler = Callable[[bytes, int, float], int]
 """Reads one packet behind its first octet, handles it once it is whole, and returns where the next

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from arke.wire.bounds import LONGEST_CALL_MS, WINDOW
+from arke.wire.limits import LONGEST_CALL_MS, WINDOW
 from arke.wire.malformed import Malformed
 from arke.wire.messages import Ending, Purpose
 from arke.wire.outbox import Outbox
-from arke.wire.pieces import Pieces
+from arke.wire.tunnel_batch import Pieces
 from arke_relay.attachments.iris import packets
 from arke_relay.attachments.iris.fields import binary, name, varint
 from arke_relay.attachments.iris.handler import Handler
 from arke_relay.attachments.iris.packets import CHUNK_LIMIT, Packet
 from arke_relay.attachments.iris.tunnel import LARGEST, Broken, IrisTunnel
-from arke_relay.core.exchange import Exchange
-from arke_relay.core.parties import Message, Program
-from arke_relay.core.special import Opening, SpecialCall
+from arke_relay.core.directed import Opening, SpecialCall
+from arke_relay.core.endpoints import Message, Program
+from arke_relay.core.message_core import Exchange
 
 _UNREAD = 256 * 1024
 """Octets waiting for the program from which on it is taken for one that does not read: what it has

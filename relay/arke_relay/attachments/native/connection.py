@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from arke.wire.bounds import MAX_IDENTITY, MAX_REASON, unpacker
-from arke.wire.inbox import Inbox
+from arke.wire.limits import MAX_IDENTITY, MAX_REASON, unpacker
 from arke.wire.malformed import UNREADABLE, Malformed, why
 from arke.wire.messages import MAGIC, VERSION, Op
 from arke.wire.outbox import Outbox
+from arke.wire.reassembly import Inbox
 from arke_relay.attachments.connection import OUTBOX, Connection
-from arke_relay.attachments.hub import LEFT, Hub
-from arke_relay.attachments.native.calls import Calls
-from arke_relay.attachments.native.casts import Casts
+from arke_relay.attachments.native.broadcasts import Casts
 from arke_relay.attachments.native.fields import Handler
-from arke_relay.attachments.native.registry import Registry
+from arke_relay.attachments.native.registration import Registry
+from arke_relay.attachments.native.requests import Calls
 from arke_relay.attachments.native.tunnels import Tunnels
-from arke_relay.core.exchange import NotAllowed
-from arke_relay.core.parties import Message
+from arke_relay.attachments.program_registry import LEFT, Hub
+from arke_relay.core.endpoints import Message
+from arke_relay.core.message_core import NotAllowed
 
 _INBOX = 64 * 1024 * 1024
 _OPS = frozenset(Op)

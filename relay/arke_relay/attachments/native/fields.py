@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from arke.wire.bounds import LONGEST_CALL_MS, MAX_NUMBER
+from arke.wire.limits import LONGEST_CALL_MS, MAX_NUMBER
 from arke.wire.malformed import Malformed
-from arke_relay.core.parties import Message
+from arke_relay.core.endpoints import Message
 
 Handler = Callable[[Message, float], None]
 """Handles one message of a program; the second argument is when it arrived."""

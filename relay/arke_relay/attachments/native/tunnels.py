@@ -5,8 +5,8 @@ from __future__ import annotations
 from arke.wire.malformed import Malformed
 from arke.wire.messages import Ending, Op
 from arke_relay.attachments.native.fields import Handler, size, text
-from arke_relay.core.exchange import Exchange
-from arke_relay.core.parties import Message, Program
+from arke_relay.core.endpoints import Message, Program
+from arke_relay.core.message_core import Exchange
 
 
 class Tunnels:

@@ -14,14 +14,15 @@ from typing import TypeVar
 import uvloop
 
 import arke
-from arke import flags
-from arke.cli import output
-from arke.cli.bench import casts, requests
+from arke.cli import stdout as output
+from arke.cli.bench import requests
+from arke.cli.bench import throughput as casts
 from arke.cli.bench.receivers import BenchError, Group, receiving
 from arke.cli.bench.result import Result
-from arke.cli.ending import fail
+from arke.cli.exit_status import fail
 from arke.cli.session import Attached, run
-from arke.wire.bounds import MAX_MESSAGE
+from arke.program import flags
+from arke.wire.limits import MAX_MESSAGE
 
 _PATTERNS = {
     "request": "one member answers; the rate counts replies",

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import uvloop
 
 import arke
-from arke import flags
 from arke.cli.session import Attached, run
+from arke.program import flags
 
 REPORT = struct.Struct("<QQ")
 """Messages seen; the time in nanoseconds of the monotonic clock, which all processes share."""

@@ -1,0 +1,45 @@
+"""Opens connections to back ends, of which there are only as many as descriptors are for them."""
+
+from __future__ import annotations
+
+import asyncio
+
+from arke_proxy.backends.address import Address
+from arke_proxy.backends.connection import BackEnd
+from arke_proxy.connections.descriptors import MEND, NONE_LEFT, shortage
+from arke_proxy.connections.hub import Hub
+from arke_proxy.errors import Exhausted
+
+
+async def connect(address: Address, hub: Hub) -> BackEnd:
+    """Open a connection to which nothing has happened yet.
+
+    Where there are as many as may be, one that idles makes room. Raises Exhausted if none does;
+    OSError; TimeoutError, which is one, if the host stays silent.
+    """
+    if not address.via:
+        await _make_room(hub)
+    try:
+        back_end = await hub.dialer.connect(address, lambda sock: BackEnd(address, sock, hub))
+    except OSError as error:
+        if error.errno not in NONE_LEFT:
+            raise
+        hub.complaints.warn(NONE_LEFT, shortage(error))
+        sentence = "The proxy has no descriptor left for a connection to a back end."
+        raise Exhausted(sentence) from None
+    if back_end.gone():
+        back_end.abandon()
+        raise ConnectionAbortedError("it ended the connection, or spoke, before it was asked")
+    return back_end
+
+
+async def _make_room(hub: Hub) -> None:
+    dialer = hub.dialer
+    while not dialer.room:
+        idle = hub.pool.spare()
+        if idle is None:
+            sentence = f"The proxy has {dialer.most} connections to back ends, and no more"
+            hub.complaints.warn(dialer, f"{sentence}: {MEND}")
+            raise Exhausted(f"{sentence}.")
+        idle.abandon()
+        await asyncio.sleep(0)  # in the next turn of the loop it is closed

@@ -1,1 +1,0 @@
-"""Which back end gets a request."""

@@ -1,0 +1,1 @@
+"""What every connection shares: deadlines, batched writes, descriptor limits."""

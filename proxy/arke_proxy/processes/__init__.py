@@ -1,0 +1,1 @@
+"""The processes of a proxy: master, workers, their IPC and their sockets."""

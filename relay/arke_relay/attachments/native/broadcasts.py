@@ -1,0 +1,58 @@
+"""What a program tells many."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from arke.wire.chunked_body import Cast
+from arke.wire.limits import MAX_HEADERS, check_map, check_name
+from arke.wire.messages import Op
+from arke.wire.reassembly import Inbox
+from arke_relay.attachments.native.fields import Handler
+from arke_relay.core.endpoints import Message, Program
+from arke_relay.core.message_core import Exchange
+
+
+class Casts:
+    """Broadcasts and events of one program."""
+
+    def __init__(self, program: Program, inbox: Inbox, exchange: Exchange) -> None:
+        self._program = program
+        self._inbox = inbox
+        self._counters = exchange.counters
+        self._clusters = exchange.directory.clusters
+        self._topics = exchange.directory.topics
+        self._broadcast = exchange.casts.broadcast
+        self._publish = exchange.casts.publish
+
+    @property
+    def handlers(self) -> dict[int, Handler]:
+        return {Op.BROADCAST: self._on_broadcast, Op.PUBLISH: self._on_publish}
+
+    def _on_broadcast(self, message: Message, now: float) -> None:
+        _, cluster, body, headers = message
+        if cluster not in self._clusters:
+            check_name(cluster)
+        if headers is not None or type(body) is not bytes:
+            body = self._body(body, headers)
+        if body is not None:
+            broadcast = self._broadcast
+            broadcast(self._program, cluster, body, headers)
+
+    def _on_publish(self, message: Message, now: float) -> None:
+        _, topic, body, headers = message
+        if topic not in self._topics:
+            check_name(topic)
+        if headers is not None or type(body) is not bytes:
+            body = self._body(body, headers)
+        if body is not None:
+            publish = self._publish
+            publish(self._program, topic, body, headers)
+
+    def _body(self, body: Any, headers: Any) -> Cast | None:
+        if headers is not None:
+            check_map(headers, MAX_HEADERS)
+        cast = self._inbox.cast(body)
+        if cast is None:
+            self._counters.drops["cast_too_large_for_now"] += 1
+        return cast

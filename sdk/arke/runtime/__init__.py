@@ -1,0 +1,1 @@
+"""The machinery behind the public API: the relay connection, resending, deadlines, dispatch."""

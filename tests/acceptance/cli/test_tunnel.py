@@ -1,0 +1,113 @@
+"""`arke tunnel`, `arke serve --echo` and `arke bench tunnel`, as a person at a shell meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from support.programs import program
+from support.relays import LIMIT, Relay, Relays, start
+
+
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    relays = Relays(tmp_path_factory.mktemp("relays"))
+    try:
+        yield relays.start()
+    finally:
+        relays.end()
+
+
+@contextmanager
+def echo(relay: Relay) -> Iterator[None]:
+    begun = relay.process.written
+    service = start("echo", [*program("arke"), "serve", "echo", "--echo", "-port", str(relay.port)])
+    try:
+        relay.process.wait_for_line("program registered .*cluster=echo", LIMIT, after=begun)
+        yield
+    finally:
+        service.terminate()
+        service.wait(LIMIT)
+        service.close()
+
+
+def tunnel(relay: Relay, *words: str) -> list[str]:
+    return [*program("arke"), "tunnel", *words, "-port", str(relay.port)]
+
+
+def test_what_goes_in_comes_out_again(relay: Relay) -> None:
+    octets = os.urandom(3_000_000)
+    with echo(relay):
+        done = subprocess.run(
+            tunnel(relay, "echo"), input=octets, capture_output=True, timeout=LIMIT, check=False
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == octets
+
+
+def test_it_answers_while_it_is_still_being_told(relay: Relay) -> None:
+    with (
+        echo(relay),
+        subprocess.Popen(
+            tunnel(relay, "echo"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process,
+    ):
+        assert process.stdin
+        assert process.stdout
+        for line in (b"one\n", b"two\n"):
+            os.write(process.stdin.fileno(), line)
+            assert process.stdout.readline() == line
+        process.stdin.close()
+        assert process.stdout.read() == b""
+        assert process.wait(LIMIT) == 0
+
+
+def test_it_reads_files_and_nothing(relay: Relay) -> None:
+    with echo(relay), Path(__file__).open("rb") as file:
+        done = subprocess.run(
+            tunnel(relay, "echo"), stdin=file, capture_output=True, timeout=LIMIT, check=False
+        )
+        file.seek(0)
+        assert done.stdout == file.read()
+        done = subprocess.run(
+            tunnel(relay, "echo"),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=LIMIT,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_a_member_that_does_not_listen_is_said_so(relay: Relay) -> None:
+    done = subprocess.run(
+        tunnel(relay, "nobody"), input=b"", capture_output=True, timeout=LIMIT, check=False
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith("arke: nobody in the network serves 'nobody'")
+
+
+@pytest.mark.parametrize("size", [64, 65536])
+def test_the_bench_counts_what_was_read(relay: Relay, size: int) -> None:
+    done = subprocess.run(
+        [
+            *program("arke"),
+            *("bench", "tunnel", "--size", str(size), "--seconds", "0.3", "--json"),
+            *("-port", str(relay.port)),
+        ],
+        capture_output=True,
+        timeout=LIMIT,
+        check=True,
+    )
+    figures = json.loads(done.stdout)
+    assert figures["pattern"] == "tunnel"
+    assert (figures["errors"], figures["drops"]) == (0, 0)
+    assert figures["received"] > 0
+    assert figures["mb_s"] == pytest.approx(figures["rate"] * size / 1e6, abs=0.1)

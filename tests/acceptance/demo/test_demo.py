@@ -1,0 +1,155 @@
+"""`make demo`: the whole on one machine, and nothing left of it afterwards."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from lab import Process
+from support.programs import CHECKOUT
+from support.relays import LIMIT, eventually, start
+
+HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
+
+
+class Demo:
+    """The demo on ports of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.page, relay, peer, server = blocks(4)
+        words = [sys.executable, CHECKOUT / "demo-httpserver" / "demo.py"]
+        words += ["-listen", f"127.0.0.1:{self.page}", "-port", str(relay)]
+        words += ["-peer-port", str(peer), "-backend-port", str(server)]
+        self.folder = folder
+        self.process: Process = start("demo", words, TMPDIR=str(folder))
+
+    def wait_until_ready(self) -> None:
+        line = self.process.wait_for_line(r"open http://(\S+)/hello/alice", 2 * LIMIT)
+        assert line[1] == f"127.0.0.1:{self.page}"
+
+    def children(self) -> dict[str, int]:
+        """Return the pids of what the demo has started, by the words that tell them apart."""
+        pid = self.process.machine_pid
+        listed = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+        return {Path(f"/proc/{child}/cmdline").read_text(): int(child) for child in listed.split()}
+
+    def child(self, *words: str) -> int:
+        found = [pid for line, pid in self.children().items() if all(w in line for w in words)]
+        assert len(found) == 1
+        return found[0]
+
+
+def blocks(count: int) -> list[int]:
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(block())
+    return list(found)
+
+
+def block() -> int:
+    """Find a port that is free on the demo's addresses, with those that it takes beside it.
+
+    Below those that the system gives to any connection at any time.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000, 40)
+        if all(free(host, port + more) for host in HOSTS for more in (0, 1, 10, 20)):
+            return port
+
+
+def free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) != 0
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2][1] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    made = Demo(tmp_path)
+    try:
+        yield made
+    finally:
+        if made.process.running:
+            made.process.terminate()
+        made.process.wait(2 * LIMIT)
+        sys.stdout.write(made.process.log)
+        made.process.close()
+
+
+def test_the_page_answers_from_both_servers_and_nothing_is_left(demo: Demo) -> None:
+    demo.wait_until_ready()
+    page = HTTPConnection("127.0.0.1", demo.page, LIMIT)
+    seen: Counter[str] = Counter()
+    for _ in range(100):
+        page.request("GET", "/hello/alice")
+        response = page.getresponse()
+        seen[response.read().decode()] += 1
+        assert response.status == 200
+    page.close()
+    assert set(seen) == {f"hello, alice!\nhello, 127.0.0.{node}!\n" for node in (2, 3)}
+    assert min(seen.values()) >= 30
+    children = demo.children()
+    assert len(children) == 6
+    demo.process.signal(signal.SIGINT)
+    assert demo.process.wait(2 * LIMIT) == 0
+    assert all(gone(pid) for pid in children.values())
+    assert list(demo.folder.iterdir()) == []
+    assert "warn  drain" not in demo.process.log
+
+
+def test_when_one_program_dies_the_demo_says_which_and_ends(demo: Demo) -> None:
+    demo.wait_until_ready()
+    children = demo.children()
+    os.kill(demo.child("httpserver", "127.0.0.3"), signal.SIGKILL)
+    assert demo.process.wait(2 * LIMIT) == 1
+    assert demo.process.log.endswith("demo: server 3 ended by itself, with status -9\n")
+    assert all(gone(pid) for pid in children.values())
+
+
+def test_nothing_outlives_a_demo_that_is_killed(demo: Demo) -> None:
+    demo.wait_until_ready()
+    children = demo.children()
+    demo.process.kill()
+    demo.process.wait(LIMIT)
+    eventually(lambda: all(gone(pid) for pid in children.values()))
+    assert list(demo.folder.iterdir()) == []
+
+
+def test_a_port_that_is_taken_is_one_line() -> None:
+    with socket.create_server(("127.0.0.2", 0)) as taken:
+        port = taken.getsockname()[1]
+        page, relay, peer = blocks(3)
+        words = [sys.executable, CHECKOUT / "demo-httpserver" / "demo.py"]
+        words += ["-listen", f"127.0.0.1:{page}", "-port", str(relay), "-peer-port", str(peer)]
+        process = start("demo", [*words, "-backend-port", str(port)])
+        assert process.wait(LIMIT) == 2
+    assert process.log == (
+        f"demo: 127.0.0.2:{port}: Address already in use; "
+        "stop what uses it, or choose with make demo DEMO='-backend-port 54575'\n"
+    )
+    process.close()
+
+
+def test_a_port_that_cannot_be_is_one_line() -> None:
+    words = [sys.executable, CHECKOUT / "demo-httpserver" / "demo.py"]
+    process = start("demo", [*words, "-port", "65530"])
+    assert process.wait(LIMIT) == 2
+    assert process.log == (
+        "demo: 127.0.0.1:65540: there is no such port; choose with make demo DEMO='-port 54555'\n"
+    )
+    process.close()

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support.needs import tool
+from support.vagrant_files import UNITS, VAGRANT, command, nodes
+
+
+def check(*argv: str | Path, env: dict[str, str] | None = None) -> str:
+    """Return what the tool says, which found nothing to refuse."""
+    done = subprocess.run(
+        argv,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        env={**os.environ, **(env or {})},
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_the_vagrantfile_is_valid(tmp_path: Path) -> None:
+    # Vagrant judges the provider's block only where VirtualBox is; it asks it for its version.
+    virtualbox = tmp_path / "VBoxManage"
+    virtualbox.write_text("#!/bin/sh\necho 7.0.10r158379\n", encoding="utf-8")
+    virtualbox.chmod(0o755)
+    said = check(
+        tool("vagrant", "vagrant"),
+        "validate",
+        env={
+            "HOME": str(tmp_path),
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "VAGRANT_CWD": str(VAGRANT),
+            "VAGRANT_DOTFILE_PATH": str(tmp_path / "dot"),
+            "VAGRANT_HOME": str(tmp_path / "home"),
+        },
+    )
+    assert "validated successfully" in said
+
+
+def test_the_script_is_plain_shell_that_shellcheck_likes() -> None:
+    check("sh", "-n", VAGRANT / "provision.sh")
+    check(tool("shellcheck", "shellcheck"), VAGRANT / "provision.sh")
+
+
+def test_every_unit_runs_on_some_node_and_every_node_runs_the_relay() -> None:
+    assert {unit.stem for unit in UNITS} == {name for names in nodes().values() for name in names}
+    assert all("relay" in names for names in nodes().values())
+
+
+def test_what_the_commands_name_is_what_the_script_lays() -> None:
+    script = (VAGRANT / "provision.sh").read_text(encoding="utf-8")
+    words = [word for unit in UNITS for word in command(unit.stem) if word.startswith("/")]
+    for path in map(Path, words):
+        # The virtual environment brings its programs; all else is laid by name.
+        laid = path.parents[1] if path.parent.name == "bin" else path
+        assert f" {laid}\n" in script, path
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_systemd_accepts_the_unit(unit: Path, tmp_path: Path) -> None:
+    # `verify` wants the program to be there; on this machine it is a stand-in in a folder of ours.
+    analyze = tool("systemd-analyze", "systemd")
+    stand_ins = tmp_path / "bin"
+    stand_ins.mkdir()
+    for other in UNITS:
+        stand_in = stand_ins / Path(command(other.stem)[0]).name
+        stand_in.touch(mode=0o755)
+        text = other.read_text(encoding="utf-8").replace("/opt/arke/bin", str(stand_ins))
+        (tmp_path / other.name).write_text(text, encoding="utf-8")
+    # A key that systemd does not know is no failure to it, only a line of warning.
+    assert check(analyze, "verify", tmp_path / unit.name) == ""
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_systemd_calls_the_unit_well_hardened(unit: Path) -> None:
+    # Out of 100, lower is better; up to 20 is "OK", and a unit that sets nothing has 96.
+    check(tool("systemd-analyze", "systemd"), "security", "--offline=yes", "--threshold=20", unit)

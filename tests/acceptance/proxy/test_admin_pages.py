@@ -1,0 +1,350 @@
+"""What a proxy tells operators: its admin pages, its access log, and the pages of its errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from http.client import HTTPResponse
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.admin_pages import counted, fetch
+from support.http_rig import Connection, Rig, running, workers
+from support.programs import program
+from support.publishers import site
+from support.relays import LIMIT, Relays, eventually, free_port, start
+
+GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def good(connection: Connection) -> None:
+    while connection.head():
+        connection.send(OK)
+
+
+@pytest.fixture
+def admin_port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def rig(relays: Relays, admin_port: int) -> Iterator[Rig]:
+    with running(relays.start(), "web", "-admin", f"127.0.0.1:{admin_port}") as rig:
+        yield rig
+
+
+def until_ready(port: int, *, ready: bool) -> bytes:
+    """Wait for it; return what is said then."""
+    eventually(lambda: fetch(port, "/-/readyz")[0].status == (200 if ready else 503))
+    return fetch(port, "/-/readyz")[1]
+
+
+def test_readiness_follows_the_relay_and_health_does_not(rig: Rig, admin_port: int) -> None:
+    assert until_ready(admin_port, ready=True) == b"OK\n"
+    rig.back_ends(good)
+    rig.get()  # whom the cluster has named once is remembered, and no use without a relay
+    rig.relay.process.terminate()
+    assert until_ready(admin_port, ready=False) == b"The relay of this machine is away.\n"
+    response, body = fetch(admin_port, "/-/healthz")
+    assert (response.status, body) == (200, b"OK\n")
+
+
+@pytest.mark.parametrize("choose", ["auto", "watch", "ask"])
+def test_a_proxy_is_ready_while_somebody_serves(
+    relays: Relays, admin_port: int, choose: str
+) -> None:
+    relay = relays.start()
+    flags = ("-port", str(relay.port), "-choose", choose, "-admin", f"127.0.0.1:{admin_port}")
+    with site() as web:
+        web.proxy(*flags, "-cluster", "web", "-route", "other.example=other")
+        nobody = b'Nobody serves clusters "other", "web".\n'
+        assert until_ready(admin_port, ready=False) == nobody
+        member = web.member(relay, http="127.0.0.1:9")
+        assert until_ready(admin_port, ready=True) == b"OK\n"
+        web.leave(member)
+        assert until_ready(admin_port, ready=False) == nobody
+
+
+def test_metrics_count_by_cluster_code_and_back_end(rig: Rig, admin_port: int) -> None:
+    (back_end,) = rig.back_ends(good)
+    for _ in range(3):
+        assert rig.get()[1] == b"ok"
+    rig.exchange(b"GET / HTTP/1.1\r\n\r\n")
+    text = fetch(admin_port, "/-/metrics")[1].decode()
+    labels = f'back_end="{back_end.address}",cluster="web",code="200"'
+    assert f"arke_proxy_requests_total{{{labels}}} 3.0" in text
+    assert 'arke_proxy_requests_total{back_end="",cluster="",code="400"} 1.0' in text
+    assert 'arke_proxy_failures_total{reason="bad request"} 1.0' in text
+    assert 'arke_proxy_phase_seconds_count{phase="answer"} 3.0' in text
+    assert 'arke_proxy_workers{state="serving"} 1.0' in text
+
+
+def test_back_ends_are_json(rig: Rig, admin_port: int) -> None:
+    response, body = fetch(admin_port, "/-/backends")
+    assert response.getheader("content-type") == "application/json"
+    (pid,) = workers(rig.process)
+    assert [worker["worker"] for worker in json.loads(body)["workers"]] == [pid]
+
+
+def test_the_admin_listener_serves_nothing_else(rig: Rig, admin_port: int) -> None:
+    assert fetch(admin_port, "/")[0].status == 404
+    assert b"/-/metrics" in fetch(admin_port, "/")[1]
+    assert fetch(admin_port, "/-/healthz", "POST")[0].status == 405
+    assert fetch(admin_port, "/-/healthz", "HEAD")[1] == b""
+    assert fetch(admin_port, "/-/health z")[0].status == 400
+    rig.back_ends(good)
+    assert rig.get("/-/healthz")[1] == b"ok"  # the public one knows nothing of it
+
+
+def test_who_holds_admin_connections_open_keeps_nobody_out(rig: Rig, admin_port: int) -> None:
+    where = ("127.0.0.1", admin_port)
+    held = [Connection(socket.create_connection(where, LIMIT)) for _ in range(20)]
+    for connection in held[:3]:
+        connection.send(b"GET /-/heal")
+    assert fetch(admin_port, "/-/healthz")[0].status == 200
+    for connection in held:
+        connection.close()
+
+
+def test_several_workers_count_together_and_nothing_is_lost_by_a_reload(
+    relays: Relays, admin_port: int
+) -> None:
+    flags = ("-workers", "2", "-admin", f"127.0.0.1:{admin_port}")
+    with running(relays.start(), "web", *flags) as rig:
+        rig.back_ends(good)
+        for _ in range(10):
+            rig.get()
+        eventually(lambda: counted(admin_port, "arke_proxy_requests_total") == 10)
+        old = workers(rig.process)
+        rig.process.signal(signal.SIGHUP)
+        rig.process.wait_for_line("the new workers serve", LIMIT)
+        eventually(lambda: set(workers(rig.process)).isdisjoint(old))
+        eventually(lambda: counted(admin_port, "arke_proxy_workers") == 2)
+        assert counted(admin_port, "arke_proxy_requests_total") == 10
+        rig.get()
+        eventually(lambda: counted(admin_port, "arke_proxy_requests_total") == 11)
+
+
+def lines(path: Path, count: int) -> list[bytes]:
+    """Wait until a log has so many lines."""
+    eventually(lambda: path.exists() and path.read_bytes().count(b"\n") >= count)
+    return path.read_bytes().splitlines()
+
+
+def test_a_log_in_the_combined_format(relays: Relays, tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    with running(relays.start(), "web", "-access-log", str(path)) as rig:
+        rig.back_ends(good)
+        rig.exchange(
+            b'GET /a?"b HTTP/1.1\r\nHost: x\r\nUser-Agent: a "b" \xe9\r\nReferer: y\r\n\r\n'
+        )
+        rig.exchange(b"GET / HTTP/1.1\r\n\r\n")
+        asked, refused = lines(path, 2)
+        start = rb"127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "
+        request = rb'"GET /a\?\\x22b HTTP/1\.1" 200 2 "y" "a \\x22b\\x22 \\xe9"'
+        assert re.fullmatch(start + request, asked)
+        assert re.fullmatch(start + rb'"- - HTTP/1\.1" 400 - "-" "-"', refused)
+
+
+@pytest.mark.parametrize("switches", [False, True], ids=["request", "WebSocket"])
+def test_what_is_cut_at_the_end_has_a_line_too(tmp_path: Path, switches: bool) -> None:
+    path = tmp_path / "access.log"
+    asked = threading.Event()
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+    def stays(connection: Connection) -> None:
+        connection.head()
+        if switches:
+            connection.send(b"HTTP/1.1 101 Switching Protocols\r\n" + upgrade)
+        asked.set()
+        connection.rest()
+
+    flags = ("-access-log", str(path), "-access-format", "json", "-grace", "200ms")
+    with site() as web:
+        proxy = web.proxy("-choose", "static", "-backend", web.back_end(stays).address, *flags)
+        connection = proxy.connect()
+        connection.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n" + upgrade)
+        if switches:
+            assert connection.head().startswith(b"HTTP/1.1 101 ")
+        assert asked.wait(LIMIT)
+        proxy.process.terminate()
+        proxy.process.wait(LIMIT)
+        connection.close()
+    (line,) = path.read_bytes().splitlines()
+    story = json.loads(line)
+    assert (story["target"], story["status"]) == ("/slow", 101 if switches else 0)
+    assert story.get("outcome") == (None if switches else "cut off")
+
+
+def test_a_log_in_json(relays: Relays, tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    flags = ("-access-log", str(path), "-access-format", "json")
+    with running(relays.start(), "web", *flags) as rig:
+        (back_end,) = rig.back_ends(good)
+        rig.get("/x")
+        rig.cluster.answers = ["nonsense"]
+        rig.get("/y")
+        stories: list[dict[str, Any]] = [json.loads(line) for line in lines(path, 2)]
+    good_one, bad_one = stories
+    assert good_one["target"] == "/x"
+    assert good_one["back_end"] == back_end.address
+    assert (good_one["status"], good_one["octets_out"], good_one["attempts"]) == (200, 2, 1)
+    assert list(good_one["ms"]) == ["choose", "connect", "answer", "body", "total"]
+    assert (bad_one["status"], bad_one["outcome"], bad_one["back_end"]) == (502, "bad answer", None)
+
+
+PUT = b"PUT /large HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\n"
+REFUSED = {
+    "no head": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "-", "it has two Host fields"),
+    "said to be too large": (
+        PUT + b"Content-Length: 9\r\n\r\n",
+        "/large",
+        "its body is larger than 8 bytes",
+    ),
+    "too large": (
+        PUT + b"Transfer-Encoding: chunked\r\n\r\n9\r\n",
+        "/large",
+        "its body is larger than 8 bytes",
+    ),
+}
+
+
+@pytest.mark.parametrize(("raw", "target", "fault"), REFUSED.values(), ids=REFUSED)
+def test_a_refusal_is_logged_with_its_reason(
+    tmp_path: Path, raw: bytes, target: str, fault: str
+) -> None:
+    path = tmp_path / "access.log"
+    flags = ("-access-log", str(path), "-access-format", "json", "-max-body", "8")
+    with site() as web:
+        proxy = web.proxy("-choose", "static", "-backend", web.back_end(good).address, *flags)
+        response, body = proxy.exchange(raw)
+        eventually(lambda: path.read_bytes().endswith(b"\n"))
+    story = json.loads(path.read_bytes())
+    assert (story["status"], story["target"]) == (response.status, target)
+    assert story["detail"] == f"The request is refused: {fault}."
+    if target == "-":
+        assert body.decode() == f"The request is refused: {fault}.\n"
+    else:
+        assert story["method"] == "PUT"
+        assert json.loads(body)["detail"] == story["detail"]
+
+
+def test_the_last_requests_are_logged_before_the_proxy_leaves(
+    relays: Relays, tmp_path: Path
+) -> None:
+    path = tmp_path / "access.log"
+    with running(relays.start(), "web", "-access-log", str(path)) as rig:
+        rig.back_ends(good)
+        rig.get("/last")
+        rig.process.terminate()
+        assert rig.process.wait(LIMIT) == 0
+    assert b"GET /last " in path.read_bytes()
+
+
+def test_a_log_that_is_rotated(relays: Relays, tmp_path: Path) -> None:
+    path, old = tmp_path / "access.log", tmp_path / "access.log.1"
+    with running(relays.start(), "web", "-access-log", str(path), "-workers", "2") as rig:
+        rig.back_ends(good)
+        rig.get("/1")
+        lines(path, 1)
+        path.rename(old)
+        rig.process.signal(signal.SIGUSR1)
+        eventually(path.exists)
+        eventually(lambda: rig.get("/2") is not None and path.read_bytes().count(b"\n") > 0)
+        path.rename(tmp_path / "access.log.2")
+        rig.process.signal(signal.SIGHUP)
+        rig.process.wait_for_line("the new workers serve", LIMIT)
+        rig.get("/3")
+        assert b"GET /3 " in lines(path, 1)[-1]
+
+
+def test_a_log_on_stdout(relays: Relays) -> None:
+    with running(relays.start(), "web", "-access-log", "-", "-access-format", "common") as rig:
+        rig.back_ends(good)
+        rig.get("/x")
+        rig.process.wait_for_line(r'"GET /x HTTP/1\.1" 200 2$', LIMIT)
+
+
+def test_a_log_that_cannot_be_opened_is_one_line(relays: Relays, tmp_path: Path) -> None:
+    words = ["-cluster", "web", "-port", str(relays.start().port), "-listen", "127.0.0.1:0"]
+    words += ["-workers", "2", "-access-log", str(tmp_path / "no" / "log")]
+    process = start("proxy", [*program("proxy"), *words])
+    assert process.wait(LIMIT) == 2
+    assert process.log.startswith("proxy: -access-log ")
+    assert process.log.count("\n") == 1
+    process.close()
+
+
+def test_a_pipe_that_nobody_reads_is_one_line(tmp_path: Path) -> None:
+    pipe = tmp_path / "log"
+    os.mkfifo(pipe)
+    words = ["-choose", "static", "-backend", "127.0.0.1:9", "-listen", "127.0.0.1:0"]
+    process = start("proxy", [*program("proxy"), *words, "-access-log", str(pipe)])
+    assert process.wait(LIMIT) == 2
+    said = f"proxy: -access-log {pipe}: nobody reads this pipe; start its reader first\n"
+    assert process.log == said
+    process.close()
+
+
+def test_a_pipe_with_a_reader_is_a_log(tmp_path: Path) -> None:
+    pipe = tmp_path / "log"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(reader, True)
+    with site() as web, os.fdopen(reader, encoding="utf-8") as log:
+        back_end = web.back_end(good)
+        flags = ("-choose", "static", "-backend", back_end.address, "-access-log", str(pipe))
+        assert web.proxy(*flags).body() == "ok"
+        assert '"GET / HTTP/1.1" 200 2 ' in log.readline()
+
+
+def test_an_own_answer_has_no_via_and_what_a_back_end_says_has(relays: Relays) -> None:
+    """By that they are told apart, whatever the back end says: it may be a proxy of ours."""
+
+    def pretends(connection: Connection) -> None:
+        connection.head()
+        fields = b'Server: arke\r\nServer-Timing: arke;desc="no back end"\r\n'
+        connection.send(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n" + fields + b"\r\n")
+
+    with running(relays.start(), "web") as rig:
+        rig.back_ends(pretends)
+        response, _ = rig.get()
+        assert response.getheader("server-timing") == 'arke;desc="no back end"'
+        assert response.getheader("via") == "1.1 arke"
+        rig.cluster.answers = ["nonsense"]
+        response, _ = rig.exchange(GET)
+        assert response.getheader("server-timing") == 'arke;desc="bad answer"'
+        assert response.getheader("via") is None
+
+
+def test_errors_come_in_the_form_that_is_liked(relays: Relays) -> None:
+    with running(relays.start(), "web") as rig:
+        rig.cluster.answers = ["nonsense <b>"]
+        sentence = "Cluster web, asked for a back end, answered b'nonsense <b>'"
+
+        def get(accept: str) -> tuple[HTTPResponse, str]:
+            head = f"GET / HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n"
+            response, body = rig.exchange(head.encode())
+            assert response.status == 502
+            assert response.getheader("server-timing") == 'arke;desc="bad answer"'
+            return response, body.decode()
+
+        response, body = get("*/*")
+        assert response.getheader("content-type") == "text/plain; charset=utf-8"
+        assert body.startswith(sentence)
+        response, body = get("application/json")
+        assert response.getheader("content-type") == "application/json"
+        assert json.loads(body)["error"] == "bad answer"
+        response, body = get("text/html,application/xhtml+xml,*/*;q=0.8")
+        assert response.getheader("content-type") == "text/html; charset=utf-8"
+        assert "nonsense &lt;b&gt;" in body
+        rig.back_ends(good)
+        assert rig.get()[0].getheader("server-timing") is None

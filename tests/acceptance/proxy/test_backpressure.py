@@ -1,0 +1,171 @@
+"""Bodies that somebody does not take: they wait where they come from, not in the proxy."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from support.certificates import write_certificate
+from support.http_rig import Connection, Rig, always, standing
+from support.relays import LIMIT
+
+GET = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+MB = 1_000_000
+MIB = 1 << 20
+SIZE = 32 * MIB  # more than all the kernel's buffers on the way hold
+AT_ONCE = 8  # connections that stall; the first of its kind costs more than the others
+UPGRADE = b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+# What the client asks, what the back end says to begin with, and at the end.
+UPLOAD = (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % SIZE, b"", OK)
+WEB_SOCKET = (
+    b"GET / HTTP/1.1\r\nHost: a\r\n" + UPGRADE,
+    b"HTTP/1.1 101 Switching Protocols\r\n" + UPGRADE,
+    b"ok",
+)
+
+Connect = Callable[[], Connection]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tls")
+
+
+@pytest.fixture(scope="module")
+def standing_rig(folder: Path) -> Iterator[Rig]:
+    certificate = write_certificate(folder, "a.example", file="a")
+    with standing(folder, "-tls-listen", "127.0.0.1:0", "-cert", certificate) as rig:
+        yield rig
+
+
+@pytest.fixture(params=["plain", "tls"])
+def connect(request: pytest.FixtureRequest, rig: Rig, folder: Path) -> Connect:
+    if request.param == "plain":
+        return rig.connect
+    context = ssl.create_default_context(cafile=folder / "a.pem")
+    return lambda: rig.connect_tls(context, "a.example")
+
+
+@pytest.mark.parametrize(
+    ("asks", "begins", "ends"), [UPLOAD, WEB_SOCKET], ids=["upload", "spliced"]
+)
+def test_a_slow_back_end_slows_its_client_and_is_left_alone(
+    rig: Rig, connect: Connect, asks: bytes, begins: bytes, ends: bytes
+) -> None:
+    data = hashlib.shake_256(b"upload").digest(SIZE)
+    stalled = threading.Event()
+    digests = []
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(begins)
+        assert stalled.wait(2 * LIMIT)
+        digests.append(hashlib.sha256(connection.exactly(SIZE)).digest())
+        connection.send(ends)
+
+    def stall(connection: Connection) -> int:
+        connection.send(asks)
+        if begins:
+            assert connection.head().startswith(b"HTTP/1.1 101 ")
+        # Three seconds: a host that did not acknowledge for so long would be taken for dead.
+        return connection.send_until_stalled(data, 3.0)
+
+    def finish(connection: Connection, sent: int) -> bytes:
+        connection.send(data[sent:])
+        if not begins:
+            assert connection.head().startswith(b"HTTP/1.1 200 ")
+        return connection.exactly(2)
+
+    rig.back_ends(script)
+    connections = [connect() for _ in range(AT_ONCE)]
+    before = rig.memory
+    with ThreadPoolExecutor(AT_ONCE) as clients:
+        sent = list(clients.map(stall, connections))
+        assert max(sent) < SIZE, "nothing slows the client down"
+        assert rig.memory - before < AT_ONCE * MB
+        stalled.set()
+        assert list(clients.map(finish, connections, sent)) == [b"ok"] * AT_ONCE
+    assert digests == [hashlib.sha256(data).digest()] * AT_ONCE
+
+
+def test_a_slow_client_slows_the_download(rig: Rig, connect: Connect) -> None:
+    data = hashlib.shake_256(b"download").digest(SIZE)
+    stalled = threading.Semaphore(0)
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE)
+        sent = connection.send_until_stalled(data, 1.0)
+        assert sent < SIZE, "nothing slows the back end down"
+        stalled.release()
+        connection.send(data[sent:])
+
+    rig.back_ends(script)
+    connections = [connect() for _ in range(AT_ONCE)]
+    before = rig.memory
+    for connection in connections:
+        connection.send(GET)
+    assert all(stalled.acquire(timeout=2 * LIMIT) for _ in connections)
+    assert rig.memory - before < AT_ONCE * MB
+    for connection in connections:
+        assert connection.response()[1] == data
+
+
+def test_a_slow_client_slows_the_download_of_a_second_try_too(rig: Rig) -> None:
+    """It is full of the promises of the first back end, which breaks."""
+    data = hashlib.shake_256(b"again").digest(SIZE)
+    full, slowed = threading.Event(), threading.Event()
+    hint = b"HTTP/1.1 103 Early Hints\r\nX: %b\r\n\r\n" % (b"x" * 60_000)
+    hints = hint * 400  # more than all the kernel's buffers on the way hold
+
+    def breaks(connection: Connection) -> None:
+        connection.head()
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        assert connection.send_until_stalled(hints, 1.0) < len(hints)
+        connection.reset()
+        full.set()
+
+    def serves(connection: Connection) -> None:
+        connection.head()
+        assert connection.exactly(4) == b"body"
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE + data
+        sent = connection.send_until_stalled(answer, 1.0)
+        assert sent < SIZE, "nothing slows the back end down"
+        slowed.set()
+        connection.send(answer[sent:])
+
+    rig.back_ends(breaks, serves)
+    connection = rig.connect()
+    connection.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo")
+    assert full.wait(2 * LIMIT)
+    before = rig.memory
+    connection.send(b"dy")  # which finds out that it has gone
+    assert slowed.wait(2 * LIMIT)
+    assert rig.memory - before < MB
+    while connection.head().startswith(b"HTTP/1.1 103 "):
+        pass
+    assert connection.exactly(SIZE) == data
+
+
+def test_a_client_that_asks_without_reading_is_slowed(rig: Rig) -> None:
+    rig.back_ends(always(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n" + b"x" * 10_000))
+    request = b"GET / HTTP/1.1\r\nHost: example\r\nX: " + b"x" * 8000 + b"\r\n\r\n"
+    connection = rig.connect()
+    before = rig.memory
+    data = request * 10_000
+    sent = connection.send_until_stalled(data, 1.0)
+    assert sent < len(data), "nothing slows the client down"
+    assert rig.memory - before < MB
+    connection.sock.shutdown(socket.SHUT_WR)
+    for _ in range(sent // len(request)):
+        assert connection.head().startswith(b"HTTP/1.1 200 OK\r\n")
+        connection.exactly(10_000)
+    assert connection.rest() == b""

@@ -1,0 +1,241 @@
+"""HTTP/2 as people's own programs speak it: curl, nghttp, h2load."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.certificates import write_certificate
+from support.http_rig import Connection, Rig, running, standing
+from support.needs import tool
+from support.relays import LIMIT, Relays, eventually
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("http2")
+
+
+@pytest.fixture(scope="module")
+def standing_rig(folder: Path) -> Iterator[Rig]:
+    certificate = write_certificate(folder, "a.example", file="a")
+    flags = ("-tls-listen", "127.0.0.1:0", "-cert", certificate, "-max-body", "25m")
+    with standing(folder, *flags) as rig:
+        yield rig
+
+
+@pytest.fixture(params=["tls", "plain"])
+def curl(request: pytest.FixtureRequest, rig: Rig, folder: Path) -> list[str]:
+    """The words that fetch by HTTP/2 whatever path is joined to the last one."""
+    words = [tool("curl", "curl"), "--silent", "--show-error", "--max-time", str(LIMIT)]
+    if request.param == "plain":
+        return [*words, "--http2-prior-knowledge", f"http://127.0.0.1:{rig.port}"]
+    resolve = f"a.example:{rig.tls_port}:127.0.0.1"
+    words += ["--cacert", str(folder / "a.pem"), "--resolve", resolve]
+    return [*words, "--http2", f"https://a.example:{rig.tls_port}"]
+
+
+def run(*words: str, check: bool = True) -> bytes:
+    return subprocess.run(words, capture_output=True, timeout=2 * LIMIT, check=check).stdout
+
+
+def request_of(connection: Connection) -> tuple[bytes, bytes]:
+    """The head and the body, whose length is said or which is chunked."""
+    head = connection.head()
+    if match := re.search(rb"(?i)\r\ncontent-length: (\d+)", head):
+        return head, connection.exactly(int(match[1]))
+    body = b""
+    if b"Transfer-Encoding: chunked" in head:
+        while size := int(connection.until(b"\r\n"), 16):
+            body += connection.exactly(size)
+            connection.until(b"\r\n")
+        connection.until(b"\r\n")
+    return head, body
+
+
+def echoing(connection: Connection) -> None:
+    while True:
+        head, body = request_of(connection)
+        if not head:
+            return
+        answer = head + body
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer)
+
+
+def test_curl_gets(rig: Rig, curl: list[str]) -> None:
+    rig.back_ends(echoing)
+    *words, url = curl
+    shown = run(*words, "--include", "--header", "Cookie: a=1; b=2", f"{url}/path?x=1")
+    head, _, body = shown.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/2 200")
+    assert b"\r\nvia: 1.1 arke" in head
+    assert body.startswith(b"GET /path?x=1 HTTP/1.1\r\nHost: ")
+    assert b"cookie: a=1; b=2\r\n" in body
+    assert b"Transfer-Encoding" not in body
+    assert b"X-Forwarded-Proto: http" + b"s" * url.startswith("https") + b"\r\n" in body
+
+
+def test_curl_posts(rig: Rig, curl: list[str], folder: Path) -> None:
+    rig.back_ends(echoing)
+    *words, url = curl
+    sent = folder / "body"
+    sent.write_bytes(bytes(range(256)) * 8000)
+    assert run(*words, "--data-binary", f"@{sent}", url).endswith(sent.read_bytes())
+    unknown_length = ["--header", "Transfer-Encoding: chunked"]  # which curl only takes for that
+    assert run(*words, *unknown_length, "--data-binary", f"@{sent}", url).endswith(
+        sent.read_bytes()
+    )
+
+
+def test_answers_without_a_body(rig: Rig, curl: list[str]) -> None:
+    def script(connection: Connection) -> None:
+        while head := connection.head():
+            if head.startswith(b"HEAD"):
+                connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            elif b"/204" in head:
+                connection.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+            else:
+                connection.send(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n")
+
+    rig.back_ends(script)
+    *words, url = curl
+    assert b"content-length: 1000\r\n" in run(*words, "--head", f"{url}/")
+    assert run(*words, "--include", f"{url}/204").startswith(b"HTTP/2 204")
+    assert run(*words, "--include", f"{url}/304").startswith(b"HTTP/2 304")
+
+
+def test_interim_answers_and_trailers(rig: Rig, curl: list[str]) -> None:
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")
+        connection.send(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Sum\r\nX-Odd: 1 \r\n"
+            b"Connection: x-odd, keep-alive\r\nKeep-Alive: timeout=5\r\n\r\n"
+            b"5\r\nhello\r\n0\r\nSum: 12\r\n\r\n"
+        )
+
+    rig.back_ends(script)
+    *words, url = curl
+    shown = run(*words, "--include", url)
+    assert b"HTTP/2 103" in shown
+    assert b"\r\nlink: </x>\r\n" in shown
+    assert b"hello" in shown
+    assert b"sum: 12" in shown
+    assert not re.search(rb"(?i)x-odd|keep-alive|chunked", shown)
+
+
+def test_an_answer_that_breaks_does_not_look_whole(rig: Rig, curl: list[str]) -> None:
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+
+    rig.back_ends(script)
+    *words, url = curl
+    done = subprocess.run([*words, url], capture_output=True, timeout=LIMIT, check=False)
+    assert b"hello".startswith(done.stdout)  # curl may see the reset first
+    assert done.returncode == 92
+    assert b"INTERNAL_ERROR" in done.stderr
+
+
+def test_what_the_proxy_says_itself(rig: Rig, curl: list[str]) -> None:
+    rig.cluster.answers = ["127.0.0.1:1"]
+    *words, url = curl
+    shown = run(*words, "--include", url)
+    assert shown.startswith(b"HTTP/2 502")
+    assert shown.endswith(b".\n")
+
+
+def test_large_answers_whole(rig: Rig, curl: list[str]) -> None:
+    body = bytes(range(256)) * 40_000
+
+    def script(connection: Connection) -> None:
+        while connection.head():
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    rig.back_ends(script)
+    *words, url = curl
+    assert run(*words, url) == body
+
+
+def test_an_early_answer_needs_no_whole_request(rig: Rig, folder: Path) -> None:
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 4\r\n\r\nmuch")
+        connection.rest()
+
+    rig.back_ends(script)
+    sent = folder / "much"
+    sent.write_bytes(bytes(20_000_000))
+    words = [tool("nghttp", "nghttp2-client"), "-d", str(sent)]
+    assert run(*words, f"http://127.0.0.1:{rig.port}/") == b"much"
+
+
+@pytest.mark.parametrize(("size", "status"), [(20_000_000, b"401"), (30_000_000, b"413")])
+def test_curl_gets_the_answer_that_ends_its_upload(
+    rig: Rig, curl: list[str], folder: Path, size: int, status: bytes
+) -> None:
+    """By a back end, and by the proxy; a reset right behind it would cost curl the answer."""
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 4\r\n\r\nno.\n")
+        connection.rest()
+
+    rig.back_ends(script)
+    sent = folder / "upload"
+    sent.write_bytes(bytes(size))
+    *words, url = curl
+    shown = run(*words, "--include", "--upload-file", str(sent), f"{url}/", check=False)
+    assert shown.startswith(b"HTTP/2 " + status)
+    assert shown.endswith(b".\n")
+
+
+def test_many_streams_at_once(rig: Rig) -> None:
+    rig.back_ends(echoing)
+    shown = run(
+        tool("h2load", "nghttp2-client"),
+        *("-n", "3000", "-c", "2", "-m", "40"),
+        f"http://127.0.0.1:{rig.port}/",
+    )
+    assert b"3000 succeeded, 0 failed, 0 errored" in shown
+
+
+def test_nghttp_with_priorities_and_a_body(rig: Rig, folder: Path) -> None:
+    rig.back_ends(echoing)
+    sent = folder / "data"
+    sent.write_bytes(b"data" * 1000)
+    words = [tool("nghttp", "nghttp2-client"), "-m", "20", "-d", str(sent)]
+    shown = run(*words, f"http://127.0.0.1:{rig.port}/")
+    assert shown.count(sent.read_bytes()) == 20
+
+
+def test_who_draws_to_a_close_finishes_what_runs(folder: Path, relays: Relays) -> None:
+    asked, go = threading.Event(), threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        asked.set()
+        assert go.wait(LIMIT)
+        connection.send(OK)
+
+    with running(relays.start(), "web") as rig:
+        rig.back_ends(script)
+        words = [tool("curl", "curl"), "--silent", "--http2-prior-knowledge"]
+        process = subprocess.Popen(
+            [*words, f"http://127.0.0.1:{rig.port}/"], stdout=subprocess.PIPE
+        )
+        assert asked.wait(LIMIT)
+        rig.process.terminate()
+        rig.process.wait_for_line("stopping", LIMIT)
+        go.set()
+        assert process.communicate(timeout=LIMIT)[0] == b"ok"
+        assert process.returncode == 0
+        eventually(lambda: not rig.process.running)
+        assert "did not end" not in rig.process.log

@@ -1,0 +1,351 @@
+"""Clients of HTTP/2 that mean harm: each ends with its own connection, and harms nobody else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    ExtensionFrame,
+    Frame,
+    GoAwayFrame,
+    HeadersFrame,
+    PingFrame,
+    PriorityFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
+
+from support.http2_raw import GET, POST, GoneAway, RawHttp2, Reset
+from support.http_rig import Connection, Rig, running
+from support.relays import LIMIT, Relays, eventually
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+CALM = 11  # ENHANCE_YOUR_CALM
+LARGE = 2_000_000
+FLAGS = ("-timeout", "2s")  # of the proxy
+
+
+def good(connection: Connection) -> None:
+    while connection.head():
+        connection.send(OK)
+
+
+def silent(connection: Connection) -> None:
+    connection.head()
+    connection.rest()
+
+
+def large(connection: Connection) -> None:
+    while connection.head():
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % LARGE + b"a" * LARGE)
+
+
+def send_all(client: RawHttp2, data: bytes) -> None:
+    """Send until the proxy has had enough."""
+    with suppress(ConnectionError):
+        client.connection.send(data)
+
+
+FLOODS: dict[str, list[Frame]] = {
+    "settings": [SettingsFrame(0, {SettingsFrame.INITIAL_WINDOW_SIZE: 100})],
+    "ping": [PingFrame(0, b"12345678")],
+    "priority": [PriorityFrame(3, depends_on=1)],
+    "unknown": [ExtensionFrame(0xBE, 0)],
+    "window updates": [WindowUpdateFrame(0, window_increment=1)],
+}
+
+
+@pytest.mark.parametrize("frames", FLOODS.values(), ids=FLOODS)
+def test_floods(rig: Rig, frames: list[Frame]) -> None:
+    rig.back_ends(good)
+    client = RawHttp2(rig.connect())
+    send_all(client, b"".join(frame.serialize() for frame in frames) * 20_000)
+    assert client.goodbye() == CALM
+    assert rig.get()[1] == b"ok"
+
+
+def test_a_flood_of_empty_data(rig: Rig) -> None:
+    rig.back_ends(silent)
+    client = RawHttp2(rig.connect())
+    client.send(client.headers(1, POST))
+    send_all(client, DataFrame(1, b"").serialize() * 20_000)
+    assert client.goodbye() == CALM
+
+
+def test_a_flood_of_continuations(rig: Rig) -> None:
+    client = RawHttp2(rig.connect())
+    client.send(HeadersFrame(1, b"\x00"))
+    before = rig.memory
+    send_all(client, ContinuationFrame(1, b"a" * 16_000).serialize() * 2_000)
+    assert client.goodbye() == CALM
+    assert rig.memory - before < 10_000_000
+    client = RawHttp2(rig.connect())
+    client.send(HeadersFrame(1, b"\x00"))
+    send_all(client, ContinuationFrame(1, b"").serialize() * 20_000)
+    assert client.goodbye() in (1, CALM)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_rapid_reset(rig: Rig, at_once: bool) -> None:
+    """CVE-2023-44487: requests that are begun, and taken back at once."""
+    (back_end,) = rig.back_ends(silent)
+    client = RawHttp2(rig.connect())
+    frames = [
+        client.headers(stream, GET, "END_STREAM").serialize()
+        + RstStreamFrame(stream, error_code=8).serialize()
+        for stream in range(1, 4001, 2)
+    ]
+    for data in [b"".join(frames)] if at_once else frames:
+        send_all(client, data)
+    assert client.goodbye() == CALM
+    assert back_end.connections < 400
+    rig.back_ends(good)
+    assert rig.get()[1] == b"ok"
+
+
+@pytest.mark.parametrize(
+    "provoke",
+    [
+        lambda stream: WindowUpdateFrame(stream, window_increment=2**31 - 1),
+        lambda stream: DataFrame(stream, b"a"),
+    ],
+    ids=["window", "data"],
+)
+def test_made_you_reset(rig: Rig, provoke: Callable[[int], Frame]) -> None:
+    """CVE-2025-8671: requests that the proxy is made to take back itself."""
+    (back_end,) = rig.back_ends(silent)
+    client = RawHttp2(rig.connect())
+    for stream in range(1, 2001, 2):
+        data = client.headers(stream, GET, "END_STREAM").serialize()
+        send_all(client, data + provoke(stream).serialize())
+    assert client.goodbye() in (CALM, 5)  # the second way breaks the connection at once
+    assert back_end.connections < 400
+
+
+def test_more_requests_at_once_than_may_be(rig: Rig) -> None:
+    (back_end,) = rig.back_ends(silent)
+    client = RawHttp2(rig.connect())
+    for stream in range(1, 301, 2):
+        client.get(stream)
+    assert client.goodbye() == 1
+    assert back_end.connections <= 100
+
+
+@pytest.mark.parametrize(("window", "most"), [(0, 5_000_000), (1, 9_000_000)])
+def test_windows_that_stay_shut(rig: Rig, window: int, most: int) -> None:
+    """What waits for a client that does not read is bounded, in octets and in time."""
+    rig.back_ends(large)
+    client = RawHttp2(rig.connect(), INITIAL_WINDOW_SIZE=window)
+    client.send(WindowUpdateFrame(0, window_increment=LARGE))
+    memory = [rig.memory]
+    for stream in range(1, 201, 2):
+        client.get(stream)
+    resets: list[int] = []
+    statuses = set()
+    while len(resets) < 100:
+        frame = client.frame()
+        memory.append(rig.memory)
+        if isinstance(frame, HeadersFrame):
+            statuses.add(frame.fields[b":status"])  # type: ignore[attr-defined]
+        elif isinstance(frame, DataFrame):
+            assert len(frame.data) <= window
+        elif isinstance(frame, RstStreamFrame):
+            resets.append(frame.error_code)
+    assert max(memory) - memory[0] < most
+    assert statuses <= {b"200", b"408"}  # not 504: it is no back end's fault
+    assert set(resets) <= {2, 8}  # INTERNAL_ERROR, CANCEL
+
+
+def test_answers_that_wait_stand_in_no_others_way(rig: Rig) -> None:
+    """And they come whole, once the client opens its windows."""
+
+    def script(connection: Connection) -> None:
+        while head := connection.head():
+            answer = b"a" * (2 if head.startswith(b"GET /small ") else LARGE)
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer))
+            connection.send(answer)
+
+    rig.back_ends(script)
+    client = RawHttp2(rig.connect(), INITIAL_WINDOW_SIZE=0)
+    large_ones = dict.fromkeys(range(1, 41, 2), 0)
+    for stream in large_ones:
+        client.get(stream)
+    small_one = 41
+    client.get(small_one, [*GET[:3], (b":path", b"/small")])
+    client.until(HeadersFrame)  # of more than may wait, some have come
+    client.send(WindowUpdateFrame(small_one, window_increment=2))
+    assert client.answer(small_one)[1] == b"aa"
+    client.send(SettingsFrame(0, {SettingsFrame.INITIAL_WINDOW_SIZE: LARGE}))
+    client.send(WindowUpdateFrame(0, window_increment=len(large_ones) * LARGE))
+    while min(large_ones.values()) < LARGE:
+        if isinstance(frame := client.frame(), DataFrame):
+            large_ones[frame.stream_id] += len(frame.data)
+    assert set(large_ones.values()) == {LARGE}
+
+
+def test_windows_of_one_octet(rig: Rig) -> None:
+    rig.back_ends(large)
+    client = RawHttp2(rig.connect(), INITIAL_WINDOW_SIZE=1)
+    client.get(1)
+    updates = 0
+    try:
+        while updates < 20_000:
+            if isinstance(frame := client.frame(), DataFrame):
+                assert len(frame.data) == 1
+                client.send(WindowUpdateFrame(1, window_increment=1))
+                updates += 1
+            elif isinstance(frame, GoAwayFrame):
+                assert frame.error_code == CALM
+                break
+    except ConnectionError:
+        pass
+    assert 900 < updates < 19_000
+
+
+def test_a_window_that_opens_late(rig: Rig) -> None:
+    rig.back_ends(large)
+    client = RawHttp2(rig.connect(), INITIAL_WINDOW_SIZE=0)
+    client.get(1)
+    client.until(HeadersFrame)
+    client.send(SettingsFrame(0, {SettingsFrame.INITIAL_WINDOW_SIZE: 10 * LARGE}))
+    client.send(WindowUpdateFrame(0, window_increment=10 * LARGE))
+    assert len(client.answer(1)[1]) == LARGE
+
+
+def test_credit_is_given_back_only_as_the_back_end_reads(rig: Rig) -> None:
+    go = threading.Event()
+    got = []
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        assert go.wait(LIMIT)
+        size = 0
+        while connection.until(b"\r\n") != b"0\r\n":
+            size += 1
+        got.append(size)
+        connection.until(b"\r\n")
+        connection.send(OK)
+
+    rig.back_ends(script)
+    client = RawHttp2(rig.connect())
+    before = rig.memory
+    client.send(client.headers(1, POST))
+    windows = {0: 65_535, 1: 65_535}
+    piece = b"a" * 15_000 + b"\r\n"
+    sent = 0
+    client.connection.sock.settimeout(0.5)
+    try:
+        while sent < 100_000_000:
+            while min(windows.values()) < len(piece):
+                if isinstance(frame := client.frame(), WindowUpdateFrame):
+                    windows[frame.stream_id] += frame.window_increment
+            client.send(DataFrame(1, piece))
+            sent += len(piece)
+            for stream in windows:
+                windows[stream] -= len(piece)
+    except TimeoutError:
+        pass
+    assert sent < 20_000_000  # the kernel's buffers, and little more
+    assert rig.memory - before < 5_000_000
+    client.connection.sock.settimeout(LIMIT)
+    go.set()
+    client.send(DataFrame(1, b"", flags=["END_STREAM"]))
+    assert client.answer(1)[1] == b"ok"
+    assert got
+
+
+def test_a_back_end_that_is_silent(rig: Rig) -> None:
+    rig.back_ends(silent)
+    client = RawHttp2(rig.connect())
+    client.get(1)
+    assert client.answer(1)[0][b":status"] == b"504"
+    client.send(client.headers(3, POST))
+    assert client.answer(3)[0][b":status"] == b"408"
+
+
+def test_a_refusal_of_what_is_reset_already(rig: Rig) -> None:
+    """Both arrive at once: an answer would be due where nothing can be sent."""
+    client = RawHttp2(rig.connect())
+    bad = [*GET, (b"connection", b"close")]
+    refused, taken_back = client.headers(1, bad, "END_STREAM"), RstStreamFrame(1, error_code=8)
+    client.send(refused, taken_back, client.headers(3, bad, "END_STREAM"))
+    assert client.answer(3)[0][b":status"] == b"400"
+
+
+def test_whoever_leaves_takes_its_requests_along(rig: Rig) -> None:
+    gone = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.rest()
+        gone.set()
+
+    (back_end,) = rig.back_ends(script)
+    client = RawHttp2(rig.connect())
+    client.get(1)
+    eventually(lambda: back_end.connections == 1)
+    client.connection.reset()
+    assert gone.wait(LIMIT)
+
+
+def test_a_reset_ends_one_request_at_the_back_end(rig: Rig) -> None:
+    gone = threading.Event()
+
+    def script(connection: Connection) -> None:
+        if b"/slow" not in connection.head():
+            connection.send(OK)
+            return
+        connection.rest()
+        gone.set()
+
+    (back_end,) = rig.back_ends(script)
+    client = RawHttp2(rig.connect())
+    client.get(1, [*GET[:3], (b":path", b"/slow")])
+    eventually(lambda: back_end.connections == 1)
+    client.send(RstStreamFrame(1, error_code=8))
+    assert gone.wait(LIMIT)
+    client.get(3)
+    assert client.answer(3)[1] == b"ok"
+
+
+def test_drawing_to_a_close(relays: Relays) -> None:
+    asked, go = threading.Event(), threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        asked.set()
+        assert go.wait(LIMIT)
+        connection.send(OK)
+
+    with running(relays.start(), "web") as rig:
+        rig.back_ends(script)
+        client, idle = RawHttp2(rig.connect()), RawHttp2(rig.connect())
+        client.get(1)
+        assert asked.wait(LIMIT)
+        rig.process.terminate()
+        assert idle.goodbye() == 0
+        goodbye = client.until(GoAwayFrame)
+        assert isinstance(goodbye, GoAwayFrame)
+        assert (goodbye.last_stream_id, goodbye.error_code) == (1, 0)
+        client.get(3)
+        with pytest.raises(Reset, match="7"):  # REFUSED_STREAM: it may go elsewhere
+            client.answer(3)
+        go.set()
+        assert client.answer(1)[1] == b"ok"
+        assert client.goodbye() == 0
+        rig.process.wait(LIMIT)
+
+
+def test_a_connection_that_is_broken_takes_its_requests_along(rig: Rig) -> None:
+    rig.back_ends(silent)
+    client = RawHttp2(rig.connect())
+    client.get(1)
+    client.connection.send(b"\x00\x00\x01" + bytes(6) + b"a")  # data for the connection
+    with pytest.raises(GoneAway, match="1"):
+        client.answer(1)

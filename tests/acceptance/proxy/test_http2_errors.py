@@ -1,0 +1,327 @@
+"""How requests and connections of HTTP/2 end, when not all has been said; what the log tells."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hpack import NeverIndexedHeaderTuple
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    Frame,
+    GoAwayFrame,
+    HeadersFrame,
+    PingFrame,
+    RstStreamFrame,
+    WindowUpdateFrame,
+)
+
+from support.admin_pages import counted
+from support.certificates import write_certificate
+from support.http2_raw import GET, POST, Fields, GoneAway, RawHttp2, Reset
+from support.http_rig import Connection, connect_tls, tls_port, workers
+from support.publishers import Proxy, Site, says, site
+from support.relays import LIMIT, eventually, free_port
+
+BAD_FRAMES = 'arke_proxy_failures_total{reason="bad frames"}'
+PIECE = bytes(16_000)
+
+
+class Place:
+    """A proxy with one back end, by TLS and without, whose log is read."""
+
+    def __init__(self, proxy: Proxy, admin: int, folder: Path) -> None:
+        self.proxy = proxy
+        self._admin = admin
+        self._log = folder / "access.log"
+        self._context = ssl.create_default_context(cafile=folder / "a.pem")
+        self._context.set_alpn_protocols(["h2"])
+        self._made: list[Connection] = []
+
+    def client(self, **settings: int) -> RawHttp2:
+        return RawHttp2(self._kept(self.proxy.connect()), **settings)
+
+    def client_by_tls(self, **settings: int) -> RawHttp2:
+        connection = connect_tls(tls_port(self.proxy.process), self._context, "a.example")
+        return RawHttp2(self._kept(connection), **settings)
+
+    def _kept(self, connection: Connection) -> Connection:
+        self._made.append(connection)
+        return connection
+
+    def logged(self, count: int) -> list[dict[str, Any]]:
+        eventually(lambda: len(self._log.read_bytes().splitlines()) >= count)
+        return [json.loads(line) for line in self._log.read_bytes().splitlines()]
+
+    def counted(self, metric: str) -> float:
+        return counted(self._admin, metric)
+
+    def end(self) -> None:
+        for connection in self._made:
+            connection.close()
+
+
+Make = Callable[[Callable[[Connection], None]], Place]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    places: list[Place] = []
+    with site() as web:
+
+        def made(script: Callable[[Connection], None]) -> Place:
+            places.append(_place(web, script, tmp_path))
+            return places[-1]
+
+        yield made
+        for place in places:
+            place.end()
+
+
+def _place(web: Site, script: Callable[[Connection], None], folder: Path) -> Place:
+    admin = free_port()
+    words = ["-choose", "static", "-backend", web.back_end(script).address]
+    words += ["-cert", write_certificate(folder, "a.example", file="a")]
+    words += ["-tls-listen", "127.0.0.1:0", "-admin", f"127.0.0.1:{admin}"]
+    words += ["-access-log", str(folder / "access.log"), "-access-format", "json"]
+    return Place(web.proxy(*words, "-max-body", "1m"), admin, folder)
+
+
+def silent(connection: Connection) -> None:
+    connection.head()
+    connection.rest()
+
+
+def upload(client: RawHttp2, stream: int) -> int:
+    """Send as much of a body as there is credit for, until the proxy resets; return the octets.
+
+    Raises Reset.
+    """
+    windows = {0: 512 * 1024, stream: 65_535}
+    sent = 0
+    while True:
+        while min(windows.values()) >= len(PIECE):
+            client.send(DataFrame(stream, PIECE))
+            sent += len(PIECE)
+            for each in windows:
+                windows[each] -= len(PIECE)
+        frame = client.frame()
+        if isinstance(frame, WindowUpdateFrame) and frame.stream_id in windows:
+            windows[frame.stream_id] += frame.window_increment
+        elif isinstance(frame, RstStreamFrame):
+            assert frame.error_code == 0
+            return sent
+
+
+def test_what_follows_an_answer_is_read_within_bounds(make: Make) -> None:
+    client = make(says("one")).client()
+    client.send(client.headers(1, [*POST, (b"content-length", b"90000000")]))
+    assert client.answer(1)[0][b":status"] == b"413"
+    assert 1_000_000 < upload(client, 1) < 1_300_000
+    for stream in (3, 5):  # whose credit was not used up by it
+        client.send(client.headers(stream, POST))
+        client.send(*[DataFrame(stream, PIECE)] * 3, DataFrame(stream, b"", flags=["END_STREAM"]))
+        assert client.answer(stream)[1] == b"one"
+
+
+def test_a_body_that_is_too_large_is_logged_with_its_request(make: Make) -> None:
+    """Whether it says so, or is; and the client is told in the form that it likes."""
+    place = make(silent)
+    client = place.client()
+    fields = [(b":method", b"PUT"), *GET[1:], (b"accept", b"application/json")]
+    client.send(client.headers(1, [*fields, (b"content-length", b"2000000")]))
+    assert json.loads(client.answer(1)[1])["status"] == 413
+    client.send(client.headers(3, fields))
+    upload(client, 3)
+    for line in place.logged(2):
+        assert (line["method"], line["target"], line["status"]) == ("PUT", "/", 413)
+        assert line["detail"] == "The request is refused: its body is larger than 1048576 bytes."
+
+
+def test_a_request_may_end_early_once_it_is_answered(make: Make) -> None:
+    """However long it was to be: nobody is given the rest. The answer waits for its window."""
+    client = make(says("one")).client(INITIAL_WINDOW_SIZE=0)
+    client.send(client.headers(1, [*POST, (b"content-length", b"90000000")]))
+    client.until(HeadersFrame)
+    client.send(DataFrame(1, b"four", flags=["END_STREAM"]))
+    client.send(WindowUpdateFrame(1, window_increment=1000))
+    assert client.answer(1)[1].endswith(b".\n")
+
+
+@pytest.mark.parametrize("by_tls", [False, True])
+def test_a_connection_that_is_ended_is_counted_and_logged(make: Make, by_tls: bool) -> None:
+    """And what ran on it: the client has not left."""
+    asked = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        asked.set()
+        connection.rest()
+
+    place = make(script)
+    client = place.client_by_tls() if by_tls else place.client()
+    client.get(1)
+    assert asked.wait(LIMIT)
+    with suppress(OSError):
+        client.connection.send(PingFrame(0, b"12345678").serialize() * 20_000)
+    assert client.goodbye() == 11
+    connection, request = place.logged(2)
+    detail = "The connection is ended: too many frames that serve no request."
+    for line in (connection, request):
+        assert (line["status"], line["outcome"], line["detail"]) == (0, "bad frames", detail)
+        assert (line["client"], line["version"]) == ("127.0.0.1", "HTTP/2.0")
+    assert (connection["method"], request["method"]) == ("-", "GET")
+    assert place.counted(BAD_FRAMES) == 2
+
+
+def test_a_stream_that_is_broken_is_told_from_a_client_that_leaves(make: Make) -> None:
+    asked = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        asked.set()
+        connection.rest()
+
+    place = make(script)
+    client = place.client()
+    client.get(1)
+    assert asked.wait(LIMIT)
+    client.send(WindowUpdateFrame(1, window_increment=2**31 - 1))  # more than a window may have
+    client.until(RstStreamFrame)
+    asked.clear()
+    client.get(3)
+    assert asked.wait(LIMIT)
+    client.send(RstStreamFrame(3, error_code=8))
+    broken, left = place.logged(2)
+    assert (broken["outcome"], left["outcome"]) == ("bad frames", "client left")
+    assert broken["detail"].endswith("error 3.")  # FLOW_CONTROL_ERROR
+
+
+VALUE = NeverIndexedHeaderTuple(b"x", b"a" * 7000)  # in full, however often it comes
+LONG: Fields = [VALUE] * 10
+BOMB: Fields = [VALUE] * 40
+
+
+def in_frames(client: RawHttp2, stream: int, fields: Fields, *flags: str) -> list[Frame]:
+    """Cut a list of fields, however long, into frames."""
+    whole = client.headers(stream, fields).data
+    first, *more = [whole[at : at + 16_000] for at in range(0, len(whole), 16_000)]
+    frames = [HeadersFrame(stream, first, flags=flags)]
+    frames += [ContinuationFrame(stream, piece) for piece in more]
+    frames[-1].flags.add("END_HEADERS")
+    return frames
+
+
+def indexed(client: RawHttp2, stream: int, fields: Fields, times: int) -> Frame:
+    """Name the last of these fields, which is in the table from then on, in one octet, again."""
+    frame = client.headers(stream, fields, "END_STREAM")
+    frame.data += b"\xbe" * times
+    return frame
+
+
+def test_a_head_that_is_too_large_gets_its_431_alone(make: Make) -> None:
+    def script(connection: Connection) -> None:
+        while head := connection.head():
+            if b"chunked" in head:
+                connection.until(b"0\r\n\r\n")
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none")
+
+    place = make(script)
+    client = place.client()
+    client.send(client.headers(1, POST))
+    client.send(*in_frames(client, 3, [*GET, *LONG], "END_STREAM"))
+    assert client.answer(3)[0][b":status"] == b"431"
+    client.send(indexed(client, 5, [*GET, (b"y", b"b" * 3000)], 30))
+    assert client.answer(5)[0][b":status"] == b"431"
+    client.send(DataFrame(1, b"", flags=["END_STREAM"]))
+    assert client.answer(1)[1] == b"one"
+    client.send(indexed(client, 7, [*GET, (b"y", b"b" * 3000)], 0))  # the table is as it was
+    assert client.answer(7)[1] == b"one"
+    sentence = "The request is refused: its fields are larger than 65536 bytes."
+    assert [line.get("detail") for line in place.logged(4)] == [sentence] * 2 + [None] * 2
+
+
+def test_a_trailer_that_is_too_large_resets_its_request_alone(make: Make) -> None:
+    place = make(silent)
+    client = place.client()
+    client.send(client.headers(1, POST))
+    client.send(*in_frames(client, 1, LONG, "END_STREAM"))
+    with pytest.raises(Reset, match="1"):
+        client.answer(1)
+    client.send(PingFrame(0, b"12345678"))
+    assert isinstance(client.until((PingFrame, GoAwayFrame)), PingFrame)
+    (line,) = place.logged(1)
+    assert line["outcome"] == "malformed body"
+    assert line["detail"] == "The request is refused: its fields are larger than 65536 bytes."
+
+
+@pytest.mark.parametrize("expanded", [False, True])
+def test_a_head_beyond_that_ends_the_connection(make: Make, expanded: bool) -> None:
+    client = make(says("one")).client()
+    if expanded:
+        client.send(indexed(client, 1, [*GET, (b"y", b"b" * 3000)], 90))
+    else:
+        with suppress(OSError):
+            client.send(*in_frames(client, 1, [*GET, *BOMB], "END_STREAM"))
+    assert client.goodbye() == 11
+
+
+def test_heads_that_are_refused_over_and_over_end_the_connection(make: Make) -> None:
+    """By what it takes to decode them: thousands of fields each."""
+    client = make(says("one")).client()
+    stream = 1
+    with suppress(ConnectionError, GoneAway):
+        while stream < 1000:
+            client.send(indexed(client, stream, [*GET, (b"y", b"")], 5000))
+            assert client.answer(stream)[0][b":status"] == b"431"
+            stream += 2
+    assert 10 < stream < 200
+
+
+@pytest.mark.parametrize("goodbye", [False, True])
+def test_a_client_that_leaves_is_written_to_no_more(make: Make, goodbye: bool) -> None:
+    """Else the loop would log each piece of what it does not get."""
+    asked, said = threading.Semaphore(0), threading.Semaphore(0)
+    go = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        asked.release()
+        assert go.wait(LIMIT)
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        said.release()
+
+    place = make(script)
+    (worker,) = workers(place.proxy.process)
+    client = place.client_by_tls()
+    streams = range(1, 101, 2)
+    for stream in streams:
+        client.get(stream)
+    for _ in streams:
+        assert asked.acquire(timeout=LIMIT)
+    os.kill(worker, signal.SIGSTOP)  # so that it hears of all of it in one turn of its loop
+    try:
+        sock = client.connection.sock
+        assert isinstance(sock, ssl.SSLSocket)
+        if goodbye:
+            sock.setblocking(False)
+            with suppress(ssl.SSLError):  # which is the proxy's goodbye that has not come
+                sock.unwrap()
+        client.connection.close()
+        go.set()
+        for _ in streams:
+            assert said.acquire(timeout=LIMIT)
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    outcomes = {line.get("outcome") for line in place.logged(len(streams))}
+    assert "SSL connection is closed" not in place.proxy.process.log
+    assert outcomes == {"client left"} or not goodbye

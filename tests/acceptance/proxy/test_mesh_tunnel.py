@@ -1,0 +1,330 @@
+"""HTTP to a server that only its member's own program connects to, through two relays."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import arke
+from lab import Process
+from support.http_rig import BackEnd, Cluster, Connection, Script, always, start_proxy, workers
+from support.programs import program
+from support.relays import LIMIT, Relay, Relays, free_port, start
+from support.traffic import until_members
+
+MIB = 1 << 20
+GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Far:
+    """A proxy at one relay, members and their servers at another."""
+
+    def __init__(self, near: Relay, far: Relay) -> None:
+        self._near = near
+        self._far = far
+        self._ends: list[Callable[[], None]] = []
+        self.members: list[Process] = []
+        self.proxy: Process
+        self._port = 0
+
+    def back_end(self, script: Script) -> BackEnd:
+        made = BackEnd(script)
+        self._ends.append(made.end)
+        self.member("-http", made.address)
+        return made
+
+    def member(self, *flags: str) -> None:
+        words = [*program("arke"), "serve", "web", "-port", str(self._far.port), *flags]
+        process = start("member", words)
+        self._ends.append(lambda: end(process))
+        self.members.append(process)
+
+    def start(self, *flags: str, via: str = "tunnel") -> None:
+        """Start the proxy, once it can know all the members."""
+        asyncio.run(self._met())
+        words = "-choose", "watch", "-via", via, *flags
+        self.proxy, self._port = start_proxy(self._near, "web", *words)
+        self._ends.append(lambda: end(self.proxy))
+
+    @property
+    def carriers(self) -> list[int]:
+        """The processes that bodies pass through: the proxy's workers and the members."""
+        return [*workers(self.proxy), *(member.machine_pid for member in self.members)]
+
+    async def _met(self) -> None:
+        async with arke.connect(port=self._near.port) as mesh:
+            await until_members(mesh, "web", len(self.members))
+
+    def connect(self) -> Connection:
+        connection = Connection(socket.create_connection(("127.0.0.1", self._port), LIMIT))
+        self._ends.append(connection.close)
+        return connection
+
+    def end(self) -> None:
+        for each in reversed(self._ends):
+            each()
+
+
+def end(process: Process) -> None:
+    if process.running:
+        process.kill()
+    process.wait(LIMIT)
+    sys.stdout.write(f"--- {process.name}\n{process.tail()}\n")
+    process.close()
+
+
+@pytest.fixture
+def far(relays: Relays) -> Iterator[Far]:
+    made = Far(*relays.pair())
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+def test_requests_share_one_connection_and_a_pool_keeps_it(far: Far) -> None:
+    back_end = far.back_end(always(OK))
+    far.start()
+    for _ in range(2):
+        client = far.connect()
+        for _ in range(3):
+            client.send(GET)
+            response, body = client.response()
+            assert (response.status, body) == (200, b"ok")
+    assert back_end.connections == 1
+
+
+def test_an_upload_of_20_mb_goes_no_faster_than_it_is_read(far: Far) -> None:
+    read_on = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        connection.head()
+        assert read_on.wait(LIMIT)
+        body = connection.exactly(20 * MIB)
+        digest = hashlib.sha256(body).hexdigest().encode()
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 64\r\n\r\n" + digest)
+
+    far.back_end(script)
+    far.start()
+    body = os.urandom(MIB) * 20
+    before = peaks_anew(far.carriers)
+    client = far.connect()
+    client.send(b"POST / HTTP/1.1\r\nHost: example\r\nContent-Length: %d\r\n\r\n" % len(body))
+    sent = client.send_until_stalled(body, 1.0)
+    assert sent < len(body)
+    read_on.set()
+    client.send(body[sent:])
+    _, answer = client.response()
+    assert answer == hashlib.sha256(body).hexdigest().encode()
+    assert growth(before) < 2 * MIB
+
+
+def test_a_download_of_20_mb_is_nowhere_held_whole(far: Far) -> None:
+    body = os.urandom(MIB) * 20
+    stalled = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+        sent = connection.send_until_stalled(body, 1.0)
+        assert sent < len(body)
+        stalled.set()
+        connection.send(body[sent:])
+        connection.head()
+
+    far.back_end(script)
+    far.start()
+    before = peaks_anew(far.carriers)
+    client = far.connect()
+    client.send(GET)
+    assert client.head().startswith(b"HTTP/1.1 200 ")
+    assert stalled.wait(LIMIT)
+    digest = hashlib.sha256(client.exactly(20 * MIB))
+    assert digest.digest() == hashlib.sha256(body).digest()
+    assert growth(before) < 2 * MIB
+
+
+def peaks_anew(pids: list[int]) -> dict[int, int]:
+    """Forget how much memory these processes have had; return how much they have now."""
+    for pid in pids:
+        Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
+    return {pid: peak(pid) for pid in pids}
+
+
+def growth(before: dict[int, int]) -> int:
+    """How far the one that grew most has been above what it had, in bytes."""
+    return max(peak(pid) - size for pid, size in before.items())
+
+
+def peak(pid: int) -> int:
+    """The most resident bytes since the peak was forgotten."""
+    text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    match = re.search(r"VmHWM:\s+(\d+) kB", text)
+    assert match
+    return int(match[1]) * 1024
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 1000\r\n", b"Connection: close\r\n"])
+def test_a_member_that_dies_in_mid_answer_cuts_the_client_off(far: Far, framing: bytes) -> None:
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\nhalf an ans")
+        connection.head()
+
+    far.back_end(script)
+    far.start()
+    client = far.connect()
+    client.send(b"GET / HTTP/1.0\r\n\r\n")
+    client.until(b"half an ans")
+    far.members[0].kill()
+    with pytest.raises(ConnectionResetError):
+        client.rest()
+
+
+def test_an_answer_that_ends_with_the_stream_is_whole(far: Far) -> None:
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nwhole")
+
+    far.back_end(script)
+    far.start()
+    client = far.connect()
+    client.send(GET)
+    assert client.response()[1] == b"whole"
+
+
+def test_a_member_whose_server_is_away_is_passed_over(far: Far) -> None:
+    far.member("-http", f"127.0.0.1:{free_port()}")
+    back_end = far.back_end(always(OK))
+    far.start()
+    for _ in range(4):
+        client = far.connect()
+        client.send(GET)
+        assert client.response()[1] == b"ok"
+        client.send(b"POST / HTTP/1.1\r\nHost: example\r\nContent-Length: 0\r\n\r\n")
+        assert client.response()[1] == b"ok"
+    assert back_end.connections >= 1
+
+
+def test_who_fails_its_checks_at_the_far_end_is_out_until_one_goes_well(far: Far) -> None:
+    well = threading.Event()
+    hosts = []
+
+    def script(connection: Connection) -> None:
+        while head := connection.head():
+            if head.startswith(b"GET /healthz "):
+                hosts.append(head)
+            sick = head.startswith(b"GET /healthz ") and not well.is_set()
+            status = b"500 Oh No" if sick else b"200 OK"
+            connection.send(b"HTTP/1.1 %b\r\nContent-Length: 4\r\n\r\nsick" % status)
+
+    sick = far.back_end(script)
+    far.back_end(always(OK))
+    far.start("-check", "/healthz")
+    place = re.escape(f"back end {sick.address} via ")
+    out = rf"{place}\S+ is out of rotation: its check was answered 500"
+    far.proxy.wait_for_line(out, LIMIT)
+    client = far.connect()
+    for _ in range(20):
+        client.send(GET)
+        assert client.response()[1] == b"ok"
+    assert f"\r\nHost: {sick.address}\r\n".encode() in hosts[0]
+    well.set()
+    far.proxy.wait_for_line(rf"{place}\S+ is back in rotation", LIMIT)
+
+
+def test_who_is_not_there_to_be_checked_is_out(far: Far) -> None:
+    port = free_port()
+    far.member("-http", f"127.0.0.1:{port}")
+    far.back_end(always(OK))
+    far.start("-check", "/healthz")
+    far.proxy.wait_for_line(rf":{port} via \S+ is out of rotation: its check cannot connect", LIMIT)
+
+
+@pytest.mark.parametrize("at", ["rest", "work"])
+def test_a_member_that_leaves_waits_for_no_idle_connection(
+    relays: Relays, caplog: pytest.LogCaptureFixture, at: str
+) -> None:
+    """The proxy would keep one for longer than this member waits."""
+    relay = relays.start()
+    asked, left = threading.Event(), threading.Event()
+
+    def script(connection: Connection) -> None:
+        while connection.head():
+            asked.set()
+            assert at == "rest" or left.wait(LIMIT)
+            connection.send(OK)
+
+    back_end = BackEnd(script)
+    member = Cluster("web", relay.port, http=back_end.address, drain=3.0)
+    member.join()
+    proxy, port = start_proxy(relay, "web", "-choose", "watch", "-via", "tunnel")
+    with ThreadPoolExecutor(1) as other:
+        client = Connection(socket.create_connection(("127.0.0.1", port), LIMIT))
+        client.send(GET)
+        assert asked.wait(LIMIT)
+        if at == "rest":
+            assert client.response()[1] == b"ok"
+        leaving = other.submit(member.leave)
+        asyncio.run(nobody_serves(relay))
+        left.set()
+        if at == "work":
+            assert client.response()[1] == b"ok"
+        leaving.result(LIMIT)
+    client.close()
+    end(proxy)
+    back_end.end()
+    assert "did not finish" not in caplog.text
+
+
+async def nobody_serves(relay: Relay) -> None:
+    async with arke.connect(port=relay.port) as mesh:
+        await until_members(mesh, "web", 0)
+
+
+def test_a_member_without_a_server_is_none(far: Far) -> None:
+    far.member("-echo")
+    far.start()
+    client = far.connect()
+    client.send(GET)
+    response, page = client.response()
+    assert response.status == 503
+    assert b"Nobody serves" in page
+
+
+def test_a_web_socket_passes(far: Far) -> None:
+    ended = threading.Event()
+
+    def script(connection: Connection) -> None:
+        assert b"Upgrade: websocket" in connection.head()
+        head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
+        connection.send(head + b"\r\nearly")
+        while data := connection.sock.recv(65536):
+            connection.send(data.upper())
+        ended.set()
+
+    far.back_end(script)
+    far.start()
+    client = far.connect()
+    head = b"GET / HTTP/1.1\r\nHost: example\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"
+    client.send(head)
+    assert client.head().startswith(b"HTTP/1.1 101 ")
+    assert client.exactly(5) == b"early"
+    for size in (1, 1000, 300_000):
+        client.send(b"x" * size)
+        assert client.exactly(size) == b"X" * size
+    client.sock.shutdown(socket.SHUT_WR)
+    assert client.rest() == b""
+    assert ended.wait(LIMIT)

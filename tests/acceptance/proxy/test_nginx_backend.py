@@ -1,0 +1,133 @@
+"""A back end that people run: nginx, with files, as it is configured in half of the world."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.needs import tool
+from support.publishers import Proxy, site
+from support.relays import LIMIT, free_port, start
+
+CONFIG = """
+daemon off;
+{user}
+pid {folder}/nginx.pid;
+error_log stderr;
+events {{}}
+http {{
+    access_log off;
+    gzip on;
+    gzip_proxied any;
+    gzip_types *;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/1;
+    fastcgi_temp_path {folder}/2;
+    uwsgi_temp_path {folder}/3;
+    scgi_temp_path {folder}/4;
+    server {{
+        listen 127.0.0.1:{port};
+        root {folder}/files;
+        location /put/ {{ dav_methods PUT; create_full_put_path on; client_max_body_size 0; }}
+        location /told {{ return 200 "$http_host $http_x_forwarded_for $http_via"; }}
+        location /short {{ keepalive_requests 1; return 200 "short"; }}
+    }}
+}}
+"""
+LARGE = hashlib.shake_256(b"file").digest(5_000_000)
+VERSIONS = pytest.mark.parametrize("version", ["--http1.1", "--http2-prior-knowledge"])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("nginx")
+
+
+@pytest.fixture(scope="module")
+def proxy(folder: Path) -> Iterator[Proxy]:
+    files = folder / "files"
+    (files / "put").mkdir(parents=True)
+    (files / "large").write_bytes(LARGE)
+    (files / "text").write_text("to be or not to be\n" * 1000, encoding="utf-8")
+    port = free_port()
+    config = folder / "nginx.conf"
+    # Its workers would be another user's, who may not look into the folders of tests.
+    user = "user root;" if os.geteuid() == 0 else ""
+    config.write_text(CONFIG.format(user=user, folder=folder, port=port), encoding="utf-8")
+    words = [tool("nginx", "nginx"), "-e", "stderr", "-c", str(config)]
+    nginx = start("nginx", words)
+    try:
+        with site() as web:
+            yield web.proxy("-choose", "static", "-backend", f"127.0.0.1:{port}")
+    finally:
+        sys.stdout.write(nginx.tail())
+        nginx.terminate()
+        nginx.wait(LIMIT)
+        nginx.close()
+
+
+def curl(proxy: Proxy, path: str, *words: str) -> bytes:
+    command = [tool("curl", "curl"), "--silent", "--show-error", "--max-time", str(LIMIT)]
+    command += ["--retry", "5", "--retry-all-errors"]  # until nginx listens
+    url = f"http://127.0.0.1:{proxy.port}{path}"
+    return subprocess.run([*command, *words, url], capture_output=True, check=True).stdout
+
+
+@VERSIONS
+def test_a_file_a_part_of_it_and_its_head(proxy: Proxy, version: str) -> None:
+    assert curl(proxy, "/large", version) == LARGE
+    part = curl(proxy, "/large", version, "--range", "1000000-1000009", "--include")
+    head, _, body = part.partition(b"\r\n\r\n")
+    assert b" 206" in head.partition(b"\r\n")[0]
+    assert body == LARGE[1_000_000:1_000_010]
+    head = curl(proxy, "/large", version, "--head").lower()
+    assert b"\r\ncontent-length: 5000000\r\n" in head
+    assert head.count(b"\r\ndate: ") == 1
+
+
+@VERSIONS
+def test_what_has_not_changed(proxy: Proxy, version: str) -> None:
+    head = curl(proxy, "/text", version, "--head")
+    (etag,) = [line for line in head.splitlines() if line.lower().startswith(b"etag: ")]
+    match = "If-None-Match: " + etag.decode().partition(": ")[2]
+    answer = curl(proxy, "/text", version, "--include", "--header", match)
+    assert b" 304" in answer.partition(b"\r\n")[0]
+    assert answer.endswith(b"\r\n\r\n")
+
+
+@VERSIONS
+def test_what_is_compressed_on_the_fly_comes_in_chunks(proxy: Proxy, version: str) -> None:
+    assert curl(proxy, "/text", version, "--compressed") == b"to be or not to be\n" * 1000
+    head = curl(proxy, "/text", version, "--compressed", "--dump-header", "-", "--output", "-")
+    assert b"\r\ncontent-encoding: gzip\r\n" in head.lower()
+
+
+@VERSIONS
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+def test_an_upload(proxy: Proxy, folder: Path, version: str, framing: str) -> None:
+    name = f"/put/{version}-{framing}"
+    words = [version, "--upload-file", str(folder / "files" / "large")]
+    if framing == "chunks" and version == "--http1.1":
+        words += ["--header", "Transfer-Encoding: chunked"]
+    elif framing == "chunks":
+        words += ["--header", "Content-Length:"]
+    assert curl(proxy, name, *words, "--write-out", "%{http_code}") == b"201"
+    assert curl(proxy, name, version) == LARGE
+
+
+@VERSIONS
+def test_what_it_is_told(proxy: Proxy, version: str) -> None:
+    told = curl(proxy, "/told", version).decode()
+    number = {"--http1.1": "1.1"}.get(version, "2.0")
+    assert told == f"127.0.0.1:{proxy.port} 127.0.0.1 {number} arke"
+
+
+@VERSIONS
+def test_a_connection_that_it_ends_after_each_answer(proxy: Proxy, version: str) -> None:
+    assert [curl(proxy, "/short", version) for _ in range(5)] == [b"short"] * 5

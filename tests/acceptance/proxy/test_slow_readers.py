@@ -1,0 +1,149 @@
+"""Clients by TLS whose connection the proxy ends, and who do not say goodbye in turn."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hyperframe.frame import GoAwayFrame, PingFrame
+
+from support.certificates import write_certificate
+from support.http2_raw import RawHttp2
+from support.http_rig import Connection, connect_tls, tls_port, workers
+from support.publishers import GET, Site, site
+from support.relays import LIMIT, eventually
+
+UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+LARGE = 4_000_000
+
+
+@pytest.fixture
+def web() -> Iterator[Site]:
+    with site() as made:
+        yield made
+
+
+def back_end(connection: Connection) -> None:
+    while head := connection.head():
+        if b"Upgrade" in head:
+            connection.send(SWITCHED + b"a" * (LARGE if b"/large" in head else 1))
+            return
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+
+def idles(connection: Connection) -> None:
+    connection.send(GET)
+    connection.response()
+
+
+def idles_by_2(connection: Connection) -> None:
+    client = RawHttp2(connection)
+    client.get(1)
+    assert client.answer(1)[1] == b"ok"
+    client.until(GoAwayFrame)
+
+
+def floods(connection: Connection) -> None:
+    client = RawHttp2(connection)
+    client.send(*[PingFrame(0, b"12345678")] * 1200)
+    client.until(GoAwayFrame)
+
+
+def breaks_a_rule(connection: Connection) -> None:
+    connection.send(b"GET / HTTP/1.1\r\n\r\n")
+    assert connection.response()[0].status == 400
+
+
+def asks_for_the_end(connection: Connection) -> None:
+    connection.send(GET[:-2] + b"Connection: close\r\n\r\n")
+    connection.response()
+
+
+def hears_the_last_of_a_web_socket(connection: Connection) -> None:
+    connection.send(UPGRADE)
+    connection.until(b"\r\n\r\na")
+
+
+CASES = {
+    "idles": (idles, []),
+    "idles by HTTP/2": (idles_by_2, ["h2"]),
+    "floods": (floods, ["h2"]),
+    "breaks a rule": (breaks_a_rule, []),
+    "asks for the end": (asks_for_the_end, []),
+    "a web socket": (hears_the_last_of_a_web_socket, []),
+}
+
+
+class Door:
+    """A proxy that listens by TLS, and how many descriptors its worker has."""
+
+    def __init__(self, web: Site, folder: Path, *more: str) -> None:
+        flags = ["-choose", "static", "-backend", web.back_end(back_end).address]
+        flags += ["-cert", write_certificate(folder, "a.example", file="a")]
+        flags += ["-tls-listen", "127.0.0.1:0", "-idle", "300ms", *more]
+        self.proxy = proxy = web.proxy(*flags)
+        self._port = tls_port(proxy.process)
+        self._context = ssl.create_default_context(cafile=folder / "a.pem")
+        (worker,) = workers(proxy.process)
+        self._descriptors = Path(f"/proc/{worker}/fd")
+
+    def connect(self, protocols: list[str]) -> Connection:
+        if protocols:
+            self._context.set_alpn_protocols(protocols)
+        return connect_tls(self._port, self._context, "a.example")
+
+    def in_use(self) -> int:
+        return sum(1 for _ in self._descriptors.iterdir())
+
+
+@pytest.mark.parametrize(("acts", "protocols"), CASES.values(), ids=CASES)
+def test_they_keep_no_descriptor_until_a_timeout(
+    web: Site, tmp_path: Path, acts: Callable[[Connection], None], protocols: list[str]
+) -> None:
+    """Which would be for -timeout, and longer than this test waits."""
+    door = Door(web, tmp_path)
+    before = door.in_use()
+    connection = door.connect(protocols)
+    acts(connection)
+    eventually(lambda: door.in_use() <= before)  # its side is open all the while
+    connection.close()
+
+
+def test_who_reads_slowly_hears_the_last_of_a_web_socket(web: Site, tmp_path: Path) -> None:
+    """It does not begin to read until a client that is deaf would have been cut off."""
+    door = Door(web, tmp_path)
+    deaf, slow = door.connect([]), door.connect([])
+    before = door.in_use()
+    slow.send(UPGRADE.replace(b"GET / ", b"GET /large "))
+    slow.until(b"\r\n\r\n")
+    deaf.send(UPGRADE)
+    deaf.until(b"\r\n\r\na")
+    eventually(lambda: door.in_use() < before)
+    assert slow.rest() == b"a" * LARGE
+    for connection in (deaf, slow):
+        connection.close()
+
+
+def test_who_never_reads_it_is_cut_off_in_the_end(web: Site, tmp_path: Path) -> None:
+    door = Door(web, tmp_path, "-timeout", "1s")
+    before = door.in_use()
+    connection = door.connect([])
+    connection.send(UPGRADE.replace(b"GET / ", b"GET /large "))
+    connection.until(b"\r\n\r\n")
+    eventually(lambda: door.in_use() <= before)
+    connection.close()
+
+
+def test_an_end_of_a_web_socket_that_is_left_does_not_keep_the_proxy(
+    web: Site, tmp_path: Path
+) -> None:
+    door = Door(web, tmp_path, "-grace", "300ms")
+    connection = door.connect([])
+    connection.send(UPGRADE.replace(b"GET / ", b"GET /large "))
+    connection.until(b"\r\n\r\n")
+    door.proxy.process.terminate()
+    assert door.proxy.process.wait(LIMIT) == 0
+    connection.close()

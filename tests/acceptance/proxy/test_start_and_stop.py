@@ -1,0 +1,245 @@
+"""How the proxy starts, how it ends, and what it does while the mesh comes and goes."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import pytest
+
+import arke
+from support.http_rig import BackEnd, Connection, Script, running, start_proxy
+from support.programs import program
+from support.relays import LIMIT, Relays, eventually, free_port, start
+
+GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def good(connection: Connection) -> None:
+    while connection.head():
+        connection.send(OK)
+
+
+def waiting(asked: threading.Event, go: threading.Event) -> Script:
+    def script(connection: Connection) -> None:
+        while connection.head():
+            asked.set()
+            assert go.wait(LIMIT)
+            connection.send(OK)
+
+    return script
+
+
+def refused(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), LIMIT).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("signal", ["SIGTERM", "SIGINT"])
+def test_what_runs_is_answered_before_the_proxy_leaves(relays: Relays, signal: str) -> None:
+    asked, go = threading.Event(), threading.Event()
+    with running(relays.start(), "web") as rig:
+        rig.back_ends(waiting(asked, go))
+        connection, idle = rig.connect(), rig.connect()
+        idle.send(GET.replace(b"GET", b"HEAD"))
+        go.set()
+        idle.head()
+        go.clear()
+        asked.clear()
+        connection.send(GET)
+        assert asked.wait(LIMIT)
+        rig.process.signal(getattr(__import__("signal"), signal))
+        eventually(lambda: refused(rig.port))
+        go.set()
+        response, body = connection.response()
+        assert (response.getheader("connection"), body) == ("close", b"ok")
+        assert connection.rest() == b""
+        assert idle.rest() == b""
+        assert rig.process.wait(LIMIT) == 0
+
+
+def test_an_answer_that_began_before_the_proxy_leaves_is_the_last(relays: Relays) -> None:
+    """Its head has promised that the connection stays open; who idles in it is not waited for."""
+    go = threading.Event()
+
+    def script(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf")
+        assert go.wait(LIMIT)
+        connection.send(b"half")
+        connection.rest()
+
+    with running(relays.start(), "web") as rig:
+        rig.back_ends(script)
+        connection, idle = rig.connect(), rig.connect()
+        connection.send(GET)
+        connection.until(b"half")
+        rig.process.terminate()
+        assert idle.rest() == b""  # what idled has been closed
+        go.set()
+        assert connection.rest() == b"half"
+        assert rig.process.wait(LIMIT) == 0
+        assert "did not end" not in rig.process.log
+
+
+def test_a_request_on_its_way_when_the_proxy_leaves_is_answered(relays: Relays) -> None:
+    with running(relays.start(), "web") as rig:
+        rig.back_ends(good)
+        connection = rig.connect()
+        connection.send(GET)
+        connection.response()
+        rig.process.terminate()
+        rig.process.wait_for_line("stopping", LIMIT)
+        connection.send(GET)
+        response, body = connection.response()
+        assert (response.getheader("connection"), body) == ("close", b"ok")
+        assert rig.process.wait(LIMIT) == 0
+
+
+def test_what_does_not_end_is_cut_after_the_time_of_grace(relays: Relays) -> None:
+    asked, go = threading.Event(), threading.Event()
+    with running(relays.start(), "web", "-grace", "2s") as rig:
+        rig.back_ends(waiting(asked, go))
+        connection = rig.connect()
+        connection.send(GET)
+        assert asked.wait(LIMIT)
+        rig.process.terminate()
+        assert rig.process.wait(LIMIT) == 0
+        with pytest.raises(ConnectionResetError):
+            connection.rest()
+        go.set()
+        assert "did not end within 2 s" in rig.process.log
+
+
+def test_nobody_serves_the_cluster(relays: Relays) -> None:
+    process, port = start_proxy(relays.start(), "nobody")
+    connection = Connection(socket.create_connection(("127.0.0.1", port), LIMIT))
+    connection.send(GET)
+    response, body = connection.response()
+    assert (response.status, response.getheader("retry-after")) == (503, "1")
+    assert body == b"Nobody serves cluster nobody.\n"
+    connection.close()
+    process.terminate()
+    assert process.wait(LIMIT) == 0
+    assert process.log.count("Nobody serves cluster nobody.") == 1
+    process.close()
+
+
+def test_the_cluster_is_too_busy_to_answer(relays: Relays) -> None:
+    # One question is under way, one may wait, and any further one is refused.
+    limits = arke.Limits(requests=1, request_bytes=1)
+    with running(relays.start(), "web", limits=limits) as rig:
+        rig.cluster.answers = [""]
+        for connection in (rig.connect(), rig.connect()):
+            connection.send(GET)
+        sentence = b"Cluster web, asked for a back end, is overloaded.\n"
+        eventually(lambda: rig.get()[1] == sentence)
+
+
+def test_the_cluster_does_not_answer(relays: Relays) -> None:
+    with running(relays.start(), "web") as rig:
+        rig.cluster.answers = [""]
+        response, body = rig.get()
+        assert response.status == 503
+        assert body == b"Cluster web, asked for a back end, did not answer within 1 s.\n"
+
+
+def test_the_relay_goes_and_comes_back(relays: Relays) -> None:
+    relay = relays.start()
+    with running(relay, "web") as rig:
+        rig.back_ends(good)
+        assert rig.get()[1] == b"ok"
+        relay.process.terminate()
+        relay.process.wait(LIMIT)
+        response, body = rig.get()
+        assert response.status == 503
+        assert body == b"The relay of the proxy's machine is away.\n"
+        relays.start(port=relay.port)
+        eventually(lambda: rig.get()[1] == b"ok")
+
+
+def test_a_port_that_is_taken(relays: Relays) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = start(
+            "proxy", [*program("proxy"), "-cluster", "a", "-listen", f"127.0.0.1:{port}"]
+        )
+        assert process.wait(LIMIT) == 2
+    assert process.log == (
+        f"proxy: -listen 127.0.0.1:{port}: the port is taken; "
+        "stop what uses it, or choose another with -listen\n"
+    )
+    process.close()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_port_for_two_of_its_flags(workers: str) -> None:
+    where = f"127.0.0.1:{free_port()}"
+    words = ["-choose", "static", "-backend", "127.0.0.1:9", "-workers", workers]
+    process = start("proxy", [*program("proxy"), *words, "-listen", where, "-admin", where])
+    assert process.wait(LIMIT) == 2
+    assert process.log.startswith(f"proxy: -admin {where}: the port is taken; ")
+    process.close()
+
+
+def test_no_relay() -> None:
+    port = free_port()
+    words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", str(port)]
+    process = start("proxy", [*program("proxy"), *words])
+    assert process.wait(LIMIT) == 1
+    last = process.log.splitlines()[-1]  # before it the SDK says that it is trying
+    assert last.startswith("proxy: ")
+    assert f":{port}" in last
+    assert "relay -net NAME -rsa KEYFILE" in last
+    process.close()
+
+
+def test_what_is_no_relay() -> None:
+    stranger = BackEnd(lambda connection: connection.send(b"SSH-2.0-OpenSSH_9.2p1\r\n"))
+    port = stranger.address.rpartition(":")[2]
+    words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", port]
+    process = start("proxy", [*program("proxy"), *words])
+    assert process.wait(LIMIT) == 1
+    stranger.end()
+    assert process.log.splitlines()[-1].startswith(f"proxy: -port {port}: ")
+    assert "Traceback" not in process.log
+    process.close()
+
+
+@pytest.mark.parametrize("signal", ["SIGTERM", "SIGINT"])
+def test_a_proxy_that_waits_for_its_relay_can_be_stopped(signal: str) -> None:
+    words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", str(free_port())]
+    process = start("proxy", [*program("proxy"), *words])
+    process.wait_for_line("no relay at", LIMIT)
+    process.signal(getattr(__import__("signal"), signal))
+    assert process.wait(LIMIT) == 0
+    process.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ([], "-cluster"),
+        (["-cluster", "x" * 300], "-cluster"),
+        (["-cluster", "a", "-listen", "8080"], "-listen"),
+        (["-cluster", "a", "-backend-port", "0"], "-backend-port"),
+        (["-cluster", "a", "-timeout", "never"], "-timeout"),
+        (["-cluster", "a", "-grace", "never"], "-grace"),
+        (["-cluster", "a", "-listen", "192.0.2.1:0"], "-listen"),
+        (["-cluster", "a", "-workers", "0"], "-workers"),
+        (["-cluster", "a", "-linger", "never"], "-linger"),
+        (["-cluster", "a", "-listen", "127.0.0.1:0", "-admin", "192.0.2.1:0"], "-admin"),
+        (["-cluster", "a", "-access-format", "xml"], "-access-format"),
+    ],
+)
+def test_a_bad_flag_is_one_line(words: list[str], named: str) -> None:
+    process = start("proxy", [*program("proxy"), *words])
+    assert process.wait(LIMIT) == 2
+    assert process.log.startswith("proxy: ")
+    assert named in process.log
+    assert process.log.count("\n") == 1
+    process.close()

@@ -1,0 +1,193 @@
+"""What no back end must ever see, through the real port: refused, and the connection closed."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from support.http_rig import Connection, Rig, standing
+from support.relays import LIMIT
+from support.strict_answers import ANSWERS, CHUNKS, OK
+from support.strict_requests import ACCEPTED, HEADS, LIMITS, POST
+
+SECRET = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret"
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+STEPS = pytest.mark.parametrize("step", [1, 1 << 20], ids=["byte by byte", "whole"])
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+REFUSED = {name: (raw, 400) for name, raw in HEADS.items()} | LIMITS
+
+
+class Witness:
+    """A back end that notes all that reaches it, and answers each request at once."""
+
+    def __init__(self) -> None:
+        self.heads: list[bytes] = []
+        self.rests: list[bytes] = []
+
+    def __call__(self, connection: Connection) -> None:
+        if head := connection.head():
+            self.heads.append(head)
+            self.rests.append(connection.rest())
+
+
+def send(connection: Connection, data: bytes, step: int) -> None:
+    with suppress(ConnectionError):  # the proxy has lost patience, and says so
+        for at in range(0, len(data), step):
+            connection.send(data[at : at + step])
+
+
+@STEPS
+@pytest.mark.parametrize(("raw", "status"), REFUSED.values(), ids=REFUSED)
+def test_what_is_ambiguous_is_refused(rig: Rig, raw: bytes, status: int, step: int) -> None:
+    witness = Witness()
+    rig.back_ends(witness)
+    connection = rig.connect()
+    send(connection, raw + SMUGGLED, step)
+    response, body = connection.response()
+    assert (response.status, response.getheader("connection")) == (status, "close")
+    assert body.endswith(b".\n")
+    assert connection.rest() == b""
+    rig.tidy()
+    assert witness.heads == []
+
+
+@STEPS
+@pytest.mark.parametrize("raw", CHUNKS.values(), ids=CHUNKS)
+def test_a_body_that_is_ambiguous_is_refused(rig: Rig, raw: bytes, step: int) -> None:
+    witness = Witness()
+    rig.back_ends(witness)
+    connection = rig.connect()
+    send(connection, CHUNKED + raw + SMUGGLED, step)
+    response, _ = connection.response()
+    assert response.status == 400 or (response.status == 431 and b"A: b\r\n" * 101 in raw)
+    assert response.getheader("connection") == "close"
+    assert connection.rest() == b""
+    rig.tidy()
+    # A head that was good has gone to the back end by the time its body turns out bad.
+    assert len(witness.heads) <= 1
+    assert not any(b"smuggled" in rest or rest.endswith(b"0\r\n\r\n") for rest in witness.rests)
+
+
+@STEPS
+@pytest.mark.parametrize(("raw", "expected"), ACCEPTED.values(), ids=ACCEPTED)
+def test_what_is_odd_and_valid_passes(rig: Rig, raw: bytes, expected: bytes, step: int) -> None:
+    heads = []
+
+    def script(connection: Connection) -> None:
+        heads.append(connection.head())
+        if b"\r\nTransfer-Encoding: chunked\r\n" in heads[-1]:
+            connection.until(b"0\r\n\r\n")
+        connection.send(OK + b"Connection: close\r\nContent-Length: 2\r\n\r\nok")
+
+    rig.back_ends(script)
+    connection = rig.connect()
+    send(connection, raw, step)
+    response, body = connection.response()
+    assert (response.status, body) == (200, b"ok")
+    assert expected in heads[0]
+    connection.send(b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert connection.response()[1] == b"ok"
+    assert heads[1].startswith(b"GET /next HTTP/1.1\r\n")
+
+
+@STEPS
+@pytest.mark.parametrize("raw", ANSWERS.values(), ids=ANSWERS)
+def test_back_ends_are_read_as_strictly(rig: Rig, raw: bytes, step: int) -> None:
+    def script(connection: Connection) -> None:
+        connection.head()
+        send(connection, raw + SECRET, step)
+        connection.rest()
+
+    rig.back_ends(script)
+    response, body = rig.exchange(POST + b"\r\n")
+    assert response.status == 502
+    assert b"secret" not in body
+    assert body.endswith(b".\n")
+
+
+@STEPS
+@pytest.mark.parametrize("raw", CHUNKS.values(), ids=CHUNKS)
+def test_an_answers_body_that_is_ambiguous_is_cut(rig: Rig, raw: bytes, step: int) -> None:
+    def script(connection: Connection) -> None:
+        connection.head()
+        send(connection, OK + b"Transfer-Encoding: chunked\r\n\r\n" + raw + SECRET, step)
+        connection.rest()
+
+    rig.back_ends(script)
+    connection = rig.connect()
+    connection.send(POST + b"Connection: close\r\n\r\n")
+    got = b""
+    with suppress(ConnectionResetError):
+        while data := connection.sock.recv(65536):
+            got += data
+        assert got.startswith(b"HTTP/1.1 502 ")  # in one piece, and nothing had been answered
+    assert b"secret" not in got
+    assert b"0\r\n\r\n" not in got
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"HEAD / HTTP/1.1\r\n\r\n", b"400"),
+        (b"HEAD /" + b"a" * 9000 + b" HTTP/1.1\r\n", b"414"),
+        (b"HEAD / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n", b"400"),
+    ],
+)
+def test_a_refusal_of_head_has_no_body(rig: Rig, raw: bytes, status: bytes) -> None:
+    connection = rig.connect()
+    connection.send(raw)
+    assert connection.head().startswith(b"HTTP/1.1 " + status)
+    assert connection.rest() == b""
+
+
+def test_a_head_that_never_comes_whole(rig: Rig) -> None:
+    connection = rig.connect()
+    connection.sock.settimeout(2 * LIMIT)
+    connection.send(b"GET / HTTP/1.1\r\nHost: ")
+    response, body = connection.response()
+    assert response.status == 408
+    assert body == b"No whole head came within 10 s.\n"
+    assert connection.rest() == b""
+
+
+def test_a_body_may_have_a_largest_size(tmp_path: Path) -> None:
+    witness = Witness()
+    with standing(tmp_path, "-max-body", "1k") as rig:
+        rig.back_ends(witness)
+        for framing in (
+            b"Content-Length: 1025\r\n\r\n",
+            b"Transfer-Encoding: chunked\r\n\r\n200\r\n" + b"a" * 512 + b"\r\n201\r\n",
+        ):
+            connection = rig.connect()
+            connection.send(POST + framing)
+            response, body = connection.response()
+            assert (response.status, response.getheader("connection")) == (413, "close")
+            assert body == b"The request is refused: its body is larger than 1024 bytes.\n"
+            assert connection.rest() == b""
+        rig.tidy()
+        assert witness.heads == []
+
+
+def test_only_a_trusted_proxy_is_believed(tmp_path: Path) -> None:
+    heads = []
+
+    def script(connection: Connection) -> None:
+        heads.append(connection.head())
+        connection.send(OK + b"Content-Length: 0\r\n\r\n")
+
+    request = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\nX-Request-Id: 7\r\n\r\n"
+    flags = ("-trust", "10.0.0.0/8", "-trust", "127.0.0.1", "-forwarded", "both")
+    for number, words in enumerate((flags[:2], flags)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with standing(folder, *words) as rig:
+            rig.back_ends(script)
+            assert rig.exchange(request)[0].status == 200
+    assert b"\r\nX-Forwarded-For: 127.0.0.1\r\n" in heads[0]
+    assert b"\r\nX-Request-Id: 7\r\n" not in heads[0]
+    assert b"\r\nForwarded: " not in heads[0]
+    assert b"\r\nX-Forwarded-For: 6.6.6.6, 127.0.0.1\r\n" in heads[1]
+    assert b"\r\nX-Request-Id: 7\r\n" in heads[1]
+    assert b'\r\nForwarded: for=127.0.0.1;proto=http;host="a"\r\n' in heads[1]

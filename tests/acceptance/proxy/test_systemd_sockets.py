@@ -1,0 +1,97 @@
+"""Sockets that systemd holds: they queue who comes while no proxy runs."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import sys
+from pathlib import Path
+
+from lab import Process
+from support.admin_pages import fetch
+from support.certificates import write_certificate
+from support.http_rig import Connection, connect_tls
+from support.programs import program
+from support.publishers import GET, Site, says, site
+from support.relays import LIMIT, start
+
+# Holds a socket for each name, says where they are, and becomes what the further words say.
+HOLDER = """
+import os, socket, sys
+names = sys.argv[1].split(":")
+held = [socket.socket() for _ in names]
+for name, sock in zip(names, held):
+    sock.bind(("127.0.0.1", 0))
+    if name != "tls":  # as systemd does; others who hand sockets on may not
+        sock.listen()
+print("held", *[sock.getsockname()[1] for sock in held], flush=True)
+copies = [os.dup2(sock.fileno(), number) for number, sock in enumerate(held, 100)]
+for number, copy in enumerate(copies, 3):
+    os.dup2(copy, number)
+os.environ.update(LISTEN_FDS=str(len(held)), LISTEN_PID=str(os.getpid()))
+os.environ["LISTEN_FDNAMES"] = sys.argv[1]
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def held(web: Site, names: str, *flags: str) -> tuple[Process, list[int]]:
+    """Start a proxy that is handed sockets of these names; their ports."""
+    back_end = web.back_end(says("ok"))
+    words = [*program("proxy"), "-choose", "static", "-backend", back_end.address, *flags]
+    process = start("proxy", [sys.executable, "-c", HOLDER, names, *words])
+    match = process.wait_for_line(r"held( \d+)+", LIMIT)
+    return process, [int(port) for port in match[0].split()[1:]]
+
+
+def stop(process: Process) -> None:
+    process.terminate()
+    assert process.wait(LIMIT) == 0
+    process.close()
+
+
+def test_who_comes_early_is_answered() -> None:
+    with site() as web:
+        process, (port,) = held(web, "")
+        early = Connection(socket.create_connection(("127.0.0.1", port), LIMIT))
+        early.send(GET)
+        process.wait_for_line(f"proxy listening on 127.0.0.1:{port},", LIMIT)
+        assert early.response()[1] == b"ok"
+        early.close()
+        stop(process)
+
+
+def test_sockets_with_names_are_for_tls_and_operators(tmp_path: Path) -> None:
+    certificate = write_certificate(tmp_path, "a.example", file="a")
+    flags = ("-tls-listen", ":0", "-cert", certificate, "-admin", "127.0.0.1:0")
+    with site() as web:
+        process, (tls, plain, admin) = held(web, "tls:whatever:admin", *flags)
+        process.wait_for_line(f"proxy listening on 127.0.0.1:{plain},", LIMIT)
+        # Each of the two lines is a record of its own.
+        line = rf"(?m)^\S+ \S+ INFO proxy listening with TLS on 127\.0\.0\.1:{tls}$"
+        assert re.search(line, process.log)
+        assert re.search(
+            rf"(?m)^\S+ \S+ INFO proxy listening on 127\.0\.0\.1:{plain},", process.log
+        )
+        context = ssl.create_default_context(cafile=tmp_path / "a.pem")
+        for connection in (
+            connect_tls(tls, context, "a.example"),
+            Connection(socket.create_connection(("127.0.0.1", plain), LIMIT)),
+        ):
+            connection.send(GET)
+            assert connection.response()[1] == b"ok"
+            connection.close()
+        assert fetch(admin, "/-/healthz")[1] == b"OK\n"
+        stop(process)
+
+
+def test_a_socket_whose_flag_is_missing_is_one_line() -> None:
+    with site() as web:
+        for name, sentence in (("tls", "give -tls-listen and -cert too"), ("admin", "give -admin")):
+            process, _ = held(web, f"public:{name}")
+            assert process.wait(LIMIT) == 2
+            held_line, fault = process.log.splitlines()
+            assert held_line.startswith("held ")
+            assert fault.startswith(f"proxy: LISTEN_FDNAMES: a socket is named {name}; ")
+            assert sentence in fault
+            process.close()

@@ -1,0 +1,173 @@
+"""Clients by TLS whose handshakes are not done: they count as any other client."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.admin_pages import counted
+from support.certificates import write_certificate
+from support.http_rig import Connection, connect_tls, tls_port
+from support.publishers import GET, Proxy, says, site
+from support.relays import LIMIT, eventually, free_port
+
+NO_HANDSHAKE = 'arke_proxy_failures_total{reason="no handshake"}'
+EXHAUSTED = 'arke_proxy_failures_total{reason="exhausted"}'
+
+
+class Door:
+    """A proxy that listens by TLS, and counts."""
+
+    def __init__(self, proxy: Proxy, admin: int, folder: Path) -> None:
+        self.proxy = proxy
+        self.log = folder / "access.log"
+        self.port = tls_port(proxy.process)
+        self._admin = admin
+        self._context = ssl.create_default_context(cafile=folder / "a.pem")
+        self._made: list[Connection] = []
+
+    def silent(self, data: bytes = b"") -> Connection:
+        """Connect, and say no more than `data`."""
+        connection = self.proxy.connect(self.port)
+        self._made.append(connection)
+        connection.send(data)
+        return connection
+
+    def connect(self) -> Connection:
+        connection = connect_tls(self.port, self._context, "a.example")
+        self._made.append(connection)
+        return connection
+
+    def served(self) -> bool:
+        """Whether a client by TLS gets through to the back end."""
+        try:
+            connection = self.connect()
+        except OSError:
+            return False
+        connection.send(GET)
+        done = connection.response()[1] == b"one"
+        connection.close()
+        return done
+
+    def counted(self, metric: str) -> float:
+        return counted(self._admin, metric)
+
+    def logged(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text(encoding="ascii").splitlines()]
+
+    def end(self) -> None:
+        for connection in self._made:
+            connection.close()
+
+
+def ended_unanswered(connection: Connection) -> None:
+    """Wait for the end, whatever end the kernel chooses."""
+    with suppress(ConnectionResetError):
+        assert connection.rest() == b""
+
+
+Make = Callable[[Sequence[str], int | None], Door]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Make a door whose proxy has these flags, and perhaps few descriptors."""
+    doors: list[Door] = []
+    with site() as web:
+
+        def made(flags: Sequence[str] = (), descriptors: int | None = None) -> Door:
+            admin = free_port()
+            back_end = web.back_end(says("one"))
+            words = ["-choose", "static", "-backend", back_end.address]
+            words += ["-cert", write_certificate(tmp_path, "a.example", file="a")]
+            words += ["-tls-listen", "127.0.0.1:0", "-admin", f"127.0.0.1:{admin}"]
+            words += ["-access-log", str(tmp_path / "access.log"), "-access-format", "json"]
+            doors.append(Door(web.proxy(*words, *flags, descriptors=descriptors), admin, tmp_path))
+            return doors[-1]
+
+        yield made
+        for door in doors:
+            door.end()
+
+
+@pytest.mark.parametrize("flag", ["-max-clients", "-max-per-client"])
+def test_they_take_the_places_of_clients(make: Make, flag: str) -> None:
+    door = make((flag, "3"), None)
+    silent = [door.silent() for _ in range(3)]
+    eventually(lambda: door.counted("arke_proxy_connections") == 3)
+    assert not door.served()  # and is told nothing, as it would not understand
+    response, body = door.proxy.exchange()
+    assert (response.status, body[:27]) == (503, b"The proxy serves 3 connecti")
+    assert door.counted(EXHAUSTED) == 2
+    eventually(lambda: [one["status"] for one in door.logged()] == [0, 503])
+    door.proxy.process.wait_for_line("The proxy serves 3 connections", LIMIT)
+    silent[0].close()
+    eventually(door.served)
+    assert door.counted(NO_HANDSHAKE) == 0
+
+
+def test_they_cannot_use_up_the_descriptors(make: Make) -> None:
+    door = make((), 128)
+    kept = door.connect()
+    silent = [door.silent() for _ in range(200)]
+    eventually(lambda: door.counted(EXHAUSTED) > 100)
+    for _ in range(5):
+        assert door.proxy.exchange()[0].status == 503
+        kept.send(GET)
+        assert kept.response()[1] == b"one"
+    assert "descriptors are in use" not in door.proxy.process.log
+    for one in silent:
+        one.close()
+    eventually(door.served)
+
+
+def test_they_have_as_long_as_a_head(make: Make) -> None:
+    door = make((), None)
+    half = door.silent(b"\x16\x03\x01\x02")
+    silent = door.silent()
+    for connection in (half, silent):
+        ended_unanswered(connection)
+    eventually(lambda: door.counted(NO_HANDSHAKE) == 2)
+    assert door.counted("arke_proxy_connections") == 0
+
+
+def test_what_is_no_handshake_is_counted_and_logged(make: Make) -> None:
+    door = make((), None)
+    silent = door.silent(GET)
+    with suppress(ConnectionResetError):
+        silent.rest()  # TLS has a word for this
+    assert door.counted(NO_HANDSHAKE) == 1
+    eventually(lambda: len(door.logged()) == 1)
+    (line,) = door.logged()
+    assert (line["client"], line["status"], line["outcome"]) == ("127.0.0.1", 0, "no handshake")
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_who_leaves_before_it_is_done_is_forgotten(make: Make, reset: bool) -> None:
+    """Monitors do that all day; it is not worth a line."""
+    door = make(("-max-clients", "1"), None)
+    stranger = door.silent(b"\x16\x03\x01\x02")
+    eventually(lambda: door.counted("arke_proxy_connections") == 1)
+    if reset:
+        stranger.reset()
+    else:
+        stranger.close()
+    eventually(door.served)
+    assert door.counted(NO_HANDSHAKE) == 0
+
+
+def test_they_do_not_hold_up_the_end(make: Make) -> None:
+    door = make(("-grace", "25s"), None)
+    silent = door.silent(b"\x16\x03")
+    eventually(lambda: door.counted("arke_proxy_connections") == 1)
+    door.proxy.process.terminate()
+    ended_unanswered(silent)
+    assert door.proxy.process.wait(LIMIT) == 0
+    assert "did not end" not in door.proxy.process.log
+    assert [one for one in door.logged() if one["outcome"]] == []

@@ -1,0 +1,85 @@
+"""Workers that share a port: each has its part of the connections, and stands in for the others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from support.certificates import write_certificate
+from support.http_rig import Connection, workers
+from support.publishers import GET, Proxy, Site, says, site
+from support.relays import LIMIT
+
+LISTENS = "0A"  # as /proc/net/tcp writes it
+
+
+@pytest.fixture
+def web() -> Iterator[Site]:
+    with site() as made:
+        yield made
+
+
+def two_workers(web: Site, *flags: str) -> Proxy:
+    back_end = web.back_end(says("ok"))
+    return web.proxy("-choose", "static", "-backend", back_end.address, "-workers", "2", *flags)
+
+
+@contextmanager
+def hanging(*pids: int) -> Iterator[None]:
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def waiting(port: int) -> list[int]:
+    """How many connections wait to be accepted at each socket that listens on the port."""
+    queues = []
+    for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
+        _, local, _, state, queue, *_ = line.split()
+        if state == LISTENS and int(local.partition(":")[2], 16) == port:
+            queues.append(int(queue.partition(":")[2], 16))
+    return queues
+
+
+def test_a_burst_is_shared_by_the_workers(web: Site) -> None:
+    proxy = two_workers(web)
+    with hanging(*workers(proxy.process)):
+        burst = [proxy.connect() for _ in range(200)]
+        one, other = waiting(proxy.port)
+        assert one + other == 200
+        assert min(one, other) > 50  # by chance alone: once in 10¹² runs
+    for connection in burst:
+        connection.send(GET)
+        assert connection.response()[1] == b"ok"
+        connection.close()
+
+
+def test_whoever_comes_to_a_worker_that_hangs_is_served_by_another(web: Site) -> None:
+    proxy = two_workers(web)
+    with hanging(workers(proxy.process)[0]):
+        assert proxy.bodies(40) == {"ok"}
+
+
+def test_by_tls_too(web: Site, tmp_path: Path) -> None:
+    certificate = write_certificate(tmp_path, "a.example")
+    proxy = two_workers(web, "-tls-listen", "127.0.0.1:0", "-cert", certificate)
+    match = proxy.process.wait_for_line(r"with TLS on 127\.0\.0\.1:(\d+)", LIMIT)
+    context = ssl.create_default_context(cafile=tmp_path / "server.pem")
+    with hanging(workers(proxy.process)[1]):
+        for _ in range(40):
+            plain = socket.create_connection(("127.0.0.1", int(match[1])), LIMIT)
+            connection = Connection(context.wrap_socket(plain, server_hostname="a.example"))
+            connection.send(GET)
+            assert connection.response()[1] == b"ok"
+            connection.close()

@@ -1,0 +1,180 @@
+"""Relays and clients that are not of the network: never admitted, never counted, told once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+import zmq
+
+from arke_relay.errors import JoinRefused
+from arke_relay.peers.batches import FRAME
+from arke_relay.peers.keys import CurvePair
+from support.handshakes import let_in
+from support.keyholder import Keyholder
+from support.relays import LIMIT, Relay, Relays, free_port
+from support.traffic import peers, until, until_peers
+
+
+@pytest.fixture
+def keyholder(relays: Relays) -> Iterator[Keyholder]:
+    made = Keyholder(relays.network, relays.key)
+    yield made
+    made.close()
+
+
+class Tap:
+    """Passes connections on to a relay's join port, and counts them."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.count = 0
+        self.port = free_port()
+        self._relay = relay
+        self._pipes: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        try:
+            yield
+        finally:
+            server.close()
+            for pipe in self._pipes:
+                pipe.cancel()
+            await asyncio.gather(*self._pipes, return_exceptions=True)
+
+    async def _accept(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+        self.count += 1
+        far, forth = await asyncio.open_connection(self._relay.address, self._relay.peer_port)
+        for reader, writer in ((near, forth), (far, back)):
+            pipe = asyncio.ensure_future(_pipe(reader, writer))
+            self._pipes.add(pipe)
+            pipe.add_done_callback(self._pipes.discard)
+
+
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()
+
+
+def stranger(relays: Relays, kind: str, *flags: str, mdns: bool = False) -> Relay:
+    """A relay with another key, or another network's name."""
+    if kind == "another key":
+        return relays.start(*flags, keys=[relays.new_key()], mdns=mdns)
+    return relays.start(*flags, net=f"{relays.network}x", mdns=mdns)
+
+
+@pytest.mark.parametrize("kind", ["another key", "another net"])
+async def test_a_seed_of_another_network_is_refused_for_good_and_said_once(
+    relays: Relays, kind: str
+) -> None:
+    member = relays.start()
+    tap = Tap(member)
+    async with tap.open():
+        outsider = stranger(relays, kind, "-join", f"127.0.0.1:{tap.port}")
+
+        async def dialled() -> bool:
+            assert await peers(member) == await peers(outsider) == []
+            return tap.count >= 4
+
+        await until(dialled)
+    lines = [line for line in outsider.process.log.splitlines() if str(tap.port) in line]
+    assert len(lines) == 1
+    assert "peer not joined" in lines[0]
+    assert "another network, or another key" in lines[0]
+    friend = relays.start(join=[member])
+    await until_peers(member, [friend])
+
+
+@pytest.mark.parametrize("kind", ["another key", "another net"])
+async def test_an_announcement_of_another_network_is_ignored_and_said_once(
+    relays: Relays, kind: str
+) -> None:
+    member = relays.start("-log-level", "debug", mdns=True)
+    outsider = stranger(relays, kind, "-log-level", "debug", mdns=True)
+    for relay in (member, outsider):
+        relay.process.wait_for_line("mdns record ignored cause=stranger", LIMIT)
+    friend = relays.start(mdns=True)
+    await until_peers(member, [friend])
+    await until_peers(friend, [member])
+    assert await peers(outsider) == []
+    assert member.process.log.count("cause=stranger") == 1
+
+
+@pytest.mark.parametrize("mechanism", ["NULL", "PLAIN"])
+async def test_clients_without_encryption_get_nothing(
+    relays: Relays, keyholder: Keyholder, mechanism: str
+) -> None:
+    relay = relays.start()
+    for kind in (zmq.DEALER, zmq.REQ, zmq.PUSH, zmq.PULL, zmq.SUB):
+        for port in (relay.peer_port, relay.peer_port + 1):
+            with keyholder.context.socket(kind) as sock:
+                sock.linger = 0
+                if mechanism == "PLAIN":
+                    sock.plain_username = sock.plain_password = b"arke"
+                assert not await let_in(sock, f"tcp://{relay.address}:{port}")
+
+
+async def test_without_the_join_key_nobody_gets_through_the_handshake(
+    relays: Relays, keyholder: Keyholder
+) -> None:
+    relay = relays.start()
+    where = f"tcp://{relay.address}:{relay.peer_port}"
+    guess = CurvePair.fresh(os.urandom)
+    with keyholder.client(zmq.DEALER, keyholder.curve, guess.public, 8192) as sock:
+        assert not await let_in(sock, where)
+    with keyholder.client(zmq.DEALER, keyholder.curve, keyholder.join_keys.public, 8192) as sock:
+        assert await let_in(sock, where)
+
+
+async def test_the_join_key_without_the_rsa_key_admits_nobody(relays: Relays) -> None:
+    relay = relays.start()
+    thief = Keyholder(relays.network, relays.new_key(), relays.key)
+    try:
+        for _ in range(3):
+            with pytest.raises(JoinRefused, match="signed by none of this relay's RSA keys"):
+                await thief.join(relay)
+    finally:
+        thief.close()
+    assert await peers(relay) == []
+    assert relay.process.log.count("peer refused") == 1
+
+
+async def test_the_data_socket_lets_in_nobody_but_the_admitted(
+    relays: Relays, keyholder: Keyholder
+) -> None:
+    relay = relays.start()
+    admitted = await keyholder.join(relay)
+    where = f"tcp://{relay.address}:{admitted.introduction.data_port}"
+    fresh = CurvePair.fresh(os.urandom)
+    copied = CurvePair(keyholder.curve.public, fresh.secret)
+    for keys, server_key in (
+        (fresh, admitted.curve_key),
+        (copied, admitted.curve_key),
+        (keyholder.curve, fresh.public),
+        (fresh, admitted.curve_key),
+    ):
+        with keyholder.client(zmq.PUSH, keys, server_key, FRAME) as sock:
+            assert not await let_in(sock, where)
+    await keyholder.join(relay)  # once more: a peer that stays silent is given up
+    with keyholder.client(zmq.PUSH, keyholder.curve, admitted.curve_key, FRAME) as sock:
+        assert await let_in(sock, where)
+    assert relay.process.log.count("connection turned away") == 1
+
+
+async def test_a_relay_never_takes_itself_for_a_peer(relays: Relays) -> None:
+    address = "127.84.84.84"
+    relay = relays.start("-join", f"{address}:55556", "-log-level", "debug", address=address)
+    relay.process.wait_for_line("peer not joined.*this is me", LIMIT)
+    assert await peers(relay) == []
+    friend = relays.start(join=[relay])
+    await until_peers(relay, [friend])

@@ -1,0 +1,159 @@
+"""An admission ends unless it is renewed, and then there is nothing between the two nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import arke
+from arke.wire.messages import PeerOp
+from lab import Lab
+from support.keyholder import Keyholder, Link, receive, unbatched
+from support.programs import program
+from support.relays import LIMIT, Relay, Relays, eventually, free_port
+from support.traffic import Traffic, echo, peers, until, until_members, until_topic
+
+RENEWALS = 10
+
+
+@pytest.fixture
+def passing(relays: Relays) -> Iterator[Keyholder]:
+    """A peer that others admit for two seconds, and whose join port nobody answers at."""
+    made = Keyholder(relays.network, relays.key, lifetime=2)
+    yield made
+    made.close()
+
+
+def dropped(metrics_port: int, cause: str) -> int:
+    with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=LIMIT) as page:
+        for line in page.read().decode().splitlines():
+            if line.startswith(f'arke_dropped_total{{cause="{cause}"}}'):
+                return int(float(line.split()[1]))
+    return 0
+
+
+async def test_what_comes_under_an_ended_admission_is_dropped_and_counted(
+    relays: Relays, passing: Keyholder
+) -> None:
+    metrics = free_port()
+    relay = relays.start("-metrics", f"127.0.0.1:{metrics}")
+    async with arke.connect(port=relay.port) as mesh, mesh.subscribe("t") as events:
+        link = await passing.link(relay)
+        relay.process.wait_for_line("peer linked", LIMIT)
+        await link.say((PeerOp.EVENT.value, "t", b"admitted", 1, None))
+        async with asyncio.timeout(LIMIT):
+            assert (await anext(events)).body == b"admitted"
+
+        await link_ends(relay, link)
+        relay.process.wait_for_line("peer lost .*its admission ended", LIMIT)
+        before = dropped(metrics, "not_admitted")
+        for _ in range(20):
+            await link.say((PeerOp.EVENT.value, "t", b"ended", 1, None))
+
+        async def counted() -> bool:
+            return dropped(metrics, "not_admitted") >= before + 20
+
+        await until(counted)
+        await mesh.publish("t", b"after")
+        async with asyncio.timeout(LIMIT):
+            assert (await anext(events)).body == b"after"
+
+
+async def test_nothing_is_sent_under_an_ended_admission_until_there_is_a_new_one(
+    relays: Relays, passing: Keyholder
+) -> None:
+    relay = relays.start()
+    told: list[bytes] = []
+
+    async def hear(body: bytes, link: Link) -> None:
+        async with asyncio.timeout(LIMIT):
+            while body not in told:
+                await link.say()
+                told.extend(events(await receive(passing.ears)))
+
+    async with arke.connect(port=relay.port) as mesh:
+        link = await passing.link(relay)
+        await link.say((PeerOp.SUBSCRIBED.value, "t"))
+        await until_topic(mesh, "t")
+        await mesh.publish("t", b"admitted")
+        await hear(b"admitted", link)
+
+        await link_ends(relay, link)
+        await mesh.publish("t", b"ended")
+
+        link = await passing.link(relay)
+        await link.say((PeerOp.SUBSCRIBED.value, "t"))
+        await until_topic(mesh, "t")
+        await mesh.publish("t", b"admitted again")
+        await hear(b"admitted again", link)
+        assert told == [b"admitted", b"admitted again"]
+
+
+async def link_ends(relay: Relay, link: Link) -> None:
+    """Keep a link alive until the relay gives it up all the same."""
+    async with asyncio.timeout(LIMIT):
+        while await peers(relay):
+            await link.say()
+            await asyncio.sleep(0.1)
+
+
+def events(batch: bytes) -> list[bytes]:
+    _, *messages = unbatched(batch)
+    return [message[2] for message in messages if message[0] == PeerOp.EVENT]
+
+
+def test_without_renewal_two_nodes_part_though_their_link_is_whole(
+    lab: Lab, tmp_path: Path
+) -> None:
+    """The join ports become unreachable between them; the data ports do not."""
+    key = tmp_path / "id_rsa"
+    one, other, _ = lab.hosts
+    one.run([*program("arke"), "keygen", key])
+    command = [*program("relay"), "-net", "cluster", "-rsa", key, "-cert-life", "4s"]
+    nodes = [host.start(command) for host in (one, other)]
+    for node in nodes:
+        node.wait_for_line("peer linked", LIMIT)
+    other.start([*program("arke"), "serve", "cluster", "--echo"])
+    ask = [*program("arke"), "request", "cluster", "x"]
+    eventually(lambda: one.run(ask, check=False).stdout == "x")
+
+    rule = ["ipproto", "tcp", "dport", "55556", "unreachable"]
+    for host in (one, other):
+        host.run(["ip", "rule", "add", "pref", "10", *rule])
+    for node in nodes:
+        node.wait_for_line("peer lost .*its admission ended", LIMIT)
+    failed = one.run(ask, check=False)
+    assert failed.returncode != 0
+    assert "nobody in the network serves" in failed.stderr
+
+    parted = [node.written for node in nodes]
+    for host in (one, other):
+        host.run(["ip", "rule", "del", "pref", "10"])
+    for node, since in zip(nodes, parted, strict=True):
+        node.wait_for_line("peer linked", LIMIT, after=since)
+    assert one.run(ask).stdout == "x"
+
+
+async def test_renewals_under_load_fail_nothing(relays: Relays) -> None:
+    one = relays.start("-cert-life", "5s", "-log-level", "debug")
+    other = relays.start("-cert-life", "5s", "-log-level", "debug", join=[one])
+
+    def renewals() -> int:
+        return sum(relay.process.log.count("admission renewed") for relay in (one, other))
+
+    async with (
+        echo("work", other.port),
+        arke.connect(port=one.port) as mesh,
+    ):
+        await until_members(mesh, "work", 1)
+        async with Traffic("work", [mesh] * 8) as traffic:
+            async with asyncio.timeout(4 * LIMIT):
+                while renewals() < RENEWALS:
+                    await traffic.goes_on()
+    for relay in (one, other):
+        assert relay.process.log.count("peer linked") == 1
+        assert "admission not renewed" not in relay.process.log

@@ -1,0 +1,206 @@
+"""The `relay` command while it runs: where its flags come from, its socket, its log, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+import arke
+from lab import LabError, Process
+from support import needs
+from support.programs import program
+from support.raw_program import raw_program
+from support.relays import LIMIT, Relay, Relays, free_port, start
+from support.traffic import until_peers
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[..., Process]]:
+    """Start relays by their bare command."""
+    running: list[Process] = []
+
+    def command(*flags: str | Path, **environ: str) -> Process:
+        running.append(start("relay", [*program("relay"), *flags], **environ))
+        return running[-1]
+
+    yield command
+    for process in running:
+        if process.running:
+            process.terminate()
+        process.wait(LIMIT)
+        print(process.tail())  # noqa: T201 — shown for a test that failed
+        process.close()
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder that every user may look into."""
+    folder = Path(tempfile.mkdtemp(prefix="arke-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+async def test_flags_come_from_the_environment_as_well(
+    relays: Relays, run: Callable[..., Process]
+) -> None:
+    seed = relays.start()
+    process = run(
+        *("-bind", "127.87.87.87"),
+        ARKE_NET=relays.network,
+        ARKE_RSA=f"{relays.key},{relays.new_key()}",
+        ARKE_PORT=str(port := free_port()),
+        ARKE_JOIN=seed.join,
+        ARKE_MDNS="off",
+        ARKE_BIND="the line wins",
+    )
+    process.wait_for_line("relay started", LIMIT)
+    await until_peers(Relay(process, port, "127.87.87.87", 55556), [seed])
+
+
+async def test_the_command_that_dev_prints_lets_another_relay_in(
+    run: Callable[..., Process],
+) -> None:
+    here = ["-mdns", "off", "-bind"]
+    first = run("-dev", *here, "127.87.87.1", "-port", str(free_port()))
+    command = first.wait_for_line("^relay -net .*$", LIMIT)[0]
+    first.wait_for_line("relay started", LIMIT)
+    key = Path(shlex.split(command)[-1])
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    more = [*here, "127.87.87.2", "-port", str(free_port()), "-join", "127.87.87.1:55556"]
+    second = run(*shlex.split(command)[1:], *more)
+    for process in (first, second):
+        process.wait_for_line("peer linked", LIMIT)
+    first.terminate()
+    assert first.wait(LIMIT) == 0
+    assert not key.exists()
+
+
+async def test_a_socket_serves_programs_and_no_port_does(relays: Relays, shared: Path) -> None:
+    path = shared / "relay.sock"
+    relay = relays.start("-port", "0", "-socket", path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(arke.RelayUnreachable):
+        await arke.connect(port=relay.port, wait=0.1).__aenter__()
+    service = arke.Service("echo", path=path)
+
+    @service.on_request
+    async def answer(request: arke.Request) -> bytes:
+        return request.body
+
+    async with service, arke.connect(path=path) as mesh:
+        assert await mesh.request("echo", bytes(100_000)) == bytes(100_000)
+    relay.process.terminate()
+    assert relay.process.wait(LIMIT) == 0
+    assert not path.exists()
+
+
+@contextmanager
+def somebody_else() -> Iterator[None]:
+    """Be another user for a moment, to the kernel as well as to whom one connects to."""
+    needs.root("be another user for a moment")
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_another_user_is_refused_at_the_socket(relays: Relays, shared: Path) -> None:
+    path = shared / "relay.sock"
+    relay = relays.start("-socket", path)
+    with socket.socket(socket.AF_UNIX) as stranger:
+        with somebody_else(), pytest.raises(PermissionError):
+            stranger.connect(str(path))
+        path.chmod(0o666)  # whatever becomes of the mode: the kernel tells who it is
+        stranger.settimeout(LIMIT)
+        with somebody_else():
+            stranger.connect(str(path))
+        with suppress(ConnectionResetError):
+            assert stranger.recv(100) == b""
+    relay.process.wait_for_line(f"user {NOBODY} may not use this socket", LIMIT)
+
+
+async def test_a_socket_that_a_killed_relay_left_behind_is_replaced(
+    relays: Relays, shared: Path
+) -> None:
+    path = shared / "relay.sock"
+    killed = relays.start("-socket", path)
+    killed.process.kill()
+    killed.process.wait(LIMIT)
+    assert path.is_socket()
+    relays.start("-socket", path)
+    async with arke.connect(path=path) as mesh:
+        assert mesh.node.network == relays.network
+
+
+async def test_a_socket_that_a_relay_serves_is_left_alone(relays: Relays, shared: Path) -> None:
+    path = shared / "relay.sock"
+    relays.start("-socket", path)
+    with pytest.raises(LabError, match=r"cannot be opened \(Address already in use\): choose"):
+        relays.start("-socket", path)
+    async with arke.connect(path=path) as mesh:
+        assert mesh.node.network == relays.network
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_drains_and_ends_it_well(relays: Relays, number: signal.Signals) -> None:
+    relay = relays.start()
+    service = arke.Service("slow", port=relay.port)
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    @service.on_request
+    async def answer(request: arke.Request) -> bytes:
+        asked.set()
+        await go.wait()
+        return b"done"
+
+    async with service, arke.connect(port=relay.port) as mesh:
+        call = asyncio.ensure_future(mesh.request("slow", b"", timeout=LIMIT))
+        await asked.wait()
+        relay.process.signal(number)
+        await asyncio.to_thread(relay.process.wait_for_line, "relay draining calls=1", LIMIT)
+        assert relay.process.running
+        go.set()
+        assert await call == b"done"
+        assert await asyncio.to_thread(relay.process.wait, LIMIT) == 0
+    assert relay.process.log.splitlines()[-1].endswith("relay stopped")
+
+
+async def test_the_log_in_json_is_one_object_a_line_whatever_others_say(relays: Relays) -> None:
+    seed = relays.start()
+    relay = relays.start("-log-format", "json", join=[seed])
+    relay.process.wait_for_line("peer linked", LIMIT)
+    name = 'x"}\n{"level": "error", "message": "forged"}\n'
+    async with raw_program(relay.port, name) as program:
+        await program.send(b"\xc1")
+        await program.ended()
+    with socket.create_connection(("127.0.0.1", relay.port)) as stranger:
+        stranger.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        stranger.settimeout(LIMIT)
+        with suppress(ConnectionResetError):
+            assert stranger.recv(100) == b""
+    relay.process.terminate()
+    assert relay.process.wait(LIMIT) == 0
+    lines = [json.loads(line) for line in relay.process.log.splitlines()]
+    for line in lines:
+        assert {"time", "level", "message"} <= line.keys()
+    told = {line["message"]: line for line in lines}
+    assert {"relay started", "peer admitted", "peer linked", "relay stopped"} <= told.keys()
+    assert told["program attached"]["program"] == f"{name}#1"
+    assert "forged" not in told
+    assert told["connection refused"]["level"] == "info"

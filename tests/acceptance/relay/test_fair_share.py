@@ -1,0 +1,191 @@
+"""Programs that keep to the protocol and mean no good: each harms only itself."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, suppress
+
+import arke
+from arke.wire.limits import CHUNK, MAX_HEADERS, MAX_TOPICS
+from arke.wire.messages import Failure, Op
+from arke_relay.core.directory import MAX_ENTRIES
+from support.raw_program import RawProgram, packed, raw_program
+from support.relays import LIMIT, Relays, members
+from support.traffic import Traffic, echo, until_members, until_topic
+
+MIB = 1024 * 1024
+UNREAD = 64 * MIB  # octets that a relay keeps for a program that does not read
+
+
+async def test_a_member_that_answers_calls_of_others_changes_nothing(relays: Relays) -> None:
+    relay = relays.start()
+    service = arke.Service("work", port=relay.port)
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    @service.on_request
+    async def answer(request: arke.Request) -> bytes:
+        asked.set()
+        await go.wait()
+        return b"mine"
+
+    async with service, arke.connect(port=relay.port) as mesh:
+        call = asyncio.ensure_future(mesh.request("work", b"", timeout=LIMIT))
+        await asked.wait()
+        async with raw_program(relay.port, "meddler") as meddler:
+            await meddler.say([Op.REGISTER, "work", None])
+            for number in range(100):
+                await meddler.say(
+                    [Op.REPLY, number, b"forged"],
+                    [Op.FAULT, number, "Forged", "forged"],
+                    [Op.REFUSED, number, "forged"],
+                    [Op.CANCEL, number],
+                )
+            await meddler.settled()
+            assert not call.done()
+        go.set()
+        assert await call == b"mine"
+
+
+async def test_a_subscriber_that_does_not_read_costs_a_bounded_amount_and_nobody_else_anything(
+    relays: Relays,
+) -> None:
+    relay = relays.start()
+    count = 4 * UNREAD // CHUNK
+    async with (
+        arke.connect(port=relay.port) as publisher,
+        arke.connect(port=relay.port) as reader,
+        reader.subscribe("t") as events,
+        raw_program(relay.port, "deaf") as deaf,
+    ):
+        await deaf.say([Op.SUBSCRIBE, "t"])
+        await deaf.settled()
+        deaf.writer.transport.pause_reading()
+        before = relay.memory
+        most = 0
+        for number in range(count):
+            await publisher.publish("t", number.to_bytes(CHUNK))
+            async with asyncio.timeout(LIMIT):
+                assert (await anext(events)).body == number.to_bytes(CHUNK)
+            most = max(most, relay.memory - before)
+        assert events.dropped == 0
+    assert UNREAD / 2 < most < UNREAD + 16 * MIB
+
+
+async def test_no_program_can_fill_a_frame_beyond_what_a_peer_takes(relays: Relays) -> None:
+    """libzmq cuts a link that carries a frame over its bound: with all that others have on it."""
+    one, other = relays.pair()
+    headers = {"h": "x" * (MAX_HEADERS - 1)}
+    whole = [[Op.PUBLISH, "t", bytes(CHUNK), headers]]
+    cut = [[Op.CHUNK, 1, 3 * CHUNK, bytes(CHUNK)]] * 3 + [[Op.PUBLISH, "t", 1, headers]]
+    async with (
+        arke.connect(port=one.port) as near,
+        arke.connect(port=other.port) as far,
+        far.subscribe("t") as events,
+        raw_program(one.port, "greedy") as greedy,
+    ):
+        await until_topic(near, "t")
+        sent = []
+        # While it is stopped, what waits for it is put together as tightly as can be.
+        other.process.stop()
+        await greedy.say(*[[Op.PUBLISH, "t", bytes(CHUNK), None]] * 100)
+        for count in range(100, 140):
+            small = [[Op.PUBLISH, "t", bytes(500), None]] * count
+            await greedy.say(*small, *(cut if count % 2 else whole))
+            sent += [500] * count + [3 * CHUNK if count % 2 else CHUNK]
+        await greedy.settled()
+        other.process.cont()
+        async with asyncio.timeout(LIMIT):
+            heard = [len((await anext(events)).body) for _ in range(100 + len(sent))]
+        assert sorted(heard[100:]) == sorted(sent)
+    for relay in (one, other):
+        assert relay.process.log.count("peer lost") == 0
+
+
+async def test_no_program_can_cut_its_node_off_by_announcing_too_much(relays: Relays) -> None:
+    one, other = relays.pair()
+    async with AsyncExitStack() as stack:
+        for number in range(MAX_ENTRIES // MAX_TOPICS + 1):
+            program = await stack.enter_async_context(raw_program(one.port, f"busy{number}"))
+            topics = (f"{number}/{topic}" for topic in range(MAX_TOPICS))
+            await program.send(packed(*([Op.SUBSCRIBE, topic] for topic in topics)))
+            await program.settled()
+        async with echo("after", one.port), arke.connect(port=other.port) as far:
+            await until_members(far, "after", 1)
+            assert await far.request("after", b"x") == b"x"
+    async with (
+        arke.connect(port=one.port) as near,
+        arke.connect(port=other.port) as far,
+        near.subscribe("now") as events,
+    ):
+        await until_topic(far, "now")
+        await far.publish("now", b"x")
+        async with asyncio.timeout(LIMIT):
+            assert (await anext(events)).body == b"x"
+    for relay in (one, other):
+        assert relay.process.log.count("peer lost") == 0
+
+
+async def test_a_member_that_is_cut_off_is_gone_though_it_never_reads_why(relays: Relays) -> None:
+    relay = relays.start()
+    async with (
+        arke.connect(port=relay.port) as mesh,
+        raw_program(relay.port, "caller") as caller,
+        raw_program(relay.port, "deaf") as deaf,
+    ):
+        await deaf.say([Op.REGISTER, "work", None], [Op.SUBSCRIBE, "t"])
+        await deaf.settled()
+        deaf.writer.transport.pause_reading()
+        for _ in range(UNREAD // 2 // CHUNK):
+            await mesh.publish("t", bytes(CHUNK))
+        await caller.say([Op.REQUEST, 1, "work", b"", 600_000, False, None])
+        await caller.settled()
+        await deaf.send(b"\xc1")
+        assert (await caller.hear_only(Op.FAILED))[1:3] == (1, Failure.MEMBER_LOST)
+        assert await members(mesh, "work") == 0
+
+
+async def test_a_program_that_floods_leaves_others_their_turns(relays: Relays) -> None:
+    """Each flood is of what costs a relay most for the fewest octets."""
+    one, other = relays.pair()
+    floods = [[Op.PING, 1], [Op.STATUS, 1], [Op.REQUEST, 1, "no", b"", 1, False, None]]
+    async with echo("echo", other.port), arke.connect(port=one.port) as mesh:
+        await until_members(mesh, "echo", 1)
+        for flood in floods:
+            async with raw_program(one.port, "flood") as program:
+                flooding = asyncio.ensure_future(pour(program, packed(flood) * 100_000))
+                async with Traffic("echo", [mesh]) as traffic:
+                    await traffic.goes_on(20)
+                flooding.cancel()
+                await asyncio.gather(flooding, return_exceptions=True)
+    for relay in (one, other):
+        assert relay.process.log.count("peer lost") == 0
+
+
+async def pour(program: RawProgram, octets: bytes) -> None:
+    """Send the same again and again, and read whatever comes."""
+
+    async def read() -> None:
+        while await program.reader.read(MIB):
+            pass
+
+    async with asyncio.TaskGroup() as both:
+        both.create_task(read())
+        while True:
+            program.writer.write(octets)
+            await program.writer.drain()
+
+
+async def test_who_comes_and_goes_too_often_is_cut_off(relays: Relays) -> None:
+    """Every change is told to every peer."""
+    one, other = relays.pair()
+    for change in (
+        ([Op.REGISTER, "a", None], [Op.LEAVE]),
+        ([Op.SUBSCRIBE, "a"], [Op.UNSUBSCRIBE, "a"]),
+    ):
+        async with raw_program(one.port, "restless") as program:
+            with suppress(ConnectionError):
+                await program.send(packed(*change) * 100_000)
+            await program.ended()
+            one.process.wait_for_line("program gone .*it comes and goes too often", LIMIT)
+    for relay in (one, other):
+        assert relay.process.log.count("peer lost") == 0

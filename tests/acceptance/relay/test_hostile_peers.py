@@ -1,0 +1,102 @@
+"""Holders of the network's key that break the peer protocol: cut off, and nobody else feels it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import msgpack
+import pytest
+
+import arke
+from arke.wire.limits import CHUNK
+from arke.wire.messages import Op, PeerOp
+from arke_relay.peers.batches import FRAME
+from support.keyholder import Keyholder, send
+from support.relays import LIMIT, Relay, Relays
+from support.traffic import echo, peers
+
+MESSAGES: dict[str, Any] = {
+    "no message": 7,
+    "a map": {"op": 40},
+    "an empty message": [],
+    "an operation of programs": [Op.REGISTER, "x"],
+    "an unknown operation": [63, "x"],
+    "a member without a name": [PeerOp.JOINED, "", 1, {}],
+    "a member without a number": [PeerOp.JOINED, "x", "1", {}],
+    "a member without metadata": [PeerOp.JOINED, "x", 1, None],
+    "a topic that is none": [PeerOp.SUBSCRIBED, 7],
+    "a relay at no port": [PeerOp.KNOWN, "node", "127.0.0.1", "http"],
+    "a call without a body": [PeerOp.CALL, 1, "echo"],
+    "a call with another's body": [PeerOp.CALL, 1, "echo", 99, 10**9, 1, None],
+    "an event of bodies that are none": [PeerOp.EVENT, "t", ["x"], 1, None],
+    "a chunk of nothing": [Op.CHUNK, 1, CHUNK, b""],
+    "an end that is none": [PeerOp.DRAINING, None],
+    "an answer to nothing that holds nothing": [Op.REPLY, {}, b""],
+}
+FRAMES = {
+    "nothing": b"",
+    "zeros": bytes(100),
+    "noise": os.urandom(1000),
+    "a full frame of noise": os.urandom(FRAME - 100),  # encryption needs some of it
+    "no octet of MessagePack": b"\xc1",
+    "a batch without its numbers": msgpack.packb([Op.PING, 1]),
+    "a batch of other numbers": msgpack.packb(["1", 2.0, None]),
+    "arrays in arrays": b"\x91" + b"\xdd\x00\x01\x00\x00" * 500,
+}
+
+
+@pytest.fixture(scope="module")
+def relays_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relays]:
+    made = Relays(tmp_path_factory.mktemp("relays"))
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+@pytest.fixture(scope="module")
+def relay(relays_of_all: Relays) -> Relay:
+    return relays_of_all.start()
+
+
+@pytest.fixture
+def hostile(relays_of_all: Relays) -> Iterator[Keyholder]:
+    made = Keyholder(relays_of_all.network, relays_of_all.key)
+    yield made
+    made.close()
+
+
+async def is_cut_off(relay: Relay, node: str) -> None:
+    relay.process.wait_for_line(f"peer lost node={node} .*not understood: ", LIMIT)
+    assert node not in {peer["id"] for peer in await peers(relay)}
+    async with echo("echo", relay.port), arke.connect(port=relay.port) as mesh:
+        assert await mesh.request("echo", b"well") == b"well"
+
+
+@pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES.keys())
+async def test_a_message_that_is_none_ends_the_link(
+    relay: Relay, hostile: Keyholder, message: Any
+) -> None:
+    link = await hostile.link(relay)
+    await link.say(message)
+    await is_cut_off(relay, hostile.node)
+
+
+@pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES.keys())
+async def test_a_frame_that_is_none_ends_the_link(
+    relay: Relay, hostile: Keyholder, frame: bytes
+) -> None:
+    link = await hostile.link(relay)
+    await send(link.mouth, frame)
+    await is_cut_off(relay, hostile.node)
+
+
+async def test_it_may_come_back_and_do_better(relay: Relay, hostile: Keyholder) -> None:
+    link = await hostile.link(relay)
+    await send(link.mouth, b"\xc1")
+    await is_cut_off(relay, hostile.node)
+    again = relay.process.written
+    await hostile.link(relay)
+    relay.process.wait_for_line(f"peer linked node={hostile.node}", LIMIT, after=again)

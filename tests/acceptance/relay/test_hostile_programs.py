@@ -1,0 +1,183 @@
+"""Programs that break the protocol: cut off with a reason, and nobody else feels it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+import arke
+from arke.wire.limits import CHUNK, MAX_HEADERS, MAX_STREAMS, MAX_TOPICS
+from arke.wire.messages import MAGIC, VERSION, Op, PeerOp
+from support.raw_program import RawProgram, packed, raw_program
+from support.relays import LIMIT, Relay, Relays
+from support.traffic import echo
+
+BAD_NAMES = ["", "x" * 256, "ü" * 128, 7, None, b"x", ["x"], {}]
+BAD_MAPS: list[Any] = [7, ["a"], {"a": 1}, {"a": None}, {b"a": "b"}, {7: "a"}]
+BAD_HEADERS = [*BAD_MAPS, {"a": "x" * MAX_HEADERS}, {"a": "x" * 9000, "b": "x" * 9000}]
+BAD_BODIES: list[Any] = [None, "text", 7, {}, 1.5, [], ["text"], [b"", 7], [bytes(CHUNK), b"x"]]
+
+
+def shapes() -> Iterator[tuple[Op, list[Any]]]:
+    """Yield fields of the wrong shape for every operation that a program may use."""
+    for op in (Op.PING, Op.STATUS):
+        yield from ((op, fields) for fields in ([], ["1"], [None], [1.5], [{}]))
+    for name in BAD_NAMES:
+        yield Op.REGISTER, [name, None]
+    yield from ((Op.REGISTER, ["x", metadata]) for metadata in [*BAD_MAPS, {"a": "x" * 5000}])
+    for op in (Op.SUBSCRIBE, Op.UNSUBSCRIBE, Op.WATCH, Op.UNWATCH):
+        yield from ((op, fields) for fields in ([], *([name] for name in BAD_NAMES)))
+    for op in (Op.BROADCAST, Op.PUBLISH):
+        yield from ((op, fields) for fields in ([], ["x", b""], ["x", b"", None, 1]))
+        yield from ((op, [name, b"", None]) for name in BAD_NAMES)
+        yield from ((op, ["x", body, None]) for body in BAD_BODIES)
+        yield from ((op, ["x", b"", headers]) for headers in BAD_HEADERS)
+    for op, (good, bad) in CALLS.items():
+        yield from ((op, fields) for fields in ([], good[:-1], [*good, None]))
+        for at, values in enumerate(bad):
+            yield from ((op, [*good[:at], value, *good[at + 1 :]]) for value in values)
+    yield from ((op, fields) for op, each in OTHERS.items() for fields in each)
+
+
+BAD_NUMBERS: list[Any] = ["1", None, 1.5, True, {}]
+BAD_SIZES = [*BAD_NUMBERS, -1]
+BAD_MEMBERS = [name for name in BAD_NAMES if name is not None]
+BAD_CALL = [BAD_NUMBERS, BAD_NAMES, BAD_BODIES, BAD_NUMBERS]
+CALLS: dict[Op, tuple[list[Any], list[list[Any]]]] = {
+    Op.REQUEST: ([1, "echo", b"", 1000, False, None], [*BAD_CALL, [], BAD_HEADERS]),
+    Op.ASK: ([1, "node/1", b"", 1000, False, None], [*BAD_CALL, [], BAD_HEADERS]),
+    Op.OPEN: (
+        [1, "echo", b"", 1000, None, 0, 1 << 20, 1 << 20, None],
+        [*BAD_CALL, BAD_MEMBERS, [7, "x"], BAD_SIZES, BAD_SIZES, BAD_HEADERS],
+    ),
+}
+OTHERS: dict[Op, list[list[Any]]] = {
+    Op.HELLO: [[MAGIC, VERSION, "again"]],
+    Op.CHUNK: [
+        [],
+        [1, CHUNK + 1],
+        ["1", CHUNK + 1, b"x"],
+        [1, "1", b"x"],
+        [1, CHUNK + 1, "x"],
+        [1, CHUNK, b"x"],
+        [1, -1, b"x"],
+        [1, 2**34, b"x"],
+    ],
+    Op.REQUEST: [[1, "echo", b"", -1, False, None]],
+    Op.CANCEL: [[], [{}]],
+    Op.REPLY: [[], [1], [1, 7], [1, "text"], [{}, b""], [1, None]],
+    Op.FAULT: [[], [1, "T"], [1, 7, "x"], [1, "T", b"x"], [{}, "T", "x"], [1, "T", "x", 1]],
+    Op.REFUSED: [[], [{}, "full"], [1, 7]],
+    Op.ACCEPT: [[], [1, "x", 1], [1, 1, -1], [{}, 1, 1], [1, 1, 1, 1]],
+    Op.DATA: [[], [1, None, "x"], [1, "x", b""], [1, 1.5, b"x"], [{}, None, b"x"]],
+    Op.CREDIT: [[], [1, "x"], [1, -1], [{}, 1]],
+    Op.END: [[], [1, 7, "", ""], [1, 0, 7, ""], [1, 0, "", None], [{}, 0, "", ""]],
+    Op.OPEN: [[1, "echo", b"", 1000, None, 0, 65535, 1, None]],
+}
+NOT_A_PROGRAMS = [Op.WELCOME, Op.CALL, Op.TOLD, Op.EVENT, Op.NODE, Op.GOODBYE, Op.FAILED]
+NOT_A_PROGRAMS += [Op.OFFER, Op.CAME, Op.WENT, Op.NAMED, Op.STOP]
+UNKNOWN = [0, -1, 7, 9, 63, 64, 2**40, -(2**40), 1.5, "1", None, b"1", [], {}]
+
+
+CUT_OFF = "(not understood: .+|this connection already serves|more than [0-9]+ topics)"
+
+HELD = 512 * 1024  # more than a relay keeps of a message that is not whole
+
+OCTETS = {
+    "a number": b"\x01",
+    "text": b"\xa3abc",
+    "nothing": b"\xc0",
+    "a truth": b"\xc3",
+    "binary": b"\xc4\x01\x3f",
+    "an empty map": b"\x80",
+    "a map": b"\x81\xa1a\x01",
+    "a map with a number for a key": b"\x81\x00\x01",
+    "an empty array": b"\x90",
+    "the octet that is never used": b"\xc1",
+    "text that is not UTF-8": b"\x92\x0c\xa2\xff\xff",
+    "arrays in arrays": b"\x91" * 2_000,
+    "wide arrays in arrays": b"\x9f" * 2_000,
+    "maps in arrays": b"\x91\x81\xa1a" * 1_000,
+    "arrays of 65 536 in arrays": b"\x91" + b"\xdd\x00\x01\x00\x00" * 500,
+    "an array of 17": b"\xdc\x00\x11",
+    "an array of four billion": b"\xdd\xff\xff\xff\xff",
+    "a map of 65": b"\x94\x11\xa1t\xc4\x00\xde\x00\x41",
+    "a map of four billion": b"\x94\x11\xa1t\xc4\x00\xdf\xff\xff\xff\xff",
+    "a body of 16 MiB": b"\x94\x11\xa1t\xc6\x01\x00\x00\x00" + bytes(HELD),
+    "a name of 4 GiB": b"\x94\x11\xdb\xff\xff\xff\xff" + bytes(HELD),
+    "an extension": b"\x92\x03\xc7\x01\x05x",
+    "a time": b"\x92\x03\xd6\xff\x00\x00\x00\x00",
+    "registered twice": packed([Op.REGISTER, "a", None], [Op.REGISTER, "b", None]),
+    "more topics than allowed": packed(*([Op.SUBSCRIBE, f"{i}"] for i in range(MAX_TOPICS + 1))),
+    "more bodies than allowed": packed(
+        *([Op.CHUNK, i, CHUNK + 1, b"x"] for i in range(MAX_STREAMS + 1))
+    ),
+    "a body shorter than it said": packed(
+        [Op.CHUNK, 1, CHUNK + 1, bytes(CHUNK)], [Op.PUBLISH, "t", 1, None]
+    ),
+    "a body that grows": packed([Op.CHUNK, 1, CHUNK + 1, b"x"], [Op.CHUNK, 1, CHUNK + 2, b"x"]),
+    "a body longer than it said": packed(
+        [Op.CHUNK, 1, CHUNK + 1, bytes(CHUNK)], [Op.CHUNK, 1, CHUNK + 1, b"xx"]
+    ),
+}
+CASES = {
+    **OCTETS,
+    **{f"{op.name} {n}": packed([op, *fields]) for n, (op, fields) in enumerate(shapes())},
+    **{f"{op!r}": packed([op, 1, b"", 1, 1, "x", None]) for op in [*NOT_A_PROGRAMS, *PeerOp]},
+    **{f"operation {op!r}": packed([op, 1]) for op in UNKNOWN},
+}
+
+
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    relays = Relays(tmp_path_factory.mktemp("relays"))
+    try:
+        yield relays.start()
+    finally:
+        relays.end()
+
+
+async def feed(program: RawProgram, octets: bytes, way: str) -> None:
+    if way == "whole":
+        await program.send(octets)
+    elif way == "with more behind":
+        await program.send(octets + bytes(100_000))
+    else:
+        for octet in octets[:3_000]:
+            await program.send(bytes([octet]))
+        await program.send(octets[3_000:])
+
+
+@pytest.mark.parametrize("identity", [b"", bytes(65), "text", 1, None, [b"x"]], ids=repr)
+async def test_who_says_hello_under_no_identity_is_turned_away(
+    relay: Relay, identity: object
+) -> None:
+    async with raw_program(relay.port) as hostile:
+        await hostile.say((Op.HELLO.value, MAGIC, VERSION, "hostile", identity))
+        assert re.match(CUT_OFF, await hostile.ended() or "")
+
+
+@pytest.mark.parametrize("way", ["whole", "octet by octet", "with more behind"])
+@pytest.mark.parametrize("octets", CASES.values(), ids=CASES.keys())
+async def test_who_breaks_the_protocol_is_cut_off_alone(
+    relay: Relay, octets: bytes, way: str
+) -> None:
+    begin = relay.process.written
+    async with (
+        echo("echo", relay.port),
+        arke.connect(port=relay.port) as bystander,
+        raw_program(relay.port, "hostile") as hostile,
+    ):
+        with suppress(ConnectionError):
+            await feed(hostile, octets, way)
+        reason = await hostile.ended()
+        # What it still sends may destroy the reason on its way; the log has it all the same.
+        assert way != "whole" or re.match(CUT_OFF, reason or "")
+        relay.process.wait_for_line(
+            f'program gone program=hostile#.*"{CUT_OFF}', LIMIT, after=begin
+        )
+        assert await bystander.request("echo", b"well") == b"well"

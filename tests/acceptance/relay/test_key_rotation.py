@@ -1,0 +1,51 @@
+"""A network changes its RSA key node by node, while it works."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import arke
+from support.relays import LIMIT, Relay, Relays
+from support.traffic import Traffic, echo, peers, until_members, until_peers
+
+
+def again(relays: Relays, relay: Relay, keys: Sequence[Path], join: Sequence[Relay]) -> Relay:
+    """Stop a relay as an operator does, and start it anew with other keys."""
+    relay.process.terminate()
+    assert relay.process.wait(LIMIT) == 0
+    return relays.start(keys=keys, address=relay.address, port=relay.port, join=join)
+
+
+async def test_a_rolling_change_of_the_key_under_load_fails_nothing(relays: Relays) -> None:
+    old, new = relays.key, relays.new_key()
+    first = relays.start()
+    nodes = [first, relays.start(join=[first]), relays.start(join=[first])]
+    async with AsyncExitStack() as stack:
+        for node in nodes:
+            await stack.enter_async_context(echo("work", node.port))
+        meshes = [await stack.enter_async_context(arke.connect(port=node.port)) for node in nodes]
+        for mesh in meshes:
+            await until_members(mesh, "work", 3)
+        async with Traffic("work", meshes * 3) as traffic:
+            for keys in ([old, new], [new, old], [new]):
+                for at, node in enumerate(nodes):
+                    others = [other for other in nodes if other is not node]
+                    nodes[at] = await asyncio.to_thread(again, relays, node, keys, others)
+                    for mesh in meshes:
+                        await until_members(mesh, "work", 3)
+                    await traffic.goes_on()
+    for node in nodes:
+        await until_peers(node, [other for other in nodes if other is not node])
+
+
+async def test_who_was_left_behind_with_the_old_key_is_out(relays: Relays) -> None:
+    old, new = relays.key, relays.new_key()
+    changed = relays.start(keys=[new])
+    between = relays.start(keys=[new, old], join=[changed])
+    behind = relays.start(keys=[old], join=[changed])
+    await until_peers(changed, [between])
+    behind.process.wait_for_line("peer not joined", LIMIT)
+    assert await peers(behind) == []

@@ -1,0 +1,168 @@
+"""Broadcasts and events between real programs, on one node and across two."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+import arke
+from support.relays import LIMIT, Relays, members
+
+
+@pytest.fixture(params=["one relay", "two relays"])
+def ports(request: pytest.FixtureRequest, relays: Relays) -> tuple[int, int]:
+    """Where senders attach, and where receivers do."""
+    if request.param == "one relay":
+        port = relays.start().port
+        return port, port
+    one, other = relays.pair()
+    return one.port, other.port
+
+
+class Ears:
+    """A member that keeps what it hears."""
+
+    def __init__(self, port: int, count: int) -> None:
+        self.heard: list[bytes] = []
+        self.all = asyncio.Event()
+        self.service = arke.Service("ears", port=port)
+
+        @self.service.on_broadcast
+        async def hear(broadcast: arke.Broadcast) -> None:
+            self.heard.append(broadcast.body)
+            if len(self.heard) == count:
+                self.all.set()
+
+
+async def subscribed(mesh: arke.Mesh, topic: str, count: int = 1) -> None:
+    async with asyncio.timeout(LIMIT):
+        while sum((await mesh.status())["topics"].get(topic, {}).values()) != count:
+            await asyncio.sleep(0.01)
+
+
+async def test_every_member_hears_every_broadcast_in_order(ports: tuple[int, int]) -> None:
+    bodies = [b"%d" % i * (100_000 if i % 50 == 7 else 1) for i in range(500)]
+    ears = [Ears(ports[i % 2], len(bodies)) for i in range(4)]
+    async with (
+        ears[0].service,
+        ears[1].service,
+        ears[2].service,
+        ears[3].service,
+        arke.connect(port=ports[0]) as mesh,
+    ):
+        async with asyncio.timeout(LIMIT):
+            while await members(mesh, "ears") != 4:
+                await asyncio.sleep(0.01)
+            for body in bodies:
+                await mesh.broadcast("ears", body)
+            for ear in ears:
+                await ear.all.wait()
+    for ear in ears:
+        assert ear.heard == bodies
+
+
+async def test_every_subscriber_gets_every_event_in_order(ports: tuple[int, int]) -> None:
+    bodies = [b"%d" % i * (100_000 if i % 50 == 7 else 1) for i in range(500)]
+    async with (
+        arke.connect(port=ports[0]) as sender,
+        arke.connect(port=ports[1]) as reader,
+        reader.subscribe("news") as events,
+        sender.subscribe("news") as echo,
+    ):
+        await subscribed(sender, "news", 2)
+        for body in bodies:
+            await sender.publish("news", body, headers={"kind": "test"})
+        for subscription in (events, echo):
+            got = []
+            async with asyncio.timeout(LIMIT):
+                async for event in subscription:
+                    assert event.topic == "news"
+                    assert event.headers == {"kind": "test"}
+                    assert event.sender.startswith(sender.node.id)
+                    got.append(event.body)
+                    if len(got) == len(bodies):
+                        break
+            assert got == bodies
+            assert subscription.dropped == 0
+
+
+async def test_leaving_a_topic_ends_its_events_and_two_listeners_share_one_subscription(
+    relays: Relays,
+) -> None:
+    relay = relays.start()
+    async with arke.connect(port=relay.port) as mesh:
+        async with mesh.subscribe("a") as one:
+            async with mesh.subscribe("a") as two:
+                await mesh.publish("a", b"1")
+                assert (await anext(one)).body == (await anext(two)).body == b"1"
+            await mesh.publish("a", b"2")
+            assert (await anext(one)).body == b"2"
+        assert (await mesh.status())["topics"] == {}
+        assert [event async for event in one] == []
+
+
+async def test_closing_the_mesh_ends_the_events(relays: Relays) -> None:
+    relay = relays.start()
+    async with arke.connect(port=relay.port) as mesh, mesh.subscribe("a") as events:
+        reading = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0)
+        await mesh.close()
+        with pytest.raises(StopAsyncIteration):
+            async with asyncio.timeout(LIMIT):
+                await reading
+
+
+async def test_telling_nobody_is_no_error(relays: Relays) -> None:
+    relay = relays.start()
+    async with arke.connect(port=relay.port) as mesh:
+        await mesh.broadcast("nobody", b"x")
+        await mesh.publish("nothing", b"x")
+        assert (await mesh.status())["programs"] == 1
+
+
+async def test_a_broadcast_handler_that_raises_harms_nobody(relays: Relays) -> None:
+    relay = relays.start()
+    service = arke.Service("fragile", port=relay.port)
+    heard = asyncio.Event()
+
+    @service.on_broadcast
+    async def hear(broadcast: arke.Broadcast) -> None:
+        if broadcast.body == b"bad":
+            raise RuntimeError("no")
+        heard.set()
+
+    async with service, arke.connect(port=relay.port) as mesh:
+        await mesh.broadcast("fragile", b"bad")
+        await mesh.broadcast("fragile", b"good")
+        async with asyncio.timeout(LIMIT):
+            await heard.wait()
+
+
+@pytest.mark.parametrize("size", [0, 1, 1024, 1025, 65_536])
+async def test_casts_in_a_row_arrive_one_by_one_whatever_their_size(
+    ports: tuple[int, int], size: int
+) -> None:
+    """Small ones share messages on the way; nobody can tell."""
+    bodies = [bytes([i]) * size for i in range(100)]
+    ears = Ears(ports[1], len(bodies))
+    async with (
+        ears.service,
+        arke.connect(port=ports[0]) as mesh,
+        arke.connect(port=ports[1]) as reader,
+        reader.subscribe("a") as one,
+        reader.subscribe("b") as other,
+    ):
+        await subscribed(mesh, "a")
+        await subscribed(mesh, "b")
+        async with asyncio.timeout(LIMIT):
+            while await members(mesh, "ears") != 1:
+                await asyncio.sleep(0.01)
+            for i, body in enumerate(bodies):
+                await mesh.broadcast("ears", body)
+                await mesh.publish("b" if i % 3 == 0 else "a", body)
+            await ears.all.wait()
+            assert ears.heard == bodies
+            assert [(await anext(other)).body for _ in bodies[::3]] == bodies[::3]
+            rest = [body for i, body in enumerate(bodies) if i % 3]
+            assert [(await anext(one)).body for _ in rest] == rest

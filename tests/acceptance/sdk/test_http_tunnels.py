@@ -1,0 +1,264 @@
+"""Connections to a member's HTTP server that the member makes, and only where it registered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+import arke
+from arke.wire.messages import Op, Purpose
+from support.http_rig import RESET
+from support.raw_program import raw_program
+from support.relays import LIMIT, Relay, Relays, free_port
+from support.traffic import until_members
+
+MIB = 1024 * 1024
+
+Serve = Callable[[StreamReader, StreamWriter], Awaitable[None]]
+
+
+@pytest.fixture
+def nodes(relays: Relays) -> tuple[Relay, Relay]:
+    """Where the program is that opens tunnels, and where the service."""
+    return relays.pair()
+
+
+@asynccontextmanager
+async def serving(serve: Serve) -> AsyncIterator[str]:
+    """A server of raw octets, for as long as the block lasts, and its address."""
+
+    async def until_served(reader: StreamReader, writer: StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await serve(reader, writer)
+        writer.close()
+
+    server = await asyncio.start_server(until_served, "127.0.0.1", 0)
+    async with server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@asynccontextmanager
+async def talking(
+    nodes: tuple[Relay, Relay], service: arke.Service
+) -> AsyncIterator[tuple[arke.Mesh, str]]:
+    """The service is there; a mesh that knows it, and its member's id."""
+    async with service, arke.connect(port=nodes[0].port) as mesh, asyncio.timeout(2 * LIMIT):
+        await until_members(mesh, service.cluster, 1)
+        (member,) = await mesh.members(service.cluster)
+        yield mesh, member.id
+
+
+async def echo(reader: StreamReader, writer: StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.write_eof()
+
+
+async def silent(reader: StreamReader, writer: StreamWriter) -> None:
+    await reader.read()
+
+
+async def everything(tunnel: arke.Tunnel) -> bytes:
+    return b"".join([data async for data in tunnel])
+
+
+# What it carries.
+
+
+async def test_octets_both_ways_and_each_end_by_itself(nodes: tuple[Relay, Relay]) -> None:
+    async with serving(echo) as address:
+        service = arke.Service("web", http=address, port=nodes[1].port)
+        async with talking(nodes, service) as (mesh, member):
+            tunnel = await mesh.http_tunnel(member)
+            for _ in range(3):
+                await tunnel.send(b"GET")
+                assert await tunnel.recv() == b"GET"
+            await tunnel.send(b"last")
+            tunnel.close_send()
+            assert await everything(tunnel) == b"last"
+            await tunnel.close()
+
+
+async def test_much_of_it_both_ways_at_once(nodes: tuple[Relay, Relay]) -> None:
+    async with serving(echo) as address:
+        service = arke.Service("web", http=address, port=nodes[1].port)
+        async with talking(nodes, service) as (mesh, member):
+            tunnel = await mesh.http_tunnel(member)
+            sent = b"".join(number.to_bytes(4, "big") for number in range(5 * MIB))
+
+            async def send() -> None:
+                for at in range(0, len(sent), 65536):
+                    await tunnel.send(sent[at : at + 65536])
+                tunnel.close_send()
+
+            got, _ = await asyncio.gather(everything(tunnel), send())
+            assert got == sent
+
+
+async def test_who_does_not_read_stops_the_server(nodes: tuple[Relay, Relay]) -> None:
+    written = 0
+    stalled = asyncio.Event()
+
+    async def pour(_: StreamReader, writer: StreamWriter) -> None:
+        nonlocal written
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        while written < 64 * MIB:
+            writer.write(bytes(65536))
+            written += 65536
+            draining = asyncio.ensure_future(writer.drain())
+            if not (await asyncio.wait((draining,), timeout=1.0))[0]:
+                stalled.set()
+            await draining
+
+    async with serving(pour) as address:
+        service = arke.Service("web", http=address, port=nodes[1].port)
+        async with talking(nodes, service) as (mesh, member):
+            tunnel = await mesh.http_tunnel(member)
+            await stalled.wait()
+            assert written < 8 * MIB
+            assert len(await everything(tunnel)) == 64 * MIB
+            await tunnel.close()
+
+
+# How it ends.
+
+
+async def test_a_server_that_resets_breaks_the_tunnel(nodes: tuple[Relay, Relay]) -> None:
+    async def reset(reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.read(3)
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        writer.transport.abort()
+
+    async with serving(reset) as address:
+        service = arke.Service("web", http=address, port=nodes[1].port)
+        async with talking(nodes, service) as (mesh, member):
+            tunnel = await mesh.http_tunnel(member)
+            await tunnel.send(b"GET")
+            with pytest.raises(arke.TunnelClosed) as caught:
+                await tunnel.recv()
+            assert caught.value.type == "ConnectionResetError"
+
+
+@pytest.mark.parametrize("orderly", [True, False])
+async def test_the_end_of_the_tunnel_is_the_end_of_the_connection(
+    nodes: tuple[Relay, Relay], orderly: bool
+) -> None:
+    ended = asyncio.Event()
+
+    async def hold(reader: StreamReader, _: StreamWriter) -> None:
+        try:
+            await reader.read()
+        finally:
+            ended.set()
+
+    async with serving(hold) as address:
+        service = arke.Service("web", http=address, port=nodes[1].port)
+        async with talking(nodes, service) as (mesh, member):
+            tunnel = await mesh.http_tunnel(member)
+            await tunnel.send(b"GET")
+            if orderly:
+                await tunnel.close()
+            else:
+                tunnel.abort("no more")
+            await ended.wait()
+
+
+async def test_a_service_that_stops_breaks_it_off(nodes: tuple[Relay, Relay]) -> None:
+    async with serving(silent) as address, arke.connect(port=nodes[0].port) as mesh:
+        async with arke.Service("web", http=address, port=nodes[1].port, drain=0.1):
+            await until_members(mesh, "web", 1)
+            (member,) = await mesh.members("web")
+            tunnel = await mesh.http_tunnel(member.id)
+        with pytest.raises(arke.TunnelClosed, match="the service stopped"):
+            await tunnel.recv()
+
+
+# Who does not get one.
+
+
+async def test_a_server_that_is_not_there_is_told_at_the_opening(
+    nodes: tuple[Relay, Relay],
+) -> None:
+    service = arke.Service("web", http=f"127.0.0.1:{free_port()}", port=nodes[1].port)
+    async with talking(nodes, service) as (mesh, member):
+        with pytest.raises(arke.RemoteError) as caught:
+            await mesh.http_tunnel(member)
+        assert caught.value.type == "ConnectionRefusedError"
+
+
+async def test_a_service_without_one_refuses_and_its_own_tunnels_are_its_own(
+    nodes: tuple[Relay, Relay],
+) -> None:
+    service = arke.Service("web", port=nodes[1].port)
+    handed = []
+
+    @service.on_tunnel
+    async def converse(tunnel: arke.Tunnel) -> None:
+        handed.append(await tunnel.recv())
+
+    async with talking(nodes, service) as (mesh, member):
+        with pytest.raises(arke.Overloaded, match="it has no HTTP server"):
+            await mesh.http_tunnel(member)
+        async with mesh.tunnel("web") as tunnel:
+            await tunnel.send(b"mine")
+            tunnel.close_send()
+            assert [message async for message in tunnel] == []
+    assert handed == [b"mine"]
+
+
+async def test_there_are_no_more_than_the_limit(nodes: tuple[Relay, Relay]) -> None:
+    async with serving(echo) as address:
+        limits = arke.Limits(http=1)
+        service = arke.Service("web", http=address, port=nodes[1].port, limits=limits)
+        async with talking(nodes, service) as (mesh, member):
+            tunnel = await mesh.http_tunnel(member)
+            with pytest.raises(arke.Overloaded, match="full"):
+                await mesh.http_tunnel(member)
+            tunnel.close_send()
+            assert await everything(tunnel) == b""
+
+
+async def test_nothing_in_an_opening_names_the_address(nodes: tuple[Relay, Relay]) -> None:
+    async def name(_: StreamReader, writer: StreamWriter) -> None:
+        writer.write(b"the registered one")
+
+    async def tempt(_: StreamReader, writer: StreamWriter) -> None:
+        writer.write(b"another")
+
+    async with serving(name) as address, serving(tempt) as other:
+        service = arke.Service("web", http=address, port=nodes[1].port)
+        async with (
+            talking(nodes, service) as (_, member),
+            raw_program(nodes[0].port, "stranger") as stranger,
+        ):
+            purpose, size = Purpose.HTTP.value, 65536
+            headers = {"http": other, "host": other, "address": other}
+            said = Op.OPEN.value, 1, other, other.encode(), 5000, member, purpose, size, size
+            await stranger.say((*said, headers))
+            await stranger.hear_only(Op.ACCEPT)
+            await stranger.say((Op.CREDIT.value, 1, size))
+            *_, data = await stranger.hear_only(Op.DATA)
+            assert data.endswith(b"the registered one")
+
+
+# What others see of it.
+
+
+@pytest.mark.parametrize("text", [":8000", "0.0.0.0:8000", "[::]:8000"])
+async def test_without_an_ip_it_is_wherever_its_node_is(
+    nodes: tuple[Relay, Relay], text: str
+) -> None:
+    service = arke.Service("web", http=text, metadata={"zone": "a"}, port=nodes[1].port)
+    async with talking(nodes, service) as (mesh, _):
+        (member,) = await mesh.members("web")
+        assert member.metadata == {"zone": "a", "http": ":8000"}
+        with pytest.raises(arke.RemoteError, match=f"at {nodes[1].address} port 8000"):
+            await mesh.http_tunnel(member.id)

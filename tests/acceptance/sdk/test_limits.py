@@ -1,0 +1,246 @@
+"""What programs do wrong, or in an unlucky moment: a clear error, and harm to nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import AsyncExitStack
+
+import pytest
+
+import arke
+from support.relays import LIMIT, Relays, members
+
+MIB = 1024 * 1024
+
+
+async def known(mesh: arke.Mesh, cluster: str) -> None:
+    async with asyncio.timeout(LIMIT):
+        while not await members(mesh, cluster):
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("size", [1, 2], ids=["one relay", "two relays"])
+async def test_more_large_bodies_at_once_than_any_buffer_holds(relays: Relays, size: int) -> None:
+    """In both directions: each is answered, or refused at once; none is lost on the way."""
+    one, other = relays.pair() if size > 1 else (relays.start(),) * 2
+    service = arke.Service("echo", port=other.port)
+
+    @service.on_request
+    async def answer(request: arke.Request) -> bytes:
+        return request.body
+
+    body = bytes(MIB)
+    async with service, arke.connect(port=one.port) as mesh, asyncio.timeout(LIMIT):
+        await known(mesh, "echo")
+        calls = (mesh.request("echo", body, timeout=10 * LIMIT) for _ in range(100))
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        refused = [each for each in outcomes if isinstance(each, arke.Overloaded)]
+        answered = [each for each in outcomes if each == body]
+        assert len(refused) + len(answered) == 100
+        assert len(answered) >= 50
+
+
+async def test_closing_and_subscribing_behind_a_full_buffer(relays: Relays) -> None:
+    relay = relays.start()
+    async with asyncio.timeout(2 * LIMIT):
+        async with arke.connect(port=relay.port) as mesh, mesh.subscribe("big") as events:
+            for _ in range(100):
+                await mesh.publish("big", bytes(MIB))
+            async with mesh.subscribe("other") as others:
+                await mesh.publish("other", b"x")
+                assert (await anext(others)).body == b"x"
+            assert len((await anext(events)).body) == MIB
+
+
+@pytest.mark.parametrize("limit", [-1.0, math.nan, math.inf, 8 * 24 * 3600.0])
+async def test_a_bad_time_out_harms_no_other_call(relays: Relays, limit: float) -> None:
+    relay = relays.start()
+    service = arke.Service("slow", port=relay.port)
+    begun = asyncio.Event()
+    done = asyncio.Event()
+
+    @service.on_request
+    async def answer(request: arke.Request) -> bytes:
+        begun.set()
+        await done.wait()
+        return b"well"
+
+    async with service, arke.connect(port=relay.port) as mesh:
+        good = asyncio.ensure_future(mesh.request("slow", b"", timeout=LIMIT))
+        await begun.wait()
+        with pytest.raises(ValueError, match="time-out"):
+            await mesh.request("slow", b"", timeout=limit)
+        done.set()
+        assert await good == b"well"
+
+
+async def test_a_name_that_cannot_be_written_harms_no_other_message(relays: Relays) -> None:
+    relay = relays.start()
+    async with arke.connect(port=relay.port) as mesh, mesh.subscribe("fine") as events:
+        with pytest.raises(ValueError, match="octets of text"):
+            await mesh.publish("\ud800", b"x")
+        await mesh.publish("fine", b"y")
+        async with asyncio.timeout(LIMIT):
+            assert (await anext(events)).body == b"y"
+
+
+async def test_whatever_a_handler_raises_reaches_the_caller(relays: Relays) -> None:
+    relay = relays.start()
+    odd = arke.Service("odd", port=relay.port)
+    plain = arke.Service("plain", port=relay.port)
+
+    @odd.on_request
+    async def raise_odd(request: arke.Request) -> bytes:
+        raise ValueError("x\udcff")
+
+    @plain.on_request
+    def raise_stop(request: arke.Request) -> bytes:
+        return bytes(next(iter(())))
+
+    async with odd, plain, arke.connect(port=relay.port) as mesh:
+        with pytest.raises(arke.RemoteError, match=r"ValueError: x\?"):
+            await mesh.request("odd", b"", timeout=LIMIT)
+        with pytest.raises(arke.RemoteError, match="StopIteration"):
+            await mesh.request("plain", b"", timeout=LIMIT)
+
+
+async def test_a_closed_mesh_says_so(relays: Relays) -> None:
+    relay = relays.start()
+    async with arke.connect(port=relay.port) as mesh:
+        pass
+    with pytest.raises(arke.MeshClosed):
+        await mesh.request("x", b"", timeout=LIMIT)
+    with pytest.raises(arke.MeshClosed):
+        await mesh.publish("x", b"")
+    with pytest.raises(arke.MeshClosed):
+        async with mesh.subscribe("x"):
+            raise AssertionError("subscribed to nothing")
+
+
+async def test_a_body_over_the_limit_of_the_relay_that_comes_back(relays: Relays) -> None:
+    """It was within no relay's limit when it was handed over: there was none."""
+    relay = relays.start()
+    async with arke.connect(port=relay.port) as mesh:
+        relay.process.kill()
+        relay.process.wait(LIMIT)
+        async with asyncio.timeout(LIMIT):
+            while mesh.attached:
+                await asyncio.sleep(0.001)
+        large = asyncio.ensure_future(mesh.request("x", bytes(17 * MIB), timeout=LIMIT))
+        small = asyncio.ensure_future(mesh.request("x", b"", timeout=LIMIT))
+        await asyncio.sleep(0)
+        relays.start(address=relay.address, port=relay.port)
+        with pytest.raises(arke.MessageTooLarge):
+            await large
+        with pytest.raises(arke.NoSuchCluster):
+            await small
+
+
+async def test_relays_that_take_bodies_of_different_sizes_stay_linked(relays: Relays) -> None:
+    """What one of them cannot take is refused before it is sent there; all else goes on."""
+    one = relays.start()
+    other = relays.start("-max-message", str(MIB), join=[one])
+    other.process.wait_for_line("peer linked", LIMIT)
+    service = arke.Service("work", port=other.port)
+    big = arke.Service("big", port=one.port)
+
+    @service.on_request
+    async def answer(request: arke.Request) -> bytes:
+        return request.body
+
+    @big.on_request
+    async def answer_much(_: arke.Request) -> bytes:
+        return bytes(2 * MIB)
+
+    async with (
+        service,
+        big,
+        arke.connect(port=one.port) as here,
+        arke.connect(port=other.port) as there,
+        there.subscribe("news") as news,
+    ):
+        await known(here, "work")
+        await known(there, "big")
+        with pytest.raises(arke.Overloaded):
+            await here.request("work", bytes(2 * MIB), timeout=LIMIT)
+        with pytest.raises(arke.RemoteError, match="no room to bring the answer"):
+            await there.request("big", b"", timeout=LIMIT)
+        await here.publish("news", bytes(2 * MIB))
+        await here.publish("news", b"small")
+        assert (await anext(news)).body == b"small"
+        assert await here.request("work", bytes(MIB), timeout=LIMIT) == bytes(MIB)
+    for relay in (one, other):
+        assert relay.process.log.count("peer lost") == 0
+
+
+async def test_why_nobody_took_a_request_is_told(relays: Relays) -> None:
+    one, other = relays.pair()
+    async with arke.Service("deaf", port=other.port), arke.connect(port=one.port) as mesh:
+        await known(mesh, "deaf")
+        with pytest.raises(arke.Overloaded, match="no request handler"):
+            await mesh.request("deaf", b"", timeout=LIMIT)
+
+
+async def test_what_a_service_never_began_goes_elsewhere(relays: Relays) -> None:
+    """Its time to drain is over while requests still wait for their turn."""
+    relay = relays.start()
+    begun = asyncio.Event()
+    first = arke.Service("work", port=relay.port, limits=arke.Limits(requests=1), drain=0.1)
+    second = arke.Service("work", port=relay.port)
+
+    @first.on_request
+    async def hang(_: arke.Request) -> bytes:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    @second.on_request
+    async def answer(_: arke.Request) -> bytes:
+        return b"second"
+
+    async with arke.connect(port=relay.port) as mesh, asyncio.timeout(LIMIT):
+        async with first:
+            calls = [
+                asyncio.ensure_future(mesh.request("work", b"", timeout=LIMIT)) for _ in range(5)
+            ]
+            await begun.wait()
+            await second.__aenter__()
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        await second.__aexit__(None, None, None)
+    assert isinstance(outcomes[0], arke.RemoteError), "it was begun, and cut off"
+    assert outcomes[1:] == [b"second"] * 4
+
+
+async def test_a_status_over_the_limit_of_a_message_harms_nobody(relays: Relays) -> None:
+    relay = relays.start("-max-message", str(64 * 1024))
+    async with arke.connect(port=relay.port) as mesh, asyncio.timeout(LIMIT):
+        async with AsyncExitStack() as stack:
+            for number in range(600):
+                await stack.enter_async_context(mesh.subscribe(f"{number}-{'x' * 200}"))
+            with pytest.raises(arke.MessageTooLarge, match="-max-message"):
+                await mesh.status()
+        assert (await mesh.status())["topics"] == {}
+
+
+async def test_what_is_dropped_can_be_seen(relays: Relays) -> None:
+    relay = relays.start()
+    service = arke.Service("slow", port=relay.port, limits=arke.Limits(broadcast_bytes=1))
+    go_on = asyncio.Event()
+    heard: list[bytes] = []
+
+    @service.on_broadcast
+    async def hear(broadcast: arke.Broadcast) -> None:
+        await go_on.wait()
+        heard.append(broadcast.body)
+
+    async with service, arke.connect(port=relay.port) as mesh, asyncio.timeout(LIMIT):
+        for number in range(5):
+            await mesh.broadcast("slow", b"%d" % number)
+        while service.dropped < 3:
+            await asyncio.sleep(0.01)
+        go_on.set()
+        while len(heard) + service.dropped < 5:
+            await asyncio.sleep(0.01)
+    assert len(heard) + service.dropped == 5
+    assert heard[0] == b"0", "one at least is taken, however large"

@@ -1,0 +1,188 @@
+"""Members by their ids: asked alone, all together, and watched as they come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing
+
+import pytest
+
+import arke
+from support.relays import LIMIT, Relay, Relays
+from support.traffic import until_members
+
+
+@pytest.fixture(params=[1, 2], ids=["one relay", "two relays"])
+def nodes(request: pytest.FixtureRequest, relays: Relays) -> tuple[Relay, Relay]:
+    return relays.pair() if request.param == 2 else (relays.start(),) * 2
+
+
+def named(name: str, port: int) -> arke.Service:
+    service = arke.Service("work", port=port, metadata={"name": name})
+
+    @service.on_request
+    async def answer(request: arke.Request) -> bytes:
+        if request.body == name.encode():
+            raise ValueError("not me")
+        return name.encode()
+
+    return service
+
+
+async def the_next(changes: AsyncIterator[arke.Change]) -> tuple[bool, str]:
+    async with asyncio.timeout(LIMIT):
+        joined, member = await anext(changes)
+    return joined, member.metadata["name"]
+
+
+async def test_one_member_can_be_asked_alone(nodes: tuple[Relay, Relay]) -> None:
+    async with AsyncExitStack() as stack:
+        for number, node in enumerate((*nodes, *nodes)):
+            await stack.enter_async_context(named(f"{number}", node.port))
+        mesh = await stack.enter_async_context(arke.connect(port=nodes[0].port))
+        await until_members(mesh, "work", 4)
+        members = await mesh.members("work")
+        assert sorted(member.metadata["name"] for member in members) == ["0", "1", "2", "3"]
+        addresses = {member.node: member.address for member in members}
+        assert addresses[mesh.node.id] == mesh.node.address
+        assert set(addresses.values()) == {node.address for node in nodes}
+        for member in members:
+            for _ in range(5):
+                reply = await mesh.request("work", b"who", member=member.id, timeout=LIMIT)
+                assert reply.decode() == member.metadata["name"]
+
+
+async def test_a_member_that_left_is_said_to_be_gone_at_once(nodes: tuple[Relay, Relay]) -> None:
+    async with arke.connect(port=nodes[0].port) as mesh, named("stays", nodes[0].port):
+        async with named("leaves", nodes[1].port):
+            await until_members(mesh, "work", 2)
+            (leaving,) = [
+                each for each in await mesh.members("work") if each.metadata["name"] == "leaves"
+            ]
+        await until_members(mesh, "work", 1)
+        with pytest.raises(arke.NoSuchMember):
+            await mesh.request("work", b"", member=leaving.id, timeout=LIMIT)
+        with pytest.raises(ValueError, match="member"):
+            await mesh.request("work", b"", member="", timeout=LIMIT)
+
+
+async def test_all_members_answer_each_for_itself(nodes: tuple[Relay, Relay]) -> None:
+    async with AsyncExitStack() as stack:
+        for number in range(6):
+            await stack.enter_async_context(named(f"{number}", nodes[number % 2].port))
+        mesh = await stack.enter_async_context(arke.connect(port=nodes[0].port))
+        await until_members(mesh, "work", 6)
+        answers = await mesh.request_all("work", b"3", timeout=LIMIT)
+        assert len(answers) == 6
+        for member, body, error in answers:
+            if member.metadata["name"] == "3":
+                assert isinstance(error, arke.RemoteError)
+                assert body == b""
+            else:
+                assert error is None
+                assert body.decode() == member.metadata["name"]
+        with pytest.raises(arke.NoSuchCluster):
+            await mesh.request_all("nobody", b"", timeout=LIMIT)
+
+
+async def test_a_silent_member_costs_the_others_nothing(relays: Relays) -> None:
+    relay = relays.start()
+    silent = arke.Service("work", port=relay.port, metadata={"name": "silent"}, drain=0.0)
+
+    @silent.on_request
+    async def answer(_: arke.Request) -> bytes:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with silent, named("quick", relay.port), arke.connect(port=relay.port) as mesh:
+        assert len(await mesh.members("work")) == 2, "and its relay knows that it knows all"
+        answers = await mesh.request_all("work", b"", timeout=0.5)
+        by_name = {answer.member.metadata["name"]: answer for answer in answers}
+        assert by_name["quick"].body == b"quick"
+        assert isinstance(by_name["silent"].error, arke.RequestTimeout)
+
+
+async def test_who_watches_is_told_who_is_there_and_who_comes_and_goes(
+    nodes: tuple[Relay, Relay],
+) -> None:
+    async with arke.connect(port=nodes[0].port) as mesh:
+        async with named("first", nodes[1].port):
+            await until_members(mesh, "work", 1)
+            async with aclosing(mesh.watch("work")) as changes:
+                assert await the_next(changes) == (True, "first")
+                async with named("second", nodes[0].port):
+                    assert await the_next(changes) == (True, "second")
+                assert await the_next(changes) == (False, "second")
+                async with aclosing(mesh.watch("work")) as others:
+                    assert await the_next(others) == (True, "first")
+                    late = named("third", nodes[1].port)
+                    async with late:
+                        assert await the_next(changes) == await the_next(others) == (True, "third")
+        assert await mesh.members("work") == []
+
+
+async def test_a_node_that_is_lost_takes_its_members_along(relays: Relays) -> None:
+    one, other = relays.pair()
+    async with (
+        named("here", one.port),
+        arke.connect(port=one.port) as mesh,
+        aclosing(mesh.watch("work")) as changes,
+    ):
+        assert await the_next(changes) == (True, "here")
+        service = named("there", other.port)
+        await service.__aenter__()
+        assert await the_next(changes) == (True, "there")
+        other.process.kill()
+        assert await the_next(changes) == (False, "there")
+        await service.__aexit__(None, None, None)
+
+
+async def test_a_watch_goes_on_at_the_relay_that_comes_back(relays: Relays) -> None:
+    """Whoever came back at once was never gone; whoever did not is said to have left."""
+    one, other = relays.pair()
+    stays = named("stays", other.port)
+    here = named("here", one.port)
+    async with (
+        stays,
+        arke.connect(port=one.port) as mesh,
+        aclosing(mesh.watch("work")) as changes,
+    ):
+        assert await the_next(changes) == (True, "stays")
+        await here.__aenter__()
+        assert await the_next(changes) == (True, "here")
+        one.process.kill()
+        await here.__aexit__(None, None, None)
+        relays.start(port=one.port, join=[other])
+        assert await the_next(changes) == (False, "here")
+        async with named("new", one.port):
+            assert await the_next(changes) == (True, "new")
+
+
+async def test_who_watches_slowly_misses_only_what_is_over(relays: Relays) -> None:
+    relay = relays.start()
+    async with arke.connect(port=relay.port) as mesh, aclosing(mesh.watch("work")) as changes:
+        async with named("stays", relay.port):
+            assert await the_next(changes) == (True, "stays")
+            for number in range(20):
+                async with named(f"brief {number}", relay.port):
+                    await until_members(mesh, "work", 2)
+            await until_members(mesh, "work", 1)
+        await until_members(mesh, "work", 0)
+        assert await the_next(changes) == (False, "stays")
+
+
+async def test_a_closed_mesh_ends_its_watches(relays: Relays) -> None:
+    relay = relays.start()
+    async with arke.connect(port=relay.port) as mesh:
+        changes = mesh.watch("work")
+        waiting = asyncio.ensure_future(anext(changes))
+        await asyncio.sleep(0)
+    with pytest.raises(arke.MeshClosed):
+        await waiting
+
+
+@pytest.mark.parametrize("metadata", [{"a": "x" * 5000}, {"a": 1}, {f"{n}": "" for n in range(70)}])
+def test_metadata_is_text_and_not_much_of_it(metadata: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="metadata"):
+        arke.Service("work", metadata=metadata)

@@ -1,0 +1,243 @@
+"""Relays that go and come back: programs attach again, and know the fate of every call."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+import arke
+from arke.wire.messages import Op
+from support.raw_program import packed, raw_program
+from support.relays import LIMIT, Relay, Relays, free_port, members
+
+
+async def known(mesh: arke.Mesh, cluster: str, count: int) -> None:
+    async with asyncio.timeout(LIMIT):
+        while await members(mesh, cluster) != count:
+            await asyncio.sleep(0.01)
+
+
+async def detached(mesh: arke.Mesh) -> None:
+    """Until then a call may be written to a connection that is dead: its fate is unknown."""
+    async with asyncio.timeout(LIMIT):
+        while mesh.attachment.link is not None:
+            await asyncio.sleep(0.001)
+
+
+def again(relays: Relays, relay: Relay, join: list[Relay] | None = None) -> Relay:
+    """The same relay, started anew."""
+    return relays.start(address=relay.address, port=relay.port, join=join or [])
+
+
+async def test_a_service_attaches_and_registers_again(relays: Relays) -> None:
+    relay = relays.start()
+    service = arke.Service("echo", port=relay.port)
+    dropped = []
+    service.on_drop(dropped.append)
+
+    @service.on_request
+    async def answer(request: arke.Request) -> bytes:
+        return request.body
+
+    async with service, arke.connect(port=relay.port) as mesh, mesh.subscribe("t") as events:
+        assert await mesh.request("echo", b"1") == b"1"
+        relay.process.kill()
+        relay.process.wait(LIMIT)
+        await detached(mesh)
+        waiting = asyncio.ensure_future(mesh.request("echo", b"2", timeout=LIMIT))
+        again(relays, relay)
+        assert await waiting == b"2"
+        assert len(dropped) == 1
+        async with asyncio.timeout(LIMIT):
+            await mesh.publish("t", b"after")
+            assert (await anext(events)).body == b"after"
+
+
+async def test_the_fate_of_a_call_is_told_when_its_relay_dies(relays: Relays) -> None:
+    relay = relays.start()
+    service = arke.Service("hold", port=relay.port, drain=0.1)
+    running = asyncio.Event()
+    forever = asyncio.Event()
+    count = 0
+
+    @service.on_request
+    async def hold(request: arke.Request) -> bytes:
+        nonlocal count
+        count += 1
+        running.set()
+        if count == 1 or request.body == b"once":
+            await forever.wait()
+        return b"done"
+
+    async with service, arke.connect(port=relay.port) as mesh:
+        once = asyncio.ensure_future(mesh.request("hold", b"once", timeout=LIMIT))
+        await running.wait()
+        twice = asyncio.ensure_future(
+            mesh.request("hold", b"twice", timeout=LIMIT, idempotent=True)
+        )
+        while count < 2:
+            await asyncio.sleep(0)
+        relay.process.kill()
+        relay.process.wait(LIMIT)
+        with pytest.raises(arke.ConnectionLost):
+            await once
+        again(relays, relay)
+        assert await twice == b"done"
+        forever.set()
+
+
+async def test_while_detached_a_call_waits_no_longer_than_its_deadline(relays: Relays) -> None:
+    relay = relays.start()
+    async with arke.connect(port=relay.port) as mesh:
+        relay.process.kill()
+        relay.process.wait(LIMIT)
+        await detached(mesh)
+        with pytest.raises(arke.RequestTimeout):
+            await mesh.request("echo", b"", timeout=0.3)
+        assert len(mesh.caller.calls) == 0
+
+
+async def test_no_relay_is_one_clear_error() -> None:
+    with pytest.raises(arke.RelayUnreachable, match="start one with `relay -net NAME"):
+        async with arke.connect(port=free_port(), wait=0.1):
+            raise AssertionError("attached to nothing")
+
+
+async def test_a_program_may_start_before_its_relay(relays: Relays) -> None:
+    port = free_port()
+    mesh = arke.connect(port=port, wait=LIMIT)
+    opening = asyncio.ensure_future(mesh.__aenter__())
+    relays.start(port=port)
+    await opening
+    assert mesh.node.network == relays.network
+    await mesh.close()
+
+
+async def test_on_init_may_refuse_to_serve(relays: Relays) -> None:
+    relay = relays.start()
+    service = arke.Service("never", port=relay.port)
+
+    @service.on_init
+    async def refuse(mesh: arke.Mesh) -> None:
+        raise RuntimeError(f"not on {mesh.node.network}")
+
+    with pytest.raises(RuntimeError, match=relays.network):
+        async with service:
+            raise AssertionError("it served")
+    async with arke.connect(port=relay.port) as mesh:
+        assert await members(mesh, "never") == 0
+
+
+async def test_a_rolling_restart_of_every_node_under_load_loses_no_request(relays: Relays) -> None:
+    """Callers and members on three nodes; each relay is stopped with SIGTERM and started again."""
+    first = relays.start()
+    all_of_them = [first, relays.start(join=[first]), relays.start(join=[first])]
+    services = []
+    answered = 0
+    stop = asyncio.Event()
+    for relay in all_of_them:
+        service = arke.Service("work", port=relay.port)
+
+        @service.on_request
+        async def answer(request: arke.Request) -> bytes:
+            await asyncio.sleep(0.001)
+            return request.body
+
+        services.append(service)
+
+    async def caller(mesh: arke.Mesh, name: int) -> None:
+        nonlocal answered
+        turn = 0
+        while not stop.is_set():
+            turn += 1
+            body = f"{name}/{turn}".encode()
+            assert await mesh.request("work", body, timeout=LIMIT) == body
+            answered += 1
+
+    async with (
+        services[0],
+        services[1],
+        services[2],
+        arke.connect(port=all_of_them[0].port) as a,
+        arke.connect(port=all_of_them[1].port) as b,
+        arke.connect(port=all_of_them[2].port) as c,
+    ):
+        for mesh in (a, b, c):
+            await known(mesh, "work", 3)
+        callers = [asyncio.ensure_future(caller(mesh, i)) for i, mesh in enumerate((a, b, c) * 4)]
+        loop = asyncio.get_running_loop()
+        for i in range(3):
+            relay = all_of_them[i]
+            others = [each for each in all_of_them if each is not relay]
+            before = answered
+            relay.process.terminate()
+            assert await loop.run_in_executor(None, relay.process.wait, LIMIT) == 0
+            all_of_them[i] = await loop.run_in_executor(None, again, relays, relay, others)
+            for mesh in (a, b, c):
+                await known(mesh, "work", 3)
+            async with asyncio.timeout(LIMIT):
+                while answered < before + 100:
+                    await asyncio.sleep(0.01)
+            assert not any(call.done() for call in callers)
+        stop.set()
+        await asyncio.gather(*callers)
+        assert answered > 300
+
+
+async def test_what_was_said_before_an_attachment_never_comes_behind_what_is_said_after(
+    relays: Relays,
+) -> None:
+    """A relay that stood still finds two connections of one program, and much to read in both."""
+    relay = relays.start()
+    program = os.urandom(8)
+    before = packed((Op.PUBLISH.value, "t", b"before", None)) * 50_000
+    async with (
+        raw_program(relay.port, "listener") as listener,
+        raw_program(relay.port) as old,
+        raw_program(relay.port) as new,
+    ):
+        await listener.say((Op.SUBSCRIBE.value, "t"))
+        await listener.settled()
+        await old.hello("talker", program)
+        relay.process.signal(signal.SIGSTOP)
+        old.writer.write(before)  # as much as the kernel takes, and the program stays
+        welcomed = asyncio.ensure_future(new.hello("talker", program))
+        relay.process.signal(signal.SIGCONT)
+        await welcomed
+        await new.say((Op.PUBLISH.value, "t", b"after", None))
+        await new.settled()
+        await listener.say((Op.PING.value, 1))
+        heard = []
+        while (message := await listener.hear())[0] != Op.PONG:
+            bodies = message[2] if isinstance(message[2], tuple) else (message[2],)
+            heard += [bytes(body) for body in bodies]
+        assert heard[-1] == b"after"
+        assert heard.count(b"after") == 1
+        await old.ended()
+
+
+async def test_what_waits_for_the_relay_leaves_before_what_comes_later(relays: Relays) -> None:
+    relay = relays.start()
+    async with (
+        raw_program(relay.port, "listener") as listener,
+        arke.connect(port=relay.port) as mesh,
+    ):
+        await listener.say((Op.SUBSCRIBE.value, "t"))
+        await listener.settled()
+        relay.process.signal(signal.SIGSTOP)
+        await detached(mesh)
+        waiting = [asyncio.ensure_future(mesh.publish("t", b"%d" % n)) for n in range(100)]
+        relay.process.signal(signal.SIGCONT)
+        async with asyncio.timeout(LIMIT):
+            while not mesh.attached:
+                await asyncio.sleep(0)
+            await mesh.publish("t", b"later")
+            await asyncio.gather(*waiting)
+        heard: list[bytes] = []
+        while len(heard) < 101:
+            bodies = (await listener.hear_only(Op.EVENT))[2]
+            heard += bodies if isinstance(bodies, tuple) else (bodies,)
+        assert heard == [*(b"%d" % n for n in range(100)), b"later"]

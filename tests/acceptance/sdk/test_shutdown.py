@@ -1,0 +1,253 @@
+"""Ends and new beginnings: last words arrive, and nobody is held up by who does not listen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+from msgpack import packb
+
+import arke
+from arke.wire.limits import CHUNK, MAX_TOPICS, READ, unpacker
+from arke.wire.messages import MAGIC, VERSION, Op
+from support.raw_program import raw_program
+from support.relays import LIMIT, Relays
+from support.traffic import echo, until_members
+
+MIB = 1024 * 1024
+
+
+# What programs are told last.
+
+
+async def test_who_is_behind_still_reads_all_and_why_it_was_cut_off(relays: Relays) -> None:
+    relay = relays.start()
+    async with arke.connect(port=relay.port) as mesh, raw_program(relay.port, "slow") as slow:
+        await slow.say([Op.SUBSCRIBE, "t"])
+        await slow.settled()
+        slow.writer.transport.pause_reading()
+        for _ in range(150):
+            await mesh.publish("t", bytes(CHUNK))
+        await mesh.attachment.link.settled()  # type: ignore[union-attr]
+        await slow.say([Op.REGISTER, 5, None])
+        slow.writer.transport.resume_reading()
+        heard = [message async for message in everything(slow.reader)]
+    assert [message[0] for message in heard[:-1]] == [Op.EVENT] * 150
+    assert heard[-1] == (Op.CLOSE, "not understood: a name is 1 to 255 octets of text")
+
+
+async def everything(reader: asyncio.StreamReader) -> AsyncIterator[tuple[Any, ...]]:
+    messages = unpacker()
+    async with asyncio.timeout(LIMIT):
+        while octets := await reader.read(READ):
+            messages.feed(octets)
+            for message in messages:
+                yield message
+
+
+async def test_what_was_told_before_still_leaves_while_the_relay_is_leaving() -> None:
+    """Nobody can be asked any more whether it arrived."""
+    async with relay_by_hand() as (port, heard):
+        async with arke.connect(port=port) as mesh:
+            for _ in range(200):
+                await mesh.publish("t", bytes(CHUNK))
+            heard.say(Op.GOODBYE.value, 0, "the relay is leaving")
+            while mesh.attached:
+                await asyncio.sleep(0.01)
+        async with asyncio.timeout(LIMIT):
+            while heard.count(Op.PUBLISH) < 200:
+                await asyncio.sleep(0.01)
+
+
+# The end of a relay.
+
+
+async def test_who_does_not_read_holds_up_no_leaving_relay(relays: Relays) -> None:
+    relay = relays.start("-grace", "600s")
+    async with arke.connect(port=relay.port) as mesh, raw_program(relay.port, "deaf") as deaf:
+        await deaf.say([Op.SUBSCRIBE, "t"])
+        await deaf.settled()
+        deaf.writer.transport.pause_reading()
+        for _ in range(2 * 10 * MIB // CHUNK):
+            await mesh.publish("t", bytes(CHUNK))
+        await mesh.attachment.link.settled()  # type: ignore[union-attr]
+        relay.process.terminate()
+        assert relay.process.wait(LIMIT) == 0
+
+
+async def test_who_says_hello_to_a_leaving_relay_is_sent_away(relays: Relays) -> None:
+    relay = relays.start("-grace", "600s")
+    late = await asyncio.open_connection("127.0.0.1", relay.port)
+    begun, end = asyncio.Event(), asyncio.Event()
+    service = arke.Service("slow", port=relay.port)
+
+    @service.on_request
+    async def answer(_: arke.Request) -> bytes:
+        begun.set()
+        await end.wait()
+        return b"done"
+
+    async with service, arke.connect(port=relay.port) as mesh:
+        call = asyncio.ensure_future(mesh.request("slow", b"", timeout=LIMIT))
+        await begun.wait()
+        relay.process.terminate()
+        while mesh.attached:
+            await asyncio.sleep(0.01)
+        late[1].write(packb((Op.HELLO.value, MAGIC, VERSION, "late")))
+        (answered,) = [message async for message in everything(late[0])]
+        assert answered == (Op.CLOSE, "the relay is leaving")
+        end.set()
+        assert await call == b"done"
+    late[1].close()
+    await late[1].wait_closed()
+
+
+# New beginnings.
+
+
+async def test_a_status_that_was_asked_of_a_lost_relay_is_lost_and_all_else_goes_on(
+    relays: Relays,
+) -> None:
+    relay = relays.start()
+    async with (
+        echo("echo", relay.port),
+        arke.connect(port=relay.port) as mesh,
+    ):
+        await until_members(mesh, "echo", 1)
+        relay.process.stop()
+        asked = asyncio.ensure_future(mesh.status())
+        call = asyncio.ensure_future(mesh.request("echo", b"again", timeout=LIMIT, idempotent=True))
+        await asyncio.sleep(0)
+        relay.process.kill()
+        with pytest.raises(arke.ConnectionLost):
+            await asked
+        again = relays.start(port=relay.port)
+        assert await call == b"again"
+        again.process.kill()
+        relays.start(port=relay.port)
+        assert await mesh.request("echo", b"more", timeout=LIMIT, idempotent=True) == b"more"
+
+
+@asynccontextmanager
+async def relay_by_hand(*, leaving: bool = False) -> AsyncIterator[tuple[int, ByHand]]:
+    """A relay that welcomes one program, keeps what it hears and answers pings."""
+    by_hand = ByHand(leaving)
+    server = await asyncio.start_server(by_hand.serve, "127.0.0.1", 0)
+    async with server, asyncio.timeout(LIMIT):
+        yield server.sockets[0].getsockname()[1], by_hand
+        await by_hand.gone.wait()
+
+
+class ByHand:
+    """What a relay heard of one program, and how to speak to it."""
+
+    writer: asyncio.StreamWriter
+
+    def __init__(self, leaving: bool) -> None:
+        self.gone = asyncio.Event()
+        self._leaving = leaving
+        self.heard: list[tuple[Any, ...]] = []
+
+    def say(self, *fields: object) -> None:
+        self.writer.write(packb(fields))
+
+    def count(self, op: int) -> int:
+        return sum(message[0] == op for message in self.heard)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writer = writer
+        self.say(Op.WELCOME.value, VERSION, "node", "127.0.0.1", "net", 16 * MIB)
+        if self._leaving:
+            self.say(Op.GOODBYE.value, 0, "the relay is leaving")
+        with suppress(ConnectionError):
+            await self._hear(reader)
+        writer.close()
+        self.gone.set()
+
+    async def _hear(self, reader: asyncio.StreamReader) -> None:
+        messages = unpacker()
+        while octets := await reader.read(CHUNK):
+            messages.feed(octets)
+            for message in messages:
+                self.heard.append(message)
+                if message[0] == Op.PING:
+                    self.say(Op.PONG.value, message[1])
+
+
+async def test_a_goodbye_that_comes_with_the_welcome_is_heard() -> None:
+    async with relay_by_hand(leaving=True) as (port, _):
+        with pytest.raises(arke.ProtocolError, match="leaving"):
+            await arke.connect(port=port, wait=0.0).__aenter__()
+
+
+# What a program may do, and still be there.
+
+
+async def test_headers_that_are_none_are_none(relays: Relays) -> None:
+    relay = relays.start()
+    async with (
+        echo("echo", relay.port),
+        arke.connect(port=relay.port) as mesh,
+        mesh.subscribe("t") as events,
+    ):
+        await mesh.publish("t", b"first")
+        event = await anext(events)
+        for _ in range(2):  # the first time the names are looked at too
+            assert await mesh.request("echo", b"x", headers=event.headers, timeout=LIMIT) == b"x"
+            await mesh.broadcast("echo", b"x", headers=event.headers)
+            await mesh.publish("t", b"again", headers=event.headers)
+            assert (await anext(events)).headers == {}
+        with pytest.raises(ValueError, match="text"):
+            await mesh.request("echo", b"x", headers={"a": 1})  # type: ignore[dict-item]
+        assert len(mesh.caller.calls) == 0
+
+
+async def test_events_that_nobody_waits_for_any_more_leave_nothing(relays: Relays) -> None:
+    relay = relays.start()
+    async with (
+        arke.connect(port=relay.port) as writer,
+        arke.connect(port=relay.port) as reader,
+    ):
+        for _ in range(40):
+            async with reader.subscribe("big"):
+                for _ in range(4):
+                    await writer.publish("big", bytes(4 * MIB))
+        link = reader.attachment.link
+        assert link
+        async with asyncio.timeout(LIMIT):
+            while link._inbox.size:  # what is still under way comes to its end
+                await asyncio.sleep(0.01)
+
+
+async def test_more_topics_than_a_program_may_have_are_refused_where_they_are_asked_for(
+    relays: Relays,
+) -> None:
+    relay = relays.start()
+    async with arke.connect(port=relay.port) as mesh:
+        topics = mesh._topics
+        topics._listeners = {str(number): [] for number in range(MAX_TOPICS)}
+        with pytest.raises(ValueError, match=str(MAX_TOPICS)):
+            async with mesh.subscribe("one more"):
+                raise AssertionError("subscribed")
+        topics._listeners = {}
+        async with mesh.subscribe("t"):
+            pass
+    assert relay.process.log.count("program gone") <= 1
+
+
+async def test_a_close_that_is_cut_short_closes_all_the_same(relays: Relays) -> None:
+    relay = relays.start()
+    mesh = await arke.connect(port=relay.port).__aenter__()
+    relay.process.stop()
+    closing = asyncio.ensure_future(mesh.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    assert not mesh.attached
+    supervisor = mesh.attachment._supervisor
+    assert supervisor
+    assert supervisor.done()
+    relay.process.cont()

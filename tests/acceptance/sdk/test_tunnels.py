@@ -1,0 +1,333 @@
+"""Streams between two programs, on one node and across two, through real relays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+import arke
+from support.relays import LIMIT, Relay, Relays
+from support.traffic import until_members
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture(params=[1, 2], ids=["one relay", "two relays"])
+def nodes(request: pytest.FixtureRequest, relays: Relays) -> tuple[Relay, Relay]:
+    """Where the program is that opens tunnels, and where the service."""
+    return relays.pair() if request.param == 2 else (relays.start(),) * 2
+
+
+@asynccontextmanager
+async def talking(nodes: tuple[Relay, Relay], service: arke.Service) -> AsyncIterator[arke.Mesh]:
+    """The service is there, and known where the mesh attaches."""
+    async with service, arke.connect(port=nodes[0].port) as mesh, asyncio.timeout(2 * LIMIT):
+        await until_members(mesh, service.cluster, 1)
+        yield mesh
+
+
+def echoing(port: int, **limits: int) -> arke.Service:
+    service = arke.Service("echo", port=port, limits=arke.Limits(**limits))
+
+    @service.on_tunnel
+    async def converse(tunnel: arke.Tunnel) -> None:
+        async for message in tunnel:
+            await tunnel.send(message)
+
+    @service.on_request
+    async def answer(request: arke.Request) -> bytes:
+        return request.body
+
+    return service
+
+
+# What it carries.
+
+
+@pytest.mark.parametrize("size", [0, 1, 5000, 65536, 65537, 5 * MIB, 20 * MIB])
+async def test_messages_of_any_size_come_back(nodes: tuple[Relay, Relay], size: int) -> None:
+    body = bytes(range(256)) * (size // 256 + 1)
+    async with (
+        talking(nodes, echoing(nodes[1].port)) as mesh,
+        mesh.tunnel("echo", timeout=LIMIT) as tunnel,
+    ):
+        for _ in range(3):
+            await tunnel.send(body[:size])
+            assert await tunnel.recv() == body[:size]
+
+
+async def test_a_stream_both_ways_keeps_its_order(nodes: tuple[Relay, Relay]) -> None:
+    sizes = [10, 3000, 70_000, 1, 200_000]
+    sent = [n.to_bytes(4, "big") + bytes(sizes[n % 5]) for n in range(500)]
+    async with (
+        talking(nodes, echoing(nodes[1].port)) as mesh,
+        mesh.tunnel("echo", timeout=LIMIT) as tunnel,
+    ):
+
+        async def send() -> None:
+            for message in sent:
+                await tunnel.send(message)
+            tunnel.close_send()
+
+        sending = asyncio.ensure_future(send())
+        assert [message async for message in tunnel] == sent
+        await sending
+
+
+async def test_many_tunnels_at_once(nodes: tuple[Relay, Relay]) -> None:
+    async def talk(mesh: arke.Mesh, number: int) -> None:
+        async with mesh.tunnel("echo", timeout=LIMIT) as tunnel:
+            for turn in range(10):
+                message = f"{number} {turn}".encode() * 2000
+                await tunnel.send(message)
+                assert await tunnel.recv() == message
+
+    async with talking(nodes, echoing(nodes[1].port)) as mesh:
+        await asyncio.gather(*(talk(mesh, number) for number in range(100)))
+        assert len(mesh.tunnels) == 0
+
+
+# Who does not read.
+
+
+async def test_a_reader_that_stops_stops_its_own_writer_and_nobody_else(
+    nodes: tuple[Relay, Relay],
+) -> None:
+    service = echoing(nodes[1].port)
+    stalled, go_on = asyncio.Event(), asyncio.Event()
+    read = 0
+
+    @service.on_tunnel
+    async def read_late(tunnel: arke.Tunnel) -> None:
+        nonlocal read
+        async for message in tunnel:
+            if message == b"echo":
+                await tunnel.send(message)
+            elif not go_on.is_set():
+                stalled.set()
+                await go_on.wait()
+            read += len(message)
+
+    async with (
+        talking(nodes, service) as mesh,
+        mesh.tunnel("echo", timeout=LIMIT) as slow,
+        mesh.tunnel("echo", timeout=LIMIT) as quick,
+    ):
+        sent = 0
+
+        async def pour() -> None:
+            nonlocal sent
+            for _ in range(300):
+                await slow.send(bytes(100_000))
+                sent += 100_000
+            slow.close_send()
+
+        pouring = asyncio.ensure_future(pour())
+        await stalled.wait()
+        for _ in range(50):
+            await quick.send(b"echo")
+            assert await quick.recv() == b"echo"
+            assert await mesh.request("echo", b"well", timeout=LIMIT) == b"well"
+        assert sent <= 4 * MIB + 100_000, "no more than the window is under way"
+        go_on.set()
+        await pouring
+        while read < 300 * 100_000:
+            await asyncio.sleep(0.01)
+
+
+# Ends.
+
+
+async def test_half_closed_it_still_carries_the_answer(nodes: tuple[Relay, Relay]) -> None:
+    service = arke.Service("sum", port=nodes[1].port)
+
+    @service.on_tunnel
+    async def add_up(tunnel: arke.Tunnel) -> None:
+        total = 0
+        async for message in tunnel:
+            total += int(message)
+        await tunnel.send(str(total).encode())
+
+    async with talking(nodes, service) as mesh, mesh.tunnel("sum", timeout=LIMIT) as tunnel:
+        for number in range(1000):
+            await tunnel.send(str(number).encode())
+        tunnel.close_send()
+        assert await tunnel.recv() == b"499500"
+        with pytest.raises(arke.TunnelClosed):
+            await tunnel.recv()
+        with pytest.raises(arke.TunnelClosed):
+            await tunnel.send(b"more")
+
+
+async def test_what_was_sent_before_closing_arrives(nodes: tuple[Relay, Relay]) -> None:
+    service = arke.Service("sink", port=nodes[1].port)
+    got: list[int] = []
+    ended = asyncio.Event()
+
+    @service.on_tunnel
+    async def keep(tunnel: arke.Tunnel) -> None:
+        got.extend([len(message) async for message in tunnel])
+        ended.set()
+
+    async with talking(nodes, service) as mesh:
+        async with mesh.tunnel("sink", timeout=LIMIT) as tunnel:
+            for size in range(0, 500_000, 10_000):
+                await tunnel.send(bytes(size))
+        await ended.wait()
+    assert got == list(range(0, 500_000, 10_000))
+
+
+async def test_a_handler_that_raises_tells_the_other_end(nodes: tuple[Relay, Relay]) -> None:
+    service = arke.Service("broken", port=nodes[1].port)
+
+    @service.on_tunnel
+    async def fail(tunnel: arke.Tunnel) -> None:
+        await tunnel.recv()
+        raise LookupError("not here")
+
+    async with talking(nodes, service) as mesh, mesh.tunnel("broken", timeout=LIMIT) as tunnel:
+        await tunnel.send(b"x")
+        with pytest.raises(arke.TunnelClosed, match="LookupError: not here") as caught:
+            await tunnel.recv()
+        assert caught.value.type == "LookupError"
+
+
+async def test_a_caller_that_fails_tells_the_handler(nodes: tuple[Relay, Relay]) -> None:
+    service = arke.Service("patient", port=nodes[1].port)
+    seen: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+
+    @service.on_tunnel
+    async def wait(tunnel: arke.Tunnel) -> None:
+        try:
+            await tunnel.recv()
+        except arke.TunnelClosed as error:
+            seen.set_result(error)
+            raise
+
+    async with talking(nodes, service) as mesh:
+        with pytest.raises(ZeroDivisionError):
+            async with mesh.tunnel("patient", timeout=LIMIT):
+                raise ZeroDivisionError("oh")
+        assert str(await seen) == "ZeroDivisionError: oh"
+
+
+@pytest.mark.parametrize("who", ["service", "relay"])
+async def test_a_dead_end_is_told_at_the_other(relays: Relays, who: str) -> None:
+    one, other = relays.pair()
+    service = echoing(other.port)
+    async with arke.connect(port=one.port) as mesh, asyncio.timeout(2 * LIMIT):
+        await service.__aenter__()
+        await until_members(mesh, "echo", 1)
+        async with (
+            mesh.tunnel("echo", timeout=LIMIT) as reading,
+            mesh.tunnel("echo", timeout=LIMIT) as writing,
+        ):
+
+            async def write_on() -> None:
+                while True:
+                    await writing.send(bytes(1000))
+
+            waiting = [asyncio.ensure_future(work) for work in (reading.recv(), write_on())]
+            await asyncio.sleep(0)
+            if who == "relay":
+                other.process.kill()
+            else:
+                link = service.mesh.attachment.link
+                assert link
+                link.abort("as if killed")
+            for each in waiting:
+                with pytest.raises(arke.TunnelClosed, match=r"gone|lost"):
+                    await each
+        await service.__aexit__(None, None, None)
+
+
+async def test_a_service_that_stops_ends_its_tunnels(nodes: tuple[Relay, Relay]) -> None:
+    service = arke.Service("stuck", port=nodes[1].port, drain=0.2)
+
+    @service.on_tunnel
+    async def wait(_: arke.Tunnel) -> None:
+        await asyncio.Event().wait()
+
+    async with arke.connect(port=nodes[0].port) as mesh, asyncio.timeout(LIMIT):
+        await service.__aenter__()
+        await until_members(mesh, "stuck", 1)
+        async with mesh.tunnel("stuck", timeout=LIMIT) as tunnel:
+            await service.__aexit__(None, None, None)
+            with pytest.raises(arke.TunnelClosed, match="service stopped"):
+                await tunnel.recv()
+
+
+async def test_a_mesh_that_closes_ends_its_tunnels(nodes: tuple[Relay, Relay]) -> None:
+    async with talking(nodes, echoing(nodes[1].port)) as mesh:
+        async with arke.connect(port=nodes[0].port) as other:
+            block = other.tunnel("echo", timeout=LIMIT)
+            tunnel = await block.__aenter__()
+        with pytest.raises(arke.TunnelClosed, match="mesh was closed"):
+            await tunnel.recv()
+        assert mesh.attached
+
+
+# Openings that fail.
+
+
+async def test_an_opening_fails_as_a_request_does(nodes: tuple[Relay, Relay]) -> None:
+    service = echoing(nodes[1].port, tunnels=1)
+    deaf = arke.Service("deaf", port=nodes[1].port)
+    async with deaf, talking(nodes, service) as mesh:
+        with pytest.raises(arke.NoSuchCluster):
+            await opened(mesh, "nobody")
+        await until_members(mesh, "deaf", 1)
+        with pytest.raises(arke.Overloaded, match="no handler"):
+            await opened(mesh, "deaf")
+        with pytest.raises(arke.NoSuchMember):
+            await opened(mesh, "echo", member="nobody/1")
+        async with mesh.tunnel("echo", timeout=LIMIT):
+            with pytest.raises(arke.Overloaded, match="full"):
+                await opened(mesh, "echo")
+        for bad in ({"window": 100}, {"max_message": 0}, {"timeout": -1}):
+            with pytest.raises(ValueError, match=r"window|message|time-out"):
+                await opened(mesh, "echo", **bad)
+
+
+async def opened(mesh: arke.Mesh, cluster: str, **how: Any) -> None:
+    async with mesh.tunnel(cluster, **{"timeout": LIMIT, **how}):
+        raise AssertionError("it opened")
+
+
+async def test_an_opening_that_is_given_up_leaves_nothing(relays: Relays) -> None:
+    relay = relays.start()
+    service = echoing(relay.port)
+    async with talking((relay, relay), service) as mesh:
+        for turns in range(20):
+            opening = asyncio.ensure_future(opened(mesh, "echo"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
+        while len(mesh.tunnels) or len(service.mesh.tunnels):
+            await asyncio.sleep(0.01)
+        async with mesh.tunnel("echo", timeout=LIMIT) as tunnel:
+            await tunnel.send(b"well")
+            assert await tunnel.recv() == b"well"
+        assert len(mesh.caller.calls) == 0
+
+
+async def test_a_message_over_the_limit_is_refused_at_the_sender(
+    nodes: tuple[Relay, Relay],
+) -> None:
+    service = echoing(nodes[1].port, max_message=MIB)
+    async with (
+        talking(nodes, service) as mesh,
+        mesh.tunnel("echo", timeout=LIMIT, max_message=2000) as tunnel,
+    ):
+        with pytest.raises(arke.MessageTooLarge):
+            await tunnel.send(bytes(MIB + 1))
+        await tunnel.send(bytes(2000))
+        assert await tunnel.recv() == bytes(2000)
+        await tunnel.send(bytes(3000))
+        with pytest.raises(arke.TunnelClosed, match="MessageTooLarge"):
+            await tunnel.recv()

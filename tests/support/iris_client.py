@@ -1,0 +1,305 @@
+"""A program as the Iris bindings make it: clients and services, in every pattern.
+
+It shares no code with the relay, and complains where the relay does not keep to the protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import reprlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from support.iris_packets import Broken, Op, Packet
+from support.iris_raw import RawIris, raw_iris
+from support.iris_tunnel import WINDOW, IrisTunnel
+from support.relays import LIMIT
+
+
+class IrisFault(Exception):
+    """The handler failed; the text is what it said."""
+
+
+class IrisTimeout(Exception):
+    """Nobody answered, or confirmed, in time: so the relay says."""
+
+
+class IrisGone(Exception):
+    """The connection has ended; the text is the reason that the relay gave."""
+
+
+@dataclass(frozen=True)
+class Handlers:
+    """What a service does; where a request handler raises, the text of that is its fault."""
+
+    request: Callable[[bytes], Awaitable[bytes]] | None = None
+    tunnel: Callable[[Any], Awaitable[None]] | None = None
+
+
+class IrisProgram:
+    """An attached program; it reads until the connection ends."""
+
+    def __init__(self, raw: RawIris, handlers: Handlers, window: int) -> None:
+        self.raw = raw
+        self.broadcasts: asyncio.Queue[bytes] = asyncio.Queue()
+        self.events: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        self.reason: str | None = None
+        """What the relay's close packet said, if one came."""
+        self.strays = 0
+        """Allowances and ends for tunnels that have ended here already."""
+        self._handlers = handlers
+        self._window = window
+        self._numbers = itertools.count()
+        self._calls: dict[int, asyncio.Future[Any]] = {}
+        self._openings: dict[int, asyncio.Future[Any]] = {}
+        self._tunnels: dict[int, IrisTunnel] = {}
+        self._work: set[asyncio.Task[None]] = set()
+        self._failures: list[BaseException] = []
+        self._takers: dict[Op, Callable[..., None]] = {
+            Op.REPLY: self._replied,
+            Op.REQUEST: self._requested,
+            Op.BROADCAST: self.broadcasts.put_nowait,
+            Op.PUBLISH: self._published,
+            Op.TUNNEL_INIT: self._tunnel_came,
+            Op.TUNNEL_CONFIRM: self._tunnel_confirmed,
+            Op.TUNNEL_ALLOWANCE: self._tunnel_allowed,
+            Op.TUNNEL_TRANSFER: self._tunnel_transferred,
+            Op.TUNNEL_CLOSE: self._tunnel_closed,
+            Op.CLOSE: self._closed,
+        }
+        self._reading = asyncio.ensure_future(self._read())
+
+    @property
+    def attached(self) -> bool:
+        return not self._reading.done()
+
+    # What a program does.
+
+    async def request(self, cluster: str, body: bytes, within: float = LIMIT) -> bytes:
+        """Raises IrisFault, IrisTimeout and IrisGone."""
+        number = next(self._numbers)
+        fields = (cluster, body, round(within * 1000))
+        outcome = await self._answer(self._calls, number, within, Op.REQUEST, *fields)
+        if isinstance(outcome, str):
+            raise IrisFault(outcome)
+        assert isinstance(outcome, bytes)
+        return outcome
+
+    async def broadcast(self, cluster: str, body: bytes) -> None:
+        await self.raw.say(Op.BROADCAST, cluster, body)
+
+    async def publish(self, topic: str, body: bytes) -> None:
+        await self.raw.say(Op.PUBLISH, topic, body)
+
+    async def subscribe(self, topic: str) -> None:
+        await self.raw.say(Op.SUBSCRIBE, topic)
+
+    async def unsubscribe(self, topic: str) -> None:
+        await self.raw.say(Op.UNSUBSCRIBE, topic)
+
+    async def next_broadcast(self) -> bytes:
+        async with asyncio.timeout(LIMIT):
+            return await self.broadcasts.get()
+
+    async def next_event(self) -> tuple[str, bytes]:
+        """Return the next topic and what was published there."""
+        async with asyncio.timeout(LIMIT):
+            return await self.events.get()
+
+    @asynccontextmanager
+    async def tunnel(self, cluster: str, within: float = LIMIT) -> AsyncIterator[IrisTunnel]:
+        """Open a tunnel, and close it after the block. Raises IrisTimeout and IrisGone."""
+        number = next(self._numbers)
+        fields = (cluster, round(within * 1000))
+        limit = await self._answer(self._openings, number, within, Op.TUNNEL_INIT, *fields)
+        tunnel = self._tunnels[number]
+        assert tunnel.chunk_limit == limit
+        try:
+            yield tunnel
+        finally:
+            await tunnel.close()
+
+    async def leave(self) -> None:
+        """Ask to leave, and wait until the relay agrees. Raises IrisGone where it does not.
+
+        What a handler raised is raised here, and so is what the relay did wrong.
+        """
+        await self.raw.say(Op.CLOSE)
+        await self.gone()
+        await self.end()
+        if self.reason != "":
+            raise IrisGone(self.reason)
+
+    async def gone(self) -> str | None:
+        """Wait for the end of the connection; return the reason that the relay gave."""
+        async with asyncio.timeout(LIMIT):
+            await asyncio.wait([self._reading])
+        return self.reason
+
+    async def end(self) -> None:
+        """Stop everything without a word. Raises what handlers raised, or the relay did wrong."""
+        self.raw.writer.transport.abort()
+        for task in [self._reading, *self._work]:
+            task.cancel()
+        await asyncio.gather(self._reading, *self._work, return_exceptions=True)
+        failures, self._failures = self._failures, []
+        if failures:
+            raise BaseExceptionGroup("handlers, or the relay", failures)
+
+    async def _answer(
+        self,
+        waiting: dict[int, asyncio.Future[Any]],
+        number: int,
+        within: float,
+        op: Op,
+        *fields: Any,
+    ) -> Any:
+        if not self.attached:
+            raise IrisGone(self.reason)
+        answer = waiting[number] = asyncio.get_running_loop().create_future()
+        try:
+            await self.raw.say(op, number, *fields)
+            async with asyncio.timeout(within + LIMIT):
+                outcome = await answer
+        finally:
+            del waiting[number]
+        if outcome is None:
+            raise IrisTimeout
+        return outcome
+
+    # What the relay says.
+
+    async def _read(self) -> None:
+        why: Exception | None = None
+        try:
+            while self.reason is None:
+                self._take(await self.raw.next())
+            await self._end_of_stream()
+        except (EOFError, ConnectionError):
+            pass
+        except Broken as error:
+            why = error
+            self._failures.append(error)
+            self.raw.writer.transport.abort()
+        finally:
+            for future in (*self._calls.values(), *self._openings.values()):
+                if not future.done():
+                    future.set_exception(why or IrisGone(self.reason))
+            # Who leaves of its own will leaves its tunnels too.
+            ending = "" if self.reason == "" else f"the connection ended: {why or self.reason}"
+            for tunnel in self._tunnels.values():
+                if tunnel.reason is None:
+                    tunnel.end(ending)
+
+    async def _end_of_stream(self) -> None:
+        """After its close the relay says no more, and ends the connection."""
+        try:
+            packet = await self.raw.hear()
+        except TimeoutError:
+            raise Broken("the relay keeps a connection that it has closed") from None
+        raise Broken(f"after its close the relay said {reprlib.repr(packet)}")
+
+    def _take(self, packet: Packet) -> None:
+        op, *fields = packet
+        if op not in self._takers:
+            raise Broken(f"out of place: {reprlib.repr(packet)}")
+        self._takers[op](*fields)
+
+    def _replied(self, number: int, outcome: bytes | str | None) -> None:
+        self._resolve(self._calls, number, outcome)
+
+    def _requested(self, number: int, body: bytes, _: int) -> None:
+        self._do(self._serve(number, body))
+
+    def _published(self, topic: str, body: bytes) -> None:
+        self.events.put_nowait((topic, body))
+
+    def _tunnel_came(self, build: int, limit: int) -> None:
+        tunnel = self._made(next(self._numbers), limit)
+        self.raw.put(Op.TUNNEL_CONFIRM, build, tunnel.number)
+        tunnel.begin()
+        self._do(self._converse(tunnel))
+
+    def _tunnel_confirmed(self, number: int, limit: int | None) -> None:
+        if limit is not None and number in self._openings:
+            self._made(number, limit).begin()
+        self._resolve(self._openings, number, limit)
+
+    def _tunnel_allowed(self, number: int, octets: int) -> None:
+        if tunnel := self._living(number):
+            tunnel.allowed(octets)
+
+    def _tunnel_transferred(self, number: int, size: int, chunk: bytes) -> None:
+        tunnel = self._living(number)
+        if tunnel is None:
+            raise Broken(f"a transfer for tunnel {number}, which has ended")
+        tunnel.transferred(size, chunk)
+
+    def _tunnel_closed(self, number: int, reason: str) -> None:
+        if tunnel := self._living(number):
+            tunnel.end(reason)
+
+    def _closed(self, reason: str) -> None:
+        self.reason = reason
+
+    def _resolve(self, waiting: dict[int, asyncio.Future[Any]], number: int, value: Any) -> None:
+        if number not in waiting or waiting[number].done():
+            raise Broken(f"an answer to {number}, which nobody waits for")
+        waiting[number].set_result(value)
+
+    def _made(self, number: int, limit: int) -> IrisTunnel:
+        tunnel = self._tunnels[number] = IrisTunnel(number, limit, self._window, self.raw)
+        return tunnel
+
+    def _living(self, number: int) -> IrisTunnel | None:
+        if number not in self._tunnels:
+            raise Broken(f"tunnel {number} is not known")
+        tunnel = self._tunnels[number]
+        if tunnel.reason is None:
+            return tunnel
+        self.strays += 1
+        return None
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._work.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._work.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self._failures.append(error)
+
+    async def _serve(self, number: int, body: bytes) -> None:
+        outcome: bytes | str
+        answer = self._handlers.request
+        try:
+            outcome = "no request handler" if answer is None else await answer(body)
+        except Exception as error:  # noqa: BLE001 — the caller gets it
+            outcome = str(error)
+        await self.raw.say(Op.REPLY, number, outcome)
+
+    async def _converse(self, tunnel: IrisTunnel) -> None:
+        try:
+            if self._handlers.tunnel:
+                await self._handlers.tunnel(tunnel)
+        finally:
+            await tunnel.close()
+
+
+@asynccontextmanager
+async def iris_program(
+    port: int, cluster: str = "", handlers: Handlers | None = None, *, window: int = WINDOW
+) -> AsyncIterator[IrisProgram]:
+    """A client, or with a cluster a service, that leaves gracefully after the block."""
+    async with raw_iris(port, cluster) as raw:
+        program = IrisProgram(raw, handlers or Handlers(), window)
+        try:
+            yield program
+            if program.attached:
+                await program.leave()
+        finally:
+            await program.end()

@@ -1,0 +1,110 @@
+"""One relay's core with recorders for parties: what the tests of requests and casts stand on."""
+
+from __future__ import annotations
+
+from random import Random
+
+from arke.wire.messages import Op, PeerOp
+from arke_relay.core.endpoints import Message, Party, Peer, Program
+from arke_relay.core.message_core import Exchange
+from arke_relay.core.requests import Call
+from support.outlets import Recorder
+
+CALL, PEER_CALL = Op.CALL.value, PeerOp.CALL.value
+REPLY, FAULT = Op.REPLY.value, Op.FAULT.value
+REFUSED, FAILED = Op.REFUSED.value, Op.FAILED.value
+STOP, DROP_CALL = Op.STOP.value, PeerOp.DROP_CALL.value
+
+
+class Room:
+    """A relay `me` whose peers have told what they serve, unless `settled` is False."""
+
+    def __init__(self, *, settled: bool = True, seed: int = 0) -> None:
+        self.now = 1000.0
+        self.exchange = Exchange("me", Random(seed).random)
+        self.router = self.exchange.router
+        self.counters = self.exchange.counters
+        self.router.settled = settled
+
+    def client(self) -> Program:
+        return self.exchange.attach("client", Recorder())
+
+    def member(self, cluster: str = "c", room: int | None = None) -> Program:
+        program = self.exchange.attach("member", Recorder(room))
+        self.exchange.register(program, cluster, {}, self.now)
+        return program
+
+    def peer(self, node: str, *members: int, cluster: str = "c") -> Peer:
+        peer = self.exchange.link(node, Recorder(), "10.9.8.7")
+        for member in members:
+            self.exchange.directory.join(cluster, peer, member, {})
+        self.router.arrived(cluster, self.now)
+        return peer
+
+    def request(
+        self,
+        program: Program,
+        number: int,
+        cluster: str = "c",
+        *,
+        body: bytes = b"body",
+        timeout: float = 5.0,
+        idempotent: bool = False,
+    ) -> None:
+        self._ask(program, number, cluster, body, timeout, idempotent, program.sender)
+
+    def peer_call(
+        self, peer: Peer, number: int, cluster: str = "c", *, timeout: float = 5.0
+    ) -> None:
+        self._ask(peer, number, cluster, b"body", timeout, False, f"{peer.node}/7")
+
+    def _ask(
+        self,
+        origin: Party,
+        number: int,
+        cluster: str,
+        body: bytes,
+        timeout: float,
+        idempotent: bool,
+        sender: str,
+    ) -> None:
+        now = self.now
+        headers = None if origin.is_peer else {"h": "v"}
+        call = Call(origin, number, cluster, body, now, now + timeout, idempotent, sender, headers)
+        self.router.request(call, now)
+
+    def later(self, seconds: float) -> None:
+        self.now += seconds
+        self.router.expire(self.now)
+
+    def left_over(self) -> list[object]:
+        """What is in any table though no call is open."""
+        parties = [*self.exchange.programs.values(), *self.exchange.peers.values()]
+        return [
+            *self.router._open.values(),
+            *self.router._parked.values(),
+            *(call for party in parties for call in party.calls.values()),
+            *(party for party in parties if party.held),
+            *(
+                candidate
+                for cluster in self.exchange.directory.clusters.values()
+                for candidate in cluster.candidates.values()
+                if candidate.outstanding
+            ),
+        ]
+
+
+def recorder(party: Party) -> Recorder:
+    assert isinstance(party.outlet, Recorder)
+    return party.outlet
+
+
+def taken(party: Party) -> list[Message]:
+    return recorder(party).take()
+
+
+def call_of(party: Party) -> int:
+    """The id of the one call the party was just handed."""
+    ((op, call_id, *_),) = taken(party)
+    assert op == (PEER_CALL if party.is_peer else CALL)
+    return int(call_id)

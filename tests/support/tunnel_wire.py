@@ -1,0 +1,85 @@
+"""Both ends of one tunnel, and between them a wire that counts the credit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable
+from typing import Any
+
+from arke.tunnel import Tunnel
+from arke.wire.limits import CHUNK, LEAST_WINDOW
+from arke.wire.messages import Op
+
+MIB = 1024 * 1024
+
+
+class Link:
+    """What a tunnel sends on, toward the other end; `held` keeps all of it back."""
+
+    def __init__(self, wire: Wire, number: int) -> None:
+        self._wire = wire
+        self._number = number
+
+    def send(self, message: tuple[Any, ...]) -> bool:
+        self._wire.carry(self._number, message)
+        return True
+
+    def send_part(self, message: tuple[Any, ...], tunnel: Hashable) -> None:
+        self._wire.carry(self._number, message)
+
+    def drop_parts(self, tunnel: Hashable) -> None:
+        self._wire.drop(self._number)
+
+
+class Wire:
+    """Carries messages in order, a turn of the loop later, and holds both ends to their credit."""
+
+    def __init__(
+        self, window: int = LEAST_WINDOW, largest: int = 4 * MIB, theirs: int | None = None
+    ) -> None:
+        self.window = window
+        self.queues: list[list[tuple[Any, ...]]] = [[], []]
+        self.credit = [0, 0]
+        self.most_held = 0
+        self.sizes: list[int] = []
+        self.forgotten: list[int] = []
+        self._soon = False
+        self.ends: list[Tunnel] = []
+        for number, name in ((0, 7), (1, -7)):
+            link: Any = Link(self, number)
+            took = self.forgotten.append
+            self.ends.append(Tunnel(link, name, window, largest, theirs or largest, took, "", {}))
+
+    def carry(self, number: int, message: tuple[Any, ...]) -> None:
+        op, name, *fields = message
+        assert name == (7, -7)[number]
+        if op == Op.DATA:
+            self.credit[number] -= len(fields[1])
+            self.sizes.append(len(fields[1]))
+            assert 0 < len(fields[1]) <= CHUNK
+            assert self.credit[number] >= 0, "it sent more than it was granted"
+        self.queues[number].append(message)
+        held = sum(len(m[3]) for m in self.queues[number] if m[0] == Op.DATA)
+        self.most_held = max(self.most_held, held)
+        if not self._soon:
+            self._soon = True
+            asyncio.get_running_loop().call_soon(self._deliver)
+
+    def drop(self, number: int) -> None:
+        self.queues[number] = [m for m in self.queues[number] if m[0] != Op.DATA]
+
+    def _deliver(self) -> None:
+        self._soon = False
+        for number in (0, 1):
+            messages, self.queues[number] = self.queues[number], []
+            other = self.ends[1 - number]
+            for op, _, *fields in messages:
+                if op == Op.DATA:
+                    other.on_data(*fields)
+                elif op == Op.CREDIT:
+                    self.credit[1 - number] += fields[0]
+                    assert self.credit[1 - number] <= self.window, "more than the window"
+                    other.on_credit(*fields)
+                else:
+                    assert op == Op.END
+                    other.on_end(*fields)

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+
+from arke_proxy.backends.address import Address, parse_address
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("192.168.56.102", Address("192.168.56.102", 63450)),
+        ("192.168.56.102:80", Address("192.168.56.102", 80)),
+        ("[fe80::1]:80", Address("fe80::1", 80)),
+        ("[::1]", Address("::1", 63450)),
+        ("::1", Address("::1", 63450)),
+        ("2001:DB8::1", Address("2001:db8::1", 63450)),
+    ],
+)
+def test_an_answer_is_an_address(text: str, address: Address) -> None:
+    assert parse_address(text, 63450) == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", ":80", "[]:80", "localhost", "localhost:80", "1.2.3", "1.2.3.4:", "1.2.3.4:x"),
+        *("1.2.3.4:0", "1.2.3.4:65536", "1.2.3.4:80:80", "1.2.3.4 :80", "http://1.2.3.4/", "[::1"),
+        *("1.2.3.4:\u0661", "0.0.0.0", "[::]:80", "224.0.0.1", "1.2.3.4\r\nX: y"),
+    ],
+)
+def test_anything_else_is_garbage(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        parse_address(text, 63450)
+
+
+def test_an_address_is_shown_as_it_is_written() -> None:
+    assert str(Address("1.2.3.4", 80)) == "1.2.3.4:80"
+    assert str(Address("::1", 80)) == "[::1]:80"

@@ -1,0 +1,96 @@
+"""A connection that its back end ends before it was sent anything: the request goes elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable
+from typing import TypeVar
+
+import pytest
+
+from arke_proxy.backends.address import Address
+from arke_proxy.backends.dialer import Dialer
+from arke_proxy.balancing.rotation import Rotation
+from arke_proxy.balancing.routes import Route, Routes
+from arke_proxy.connections.hub import Hub, Times
+from arke_proxy.http.forwarded import Form, Forwarding
+from arke_proxy.observability.request_record import NoJournal
+from arke_proxy.processes.server import Listener, Server
+
+LIMIT = 20.0
+P = TypeVar("P", bound=asyncio.Protocol)
+Serve = Callable[[StreamReader, StreamWriter], object]
+
+
+class SlowDialer(Dialer):
+    """Returns when a hasty back end has done what it does at once, as on a busy machine."""
+
+    hasty: Address
+    slow: bool
+
+    async def connect(self, address: Address, make: Callable[[socket.socket | None], P]) -> P:
+        sockets: list[socket.socket] = []
+
+        def keep(sock: socket.socket | None) -> P:
+            assert sock
+            sockets.append(sock)
+            return make(sock)
+
+        protocol = await super().connect(address, keep)
+        if address == self.hasty and self.slow:
+            while sockets[0].fileno() >= 0 and not select.select(sockets, [], [], 0)[0]:
+                await asyncio.sleep(0)
+        return protocol
+
+
+async def ends(_: StreamReader, writer: StreamWriter) -> None:
+    writer.close()
+
+
+async def speaks(reader: StreamReader, writer: StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad")
+    await reader.read()
+    writer.close()
+
+
+async def answers(reader: StreamReader, writer: StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nwell")
+    writer.close()
+
+
+async def serving(serve: Serve) -> tuple[asyncio.Server, Address]:
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    return server, Address(*server.sockets[0].getsockname())
+
+
+@pytest.mark.parametrize(("hasty", "slow"), [(ends, True), (speaks, True), (speaks, False)])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_request_that_was_not_sent_goes_to_another(
+    method: str, hasty: Serve, slow: bool
+) -> None:
+    loop = asyncio.get_running_loop()
+    said: list[str] = []
+    rotation = Rotation("web", lambda _, text: said.append(text), draw=lambda: 0.0)
+    dialer = SlowDialer(loop, None, LIMIT, 10)
+    dialer.slow = slow
+    forwarding = Forwarding((), Form.X, bytes)
+    hub = Hub(Routes(Route("web", rotation)), Times(), loop, 9, NoJournal(), dialer, forwarding)
+    proxy = Server(hub)
+    one, dialer.hasty = await serving(hasty)
+    other, well = await serving(answers)
+    for address in (dialer.hasty, well):
+        rotation.add(address)
+    async with asyncio.timeout(LIMIT), one, other:
+        sock = socket.create_server(("127.0.0.1", 0))
+        await proxy.start(Listener(sock))
+        reader, writer = await asyncio.open_connection(*sock.getsockname())
+        writer.write(f"{method} / HTTP/1.0\r\nContent-Length: 0\r\n\r\n".encode())
+        answer = await reader.read()
+        writer.close()
+        await proxy.stop(within=1.0, parting=0.0)
+    assert answer.endswith(b"\r\n\r\nwell")
+    assert said == [f"back end {dialer.hasty} is out of rotation: it cannot be reached"]

@@ -1,0 +1,294 @@
+"""What members publish, and how the proxy reaches them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import pytest
+
+from arke import Member, Mesh, Node
+from arke_proxy.backends.address import Address
+from arke_proxy.balancing.ask import Ask
+from arke_proxy.balancing.balancer import Outcome
+from arke_proxy.balancing.fallback import Either
+from arke_proxy.balancing.member_metadata import published
+from arke_proxy.balancing.members import Members, Via
+from arke_proxy.balancing.rotation import Rotation
+from arke_proxy.errors import NoBackEnd
+
+HERE = Node("here", "192.168.56.101", "net")
+HTTP = {"http": "192.168.56.102:8080"}
+DIRECT = Address("192.168.56.102", 8080)
+TUNNEL = DIRECT._replace(via="there/1")
+
+
+def member(
+    metadata: Mapping[str, str], id_: str = "there/1", address: str = "192.168.56.102"
+) -> Member:
+    return Member(id_, address, metadata)
+
+
+class Bench:
+    def __init__(self, via: Via = Via.DIRECT) -> None:
+        self.now = 100.0
+        self.said: list[str] = []
+        say = lambda _, text: self.said.append(text)  # noqa: E731
+        self.departed: list[Address] = []
+        self.rotation = Rotation("web", say, lambda: self.now, departed=self.departed.append)
+        self.attached = True
+        self.members = Members(
+            "web", self.rotation, via, say, lambda: self.attached, lambda: self.now
+        )
+
+    def join(self, metadata: Mapping[str, str], id_: str = "there/1") -> None:
+        self.members.joined(member(metadata, id_), HERE)
+
+    def leave(self, id_: str = "there/1") -> None:
+        self.members.left(member({}, id_))
+
+    def addresses(self) -> list[Address]:
+        return [one.address for one in self.rotation.standings()]
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("192.168.56.9:80", Address("192.168.56.9", 80)),
+        ("[2001:db8::1]:80", Address("2001:db8::1", 80)),
+        (":8080", DIRECT),
+        ("0.0.0.0:8080", DIRECT),
+        ("[::]:8080", DIRECT),
+        ("*:8080", DIRECT),
+        ("8080", DIRECT),
+    ],
+)
+def test_where_a_member_serves(text: str, address: Address) -> None:
+    assert published(member({"http": text})) == (address, 1.0)
+
+
+def test_a_node_may_have_an_ipv6_address() -> None:
+    said = published(member({"http": ":80"}, address="2001:db8::2"))
+    assert said
+    assert said.address == Address("2001:db8::2", 80)
+
+
+def test_a_member_may_say_nothing_of_http() -> None:
+    assert published(member({"version": "3"})) is None
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{"http": text} for text in ("", ":", ":0", ":65536", "example.com:80", "224.0.0.1:80", "1:x")]
+    + [HTTP | {"weight": text} for text in ("", "0", "-1", "nan", "inf", "1e9", "heavy")],
+)
+def test_what_cannot_be_read_is_complained_about_and_left_out(metadata: Mapping[str, str]) -> None:
+    bench = Bench()
+    bench.join(metadata)
+    assert not bench.addresses()
+    (sentence,) = bench.said
+    assert sentence.startswith("member there/1 of cluster web is left out: it publishes ")
+
+
+def test_members_come_and_go() -> None:
+    bench = Bench()
+    bench.join(HTTP | {"weight": "2.5"})
+    bench.join({"http": ":81"}, "there/2")
+    assert bench.addresses() == [DIRECT, Address("192.168.56.102", 81)]
+    bench.now += 60
+    assert [one.weight for one in bench.members.standings()] == [2.5, 1.0]
+    bench.leave()
+    bench.leave()
+    assert bench.members.ready(()) == Address("192.168.56.102", 81)
+    assert len(bench.members) == 1
+
+
+def test_to_hear_of_a_member_again_changes_nothing() -> None:
+    bench = Bench()
+    bench.join(HTTP)
+    bench.join({"http": ":81"}, "there/2")
+    bench.join({"http": ":82"}, "there/3")
+    bench.members.unreachable(DIRECT)
+    bench.join(HTTP)
+    assert [one.out for one in bench.members.standings()] == [True, False, False]
+
+
+def test_a_member_that_moves_is_at_its_new_address() -> None:
+    bench = Bench()
+    bench.join(HTTP)
+    bench.join({"http": ":81"})
+    assert bench.addresses() == [Address("192.168.56.102", 81)]
+
+
+def test_an_address_stays_until_the_last_of_its_members_leaves() -> None:
+    bench = Bench()
+    bench.join(HTTP, "there/1")
+    bench.join(HTTP, "there/2")
+    bench.leave("there/1")
+    assert bench.addresses() == [DIRECT]
+    bench.join({"http": ":81"}, "there/3")
+    bench.leave("there/2")
+    assert bench.addresses() == [Address("192.168.56.102", 81)]
+
+
+def test_loopback_of_another_machine_is_not_loopback_of_this_one() -> None:
+    bench = Bench()
+    bench.join({"http": "127.0.0.1:80"})
+    assert not bench.addresses()
+    assert "only its own machine can connect to" in bench.said[0]
+    bench.join({"http": "127.0.0.1:80"}, "here/1")
+    assert bench.addresses() == [Address("127.0.0.1", 80)]
+
+
+# When a relay restarts.
+
+
+def test_the_last_ones_stay_for_a_moment() -> None:
+    bench = Bench()
+    for number in range(1, 4):
+        bench.join({"http": f":{number}"}, f"there/{number}")
+    bench.leave("there/1")
+    bench.now += 2
+    bench.leave("there/2")
+    assert [one.port for one in bench.addresses()] == [3]
+    bench.now += 0.5
+    bench.leave("there/3")
+    assert {bench.members.ready(()).port for _ in range(30)} == {2, 3}
+    assert len(bench.members) == 2
+    bench.now += 5
+    with pytest.raises(NoBackEnd):
+        bench.members.ready(())
+    assert len(bench.members) == 0
+
+
+def test_they_stay_until_one_comes_back() -> None:
+    bench = Bench()
+    bench.join(HTTP, "there/1")
+    bench.leave("there/1")
+    bench.join({"http": ":81"}, "there/2")
+    assert bench.addresses() == [Address("192.168.56.102", 81)]
+    bench.join(HTTP, "there/3")
+    bench.leave("there/2")
+    assert bench.addresses() == [DIRECT]
+
+
+def test_one_that_comes_back_has_never_been_away() -> None:
+    bench = Bench()
+    bench.join(HTTP, "there/1")
+    bench.members.began(DIRECT)
+    bench.leave("there/1")
+    bench.join(HTTP, "there/2")
+    assert [one.outstanding for one in bench.members.standings()] == [1]
+    bench.now += 60
+    assert bench.members.ready(()) == DIRECT
+
+
+def test_they_stay_while_the_proxy_s_own_relay_is_away() -> None:
+    bench = Bench()
+    bench.join(HTTP)
+    bench.leave()
+    bench.attached = False
+    for _ in range(20):
+        bench.now += 3
+        assert bench.members.ready(()) == DIRECT
+    bench.attached = True
+    bench.now += 4
+    assert bench.members.ready(()) == DIRECT
+    bench.now += 1
+    with pytest.raises(NoBackEnd):
+        bench.members.ready(())
+
+
+# Through tunnels.
+
+
+@pytest.mark.parametrize("via", [Via.DIRECT, Via.TUNNEL])
+def test_no_tunnel_is_kept_to_the_last_one_that_leaves(via: Via) -> None:
+    bench = Bench(via)
+    bench.join(HTTP)
+    bench.leave()
+    address = bench.members.ready(())  # while it lingers
+    assert set(bench.departed) == {address}
+    bench.departed.clear()
+    bench.members.began(address)
+    bench.members.ended(address, Outcome.ANSWERED)
+    assert bench.departed == ([address] if address.via else [])
+
+
+def test_all_may_be_reached_through_tunnels() -> None:
+    bench = Bench(Via.TUNNEL)
+    bench.join(HTTP)
+    assert bench.members.ready(()) == TUNNEL
+    bench.members.unreachable(TUNNEL)
+    assert bench.members.ready(()) == TUNNEL
+
+
+def test_where_the_direct_way_fails_a_tunnel_is_taken_for_a_minute() -> None:
+    bench = Bench(Via.AUTO)
+    bench.join(HTTP)
+    assert bench.members.ready(()) == DIRECT
+    bench.members.unreachable(DIRECT)
+    assert bench.members.ready(()) == TUNNEL
+    bench.now += 59
+    assert bench.members.ready(()) == TUNNEL
+    bench.now += 1
+    assert bench.members.ready(()) == DIRECT
+    bench.members.unreachable(DIRECT)
+    bench.leave()
+    bench.now += 60
+    bench.join({"http": ":81"})
+    assert bench.members.ready(()) == Address("192.168.56.102", 81)
+
+
+def test_a_check_that_cannot_connect_takes_a_tunnel_before_it_counts() -> None:
+    bench = Bench(Via.AUTO)
+    bench.join(HTTP)
+    bench.join({"http": ":81"}, "there/2")
+    for _ in range(2):
+        bench.members.check_failed(DIRECT, "was answered 500", reachable=True)
+    assert [one.out for one in bench.members.standings()] == [True, False]
+    bench.members.check_passed(DIRECT)
+    bench.members.check_failed(DIRECT, "cannot connect", reachable=False)
+    assert TUNNEL in bench.addresses()
+    assert DIRECT not in bench.addresses()
+    assert not any(one.out for one in bench.members.standings())
+    for _ in range(2):
+        bench.members.check_failed(TUNNEL, "cannot connect", reachable=False)
+    assert [one.address for one in bench.members.standings() if one.out] == [TUNNEL]
+
+
+def test_loopback_of_another_machine_needs_a_tunnel() -> None:
+    bench = Bench(Via.AUTO)
+    bench.join({"http": "127.0.0.1:80"})
+    assert bench.members.ready(()) == Address("127.0.0.1", 80, "there/1")
+    bench.members.unreachable(Address("127.0.0.1", 80, "there/1"))
+    bench.now += 100
+    assert bench.members.ready(()) == Address("127.0.0.1", 80, "there/1")
+
+
+def test_a_visitor_finds_back_whichever_way_is_taken() -> None:
+    bench = Bench(Via.AUTO)
+    bench.join(HTTP)
+    for number in range(2, 9):
+        bench.join({"http": f":{number}"}, f"there/{number}")
+    for address in bench.addresses():
+        bench.members.ended(address, Outcome.ANSWERED)
+    bench.members.unreachable(DIRECT)
+    assert {bench.members.ready((), DIRECT) for _ in range(20)} == {TUNNEL}
+    bench.now += 60
+    assert {bench.members.ready((), TUNNEL) for _ in range(20)} == {DIRECT}
+
+
+def test_a_request_that_outlives_its_member_is_not_counted_for_ever() -> None:
+    """It ends while nobody publishes an address any more, and the cluster is asked."""
+    bench = Bench()
+    either = Either(bench.members, Ask(cast("Mesh", None), "web", 80, lambda: bench.now))
+    bench.join(HTTP)
+    either.began(either.ready(()) or TUNNEL)
+    bench.leave()
+    bench.now += 10
+    with pytest.raises(NoBackEnd):
+        bench.members.ready(())  # nobody lingers
+    either.ended(DIRECT, Outcome.ANSWERED)
+    bench.join(HTTP)
+    assert [one.outstanding for one in bench.rotation.standings()] == [0]

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import logging
+import ssl
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from arke_proxy.clients.certificates import Certificates, pair
+from arke_proxy.errors import BadCertificate
+from support.certificates import write_certificate
+
+
+def certificates(*arguments: str) -> Certificates:
+    return Certificates([pair(argument) for argument in arguments])
+
+
+def presented(server: Certificates, name: str | None) -> set[str]:
+    """The names in the certificate that a client sees."""
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anybody.check_hostname = False
+    anybody.verify_mode = ssl.CERT_NONE
+    client = anybody.wrap_bio(to_client, to_server, server_hostname=name)
+    proxy = server.context.wrap_bio(to_server, to_client, server_side=True)
+    for end in (client, proxy, client):
+        try:
+            end.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+    seen = client.getpeercert(binary_form=True)
+    assert seen
+    return names_in(seen)
+
+
+def names_in(certificate: bytes) -> set[str]:
+    extensions = x509.load_der_x509_certificate(certificate).extensions
+    names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return set(names.get_values_for_type(x509.DNSName))
+
+
+def test_the_name_chooses(tmp_path: Path) -> None:
+    server = certificates(
+        write_certificate(tmp_path, "one.example", file="1"),
+        write_certificate(tmp_path, "Two.example", "*.two.example", file="2"),
+        write_certificate(tmp_path, "exact.two.example", file="3"),
+    )
+    one, two, three = {"one.example"}, {"Two.example", "*.two.example"}, {"exact.two.example"}
+    assert presented(server, "one.example") == one
+    assert presented(server, "TWO.example") == two
+    assert presented(server, "any.two.example") == two
+    assert presented(server, "exact.two.example") == three
+    assert presented(server, "deep.any.two.example") == one
+    assert presented(server, "other.example") == one
+    assert presented(server, None) == one
+
+
+def test_files_that_change_are_read_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, logger="arke.proxy")  # fuzzing leaves its parent silent
+    argument = write_certificate(tmp_path, "old.example")
+    server = certificates(argument)
+    server.refresh(100.0)
+    key = tmp_path / "server.key"
+    whole = key.read_bytes()
+
+    key.write_bytes(b"half")
+    server.refresh(101.0)
+    server.refresh(102.0)
+    assert presented(server, None) == {"old.example"}
+    fault = f"{key} holds no private key in PEM form; the one read before goes on"
+    assert caplog.messages == [f"-cert {tmp_path}/server.pem: {fault}"]
+    key.write_bytes(whole)
+    server.refresh(103.0)
+    write_certificate(tmp_path, "new.example")
+    server.refresh(103.9)
+    assert presented(server, None) == {"old.example"}
+    server.refresh(104.0)
+    assert presented(server, None) == {"new.example"}
+
+
+def test_what_cannot_be_used_at_the_start(tmp_path: Path) -> None:
+    good = write_certificate(tmp_path, "a.example", file="good")
+    other = write_certificate(tmp_path, "a.example", file="other")
+    encrypted = write_certificate(tmp_path, "a.example", file="encrypted", password=b"secret")
+    certificate = good.partition(",")[0]
+    for argument, sentence in (
+        (f"{tmp_path}/none.pem", "none.pem cannot be read: No such file"),
+        (f"{certificate},{tmp_path}/none.key", "none.key cannot be read: No such file"),
+        (f"{certificate},{other.partition(',')[2]}", "belongs to another certificate"),
+        (encrypted, "is encrypted; `openssl pkey -in"),
+        (certificate, "holds no private key in PEM form; name its file too"),
+        (good.partition(",")[2], "good.key holds no certificate in PEM form"),
+    ):
+        with pytest.raises(BadCertificate, match=sentence):
+            certificates(argument)
+
+
+@pytest.mark.parametrize("text", ["", ",key.pem", "cert.pem,"])
+def test_a_pair_has_both(text: str) -> None:
+    with pytest.raises(ValueError, match=r"must be CERT\.pem"):
+        pair(text)
+
+
+def test_one_file_may_hold_both(tmp_path: Path) -> None:
+    paths = [Path(path) for path in write_certificate(tmp_path, "a.example").split(",")]
+    both = tmp_path / "both.pem"
+    both.write_bytes(b"".join(path.read_bytes() for path in paths))
+    assert presented(certificates(str(both)), None) == {"a.example"}

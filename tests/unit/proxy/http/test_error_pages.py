@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from arke_proxy.errors import BadRequest, NoBackEnd, NoRoute
+from arke_proxy.http.error_pages import accept_of, own_message, own_response, preferred
+
+BROWSER = b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+@pytest.mark.parametrize(
+    ("accept", "form"),
+    [
+        (b"", "text/plain"),
+        (b"*/*", "text/plain"),
+        (BROWSER, "text/html"),
+        (b"application/json", "application/json"),
+        (b"Application/JSON; charset=utf-8", "application/json"),
+        (b"text/html;q=0.5, application/json;q=0.6", "application/json"),
+        (b"text/*", "text/plain"),
+        (b"text/plain;q=0, text/*", "text/html"),
+        (b"application/*", "application/json"),
+        (b"image/png", "text/plain"),
+        (b"text/html;q=nan, application/json;q=7", "text/plain"),
+        (b";;;,,q=,\xff=\x00", "text/plain"),
+    ],
+)
+def test_the_form_that_the_client_likes_best(accept: bytes, form: str) -> None:
+    assert preferred(accept) == form
+
+
+def test_an_html_page_repeats_nothing_that_a_browser_would_obey() -> None:
+    error = BadRequest('The request is refused: <script>alert("x")</script>.')
+    fields, body = own_message(error, 0.0, BROWSER)
+    assert b"<script>" not in body
+    assert b"&lt;script&gt;" in body
+    assert dict(fields)[b"Content-Type"] == b"text/html; charset=utf-8"
+    assert dict(fields)[b"X-Content-Type-Options"] == b"nosniff"
+
+
+def test_json_names_the_error_in_words() -> None:
+    fields, body = own_message(NoBackEnd("Nobody serves cluster web."), 0.0, b"application/json")
+    assert json.loads(body) == {
+        "status": 503,
+        "error": "no back end",
+        "detail": "Nobody serves cluster web.",
+    }
+    assert dict(fields)[b"Retry-After"] == b"1"
+    assert dict(fields)[b"Content-Length"] == b"%d" % len(body)
+
+
+def test_every_response_says_that_it_is_the_proxys() -> None:
+    head = own_response(NoRoute("Nothing here."), 0.0, b"Connection: close\r\n", with_body=False)
+    assert head.startswith(b"HTTP/1.1 404 Not Found\r\n")
+    assert b'\r\nServer-Timing: arke;desc="no route"\r\n' in head
+    assert head.endswith(b"Connection: close\r\n\r\n")
+    assert b"Content-Length: 14\r\n" in head
+
+
+def test_accept_is_found_whatever_its_case_and_number() -> None:
+    assert accept_of([(b"ACCEPT", b"a/b"), (b"X", b"y"), (b"accept", b"c/d")]) == b"a/b,c/d"

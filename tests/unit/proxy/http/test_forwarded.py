@@ -1,0 +1,206 @@
+"""What a back end learns about a client: constant numbers stand for the random ones."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+import pytest
+
+from arke_proxy import flag_types as converters
+from arke_proxy.http.forwarded import Form, Forwarding
+from arke_proxy.http1.head_parser import parse_request
+
+TRUSTED = "10.0.0.1"
+STRANGER = "203.0.113.9"
+PARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def names(size: int) -> bytes:
+    """Make the names of traces and spans, which are random elsewhere: 1 and c1 each time."""
+    return (bytes(15) + b"\x01" + bytes(7) + b"\xc1") * (size // 24)
+
+
+def passed_on(
+    lines: bytes = b"", peer: str = STRANGER, form: Form = Form.X, *, tls: bool = False
+) -> list[bytes]:
+    forwarding = Forwarding([ip_network("10.0.0.0/8")], form, names)
+    head = parse_request(b"GET / HTTP/1.1\r\nHost: example:80\r\n" + lines + b"\r\n")
+    return forwarding.origin(peer, tls=tls).passed_on(head)[0].split(b"\r\n")[:-1]
+
+
+def value(lines: list[bytes], name: bytes) -> bytes | None:
+    values = [line.partition(b": ")[2] for line in lines if line.startswith(name + b": ")]
+    assert len(values) <= 1
+    return values[0] if values else None
+
+
+CLAIMS = (
+    b"X-Forwarded-For: 6.6.6.6\r\nx-forwarded-for: 7.7.7.7\r\nX-Forwarded-Proto: https\r\n"
+    b"X-Forwarded-Host: shop.example\r\nForwarded: for=6.6.6.6;proto=https\r\n"
+)
+
+
+def test_a_strangers_word_is_replaced() -> None:
+    assert (
+        passed_on(CLAIMS)
+        == passed_on()
+        == [
+            b"X-Forwarded-For: 203.0.113.9",
+            b"X-Forwarded-Proto: http",
+            b"X-Forwarded-Host: example:80",
+            b"X-Request-Id: 00000000000000000000000000000001",
+            b"traceparent: 00-00000000000000000000000000000001-00000000000000c1-01",
+        ]
+    )
+
+
+def test_a_trusted_proxys_word_is_gone_on_with() -> None:
+    assert passed_on(CLAIMS, TRUSTED)[:3] == [
+        b"X-Forwarded-For: 6.6.6.6, 7.7.7.7, 10.0.0.1",
+        b"X-Forwarded-Proto: https",
+        b"X-Forwarded-Host: shop.example",
+    ]
+
+
+@pytest.mark.parametrize("peer", ["10.1.2.3", "::ffff:10.1.2.3"])
+def test_trust_goes_by_the_plain_address(peer: str) -> None:
+    assert value(passed_on(CLAIMS, peer), b"X-Forwarded-Proto") == b"https"
+
+
+@pytest.mark.parametrize(
+    ("peer", "shown"),
+    [
+        ("10.1.2.3", b"10.1.2.3"),
+        ("::ffff:10.1.2.3", b"10.1.2.3"),
+        ("fe80::1%eth0", b"fe80::1"),
+        ("", b"unknown"),
+    ],
+)
+def test_a_client_is_named_by_its_plain_address(peer: str, shown: bytes) -> None:
+    assert value(passed_on(peer=peer), b"X-Forwarded-For") == shown
+
+
+def test_tls_is_told() -> None:
+    assert value(passed_on(tls=True), b"X-Forwarded-Proto") == b"https"
+    assert value(passed_on(form=Form.RFC7239, tls=True), b"Forwarded") == (
+        b'for=203.0.113.9;proto=https;host="example:80"'
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "shown"),
+    [
+        (b"X-Forwarded-Proto: gopher\r\n", b"X-Forwarded-Proto", b"http"),
+        (b"X-Forwarded-Proto: https, http\r\n", b"X-Forwarded-Proto", b"http"),
+        (b"X-Forwarded-Host: a, b\r\n", b"X-Forwarded-Host", b"example:80"),
+        (b"X-Forwarded-Host: a\r\nX-Forwarded-Host: b\r\n", b"X-Forwarded-Host", b"example:80"),
+        (b"X-Forwarded-For:\r\n", b"X-Forwarded-For", b"10.0.0.1"),
+    ],
+)
+def test_what_a_trusted_proxy_says_has_to_make_sense(
+    line: bytes, name: bytes, shown: bytes
+) -> None:
+    assert value(passed_on(line, TRUSTED), name) == shown
+
+
+@pytest.mark.parametrize(
+    ("line", "peer", "shown"),
+    [
+        (b"", STRANGER, b'for=203.0.113.9;proto=http;host="example:80"'),
+        (b"", "2001:db8::1", b'for="[2001:db8::1]";proto=http;host="example:80"'),
+        (b"Forwarded: for=6.6.6.6\r\n", STRANGER, b'for=203.0.113.9;proto=http;host="example:80"'),
+        (
+            b'Forwarded: for="[::1]";by=a, for=b\r\n',
+            TRUSTED,
+            b'for="[::1]";by=a, for=b, for=10.0.0.1;proto=http;host="example:80"',
+        ),
+        (b'Forwarded: for="\r\n', TRUSTED, b'for=10.0.0.1;proto=http;host="example:80"'),
+    ],
+)
+def test_the_standard_form(line: bytes, peer: str, shown: bytes) -> None:
+    lines = passed_on(line, peer, Form.RFC7239)
+    assert value(lines, b"Forwarded") == shown
+    assert value(lines, b"X-Forwarded-For") is None
+
+
+def test_both_forms() -> None:
+    lines = passed_on(form=Form.BOTH)
+    assert value(lines, b"X-Forwarded-For") == STRANGER.encode()
+    assert value(lines, b"Forwarded")
+
+
+@pytest.mark.parametrize(
+    ("line", "peer", "kept"),
+    [
+        (b"X-Request-Id: a-1\r\n", TRUSTED, True),
+        (b"X-Request-Id: a-1\r\n", STRANGER, False),
+        (b"X-Request-Id: " + b"a" * 128 + b"\r\n", TRUSTED, True),
+        (b"X-Request-Id: " + b"a" * 129 + b"\r\n", TRUSTED, False),
+        (b"X-Request-Id: a b\r\n", TRUSTED, False),
+        (b"X-Request-Id: \xc3\xa9\r\n", TRUSTED, False),
+        (b"X-Request-Id:\r\n", TRUSTED, False),
+        (b"X-Request-Id: a\r\nX-Request-Id: b\r\n", TRUSTED, False),
+    ],
+)
+def test_a_request_keeps_its_name_or_gets_one(line: bytes, peer: str, kept: bool) -> None:
+    forwarding = Forwarding([ip_network("10.0.0.0/8")], Form.X, names)
+    head = parse_request(b"GET / HTTP/1.1\r\nHost: a\r\n" + line + b"\r\n")
+    lines, request_id = forwarding.origin(peer, tls=False).passed_on(head)
+    assert b"X-Request-Id: " + request_id + b"\r\n" in lines
+    assert (request_id == b"%032x" % 1) is not kept
+
+
+@pytest.mark.parametrize("peer", [TRUSTED, STRANGER])
+def test_a_trace_goes_on(peer: str) -> None:
+    lines = passed_on(
+        b"TraceParent: " + PARENT + b"\r\ntracestate: a=1\r\ntracestate: b=2\r\n", peer
+    )
+    assert lines[-3:] == [b"traceparent: " + PARENT, b"tracestate: a=1", b"tracestate: b=2"]
+
+
+@pytest.mark.parametrize(
+    ("parent", "valid"),
+    [
+        (PARENT, True),
+        (b"01" + PARENT[2:], True),
+        (b"01" + PARENT[2:] + b"-more", True),
+        (PARENT + b"-more", False),
+        (b"01" + PARENT[2:] + b"more", False),
+        (b"ff" + PARENT[2:], False),
+        (PARENT.upper(), False),
+        (PARENT[:-1], False),
+        (b"00-" + b"0" * 32 + PARENT[35:], False),
+        (PARENT[:36] + b"0" * 16 + b"-01", False),
+        (b"", False),
+        (PARENT + b"\r\ntraceparent: " + PARENT, False),
+    ],
+)
+def test_a_trace_that_is_none_begins_anew(parent: bytes, valid: bool) -> None:
+    lines = passed_on(b"traceparent: " + parent + b"\r\ntracestate: a=1\r\n")
+    assert (value(lines, b"tracestate") == b"a=1") is valid
+    assert (value(lines, b"traceparent") == parent) is valid
+
+
+@pytest.mark.parametrize("text", ["10.0.0.1/8", "example", "10.0.0.0/33", ""])
+def test_what_is_no_network(text: str) -> None:
+    with pytest.raises(ValueError, match="must be a network"):
+        converters.network(text)
+
+
+def test_what_is_a_network() -> None:
+    assert converters.network("10.0.0.1") == ip_network("10.0.0.1/32")
+    assert converters.network("fd00::/8") == ip_network("fd00::/8")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("0", 0), ("65536", 65536), ("64k", 65536), ("10M", 10 << 20), ("1g", 1 << 30)],
+)
+def test_a_size(text: str, size: int) -> None:
+    assert converters.size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "k", "1.5m", "-1", "1kb", "\u0661"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ValueError, match="number of bytes"):
+        converters.size(text)

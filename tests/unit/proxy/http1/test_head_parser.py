@@ -1,0 +1,287 @@
+"""Heads, strictly: each input as one piece, and byte by byte as a socket may deliver it."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+
+from arke_proxy.errors import Malformed
+from arke_proxy.http.messages import RequestHead, ResponseHead
+from arke_proxy.http1.head_buffer import HeadBuffer
+from arke_proxy.http1.head_parser import parse_request, parse_response
+from support.strict_answers import ANSWERS, SWITCH
+from support.strict_requests import GET, HEADS, LIMITS, POST
+
+STEPS = pytest.mark.parametrize("step", [1, 7, 1 << 20], ids=["byte by byte", "by seven", "whole"])
+
+
+def pieces(data: bytes, step: int) -> list[bytes]:
+    return [data[at : at + step] for at in range(0, len(data), step)]
+
+
+def request(raw: bytes, step: int = 1 << 20) -> RequestHead:
+    buffer = HeadBuffer()
+    for piece in pieces(raw, step):
+        buffer.push(piece)
+        if (head := buffer.pull()) is not None:
+            return parse_request(head)
+    raise AssertionError("the head never became whole")
+
+
+def response(raw: bytes, step: int = 1 << 20) -> ResponseHead:
+    buffer = HeadBuffer(skips_empty_lines=False)
+    for piece in pieces(raw, step):
+        buffer.push(piece)
+        if (head := buffer.pull()) is not None:
+            return parse_response(head)
+    raise AssertionError("the head never became whole")
+
+
+@STEPS
+def test_a_request_is_read(step: int) -> None:
+    raw = (
+        b"POST /a?b=c HTTP/1.1\r\nHost: example:80\r\nX-One:  1\r\n"
+        b"Content-Length: 5\r\nx-two:\t2 \r\n\r\n"
+    )
+    head = request(raw, step)
+    assert (head.method, head.target, head.host) == (b"POST", b"/a?b=c", b"example:80")
+    assert head.fields == ((b"X-One", b"1"), (b"x-two", b"2"))
+    assert (head.length, head.chunked, head.keep_alive) == (5, False, True)
+    assert (head.is_1_0, head.upgrade, head.forwarded) == (False, None, ())
+    assert head.lines == b"X-One: 1\r\nx-two: 2\r\n"
+    assert head.begin == (
+        b"POST /a?b=c HTTP/1.1\r\nHost: example:80\r\nX-One: 1\r\nx-two: 2\r\n"
+        b"Content-Length: 5\r\nVia: 1.1 arke\r\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "keep_alive"),
+    [
+        (b"HTTP/1.1\r\nHost: a\r\n", True),
+        (b"HTTP/1.1\r\nHost: a\r\nConnection: close\r\n", False),
+        (b"HTTP/1.1\r\nHost: a\r\nConnection: Upgrade , CLOSE\r\nUpgrade: h2c\r\n", False),
+        (b"HTTP/1.1\r\nHost: a\r\nConnection: x\r\nConnection: close\r\n", False),
+        (b"HTTP/1.0\r\n", False),
+        (b"HTTP/1.0\r\nConnection: Keep-Alive\r\n", True),
+    ],
+)
+def test_a_client_says_whether_its_connection_goes_on(lines: bytes, keep_alive: bool) -> None:
+    assert request(b"GET / " + lines + b"\r\n").keep_alive is keep_alive
+
+
+def test_what_is_about_the_connection_or_about_the_proxy_is_dropped() -> None:
+    head = request(
+        GET + b"Connection: keep-alive, X-Secret\r\nx-secret: 1\r\nKeep-Alive: 5\r\n"
+        b"TE: trailers\r\nUpgrade: websocket\r\nProxy-Connection: keep-alive\r\n"
+        b"Proxy-Authorization: Basic eA==\r\nHTTP2-Settings: AA\r\nX-Forwarded-For: 6.6.6.6\r\n"
+        b"X-Forwarded-Host: evil\r\nX-Forwarded-Proto: https\r\nForwarded: for=6.6.6.6\r\n"
+        b"X-Kept: yes\r\n\r\n"
+    )
+    assert [name for name, _ in head.forwarded] == [
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+        b"forwarded",
+    ]
+    assert list(head.fields) == [(b"X-Kept", b"yes")]
+
+
+@pytest.mark.parametrize("named", [b"Host", b"Content-Length", b"Transfer-Encoding"])
+def test_a_connection_field_cannot_name_away_what_frames_a_request(named: bytes) -> None:
+    head = request(POST + b"Content-Length: 3\r\nConnection: close, " + named + b"\r\n\r\n")
+    assert (head.host, head.length) == (b"example", 3)
+
+
+@pytest.mark.parametrize(
+    ("line", "target", "host"),
+    [
+        (b"GET http://Example/x?y HTTP/1.1", b"/x?y", b"Example"),
+        (b"GET http://example HTTP/1.1", b"/", b"example"),
+        (b"GET HTTP://example?y HTTP/1.1", b"/?y", b"example"),
+        (b"OPTIONS http://example HTTP/1.1", b"*", b"example"),
+        (b"OPTIONS * HTTP/1.1", b"*", b"example"),
+    ],
+)
+def test_the_target_becomes_a_path(line: bytes, target: bytes, host: bytes) -> None:
+    head = request(line + b"\r\nHost: example\r\n\r\n")
+    assert (head.target, head.host) == (target, host)
+
+
+UPGRADE = b"Connection: upgrade\r\nUpgrade: websocket\r\n"
+
+
+@pytest.mark.parametrize(
+    ("raw", "upgrade"),
+    [
+        (GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\n", b"websocket"),
+        (GET + b"Connection: keep-alive, UPGRADE\r\nUpgrade: WebSocket \r\n", b"websocket"),
+        (GET + b"Content-Length: 0\r\n" + UPGRADE, b"websocket"),
+        (GET + b"Content-Length: 1\r\n" + UPGRADE, None),
+        (GET + b"Transfer-Encoding: chunked\r\n" + UPGRADE, None),
+        (POST + UPGRADE, None),
+        (b"GET / HTTP/1.0\r\n" + UPGRADE, None),
+        (GET + b"Upgrade: websocket\r\n", None),
+        (GET + b"Connection: upgrade\r\n", None),
+        (GET + UPGRADE + b"Upgrade: h2c\r\n", None),
+        (GET + b"Connection: upgrade\r\nUpgrade: h2c, websocket\r\n", None),
+        (GET + b"Connection: upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: \r\n", None),
+    ],
+)
+def test_an_upgrade_may_be_passed_on(raw: bytes, upgrade: bytes | None) -> None:
+    head = request(raw + b"\r\n")
+    assert (head.upgrade, list(head.fields)) == (upgrade, [])
+
+
+@pytest.mark.parametrize(
+    ("raw", "kept"),
+    [
+        (POST + b"Content-Length: 1\r\n", True),
+        (POST + b"Transfer-Encoding: chunked\r\n", True),
+        (POST + b"Content-Length: 0\r\n", False),
+        (GET, False),
+        (b"POST / HTTP/1.0\r\nContent-Length: 1\r\n", False),
+    ],
+)
+def test_an_expectation_is_passed_on_where_a_body_waits(raw: bytes, kept: bool) -> None:
+    head = request(raw + b"Expect: 100-Continue\r\n\r\n")
+    assert (head.fields == ((b"Expect", b"100-Continue"),)) is kept
+    assert (b"Expect" in (head.lines or b"")) is kept
+
+
+def test_an_old_request_needs_no_host() -> None:
+    assert request(b"GET / HTTP/1.0\r\n\r\n").host is None
+
+
+def test_empty_lines_before_a_request_mean_nothing() -> None:
+    assert request(b"\r\n\r\n" + GET + b"\r\n", 1).target == b"/a?b=c"
+
+
+@STEPS
+@pytest.mark.parametrize("raw", HEADS.values(), ids=HEADS)
+def test_what_is_malformed_or_ambiguous_is_refused(raw: bytes, step: int) -> None:
+    with pytest.raises(Malformed) as refused:
+        request(raw, step)
+    assert refused.value.status == 400
+
+
+@pytest.mark.parametrize(("raw", "status"), LIMITS.values(), ids=LIMITS)
+@pytest.mark.parametrize("step", [1, 1 << 20], ids=["byte by byte", "whole"])
+def test_what_is_too_much_or_not_offered_has_a_code_of_its_own(
+    raw: bytes, status: int, step: int
+) -> None:
+    with pytest.raises(Malformed) as refused:
+        request(raw, step)
+    assert refused.value.status == status
+
+
+def test_the_limits_themselves_are_allowed() -> None:
+    line = b"GET /" + b"a" * (8192 - len(b"GET / HTTP/1.1")) + b" HTTP/1.1"
+    assert len(request(line + b"\r\nHost: a\r\n" + b"X: a\r\n" * 99 + b"\r\n").fields) == 99
+
+
+def test_a_lone_line_feed_is_refused_before_the_head_is_whole() -> None:
+    buffer = HeadBuffer()
+    buffer.push(b"GET / HTTP/1.1\r\nHost: a\r")
+    assert buffer.pull() is None
+    buffer.push(b"\nX: 1\n")
+    with pytest.raises(Malformed):
+        buffer.pull()
+
+
+def test_what_follows_a_head_is_kept() -> None:
+    buffer = HeadBuffer()
+    buffer.push(GET + b"\r\n" + GET + b"\r\nrest")
+    assert buffer.pull() == GET + b"\r\n"
+    assert buffer.pull() == GET + b"\r\n"
+    assert buffer.rest() == b"rest"
+    assert len(buffer) == 0
+
+
+@STEPS
+def test_a_response_is_read(step: int) -> None:
+    raw = (
+        b"HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\nDate: b\r\nConnection: X-B\r\n"
+        b"X-B: c\r\nKeep-Alive: timeout=5\r\nUpgrade: h2c\r\nProxy-Authenticate: Basic\r\n\r\n"
+    )
+    head = response(raw, step)
+    assert (head.status, head.status_text) == (404, b"404 Not Found")
+    assert head.fields == ((b"Date", b"b"),)
+    assert (head.length, head.chunked, head.keep_alive, head.upgrade) == (3, False, True, None)
+    assert head.lines == b"Date: b\r\n"
+    assert head.begin == (
+        b"HTTP/1.1 404 Not Found\r\nDate: b\r\nContent-Length: 3\r\nVia: 1.1 arke\r\n"
+    )
+
+
+@STEPS
+def test_a_switch_of_protocols_names_one(step: int) -> None:
+    raw = SWITCH + b"Upgrade: WebSocket\r\nConnection: upgrade\r\n\r\n"
+    assert (response(raw, step).status, response(raw, step).upgrade) == (101, b"websocket")
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (b"HTTP/1.1 200", b"200 "),
+        (b"HTTP/1.1 200 ", b"200 "),
+        (b"HTTP/1.1 299 S\xe9", b"299 S\xe9"),
+        (b"HTTP/1.1 200 O\x01K", b"200 "),
+        (b"HTTP/1.0 999 Odd", b"999 Odd"),
+    ],
+)
+def test_a_reason_is_passed_on_if_it_is_text(line: bytes, text: bytes) -> None:
+    assert response(line + b"\r\n\r\n").status_text == text
+
+
+@pytest.mark.parametrize(
+    ("raw", "keep_alive"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n", True),
+        (b"HTTP/1.1 200 OK\r\nConnection: Close\r\n\r\n", False),
+        (b"HTTP/1.0 200 OK\r\n\r\n", False),
+        (b"HTTP/1.1 204 -\r\nContent-Length: 0\r\n\r\n", True),
+        (b"HTTP/1.1 204 -\r\nContent-Length: 5\r\n\r\n", False),
+        (b"HTTP/1.1 204 -\r\nTransfer-Encoding: chunked\r\n\r\n", False),
+        (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\n", True),
+    ],
+)
+def test_a_back_end_says_whether_its_connection_goes_on(raw: bytes, keep_alive: bool) -> None:
+    assert response(raw).keep_alive is keep_alive
+
+
+@STEPS
+@pytest.mark.parametrize("raw", ANSWERS.values(), ids=ANSWERS)
+def test_back_ends_are_read_as_strictly(raw: bytes, step: int) -> None:
+    with pytest.raises(Malformed):
+        response(raw, step)
+
+
+def test_long_lists_of_tokens_are_not_remembered() -> None:
+    """One client would make a proxy keep a hundred megabytes by a few megabytes of heads."""
+    tracemalloc.start()
+    try:
+        for number in range(16):
+            options = b",".join([b"%x" % (number * 10_000 + at) for at in range(8000)])
+            parse_request(GET + b"Connection: %b\r\n\r\n" % options)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("lines", "dated"),
+    [
+        (b"Date: x\r\n", True),
+        (b"A: b\r\nDATE:x\r\n", True),
+        (b"X-Date: 1\r\nA: date: 2\r\n", False),
+        (b"", False),
+        (b"Date: x\r\nConnection: date\r\n", False),  # what is of the connection is not passed on
+    ],
+)
+def test_whether_an_answer_says_its_date(lines: bytes, dated: bool) -> None:
+    for status in (b"200 OK", b"204 No Content"):
+        raw = b"HTTP/1.1 %b\r\n%bContent-Length: 0\r\n\r\n" % (status, lines)
+        assert parse_response(raw).dated is dated

@@ -1,0 +1,181 @@
+"""What the proxy writes, it would read the same; and how a head is cut into pieces is no matter."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import suppress
+
+import httptools
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from arke_proxy.backends.address import Address
+from arke_proxy.errors import Malformed
+from arke_proxy.http.messages import RequestHead, ResponseHead
+from arke_proxy.http1 import serializer as writing
+from arke_proxy.http1.body import ChunkedBody
+from arke_proxy.http1.head_buffer import HeadBuffer
+from arke_proxy.http1.head_parser import parse_request, parse_response
+from support.strict_answers import ANSWERS, CHUNKS
+from support.strict_requests import ACCEPTED, HEADS
+
+BACK_END = Address("192.168.56.102", 63450)
+NAMES = [
+    *(b"Host", b"Content-Length", b"Transfer-Encoding", b"Connection", b"Upgrade", b"Expect"),
+    *(b"Keep-Alive", b"Via", b"X_Y", b"Content_Length", b"Cookie", b"traceparent", b""),
+]
+VALUES = [
+    *(b"a", b"a:80", b"0", b"5", b"+5", b"chunked", b"chunked, chunked", b"close", b"upgrade"),
+    *(b"websocket", b"h2c", b"100-continue", b"keep-alive, cookie", b"\x0bchunked", b""),
+]
+ODD = [b"\r", b"\n", b"\r\n", b"\r\n ", b"\x00", b" ", b"\t", b":", b"\x7f", b"\xff"]
+TARGETS = [b"/", b"*", b"http://a/x", b"http://b", b"a:80", b"//a", b"/#", b"/\x01"]
+FIELD = st.tuples(
+    st.sampled_from(NAMES) | st.binary(max_size=5),
+    st.sampled_from([b":", b": ", b" :", b":\t"]),
+    st.sampled_from(VALUES) | st.binary(max_size=9),
+    st.sampled_from([b"\r\n"] * 9 + ODD),
+).map(b"".join)
+FIELDS = st.lists(FIELD, max_size=6).map(b"".join)
+REQUEST_LINE = st.tuples(
+    st.sampled_from([b"GET", b"POST", b"HEAD", b"OPTIONS", b"CONNECT", b"get", b"G T"]),
+    st.sampled_from(TARGETS) | st.binary(max_size=5),
+    st.sampled_from([b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0"]),
+).map(b" ".join)
+STATUS_LINE = st.sampled_from(
+    [b"HTTP/1.1 200 OK", b"HTTP/1.0 204 -", b"HTTP/1.1 101 -", b"HTTP/1.1 103", b"HTTP/1.1 2000 OK"]
+)
+CASES = settings(max_examples=400, deadline=None)
+
+
+def head_of(line: bytes, fields: bytes) -> bytes:
+    return line + b"\r\nHost: a\r\n" + fields + b"\r\n"
+
+
+def wrote(head: RequestHead) -> bytes:
+    return writing.request_head(head, b"", BACK_END)
+
+
+@CASES
+@given(REQUEST_LINE, FIELDS)
+def test_a_request_that_is_written_is_read_the_same(line: bytes, fields: bytes) -> None:
+    with suppress(Malformed):
+        head = parse_request(head_of(line, fields))
+        again = parse_request(wrote(head))
+        assert (again.method, again.target) == (head.method, head.target)
+        assert again.fields == (*head.fields, (b"Via", b"%b arke" % head.version))
+        assert head.version == (b"1.0" if head.is_1_0 else b"1.1")
+        assert (again.length, again.chunked, again.upgrade) == (
+            head.length,
+            head.chunked,
+            head.upgrade,
+        )
+        assert again.host == (head.host or str(BACK_END).encode())
+
+
+@CASES
+@given(STATUS_LINE, FIELDS)
+def test_an_answer_that_is_written_is_read_the_same(line: bytes, fields: bytes) -> None:
+    with suppress(Malformed):
+        head = parse_response(head_of(line, fields))
+        connection = writing.switching(head.upgrade) if head.upgrade else b""
+        framing = writing.response_framing(head, b"GET", to_1_0=False)
+        if head.status < 200:
+            framing = writing.Framing(b"")
+        again = parse_response(writing.response_head(head, framing.line, connection))
+        assert (again.status, again.status_text) == (head.status, head.status_text)
+        version = line[len(b"HTTP/") : len(b"HTTP/1.1")]
+        assert again.fields == (*head.fields, (b"Via", version + b" arke"))
+        assert again.upgrade == head.upgrade
+
+
+class Seen:
+    """What another parser, that many servers have, finds in a head."""
+
+    def __init__(self) -> None:
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.whole = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name, value.strip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        self.whole = True
+
+
+@CASES
+@given(REQUEST_LINE, FIELDS)
+def test_another_parser_agrees_with_what_is_written(line: bytes, fields: bytes) -> None:
+    with suppress(Malformed):
+        head = parse_request(head_of(line, fields))
+        seen = Seen()
+        parser = httptools.HttpRequestParser(seen)
+        with suppress(httptools.HttpParserUpgrade):
+            parser.feed_data(wrote(head))
+        assert seen.whole
+        assert parser.get_method() == head.method
+        names = [name.lower() for name, _ in seen.fields]
+        assert seen.fields[0][0] == b"Host"
+        assert (b"transfer-encoding" in names) is head.chunked
+        lengths = [int(value) for name, value in seen.fields if name.lower() == b"content-length"]
+        assert lengths == ([] if head.length is None else [head.length])
+        assert [field for field in seen.fields if field in head.fields] == list(head.fields)
+
+
+def pulled(raw: bytes, cuts: list[int], *, answer: bool) -> RequestHead | ResponseHead | str | None:
+    """Return what comes of bytes that arrive in pieces; the fault's code if they are refused."""
+    buffer = HeadBuffer(skips_empty_lines=not answer)
+    places = [0, *sorted(cut % (len(raw) + 1) for cut in cuts), len(raw)]
+    try:
+        for begin, end in itertools.pairwise(places):
+            buffer.push(raw[begin:end])
+            if (head := buffer.pull()) is not None:
+                return parse_response(head) if answer else parse_request(head)
+    except Malformed:
+        return "refused"
+    return None
+
+
+CUTS = st.lists(st.integers(0, 1 << 16), max_size=8)
+REQUESTS = [*HEADS.values(), *(raw for raw, _ in ACCEPTED.values())]
+
+
+@CASES
+@given(st.sampled_from(REQUESTS) | st.tuples(REQUEST_LINE, FIELDS).map(lambda t: head_of(*t)), CUTS)
+def test_how_a_request_is_cut_is_no_matter(raw: bytes, cuts: list[int]) -> None:
+    assert pulled(raw, cuts, answer=False) == pulled(raw, [], answer=False)
+
+
+@CASES
+@given(
+    st.sampled_from([*ANSWERS.values()])
+    | st.tuples(STATUS_LINE, FIELDS).map(lambda t: head_of(*t)),
+    CUTS,
+)
+def test_how_an_answer_is_cut_is_no_matter(raw: bytes, cuts: list[int]) -> None:
+    assert pulled(raw, cuts, answer=True) == pulled(raw, [], answer=True)
+
+
+def chunks(data: bytes, cuts: list[int]) -> tuple[bytes, bytes, bytes] | None:
+    """Return (payload, rest, trailer) of a body that arrives in pieces, None if it is refused."""
+    body = ChunkedBody()
+    places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    payload = b""
+    try:
+        for begin, end in itertools.pairwise(places):
+            piece, rest = body.feed(data[begin:end])
+            payload += piece
+            if body.done:
+                return payload, rest + data[end:], body.trailer
+    except Malformed:
+        return None
+    return payload, b"", b""
+
+
+PIECES = [b"0\r\n", b"1\r\na\r\n", b"3;x\r\nabc\r\n", b"\r\n", b"A: b\r\n", b"\n", b"GET /"]
+
+
+@CASES
+@given(st.sampled_from([*CHUNKS.values()]) | st.lists(st.sampled_from(PIECES)).map(b"".join), CUTS)
+def test_how_chunks_are_cut_is_no_matter(data: bytes, cuts: list[int]) -> None:
+    assert chunks(data, cuts) == chunks(data, [])

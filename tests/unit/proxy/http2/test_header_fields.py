@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import pytest
+
+from arke_proxy.errors import Malformed
+from arke_proxy.http1.head_parser import parse_request, parse_response
+from arke_proxy.http2.header_fields import (
+    read_request,
+    read_trailer,
+    response_fields,
+    trailer_fields,
+)
+
+Fields = list[tuple[bytes, bytes]]
+
+
+def pseudo(
+    method: bytes = b"GET",
+    path: bytes = b"/",
+    scheme: bytes = b"https",
+    authority: bytes = b"example",
+) -> Fields:
+    return [
+        (b":method", method),
+        (b":scheme", scheme),
+        (b":authority", authority),
+        (b":path", path),
+    ]
+
+
+def without(name: bytes) -> Fields:
+    return [field for field in pseudo() if field[0] != name]
+
+
+def test_a_request() -> None:
+    fields = [
+        *pseudo(b"POST", b"/a?b"),
+        (b"content-length", b"5"),
+        (b"x", b"1"),
+        (b"te", b"trailers"),
+    ]
+    head = read_request(fields, ended=False)
+    assert (head.method, head.target, head.host) == (b"POST", b"/a?b", b"example")
+    assert (head.length, head.chunked, head.keep_alive, head.is_1_0) == (5, False, True, False)
+    assert list(head.fields) == [(b"x", b"1")]
+
+
+def test_it_is_no_other_request_though_the_same_is_written_for_it() -> None:
+    """Heads are remembered by what is written."""
+    raw = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
+    for _ in range(2):
+        assert read_request(pseudo(), ended=True).version == b"2.0"
+        assert parse_request(raw).version == b"1.1"
+
+
+def test_a_body_of_unknown_length_goes_in_chunks() -> None:
+    assert read_request(pseudo(b"POST"), ended=False).chunked
+    assert not read_request(pseudo(b"POST"), ended=True).chunked
+
+
+def test_crumbs_of_cookies_are_joined() -> None:
+    crumbs = [(b"cookie", b"a=1"), (b"x", b"y"), (b"cookie", b"b=2")]
+    head = read_request([*pseudo(), *crumbs], ended=True)
+    assert list(head.fields) == [(b"x", b"y"), (b"cookie", b"a=1; b=2")]
+
+
+def test_host_may_stand_for_authority() -> None:
+    assert read_request([*without(b":authority"), (b"host", b"h")], ended=True).host == b"h"
+    assert read_request([*pseudo(), (b"host", b"EXAMPLE")], ended=True).host == b"example"
+
+
+def test_options_of_the_whole_server() -> None:
+    assert read_request(pseudo(b"OPTIONS", b"*"), ended=True).target == b"*"
+
+
+REFUSED: dict[str, tuple[Fields, int]] = {
+    **{f"no {name.decode()}": (without(name), 400) for name in (b":method", b":scheme", b":path")},
+    "no host": (without(b":authority"), 400),
+    "empty host": ([*without(b":authority"), (b"host", b"")], 400),
+    **{f"two {name.decode()}": ([*pseudo(), (name, value)], 400) for name, value in pseudo()},
+    "late pseudo": ([*without(b":path"), (b"x", b"y"), (b":path", b"/")], 400),
+    "late behind cookie": ([*without(b":path"), (b"cookie", b"y"), (b":path", b"/")], 400),
+    "late behind host": ([*without(b":path"), (b"host", b"example"), (b":path", b"/")], 400),
+    "unknown pseudo": ([*pseudo(), (b":protocol", b"websocket")], 400),
+    "pseudo of answers": ([*pseudo(), (b":status", b"200")], 400),
+    "empty path": (pseudo(path=b""), 400),
+    "path without slash": (pseudo(path=b"a"), 400),
+    "absolute path": (pseudo(path=b"http://example/"), 400),
+    "asterisk": (pseudo(path=b"*"), 400),
+    "space in path": (pseudo(path=b"/a HTTP/1.1"), 400),
+    "line in path": (pseudo(path=b"/ HTTP/1.1\r\nX: y\r\n\r\n"), 400),
+    "octets in path": (pseudo(path=b"/\xe9"), 400),
+    "fragment": (pseudo(path=b"/a#b"), 400),
+    "long path": (pseudo(path=b"/" + b"a" * 9000), 414),
+    "empty method": (pseudo(b""), 400),
+    "small method": (pseudo(b"get"), 400),
+    "line in method": (pseudo(b"GET / HTTP/1.1\r\nA: b\r\n\r\nGET"), 400),
+    "unknown method": (pseudo(b"NONSENSE"), 400),
+    "PRI": (pseudo(b"PRI"), 400),
+    "CONNECT": (pseudo(b"CONNECT"), 501),
+    "odd scheme": (pseudo(scheme=b"ftp"), 400),
+    "empty scheme": (pseudo(scheme=b""), 400),
+    "userinfo": (pseudo(authority=b"user@example"), 400),
+    "line in authority": (pseudo(authority=b"a\r\nX: y"), 400),
+    "empty authority": (pseudo(authority=b""), 400),
+    "hosts that differ": ([*pseudo(), (b"host", b"other")], 400),
+    "two hosts": ([*pseudo(), (b"host", b"example"), (b"host", b"example")], 400),
+    "length without a body": ([*pseudo(), (b"content-length", b"5")], 400),
+    "101 fields": ([*pseudo(), *[(b"x", b"y")] * 100], 431),
+    **{
+        f"name {name!r}": ([*pseudo(), (name, b"v")], 400)
+        for name in (b"", b"X", b"a b", b"a:", b"a\r\n", b"\x00", b"a\xe9", b"a\tb")
+    },
+    **{
+        f"value {value!r}": ([*pseudo(), (b"x", value)], 400)
+        for value in (b"a\rb", b"a\nb", b"a\r\nb: c", b"\x00", b" a", b"a ", b"\ta", b"a\x7f", b" ")
+    },
+    **{
+        f"field {name.decode()}": ([*pseudo(), (name, b"x")], 400)
+        for name in (
+            b"connection",
+            b"http2-settings",
+            b"keep-alive",
+            b"proxy-connection",
+            b"te",
+            b"transfer-encoding",
+            b"upgrade",
+        )
+    },
+    "te with more": ([*pseudo(), (b"te", b"trailers, gzip")], 400),
+}
+
+
+@pytest.mark.parametrize(("fields", "status"), REFUSED.values(), ids=REFUSED)
+def test_what_is_ambiguous_is_refused(fields: Fields, status: int) -> None:
+    with pytest.raises(Malformed) as refused:
+        read_request(fields, ended=True)
+    assert refused.value.status == status
+
+
+@pytest.mark.parametrize("value", [b"+5", b"5, 5", b"0x5", b" 5", b"", b"-1", b"9" * 30])
+def test_a_length_that_is_none(value: bytes) -> None:
+    with pytest.raises(Malformed):
+        read_request([*pseudo(b"POST"), (b"content-length", value)], ended=False)
+
+
+def test_two_lengths() -> None:
+    with pytest.raises(Malformed):
+        read_request([*pseudo(b"POST"), *[(b"content-length", b"5")] * 2], ended=False)
+
+
+def test_trailers() -> None:
+    fields = [(b"sum", b"1"), (b"content-length", b"5"), (b"x-forwarded-for", b"1.1.1.1")]
+    assert read_trailer(fields) == b"sum: 1\r\n"
+    for bad in ((b":path", b"/"), (b"A", b"b"), (b"a", b"b\r\n"), (b"connection", b"close")):
+        with pytest.raises(Malformed):
+            read_trailer([bad])
+
+
+def test_answers() -> None:
+    lines = b"X-Some: Thing \r\nContent-Length: 3\r\nConnection: close\r\n\r\n"
+    assert response_fields(parse_response(b"HTTP/1.1 404 Not Found\r\n" + lines)) == [
+        (b":status", b"404"),
+        (b"x-some", b"Thing"),
+        (b"content-length", b"3"),
+        (b"via", b"1.1 arke"),
+    ]
+    empty = response_fields(parse_response(b"HTTP/1.0 204 No\r\nContent-Length: 0\r\n\r\n"))
+    assert empty == [(b":status", b"204"), (b"via", b"1.0 arke")]
+    assert trailer_fields(b"Sum: 1\r\nEmpty:\r\n") == [(b"sum", b"1"), (b"empty", b"")]

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from arke_proxy.backends.address import Address
+from arke_proxy.http.messages import RequestHead
+from arke_proxy.observability.access_log import AccessLog, pieces
+from arke_proxy.observability.access_log_format import as_json, combined, common, escaped
+from arke_proxy.observability.request_record import Record
+from support.relays import LIMIT, eventually
+
+
+def record(target: bytes = b"/a?b", agent: bytes = b"curl/8") -> Record:
+    fields = [(b"user-AGENT", agent), (b"Referer", b"http://x/")]
+    head = RequestHead(b"GET", target, b"example", fields)
+    made = Record("::ffff:192.0.2.7", head, 10.0)
+    made.cluster = "web"
+    made.chosen, made.sent, made.answered, made.ended = 10.001, 10.003, 10.010, 10.011
+    made.status, made.octets_out, made.attempts = 200, 1234, 1
+    made.back_end = Address("192.0.2.9", 80)
+    return made
+
+
+def test_the_common_and_the_combined_format() -> None:
+    line = common(record(), 0.0)
+    plain = rb'192\.0\.2\.7 - - \[[^\]]+ [+-]\d{4}\] "GET /a\?b HTTP/1\.1" 200 1234'
+    assert re.fullmatch(plain + rb"\n", line)
+    assert re.fullmatch(plain + rb' "http://x/" "curl/8"\n', combined(record(), 0.0))
+
+
+def test_json_has_the_time_of_each_phase() -> None:
+    story = json.loads(as_json(record(), 1.5))
+    assert story["time"] == "1970-01-01T00:00:01.500Z"
+    assert story["ms"] == {
+        "choose": 1.0,
+        "connect": 2.0,
+        "answer": 7.0,
+        "body": 1.0,
+        "total": 11.0,
+    }
+    assert (story["back_end"], story["status"], story["host"]) == ("192.0.2.9:80", 200, "example")
+    assert "outcome" not in story
+
+
+def test_json_says_why_a_request_did_not_end_as_it_should() -> None:
+    failed = record()
+    failed.outcome, failed.detail = "bad answer", 'It answered "\x1b\n".'
+    line = as_json(failed, 0.0)
+    assert line.count(b"\n") == 1
+    story = json.loads(line)
+    assert (story["outcome"], story["detail"]) == ("bad answer", 'It answered "\x1b\n".')
+    assert "detail" not in json.loads(as_json(record(), 0.0))
+
+
+def test_what_was_no_request_has_a_line_too() -> None:
+    refused = Record("192.0.2.7", None, 10.0)
+    refused.status, refused.ended = 400, 10.0
+    assert b'"- - HTTP/1.1" 400 -' in common(refused, 0.0)
+    assert json.loads(as_json(refused, 0.0))["target"] == "-"
+
+
+@pytest.mark.parametrize("form", [combined, as_json])
+def test_nothing_that_a_client_sends_makes_a_line_of_its_own(form) -> None:
+    hostile = b'"\n\r\x1b[2J\\\x00\xff'
+    line = form(record(target=b"/" + hostile, agent=hostile), 0.0)
+    assert line.count(b"\n") == 1
+    assert line.endswith(b"\n")
+    assert all(32 <= octet < 127 for octet in line[:-1])
+    assert escaped(hostile) == rb"\x22\x0a\x0d\x1b[2J\x5c\x00\xff"
+
+
+def test_pieces_are_of_whole_lines_and_a_long_line_is_one_by_itself() -> None:
+    lines = [b"a" * 30, b"b" * 30, b"c" * 200, b"d"]
+    assert list(pieces(lines, 64)) == [(2, b"a" * 30 + b"b" * 30), (1, b"c" * 200), (1, b"d")]
+
+
+def log(path: Path | str, complaints: list[str] | None = None) -> AccessLog:
+    said = [] if complaints is None else complaints
+    return AccessLog(str(path), lambda one, _: one.target + b"\n", said.append)
+
+
+def test_it_goes_on_in_a_new_file_when_the_old_one_was_renamed(tmp_path: Path) -> None:
+    path, old = tmp_path / "access.log", tmp_path / "access.log.1"
+    opened = log(path)
+    opened.note(record(b"/1"))
+    path.rename(old)
+    opened.note(record(b"/2"))
+    opened.reopen()
+    opened.note(record(b"/3"))
+    opened.close()
+    assert (old.read_bytes(), path.read_bytes()) == (b"/1\n/2\n", b"/3\n")
+    assert path.stat().st_mode & 0o007 == 0
+
+
+def test_a_disk_that_is_full_costs_lines_and_nothing_else() -> None:
+    complaints: list[str] = []
+    opened = log("/dev/full", complaints)
+    for _ in range(3):
+        opened.note(record(b"/1"))
+    opened.close()
+    assert opened.dropped == 3
+    assert "No space left" in complaints[0]
+
+
+def test_a_pipe_that_nobody_reads_costs_lines_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    opened = log(path)
+    long = record(b"/" + b"x" * 60_000)
+    for _ in range(100):
+        opened.note(long)
+        opened.flush()
+    assert 0 < opened.dropped < 100
+    os.set_blocking(reader, True)
+    received = 0
+    while received < (100 - opened.dropped) * 60_002:
+        received += len(os.read(reader, 65536))
+    opened.note(record(b"/again"))
+    opened.close()
+    assert os.read(reader, 65536) == b"/again\n"
+    os.close(reader)
+
+
+def test_who_cannot_open_its_file_does_not_start(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        log(tmp_path / "nowhere" / "access.log")
+
+
+def test_a_line_in_part_is_not_glued_to_the_next(tmp_path: Path) -> None:
+    """The reader of a pipe leaves in the middle of a line."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    complaints: list[str] = []
+    opened = log(path, complaints)
+    opened.note(record(b"/" + b"x" * 100_000))  # more than the pipe holds
+    opened.flush()
+    os.set_blocking(reader, True)
+    assert os.read(reader, 10)
+    os.close(reader)
+    eventually(lambda: bool(complaints), LIMIT)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(reader, True)
+    opened.note(record(b"/2"))
+    opened.flush()
+    received = b""
+    while not received.endswith(b"/2\n"):
+        received += os.read(reader, 65536)
+    opened.close()
+    assert received.endswith(b"x\n/2\n")
+    os.close(reader)

@@ -1,0 +1,177 @@
+"""Who takes the next request."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import pytest
+
+from arke_relay.core.balancer import FAULT, HALF_LIFE, REFUSAL, Balancer
+from arke_relay.core.directory import Candidate, Cluster
+from arke_relay.core.endpoints import Peer, Program
+from support.outlets import Recorder
+
+DRAWS = 20_000
+
+
+def program(number: int) -> Program:
+    return Program(number, "p", "me", Recorder())
+
+
+def cluster_of(*members: int) -> Cluster:
+    """Candidates with so many members each: one is a program here, more are a peer with them."""
+    cluster = Cluster("c")
+    for number, count in enumerate(members):
+        party = program(number) if count == 1 else Peer(f"node{number}", Recorder(), "10.9.8.7")
+        candidate = Candidate("c", party)
+        for member in range(count):
+            cluster.add(candidate, member, {})
+    return cluster
+
+
+def shares(cluster: Cluster, now: float = 0.0, *, working: bool = False) -> list[float]:
+    """How the draws fall on the candidates; `working`: nobody finishes meanwhile."""
+    balancer = Balancer(Random(7).random)
+    took: Counter[Candidate] = Counter()
+    for _ in range(DRAWS):
+        candidate = balancer.choose(cluster.draws, (), now)
+        assert candidate is not None
+        took[candidate] += 1
+        candidate.outstanding += working
+    return [took[candidate] / DRAWS for candidate in cluster.candidates.values()]
+
+
+def test_nobody_is_nobody() -> None:
+    assert Balancer(Random(1).random).choose([], (), 0.0) is None
+
+
+def test_the_only_one_takes_it_whatever_it_has_done() -> None:
+    cluster = cluster_of(1)
+    only = cluster.draws[0]
+    only.outstanding = 1000
+    balancer = Balancer(Random(1).random)
+    balancer.penalise(only, REFUSAL, 0.0)
+    assert balancer.choose(cluster.draws, (), 0.0) is only
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_idle_members_get_equal_shares(count: int) -> None:
+    assert shares(cluster_of(*[1] * count)) == pytest.approx([1 / count] * count, abs=0.02)
+
+
+def test_idle_nodes_get_shares_by_their_members() -> None:
+    assert shares(cluster_of(1, 2, 5)) == pytest.approx([1 / 8, 2 / 8, 5 / 8], abs=0.02)
+
+
+def test_work_under_way_is_shared_by_members() -> None:
+    """Nobody answers: what piles up is the same for each member, not for each node."""
+    assert shares(cluster_of(1, 2, 5), working=True) == pytest.approx(
+        [1 / 8, 2 / 8, 5 / 8], abs=0.005
+    )
+
+
+def test_of_two_the_one_with_less_of_our_work_takes_it() -> None:
+    cluster = cluster_of(1, 1)
+    busy, free = cluster.draws
+    busy.outstanding = 2
+    free.outstanding = 1
+    assert shares(cluster) == [0, 1]
+
+
+def test_work_counts_for_each_member() -> None:
+    cluster = cluster_of(1, 4)
+    here, there = cluster.candidates.values()
+    here.outstanding = 2
+    there.outstanding = 4
+    assert shares(cluster)[1] > 0.99
+    there.outstanding = 12
+    # Two draws of the peer itself are no choice: that it cannot win is seen in the rest.
+    assert shares(cluster)[0] == pytest.approx(2 * (1 / 5), abs=0.02)
+
+
+def test_the_busiest_of_many_never_wins_against_another() -> None:
+    cluster = cluster_of(*[1] * 5)
+    cluster.draws[0].outstanding = 1
+    assert shares(cluster)[0] == 0
+
+
+def test_those_who_were_tried_are_not_tried_again() -> None:
+    cluster = cluster_of(1, 1, 3)
+    balancer = Balancer(Random(1).random)
+    parties = list(cluster.candidates)
+    tried: set[object] = set()
+    for _ in parties:
+        found = {balancer.choose(cluster.draws, tried, 0.0) for _ in range(100)}  # type: ignore[arg-type]
+        assert {c.party for c in found if c} == set(parties) - tried
+        tried.add(parties[len(tried)])
+    assert balancer.choose(cluster.draws, tried, 0.0) is None  # type: ignore[arg-type]
+
+
+def test_who_failed_takes_less_until_that_has_faded() -> None:
+    cluster = cluster_of(1, 1)
+    failed, _ = cluster.draws
+    Balancer(Random(1).random).penalise(failed, FAULT, 100.0)
+    assert shares(cluster, 100.0) == [0, 1]
+    assert shares(cluster, 100.0 + 3 * HALF_LIFE) == [0, 1]
+    assert shares(cluster, 100.0 + 4 * HALF_LIFE) == pytest.approx([0.5, 0.5], abs=0.02)
+
+
+def test_a_failure_weighs_like_work_and_loses_half_its_weight_each_half_life() -> None:
+    cluster = cluster_of(1, 1)
+    refused, busy = cluster.draws
+    Balancer(Random(1).random).penalise(refused, REFUSAL, 0.0)
+    busy.outstanding = 3
+    assert shares(cluster, 0.4 * HALF_LIFE) == [0, 1]
+    assert shares(cluster, 0.5 * HALF_LIFE) == [1, 0]
+
+
+def test_failures_add_up_but_not_for_ever() -> None:
+    cluster = cluster_of(1, 1)
+    refused, _ = cluster.draws
+    balancer = Balancer(Random(1).random)
+    for _ in range(1000):
+        balancer.penalise(refused, REFUSAL, 0.0)
+    assert shares(cluster, 9 * HALF_LIFE) == [0, 1]
+    assert shares(cluster, 10 * HALF_LIFE) == pytest.approx([0.5, 0.5], abs=0.02)
+
+
+def test_when_all_have_failed_only_work_counts() -> None:
+    cluster = cluster_of(1, 1)
+    one, other = cluster.draws
+    balancer = Balancer(Random(1).random)
+    balancer.penalise(one, REFUSAL, 0.0)
+    balancer.penalise(other, FAULT, 0.0)
+    assert shares(cluster, 0.1) == pytest.approx([0.5, 0.5], abs=0.02)
+    other.outstanding = 1
+    assert shares(cluster, 0.1) == [1, 0]
+
+
+def test_where_some_have_failed_the_others_take_it() -> None:
+    """Also where both that are drawn have failed."""
+    cluster = cluster_of(*[1] * 8)
+    balancer = Balancer(Random(1).random)
+    for failed in cluster.draws[:-1]:
+        balancer.penalise(failed, FAULT, 0.0)
+    assert shares(cluster, 0.1)[:-1] == [0] * 7
+    cluster.draws[-1].outstanding = 1
+    assert shares(cluster, 0.1)[-1] > 0.7, "against one that failed it is weighed, not preferred"
+
+
+def test_the_choice_is_the_randoms_alone() -> None:
+    def choices() -> list[object]:
+        cluster = cluster_of(1, 1, 2, 3)
+        balancer = Balancer(Random(42).random)
+        return [
+            list(cluster.candidates.values()).index(candidate)
+            for candidate in (balancer.choose(cluster.draws, (), 0.0) for _ in range(50))
+            if candidate
+        ]
+
+    assert choices() == choices()
+
+
+@pytest.mark.parametrize("value", [0.0, 1 - 2**-53])
+def test_the_ends_of_the_random_are_members_too(value: float) -> None:
+    cluster = cluster_of(1, 1, 1)
+    assert Balancer(lambda: value).choose(cluster.draws, (), 0.0) in cluster.draws

@@ -1,0 +1,135 @@
+"""Whatever befalls relays, they agree soon after, and every request has ended once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from arke_relay.core.membership import BEAT, CONFIRMATION, PATIENCE
+from support.meshes import STEP, Mesh
+from support.outlets import Recorder
+from support.rooms import taken
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that befalls relays `one` and `other`, and how long it lasts."""
+
+    what: str
+    one: int
+    other: int
+    seconds: float
+
+    def befall(self, mesh: Mesh, traffic: Traffic, random: Random) -> None:
+        one, other = self.one % len(mesh.all), self.other % len(mesh.all)
+        relay = mesh.all[one]
+        if self.what == "cut":
+            mesh.cut(one, other)
+        elif self.what == "heal":
+            mesh.heal()
+        elif self.what == "break":
+            mesh.break_link(one, other)
+        elif self.what == "end":
+            relay.end_admission(mesh.all[other].node)
+        elif self.what == "pause":
+            relay.paused = True
+        elif self.what == "trouble":
+            mesh.trouble = 0.9
+        elif self.what == "ask":
+            traffic.ask(one, random.choice("ab"), idempotent=random.random() < 0.5)
+        elif self.what == "serve":
+            relay.serve(random.choice("ab"))
+        elif self.what == "leave" and relay.exchange.programs:
+            program = random.choice(list(relay.exchange.programs.values()))
+            relay.exchange.leave(program)
+        mesh.run(self.seconds)
+        traffic.answer()
+
+
+class Traffic:
+    """Requests of one client a relay, answered by whoever serves."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+        self.asked = 0
+        self.clients = [relay.exchange.attach("client", Recorder()) for relay in mesh.all]
+
+    def ask(self, one: int, cluster: str, *, idempotent: bool) -> None:
+        self.asked += 1
+        self.mesh.all[one].ask(
+            self.clients[one], self.asked, cluster, timeout=5.0, idempotent=idempotent
+        )
+
+    def answer(self) -> None:
+        for relay in self.mesh.all:
+            for member in list(relay.exchange.programs.values()):
+                if not relay.paused and member not in self.clients:
+                    relay.answer(member)
+
+    def all_ended_once(self) -> None:
+        ended = [message[1] for client in self.clients for message in taken(client)]
+        assert sorted(ended) == list(range(1, self.asked + 1))
+        for relay in self.mesh.all:
+            assert len(relay.exchange.router) == 0
+            for peer in relay.exchange.peers.values():
+                assert (peer.calls, peer.held) == ({}, 0)
+
+
+WHAT = ["cut", "heal", "break", "end", "pause", "trouble", "serve", "leave", "ask"]
+EVENTS = st.lists(
+    st.builds(
+        Event,
+        st.sampled_from(WHAT),
+        st.integers(0, 2),
+        st.integers(0, 2),
+        st.sampled_from([0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 2.2, 3.1]),
+    ).filter(lambda event: event.one != event.other),
+    max_size=14,
+)
+
+AGREED = 8 * BEAT
+"""How soon all is well once nothing is in the way any more: a few redials and handshakes."""
+
+
+def converges(mesh: Mesh, events: list[Event], seed: int) -> None:
+    random = Random(seed)
+    traffic = Traffic(mesh)
+    for event in events:
+        event.befall(mesh, traffic, random)
+    mesh.heal()
+    # What was suffered before is still to be noticed; then it must be over, and stay over.
+    mesh.run(AGREED)
+    losses = [list(relay.losses) for relay in mesh.all]
+    for _ in range(round(2 * (PATIENCE + CONFIRMATION) / STEP)):
+        mesh.step()
+        assert mesh.agrees(), mesh.describe()
+    assert losses == [relay.losses for relay in mesh.all], mesh.describe()
+    traffic.all_ended_once()
+
+
+@settings(max_examples=300)
+@given(events=EVENTS, seed=st.integers(0, 1000))
+@example(  # one relay ends what the other has not confirmed: each then waits for the other
+    events=[Event("cut", 0, 1, 0.05), Event("end", 1, 0, 0.05), Event("heal", 0, 1, 0.05)], seed=1
+)
+@example(  # the directory falls between two admissions
+    events=[
+        Event("serve", 1, 0, 0.05),
+        Event("cut", 1, 0, 0),
+        Event("end", 0, 1, 0),
+    ],
+    seed=1,
+)
+def test_two_relays_agree_soon_after_all_is_healed(events: list[Event], seed: int) -> None:
+    mesh = Mesh(2, seed)
+    two = [Event(e.what, e.one % 2, e.other % 2, e.seconds) for e in events]
+    converges(mesh, [event for event in two if event.one != event.other], seed)
+
+
+@settings(max_examples=60)
+@given(events=EVENTS, seed=st.integers(0, 1000))
+def test_three_relays_agree_soon_after_all_is_healed(events: list[Event], seed: int) -> None:
+    converges(Mesh(3, seed), events, seed)

@@ -1,0 +1,306 @@
+"""What peers send, and what comes of what cannot be understood."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from msgpack import packb
+
+from arke.wire.limits import CHUNK, MAX_METADATA
+from arke.wire.messages import Failure, Op, PeerOp
+from support.meshes import Mesh, Relay
+from support.rooms import CALL, taken
+
+STAMP = 1
+BAD_MAPS: list[Any] = [None, [], "x", {"a": 1}, {1: "a"}, {"a": "x" * MAX_METADATA}]
+NOT_NUMBERS: list[Any] = [None, "1", 1.0, True, b"1", (), {}]
+
+
+class Peers:
+    """A linked pair; `frame` is what the second would send the first in its present session."""
+
+    def __init__(self) -> None:
+        self.mesh = Mesh(2)
+        self.here, self.there = self.mesh.all
+        self.member = self.here.serve("c")
+        self.client = self.here.exchange.attach("client", self.member.outlet)
+        self.there.serve("d")
+        self.mesh.run(1)
+        assert self.mesh.agrees()
+
+    def frame(self, *messages: Any) -> bytes:
+        back = self.there.membership.neighbours[self.here.node]
+        hearing = back.heard_session
+        stamp = int(self.there.now * 1000)
+        return b"".join(packb(m) for m in ((back.session, stamp, hearing), *messages))
+
+    def send(self, *messages: Any) -> None:
+        self.receive(self.frame(*messages))
+
+    def receive(self, frame: bytes) -> None:
+        self.here.batches.receive(self.there.node, frame, self.here.now)
+
+    @property
+    def linked(self) -> bool:
+        return self.there.node in self.here.membership.neighbours
+
+
+@contextmanager
+def cut_off(peers: Peers) -> Iterator[None]:
+    """The frame ends the link, with nothing of it left, and others are none the worse for it."""
+    yield
+    assert not peers.linked
+    assert peers.here.losses[-1][1].startswith("not understood: ")
+    assert peers.here.exchange.peers == {}
+    assert list(peers.here.exchange.directory.clusters) == ["c"]
+    peers.mesh.run(1)
+    assert peers.mesh.agrees(), peers.mesh.describe()
+
+
+def test_a_heartbeat_is_a_batch() -> None:
+    peers = Peers()
+    peers.send()
+    assert peers.linked
+
+
+def test_messages_are_handled_in_order() -> None:
+    peers = Peers()
+    peers.send(
+        (PeerOp.JOINED, "x", 1, {}),
+        (PeerOp.JOINED, "y", 2, {}),
+        (PeerOp.LEFT, "x", 1),
+        (PeerOp.SUBSCRIBED, "t"),
+    )
+    assert set(peers.here.exchange.directory.clusters) == {"c", "d", "y"}
+    assert set(peers.here.exchange.directory.topics) == {"t"}
+    peers.send((PeerOp.UNSUBSCRIBED, "t"))
+    assert peers.here.exchange.directory.topics == {}
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\xc1", id="never used"),
+        pytest.param(packb(7), id="a number"),
+        pytest.param(packb((1, 2)), id="two numbers"),
+        pytest.param(packb((1, 2, 3, 4)), id="four numbers"),
+        pytest.param(packb({"a": 1, "b": 2, "c": 3}), id="a map"),
+        pytest.param(b"\x93\x01\x02", id="half a header"),
+        *(
+            pytest.param(packb((header[0], header[1], header[2])), id=f"header {header}")
+            for value in NOT_NUMBERS
+            for header in [(value, STAMP, 0), (99, value, 0), (99, STAMP, value)]
+        ),
+    ],
+)
+def test_a_frame_that_is_no_batch_ends_the_link(frame: bytes) -> None:
+    peers = Peers()
+    with cut_off(peers):
+        peers.receive(frame)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        7,
+        "text",
+        {},
+        (),
+        ("op",),
+        (None,),
+        (1.5,),
+        ((1,),),
+        (63,),
+        (64,),
+        (2**64 - 1,),
+        (Op.HELLO, "arke", 1, "me"),
+        (Op.REQUEST, 1, "c", b"", 1, False, None),
+        (PeerOp.JOINED,),
+        *((PeerOp.JOINED, "x", value, {}) for value in (*NOT_NUMBERS, -1)),
+        *((PeerOp.JOINED, "x", 1, value) for value in BAD_MAPS),
+        *((PeerOp.JOINED, value, 1, {}) for value in (None, 1, b"x", "", "n" * 256)),
+        (PeerOp.SUBSCRIBED, 1),
+        (PeerOp.KNOWN, "node", "address", "port"),
+        (PeerOp.DRAINING, "now"),
+        (PeerOp.CALL, 1, "c", b""),
+        *((PeerOp.CALL, value, "c", b"", 10**15, 1, None) for value in NOT_NUMBERS),
+        *((PeerOp.CALL, 1, "c", b"", value, 1, None) for value in (*NOT_NUMBERS, 2**64 - 1)),
+        *((PeerOp.CALL, 1, "c", b"", 10**15, value, None) for value in NOT_NUMBERS),
+        (PeerOp.CALL, 1, "c", "text", 10**15, 1, None),
+        (PeerOp.CALL, 1, "c", 7, 10**15, 1, None),
+        (PeerOp.DROP_CALL, "1"),
+        (Op.CHUNK, 1, CHUNK, b""),
+        (Op.CHUNK, 1, 2**40, b""),
+        (Op.REPLY, 1),
+        (Op.REPLY, 1, 7),
+        (Op.REPLY, {}, b""),
+        (Op.FAULT, 1),
+        (Op.FAILED, 1, 99, "what"),
+        (PeerOp.TOLD, "c", (b"", 1), 1, None),
+        (PeerOp.EVENT, "t", b"", "1", None),
+    ],
+    ids=repr,
+)
+def test_a_message_that_is_none_ends_the_link(message: object) -> None:
+    peers = Peers()
+    with cut_off(peers):
+        peers.send((PeerOp.JOINED, "before", 1, {}), message, (PeerOp.JOINED, "after", 1, {}))
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [b"\x93\x28", b"\x91", b"\x81", b"\x81\xa1a", b"\xd9", b"\xd9\x01", b"\xc4", b"\xcd\x01"],
+)
+def test_a_batch_ends_with_its_last_message(rest: bytes) -> None:
+    peers = Peers()
+    with cut_off(peers):
+        peers.receive(peers.frame((PeerOp.JOINED, "x", 1, {})) + rest)
+
+
+@pytest.mark.parametrize("half", [b"\x93\x01", b"\x93\x01\x01\x00\x92", b"\x92"])
+def test_half_a_message_of_one_peer_is_not_the_beginning_of_anothers(half: bytes) -> None:
+    """All share one unpacker."""
+    mesh = Mesh(3)
+    here, broken, whole = mesh.all
+    whole.serve("c")
+    mesh.run(1)
+    session = broken.membership.neighbours[here.node].session
+    here.batches.receive(broken.node, packb((session, STAMP, 0)) + half, here.now)
+    assert not here.membership.linked(broken.node)
+    mesh.run(1)
+    assert mesh.agrees(), mesh.describe()
+    assert not [loss for loss in here.losses if loss[0] == whole.node]
+
+
+def test_what_a_stale_frame_holds_is_not_even_looked_at() -> None:
+    peers = Peers()
+    session = peers.there.membership.neighbours[peers.here.node].session
+    stale = packb((session - 1, STAMP, 0)) + b"\xc1"
+    peers.receive(stale)
+    assert peers.linked
+    assert peers.here.exchange.counters.drops["stale_session"] == 1
+    peers.send((PeerOp.JOINED, "x", 1, {}))
+    assert "x" in peers.here.exchange.directory.clusters
+
+
+def test_a_peer_that_is_not_linked_is_not_heard() -> None:
+    peers = Peers()
+    peers.here.batches.receive("stranger", peers.frame((PeerOp.JOINED, "x", 1, {})), peers.here.now)
+    assert "x" not in peers.here.exchange.directory.clusters
+    assert peers.linked
+
+
+# Large bodies.
+
+
+def expiry(relay: Relay) -> int:
+    return int(relay.now * 1000) + 5000
+
+
+def test_a_large_body_is_joined_across_frames() -> None:
+    peers = Peers()
+    body = bytes(range(256)) * 512
+    peers.send((Op.CHUNK, 0, len(body), body[:CHUNK]))
+    assert peers.here.batches.receiving
+    peers.send((Op.CHUNK, 0, len(body), body[CHUNK:]))
+    peers.send((PeerOp.CALL, 1, "c", 0, expiry(peers.there), 7, None))
+    ((op, _, joined, *_),) = taken(peers.member)
+    assert (op, joined) == (CALL, body)
+    assert not peers.here.batches.receiving
+
+
+def test_a_body_half_sent_in_one_session_is_not_finished_in_the_next() -> None:
+    peers = Peers()
+    peers.send((Op.CHUNK, 0, 2 * CHUNK, bytes(CHUNK)))
+    peers.mesh.break_link(1, 0)
+    peers.mesh.run(1)
+    assert peers.mesh.agrees()
+    assert not peers.here.batches.receiving
+    with cut_off(peers):
+        peers.send(
+            (Op.CHUNK, 0, 2 * CHUNK, bytes(CHUNK)),
+            (PeerOp.CALL, 1, "c", 0, expiry(peers.there), 7, None),
+        )
+
+
+def test_a_peer_that_is_forgotten_leaves_no_half_bodies() -> None:
+    peers = Peers()
+    peers.send((Op.CHUNK, 0, 2 * CHUNK, bytes(CHUNK)))
+    peers.here.end_admission(peers.there.node)
+    assert not peers.here.batches.receiving
+
+
+def test_outcomes_reach_who_asked() -> None:
+    peers = Peers()
+    router = peers.here.exchange.router
+    for number in range(1, 5):
+        peers.here.ask(peers.client, number, "d", timeout=5.0)
+    calls = [call.id for call in router._open.values()]
+    taken(peers.client)
+    peers.send(
+        (Op.REPLY, calls[0], b"answer"),
+        (Op.FAULT, calls[1], "ValueError", "no"),
+        (Op.REFUSED, calls[2], "full"),
+        (Op.FAILED, calls[3], Failure.MEMBER_LOST, "it died"),
+    )
+    assert [message[:3] for message in taken(peers.client)] == [
+        (Op.REPLY, 1, b"answer"),
+        (Op.FAULT, 2, "ValueError"),
+        (Op.FAILED, 3, Failure.OVERLOADED),
+        (Op.FAILED, 4, Failure.MEMBER_LOST),
+    ]
+
+
+# Anything at all.
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=3)
+    | st.binary(max_size=3),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=2), inner),
+    max_leaves=4,
+)
+OPS = st.sampled_from([op.value for op in (*Op, *PeerOp)])
+MESSAGES = st.tuples(OPS) | st.builds(lambda op, rest: (op, *rest), OPS, st.lists(VALUES)) | VALUES
+
+
+@given(st.lists(MESSAGES, max_size=4), st.binary(max_size=8))
+@example([(PeerOp.CALL.value, 1, "c", b"", 2**64 - 1, 1, None)], b"")
+@example([{}], b"")
+def test_whatever_a_peer_sends_it_is_understood_or_cut_off(
+    messages: list[Any], rest: bytes
+) -> None:
+    peers = Peers()
+    peers.receive(
+        peers.frame(*(m for m in messages if not isinstance(m, list) or len(m) < 17)) + rest
+    )
+    peers.mesh.run(5)
+    assert peers.linked
+    assert peers.here.exchange.router._parked == {}
+
+
+def test_what_nobody_foresaw_in_one_batch_spoils_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    peers = Peers()
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("unforeseen")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(peers.here.membership, "heard", fail)
+        with pytest.raises(RuntimeError):
+            peers.send((Op.REPLY, 1, b"left behind"))
+    peers.send((PeerOp.JOINED, "d", 77, {}))
+    assert peers.here.losses == []
+    peer = peers.here.exchange.peers[peers.there.node]
+    assert 77 in peers.here.exchange.directory.clusters["d"].candidates[peer].members

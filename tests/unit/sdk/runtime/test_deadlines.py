@@ -1,0 +1,278 @@
+"""What a program waits for: ends once, at its deadline at the latest, and is sent again if safe."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from arke.errors import ConnectionLost, MeshClosed, RequestTimeout
+from arke.runtime.deadlines import Call, Calls
+
+SLACK = 0.01
+"""Seconds that an end may be late by: scans pause for a while, the more calls the longer."""
+
+
+@dataclass(eq=False)
+class Timer:
+    at: float
+    run: Callable[[], None]
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+@dataclass
+class Clock:
+    """A loop's timers and the time, both moved by hand; futures are those of a real loop."""
+
+    loop: asyncio.AbstractEventLoop
+    now: float = 1000.0
+    fired: int = 0
+    timers: list[tuple[float, int, Timer]] = field(default_factory=list)
+    numbers: Iterator[int] = field(default_factory=count)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def call_later(self, delay: float, run: Callable[[], None]) -> Timer:
+        assert delay >= 0
+        timer = Timer(self.now + delay, run)
+        heapq.heappush(self.timers, (timer.at, next(self.numbers), timer))
+        return timer
+
+    def until(self, now: float) -> None:
+        while self.timers and self.timers[0][0] <= now:
+            _, _, timer = heapq.heappop(self.timers)
+            self.now = max(self.now, timer.at)
+            if not timer.cancelled:
+                self.fired += 1
+                timer.run()
+        self.now = now
+
+    @property
+    def set(self) -> int:
+        return sum(not timer.cancelled for _, _, timer in self.timers)
+
+
+@dataclass
+class Desk:
+    """Calls under such a clock."""
+
+    clock: Clock
+
+    def __post_init__(self) -> None:
+        self.calls = Calls(self.clock, self.clock.monotonic)  # type: ignore[arg-type]
+
+    def add(self, timeout: float, *, idempotent: bool = False, sent: bool = True) -> Call:
+        deadline = self.clock.now + timeout
+        call = Call(self.clock.loop.create_future(), deadline, idempotent)
+        self.calls.add(call)
+        call.sent = sent
+        return call
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    loop = asyncio.new_event_loop()
+    yield Desk(Clock(loop))
+    loop.close()
+
+
+def outcome(call: Call) -> object:
+    """The kind of its end; None while it is open."""
+    if not call.future.done():
+        return None
+    error = call.future.exception()
+    return "answered" if error is None else type(error)
+
+
+def answer(desk: Desk, call: Call) -> None:
+    taken = desk.calls.take(call.id)
+    assert taken is call
+    call.future.set_result(b"")
+
+
+# Deadlines.
+
+
+def test_each_ends_at_its_own_deadline_whatever_the_order(desk: Desk) -> None:
+    late, early, middle = desk.add(5.0), desk.add(1.0), desk.add(3.0)
+    for at, ended in ((0.999, []), (1.0, [early]), (2.9, [early]), (3.0, [early, middle])):
+        desk.clock.until(1000.0 + at)
+        assert [call for call in (early, middle, late) if outcome(call)] == ended
+    desk.clock.until(1005.0)
+    assert {outcome(call) for call in (late, early, middle)} == {RequestTimeout}
+    assert len(desk.calls) == 0
+    assert desk.clock.set == 0
+
+
+def test_a_deadline_that_has_passed_is_told_at_once(desk: Desk) -> None:
+    call = desk.add(-1.0)
+    assert outcome(call) is None, "not inside the call that adds it"
+    desk.clock.until(desk.clock.now)
+    assert outcome(call) is RequestTimeout
+
+
+def test_after_all_have_ended_the_next_one_ends_too(desk: Desk) -> None:
+    for _ in range(3):
+        call = desk.add(1.0)
+        desk.clock.until(desk.clock.now + 2.0)
+        assert outcome(call) is RequestTimeout
+
+
+def test_who_gave_up_is_not_told_of_the_deadline(desk: Desk) -> None:
+    gone, call = desk.add(1.0), desk.add(1.0)
+    gone.future.cancel()
+    desk.clock.until(1002.0)
+    assert outcome(call) is RequestTimeout
+    assert gone.future.cancelled()
+
+
+def test_who_was_answered_or_dropped_does_not_time_out(desk: Desk) -> None:
+    answered, dropped = desk.add(1.0), desk.add(1.0)
+    answer(desk, answered)
+    desk.calls.drop(dropped)
+    desk.clock.until(1010.0)
+    assert outcome(answered) == "answered"
+    assert outcome(dropped) is None
+    assert desk.calls.late == 0
+
+
+def test_an_answer_that_nobody_waits_for_is_counted(desk: Desk) -> None:
+    call = desk.add(1.0)
+    desk.clock.until(1001.0)
+    assert desk.calls.take(call.id) is None
+    assert desk.calls.take(99) is None
+    assert desk.calls.late == 2
+
+
+def test_equal_time_outs_cost_about_one_look_a_time_out(desk: Desk) -> None:
+    """The hot path: calls come and are answered, and the timer is not touched by each."""
+    for _ in range(10_000):
+        desk.clock.until(desk.clock.now + 0.001)
+        answer(desk, desk.add(5.0))
+    assert desk.clock.fired <= 3
+
+
+def test_many_deadlines_in_a_row_are_looked_for_together(desk: Desk) -> None:
+    for number in range(2000):
+        desk.add(1.0 + number * 1e-5)
+    desk.clock.until(1002.0)
+    assert len(desk.calls) == 0
+    assert desk.clock.fired <= 25
+
+
+STEPS = st.lists(
+    st.tuples(st.just("add"), st.sampled_from([-1.0, 0.0, 0.5, 1.0, 1.001, 5.0]))
+    | st.tuples(st.just("answer"), st.integers(0, 100))
+    | st.tuples(st.just("drop"), st.integers(0, 100))
+    | st.tuples(st.just("pass"), st.sampled_from([0.0, 0.1, 1.0, 2.0, 6.0]))
+    | st.tuples(st.just("lose"), st.booleans()),
+    min_size=10,
+    max_size=50,
+)
+
+
+@given(steps=STEPS)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_nobody_ends_early_and_nobody_late(desk: Desk, steps: list[tuple[str, Any]]) -> None:
+    desk = Desk(desk.clock)
+    desk.clock.timers.clear()
+    open_calls: list[Call] = []
+    for what, value in steps:
+        if what == "add":
+            open_calls.append(desk.add(value, idempotent=True))
+        elif what == "pass":
+            desk.clock.until(desk.clock.now + value)
+        elif what == "lose":
+            desk.calls.lost("gone", 0 if value else None)
+        elif open_calls:
+            call = open_calls.pop(value % len(open_calls))
+            if what == "drop":
+                desk.calls.drop(call)
+            elif outcome(call) is None:
+                answer(desk, call)
+        for call in open_calls:
+            if outcome(call) is None:
+                assert call.deadline >= desk.clock.now - SLACK or what != "pass"
+            else:
+                assert outcome(call) is RequestTimeout
+                assert call.deadline <= desk.clock.now
+        assert desk.clock.set <= 1
+        open_calls = [call for call in open_calls if outcome(call) is None]
+        assert len(desk.calls) == len(open_calls)
+
+
+# The link is lost.
+
+
+def test_what_was_under_way_is_lost_and_the_rest_goes_again(desk: Desk) -> None:
+    under_way, unsent = desk.add(5.0), desk.add(5.0, sent=False)
+    idempotent = desk.add(5.0, idempotent=True)
+    desk.calls.lost("the relay died", None)
+    assert outcome(under_way) is ConnectionLost
+    assert str(under_way.future.exception()) == "the relay died"
+    assert desk.calls.unsent() == [unsent, idempotent]
+    assert len(desk.calls) == 2
+
+
+def test_what_a_leaving_relay_did_not_accept_goes_again(desk: Desk) -> None:
+    accepted, last, not_accepted = (desk.add(5.0) for _ in range(3))
+    desk.calls.lost("the relay is leaving", last.id)
+    assert [outcome(call) for call in (accepted, last)] == [ConnectionLost, ConnectionLost]
+    assert desk.calls.unsent() == [not_accepted]
+
+
+def test_a_relay_that_accepted_nothing_is_not_one_that_said_nothing(desk: Desk) -> None:
+    call = desk.add(5.0)
+    desk.calls.lost("the relay is leaving", 0)
+    assert desk.calls.unsent() == [call]
+
+
+def test_what_goes_again_has_a_new_id_and_its_old_deadline(desk: Desk) -> None:
+    calls = [desk.add(5.0, idempotent=True) for _ in range(3)]
+    ids = [call.id for call in calls]
+    desk.clock.until(1004.0)
+    desk.calls.lost("gone", None)
+    assert desk.calls.unsent() == calls, "in the order they were made"
+    assert [call.id for call in calls] == sorted(call.id for call in calls)
+    assert min(call.id for call in calls) > max(ids)
+    assert desk.calls.take(ids[0]) is None, "an answer to the first sending is none to the second"
+    desk.clock.until(1005.0)
+    assert [outcome(call) for call in calls] == [RequestTimeout] * 3
+
+
+def test_who_gave_up_meanwhile_is_left_alone(desk: Desk) -> None:
+    call = desk.add(5.0)
+    call.future.cancel()
+    desk.calls.lost("gone", None)
+    desk.clock.until(1005.0)
+    assert call.future.cancelled()
+    assert len(desk.calls) == 0
+
+
+def test_at_the_end_all_fail_and_nothing_ticks(desk: Desk) -> None:
+    calls = [desk.add(5.0), desk.add(1.0, sent=False)]
+    gone = desk.add(5.0)
+    gone.future.cancel()
+    desk.calls.fail_all(MeshClosed("closed"))
+    assert [outcome(call) for call in calls] == [MeshClosed] * 2
+    assert len(desk.calls) == 0
+    assert desk.clock.set == 0
+
+
+def test_after_the_end_a_call_still_has_a_deadline(desk: Desk) -> None:
+    desk.add(1.0)
+    desk.calls.fail_all(MeshClosed("closed"))
+    late = desk.add(5.0)
+    desk.clock.until(1005.0)
+    assert outcome(late) is RequestTimeout

@@ -1,0 +1,601 @@
+"""What an Outbox takes comes out of an Inbox whole, in order and bounded, however it is cut."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from msgpack import packb
+
+from arke.wire import outbox as module
+from arke.wire.chunked_body import Chunked
+from arke.wire.limits import (
+    BATCH,
+    CHUNK,
+    HALF_SENT,
+    MAX_CASTS,
+    MAX_HEADERS,
+    MAX_STREAMS,
+    READ,
+    SMALL_BATCH,
+    unpacker,
+)
+from arke.wire.messages import Op
+from arke.wire.outbox import Outbox
+from arke.wire.reassembly import BrokenStream, Inbox
+from arke_relay.peers.batches import FRAME
+
+LIMIT = 64 * 1024 * 1024
+ROOM = 48 * 1024
+"""What a peer link asks for."""
+
+TOLD = Op.TOLD.value
+PING = Op.PING.value
+
+HEADERS = {"h": "x" * (MAX_HEADERS - 1)}
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message to put; `order` None is a message without an order."""
+
+    size: int
+    order: int | None = None
+    headers: bool = False
+    cast: bool = False
+
+
+@dataclass
+class Receiver:
+    """Reads octets as both ends do, and keeps the messages that came out."""
+
+    split: int = READ
+    inbox: Inbox = field(default_factory=lambda: Inbox(LIMIT, LIMIT))
+    got: list[tuple[int, bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._unpacker = unpacker()
+
+    def read(self, octets: bytes) -> None:
+        for at in range(0, len(octets), self.split):
+            self._unpacker.feed(octets[at : at + self.split])
+            for op, *fields in self._unpacker:
+                if op == Op.CHUNK:
+                    self.inbox.chunk(*fields)
+                    continue
+                _, cast, _ = fields
+                joined = self.inbox.cast(cast)
+                assert joined is not None
+                for each in joined if isinstance(joined, tuple) else (bytes(joined),):
+                    self.got.append((int(each[:8]), each))
+
+
+def body(number: int, size: int) -> bytes:
+    """Octets that tell whose they are and where they stand; at least eight of them."""
+    line = b"%08d|" % number + bytes(range(256))
+    return (line * (size // len(line) + 1))[: max(8, size)]
+
+
+def put(outbox: Outbox, number: int, message: Message, *, relay: bool = False) -> bool:
+    """As programs put their messages, or relays theirs."""
+    name = f"name{message.order}"
+    headers = HEADERS if message.headers else None
+    fields = (TOLD, name, body(number, message.size), headers)
+    if not message.cast:
+        return outbox.put_body(fields, 2, message.order and (TOLD, name))
+    if relay and message.size <= CHUNK:
+        return outbox.put_packed(packb(fields), (TOLD, name))
+    if headers is None and not relay:
+        return outbox.put_cast(*fields[:3])
+    return outbox.put_body(fields, 2, (TOLD, name))
+
+
+def drain(outbox: Outbox, room: int = ROOM) -> list[bytes]:
+    batches = []
+    while outbox:
+        batches.append(outbox.take(room))
+    return batches
+
+
+EDGES = [0, 1, 100, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 1]
+SIZES = st.sampled_from(EDGES) | st.integers(0, 3 * CHUNK) | st.integers(0, 2000)
+MESSAGES = st.builds(
+    Message, SIZES, st.none() | st.integers(1, 3), headers=st.booleans(), cast=st.booleans()
+)
+ROOMS = st.sampled_from([1, 1000, ROOM, READ]) | st.integers(1, 2 * CHUNK)
+
+S = Message(15 * 1024, order=1)
+L = Message(CHUNK + 1, order=1)
+C = Message(100, order=1, cast=True)
+
+
+@given(
+    steps=st.lists(MESSAGES | ROOMS, max_size=25),
+    rest=ROOMS,
+    split=st.sampled_from([1021, 4096, CHUNK, READ]),
+    relay=st.booleans(),
+)
+@example(steps=[*[S] * 7, L], rest=ROOM, split=READ, relay=True)  # small ones before their large
+@example(steps=[L, S, L, 1000, 1000, S, S], rest=ROOM, split=READ, relay=True)
+@example(steps=[Message(2 * CHUNK)], rest=1, split=READ, relay=True)  # the last chunk is full
+@example(steps=[*[C] * 40, L, C, S, C, C], rest=ROOM, split=READ, relay=False)
+def test_whatever_is_put_comes_out_whole_and_in_order(
+    steps: list[Message | int], rest: int, split: int, *, relay: bool
+) -> None:
+    outbox, receiver = Outbox(LIMIT), Receiver(split)
+    orders: dict[int, list[int]] = defaultdict(list)
+    bodies = {}
+    for number, step in enumerate(steps):
+        if isinstance(step, int):
+            receiver.read(outbox.take(step))
+        else:
+            assert put(outbox, number, step, relay=relay)
+            bodies[number] = body(number, step.size)
+            if step.order is not None or step.cast:
+                orders[step.order or 0].append(number)
+    for batch in drain(outbox, rest):
+        receiver.read(batch)
+    assert len(receiver.got) == len(bodies)
+    assert dict(receiver.got) == bodies
+    arrived = [number for number, _ in receiver.got]
+    for numbers in orders.values():
+        assert [number for number in arrived if number in numbers] == numbers
+    assert outbox.size == 0
+    assert receiver.inbox.size == 0
+    assert receiver.inbox.refused == 0
+
+
+@given(steps=st.lists(MESSAGES | st.just(ROOM), max_size=40))
+@example(steps=[*[Message(16_300)] * 3, Message(CHUNK, headers=True)])
+@example(steps=[L, Message(CHUNK, 1, headers=True), *[Message(16_300)] * 3])
+@example(steps=[Message(2 * CHUNK, headers=True), ROOM, *[Message(16_300)] * 3])
+@example(steps=[Message(2 * CHUNK, headers=True), *[Message(1000)] * 60])
+def test_every_batch_fits_a_frame(steps: list[Message | int]) -> None:
+    outbox = Outbox(LIMIT)
+    batches = []
+    for number, step in enumerate(steps):
+        if isinstance(step, int):
+            batches.append(outbox.take(step))
+        else:
+            put(outbox, number, step)
+    batches += drain(outbox)
+    # Room to spare: names, which these messages lack, and a batch's own header.
+    assert max(map(len, batches), default=0) <= FRAME - 1024
+
+
+@pytest.mark.parametrize("room", [1, ROOM, READ])
+def test_a_batch_is_never_empty_while_something_waits(room: int) -> None:
+    outbox = Outbox(LIMIT)
+    for number in range(4):
+        put(outbox, number, Message(3 * CHUNK, order=number % 2))
+        put(outbox, number, Message(100, order=1))
+        put(outbox, number, Message(CHUNK))
+    assert all(drain(outbox, room))
+    assert outbox.take(room) == b""
+
+
+@pytest.mark.parametrize("room", [ROOM, READ])
+def test_a_small_message_passes_a_large_one(room: int) -> None:
+    outbox, receiver = Outbox(LIMIT), Receiver()
+    put(outbox, 1, Message(16 * CHUNK, order=1))
+    receiver.read(outbox.take(room))
+    put(outbox, 2, Message(100, order=2))
+    put(outbox, 3, Message(100))
+    receiver.read(outbox.take(room))
+    assert [number for number, _ in receiver.got] == [2, 3]
+
+
+@pytest.mark.parametrize("size", [100, 20_000, CHUNK])
+def test_small_messages_do_not_starve_a_large_one(size: int) -> None:
+    outbox, receiver = Outbox(LIMIT), Receiver()
+    put(outbox, 1, Message(16 * CHUNK))
+    batches = 0
+    while not any(number == 1 for number, _ in receiver.got):
+        while len(outbox._ready) * size < 4 * ROOM:
+            put(outbox, 2, Message(size))
+        receiver.read(outbox.take(ROOM))
+        batches += 1
+        assert batches <= 2 * 17 + 1
+
+
+def test_small_casts_in_a_row_share_a_message() -> None:
+    outbox = Outbox(LIMIT)
+    for number in range(40):
+        put(outbox, number, C)
+    put(outbox, 40, Message(100, order=2, cast=True))
+    outbox.put((PING, 1))
+    put(outbox, 41, Message(100, order=2, cast=True))
+    messages = unpacker()
+    messages.feed(outbox.take(ROOM))
+    shared = [1 if op == PING or type(rest[1]) is bytes else len(rest[1]) for op, *rest in messages]
+    assert shared == [MAX_CASTS, MAX_CASTS, 8, 1, 1, 1]
+
+
+@pytest.mark.parametrize("count", [1, MAX_CASTS - 1, MAX_CASTS])
+def test_an_empty_cast_is_waiting_like_any_other(count: int) -> None:
+    outbox = Outbox(LIMIT)
+    for _ in range(count):
+        outbox.put_cast(TOLD, "name", b"")
+    assert outbox
+    assert outbox.take(ROOM)
+    assert outbox.size == 0
+
+
+def test_a_name_that_cannot_be_written_harms_no_other() -> None:
+    outbox, receiver = Outbox(LIMIT), Receiver()
+    outbox.put_cast(TOLD, "\ud800", body(1, 10))
+    with pytest.raises(UnicodeEncodeError):
+        put(outbox, 2, C)
+    put(outbox, 3, C)
+    for batch in drain(outbox):
+        receiver.read(batch)
+    assert [number for number, _ in receiver.got] == [3]
+    assert outbox.size == 0
+
+
+def test_large_ones_take_turns() -> None:
+    outbox, receiver = Outbox(LIMIT), Receiver()
+    put(outbox, 1, Message(100 * CHUNK))
+    receiver.read(outbox.take(ROOM))
+    put(outbox, 2, Message(2 * CHUNK))
+    while not receiver.got:
+        receiver.read(outbox.take(ROOM))
+    assert receiver.got[0][0] == 2
+    assert outbox.size > 90 * CHUNK
+
+
+def test_what_finds_no_room_is_dropped_whole() -> None:
+    outbox, receiver = Outbox(3 * CHUNK), Receiver()
+    assert put(outbox, 1, Message(4 * CHUNK, order=1))
+    for number, message in enumerate(
+        [Message(1), Message(1, order=1), Message(2 * CHUNK), Message(1, cast=True)], start=2
+    ):
+        assert not put(outbox, number, message)
+    for batch in drain(outbox):
+        receiver.read(batch)
+    assert [number for number, _ in receiver.got] == [1]
+    assert put(outbox, 7, Message(1))
+
+
+def test_a_body_over_what_the_receiver_takes_finds_no_room() -> None:
+    outbox = Outbox(LIMIT, largest=2 * CHUNK)
+    assert not put(outbox, 1, Message(2 * CHUNK + 1))
+    assert outbox.size == 0
+    assert put(outbox, 2, Message(2 * CHUNK))
+    assert put(outbox, 3, Message(1))
+    tiny = Outbox(LIMIT, largest=1)
+    assert put(tiny, 4, Message(CHUNK)), "what needs no chunks is not looked at"
+
+
+def test_some_room_is_kept_for_what_others_wait_on() -> None:
+    outbox = Outbox(3 * CHUNK)
+    assert outbox.put_body((PING, bytes(4 * CHUNK)), 1)
+    assert not outbox.put_body((PING, b"x"), 1)
+    while outbox.put((PING, "x" * 1000)):
+        assert outbox.size < 3 * 1024 * 1024
+    assert outbox.size > 1024 * 1024
+
+
+def test_small_messages_count_for_what_they_cost() -> None:
+    """Three octets each on the wire, and some fifty in Python."""
+    outbox = Outbox(CHUNK)
+    pings = 0
+    while outbox.put((PING, 1)):
+        pings += 1
+        assert pings < 50_000
+    assert pings > 10_000
+    for batch in drain(outbox):
+        assert len(batch) <= ROOM
+    assert outbox.put((PING, 1))
+
+
+def test_what_no_credit_explains_finds_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PARTS", 4 * CHUNK)
+    outbox = Outbox(CHUNK)
+    parts = 0
+    while outbox.put_part((Op.DATA.value, 1, None, bytes(5000)), parts % 3):
+        parts += 1
+        assert parts < 100
+    assert parts > 5 * CHUNK // 5100
+    for tunnel in range(3):
+        outbox.drop_parts(tunnel)
+    assert (outbox.size, outbox._behind) == (0, 0)
+    assert outbox.put_part((Op.DATA.value, 1, None, b"x"), 1)
+
+
+@pytest.mark.parametrize("size", [CHUNK + 1, 5 * CHUNK, HALF_SENT // 4])
+def test_a_sender_never_has_more_half_sent_than_its_receiver_bears(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A tenth of everything: the ratios are what matters, and 64 MiB through Python takes a while.
+    size = max(size // 10, CHUNK + 1)
+    bearable = HALF_SENT // 10
+    monkeypatch.setattr(module, "HALF_SENT", bearable)
+    outbox, inbox = Outbox(bearable), Inbox(HALF_SENT, bearable)
+    receiver = Receiver(inbox=inbox)
+    large = (TOLD, "t", body(1, size), None)
+    sent = 0
+    while sent < 2 * bearable:  # as fast as it is taken
+        while outbox.put_body(large, 2):
+            sent += size
+        receiver.read(outbox.take(ROOM))
+    for batch in drain(outbox):
+        receiver.read(batch)
+    assert inbox.refused == 0
+    assert inbox.size == 0
+
+
+def test_a_body_longer_than_that_travels_alone() -> None:
+    outbox, inbox = Outbox(2 * HALF_SENT), Inbox(HALF_SENT + CHUNK, HALF_SENT + CHUNK)
+    receiver = Receiver(inbox=inbox)
+    for number, size in enumerate([CHUNK + 1, HALF_SENT + CHUNK, CHUNK + 1]):
+        outbox.put_body((TOLD, "t", body(number, size), None), 2)
+        receiver.read(outbox.take(ROOM))
+    for batch in drain(outbox, READ):
+        receiver.read(batch)
+    assert [number for number, _ in receiver.got] == [0, 1, 2]
+
+
+# Who sends is woken, and hurried.
+
+
+class Sender:
+    """What an outbox calls its sender for."""
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self.woken = 0
+        self.hurried = 0
+        self.outbox = Outbox(limit, self._wake, self._hurry)
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    def _hurry(self) -> None:
+        self.hurried += 1
+
+
+@pytest.mark.parametrize("message", [Message(10), Message(0, cast=True), L, Message(CHUNK)])
+def test_a_sender_is_woken_by_the_first_message_after_it_sent_all(message: Message) -> None:
+    sender = Sender()
+    for turn in range(1, 4):
+        put(sender.outbox, 1, message)
+        assert sender.woken == turn
+        sender.outbox.put((PING, 1))
+        put(sender.outbox, 2, message)
+        assert sender.woken == turn
+        drain(sender.outbox)
+
+
+def test_a_sender_is_hurried_once_a_batch_is_there() -> None:
+    sender = Sender()
+    while sender.outbox.size < SMALL_BATCH:
+        assert sender.hurried == 0
+        put(sender.outbox, 1, Message(500))
+    assert sender.hurried == 1
+    drain(sender.outbox)
+    while sender.outbox.size < BATCH:
+        assert sender.hurried == 1
+        put(sender.outbox, 1, Message(500, order=1))
+    assert sender.hurried == 2
+    drain(sender.outbox)
+    while sender.outbox.size < BATCH:
+        assert sender.hurried == 2
+        put(sender.outbox, 1, Message(500, order=1, cast=True), relay=True)
+    assert sender.hurried == 3
+
+
+def test_a_sender_may_take_all_as_soon_as_it_is_hurried() -> None:
+    sender, receiver = Sender(), Receiver()
+    sender.outbox = outbox = Outbox(LIMIT, lambda: None, lambda: receiver.read(outbox.take(ROOM)))
+    for number in range(200):
+        put(outbox, number, Message(300, order=1, cast=number % 3 > 0))
+    for batch in drain(outbox):
+        receiver.read(batch)
+    assert [number for number, _ in receiver.got] == list(range(200))
+
+
+# Inbox: what no honest sender sends.
+
+WHOLE = bytes(CHUNK)
+
+
+@pytest.mark.parametrize(
+    ("stream", "total", "data"),
+    [
+        ("1", 2 * CHUNK, WHOLE),
+        (True, 2 * CHUNK, WHOLE),
+        (1, float(2 * CHUNK), WHOLE),
+        (1, None, WHOLE),
+        (1, 2 * CHUNK, "text"),
+        (1, CHUNK, WHOLE),
+        (1, 0, b""),
+        (1, -1, b""),
+        (1, LIMIT + 1, WHOLE),
+        (1, CHUNK + 1, bytes(CHUNK + 2)),
+    ],
+)
+def test_a_chunk_that_cannot_be_is_refused(stream: object, total: object, data: object) -> None:
+    with pytest.raises(BrokenStream):
+        Inbox(LIMIT, LIMIT).chunk(stream, total, data)
+
+
+@pytest.mark.parametrize(
+    "cast", [(), ("text",), (b"", 1), (b"", (b"",)), (bytes(CHUNK), b"x"), None, 7, "text", {}]
+)
+def test_bodies_that_share_a_message_are_small_and_octets(cast: object) -> None:
+    with pytest.raises(BrokenStream):
+        Inbox(LIMIT, LIMIT).cast(cast)
+
+
+@pytest.mark.parametrize("cast", [b"", bytes(CHUNK), (b"",), (b"one", b"other")])
+def test_bodies_that_came_whole_are_as_they_are(cast: object) -> None:
+    assert Inbox(LIMIT, LIMIT).cast(cast) == cast
+
+
+@pytest.mark.parametrize("stream", [0, 7, "1", None, True, (), [1]])
+def test_a_body_that_was_not_sent_is_refused(stream: object) -> None:
+    inbox = Inbox(LIMIT, LIMIT)
+    inbox.chunk(1, 2 * CHUNK, WHOLE)
+    with pytest.raises(BrokenStream):
+        inbox.body(stream)
+
+
+def test_a_body_is_as_long_as_it_said() -> None:
+    inbox = Inbox(LIMIT, LIMIT)
+    inbox.chunk(1, 2 * CHUNK, WHOLE)
+    with pytest.raises(BrokenStream):
+        inbox.body(1)
+    inbox.chunk(2, 2 * CHUNK, WHOLE)
+    with pytest.raises(BrokenStream):
+        inbox.chunk(2, 3 * CHUNK, WHOLE)
+    inbox.chunk(3, 2 * CHUNK, WHOLE)
+    inbox.chunk(3, 2 * CHUNK, WHOLE)
+    with pytest.raises(BrokenStream):
+        inbox.chunk(3, 2 * CHUNK, b"x")
+
+
+def test_a_body_is_taken_once() -> None:
+    inbox = Inbox(LIMIT, LIMIT)
+    inbox.chunk(1, CHUNK + 1, WHOLE)
+    inbox.chunk(1, CHUNK + 1, b"x")
+    assert bytes(inbox.body(1) or b"") == WHOLE + b"x"
+    with pytest.raises(BrokenStream):
+        inbox.body(1)
+
+
+def test_bodies_begun_are_bounded_by_what_they_may_come_to() -> None:
+    """Each begins small, and none may grow past the room that was there when it began."""
+    inbox = Inbox(4 * CHUNK, 10 * CHUNK)
+    for stream in range(100):
+        inbox.chunk(stream, 4 * CHUNK, b"x")
+    assert inbox.refused == 98
+    assert inbox.size == 8 * CHUNK
+    for _ in range(3):
+        for stream in range(100):
+            inbox.chunk(stream, 4 * CHUNK, WHOLE)
+    assert sum(len(half.body) for half in inbox._streams.values() if half.body) <= 10 * CHUNK
+
+
+@pytest.mark.parametrize("total", [CHUNK + 1, 2 * CHUNK])
+def test_what_is_too_much_is_not_kept(total: int) -> None:
+    """A connection that ends may linger: what it holds must still be what is counted."""
+    inbox = Inbox(LIMIT, LIMIT)
+    inbox.chunk(1, total, WHOLE)
+    inbox.chunk(1, total, bytes(total - CHUNK))
+    with pytest.raises(BrokenStream, match="longer than it said"):
+        inbox.chunk(1, total, WHOLE)
+    assert sum(len(half.body) for half in inbox._streams.values() if half.body) == inbox.size
+
+
+def test_a_body_given_up_is_not_half_there() -> None:
+    inbox = Inbox(4 * CHUNK, 4 * CHUNK)
+    inbox.chunk(1, 3 * CHUNK, WHOLE)
+    inbox.chunk(2, 3 * CHUNK, WHOLE)
+    assert inbox.body(2) is None
+    inbox.chunk(1, 3 * CHUNK, WHOLE)
+    inbox.chunk(1, 3 * CHUNK, WHOLE)
+    assert bytes(inbox.body(1) or b"") == 3 * WHOLE
+    inbox.chunk(2, 3 * CHUNK, WHOLE)
+    assert inbox.refused == 1
+
+
+def test_streams_are_bounded_even_those_given_up() -> None:
+    inbox = Inbox(2 * CHUNK, 2 * CHUNK)
+    for stream in range(MAX_STREAMS):
+        inbox.chunk(stream, 2 * CHUNK, b"")
+    with pytest.raises(BrokenStream, match="half sent"):
+        inbox.chunk(MAX_STREAMS, 2 * CHUNK, b"")
+
+
+# Passed on.
+
+
+@given(st.integers(CHUNK + 1, 3 * CHUNK), st.lists(st.integers(0, CHUNK), min_size=1, max_size=20))
+def test_a_body_is_passed_on_as_it_came_however_it_was_cut(size: int, cuts: list[int]) -> None:
+    whole, came = body(1, size), Chunked()
+    at = 0
+    for cut in cuts:
+        came.append(whole[at : at + cut])
+        at += cut
+    while at < size:
+        came.append(whole[at : at + CHUNK])
+        at += CHUNK
+    assert len(came) == size
+    assert bytes(came) == whole
+    outbox, receiver = Outbox(LIMIT), Receiver()
+    assert outbox.put_body((TOLD, "t", came, None), 2)
+    for batch in drain(outbox):
+        receiver.read(batch)
+    assert receiver.got == [(1, whole)]
+
+
+def test_crumbs_cost_no_more_than_they_hold() -> None:
+    came = Chunked()
+    for _ in range(CHUNK + 1):
+        came.append(b"x")
+    assert len(came._chunks) == 1
+    assert bytes(came) == b"x" * (CHUNK + 1)
+
+
+# What must not pass a large body.
+
+
+def _ops(batches: list[bytes]) -> list[int]:
+    messages, ops = unpacker(), []
+    for batch in batches:
+        messages.feed(batch)
+        ops += [message[0] for message in messages if message[0] != Op.CHUNK]
+    return ops
+
+
+def test_what_takes_a_large_body_back_keeps_behind_it() -> None:
+    outbox = Outbox(LIMIT)
+    outbox.put_body((Op.CALL.value, 7, bytes(3 * CHUNK), 1), 2, 7)
+    outbox.put_part((Op.STOP.value, 7), 7)
+    outbox.put((PING, 0))
+    assert _ops(drain(outbox)) == [PING, Op.CALL, Op.STOP]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_pong_comes_behind_every_large_body_before_it_and_no_other(count: int) -> None:
+    outbox = Outbox(LIMIT)
+    for number in range(count):
+        outbox.put_body((Op.CALL.value, number, bytes((count - number) * 2 * CHUNK), 1), 2, number)
+    assert outbox.put_behind((Op.PONG.value, 0))
+    outbox.put_body((TOLD, bytes(20 * CHUNK), "s", None), 1)
+    outbox.put((PING, 0))
+    ops = _ops(drain(outbox))
+    assert sorted(ops[: count + 2]) == sorted([PING, *[Op.CALL] * count, Op.PONG])
+    assert ops.index(Op.PONG) > max((at for at, op in enumerate(ops) if op == Op.CALL), default=-1)
+    assert ops[-1] == TOLD
+    assert outbox.size == 0
+
+
+def test_pongs_are_bounded_too() -> None:
+    outbox = Outbox(CHUNK)
+    outbox.put_body((TOLD, bytes(2 * CHUNK), "s", None), 1)
+    taken = sum(outbox.put_behind((Op.PONG.value, 0)) for _ in range(100_000))
+    assert 0 < taken < 100_000
+    list(drain(outbox))
+    assert outbox.size == 0
+
+
+def test_what_is_dropped_behind_a_large_body_leaves_it_whole() -> None:
+    outbox = Outbox(LIMIT)
+    for number in (1, 2):
+        outbox.put_body((Op.CALL.value, number, bytes(2 * CHUNK), 1), 2, number)
+        outbox.put_part((Op.DATA.value, number, None, b"x"), number)
+        outbox.drop_parts(number)
+    assert _ops(drain(outbox)) == [Op.CALL, Op.CALL]
+    assert outbox.size == 0
+
+
+def test_nothing_is_left_of_what_is_closed() -> None:
+    outbox = Outbox(LIMIT)
+    outbox.put_body((Op.CALL.value, 1, bytes(2 * CHUNK), 1), 2, 1)
+    outbox.put_behind((Op.PONG.value, 0))
+    outbox.close()
+    assert not any((outbox._ready, outbox._flows, outbox._late, outbox._waiting, outbox.size))

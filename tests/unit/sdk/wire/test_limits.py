@@ -1,0 +1,143 @@
+"""The unpacker of both ends: what it takes, what it refuses, what a stranger can make it cost."""
+
+from __future__ import annotations
+
+import tracemalloc
+from contextlib import suppress
+
+import msgpack
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from arke.wire.limits import (
+    BATCH,
+    CHUNK,
+    HALF_SENT,
+    HIGH_WATER,
+    MAX_HEADERS,
+    MAX_HELLO,
+    MAX_MESSAGE,
+    MAX_NAME,
+    MAX_STREAMS,
+    READ,
+    SMALL_BATCH,
+    unpacker,
+)
+
+HEADERS = {f"{number:0125}": "v" * 125 for number in range(64)}
+"""As many headers as there may be, with nearly as many octets."""
+
+
+def read(octets: bytes) -> list[object]:
+    messages = unpacker()
+    messages.feed(octets)
+    return list(messages)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        tuple(range(16)),
+        HEADERS,
+        bytes(CHUNK),
+        "s" * MAX_HEADERS,
+        2**64 - 1,
+        -(2**63),
+        None,
+        True,
+        (14, 1, "cluster", bytes(CHUNK), 5000, False, {"h": "v" * (MAX_HEADERS - 1)}),
+    ],
+)
+def test_what_is_within_every_bound_is_taken(value: object) -> None:
+    assert read(msgpack.packb(value) * 2) == [value, value]
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        pytest.param(msgpack.packb([0] * 17), id="array"),
+        pytest.param(b"\xdd\xff\xff\xff\xff", id="array"),
+        pytest.param(msgpack.packb({str(n): n for n in range(65)}), id="map"),
+        pytest.param(b"\xdf\xff\xff\xff\xff", id="map"),
+        pytest.param(msgpack.packb(bytes(CHUNK + 1)), id="bin"),
+        pytest.param(msgpack.packb("s" * (MAX_HEADERS + 1)), id="str"),
+        pytest.param(msgpack.packb(msgpack.ExtType(1, b"x")), id="ext"),
+        pytest.param(msgpack.packb(msgpack.Timestamp(1)), id="ext"),
+        pytest.param(msgpack.packb({1: 1}), id="map key"),
+        pytest.param(b"\xa1\xff", id="utf-8"),
+        pytest.param(b"\xc1", id="never used"),
+        pytest.param(b"\x91" * 2000, id="nested"),
+    ],
+)
+def test_what_is_beyond_a_bound_is_refused(octets: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 — their texts are msgpack's
+        read(octets)
+
+
+@given(st.binary(max_size=200) | st.lists(st.binary(max_size=3), max_size=50).map(b"".join))
+@example(b"\xc7\x00\x05")
+@example(b"\xd6\xff\xff\xff\xff\xff")
+@example(b"\x80")
+def test_octets_are_values_or_refused_and_nothing_else(octets: bytes) -> None:
+    with suppress(ValueError):
+        read(octets)
+
+
+@pytest.mark.parametrize("announced", [b"\xc6\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff"])
+def test_a_length_that_is_announced_costs_no_more_than_a_message_and_a_read(
+    announced: bytes,
+) -> None:
+    """The unpacker looks at a length only once all of it is there: its buffer is the bound."""
+    messages = unpacker()
+    messages.feed(announced + bytes(READ))
+    assert list(messages) == []
+    with pytest.raises(msgpack.BufferFull):
+        messages.feed(bytes(READ))
+
+
+def test_a_message_may_end_at_any_place_in_a_full_read() -> None:
+    """The largest message but one octet is waiting when a whole read comes in."""
+    message = (14, 1, "n" * MAX_NAME, bytes(CHUNK), 5000, False, {"h": "v" * (MAX_HEADERS - 1)})
+    octets = msgpack.packb(message)
+    messages = unpacker()
+    messages.feed(octets[:-1])
+    assert list(messages) == []
+    messages.feed((octets[-1:] + octets * 4)[:READ])
+    assert next(messages) == message
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"\x9f",
+        b"\xdc\x00\x10",
+        b"\xdc\xff\xff",
+        b"\xdd\x00\x00\x00\x10",
+        b"\x8f\xa0",
+        b"\xde\x00\x40\xa0",
+    ],
+)
+def test_ten_strangers_with_nested_headers_cost_little(header: bytes) -> None:
+    """With the default bounds of the unpacker these same octets cost ten times 33 MB."""
+    strangers = []
+    tracemalloc.start()
+    try:
+        for _ in range(10):
+            messages = unpacker()
+            strangers.append(messages)
+            messages.feed(header * (2500 // len(header)))
+            with suppress(ValueError):
+                list(messages)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(strangers) == 10
+    assert peak < 16 * 1024 * 1024
+
+
+def test_the_bounds_agree_with_one_another() -> None:
+    assert MAX_NAME < MAX_HELLO < CHUNK < READ < MAX_MESSAGE <= HALF_SENT
+    assert SMALL_BATCH <= BATCH <= CHUNK
+    assert HIGH_WATER <= SMALL_BATCH
+    assert HALF_SENT // (CHUNK + 1) <= MAX_STREAMS

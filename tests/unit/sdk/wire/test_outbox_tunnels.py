@@ -1,0 +1,120 @@
+"""Tunnels in an outbox: each in its order, in turns with large bodies, and gone when dropped."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from arke.wire.limits import CHUNK, unpacker
+from arke.wire.messages import Op
+from arke.wire.outbox import Outbox
+
+DATA = Op.DATA.value
+LIMIT = 64 * 1024 * 1024
+SMALL, LARGE = 10, 10_000
+EVERYTHING = 2**31
+
+Step = tuple[str, int, int]
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("part"), st.integers(0, 2), st.sampled_from([SMALL, LARGE, CHUNK])),
+        st.tuples(st.just("drop"), st.integers(0, 2), st.just(0)),
+        st.tuples(st.just("body"), st.integers(0, 2), st.sampled_from([SMALL, LARGE, 3 * CHUNK])),
+        st.tuples(st.just("ping"), st.just(0), st.just(0)),
+        st.tuples(st.just("take"), st.just(0), st.sampled_from([1, 20_000, 48_000, EVERYTHING])),
+    ),
+    max_size=40,
+)
+
+
+class Sender:
+    """An outbox, and what its tunnels may still bring: below zero what was dropped."""
+
+    def __init__(self) -> None:
+        self.outbox = Outbox(LIMIT)
+        self.waiting: dict[int, list[int]] = defaultdict(list)
+        self._number = 0
+        self._unpacker = unpacker(LIMIT)
+
+    def do(self, what: str, tunnel: int, size: int) -> None:
+        self._number += 1
+        match what:
+            case "part":
+                message = (DATA, tunnel, self._number, bytes(size))
+                self.outbox.put_part(message, f"tunnel {tunnel}")
+                self.waiting[tunnel].append(self._number)
+            case "drop":
+                self.outbox.drop_parts(f"tunnel {tunnel}")
+                # What went ahead among the small messages still comes.
+                self.waiting[tunnel] = [-abs(number) for number in self.waiting[tunnel]]
+            case "body":
+                assert self.outbox.put_body((Op.TOLD.value, bytes(size), "s", None), 1, tunnel)
+            case "ping":
+                assert self.outbox.put((Op.PING.value, 0))
+            case _:
+                self.take(size)
+
+    def take(self, room: int) -> None:
+        waited = self.outbox.size
+        data = self.outbox.take(room)
+        assert bool(data) == (waited > 0)
+        self._unpacker.feed(data)
+        for message in self._unpacker:
+            if message[0] == DATA:
+                self._came(message[1], message[2])
+
+    def _came(self, tunnel: int, number: int) -> None:
+        waiting = self.waiting[tunnel]
+        while waiting[0] != number:
+            left_out = waiting.pop(0)
+            assert left_out < 0, f"{left_out} of tunnel {tunnel} was left out before {number}"
+            if left_out == -number:
+                return
+        waiting.pop(0)
+
+
+@given(steps)
+@example([("ping", 0, 0), ("part", 0, LARGE), ("drop", 0, 0), ("take", 0, EVERYTHING)])
+def test_every_batch_has_something_and_every_tunnel_keeps_its_order(given: list[Step]) -> None:
+    sender = Sender()
+    for what, which, size in given:
+        sender.do(what, which, size)
+    while sender.outbox.size:
+        sender.take(48_000)
+    assert not [number for left in sender.waiting.values() for number in left if number > 0]
+
+
+def test_a_tunnel_that_ended_before_its_turn_holds_up_no_other() -> None:
+    sender = Sender()
+    sender.do("ping", 0, 0)
+    sender.do("part", 1, LARGE)
+    sender.do("drop", 1, 0)
+    sender.take(EVERYTHING)
+    sender.do("part", 2, LARGE)
+    sender.take(EVERYTHING)
+    assert not sender.outbox.size
+
+
+def test_a_batch_that_would_have_been_a_dropped_tunnels_has_something_else() -> None:
+    sender = Sender()
+    sender.do("part", 1, LARGE)
+    sender.do("ping", 0, 0)
+    sender.take(1)
+    sender.do("drop", 1, 0)
+    sender.do("ping", 0, 0)
+    sender.take(1)
+    assert not sender.outbox.size
+
+
+def test_a_tunnel_that_ended_before_its_turn_may_say_so_at_length() -> None:
+    sender = Sender()
+    sender.do("part", 1, LARGE)
+    sender.do("drop", 1, 0)
+    for _ in range(3):
+        sender.do("part", 1, LARGE)
+    while sender.outbox.size:
+        sender.take(48_000)
+    assert not [number for number in sender.waiting[1] if number > 0]
