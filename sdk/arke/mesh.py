@@ -40,7 +40,7 @@ from arke.wire.limits import (
 )
 from arke.wire.messages import Op, Purpose
 
-_ASK = Op.ASK.value
+_ASK = Op.REQUEST_MEMBER.value
 _BROADCAST = Op.BROADCAST.value
 _PUBLISH = Op.PUBLISH.value
 _MAX_PARTS = 64 * 1024 * 1024  # largest message of a tunnel, unless set otherwise

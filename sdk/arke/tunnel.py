@@ -121,7 +121,7 @@ class Tunnel:
             self._flush()
             self._sent_all = self._slow = True
             if not self._unheard:
-                self._link.send_part((_END, self._name, Ending.SENT.value, "", ""), self)
+                self._link.send_part((_END, self._name, Ending.SEND_CLOSED.value, "", ""), self)
             if self._heard_all:
                 self._forget(self._name)
 
@@ -146,7 +146,7 @@ class Tunnel:
         if self._broken is None:
             self._packed.clear()
             self._link.drop_parts(self)
-            message = (_END, self._name, Ending.BROKEN.value, kind, text[:_TEXT])
+            message = (_END, self._name, Ending.ABORTED.value, kind, text[:_TEXT])
             self._link.send_part(message, self)
             self._broken = TunnelClosed(text)
             self._end()
@@ -335,7 +335,7 @@ class Tunnel:
         self._wake(self._creditor)
 
     def on_end(self, ending: int, kind: str, text: str) -> None:
-        if ending == Ending.BROKEN:
+        if ending == Ending.ABORTED:
             self.break_off(TunnelClosed(text, kind))
             return
         self._heard_all = True

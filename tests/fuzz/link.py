@@ -36,7 +36,7 @@ AGAIN = 0x18  # the relay is gone, and another is there
 CANNED = {
     0x20: (Op.CHUNK, 0, 2 * CHUNK, bytes(CHUNK)),
     0x21: (Op.CHUNK, 1, CHUNK + 1, bytes(CHUNK)),
-    0x22: (Op.CALL, 1, bytes(CHUNK), 1000, 1, "x", None),
+    0x22: (Op.DELIVER_REQUEST, 1, bytes(CHUNK), 1000, 1, "x", None),
     0x23: (Op.DATA, 1, CHUNK, bytes(CHUNK)),
     0x24: (Op.OFFER, 1, b"", 60_000, 1, 0, LEAST_WINDOW, LEAST_WINDOW, "x", None),
 }

@@ -50,9 +50,9 @@ EVENTS = (AS_IT_IS, STALE, AGAIN, GIVING_UP, ADMITTED, BLOCKED, GOING_ON)
 CANNED = {
     0x20: (Op.CHUNK, 0, 2 * CHUNK, bytes(CHUNK)),
     0x21: (Op.CHUNK, 1, CHUNK + 1, bytes(CHUNK)),
-    0x22: (PeerOp.CALL, 1, CLUSTER, bytes(CHUNK), 2_000_000, 7, None),
+    0x22: (PeerOp.REQUEST, 1, CLUSTER, bytes(CHUNK), 2_000_000, 7, None),
     0x23: (Op.DATA, 1, 2 * CHUNK, bytes(CHUNK)),
-    0x24: (PeerOp.EVENT, TOPIC, bytes(CHUNK), 7, None),
+    0x24: (PeerOp.PUBLISH, TOPIC, bytes(CHUNK), 7, None),
 }
 _PACKED = {number: packb(tuple(message)) for number, message in CANNED.items()}
 
@@ -119,7 +119,7 @@ class PeerWorld(World):
         self.session = 1
         for node in (FRIEND, GUEST):
             self.admit(node)
-        self.receive(FRIEND, 1, (PeerOp.JOINED, THERE, 1, {}), (PeerOp.SYNCED,))
+        self.receive(FRIEND, 1, (PeerOp.MEMBER_JOINED, THERE, 1, {}), (PeerOp.SYNCED,))
 
     def admit(self, node: str) -> None:
         self.membership.admitted(node, b"", "10.1.1.1", 1, 2, MAX_MESSAGE, self.loop.now)
@@ -189,7 +189,7 @@ class PeerWorld(World):
         await self.rest()
         frame = self.links[FRIEND].frames[-1]
         _, *messages = _read(frame)
-        numbers = [message[1] for message in messages if message[0] == PeerOp.CALL]
+        numbers = [message[1] for message in messages if message[0] == PeerOp.REQUEST]
         promise(numbers, "a call did not reach the innocent peer")
         self.receive(FRIEND, 1, (Op.REPLY, numbers[-1], b"yes"))
         await self.rest()

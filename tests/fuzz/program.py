@@ -19,8 +19,14 @@ from fuzz.loop import FakeLoop, FakeTransport
 from fuzz.shapes import fits
 
 _TUNNELS = 8
-_BODIES = {Op.CALL: 2, Op.TOLD: 1, Op.EVENT: 2, Op.OFFER: 2, Op.REPLY: 2}
-_CASTS = {Op.TOLD, Op.EVENT}
+_BODIES = {
+    Op.DELIVER_REQUEST: 2,
+    Op.DELIVER_BROADCAST: 1,
+    Op.DELIVER_EVENT: 2,
+    Op.OFFER: 2,
+    Op.REPLY: 2,
+}
+_CASTS = {Op.DELIVER_BROADCAST, Op.DELIVER_EVENT}
 
 
 class HonestProgram:
@@ -99,7 +105,7 @@ class HonestProgram:
     def _handlers(self) -> dict[int, Callable[..., None]]:
         return {
             Op.CHUNK: self._inbox.chunk,
-            Op.CALL: self._on_call,
+            Op.DELIVER_REQUEST: self._on_call,
             Op.OFFER: self._on_offer,
             Op.ACCEPT: self._on_accept,
             Op.DATA: self._on_data,
@@ -148,7 +154,7 @@ class HonestProgram:
 
     def _on_end(self, name: int, ending: int, *_: str) -> None:
         tunnel = -name
-        if tunnel in self.tunnels and ending != Ending.BROKEN:
+        if tunnel in self.tunnels and ending != Ending.ABORTED:
             self.say(Op.END, tunnel, Ending.CLOSED.value, "", "")
         self.tunnels.discard(tunnel)
         self._credit.pop(tunnel, None)

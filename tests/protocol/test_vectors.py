@@ -57,5 +57,5 @@ def test_every_operation_has_a_vector(which: int) -> None:
     shown = {message[0] for vector in blocks()[which] for message in vector.said}
     missing = set(PeerOp if which else Op) - shown
     # Said when the relay's address changes, or when it leaves; and these end a watch, and a topic.
-    unshown = {Op.NODE, Op.GOODBYE, Op.UNWATCH, Op.UNSUBSCRIBE}
+    unshown = {Op.NODE_ADDRESS, Op.DRAINING, Op.UNWATCH, Op.UNSUBSCRIBE}
     assert missing == (set() if which else unshown)

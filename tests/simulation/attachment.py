@@ -48,7 +48,7 @@ class Attachment:
             Op.CHUNK: lambda message, now: self.inbox.chunk(*message[1:]),
             Op.PING: lambda message, now: self._on_ping(message[1]),
             Op.REGISTER: lambda message, now: exchange.register(party, message[1], message[2], now),
-            Op.LEAVE: lambda message, now: exchange.leave(party),
+            Op.UNREGISTER: lambda message, now: exchange.leave(party),
             Op.SUBSCRIBE: lambda message, now: exchange.subscribe(party, message[1]),
             Op.UNSUBSCRIBE: lambda message, now: exchange.unsubscribe(party, message[1]),
             Op.WATCH: lambda message, now: exchange.watch(party, message[1]),

@@ -31,7 +31,7 @@ class Caller:
             Op.FAULT: self._on_fault,
             Op.FAILED: self._on_failed,
             Op.ACCEPT: self._on_accept,
-            Op.GOODBYE: self._on_goodbye,
+            Op.DRAINING: self._on_goodbye,
         }
 
     # Asking.
@@ -66,7 +66,7 @@ class Caller:
             opening = (member, purpose.value, window, LARGEST, headers)
             message = (Op.OPEN.value, number, cluster, body, left, *opening)
         elif member is not None:
-            message = (Op.ASK.value, number, member, body, left, idempotent, headers)
+            message = (Op.REQUEST_MEMBER.value, number, member, body, left, idempotent, headers)
         else:
             message = (Op.REQUEST.value, number, cluster, body, left, idempotent, headers)
         self.open[number] = request

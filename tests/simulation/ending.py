@@ -101,7 +101,7 @@ class Ending:
             if not request.no_room:
                 program.caller.cancel(request)
         for end in list(program.tunnels.ends.values()):
-            end.reads, end.plan = True, Way.SENT
+            end.reads, end.plan = True, Way.SEND_CLOSED
             end.wants = min(end.wants, CHUNK)
             end.read()
             end.pump()

@@ -30,11 +30,11 @@ class Listener:
     @property
     def handlers(self) -> dict[int, Callable[..., object]]:
         return {
-            Op.TOLD: self._on_told,
-            Op.EVENT: self._on_event,
-            Op.CAME: self._on_came,
-            Op.WENT: self._on_went,
-            Op.NAMED: self._on_named,
+            Op.DELIVER_BROADCAST: self._on_told,
+            Op.DELIVER_EVENT: self._on_event,
+            Op.MEMBER_JOINED: self._on_came,
+            Op.MEMBER_LEFT: self._on_went,
+            Op.MEMBERS_LISTED: self._on_named,
         }
 
     @property

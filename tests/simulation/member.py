@@ -24,7 +24,11 @@ class Member:
 
     @property
     def handlers(self) -> dict[int, Callable[..., object]]:
-        return {Op.CALL: self._on_call, Op.OFFER: self._on_offer, Op.STOP: self._on_stop}
+        return {
+            Op.DELIVER_REQUEST: self._on_call,
+            Op.OFFER: self._on_offer,
+            Op.REQUEST_CANCELLED: self._on_stop,
+        }
 
     @property
     def busy(self) -> bool:

@@ -67,7 +67,7 @@ class Program:
             **self.tunnels.handlers,
             Op.CHUNK: self.inbox.chunk,
             Op.PONG: self._on_pong,
-            Op.NODE: lambda address: None,
+            Op.NODE_ADDRESS: lambda address: None,
         }
         world.programs[self] = None
         world.senders[self.key] = self.member_id
@@ -114,7 +114,7 @@ class Program:
         """Leave the cluster; `then` is when the relay hands over nothing more."""
         self.cluster = None
         self.world.trace.note(self.key, "leaves its cluster")
-        self.outbox.put((Op.LEAVE.value,))
+        self.outbox.put((Op.UNREGISTER.value,))
         self.outbox.put((Op.PING.value, 0))
         self.settling = then
 

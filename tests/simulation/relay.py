@@ -114,7 +114,7 @@ class Relay:
         self.exchange.router.draining = True
         for program in self.exchange.programs.values():
             text = "the relay is leaving"
-            program.outlet.put((Op.GOODBYE.value, program.last_call, text))
+            program.outlet.put((Op.DRAINING.value, program.last_call, text))
         self.exchange.tell_draining()
         self._drain_look(self.now + GRACE)
 

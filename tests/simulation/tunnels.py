@@ -78,17 +78,17 @@ class End:
 
     def end(self, ending: Ending) -> None:
         """Send nothing more; with CLOSED read nothing more either; or break it off."""
-        if self.over or (self._said and ending == Ending.SENT):
+        if self.over or (self._said and ending == Ending.SEND_CLOSED):
             return
         self.program.world.trace.note(self.program.key, "ends", self.tunnel.key, ending.name)
-        if ending == Ending.BROKEN:
+        if ending == Ending.ABORTED:
             self.program.outbox.drop_parts(self)
         elif not self._said:
             self.tunnel.sent_all[self.side] = self._sent
         self._said = True
         message = (Op.END.value, self.name, ending.value, "Planned", "as planned")
         self.program.outbox.put_part(message, self)
-        if ending != Ending.SENT or self._heard:
+        if ending != Ending.SEND_CLOSED or self._heard:
             self.finish(f"{ending.name} here")
 
     # Receiving.
@@ -123,12 +123,12 @@ class End:
 
     def on_end(self, ending: int, kind: str, text: str) -> None:
         key = self.tunnel.key
-        if ending == Ending.BROKEN:
+        if ending == Ending.ABORTED:
             self._check_break(text)
             self.finish(f"BROKEN: {_cause(kind, text)}")
             return
         sent = self.tunnel.sent_all[1 - self.side]
-        if self._received != sent or (self._heard and ending == Ending.SENT):
+        if self._received != sent or (self._heard and ending == Ending.SEND_CLOSED):
             says = f"end {self.side} of {key} has {self._received} octets of {sent}"
             raise Violation("an ended tunnel has brought everything", says, key)
         self._heard = True
@@ -181,7 +181,7 @@ class Tunnels:
 
     def decline(self, number: int) -> None:
         """Nobody waits for the tunnel any more."""
-        message = (Op.END.value, number, Ending.BROKEN.value, "", "nobody waits for it any more")
+        message = (Op.END.value, number, Ending.ABORTED.value, "", "nobody waits for it any more")
         self._program.outbox.put_part(message, number)
 
     def gone(self, reason: str) -> None:

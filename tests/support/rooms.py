@@ -10,10 +10,10 @@ from arke_relay.core.message_core import Exchange
 from arke_relay.core.requests import Call
 from support.outlets import Recorder
 
-CALL, PEER_CALL = Op.CALL.value, PeerOp.CALL.value
+CALL, PEER_CALL = Op.DELIVER_REQUEST.value, PeerOp.REQUEST.value
 REPLY, FAULT = Op.REPLY.value, Op.FAULT.value
 REFUSED, FAILED = Op.REFUSED.value, Op.FAILED.value
-STOP, DROP_CALL = Op.STOP.value, PeerOp.DROP_CALL.value
+STOP, DROP_CALL = Op.REQUEST_CANCELLED.value, PeerOp.CANCEL.value
 
 
 class Room:

@@ -166,7 +166,7 @@ class Hub:
         """The node is reached at another address: programs may want to know."""
         self.exchange.address = address
         for program in self.exchange.programs.values():
-            program.outlet.put((Op.NODE.value, address))
+            program.outlet.put((Op.NODE_ADDRESS.value, address))
 
     def tick(self, now: float) -> None:
         """Called once a second: ping the quiet, drop the dead."""
@@ -188,7 +188,7 @@ class Hub:
     def say_goodbye(self) -> None:
         for program in self.exchange.programs.values():
             text = "the relay is leaving"
-            program.outlet.put((Op.GOODBYE.value, program.last_call, text))
+            program.outlet.put((Op.DRAINING.value, program.last_call, text))
 
     def close(self, reason: str) -> None:
         for connection in list(self._connections):

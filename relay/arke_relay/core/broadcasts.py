@@ -13,10 +13,10 @@ from arke_relay.core.counters import Counters
 from arke_relay.core.directory import Directory
 from arke_relay.core.endpoints import Message, Party, Peer, Program
 
-_TOLD = Op.TOLD.value
-_EVENT = Op.EVENT.value
-_PEER_TOLD = PeerOp.TOLD.value
-_PEER_EVENT = PeerOp.EVENT.value
+_TOLD = Op.DELIVER_BROADCAST.value
+_EVENT = Op.DELIVER_EVENT.value
+_PEER_TOLD = PeerOp.BROADCAST.value
+_PEER_EVENT = PeerOp.PUBLISH.value
 
 Headers = Mapping[str, str] | None
 

@@ -11,9 +11,9 @@ from arke_relay.core.endpoints import Party
 from arke_relay.core.requests import Call
 from arke_relay.core.tunnels import Tunnels
 
-_CALL = Op.CALL.value
+_CALL = Op.DELIVER_REQUEST.value
 _OFFER = Op.OFFER.value
-_PEER_ASK = PeerOp.ASK.value
+_PEER_ASK = PeerOp.REQUEST_MEMBER.value
 _PEER_OPEN = PeerOp.OPEN.value
 
 

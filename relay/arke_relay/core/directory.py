@@ -102,7 +102,7 @@ class Directory:
         member_id = member_of(party, member)
         self.members[member_id] = candidate
         if not party.is_peer:
-            self._announce((PeerOp.JOINED.value, name, member, metadata))
+            self._announce((PeerOp.MEMBER_JOINED.value, name, member, metadata))
         if name in self.watchers:
             self._watched(name, party, member_id, metadata)
         return True
@@ -119,7 +119,7 @@ class Directory:
         if isinstance(party, Peer):
             self._count(party, -1)
         else:
-            self._announce((PeerOp.LEFT.value, name, member))
+            self._announce((PeerOp.MEMBER_LEFT.value, name, member))
 
     def _went(self, cluster: Cluster, candidate: Candidate, members: Iterable[int]) -> None:
         """These members of the candidate are not in the cluster any more."""
@@ -203,7 +203,7 @@ class Directory:
             for candidate in cluster.candidates.values():
                 if not candidate.party.is_peer:
                     for member, metadata in candidate.members.items():
-                        yield (PeerOp.JOINED.value, cluster.name, member, metadata)
+                        yield (PeerOp.MEMBER_JOINED.value, cluster.name, member, metadata)
         for topic, parties in self.topics.items():
             if any(not party.is_peer for party in parties):
                 yield (PeerOp.SUBSCRIBED.value, topic)

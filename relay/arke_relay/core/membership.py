@@ -196,7 +196,7 @@ class Membership:
         """This relay is done: who hears it is told so, and says the same; others just end."""
         for neighbour in list(self.neighbours.values()):
             if neighbour.confirmed and neighbour.link:
-                neighbour.link.put((PeerOp.FAREWELL.value,))
+                neighbour.link.put((PeerOp.CLOSE.value,))
             else:
                 self.end(neighbour.node, "this relay is leaving", now)
 
@@ -204,7 +204,7 @@ class Membership:
         """A peer said farewell. It leaves when it has heard ours, and no sooner."""
         neighbour = self.neighbours.get(node)
         if neighbour is not None and neighbour.link:
-            neighbour.link.put((PeerOp.FAREWELL.value,))
+            neighbour.link.put((PeerOp.CLOSE.value,))
             neighbour.link.flush()
         self.end(node, "it left", now, LAST_WORDS)
 
@@ -319,4 +319,4 @@ class Membership:
 
 
 def _known(neighbour: Neighbour) -> tuple[object, ...]:
-    return (PeerOp.KNOWN.value, neighbour.node, neighbour.address, neighbour.join_port)
+    return (PeerOp.KNOWN_PEER.value, neighbour.node, neighbour.address, neighbour.join_port)

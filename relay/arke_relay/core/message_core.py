@@ -166,16 +166,16 @@ class Exchange:
         for program in list(self.directory.watchers[cluster]):
             if metadata is not None:
                 self._tell_came(program, cluster, party, member, metadata)
-            elif not program.outlet.put((Op.WENT.value, cluster, member)):
+            elif not program.outlet.put((Op.MEMBER_LEFT.value, cluster, member)):
                 program.outlet.overrun()
 
     def _tell_came(
         self, program: Program, cluster: str, party: Party, member: str, metadata: Metadata
     ) -> None:
         address = party.address if isinstance(party, Peer) else self.address
-        if not program.outlet.put((Op.CAME.value, cluster, member, address, metadata)):
+        if not program.outlet.put((Op.MEMBER_JOINED.value, cluster, member, address, metadata)):
             program.outlet.overrun()
 
     def _tell_named(self, program: Program, cluster: str) -> None:
-        if not program.outlet.put((Op.NAMED.value, cluster)):
+        if not program.outlet.put((Op.MEMBERS_LISTED.value, cluster)):
             program.outlet.overrun()

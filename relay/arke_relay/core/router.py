@@ -19,8 +19,8 @@ from arke_relay.core.tunnels import Tunnels
 HELD_LIMIT = 256 * 1024 * 1024
 """Octets of open requests one party may leave in this relay's care."""
 
-_CALL = Op.CALL.value
-_PEER_CALL = PeerOp.CALL.value
+_CALL = Op.DELIVER_REQUEST.value
+_PEER_CALL = PeerOp.REQUEST.value
 _REPLY = Op.REPLY.value
 _FAULT = Op.FAULT.value
 _REFUSED = Op.REFUSED.value
@@ -382,7 +382,7 @@ class Router:
         """Whoever has it need not bring an answer that nobody waits for."""
         if call.candidate is not None:
             taker = call.candidate.party
-            op = PeerOp.DROP_CALL.value if taker.is_peer else Op.STOP.value
+            op = PeerOp.CANCEL.value if taker.is_peer else Op.REQUEST_CANCELLED.value
             if not taker.outlet.put_part((op, call.id), call.id):
                 self._counters.drops["stop_without_room"] += 1
 

@@ -105,12 +105,12 @@ class Tunnels:
         if end is None:
             return
         other = end.other
-        if ending == Ending.BROKEN:
+        if ending == Ending.ABORTED:
             self._break(other, kind, text)
         else:
             self._put(other.party, (_END, other.name, ending, kind, text), other.name)
         end.sent_all = True
-        if ending != Ending.SENT or other.sent_all:
+        if ending != Ending.SEND_CLOSED or other.sent_all:
             self._forget(end)
 
     def lost(self, party: Party, text: str) -> None:
@@ -123,7 +123,7 @@ class Tunnels:
 
     def refuse(self, taker: Party, offered: int, text: str) -> None:
         """The taker accepted what nobody waits for any more."""
-        self._put(taker, (_END, offered, Ending.BROKEN.value, "", text), offered)
+        self._put(taker, (_END, offered, Ending.ABORTED.value, "", text), offered)
 
     def _break_both(self, end: End, text: str) -> None:
         for each in (end, end.other):
@@ -132,7 +132,7 @@ class Tunnels:
 
     def _break(self, end: End, kind: str, text: str) -> None:
         end.party.outlet.drop_parts(end.name)
-        self._put(end.party, (_END, end.name, Ending.BROKEN.value, kind, text), end.name)
+        self._put(end.party, (_END, end.name, Ending.ABORTED.value, kind, text), end.name)
 
     def _put(self, party: Party, message: Message, tunnel: int) -> None:
         """Tell a party what it must know; who leaves no room for that does not read."""

@@ -131,7 +131,11 @@ class Watches:
 
     @property
     def handlers(self) -> Mapping[int, Handler]:
-        return {Op.CAME: self._on_came, Op.WENT: self._on_went, Op.NAMED: self._on_named}
+        return {
+            Op.MEMBER_JOINED: self._on_came,
+            Op.MEMBER_LEFT: self._on_went,
+            Op.MEMBERS_LISTED: self._on_named,
+        }
 
     def attached(self, link: RelayLink) -> None:
         for name, cluster in self._clusters.items():

@@ -113,7 +113,7 @@ class Serving:
         self._joined = False
         link = self._attachment.link
         if link:
-            link.send((Op.LEAVE.value,))
+            link.send((Op.UNREGISTER.value,))
             await link.settled()
 
     async def idle(self) -> None:
@@ -146,10 +146,10 @@ class Serving:
     @property
     def handlers(self) -> Mapping[int, Handler]:
         return {
-            Op.CALL: self._on_call,
-            Op.TOLD: self._on_told,
+            Op.DELIVER_REQUEST: self._on_call,
+            Op.DELIVER_BROADCAST: self._on_told,
             Op.OFFER: self._on_offer,
-            Op.STOP: self._on_stop,
+            Op.REQUEST_CANCELLED: self._on_stop,
         }
 
     def attached(self, link: RelayLink) -> None:

@@ -70,7 +70,10 @@ class Attachment:
         self.names: set[str] = set()
         """Names of clusters and topics that are known to be good ones; no more than a few."""
         self.node = Node("", "", "")
-        self._handlers: dict[int, Handler] = {Op.NODE: self._on_node, Op.GOODBYE: self._on_goodbye}
+        self._handlers: dict[int, Handler] = {
+            Op.NODE_ADDRESS: self._on_node,
+            Op.DRAINING: self._on_goodbye,
+        }
 
     @property
     def where(self) -> str:

@@ -65,7 +65,7 @@ class Topics:
 
     @property
     def handlers(self) -> Mapping[int, Handler]:
-        return {Op.EVENT: self._on_event}
+        return {Op.DELIVER_EVENT: self._on_event}
 
     def attached(self, link: RelayLink) -> None:
         for topic in self._listeners:

@@ -98,7 +98,7 @@ class Tunnels:
         call = self._caller.calls.take(number)
         if call is None or call.future.done():
             text = "nobody waits for it any more"
-            link.send_part((_END, number, Ending.BROKEN.value, "", text), number)
+            link.send_part((_END, number, Ending.ABORTED.value, "", text), number)
             return
         if call.message[0] != _OPEN:
             call.future.set_exception(ProtocolError("a request was answered like an opening"))

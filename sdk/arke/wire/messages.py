@@ -30,7 +30,7 @@ class Op(IntEnum):
 
     # Program → relay.
     REGISTER = 10  # cluster, metadata (a map of text to text, or nil); once per connection
-    LEAVE = 11  # (nothing); what was handed over before is still answered
+    UNREGISTER = 11  # (nothing); what was handed over before is still answered
     SUBSCRIBE = 12  # topic
     UNSUBSCRIBE = 13  # topic
     REQUEST = 14  # call, cluster, body, timeout, idempotent, headers
@@ -38,20 +38,22 @@ class Op(IntEnum):
     BROADCAST = 16  # cluster, body, headers
     PUBLISH = 17  # topic, body, headers
     STATUS = 18  # call; answered by REPLY with a JSON document
-    ASK = 19  # call, member, body, timeout, idempotent, headers: a request to one member
+    REQUEST_MEMBER = 19  # call, member, body, timeout, idempotent, headers: a request to one member
     WATCH = 54  # cluster; answered by CAME for each member and NAMED, then told who comes and goes
     UNWATCH = 55  # cluster
 
     # Relay → program.
-    CALL = 20  # call, body, timeout, stamp (the relay's monotonic clock), sender, headers
-    TOLD = 21  # body, sender, headers: a broadcast to the program's cluster
-    EVENT = 22  # topic, body, sender, headers
-    NODE = 23  # address: the node is reached at another address from now on
-    CAME = 25  # cluster, member, address of its node, metadata
-    WENT = 26  # cluster, member
-    NAMED = 28  # cluster: every member there is has been named, here and at all peers
-    STOP = 27  # call: nobody waits for its answer any more
-    GOODBYE = 24  # last call accepted, reason: the relay is leaving; later calls never started
+    DELIVER_REQUEST = (
+        20  # call, body, timeout, stamp (the relay's monotonic clock), sender, headers
+    )
+    DELIVER_BROADCAST = 21  # body, sender, headers: a broadcast to the program's cluster
+    DELIVER_EVENT = 22  # topic, body, sender, headers
+    NODE_ADDRESS = 23  # address: the node is reached at another address from now on
+    MEMBER_JOINED = 25  # cluster, member, address of its node, metadata
+    MEMBER_LEFT = 26  # cluster, member
+    MEMBERS_LISTED = 28  # cluster: every member there is has been named, here and at all peers
+    REQUEST_CANCELLED = 27  # call: nobody waits for its answer any more
+    DRAINING = 24  # last call accepted, reason: the relay is leaving; later calls never started
 
     # Outcomes, in both directions.
     REPLY = 30  # call, body
@@ -94,9 +96,9 @@ class Purpose(IntEnum):
 class Ending(IntEnum):
     """How one side of a tunnel ends."""
 
-    SENT = 0  # it sends nothing more; it still reads
+    SEND_CLOSED = 0  # it sends nothing more; it still reads
     CLOSED = 1  # it sends nothing more, and reads nothing more
-    BROKEN = 2  # nothing that is under way can be relied on; `type` and `text` say why
+    ABORTED = 2  # nothing that is under way can be relied on; `type` and `text` say why
 
 
 class PeerOp(IntEnum):
@@ -107,18 +109,22 @@ class PeerOp(IntEnum):
     and all before it). Then the messages follow.
     """
 
-    JOINED = 40  # cluster, member, metadata: a program of the sender's node serves the cluster
-    LEFT = 41  # cluster, member
+    MEMBER_JOINED = (
+        40  # cluster, member, metadata: a program of the sender's node serves the cluster
+    )
+    MEMBER_LEFT = 41  # cluster, member
     SUBSCRIBED = 42  # topic: at least one program of the sender's node listens
     UNSUBSCRIBED = 43  # topic
     SYNCED = 44  # (nothing); the sender's directory has been told whole
-    KNOWN = 45  # node, address, join port: somebody the sender is linked with
-    FAREWELL = 46  # (nothing); the sender has done. Whoever hears it says the same, and goes
+    KNOWN_PEER = 45  # node, address, join port: somebody the sender is linked with
+    CLOSE = 46  # (nothing); the sender has done. Whoever hears it says the same, and goes
     DRAINING = 47  # last call accepted: take the node out; later calls never started
-    CALL = 48  # call, cluster, body, expiry (the sender's monotonic clock), program, headers
-    DROP_CALL = 49  # call
-    TOLD = 50  # cluster, body, program, headers
-    EVENT = 51  # topic, body, program, headers
+    REQUEST = 48  # call, cluster, body, expiry (the sender's monotonic clock), program, headers
+    CANCEL = 49  # call
+    BROADCAST = 50  # cluster, body, program, headers
+    PUBLISH = 51  # topic, body, program, headers
     OPEN = 52  # call, cluster, body, expiry, program, member (0: any), purpose, window, largest,
     #          headers
-    ASK = 53  # call, cluster, body, expiry, program, member, headers: a call to one member
+    REQUEST_MEMBER = (
+        53  # call, cluster, body, expiry, program, member, headers: a call to one member
+    )

@@ -44,7 +44,7 @@ async def test_what_comes_under_an_ended_admission_is_dropped_and_counted(
     async with arke.connect(port=relay.port) as mesh, mesh.subscribe("t") as events:
         link = await passing.link(relay)
         relay.process.wait_for_line("peer linked", LIMIT)
-        await link.say((PeerOp.EVENT.value, "t", b"admitted", 1, None))
+        await link.say((PeerOp.PUBLISH.value, "t", b"admitted", 1, None))
         async with asyncio.timeout(LIMIT):
             assert (await anext(events)).body == b"admitted"
 
@@ -52,7 +52,7 @@ async def test_what_comes_under_an_ended_admission_is_dropped_and_counted(
         relay.process.wait_for_line("peer lost .*its admission ended", LIMIT)
         before = dropped(metrics, "not_admitted")
         for _ in range(20):
-            await link.say((PeerOp.EVENT.value, "t", b"ended", 1, None))
+            await link.say((PeerOp.PUBLISH.value, "t", b"ended", 1, None))
 
         async def counted() -> bool:
             return dropped(metrics, "not_admitted") >= before + 20
@@ -103,7 +103,7 @@ async def link_ends(relay: Relay, link: Link) -> None:
 
 def events(batch: bytes) -> list[bytes]:
     _, *messages = unbatched(batch)
-    return [message[2] for message in messages if message[0] == PeerOp.EVENT]
+    return [message[2] for message in messages if message[0] == PeerOp.PUBLISH]
 
 
 def test_without_renewal_two_nodes_part_though_their_link_is_whole(

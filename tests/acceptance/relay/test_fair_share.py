@@ -179,7 +179,7 @@ async def test_who_comes_and_goes_too_often_is_cut_off(relays: Relays) -> None:
     """Every change is told to every peer."""
     one, other = relays.pair()
     for change in (
-        ([Op.REGISTER, "a", None], [Op.LEAVE]),
+        ([Op.REGISTER, "a", None], [Op.UNREGISTER]),
         ([Op.SUBSCRIBE, "a"], [Op.UNSUBSCRIBE, "a"]),
     ):
         async with raw_program(one.port, "restless") as program:

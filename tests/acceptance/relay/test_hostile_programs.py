@@ -49,7 +49,7 @@ BAD_MEMBERS = [name for name in BAD_NAMES if name is not None]
 BAD_CALL = [BAD_NUMBERS, BAD_NAMES, BAD_BODIES, BAD_NUMBERS]
 CALLS: dict[Op, tuple[list[Any], list[list[Any]]]] = {
     Op.REQUEST: ([1, "echo", b"", 1000, False, None], [*BAD_CALL, [], BAD_HEADERS]),
-    Op.ASK: ([1, "node/1", b"", 1000, False, None], [*BAD_CALL, [], BAD_HEADERS]),
+    Op.REQUEST_MEMBER: ([1, "node/1", b"", 1000, False, None], [*BAD_CALL, [], BAD_HEADERS]),
     Op.OPEN: (
         [1, "echo", b"", 1000, None, 0, 1 << 20, 1 << 20, None],
         [*BAD_CALL, BAD_MEMBERS, [7, "x"], BAD_SIZES, BAD_SIZES, BAD_HEADERS],
@@ -78,8 +78,22 @@ OTHERS: dict[Op, list[list[Any]]] = {
     Op.END: [[], [1, 7, "", ""], [1, 0, 7, ""], [1, 0, "", None], [{}, 0, "", ""]],
     Op.OPEN: [[1, "echo", b"", 1000, None, 0, 65535, 1, None]],
 }
-NOT_A_PROGRAMS = [Op.WELCOME, Op.CALL, Op.TOLD, Op.EVENT, Op.NODE, Op.GOODBYE, Op.FAILED]
-NOT_A_PROGRAMS += [Op.OFFER, Op.CAME, Op.WENT, Op.NAMED, Op.STOP]
+NOT_A_PROGRAMS = [
+    Op.WELCOME,
+    Op.DELIVER_REQUEST,
+    Op.DELIVER_BROADCAST,
+    Op.DELIVER_EVENT,
+    Op.NODE_ADDRESS,
+    Op.DRAINING,
+    Op.FAILED,
+]
+NOT_A_PROGRAMS += [
+    Op.OFFER,
+    Op.MEMBER_JOINED,
+    Op.MEMBER_LEFT,
+    Op.MEMBERS_LISTED,
+    Op.REQUEST_CANCELLED,
+]
 UNKNOWN = [0, -1, 7, 9, 63, 64, 2**40, -(2**40), 1.5, "1", None, b"1", [], {}]
 
 

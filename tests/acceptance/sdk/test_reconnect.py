@@ -238,6 +238,6 @@ async def test_what_waits_for_the_relay_leaves_before_what_comes_later(relays: R
             await asyncio.gather(*waiting)
         heard: list[bytes] = []
         while len(heard) < 101:
-            bodies = (await listener.hear_only(Op.EVENT))[2]
+            bodies = (await listener.hear_only(Op.DELIVER_EVENT))[2]
             heard += bodies if isinstance(bodies, tuple) else (bodies,)
         assert heard == [*(b"%d" % n for n in range(100)), b"later"]

@@ -35,7 +35,7 @@ async def test_who_is_behind_still_reads_all_and_why_it_was_cut_off(relays: Rela
         await slow.say([Op.REGISTER, 5, None])
         slow.writer.transport.resume_reading()
         heard = [message async for message in everything(slow.reader)]
-    assert [message[0] for message in heard[:-1]] == [Op.EVENT] * 150
+    assert [message[0] for message in heard[:-1]] == [Op.DELIVER_EVENT] * 150
     assert heard[-1] == (Op.CLOSE, "not understood: a name is 1 to 255 octets of text")
 
 
@@ -54,7 +54,7 @@ async def test_what_was_told_before_still_leaves_while_the_relay_is_leaving() ->
         async with arke.connect(port=port) as mesh:
             for _ in range(200):
                 await mesh.publish("t", bytes(CHUNK))
-            heard.say(Op.GOODBYE.value, 0, "the relay is leaving")
+            heard.say(Op.DRAINING.value, 0, "the relay is leaving")
             while mesh.attached:
                 await asyncio.sleep(0.01)
         async with asyncio.timeout(LIMIT):
@@ -161,7 +161,7 @@ class ByHand:
         self.writer = writer
         self.say(Op.WELCOME.value, VERSION, "node", "127.0.0.1", "net", 16 * MIB)
         if self._leaving:
-            self.say(Op.GOODBYE.value, 0, "the relay is leaving")
+            self.say(Op.DRAINING.value, 0, "the relay is leaving")
         with suppress(ConnectionError):
             await self._hear(reader)
         writer.close()

@@ -363,6 +363,6 @@ async def test_what_cannot_be_understood_breaks_that_tunnel(
 
 async def test_an_ending_of_an_unknown_kind_is_the_end_of_what_is_sent() -> None:
     one, _ = Wire().ends
-    one.on_end(Ending.SENT, "", "")
+    one.on_end(Ending.SEND_CLOSED, "", "")
     with pytest.raises(TunnelClosed):
         await within(one.recv())

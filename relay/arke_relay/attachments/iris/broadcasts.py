@@ -68,4 +68,4 @@ def _bodies(body: Cast) -> tuple[bytes, ...]:
     return body if isinstance(body, tuple) else (bytes(body),)
 
 
-ENCODERS: dict[int, Encoder] = {Op.TOLD: _told, Op.EVENT: _event}
+ENCODERS: dict[int, Encoder] = {Op.DELIVER_BROADCAST: _told, Op.DELIVER_EVENT: _event}

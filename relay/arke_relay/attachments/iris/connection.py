@@ -154,7 +154,7 @@ class IrisConnection(Connection):
             Op.DATA: tunnels.arrived,
             Op.CREDIT: tunnels.credited,
             Op.END: tunnels.ended,
-            Op.STOP: tunnels.withdrawn,
+            Op.REQUEST_CANCELLED: tunnels.withdrawn,
         }
         self._handlers[Packet.WELCOME] = self._unknown
         self._handle(Calls(program, hub.exchange, self, hub.max_message).handlers)

@@ -90,7 +90,7 @@ def _failed(message: Message) -> bytes:
 
 
 ENCODERS: dict[int, Encoder] = {
-    Op.CALL: _call,
+    Op.DELIVER_REQUEST: _call,
     Op.REPLY: _reply,
     Op.FAULT: _fault,
     Op.FAILED: _failed,

@@ -202,13 +202,13 @@ class Tunnels:
         """The other end sends nothing more, or is gone."""
         _, name, ending, kind, text = message
         tunnel = self._by_name.get(name)
-        if tunnel is None or ending == Ending.SENT:
+        if tunnel is None or ending == Ending.SEND_CLOSED:
             # An Iris tunnel has no half: it goes on until both have ended.
             return True
         self._forget(tunnel)
         if tunnel.closing:
             return True
-        reason = (text or kind or "it broke") if ending == Ending.BROKEN else ""
+        reason = (text or kind or "it broke") if ending == Ending.ABORTED else ""
         return self._put(packets.tunnel_close(tunnel.id, reason), name)
 
     def read(self) -> None:
@@ -256,7 +256,7 @@ class Tunnels:
         if not tunnel.closing:
             self._outbox.drop_parts(-tunnel.name)
             self._say(packets.tunnel_close(tunnel.id, text), -tunnel.name)
-        self._tunnels.end(self._program, tunnel.name, Ending.BROKEN, "", text)
+        self._tunnels.end(self._program, tunnel.name, Ending.ABORTED, "", text)
 
     def _forget(self, tunnel: IrisTunnel) -> None:
         self._by_name.pop(-tunnel.name, None)

@@ -23,7 +23,7 @@ class Registry:
     def handlers(self) -> dict[int, Handler]:
         return {
             Op.REGISTER: self._on_register,
-            Op.LEAVE: self._on_leave,
+            Op.UNREGISTER: self._on_leave,
             Op.SUBSCRIBE: self._on_subscribe,
             Op.UNSUBSCRIBE: self._on_unsubscribe,
             Op.WATCH: self._on_watch,

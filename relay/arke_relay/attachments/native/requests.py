@@ -32,7 +32,7 @@ class Calls:
     def handlers(self) -> dict[int, Handler]:
         return {
             Op.REQUEST: self._on_request,
-            Op.ASK: self._on_ask,
+            Op.REQUEST_MEMBER: self._on_ask,
             Op.OPEN: self._on_open,
             Op.CANCEL: self._on_cancel,
             Op.REPLY: self._on_reply,

@@ -10,8 +10,8 @@ from arke_relay.core.endpoints import Party, Peer
 from support.outlets import Recorder
 from support.rooms import Room, recorder, taken
 
-TOLD, EVENT = Op.TOLD.value, Op.EVENT.value
-PEER_TOLD, PEER_EVENT = PeerOp.TOLD.value, PeerOp.EVENT.value
+TOLD, EVENT = Op.DELIVER_BROADCAST.value, Op.DELIVER_EVENT.value
+PEER_TOLD, PEER_EVENT = PeerOp.BROADCAST.value, PeerOp.PUBLISH.value
 
 HEADERS = {"h": "v"}
 LARGE = bytes(CHUNK + 1)

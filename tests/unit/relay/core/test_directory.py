@@ -15,7 +15,7 @@ from arke_relay.core.directory import Directory, Metadata, member_of
 from arke_relay.core.endpoints import Message, Party, Peer, Program
 from support.outlets import Recorder
 
-JOINED, LEFT = PeerOp.JOINED.value, PeerOp.LEFT.value
+JOINED, LEFT = PeerOp.MEMBER_JOINED.value, PeerOp.MEMBER_LEFT.value
 SUBSCRIBED, UNSUBSCRIBED = PeerOp.SUBSCRIBED.value, PeerOp.UNSUBSCRIBED.value
 SYNCED = (PeerOp.SYNCED.value,)
 

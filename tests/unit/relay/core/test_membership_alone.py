@@ -75,7 +75,7 @@ def test_a_session_is_heard_confirmed_and_told() -> None:
     assert ops(link) == []
     alone.hear(9, link.session, 0.2)
     alone.hear(9, link.session, 0.3)
-    assert ops(link) == [PeerOp.JOINED, PeerOp.SYNCED]
+    assert ops(link) == [PeerOp.MEMBER_JOINED, PeerOp.SYNCED]
 
 
 def test_who_is_not_heard_by_the_peer_in_time_begins_again() -> None:
@@ -151,7 +151,12 @@ def test_changes_go_to_links_that_are_heard_and_to_no_other() -> None:
     assert ops(first) == []
     alone.hear(9, first.session, 0.1)
     serve()
-    assert ops(first) == [PeerOp.JOINED, PeerOp.JOINED, PeerOp.SYNCED, PeerOp.JOINED]
+    assert ops(first) == [
+        PeerOp.MEMBER_JOINED,
+        PeerOp.MEMBER_JOINED,
+        PeerOp.SYNCED,
+        PeerOp.MEMBER_JOINED,
+    ]
     alone.hear(10, -first.session, 0.2)
     serve()
     assert len(first.messages) == 4
@@ -279,7 +284,7 @@ def test_a_farewell_is_answered_with_one_and_ends_the_link() -> None:
     alone.hear(9, link.session, 0.1)
     link.take()
     alone.membership.depart("peer", 0.2)
-    assert ops(link) == [PeerOp.FAREWELL]
+    assert ops(link) == [PeerOp.CLOSE]
     assert link.closed
     assert alone.lost == ["it left"]
     alone.membership.depart("peer", 0.3)
@@ -297,7 +302,7 @@ def test_who_leaves_says_farewell_to_those_who_hear_it_and_waits_for_no_other() 
     alone.hear(10, alone.links[1].session, 0.4)
     alone.links[1].take()
     alone.membership.say_farewell(0.5)
-    assert ops(alone.links[1]) == [PeerOp.FAREWELL]
+    assert ops(alone.links[1]) == [PeerOp.CLOSE]
     assert not alone.links[1].closed
 
 

@@ -223,8 +223,8 @@ class Requests(RuleBasedStateMachine):
                 self.pending.append(HandedOver(party, number, key))
                 if key is not None:
                     self.begun[key] += 1
-            elif op in {PeerOp.DROP_CALL, Op.STOP}:
-                assert party.is_peer == (op == PeerOp.DROP_CALL)
+            elif op in {PeerOp.CANCEL, Op.REQUEST_CANCELLED}:
+                assert party.is_peer == (op == PeerOp.CANCEL)
             else:
                 assert op in {REPLY, FAULT, REFUSED, FAILED}
                 assert isinstance(party, Peer)

@@ -71,9 +71,9 @@ def test_a_heartbeat_is_a_batch() -> None:
 def test_messages_are_handled_in_order() -> None:
     peers = Peers()
     peers.send(
-        (PeerOp.JOINED, "x", 1, {}),
-        (PeerOp.JOINED, "y", 2, {}),
-        (PeerOp.LEFT, "x", 1),
+        (PeerOp.MEMBER_JOINED, "x", 1, {}),
+        (PeerOp.MEMBER_JOINED, "y", 2, {}),
+        (PeerOp.MEMBER_LEFT, "x", 1),
         (PeerOp.SUBSCRIBED, "t"),
     )
     assert set(peers.here.exchange.directory.clusters) == {"c", "d", "y"}
@@ -121,20 +121,20 @@ def test_a_frame_that_is_no_batch_ends_the_link(frame: bytes) -> None:
         (2**64 - 1,),
         (Op.HELLO, "arke", 1, "me"),
         (Op.REQUEST, 1, "c", b"", 1, False, None),
-        (PeerOp.JOINED,),
-        *((PeerOp.JOINED, "x", value, {}) for value in (*NOT_NUMBERS, -1)),
-        *((PeerOp.JOINED, "x", 1, value) for value in BAD_MAPS),
-        *((PeerOp.JOINED, value, 1, {}) for value in (None, 1, b"x", "", "n" * 256)),
+        (PeerOp.MEMBER_JOINED,),
+        *((PeerOp.MEMBER_JOINED, "x", value, {}) for value in (*NOT_NUMBERS, -1)),
+        *((PeerOp.MEMBER_JOINED, "x", 1, value) for value in BAD_MAPS),
+        *((PeerOp.MEMBER_JOINED, value, 1, {}) for value in (None, 1, b"x", "", "n" * 256)),
         (PeerOp.SUBSCRIBED, 1),
-        (PeerOp.KNOWN, "node", "address", "port"),
+        (PeerOp.KNOWN_PEER, "node", "address", "port"),
         (PeerOp.DRAINING, "now"),
-        (PeerOp.CALL, 1, "c", b""),
-        *((PeerOp.CALL, value, "c", b"", 10**15, 1, None) for value in NOT_NUMBERS),
-        *((PeerOp.CALL, 1, "c", b"", value, 1, None) for value in (*NOT_NUMBERS, 2**64 - 1)),
-        *((PeerOp.CALL, 1, "c", b"", 10**15, value, None) for value in NOT_NUMBERS),
-        (PeerOp.CALL, 1, "c", "text", 10**15, 1, None),
-        (PeerOp.CALL, 1, "c", 7, 10**15, 1, None),
-        (PeerOp.DROP_CALL, "1"),
+        (PeerOp.REQUEST, 1, "c", b""),
+        *((PeerOp.REQUEST, value, "c", b"", 10**15, 1, None) for value in NOT_NUMBERS),
+        *((PeerOp.REQUEST, 1, "c", b"", value, 1, None) for value in (*NOT_NUMBERS, 2**64 - 1)),
+        *((PeerOp.REQUEST, 1, "c", b"", 10**15, value, None) for value in NOT_NUMBERS),
+        (PeerOp.REQUEST, 1, "c", "text", 10**15, 1, None),
+        (PeerOp.REQUEST, 1, "c", 7, 10**15, 1, None),
+        (PeerOp.CANCEL, "1"),
         (Op.CHUNK, 1, CHUNK, b""),
         (Op.CHUNK, 1, 2**40, b""),
         (Op.REPLY, 1),
@@ -142,15 +142,17 @@ def test_a_frame_that_is_no_batch_ends_the_link(frame: bytes) -> None:
         (Op.REPLY, {}, b""),
         (Op.FAULT, 1),
         (Op.FAILED, 1, 99, "what"),
-        (PeerOp.TOLD, "c", (b"", 1), 1, None),
-        (PeerOp.EVENT, "t", b"", "1", None),
+        (PeerOp.BROADCAST, "c", (b"", 1), 1, None),
+        (PeerOp.PUBLISH, "t", b"", "1", None),
     ],
     ids=repr,
 )
 def test_a_message_that_is_none_ends_the_link(message: object) -> None:
     peers = Peers()
     with cut_off(peers):
-        peers.send((PeerOp.JOINED, "before", 1, {}), message, (PeerOp.JOINED, "after", 1, {}))
+        peers.send(
+            (PeerOp.MEMBER_JOINED, "before", 1, {}), message, (PeerOp.MEMBER_JOINED, "after", 1, {})
+        )
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_a_message_that_is_none_ends_the_link(message: object) -> None:
 def test_a_batch_ends_with_its_last_message(rest: bytes) -> None:
     peers = Peers()
     with cut_off(peers):
-        peers.receive(peers.frame((PeerOp.JOINED, "x", 1, {})) + rest)
+        peers.receive(peers.frame((PeerOp.MEMBER_JOINED, "x", 1, {})) + rest)
 
 
 @pytest.mark.parametrize("half", [b"\x93\x01", b"\x93\x01\x01\x00\x92", b"\x92"])
@@ -185,13 +187,15 @@ def test_what_a_stale_frame_holds_is_not_even_looked_at() -> None:
     peers.receive(stale)
     assert peers.linked
     assert peers.here.exchange.counters.drops["stale_session"] == 1
-    peers.send((PeerOp.JOINED, "x", 1, {}))
+    peers.send((PeerOp.MEMBER_JOINED, "x", 1, {}))
     assert "x" in peers.here.exchange.directory.clusters
 
 
 def test_a_peer_that_is_not_linked_is_not_heard() -> None:
     peers = Peers()
-    peers.here.batches.receive("stranger", peers.frame((PeerOp.JOINED, "x", 1, {})), peers.here.now)
+    peers.here.batches.receive(
+        "stranger", peers.frame((PeerOp.MEMBER_JOINED, "x", 1, {})), peers.here.now
+    )
     assert "x" not in peers.here.exchange.directory.clusters
     assert peers.linked
 
@@ -209,7 +213,7 @@ def test_a_large_body_is_joined_across_frames() -> None:
     peers.send((Op.CHUNK, 0, len(body), body[:CHUNK]))
     assert peers.here.batches.receiving
     peers.send((Op.CHUNK, 0, len(body), body[CHUNK:]))
-    peers.send((PeerOp.CALL, 1, "c", 0, expiry(peers.there), 7, None))
+    peers.send((PeerOp.REQUEST, 1, "c", 0, expiry(peers.there), 7, None))
     ((op, _, joined, *_),) = taken(peers.member)
     assert (op, joined) == (CALL, body)
     assert not peers.here.batches.receiving
@@ -225,7 +229,7 @@ def test_a_body_half_sent_in_one_session_is_not_finished_in_the_next() -> None:
     with cut_off(peers):
         peers.send(
             (Op.CHUNK, 0, 2 * CHUNK, bytes(CHUNK)),
-            (PeerOp.CALL, 1, "c", 0, expiry(peers.there), 7, None),
+            (PeerOp.REQUEST, 1, "c", 0, expiry(peers.there), 7, None),
         )
 
 
@@ -274,7 +278,7 @@ MESSAGES = st.tuples(OPS) | st.builds(lambda op, rest: (op, *rest), OPS, st.list
 
 
 @given(st.lists(MESSAGES, max_size=4), st.binary(max_size=8))
-@example([(PeerOp.CALL.value, 1, "c", b"", 2**64 - 1, 1, None)], b"")
+@example([(PeerOp.REQUEST.value, 1, "c", b"", 2**64 - 1, 1, None)], b"")
 @example([{}], b"")
 def test_whatever_a_peer_sends_it_is_understood_or_cut_off(
     messages: list[Any], rest: bytes
@@ -300,7 +304,7 @@ def test_what_nobody_foresaw_in_one_batch_spoils_no_other(
         patch.setattr(peers.here.membership, "heard", fail)
         with pytest.raises(RuntimeError):
             peers.send((Op.REPLY, 1, b"left behind"))
-    peers.send((PeerOp.JOINED, "d", 77, {}))
+    peers.send((PeerOp.MEMBER_JOINED, "d", 77, {}))
     assert peers.here.losses == []
     peer = peers.here.exchange.peers[peers.there.node]
     assert 77 in peers.here.exchange.directory.clusters["d"].candidates[peer].members

@@ -32,7 +32,7 @@ LIMIT = 64 * 1024 * 1024
 ROOM = 48 * 1024
 """What a peer link asks for."""
 
-TOLD = Op.TOLD.value
+TOLD = Op.DELIVER_BROADCAST.value
 PING = Op.PING.value
 
 HEADERS = {"h": "x" * (MAX_HEADERS - 1)}
@@ -553,23 +553,27 @@ def _ops(batches: list[bytes]) -> list[int]:
 
 def test_what_takes_a_large_body_back_keeps_behind_it() -> None:
     outbox = Outbox(LIMIT)
-    outbox.put_body((Op.CALL.value, 7, bytes(3 * CHUNK), 1), 2, 7)
-    outbox.put_part((Op.STOP.value, 7), 7)
+    outbox.put_body((Op.DELIVER_REQUEST.value, 7, bytes(3 * CHUNK), 1), 2, 7)
+    outbox.put_part((Op.REQUEST_CANCELLED.value, 7), 7)
     outbox.put((PING, 0))
-    assert _ops(drain(outbox)) == [PING, Op.CALL, Op.STOP]
+    assert _ops(drain(outbox)) == [PING, Op.DELIVER_REQUEST, Op.REQUEST_CANCELLED]
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_a_pong_comes_behind_every_large_body_before_it_and_no_other(count: int) -> None:
     outbox = Outbox(LIMIT)
     for number in range(count):
-        outbox.put_body((Op.CALL.value, number, bytes((count - number) * 2 * CHUNK), 1), 2, number)
+        outbox.put_body(
+            (Op.DELIVER_REQUEST.value, number, bytes((count - number) * 2 * CHUNK), 1), 2, number
+        )
     assert outbox.put_behind((Op.PONG.value, 0))
     outbox.put_body((TOLD, bytes(20 * CHUNK), "s", None), 1)
     outbox.put((PING, 0))
     ops = _ops(drain(outbox))
-    assert sorted(ops[: count + 2]) == sorted([PING, *[Op.CALL] * count, Op.PONG])
-    assert ops.index(Op.PONG) > max((at for at, op in enumerate(ops) if op == Op.CALL), default=-1)
+    assert sorted(ops[: count + 2]) == sorted([PING, *[Op.DELIVER_REQUEST] * count, Op.PONG])
+    assert ops.index(Op.PONG) > max(
+        (at for at, op in enumerate(ops) if op == Op.DELIVER_REQUEST), default=-1
+    )
     assert ops[-1] == TOLD
     assert outbox.size == 0
 
@@ -586,16 +590,16 @@ def test_pongs_are_bounded_too() -> None:
 def test_what_is_dropped_behind_a_large_body_leaves_it_whole() -> None:
     outbox = Outbox(LIMIT)
     for number in (1, 2):
-        outbox.put_body((Op.CALL.value, number, bytes(2 * CHUNK), 1), 2, number)
+        outbox.put_body((Op.DELIVER_REQUEST.value, number, bytes(2 * CHUNK), 1), 2, number)
         outbox.put_part((Op.DATA.value, number, None, b"x"), number)
         outbox.drop_parts(number)
-    assert _ops(drain(outbox)) == [Op.CALL, Op.CALL]
+    assert _ops(drain(outbox)) == [Op.DELIVER_REQUEST, Op.DELIVER_REQUEST]
     assert outbox.size == 0
 
 
 def test_nothing_is_left_of_what_is_closed() -> None:
     outbox = Outbox(LIMIT)
-    outbox.put_body((Op.CALL.value, 1, bytes(2 * CHUNK), 1), 2, 1)
+    outbox.put_body((Op.DELIVER_REQUEST.value, 1, bytes(2 * CHUNK), 1), 2, 1)
     outbox.put_behind((Op.PONG.value, 0))
     outbox.close()
     assert not any((outbox._ready, outbox._flows, outbox._late, outbox._waiting, outbox.size))

@@ -51,7 +51,9 @@ class Sender:
                 # What went ahead among the small messages still comes.
                 self.waiting[tunnel] = [-abs(number) for number in self.waiting[tunnel]]
             case "body":
-                assert self.outbox.put_body((Op.TOLD.value, bytes(size), "s", None), 1, tunnel)
+                assert self.outbox.put_body(
+                    (Op.DELIVER_BROADCAST.value, bytes(size), "s", None), 1, tunnel
+                )
             case "ping":
                 assert self.outbox.put((Op.PING.value, 0))
             case _:
