@@ -125,7 +125,7 @@ class End:
         key = self.tunnel.key
         if ending == Ending.ABORTED:
             self._check_break(text)
-            self.finish(f"BROKEN: {_cause(kind, text)}")
+            self.finish(f"ABORTED: {_cause(kind, text)}")
             return
         sent = self.tunnel.sent_all[1 - self.side]
         if self._received != sent or (self._heard and ending == Ending.SEND_CLOSED):
