@@ -103,11 +103,11 @@ def page(text: bytes) -> Iterator[str]:
         while connection.head():
             connection.send(answer)
 
-    back_end = BackEnd(script)
+    backend = BackEnd(script)
     try:
-        yield back_end.address
+        yield backend.address
     finally:
-        back_end.end()
+        backend.end()
 
 
 def get(port: int) -> bytes:
