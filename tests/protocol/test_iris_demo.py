@@ -14,7 +14,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import arke
-from support.http_rig import BackEnd, Connection, start_proxy
+from support.http_rig import Backend, Connection, start_proxy
 from support.iris_client import Handlers, iris_program
 from support.iris_packets import Op
 from support.iris_raw import RawIris, raw_iris
@@ -103,7 +103,7 @@ def page(text: bytes) -> Iterator[str]:
         while connection.head():
             connection.send(answer)
 
-    backend = BackEnd(script)
+    backend = Backend(script)
     try:
         yield backend.address
     finally:

@@ -110,7 +110,7 @@ def always(answer: bytes) -> Script:
     return script
 
 
-class BackEnd:
+class Backend:
     """A server of raw bytes: `script` is run for each connection, in a thread of its own.
 
     A script that returns closes its connection; what it raises fails the test.
@@ -263,9 +263,9 @@ class Rig:
         self._ends: list[Callable[[], None]] = []
         self.process, self.port = start_proxy(relay, cluster.name, *flags)
 
-    def backends(self, *scripts: Script) -> list[BackEnd]:
+    def backends(self, *scripts: Script) -> list[Backend]:
         """Start backends that the cluster names from now on, in turn."""
-        made = [BackEnd(script) for script in scripts]
+        made = [Backend(script) for script in scripts]
         self._ends += [backend.end for backend in made]
         self.cluster.settle()
         self.cluster.answers = [backend.address for backend in made]

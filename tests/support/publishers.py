@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from http.client import HTTPResponse
 
 from lab import Process
-from support.http_rig import BackEnd, Cluster, Connection, Script, start_any_proxy
+from support.http_rig import Backend, Cluster, Connection, Script, start_any_proxy
 from support.relays import LIMIT, Relay
 
 GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
@@ -32,8 +32,8 @@ class Site:
         self._stack = stack
         self._gone: set[Callable[[], None]] = set()
 
-    def backend(self, script: Script, host: str = "127.0.0.1", port: int = 0) -> BackEnd:
-        backend = BackEnd(script, host, port)
+    def backend(self, script: Script, host: str = "127.0.0.1", port: int = 0) -> Backend:
+        backend = Backend(script, host, port)
         self._stack.callback(backend.end)
         return backend
 
@@ -45,7 +45,7 @@ class Site:
 
     def publish(
         self, relay: Relay, script: Script, cluster: str = "web"
-    ) -> tuple[BackEnd, Cluster]:
+    ) -> tuple[Backend, Cluster]:
         backend = self.backend(script)
         return backend, self.member(relay, cluster, http=backend.address)
 

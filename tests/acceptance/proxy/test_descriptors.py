@@ -12,7 +12,7 @@ import pytest
 
 from support.certificates import write_certificate
 from support.http2_raw import RawHttp2
-from support.http_rig import BackendConnection, Connection, connect_tls, tls_port, workers
+from support.http_rig import Backend, Connection, connect_tls, tls_port, workers
 from support.publishers import GET, Proxy, Site, says, site
 from support.relays import LIMIT, eventually
 
@@ -29,7 +29,7 @@ def web() -> Iterator[Site]:
         yield made
 
 
-def static(*backends: BackendConnection) -> list[str]:
+def static(*backends: Backend) -> list[str]:
     flags = ["-choose", "static"]
     for backend in backends:
         flags += ["-backend", backend.address]

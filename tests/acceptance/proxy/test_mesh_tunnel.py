@@ -18,7 +18,7 @@ import pytest
 import arke
 from lab import Process
 from support.http_rig import (
-    BackendConnection,
+    Backend,
     Cluster,
     Connection,
     Script,
@@ -46,8 +46,8 @@ class Far:
         self.proxy: Process
         self._port = 0
 
-    def backend(self, script: Script) -> BackendConnection:
-        made = BackendConnection(script)
+    def backend(self, script: Script) -> Backend:
+        made = Backend(script)
         self._ends.append(made.end)
         self.member("-http", made.address)
         return made
@@ -275,7 +275,7 @@ def test_a_member_that_leaves_waits_for_no_idle_connection(
             assert at == "rest" or left.wait(LIMIT)
             connection.send(OK)
 
-    backend = BackendConnection(script)
+    backend = Backend(script)
     member = Cluster("web", relay.port, http=backend.address, drain=3.0)
     member.join()
     proxy, port = start_proxy(relay, "web", "-choose", "watch", "-via", "tunnel")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.http_rig import BackendConnection, Connection
+from support.http_rig import Backend, Connection
 from support.programs import program
 from support.publishers import GET, Site, says, site
 from support.relays import LIMIT, eventually, free_port, start
@@ -22,7 +22,7 @@ def web() -> Iterator[Site]:
         yield made
 
 
-def static(*backends: BackendConnection) -> list[str]:
+def static(*backends: Backend) -> list[str]:
     """The flags of a proxy that needs no relay."""
     words = ["-choose", "static"]
     for backend in backends:

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 import arke
-from support.http_rig import BackendConnection, Connection, Script, running, start_proxy
+from support.http_rig import Backend, Connection, Script, running, start_proxy
 from support.programs import program
 from support.relays import LIMIT, Relays, eventually, free_port, start
 
@@ -199,7 +199,7 @@ def test_no_relay() -> None:
 
 
 def test_what_is_no_relay() -> None:
-    stranger = BackendConnection(lambda connection: connection.send(b"SSH-2.0-OpenSSH_9.2p1\r\n"))
+    stranger = Backend(lambda connection: connection.send(b"SSH-2.0-OpenSSH_9.2p1\r\n"))
     port = stranger.address.rpartition(":")[2]
     words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", port]
     process = start("proxy", [*program("proxy"), *words])

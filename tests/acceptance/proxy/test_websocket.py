@@ -14,7 +14,7 @@ from contextlib import ExitStack, asynccontextmanager
 import pytest
 from aiohttp import ClientSession, WSMsgType, web
 
-from support.http_rig import BackendConnection, Connection, Rig, start_any_proxy
+from support.http_rig import Backend, Connection, Rig, start_any_proxy
 from support.relays import LIMIT, free_port
 
 ASK = b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\r\n"
@@ -222,7 +222,7 @@ def test_a_backend_that_switches_has_answered() -> None:
             connection.send(SWITCH)
             connection.rest()
 
-    backend = BackendConnection(breaks_once)
+    backend = Backend(breaks_once)
     admin = free_port()
     flags = ["-choose", "static", "-backend", backend.address, "-admin", f"127.0.0.1:{admin}"]
     process, port = start_any_proxy(*flags)
