@@ -30,7 +30,8 @@ _ROOT = Path(__file__).parent
 # each module takes seconds to compile.
 _COMPILED = {
     "sdk/arke/runtime": "deadlines dispatch relay_connection resend",
-    "sdk/arke/wire": "chunked_body liveness outbox reassembly transit_time tunnel_batch",
+    "sdk/arke/wire": "chunked_body flow_scheduler liveness outbox reassembly transit_time "
+    "tunnel_batch",
     "relay/arke_relay/attachments": "connection fair_reader",
     "relay/arke_relay/attachments/iris": "connection",
     "relay/arke_relay/attachments/native": "broadcasts connection fields requests",

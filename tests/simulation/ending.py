@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from arke.wire.limits import CHUNK
-from arke.wire.messages import Ending as Way
+from arke.wire.messages import TunnelClose as Way
 from arke_relay.core.membership import BEAT, CONFIRMATION, PATIENCE
 from simulation.agreement import disagreements
 from simulation.bounds import AGREED
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _LOOK = 0.25
 
 
-class Ending:
+class TunnelClose:
     """What is done with a world when its time is over. Raises Violation."""
 
     def __init__(self, world: World) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping
 
 from msgpack import Packer
 
-from arke.wire.chunked_body import Cast
+from arke.wire.chunked_body import FanoutBody
 from arke.wire.limits import CHUNK
 from arke.wire.messages import Op, PeerOp
 from arke_relay.core.counters import Counters
@@ -29,7 +29,7 @@ class Casts:
         self._counters = counters
         self._pack = Packer().pack
 
-    def broadcast(self, program: Program, name: str, body: Cast, headers: Headers) -> None:
+    def broadcast(self, program: Program, name: str, body: FanoutBody, headers: Headers) -> None:
         self._counters.broadcasts += _count(body)
         cluster = self._directory.clusters.get(name)
         if cluster is not None:
@@ -38,7 +38,7 @@ class Casts:
             self._spread(cluster.candidates, here, 1, there, (program.sender, name))
 
     def peer_broadcast(
-        self, peer: Peer, name: str, body: Cast, number: int, headers: Headers
+        self, peer: Peer, name: str, body: FanoutBody, number: int, headers: Headers
     ) -> None:
         cluster = self._directory.clusters.get(name)
         if cluster is not None:
@@ -47,7 +47,7 @@ class Casts:
             parties = [candidate.party for candidate in cluster.here]
             self._spread(parties, here, 1, None, (sender, name))
 
-    def publish(self, program: Program, topic: str, body: Cast, headers: Headers) -> None:
+    def publish(self, program: Program, topic: str, body: FanoutBody, headers: Headers) -> None:
         self._counters.published += _count(body)
         parties = self._directory.topics.get(topic)
         if parties is not None:
@@ -56,7 +56,7 @@ class Casts:
             self._spread(parties, here, 2, there, (program.sender, topic))
 
     def peer_publish(
-        self, peer: Peer, topic: str, body: Cast, number: int, headers: Headers
+        self, peer: Peer, topic: str, body: FanoutBody, number: int, headers: Headers
     ) -> None:
         parties = self._directory.topics.get(topic)
         if parties is not None:
@@ -88,5 +88,5 @@ class Casts:
                 self._counters.drops["cast_without_room"] += _count(here[at])
 
 
-def _count(body: Cast) -> int:
+def _count(body: FanoutBody) -> int:
     return len(body) if isinstance(body, tuple) else 1

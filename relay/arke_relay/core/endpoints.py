@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from arke.wire.reassembly import Inbox
+from arke.wire.reassembly import Reassembler
 
 if TYPE_CHECKING:
     from arke_relay.core.requests import Call
@@ -26,13 +26,13 @@ class Outlet(Protocol):
     def put_packed(self, data: bytes, order: Hashable) -> bool:
         """Queue a small message that was packed once for many parties."""
 
-    def put_part(self, message: Message, tunnel: int | None) -> bool:
+    def put_in_flow(self, message: Message, tunnel: int | None) -> bool:
         """Queue a message of a tunnel, in its order; there is room for all it has credit for.
 
         `tunnel` is what messages to the party call it.
         """
 
-    def drop_parts(self, tunnel: int) -> None:
+    def drop_flow(self, tunnel: int) -> None:
         """Forget what is queued for a tunnel that is broken."""
 
     def overrun(self) -> None:
@@ -97,7 +97,7 @@ class Peer(Party):
         """It is leaving: nothing new goes there."""
         self.gone = False
         """It has said farewell."""
-        self.inbox: Inbox | None = None
+        self.inbox: Reassembler | None = None
         """Bodies that it has half sent in this session: those of an earlier one are gone."""
 
     def __repr__(self) -> str:

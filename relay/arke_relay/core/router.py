@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from arke.wire.chunked_body import Body
-from arke.wire.limits import CHUNK, MAX_CALLS
+from arke.wire.limits import CHUNK, MAX_PENDING_REQUESTS
 from arke.wire.malformed import Malformed
 from arke.wire.messages import Failure, Op, PeerOp
 from arke_relay.core.balancer import FAULT, REFUSAL, Balancer
@@ -82,7 +82,7 @@ class Router:
         calls[number] = call
         origin.held += call.size
         self._last = call.id = self._last + 1
-        if origin.held > HELD_LIMIT or len(calls) > MAX_CALLS:
+        if origin.held > HELD_LIMIT or len(calls) > MAX_PENDING_REQUESTS:
             self._refuse(call, "its caller has too many requests open")
         else:
             self._dispatch(call, now)
@@ -133,7 +133,7 @@ class Router:
         self._end(call, "opened")
         window = min(window, call.opening.window)
         self._tunnels.join(origin, call.origin_id, taker, call_id, call.opening.purpose)
-        if not origin.outlet.put_part((_ACCEPT, call.origin_id, window, largest), None):
+        if not origin.outlet.put_in_flow((_ACCEPT, call.origin_id, window, largest), None):
             origin.outlet.overrun()
 
     def fault(self, taker: Party, call_id: int, kind: str, text: str, now: float) -> None:
@@ -383,7 +383,7 @@ class Router:
         if call.candidate is not None:
             taker = call.candidate.party
             op = PeerOp.CANCEL.value if taker.is_peer else Op.REQUEST_CANCELLED.value
-            if not taker.outlet.put_part((op, call.id), call.id):
+            if not taker.outlet.put_in_flow((op, call.id), call.id):
                 self._counters.drops["stop_without_room"] += 1
 
     def _calls_of(self, party: Party) -> list[Call]:

@@ -6,8 +6,8 @@ a party that does not take it, is never more than that party's side has granted.
 
 from __future__ import annotations
 
-from arke.wire.limits import LEAST_WINDOW, MAX_TUNNELS
-from arke.wire.messages import Ending, Op, Purpose
+from arke.wire.limits import MAX_TUNNELS, MIN_WINDOW
+from arke.wire.messages import Op, Purpose, TunnelClose
 from arke_relay.core.counters import Counters
 from arke_relay.core.endpoints import Message, Party
 
@@ -53,13 +53,13 @@ class Tunnels:
         count = len(party.tunnels) + party.openings
         if count >= (_MOST_OF_PEER if party.is_peer else MAX_TUNNELS):
             return 0
-        return max(LEAST_WINDOW, ROOM // (count + 1))
+        return max(MIN_WINDOW, ROOM // (count + 1))
 
     def join(
         self, origin: Party, opened: int, taker: Party, offered: int, purpose: int = Purpose.TUNNEL
     ) -> None:
         """A tunnel is there. The origin opened it under its number, the taker was offered ours."""
-        is_answer = purpose == Purpose.PARTS
+        is_answer = purpose == Purpose.MULTIPART_REPLY
         one, other = End(origin, -opened, is_answer), End(taker, offered, is_answer)
         self.answers += is_answer
         one.other, other.other = other, one
@@ -83,8 +83,8 @@ class Tunnels:
             self._break_both(end, "it sent more than it was granted")
             return
         other = end.other
-        put_part = other.party.outlet.put_part
-        if not put_part((_DATA, other.name, total, data), other.name):
+        put_in_flow = other.party.outlet.put_in_flow
+        if not put_in_flow((_DATA, other.name, total, data), other.name):
             other.party.outlet.overrun()
 
     def grant(self, party: Party, name: int, octets: int) -> None:
@@ -105,12 +105,12 @@ class Tunnels:
         if end is None:
             return
         other = end.other
-        if ending == Ending.ABORTED:
+        if ending == TunnelClose.ABORTED:
             self._break(other, kind, text)
         else:
             self._put(other.party, (_END, other.name, ending, kind, text), other.name)
         end.sent_all = True
-        if ending != Ending.SEND_CLOSED or other.sent_all:
+        if ending != TunnelClose.SEND_CLOSED or other.sent_all:
             self._forget(end)
 
     def lost(self, party: Party, text: str) -> None:
@@ -123,7 +123,7 @@ class Tunnels:
 
     def refuse(self, taker: Party, offered: int, text: str) -> None:
         """The taker accepted what nobody waits for any more."""
-        self._put(taker, (_END, offered, Ending.ABORTED.value, "", text), offered)
+        self._put(taker, (_END, offered, TunnelClose.ABORTED.value, "", text), offered)
 
     def _break_both(self, end: End, text: str) -> None:
         for each in (end, end.other):
@@ -131,12 +131,12 @@ class Tunnels:
         self._forget(end)
 
     def _break(self, end: End, kind: str, text: str) -> None:
-        end.party.outlet.drop_parts(end.name)
-        self._put(end.party, (_END, end.name, Ending.ABORTED.value, kind, text), end.name)
+        end.party.outlet.drop_flow(end.name)
+        self._put(end.party, (_END, end.name, TunnelClose.ABORTED.value, kind, text), end.name)
 
     def _put(self, party: Party, message: Message, tunnel: int) -> None:
         """Tell a party what it must know; who leaves no room for that does not read."""
-        if not party.outlet.put_part(message, tunnel):
+        if not party.outlet.put_in_flow(message, tunnel):
             party.outlet.overrun()
 
     def _forget(self, end: End) -> None:
