@@ -7,11 +7,11 @@ from collections.abc import Callable, Coroutine, Sequence
 
 import zmq
 
+from arke.program.logging import Log
 from arke_relay.core.dial_targets import Prospect, Prospects
 from arke_relay.core.membership import Neighbour
 from arke_relay.discovery.addresses import Address, source_for
 from arke_relay.errors import JoinRefused
-from arke_relay.log import Log
 from arke_relay.peers.join_handshake import Admitted, Initiator
 from arke_relay.peers.join_sockets import Join
 from arke_relay.peers.keys import CurvePair
