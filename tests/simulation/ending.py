@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _LOOK = 0.25
 
 
-class TunnelClose:
+class Ending:
     """What is done with a world when its time is over. Raises Violation."""
 
     def __init__(self, world: World) -> None:
