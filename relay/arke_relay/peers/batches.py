@@ -208,7 +208,7 @@ class Batches:
         offset: float,
         now: float,
     ) -> tuple[Any, ...] | None:
-        """Return the fields of a RoutedRequest; None if its body found no room and it was refused."""
+        """Return the arguments of a RoutedRequest; None if its body found no room."""
         if headers is not None:
             check_map(headers, MAX_HEADERS)
         joined = self._body(peer, body)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Coroutine, Sequence
 
 import zmq
 
+from arke.program.logging import Log
 from arke_relay.core.dial_targets import DialTarget, DialTargets
 from arke_relay.core.membership import Neighbour
 from arke_relay.discovery.addresses import Address, source_for
 from arke_relay.errors import JoinRefused
-from arke_relay.log import Log
 from arke_relay.peers.join_handshake import Admitted, Initiator
 from arke_relay.peers.join_sockets import Join
 from arke_relay.peers.keys import CurvePair
@@ -24,8 +24,8 @@ class Joiner:
     """`clock` is monotonic, `lifetime_clock` also counts while the machine is suspended: seconds.
 
     `initiate` makes our side of a join with whoever is at an address; `admit` enters its outcome
-    and may raise JoinRefused; `joined` is told of it, with the address, when a join with a dial target
-    is done. `linked` says whether a node is no dial_target any more.
+    and may raise JoinRefused; `joined` is called with it and the address when a join is done.
+    `linked` says whether a node is no dial_target any more.
     """
 
     def __init__(
@@ -97,17 +97,15 @@ class Joiner:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _dial(self, dial_target: DialTarget) -> None:
+    async def _dial(self, target: DialTarget) -> None:
         now = self._clock()
         try:
-            admitted = await self._join(
-                dial_target.address, dial_target.port, dial_target.key_index
-            )
+            admitted = await self._join(target.address, target.port, target.key_index)
         except JoinRefused as error:
             myself = error.reason.endswith("this is me")
-            self._dial_targets.failed(dial_target, self._clock(), myself=myself)
-            log = self._log.debug if myself else self._log.limited(dial_target.where, LOUD).info
-            log("peer not joined", address=dial_target.where, reason=error.reason)
+            self._dial_targets.failed(target, self._clock(), myself=myself)
+            log = self._log.debug if myself else self._log.limited(target.where, LOUD).info
+            log("peer not joined", address=target.where, reason=error.reason)
             return
         except asyncio.CancelledError:
             self._dial_targets.failed(dial_target, now)

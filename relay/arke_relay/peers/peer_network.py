@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import zmq
 
+from arke.program.logging import Log
 from arke_relay.core.dial_targets import DialTargets
 from arke_relay.core.endpoints import Peer
 from arke_relay.core.membership import BEAT, LAST_WORDS, CannotDial, Membership, Neighbour
@@ -15,7 +16,6 @@ from arke_relay.core.message_core import MessageCore
 from arke_relay.discovery.addresses import Address, source_for
 from arke_relay.errors import ConfigurationError, JoinRefused
 from arke_relay.flusher import Flusher
-from arke_relay.log import Log
 from arke_relay.peers.admission import Admissions
 from arke_relay.peers.batches import Batches
 from arke_relay.peers.introduction import Introduction
