@@ -2,14 +2,19 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+WORKERS ?= 4  # processes that run tests; most tests wait more than they compute
 
 .PHONY: demo test test-pure check compiled pure bench bench-proxy simulate simulate-mutants soak fuzz clean
 
 demo: .venv/ready
 	@exec $(BIN)/python demo-httpserver/demo.py $(DEMO)
 
+# Two runs: tests in parallel by file, then those that measure memory, time or descriptors.
+# Exit status 5 says that TESTS selects none of one kind.
 test: .venv/compiled
-	$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not alone" $(TESTS); parallel=$$?; \
+	$(BIN)/python -m pytest -m alone $(TESTS); alone=$$?; \
+	case $$parallel,$$alone in 0,0 | 0,5 | 5,0) ;; *) exit 1 ;; esac
 
 check: .venv/ready
 	$(BIN)/ruff check
