@@ -108,10 +108,10 @@ class Joiner:
             log("peer not joined", address=target.where, reason=error.reason)
             return
         except asyncio.CancelledError:
-            self._dial_targets.failed(dial_target, now)
+            self._dial_targets.failed(target, now)
             return
-        self._dial_targets.succeeded(dial_target, admitted.node, self._clock())
-        self._joined(admitted, dial_target.address)
+        self._dial_targets.succeeded(target, admitted.node, self._clock())
+        self._joined(admitted, target.address)
 
     async def _renew(self, neighbour: Neighbour) -> None:
         try:
