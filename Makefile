@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 4  # processes that run tests; most tests wait more than they compute
 
-.PHONY: demo test test-pure check compiled pure bench bench-proxy simulate simulate-mutants soak fuzz clean
+.PHONY: demo test test-pure check compiled pure bench bench-proxy simulate simulate-mutants soak fuzz docs clean
 
 demo: .venv/ready
 	@exec $(BIN)/python demo-httpserver/demo.py $(DEMO)
@@ -56,8 +56,18 @@ simulate: .venv/ready
 simulate-mutants: .venv/ready
 	PYTHONPATH=tests $(BIN)/python -m simulation.mutants --seeds $(or $(SEEDS),500) --jobs $(or $(JOBS),1) $(MUTANTS)
 
+# The documentation as a site in site/. A link to a page or a heading that does not exist is an error.
+docs: .venv/docs/ready
+	.venv/docs/bin/zensical build --strict --clean
+
 clean: pure
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv site .cache .mypy_cache .pytest_cache .ruff_cache
+
+# The site generator has an environment of its own: neither users nor tests install it.
+.venv/docs/ready: docs/requirements.lock
+	$(PYTHON) -m venv .venv/docs
+	.venv/docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement docs/requirements.lock
+	@touch $@
 
 .venv/fuzz: .venv/ready tests/fuzz/requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement tests/fuzz/requirements.lock
