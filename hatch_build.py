@@ -35,8 +35,8 @@ _COMPILED = {
     "relay/arke_relay/attachments": "connection fair_reader",
     "relay/arke_relay/attachments/iris": "connection",
     "relay/arke_relay/attachments/native": "broadcasts connection fields requests",
-    "relay/arke_relay/core": "balancer broadcasts counters directed directory endpoints requests "
-    "router",
+    "relay/arke_relay/core": "balancer broadcasts counters directed_request directory endpoints "
+    "routed_request router",
     "proxy/arke_proxy/backends": "address connect connection pool",
     "proxy/arke_proxy/balancing": "ask balancer fallback members passive_health prefetch "
     "recent_backends retry rotation routes static sticky",

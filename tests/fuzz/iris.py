@@ -60,7 +60,7 @@ class IrisGuest(Guest):
         elif not connection._rest:
             self.feed(packet(Packet.SUBSCRIBE, field(_STILL)))
             await self.world.rest()
-            heard = _STILL in self.world.exchange.directory.topics
+            heard = _STILL in self.world.core.directory.topics
             promise(heard or self.transport.is_closing(), "a program is attached, and not heard")
         else:  # in the middle of a packet: zeros complete it, and a zero begins none
             for _ in range(2 * MAX_MESSAGE // CHUNK):

@@ -13,7 +13,7 @@ import arke
 from arke.runtime import relay_connection as link
 from arke.wire.limits import CHUNK, MIN_WINDOW
 from arke.wire.messages import VERSION, Op
-from arke_relay.attachments.protocol_detection import Greeting
+from arke_relay.attachments.protocol_detection import ProtocolDetector
 from fuzz.finding import promise
 from fuzz.grammar import relayed_messages
 from fuzz.loop import FakeLoop, FakeTransport
@@ -72,7 +72,7 @@ class Rig:
     def _dial(self, protocol: asyncio.Protocol) -> None:
         self.relay = FakeTransport(self.loop, protocol)
         if self.good is not None:
-            self._far = FakeTransport(self.loop, Greeting(self.good.hub, self.loop))
+            self._far = FakeTransport(self.loop, ProtocolDetector(self.good.registry, self.loop))
             return
         self.shadow = Shadow()
         self.loop.call_soon(self.feed, _welcome())

@@ -55,7 +55,7 @@ class Program:
         self.sent: list[Request] = []
         """Requests that leave with the next octets."""
         self.attachment = Attachment(relay, self)
-        self.member_id = self.attachment.party.sender
+        self.member_id = self.attachment.endpoint.sender
         self.caller = Caller(self)
         self.member = Member(self)
         self.listener = Listener(self)

@@ -59,7 +59,7 @@ class Workload:
             self._world.schedule.after(self._random.uniform(0.0, 0.3), self.attach, relay)
 
     def attach(self, relay: Relay, cluster: str | None = None) -> Program | None:
-        if not relay.up or relay.paused or relay.exchange.router.draining:
+        if not relay.up or relay.paused or relay.core.router.draining:
             return None
         program = Program(self._world, relay)
         if cluster is None and self._random.random() < 0.65:

@@ -14,28 +14,28 @@ from arke_relay.attachments.iris.fields import binary, name, varint
 from arke_relay.attachments.iris.handler import Handler
 from arke_relay.attachments.iris.packets import CHUNK_LIMIT, Packet
 from arke_relay.attachments.iris.tunnel import LARGEST, Broken, IrisTunnel
-from arke_relay.core.directed import Opening, SpecialCall
+from arke_relay.core.directed_request import DirectedRequest, TunnelParameters
 from arke_relay.core.endpoints import Message, Program
-from arke_relay.core.message_core import Exchange
+from arke_relay.core.message_core import MessageCore
 
 _UNREAD = 256 * 1024
 """Octets waiting for the program from which on it is taken for one that does not read: what it has
 granted is then kept back, for it all comes through the one connection."""
 
 
-class Tunnels:
+class IrisTunnels:
     """`outbox` is the program's; `overrun` is called when what it must be told has no room there.
 
-    What the core tells answers whether there was room, as an Outlet does.
+    What the core tells answers whether there was room, as an MessageSink does.
     """
 
     def __init__(
-        self, program: Program, exchange: Exchange, outbox: Outbox, overrun: Callable[[], None]
+        self, program: Program, core: MessageCore, outbox: Outbox, overrun: Callable[[], None]
     ) -> None:
         self._program = program
-        self._router = exchange.router
-        self._tunnels = exchange.tunnels
-        self._drops = exchange.counters.drops
+        self._router = core.router
+        self._tunnels = core.tunnels
+        self._drops = core.counters.drops
         self._outbox = outbox
         self._put = outbox.put_in_flow
         self._overrun = overrun
@@ -76,19 +76,19 @@ class Tunnels:
             return at
         program = self._program
         deadline = now + min(timeout, MAX_TIMEOUT_MS) / 1000
-        opening = Opening(Purpose.TUNNEL, WINDOW, LARGEST)
+        opening = TunnelParameters(Purpose.TUNNEL, WINDOW, LARGEST)
         facts = (program, 2 * number + 1, cluster, b"", now, deadline, False, program.sender, None)
-        self._router.request(SpecialCall(*facts, to=None, opening=opening), now)
+        self._router.request(DirectedRequest(*facts, to=None, opening=opening), now)
         return at
 
     def _on_confirm(self, data: bytes, at: int, now: float) -> int:
         build, at = varint(data, at)
         number, at = varint(data, at)
-        if number in self._by_id or 2 * number + 1 in self._program.calls:
+        if number in self._by_id or 2 * number + 1 in self._program.requests:
             raise Malformed(f"tunnel {number} is still open")
         offer = self._offers.pop(build, None)
         if offer is None:
-            self._drops["of_no_tunnel"] += 1
+            self._drops["unknown_tunnel"] += 1
             self._say(packets.tunnel_close(number, "nobody waits for it any more"), None)
             return at
         window, largest = offer
@@ -101,7 +101,7 @@ class Tunnels:
         octets, at = varint(data, at)
         tunnel = self._by_id.get(number)
         if tunnel is None:
-            self._drops["of_no_tunnel"] += 1
+            self._drops["unknown_tunnel"] += 1
         else:
             tunnel.granted(octets)
             self._grant(tunnel)
@@ -113,9 +113,9 @@ class Tunnels:
         chunk, at = binary(data, at, 2 * CHUNK_LIMIT)
         tunnel = self._by_id.get(number)
         if tunnel is None:
-            self._drops["of_no_tunnel"] += 1
+            self._drops["unknown_tunnel"] += 1
         elif not chunk:
-            self._drops["empty_in_tunnel"] += 1
+            self._drops["empty_tunnel_message"] += 1
         else:
             try:
                 piece = tunnel.transfer(size, chunk)
@@ -129,7 +129,7 @@ class Tunnels:
         number, at = varint(data, at)
         tunnel = self._by_id.pop(number, None)
         if tunnel is None:
-            self._drops["of_no_tunnel"] += 1
+            self._drops["unknown_tunnel"] += 1
             return at
         # Whoever closes waits for this.
         self._say(packets.tunnel_close(number, ""), -tunnel.name)

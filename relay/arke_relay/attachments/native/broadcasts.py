@@ -10,20 +10,20 @@ from arke.wire.messages import Op
 from arke.wire.reassembly import Reassembler
 from arke_relay.attachments.native.fields import Handler
 from arke_relay.core.endpoints import Message, Program
-from arke_relay.core.message_core import Exchange
+from arke_relay.core.message_core import MessageCore
 
 
-class Casts:
+class NativeBroadcasts:
     """Broadcasts and events of one program."""
 
-    def __init__(self, program: Program, inbox: Reassembler, exchange: Exchange) -> None:
+    def __init__(self, program: Program, inbox: Reassembler, core: MessageCore) -> None:
         self._program = program
         self._inbox = inbox
-        self._counters = exchange.counters
-        self._clusters = exchange.directory.clusters
-        self._topics = exchange.directory.topics
-        self._broadcast = exchange.casts.broadcast
-        self._publish = exchange.casts.publish
+        self._counters = core.counters
+        self._clusters = core.directory.clusters
+        self._topics = core.directory.topics
+        self._broadcast = core.broadcasts.broadcast
+        self._publish = core.broadcasts.publish
 
     @property
     def handlers(self) -> dict[int, Handler]:
@@ -54,5 +54,5 @@ class Casts:
             check_map(headers, MAX_HEADERS)
         cast = self._inbox.take_fanout(body)
         if cast is None:
-            self._counters.drops["cast_too_large_for_now"] += 1
+            self._counters.drops["broadcast_buffer_full"] += 1
         return cast

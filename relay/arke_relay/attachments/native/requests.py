@@ -10,20 +10,20 @@ from arke.wire.malformed import Malformed
 from arke.wire.messages import Failure, Op, Purpose
 from arke.wire.reassembly import Reassembler
 from arke_relay.attachments.native.fields import Handler, check_call, size, text
-from arke_relay.core.directed import Opening, SpecialCall
+from arke_relay.core.directed_request import DirectedRequest, TunnelParameters
 from arke_relay.core.endpoints import Message, Program
-from arke_relay.core.message_core import Exchange
-from arke_relay.core.requests import Call
+from arke_relay.core.message_core import MessageCore
+from arke_relay.core.routed_request import RoutedRequest
 
 
-class Calls:
-    """Requests and openings of one program, and its answers to others'."""
+class NativeRequests:
+    """Requests and opening_tunnels of one program, and its answers to others'."""
 
-    def __init__(self, program: Program, inbox: Reassembler, exchange: Exchange) -> None:
+    def __init__(self, program: Program, inbox: Reassembler, core: MessageCore) -> None:
         self._program = program
         self._inbox = inbox
-        self._router = exchange.router
-        self._clusters = exchange.directory.clusters
+        self._router = core.router
+        self._clusters = core.directory.clusters
         # Each is loaded once more before it is called: the interpreter is quicker with that.
         self._request = self._router.request
         self._reply = self._router.reply
@@ -59,7 +59,10 @@ class Calls:
         again = idempotent is True
         request = self._request
         request(
-            Call(program, call, cluster, body, now, deadline, again, program.sender, headers), now
+            RoutedRequest(
+                program, call, cluster, body, now, deadline, again, program.sender, headers
+            ),
+            now,
         )
 
     def _on_ask(self, message: Message, now: float) -> None:
@@ -69,7 +72,7 @@ class Calls:
 
     def _on_open(self, message: Message, now: float) -> None:
         _, call, cluster, body, timeout, member, purpose, window, largest, headers = message
-        opening = Opening(Purpose(purpose), size(window), size(largest))
+        opening = TunnelParameters(Purpose(purpose), size(window), size(largest))
         if opening.window < MIN_WINDOW:
             raise Malformed(f"a window is {MIN_WINDOW} octets at least")
         check_name(cluster if member is None else member)
@@ -83,7 +86,7 @@ class Calls:
         body: Any,
         timeout: Any,
         idempotent: Any,
-        opening: Opening | None,
+        opening: TunnelParameters | None,
         headers: Any,
         now: float,
     ) -> None:
@@ -98,14 +101,14 @@ class Calls:
         deadline = now + timeout / 1000
         again = idempotent is True
         facts = (program, call, cluster, body, now, deadline, again, program.sender, headers)
-        self._request(SpecialCall(*facts, to=member, opening=opening), now)
+        self._request(DirectedRequest(*facts, to=member, opening=opening), now)
 
     def _joined(self, call: int, body: Any) -> Body | None:
         """The body that a call names; None when it failed for lack of room to join it."""
         joined = self._inbox.take_body(body)
         if joined is None:
             why = "no room to join the request"
-            self._program.outlet.put((Op.FAILED.value, call, Failure.OVERLOADED.value, why))
+            self._program.sink.put((Op.FAILED.value, call, Failure.OVERLOADED.value, why))
         return joined
 
     def _on_cancel(self, message: Message, now: float) -> None:
