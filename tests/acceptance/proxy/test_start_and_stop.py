@@ -157,7 +157,7 @@ def test_the_relay_goes_and_comes_back(relays: Relays) -> None:
         relay.process.wait(LIMIT)
         response, body = rig.get()
         assert response.status == 503
-        assert body == b"The relay of the proxy's machine is away.\n"
+        assert body == b"The proxy is not connected to its relay.\n"
         relays.start(port=relay.port)
         eventually(lambda: rig.get()[1] == b"ok")
 
