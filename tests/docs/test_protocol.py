@@ -22,7 +22,7 @@ def section(heading: str) -> str:
     [("Between a program and its relay", Op), ("Between relays", PeerOp)],
     ids=["program", "peer"],
 )
-def test_every_operation_has_a_row(heading: str, operations: type[Op] | type[PeerOp]) -> None:
+def test_every_operation_has_a_row(heading: str, operations: type[Op | PeerOp]) -> None:
     text = section(heading) if "program" in heading else TEXT[TEXT.index(f"## {heading}\n") :]
     listed = {
         (int(cells[0]), cells[1])

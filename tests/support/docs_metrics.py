@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from arke_proxy.errors import FailureCode
+from arke_proxy import errors as proxy_errors
 from arke_proxy.observability import metrics as proxy_metrics
 from arke_proxy.observability.counters import PHASES
 from arke_relay.core import router
@@ -82,6 +82,11 @@ def worker_states() -> set[str]:
     }
 
 
+def failure_reasons() -> set[str]:
+    """Return the values of `reason` of a failed HTTP request."""
+    return {code.value for code in getattr(proxy_errors, "FailureCode", ())}
+
+
 _VALUES: dict[tuple[str, str], set[str]] = {
     ("arke_requests_total", "outcome"): request_outcomes(),
     ("arke_dropped_total", "cause"): drop_causes(),
@@ -89,7 +94,9 @@ _VALUES: dict[tuple[str, str], set[str]] = {
     ("arke_members", "where"): {"here", "elsewhere"},
     ("arke_peers", "state"): peer_states(),
     ("arke_hints_ignored_total", "cause"): {flaw.value for flaw in Flaw} | {"table_full"},
-    ("arke_proxy_failures_total", "reason"): {code.value for code in FailureCode},
+    ("arke_proxy_failures_total", "reason"): {
+        code.value for code in getattr(proxy_errors, "FailureCode", ())
+    },
     ("arke_proxy_body_bytes_total", "direction"): {"in", "out"},
     ("arke_proxy_workers", "state"): worker_states(),
     ("arke_proxy_phase_seconds", "phase"): set(PHASES),
