@@ -58,7 +58,7 @@ def free_port() -> int:
     raise AssertionError(f"no port outside {lowest} to {highest} is free")
 
 
-def _any_address() -> str:
+def any_address() -> str:
     middle = f"{random.randint(1, 254)}.{random.randint(0, 254)}"
     return f"127.{middle}.{random.randint(2, 254)}"
 
@@ -116,7 +116,7 @@ class Relays:
         wait: bool = True,
     ) -> Relay:
         """Start a relay on an address of its own, and wait until its ports are open."""
-        address = address or _any_address()
+        address = address or any_address()
         port = port or free_port()
         words: list[str | Path] = [*program("relay"), "-net", net or self.network]
         for key in keys or [self.key]:
