@@ -22,7 +22,7 @@ from arke_proxy.balancing.routes import Pattern
 from arke_proxy.balancing.setup import BalancingConfig, read_key
 from arke_proxy.balancing.sticky import cookie_name
 from arke_proxy.clients.certificates import Certificates, Pair, pair
-from arke_proxy.errors import BadCertificate
+from arke_proxy.errors import InvalidCertificate
 from arke_proxy.http.forwarded import Form, Network
 from arke_proxy.processes.sockets import inherited, listen, mend
 from arke_proxy.processes.worker_config import MasterConfig, new_secret
@@ -215,7 +215,7 @@ def certificates(options: Options) -> Certificates | None:
         flags.fail(PROGRAM, "-tls-listen needs a certificate; give -cert CERT.pem,KEY.pem")
     try:
         return Certificates(options.cert)
-    except BadCertificate as error:
+    except InvalidCertificate as error:
         flags.fail(PROGRAM, f"-cert: {error}")
 
 

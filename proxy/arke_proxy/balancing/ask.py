@@ -12,7 +12,13 @@ from arke_proxy.backends.address import BackendAddress, parse_address
 from arke_proxy.balancing.balancer import BackendBalancer, BackendStatus, Outcome
 from arke_proxy.balancing.prefetch import Prefetch
 from arke_proxy.balancing.recent_backends import RecentBackends
-from arke_proxy.errors import AllTried, BadAnswer, NoBackend, NotAnswered, ProxyError
+from arke_proxy.errors import (
+    AllBackendsTried,
+    BadClusterReply,
+    ClusterQueryFailed,
+    NoBackend,
+    ProxyError,
+)
 
 _SECONDS: Final = 1.0  # for one question: a member answers it in a millisecond, or is in trouble
 _PATIENCE: Final = 4  # questions without an answer; the mesh has lost a dead member by then
@@ -94,10 +100,10 @@ class AskBalancer(BackendBalancer):
                 raise NoBackend(f"Nobody serves cluster {self._cluster}.") from None
             except arke.ArkeError as error:
                 if not self._mesh.attached:
-                    raise NotAnswered("The relay of the proxy's machine is away.") from None
+                    raise ClusterQueryFailed("The relay of the proxy's machine is away.") from None
                 unanswered += 1
                 if unanswered == _PATIENCE or isinstance(error, arke.Overloaded):
-                    raise NotAnswered(
+                    raise ClusterQueryFailed(
                         f"Cluster {self._cluster}, asked for a backend, {_describe(error)}."
                     ) from None
             else:
@@ -109,10 +115,10 @@ class AskBalancer(BackendBalancer):
         if last_resort:
             self._named.risk(last_resort, self._clock())
             return last_resort
-        raise AllTried(f"Cluster {self._cluster} names no other backend.")
+        raise AllBackendsTried(f"Cluster {self._cluster} names no other backend.")
 
     async def _ask(self) -> BackendAddress:
-        """Ask once. Raises ArkeError, BadAnswer."""
+        """Ask once. Raises ArkeError, BadClusterReply."""
         answer = await self._mesh.request(self._cluster, b"ip", timeout=_SECONDS, idempotent=True)
         return self._read(answer)
 
@@ -120,7 +126,7 @@ class AskBalancer(BackendBalancer):
         try:
             address = parse_address(answer.decode("ascii").strip(), self._default_port)
         except ValueError:
-            raise BadAnswer(
+            raise BadClusterReply(
                 f"Cluster {self._cluster}, asked for a backend, answered {answer[:60]!r}, "
                 "which is neither IP nor IP:PORT."
             ) from None

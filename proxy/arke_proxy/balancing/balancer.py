@@ -34,7 +34,7 @@ class BackendBalancer(ABC):
     """Chooses a backend for each attempt at a request: never one in `tried`.
 
     `preferred` is where the visitor was before; it is chosen if it can be. Both ways may raise
-    NoBackEnd, NotAnswered, BadAnswer, AllTried.
+    NoBackEnd, ClusterQueryFailed, BadClusterReply, AllBackendsTried.
     """
 
     __slots__ = ()

@@ -12,7 +12,7 @@ from typing import Final
 from arke_proxy.backends.address import BackendAddress
 from arke_proxy.balancing.balancer import BackendBalancer, BackendStatus, Outcome
 from arke_proxy.balancing.passive_health import BackendHealth
-from arke_proxy.errors import AllTried, NoBackend
+from arke_proxy.errors import AllBackendsTried, NoBackend
 
 _RAMP: Final = 10.0  # seconds until a newcomer gets its full share: caches and compilers warm up
 _LEAST: Final = 0.1  # of its share, for a start
@@ -193,7 +193,7 @@ class Rotation(BackendBalancer):
         if not left:
             if not self._present:
                 raise self._none()
-            raise AllTried(f"Cluster {self._cluster} has no other backend.")
+            raise AllBackendsTried(f"Cluster {self._cluster} has no other backend.")
 
         def order(one: _BackEnd) -> tuple[bool, float, float]:
             return not one.health.reachable, one.outstanding / one.share, self._draw()

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any
 
 from arke_proxy.balancing.routes import Route
-from arke_proxy.connections.hub import Hub
+from arke_proxy.context import ProxyContext
 from arke_proxy.observability.access_log import AccessLog
 from arke_proxy.observability.admin import Admin, Page
 from arke_proxy.observability.counters import RequestCounters
@@ -45,7 +45,7 @@ class Telemetry:
         self._counts = RequestCounters() if pages else None
         self._admin: Admin | None = None
         self._ticking: asyncio.Task[None] | None = None
-        self._hub: Hub
+        self._context: ProxyContext
         self._routes: Iterable[Route]
         self._fault: Callable[[], Awaitable[str]]
         self.recorder: RequestRecorder = self._counts or access_log or NullRecorder()
@@ -54,13 +54,13 @@ class Telemetry:
 
     async def open(
         self,
-        hub: Hub,
+        context: ProxyContext,
         routes: Iterable[Route],
         fault: Callable[[], Awaitable[str]],
         sock: socket.socket | None,
     ) -> None:
         """Begin. `fault` says why no request can be answered; `sock` is the admin listener."""
-        self._hub, self._routes, self._fault = hub, routes, fault
+        self._context, self._routes, self._fault = context, routes, fault
         if self._access_log:
             self._line.on_reopen(self._access_log.reopen)
         if self._counts and sock:
@@ -78,7 +78,7 @@ class Telemetry:
             }
             self._admin = Admin(pages)
             await self._admin.start(sock)
-        self._ticking = hub.loop.create_task(self._tick())
+        self._ticking = context.loop.create_task(self._tick())
 
     def leave(self) -> None:
         """Show no more pages: those who stay do."""
@@ -113,10 +113,10 @@ class Telemetry:
         counters = self._counts.report()
         if self._access_log:
             counters["dropped"] = self._access_log.dropped
-        state = "retired" if self._hub.draining else "serving"
+        state = "retired" if self._context.clients.draining else "serving"
         return {
             "counters": counters,
-            "gauges": {"connections": len(self._hub.clients), f"workers\x1f{state}": 1},
+            "gauges": {"connections": len(self._context.clients), f"workers\x1f{state}": 1},
             "backends": statuses(self._routes),
         }
 

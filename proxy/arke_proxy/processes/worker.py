@@ -25,14 +25,20 @@ from arke.program import flags
 from arke_proxy.backends.dialer import Dialer
 from arke_proxy.balancing.health_checks import AT_ONCE
 from arke_proxy.balancing.setup import BalancingConfig, ClusterBalancers
-from arke_proxy.connections.descriptors import Shares, raise_limit, share
-from arke_proxy.connections.hub import Hub, Times, log
+from arke_proxy.connections.descriptors import (
+    ConnectionLimits,
+    connection_limits,
+    raise_descriptor_limit,
+)
+from arke_proxy.connections.timeouts import TimeLimits
+from arke_proxy.context import ProxyContext, new_context
 from arke_proxy.http.forwarded import Forwarding
+from arke_proxy.log import log
 from arke_proxy.main import PROGRAM, Options, certificates, choice, read
 from arke_proxy.observability.access_log import AccessLog
 from arke_proxy.observability.access_log_format import FORMATS
 from arke_proxy.observability.admin import MOST_CONNECTIONS
-from arke_proxy.observability.log_throttle import Complaints, quieten
+from arke_proxy.observability.log_throttle import WarningThrottle, quieten
 from arke_proxy.observability.telemetry import Telemetry
 from arke_proxy.processes.server import HttpListener, Server
 from arke_proxy.processes.worker_config import WorkerConfig, read_secret
@@ -66,11 +72,11 @@ async def _run(options: Options, seat: WorkerConfig) -> None:
     listeners = _listeners(options, seat)
     way = choice(options, read_secret(seat.secret))
     mesh = None if way.way == "static" else arke.connect(port=options.port)
-    times = Times(
-        silence=options.timeout,
-        idle=options.idle,
-        whole=options.total or math.inf,
-        grace=options.grace,
+    times = TimeLimits(
+        progress=options.timeout,
+        keep_alive=options.idle,
+        total=options.total or math.inf,
+        drain=options.grace,
     )
     starting = loop.create_task(_start(way, mesh, Dialer(loop, mesh, times.connect, AT_ONCE)))
     stopped = asyncio.Event()
@@ -90,26 +96,26 @@ async def _run(options: Options, seat: WorkerConfig) -> None:
         choosing = starting.result()
         routes = choosing.routes
         desk = Telemetry(line, _access_log(options, loop), pages=options.admin is not None)
-        shares = _shares(options)
-        hub = Hub(
-            routes,
-            times,
-            loop,
-            shares.clients,
-            desk.recorder,
-            Dialer(loop, mesh, times.connect, shares.backends),
-            Forwarding(options.trust, options.forwarded, os.urandom),
-            most_body=options.max_body,
-            most_of_one=options.max_per_client,
+        limits = _connection_limits(options)
+        context = new_context(
+            loop=loop,
+            routes=routes,
+            dialer=Dialer(loop, mesh, times.connect, limits.backends),
+            forwarding=Forwarding(options.trust, options.forwarded, os.urandom),
+            limits=times,
+            max_clients=limits.clients,
+            max_per_address=options.max_per_client,
+            max_body=options.max_body,
+            recorder=desk.recorder,
         )
-        choosing.on_departed(hub.departed)
-        server = Server(hub)
-        await desk.open(hub, routes, choosing.fault, _listener(seat, "admin"))
+        choosing.on_departed(context.backends.close_idle)
+        server = Server(context)
+        await desk.open(context, routes, choosing.fault, _listener(seat, "admin"))
         await server.start(*listeners)
         line.ready()
         await _first(stopped.wait(), line.retired.wait())
         desk.leave()
-        await _leave(server, hub, stopped, options.linger)
+        await _leave(server, context, stopped, options.linger)
         await choosing.stop()
         desk.close()
     finally:
@@ -123,21 +129,24 @@ async def _start(
 ) -> ClusterBalancers:
     if mesh:
         await mesh.__aenter__()
-    say = Complaints(log, asyncio.get_running_loop().time).warn
+    say = WarningThrottle(log, asyncio.get_running_loop().time).warn
     choosing = ClusterBalancers(way, mesh, checking, say)
     await choosing.start()
     return choosing
 
 
-async def _leave(server: Server, hub: Hub, stopped: asyncio.Event, linger: float) -> None:
+async def _leave(
+    server: Server, context: ProxyContext, stopped: asyncio.Event, linger: float
+) -> None:
     """Finish what runs: after a reload in its own time, unless it is stopped meanwhile."""
     if not stopped.is_set():
-        log.info("retired; open connections: %d", len(hub.clients))
+        log.info("retired; open connections: %d", len(context.clients))
         await _first(server.stop(linger, _PARTING), stopped.wait())
         if not stopped.is_set():
             return
-    log.info("stopping; open connections: %d", len(hub.clients))
-    await server.stop(hub.times.grace, hub.times.parting)
+    log.info("stopping; open connections: %d", len(context.clients))
+    limits = context.timeouts.limits
+    await server.stop(limits.drain, limits.drain_idle)
 
 
 async def _first(*waits: Coroutine[Any, Any, object]) -> None:
@@ -172,7 +181,7 @@ def _listeners(options: Options, seat: WorkerConfig) -> list[HttpListener]:
 def _access_log(options: Options, loop: asyncio.AbstractEventLoop) -> AccessLog | None:
     if options.access_log is None:
         return None
-    complaints = Complaints(log, loop.time)
+    complaints = WarningThrottle(log, loop.time)
 
     def complain(sentence: str) -> None:  # in another thread
         with contextlib.suppress(RuntimeError):  # the loop has ended
@@ -186,16 +195,16 @@ def _access_log(options: Options, loop: asyncio.AbstractEventLoop) -> AccessLog 
         flags.fail(PROGRAM, f"-access-log {options.access_log}: {fault}; {mend}")
 
 
-def _shares(options: Options) -> Shares:
-    limit = raise_limit()
+def _connection_limits(options: Options) -> ConnectionLimits:
+    limit = raise_descriptor_limit()
     others = 2 * (options.workers - 1)  # siblings, with TLS and without
     others += (MOST_CONNECTIONS if options.admin else 0) + (AT_ONCE if options.check else 0)
     wanted = options.max_clients
-    shares = share(limit, wanted, others)
-    if wanted and wanted > shares.clients:
-        fault = f"{limit} descriptors are enough for {shares.clients}"
+    limits = connection_limits(limit, wanted, others)
+    if wanted and wanted > limits.clients:
+        fault = f"{limit} descriptors are enough for {limits.clients}"
         log.warning("-max-clients %d: %s; raise LimitNOFILE (ulimit -n)", wanted, fault)
-    return shares
+    return limits
 
 
 if __name__ == "__main__":

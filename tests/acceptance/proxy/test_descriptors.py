@@ -20,7 +20,7 @@ FEW = 80
 SHARE = 24  # of clients, and of connections to backends
 UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-MEND = r"raise LimitNOFILE \(ulimit -n\), or lower -max-clients"
+DESCRIPTOR_FIX = r"raise LimitNOFILE \(ulimit -n\), or lower -max-clients"
 
 
 @pytest.fixture
@@ -54,7 +54,9 @@ def test_clients_cannot_use_up_the_descriptors(web: Site) -> None:
     connection.send(GET)
     assert connection.response()[0].status == 200
     others = [proxy.connect() for _ in range(100)]
-    proxy.process.wait_for_line(f"The proxy serves {SHARE} connections, and no more", LIMIT)
+    proxy.process.wait_for_line(
+        f"The proxy has {SHARE} client connections, which is its limit", LIMIT
+    )
     assert others[-1].response()[0].status == 503
     for _ in range(5):
         connection.send(GET)
@@ -94,7 +96,7 @@ def test_requests_of_http_2_do_not_use_up_the_descriptors(web: Site) -> None:
     for _ in range(SHARE):
         assert asked.acquire(timeout=LIMIT)
     sentence = f"The proxy has {SHARE} connections to backends, and no more"
-    proxy.process.wait_for_line(f"{sentence}: {MEND}", LIMIT)
+    proxy.process.wait_for_line(f"{sentence}: {DESCRIPTOR_FIX}", LIMIT)
     response, body = proxy.exchange()  # there are descriptors for clients
     assert (response.status, body) == (503, f"{sentence}.\n".encode())
     assert response.getheader("retry-after") == "1"
@@ -165,7 +167,7 @@ def test_a_lack_of_descriptors_ends_nothing_but_itself(web: Site, tmp_path: Path
     known = connection.response()[1]
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (next_descriptor(pid), before[1]))
-    proxy.process.wait_for_line(rf"all \d+ descriptors are in use: {MEND}", LIMIT)
+    proxy.process.wait_for_line(rf"all \d+ descriptors are in use: {DESCRIPTOR_FIX}", LIMIT)
     turned_away = proxy.connect()
     assert turned_away.rest() == b""  # at once
     turned_away.close()

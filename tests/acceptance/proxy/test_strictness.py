@@ -148,7 +148,7 @@ def test_a_head_that_never_comes_whole(rig: Rig) -> None:
     connection.send(b"GET / HTTP/1.1\r\nHost: ")
     response, body = connection.response()
     assert response.status == 408
-    assert body == b"No whole head came within 10 s.\n"
+    assert body == b"The request's head was not complete within 10 s.\n"
     assert connection.rest() == b""
 
 
@@ -164,7 +164,7 @@ def test_a_body_may_have_a_largest_size(tmp_path: Path) -> None:
             connection.send(POST + framing)
             response, body = connection.response()
             assert (response.status, response.getheader("connection")) == (413, "close")
-            assert body == b"The request is refused: its body is larger than 1024 bytes.\n"
+            assert body == b"The request is rejected: its body is larger than 1024 bytes.\n"
             assert connection.rest() == b""
         rig.tidy()
         assert witness.heads == []

@@ -17,8 +17,8 @@ from support.http_rig import Connection, connect_tls, tls_port
 from support.publishers import GET, Proxy, says, site
 from support.relays import LIMIT, eventually, free_port
 
-NO_HANDSHAKE = 'arke_proxy_failures_total{reason="no handshake"}'
-EXHAUSTED = 'arke_proxy_failures_total{reason="exhausted"}'
+NO_HANDSHAKE = 'arke_proxy_failures_total{reason="tls_handshake_failed"}'
+EXHAUSTED = 'arke_proxy_failures_total{reason="too_many_connections"}'
 
 
 class Door:
@@ -106,7 +106,7 @@ def test_they_take_the_places_of_clients(make: Make, flag: str) -> None:
     assert (response.status, body[:27]) == (503, b"The proxy serves 3 connecti")
     assert door.counted(EXHAUSTED) == 2
     eventually(lambda: [one["status"] for one in door.logged()] == [0, 503])
-    door.proxy.process.wait_for_line("The proxy serves 3 connections", LIMIT)
+    door.proxy.process.wait_for_line("The proxy has 3 client connections", LIMIT)
     silent[0].close()
     eventually(door.served)
     assert door.counted(NO_HANDSHAKE) == 0
@@ -145,7 +145,11 @@ def test_what_is_no_handshake_is_counted_and_logged(make: Make) -> None:
     assert door.counted(NO_HANDSHAKE) == 1
     eventually(lambda: len(door.logged()) == 1)
     (line,) = door.logged()
-    assert (line["client"], line["status"], line["outcome"]) == ("127.0.0.1", 0, "no handshake")
+    assert (line["client"], line["status"], line["outcome"]) == (
+        "127.0.0.1",
+        0,
+        "tls_handshake_failed",
+    )
 
 
 @pytest.mark.parametrize("reset", [False, True])

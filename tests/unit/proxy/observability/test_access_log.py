@@ -49,11 +49,11 @@ def test_json_has_the_time_of_each_phase() -> None:
 
 def test_json_says_why_a_request_did_not_end_as_it_should() -> None:
     failed = record()
-    failed.outcome, failed.detail = "bad answer", 'It answered "\x1b\n".'
+    failed.outcome, failed.detail = "bad_cluster_reply", 'It answered "\x1b\n".'
     line = as_json(failed, 0.0)
     assert line.count(b"\n") == 1
     story = json.loads(line)
-    assert (story["outcome"], story["detail"]) == ("bad answer", 'It answered "\x1b\n".')
+    assert (story["outcome"], story["detail"]) == ("bad_cluster_reply", 'It answered "\x1b\n".')
     assert "detail" not in json.loads(as_json(record(), 0.0))
 
 
