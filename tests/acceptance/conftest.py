@@ -22,4 +22,4 @@ def standing_rig(
 @pytest.fixture
 def rig(standing_rig: Rig) -> Iterator[Rig]:
     yield standing_rig
-    standing_rig.tidy()
+    standing_rig.clean_up()

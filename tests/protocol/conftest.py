@@ -18,7 +18,7 @@ def nodes(
     try:
         yield relays.pair() if request.param == 2 else (relays.start(),) * 2
     finally:
-        relays.end()
+        relays.stop()
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     try:
         yield relays.start()
     finally:
-        relays.end()
+        relays.stop()
 
 
 @pytest.fixture(params=PAIRS, ids=" calls ".join)

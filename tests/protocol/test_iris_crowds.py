@@ -48,7 +48,7 @@ async def test_a_thousand_programs_at_once(node: Relay) -> None:
             )
         )
         assert replies == [b"%d" % number for number in range(1000)]
-        await asyncio.gather(*(program.leave() for program in programs))
+        await asyncio.gather(*(program.detach() for program in programs))
         assert (await observer.status())["programs"] == 1
         assert (await observer.status())["clusters"] == {}
 
@@ -79,9 +79,9 @@ async def test_programs_that_vanish_without_a_word_leave_nothing(node: Relay) ->
         for number in range(300):
             async with raw_iris(node.port, "vanishing") as raw:
                 if number % 3 == 0:
-                    await raw.say(Op.REQUEST, 1, "vanishing", b"x", 30_000)
+                    await raw.send_packet(Op.REQUEST, 1, "vanishing", b"x", 30_000)
                 if number % 3 == 1:
-                    await raw.say(Op.TUNNEL_INIT, 1, "vanishing", 30_000)
+                    await raw.send_packet(Op.TUNNEL_INIT, 1, "vanishing", 30_000)
         await until_members(observer, "vanishing", 0)
 
         async def alone() -> bool:
@@ -99,9 +99,9 @@ async def test_a_subscriber_that_does_not_read_costs_a_bounded_amount_and_nobody
         iris_program(relay.port) as reader,
         raw_iris(relay.port, "") as deaf,
     ):
-        await deaf.say(Op.SUBSCRIBE, "t")
-        await deaf.settled()
-        await deaf.say(Op.SUBSCRIBE, "t")
+        await deaf.send_packet(Op.SUBSCRIBE, "t")
+        await deaf.wait_until_processed()
+        await deaf.send_packet(Op.SUBSCRIBE, "t")
         await reader.subscribe("t")
         deaf.writer.transport.pause_reading()  # type: ignore[attr-defined]
         before = relay.memory

@@ -47,10 +47,10 @@ async def web_server(port: int, address: str) -> AsyncIterator[list[bytes]]:
 
         async def serve() -> None:
             while True:
-                op, number, body, _ = await service.next()
+                op, number, body, _ = await service.receive_without_limit()
                 assert op == Op.REQUEST
                 asked.append(body)
-                await service.say(Op.REPLY, number, address.encode())
+                await service.send_packet(Op.REPLY, number, address.encode())
 
         serving = asyncio.ensure_future(serve())
         try:
@@ -100,14 +100,14 @@ def page(text: bytes) -> Iterator[str]:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text)
 
     def script(connection: Connection) -> None:
-        while connection.head():
+        while connection.read_head():
             connection.send(answer)
 
     backend = Backend(script)
     try:
         yield backend.address
     finally:
-        backend.end()
+        backend.stop()
 
 
 def get(port: int) -> bytes:

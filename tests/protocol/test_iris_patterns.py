@@ -24,13 +24,13 @@ MIB = 1024 * 1024
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 5 * MIB, 16 * MIB])
 async def test_bodies_of_every_size_come_back(ends: Ends, size: int) -> None:
     body = (bytes(range(251)) * (size // 251 + 1))[:size]
-    async with ends.talking(ECHO) as caller:
+    async with ends.connected_caller(ECHO) as caller:
         assert await caller.request(ends.cluster, body) == body
 
 
 async def test_many_requests_in_flight_are_answered_each_with_its_own(ends: Ends) -> None:
     bodies = [f"{i}".encode() * (1 + i % 50) for i in range(1_000)]
-    async with ends.talking(ECHO) as caller:
+    async with ends.connected_caller(ECHO) as caller:
         replies = await asyncio.gather(*(caller.request(ends.cluster, body) for body in bodies))
     assert replies == bodies
 
@@ -41,7 +41,7 @@ async def test_a_handlers_failure_crosses_as_its_text(ends: Ends) -> None:
             raise LookupError("no räkor")
         return body
 
-    async with ends.talking(Handlers(fail)) as caller:
+    async with ends.connected_caller(Handlers(fail)) as caller:
         with pytest.raises(FAULT[ends.caller], match="no räkor"):
             await caller.request(ends.cluster, b"bad")
         assert await caller.request(ends.cluster, b"good") == b"good"
@@ -57,7 +57,7 @@ async def test_a_request_that_is_not_answered_in_time_is_timed_out_and_its_answe
             await release.wait()
         return b"late"
 
-    async with ends.talking(Handlers(answer)) as caller:
+    async with ends.connected_caller(Handlers(answer)) as caller:
         with pytest.raises(TIMEOUT[ends.caller]):
             await caller.request(ends.cluster, b"wait", 0.2)
         release.set()
@@ -66,7 +66,7 @@ async def test_a_request_that_is_not_answered_in_time_is_timed_out_and_its_answe
 
 
 async def test_where_nobody_serves_it_is_told_at_once(ends: Ends) -> None:
-    async with program(ends.caller, ends.near.port) as caller:
+    async with program(ends.caller, ends.caller_relay.port) as caller:
         began = time.monotonic()
         with pytest.raises(NOBODY[ends.caller]):
             await caller.request("nobody", b"x", LIMIT)
@@ -87,9 +87,9 @@ async def test_a_member_that_dies_is_told_at_once(nodes: tuple[Relay, Relay]) ->
 
     ends = Ends("iris", "iris", *nodes)
     async with (
-        raw_iris(ends.far.port, ends.cluster) as member,
-        iris_program(ends.near.port) as caller,
-        arke.connect(port=ends.near.port) as native,
+        raw_iris(ends.member_relay.port, ends.cluster) as member,
+        iris_program(ends.caller_relay.port) as caller,
+        arke.connect(port=ends.caller_relay.port) as native,
     ):
         await until_members(native, ends.cluster, 1)
         calls = [
@@ -97,7 +97,7 @@ async def test_a_member_that_dies_is_told_at_once(nodes: tuple[Relay, Relay]) ->
             asyncio.ensure_future(native.request(ends.cluster, b"x", timeout=LIMIT)),
         ]
         for _ in calls:
-            await member.hear_only(Op.REQUEST)
+            await member.receive_only(Op.REQUEST)
         member.writer.transport.abort()
         with pytest.raises(IrisFault, match="member"):
             await calls[0]
@@ -107,7 +107,7 @@ async def test_a_member_that_dies_is_told_at_once(nodes: tuple[Relay, Relay]) ->
 
 async def test_why_nobody_takes_a_request_is_told(nodes: tuple[Relay, Relay]) -> None:
     ends = Ends("iris", "native", *nodes)
-    async with ends.talking(Handlers()) as caller:
+    async with ends.connected_caller(Handlers()) as caller:
         with pytest.raises(IrisFault, match="no request handler"):
             await caller.request(ends.cluster, b"x")
         with pytest.raises(IrisTimeout):
@@ -118,15 +118,15 @@ async def test_why_nobody_takes_a_request_is_told(nodes: tuple[Relay, Relay]) ->
 async def test_a_member_is_told_how_much_time_is_left(nodes: tuple[Relay, Relay]) -> None:
     ends = Ends("native", "iris", *nodes)
     async with (
-        raw_iris(ends.far.port, ends.cluster) as member,
-        arke.connect(port=ends.near.port) as native,
+        raw_iris(ends.member_relay.port, ends.cluster) as member,
+        arke.connect(port=ends.caller_relay.port) as native,
     ):
         await until_members(native, ends.cluster, 1)
         call = asyncio.ensure_future(native.request(ends.cluster, b"x", timeout=20.0))
-        _, number, body, left = await member.hear()
+        _, number, body, left = await member.receive()
         assert body == b"x"
         assert 15_000 < left <= 20_000 + 10  # each relay rounds up
-        await member.say(Op.REPLY, number, b"y")
+        await member.send_packet(Op.REPLY, number, b"y")
         assert await call == b"y"
 
 
@@ -144,9 +144,9 @@ async def test_requests_are_spread_over_members_of_both_protocols(
 
     ends = Ends("iris", "native", *nodes)
     async with (
-        ends.talking(counting("native")) as caller,
-        iris_program(ends.near.port, ends.cluster, counting("iris")),
-        arke.connect(port=ends.near.port) as observer,
+        ends.connected_caller(counting("native")) as caller,
+        iris_program(ends.caller_relay.port, ends.cluster, counting("iris")),
+        arke.connect(port=ends.caller_relay.port) as observer,
     ):
         await until_members(observer, ends.cluster, 2)
         for _ in range(200):
@@ -163,10 +163,10 @@ async def test_every_member_hears_every_broadcast_in_order_and_so_does_its_sende
 ) -> None:
     bodies = [b"%d" % i * (70_000 if i % 50 == 7 else 1) for i in range(300)]
     async with (
-        program(ends.caller, ends.near.port, ends.cluster) as sender,
-        program(ends.member, ends.far.port, ends.cluster) as other,
-        program(ends.member, ends.near.port, ends.cluster) as third,
-        arke.connect(port=ends.near.port) as observer,
+        program(ends.caller, ends.caller_relay.port, ends.cluster) as sender,
+        program(ends.member, ends.member_relay.port, ends.cluster) as other,
+        program(ends.member, ends.caller_relay.port, ends.cluster) as third,
+        arke.connect(port=ends.caller_relay.port) as observer,
     ):
         await until_members(observer, ends.cluster, 3)
         for body in bodies:
@@ -181,9 +181,9 @@ async def test_every_subscriber_gets_every_event_in_order_and_so_does_its_publis
     topic = ends.cluster
     bodies = [b"%d" % i * (70_000 if i % 50 == 7 else 1) for i in range(300)]
     async with (
-        program(ends.caller, ends.near.port) as sender,
-        program(ends.member, ends.far.port) as reader,
-        arke.connect(port=ends.near.port) as observer,
+        program(ends.caller, ends.caller_relay.port) as sender,
+        program(ends.member, ends.member_relay.port) as reader,
+        arke.connect(port=ends.caller_relay.port) as observer,
     ):
         for each in (sender, reader):
             await each.subscribe(topic)
@@ -225,14 +225,14 @@ async def test_a_member_that_leaves_finishes_what_it_has_begun(ends: Ends) -> No
 
     ends.member = "iris"
     async with (
-        iris_program(ends.far.port, ends.cluster, Handlers(answer)) as member,
-        program(ends.caller, ends.near.port) as caller,
-        arke.connect(port=ends.near.port) as observer,
+        iris_program(ends.member_relay.port, ends.cluster, Handlers(answer)) as member,
+        program(ends.caller, ends.caller_relay.port) as caller,
+        arke.connect(port=ends.caller_relay.port) as observer,
     ):
         await until_members(observer, ends.cluster, 1)
         call = asyncio.ensure_future(caller.request(ends.cluster, b"x"))
         await running.wait()
-        leaving = asyncio.ensure_future(member.leave())
+        leaving = asyncio.ensure_future(member.detach())
         await until_members(observer, ends.cluster, 0)
         assert not leaving.done()
         with pytest.raises(NOBODY[ends.caller]):
@@ -245,8 +245,8 @@ async def test_a_member_that_leaves_finishes_what_it_has_begun(ends: Ends) -> No
 async def test_who_leaves_is_read_until_it_closes_however_much_it_still_sends(node: Relay) -> None:
     """Or the relay would close on what nobody read, and that destroys what it said last."""
     async with raw_iris(node.port, "") as leaver:
-        await leaver.say(Op.CLOSE)
-        assert await leaver.hear() == (Op.CLOSE, "")
+        await leaver.send_packet(Op.CLOSE)
+        assert await leaver.receive() == (Op.CLOSE, "")
         await leaver.send(bytes(32 * MIB))
 
 
@@ -255,5 +255,5 @@ async def test_a_relay_that_stops_tells_its_iris_programs_why(relays: Relays) ->
     async with iris_program(relay.port, "work", ECHO) as member:
         assert await member.request("work", b"x") == b"x"
         relay.process.terminate()
-        assert await member.gone()
+        assert await member.wait_until_closed()
         assert relay.process.wait(LIMIT) == 0

@@ -34,7 +34,7 @@ async def test_what_was_sent_before_a_graceful_end_arrives(ends: Ends, closer: s
         read.set()
 
     handler, mine = (keep, pour) if closer == "caller" else (pour, keep)
-    async with ends.talking(Handlers(tunnel=handler)) as caller:
+    async with ends.connected_caller(Handlers(tunnel=handler)) as caller:
         async with caller.tunnel(ends.cluster) as tunnel:
             await mine(tunnel)
         async with asyncio.timeout(LIMIT):
@@ -55,7 +55,7 @@ async def test_half_closed_by_a_native_caller_it_still_carries_the_answer(
         assert [message async for message in tunnel] == []
         ended.set()
 
-    async with ends.talking(Handlers(tunnel=add_up)) as caller, asyncio.timeout(LIMIT):
+    async with ends.connected_caller(Handlers(tunnel=add_up)) as caller, asyncio.timeout(LIMIT):
         async with caller.tunnel(ends.cluster) as tunnel:
             assert isinstance(tunnel, arke.Tunnel)
             for number in range(1000):
@@ -74,7 +74,7 @@ async def test_half_closed_by_a_native_member_it_still_reads(nodes: tuple[Relay,
         tunnel.close_send()
         heard.set_result([message async for message in tunnel])
 
-    async with ends.talking(Handlers(tunnel=listen)) as caller, asyncio.timeout(LIMIT):
+    async with ends.connected_caller(Handlers(tunnel=listen)) as caller, asyncio.timeout(LIMIT):
         async with caller.tunnel(ends.cluster) as tunnel:
             assert await tunnel.recv() == b"go on"
             for _ in range(100):
@@ -88,8 +88,8 @@ async def test_a_program_that_leaves_hears_all_that_is_under_way_and_then_no_mor
     """Whatever it still says meanwhile: its last word is the relay's close."""
     ends = Ends("native", "iris", *nodes)
     async with (
-        raw_iris(ends.far.port, ends.cluster) as member,
-        arke.connect(port=ends.near.port) as caller,
+        raw_iris(ends.member_relay.port, ends.cluster) as member,
+        arke.connect(port=ends.caller_relay.port) as caller,
     ):
         await until_members(caller, ends.cluster, 1)
 
@@ -99,17 +99,17 @@ async def test_a_program_that_leaves_hears_all_that_is_under_way_and_then_no_mor
                     await tunnel.send(bytes(300_000))
 
         pouring = asyncio.ensure_future(pour())
-        _, build, _ = await member.hear()
-        await member.say(Op.TUNNEL_CONFIRM, build, 1)
-        await member.say(Op.TUNNEL_ALLOWANCE, 1, 64 * MIB)
-        packet = await member.hear_only(Op.TUNNEL_TRANSFER)
-        await member.say(Op.CLOSE)
+        _, build, _ = await member.receive()
+        await member.send_packet(Op.TUNNEL_CONFIRM, build, 1)
+        await member.send_packet(Op.TUNNEL_ALLOWANCE, 1, 64 * MIB)
+        packet = await member.receive_only(Op.TUNNEL_TRANSFER)
+        await member.send_packet(Op.CLOSE)
         while packet[0] != Op.CLOSE:
-            member.put(Op.TUNNEL_ALLOWANCE, 1, CHUNK)
-            packet = await member.hear()
+            member.send_packet_nowait(Op.TUNNEL_ALLOWANCE, 1, CHUNK)
+            packet = await member.receive()
         assert packet == (Op.CLOSE, "")
         with pytest.raises(EOFError):
-            await member.hear()
+            await member.receive()
         with pytest.raises(arke.TunnelClosed):
             await pouring
 
@@ -127,21 +127,21 @@ async def test_a_chunk_beyond_what_is_left_waits_and_outlives_its_sender(
         heard.set_result([len(message) async for message in tunnel])
 
     async with (
-        ends.serving(Handlers(tunnel=listen)),
-        raw_iris(ends.near.port, "") as caller,
+        ends.running_member(Handlers(tunnel=listen)),
+        raw_iris(ends.caller_relay.port, "") as caller,
         asyncio.timeout(LIMIT),
     ):
-        await caller.say(Op.TUNNEL_INIT, 1, ends.cluster, 30_000)
-        await caller.hear_only(Op.TUNNEL_CONFIRM)
-        _, _, allowance = await caller.hear_only(Op.TUNNEL_ALLOWANCE)
+        await caller.send_packet(Op.TUNNEL_INIT, 1, ends.cluster, 30_000)
+        await caller.receive_only(Op.TUNNEL_CONFIRM)
+        _, _, allowance = await caller.receive_only(Op.TUNNEL_ALLOWANCE)
         sizes = [CHUNK] * (allowance // CHUNK - 1) + [CHUNK - 1, CHUNK]
         for size in sizes:
-            await caller.say(Op.TUNNEL_TRANSFER, 1, size, bytes(size))
-        await caller.say(Op.TUNNEL_CLOSE, 1)
-        await caller.say(Op.CLOSE)
-        assert await caller.hear_only(Op.TUNNEL_CLOSE) == (Op.TUNNEL_CLOSE, 1, "")
+            await caller.send_packet(Op.TUNNEL_TRANSFER, 1, size, bytes(size))
+        await caller.send_packet(Op.TUNNEL_CLOSE, 1)
+        await caller.send_packet(Op.CLOSE)
+        assert await caller.receive_only(Op.TUNNEL_CLOSE) == (Op.TUNNEL_CLOSE, 1, "")
         go_on.set()
-        assert await caller.hear() == (Op.CLOSE, "")
+        assert await caller.receive() == (Op.CLOSE, "")
         assert await heard == sizes
 
 
@@ -151,7 +151,7 @@ async def test_both_ends_at_once(ends: Ends) -> None:
     async def leave(tunnel: Tunnel) -> None:
         await tunnel.send(b"x")
 
-    async with ends.talking(Handlers(ECHO.request, leave)) as caller:
+    async with ends.connected_caller(Handlers(ECHO.request, leave)) as caller:
         for _ in range(50):
             async with caller.tunnel(ends.cluster) as tunnel:
                 assert await tunnel.recv() == b"x"
@@ -163,7 +163,7 @@ async def test_sending_on_a_tunnel_that_has_ended_fails_and_reading_ends(ends: E
         await tunnel.send(b"last words")
 
     async with (
-        ends.talking(Handlers(tunnel=leave)) as caller,
+        ends.connected_caller(Handlers(tunnel=leave)) as caller,
         caller.tunnel(ends.cluster) as tunnel,
     ):
         assert [message async for message in tunnel] == [b"last words"]
@@ -175,7 +175,7 @@ async def test_sending_on_a_tunnel_that_has_ended_fails_and_reading_ends(ends: E
 
 async def test_a_native_handler_that_raises_tells_the_iris_end(nodes: tuple[Relay, Relay]) -> None:
     ends = Ends("iris", "native", *nodes)
-    service = arke.Service(ends.cluster, port=ends.far.port)
+    service = arke.Service(ends.cluster, port=ends.member_relay.port)
 
     @service.on_tunnel
     async def fail(tunnel: arke.Tunnel) -> None:
@@ -184,8 +184,8 @@ async def test_a_native_handler_that_raises_tells_the_iris_end(nodes: tuple[Rela
 
     async with (
         service,
-        iris_program(ends.near.port) as caller,
-        arke.connect(port=ends.near.port) as observer,
+        iris_program(ends.caller_relay.port) as caller,
+        arke.connect(port=ends.caller_relay.port) as observer,
     ):
         await until_members(observer, ends.cluster, 1)
         async with caller.tunnel(ends.cluster) as tunnel:
@@ -204,7 +204,7 @@ async def test_a_native_caller_that_fails_tells_the_iris_end(nodes: tuple[Relay,
         except TunnelEnded as error:
             seen.set_result(str(error))
 
-    async with ends.talking(Handlers(tunnel=wait)) as caller, asyncio.timeout(LIMIT):
+    async with ends.connected_caller(Handlers(tunnel=wait)) as caller, asyncio.timeout(LIMIT):
         with pytest.raises(ZeroDivisionError):
             async with caller.tunnel(ends.cluster):
                 raise ZeroDivisionError("oh")
@@ -217,14 +217,14 @@ async def test_an_end_that_dies_is_told_at_the_other(ends: Ends) -> None:
 
     async def wait(tunnel: IrisTunnel) -> None:
         ready.set()
-        await tunnel.ended()
+        await tunnel.wait_until_ended()
 
     async with AsyncExitStack() as stack, asyncio.timeout(LIMIT):
         member = await stack.enter_async_context(
-            iris_program(ends.far.port, ends.cluster, Handlers(tunnel=wait))
+            iris_program(ends.member_relay.port, ends.cluster, Handlers(tunnel=wait))
         )
-        caller = await stack.enter_async_context(program(ends.caller, ends.near.port))
-        observer = await stack.enter_async_context(arke.connect(port=ends.near.port))
+        caller = await stack.enter_async_context(program(ends.caller, ends.caller_relay.port))
+        observer = await stack.enter_async_context(arke.connect(port=ends.caller_relay.port))
         await until_members(observer, ends.cluster, 1)
         async with caller.tunnel(ends.cluster) as tunnel:
             await ready.wait()
@@ -257,20 +257,20 @@ async def test_an_opening_nobody_confirms_is_timed_out_and_late_word_dropped(
 ) -> None:
     ends = Ends("iris", "iris", *nodes)
     async with (
-        raw_iris(ends.far.port, ends.cluster) as member,
-        iris_program(ends.near.port) as caller,
-        arke.connect(port=ends.near.port) as observer,
+        raw_iris(ends.member_relay.port, ends.cluster) as member,
+        iris_program(ends.caller_relay.port) as caller,
+        arke.connect(port=ends.caller_relay.port) as observer,
     ):
         await until_members(observer, ends.cluster, 1)
         with pytest.raises(IrisTimeout):
             async with caller.tunnel(ends.cluster, 0.2):
                 pass
-        _, build, limit = await member.hear_only(Op.TUNNEL_INIT)
+        _, build, limit = await member.receive_only(Op.TUNNEL_INIT)
         assert limit == CHUNK
-        await member.say(Op.TUNNEL_CONFIRM, build, 7)
-        await member.say(Op.TUNNEL_ALLOWANCE, 7, 1000)
-        await member.settled()
+        await member.send_packet(Op.TUNNEL_CONFIRM, build, 7)
+        await member.send_packet(Op.TUNNEL_ALLOWANCE, 7, 1000)
+        await member.wait_until_processed()
         call = asyncio.ensure_future(caller.request(ends.cluster, b"x"))
-        _, number, _, _ = await member.hear_only(Op.REQUEST)
-        await member.say(Op.REPLY, number, b"well")
+        _, number, _, _ = await member.receive_only(Op.REQUEST)
+        await member.send_packet(Op.REPLY, number, b"well")
         assert await call == b"well"

@@ -73,27 +73,27 @@ async def test_whatever_is_sent_arrives(
         for each in messages:
             end.send(each)
     settle(one, other)
-    assert [len(each) for each in other.got] == there
-    assert other.got == sent[one]
-    assert one.got == sent[other]
+    assert [len(each) for each in other.received] == there
+    assert other.received == sent[one]
+    assert one.received == sent[other]
     one.close()
     settle(one, other)
-    assert other.ended == ""
+    assert other.end_reason == ""
 
 
 @pytest.mark.parametrize("kind", ["iris", "native"])
 async def test_what_waits_for_an_iris_program_that_does_not_read_is_bounded(kind: str) -> None:
     stage, one, other = opened(kind, "iris", allowance=64 * 1024 * 1024)
-    other.reads = False
+    other.reading = False
     stage.stop_reading("B")
     for number in range(1000):
         one.send(message(number, CHUNK))
     settle(one)
     assert stage.queued <= WINDOW + 300 * 1024
-    stage.read_on("B")
-    other.reads = True
+    stage.resume_reading("B")
+    other.reading = True
     settle(one, other)
-    assert len(other.got) == 1000
+    assert len(other.received) == 1000
 
 
 # What ends do that nobody may.
@@ -116,10 +116,10 @@ async def test_a_native_end_cannot_mislead_an_iris_one(
 ) -> None:
     stage, _, other = opened("native", "iris")
     for total, data in pieces:
-        stage.say("A", packed((Op.DATA, 1, total, data)))
+        stage.send("A", packed((Op.DATA, 1, total, data)))
     settle(other)
-    assert why in (other.ended or "")
-    ((op, _, _, _, text),) = [m for m in unpacked(stage.heard("A")) if m[0] == Op.END]
+    assert why in (other.end_reason or "")
+    ((op, _, _, _, text),) = [m for m in unpacked(stage.received("A")) if m[0] == Op.END]
     assert (op, why in text) == (Op.END, True)
 
 
@@ -137,30 +137,30 @@ async def test_an_iris_end_cannot_mislead_a_native_one(
     chunks: list[tuple[int, bytes]], why: str
 ) -> None:
     stage, _, other = opened("iris", "native")
-    other.reads = False
+    other.reading = False
     for size, chunk in chunks:
-        stage.say("A", encoded(Iris.TUNNEL_TRANSFER, NUMBER, size, chunk))
+        stage.send("A", encoded(Iris.TUNNEL_TRANSFER, NUMBER, size, chunk))
     decoder = Decoder()
-    decoder.feed(stage.heard("A"))
+    decoder.feed(stage.received("A"))
     assert any(op == Iris.TUNNEL_CLOSE and why in fields[1] for op, *fields in decoder)
-    other.reads = True
+    other.reading = True
     settle(other)
-    assert why in (other.ended or "")
+    assert why in (other.end_reason or "")
 
 
 async def test_a_closed_tunnel_still_brings_what_waited_for_credit() -> None:
     _, one, other = opened("iris", "native", window=LEAST_WINDOW)
-    other.reads = False
+    other.reading = False
     one.send(message(1, CHUNK - 1))
     one.send(message(2, CHUNK))
     settle(one)
     one.close()
     settle(one)
-    assert one.ended == ""
-    other.reads = True
+    assert one.end_reason == ""
+    other.reading = True
     settle(one, other)
-    assert [len(each) for each in other.got] == [CHUNK - 1, CHUNK]
-    assert other.ended == ""
+    assert [len(each) for each in other.received] == [CHUNK - 1, CHUNK]
+    assert other.end_reason == ""
 
 
 async def test_an_offer_is_not_answered_by_a_reply() -> None:
@@ -169,13 +169,13 @@ async def test_an_offer_is_not_answered_by_a_reply() -> None:
     one = IrisEnd(stage, "A", serves=False, allowance=1)
     NativeEnd(stage, "B", serves=True, window=WINDOW)
     bank = NativeEnd(stage, "C", serves=False, window=WINDOW)
-    bank.say(Op.REGISTER, "bank", None)
-    one.say(Iris.REQUEST, NUMBER, "bank", b"", 5000)
+    bank._send(Op.REGISTER, "bank", None)
+    one._send(Iris.REQUEST, NUMBER, "bank", b"", 5000)
     one.open()
-    (offer,) = [message for message in unpacked(stage.heard("B")) if message[0] == Op.OFFER]
-    stage.say("B", packed((Op.REPLY, offer[1], b"forged")))
+    (offer,) = [message for message in unpacked(stage.received("B")) if message[0] == Op.OFFER]
+    stage.send("B", packed((Op.REPLY, offer[1], b"forged")))
     decoder = Decoder()
-    decoder.feed(stage.heard("A"))
+    decoder.feed(stage.received("A"))
     assert [op for op, *_ in decoder] == [Iris.INIT, Iris.TUNNEL_CONFIRM]
     assert not decoder.rest
 
@@ -185,14 +185,14 @@ async def test_offers_that_ended_are_forgotten() -> None:
     NativeEnd(stage, "A", serves=False, window=WINDOW)
     IrisEnd(stage, "B", serves=True, allowance=1)
     for call in range(1, 2001):
-        stage.say("A", packed((Op.OPEN, call, CLUSTER, b"", 5, None, 0, WINDOW, LARGEST, None)))
-        stage.pass_time(0.01)
+        stage.send("A", packed((Op.OPEN, call, CLUSTER, b"", 5, None, 0, WINDOW, LARGEST, None)))
+        stage.advance_clock(0.01)
     decoder = Decoder()
-    decoder.feed(stage.heard("B"))
+    decoder.feed(stage.received("B"))
     builds = [fields[0] for op, *fields in decoder if op == Iris.TUNNEL_INIT]
     assert len(builds) == 2000, "none was refused for those before it"
-    stage.say("B", encoded(Iris.TUNNEL_CONFIRM, builds[-1], 7))
-    decoder.feed(stage.heard("B"))
+    stage.send("B", encoded(Iris.TUNNEL_CONFIRM, builds[-1], 7))
+    decoder.feed(stage.received("B"))
     ((op, number, reason),) = decoder
     assert (op, number) == (Iris.TUNNEL_CLOSE, 7)
     assert "nobody waits" in reason
@@ -208,12 +208,12 @@ async def test_who_accepts_an_offer_that_it_has_not_read_harms_nobody() -> None:
         body = bytes(2 * CHUNK)
         octets = [Op.CHUNK, call, len(body), body[:CHUNK]]
         for _ in range(2):
-            caller.say(*octets)
-        caller.say(Op.OPEN, call, CLUSTER, call, 5000, None, 0, WINDOW, LARGEST, None)
-    stage.heard("A")
-    stage.say("B", packed((Op.ACCEPT, 2, WINDOW, LARGEST), (Op.DATA, -2, None, b"\xc4\x01x")))
-    assert [message[0] for message in unpacked(stage.heard("A"))] == [Op.ACCEPT, Op.END]
-    stage.read_on("B")
-    heard = [message[:2] for message in unpacked(stage.heard("B")) if message[0] != Op.CHUNK]
+            caller._send(*octets)
+        caller._send(Op.OPEN, call, CLUSTER, call, 5000, None, 0, WINDOW, LARGEST, None)
+    stage.received("A")
+    stage.send("B", packed((Op.ACCEPT, 2, WINDOW, LARGEST), (Op.DATA, -2, None, b"\xc4\x01x")))
+    assert [message[0] for message in unpacked(stage.received("A"))] == [Op.ACCEPT, Op.END]
+    stage.resume_reading("B")
+    heard = [message[:2] for message in unpacked(stage.received("B")) if message[0] != Op.CHUNK]
     assert sorted(heard[1:]) == [(Op.OFFER, 1), (Op.OFFER, 2), (Op.END, 2)]
     assert stage.queued == 0

@@ -13,7 +13,7 @@ def fetch(port: int, path: str, method: str = "GET") -> tuple[HTTPResponse, byte
     connection = Connection(socket.create_connection(("127.0.0.1", port), LIMIT))
     try:
         connection.send(f"{method} {path} HTTP/1.1\r\nHost: admin\r\n\r\n".encode())
-        return connection.response(method)
+        return connection.read_response(method)
     finally:
         connection.close()
 

@@ -29,7 +29,7 @@ class Connection:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self._held = b""
+        self._buffer = b""
         sock.settimeout(LIMIT)
 
     def send(self, data: bytes) -> None:
@@ -47,42 +47,42 @@ class Connection:
         self.sock.settimeout(LIMIT)
         return sent
 
-    def head(self) -> bytes:
+    def read_head(self) -> bytes:
         """Read one head; b"" when there is none before the connection ends."""
-        return self.until(b"\r\n\r\n")
+        return self.read_until(b"\r\n\r\n")
 
-    def until(self, mark: bytes) -> bytes:
-        while mark not in self._held:
+    def read_until(self, mark: bytes) -> bytes:
+        while mark not in self._buffer:
             data = self.sock.recv(65536)
             if not data:
                 return b""
-            self._held += data
-        end = self._held.index(mark) + len(mark)
-        taken, self._held = self._held[:end], self._held[end:]
+            self._buffer += data
+        end = self._buffer.index(mark) + len(mark)
+        taken, self._buffer = self._buffer[:end], self._buffer[end:]
         return taken
 
-    def exactly(self, size: int) -> bytes:
-        pieces = [self._held]
-        missing = size - len(self._held)
+    def read_exactly(self, size: int) -> bytes:
+        pieces = [self._buffer]
+        missing = size - len(self._buffer)
         while missing > 0:
             data = self.sock.recv(65536)
             assert data, f"the connection ended {missing} bytes too early"
             pieces.append(data)
             missing -= len(data)
         held = b"".join(pieces)
-        taken, self._held = held[:size], held[size:]
+        taken, self._buffer = held[:size], held[size:]
         return taken
 
-    def rest(self) -> bytes:
+    def read_to_end(self) -> bytes:
         """Read until the other side ends the connection in order. Raises ConnectionResetError."""
         while data := self.sock.recv(65536):
-            self._held += data
-        taken, self._held = self._held, b""
+            self._buffer += data
+        taken, self._buffer = self._buffer, b""
         return taken
 
-    def response(self, method: str = "GET") -> tuple[HTTPResponse, bytes]:
+    def read_response(self, method: str = "GET") -> tuple[HTTPResponse, bytes]:
         """Read one response, as Python's own client does, from a connection with nothing held."""
-        assert not self._held
+        assert not self._buffer
         response = HTTPResponse(self.sock, method=method)
         response.begin()
         return response, response.read()
@@ -104,7 +104,7 @@ def always(answer: bytes) -> Script:
     """A script that gives this answer to every request."""
 
     def script(connection: Connection) -> None:
-        while connection.head():
+        while connection.read_head():
             connection.send(answer)
 
     return script
@@ -159,7 +159,7 @@ class Backend:
         self._listener.close()
         self._accepting.join(LIMIT)
 
-    def end(self) -> None:
+    def stop(self) -> None:
         self.stop_listening()
         for connection in self._connections:
             with suppress(OSError):
@@ -189,8 +189,8 @@ class Cluster:
         drain: float = 1.0,
     ) -> None:
         self.name = name
-        self._turns: Iterator[str | Exception] = iter(())
-        self.asked = 0
+        self._next_answers: Iterator[str | Exception] = iter(())
+        self.requests = 0
         self._answered = -math.inf  # when it last was
         self._port = port
         self._limits = limits
@@ -203,7 +203,7 @@ class Cluster:
         self._thread = threading.Thread(target=self._run)
 
     def _set_answers(self, answers: Sequence[str | Exception]) -> None:
-        self._turns = itertools.cycle(answers)
+        self._next_answers = itertools.cycle(answers)
 
     answers = property(None, _set_answers)
 
@@ -211,7 +211,7 @@ class Cluster:
         self._thread.start()
         assert self._registered.wait(LIMIT)
 
-    def settle(self) -> None:
+    def wait_for_prefetch(self) -> None:
         """Wait until the proxy uses nothing that it asked ahead, and sees no demand to ask again.
 
         The one takes 50 ms, the other up to 100.
@@ -240,9 +240,9 @@ class Cluster:
         @service.on_request
         async def answer(request: arke.Request) -> bytes:
             assert request.body == b"ip"
-            self.asked += 1
+            self.requests += 1
             self._answered = time.monotonic()
-            chosen = next(self._turns)
+            chosen = next(self._next_answers)
             if isinstance(chosen, Exception):
                 raise chosen
             if not chosen:
@@ -260,14 +260,14 @@ class Rig:
     def __init__(self, relay: Relay, cluster: Cluster, *flags: str) -> None:
         self.relay = relay
         self.cluster = cluster
-        self._ends: list[Callable[[], None]] = []
+        self._cleanups: list[Callable[[], None]] = []
         self.process, self.port = start_proxy(relay, cluster.name, *flags)
 
-    def backends(self, *scripts: Script) -> list[Backend]:
+    def start_backends(self, *scripts: Script) -> list[Backend]:
         """Start backends that the cluster names from now on, in turn."""
         made = [Backend(script) for script in scripts]
-        self._ends += [backend.end for backend in made]
-        self.cluster.settle()
+        self._cleanups += [backend.stop for backend in made]
+        self.cluster.wait_for_prefetch()
         self.cluster.answers = [backend.address for backend in made]
         return made
 
@@ -277,32 +277,32 @@ class Rig:
 
     def connect(self) -> Connection:
         connection = self.dial()
-        self._ends.append(connection.close)
+        self._cleanups.append(connection.close)
         return connection
 
     def connect_tls(self, context: ssl.SSLContext, name: str) -> Connection:
         """Connect to where -tls-listen said, and ask for `name`."""
         connection = connect_tls(self.tls_port, context, name)
-        self._ends.append(connection.close)
+        self._cleanups.append(connection.close)
         return connection
 
     def exchange(self, request: bytes, method: str = "GET") -> tuple[HTTPResponse, bytes]:
         """Send one request over a connection of its own."""
         connection = self.connect()
         connection.send(request)
-        return connection.response(method)
+        return connection.read_response(method)
 
     def get(self, path: str = "/") -> tuple[HTTPResponse, bytes]:
         return self.exchange(f"GET {path} HTTP/1.1\r\nHost: example\r\n\r\n".encode())
 
-    def tidy(self) -> None:
+    def clean_up(self) -> None:
         """End what the test set up; the proxy goes on."""
-        ends, self._ends = self._ends, []
+        ends, self._cleanups = self._cleanups, []
         for end in reversed(ends):
             end()
-        self.cluster.settle()
+        self.cluster.wait_for_prefetch()
 
-    def end(self) -> None:
+    def stop(self) -> None:
         if self.process.running:
             self.process.terminate()
         self.process.wait(LIMIT)
@@ -371,7 +371,7 @@ def standing(folder: Path, *flags: str) -> Iterator[Rig]:
         with running(relays.start(), "web", *flags) as rig:
             yield rig
     finally:
-        relays.end()
+        relays.stop()
 
 
 @contextmanager
@@ -386,7 +386,7 @@ def running(
         try:
             yield rig
         finally:
-            rig.tidy()
-            rig.end()
+            rig.clean_up()
+            rig.stop()
     finally:
         cluster.leave()

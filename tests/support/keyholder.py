@@ -41,11 +41,11 @@ class Keyholder:
         self.curve = CurvePair.fresh(os.urandom)
         self.join_keys = CurvePair.from_secret(network_keys[-1].join_secret(network))
         self.context: zmq.Context[Socket] = zmq.Context()
-        self.ears = self.context.socket(zmq.PULL)
+        self.incoming = self.context.socket(zmq.PULL)
         """Where a relay that admitted this node sends its batches."""
-        self.ears.curve_server = 1
-        self.ears.curve_secretkey = self.curve.secret
-        self._data_port = self.ears.bind_to_random_port(f"tcp://{address}")
+        self.incoming.curve_server = 1
+        self.incoming.curve_secretkey = self.curve.secret
+        self._data_port = self.incoming.bind_to_random_port(f"tcp://{address}")
         self._address = address
         self._clients: list[Socket] = []
         self._sessions = 0
@@ -79,10 +79,10 @@ class Keyholder:
         """Be admitted, and linked in both directions; the next link is a new session."""
         admitted = await self.join(relay)
         mouth = self.dial(relay, admitted, self.curve)
-        (session, _, _), *_ = unbatched(await receive(self.ears))
+        (session, _, _), *_ = unbatched(await receive(self.incoming))
         self._sessions += 1
         link = Link(mouth, self._sessions, session)
-        await link.say((PeerOp.SYNCED.value,))
+        await link.send((PeerOp.SYNCED.value,))
         return link
 
     def client(self, kind: int, keys: CurvePair, server_key: bytes, largest: int) -> Socket:
@@ -95,14 +95,14 @@ class Link:
     """This node's direction of a link, one session."""
 
     def __init__(self, mouth: Socket, session: int, hearing: int) -> None:
-        self.mouth = mouth
+        self.socket = mouth
         self._session = session
         self._hearing = hearing
 
-    async def say(self, *messages: Any) -> None:
+    async def send(self, *messages: Any) -> None:
         """Send one batch."""
         header = (self._session, int(time.monotonic() * 1000), self._hearing)
-        await send(self.mouth, b"".join(msgpack.packb(part) for part in (header, *messages)))
+        await send(self.socket, b"".join(msgpack.packb(part) for part in (header, *messages)))
 
 
 def unbatched(frame: bytes) -> list[Any]:

@@ -138,7 +138,7 @@ class Relay:
         self.exchange.register(program, cluster, {}, self.now)
         return program
 
-    def ask(
+    def request(
         self,
         client: Program,
         number: int,
@@ -154,7 +154,7 @@ class Relay:
         )
         self.exchange.router.request(call, now)
 
-    def answer(self, member: Program) -> None:
+    def reply(self, member: Program) -> None:
         """What the member was handed is answered."""
         for op, call, *_ in taken(member):
             assert op == CALL
@@ -198,7 +198,7 @@ class Mesh:
         self.random = Random(seed)
         self.links: list[FakeLink] = []
         self.cuts: set[tuple[str, str]] = set()
-        self.trouble = 0.0
+        self.failure_rate = 0.0
         """How often a welcome is lost, or a step brings a connection no further."""
         self.closed: list[Cable] = []
         self.relays: dict[str, Relay] = {}
@@ -214,7 +214,7 @@ class Mesh:
 
     def heal(self) -> None:
         self.cuts.clear()
-        self.trouble = 0.0
+        self.failure_rate = 0.0
         for relay in self.all:
             relay.paused = False
 
@@ -231,7 +231,7 @@ class Mesh:
         for _ in range(round(seconds / STEP)):
             self.step()
 
-    def until(self, condition: Callable[[], bool], seconds: float) -> float:
+    def run_until(self, condition: Callable[[], bool], seconds: float) -> float:
         """Run until the condition holds, and say how long that took."""
         began = self.time
         while not condition():
@@ -250,7 +250,7 @@ class Mesh:
             self._dial(relay)
         self._deliver()
         for link in self._open_links():
-            delayed = self.random.random() < self.trouble
+            delayed = self.random.random() < self.failure_rate
             if not link.connected and not link._owner.paused and not delayed:
                 link.connect()
         for link in self._open_links():
@@ -273,7 +273,7 @@ class Mesh:
             if {(relay.node, other.node), (other.node, relay.node)} & self.cuts:
                 continue
             other.admit(relay)
-            if self.random.random() >= self.trouble:
+            if self.random.random() >= self.failure_rate:
                 relay.admit(other)
             else:
                 relay.dial_at[other.node] = relay.now + REDIAL
@@ -295,7 +295,7 @@ class Mesh:
 
     # What has become of it.
 
-    def agrees(self) -> bool:
+    def converged(self) -> bool:
         """Every two relays are linked, hear one another, and know what the other serves."""
         return not self.disagreements()
 

@@ -122,20 +122,20 @@ class Ends:
 
     caller: str
     member: str
-    near: Relay
-    far: Relay
+    caller_relay: Relay
+    member_relay: Relay
     cluster: str = field(default_factory=lambda: f"cluster {next(_numbers)}")
 
     @asynccontextmanager
-    async def talking(self, handlers: Handlers) -> AsyncIterator[Program]:
+    async def connected_caller(self, handlers: Handlers) -> AsyncIterator[Program]:
         """A caller, while a member that is known to its relay serves."""
-        async with self.serving(handlers), program(self.caller, self.near.port) as caller:
+        async with self.running_member(handlers), program(self.caller, self.caller_relay.port) as caller:
             yield caller
 
     @asynccontextmanager
-    async def serving(self, handlers: Handlers) -> AsyncIterator[Program]:
-        async with program(self.member, self.far.port, self.cluster, handlers) as member:
-            async with arke.connect(port=self.near.port) as observer:
+    async def running_member(self, handlers: Handlers) -> AsyncIterator[Program]:
+        async with program(self.member, self.member_relay.port, self.cluster, handlers) as member:
+            async with arke.connect(port=self.caller_relay.port) as observer:
                 await until_members(observer, self.cluster, 1)
             yield member
 

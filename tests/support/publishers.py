@@ -19,7 +19,7 @@ def says(body: str, status: str = "200 OK") -> Script:
     answer = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
 
     def script(connection: Connection) -> None:
-        while connection.head():
+        while connection.read_head():
             connection.send(answer)
 
     return script
@@ -30,17 +30,17 @@ class Site:
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
-        self._gone: set[Callable[[], None]] = set()
+        self._stopped: set[Callable[[], None]] = set()
 
     def backend(self, script: Script, host: str = "127.0.0.1", port: int = 0) -> Backend:
         backend = Backend(script, host, port)
-        self._stack.callback(backend.end)
+        self._stack.callback(backend.stop)
         return backend
 
     def member(self, relay: Relay, cluster: str = "web", **metadata: str) -> Cluster:
         member = Cluster(cluster, relay.port, metadata=metadata)
         member.join()
-        self._stack.callback(self._leave, member)
+        self._stack.callback(self._stop_once, member)
         return member
 
     def publish(
@@ -49,18 +49,18 @@ class Site:
         backend = self.backend(script)
         return backend, self.member(relay, cluster, http=backend.address)
 
-    def leave(self, member: Cluster) -> None:
+    def stop_member(self, member: Cluster) -> None:
         """Let a member leave before the end of the test."""
-        self._leave(member)
-        self._gone.add(member.leave)
+        self._stop_once(member)
+        self._stopped.add(member.leave)
 
-    def _leave(self, member: Cluster) -> None:
-        if member.leave not in self._gone:
+    def _stop_once(self, member: Cluster) -> None:
+        if member.leave not in self._stopped:
             member.leave()
 
     def proxy(self, *flags: str, descriptors: int | None = None) -> Proxy:
         proxy = Proxy(*start_any_proxy(*flags, descriptors=descriptors))
-        self._stack.callback(proxy.end)
+        self._stack.callback(proxy.stop)
         return proxy
 
 
@@ -75,22 +75,22 @@ class Proxy:
         """Connect to where it listens, or to another port of its own."""
         return Connection(socket.create_connection(("127.0.0.1", port or self.port), LIMIT))
 
-    def exchange(self, request: bytes = GET) -> tuple[HTTPResponse, bytes]:
+    def request(self, request: bytes = GET) -> tuple[HTTPResponse, bytes]:
         """Send one request over a connection of its own."""
         connection = self.connect()
         try:
             connection.send(request)
-            return connection.response()
+            return connection.read_response()
         finally:
             connection.close()
 
     def body(self, request: bytes = GET) -> str:
-        return self.exchange(request)[1].decode()
+        return self.request(request)[1].decode()
 
     def bodies(self, count: int = 30) -> set[str]:
         return {self.body() for _ in range(count)}
 
-    def end(self) -> None:
+    def stop(self) -> None:
         if self.process.running:
             self.process.terminate()
         self.process.wait(LIMIT)

@@ -138,7 +138,7 @@ class Relays:
             relay.process.wait_for_line("peer linked", LIMIT)
         return one, other
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Stop every relay. Shows their logs, which pytest prints for a test that failed."""
         for relay in self._all:
             if relay.process.running:

@@ -51,14 +51,14 @@ class Room:
         timeout: float = 5.0,
         idempotent: bool = False,
     ) -> None:
-        self._ask(program, number, cluster, body, timeout, idempotent, program.sender)
+        self._request(program, number, cluster, body, timeout, idempotent, program.sender)
 
-    def peer_call(
+    def peer_request(
         self, peer: Peer, number: int, cluster: str = "c", *, timeout: float = 5.0
     ) -> None:
-        self._ask(peer, number, cluster, b"body", timeout, False, f"{peer.node}/7")
+        self._request(peer, number, cluster, b"body", timeout, False, f"{peer.node}/7")
 
-    def _ask(
+    def _request(
         self,
         origin: Party,
         number: int,
@@ -73,11 +73,11 @@ class Room:
         call = Call(origin, number, cluster, body, now, now + timeout, idempotent, sender, headers)
         self.router.request(call, now)
 
-    def later(self, seconds: float) -> None:
+    def advance_clock(self, seconds: float) -> None:
         self.now += seconds
         self.router.expire(self.now)
 
-    def left_over(self) -> list[object]:
+    def leftovers(self) -> list[object]:
         """What is in any table though no call is open."""
         parties = [*self.exchange.programs.values(), *self.exchange.peers.values()]
         return [

@@ -136,20 +136,20 @@ class Stage:
         """The relay's side of an attached program."""
         return self._programs[who].protocol
 
-    def admit(self) -> None:
+    def admit_peer(self) -> None:
         self._membership.admitted(PEER, b"", "192.168.56.102", 55556, 55557, MAX_MESSAGE, NOW)
 
-    def say(self, who: str, octets: bytes) -> None:
+    def send(self, who: str, octets: bytes) -> None:
         transport = self._programs[who]
         for at in range(0, len(octets), 16 * 1024):
             transport.protocol.data_received(octets[at : at + 16 * 1024])
         self._flusher.flush()
 
-    def say_as_peer(self, frame: bytes) -> None:
+    def send_as_peer(self, frame: bytes) -> None:
         self._batches.receive(PEER, frame, NOW)
         self._flusher.flush()
 
-    def heard(self, who: str) -> bytes:
+    def received(self, who: str) -> bytes:
         """All that it has heard since the last time."""
         transport = self._programs[who]
         written, transport.written = transport.written, bytearray()
@@ -159,7 +159,7 @@ class Stage:
         """Its socket is full from now on."""
         self._programs[who].protocol.pause_writing()
 
-    def read_on(self, who: str) -> None:
+    def resume_reading(self, who: str) -> None:
         self._programs[who].protocol.resume_writing()
 
     @property
@@ -172,12 +172,12 @@ class Stage:
         """Octets that wait for all programs together."""
         return self._hub.queued
 
-    def pass_time(self, seconds: float) -> None:
+    def advance_clock(self, seconds: float) -> None:
         self._now += seconds
         self._exchange.router.expire(self._now)
         self._flusher.flush()
 
-    def heard_by_peer(self) -> bytes:
+    def received_by_peer(self) -> bytes:
         return self._link.take()
 
     def _dial(self, neighbour: Neighbour, session: int) -> Link:

@@ -26,7 +26,7 @@ class Traffic:
 
     def __init__(self, cluster: str, meshes: Sequence[arke.Mesh]) -> None:
         self.started = 0
-        self.answered = 0
+        self.replied = 0
         self._cluster = cluster
         self._meshes = meshes
         self._stopped = False
@@ -44,17 +44,17 @@ class Traffic:
         self._stopped = True
         async with asyncio.timeout(LIMIT):
             await asyncio.gather(*self._callers)
-        assert self.started == self.answered > 0
+        assert self.started == self.replied > 0
 
-    async def goes_on(self, answers: int = 50) -> None:
+    async def wait_for_replies(self, answers: int = 50) -> None:
         """Wait for so many further answers. Raises what a caller raised."""
-        goal = self.answered + answers
+        goal = self.replied + answers
         async with asyncio.timeout(LIMIT):
-            while self.answered < goal:
-                self.check()
+            while self.replied < goal:
+                self.raise_failures()
                 await asyncio.sleep(0.01)
 
-    def check(self) -> None:
+    def raise_failures(self) -> None:
         """Raise what a caller raised."""
         for caller in self._callers:
             if caller.done():
@@ -65,7 +65,7 @@ class Traffic:
             self.started += 1
             body = str(self.started).encode()
             assert await mesh.request(self._cluster, body, timeout=LIMIT) == body
-            self.answered += 1
+            self.replied += 1
             await asyncio.sleep(0)
 
 

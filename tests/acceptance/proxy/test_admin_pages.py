@@ -26,7 +26,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 def good(connection: Connection) -> None:
-    while connection.head():
+    while connection.read_head():
         connection.send(OK)
 
 
@@ -49,7 +49,7 @@ def until_ready(port: int, *, ready: bool) -> bytes:
 
 def test_readiness_follows_the_relay_and_health_does_not(rig: Rig, admin_port: int) -> None:
     assert until_ready(admin_port, ready=True) == b"OK\n"
-    rig.backends(good)
+    rig.start_backends(good)
     rig.get()  # whom the cluster has named once is remembered, and no use without a relay
     rig.relay.process.terminate()
     assert until_ready(admin_port, ready=False) == b"The relay of this machine is away.\n"
@@ -69,12 +69,12 @@ def test_a_proxy_is_ready_while_somebody_serves(
         assert until_ready(admin_port, ready=False) == nobody
         member = web.member(relay, http="127.0.0.1:9")
         assert until_ready(admin_port, ready=True) == b"OK\n"
-        web.leave(member)
+        web.stop_member(member)
         assert until_ready(admin_port, ready=False) == nobody
 
 
 def test_metrics_count_by_cluster_code_and_backend(rig: Rig, admin_port: int) -> None:
-    (backend,) = rig.backends(good)
+    (backend,) = rig.start_backends(good)
     for _ in range(3):
         assert rig.get()[1] == b"ok"
     rig.exchange(b"GET / HTTP/1.1\r\n\r\n")
@@ -100,7 +100,7 @@ def test_the_admin_listener_serves_nothing_else(rig: Rig, admin_port: int) -> No
     assert fetch(admin_port, "/-/healthz", "POST")[0].status == 405
     assert fetch(admin_port, "/-/healthz", "HEAD")[1] == b""
     assert fetch(admin_port, "/-/health z")[0].status == 400
-    rig.backends(good)
+    rig.start_backends(good)
     assert rig.get("/-/healthz")[1] == b"ok"  # the public one knows nothing of it
 
 
@@ -119,7 +119,7 @@ def test_several_workers_count_together_and_nothing_is_lost_by_a_reload(
 ) -> None:
     flags = ("-workers", "2", "-admin", f"127.0.0.1:{admin_port}")
     with running(relays.start(), "web", *flags) as rig:
-        rig.backends(good)
+        rig.start_backends(good)
         for _ in range(10):
             rig.get()
         eventually(lambda: counted(admin_port, "arke_proxy_requests_total") == 10)
@@ -142,7 +142,7 @@ def lines(path: Path, count: int) -> list[bytes]:
 def test_a_log_in_the_combined_format(relays: Relays, tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     with running(relays.start(), "web", "-access-log", str(path)) as rig:
-        rig.backends(good)
+        rig.start_backends(good)
         rig.exchange(
             b'GET /a?"b HTTP/1.1\r\nHost: x\r\nUser-Agent: a "b" \xe9\r\nReferer: y\r\n\r\n'
         )
@@ -161,11 +161,11 @@ def test_what_is_cut_at_the_end_has_a_line_too(tmp_path: Path, switches: bool) -
     upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
     def stays(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         if switches:
             connection.send(b"HTTP/1.1 101 Switching Protocols\r\n" + upgrade)
         asked.set()
-        connection.rest()
+        connection.read_to_end()
 
     flags = ("-access-log", str(path), "-access-format", "json", "-grace", "200ms")
     with site() as web:
@@ -173,7 +173,7 @@ def test_what_is_cut_at_the_end_has_a_line_too(tmp_path: Path, switches: bool) -
         connection = proxy.connect()
         connection.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n" + upgrade)
         if switches:
-            assert connection.head().startswith(b"HTTP/1.1 101 ")
+            assert connection.read_head().startswith(b"HTTP/1.1 101 ")
         assert asked.wait(LIMIT)
         proxy.process.terminate()
         proxy.process.wait(LIMIT)
@@ -188,7 +188,7 @@ def test_a_log_in_json(relays: Relays, tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     flags = ("-access-log", str(path), "-access-format", "json")
     with running(relays.start(), "web", *flags) as rig:
-        (backend,) = rig.backends(good)
+        (backend,) = rig.start_backends(good)
         rig.get("/x")
         rig.cluster.answers = ["nonsense"]
         rig.get("/y")
@@ -225,7 +225,7 @@ def test_a_refusal_is_logged_with_its_reason(
     flags = ("-access-log", str(path), "-access-format", "json", "-max-body", "8")
     with site() as web:
         proxy = web.proxy("-choose", "static", "-backend", web.backend(good).address, *flags)
-        response, body = proxy.exchange(raw)
+        response, body = proxy.request(raw)
         eventually(lambda: path.read_bytes().endswith(b"\n"))
     story = json.loads(path.read_bytes())
     assert (story["status"], story["target"]) == (response.status, target)
@@ -242,7 +242,7 @@ def test_the_last_requests_are_logged_before_the_proxy_leaves(
 ) -> None:
     path = tmp_path / "access.log"
     with running(relays.start(), "web", "-access-log", str(path)) as rig:
-        rig.backends(good)
+        rig.start_backends(good)
         rig.get("/last")
         rig.process.terminate()
         assert rig.process.wait(LIMIT) == 0
@@ -252,7 +252,7 @@ def test_the_last_requests_are_logged_before_the_proxy_leaves(
 def test_a_log_that_is_rotated(relays: Relays, tmp_path: Path) -> None:
     path, old = tmp_path / "access.log", tmp_path / "access.log.1"
     with running(relays.start(), "web", "-access-log", str(path), "-workers", "2") as rig:
-        rig.backends(good)
+        rig.start_backends(good)
         rig.get("/1")
         lines(path, 1)
         path.rename(old)
@@ -268,7 +268,7 @@ def test_a_log_that_is_rotated(relays: Relays, tmp_path: Path) -> None:
 
 def test_a_log_on_stdout(relays: Relays) -> None:
     with running(relays.start(), "web", "-access-log", "-", "-access-format", "common") as rig:
-        rig.backends(good)
+        rig.start_backends(good)
         rig.get("/x")
         rig.process.wait_for_line(r'"GET /x HTTP/1\.1" 200 2$', LIMIT)
 
@@ -310,12 +310,12 @@ def test_an_own_answer_has_no_via_and_what_a_backend_says_has(relays: Relays) ->
     """By that they are told apart, whatever the backend says: it may be a proxy of ours."""
 
     def pretends(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         fields = b'Server: arke\r\nServer-Timing: arke;desc="no backend"\r\n'
         connection.send(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n" + fields + b"\r\n")
 
     with running(relays.start(), "web") as rig:
-        rig.backends(pretends)
+        rig.start_backends(pretends)
         response, _ = rig.get()
         assert response.getheader("server-timing") == 'arke;desc="no backend"'
         assert response.getheader("via") == "1.1 arke"
@@ -346,5 +346,5 @@ def test_errors_come_in_the_form_that_is_liked(relays: Relays) -> None:
         response, body = get("text/html,application/xhtml+xml,*/*;q=0.8")
         assert response.getheader("content-type") == "text/html; charset=utf-8"
         assert "nonsense &lt;b&gt;" in body
-        rig.backends(good)
+        rig.start_backends(good)
         assert rig.get()[0].getheader("server-timing") is None

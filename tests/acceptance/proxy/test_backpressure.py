@@ -67,26 +67,26 @@ def test_a_slow_backend_slows_its_client_and_is_left_alone(
     digests = []
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(begins)
         assert stalled.wait(2 * LIMIT)
-        digests.append(hashlib.sha256(connection.exactly(SIZE)).digest())
+        digests.append(hashlib.sha256(connection.read_exactly(SIZE)).digest())
         connection.send(ends)
 
     def stall(connection: Connection) -> int:
         connection.send(asks)
         if begins:
-            assert connection.head().startswith(b"HTTP/1.1 101 ")
+            assert connection.read_head().startswith(b"HTTP/1.1 101 ")
         # Three seconds: a host that did not acknowledge for so long would be taken for dead.
         return connection.send_until_stalled(data, 3.0)
 
     def finish(connection: Connection, sent: int) -> bytes:
         connection.send(data[sent:])
         if not begins:
-            assert connection.head().startswith(b"HTTP/1.1 200 ")
-        return connection.exactly(2)
+            assert connection.read_head().startswith(b"HTTP/1.1 200 ")
+        return connection.read_exactly(2)
 
-    rig.backends(script)
+    rig.start_backends(script)
     connections = [connect() for _ in range(AT_ONCE)]
     before = rig.memory
     with ThreadPoolExecutor(AT_ONCE) as clients:
@@ -103,14 +103,14 @@ def test_a_slow_client_slows_the_download(rig: Rig, connect: Connect) -> None:
     stalled = threading.Semaphore(0)
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE)
         sent = connection.send_until_stalled(data, 1.0)
         assert sent < SIZE, "nothing slows the backend down"
         stalled.release()
         connection.send(data[sent:])
 
-    rig.backends(script)
+    rig.start_backends(script)
     connections = [connect() for _ in range(AT_ONCE)]
     before = rig.memory
     for connection in connections:
@@ -118,7 +118,7 @@ def test_a_slow_client_slows_the_download(rig: Rig, connect: Connect) -> None:
     assert all(stalled.acquire(timeout=2 * LIMIT) for _ in connections)
     assert rig.memory - before < AT_ONCE * MB
     for connection in connections:
-        assert connection.response()[1] == data
+        assert connection.read_response()[1] == data
 
 
 def test_a_slow_client_slows_the_download_of_a_second_try_too(rig: Rig) -> None:
@@ -129,22 +129,22 @@ def test_a_slow_client_slows_the_download_of_a_second_try_too(rig: Rig) -> None:
     hints = hint * 400  # more than all the kernel's buffers on the way hold
 
     def breaks(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         assert connection.send_until_stalled(hints, 1.0) < len(hints)
         connection.reset()
         full.set()
 
     def serves(connection: Connection) -> None:
-        connection.head()
-        assert connection.exactly(4) == b"body"
+        connection.read_head()
+        assert connection.read_exactly(4) == b"body"
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE + data
         sent = connection.send_until_stalled(answer, 1.0)
         assert sent < SIZE, "nothing slows the backend down"
         slowed.set()
         connection.send(answer[sent:])
 
-    rig.backends(breaks, serves)
+    rig.start_backends(breaks, serves)
     connection = rig.connect()
     connection.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo")
     assert full.wait(2 * LIMIT)
@@ -152,13 +152,13 @@ def test_a_slow_client_slows_the_download_of_a_second_try_too(rig: Rig) -> None:
     connection.send(b"dy")  # which finds out that it has gone
     assert slowed.wait(2 * LIMIT)
     assert rig.memory - before < MB
-    while connection.head().startswith(b"HTTP/1.1 103 "):
+    while connection.read_head().startswith(b"HTTP/1.1 103 "):
         pass
-    assert connection.exactly(SIZE) == data
+    assert connection.read_exactly(SIZE) == data
 
 
 def test_a_client_that_asks_without_reading_is_slowed(rig: Rig) -> None:
-    rig.backends(always(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n" + b"x" * 10_000))
+    rig.start_backends(always(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n" + b"x" * 10_000))
     request = b"GET / HTTP/1.1\r\nHost: example\r\nX: " + b"x" * 8000 + b"\r\n\r\n"
     connection = rig.connect()
     before = rig.memory
@@ -168,6 +168,6 @@ def test_a_client_that_asks_without_reading_is_slowed(rig: Rig) -> None:
     assert rig.memory - before < MB
     connection.sock.shutdown(socket.SHUT_WR)
     for _ in range(sent // len(request)):
-        assert connection.head().startswith(b"HTTP/1.1 200 OK\r\n")
-        connection.exactly(10_000)
-    assert connection.rest() == b""
+        assert connection.read_head().startswith(b"HTTP/1.1 200 OK\r\n")
+        connection.read_exactly(10_000)
+    assert connection.read_to_end() == b""

@@ -48,19 +48,19 @@ def test_clients_cannot_use_up_the_descriptors(web: Site) -> None:
     """Those that the proxy serves can be answered, however many more there are."""
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
 
     proxy = web.proxy(*static(web.backend(script)), descriptors=FEW)
     connection = proxy.connect()
     connection.send(GET)
-    assert connection.response()[0].status == 200
+    assert connection.read_response()[0].status == 200
     others = [proxy.connect() for _ in range(100)]
     proxy.process.wait_for_line(f"The proxy serves {SHARE} connections, and no more", LIMIT)
-    assert others[-1].response()[0].status == 503
+    assert others[-1].read_response()[0].status == 503
     for _ in range(5):
         connection.send(GET)
-        assert connection.response()[0].status == 200
+        assert connection.read_response()[0].status == 200
     for one in (connection, *others):
         one.close()
 
@@ -72,7 +72,7 @@ def test_idle_connections_to_backends_make_room(web: Site) -> None:
     answered = set()
     for _ in range(200):
         connection.send(GET)
-        response, body = connection.response()
+        response, body = connection.read_response()
         assert response.status == 200, body
         answered.add(body)
     assert len(answered) > SHARE
@@ -83,7 +83,7 @@ def test_requests_of_http_2_do_not_use_up_the_descriptors(web: Site) -> None:
     asked, go = threading.Semaphore(0), threading.Event()
 
     def held(connection: Connection) -> None:
-        while connection.head():
+        while connection.read_head():
             asked.release()
             assert go.wait(LIMIT)
             connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -97,11 +97,11 @@ def test_requests_of_http_2_do_not_use_up_the_descriptors(web: Site) -> None:
         assert asked.acquire(timeout=LIMIT)
     sentence = f"The proxy has {SHARE} connections to backends, and no more"
     proxy.process.wait_for_line(f"{sentence}: {MEND}", LIMIT)
-    response, body = proxy.exchange()  # there are descriptors for clients
+    response, body = proxy.request()  # there are descriptors for clients
     assert (response.status, body) == (503, f"{sentence}.\n".encode())
     assert response.getheader("retry-after") == "1"
     go.set()
-    answers = client.answers(*streams)
+    answers = client.read_responses(*streams)
     assert sorted(fields[b":status"] for fields, _ in answers.values()) == sorted(
         [b"200"] * SHARE + [b"503"] * (len(streams) - SHARE)
     )
@@ -111,26 +111,26 @@ def test_requests_of_http_2_do_not_use_up_the_descriptors(web: Site) -> None:
 
 def test_websockets_that_have_ended_count_no_longer(web: Site) -> None:
     def echoing(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(SWITCHED)
-        connection.send(connection.exactly(4))
+        connection.send(connection.read_exactly(4))
 
     proxy = web.proxy(*static(web.backend(echoing)), descriptors=FEW)
     for _ in range(2 * SHARE):
         connection = proxy.connect()
         connection.send(UPGRADE)
-        assert connection.head().startswith(b"HTTP/1.1 101")
+        assert connection.read_head().startswith(b"HTTP/1.1 101")
         connection.send(b"ping")
-        assert connection.exactly(4) == b"ping"
-        connection.rest()
+        assert connection.read_exactly(4) == b"ping"
+        connection.read_to_end()
         connection.close()
 
 
 def test_websockets_count(web: Site) -> None:
     def lasting(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(SWITCHED)
-        connection.rest()
+        connection.read_to_end()
 
     backend = web.backend(lasting)
     proxy = web.proxy(*static(backend), "-max-clients", "36", descriptors=FEW)
@@ -138,8 +138,8 @@ def test_websockets_count(web: Site) -> None:
     for _ in range(12):  # 48 of 80 are free, 36 for clients
         sockets.append(proxy.connect())
         sockets[-1].send(UPGRADE)
-        assert sockets[-1].head().startswith(b"HTTP/1.1 101")
-    response, body = proxy.exchange()
+        assert sockets[-1].read_head().startswith(b"HTTP/1.1 101")
+    response, body = proxy.request()
     assert (response.status, body[:22]) == (503, b"The proxy has 12 conne")
     for one in sockets:
         one.close()
@@ -164,19 +164,19 @@ def test_a_lack_of_descriptors_ends_nothing_but_itself(web: Site, tmp_path: Path
     (pid,) = workers(proxy.process)
     connection = proxy.connect()
     connection.send(GET)
-    known = connection.response()[1]
+    known = connection.read_response()[1]
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (next_descriptor(pid), before[1]))
     proxy.process.wait_for_line(rf"all \d+ descriptors are in use: {MEND}", LIMIT)
     turned_away = proxy.connect()
-    assert turned_away.rest() == b""  # at once
+    assert turned_away.read_to_end() == b""  # at once
     turned_away.close()
     waiting = threading.Thread(target=_handshake, args=(proxy, tmp_path))
     waiting.start()
     answers = set()
     while len(answers) < 2:
         connection.send(GET)
-        response, body = connection.response()
+        response, body = connection.read_response()
         answers.add((response.status, body))
     none = b"The proxy has no descriptor left for a connection to a backend.\n"
     assert answers == {(200, known), (503, none)}

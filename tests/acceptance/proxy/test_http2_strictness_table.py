@@ -67,13 +67,13 @@ FORBIDDEN = {
 @pytest.fixture
 def rig(standing_rig: Rig) -> Iterator[Rig]:
     SEEN.clear()
-    standing_rig.backends(good)
+    standing_rig.start_backends(good)
     yield standing_rig
-    standing_rig.tidy()
+    standing_rig.clean_up()
 
 
 def good(connection: Connection) -> None:
-    while head := connection.head():
+    while head := connection.read_head():
         SEEN.append(head)
         connection.send(OK)
 
@@ -98,7 +98,7 @@ def status(client: RawHttp2, fields: Fields, body: bytes = b"") -> bytes:
     if body:
         frames.append(DataFrame(1, body, flags=["END_STREAM"]))
     client.send(*frames)
-    return client.answer(1)[0][b":status"]
+    return client.read_response(1)[0][b":status"]
 
 
 @pytest.mark.parametrize("fields", REFUSED.values(), ids=REFUSED)
@@ -106,7 +106,7 @@ def test_what_is_ambiguous_is_refused(client: RawHttp2, fields: Fields) -> None:
     assert status(client, fields) == b"400"
     assert not SEEN
     client.get(3)
-    assert client.answer(3)[1] == b"ok"
+    assert client.read_response(3)[1] == b"ok"
 
 
 @pytest.mark.parametrize("name", LIMITED)

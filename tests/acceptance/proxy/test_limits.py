@@ -34,8 +34,8 @@ def test_one_address_gets_no_more_than_its_share(web: Site) -> None:
     seats = [proxy.connect() for _ in range(2)]
     for seat in seats:
         seat.send(GET)
-        assert seat.response()[1] == b"one"
-    response, body = proxy.exchange()
+        assert seat.read_response()[1] == b"one"
+    response, body = proxy.request()
     assert response.status == 503
     assert response.headers["Connection"] == "close"
     assert body == b"The proxy serves 2 connections from one address, and no more.\n"
@@ -60,17 +60,17 @@ def test_a_connection_of_http_2_that_idles_is_ended(
     client = RawHttp2(connection)
     for stream in (1, 3):
         client.get(stream)
-        assert client.answer(stream)[1] == b"one"
+        assert client.read_response(stream)[1] == b"one"
     ping = PingFrame(0, b"12345678")
     for _ in range(200):
         client.send(ping)  # which does not extend it
-        frame = client.until((PingFrame, GoAwayFrame))
+        frame = client.read_until((PingFrame, GoAwayFrame))
         if isinstance(frame, GoAwayFrame):
             break
         time.sleep(0.05)  # or it were a flood
     assert isinstance(frame, GoAwayFrame)
     assert (frame.error_code, frame.last_stream_id) == (0, 3)
-    assert client.goodbye() == -1  # nothing more
+    assert client.read_until_goaway() == -1  # nothing more
     connection.close()
 
 
@@ -81,11 +81,11 @@ def test_empty_lines_are_idle(web: Site, pieces: list[bytes]) -> None:
     flags = ("-choose", "static", "-backend", backend.address, "-idle", "500ms")
     connection = web.proxy(*flags).connect()
     connection.send(GET)
-    assert connection.response()[1] == b"one"
+    assert connection.read_response()[1] == b"one"
     lines = itertools.chain.from_iterable(itertools.repeat(pieces, 200))
     while not select.select([connection.sock], [], [], 0.05)[0]:
         connection.send(next(lines))
-    assert connection.rest() == b""
+    assert connection.read_to_end() == b""
     connection.close()
 
 
@@ -94,7 +94,7 @@ def test_a_request_has_a_total_time(web: Site) -> None:
     going = threading.Event()
 
     def drip(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         while not going.wait(0.05):
             connection.send(b"1\r\nx\r\n")
@@ -103,9 +103,9 @@ def test_a_request_has_a_total_time(web: Site) -> None:
     proxy = web.proxy("-choose", "static", "-backend", backend.address, "-total", "500ms")
     connection = proxy.connect()
     connection.send(GET)
-    connection.head()
+    connection.read_head()
     with pytest.raises(ConnectionResetError):
-        connection.rest()
+        connection.read_to_end()
     sentence = "had not ended its answer when the request had taken 0.5 s"
     proxy.process.wait_for_line(f"backend {backend.address} {sentence}", LIMIT)
     connection.close()
@@ -116,8 +116,8 @@ def test_a_body_that_keeps_coming_uses_up_the_total_time(web: Site) -> None:
     """And that is what is said: it never stood still."""
 
     def reads(connection: Connection) -> None:
-        connection.head()
-        connection.rest()
+        connection.read_head()
+        connection.read_to_end()
 
     backend = web.backend(reads)
     proxy = web.proxy("-choose", "static", "-backend", backend.address, "-total", "500ms")
@@ -125,7 +125,7 @@ def test_a_body_that_keeps_coming_uses_up_the_total_time(web: Site) -> None:
     connection.send(b"POST / HTTP/1.1\r\nHost: example\r\nTransfer-Encoding: chunked\r\n\r\n")
     while not select.select([connection.sock], [], [], 0.05)[0]:
         connection.send(b"1\r\nx\r\n")
-    response, body = connection.response()
+    response, body = connection.read_response()
     assert (response.status, body) == (408, b"The request took longer than 0.5 s in all.\n")
     connection.close()
 
@@ -134,12 +134,12 @@ def test_a_silent_backend_uses_up_the_total_time(web: Site) -> None:
     done = threading.Event()
 
     def silent(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         done.wait(LIMIT)
 
     backend = web.backend(silent)
     proxy = web.proxy("-choose", "static", "-backend", backend.address, "-total", "300ms")
-    response, body = proxy.exchange()
+    response, body = proxy.request()
     done.set()
     assert response.status == 504
     assert b"did not answer within 0.3 s" in body
@@ -149,10 +149,10 @@ def test_who_takes_no_answers_does_not_stay(web: Site) -> None:
     hint = b"HTTP/1.1 103 Early Hints\r\nLink: " + b"x" * 60_000 + b"\r\n\r\n"
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         with contextlib.suppress(ConnectionError):
             connection.send(hint * 99)
-            connection.rest()
+            connection.read_to_end()
 
     flags = ("-choose", "static", "-backend", web.backend(script).address, "-timeout", "500ms")
     proxy = web.proxy(*flags, "-access-log", "-")
@@ -160,5 +160,5 @@ def test_who_takes_no_answers_does_not_stay(web: Site) -> None:
     connection.send(GET)
     proxy.process.wait_for_line(r'" 408 ', LIMIT)
     with contextlib.suppress(ConnectionError):
-        connection.rest()
+        connection.read_to_end()
     connection.close()

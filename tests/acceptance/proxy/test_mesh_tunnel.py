@@ -48,7 +48,7 @@ class Far:
 
     def backend(self, script: Script) -> Backend:
         made = Backend(script)
-        self._ends.append(made.end)
+        self._ends.append(made.stop)
         self.member("-http", made.address)
         return made
 
@@ -108,7 +108,7 @@ def test_requests_share_one_connection_and_a_pool_keeps_it(far: Far) -> None:
         client = far.connect()
         for _ in range(3):
             client.send(GET)
-            response, body = client.response()
+            response, body = client.read_response()
             assert (response.status, body) == (200, b"ok")
     assert backend.connections == 1
 
@@ -118,9 +118,9 @@ def test_an_upload_of_20_mb_goes_no_faster_than_it_is_read(far: Far) -> None:
 
     def script(connection: Connection) -> None:
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        connection.head()
+        connection.read_head()
         assert read_on.wait(LIMIT)
-        body = connection.exactly(20 * MIB)
+        body = connection.read_exactly(20 * MIB)
         digest = hashlib.sha256(body).hexdigest().encode()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 64\r\n\r\n" + digest)
 
@@ -134,7 +134,7 @@ def test_an_upload_of_20_mb_goes_no_faster_than_it_is_read(far: Far) -> None:
     assert sent < len(body)
     read_on.set()
     client.send(body[sent:])
-    _, answer = client.response()
+    _, answer = client.read_response()
     assert answer == hashlib.sha256(body).hexdigest().encode()
     assert growth(before) < 2 * MIB
 
@@ -144,22 +144,22 @@ def test_a_download_of_20_mb_is_nowhere_held_whole(far: Far) -> None:
     stalled = threading.Event()
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
         sent = connection.send_until_stalled(body, 1.0)
         assert sent < len(body)
         stalled.set()
         connection.send(body[sent:])
-        connection.head()
+        connection.read_head()
 
     far.backend(script)
     far.start()
     before = peaks_anew(far.carriers)
     client = far.connect()
     client.send(GET)
-    assert client.head().startswith(b"HTTP/1.1 200 ")
+    assert client.read_head().startswith(b"HTTP/1.1 200 ")
     assert stalled.wait(LIMIT)
-    digest = hashlib.sha256(client.exactly(20 * MIB))
+    digest = hashlib.sha256(client.read_exactly(20 * MIB))
     assert digest.digest() == hashlib.sha256(body).digest()
     assert growth(before) < 2 * MIB
 
@@ -187,30 +187,30 @@ def peak(pid: int) -> int:
 @pytest.mark.parametrize("framing", [b"Content-Length: 1000\r\n", b"Connection: close\r\n"])
 def test_a_member_that_dies_in_mid_answer_cuts_the_client_off(far: Far, framing: bytes) -> None:
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\nhalf an ans")
-        connection.head()
+        connection.read_head()
 
     far.backend(script)
     far.start()
     client = far.connect()
     client.send(b"GET / HTTP/1.0\r\n\r\n")
-    client.until(b"half an ans")
+    client.read_until(b"half an ans")
     far.members[0].kill()
     with pytest.raises(ConnectionResetError):
-        client.rest()
+        client.read_to_end()
 
 
 def test_an_answer_that_ends_with_the_stream_is_whole(far: Far) -> None:
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nwhole")
 
     far.backend(script)
     far.start()
     client = far.connect()
     client.send(GET)
-    assert client.response()[1] == b"whole"
+    assert client.read_response()[1] == b"whole"
 
 
 def test_a_member_whose_server_is_away_is_passed_over(far: Far) -> None:
@@ -220,9 +220,9 @@ def test_a_member_whose_server_is_away_is_passed_over(far: Far) -> None:
     for _ in range(4):
         client = far.connect()
         client.send(GET)
-        assert client.response()[1] == b"ok"
+        assert client.read_response()[1] == b"ok"
         client.send(b"POST / HTTP/1.1\r\nHost: example\r\nContent-Length: 0\r\n\r\n")
-        assert client.response()[1] == b"ok"
+        assert client.read_response()[1] == b"ok"
     assert backend.connections >= 1
 
 
@@ -231,7 +231,7 @@ def test_who_fails_its_checks_at_the_far_end_is_out_until_one_goes_well(far: Far
     hosts = []
 
     def script(connection: Connection) -> None:
-        while head := connection.head():
+        while head := connection.read_head():
             if head.startswith(b"GET /healthz "):
                 hosts.append(head)
             sick = head.startswith(b"GET /healthz ") and not well.is_set()
@@ -247,7 +247,7 @@ def test_who_fails_its_checks_at_the_far_end_is_out_until_one_goes_well(far: Far
     client = far.connect()
     for _ in range(20):
         client.send(GET)
-        assert client.response()[1] == b"ok"
+        assert client.read_response()[1] == b"ok"
     assert f"\r\nHost: {sick.address}\r\n".encode() in hosts[0]
     well.set()
     far.proxy.wait_for_line(rf"{place}\S+ is back in rotation", LIMIT)
@@ -270,7 +270,7 @@ def test_a_member_that_leaves_waits_for_no_idle_connection(
     asked, left = threading.Event(), threading.Event()
 
     def script(connection: Connection) -> None:
-        while connection.head():
+        while connection.read_head():
             asked.set()
             assert at == "rest" or left.wait(LIMIT)
             connection.send(OK)
@@ -284,16 +284,16 @@ def test_a_member_that_leaves_waits_for_no_idle_connection(
         client.send(GET)
         assert asked.wait(LIMIT)
         if at == "rest":
-            assert client.response()[1] == b"ok"
+            assert client.read_response()[1] == b"ok"
         leaving = other.submit(member.leave)
         asyncio.run(nobody_serves(relay))
         left.set()
         if at == "work":
-            assert client.response()[1] == b"ok"
+            assert client.read_response()[1] == b"ok"
         leaving.result(LIMIT)
     client.close()
     end(proxy)
-    backend.end()
+    backend.stop()
     assert "did not finish" not in caplog.text
 
 
@@ -307,7 +307,7 @@ def test_a_member_without_a_server_is_none(far: Far) -> None:
     far.start()
     client = far.connect()
     client.send(GET)
-    response, page = client.response()
+    response, page = client.read_response()
     assert response.status == 503
     assert b"Nobody serves" in page
 
@@ -316,7 +316,7 @@ def test_a_web_socket_passes(far: Far) -> None:
     ended = threading.Event()
 
     def script(connection: Connection) -> None:
-        assert b"Upgrade: websocket" in connection.head()
+        assert b"Upgrade: websocket" in connection.read_head()
         head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
         connection.send(head + b"\r\nearly")
         while data := connection.sock.recv(65536):
@@ -328,11 +328,11 @@ def test_a_web_socket_passes(far: Far) -> None:
     client = far.connect()
     head = b"GET / HTTP/1.1\r\nHost: example\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"
     client.send(head)
-    assert client.head().startswith(b"HTTP/1.1 101 ")
-    assert client.exactly(5) == b"early"
+    assert client.read_head().startswith(b"HTTP/1.1 101 ")
+    assert client.read_exactly(5) == b"early"
     for size in (1, 1000, 300_000):
         client.send(b"x" * size)
-        assert client.exactly(size) == b"X" * size
+        assert client.read_exactly(size) == b"X" * size
     client.sock.shutdown(socket.SHUT_WR)
-    assert client.rest() == b""
+    assert client.read_to_end() == b""
     assert ended.wait(LIMIT)

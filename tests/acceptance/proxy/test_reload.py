@@ -33,7 +33,7 @@ TAKEN_OVER = "the new workers serve"
 
 
 def good(connection: Connection) -> None:
-    while connection.head():
+    while connection.read_head():
         connection.send(OK)
 
 
@@ -54,18 +54,18 @@ def running_process(pid: int) -> bool:
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_reload_under_load_fails_no_request(relays: Relays, size: int) -> None:
     with running(relays.start(), "web", "-workers", str(size)) as rig:
-        rig.backends(takes_posts)
+        rig.start_backends(takes_posts)
         first = workers(rig.process)
         assert len(first) == size
         with load(rig, 8) as visitors:
-            visitors.goes_on()
+            visitors.wait_for_responses()
             for times in (1, 2, 3):
                 before = workers(rig.process)
                 reload(rig, times)
-                visitors.goes_on()
+                visitors.wait_for_responses()
                 eventually(lambda old=before: not any(map(running_process, old)))
         assert not visitors.failures
-        assert visitors.connected > 3 * 8  # each reload has moved every connection
+        assert visitors.connections > 3 * 8  # each reload has moved every connection
         assert len(workers(rig.process)) == size
         assert rig.process.log.count("proxy listening on") == 1
 
@@ -83,7 +83,7 @@ def test_a_reload_under_load_by_tls_and_http_2_fails_no_request(
         return lambda: connect_tls(rig.tls_port, context, "a.example")
 
     with running(relays.start(), "web", *flags) as rig, ExitStack() as stack:
-        rig.backends(takes_posts)
+        rig.start_backends(takes_posts)
         loads = [
             Load(by_tls("http/1.1"), by_http_1, 2),
             Load(by_tls("http/1.1"), by_http_1_once, 2),
@@ -97,23 +97,23 @@ def test_a_reload_under_load_by_tls_and_http_2_fails_no_request(
             reload(rig, times)
             eventually(lambda old=old: not running_process(old))
             for load in loads:
-                load.goes_on()
+                load.wait_for_responses()
         assert [load.failures for load in loads] == [[]] * len(loads)
-        assert all(load.connected >= 2 * 3 for load in loads)  # each reload has moved them
+        assert all(load.connections >= 2 * 3 for load in loads)  # each reload has moved them
         assert "did not end" not in rig.process.log
 
 
 def test_rolling_restarts_of_all_workers_fail_no_request(relays: Relays) -> None:
     with running(relays.start(), "web", "-workers", "2") as rig:
-        rig.backends(takes_posts)
+        rig.start_backends(takes_posts)
         with load(rig, 4) as visitors:
-            visitors.goes_on()
+            visitors.wait_for_responses()
             for count, pid in enumerate(workers(rig.process), 1):
                 os.kill(pid, signal.SIGTERM)
                 rig.process.wait_for_line(rf"worker {pid} ended with status 0; another", LIMIT)
                 eventually(lambda: len(workers(rig.process)) == 2)
                 eventually(lambda n=count: rig.process.log.count(" serves\n") == n)
-                visitors.goes_on()
+                visitors.wait_for_responses()
         assert not visitors.failures
 
 
@@ -121,40 +121,40 @@ def test_what_runs_during_a_reload_is_answered_by_the_old_process(relays: Relays
     asked, go = threading.Event(), threading.Event()
 
     def slow(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nha\r\n")
         asked.set()
         assert go.wait(LIMIT)
         connection.send(b"2\r\nlf\r\n0\r\n\r\n")
-        connection.rest()
+        connection.read_to_end()
 
     with running(relays.start(), "web", "-grace", "2s") as rig:
-        rig.backends(slow)
+        rig.start_backends(slow)
         (old,) = workers(rig.process)
         stream = rig.connect()
         stream.send(GET)
         assert asked.wait(LIMIT)
-        stream.until(b"ha\r\n")
+        stream.read_until(b"ha\r\n")
         reload(rig, 1)
-        rig.backends(good)
+        rig.start_backends(good)
         assert rig.get()[1] == b"ok"
         assert running_process(old)
         go.set()
-        assert stream.until(b"0\r\n\r\n")
+        assert stream.read_until(b"0\r\n\r\n")
         stream.close()
         eventually(lambda: not running_process(old))
 
 
 def talks_or_takes_posts(connection: Connection) -> None:
     """A script that says every line back to who asks for a WebSocket."""
-    while head := connection.head():
+    while head := connection.read_head():
         if head.startswith(b"POST "):
-            connection.exactly(4)
+            connection.read_exactly(4)
             connection.send(OK)
             continue
         connection.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n")
         connection.send(b"Upgrade: websocket\r\n\r\n")
-        while data := connection.until(b"\n"):
+        while data := connection.read_until(b"\n"):
             connection.send(data)
 
 
@@ -172,22 +172,22 @@ def test_websockets_live_through_reloads_under_load(
         return connect_tls(rig.tls_port, context, "a.example") if by_tls else rig.dial()
 
     with running(relays.start(), "web", *flags) as rig, ExitStack() as stack:
-        rig.backends(talks_or_takes_posts)
+        rig.start_backends(talks_or_takes_posts)
         visitors = stack.enter_context(Load(dial, by_http_1, 4))
         sockets: list[Connection] = []
         for times in (1, 2, 3):
-            visitors.goes_on()
+            visitors.wait_for_responses()
             for _ in range(2 * size):
                 connection = dial()
                 stack.callback(connection.close)
                 connection.send(GET.replace(b"\r\n\r\n", upgrade))
-                assert connection.head().startswith(b"HTTP/1.1 101 ")
+                assert connection.read_head().startswith(b"HTTP/1.1 101 ")
                 sockets.append(connection)
             reload(rig, times)
             for number, connection in enumerate(sockets):
                 connection.send(b"%d\n" % number)
-                assert connection.until(b"\n") == b"%d\n" % number
-        visitors.goes_on()
+                assert connection.read_until(b"\n") == b"%d\n" % number
+        visitors.wait_for_responses()
         assert not visitors.failures
         assert len(workers(rig.process)) >= size + 3  # those of each generation that talk
         for connection in sockets:
@@ -205,18 +205,18 @@ def test_a_rolling_restart_of_the_relays_loses_no_request_and_no_websocket(relay
         proxy = web.proxy("-cluster", "web", "-port", str(near.port), "-choose", "watch")
         talk = proxy.connect()
         talk.send(GET.replace(b"\r\n\r\n", upgrade))
-        assert talk.head().startswith(b"HTTP/1.1 101 ")
+        assert talk.read_head().startswith(b"HTTP/1.1 101 ")
         with Load(proxy.connect, by_http_1, 4) as visitors:
             for relay, other in ((far, near), (near, far)):
-                visitors.goes_on()
+                visitors.wait_for_responses()
                 relay.process.terminate()
                 relay.process.wait(LIMIT)
                 again = relays.start(address=relay.address, port=relay.port, join=[other])
                 again.process.wait_for_line("peer linked", LIMIT)
                 again.process.wait_for_line("program registered", LIMIT)
-                visitors.goes_on()
+                visitors.wait_for_responses()
                 talk.send(b"here\n")
-                assert talk.until(b"\n") == b"here\n"
+                assert talk.read_until(b"\n") == b"here\n"
         assert not visitors.failures
         talk.close()
 
@@ -225,19 +225,19 @@ def test_what_does_not_end_after_a_reload_is_cut_when_it_has_lingered(relays: Re
     asked = threading.Event()
 
     def silent(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         asked.set()
-        connection.rest()
+        connection.read_to_end()
 
     with running(relays.start(), "web", "-linger", "1s") as rig:
-        rig.backends(silent)
+        rig.start_backends(silent)
         (old,) = workers(rig.process)
         connection = rig.connect()
         connection.send(GET)
         assert asked.wait(LIMIT)
         reload(rig, 1)
         with pytest.raises(ConnectionResetError):
-            connection.rest()
+            connection.read_to_end()
         eventually(lambda: not running_process(old))
         assert "1 connections did not end within 1 s" in rig.process.log
 
@@ -247,14 +247,14 @@ def test_stopping_lets_retired_workers_finish(relays: Relays, tmp_path: Path, by
     asked, stopping = threading.Event(), threading.Event()
 
     def slow(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         asked.set()
         assert stopping.wait(LIMIT)
         connection.send(OK)
 
     flags = ["-tls-listen", "127.0.0.1:0", "-cert", write_certificate(tmp_path, "a.example")]
     with running(relays.start(), "web", *(flags if by_tls else [])) as rig:
-        rig.backends(slow)
+        rig.start_backends(slow)
         connection = rig.connect()
         connection.send(GET)
         assert asked.wait(LIMIT)
@@ -262,7 +262,7 @@ def test_stopping_lets_retired_workers_finish(relays: Relays, tmp_path: Path, by
         rig.process.terminate()
         rig.process.wait_for_line("stopping", LIMIT)
         stopping.set()
-        assert connection.response()[1] == b"ok"
+        assert connection.read_response()[1] == b"ok"
         connection.close()
         assert rig.process.wait(LIMIT) == 0
         assert "Traceback" not in rig.process.log
@@ -272,12 +272,12 @@ def test_stopping_ends_retired_workers_too(relays: Relays) -> None:
     asked = threading.Event()
 
     def silent(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         asked.set()
-        connection.rest()
+        connection.read_to_end()
 
     with running(relays.start(), "web", "-grace", "1s") as rig:
-        rig.backends(silent)
+        rig.start_backends(silent)
         connection = rig.connect()
         connection.send(GET)
         assert asked.wait(LIMIT)
@@ -291,7 +291,7 @@ def test_stopping_ends_retired_workers_too(relays: Relays) -> None:
 
 def named(name: bytes) -> Script:
     def script(connection: Connection) -> None:
-        while connection.head():
+        while connection.read_head():
             connection.send(OK.replace(b"ok", name))
 
     return script
@@ -299,7 +299,7 @@ def named(name: bytes) -> Script:
 
 def test_visitors_come_back_to_their_backend_after_a_reload(relays: Relays) -> None:
     with running(relays.start(), "web", "-sticky", "home") as rig:
-        rig.backends(named(b"n1"), named(b"n2"))
+        rig.start_backends(named(b"n1"), named(b"n2"))
         response, home = rig.get()
         cookie = response.getheader("set-cookie", "").partition(";")[0].encode()
         again = GET.replace(b"\r\n\r\n", b"\r\nCookie: " + cookie + b"\r\n\r\n")
@@ -312,7 +312,7 @@ def test_visitors_come_back_to_their_backend_after_a_reload(relays: Relays) -> N
 def test_a_reload_that_fails_leaves_the_old_workers(relays: Relays) -> None:
     relay = relays.start()
     with running(relay, "web") as rig:
-        rig.backends(good)
+        rig.start_backends(good)
         before = workers(rig.process)
         relay.process.terminate()  # without a relay, nobody gets ready
         relay.process.wait(LIMIT)
@@ -329,7 +329,7 @@ def test_a_reload_that_fails_leaves_the_old_workers(relays: Relays) -> None:
 
 def test_a_worker_that_is_killed_is_replaced_and_the_port_is_never_closed(relays: Relays) -> None:
     with running(relays.start(), "web") as rig:
-        rig.backends(good)
+        rig.start_backends(good)
         (old,) = workers(rig.process)
         os.kill(old, signal.SIGKILL)
         rig.process.wait_for_line(f"worker {old} was killed by SIGKILL; another", LIMIT)

@@ -46,14 +46,14 @@ def test_no_get_fails_when_a_backend_dies_under_load(web: Site) -> None:
         connection = Connection(socket.create_connection(("127.0.0.1", proxy.port), LIMIT))
         for _ in range(30):  # attempts that may be repeated are a share of all that there were
             connection.send(GET)
-            assert connection.response()[0].status == 200
+            assert connection.read_response()[0].status == 200
         under_load.wait()
         bodies = set()
         while True:
             last_ones = out.is_set()
             for _ in range(30):
                 connection.send(GET)
-                response, body = connection.response()
+                response, body = connection.read_response()
                 assert response.status == 200
                 bodies.add(body.decode())
             if last_ones:
@@ -63,7 +63,7 @@ def test_no_get_fails_when_a_backend_dies_under_load(web: Site) -> None:
     with ThreadPoolExecutor(8) as visitors:
         visits = [visitors.submit(visit) for _ in range(8)]
         under_load.wait()
-        doomed.end()
+        doomed.stop()
         proxy.process.wait_for_line(f"{doomed.address} is out of rotation", LIMIT)
         out.set()
         bodies = set().union(*(each.result(LIMIT) for each in visits))
@@ -86,7 +86,7 @@ def test_the_only_one_is_never_out(web: Site) -> None:
     backend = web.backend(says("no", "503 Service Unavailable"))
     proxy = web.proxy(*static(backend))
     for _ in range(8):
-        assert proxy.exchange()[0].status == 503
+        assert proxy.request()[0].status == 503
     assert proxy.body() == "no"
 
 
@@ -97,7 +97,7 @@ def test_who_fails_its_checks_is_out_until_one_goes_well(web: Site) -> None:
     well = threading.Event()
 
     def script(connection: Connection) -> None:
-        while head := connection.head():
+        while head := connection.read_head():
             sick = head.startswith(b"GET /healthz ") and not well.is_set()
             status = b"500 Oh No" if sick else b"200 OK"
             connection.send(b"HTTP/1.1 %b\r\nContent-Length: 4\r\n\r\nsick" % status)
@@ -114,7 +114,7 @@ def test_who_fails_its_checks_is_out_until_one_goes_well(web: Site) -> None:
 
 def test_all_may_fail_their_checks(web: Site) -> None:
     def script(connection: Connection) -> None:
-        if connection.head().startswith(b"GET /healthz "):
+        if connection.read_head().startswith(b"GET /healthz "):
             connection.send(b"no HTTP at all\r\n")
         else:
             connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
@@ -124,7 +124,7 @@ def test_all_may_fail_their_checks(web: Site) -> None:
     for backend in backends:
         line = f"{backend.address} is out of rotation: its check was not answered in HTTP"
         proxy.process.wait_for_line(line, LIMIT)
-    assert proxy.exchange()[0].status == 200
+    assert proxy.request()[0].status == 200
     proxy.process.wait_for_line("those that can be reached are used anyway", LIMIT)
 
 

@@ -24,21 +24,21 @@ Listen = Callable[[Connection], Iterator[bytes]]
 def by_http_1(connection: Connection) -> Iterator[bytes]:
     """Yield the events of the one answer, as they come."""
     connection.send(b"GET / HTTP/1.1\r\nHost: example\r\nAccept: text/event-stream\r\n\r\n")
-    head = connection.head()
+    head = connection.read_head()
     assert head.startswith(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n")
     assert b"\r\nTransfer-Encoding: chunked\r\n" in head
-    while size := int(connection.until(b"\r\n"), 16):
-        yield connection.exactly(size)
-        assert connection.until(b"\r\n") == b"\r\n"
+    while size := int(connection.read_until(b"\r\n"), 16):
+        yield connection.read_exactly(size)
+        assert connection.read_until(b"\r\n") == b"\r\n"
 
 
 def by_http_2(connection: Connection) -> Iterator[bytes]:
     client = RawHttp2(connection)
     client.get(1, [*GET, (b"accept", b"text/event-stream")])
-    frame = client.until(HeadersFrame)
+    frame = client.read_until(HeadersFrame)
     assert frame.fields[b"content-type"] == b"text/event-stream"  # type: ignore[attr-defined]
     while "END_STREAM" not in frame.flags:
-        frame = client.until(DataFrame)
+        frame = client.read_until(DataFrame)
         assert isinstance(frame, DataFrame)
         if frame.data:
             yield frame.data
@@ -57,7 +57,7 @@ def test_each_event_comes_before_the_next_is_sent(rig: Rig, listen: Listen, fram
     heard: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(BEGIN + FRAMINGS[framing])
         for event in EVENTS:
             connection.send(framed(event, framing))
@@ -65,7 +65,7 @@ def test_each_event_comes_before_the_next_is_sent(rig: Rig, listen: Listen, fram
         if framing == "chunks":
             connection.send(b"0\r\n\r\n")
 
-    rig.backends(script)
+    rig.start_backends(script)
     for event in listen(rig.connect()):
         heard.put(event)
     assert heard.empty()
@@ -77,14 +77,14 @@ def test_who_is_slow_and_steady_is_not_timed_out(rig: Rig, listen: Listen) -> No
     left = threading.Event()
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(BEGIN + FRAMINGS["chunks"])
         for event in EVENTS:
             assert not left.wait(0.4)
             connection.send(framed(event, "chunks"))
         connection.send(b"0\r\n\r\n")
 
-    rig.backends(script)
+    rig.start_backends(script)
     try:
         assert list(listen(rig.connect())) == EVENTS
     finally:

@@ -27,7 +27,7 @@ def web() -> Iterator[Site]:
 
 
 def backend(connection: Connection) -> None:
-    while head := connection.head():
+    while head := connection.read_head():
         if b"Upgrade" in head:
             connection.send(SWITCHED + b"a" * (LARGE if b"/large" in head else 1))
             return
@@ -36,35 +36,35 @@ def backend(connection: Connection) -> None:
 
 def idles(connection: Connection) -> None:
     connection.send(GET)
-    connection.response()
+    connection.read_response()
 
 
 def idles_by_2(connection: Connection) -> None:
     client = RawHttp2(connection)
     client.get(1)
-    assert client.answer(1)[1] == b"ok"
-    client.until(GoAwayFrame)
+    assert client.read_response(1)[1] == b"ok"
+    client.read_until(GoAwayFrame)
 
 
 def floods(connection: Connection) -> None:
     client = RawHttp2(connection)
     client.send(*[PingFrame(0, b"12345678")] * 1200)
-    client.until(GoAwayFrame)
+    client.read_until(GoAwayFrame)
 
 
 def breaks_a_rule(connection: Connection) -> None:
     connection.send(b"GET / HTTP/1.1\r\n\r\n")
-    assert connection.response()[0].status == 400
+    assert connection.read_response()[0].status == 400
 
 
 def asks_for_the_end(connection: Connection) -> None:
     connection.send(GET[:-2] + b"Connection: close\r\n\r\n")
-    connection.response()
+    connection.read_response()
 
 
 def hears_the_last_of_a_web_socket(connection: Connection) -> None:
     connection.send(UPGRADE)
-    connection.until(b"\r\n\r\na")
+    connection.read_until(b"\r\n\r\na")
 
 
 CASES = {
@@ -118,11 +118,11 @@ def test_who_reads_slowly_hears_the_last_of_a_web_socket(web: Site, tmp_path: Pa
     deaf, slow = door.connect([]), door.connect([])
     before = door.in_use()
     slow.send(UPGRADE.replace(b"GET / ", b"GET /large "))
-    slow.until(b"\r\n\r\n")
+    slow.read_until(b"\r\n\r\n")
     deaf.send(UPGRADE)
-    deaf.until(b"\r\n\r\na")
+    deaf.read_until(b"\r\n\r\na")
     eventually(lambda: door.in_use() < before)
-    assert slow.rest() == b"a" * LARGE
+    assert slow.read_to_end() == b"a" * LARGE
     for connection in (deaf, slow):
         connection.close()
 
@@ -132,7 +132,7 @@ def test_who_never_reads_it_is_cut_off_in_the_end(web: Site, tmp_path: Path) -> 
     before = door.in_use()
     connection = door.connect([])
     connection.send(UPGRADE.replace(b"GET / ", b"GET /large "))
-    connection.until(b"\r\n\r\n")
+    connection.read_until(b"\r\n\r\n")
     eventually(lambda: door.in_use() <= before)
     connection.close()
 
@@ -143,7 +143,7 @@ def test_an_end_of_a_web_socket_that_is_left_does_not_keep_the_proxy(
     door = Door(web, tmp_path, "-grace", "300ms")
     connection = door.connect([])
     connection.send(UPGRADE.replace(b"GET / ", b"GET /large "))
-    connection.until(b"\r\n\r\n")
+    connection.read_until(b"\r\n\r\n")
     door.proxy.process.terminate()
     assert door.proxy.process.wait(LIMIT) == 0
     connection.close()

@@ -17,13 +17,13 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 def good(connection: Connection) -> None:
-    while connection.head():
+    while connection.read_head():
         connection.send(OK)
 
 
 def waiting(asked: threading.Event, go: threading.Event) -> Script:
     def script(connection: Connection) -> None:
-        while connection.head():
+        while connection.read_head():
             asked.set()
             assert go.wait(LIMIT)
             connection.send(OK)
@@ -43,11 +43,11 @@ def refused(port: int) -> bool:
 def test_what_runs_is_answered_before_the_proxy_leaves(relays: Relays, signal: str) -> None:
     asked, go = threading.Event(), threading.Event()
     with running(relays.start(), "web") as rig:
-        rig.backends(waiting(asked, go))
+        rig.start_backends(waiting(asked, go))
         connection, idle = rig.connect(), rig.connect()
         idle.send(GET.replace(b"GET", b"HEAD"))
         go.set()
-        idle.head()
+        idle.read_head()
         go.clear()
         asked.clear()
         connection.send(GET)
@@ -55,10 +55,10 @@ def test_what_runs_is_answered_before_the_proxy_leaves(relays: Relays, signal: s
         rig.process.signal(getattr(__import__("signal"), signal))
         eventually(lambda: refused(rig.port))
         go.set()
-        response, body = connection.response()
+        response, body = connection.read_response()
         assert (response.getheader("connection"), body) == ("close", b"ok")
-        assert connection.rest() == b""
-        assert idle.rest() == b""
+        assert connection.read_to_end() == b""
+        assert idle.read_to_end() == b""
         assert rig.process.wait(LIMIT) == 0
 
 
@@ -67,35 +67,35 @@ def test_an_answer_that_began_before_the_proxy_leaves_is_the_last(relays: Relays
     go = threading.Event()
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf")
         assert go.wait(LIMIT)
         connection.send(b"half")
-        connection.rest()
+        connection.read_to_end()
 
     with running(relays.start(), "web") as rig:
-        rig.backends(script)
+        rig.start_backends(script)
         connection, idle = rig.connect(), rig.connect()
         connection.send(GET)
-        connection.until(b"half")
+        connection.read_until(b"half")
         rig.process.terminate()
-        assert idle.rest() == b""  # what idled has been closed
+        assert idle.read_to_end() == b""  # what idled has been closed
         go.set()
-        assert connection.rest() == b"half"
+        assert connection.read_to_end() == b"half"
         assert rig.process.wait(LIMIT) == 0
         assert "did not end" not in rig.process.log
 
 
 def test_a_request_on_its_way_when_the_proxy_leaves_is_answered(relays: Relays) -> None:
     with running(relays.start(), "web") as rig:
-        rig.backends(good)
+        rig.start_backends(good)
         connection = rig.connect()
         connection.send(GET)
-        connection.response()
+        connection.read_response()
         rig.process.terminate()
         rig.process.wait_for_line("stopping", LIMIT)
         connection.send(GET)
-        response, body = connection.response()
+        response, body = connection.read_response()
         assert (response.getheader("connection"), body) == ("close", b"ok")
         assert rig.process.wait(LIMIT) == 0
 
@@ -103,14 +103,14 @@ def test_a_request_on_its_way_when_the_proxy_leaves_is_answered(relays: Relays) 
 def test_what_does_not_end_is_cut_after_the_time_of_grace(relays: Relays) -> None:
     asked, go = threading.Event(), threading.Event()
     with running(relays.start(), "web", "-grace", "2s") as rig:
-        rig.backends(waiting(asked, go))
+        rig.start_backends(waiting(asked, go))
         connection = rig.connect()
         connection.send(GET)
         assert asked.wait(LIMIT)
         rig.process.terminate()
         assert rig.process.wait(LIMIT) == 0
         with pytest.raises(ConnectionResetError):
-            connection.rest()
+            connection.read_to_end()
         go.set()
         assert "did not end within 2 s" in rig.process.log
 
@@ -119,7 +119,7 @@ def test_nobody_serves_the_cluster(relays: Relays) -> None:
     process, port = start_proxy(relays.start(), "nobody")
     connection = Connection(socket.create_connection(("127.0.0.1", port), LIMIT))
     connection.send(GET)
-    response, body = connection.response()
+    response, body = connection.read_response()
     assert (response.status, response.getheader("retry-after")) == (503, "1")
     assert body == b"Nobody serves cluster nobody.\n"
     connection.close()
@@ -151,7 +151,7 @@ def test_the_cluster_does_not_answer(relays: Relays) -> None:
 def test_the_relay_goes_and_comes_back(relays: Relays) -> None:
     relay = relays.start()
     with running(relay, "web") as rig:
-        rig.backends(good)
+        rig.start_backends(good)
         assert rig.get()[1] == b"ok"
         relay.process.terminate()
         relay.process.wait(LIMIT)
@@ -204,7 +204,7 @@ def test_what_is_no_relay() -> None:
     words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", port]
     process = start("proxy", [*program("proxy"), *words])
     assert process.wait(LIMIT) == 1
-    stranger.end()
+    stranger.stop()
     assert process.log.splitlines()[-1].startswith(f"proxy: -port {port}: ")
     assert "Traceback" not in process.log
     process.close()

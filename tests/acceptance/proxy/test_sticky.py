@@ -25,7 +25,7 @@ def with_cookie(cookie: str) -> bytes:
 
 def visit(proxy: Proxy, cookie: str = "") -> tuple[str, str]:
     """Return who answered, and the cookie to come back with."""
-    response, body = proxy.exchange(with_cookie(cookie) if cookie else GET)
+    response, body = proxy.request(with_cookie(cookie) if cookie else GET)
     assert response.status == 200
     given = response.headers.get("Set-Cookie", "")
     return body.decode(), given.partition(";")[0] or cookie
@@ -40,7 +40,7 @@ def test_a_visitor_stays_until_the_backend_is_lost(web: Site) -> None:
     assert ends[here].address not in cookie
     for _ in range(20):
         assert visit(proxy, cookie) == (here, cookie)
-    ends[here].end()
+    ends[here].stop()
     there, another = visit(proxy, cookie)
     assert there != here
     assert another != cookie
@@ -58,10 +58,10 @@ def test_what_the_proxy_did_not_write_is_ignored(web: Site, cookie: str) -> None
 
 def test_a_web_socket_is_come_back_to(web: Site) -> None:
     def switches(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         lines = b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
         connection.send(b"HTTP/1.1 101 Switching Protocols\r\n" + lines)
-        connection.rest()
+        connection.read_to_end()
 
     proxy = web.proxy(*FLAGS, "-backend", web.backend(switches).address)
     ask = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -69,7 +69,7 @@ def test_a_web_socket_is_come_back_to(web: Site) -> None:
     def opening(cookie: bytes = b"") -> bytes:
         connection = proxy.connect()
         connection.send(ask + cookie + b"\r\n")
-        head = connection.head()
+        head = connection.read_head()
         connection.close()
         assert head.startswith(b"HTTP/1.1 101 ")
         assert b"Cache-Control" not in head
@@ -93,10 +93,10 @@ def test_a_web_socket_is_come_back_to(web: Site) -> None:
 def test_no_cache_hands_ones_cookie_to_others(web: Site, said: str | None, kept: str) -> None:
     status = f"200 OK\r\ncache-control: {said}" if said else "200 OK"
     proxy = web.proxy(*FLAGS, "-backend", web.backend(says("one", status)).address)
-    first, _ = proxy.exchange()
+    first, _ = proxy.request()
     assert first.getheader("Cache-Control") == kept
     cookie = first.headers["Set-Cookie"].partition(";")[0]
-    second, _ = proxy.exchange(with_cookie(cookie))
+    second, _ = proxy.request(with_cookie(cookie))
     assert second.getheader("Cache-Control") == said
 
 

@@ -56,7 +56,7 @@ def test_who_comes_early_is_answered() -> None:
         early = Connection(socket.create_connection(("127.0.0.1", port), LIMIT))
         early.send(GET)
         process.wait_for_line(f"proxy listening on 127.0.0.1:{port},", LIMIT)
-        assert early.response()[1] == b"ok"
+        assert early.read_response()[1] == b"ok"
         early.close()
         stop(process)
 
@@ -79,7 +79,7 @@ def test_sockets_with_names_are_for_tls_and_operators(tmp_path: Path) -> None:
             Connection(socket.create_connection(("127.0.0.1", plain), LIMIT)),
         ):
             connection.send(GET)
-            assert connection.response()[1] == b"ok"
+            assert connection.read_response()[1] == b"ok"
             connection.close()
         assert fetch(admin, "/-/healthz")[1] == b"OK\n"
         stop(process)

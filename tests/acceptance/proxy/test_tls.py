@@ -35,7 +35,7 @@ def standing_rig(folder: Path) -> Iterator[Rig]:
 
 
 def echoing(connection: Connection) -> None:
-    while head := connection.head():
+    while head := connection.read_head():
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(head) + head)
 
 
@@ -48,22 +48,22 @@ def connect(rig: Rig, context: ssl.SSLContext, name: str = "a.example") -> Conne
 
 
 def test_a_browser_that_speaks_http_1(rig: Rig, folder: Path) -> None:
-    rig.backends(echoing)
+    rig.start_backends(echoing)
     connection = connect(rig, context(folder))
     assert isinstance(connection.sock, ssl.SSLSocket)
     assert connection.sock.version() == "TLSv1.3"
     for _ in range(2):
         connection.send(GET)
-        _, head = connection.response()
+        _, head = connection.read_response()
         assert b"X-Forwarded-Proto: https\r\n" in head
     connection.send(CLOSING)
-    response, _ = connection.response()
+    response, _ = connection.read_response()
     assert response.getheader("connection") == "close"
-    assert connection.rest() == b""  # the end is TLS's own, not a cut
+    assert connection.read_to_end() == b""  # the end is TLS's own, not a cut
 
 
 def test_curl(rig: Rig, folder: Path) -> None:
-    rig.backends(echoing)
+    rig.start_backends(echoing)
     words = [tool("curl", "curl"), "--silent", "--show-error", "--fail", "--http1.1"]
     words += [
         "--cacert",
@@ -79,27 +79,27 @@ def test_curl(rig: Rig, folder: Path) -> None:
 @pytest.mark.parametrize("size", [100, 5_000_000])
 def test_a_large_answer_before_the_end(rig: Rig, folder: Path, size: int) -> None:
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"a" * size)
 
-    rig.backends(script)
+    rig.start_backends(script)
     connection = connect(rig, context(folder))
     connection.send(CLOSING)
-    _, body = connection.response()
+    _, body = connection.read_response()
     assert len(body) == size
-    assert connection.rest() == b""
+    assert connection.read_to_end() == b""
 
 
 def test_an_answer_that_breaks_does_not_look_whole(rig: Rig, folder: Path) -> None:
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
 
-    rig.backends(script)
+    rig.start_backends(script)
     connection = connect(rig, context(folder))
     connection.send(GET)
     with pytest.raises((ssl.SSLEOFError, ConnectionResetError)):
-        connection.rest()
+        connection.read_to_end()
 
 
 @pytest.mark.parametrize("backend_ends", [True, False])
@@ -107,24 +107,24 @@ def test_a_websocket(rig: Rig, folder: Path, backend_ends: bool) -> None:
     ended = []
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(
             b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
         )
-        connection.send(connection.exactly(4).upper())
+        connection.send(connection.read_exactly(4).upper())
         if not backend_ends:
-            ended.append(connection.rest())
+            ended.append(connection.read_to_end())
 
-    rig.backends(script)
+    rig.start_backends(script)
     connection = connect(rig, context(folder))
     connection.send(
         b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     )
-    assert connection.head().startswith(b"HTTP/1.1 101")
+    assert connection.read_head().startswith(b"HTTP/1.1 101")
     connection.send(b"ping")
-    assert connection.exactly(4) == b"PING"
+    assert connection.read_exactly(4) == b"PING"
     if backend_ends:
-        assert connection.rest() == b""
+        assert connection.read_to_end() == b""
     else:
         assert isinstance(connection.sock, ssl.SSLSocket)
         connection.sock.unwrap()
@@ -160,26 +160,26 @@ def test_ciphers_without_authentication_or_forward_secrecy_are_refused(
 
 @pytest.mark.parametrize("data", [GET, b"\x16\x03\x01", b""], ids=["plain", "half", "nothing"])
 def test_who_does_not_speak_tls_harms_nobody(rig: Rig, folder: Path, data: bytes) -> None:
-    rig.backends(echoing)
+    rig.start_backends(echoing)
     stranger = Connection(socket.create_connection(("127.0.0.1", rig.tls_port), LIMIT))
     stranger.send(data)
     if data == GET:
-        assert not stranger.rest().startswith(b"HTTP")
+        assert not stranger.read_to_end().startswith(b"HTTP")
     connection = connect(rig, context(folder))
     connection.send(GET)
-    assert connection.response()[0].status == 200
+    assert connection.read_response()[0].status == 200
     stranger.close()
 
 
 def test_a_new_certificate_needs_no_restart(rig: Rig, folder: Path) -> None:
-    rig.backends(echoing)
+    rig.start_backends(echoing)
     before = connect(rig, context(folder))
     write_certificate(folder, "a.example", "new.example", file="a")
     rig.process.wait_for_line("certificate .*a.pem read anew", LIMIT)
     after = connect(rig, context(folder), "new.example")
     for connection in (before, after):
         connection.send(GET)
-        assert connection.response()[0].status == 200
+        assert connection.read_response()[0].status == 200
     (folder / "a.key").write_bytes(b"")
     rig.process.wait_for_line("holds no private key .* goes on", LIMIT)
     connect(rig, context(folder), "new.example")
@@ -189,12 +189,12 @@ def test_draining_ends_connections_by_tls(folder: Path) -> None:
     argument = write_certificate(folder, "c.example", file="c")
     flags = ["-tls-listen", "127.0.0.1:0", "-cert", argument]
     with standing(folder, *flags) as rig:
-        rig.backends(echoing)
+        rig.start_backends(echoing)
         connection = connect(rig, context(folder, "c"), "c.example")
         connection.send(GET)
-        connection.response()
+        connection.read_response()
         rig.process.terminate()
-        assert connection.rest() == b""
+        assert connection.read_to_end() == b""
         rig.process.wait(LIMIT)  # although the client does not say goodbye
         assert "did not end" not in rig.process.log
 

@@ -51,7 +51,7 @@ class Door:
         except OSError:
             return False
         connection.send(GET)
-        done = connection.response()[1] == b"one"
+        done = connection.read_response()[1] == b"one"
         connection.close()
         return done
 
@@ -69,7 +69,7 @@ class Door:
 def ended_unanswered(connection: Connection) -> None:
     """Wait for the end, whatever end the kernel chooses."""
     with suppress(ConnectionResetError):
-        assert connection.rest() == b""
+        assert connection.read_to_end() == b""
 
 
 Make = Callable[[Sequence[str], int | None], Door]
@@ -102,7 +102,7 @@ def test_they_take_the_places_of_clients(make: Make, flag: str) -> None:
     silent = [door.silent() for _ in range(3)]
     eventually(lambda: door.counted("arke_proxy_connections") == 3)
     assert not door.served()  # and is told nothing, as it would not understand
-    response, body = door.proxy.exchange()
+    response, body = door.proxy.request()
     assert (response.status, body[:27]) == (503, b"The proxy serves 3 connecti")
     assert door.counted(EXHAUSTED) == 2
     eventually(lambda: [one["status"] for one in door.logged()] == [0, 503])
@@ -118,9 +118,9 @@ def test_they_cannot_use_up_the_descriptors(make: Make) -> None:
     silent = [door.silent() for _ in range(200)]
     eventually(lambda: door.counted(EXHAUSTED) > 100)
     for _ in range(5):
-        assert door.proxy.exchange()[0].status == 503
+        assert door.proxy.request()[0].status == 503
         kept.send(GET)
-        assert kept.response()[1] == b"one"
+        assert kept.read_response()[1] == b"one"
     assert "descriptors are in use" not in door.proxy.process.log
     for one in silent:
         one.close()
@@ -141,7 +141,7 @@ def test_what_is_no_handshake_is_counted_and_logged(make: Make) -> None:
     door = make((), None)
     silent = door.silent(GET)
     with suppress(ConnectionResetError):
-        silent.rest()  # TLS has a word for this
+        silent.read_to_end()  # TLS has a word for this
     assert door.counted(NO_HANDSHAKE) == 1
     eventually(lambda: len(door.logged()) == 1)
     (line,) = door.logged()

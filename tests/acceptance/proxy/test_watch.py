@@ -30,7 +30,7 @@ def test_published_addresses_are_used_and_nobody_is_asked(web: Site, relays: Rel
     _, two = web.publish(relay, says("two"))
     proxy = watching(web, relay)
     assert proxy.bodies() == {"one", "two"}
-    assert one.asked == two.asked == 0
+    assert one.requests == two.requests == 0
 
 
 def test_who_joins_is_used_and_who_leaves_is_not(web: Site, relays: Relays) -> None:
@@ -41,7 +41,7 @@ def test_who_joins_is_used_and_who_leaves_is_not(web: Site, relays: Relays) -> N
     there = web.backend(says("two"), host=far.address)
     web.member(far, http=there.address)
     eventually(lambda: proxy.bodies() == {"one", "two"})
-    web.leave(one)
+    web.stop_member(one)
     eventually(lambda: proxy.bodies() == {"two"})
 
 
@@ -55,7 +55,7 @@ def test_the_cluster_is_asked_until_a_member_publishes(web: Site, relays: Relays
     _, publisher = web.publish(relay, says("watched"))
     publisher.answers = [asked.address]
     eventually(lambda: proxy.bodies() == {"watched"})
-    web.leave(publisher)
+    web.stop_member(publisher)
     eventually(lambda: proxy.bodies(3) == {"asked"})
 
 
@@ -63,11 +63,11 @@ def test_a_proxy_that_only_watches_does_not_ask(web: Site, relays: Relays) -> No
     relay = relays.start()
     member = web.member(relay)
     proxy = watching(web, relay, "-choose", "watch")
-    response, body = proxy.exchange()
+    response, body = proxy.request()
     assert (response.status, body) == (503, NOBODY)
-    assert member.asked == 0
-    web.leave(member)
-    eventually(lambda: proxy.exchange()[1] == b"Nobody serves cluster web.\n")
+    assert member.requests == 0
+    web.stop_member(member)
+    eventually(lambda: proxy.request()[1] == b"Nobody serves cluster web.\n")
 
 
 def test_a_proxy_that_only_asks_does_not_watch(web: Site, relays: Relays) -> None:

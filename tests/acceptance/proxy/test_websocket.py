@@ -76,18 +76,18 @@ def test_what_is_said_at_once_is_not_lost(rig: Rig) -> None:
     heads = []
 
     def script(connection: Connection) -> None:
-        heads.append(connection.head())
+        heads.append(connection.read_head())
         connection.send(SWITCH + b"first")
-        connection.send(connection.exactly(5)[::-1])
+        connection.send(connection.read_exactly(5)[::-1])
 
-    rig.backends(script)
+    rig.start_backends(script)
     connection = rig.connect()
     connection.send(ASK + b"early")
-    head = connection.head().lower()
+    head = connection.read_head().lower()
     assert head.startswith(b"http/1.1 101 ")
     assert b"\r\nupgrade: websocket\r\n" in head
     assert b"\r\nconnection: upgrade\r\n" in head
-    assert connection.exactly(10) == b"firstylrae"
+    assert connection.read_exactly(10) == b"firstylrae"
     assert b"\r\nconnection: upgrade\r\n" in heads[0].lower()
     assert b"\r\nupgrade: websocket\r\n" in heads[0].lower()
 
@@ -100,27 +100,27 @@ def test_each_direction_ends_by_itself(rig: Rig, first: str) -> None:
         connection.sock.shutdown(socket.SHUT_WR)
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(SWITCH)
         if first == "client":
-            assert connection.rest() == b"that is all"
+            assert connection.read_to_end() == b"that is all"
             connection.send(b"and this")
         else:
             connection.send(b"and this")
             end(connection)
-            assert connection.rest() == b"that is all"
+            assert connection.read_to_end() == b"that is all"
         done.set()
 
-    rig.backends(script)
+    rig.start_backends(script)
     connection = rig.connect()
     connection.send(ASK)
-    connection.head()
+    connection.read_head()
     if first == "client":
         connection.send(b"that is all")
         end(connection)
-        assert connection.rest() == b"and this"
+        assert connection.read_to_end() == b"and this"
     else:
-        assert connection.rest() == b"and this"
+        assert connection.read_to_end() == b"and this"
         connection.send(b"that is all")
         end(connection)
     assert done.wait(LIMIT)
@@ -128,18 +128,18 @@ def test_each_direction_ends_by_itself(rig: Rig, first: str) -> None:
 
 def test_a_backend_that_dies_is_no_orderly_end(rig: Rig) -> None:
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(SWITCH)
-        connection.exactly(1)
+        connection.read_exactly(1)
         connection.reset()
 
-    rig.backends(script)
+    rig.start_backends(script)
     connection = rig.connect()
     connection.send(ASK)
-    connection.head()
+    connection.read_head()
     connection.send(b"x")
     with pytest.raises(ConnectionResetError):
-        connection.rest()
+        connection.read_to_end()
 
 
 @pytest.mark.alone
@@ -150,19 +150,19 @@ def test_who_reads_slowly_slows_the_other(rig: Rig) -> None:
     digests = []
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(SWITCH)
         assert stalled.wait(LIMIT)
         digest = hashlib.sha256()
         for _ in range(size // MIB):
-            digest.update(connection.exactly(MIB))
+            digest.update(connection.read_exactly(MIB))
         digests.append(digest.digest())
         connection.send(b"all")
 
-    rig.backends(script)
+    rig.start_backends(script)
     connection = rig.connect()
     connection.send(ASK)
-    connection.head()
+    connection.read_head()
     before = rig.memory
     sent = 0
     connection.sock.setblocking(False)
@@ -173,20 +173,20 @@ def test_who_reads_slowly_slows_the_other(rig: Rig) -> None:
     stalled.set()
     connection.sock.settimeout(LIMIT)
     connection.send(data[sent:])
-    assert connection.exactly(3) == b"all"
+    assert connection.read_exactly(3) == b"all"
     assert digests == [hashlib.sha256(data).digest()]
 
 
 def test_a_backend_may_decline(rig: Rig) -> None:
     def script(connection: Connection) -> None:
-        while connection.head():
+        while connection.read_head():
             connection.send(OK)
 
-    rig.backends(script)
+    rig.start_backends(script)
     connection = rig.connect()
     for _ in range(2):
         connection.send(ASK)
-        assert connection.response()[1] == b"ok"
+        assert connection.read_response()[1] == b"ok"
 
 
 UNASKED = {
@@ -203,11 +203,11 @@ UNASKED = {
 @pytest.mark.parametrize("request_", UNASKED.values(), ids=UNASKED)
 def test_nobody_switches_unasked(rig: Rig, request_: bytes) -> None:
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(SWITCH + b"smuggled")
-        connection.rest()
+        connection.read_to_end()
 
-    rig.backends(script)
+    rig.start_backends(script)
     response, body = rig.exchange(request_)
     assert response.status == 502
     assert b"smuggled" not in body
@@ -218,10 +218,10 @@ def test_a_backend_that_switches_has_answered() -> None:
     times = iter(range(100))
 
     def breaks_once(connection: Connection) -> None:
-        assert connection.head()
+        assert connection.read_head()
         if next(times):
             connection.send(SWITCH)
-            connection.rest()
+            connection.read_to_end()
 
     backend = Backend(breaks_once)
     admin = free_port()
@@ -233,12 +233,12 @@ def test_a_backend_that_switches_has_answered() -> None:
             connection = Connection(socket.create_connection(("127.0.0.1", port), LIMIT))
             ends.callback(connection.close)
             connection.send(ASK)
-            assert connection.head().startswith(first)
+            assert connection.read_head().startswith(first)
         pages = Connection(socket.create_connection(("127.0.0.1", admin), LIMIT))
         ends.callback(pages.close)
         pages.send(b"GET /-/backends HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        pages.until(b"\r\n\r\n")
-        body = pages.rest()
+        pages.read_until(b"\r\n\r\n")
+        body = pages.read_to_end()
         (state,) = json.loads(body)["workers"][0]["backends"]
         assert not state["out"]
         assert state["outstanding"] == 1
@@ -247,4 +247,4 @@ def test_a_backend_that_switches_has_answered() -> None:
         process.terminate()
         process.wait(LIMIT)
         process.close()
-        backend.end()
+        backend.stop()

@@ -44,7 +44,7 @@ async def test_what_comes_under_an_ended_admission_is_dropped_and_counted(
     async with arke.connect(port=relay.port) as mesh, mesh.subscribe("t") as events:
         link = await passing.link(relay)
         relay.process.wait_for_line("peer linked", LIMIT)
-        await link.say((PeerOp.PUBLISH.value, "t", b"admitted", 1, None))
+        await link.send((PeerOp.PUBLISH.value, "t", b"admitted", 1, None))
         async with asyncio.timeout(LIMIT):
             assert (await anext(events)).body == b"admitted"
 
@@ -52,7 +52,7 @@ async def test_what_comes_under_an_ended_admission_is_dropped_and_counted(
         relay.process.wait_for_line("peer lost .*its admission ended", LIMIT)
         before = dropped(metrics, "not_admitted")
         for _ in range(20):
-            await link.say((PeerOp.PUBLISH.value, "t", b"ended", 1, None))
+            await link.send((PeerOp.PUBLISH.value, "t", b"ended", 1, None))
 
         async def counted() -> bool:
             return dropped(metrics, "not_admitted") >= before + 20
@@ -72,12 +72,12 @@ async def test_nothing_is_sent_under_an_ended_admission_until_there_is_a_new_one
     async def hear(body: bytes, link: Link) -> None:
         async with asyncio.timeout(LIMIT):
             while body not in told:
-                await link.say()
-                told.extend(events(await receive(passing.ears)))
+                await link.send()
+                told.extend(events(await receive(passing.incoming)))
 
     async with arke.connect(port=relay.port) as mesh:
         link = await passing.link(relay)
-        await link.say((PeerOp.SUBSCRIBED.value, "t"))
+        await link.send((PeerOp.SUBSCRIBED.value, "t"))
         await until_topic(mesh, "t")
         await mesh.publish("t", b"admitted")
         await hear(b"admitted", link)
@@ -86,7 +86,7 @@ async def test_nothing_is_sent_under_an_ended_admission_until_there_is_a_new_one
         await mesh.publish("t", b"ended")
 
         link = await passing.link(relay)
-        await link.say((PeerOp.SUBSCRIBED.value, "t"))
+        await link.send((PeerOp.SUBSCRIBED.value, "t"))
         await until_topic(mesh, "t")
         await mesh.publish("t", b"admitted again")
         await hear(b"admitted again", link)
@@ -97,7 +97,7 @@ async def link_ends(relay: Relay, link: Link) -> None:
     """Keep a link alive until the relay gives it up all the same."""
     async with asyncio.timeout(LIMIT):
         while await peers(relay):
-            await link.say()
+            await link.send()
             await asyncio.sleep(0.1)
 
 
@@ -153,7 +153,7 @@ async def test_renewals_under_load_fail_nothing(relays: Relays) -> None:
         async with Traffic("work", [mesh] * 8) as traffic:
             async with asyncio.timeout(4 * LIMIT):
                 while renewals() < RENEWALS:
-                    await traffic.goes_on()
+                    await traffic.wait_for_replies()
     for relay in (one, other):
         assert relay.process.log.count("peer linked") == 1
         assert "admission not renewed" not in relay.process.log

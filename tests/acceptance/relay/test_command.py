@@ -188,7 +188,7 @@ async def test_the_log_in_json_is_one_object_a_line_whatever_others_say(relays: 
     name = 'x"}\n{"level": "error", "message": "forged"}\n'
     async with raw_program(relay.port, name) as program:
         await program.send(b"\xc1")
-        await program.ended()
+        await program.wait_until_closed()
     with socket.create_connection(("127.0.0.1", relay.port)) as stranger:
         stranger.sendall(b"GET / HTTP/1.0\r\n\r\n")
         stranger.settimeout(LIMIT)

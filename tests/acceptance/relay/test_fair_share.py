@@ -34,15 +34,15 @@ async def test_a_member_that_answers_calls_of_others_changes_nothing(relays: Rel
         call = asyncio.ensure_future(mesh.request("work", b"", timeout=LIMIT))
         await asked.wait()
         async with raw_program(relay.port, "meddler") as meddler:
-            await meddler.say([Op.REGISTER, "work", None])
+            await meddler.send_message([Op.REGISTER, "work", None])
             for number in range(100):
-                await meddler.say(
+                await meddler.send_message(
                     [Op.REPLY, number, b"forged"],
                     [Op.FAULT, number, "Forged", "forged"],
                     [Op.REFUSED, number, "forged"],
                     [Op.CANCEL, number],
                 )
-            await meddler.settled()
+            await meddler.wait_until_processed()
             assert not call.done()
         go.set()
         assert await call == b"mine"
@@ -60,8 +60,8 @@ async def test_a_subscriber_that_does_not_read_costs_a_bounded_amount_and_nobody
         reader.subscribe("t") as events,
         raw_program(relay.port, "deaf") as deaf,
     ):
-        await deaf.say([Op.SUBSCRIBE, "t"])
-        await deaf.settled()
+        await deaf.send_message([Op.SUBSCRIBE, "t"])
+        await deaf.wait_until_processed()
         deaf.writer.transport.pause_reading()
         before = relay.memory
         most = 0
@@ -90,12 +90,12 @@ async def test_no_program_can_fill_a_frame_beyond_what_a_peer_takes(relays: Rela
         sent = []
         # While it is stopped, what waits for it is put together as tightly as can be.
         other.process.stop()
-        await greedy.say(*[[Op.PUBLISH, "t", bytes(CHUNK), None]] * 100)
+        await greedy.send_message(*[[Op.PUBLISH, "t", bytes(CHUNK), None]] * 100)
         for count in range(100, 140):
             small = [[Op.PUBLISH, "t", bytes(500), None]] * count
-            await greedy.say(*small, *(cut if count % 2 else whole))
+            await greedy.send_message(*small, *(cut if count % 2 else whole))
             sent += [500] * count + [3 * CHUNK if count % 2 else CHUNK]
-        await greedy.settled()
+        await greedy.wait_until_processed()
         other.process.cont()
         async with asyncio.timeout(LIMIT):
             heard = [len((await anext(events)).body) for _ in range(100 + len(sent))]
@@ -111,7 +111,7 @@ async def test_no_program_can_cut_its_node_off_by_announcing_too_much(relays: Re
             program = await stack.enter_async_context(raw_program(one.port, f"busy{number}"))
             topics = (f"{number}/{topic}" for topic in range(MAX_TOPICS))
             await program.send(packed(*([Op.SUBSCRIBE, topic] for topic in topics)))
-            await program.settled()
+            await program.wait_until_processed()
         async with echo("after", one.port), arke.connect(port=other.port) as far:
             await until_members(far, "after", 1)
             assert await far.request("after", b"x") == b"x"
@@ -135,15 +135,15 @@ async def test_a_member_that_is_cut_off_is_gone_though_it_never_reads_why(relays
         raw_program(relay.port, "caller") as caller,
         raw_program(relay.port, "deaf") as deaf,
     ):
-        await deaf.say([Op.REGISTER, "work", None], [Op.SUBSCRIBE, "t"])
-        await deaf.settled()
+        await deaf.send_message([Op.REGISTER, "work", None], [Op.SUBSCRIBE, "t"])
+        await deaf.wait_until_processed()
         deaf.writer.transport.pause_reading()
         for _ in range(UNREAD // 2 // CHUNK):
             await mesh.publish("t", bytes(CHUNK))
-        await caller.say([Op.REQUEST, 1, "work", b"", 600_000, False, None])
-        await caller.settled()
+        await caller.send_message([Op.REQUEST, 1, "work", b"", 600_000, False, None])
+        await caller.wait_until_processed()
         await deaf.send(b"\xc1")
-        assert (await caller.hear_only(Op.FAILED))[1:3] == (1, Failure.MEMBER_LOST)
+        assert (await caller.receive_only(Op.FAILED))[1:3] == (1, Failure.MEMBER_LOST)
         assert await members(mesh, "work") == 0
 
 
@@ -158,7 +158,7 @@ async def test_a_program_that_floods_leaves_others_their_turns(relays: Relays) -
             async with raw_program(one.port, "flood") as program:
                 flooding = asyncio.ensure_future(pour(program, packed(flood) * 100_000))
                 async with Traffic("echo", [mesh]) as traffic:
-                    await traffic.goes_on(20)
+                    await traffic.wait_for_replies(20)
                 flooding.cancel()
                 await asyncio.gather(flooding, return_exceptions=True)
     for relay in (one, other):
@@ -189,7 +189,7 @@ async def test_who_comes_and_goes_too_often_is_cut_off(relays: Relays) -> None:
         async with raw_program(one.port, "restless") as program:
             with suppress(ConnectionError):
                 await program.send(packed(*change) * 100_000)
-            await program.ended()
+            await program.wait_until_closed()
             one.process.wait_for_line("program gone .*it comes and goes too often", LIMIT)
     for relay in (one, other):
         assert relay.process.log.count("peer lost") == 0

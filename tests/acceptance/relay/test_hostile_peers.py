@@ -53,7 +53,7 @@ def relays_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relays]:
     try:
         yield made
     finally:
-        made.end()
+        made.stop()
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ async def test_a_message_that_is_none_ends_the_link(
     relay: Relay, hostile: Keyholder, message: Any
 ) -> None:
     link = await hostile.link(relay)
-    await link.say(message)
+    await link.send(message)
     await is_cut_off(relay, hostile.node)
 
 
@@ -89,13 +89,13 @@ async def test_a_frame_that_is_none_ends_the_link(
     relay: Relay, hostile: Keyholder, frame: bytes
 ) -> None:
     link = await hostile.link(relay)
-    await send(link.mouth, frame)
+    await send(link.socket, frame)
     await is_cut_off(relay, hostile.node)
 
 
 async def test_it_may_come_back_and_do_better(relay: Relay, hostile: Keyholder) -> None:
     link = await hostile.link(relay)
-    await send(link.mouth, b"\xc1")
+    await send(link.socket, b"\xc1")
     await is_cut_off(relay, hostile.node)
     again = relay.process.written
     await hostile.link(relay)

@@ -152,7 +152,7 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     try:
         yield relays.start()
     finally:
-        relays.end()
+        relays.stop()
 
 
 async def feed(program: RawProgram, octets: bytes, way: str) -> None:
@@ -171,8 +171,8 @@ async def test_who_says_hello_under_no_identity_is_turned_away(
     relay: Relay, identity: object
 ) -> None:
     async with raw_program(relay.port) as hostile:
-        await hostile.say((Op.HELLO.value, MAGIC, VERSION, "hostile", identity))
-        assert re.match(CUT_OFF, await hostile.ended() or "")
+        await hostile.send_message((Op.HELLO.value, MAGIC, VERSION, "hostile", identity))
+        assert re.match(CUT_OFF, await hostile.wait_until_closed() or "")
 
 
 @pytest.mark.parametrize("way", ["whole", "octet by octet", "with more behind"])
@@ -188,7 +188,7 @@ async def test_who_breaks_the_protocol_is_cut_off_alone(
     ):
         with suppress(ConnectionError):
             await feed(hostile, octets, way)
-        reason = await hostile.ended()
+        reason = await hostile.wait_until_closed()
         # What it still sends may destroy the reason on its way; the log has it all the same.
         assert way != "whole" or re.match(CUT_OFF, reason or "")
         relay.process.wait_for_line(

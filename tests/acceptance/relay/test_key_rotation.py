@@ -36,7 +36,7 @@ async def test_a_rolling_change_of_the_key_under_load_fails_nothing(relays: Rela
                     nodes[at] = await asyncio.to_thread(again, relays, node, keys, others)
                     for mesh in meshes:
                         await until_members(mesh, "work", 3)
-                    await traffic.goes_on()
+                    await traffic.wait_for_replies()
     for node in nodes:
         await until_peers(node, [other for other in nodes if other is not node])
 

@@ -36,8 +36,8 @@ async def until_nobody_listens(mesh: arke.Mesh) -> None:
 
 async def deaf_program(relay: Relay, mesh: arke.Mesh, relays: Relays) -> None:
     async with raw_program(relay.port, "deaf") as deaf:
-        await deaf.say([Op.SUBSCRIBE, "t"])
-        await deaf.settled()
+        await deaf.send_message([Op.SUBSCRIBE, "t"])
+        await deaf.wait_until_processed()
         deaf.writer.transport.pause_reading()
         await publish(mesh, UNREAD)
         deaf.writer.transport.abort()

@@ -88,7 +88,7 @@ def test_every_call_has_a_face_that_waits(relay: Relay) -> None:
 
 def test_a_member_connects_to_its_http_server(relays: Relays) -> None:
     def script(connection: Connection) -> None:
-        connection.send(connection.until(b"\n").upper())
+        connection.send(connection.read_until(b"\n").upper())
 
     relay = relays.start()
     server = Backend(script)
@@ -100,7 +100,7 @@ def test_a_member_connects_to_its_http_server(relays: Relays) -> None:
             tunnel.send(b"said in a tunnel\n")
             assert list(tunnel) == [b"SAID IN A TUNNEL\n"]
     member.leave()
-    server.end()
+    server.stop()
 
 
 def test_threads_share_a_mesh(relay: Relay) -> None:

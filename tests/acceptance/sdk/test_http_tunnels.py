@@ -242,10 +242,10 @@ async def test_nothing_in_an_opening_names_the_address(nodes: tuple[Relay, Relay
             purpose, size = Purpose.HTTP.value, 65536
             headers = {"http": other, "host": other, "address": other}
             said = Op.OPEN.value, 1, other, other.encode(), 5000, member, purpose, size, size
-            await stranger.say((*said, headers))
-            await stranger.hear_only(Op.ACCEPT)
-            await stranger.say((Op.CREDIT.value, 1, size))
-            *_, data = await stranger.hear_only(Op.DATA)
+            await stranger.send_message((*said, headers))
+            await stranger.receive_only(Op.ACCEPT)
+            await stranger.send_message((Op.CREDIT.value, 1, size))
+            *_, data = await stranger.receive_only(Op.DATA)
             assert data.endswith(b"the registered one")
 
 

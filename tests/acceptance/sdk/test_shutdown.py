@@ -26,13 +26,13 @@ MIB = 1024 * 1024
 async def test_who_is_behind_still_reads_all_and_why_it_was_cut_off(relays: Relays) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh, raw_program(relay.port, "slow") as slow:
-        await slow.say([Op.SUBSCRIBE, "t"])
-        await slow.settled()
+        await slow.send_message([Op.SUBSCRIBE, "t"])
+        await slow.wait_until_processed()
         slow.writer.transport.pause_reading()
         for _ in range(150):
             await mesh.publish("t", bytes(CHUNK))
         await mesh.attachment.link.settled()  # type: ignore[union-attr]
-        await slow.say([Op.REGISTER, 5, None])
+        await slow.send_message([Op.REGISTER, 5, None])
         slow.writer.transport.resume_reading()
         heard = [message async for message in everything(slow.reader)]
     assert [message[0] for message in heard[:-1]] == [Op.DELIVER_EVENT] * 150
@@ -68,8 +68,8 @@ async def test_what_was_told_before_still_leaves_while_the_relay_is_leaving() ->
 async def test_who_does_not_read_holds_up_no_leaving_relay(relays: Relays) -> None:
     relay = relays.start("-grace", "600s")
     async with arke.connect(port=relay.port) as mesh, raw_program(relay.port, "deaf") as deaf:
-        await deaf.say([Op.SUBSCRIBE, "t"])
-        await deaf.settled()
+        await deaf.send_message([Op.SUBSCRIBE, "t"])
+        await deaf.wait_until_processed()
         deaf.writer.transport.pause_reading()
         for _ in range(2 * 10 * MIB // CHUNK):
             await mesh.publish("t", bytes(CHUNK))

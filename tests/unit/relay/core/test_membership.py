@@ -28,9 +28,9 @@ def test_two_relays_link_and_know_what_the_other_serves() -> None:
     one.serve("a")
     other.serve("a")
     other.serve("b")
-    mesh.until(mesh.agrees, SOON)
+    mesh.run_until(mesh.converged, SOON)
     mesh.run(60)
-    assert mesh.agrees()
+    assert mesh.converged()
     assert one.losses == other.losses == []
 
 
@@ -39,9 +39,9 @@ def test_a_request_crosses() -> None:
     member = other.serve("a")
     mesh.run(1)
     client = one.exchange.attach("client", Recorder())
-    one.ask(client, 1, "a")
+    one.request(client, 1, "a")
     mesh.until(lambda: bool(member.outlet.messages), SOON)  # type: ignore[attr-defined]
-    other.answer(member)
+    other.reply(member)
     mesh.until(lambda: bool(client.outlet.messages), SOON)  # type: ignore[attr-defined]
     assert taken(client) == [(REPLY, 1, b"answer")]
 
@@ -52,8 +52,8 @@ def test_what_a_request_waited_in_a_cable_is_taken_off_its_time() -> None:
     client = one.exchange.attach("client", Recorder())
     mesh.run(1)
     mesh.cut(0, 1)
-    one.ask(client, 1, "a", timeout=1.0)
-    one.ask(client, 2, "a", timeout=5.0)
+    one.request(client, 1, "a", timeout=1.0)
+    one.request(client, 2, "a", timeout=5.0)
     mesh.run(1.5)
     mesh.heal()
     mesh.run(2 * STEP)
@@ -71,7 +71,7 @@ def test_what_changes_while_a_link_begins_is_not_missed(moment: float) -> None:
     one.exchange.leave(early)
     other.serve("c")
     mesh.run(1)
-    assert mesh.agrees(), mesh.describe()
+    assert mesh.converged(), mesh.describe()
 
 
 def test_a_session_carries_nothing_before_it_is_heard() -> None:
@@ -86,14 +86,14 @@ def test_a_session_carries_nothing_before_it_is_heard() -> None:
     assert other.exchange.directory.clusters == {}
     assert link._outbox.size == 0
     mesh.heal()
-    mesh.until(mesh.agrees, SOON + BEAT)
+    mesh.run_until(mesh.converged, SOON + BEAT)
 
 
 def test_a_newcomer_is_introduced_to_all_and_all_to_it() -> None:
     mesh = Mesh(3)
     one, other, newcomer = mesh.all
     newcomer.paused = True
-    mesh.until(lambda: one.membership.synced == 1 == other.membership.synced, SOON)
+    mesh.run_until(lambda: one.membership.synced == 1 == other.membership.synced, SOON)
     newcomer.paused = False
     mesh.run(1)
     assert newcomer.known == {one.node, other.node}
@@ -105,16 +105,16 @@ def test_a_newcomer_is_introduced_to_all_and_all_to_it() -> None:
 
 def test_silence_one_way_ends_both_ways() -> None:
     mesh, one, other = pair()
-    mesh.until(mesh.agrees, SOON)
+    mesh.run_until(mesh.converged, SOON)
     mesh.cut(0, 1)
-    lost = mesh.until(lambda: bool(other.losses), PATIENCE + 3 * BEAT)
+    lost = mesh.run_until(lambda: bool(other.losses), PATIENCE + 3 * BEAT)
     assert lost > PATIENCE - BEAT
-    mesh.until(lambda: bool(one.losses), PATIENCE + 3 * BEAT)
+    mesh.run_until(lambda: bool(one.losses), PATIENCE + 3 * BEAT)
     mesh.run(10)
     assert len(one.losses) == len(other.losses) == 1
     assert one.exchange.peers == other.exchange.peers == {}
     mesh.heal()
-    mesh.until(mesh.agrees, SOON)
+    mesh.run_until(mesh.converged, SOON)
 
 
 def test_what_a_silent_peer_had_is_lost_with_it() -> None:
@@ -122,17 +122,17 @@ def test_what_a_silent_peer_had_is_lost_with_it() -> None:
     member = other.serve("a")
     mesh.run(1)
     client = one.exchange.attach("client", Recorder())
-    one.ask(client, 1, "a")
+    one.request(client, 1, "a")
     mesh.run(2 * STEP)
     mesh.cut(1, 0)
-    mesh.until(lambda: bool(one.losses), PATIENCE + 3 * BEAT)
+    mesh.run_until(lambda: bool(one.losses), PATIENCE + 3 * BEAT)
     ((op, number, failure, _),) = taken(client)
     assert (op, number, failure) == (FAILED, 1, Failure.MEMBER_LOST)
     assert one.exchange.directory.clusters == {}
-    other.answer(member)
+    other.reply(member)
     mesh.heal()
     mesh.run(5)
-    assert mesh.agrees()
+    assert mesh.converged()
     assert taken(client) == []
 
 
@@ -144,7 +144,7 @@ def test_a_broken_connection_ends_the_link_at_once_and_it_begins_again() -> None
     mesh.break_link(0, 1)
     assert [reason for _, reason in one.losses] == ["the connection broke"]
     mesh.run(1)
-    assert mesh.agrees(), mesh.describe()
+    assert mesh.converged(), mesh.describe()
     assert len(one.losses) == 1
     assert other.losses == [], "it noticed by the new session alone"
 
@@ -155,8 +155,8 @@ def test_a_peer_that_began_anew_has_lost_what_it_was_asked() -> None:
     members = [one.serve("a"), other.serve("b")]
     mesh.run(1)
     clients = [relay.exchange.attach("client", Recorder()) for relay in (one, other)]
-    one.ask(clients[0], 1, "b")
-    other.ask(clients[1], 1, "a")
+    one.request(clients[0], 1, "b")
+    other.request(clients[1], 1, "a")
     mesh.run(2 * STEP)
     assert all(taken(member) for member in members)
     mesh.break_link(0, 1)
@@ -174,20 +174,20 @@ def test_nothing_from_before_a_break_arrives_after_it() -> None:
     mesh.run(1)
     client = one.exchange.attach("client", Recorder())
     mesh.cut(0, 1)
-    one.ask(client, 1, "a")
-    mesh.until(lambda: bool(one.losses and other.losses), 2 * PATIENCE + 6 * BEAT)
+    one.request(client, 1, "a")
+    mesh.run_until(lambda: bool(one.losses and other.losses), 2 * PATIENCE + 6 * BEAT)
     (late,) = [cable for cable in mesh.closed if cable.sender is one]
     frames = list(late.frames)
     late.frames.clear()
     assert frames
     mesh.heal()
-    mesh.until(mesh.agrees, SOON)
+    mesh.run_until(mesh.converged, SOON)
     for frame in frames:
         other.batches.receive(one.node, frame, other.now)
     assert taken(member) == []
     assert other.exchange.counters.drops["stale_session"] == len(frames)
     mesh.run(5)
-    assert mesh.agrees()
+    assert mesh.converged()
     assert len(one.losses) == 1
 
 
@@ -201,7 +201,7 @@ def test_an_admission_that_ended_is_neither_sent_to_nor_listened_to() -> None:
     assert one.membership.neighbours == {}
     assert not [link for link in mesh._open_links() if link.cable.sender is one]
     mesh.run(1)
-    assert mesh.agrees()
+    assert mesh.converged()
 
 
 def test_a_member_that_comes_while_the_relay_leaves_is_not_called() -> None:
@@ -226,22 +226,22 @@ def test_who_links_with_a_leaving_relay_is_told_so() -> None:
     assert other.exchange.peers[one.node].draining
     client = other.exchange.attach("client", Recorder())
     other.exchange.router.settle(other.now)
-    other.ask(client, 1, "a")
+    other.request(client, 1, "a")
     assert [m[:3] for m in taken(client)] == [(FAILED, 1, Failure.NO_SUCH_CLUSTER)]
 
 
 def test_a_peer_that_takes_its_leave_brings_its_answers_first() -> None:
     mesh, near, far = pair()
     member = far.serve("a")
-    mesh.until(lambda: near.members() == {"a": {far.node: {member.id}}}, 5)
+    mesh.run_until(lambda: near.members() == {"a": {far.node: {member.id}}}, 5)
     client = near.exchange.attach("client", Recorder())
-    near.ask(client, 1, "a")
-    mesh.until(lambda: len(far.exchange.router) == 1, 1)
-    far.answer(member)
+    near.request(client, 1, "a")
+    mesh.run_until(lambda: len(far.exchange.router) == 1, 1)
+    far.reply(member)
     far.membership.say_farewell(far.now)
-    mesh.until(lambda: (far.node, "it left") in near.losses, 1)
+    mesh.run_until(lambda: (far.node, "it left") in near.losses, 1)
     assert [message[0] for message in taken(client)] == [REPLY]
-    mesh.until(lambda: (near.node, "it left") in far.losses, 1)
+    mesh.run_until(lambda: (near.node, "it left") in far.losses, 1)
 
 
 # Pauses.
@@ -256,7 +256,7 @@ def test_when_all_sleep_nobody_is_lost(seconds: float) -> None:
     mesh.time += seconds
     mesh.heal()
     mesh.run(5)
-    assert mesh.agrees()
+    assert mesh.converged()
     assert one.losses == other.losses == []
 
 
@@ -275,9 +275,9 @@ def test_who_sleeps_long_is_lost_and_found() -> None:
     one.serve("a")
     mesh.run(1)
     one.paused = True
-    mesh.until(lambda: bool(other.losses), PATIENCE + 3 * BEAT)
+    mesh.run_until(lambda: bool(other.losses), PATIENCE + 3 * BEAT)
     assert other.exchange.directory.clusters == {}
     mesh.run(30)
     mesh.heal()
     mesh.run(PATIENCE + CONFIRMATION)
-    assert mesh.agrees(), mesh.describe()
+    assert mesh.converged(), mesh.describe()

@@ -37,7 +37,7 @@ class Event:
         elif self.what == "pause":
             relay.paused = True
         elif self.what == "trouble":
-            mesh.trouble = 0.9
+            mesh.failure_rate = 0.9
         elif self.what == "ask":
             traffic.ask(one, random.choice("ab"), idempotent=random.random() < 0.5)
         elif self.what == "serve":
@@ -59,7 +59,7 @@ class Traffic:
 
     def ask(self, one: int, cluster: str, *, idempotent: bool) -> None:
         self.asked += 1
-        self.mesh.all[one].ask(
+        self.mesh.all[one].request(
             self.clients[one], self.asked, cluster, timeout=5.0, idempotent=idempotent
         )
 
@@ -67,7 +67,7 @@ class Traffic:
         for relay in self.mesh.all:
             for member in list(relay.exchange.programs.values()):
                 if not relay.paused and member not in self.clients:
-                    relay.answer(member)
+                    relay.reply(member)
 
     def all_ended_once(self) -> None:
         ended = [message[1] for client in self.clients for message in taken(client)]
@@ -105,7 +105,7 @@ def converges(mesh: Mesh, events: list[Event], seed: int) -> None:
     losses = [list(relay.losses) for relay in mesh.all]
     for _ in range(round(2 * (PATIENCE + CONFIRMATION) / STEP)):
         mesh.step()
-        assert mesh.agrees(), mesh.describe()
+        assert mesh.converged(), mesh.describe()
     assert losses == [relay.losses for relay in mesh.all], mesh.describe()
     traffic.all_ended_once()
 

@@ -44,7 +44,7 @@ def test_a_request_goes_to_a_member_and_its_answer_back() -> None:
     assert stamp == room.now * 1000
     room.router.reply(member, call, b"answer", room.now + 0.002)
     assert taken(client) == [(REPLY, 3, b"answer")]
-    assert room.left_over() == []
+    assert room.leftovers() == []
     assert room.counters.outcomes == {"replied": 1}
     assert sum(room.counters.latency) == 1
     assert room.counters.latency_sum == pytest.approx(0.002)
@@ -60,20 +60,20 @@ def test_a_request_to_a_peer_carries_its_expiry_and_its_program() -> None:
     assert expiry == pytest.approx((room.now + 5) * 1000, abs=1)
     room.router.reply(peer, call, b"answer", room.now)
     assert taken(client) == [(REPLY, 3, b"answer")]
-    assert room.left_over() == []
+    assert room.leftovers() == []
 
 
 def test_a_peers_request_goes_to_members_here_alone() -> None:
     room = Room()
     asking, other, member = room.peer("asking"), room.peer("other", 1, 2, 3), room.member()
     for number in range(20):
-        room.peer_call(asking, number)
+        room.peer_request(asking, number)
         ((_, call, _, _, _, sender, _),) = taken(member)
         assert sender == "asking/7"
         room.router.reply(member, call, b"answer", room.now)
     assert taken(other) == []
     assert taken(asking) == [(REPLY, number, b"answer") for number in range(20)]
-    assert room.left_over() == []
+    assert room.leftovers() == []
     assert not room.counters.outcomes, "the origin counts its own"
 
 
@@ -83,7 +83,7 @@ def test_a_fault_crosses_with_its_type_and_text() -> None:
     room.request(client, 1)
     room.router.fault(member, call_of(member), "ValueError", "no", room.now)
     assert taken(client) == [(FAULT, 1, "ValueError", "no")]
-    assert room.left_over() == []
+    assert room.leftovers() == []
     assert room.counters.outcomes == {"faulted": 1}
 
 
@@ -105,9 +105,9 @@ def test_an_id_in_use_is_not_used_again() -> None:
     room.request(client, 1)
     with pytest.raises(DuplicateCall):
         room.request(client, 1)
-    room.peer_call(peer, 1)
+    room.peer_request(peer, 1)
     with pytest.raises(DuplicateCall):
-        room.peer_call(peer, 1)
+        room.peer_request(peer, 1)
     for _, call, *_ in taken(member):
         room.router.reply(member, call, b"", room.now)
     assert taken(client) == [(REPLY, 1, b"")]
@@ -126,7 +126,7 @@ def test_nobody_in_the_network_is_said_at_once() -> None:
     ((*failed, text),) = taken(client)
     assert failed == [FAILED, 1, NOBODY]
     assert "'c'" in text
-    assert room.left_over() == []
+    assert room.leftovers() == []
     assert room.counters.outcomes == {"no_such_cluster": 1}
 
 
@@ -134,10 +134,10 @@ def test_a_peer_that_asks_for_nobody_is_refused() -> None:
     """It may know others: a member that has just left here is not its last."""
     room = Room(settled=False)
     peer = room.peer("there", 1)
-    room.peer_call(peer, 1)
-    room.peer_call(peer, 2, "unheard of")
+    room.peer_request(peer, 1)
+    room.peer_request(peer, 2, "unheard of")
     assert [message[:2] for message in taken(peer)] == [(REFUSED, 1), (REFUSED, 2)]
-    assert room.left_over() == []
+    assert room.leftovers() == []
 
 
 def test_before_the_peers_have_told_a_request_waits() -> None:
@@ -165,7 +165,7 @@ def test_a_request_that_was_refused_before_the_peers_have_told_waits_too() -> No
     peer = room.peer("there", 1)
     room.router.reply(peer, call_of(peer), b"there", room.now)
     assert taken(client) == [(REPLY, 1, b"there")]
-    assert room.left_over() == []
+    assert room.leftovers() == []
 
 
 def test_what_waits_can_expire_be_cancelled_and_abandoned() -> None:
@@ -176,9 +176,9 @@ def test_what_waits_can_expire_be_cancelled_and_abandoned() -> None:
     room.request(other, 1)
     room.router.cancel(client, 2)
     room.exchange.detach(other, room.now)
-    room.later(1.0)
+    room.advance_clock(1.0)
     assert [message[:3] for message in taken(client)] == [(FAILED, 1, LATE)]
-    assert room.left_over() == []
+    assert room.leftovers() == []
     assert room.counters.outcomes == {"timed_out": 1, "cancelled": 1, "abandoned": 1}
 
 
@@ -191,7 +191,7 @@ def test_what_waited_too_long_is_not_begun() -> None:
     member = room.member()
     assert taken(member) == []
     assert [message[:3] for message in taken(client)] == [(FAILED, 1, LATE)]
-    assert room.left_over() == []
+    assert room.leftovers() == []
 
 
 # Refused: safe to try elsewhere.
@@ -213,7 +213,7 @@ def test_who_refuses_is_not_asked_again_and_others_are() -> None:
     assert len(set(ids)) == 3, "each hand-over has an id of its own"
     assert room.counters.retries == 3
     assert room.counters.outcomes == {"overloaded": 1}
-    assert room.left_over() == []
+    assert room.leftovers() == []
 
 
 def test_a_member_whose_outlet_is_full_was_never_asked() -> None:
@@ -228,7 +228,7 @@ def test_a_member_whose_outlet_is_full_was_never_asked() -> None:
     taken(client)
     room.request(client, 20)
     assert [message[:3] for message in taken(client)] == [(FAILED, 20, OVERLOADED)]
-    assert room.left_over() == []
+    assert room.leftovers() == []
 
 
 def test_a_refusal_after_the_deadline_ends_it() -> None:
@@ -240,7 +240,7 @@ def test_a_refusal_after_the_deadline_ends_it() -> None:
     room.router.refused(member, call_of(member), "full", room.now)
     assert taken(one) == taken(other) == []
     assert [message[:3] for message in taken(client)] == [(FAILED, 1, LATE)]
-    assert room.left_over() == []
+    assert room.leftovers() == []
 
 
 def test_a_second_hand_over_has_the_time_that_is_left() -> None:
@@ -257,12 +257,12 @@ def test_a_second_hand_over_has_the_time_that_is_left() -> None:
 def test_a_peers_request_that_all_here_refuse_goes_back_to_it() -> None:
     room = Room()
     peer, one, other = room.peer("there", 1), room.member(), room.member()
-    room.peer_call(peer, 4)
+    room.peer_request(peer, 4)
     for _ in range(2):
         member = one if outlet(one).messages else other
         room.router.refused(member, call_of(member), "full", room.now)
     assert [message[:2] for message in taken(peer)] == [(REFUSED, 4)]
-    assert room.left_over() == []
+    assert room.leftovers() == []
 
 
 # Lost: perhaps begun.
@@ -285,7 +285,7 @@ def test_what_a_lost_peer_had_fails_at_once() -> None:
     room.request(client, 1)
     room.exchange.unlink(peer, room.now)
     assert [message[:3] for message in taken(client)] == [(FAILED, 1, LOST)]
-    assert room.left_over() == []
+    assert room.leftovers() == []
     room.request(client, 2)
     assert [message[:3] for message in taken(client)] == [(FAILED, 2, NOBODY)]
 
@@ -301,7 +301,7 @@ def test_an_idempotent_request_is_tried_again() -> None:
     assert call != lost
     room.router.reply(second, call, b"again", room.now)
     assert taken(client) == [(REPLY, 1, b"again")]
-    assert room.left_over() == []
+    assert room.leftovers() == []
 
 
 def test_an_idempotent_request_that_nobody_is_left_for_was_lost_not_refused() -> None:
@@ -316,7 +316,7 @@ def test_an_idempotent_request_that_nobody_is_left_for_was_lost_not_refused() ->
     room.request(client, 2, idempotent=True)
     room.exchange.detach(second, room.now)
     assert [message[:3] for message in taken(client)] == [(FAILED, 2, LOST)]
-    assert room.left_over() == []
+    assert room.leftovers() == []
 
 
 def test_a_peer_tells_that_its_member_was_lost() -> None:
@@ -328,7 +328,7 @@ def test_a_peer_tells_that_its_member_was_lost() -> None:
     room.router.failed(peer, call, LOST, "it died", room.now)
     assert taken(client) == [(FAILED, 1, LOST, "it died")]
     assert taken(member) == [], "it may have been begun"
-    assert room.left_over() == []
+    assert room.leftovers() == []
 
 
 def test_an_idempotent_request_that_a_peers_member_lost_is_tried_again() -> None:
@@ -344,7 +344,7 @@ def test_an_idempotent_request_that_a_peers_member_lost_is_tried_again() -> None
     room.request(client, 2, idempotent=True)
     room.router.failed(peer, call_of(peer), LOST, "", room.now)
     assert taken(client) == [(FAILED, 2, LOST, "")]
-    assert room.left_over() == []
+    assert room.leftovers() == []
 
 
 def test_what_a_lost_program_asked_is_dropped_where_it_is() -> None:
@@ -358,7 +358,7 @@ def test_what_a_lost_program_asked_is_dropped_where_it_is() -> None:
     room.router.reply(member, here, b"", room.now)
     room.router.reply(peer, there, b"", room.now)
     assert room.counters.drops == {"late_reply": 2}
-    assert room.left_over() == []
+    assert room.leftovers() == []
 
 
 def test_a_program_that_asks_itself_and_goes_leaves_nothing() -> None:
@@ -366,7 +366,7 @@ def test_a_program_that_asks_itself_and_goes_leaves_nothing() -> None:
     member = room.member()
     room.request(member, 1, idempotent=True)
     room.exchange.detach(member, room.now)
-    assert room.left_over() == []
+    assert room.leftovers() == []
     assert room.counters.outcomes == {"abandoned": 1}
 
 
@@ -381,7 +381,7 @@ def test_a_member_that_leaves_still_answers_what_it_has() -> None:
     room.request(client, 2)
     room.router.reply(member, call_of(member), b"done", room.now)
     assert [message[:3] for message in taken(client)] == [(FAILED, 2, NOBODY), (REPLY, 1, b"done")]
-    assert room.left_over() == []
+    assert room.leftovers() == []
 
 
 def test_what_a_leaving_peer_never_accepted_goes_elsewhere() -> None:
@@ -403,7 +403,7 @@ def test_what_a_leaving_peer_never_accepted_goes_elsewhere() -> None:
         (REPLY, 3, b"here"),
         (REPLY, 4, b"here"),
     ]
-    assert room.left_over() == []
+    assert room.leftovers() == []
 
 
 def test_a_leaving_relay_accepts_nothing_new() -> None:
@@ -411,10 +411,10 @@ def test_a_leaving_relay_accepts_nothing_new() -> None:
     room = Room()
     client, member, peer = room.client(), room.member(), room.peer("there")
     room.request(client, 5)
-    room.peer_call(peer, 5)
+    room.peer_request(peer, 5)
     room.router.draining = True
     room.request(client, 6)
-    room.peer_call(peer, 6)
+    room.peer_request(peer, 6)
     assert len(taken(member)) == 2
     assert taken(client) == []
     assert [message[:2] for message in taken(peer)] == [(REFUSED, 6)]
@@ -437,7 +437,7 @@ def test_a_failure_is_held_against_who_failed(failure: str) -> None:
     elif failure == "refused":
         room.router.refused(member, call_of(member), "full", room.now)
     elif failure == "expired":
-        room.later(5.0)
+        room.advance_clock(5.0)
     assert candidate.penalty > 0
     assert candidate.penalised_at == room.now
 
@@ -448,7 +448,7 @@ def test_a_caller_with_little_patience_tells_little_about_a_member(patience: flo
     client, _ = room.client(), room.member()
     (candidate,) = room.exchange.directory.clusters["c"].draws
     room.request(client, 1, timeout=patience)
-    room.later(patience)
+    room.advance_clock(patience)
     assert candidate.penalty == pytest.approx(REFUSAL * patience)
 
 
@@ -475,7 +475,7 @@ def test_a_stop_that_finds_no_room_is_counted() -> None:
     room.router.cancel(client, 1)
     call_of(member)  # nothing else
     assert room.counters.drops["stop_without_room"] == 1
-    assert room.left_over() == []
+    assert room.leftovers() == []
 
 
 def test_a_cancelled_request_is_nobodys() -> None:
@@ -494,7 +494,7 @@ def test_a_cancelled_request_is_nobodys() -> None:
     assert taken(client) == []
     assert room.counters.outcomes == {"cancelled": 2}
     assert room.counters.drops == {"late_reply": 1}
-    assert room.left_over() == []
+    assert room.leftovers() == []
 
 
 def test_a_deadline_ends_a_request() -> None:
@@ -502,31 +502,31 @@ def test_a_deadline_ends_a_request() -> None:
     client, member, peer = room.client(), room.member(), room.peer("there")
     room.request(client, 1, timeout=1.0)
     room.request(client, 2, timeout=3.0)
-    room.peer_call(peer, 1, timeout=1.0)
+    room.peer_request(peer, 1, timeout=1.0)
     calls = [call for _, call, *_ in taken(member)]
-    room.later(0.999)
+    room.advance_clock(0.999)
     assert taken(client) == []
-    room.later(0.001)
+    room.advance_clock(0.001)
     assert [message[:3] for message in taken(client)] == [(FAILED, 1, LATE)]
     assert taken(peer) == [], "its own clock tells its program"
     for call in calls:
         room.router.reply(member, call, b"", room.now)
     assert taken(client) == [(REPLY, 2, b"")]
     assert room.counters.drops == {"late_reply": 2}
-    assert room.left_over() == []
+    assert room.leftovers() == []
 
 
 def test_what_expired_on_the_way_is_not_begun() -> None:
     room = Room()
     member, peer = room.member(), room.peer("there")
     for timeout in (0.0, -3.0):
-        room.peer_call(peer, 1, timeout=timeout)
+        room.peer_request(peer, 1, timeout=timeout)
     client = room.client()
     room.request(client, 1, timeout=0)
     assert taken(member) == []
     assert [message[:3] for message in taken(client)] == [(FAILED, 1, LATE)]
     assert room.counters.drops == {"expired_on_the_way": 2}
-    assert room.left_over() == []
+    assert room.leftovers() == []
 
 
 @pytest.mark.parametrize("outcome", ["reply", "fault", "refused", "failed"])
@@ -572,7 +572,7 @@ def test_an_answer_without_room_is_counted() -> None:
     outlet(client).room = outlet(peer).room = 0
     for number in range(3):
         room.request(client, number)
-        room.peer_call(peer, number)
+        room.peer_request(peer, number)
     first, second, third, fourth, *rest = (call for _, call, *_ in taken(member))
     room.router.reply(member, first, b"", room.now)
     room.router.reply(member, second, b"", room.now)
@@ -581,7 +581,7 @@ def test_an_answer_without_room_is_counted() -> None:
     assert room.counters.drops["reply_without_room"] == 4
     room.exchange.detach(member, room.now)
     assert room.counters.drops["reply_without_room"] == 4 + len(rest)
-    assert room.left_over() == []
+    assert room.leftovers() == []
 
 
 # Bounds.
@@ -593,7 +593,7 @@ def test_a_party_may_have_so_many_requests_open(monkeypatch: pytest.MonkeyPatch)
     client, member, peer = room.client(), room.member(), room.peer("there")
     for number in range(1, 5):
         room.request(client, number)
-        room.peer_call(peer, number)
+        room.peer_request(peer, number)
     assert [message[:3] for message in taken(client)] == [(FAILED, 4, OVERLOADED)]
     assert [message[:2] for message in taken(peer)] == [(REFUSED, 4)], "others may have room"
     for _, call, *_ in taken(member):

@@ -71,7 +71,7 @@ class Requests(RuleBasedStateMachine):
         asking = self.peers[peer % len(self.peers)]
         self.number += 1
         self.of_peers.add((asking, self.number))
-        self.room.peer_call(asking, self.number, cluster, timeout=timeout)
+        self.room.peer_request(asking, self.number, cluster, timeout=timeout)
 
     @precondition(lambda self: self.idempotent)
     @rule(which=SOME)
@@ -158,7 +158,7 @@ class Requests(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 5.0]))
     def time_passes(self, seconds: float) -> None:
-        self.room.later(seconds)
+        self.room.advance_clock(seconds)
 
     @rule()
     def settle(self) -> None:
@@ -206,9 +206,9 @@ class Requests(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.room.router.settle(self.room.now)
-        self.room.later(100)
+        self.room.advance_clock(100)
         self.everyone_hears_once()
-        assert self.room.left_over() == []
+        assert self.room.leftovers() == []
         assert set(self.idempotent) == self.ended | self.unheard
 
     # Inside.

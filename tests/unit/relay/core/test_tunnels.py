@@ -75,7 +75,7 @@ def tunnel(room: Room, one: Party, other: Party, number: int = 3, window: int = 
 
 def left_over(room: Room) -> list[object]:
     parties = [*room.exchange.programs.values(), *room.exchange.peers.values()]
-    return [end for party in parties for end in party.tunnels.values()] + room.left_over()
+    return [end for party in parties for end in party.tunnels.values()] + room.leftovers()
 
 
 # Opening.
@@ -91,7 +91,7 @@ def test_a_tunnel_is_offered_to_a_member_and_accepted() -> None:
     assert 5000 <= timeout <= 5001
     room.router.accept(member, call, 100_000, 77)
     assert taken(client) == [(ACCEPT, 3, 100_000, 77)]
-    assert room.left_over() == []
+    assert room.leftovers() == []
     assert room.counters.outcomes == {"opened": 1}
     assert room.counters.tunnels == 1
 
@@ -154,7 +154,7 @@ def test_an_opening_has_a_deadline() -> None:
     client, member = room.client(), room.member()
     open_tunnel(room, client, 3, timeout=1.0)
     call = call_of_offer(member)
-    room.later(1.0)
+    room.advance_clock(1.0)
     assert [message[:3] for message in taken(client)] == [(FAILED, 3, Failure.TIMED_OUT)]
     room.router.accept(member, call, WINDOW, LARGEST)
     assert taken(member) == [

@@ -31,7 +31,7 @@ class Peers:
         self.client = self.here.exchange.attach("client", self.member.outlet)
         self.there.serve("d")
         self.mesh.run(1)
-        assert self.mesh.agrees()
+        assert self.mesh.converged()
 
     def frame(self, *messages: Any) -> bytes:
         back = self.there.membership.neighbours[self.here.node]
@@ -59,7 +59,7 @@ def cut_off(peers: Peers) -> Iterator[None]:
     assert peers.here.exchange.peers == {}
     assert list(peers.here.exchange.directory.clusters) == ["c"]
     peers.mesh.run(1)
-    assert peers.mesh.agrees(), peers.mesh.describe()
+    assert peers.mesh.converged(), peers.mesh.describe()
 
 
 def test_a_heartbeat_is_a_batch() -> None:
@@ -176,7 +176,7 @@ def test_half_a_message_of_one_peer_is_not_the_beginning_of_anothers(half: bytes
     here.batches.receive(broken.node, packb((session, STAMP, 0)) + half, here.now)
     assert not here.membership.linked(broken.node)
     mesh.run(1)
-    assert mesh.agrees(), mesh.describe()
+    assert mesh.converged(), mesh.describe()
     assert not [loss for loss in here.losses if loss[0] == whole.node]
 
 
@@ -224,7 +224,7 @@ def test_a_body_half_sent_in_one_session_is_not_finished_in_the_next() -> None:
     peers.send((Op.CHUNK, 0, 2 * CHUNK, bytes(CHUNK)))
     peers.mesh.break_link(1, 0)
     peers.mesh.run(1)
-    assert peers.mesh.agrees()
+    assert peers.mesh.converged()
     assert not peers.here.batches.receiving
     with cut_off(peers):
         peers.send(
@@ -244,7 +244,7 @@ def test_outcomes_reach_who_asked() -> None:
     peers = Peers()
     router = peers.here.exchange.router
     for number in range(1, 5):
-        peers.here.ask(peers.client, number, "d", timeout=5.0)
+        peers.here.request(peers.client, number, "d", timeout=5.0)
     calls = [call.id for call in router._open.values()]
     taken(peers.client)
     peers.send(
