@@ -13,12 +13,14 @@ import arke
 from arke.wire.limits import MAX_TOPICS, MAX_TUNNELS
 from support.iris_client import Handlers, iris_program
 from support.iris_packets import Op, Packet, encoded
-from support.iris_raw import RawIris, hello, pour, raw_iris
 from support.iris_tunnel import CHUNK
-from support.mixed import echo
-from support.relays import LIMIT, Relay, Relays, free_port
-from support.traffic import echo as native_echo
-from support.traffic import until, until_members
+from support.ports import free_port
+from support.protocol_pairs import echo_request
+from support.raw_iris import RawIris, hello, raw_iris, send_in_pieces
+from support.relay_status import wait_for_members
+from support.relays import Relay, Relays
+from support.traffic import echo_service as native_echo
+from support.waiting import LIMIT, wait_until_async
 
 MIB = 1024 * 1024
 
@@ -59,12 +61,12 @@ async def test_who_breaks_the_protocol_is_cut_off_alone_and_told_why(
 ) -> None:
     begin = node.process.written
     async with (
-        iris_program(node.port, "bystander", Handlers(echo)) as bystander,
+        iris_program(node.port, "bystander", Handlers(echo_request)) as bystander,
         raw_iris(node.port, "") as hostile,
     ):
         with suppress(ConnectionError):
             if way == "octet by octet":
-                await pour(hostile, octets, 1)
+                await send_in_pieces(hostile, octets, 1)
             else:
                 await hostile.send(octets + (bytes(100_000) if way == "with more behind" else b""))
         reason = await hostile.wait_until_closed()
@@ -87,7 +89,7 @@ async def test_who_breaks_the_protocol_is_cut_off_alone_and_told_why(
 async def test_a_packet_that_is_cut_off_ends_its_connection_alone(
     node: Relay, packet: bytes
 ) -> None:
-    async with iris_program(node.port, "bystander", Handlers(echo)) as bystander:
+    async with iris_program(node.port, "bystander", Handlers(echo_request)) as bystander:
         for size in range(1, len(packet)):
             async with raw_iris(node.port, "") as raw:
                 await raw.send(packet[:size])
@@ -199,7 +201,7 @@ async def test_what_belongs_to_nothing_is_dropped_and_counted(
         async def counted() -> bool:
             return await asyncio.to_thread(dropped, metrics) >= before + 3
 
-        await until(counted)
+        await wait_until_async(counted)
         await raw.wait_until_processed()
 
 
@@ -241,7 +243,7 @@ async def test_a_tunnel_that_is_misused_ends_alone(
         arke.connect(port=nodes[0].port) as observer,
         raw_iris(nodes[0].port, "") as raw,
     ):
-        await until_members(observer, "misused", 1)
+        await wait_for_members(observer, "misused", 1)
         await raw.send_packet(Op.TUNNEL_INIT, 1, "misused", 30_000)
         assert await raw.receive_only(Op.TUNNEL_CONFIRM) == (Op.TUNNEL_CONFIRM, 1, CHUNK)
         await raw.send_packet(Op.TUNNEL_ALLOWANCE, 1, MIB)

@@ -10,10 +10,10 @@ import pytest
 import arke
 from support.iris_client import Handlers, iris_program
 from support.iris_packets import CLIENT_MAGIC, RELAY_MAGIC, VERSION, Op, encoded
-from support.iris_raw import RawIris, hello, raw_iris
-from support.mixed import echo
+from support.protocol_pairs import echo_request
+from support.raw_iris import RawIris, hello, raw_iris
+from support.relay_status import wait_for_members
 from support.relays import Relay
-from support.traffic import until_members
 
 REFUSALS = {
     "another version": (
@@ -66,13 +66,13 @@ async def test_client_and_service_are_welcome(node: Relay, cluster: str, way: st
         assert await raw.receive() == (Op.INIT, RELAY_MAGIC, VERSION)
         assert await raw.receive() == (Op.PUBLISH, "t", b"x")
         if cluster:
-            await until_members(observer, cluster, 1)
+            await wait_for_members(observer, cluster, 1)
         await raw.send_packet(Op.CLOSE)
         assert await raw.receive() == (Op.CLOSE, "")
         with pytest.raises(EOFError):
             await raw.receive()
         if cluster:
-            await until_members(observer, cluster, 0)
+            await wait_for_members(observer, cluster, 0)
 
 
 @both_ways
@@ -109,7 +109,7 @@ async def test_who_stops_in_the_middle_holds_up_nobody_and_is_shown_out(
 ) -> None:
     async with (
         raw_iris(node.port) as silent,
-        iris_program(node.port, "patient", Handlers(echo)) as member,
+        iris_program(node.port, "patient", Handlers(echo_request)) as member,
     ):
         await silent.send(octets)
         gone = asyncio.ensure_future(silent.wait_until_closed())
@@ -130,7 +130,7 @@ async def test_who_ends_in_the_middle_leaves_nothing(node: Relay) -> None:
             raw.writer.write_eof()
             assert await raw.wait_until_closed() is None
     async with arke.connect(port=node.port) as observer:
-        await until_members(observer, "half", 0)
+        await wait_for_members(observer, "half", 0)
         assert (await observer.status())["programs"] == 1
 
 

@@ -9,11 +9,11 @@ import pytest
 
 import arke
 from support.iris_packets import Op, Packet, encoded
-from support.iris_raw import hello, pour, raw_iris
 from support.iris_tunnel import CHUNK
+from support.raw_iris import hello, raw_iris, send_in_pieces
+from support.relay_status import wait_for_members
 from support.relays import Relay
-from support.traffic import echo as native_echo
-from support.traffic import until_members
+from support.traffic import echo_service as native_echo
 
 MIB = 1024 * 1024
 EDGES = [0, 127, 128, 2**32, 2**63, 2**64 - 1]
@@ -55,8 +55,8 @@ async def test_a_session_is_the_same_in_pieces_of_any_size(node: Relay, piece: i
         arke.connect(port=node.port) as observer,
         raw_iris(node.port) as raw,
     ):
-        await until_members(observer, "echo", 1)
-        sending = asyncio.ensure_future(pour(raw, SESSION, piece))
+        await wait_for_members(observer, "echo", 1)
+        sending = asyncio.ensure_future(send_in_pieces(raw, SESSION, piece))
         heard = [await raw.receive() for _ in range(1 + len(ANSWERED))]
         await sending
         await raw.send_packet(Op.CLOSE)

@@ -10,17 +10,18 @@ import pytest
 import arke
 from support.iris_client import Handlers, IrisTimeout, iris_program
 from support.iris_packets import Op
-from support.iris_raw import raw_iris
 from support.iris_tunnel import CHUNK, IrisTunnel, TunnelEnded
-from support.mixed import ECHO, ENDED, Ends, Tunnel, converse, program
-from support.relays import LIMIT, Relay, Relays
-from support.traffic import until_members
+from support.protocol_pairs import ECHO, TUNNEL_ENDED, ProtocolPair, Tunnel, echo_tunnel, program
+from support.raw_iris import raw_iris
+from support.relay_status import wait_for_members
+from support.relays import Relay, Relays
+from support.waiting import LIMIT
 
 MIB = 1024 * 1024
 
 
 @pytest.mark.parametrize("closer", ["caller", "member"])
-async def test_what_was_sent_before_a_graceful_end_arrives(ends: Ends, closer: str) -> None:
+async def test_what_was_sent_before_a_graceful_end_arrives(ends: ProtocolPair, closer: str) -> None:
     sent = [bytes([size % 251]) * size for size in range(1, 300_000, 10_000)]
     got: list[bytes] = []
     read = asyncio.Event()
@@ -46,7 +47,7 @@ async def test_half_closed_by_a_native_caller_it_still_carries_the_answer(
     nodes: tuple[Relay, Relay],
 ) -> None:
     """An Iris tunnel has no halves: its program hears of the end when both are closed."""
-    ends = Ends("native", "iris", *nodes)
+    ends = ProtocolPair("native", "iris", *nodes)
     ended = asyncio.Event()
 
     async def add_up(tunnel: IrisTunnel) -> None:
@@ -66,7 +67,7 @@ async def test_half_closed_by_a_native_caller_it_still_carries_the_answer(
 
 
 async def test_half_closed_by_a_native_member_it_still_reads(nodes: tuple[Relay, Relay]) -> None:
-    ends = Ends("iris", "native", *nodes)
+    ends = ProtocolPair("iris", "native", *nodes)
     heard: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
 
     async def listen(tunnel: arke.Tunnel) -> None:
@@ -86,12 +87,12 @@ async def test_a_program_that_leaves_hears_all_that_is_under_way_and_then_no_mor
     nodes: tuple[Relay, Relay],
 ) -> None:
     """Whatever it still says meanwhile: its last word is the relay's close."""
-    ends = Ends("native", "iris", *nodes)
+    ends = ProtocolPair("native", "iris", *nodes)
     async with (
         raw_iris(ends.member_relay.port, ends.cluster) as member,
         arke.connect(port=ends.caller_relay.port) as caller,
     ):
-        await until_members(caller, ends.cluster, 1)
+        await wait_for_members(caller, ends.cluster, 1)
 
         async def pour() -> None:
             async with caller.tunnel(ends.cluster, timeout=LIMIT) as tunnel:
@@ -118,7 +119,7 @@ async def test_a_chunk_beyond_what_is_left_waits_and_outlives_its_sender(
     nodes: tuple[Relay, Relay],
 ) -> None:
     """A sender may send while its allowance is positive, close at once, and leave at once."""
-    ends = Ends("iris", "native", *nodes)
+    ends = ProtocolPair("iris", "native", *nodes)
     go_on = asyncio.Event()
     heard: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
 
@@ -145,7 +146,7 @@ async def test_a_chunk_beyond_what_is_left_waits_and_outlives_its_sender(
         assert await heard == sizes
 
 
-async def test_both_ends_at_once(ends: Ends) -> None:
+async def test_both_ends_at_once(ends: ProtocolPair) -> None:
     """They cross on the way; each ends gracefully all the same."""
 
     async def leave(tunnel: Tunnel) -> None:
@@ -158,7 +159,9 @@ async def test_both_ends_at_once(ends: Ends) -> None:
         assert await caller.request(ends.cluster, b"well") == b"well"
 
 
-async def test_sending_on_a_tunnel_that_has_ended_fails_and_reading_ends(ends: Ends) -> None:
+async def test_sending_on_a_tunnel_that_has_ended_fails_and_reading_ends(
+    ends: ProtocolPair,
+) -> None:
     async def leave(tunnel: Tunnel) -> None:
         await tunnel.send(b"last words")
 
@@ -167,14 +170,14 @@ async def test_sending_on_a_tunnel_that_has_ended_fails_and_reading_ends(ends: E
         caller.tunnel(ends.cluster) as tunnel,
     ):
         assert [message async for message in tunnel] == [b"last words"]
-        with pytest.raises(ENDED):
+        with pytest.raises(TUNNEL_ENDED):
             await tunnel.recv()
-        with pytest.raises(ENDED):
+        with pytest.raises(TUNNEL_ENDED):
             await tunnel.send(b"x")
 
 
 async def test_a_native_handler_that_raises_tells_the_iris_end(nodes: tuple[Relay, Relay]) -> None:
-    ends = Ends("iris", "native", *nodes)
+    ends = ProtocolPair("iris", "native", *nodes)
     service = arke.Service(ends.cluster, port=ends.member_relay.port)
 
     @service.on_tunnel
@@ -187,7 +190,7 @@ async def test_a_native_handler_that_raises_tells_the_iris_end(nodes: tuple[Rela
         iris_program(ends.caller_relay.port) as caller,
         arke.connect(port=ends.caller_relay.port) as observer,
     ):
-        await until_members(observer, ends.cluster, 1)
+        await wait_for_members(observer, ends.cluster, 1)
         async with caller.tunnel(ends.cluster) as tunnel:
             await tunnel.send(b"x")
             with pytest.raises(TunnelEnded, match="not here"):
@@ -195,7 +198,7 @@ async def test_a_native_handler_that_raises_tells_the_iris_end(nodes: tuple[Rela
 
 
 async def test_a_native_caller_that_fails_tells_the_iris_end(nodes: tuple[Relay, Relay]) -> None:
-    ends = Ends("native", "iris", *nodes)
+    ends = ProtocolPair("native", "iris", *nodes)
     seen: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def wait(tunnel: IrisTunnel) -> None:
@@ -211,7 +214,7 @@ async def test_a_native_caller_that_fails_tells_the_iris_end(nodes: tuple[Relay,
         assert "oh" in await seen
 
 
-async def test_an_end_that_dies_is_told_at_the_other(ends: Ends) -> None:
+async def test_an_end_that_dies_is_told_at_the_other(ends: ProtocolPair) -> None:
     ends.member = "iris"
     ready = asyncio.Event()
 
@@ -225,24 +228,24 @@ async def test_an_end_that_dies_is_told_at_the_other(ends: Ends) -> None:
         )
         caller = await stack.enter_async_context(program(ends.caller, ends.caller_relay.port))
         observer = await stack.enter_async_context(arke.connect(port=ends.caller_relay.port))
-        await until_members(observer, ends.cluster, 1)
+        await wait_for_members(observer, ends.cluster, 1)
         async with caller.tunnel(ends.cluster) as tunnel:
             await ready.wait()
             member.raw.writer.transport.abort()
-            with pytest.raises(ENDED, match=r"gone|lost|ended|closed"):
+            with pytest.raises(TUNNEL_ENDED, match=r"gone|lost|ended|closed"):
                 await tunnel.recv()
 
 
 async def test_a_relay_that_dies_is_told_at_the_other(relays: Relays) -> None:
-    one, other = relays.pair()
-    ends = Ends("iris", "native", one, other)
+    one, other = relays.start_pair()
+    ends = ProtocolPair("iris", "native", one, other)
     async with AsyncExitStack() as stack, asyncio.timeout(LIMIT):
         service = arke.Service(ends.cluster, port=other.port)
-        service.on_tunnel(converse)
+        service.on_tunnel(echo_tunnel)
         await service.__aenter__()
         caller = await stack.enter_async_context(iris_program(one.port))
         observer = await stack.enter_async_context(arke.connect(port=one.port))
-        await until_members(observer, ends.cluster, 1)
+        await wait_for_members(observer, ends.cluster, 1)
         async with caller.tunnel(ends.cluster) as tunnel:
             await tunnel.send(b"x")
             assert await tunnel.recv() == b"x"
@@ -255,13 +258,13 @@ async def test_a_relay_that_dies_is_told_at_the_other(relays: Relays) -> None:
 async def test_an_opening_nobody_confirms_is_timed_out_and_late_word_dropped(
     nodes: tuple[Relay, Relay],
 ) -> None:
-    ends = Ends("iris", "iris", *nodes)
+    ends = ProtocolPair("iris", "iris", *nodes)
     async with (
         raw_iris(ends.member_relay.port, ends.cluster) as member,
         iris_program(ends.caller_relay.port) as caller,
         arke.connect(port=ends.caller_relay.port) as observer,
     ):
-        await until_members(observer, ends.cluster, 1)
+        await wait_for_members(observer, ends.cluster, 1)
         with pytest.raises(IrisTimeout):
             async with caller.tunnel(ends.cluster, 0.2):
                 pass

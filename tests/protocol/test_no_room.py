@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 
 from arke.wire.messages import MAGIC, VERSION, Op
-from support.stage import Stage, packed
+from support.in_process_relay import InProcessRelay, packed
 
 HALF = 40 * 1024 * 1024
 
 
 async def test_a_program_is_cut_off_where_an_answer_to_its_ping_has_no_room() -> None:
-    stage = Stage()
+    stage = InProcessRelay()
     stage.attach("deaf")
     stage.send("deaf", packed((Op.HELLO, MAGIC, VERSION, "deaf")))
     connection = stage.connection("deaf")

@@ -10,10 +10,10 @@ from arke.wire.limits import CHUNK, LEAST_WINDOW, WINDOW
 from arke.wire.messages import Op
 from arke_relay.attachments.iris import tunnels
 from arke_relay.attachments.iris.tunnel import LARGEST
+from support.in_process_relay import InProcessRelay, packed, unpacked
 from support.iris_packets import Decoder, encoded
 from support.iris_packets import Op as Iris
-from support.stage import Stage, packed, unpacked
-from support.tunnel_ends import CLUSTER, NUMBER, End, IrisEnd, NativeEnd, settle
+from support.tunnel_ends import CLUSTER, NUMBER, IrisEnd, NativeEnd, TunnelEnd, run_to_completion
 
 KINDS = st.sampled_from(["iris", "native"])
 WINDOWS = st.sampled_from([LEAST_WINDOW, 87_000, 2 * CHUNK, WINDOW])
@@ -36,19 +36,19 @@ def _anew(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def opened(
     opener: str, taker: str, *, window: int = WINDOW, allowance: int = 2 * 1024 * 1024
-) -> tuple[Stage, End, End]:
+) -> tuple[InProcessRelay, TunnelEnd, TunnelEnd]:
     """A tunnel between two programs of these kinds. What Iris programs open has the window too."""
-    stage = Stage()
+    stage = InProcessRelay()
     tunnels.WINDOW = window
-    ends: list[End] = [
+    ends: list[TunnelEnd] = [
         IrisEnd(stage, who, serves=who == "B", allowance=allowance)
         if kind == "iris"
         else NativeEnd(stage, who, serves=who == "B", window=window)
         for kind, who in ((opener, "A"), (taker, "B"))
     ]
-    settle(*ends)
+    run_to_completion(*ends)
     ends[0].open()
-    settle(*ends)
+    run_to_completion(*ends)
     return stage, ends[0], ends[1]
 
 
@@ -72,12 +72,12 @@ async def test_whatever_is_sent_arrives(
     for end, messages in sent.items():
         for each in messages:
             end.send(each)
-    settle(one, other)
+    run_to_completion(one, other)
     assert [len(each) for each in other.received] == there
     assert other.received == sent[one]
     assert one.received == sent[other]
     one.close()
-    settle(one, other)
+    run_to_completion(one, other)
     assert other.end_reason == ""
 
 
@@ -88,11 +88,11 @@ async def test_what_waits_for_an_iris_program_that_does_not_read_is_bounded(kind
     stage.stop_reading("B")
     for number in range(1000):
         one.send(message(number, CHUNK))
-    settle(one)
+    run_to_completion(one)
     assert stage.queued <= WINDOW + 300 * 1024
     stage.resume_reading("B")
     other.reading = True
-    settle(one, other)
+    run_to_completion(one, other)
     assert len(other.received) == 1000
 
 
@@ -117,7 +117,7 @@ async def test_a_native_end_cannot_mislead_an_iris_one(
     stage, _, other = opened("native", "iris")
     for total, data in pieces:
         stage.send("A", packed((Op.DATA, 1, total, data)))
-    settle(other)
+    run_to_completion(other)
     assert why in (other.end_reason or "")
     ((op, _, _, _, text),) = [m for m in unpacked(stage.received("A")) if m[0] == Op.END]
     assert (op, why in text) == (Op.END, True)
@@ -144,7 +144,7 @@ async def test_an_iris_end_cannot_mislead_a_native_one(
     decoder.feed(stage.received("A"))
     assert any(op == Iris.TUNNEL_CLOSE and why in fields[1] for op, *fields in decoder)
     other.reading = True
-    settle(other)
+    run_to_completion(other)
     assert why in (other.end_reason or "")
 
 
@@ -153,19 +153,19 @@ async def test_a_closed_tunnel_still_brings_what_waited_for_credit() -> None:
     other.reading = False
     one.send(message(1, CHUNK - 1))
     one.send(message(2, CHUNK))
-    settle(one)
+    run_to_completion(one)
     one.close()
-    settle(one)
+    run_to_completion(one)
     assert one.end_reason == ""
     other.reading = True
-    settle(one, other)
+    run_to_completion(one, other)
     assert [len(each) for each in other.received] == [CHUNK - 1, CHUNK]
     assert other.end_reason == ""
 
 
 async def test_an_offer_is_not_answered_by_a_reply() -> None:
     """Or it would pass for the answer to the request of the same number."""
-    stage = Stage()
+    stage = InProcessRelay()
     one = IrisEnd(stage, "A", serves=False, allowance=1)
     NativeEnd(stage, "B", serves=True, window=WINDOW)
     bank = NativeEnd(stage, "C", serves=False, window=WINDOW)
@@ -181,7 +181,7 @@ async def test_an_offer_is_not_answered_by_a_reply() -> None:
 
 
 async def test_offers_that_ended_are_forgotten() -> None:
-    stage = Stage()
+    stage = InProcessRelay()
     NativeEnd(stage, "A", serves=False, window=WINDOW)
     IrisEnd(stage, "B", serves=True, allowance=1)
     for call in range(1, 2001):
@@ -200,7 +200,7 @@ async def test_offers_that_ended_are_forgotten() -> None:
 
 async def test_who_accepts_an_offer_that_it_has_not_read_harms_nobody() -> None:
     """Calls are numbered in their order: whoever knows the last can guess the next."""
-    stage = Stage()
+    stage = InProcessRelay()
     caller = NativeEnd(stage, "A", serves=False, window=WINDOW)
     NativeEnd(stage, "B", serves=True, window=WINDOW)
     stage.stop_reading("B")

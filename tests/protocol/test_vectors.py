@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from arke.wire.messages import MAGIC, VERSION, Op, PeerOp
-from support.stage import Stage, packed, unpacked
+from support.in_process_relay import InProcessRelay, packed, unpacked
 from support.vectors import Vector, blocks
 
 
-def _played(stage: Stage, conversation: list[Vector]) -> None:
+def _played(stage: InProcessRelay, conversation: list[Vector]) -> None:
     for vector in conversation:
         assert unpacked(vector.octets) == vector.said
         assert packed(*vector.said) == vector.octets, "not the shortest encoding"
@@ -29,7 +29,7 @@ def _played(stage: Stage, conversation: list[Vector]) -> None:
 
 async def test_programs_and_their_relay_speak_as_the_document_says() -> None:
     conversation, _ = blocks()
-    stage = Stage()
+    stage = InProcessRelay()
     for who in "AB":
         stage.attach(who)
     _played(stage, conversation)
@@ -39,7 +39,7 @@ async def test_programs_and_their_relay_speak_as_the_document_says() -> None:
 
 async def test_relays_speak_as_the_document_says() -> None:
     _, conversation = blocks()
-    stage = Stage()
+    stage = InProcessRelay()
     for who, name in (("A", "caller"), ("B", "service")):
         stage.attach(who)
         stage.send(who, packed((Op.HELLO, MAGIC, VERSION, name)))

@@ -8,11 +8,11 @@ from types import TracebackType
 
 from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame, RstStreamFrame
 
-from support.http2_raw import POST, RawHttp2
-from support.http_rig import Connection
-from support.relays import LIMIT, eventually
+from support.backends import OK
+from support.connection import Connection
+from support.raw_http2 import POST, RawHttp2
+from support.waiting import LIMIT, wait_until
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 _POST = b"POST / HTTP/1.1\r\nHost: example\r\nContent-Length: 4\r\n\r\nbody"
 _FIELDS = [*POST, (b"content-length", b"4")]
 _REFUSED_STREAM = 7
@@ -59,12 +59,12 @@ class Load:
     def wait_for_responses(self, more: int = 50) -> None:
         """Wait for so many further answers."""
         goal = self.responses + more
-        eventually(lambda: self.responses >= goal or bool(self.failures))
+        wait_until(lambda: self.responses >= goal or bool(self.failures))
 
     def wait_for_connections(self, more: int) -> None:
         """Wait for so many further connections."""
         goal = self.connections + more
-        eventually(lambda: self.connections >= goal or bool(self.failures))
+        wait_until(lambda: self.connections >= goal or bool(self.failures))
 
     def _run(self) -> None:
         while not self.stopped and not self.failures:
@@ -79,7 +79,7 @@ class Load:
                 self.failures.append(repr(error))
 
 
-def by_http_1(load: Load, connection: Connection) -> None:
+def http1_requests(load: Load, connection: Connection) -> None:
     """Send requests until the proxy closes the connection after an answer."""
     while not load.stopped:
         connection.send(_POST)
@@ -90,7 +90,7 @@ def by_http_1(load: Load, connection: Connection) -> None:
             return
 
 
-def by_http_1_once(load: Load, connection: Connection) -> None:
+def http1_single_requests(load: Load, connection: Connection) -> None:
     """Send one request: each has a connection, and a handshake, of its own."""
     connection.send(_POST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
     response, body = connection.read_response()
@@ -98,7 +98,7 @@ def by_http_1_once(load: Load, connection: Connection) -> None:
     load.responses += 1
 
 
-def by_http_2(load: Load, connection: Connection) -> None:
+def http2_requests(load: Load, connection: Connection) -> None:
     """Send requests, two at a time, until the proxy says goodbye."""
     client = RawHttp2(connection)
     stream = 1
@@ -137,7 +137,7 @@ def _goodbye(load: Load, client: RawHttp2, waiting: set[int]) -> bool:
     return goodbye
 
 
-def takes_posts(connection: Connection) -> None:
+def answer_posts(connection: Connection) -> None:
     """A script for backends."""
     while connection.read_head():
         connection.read_exactly(4)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from support.iris_packets import Broken, Op, Packet
-from support.iris_raw import RawIris, raw_iris
 from support.iris_tunnel import WINDOW, IrisTunnel
-from support.relays import LIMIT
+from support.raw_iris import RawIris, raw_iris
+from support.waiting import LIMIT
 
 
 class IrisFault(Exception):

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 
 from support.iris_packets import Broken, Op
-from support.iris_raw import RawIris
-from support.relays import LIMIT
+from support.raw_iris import RawIris
+from support.waiting import LIMIT
 
 CHUNK = 65536
 WINDOW = 64 * 1024 * 1024
@@ -69,7 +69,9 @@ class IrisTunnel:
 
     async def send_chunk(self, size: int, chunk: bytes) -> None:
         """Send one chunk, of a message of that size if it is its first, once it is allowed."""
-        await self._changed.wait_for(lambda: self.allowance >= len(chunk) or self.reason is not None)
+        await self._changed.wait_for(
+            lambda: self.allowance >= len(chunk) or self.reason is not None
+        )
         if self.reason is not None or self._closing:
             raise TunnelEnded(self.reason or "")
         self.allowance -= len(chunk)

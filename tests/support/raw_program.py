@@ -10,7 +10,7 @@ from typing import Any
 import msgpack
 
 from arke.wire.messages import MAGIC, VERSION, Op
-from support.relays import LIMIT
+from support.waiting import LIMIT
 
 Message = tuple[Any, ...]
 
@@ -29,7 +29,9 @@ class RawProgram:
 
     async def hello(self, name: str = "raw", program: bytes | None = None) -> None:
         """Attach as every program does; `program` tells that it is the same one as before."""
-        await self.send_message((Op.HELLO.value, MAGIC, VERSION, name, *((program,) if program else ())))
+        await self.send_message(
+            (Op.HELLO.value, MAGIC, VERSION, name, *((program,) if program else ()))
+        )
         assert (await self.receive())[0] == Op.WELCOME
 
     async def send_message(self, *messages: Sequence[Any]) -> None:

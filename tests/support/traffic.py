@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import arke
-from support.relays import LIMIT, Relay, members
+from support.waiting import LIMIT
 
 
-def echo(cluster: str, port: int) -> arke.Service:
+def echo_service(cluster: str, port: int) -> arke.Service:
     service = arke.Service(cluster, port=port)
 
     @service.on_request
@@ -67,44 +67,3 @@ class Traffic:
             assert await mesh.request(self._cluster, body, timeout=LIMIT) == body
             self.replied += 1
             await asyncio.sleep(0)
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until it holds. Raises TimeoutError."""
-    async with asyncio.timeout(LIMIT):
-        while not await condition():
-            await asyncio.sleep(0.02)
-
-
-async def until_members(mesh: arke.Mesh, cluster: str, count: int) -> None:
-    async def known() -> bool:
-        return await members(mesh, cluster) == count
-
-    await until(known)
-
-
-async def until_topic(mesh: arke.Mesh, topic: str) -> None:
-    """Wait until a peer of the mesh's relay is known to listen to a topic."""
-
-    async def known() -> bool:
-        found = (await mesh.status())["topics"].get(topic, {})
-        return int(found.get("elsewhere", 0)) > 0
-
-    await until(known)
-
-
-async def peers(relay: Relay) -> list[dict[str, Any]]:
-    """Whom a relay counts among its peers, in whatever state."""
-    async with arke.connect(port=relay.port) as mesh:
-        found: list[dict[str, Any]] = (await mesh.status())["peers"]
-        return found
-
-
-async def until_peers(relay: Relay, others: Sequence[Relay]) -> None:
-    """Wait until a relay is linked with these and no others."""
-    wanted = sorted((other.address, "linked") for other in others)
-
-    async def met() -> bool:
-        return sorted((peer["address"], peer["state"]) for peer in await peers(relay)) == wanted
-
-    await until(met)

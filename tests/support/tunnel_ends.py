@@ -10,16 +10,16 @@ from msgpack import Unpacker
 from arke.wire.limits import CHUNK
 from arke.wire.messages import MAGIC, Ending, Op, Purpose
 from arke.wire.messages import VERSION as NATIVE
+from support.in_process_relay import InProcessRelay, packed, unpacked
 from support.iris_packets import CLIENT_MAGIC, VERSION, Decoder, encoded
 from support.iris_packets import Op as Iris
-from support.stage import Stage, packed, unpacked
 
 CLUSTER = "sink"
 NUMBER = 0  # of the tunnel, at an Iris program; and of the call, at a native one
 LARGEST = 64 * 1024 * 1024
 
 
-class End(Protocol):
+class TunnelEnd(Protocol):
     """One program with one tunnel."""
 
     received: list[bytes]
@@ -40,7 +40,7 @@ class End(Protocol):
 class IrisEnd:
     """As the bindings: a window granted at once, and every message again when it is read."""
 
-    def __init__(self, stage: Stage, who: str, *, serves: bool, allowance: int) -> None:
+    def __init__(self, stage: InProcessRelay, who: str, *, serves: bool, allowance: int) -> None:
         self.received: list[bytes] = []
         self.end_reason: str | None = None
         self.reading = True
@@ -104,7 +104,7 @@ class IrisEnd:
 class NativeEnd:
     """As the SDK: a window granted at once, and again by quarters; more while it joins."""
 
-    def __init__(self, stage: Stage, who: str, *, serves: bool, window: int) -> None:
+    def __init__(self, stage: InProcessRelay, who: str, *, serves: bool, window: int) -> None:
         self.received: list[bytes] = []
         self.end_reason: str | None = None
         self.reading = True
@@ -201,7 +201,7 @@ class NativeEnd:
         self._send(Op.CREDIT, self._name, octets)
 
 
-def settle(*ends: End) -> None:
+def run_to_completion(*ends: TunnelEnd) -> None:
     """Until there is nothing more that either can do."""
     for _ in range(100_000):
         did = [end.step() for end in ends]

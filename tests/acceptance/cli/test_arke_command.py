@@ -19,7 +19,8 @@ import pytest
 
 import arke
 from support.programs import program
-from support.relays import LIMIT, Relay, Relays
+from support.relays import Relay, Relays
+from support.waiting import LIMIT
 
 
 @pytest.fixture(scope="module")

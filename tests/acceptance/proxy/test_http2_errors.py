@@ -25,12 +25,15 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from support.admin_pages import counted
+from support.admin_pages import metric_value
+from support.backends import respond_with
 from support.certificates import write_certificate
-from support.http2_raw import GET, POST, Fields, GoneAway, RawHttp2, Reset
-from support.http_rig import Connection, connect_tls, tls_port, workers
-from support.publishers import Proxy, Site, says, site
-from support.relays import LIMIT, eventually, free_port
+from support.connection import Connection, connect_tls
+from support.deployment import Deployment, Proxy, new_deployment
+from support.ports import free_port
+from support.proxy_process import tls_port, worker_pids
+from support.raw_http2 import GET, POST, ConnectionClosed, Fields, RawHttp2, StreamReset
+from support.waiting import LIMIT, wait_until
 
 BAD_FRAMES = 'arke_proxy_failures_total{reason="bad frames"}'
 PIECE = bytes(16_000)
@@ -59,11 +62,11 @@ class Place:
         return connection
 
     def logged(self, count: int) -> list[dict[str, Any]]:
-        eventually(lambda: len(self._log.read_bytes().splitlines()) >= count)
+        wait_until(lambda: len(self._log.read_bytes().splitlines()) >= count)
         return [json.loads(line) for line in self._log.read_bytes().splitlines()]
 
     def counted(self, metric: str) -> float:
-        return counted(self._admin, metric)
+        return metric_value(self._admin, metric)
 
     def end(self) -> None:
         for connection in self._made:
@@ -76,10 +79,10 @@ Make = Callable[[Callable[[Connection], None]], Place]
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
     places: list[Place] = []
-    with site() as web:
+    with new_deployment() as deployment:
 
         def made(script: Callable[[Connection], None]) -> Place:
-            places.append(_place(web, script, tmp_path))
+            places.append(_place(deployment, script, tmp_path))
             return places[-1]
 
         yield made
@@ -87,13 +90,13 @@ def make(tmp_path: Path) -> Iterator[Make]:
             place.end()
 
 
-def _place(web: Site, script: Callable[[Connection], None], folder: Path) -> Place:
+def _place(deployment: Deployment, script: Callable[[Connection], None], folder: Path) -> Place:
     admin = free_port()
-    words = ["-choose", "static", "-backend", web.backend(script).address]
+    words = ["-choose", "static", "-backend", deployment.backend(script).address]
     words += ["-cert", write_certificate(folder, "a.example", file="a")]
     words += ["-tls-listen", "127.0.0.1:0", "-admin", f"127.0.0.1:{admin}"]
     words += ["-access-log", str(folder / "access.log"), "-access-format", "json"]
-    return Place(web.proxy(*words, "-max-body", "1m"), admin, folder)
+    return Place(deployment.proxy(*words, "-max-body", "1m"), admin, folder)
 
 
 def silent(connection: Connection) -> None:
@@ -123,7 +126,7 @@ def upload(client: RawHttp2, stream: int) -> int:
 
 
 def test_what_follows_an_answer_is_read_within_bounds(make: Make) -> None:
-    client = make(says("one")).client()
+    client = make(respond_with("one")).client()
     client.send(client.headers(1, [*POST, (b"content-length", b"90000000")]))
     assert client.read_response(1)[0][b":status"] == b"413"
     assert 1_000_000 < upload(client, 1) < 1_300_000
@@ -149,7 +152,7 @@ def test_a_body_that_is_too_large_is_logged_with_its_request(make: Make) -> None
 
 def test_a_request_may_end_early_once_it_is_answered(make: Make) -> None:
     """However long it was to be: nobody is given the rest. The answer waits for its window."""
-    client = make(says("one")).client(INITIAL_WINDOW_SIZE=0)
+    client = make(respond_with("one")).client(INITIAL_WINDOW_SIZE=0)
     client.send(client.headers(1, [*POST, (b"content-length", b"90000000")]))
     client.read_until(HeadersFrame)
     client.send(DataFrame(1, b"four", flags=["END_STREAM"]))
@@ -255,7 +258,7 @@ def test_a_trailer_that_is_too_large_resets_its_request_alone(make: Make) -> Non
     client = place.client()
     client.send(client.headers(1, POST))
     client.send(*in_frames(client, 1, LONG, "END_STREAM"))
-    with pytest.raises(Reset, match="1"):
+    with pytest.raises(StreamReset, match="1"):
         client.read_response(1)
     client.send(PingFrame(0, b"12345678"))
     assert isinstance(client.read_until((PingFrame, GoAwayFrame)), PingFrame)
@@ -266,7 +269,7 @@ def test_a_trailer_that_is_too_large_resets_its_request_alone(make: Make) -> Non
 
 @pytest.mark.parametrize("expanded", [False, True])
 def test_a_head_beyond_that_ends_the_connection(make: Make, expanded: bool) -> None:
-    client = make(says("one")).client()
+    client = make(respond_with("one")).client()
     if expanded:
         client.send(indexed(client, 1, [*GET, (b"y", b"b" * 3000)], 90))
     else:
@@ -277,9 +280,9 @@ def test_a_head_beyond_that_ends_the_connection(make: Make, expanded: bool) -> N
 
 def test_heads_that_are_refused_over_and_over_end_the_connection(make: Make) -> None:
     """By what it takes to decode them: thousands of fields each."""
-    client = make(says("one")).client()
+    client = make(respond_with("one")).client()
     stream = 1
-    with suppress(ConnectionError, GoneAway):
+    with suppress(ConnectionError, ConnectionClosed):
         while stream < 1000:
             client.send(indexed(client, stream, [*GET, (b"y", b"")], 5000))
             assert client.read_response(stream)[0][b":status"] == b"431"
@@ -301,7 +304,7 @@ def test_a_client_that_leaves_is_written_to_no_more(make: Make, goodbye: bool) -
         said.release()
 
     place = make(script)
-    (worker,) = workers(place.proxy.process)
+    (worker,) = worker_pids(place.proxy.process)
     client = place.client_by_tls()
     streams = range(1, 101, 2)
     for stream in streams:

@@ -10,33 +10,34 @@ from email.utils import parsedate_to_datetime
 import pytest
 from hyperframe.frame import ContinuationFrame, DataFrame, GoAwayFrame, HeadersFrame, RstStreamFrame
 
-from support.http2_raw import GET, POST, Fields, GoneAway, RawHttp2, Reset
-from support.http_rig import Connection, Rig, standing
-from support.relays import LIMIT
+from support.connection import Connection
+from support.proxy_harness import ProxyHarness, proxy_harness
+from support.raw_http2 import GET, POST, ConnectionClosed, Fields, RawHttp2, StreamReset
+from support.waiting import LIMIT
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 SEEN: list[bytes] = []
 
 
 @pytest.fixture(scope="module")
-def standing_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    with standing(
+def module_harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyHarness]:
+    with proxy_harness(
         tmp_path_factory.mktemp("http2"), "-max-body", "50000", "-access-log", "-"
-    ) as rig:
-        yield rig
+    ) as harness:
+        yield harness
 
 
 @pytest.fixture
-def rig(standing_rig: Rig) -> Iterator[Rig]:
+def harness(module_harness: ProxyHarness) -> Iterator[ProxyHarness]:
     SEEN.clear()
-    standing_rig.start_backends(good)
-    yield standing_rig
-    standing_rig.clean_up()
+    module_harness.start_backends(good)
+    yield module_harness
+    module_harness.clean_up()
 
 
 @pytest.fixture
-def client(rig: Rig) -> RawHttp2:
-    return RawHttp2(rig.connect())
+def client(harness: ProxyHarness) -> RawHttp2:
+    return RawHttp2(harness.connect())
 
 
 def good(connection: Connection) -> None:
@@ -109,10 +110,10 @@ def test_the_refusal_of_an_unfinished_request_resets_it(client: RawHttp2) -> Non
     assert len(SEEN) == 1
 
 
-def test_a_refusal_is_logged(rig: Rig, client: RawHttp2) -> None:
+def test_a_refusal_is_logged(harness: ProxyHarness, client: RawHttp2) -> None:
     client.get(1, [*GET, (b"te", b"gzip")])
     client.read_response(1)
-    rig.process.wait_for_line(r'HTTP/2\.0" 400 ', LIMIT)
+    harness.process.wait_for_line(r'HTTP/2\.0" 400 ', LIMIT)
 
 
 def test_a_refusal_of_head_has_no_body(client: RawHttp2) -> None:
@@ -137,7 +138,7 @@ def test_a_length_that_is_not_the_bodys(client: RawHttp2, pieces: list[bytes]) -
     client.send(client.headers(3, [*POST, (b"content-length", b"5")]))
     client.send(*[DataFrame(3, piece) for piece in pieces[:-1]])
     client.send(DataFrame(3, pieces[-1], flags=["END_STREAM"]))
-    with pytest.raises(Reset, match="1"):  # PROTOCOL_ERROR
+    with pytest.raises(StreamReset, match="1"):  # PROTOCOL_ERROR
         client.read_response(3)
     client.send(DataFrame(1, b"a", flags=["END_STREAM"]))
     assert client.read_response(1)[1] == b"ok"
@@ -147,7 +148,7 @@ def test_a_length_that_is_not_the_bodys(client: RawHttp2, pieces: list[bytes]) -
 def test_a_body_where_the_length_is_none(client: RawHttp2) -> None:
     client.send(client.headers(1, [*POST, (b"content-length", b"0")]))
     client.send(DataFrame(1, b"smuggled", flags=["END_STREAM"]))
-    with suppress(Reset):  # unless it had been answered
+    with suppress(StreamReset):  # unless it had been answered
         client.read_response(1)
     client.get(3)
     assert client.read_response(3)[1] == b"ok"
@@ -199,14 +200,14 @@ def test_trailers_pass_without_what_belongs_in_a_head(client: RawHttp2) -> None:
 def test_bad_trailers(client: RawHttp2, field: tuple[bytes, bytes]) -> None:
     client.send(client.headers(1, POST), DataFrame(1, b"hello"))
     client.send(client.headers(1, [field], "END_STREAM"))
-    with pytest.raises(Reset, match="1"):  # PROTOCOL_ERROR
+    with pytest.raises(StreamReset, match="1"):  # PROTOCOL_ERROR
         client.read_response(1)
     client.get(3)
     assert client.read_response(3)[1] == b"ok"
     assert not any(seen.endswith(b"0\r\n") for seen in SEEN)
 
 
-def test_trailers_do_not_end_a_body_before_its_length(rig: Rig) -> None:
+def test_trailers_do_not_end_a_body_before_its_length(harness: ProxyHarness) -> None:
     """Else the backend would read the rest of it from the next client's request."""
     seen: list[bytes] = []
 
@@ -218,14 +219,14 @@ def test_trailers_do_not_end_a_body_before_its_length(rig: Rig) -> None:
                 with suppress(AssertionError):  # the proxy ends what cannot be whole any more
                     connection.read_exactly(10)
 
-    rig.clean_up()
-    rig.start_backends(answers_at_once)
-    client = RawHttp2(rig.connect())
+    harness.clean_up()
+    harness.start_backends(answers_at_once)
+    client = RawHttp2(harness.connect())
     client.send(client.headers(1, [*POST, (b"content-length", b"10")]), DataFrame(1, b"12345"))
     client.send(client.headers(1, [(b"sum", b"1")], "END_STREAM"))
-    with suppress(Reset):
+    with suppress(StreamReset):
         client.read_response(1)
-    assert rig.get("/next")[1] == b"ok"
+    assert harness.get("/next")[1] == b"ok"
     assert seen[-1].startswith(b"GET /next HTTP/1.1\r\n")
 
 
@@ -241,7 +242,7 @@ def test_fields_that_expand_without_end(client: RawHttp2) -> None:
     first = client.headers(1, [*GET, (b"x", b"a" * 3000)], "END_STREAM")
     first.data += b"\xbe" * 100
     client.send(first)
-    with pytest.raises(GoneAway, match="11"):
+    with pytest.raises(ConnectionClosed, match="11"):
         client.read_response(1)
 
 
@@ -256,8 +257,8 @@ def test_a_head_in_many_pieces(client: RawHttp2) -> None:
     assert client.read_response(1)[1] == b"ok"
 
 
-def test_octet_by_octet(rig: Rig) -> None:
-    client = RawHttp2(rig.connect())
+def test_octet_by_octet(harness: ProxyHarness) -> None:
+    client = RawHttp2(harness.connect())
     data = client.headers(1, GET, "END_STREAM").serialize()
     for octet in data:
         client.connection.send(bytes([octet]))
@@ -265,15 +266,15 @@ def test_octet_by_octet(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"SN\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"\x00" * 30])
-def test_a_preface_that_goes_wrong(rig: Rig, raw: bytes) -> None:
-    connection = rig.connect()
+def test_a_preface_that_goes_wrong(harness: ProxyHarness, raw: bytes) -> None:
+    connection = harness.connect()
     connection.send(b"PRI * HTTP/2.0\r\n\r\n" + raw)
     assert connection.read_to_end()[-1] in (1, 6)  # GOAWAY, for what the frame or its size is not
     assert not SEEN
 
 
-def test_the_preface_is_no_second_request(rig: Rig) -> None:
-    connection = rig.connect()
+def test_the_preface_is_no_second_request(harness: ProxyHarness) -> None:
+    connection = harness.connect()
     connection.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
     connection.read_until(b"ok")
     assert connection.read_to_end().startswith((b"HTTP/1.1 505", b"HTTP/1.1 400"))

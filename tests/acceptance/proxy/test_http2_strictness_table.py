@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 from hyperframe.frame import ContinuationFrame, DataFrame, Frame, HeadersFrame
 
-from support.http2_raw import Fields, RawHttp2
-from support.http_rig import Connection, Rig
+from support.connection import Connection
+from support.proxy_harness import ProxyHarness
+from support.raw_http2 import Fields, RawHttp2
 from support.strict_requests import ACCEPTED, HEADS, LIMITS
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -65,11 +66,11 @@ FORBIDDEN = {
 
 
 @pytest.fixture
-def rig(standing_rig: Rig) -> Iterator[Rig]:
+def harness(module_harness: ProxyHarness) -> Iterator[ProxyHarness]:
     SEEN.clear()
-    standing_rig.start_backends(good)
-    yield standing_rig
-    standing_rig.clean_up()
+    module_harness.start_backends(good)
+    yield module_harness
+    module_harness.clean_up()
 
 
 def good(connection: Connection) -> None:
@@ -79,8 +80,8 @@ def good(connection: Connection) -> None:
 
 
 @pytest.fixture
-def client(rig: Rig) -> RawHttp2:
-    return RawHttp2(rig.connect())
+def client(harness: ProxyHarness) -> RawHttp2:
+    return RawHttp2(harness.connect())
 
 
 def test_most_of_the_table_can_be_expressed() -> None:

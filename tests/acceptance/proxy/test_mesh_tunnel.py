@@ -17,18 +17,16 @@ import pytest
 
 import arke
 from lab import Process
-from support.http_rig import (
-    Backend,
-    Cluster,
-    Connection,
-    Script,
-    always,
-    start_proxy,
-    workers,
-)
+from support.backends import Backend, Script, respond_always
+from support.connection import Connection
+from support.ports import free_port
+from support.processes import start_process
 from support.programs import program
-from support.relays import LIMIT, Relay, Relays, free_port, start
-from support.traffic import until_members
+from support.proxy_harness import AddressService
+from support.proxy_process import start_cluster_proxy, worker_pids
+from support.relay_status import wait_for_members
+from support.relays import Relay, Relays
+from support.waiting import LIMIT
 
 MIB = 1 << 20
 GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
@@ -54,7 +52,7 @@ class Far:
 
     def member(self, *flags: str) -> None:
         words = [*program("arke"), "serve", "web", "-port", str(self._far.port), *flags]
-        process = start("member", words)
+        process = start_process("member", words)
         self._ends.append(lambda: end(process))
         self.members.append(process)
 
@@ -62,17 +60,17 @@ class Far:
         """Start the proxy, once it can know all the members."""
         asyncio.run(self._met())
         words = "-choose", "watch", "-via", via, *flags
-        self.proxy, self._port = start_proxy(self._near, "web", *words)
+        self.proxy, self._port = start_cluster_proxy(self._near, "web", *words)
         self._ends.append(lambda: end(self.proxy))
 
     @property
     def carriers(self) -> list[int]:
         """The processes that bodies pass through: the proxy's workers and the members."""
-        return [*workers(self.proxy), *(member.machine_pid for member in self.members)]
+        return [*worker_pids(self.proxy), *(member.machine_pid for member in self.members)]
 
     async def _met(self) -> None:
         async with arke.connect(port=self._near.port) as mesh:
-            await until_members(mesh, "web", len(self.members))
+            await wait_for_members(mesh, "web", len(self.members))
 
     def connect(self) -> Connection:
         connection = Connection(socket.create_connection(("127.0.0.1", self._port), LIMIT))
@@ -94,7 +92,7 @@ def end(process: Process) -> None:
 
 @pytest.fixture
 def far(relays: Relays) -> Iterator[Far]:
-    made = Far(*relays.pair())
+    made = Far(*relays.start_pair())
     try:
         yield made
     finally:
@@ -102,7 +100,7 @@ def far(relays: Relays) -> Iterator[Far]:
 
 
 def test_requests_share_one_connection_and_a_pool_keeps_it(far: Far) -> None:
-    backend = far.backend(always(OK))
+    backend = far.backend(respond_always(OK))
     far.start()
     for _ in range(2):
         client = far.connect()
@@ -215,7 +213,7 @@ def test_an_answer_that_ends_with_the_stream_is_whole(far: Far) -> None:
 
 def test_a_member_whose_server_is_away_is_passed_over(far: Far) -> None:
     far.member("-http", f"127.0.0.1:{free_port()}")
-    backend = far.backend(always(OK))
+    backend = far.backend(respond_always(OK))
     far.start()
     for _ in range(4):
         client = far.connect()
@@ -239,7 +237,7 @@ def test_who_fails_its_checks_at_the_far_end_is_out_until_one_goes_well(far: Far
             connection.send(b"HTTP/1.1 %b\r\nContent-Length: 4\r\n\r\nsick" % status)
 
     sick = far.backend(script)
-    far.backend(always(OK))
+    far.backend(respond_always(OK))
     far.start("-check", "/healthz")
     place = re.escape(f"backend {sick.address} via ")
     out = rf"{place}\S+ is out of rotation: its check was answered 500"
@@ -256,7 +254,7 @@ def test_who_fails_its_checks_at_the_far_end_is_out_until_one_goes_well(far: Far
 def test_who_is_not_there_to_be_checked_is_out(far: Far) -> None:
     port = free_port()
     far.member("-http", f"127.0.0.1:{port}")
-    far.backend(always(OK))
+    far.backend(respond_always(OK))
     far.start("-check", "/healthz")
     far.proxy.wait_for_line(rf":{port} via \S+ is out of rotation: its check cannot connect", LIMIT)
 
@@ -276,9 +274,9 @@ def test_a_member_that_leaves_waits_for_no_idle_connection(
             connection.send(OK)
 
     backend = Backend(script)
-    member = Cluster("web", relay.port, http=backend.address, drain=3.0)
+    member = AddressService("web", relay.port, http=backend.address, drain=3.0)
     member.join()
-    proxy, port = start_proxy(relay, "web", "-choose", "watch", "-via", "tunnel")
+    proxy, port = start_cluster_proxy(relay, "web", "-choose", "watch", "-via", "tunnel")
     with ThreadPoolExecutor(1) as other:
         client = Connection(socket.create_connection(("127.0.0.1", port), LIMIT))
         client.send(GET)
@@ -299,7 +297,7 @@ def test_a_member_that_leaves_waits_for_no_idle_connection(
 
 async def nobody_serves(relay: Relay) -> None:
     async with arke.connect(port=relay.port) as mesh:
-        await until_members(mesh, "web", 0)
+        await wait_for_members(mesh, "web", 0)
 
 
 def test_a_member_without_a_server_is_none(far: Far) -> None:

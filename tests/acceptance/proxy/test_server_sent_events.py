@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from hyperframe.frame import DataFrame, HeadersFrame
 
-from support.http2_raw import GET, RawHttp2
-from support.http_rig import Connection, Rig
-from support.relays import LIMIT
+from support.connection import Connection
+from support.proxy_harness import ProxyHarness
+from support.raw_http2 import GET, RawHttp2
+from support.waiting import LIMIT
 
 FLAGS = ("-timeout", "1s")
 EVENTS = [b"data: %d\n\n" % number for number in range(8)]
@@ -53,7 +54,9 @@ def framed(event: bytes, framing: str) -> bytes:
 
 @LISTEN
 @pytest.mark.parametrize("framing", FRAMINGS)
-def test_each_event_comes_before_the_next_is_sent(rig: Rig, listen: Listen, framing: str) -> None:
+def test_each_event_comes_before_the_next_is_sent(
+    harness: ProxyHarness, listen: Listen, framing: str
+) -> None:
     heard: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def script(connection: Connection) -> None:
@@ -65,14 +68,14 @@ def test_each_event_comes_before_the_next_is_sent(rig: Rig, listen: Listen, fram
         if framing == "chunks":
             connection.send(b"0\r\n\r\n")
 
-    rig.start_backends(script)
-    for event in listen(rig.connect()):
+    harness.start_backends(script)
+    for event in listen(harness.connect()):
         heard.put(event)
     assert heard.empty()
 
 
 @LISTEN
-def test_who_is_slow_and_steady_is_not_timed_out(rig: Rig, listen: Listen) -> None:
+def test_who_is_slow_and_steady_is_not_timed_out(harness: ProxyHarness, listen: Listen) -> None:
     """The answer takes some three times -timeout, and never stands still for that long."""
     left = threading.Event()
 
@@ -84,8 +87,8 @@ def test_who_is_slow_and_steady_is_not_timed_out(rig: Rig, listen: Listen) -> No
             connection.send(framed(event, "chunks"))
         connection.send(b"0\r\n\r\n")
 
-    rig.start_backends(script)
+    harness.start_backends(script)
     try:
-        assert list(listen(rig.connect())) == EVENTS
+        assert list(listen(harness.connect())) == EVENTS
     finally:
         left.set()

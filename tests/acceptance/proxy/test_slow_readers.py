@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hyperframe.frame import GoAwayFrame, PingFrame
 
+from support.backends import GET
 from support.certificates import write_certificate
-from support.http2_raw import RawHttp2
-from support.http_rig import Connection, connect_tls, tls_port, workers
-from support.publishers import GET, Site, site
-from support.relays import LIMIT, eventually
+from support.connection import Connection, connect_tls
+from support.deployment import Deployment
+from support.proxy_process import tls_port, worker_pids
+from support.raw_http2 import RawHttp2
+from support.waiting import LIMIT, wait_until
 
 UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 LARGE = 4_000_000
-
-
-@pytest.fixture
-def web() -> Iterator[Site]:
-    with site() as made:
-        yield made
 
 
 def backend(connection: Connection) -> None:
@@ -80,14 +76,14 @@ CASES = {
 class Door:
     """A proxy that listens by TLS, and how many descriptors its worker has."""
 
-    def __init__(self, web: Site, folder: Path, *more: str) -> None:
-        flags = ["-choose", "static", "-backend", web.backend(backend).address]
+    def __init__(self, deployment: Deployment, folder: Path, *more: str) -> None:
+        flags = ["-choose", "static", "-backend", deployment.backend(backend).address]
         flags += ["-cert", write_certificate(folder, "a.example", file="a")]
         flags += ["-tls-listen", "127.0.0.1:0", "-idle", "300ms", *more]
-        self.proxy = proxy = web.proxy(*flags)
+        self.proxy = proxy = deployment.proxy(*flags)
         self._port = tls_port(proxy.process)
         self._context = ssl.create_default_context(cafile=folder / "a.pem")
-        (worker,) = workers(proxy.process)
+        (worker,) = worker_pids(proxy.process)
         self._descriptors = Path(f"/proc/{worker}/fd")
 
     def connect(self, protocols: list[str]) -> Connection:
@@ -101,46 +97,48 @@ class Door:
 
 @pytest.mark.parametrize(("acts", "protocols"), CASES.values(), ids=CASES)
 def test_they_keep_no_descriptor_until_a_timeout(
-    web: Site, tmp_path: Path, acts: Callable[[Connection], None], protocols: list[str]
+    deployment: Deployment, tmp_path: Path, acts: Callable[[Connection], None], protocols: list[str]
 ) -> None:
     """Which would be for -timeout, and longer than this test waits."""
-    door = Door(web, tmp_path)
+    door = Door(deployment, tmp_path)
     before = door.in_use()
     connection = door.connect(protocols)
     acts(connection)
-    eventually(lambda: door.in_use() <= before)  # its side is open all the while
+    wait_until(lambda: door.in_use() <= before)  # its side is open all the while
     connection.close()
 
 
-def test_who_reads_slowly_hears_the_last_of_a_web_socket(web: Site, tmp_path: Path) -> None:
+def test_who_reads_slowly_hears_the_last_of_a_web_socket(
+    deployment: Deployment, tmp_path: Path
+) -> None:
     """It does not begin to read until a client that is deaf would have been cut off."""
-    door = Door(web, tmp_path)
+    door = Door(deployment, tmp_path)
     deaf, slow = door.connect([]), door.connect([])
     before = door.in_use()
     slow.send(UPGRADE.replace(b"GET / ", b"GET /large "))
     slow.read_until(b"\r\n\r\n")
     deaf.send(UPGRADE)
     deaf.read_until(b"\r\n\r\na")
-    eventually(lambda: door.in_use() < before)
+    wait_until(lambda: door.in_use() < before)
     assert slow.read_to_end() == b"a" * LARGE
     for connection in (deaf, slow):
         connection.close()
 
 
-def test_who_never_reads_it_is_cut_off_in_the_end(web: Site, tmp_path: Path) -> None:
-    door = Door(web, tmp_path, "-timeout", "1s")
+def test_who_never_reads_it_is_cut_off_in_the_end(deployment: Deployment, tmp_path: Path) -> None:
+    door = Door(deployment, tmp_path, "-timeout", "1s")
     before = door.in_use()
     connection = door.connect([])
     connection.send(UPGRADE.replace(b"GET / ", b"GET /large "))
     connection.read_until(b"\r\n\r\n")
-    eventually(lambda: door.in_use() <= before)
+    wait_until(lambda: door.in_use() <= before)
     connection.close()
 
 
 def test_an_end_of_a_web_socket_that_is_left_does_not_keep_the_proxy(
-    web: Site, tmp_path: Path
+    deployment: Deployment, tmp_path: Path
 ) -> None:
-    door = Door(web, tmp_path, "-grace", "300ms")
+    door = Door(deployment, tmp_path, "-grace", "300ms")
     connection = door.connect([])
     connection.send(UPGRADE.replace(b"GET / ", b"GET /large "))
     connection.read_until(b"\r\n\r\n")

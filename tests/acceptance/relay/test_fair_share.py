@@ -12,8 +12,10 @@ from arke.wire.limits import CHUNK, MAX_HEADERS, MAX_TOPICS
 from arke.wire.messages import Failure, Op
 from arke_relay.core.directory import MAX_ENTRIES
 from support.raw_program import RawProgram, packed, raw_program
-from support.relays import LIMIT, Relays, members
-from support.traffic import Traffic, echo, until_members, until_topic
+from support.relay_status import member_count, wait_for_members, wait_for_topic
+from support.relays import Relays
+from support.traffic import Traffic, echo_service
+from support.waiting import LIMIT
 
 MIB = 1024 * 1024
 UNREAD = 64 * MIB  # octets that a relay keeps for a program that does not read
@@ -76,7 +78,7 @@ async def test_a_subscriber_that_does_not_read_costs_a_bounded_amount_and_nobody
 
 async def test_no_program_can_fill_a_frame_beyond_what_a_peer_takes(relays: Relays) -> None:
     """libzmq cuts a link that carries a frame over its bound: with all that others have on it."""
-    one, other = relays.pair()
+    one, other = relays.start_pair()
     headers = {"h": "x" * (MAX_HEADERS - 1)}
     whole = [[Op.PUBLISH, "t", bytes(CHUNK), headers]]
     cut = [[Op.CHUNK, 1, 3 * CHUNK, bytes(CHUNK)]] * 3 + [[Op.PUBLISH, "t", 1, headers]]
@@ -86,7 +88,7 @@ async def test_no_program_can_fill_a_frame_beyond_what_a_peer_takes(relays: Rela
         far.subscribe("t") as events,
         raw_program(one.port, "greedy") as greedy,
     ):
-        await until_topic(near, "t")
+        await wait_for_topic(near, "t")
         sent = []
         # While it is stopped, what waits for it is put together as tightly as can be.
         other.process.stop()
@@ -105,22 +107,22 @@ async def test_no_program_can_fill_a_frame_beyond_what_a_peer_takes(relays: Rela
 
 
 async def test_no_program_can_cut_its_node_off_by_announcing_too_much(relays: Relays) -> None:
-    one, other = relays.pair()
+    one, other = relays.start_pair()
     async with AsyncExitStack() as stack:
         for number in range(MAX_ENTRIES // MAX_TOPICS + 1):
             program = await stack.enter_async_context(raw_program(one.port, f"busy{number}"))
             topics = (f"{number}/{topic}" for topic in range(MAX_TOPICS))
             await program.send(packed(*([Op.SUBSCRIBE, topic] for topic in topics)))
             await program.wait_until_processed()
-        async with echo("after", one.port), arke.connect(port=other.port) as far:
-            await until_members(far, "after", 1)
+        async with echo_service("after", one.port), arke.connect(port=other.port) as far:
+            await wait_for_members(far, "after", 1)
             assert await far.request("after", b"x") == b"x"
     async with (
         arke.connect(port=one.port) as near,
         arke.connect(port=other.port) as far,
         near.subscribe("now") as events,
     ):
-        await until_topic(far, "now")
+        await wait_for_topic(far, "now")
         await far.publish("now", b"x")
         async with asyncio.timeout(LIMIT):
             assert (await anext(events)).body == b"x"
@@ -144,16 +146,16 @@ async def test_a_member_that_is_cut_off_is_gone_though_it_never_reads_why(relays
         await caller.wait_until_processed()
         await deaf.send(b"\xc1")
         assert (await caller.receive_only(Op.FAILED))[1:3] == (1, Failure.MEMBER_LOST)
-        assert await members(mesh, "work") == 0
+        assert await member_count(mesh, "work") == 0
 
 
 @pytest.mark.alone
 async def test_a_program_that_floods_leaves_others_their_turns(relays: Relays) -> None:
     """Each flood is of what costs a relay most for the fewest octets."""
-    one, other = relays.pair()
+    one, other = relays.start_pair()
     floods = [[Op.PING, 1], [Op.STATUS, 1], [Op.REQUEST, 1, "no", b"", 1, False, None]]
-    async with echo("echo", other.port), arke.connect(port=one.port) as mesh:
-        await until_members(mesh, "echo", 1)
+    async with echo_service("echo", other.port), arke.connect(port=one.port) as mesh:
+        await wait_for_members(mesh, "echo", 1)
         for flood in floods:
             async with raw_program(one.port, "flood") as program:
                 flooding = asyncio.ensure_future(pour(program, packed(flood) * 100_000))
@@ -181,7 +183,7 @@ async def pour(program: RawProgram, octets: bytes) -> None:
 
 async def test_who_comes_and_goes_too_often_is_cut_off(relays: Relays) -> None:
     """Every change is told to every peer."""
-    one, other = relays.pair()
+    one, other = relays.start_pair()
     for change in (
         ([Op.REGISTER, "a", None], [Op.UNREGISTER]),
         ([Op.SUBSCRIBE, "a"], [Op.UNSUBSCRIBE, "a"]),

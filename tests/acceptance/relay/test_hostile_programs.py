@@ -13,8 +13,9 @@ import arke
 from arke.wire.limits import CHUNK, MAX_HEADERS, MAX_STREAMS, MAX_TOPICS
 from arke.wire.messages import MAGIC, VERSION, Op, PeerOp
 from support.raw_program import RawProgram, packed, raw_program
-from support.relays import LIMIT, Relay, Relays
-from support.traffic import echo
+from support.relays import Relay, Relays
+from support.traffic import echo_service
+from support.waiting import LIMIT
 
 BAD_NAMES = ["", "x" * 256, "ü" * 128, 7, None, b"x", ["x"], {}]
 BAD_MAPS: list[Any] = [7, ["a"], {"a": 1}, {"a": None}, {b"a": "b"}, {7: "a"}]
@@ -182,7 +183,7 @@ async def test_who_breaks_the_protocol_is_cut_off_alone(
 ) -> None:
     begin = relay.process.written
     async with (
-        echo("echo", relay.port),
+        echo_service("echo", relay.port),
         arke.connect(port=relay.port) as bystander,
         raw_program(relay.port, "hostile") as hostile,
     ):

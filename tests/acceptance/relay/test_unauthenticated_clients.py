@@ -16,8 +16,10 @@ import arke
 from arke.wire.limits import MAX_HELLO
 from arke.wire.messages import MAGIC, VERSION, Op
 from support.raw_program import packed, raw_program
-from support.relays import LIMIT, Relays
-from support.traffic import Traffic, echo, until_members
+from support.relay_status import wait_for_members
+from support.relays import Relays
+from support.traffic import Traffic, echo_service
+from support.waiting import LIMIT
 
 pytestmark = pytest.mark.alone
 
@@ -119,7 +121,7 @@ PEER_WORDS = {
 
 async def test_who_says_no_proper_hello_is_shown_out(relays: Relays) -> None:
     relay = relays.start()
-    async with echo("echo", relay.port), arke.connect(port=relay.port) as mesh:
+    async with echo_service("echo", relay.port), arke.connect(port=relay.port) as mesh:
         async with Traffic("echo", [mesh]) as traffic:
             where = ("127.0.0.1", relay.port)
             crowd = [one for word in PROGRAM_WORDS.values() for one in await strangers(where, word)]
@@ -130,9 +132,9 @@ async def test_who_says_no_proper_hello_is_shown_out(relays: Relays) -> None:
 
 
 async def test_who_does_not_speak_as_a_peer_is_shown_out_of_the_peer_ports(relays: Relays) -> None:
-    one, other = relays.pair()
-    async with echo("echo", other.port), arke.connect(port=one.port) as mesh:
-        await until_members(mesh, "echo", 1)
+    one, other = relays.start_pair()
+    async with echo_service("echo", other.port), arke.connect(port=one.port) as mesh:
+        await wait_for_members(mesh, "echo", 1)
         async with Traffic("echo", [mesh]) as traffic:
             crowd = [
                 stranger
@@ -148,9 +150,9 @@ async def test_who_does_not_speak_as_a_peer_is_shown_out_of_the_peer_ports(relay
 
 
 async def test_a_port_scanner_leaves_no_trace(relays: Relays) -> None:
-    one, other = relays.pair()
-    async with echo("echo", other.port), arke.connect(port=one.port) as mesh:
-        await until_members(mesh, "echo", 1)
+    one, other = relays.start_pair()
+    async with echo_service("echo", other.port), arke.connect(port=one.port) as mesh:
+        await wait_for_members(mesh, "echo", 1)
         async with Traffic("echo", [mesh]) as traffic:
             doors = [
                 (one.address, one.peer_port),
@@ -171,13 +173,13 @@ async def test_a_port_scanner_leaves_no_trace(relays: Relays) -> None:
 
 
 async def test_two_thousand_half_open_strangers_and_thirty_loud_ones(relays: Relays) -> None:
-    one, other = relays.pair()
+    one, other = relays.start_pair()
     async with (
-        echo("near", one.port),
-        echo("far", other.port),
+        echo_service("near", one.port),
+        echo_service("far", other.port),
         arke.connect(port=one.port) as mesh,
     ):
-        await until_members(mesh, "far", 1)
+        await wait_for_members(mesh, "far", 1)
         async with Traffic("near", [mesh] * 4) as traffic, Traffic("far", [mesh] * 4) as across:
             await traffic.wait_for_replies(500)
             before = most = one.memory

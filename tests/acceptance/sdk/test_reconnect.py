@@ -10,13 +10,16 @@ import pytest
 
 import arke
 from arke.wire.messages import Op
+from support.ports import free_port
 from support.raw_program import packed, raw_program
-from support.relays import LIMIT, Relay, Relays, free_port, members
+from support.relay_status import member_count
+from support.relays import Relay, Relays
+from support.waiting import LIMIT
 
 
 async def known(mesh: arke.Mesh, cluster: str, count: int) -> None:
     async with asyncio.timeout(LIMIT):
-        while await members(mesh, cluster) != count:
+        while await member_count(mesh, cluster) != count:
             await asyncio.sleep(0.01)
 
 
@@ -128,7 +131,7 @@ async def test_on_init_may_refuse_to_serve(relays: Relays) -> None:
         async with service:
             raise AssertionError("it served")
     async with arke.connect(port=relay.port) as mesh:
-        assert await members(mesh, "never") == 0
+        assert await member_count(mesh, "never") == 0
 
 
 async def test_a_rolling_restart_of_every_node_under_load_loses_no_request(relays: Relays) -> None:

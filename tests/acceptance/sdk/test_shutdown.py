@@ -14,8 +14,10 @@ import arke
 from arke.wire.limits import CHUNK, MAX_TOPICS, READ, unpacker
 from arke.wire.messages import MAGIC, VERSION, Op
 from support.raw_program import raw_program
-from support.relays import LIMIT, Relays
-from support.traffic import echo, until_members
+from support.relay_status import wait_for_members
+from support.relays import Relays
+from support.traffic import echo_service
+from support.waiting import LIMIT
 
 MIB = 1024 * 1024
 
@@ -113,10 +115,10 @@ async def test_a_status_that_was_asked_of_a_lost_relay_is_lost_and_all_else_goes
 ) -> None:
     relay = relays.start()
     async with (
-        echo("echo", relay.port),
+        echo_service("echo", relay.port),
         arke.connect(port=relay.port) as mesh,
     ):
-        await until_members(mesh, "echo", 1)
+        await wait_for_members(mesh, "echo", 1)
         relay.process.stop()
         asked = asyncio.ensure_future(mesh.status())
         call = asyncio.ensure_future(mesh.request("echo", b"again", timeout=LIMIT, idempotent=True))
@@ -189,7 +191,7 @@ async def test_a_goodbye_that_comes_with_the_welcome_is_heard() -> None:
 async def test_headers_that_are_none_are_none(relays: Relays) -> None:
     relay = relays.start()
     async with (
-        echo("echo", relay.port),
+        echo_service("echo", relay.port),
         arke.connect(port=relay.port) as mesh,
         mesh.subscribe("t") as events,
     ):

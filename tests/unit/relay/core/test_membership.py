@@ -6,16 +6,16 @@ import pytest
 
 from arke.wire.messages import Failure
 from arke_relay.core.membership import BEAT, CONFIRMATION, PATIENCE
-from support.meshes import STEP, Mesh, Relay
-from support.outlets import Recorder
-from support.rooms import FAILED, REPLY, taken
+from support.core_harness import FAILED, REPLY, sent_to
+from support.recording_sink import RecordingSink
+from support.simulated_network import STEP, SimulatedNetwork, SimulatedRelay
 
 SOON = 4 * STEP
 """A join, two handshakes, and a heartbeat each way."""
 
 
-def pair(seed: int = 0) -> tuple[Mesh, Relay, Relay]:
-    mesh = Mesh(2, seed)
+def pair(seed: int = 0) -> tuple[SimulatedNetwork, SimulatedRelay, SimulatedRelay]:
+    mesh = SimulatedNetwork(2, seed)
     one, other = mesh.all
     return mesh, one, other
 
@@ -38,18 +38,18 @@ def test_a_request_crosses() -> None:
     mesh, one, other = pair()
     member = other.serve("a")
     mesh.run(1)
-    client = one.exchange.attach("client", Recorder())
+    client = one.exchange.attach("client", RecordingSink())
     one.request(client, 1, "a")
     mesh.until(lambda: bool(member.outlet.messages), SOON)  # type: ignore[attr-defined]
     other.reply(member)
     mesh.until(lambda: bool(client.outlet.messages), SOON)  # type: ignore[attr-defined]
-    assert taken(client) == [(REPLY, 1, b"answer")]
+    assert sent_to(client) == [(REPLY, 1, b"answer")]
 
 
 def test_what_a_request_waited_in_a_cable_is_taken_off_its_time() -> None:
     mesh, one, other = pair()
     member = other.serve("a")
-    client = one.exchange.attach("client", Recorder())
+    client = one.exchange.attach("client", RecordingSink())
     mesh.run(1)
     mesh.cut(0, 1)
     one.request(client, 1, "a", timeout=1.0)
@@ -57,7 +57,7 @@ def test_what_a_request_waited_in_a_cable_is_taken_off_its_time() -> None:
     mesh.run(1.5)
     mesh.heal()
     mesh.run(2 * STEP)
-    ((_, _, _, timeout, *_),) = taken(member)
+    ((_, _, _, timeout, *_),) = sent_to(member)
     assert timeout == pytest.approx(3500, abs=2 * STEP * 1000)
     assert other.exchange.counters.drops["expired_on_the_way"] == 1
 
@@ -90,7 +90,7 @@ def test_a_session_carries_nothing_before_it_is_heard() -> None:
 
 
 def test_a_newcomer_is_introduced_to_all_and_all_to_it() -> None:
-    mesh = Mesh(3)
+    mesh = SimulatedNetwork(3)
     one, other, newcomer = mesh.all
     newcomer.paused = True
     mesh.run_until(lambda: one.membership.synced == 1 == other.membership.synced, SOON)
@@ -121,19 +121,19 @@ def test_what_a_silent_peer_had_is_lost_with_it() -> None:
     mesh, one, other = pair()
     member = other.serve("a")
     mesh.run(1)
-    client = one.exchange.attach("client", Recorder())
+    client = one.exchange.attach("client", RecordingSink())
     one.request(client, 1, "a")
     mesh.run(2 * STEP)
     mesh.cut(1, 0)
     mesh.run_until(lambda: bool(one.losses), PATIENCE + 3 * BEAT)
-    ((op, number, failure, _),) = taken(client)
+    ((op, number, failure, _),) = sent_to(client)
     assert (op, number, failure) == (FAILED, 1, Failure.MEMBER_LOST)
     assert one.exchange.directory.clusters == {}
     other.reply(member)
     mesh.heal()
     mesh.run(5)
     assert mesh.converged()
-    assert taken(client) == []
+    assert sent_to(client) == []
 
 
 def test_a_broken_connection_ends_the_link_at_once_and_it_begins_again() -> None:
@@ -154,15 +154,15 @@ def test_a_peer_that_began_anew_has_lost_what_it_was_asked() -> None:
     mesh, one, other = pair()
     members = [one.serve("a"), other.serve("b")]
     mesh.run(1)
-    clients = [relay.exchange.attach("client", Recorder()) for relay in (one, other)]
+    clients = [relay.exchange.attach("client", RecordingSink()) for relay in (one, other)]
     one.request(clients[0], 1, "b")
     other.request(clients[1], 1, "a")
     mesh.run(2 * STEP)
-    assert all(taken(member) for member in members)
+    assert all(sent_to(member) for member in members)
     mesh.break_link(0, 1)
     mesh.run(1)
     for client in clients:
-        assert [message[:3] for message in taken(client)] == [(FAILED, 1, Failure.MEMBER_LOST)]
+        assert [message[:3] for message in sent_to(client)] == [(FAILED, 1, Failure.MEMBER_LOST)]
     for relay in (one, other):
         assert len(relay.exchange.router) == 0
 
@@ -172,7 +172,7 @@ def test_nothing_from_before_a_break_arrives_after_it() -> None:
     mesh, one, other = pair()
     member = other.serve("a")
     mesh.run(1)
-    client = one.exchange.attach("client", Recorder())
+    client = one.exchange.attach("client", RecordingSink())
     mesh.cut(0, 1)
     one.request(client, 1, "a")
     mesh.run_until(lambda: bool(one.losses and other.losses), 2 * PATIENCE + 6 * BEAT)
@@ -184,7 +184,7 @@ def test_nothing_from_before_a_break_arrives_after_it() -> None:
     mesh.run_until(mesh.converged, SOON)
     for frame in frames:
         other.batches.receive(one.node, frame, other.now)
-    assert taken(member) == []
+    assert sent_to(member) == []
     assert other.exchange.counters.drops["stale_session"] == len(frames)
     mesh.run(5)
     assert mesh.converged()
@@ -224,23 +224,23 @@ def test_who_links_with_a_leaving_relay_is_told_so() -> None:
     mesh.run(1)
     assert other.exchange.directory.clusters == {}
     assert other.exchange.peers[one.node].draining
-    client = other.exchange.attach("client", Recorder())
+    client = other.exchange.attach("client", RecordingSink())
     other.exchange.router.settle(other.now)
     other.request(client, 1, "a")
-    assert [m[:3] for m in taken(client)] == [(FAILED, 1, Failure.NO_SUCH_CLUSTER)]
+    assert [m[:3] for m in sent_to(client)] == [(FAILED, 1, Failure.NO_SUCH_CLUSTER)]
 
 
 def test_a_peer_that_takes_its_leave_brings_its_answers_first() -> None:
     mesh, near, far = pair()
     member = far.serve("a")
     mesh.run_until(lambda: near.members() == {"a": {far.node: {member.id}}}, 5)
-    client = near.exchange.attach("client", Recorder())
+    client = near.exchange.attach("client", RecordingSink())
     near.request(client, 1, "a")
     mesh.run_until(lambda: len(far.exchange.router) == 1, 1)
     far.reply(member)
     far.membership.say_farewell(far.now)
     mesh.run_until(lambda: (far.node, "it left") in near.losses, 1)
-    assert [message[0] for message in taken(client)] == [REPLY]
+    assert [message[0] for message in sent_to(client)] == [REPLY]
     mesh.run_until(lambda: (near.node, "it left") in far.losses, 1)
 
 

@@ -11,7 +11,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from arke.wire.messages import Failure, Op, PeerOp
 from arke_relay.core.endpoints import Party, Peer, Program
-from support.rooms import CALL, FAILED, FAULT, PEER_CALL, REFUSED, REPLY, Room, taken
+from support.core_harness import (
+    CALL,
+    FAILED,
+    FAULT,
+    PEER_CALL,
+    REFUSED,
+    REPLY,
+    CoreHarness,
+    sent_to,
+)
 
 Key = tuple[int, int]
 """A request of ours: the program's id, and its own number."""
@@ -33,7 +42,7 @@ class HandedOver:
 class Requests(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.room = Room(settled=False)
+        self.room = CoreHarness(settled=False)
         self.clients = [self.room.client(), self.room.client()]
         self.members: list[Program] = []
         self.peers: list[Peer] = []
@@ -173,7 +182,7 @@ class Requests(RuleBasedStateMachine):
         for member in self.members:
             self._taken_over(member)
         for client in self.clients:
-            for op, number, what, *_ in taken(client):
+            for op, number, what, *_ in sent_to(client):
                 key = (client.id, number)
                 assert op in {REPLY, FAULT, FAILED}
                 assert what != b"forged"
@@ -214,7 +223,7 @@ class Requests(RuleBasedStateMachine):
     # Inside.
 
     def _taken_over(self, party: Party) -> None:
-        for message in taken(party):
+        for message in sent_to(party):
             op, number, *fields = message
             if op in {CALL, PEER_CALL}:
                 words = fields[party.is_peer].split()

@@ -8,7 +8,7 @@ from arke.wire.messages import Op, PeerOp
 from arke_relay.core.endpoints import Message, Party, Peer, Program
 from arke_relay.core.message_core import Exchange
 from arke_relay.core.requests import Call
-from support.outlets import Recorder
+from support.recording_sink import RecordingSink
 
 CALL, PEER_CALL = Op.DELIVER_REQUEST.value, PeerOp.REQUEST.value
 REPLY, FAULT = Op.REPLY.value, Op.FAULT.value
@@ -16,7 +16,7 @@ REFUSED, FAILED = Op.REFUSED.value, Op.FAILED.value
 STOP, DROP_CALL = Op.REQUEST_CANCELLED.value, PeerOp.CANCEL.value
 
 
-class Room:
+class CoreHarness:
     """A relay `me` whose peers have told what they serve, unless `settled` is False."""
 
     def __init__(self, *, settled: bool = True, seed: int = 0) -> None:
@@ -27,15 +27,15 @@ class Room:
         self.router.settled = settled
 
     def client(self) -> Program:
-        return self.exchange.attach("client", Recorder())
+        return self.exchange.attach("client", RecordingSink())
 
     def member(self, cluster: str = "c", room: int | None = None) -> Program:
-        program = self.exchange.attach("member", Recorder(room))
+        program = self.exchange.attach("member", RecordingSink(room))
         self.exchange.register(program, cluster, {}, self.now)
         return program
 
     def peer(self, node: str, *members: int, cluster: str = "c") -> Peer:
-        peer = self.exchange.link(node, Recorder(), "10.9.8.7")
+        peer = self.exchange.link(node, RecordingSink(), "10.9.8.7")
         for member in members:
             self.exchange.directory.join(cluster, peer, member, {})
         self.router.arrived(cluster, self.now)
@@ -94,17 +94,17 @@ class Room:
         ]
 
 
-def recorder(party: Party) -> Recorder:
-    assert isinstance(party.outlet, Recorder)
+def sink_of(party: Party) -> RecordingSink:
+    assert isinstance(party.outlet, RecordingSink)
     return party.outlet
 
 
-def taken(party: Party) -> list[Message]:
-    return recorder(party).take()
+def sent_to(party: Party) -> list[Message]:
+    return sink_of(party).take()
 
 
-def call_of(party: Party) -> int:
+def request_id_of(party: Party) -> int:
     """The id of the one call the party was just handed."""
-    ((op, call_id, *_),) = taken(party)
+    ((op, call_id, *_),) = sent_to(party)
     assert op == (PEER_CALL if party.is_peer else CALL)
     return int(call_id)

@@ -8,24 +8,15 @@ from contextlib import ExitStack, contextmanager
 from http.client import HTTPResponse
 
 from lab import Process
-from support.http_rig import Backend, Cluster, Connection, Script, start_any_proxy
-from support.relays import LIMIT, Relay
-
-GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
-
-
-def says(body: str, status: str = "200 OK") -> Script:
-    """A script that gives this answer to every request, in one piece: it never dies between two."""
-    answer = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
-
-    def script(connection: Connection) -> None:
-        while connection.read_head():
-            connection.send(answer)
-
-    return script
+from support.backends import GET, Backend, Script
+from support.connection import Connection
+from support.proxy_harness import AddressService
+from support.proxy_process import start_proxy
+from support.relays import Relay
+from support.waiting import LIMIT
 
 
-class Site:
+class Deployment:
     """Proxies, and backends with their members, that end with the test."""
 
     def __init__(self, stack: ExitStack) -> None:
@@ -37,29 +28,29 @@ class Site:
         self._stack.callback(backend.stop)
         return backend
 
-    def member(self, relay: Relay, cluster: str = "web", **metadata: str) -> Cluster:
-        member = Cluster(cluster, relay.port, metadata=metadata)
+    def member(self, relay: Relay, cluster: str = "web", **metadata: str) -> AddressService:
+        member = AddressService(cluster, relay.port, metadata=metadata)
         member.join()
         self._stack.callback(self._stop_once, member)
         return member
 
     def publish(
         self, relay: Relay, script: Script, cluster: str = "web"
-    ) -> tuple[Backend, Cluster]:
+    ) -> tuple[Backend, AddressService]:
         backend = self.backend(script)
         return backend, self.member(relay, cluster, http=backend.address)
 
-    def stop_member(self, member: Cluster) -> None:
+    def stop_member(self, member: AddressService) -> None:
         """Let a member leave before the end of the test."""
         self._stop_once(member)
         self._stopped.add(member.leave)
 
-    def _stop_once(self, member: Cluster) -> None:
+    def _stop_once(self, member: AddressService) -> None:
         if member.leave not in self._stopped:
             member.leave()
 
     def proxy(self, *flags: str, descriptors: int | None = None) -> Proxy:
-        proxy = Proxy(*start_any_proxy(*flags, descriptors=descriptors))
+        proxy = Proxy(*start_proxy(*flags, descriptors=descriptors))
         self._stack.callback(proxy.stop)
         return proxy
 
@@ -99,6 +90,6 @@ class Proxy:
 
 
 @contextmanager
-def site() -> Iterator[Site]:
+def new_deployment() -> Iterator[Deployment]:
     with ExitStack() as stack:
-        yield Site(stack)
+        yield Deployment(stack)

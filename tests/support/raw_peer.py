@@ -22,12 +22,14 @@ from arke_relay.peers.join_messages import MESSAGE_BYTES
 from arke_relay.peers.keyfile import load_key
 from arke_relay.peers.keys import CurvePair
 from arke_relay.peers.zmq_sockets import curve_client, endpoint
-from support.relays import LIMIT, Relay, free_port
+from support.ports import free_port
+from support.relays import Relay
+from support.waiting import LIMIT
 
 Socket = zmq.Socket[bytes]
 
 
-class Keyholder:
+class RawPeer:
     """One pretended node; others admit it for `lifetime` seconds.
 
     The first key signs, as with a relay's `-rsa`; the last is that of the join socket to dial.
@@ -75,13 +77,13 @@ class Keyholder:
         sock.connect(endpoint(relay.address, port, self._address))
         return sock
 
-    async def link(self, relay: Relay) -> Link:
+    async def link(self, relay: Relay) -> RawPeerLink:
         """Be admitted, and linked in both directions; the next link is a new session."""
         admitted = await self.join(relay)
         mouth = self.dial(relay, admitted, self.curve)
-        (session, _, _), *_ = unbatched(await receive(self.incoming))
+        (session, _, _), *_ = unpack_batch(await receive(self.incoming))
         self._sessions += 1
-        link = Link(mouth, self._sessions, session)
+        link = RawPeerLink(mouth, self._sessions, session)
         await link.send((PeerOp.SYNCED.value,))
         return link
 
@@ -91,7 +93,7 @@ class Keyholder:
         return made
 
 
-class Link:
+class RawPeerLink:
     """This node's direction of a link, one session."""
 
     def __init__(self, mouth: Socket, session: int, hearing: int) -> None:
@@ -105,7 +107,7 @@ class Link:
         await send(self.socket, b"".join(msgpack.packb(part) for part in (header, *messages)))
 
 
-def unbatched(frame: bytes) -> list[Any]:
+def unpack_batch(frame: bytes) -> list[Any]:
     """Take a batch apart: (session, stamp, session heard), then the messages."""
     parts = msgpack.Unpacker(use_list=False)
     parts.feed(frame)

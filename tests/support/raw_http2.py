@@ -14,7 +14,7 @@ from hyperframe.frame import (
     SettingsFrame,
 )
 
-from support.http_rig import Connection
+from support.connection import Connection
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 Fields = Sequence[tuple[bytes, bytes]]
@@ -28,11 +28,11 @@ GET: Fields = [
 POST: Fields = [(b":method", b"POST"), *GET[1:]]
 
 
-class Reset(Exception):
+class StreamReset(Exception):
     """The proxy has reset the stream; the argument is the code."""
 
 
-class GoneAway(Exception):
+class ConnectionClosed(Exception):
     """The proxy has ended the connection; the argument is the code."""
 
 
@@ -86,11 +86,11 @@ class RawHttp2:
             frame = self.read_frame()
             stream = frame.stream_id
             if isinstance(frame, GoAwayFrame):
-                raise GoneAway(frame.error_code)
+                raise ConnectionClosed(frame.error_code)
             if stream not in open_:
                 continue
             if isinstance(frame, RstStreamFrame):
-                raise Reset(frame.error_code)
+                raise StreamReset(frame.error_code)
             if isinstance(frame, HeadersFrame):
                 fields[stream] |= frame.fields  # type: ignore[attr-defined]
             elif isinstance(frame, DataFrame):

@@ -24,7 +24,7 @@ NODE = "0011223344556677"
 PEER = "8899aabbccddeeff"
 
 
-class Transport(asyncio.Transport):
+class RecordingTransport(asyncio.Transport):
     """What a connection writes, kept."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Transport(asyncio.Transport):
         self.closed = True
 
 
-class Link:
+class RecordingLink:
     """The outlet of the one peer."""
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class Link:
         """It is not used any more."""
 
 
-class Stage:
+class InProcessRelay:
     """Programs and a peer, by their letters, at one relay."""
 
     def __init__(self) -> None:
@@ -111,8 +111,8 @@ class Stage:
             lambda: b"{}",
             Log(logging.getLogger("arke.stage")),
         )
-        self._programs: dict[str, Transport] = {}
-        self._link = Link()
+        self._programs: dict[str, RecordingTransport] = {}
+        self._link = RecordingLink()
         self._membership = Membership(self._exchange, self._dial, lambda *_: None)
         self._batches = Batches(
             self._exchange,
@@ -128,7 +128,7 @@ class Stage:
         return set(self._membership.neighbours)
 
     def attach(self, who: str) -> None:
-        transport = self._programs[who] = Transport()
+        transport = self._programs[who] = RecordingTransport()
         transport.protocol = Greeting(self._hub, asyncio.get_running_loop())
         transport.protocol.connection_made(transport)
 
@@ -180,7 +180,7 @@ class Stage:
     def received_by_peer(self) -> bytes:
         return self._link.take()
 
-    def _dial(self, neighbour: Neighbour, session: int) -> Link:
+    def _dial(self, neighbour: Neighbour, session: int) -> RecordingLink:
         return self._link
 
 

@@ -19,8 +19,8 @@ from arke_relay.core.membership import BEAT, Membership, Neighbour
 from arke_relay.core.message_core import Exchange
 from arke_relay.core.requests import Call
 from arke_relay.peers.batches import Batches
-from support.outlets import Recorder
-from support.rooms import CALL, taken
+from support.core_harness import CALL, sent_to
+from support.recording_sink import RecordingSink
 
 STEP = BEAT / 5
 """Seconds between two looks of the simulated world; frames travel one step."""
@@ -32,16 +32,18 @@ REDIAL = 0.1
 class Cable:
     """The frames of one link, on their way."""
 
-    def __init__(self, sender: Relay, receiver: Relay) -> None:
+    def __init__(self, sender: SimulatedRelay, receiver: SimulatedRelay) -> None:
         self.sender = sender
         self.receiver = receiver
         self.frames: deque[bytes] = deque()
 
 
-class FakeLink:
+class SimulatedLink:
     """One session toward one peer, as PeerLink is with sockets."""
 
-    def __init__(self, mesh: Mesh, owner: Relay, neighbour: Neighbour, session: int) -> None:
+    def __init__(
+        self, mesh: SimulatedNetwork, owner: SimulatedRelay, neighbour: Neighbour, session: int
+    ) -> None:
         self._mesh = mesh
         self._owner = owner
         self._peer = mesh.relays[neighbour.node]
@@ -104,10 +106,10 @@ class FakeLink:
         self._sent = True
 
 
-class Relay:
+class SimulatedRelay:
     """One relay: its core, its batches, and who it admits."""
 
-    def __init__(self, mesh: Mesh, node: str, random: Random) -> None:
+    def __init__(self, mesh: SimulatedNetwork, node: str, random: Random) -> None:
         self._mesh = mesh
         self.node = node
         self.paused = False
@@ -134,7 +136,7 @@ class Relay:
         return self._mesh.time + self.clock_began
 
     def serve(self, cluster: str) -> Program:
-        program = self.exchange.attach("service", Recorder())
+        program = self.exchange.attach("service", RecordingSink())
         self.exchange.register(program, cluster, {}, self.now)
         return program
 
@@ -156,11 +158,11 @@ class Relay:
 
     def reply(self, member: Program) -> None:
         """What the member was handed is answered."""
-        for op, call, *_ in taken(member):
+        for op, call, *_ in sent_to(member):
             assert op == CALL
             self.exchange.router.reply(member, call, b"answer", self.now)
 
-    def admit(self, other: Relay) -> None:
+    def admit(self, other: SimulatedRelay) -> None:
         self.admissions.add(other.node)
         self.membership.admitted(other.node, b"", other.node, 1, 2, MAX_MESSAGE, self.now)
 
@@ -181,8 +183,8 @@ class Relay:
                 told.setdefault(name, {}).setdefault(node, set()).update(candidate.members)
         return told
 
-    def _dial(self, neighbour: Neighbour, session: int) -> FakeLink:
-        return FakeLink(self._mesh, self, neighbour, session)
+    def _dial(self, neighbour: Neighbour, session: int) -> SimulatedLink:
+        return SimulatedLink(self._mesh, self, neighbour, session)
 
     def _lost(self, neighbour: Neighbour, reason: str) -> None:
         self.losses.append((neighbour.node, reason))
@@ -190,21 +192,21 @@ class Relay:
         self.dial_at[neighbour.node] = self.now + REDIAL
 
 
-class Mesh:
+class SimulatedNetwork:
     """`count` relays and the world between them."""
 
     def __init__(self, count: int, seed: int = 0) -> None:
         self.time = 0.0
         self.random = Random(seed)
-        self.links: list[FakeLink] = []
+        self.links: list[SimulatedLink] = []
         self.cuts: set[tuple[str, str]] = set()
         self.failure_rate = 0.0
         """How often a welcome is lost, or a step brings a connection no further."""
         self.closed: list[Cable] = []
-        self.relays: dict[str, Relay] = {}
+        self.relays: dict[str, SimulatedRelay] = {}
         for number in range(count):
             node = f"{number:016x}"
-            self.relays[node] = Relay(self, node, self.random)
+            self.relays[node] = SimulatedRelay(self, node, self.random)
         self.all = list(self.relays.values())
 
     # What happens to it.
@@ -257,14 +259,14 @@ class Mesh:
             if not link._owner.paused:
                 link.flush()
 
-    def _open_links(self) -> list[FakeLink]:
+    def _open_links(self) -> list[SimulatedLink]:
         for link in self.links:
             if not link.open and link.cable.frames:
                 self.closed.append(link.cable)
         self.links = [link for link in self.links if link.open]
         return list(self.links)
 
-    def _dial(self, relay: Relay) -> None:
+    def _dial(self, relay: SimulatedRelay) -> None:
         for other in self.all:
             if other is relay or relay.membership.linked(other.node) or other.paused:
                 continue
@@ -320,7 +322,7 @@ class Mesh:
         return "\n".join(lines)
 
 
-def _differences(one: Relay, other: Relay) -> list[str]:
+def _differences(one: SimulatedRelay, other: SimulatedRelay) -> list[str]:
     who = f"{one.node[-1]} of {other.node[-1]}: "
     there = one.membership.neighbours.get(other.node)
     back = other.membership.neighbours.get(one.node)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from support.iris_packets import CLIENT_MAGIC, RELAY_MAGIC, VERSION, Decoder, Op, Packet, encoded
-from support.relays import LIMIT
+from support.waiting import LIMIT
 
 READ = 1 << 16
 
@@ -86,7 +86,7 @@ class RawIris:
             return reason
 
 
-async def pour(raw: RawIris, octets: bytes, piece: int) -> None:
+async def send_in_pieces(raw: RawIris, octets: bytes, piece: int) -> None:
     """Send octets so many at a time, while others have their turns."""
     for at in range(0, len(octets), piece):
         raw.writer.write(octets[at : at + piece])
