@@ -40,9 +40,9 @@ def test_a_request_crosses() -> None:
     mesh.run(1)
     client = one.core.attach("client", RecordingSink())
     one.request(client, 1, "a")
-    mesh.until(lambda: bool(member.sink.messages), SOON)  # type: ignore[attr-defined]
+    mesh.run_until(lambda: bool(member.sink.messages), SOON)  # type: ignore[attr-defined]
     other.reply(member)
-    mesh.until(lambda: bool(client.sink.messages), SOON)  # type: ignore[attr-defined]
+    mesh.run_until(lambda: bool(client.sink.messages), SOON)  # type: ignore[attr-defined]
     assert sent_to(client) == [(REPLY, 1, b"answer")]
 
 
