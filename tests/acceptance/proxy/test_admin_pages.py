@@ -59,7 +59,7 @@ def test_readiness_follows_the_relay_and_health_does_not(
     harness.start_backends(good)
     harness.get()  # whom the cluster has named once is remembered, and no use without a relay
     harness.relay.process.terminate()
-    assert until_ready(admin_port, ready=False) == b"The relay of this machine is away.\n"
+    assert until_ready(admin_port, ready=False) == b"The proxy is not connected to its relay.\n"
     response, body = fetch(admin_port, "/-/healthz")
     assert (response.status, body) == (200, b"OK\n")
 
@@ -72,12 +72,12 @@ def test_a_proxy_is_ready_while_somebody_serves(
     flags = ("-port", str(relay.port), "-choose", choose, "-admin", f"127.0.0.1:{admin_port}")
     with new_deployment() as deployment:
         deployment.proxy(*flags, "-cluster", "web", "-route", "other.example=other")
-        nobody = b'Nobody serves clusters "other", "web".\n'
-        assert until_ready(admin_port, ready=False) == nobody
+        unready = b'No backends in clusters "other", "web".\n'
+        assert until_ready(admin_port, ready=False) == unready
         member = deployment.member(relay, http="127.0.0.1:9")
         assert until_ready(admin_port, ready=True) == b"OK\n"
         deployment.stop_member(member)
-        assert until_ready(admin_port, ready=False) == nobody
+        assert until_ready(admin_port, ready=False) == unready
 
 
 def test_metrics_count_by_cluster_code_and_backend(harness: ProxyHarness, admin_port: int) -> None:
@@ -134,7 +134,7 @@ def test_several_workers_count_together_and_nothing_is_lost_by_a_reload(
         wait_until(lambda: metric_value(admin_port, "arke_proxy_requests_total") == 10)
         old = worker_pids(harness.process)
         harness.process.signal(signal.SIGHUP)
-        harness.process.wait_for_line("the new workers serve", LIMIT)
+        harness.process.wait_for_line("the new workers are ready", LIMIT)
         wait_until(lambda: set(worker_pids(harness.process)).isdisjoint(old))
         wait_until(lambda: metric_value(admin_port, "arke_proxy_workers") == 2)
         assert metric_value(admin_port, "arke_proxy_requests_total") == 10
@@ -157,10 +157,10 @@ def test_a_log_in_the_combined_format(relays: Relays, tmp_path: Path) -> None:
         )
         harness.exchange(b"GET / HTTP/1.1\r\n\r\n")
         asked, refused = lines(path, 2)
-        prefix = rb"127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "
+        start_process = rb"127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "
         request = rb'"GET /a\?\\x22b HTTP/1\.1" 200 2 "y" "a \\x22b\\x22 \\xe9"'
-        assert re.fullmatch(prefix + request, asked)
-        assert re.fullmatch(prefix + rb'"- - HTTP/1\.1" 400 - "-" "-"', refused)
+        assert re.fullmatch(start_process + request, asked)
+        assert re.fullmatch(start_process + rb'"- - HTTP/1\.1" 400 - "-" "-"', refused)
 
 
 @pytest.mark.parametrize("switches", [False, True], ids=["request", "WebSocket"])
@@ -274,7 +274,7 @@ def test_a_log_that_is_rotated(relays: Relays, tmp_path: Path) -> None:
         wait_until(lambda: harness.get("/2") is not None and path.read_bytes().count(b"\n") > 0)
         path.rename(tmp_path / "access.log.2")
         harness.process.signal(signal.SIGHUP)
-        harness.process.wait_for_line("the new workers serve", LIMIT)
+        harness.process.wait_for_line("the new workers are ready", LIMIT)
         harness.get("/3")
         assert b"GET /3 " in lines(path, 1)[-1]
 
@@ -343,7 +343,7 @@ def test_an_own_answer_has_no_via_and_what_a_backend_says_has(relays: Relays) ->
 def test_errors_come_in_the_form_that_is_liked(relays: Relays) -> None:
     with harness_for(relays.start(), "web") as harness:
         harness.cluster.answers = ["nonsense <b>"]
-        sentence = "Cluster web, asked for a backend, answered b'nonsense <b>'"
+        sentence = "Cluster web answered the request for a backend with b'nonsense <b>'"
 
         def get(accept: str) -> tuple[HTTPResponse, str]:
             head = f"GET / HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n"

@@ -9,7 +9,7 @@ import pytest
 
 import arke
 from arke_proxy.backends.address import BackendAddress
-from arke_proxy.balancing.ask import AskBalancer
+from arke_proxy.balancing.ask_balancer import AskBalancer
 from support.proxy_harness import AddressService
 from support.relays import Relays
 from support.waiting import LIMIT

@@ -32,7 +32,7 @@ from support.relays import Relays
 from support.waiting import LIMIT, wait_until
 
 GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
-TAKEN_OVER = "the new workers serve"
+TAKEN_OVER = "the new workers are ready"
 
 
 def good(connection: Connection) -> None:
@@ -113,7 +113,9 @@ def test_rolling_restarts_of_all_workers_fail_no_request(relays: Relays) -> None
             visitors.wait_for_responses()
             for count, pid in enumerate(worker_pids(harness.process), 1):
                 os.kill(pid, signal.SIGTERM)
-                harness.process.wait_for_line(rf"worker {pid} ended with status 0; another", LIMIT)
+                harness.process.wait_for_line(
+                    rf"worker {pid} exited with status 0; restarting", LIMIT
+                )
                 wait_until(lambda: len(worker_pids(harness.process)) == 2)
                 wait_until(lambda n=count: harness.process.log.count(" serves\n") == n)
                 visitors.wait_for_responses()
@@ -242,7 +244,7 @@ def test_what_does_not_end_after_a_reload_is_cut_when_it_has_lingered(relays: Re
         with pytest.raises(ConnectionResetError):
             connection.read_to_end()
         wait_until(lambda: not running_process(old))
-        assert "1 connections did not end within 1 s" in harness.process.log
+        assert "closing 1 connections still open after 1 s" in harness.process.log
 
 
 @pytest.mark.parametrize("by_tls", [False, True])
@@ -321,7 +323,7 @@ def test_a_reload_that_fails_leaves_the_old_workers(relays: Relays) -> None:
         relay.process.wait(LIMIT)
         harness.process.signal(signal.SIGHUP)
         harness.process.wait_for_line(
-            "the new workers did not get ready: .*; the old ones go on", 2 * LIMIT
+            "reload failed: new workers: .*; the old ones continue", 2 * LIMIT
         )
         wait_until(lambda: worker_pids(harness.process) == before)
         relays.start(port=relay.port)
@@ -335,10 +337,10 @@ def test_a_worker_that_is_killed_is_replaced_and_the_port_is_never_closed(relays
         harness.start_backends(good)
         (old,) = worker_pids(harness.process)
         os.kill(old, signal.SIGKILL)
-        harness.process.wait_for_line(f"worker {old} was killed by SIGKILL; another", LIMIT)
+        harness.process.wait_for_line(f"worker {old} was killed by SIGKILL; restarting", LIMIT)
         assert harness.get()[1] == b"ok"  # it waited in the kernel's queue
         (new,) = worker_pids(harness.process)
-        harness.process.wait_for_line(f"worker {new} serves", LIMIT)
+        harness.process.wait_for_line(f"worker {new} is ready", LIMIT)
         assert harness.process.log.count("proxy listening on") == 1
 
 

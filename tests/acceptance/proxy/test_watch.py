@@ -9,7 +9,7 @@ from support.ports import free_port
 from support.relays import Relay, Relays
 from support.waiting import LIMIT, wait_until
 
-NOBODY = b"Nobody serves cluster web: no member publishes http=IP:PORT.\n"
+NOBODY = b"Cluster web has no backend: none of its members publishes http=IP:PORT.\n"
 
 
 def watching(deployment: Deployment, relay: Relay, *flags: str) -> Proxy:
@@ -63,7 +63,7 @@ def test_a_proxy_that_only_watches_does_not_ask(deployment: Deployment, relays: 
     assert (response.status, body) == (503, NOBODY)
     assert member.requests == 0
     deployment.stop_member(member)
-    wait_until(lambda: proxy.request()[1] == b"Nobody serves cluster web.\n")
+    wait_until(lambda: proxy.request()[1] == b"Cluster web has no members.\n")
 
 
 def test_a_proxy_that_only_asks_does_not_watch(deployment: Deployment, relays: Relays) -> None:
@@ -107,7 +107,7 @@ def test_what_cannot_be_read_is_complained_about_and_left_out(
     deployment.publish(relay, respond_with("one"))
     deployment.member(relay, http="example.com:80")
     proxy = watching(deployment, relay)
-    line = "of cluster web is left out: it publishes http='example.com:80', which is not IP:PORT"
+    line = "of cluster web is ignored: it publishes http='example.com:80', which is not IP:PORT"
     proxy.process.wait_for_line(line, LIMIT)
     assert proxy.bodies() == {"one"}
 
