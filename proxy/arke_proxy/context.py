@@ -41,7 +41,7 @@ class ProxyContext:
         """Handle everything whose time limit has passed; called periodically."""
         now = self.clock()
         self.timeouts.sweep(self.clients, now)
-        self.retry_budget.turn(now)
+        self.retry_budget.advance(now)
         self.backends.sweep(now)
 
 

@@ -27,7 +27,7 @@ class FailedAttempts:
         if self._count >= _MAX_ATTEMPTS:
             raise self.error()
         if not self._in_budget:
-            self._in_budget = self._budget.begin()
+            self._in_budget = self._budget.acquire()
             if not self._in_budget:
                 raise self.error()
 
@@ -39,7 +39,7 @@ class FailedAttempts:
         """Tell the retry budget that this request is not retried any more."""
         if self._in_budget:
             self._in_budget = False
-            self._budget.end()
+            self._budget.release()
 
     def error(self) -> BackendsUnreachable:
         """Return the error for the client, which lists all attempts."""

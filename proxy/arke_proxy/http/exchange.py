@@ -11,7 +11,7 @@ from arke_proxy.backends.address import BackendAddress
 from arke_proxy.backends.connection import BackendConnection, BackendEvents, describe
 from arke_proxy.balancing.balancer import BackendBalancer, Outcome
 from arke_proxy.balancing.retry import may_retry
-from arke_proxy.balancing.sticky import Sticky
+from arke_proxy.balancing.sticky_cookies import StickyCookies
 from arke_proxy.context import ProxyContext
 from arke_proxy.errors import (
     AllBackendsTried,
@@ -48,7 +48,7 @@ class Exchange(BackendEvents):
 
     # Class attributes: what most requests never set costs them nothing.
     response_started = False  # part of the final response has been sent to the client
-    _sticky: Sticky | None = None
+    _sticky: StickyCookies | None = None
     _preferred: BackendAddress | None = None  # from the client's cookie
     _body: RequestBody | None = None  # None if the request has no body
     _failed: FailedAttempts | None = None
@@ -237,7 +237,7 @@ class Exchange(BackendEvents):
             self._client.send_body(payload, done=done, trailer=trailer)
 
     def _with_sticky_cookie(
-        self, head: ResponseHead, sticky: Sticky, address: BackendAddress
+        self, head: ResponseHead, sticky: StickyCookies, address: BackendAddress
     ) -> ResponseHead:
         """Add the cookie that selects this backend, unless the client has it."""
         if address == self._preferred:
@@ -261,7 +261,7 @@ class Exchange(BackendEvents):
             self._abort_response(address, reason)
             return
         if not may_retry(
-            self._head.method, sent=sent, body_at_hand=not self._body or self._body.can_replay
+            self._head.method, sent=sent, body_buffered=not self._body or self._body.can_replay
         ):
             self._fail(
                 BackendFailed(f"Backend {address} {reason}, and the request may not be retried.")

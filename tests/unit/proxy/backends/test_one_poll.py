@@ -13,11 +13,11 @@ import pytest
 from arke_proxy.backends.address import BackendAddress
 from arke_proxy.backends.dialer import Dialer
 from arke_proxy.balancing.routes import Route, Routes
-from arke_proxy.balancing.static import StaticBalancer
+from arke_proxy.balancing.static_balancer import StaticBalancer
 from arke_proxy.connections.timeouts import TimeLimits
 from arke_proxy.context import new_context
 from arke_proxy.http.forwarded import Form, Forwarding
-from arke_proxy.processes.server import HttpListener, Server
+from arke_proxy.processes.proxy_server import HttpListener, ProxyServer
 
 LIMIT = 20.0
 UNASKED = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"
@@ -78,7 +78,7 @@ async def proxied() -> AsyncIterator[tuple[BackendConnection, Client, Client]]:
         limits=TimeLimits(),
         max_clients=9,
     )
-    proxy = Server(context)
+    proxy = ProxyServer(context)
     sock = socket.create_server(("127.0.0.1", 0))
     address = sock.getsockname()
     await proxy.start(HttpListener(sock))
@@ -87,7 +87,7 @@ async def proxied() -> AsyncIterator[tuple[BackendConnection, Client, Client]]:
         yield backend, clients[0], clients[1]
         for client in clients:
             client.writer.close()
-        await proxy.stop(within=1.0, parting=0.0)
+        await proxy.stop(timeout=1.0, idle_timeout=0.0)
         for writer in (*backend.writers, *(client.writer for client in clients)):
             writer.close()
             with suppress(ConnectionError):
