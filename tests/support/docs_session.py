@@ -26,8 +26,10 @@ from typing import NamedTuple
 
 from lab import Process
 from support.docs_pages import Block, blocks
+from support.ports import free_port, loopback_address
+from support.processes import start_process
 from support.programs import program
-from support.relays import LIMIT, any_address, free_port, start
+from support.waiting import LIMIT
 
 _DIRECTIVE = re.compile(r"<!-- (?P<verb>run|file|skip)(?:: (?P<rest>[^>]+))? -->")
 
@@ -99,7 +101,7 @@ class Session:
 
     def environ(self, node: str) -> dict[str, str]:
         """Return what stands for a machine of its own: ports and addresses that are free."""
-        address = self._addresses.setdefault(node, any_address())
+        address = self._addresses.setdefault(node, loopback_address())
         port = self._ports.setdefault(node, free_port())
         others = [f"{other}:55556" for other in self._addresses.values() if other != address]
         return {
@@ -118,7 +120,9 @@ class Session:
     def _start(self, step: Step, node: str) -> Process:
         environ = self.environ(node)
         text = f"cd {shlex.quote(str(self.folder))} && exec {self._adapted(step.block.text, node)}"
-        process = start(f"{node}: {step.block.text.strip()}", ["bash", "-c", text], **environ)
+        process = start_process(
+            f"{node}: {step.block.text.strip()}", ["bash", "-c", text], **environ
+        )
         self._processes.append(process)
         return process
 
