@@ -1,4 +1,4 @@
-"""Opens connections to backends, of which there are only as many as descriptors are for them."""
+"""Open a connection to a backend, within the limit on file descriptors."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from arke_proxy.errors import Exhausted
 
 
 async def connect(address: BackendAddress, hub: Hub) -> BackendConnection:
-    """Open a connection to which nothing has happened yet.
+    """Return a new connection, on which nothing has been received.
 
-    Where there are as many as may be, one that idles makes room. Raises Exhausted if none does;
-    OSError; TimeoutError, which is one, if the host stays silent.
+    At the limit it closes the connection that has been idle longest. Raises Exhausted if there is
+    none; OSError if connecting fails, TimeoutError included.
     """
     if not address.via:
         await _make_room(hub)
@@ -27,21 +27,23 @@ async def connect(address: BackendAddress, hub: Hub) -> BackendConnection:
         if error.errno not in NONE_LEFT:
             raise
         hub.complaints.warn(NONE_LEFT, shortage(error))
-        sentence = "The proxy has no descriptor left for a connection to a backend."
+        sentence = "The proxy has no file descriptor left for a connection to a backend."
         raise Exhausted(sentence) from None
     if backend.is_dead():
         backend.abort()
-        raise ConnectionAbortedError("it ended the connection, or spoke, before it was asked")
+        raise ConnectionAbortedError(
+            "the backend closed the connection, or sent data, before a request"
+        )
     return backend
 
 
 async def _make_room(hub: Hub) -> None:
     dialer = hub.dialer
-    while not dialer.room:
-        idle = hub.pool.spare()
+    while not dialer.has_room:
+        idle = hub.pool.evict()
         if idle is None:
-            sentence = f"The proxy has {dialer.most} connections to backends, and no more"
+            sentence = f"The limit of {dialer.limit} connections to backends is reached"
             hub.complaints.warn(dialer, f"{sentence}: {MEND}")
             raise Exhausted(f"{sentence}.")
         idle.abort()
-        await asyncio.sleep(0)  # in the next turn of the loop it is closed
+        await asyncio.sleep(0)  # the loop closes its socket in the next iteration

@@ -92,7 +92,7 @@ def test_there_is_no_other_one(rig: Rig) -> None:
     for _ in range(2):  # the last one is tried each time
         response, body = rig.get()
         assert response.status == 502
-        assert body == f"No backend answered: {closed} refuses connections.\n".encode()
+        assert body == f"No backend answered: {closed} refused the connection.\n".encode()
 
 
 def test_another_one_is_found_however_often_the_first_is_named(rig: Rig) -> None:
@@ -113,7 +113,7 @@ def test_three_are_tried_and_no_more(rig: Rig) -> None:
     rig.cluster.answers = ports
     response, body = rig.get()
     assert response.status == 502
-    assert body.count(b"refuses connections") == 3
+    assert body.count(b"refused the connection") == 3
 
 
 def test_a_body_that_arrives_meanwhile_is_not_lost(rig: Rig) -> None:
@@ -158,7 +158,7 @@ def test_a_post_is_never_sent_twice(rig: Rig) -> None:
     assert (
         body
         == (
-            f"Backend {broken.address} closed the connection before it had answered, "
+            f"Backend {broken.address} closed the connection before it answered, "
             "and the request may not be sent twice.\n"
         ).encode()
     )
@@ -232,7 +232,7 @@ def test_a_promise_is_no_answer(rig: Rig) -> None:
     rig.backends(only_promises)
     response, body = rig.exchange(POST, "POST")
     assert response.status == 502
-    assert b"closed the connection before it had answered" in body
+    assert b"closed the connection before it answered" in body
 
 
 def test_a_promise_does_not_stand_in_the_way_of_another_try(rig: Rig) -> None:
@@ -277,7 +277,7 @@ def test_promises_without_end(rig: Rig) -> None:
     (backend,) = rig.backends(script)
     response, body = rig.get()
     assert response.status == 502
-    assert body.startswith(f"The answer of backend {backend.address} is refused: ".encode())
+    assert body.startswith(f"Backend {backend.address} sent a malformed response: ".encode())
 
 
 EXPECT = POST[:-4].replace(b"Host", b"Expect: 100-continue\r\nHost")
@@ -330,7 +330,7 @@ def test_the_log_says_that_it_was_in_mid_answer(rig: Rig) -> None:
     (backend,) = rig.backends(script)
     connection = rig.connect()
     connection.send(GET)
-    line = f"backend {backend.address} closed the connection in mid-answer"
+    line = f"backend {backend.address} closed the connection before the end of its response"
     rig.process.wait_for_line(line, 30)
 
 
@@ -459,7 +459,7 @@ def test_what_comes_unasked_is_not_taken_for_an_answer(rig: Rig) -> None:
     connection.send(GET)
     assert connection.response()[1] == b"ok"
     answered.set()
-    rig.process.wait_for_line(f"{backend.address} sent what nobody asked for", 30)
+    rig.process.wait_for_line(f"{backend.address} sent data without a request", 30)
     connection.send(GET)
     assert connection.response()[1] == b"ok"
     assert backend.connections == 2
