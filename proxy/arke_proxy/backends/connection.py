@@ -8,17 +8,19 @@ import errno
 import os
 import socket
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Final, cast
 
 from arke_proxy.backends.address import BackendAddress
-from arke_proxy.backends.dialer import USER_TIMEOUT_MS
-from arke_proxy.connections.hub import Hub
-from arke_proxy.connections.write_batch import Outlet
-from arke_proxy.errors import BadResponse, Malformed
+from arke_proxy.backends.dialer import USER_TIMEOUT_MS, Dialer
+from arke_proxy.backends.pool import Pool
+from arke_proxy.connections.write_batch import BatchedWriter, WriteBatch
+from arke_proxy.errors import BadResponse, MalformedMessage
 from arke_proxy.http.messages import RequestHead, ResponseHead, has_body
 from arke_proxy.http1.body import Body, StreamBody, response_body
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.http1.head_parser import parse_response
+from arke_proxy.observability.log_throttle import WarningThrottle
 
 _KERNEL_BUFFERED: Final = 16 * 1024  # bytes that any receive window takes, read or not
 _HIGH_WATER: Final = 64 * 1024  # bytes buffered in this process for a slow backend
@@ -62,15 +64,25 @@ class BackendEvents(ABC):
         """Resume the upload."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendEnvironment:
+    """What all backend connections of a process share."""
+
+    pool: Pool[BackendConnection]
+    dialer: Dialer
+    write_batch: WriteBatch
+    warnings: WarningThrottle
+
+
 class BackendConnection:
     """One connection, used for one request after another; an asyncio protocol."""
 
     __slots__ = (
         "_body",
+        "_environment",
         "_events",
         "_head",
         "_heads",
-        "_hub",
         "_interim",
         "_method",
         "_out",
@@ -86,13 +98,15 @@ class BackendConnection:
         "used",
     )
 
-    def __init__(self, address: BackendAddress, sock: socket.socket | None, hub: Hub) -> None:
+    def __init__(
+        self, address: BackendAddress, sock: socket.socket | None, environment: BackendEnvironment
+    ) -> None:
         self.address = address
         self.used = False  # an earlier request has been answered on it
         self._socket = sock  # None for a tunnel
-        self._hub = hub
+        self._environment = environment
         self._transport: asyncio.Transport
-        self._out: Outlet
+        self._out: BatchedWriter
         self._heads = HeadBuffer(skips_empty_lines=False)
         self._events: BackendEvents | None = None
         self._method = b""
@@ -146,18 +160,18 @@ class BackendConnection:
         self._events = None
         self.used = True
         transport = self._transport
-        if not self._reusable or self._out.held or transport.is_closing():
+        if not self._reusable or self._out.pending or transport.is_closing():
             transport.abort()
             return
         if self._user_timeout_off:
-            if self._out.transport().get_write_buffer_size():
+            if self._out.flushed_transport().get_write_buffer_size():
                 transport.abort()  # it answered without reading the whole request
                 return
             self._user_timeout_off = False
             self._set_user_timeout(USER_TIMEOUT_MS)
         if self._paused:
             self.resume()
-        if not self._hub.pool.give(self.address, self, now):
+        if not self._environment.pool.give(self.address, self, now):
             transport.close()
 
     def prevent_reuse(self) -> None:
@@ -173,12 +187,12 @@ class BackendConnection:
         """Return the transport, for another protocol. Its owner calls `mark_closed` at the end."""
         self._events = None
         self._set_user_timeout(0)
-        return self._out.transport()
+        return self._out.flushed_transport()
 
     def mark_closed(self) -> None:
         """Count the connection no longer."""
         if self._socket is not None:
-            self._hub.dialer.closed(self._socket)
+            self._environment.dialer.closed(self._socket)
 
     # Called by the pool's users.
 
@@ -204,7 +218,7 @@ class BackendConnection:
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
-        self._out = Outlet(self._hub.turn, self._transport)
+        self._out = BatchedWriter(self._environment.write_batch, self._transport)
 
     def data_received(self, data: bytes) -> None:
         events = self._events
@@ -213,22 +227,22 @@ class BackendConnection:
             return
         try:
             if self._head is None:
-                if self._sent == self._out.held:  # nothing of the request has been sent yet
+                if self._sent == self._out.pending:  # nothing of the request has been sent
                     self._fail(events, None, "sent data before the request")
                 elif (raw := self._heads.take(data)) is not None:
                     self._read_heads(events, raw)
             else:
                 self._read_body(events, None, data)
-        except Malformed as fault:
+        except MalformedMessage as fault:
             self.abort()
             events.on_bad_response(
-                BadResponse(f"Backend {self.address} sent a malformed response: {fault}.")
+                BadResponse(f"The response of backend {self.address} is rejected: {fault}.")
             )
 
     def eof_received(self) -> None:
         events = self._events
         if events is None:
-            self._hub.pool.forget(self.address, self)
+            self._environment.pool.forget(self.address, self)
         elif self._body and self._body.ends_with_stream():
             events.on_response(None, b"", done=True)
         else:
@@ -239,7 +253,7 @@ class BackendConnection:
         if self._events:
             self._fail(self._events, exc)
         else:
-            self._hub.pool.forget(self.address, self)
+            self._environment.pool.forget(self.address, self)
 
     def pause_writing(self) -> None:
         if self._events:
@@ -262,7 +276,7 @@ class BackendConnection:
             self._interim += 1
             self.owes_100 = self.owes_100 and status != 100
             if self._interim > _MAX_INTERIM:
-                raise Malformed(f"more than {_MAX_INTERIM} responses 1xx")
+                raise MalformedMessage(f"more than {_MAX_INTERIM} responses 1xx")
             events.on_response(head, b"", done=False)
             if self._events is not events:
                 return
@@ -283,7 +297,7 @@ class BackendConnection:
 
     def _switch(self, events: BackendEvents, head: ResponseHead) -> None:
         if self._upgrade is None or head.upgrade != self._upgrade:
-            raise Malformed("101 Switching Protocols without a matching request")
+            raise MalformedMessage("101 Switching Protocols without a matching request")
         events.on_switch_protocols(head, self._heads.rest())
 
     def _read_body(self, events: BackendEvents, head: ResponseHead | None, data: bytes) -> None:
@@ -299,7 +313,7 @@ class BackendConnection:
     def _fail(self, events: BackendEvents, exc: Exception | None, reason: str = "") -> None:
         answering = self._head is not None or self._interim > 0 or not self._heads.empty
         host_dead = isinstance(exc, OSError) and exc.errno in _DEAD_HOST
-        sent = self._sent != self._out.held
+        sent = self._sent != self._out.pending
         self.abort()
         if not reason:
             reason = describe(exc)
@@ -308,9 +322,9 @@ class BackendConnection:
         events.on_backend_failed(reason, sent=sent, answering=answering, host_dead=host_dead)
 
     def _unexpected_data(self) -> None:
-        self._hub.pool.forget(self.address, self)
+        self._environment.pool.forget(self.address, self)
         self._transport.abort()
-        self._hub.complaints.warn(
+        self._environment.warnings.warn(
             (self.address, "unexpected data"),
             f"backend {self.address} sent data without a request",
         )
