@@ -200,7 +200,7 @@ async def test_the_members_end_closes_unless_the_protocol_stays(connection: Conn
     assert await connection.protocol.lost is None
     assert connection.protocol.told == ["made", "eof", "lost"]
     assert connection.protocol.got == b"answer"
-    assert not connection.member.heard
+    assert not connection.member.peer_reads
 
 
 async def test_closing_sends_what_waits_first(connection: Connection) -> None:
@@ -212,7 +212,7 @@ async def test_closing_sends_what_waits_first(connection: Connection) -> None:
     transport.write(b"too late")
     assert sum([len(message) async for message in connection.member]) == MIB
     assert await connection.protocol.lost is None
-    assert not connection.member.heard
+    assert not connection.member.peer_reads
 
 
 async def test_nothing_is_handed_on_after_closing(connection: Connection) -> None:
