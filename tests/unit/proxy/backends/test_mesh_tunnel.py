@@ -202,7 +202,7 @@ async def test_eof_of_member_closes_unless_protocol_keeps_it_open(connection: Co
     assert await connection.protocol.lost is None
     assert connection.protocol.calls == ["made", "eof", "lost"]
     assert connection.protocol.got == b"answer"
-    assert not connection.member.heard
+    assert not connection.member.peer_reads
 
 
 async def test_close_sends_buffered_data_first(connection: Connection) -> None:
@@ -214,7 +214,7 @@ async def test_close_sends_buffered_data_first(connection: Connection) -> None:
     transport.write(b"too late")
     assert sum([len(message) async for message in connection.member]) == MIB
     assert await connection.protocol.lost is None
-    assert not connection.member.heard
+    assert not connection.member.peer_reads
 
 
 async def test_no_data_is_received_after_close(connection: Connection) -> None:
