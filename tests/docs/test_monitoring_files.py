@@ -10,7 +10,7 @@ import pytest
 
 from support.docs_metrics import METRICS
 from support.docs_pages import DOCS
-from support.needs import tool
+from support.needs import require_tool
 
 FILES = DOCS / "how-to" / "files"
 ALERTS = FILES / "arke-alerts.yml"
@@ -65,5 +65,5 @@ def test_every_alert_is_described_in_the_guide() -> None:
 )
 def test_promtool_accepts_the_files(command: tuple[str, str]) -> None:
     kind, file = command
-    promtool = tool("promtool", "prometheus")
+    promtool = require_tool("promtool", "prometheus")
     subprocess.run([promtool, "check", kind, file], cwd=FILES, check=True)
