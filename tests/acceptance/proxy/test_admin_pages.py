@@ -308,7 +308,7 @@ def test_a_pipe_that_nobody_reads_is_one_line(tmp_path: Path) -> None:
     words = ["-choose", "static", "-backend", "127.0.0.1:9", "-listen", "127.0.0.1:0"]
     process = start_process("proxy", [*program("proxy"), *words, "-access-log", str(pipe)])
     assert process.wait(LIMIT) == 2
-    said = f"proxy: -access-log {pipe}: nobody reads this pipe; start its reader first\n"
+    said = f"proxy: -access-log {pipe}: the named pipe has no reader; start its reader first\n"
     assert process.log == said
     process.close()
 
