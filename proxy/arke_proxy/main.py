@@ -164,15 +164,14 @@ class Options:
     )
 
 
+COMMAND = flags.Command(
+    PROGRAM, Options, "Spread HTTP requests over the backends that a cluster names."
+)
+
+
 def read(argv: list[str]) -> Options:
     """Return what the flags say, or end with one line and status 2."""
-    return flags.parse(
-        Options,
-        program=PROGRAM,
-        summary="Spread HTTP requests over the backends that a cluster names.",
-        argv=argv,
-        environ=os.environ,
-    )
+    return COMMAND.parse(argv, os.environ)
 
 
 def choice(options: Options, shared: bytes) -> BalancingConfig:

@@ -24,9 +24,7 @@ class Options:
     life: float = flags.flag("TIME", parse=flags.seconds, default="24h", help="of a certificate")
     dev: bool = flags.switch(help="try it out")
 
-options = flags.parse(
-    Options, program="relay", summary="Meets others.", argv=sys.argv[1:], environ=os.environ
-)
+options = flags.Command("relay", Options, "Meets others.").parse(sys.argv[1:], os.environ)
 print(options.port)
 """
 
@@ -52,13 +50,11 @@ class Call:
 
 
 def read(*argv: str, **environ: str) -> Options:
-    return flags.parse(
-        Options, program="relay", summary="Meets others.", argv=argv, environ=environ
-    )
+    return flags.Command("relay", Options, "Meets others.").parse(argv, environ)
 
 
 def call(*argv: str, **environ: str) -> Call:
-    return flags.parse(Call, program="arke request", summary="Asks.", argv=argv, environ=environ)
+    return flags.Command("arke request", Call, "Asks.").parse(argv, environ)
 
 
 def run(*argv: str, **environ: str) -> subprocess.CompletedProcess[str]:
