@@ -1,4 +1,4 @@
-"""Batches of messages between relays: what another relay says, as calls on the exchange.
+"""Batches of messages between relays: what another relay says, as calls on the core.
 
 Who says it is what admission attached to the frame. A relay that breaks the protocol is cut off.
 """
@@ -10,24 +10,24 @@ from typing import Any
 
 from arke.wire.chunked_body import Body
 from arke.wire.limits import (
-    LEAST_WINDOW,
-    LONGEST_CALL,
     MAX_HEADERS,
+    MAX_ID,
     MAX_METADATA,
-    MAX_NUMBER,
     MAX_REASON,
+    MAX_TIMEOUT,
+    MIN_WINDOW,
     check_map,
     check_name,
     unpacker,
 )
-from arke.wire.malformed import UNREADABLE, Malformed, why
-from arke.wire.messages import Ending, Failure, Op, PeerOp, Purpose
-from arke.wire.reassembly import Inbox
-from arke_relay.core.directed import Opening, SpecialCall
+from arke.wire.malformed import DECODE_ERRORS, Malformed, describe_malformed
+from arke.wire.messages import Failure, Op, PeerOp, Purpose, TunnelClose
+from arke.wire.reassembly import Reassembler
+from arke_relay.core.directed_request import DirectedRequest, TunnelParameters
 from arke_relay.core.endpoints import Message, Peer
 from arke_relay.core.membership import Membership
-from arke_relay.core.message_core import Exchange
-from arke_relay.core.requests import Call
+from arke_relay.core.message_core import MessageCore
+from arke_relay.core.routed_request import RoutedRequest
 
 FRAME = 128 * 1024
 """Largest frame: one chunk, what may go ahead of it, and room to spare."""
@@ -46,16 +46,16 @@ class Batches:
 
     def __init__(
         self,
-        exchange: Exchange,
+        core: MessageCore,
         membership: Membership,
         max_message: int,
         known: Callable[[str, str, int], None],
         synced: Callable[[Peer], None],
         drained: Callable[[Peer], None],
     ) -> None:
-        self._exchange = exchange
-        self._router = exchange.router
-        self._tunnels = exchange.tunnels
+        self._core = core
+        self._router = core.router
+        self._tunnels = core.tunnels
         self._membership = membership
         self._max_message = max_message
         self._known = known
@@ -98,11 +98,11 @@ class Batches:
             session, stamp, hearing = next(messages)
             if type(session) is not int or type(stamp) is not int or type(hearing) is not int:
                 raise Malformed("a batch begins with three numbers")
-            if session > MAX_NUMBER:
-                raise Malformed(f"a session over {MAX_NUMBER}")
+            if session > MAX_ID:
+                raise Malformed(f"a session over {MAX_ID}")
             heard = self._membership.heard(node, session, stamp, hearing, now)
             if heard is None:
-                self._exchange.counters.drops["stale_session"] += 1
+                self._core.counters.drops["stale_session"] += 1
                 self._unpacker = unpacker(FRAME + 1)
                 return
             peer, waited = heard
@@ -120,8 +120,8 @@ class Batches:
                 self._membership.depart(node, now)
         except StopIteration:
             self._broken(node, "an empty batch", now)
-        except UNREADABLE as error:
-            self._broken(node, why(error), now)
+        except DECODE_ERRORS as error:
+            self._broken(node, describe_malformed(error), now)
         except BaseException:
             self._unpacker = unpacker(FRAME + 1)  # the next frame begins anew
             raise
@@ -132,7 +132,7 @@ class Batches:
 
     @property
     def receiving(self) -> bool:
-        peers = self._exchange.peers.values()
+        peers = self._core.peers.values()
         return any(peer.inbox.size for peer in peers if peer.inbox)
 
     # Directory.
@@ -142,21 +142,21 @@ class Batches:
         metadata = check_map(message[3], MAX_METADATA)
         if peer.draining:
             return  # it takes nothing new, whoever comes to it now
-        if self._exchange.directory.join(cluster, peer, member, metadata):
+        if self._core.directory.join(cluster, peer, member, metadata):
             self._router.arrived(cluster, now)
         else:
-            self._exchange.counters.drops["announcement_beyond_bound"] += 1
+            self._core.counters.drops["announcement_limit_exceeded"] += 1
 
     def _on_left(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        self._exchange.directory.leave(check_name(message[1]), peer, _number(message[2]))
+        self._core.directory.leave(check_name(message[1]), peer, _number(message[2]))
 
     def _on_subscribed(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         # Not the end of the link: programs of the peer's node must not be able to cut it off.
-        if not self._exchange.directory.subscribe(check_name(message[1]), peer):
-            self._exchange.counters.drops["announcement_beyond_bound"] += 1
+        if not self._core.directory.subscribe(check_name(message[1]), peer):
+            self._core.counters.drops["announcement_limit_exceeded"] += 1
 
     def _on_unsubscribed(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        self._exchange.directory.unsubscribe(check_name(message[1]), peer)
+        self._core.directory.unsubscribe(check_name(message[1]), peer)
 
     def _on_synced(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         peer.synced = True
@@ -166,7 +166,7 @@ class Batches:
         self._known(check_name(message[1]), check_name(message[2]), _number(message[3]))
 
     def _on_draining(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        self._exchange.drain_peer(peer, _number(message[1]), now)
+        self._core.drain_peer(peer, _number(message[1]), now)
         self._drained(peer)
 
     def _on_farewell(self, peer: Peer, message: Message, offset: float, now: float) -> None:
@@ -178,21 +178,23 @@ class Batches:
         _, call, cluster, body, expiry, number, headers = message
         facts = self._facts(peer, call, cluster, body, expiry, number, headers, offset, now)
         if facts is not None:
-            self._router.request(Call(*facts), now)
+            self._router.request(RoutedRequest(*facts), now)
 
     def _on_ask(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         _, call, cluster, body, expiry, number, member, headers = message
         facts = self._facts(peer, call, cluster, body, expiry, number, headers, offset, now)
         if facts is not None:
-            self._router.request(SpecialCall(*facts, to=self._member(member), opening=None), now)
+            self._router.request(
+                DirectedRequest(*facts, to=self._member(member), opening=None), now
+            )
 
     def _on_open(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         _, call, cluster, body, expiry, number, member, purpose, window, largest, headers = message
         facts = self._facts(peer, call, cluster, body, expiry, number, headers, offset, now)
         if facts is not None:
-            opening = Opening(Purpose(purpose), _window(window), _number(largest))
+            opening = TunnelParameters(Purpose(purpose), _window(window), _number(largest))
             to = self._member(member)
-            self._router.request(SpecialCall(*facts, to=to, opening=opening), now)
+            self._router.request(DirectedRequest(*facts, to=to, opening=opening), now)
 
     def _facts(
         self,
@@ -206,22 +208,22 @@ class Batches:
         offset: float,
         now: float,
     ) -> tuple[Any, ...] | None:
-        """What a Call is made of; None when it was refused for lack of room to join its body."""
+        """Return the arguments of a RoutedRequest; None if its body found no room."""
         if headers is not None:
             check_map(headers, MAX_HEADERS)
         joined = self._body(peer, body)
         if joined is None:
-            peer.outlet.put((Op.REFUSED.value, _number(call), "no room to join the request"))
+            peer.sink.put((Op.REFUSED.value, _number(call), "no room to join the request"))
             return None
         deadline = _number(expiry) / 1000 + offset
-        if deadline - now > LONGEST_CALL + _DRIFT:
+        if deadline - now > MAX_TIMEOUT + _DRIFT:
             raise Malformed("a request that waits for longer than any program may")
         sender = f"{peer.node}/{_number(number)}"
         name = check_name(cluster)
         return peer, _number(call), name, joined, now, deadline, False, sender, headers
 
     def _member(self, number: Any) -> str | None:
-        return f"{self._exchange.node}/{number}" if _number(number) else None
+        return f"{self._core.node}/{number}" if _number(number) else None
 
     def _on_drop_call(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         self._router.cancel(peer, _number(message[1]))
@@ -243,7 +245,7 @@ class Batches:
     def _on_failed(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         self._router.failed(peer, message[1], Failure(message[2]), _text(message[3]), now)
 
-    # Tunnels.
+    # TunnelRouter.
 
     def _on_accept(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         _, call, window, largest = message
@@ -260,19 +262,19 @@ class Batches:
 
     def _on_end(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         _, name, ending, kind, text = message
-        self._tunnels.end(peer, name, Ending(ending), _text(kind), _text(text))
+        self._tunnels.end(peer, name, TunnelClose(ending), _text(kind), _text(text))
 
-    # Casts.
+    # Broadcasts.
 
     def _on_told(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         _, cluster, body, number, headers = message
         if headers is not None:
             check_map(headers, MAX_HEADERS)
-        joined = self._inbox(peer).cast(body)
+        joined = self._inbox(peer).take_fanout(body)
         if joined is None:
-            self._exchange.counters.drops["cast_too_large_for_now"] += 1
+            self._core.counters.drops["broadcast_buffer_full"] += 1
         else:
-            self._exchange.casts.peer_broadcast(
+            self._core.broadcasts.peer_broadcast(
                 peer, check_name(cluster), joined, _number(number), headers
             )
 
@@ -280,25 +282,25 @@ class Batches:
         _, topic, body, number, headers = message
         if headers is not None:
             check_map(headers, MAX_HEADERS)
-        joined = self._inbox(peer).cast(body)
+        joined = self._inbox(peer).take_fanout(body)
         if joined is None:
-            self._exchange.counters.drops["cast_too_large_for_now"] += 1
+            self._core.counters.drops["broadcast_buffer_full"] += 1
         else:
-            self._exchange.casts.peer_publish(
+            self._core.broadcasts.peer_publish(
                 peer, check_name(topic), joined, _number(number), headers
             )
 
     # Bodies.
 
     def _on_chunk(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        self._inbox(peer).chunk(message[1], message[2], message[3])
+        self._inbox(peer).add_chunk(message[1], message[2], message[3])
 
     def _body(self, peer: Peer, body: Any) -> Body | None:
-        return body if type(body) is bytes else self._inbox(peer).body(body)
+        return body if type(body) is bytes else self._inbox(peer).take_body(body)
 
-    def _inbox(self, peer: Peer) -> Inbox:
+    def _inbox(self, peer: Peer) -> Reassembler:
         if peer.inbox is None:
-            peer.inbox = Inbox(self._max_message, _INBOX)
+            peer.inbox = Reassembler(self._max_message, _INBOX)
         return peer.inbox
 
     def _unknown(self, peer: Peer, message: Message, offset: float, now: float) -> None:
@@ -306,15 +308,15 @@ class Batches:
 
 
 def _number(number: object) -> int:
-    if type(number) is not int or not 0 <= number <= MAX_NUMBER:
+    if type(number) is not int or not 0 <= number <= MAX_ID:
         raise Malformed("a number was expected")
     return number
 
 
 def _window(octets: object) -> int:
     window = _number(octets)
-    if window < LEAST_WINDOW:
-        raise Malformed(f"a window is {LEAST_WINDOW} octets at least")
+    if window < MIN_WINDOW:
+        raise Malformed(f"a window is {MIN_WINDOW} octets at least")
     return window
 
 

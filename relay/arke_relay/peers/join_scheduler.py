@@ -1,4 +1,4 @@
-"""Joins that this relay begins: with prospects, and again with peers, before an admission ends."""
+"""Joins that this relay begins: with dial targets, and renewals before an admission expires."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 import zmq
 
 from arke.program.logging import Log
-from arke_relay.core.dial_targets import Prospect, Prospects
+from arke_relay.core.dial_targets import DialTarget, DialTargets
 from arke_relay.core.membership import Neighbour
 from arke_relay.discovery.addresses import Address, source_for
 from arke_relay.errors import JoinRefused
@@ -24,8 +24,8 @@ class Joiner:
     """`clock` is monotonic, `lifetime_clock` also counts while the machine is suspended: seconds.
 
     `initiate` makes our side of a join with whoever is at an address; `admit` enters its outcome
-    and may raise JoinRefused; `joined` is told of it, with the address, when a join with a prospect
-    is done. `linked` says whether a node is no prospect any more.
+    and may raise JoinRefused; `joined` is called with it and the address when a join is done.
+    `linked` says whether a node is no dial_target any more.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Joiner:
         curve: CurvePair,
         join_keys: Sequence[CurvePair],
         bound: Sequence[Address],
-        prospects: Prospects,
+        dial_targets: DialTargets,
         clock: Callable[[], float],
         lifetime_clock: Callable[[], float],
         initiate: Callable[[str], Initiator],
@@ -49,7 +49,7 @@ class Joiner:
         self._curve = curve
         self._join_keys = join_keys
         self._bound = bound
-        self._prospects = prospects
+        self._dial_targets = dial_targets
         self._clock = clock
         self._lifetime_clock = lifetime_clock
         self._initiate = initiate
@@ -70,16 +70,16 @@ class Joiner:
             join.close()
 
     def look_soon(self) -> None:
-        """There are new prospects: dial them without waiting for the beat."""
+        """There are new dial_targets: dial them without waiting for the beat."""
         if self._soon is None:
             self._soon = self._loop.call_soon(self.dial_due)
 
     def dial_due(self) -> None:
-        """Dial the prospects whose time has come."""
+        """Dial the dial_targets whose time has come."""
         self._soon = None
         if not self._closed:
-            for prospect in self._prospects.due(self._linked, self._clock()):
-                self._start(self._dial(prospect))
+            for dial_target in self._dial_targets.due(self._linked, self._clock()):
+                self._start(self._dial(dial_target))
 
     def renew(self, neighbour: Neighbour) -> None:
         """Join a peer again, unless that is under way."""
@@ -97,21 +97,21 @@ class Joiner:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _dial(self, prospect: Prospect) -> None:
+    async def _dial(self, target: DialTarget) -> None:
         now = self._clock()
         try:
-            admitted = await self._join(prospect.address, prospect.port, prospect.key_index)
+            admitted = await self._join(target.address, target.port, target.key_index)
         except JoinRefused as error:
             myself = error.reason.endswith("this is me")
-            self._prospects.failed(prospect, self._clock(), myself=myself)
-            log = self._log.debug if myself else self._log.limited(prospect.where, LOUD).info
-            log("peer not joined", address=prospect.where, reason=error.reason)
+            self._dial_targets.failed(target, self._clock(), myself=myself)
+            log = self._log.debug if myself else self._log.limited(target.where, LOUD).info
+            log("peer not joined", address=target.where, reason=error.reason)
             return
         except asyncio.CancelledError:
-            self._prospects.failed(prospect, now)
+            self._dial_targets.failed(target, now)
             return
-        self._prospects.succeeded(prospect, admitted.node, self._clock())
-        self._joined(admitted, prospect.address)
+        self._dial_targets.succeeded(target, admitted.node, self._clock())
+        self._joined(admitted, target.address)
 
     async def _renew(self, neighbour: Neighbour) -> None:
         try:

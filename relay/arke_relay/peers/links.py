@@ -23,7 +23,7 @@ from arke_relay.peers.zmq_sockets import (
 )
 
 _OUTBOX = 64 * 1024 * 1024
-"""Octets that may wait for one peer. Beyond, requests go elsewhere and casts are dropped."""
+"""Octets that may wait for one peer. Beyond, requests go elsewhere and broadcasts are dropped."""
 
 _BATCH = 48 * 1024
 """Octets after which a frame is full. One chunk may stand behind them, and all must be within
@@ -83,7 +83,7 @@ class DataSocket:
 
 
 class PeerLink:
-    """One session toward one peer: the outlet of a Peer."""
+    """One session toward one peer: the sink of a Peer."""
 
     def __init__(
         self,
@@ -104,12 +104,12 @@ class PeerLink:
         self._session = session
         self._pack = Packer().pack
         self._outbox = Outbox(_OUTBOX, self._wake, self.flush, max_message)
-        # The outlet's part of this is the outbox itself: a call less for every message.
+        # The sink's part of this is the outbox itself: a call less for every message.
         self.put = self._outbox.put
         self.put_body = self._outbox.put_body
         self.put_packed = self._outbox.put_packed
-        self.put_part = self._outbox.put_part
-        self.drop_parts = self._outbox.drop_parts
+        self.put_in_flow = self._outbox.put_in_flow
+        self.drop_flow = self._outbox.drop_flow
         self._connected = False
         self._blocked = False
         self._sent = False
@@ -130,7 +130,7 @@ class PeerLink:
     def queued(self) -> int:
         return self._outbox.size + len(self._unsent)
 
-    # Outlet.
+    # MessageSink.
 
     def overrun(self) -> None:
         # Not at once: whoever found out is in the middle of something.

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 import zmq
 
 from arke.program.logging import Log
-from arke_relay.core.dial_targets import Prospects
+from arke_relay.core.dial_targets import DialTargets
 from arke_relay.core.endpoints import Peer
 from arke_relay.core.membership import BEAT, LAST_WORDS, CannotDial, Membership, Neighbour
-from arke_relay.core.message_core import Exchange
+from arke_relay.core.message_core import MessageCore
 from arke_relay.discovery.addresses import Address, source_for
 from arke_relay.errors import ConfigurationError, JoinRefused
 from arke_relay.flusher import Flusher
@@ -51,7 +51,7 @@ class PeerNetwork:
         identity: Identity,
         curve: CurvePair,
         bound: Sequence[Address],
-        exchange: Exchange,
+        core: MessageCore,
         flusher: Flusher,
         max_message: int,
         clock: Callable[[], float],
@@ -66,7 +66,7 @@ class PeerNetwork:
         self._identity = identity
         self._curve = curve
         self._bound = bound
-        self._exchange = exchange
+        self._core = core
         self._flusher = flusher
         self._clock = clock
         self._lifetime_clock = lifetime_clock
@@ -84,10 +84,10 @@ class PeerNetwork:
         self.join_port = 0
         self.data_port = 0
         self.admissions = Admissions()
-        self.prospects = Prospects(random)
-        self.membership = Membership(exchange, self._dial_data, self._lost)
+        self.dial_targets = DialTargets(random)
+        self.membership = Membership(core, self._dial_data, self._lost)
         self.batches = Batches(
-            exchange, self.membership, max_message, self._known, self._synced, self._drained
+            core, self.membership, max_message, self._known, self._synced, self._drained
         )
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._context.max_sockets = _SOCKETS
@@ -109,7 +109,7 @@ class PeerNetwork:
             curve,
             join_keys,
             bound,
-            self.prospects,
+            self.dial_targets,
             clock,
             lifetime_clock,
             self._initiate,
@@ -213,21 +213,23 @@ class PeerNetwork:
                 self._joiner.renew(self.membership.neighbours[node])
         if not self._closed:
             self._joiner.dial_due()
-        if not self._exchange.router.settled and self._is_settled(now):
-            self._exchange.settle(now)
+        if not self._core.router.settled and self._is_settled(now):
+            self._core.settle(now)
         self._flusher.flush()
 
     def _is_settled(self, now: float) -> bool:
         if now - self._started >= _SETTLE:
             return True
-        peers = self._exchange.peers
+        peers = self._core.peers
         linked = len(self.membership.neighbours)
-        return 0 < linked == len(peers) == self.membership.synced and not self.prospects.exploring
+        return (
+            0 < linked == len(peers) == self.membership.synced and not self.dial_targets.exploring
+        )
 
     # Joins.
 
     def look(self) -> None:
-        """There are new prospects: dial them without waiting for the beat."""
+        """There are new dial_targets: dial them without waiting for the beat."""
         self._joiner.look_soon()
 
     def _initiate(self, address: str) -> Initiator:
@@ -254,7 +256,7 @@ class PeerNetwork:
 
     def _join_failed(self, address: str, reason: str) -> None:
         if not reason.endswith("this is me"):
-            self._exchange.counters.drops["join_refused"] += 1
+            self._core.counters.drops["join_refused"] += 1
             self._log.limited(("join", address), LOUD).warning(
                 "peer refused", address=address, reason=reason
             )
@@ -277,7 +279,7 @@ class PeerNetwork:
             return
         now = self._clock()
         introduction = admitted.introduction
-        self.prospects.hint((address,), introduction.join_port, admitted.node, None, now)
+        self.dial_targets.hint((address,), introduction.join_port, admitted.node, None, now)
         if introduction.reached:
             self._moved(introduction.reached)
         if not self.membership.linked(admitted.node):
@@ -301,7 +303,7 @@ class PeerNetwork:
 
     def _lost(self, neighbour: Neighbour, reason: str) -> None:
         self.admissions.revoke(neighbour.node)
-        self.prospects.lost(neighbour.node, self._clock())
+        self.dial_targets.lost(neighbour.node, self._clock())
         expected = self._closed or (neighbour.peer is not None and neighbour.peer.draining)
         log = self._log.info if expected else self._log.warning
         log("peer lost", node=neighbour.node, address=neighbour.address, reason=reason)
@@ -313,7 +315,7 @@ class PeerNetwork:
                 source_for(address, self._bound)
             except ValueError:
                 return
-            self.prospects.hint((address,), port, node, None, self._clock())
+            self.dial_targets.hint((address,), port, node, None, self._clock())
 
     def _synced(self, peer: Peer) -> None:
         self._log.info("peer linked", node=peer.node)
@@ -349,7 +351,7 @@ class PeerNetwork:
     def _receive(self, key: bytes, frame: bytes) -> None:
         node = self.admissions.lookup(key, self._lifetime_clock())
         if node is None:
-            self._exchange.counters.drops["not_admitted"] += 1
+            self._core.counters.drops["peer_not_admitted"] += 1
         else:
             self.batches.receive(node, frame, self._clock())
 
@@ -362,7 +364,7 @@ class PeerNetwork:
         return node
 
     def _turned_away(self, address: str) -> None:
-        self._exchange.counters.drops["turned_away"] += 1
+        self._core.counters.drops["connection_not_admitted"] += 1
         self._log.limited(("gate", address), LOUD).warning(
             "connection turned away", address=address, reason="its key is not admitted"
         )
