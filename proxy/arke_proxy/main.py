@@ -29,15 +29,8 @@ from arke_proxy.processes.worker_config import MasterConfig, new_secret
 
 PROGRAM = "proxy"
 _MASTER = "arke_proxy.processes.master"
-_MOST_WORKERS = 64
+_MAX_WORKERS = 64
 _EVERY = ("::", "0.0.0.0")  # noqa: S104 — how the kernel shows an empty host
-
-
-def _workers(text: str) -> int:
-    number = flags.count(text)
-    if not 1 <= number <= _MOST_WORKERS:
-        raise ValueError(f"from 1 to {_MOST_WORKERS}, please")
-    return number
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +139,10 @@ class Options:
         help="how long connections live on in the old processes after a reload",
     )
     workers: int = flags.flag(
-        "N", parse=_workers, default=1, help="processes that share the port; one a core at most"
+        "N",
+        parse=flags.number(1, _MAX_WORKERS),
+        default=1,
+        help="processes that share the port; one a core at most",
     )
     admin: flags.HostPort | None = flags.flag(
         "HOST:PORT",

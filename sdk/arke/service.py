@@ -14,6 +14,7 @@ from typing import Self, TypeVar
 
 from arke.limits import Limits
 from arke.mesh import Mesh
+from arke.program.addresses import HostPort, ip_port
 from arke.runtime.dispatch import (
     BroadcastHandler,
     DropHandler,
@@ -24,7 +25,7 @@ from arke.runtime.dispatch import (
     TunnelHandler,
 )
 from arke.runtime.event_loop import loop_factory
-from arke.runtime.http_server_address import METADATA, parse
+from arke.runtime.http_tunnels import METADATA_KEY
 from arke.runtime.reconnect import check_headers, check_name
 from arke.wire.limits import MAX_METADATA
 
@@ -71,10 +72,10 @@ class Service:
         check_name(cluster, "cluster")
         self.cluster = cluster
         self.limits = limits or Limits()
-        self._http = parse(http) if http is not None else None
+        self._http = _http_address(http) if http is not None else None
         given = dict(metadata or {})
         if self._http:
-            given[METADATA] = str(self._http)
+            given[METADATA_KEY] = str(self._http)
         self.metadata = check_headers(given, "metadata", MAX_METADATA)
         """What members of the mesh can know of this one; to be set until it registers."""
         self.mesh = Mesh(port, path, wait)
@@ -206,3 +207,10 @@ class Service:
                 await self._serving.stop()
             finally:
                 await self.mesh.close()
+
+
+def _http_address(text: str) -> HostPort:
+    try:
+        return ip_port(text)
+    except ValueError as error:
+        raise ValueError(f"http {error} (got {text[:80]!r})") from None

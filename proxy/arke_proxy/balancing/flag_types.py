@@ -15,7 +15,7 @@ _PATH = re.compile(r"/[!$-~]*")  # printable ASCII without blanks, quotes and #
 def backend(text: str) -> BackendAddress:
     """Take `IP:PORT`."""
     try:
-        return parse_address(text, 0)
+        return parse_address(text)
     except ValueError:
         raise ValueError("must be IP:PORT") from None
 

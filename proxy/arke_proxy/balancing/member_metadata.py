@@ -35,7 +35,7 @@ def published(member: arke.Member) -> Published | None:
     if host in _EVERYWHERE:
         host = f"[{member.address}]" if ":" in member.address else member.address
     try:
-        address = parse_address(f"{host}:{port}", 0)
+        address = parse_address(f"{host}:{port}")
     except ValueError:
         raise ValueError(f"http={text[:60]!r}, which is not IP:PORT") from None
     return Published(address, _weight(member.metadata.get(_WEIGHT, "1")))

@@ -89,9 +89,9 @@ def parse_route(text: str) -> tuple[Pattern, str]:
     if not sign or not cluster:
         raise ValueError("must be HOST/PATH=CLUSTER, such as shop.example/api=api")
     if not where.isascii() or not where.isprintable() or set(where) & set(' ?#"'):
-        raise ValueError("a host and a path are printable ASCII, without blanks, ? and #")
+        raise ValueError("must be printable ASCII without spaces, ? and #")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError("a host stands without its port: every port of it is meant")
+        raise ValueError("must have a host without a port, because a route applies to every port")
     host = "" if host == "*" else host.lower().removesuffix(".")
     return Pattern(host.encode(), f"{slash}{path}".rstrip("/").encode()), cluster
 

@@ -60,8 +60,8 @@ def ip_port(text: str, default_port: int | None = None) -> HostPort:
     if number is None:
         raise ValueError("must be IP:PORT, [IPv6]:PORT or :PORT")
     if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1] or "invalid"
-    if not host and text:
+        host = host[1:-1]
+    elif not host and text:
         return HostPort("", number)
     try:
         ip = ipaddress.ip_address(host)

@@ -18,8 +18,8 @@ from typing import Any, Final
 from arke.errors import TunnelClosed
 from arke.limits import Limits
 from arke.mesh import Mesh
+from arke.program.addresses import HostPort
 from arke.runtime.handler_pool import Workers
-from arke.runtime.http_server_address import HttpServer
 from arke.runtime.http_tunnels import HttpTunnels
 from arke.runtime.relay_connection import Handler, Message, RelayLink
 from arke.tunnel import Tunnel
@@ -65,7 +65,7 @@ class Serving:
         limits: Limits,
         mesh: Mesh,
         handlers: Handlers,
-        http: HttpServer | None,
+        http: HostPort | None,
     ) -> None:
         self.cluster = cluster
         self._metadata = dict(metadata)

@@ -11,13 +11,16 @@ from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable
 
 from arke.errors import TunnelClosed
-from arke.runtime.http_server_address import HttpServer
+from arke.program.addresses import HostPort
 from arke.runtime.relay_connection import RelayLink
 from arke.tunnel import Tunnel
 from arke.wire.limits import HTTP_SEGMENT
 from arke.wire.messages import Op
 
 log = logging.getLogger("arke")
+
+METADATA_KEY = "http"
+"""The metadata field of a member in which its HTTP server's address is published."""
 
 _FAULT = Op.FAULT.value
 _REFUSED = Op.REFUSED.value
@@ -26,7 +29,7 @@ _REFUSED = Op.REFUSED.value
 class HttpTunnels:
     """Those of one service; `most` at once."""
 
-    def __init__(self, server: HttpServer | None, most: int, node: Callable[[], str]) -> None:
+    def __init__(self, server: HostPort | None, most: int, node: Callable[[], str]) -> None:
         self._server = server
         self._most = most
         self._node = node

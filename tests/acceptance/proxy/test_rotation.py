@@ -138,14 +138,20 @@ STATIC = ["-choose", "static", "-backend", "127.0.0.1:1"]
     [
         ([], "give -cluster NAME"),
         (["-choose", "static"], "-choose static needs -backend"),
-        (["-choose", "static", "-backend", "example.com:80"], "-backend example.com:80: must be"),
-        (["-choose", "static", "-backend", "127.0.0.1:0"], "-backend 127.0.0.1:0: must be"),
+        (
+            ["-choose", "static", "-backend", "example.com:80"],
+            "-backend must be IP:PORT (got example.com:80)",
+        ),
+        (
+            ["-choose", "static", "-backend", "127.0.0.1:0"],
+            "-backend must be IP:PORT (got 127.0.0.1:0)",
+        ),
         (["-cluster", "a", "-backend", "127.0.0.1:1"], "-backend goes with -choose static"),
-        (["-route", "a"], "-route a: must be HOST/PATH=CLUSTER"),
+        (["-route", "a"], "-route must be HOST/PATH=CLUSTER"),
         (["-route", "a=b", "-route", "A=c"], "two of -route are for the same host and path"),
         (["-cluster", "a", "-choose", "ask", "-check", "/"], "-check and -via go with addresses"),
-        (["-cluster", "a", "-via", "foot"], "-via foot: must be direct, tunnel or auto"),
-        (["-cluster", "a", "-check", "healthz"], "-check healthz: must be a path"),
+        (["-cluster", "a", "-via", "foot"], "-via must be direct, tunnel or auto (got foot)"),
+        (["-cluster", "a", "-check", "healthz"], "-check must be a path"),
         (["-cluster", "a", "-sticky", "a b"], "must be the name of a cookie"),
         (["-sticky", "s", "-route", "a/b;c=d"], "that of its cookie; choose one without ;"),
         (

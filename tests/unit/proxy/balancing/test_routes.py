@@ -88,7 +88,7 @@ def test_any_host_and_any_path(text: str) -> None:
     "text", ["", "web", "shop.example", "shop.example=", "a b=c", "a:80=c", "a/ü=c", "a/?x=c"]
 )
 def test_what_is_no_route(text: str) -> None:
-    with pytest.raises(ValueError, match=r"must be|stands|printable"):
+    with pytest.raises(ValueError, match=r"^must "):
         parse_route(text)
 
 
