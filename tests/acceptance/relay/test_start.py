@@ -163,8 +163,8 @@ def test_an_address_that_this_machine_has_not(key: Path, where: str) -> None:
     assert f"-bind '{where}' is no address, network or interface of this machine" in line
 
 
-def test_the_environment_is_checked_like_the_line(key: Path) -> None:
-    assert refused("-rsa", key, ARKE_NET="x", ARKE_PORT="x").startswith("relay: ARKE_PORT=x: ")
+def test_the_environment_is_checked_like_the_command_line(key: Path) -> None:
+    assert refused("-rsa", key, ARKE_NET="x", ARKE_PORT="x").startswith("relay: ARKE_PORT must be")
 
 
 def test_a_port_for_programs_that_is_taken(key: Path) -> None:
