@@ -38,8 +38,9 @@ _COMPILED = {
     "relay/arke_relay/core": "balancer broadcasts counters directed_request directory endpoints "
     "routed_request router",
     "proxy/arke_proxy/backends": "address connect connection pool",
-    "proxy/arke_proxy/balancing": "ask balancer fallback members passive_health prefetch "
-    "recent_backends retry rotation routes static sticky",
+    "proxy/arke_proxy/balancing": "ask_balancer balancer fallback_balancer members_balancer "
+    "panic_mode passive_health power_of_two prefetch recent_backends retry rotation "
+    "rotation_entry routes slow_start static_balancer sticky_cookies",
     "proxy/arke_proxy/clients": "graceful_close http1_connection http2_connection http2_stream "
     "tls_buffer",
     "proxy/arke_proxy/connections": "deadlines hub reset write_batch",
