@@ -8,7 +8,9 @@ import time
 import pytest
 
 import arke
-from support.relays import LIMIT, Relay, Relays, members
+from support.relay_status import member_count
+from support.relays import Relay, Relays
+from support.waiting import LIMIT
 
 
 @pytest.fixture(params=["one relay", "two relays"])
@@ -17,7 +19,7 @@ def ports(request: pytest.FixtureRequest, relays: Relays) -> tuple[int, int]:
     if request.param == "one relay":
         port = relays.start().port
         return port, port
-    one, other = relays.pair()
+    one, other = relays.start_pair()
     return one.port, other.port
 
 
@@ -33,7 +35,7 @@ def echo(port: int, **settings: object) -> arke.Service:
 
 async def known(mesh: arke.Mesh, cluster: str, count: int = 1) -> None:
     async with asyncio.timeout(LIMIT):
-        while await members(mesh, cluster) != count:
+        while await member_count(mesh, cluster) != count:
             await asyncio.sleep(0.01)
 
 
@@ -280,7 +282,7 @@ async def test_a_bad_name_is_refused_at_the_sender(relays: Relays, bad: str) -> 
 
 
 async def test_requests_are_spread_over_members_and_nodes(relays: Relays) -> None:
-    one, other = relays.pair()
+    one, other = relays.start_pair()
     counts: dict[str, int] = {}
 
     def named(name: str, relay: Relay) -> arke.Service:

@@ -226,7 +226,7 @@ async def test_half_of_it_closes() -> None:
     assert await within(everything(one)) == [b"answer"]
     with pytest.raises(TunnelClosed, match="sending side"):
         await one.send(b"more")
-    assert sorted(wire.forgotten) == [-7, 7]
+    assert sorted(wire.removed) == [-7, 7]
 
 
 async def test_what_was_sent_before_it_was_closed_is_read_and_nothing_can_be_answered() -> None:
@@ -243,7 +243,7 @@ async def test_what_was_sent_before_it_was_closed_is_read_and_nothing_can_be_ans
     with pytest.raises(TunnelClosed, match="this end"):
         await one.recv()
     await other.close()
-    assert set(wire.forgotten) == {-7, 7}
+    assert set(wire.removed) == {-7, 7}
 
 
 async def test_an_exception_breaks_it_with_its_type_and_text() -> None:
@@ -264,7 +264,7 @@ async def test_an_exception_breaks_it_with_its_type_and_text() -> None:
         assert caught.value.type == "ValueError"
     with pytest.raises(TunnelClosed):
         await everything(other)
-    assert set(wire.forgotten) == {-7, 7}
+    assert set(wire.removed) == {-7, 7}
 
 
 @pytest.mark.parametrize("how", ["abort", "break off", "close"])

@@ -15,7 +15,7 @@ import uvloop
 
 from arke_proxy.clients.tls_buffer import attach
 from support.certificates import write_certificate
-from support.relays import LIMIT
+from support.waiting import LIMIT
 
 
 class Client:

@@ -14,7 +14,7 @@ from arke_proxy.http1.body import (
     response_body,
 )
 from arke_proxy.http1.head_parser import parse_request, parse_response
-from support.strict_answers import CHUNKS
+from support.strict_responses import CHUNKS
 
 STEPS = pytest.mark.parametrize("step", [1, 3, 1 << 20], ids=["byte by byte", "by three", "whole"])
 

@@ -10,8 +10,8 @@ from arke_proxy.errors import Malformed
 from arke_proxy.http.messages import RequestHead, ResponseHead
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.http1.head_parser import parse_request, parse_response
-from support.strict_answers import ANSWERS, SWITCH
 from support.strict_requests import GET, HEADS, LIMITS, POST
+from support.strict_responses import RESPONSES, SWITCH
 
 STEPS = pytest.mark.parametrize("step", [1, 7, 1 << 20], ids=["byte by byte", "by seven", "whole"])
 
@@ -252,7 +252,7 @@ def test_a_backend_says_whether_its_connection_goes_on(raw: bytes, keep_alive: b
 
 
 @STEPS
-@pytest.mark.parametrize("raw", ANSWERS.values(), ids=ANSWERS)
+@pytest.mark.parametrize("raw", RESPONSES.values(), ids=RESPONSES)
 def test_backends_are_read_as_strictly(raw: bytes, step: int) -> None:
     with pytest.raises(Malformed):
         response(raw, step)

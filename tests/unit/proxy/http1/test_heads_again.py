@@ -16,8 +16,8 @@ from arke_proxy.http1 import serializer as writing
 from arke_proxy.http1.body import ChunkedBody
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.http1.head_parser import parse_request, parse_response
-from support.strict_answers import ANSWERS, CHUNKS
 from support.strict_requests import ACCEPTED, HEADS
+from support.strict_responses import CHUNKS, RESPONSES
 
 BACKEND = BackendAddress("192.168.56.102", 63450)
 NAMES = [
@@ -148,7 +148,7 @@ def test_how_a_request_is_cut_is_no_matter(raw: bytes, cuts: list[int]) -> None:
 
 @CASES
 @given(
-    st.sampled_from([*ANSWERS.values()])
+    st.sampled_from([*RESPONSES.values()])
     | st.tuples(STATUS_LINE, FIELDS).map(lambda t: head_of(*t)),
     CUTS,
 )
