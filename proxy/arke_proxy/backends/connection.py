@@ -8,17 +8,19 @@ import errno
 import os
 import socket
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Final, cast
 
 from arke_proxy.backends.address import BackendAddress
-from arke_proxy.backends.dialer import UNACKNOWLEDGED_MS
-from arke_proxy.connections.hub import Hub
-from arke_proxy.connections.write_batch import Outlet
-from arke_proxy.errors import BadResponse, Malformed
+from arke_proxy.backends.dialer import UNACKNOWLEDGED_MS, Dialer
+from arke_proxy.backends.pool import Pool
+from arke_proxy.connections.write_batch import BatchedWriter, WriteBatch
+from arke_proxy.errors import BadResponse, MalformedMessage
 from arke_proxy.http.messages import RequestHead, ResponseHead, has_body
 from arke_proxy.http1.body import Body, StreamBody, response_body
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.http1.head_parser import parse_response
+from arke_proxy.observability.log_throttle import WarningThrottle
 
 _SURELY_TAKEN: Final = 16 * 1024  # bytes; a host's window takes them whatever its program does
 _HIGH_WATER: Final = 64 * 1024  # bytes waiting in this process for a slow backend
@@ -61,15 +63,25 @@ class BackendEvents(ABC):
         """Go on sending."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendEnvironment:
+    """What all backend connections of a process share."""
+
+    pool: Pool[BackendConnection]
+    dialer: Dialer
+    write_batch: WriteBatch
+    warnings: WarningThrottle
+
+
 class BackendConnection:
     """One connection, used for one request after another; a protocol of the loop's."""
 
     __slots__ = (
         "_body",
+        "_environment",
         "_events",
         "_head",
         "_heads",
-        "_hub",
         "_interim",
         "_method",
         "_out",
@@ -85,13 +97,15 @@ class BackendConnection:
         "used",
     )
 
-    def __init__(self, address: BackendAddress, sock: socket.socket | None, hub: Hub) -> None:
+    def __init__(
+        self, address: BackendAddress, sock: socket.socket | None, environment: BackendEnvironment
+    ) -> None:
         self.address = address
         self.used = False  # for a request before this one
         self._socket = sock  # None at the end of a tunnel
-        self._hub = hub
+        self._environment = environment
         self._transport: asyncio.Transport
-        self._out: Outlet
+        self._out: BatchedWriter
         self._heads = HeadBuffer(skips_empty_lines=False)
         self._events: BackendEvents | None = None
         self._method = b""
@@ -145,18 +159,18 @@ class BackendConnection:
         self._events = None
         self.used = True
         transport = self._transport
-        if not self._reusable or self._out.held or transport.is_closing():
+        if not self._reusable or self._out.pending or transport.is_closing():
             transport.abort()
             return
         if self._patient:
-            if self._out.transport().get_write_buffer_size():
+            if self._out.flushed_transport().get_write_buffer_size():
                 transport.abort()  # it has answered without reading everything
                 return
             self._patient = False
             self._limit_unacknowledged(UNACKNOWLEDGED_MS)
         if self._paused:
             self.resume()
-        if not self._hub.pool.give(self.address, self, now):
+        if not self._environment.pool.give(self.address, self, now):
             transport.close()
 
     def prevent_reuse(self) -> None:
@@ -172,12 +186,12 @@ class BackendConnection:
         """Give the connection away, out of HTTP; whoever has it says when it has `ended`."""
         self._events = None
         self._limit_unacknowledged(0)
-        return self._out.transport()
+        return self._out.flushed_transport()
 
     def mark_closed(self) -> None:
         """Count the connection no longer."""
         if self._socket is not None:
-            self._hub.dialer.closed(self._socket)
+            self._environment.dialer.closed(self._socket)
 
     # For the pool.
 
@@ -203,7 +217,7 @@ class BackendConnection:
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
-        self._out = Outlet(self._hub.turn, self._transport)
+        self._out = BatchedWriter(self._environment.write_batch, self._transport)
 
     def data_received(self, data: bytes) -> None:
         events = self._events
@@ -212,22 +226,22 @@ class BackendConnection:
             return
         try:
             if self._head is None:
-                if self._sent == self._out.held:  # all of the request is still here
+                if self._sent == self._out.pending:  # all of the request is still here
                     self._break(events, None, "spoke before it was asked")
                 elif (raw := self._heads.take(data)) is not None:
                     self._read_heads(events, raw)
             else:
                 self._read_body(events, None, data)
-        except Malformed as fault:
+        except MalformedMessage as fault:
             self.abort()
             events.on_bad_response(
-                BadResponse(f"The answer of backend {self.address} is refused: {fault}.")
+                BadResponse(f"The response of backend {self.address} is rejected: {fault}.")
             )
 
     def eof_received(self) -> None:
         events = self._events
         if events is None:
-            self._hub.pool.forget(self.address, self)
+            self._environment.pool.forget(self.address, self)
         elif self._body and self._body.ends_with_stream():
             events.on_response(None, b"", done=True)
         else:
@@ -238,7 +252,7 @@ class BackendConnection:
         if self._events:
             self._break(self._events, exc)
         else:
-            self._hub.pool.forget(self.address, self)
+            self._environment.pool.forget(self.address, self)
 
     def pause_writing(self) -> None:
         if self._events:
@@ -261,7 +275,7 @@ class BackendConnection:
             self._interim += 1
             self.owes_100 = self.owes_100 and status != 100
             if self._interim > _MOST_INTERIM:
-                raise Malformed(f"more than {_MOST_INTERIM} answers 1xx precede it")
+                raise MalformedMessage(f"more than {_MOST_INTERIM} answers 1xx precede it")
             events.on_response(head, b"", done=False)
             if self._events is not events:
                 return
@@ -282,7 +296,7 @@ class BackendConnection:
 
     def _switch(self, events: BackendEvents, head: ResponseHead) -> None:
         if self._upgrade is None or head.upgrade != self._upgrade:
-            raise Malformed("it switches protocols, unasked")
+            raise MalformedMessage("it switches protocols, unasked")
         events.on_switch_protocols(head, self._heads.rest())
 
     def _read_body(self, events: BackendEvents, head: ResponseHead | None, data: bytes) -> None:
@@ -298,7 +312,7 @@ class BackendConnection:
     def _break(self, events: BackendEvents, exc: Exception | None, reason: str = "") -> None:
         answering = self._head is not None or self._interim > 0 or not self._heads.empty
         host_dead = isinstance(exc, OSError) and exc.errno in _DEAD_HOST
-        sent = self._sent != self._out.held
+        sent = self._sent != self._out.pending
         self.abort()
         if not reason:
             reason = describe(exc)
@@ -307,9 +321,9 @@ class BackendConnection:
         events.on_backend_failed(reason, sent=sent, answering=answering, host_dead=host_dead)
 
     def _unasked(self) -> None:
-        self._hub.pool.forget(self.address, self)
+        self._environment.pool.forget(self.address, self)
         self._transport.abort()
-        self._hub.complaints.warn(
+        self._environment.warnings.warn(
             (self.address, "unasked"), f"backend {self.address} sent what nobody asked for"
         )
 

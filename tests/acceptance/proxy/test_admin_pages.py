@@ -89,7 +89,7 @@ def test_metrics_count_by_cluster_code_and_backend(harness: ProxyHarness, admin_
     labels = f'backend="{backend.address}",cluster="web",code="200"'
     assert f"arke_proxy_requests_total{{{labels}}} 3.0" in text
     assert 'arke_proxy_requests_total{backend="",cluster="",code="400"} 1.0' in text
-    assert 'arke_proxy_failures_total{reason="bad request"} 1.0' in text
+    assert 'arke_proxy_failures_total{reason="bad_request"} 1.0' in text
     assert 'arke_proxy_phase_seconds_count{phase="answer"} 3.0' in text
     assert 'arke_proxy_workers{state="serving"} 1.0' in text
 
@@ -192,7 +192,7 @@ def test_what_is_cut_at_the_end_has_a_line_too(tmp_path: Path, switches: bool) -
     (line,) = path.read_bytes().splitlines()
     story = json.loads(line)
     assert (story["target"], story["status"]) == ("/slow", 101 if switches else 0)
-    assert story.get("outcome") == (None if switches else "cut off")
+    assert story.get("outcome") == (None if switches else "response_aborted")
 
 
 def test_a_log_in_json(relays: Relays, tmp_path: Path) -> None:
@@ -209,7 +209,11 @@ def test_a_log_in_json(relays: Relays, tmp_path: Path) -> None:
     assert good_one["backend"] == backend.address
     assert (good_one["status"], good_one["bytes_out"], good_one["attempts"]) == (200, 2, 1)
     assert list(good_one["ms"]) == ["choose", "connect", "answer", "body", "total"]
-    assert (bad_one["status"], bad_one["outcome"], bad_one["backend"]) == (502, "bad answer", None)
+    assert (bad_one["status"], bad_one["outcome"], bad_one["backend"]) == (
+        502,
+        "bad_cluster_reply",
+        None,
+    )
 
 
 PUT = b"PUT /large HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\n"
@@ -242,9 +246,9 @@ def test_a_refusal_is_logged_with_its_reason(
         wait_until(lambda: path.read_bytes().endswith(b"\n"))
     story = json.loads(path.read_bytes())
     assert (story["status"], story["target"]) == (response.status, target)
-    assert story["detail"] == f"The request is refused: {fault}."
+    assert story["detail"] == f"The request is rejected: {fault}."
     if target == "-":
-        assert body.decode() == f"The request is refused: {fault}.\n"
+        assert body.decode() == f"The request is rejected: {fault}.\n"
     else:
         assert story["method"] == "PUT"
         assert json.loads(body)["detail"] == story["detail"]
@@ -326,17 +330,17 @@ def test_an_own_answer_has_no_via_and_what_a_backend_says_has(relays: Relays) ->
 
     def pretends(connection: Connection) -> None:
         connection.read_head()
-        fields = b'Server: arke\r\nServer-Timing: arke;desc="no backend"\r\n'
+        fields = b'Server: arke\r\nServer-Timing: arke;desc="no_backend"\r\n'
         connection.send(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n" + fields + b"\r\n")
 
     with harness_for(relays.start(), "web") as harness:
         harness.start_backends(pretends)
         response, _ = harness.get()
-        assert response.getheader("server-timing") == 'arke;desc="no backend"'
+        assert response.getheader("server-timing") == 'arke;desc="no_backend"'
         assert response.getheader("via") == "1.1 arke"
         harness.cluster.answers = ["nonsense"]
         response, _ = harness.exchange(GET)
-        assert response.getheader("server-timing") == 'arke;desc="bad answer"'
+        assert response.getheader("server-timing") == 'arke;desc="bad_cluster_reply"'
         assert response.getheader("via") is None
 
 
@@ -349,7 +353,7 @@ def test_errors_come_in_the_form_that_is_liked(relays: Relays) -> None:
             head = f"GET / HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n"
             response, body = harness.exchange(head.encode())
             assert response.status == 502
-            assert response.getheader("server-timing") == 'arke;desc="bad answer"'
+            assert response.getheader("server-timing") == 'arke;desc="bad_cluster_reply"'
             return response, body.decode()
 
         response, body = get("*/*")
@@ -357,7 +361,7 @@ def test_errors_come_in_the_form_that_is_liked(relays: Relays) -> None:
         assert body.startswith(sentence)
         response, body = get("application/json")
         assert response.getheader("content-type") == "application/json"
-        assert json.loads(body)["error"] == "bad answer"
+        assert json.loads(body)["error"] == "bad_cluster_reply"
         response, body = get("text/html,application/xhtml+xml,*/*;q=0.8")
         assert response.getheader("content-type") == "text/html; charset=utf-8"
         assert "nonsense &lt;b&gt;" in body

@@ -23,7 +23,7 @@ FEW = 80
 SHARE = 24  # of clients, and of connections to backends
 UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-MEND = r"raise LimitNOFILE \(ulimit -n\), or lower -max-clients"
+DESCRIPTOR_FIX = r"raise LimitNOFILE \(ulimit -n\), or lower -max-clients"
 
 
 def static(*backends: Backend) -> list[str]:
@@ -51,7 +51,9 @@ def test_clients_cannot_use_up_the_descriptors(deployment: Deployment) -> None:
     connection.send(GET)
     assert connection.read_response()[0].status == 200
     others = [proxy.connect() for _ in range(100)]
-    proxy.process.wait_for_line(f"The proxy serves {SHARE} connections, and no more", LIMIT)
+    proxy.process.wait_for_line(
+        f"The proxy has {SHARE} client connections, which is its limit", LIMIT
+    )
     assert others[-1].read_response()[0].status == 503
     for _ in range(5):
         connection.send(GET)
@@ -91,7 +93,7 @@ def test_requests_of_http_2_do_not_use_up_the_descriptors(deployment: Deployment
     for _ in range(SHARE):
         assert asked.acquire(timeout=LIMIT)
     sentence = f"The proxy has {SHARE} connections to backends, and no more"
-    proxy.process.wait_for_line(f"{sentence}: {MEND}", LIMIT)
+    proxy.process.wait_for_line(f"{sentence}: {DESCRIPTOR_FIX}", LIMIT)
     response, body = proxy.request()  # there are descriptors for clients
     assert (response.status, body) == (503, f"{sentence}.\n".encode())
     assert response.getheader("retry-after") == "1"
@@ -167,7 +169,7 @@ def test_a_lack_of_descriptors_ends_nothing_but_itself(
     known = connection.read_response()[1]
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (next_descriptor(pid), before[1]))
-    proxy.process.wait_for_line(rf"all \d+ descriptors are in use: {MEND}", LIMIT)
+    proxy.process.wait_for_line(rf"all \d+ descriptors are in use: {DESCRIPTOR_FIX}", LIMIT)
     turned_away = proxy.connect()
     assert turned_away.read_to_end() == b""  # at once
     turned_away.close()

@@ -280,7 +280,7 @@ def test_promises_without_end(harness: ProxyHarness) -> None:
     (backend,) = harness.start_backends(script)
     response, body = harness.get()
     assert response.status == 502
-    assert body.startswith(f"The answer of backend {backend.address} is refused: ".encode())
+    assert body.startswith(f"The response of backend {backend.address} is rejected: ".encode())
 
 
 EXPECT = POST[:-4].replace(b"Host", b"Expect: 100-continue\r\nHost")
@@ -407,7 +407,7 @@ def test_a_client_that_stops_in_mid_body(harness: ProxyHarness) -> None:
     connection.send(POST[:-2])
     response, body = connection.read_response("POST")
     assert (response.status, response.getheader("connection")) == (408, "close")
-    assert body == b"The request's body stood still for 2 s.\n"
+    assert body == b"The request's body stalled for 2 s.\n"
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from support.proxy_process import tls_port, worker_pids
 from support.raw_http2 import GET, POST, ConnectionClosed, Fields, RawHttp2, StreamReset
 from support.waiting import LIMIT, wait_until
 
-BAD_FRAMES = 'arke_proxy_failures_total{reason="bad frames"}'
+BAD_FRAMES = 'arke_proxy_failures_total{reason="http2_protocol_error"}'
 PIECE = bytes(16_000)
 
 
@@ -147,7 +147,7 @@ def test_a_body_that_is_too_large_is_logged_with_its_request(make: Make) -> None
     upload(client, 3)
     for line in place.logged(2):
         assert (line["method"], line["target"], line["status"]) == ("PUT", "/", 413)
-        assert line["detail"] == "The request is refused: its body is larger than 1048576 bytes."
+        assert line["detail"] == "The request is rejected: its body is larger than 1048576 bytes."
 
 
 def test_a_request_may_end_early_once_it_is_answered(make: Make) -> None:
@@ -178,9 +178,13 @@ def test_a_connection_that_is_ended_is_counted_and_logged(make: Make, by_tls: bo
         client.connection.send(PingFrame(0, b"12345678").serialize() * 20_000)
     assert client.read_until_goaway() == 11
     connection, request = place.logged(2)
-    detail = "The connection is ended: too many frames that serve no request."
+    detail = "The connection is closed: too many frames that serve no request."
     for line in (connection, request):
-        assert (line["status"], line["outcome"], line["detail"]) == (0, "bad frames", detail)
+        assert (line["status"], line["outcome"], line["detail"]) == (
+            0,
+            "http2_protocol_error",
+            detail,
+        )
         assert (line["client"], line["version"]) == ("127.0.0.1", "HTTP/2.0")
     assert (connection["method"], request["method"]) == ("-", "GET")
     assert place.counted(BAD_FRAMES) == 2
@@ -205,8 +209,8 @@ def test_a_stream_that_is_broken_is_told_from_a_client_that_leaves(make: Make) -
     assert asked.wait(LIMIT)
     client.send(RstStreamFrame(3, error_code=8))
     broken, left = place.logged(2)
-    assert (broken["outcome"], left["outcome"]) == ("bad frames", "client left")
-    assert broken["detail"].endswith("error 3.")  # FLOW_CONTROL_ERROR
+    assert (broken["outcome"], left["outcome"]) == ("http2_protocol_error", "client_disconnected")
+    assert broken["detail"].endswith("FLOW_CONTROL_ERROR.")
 
 
 VALUE = NeverIndexedHeaderTuple(b"x", b"a" * 7000)  # in full, however often it comes
@@ -249,7 +253,7 @@ def test_a_head_that_is_too_large_gets_its_431_alone(make: Make) -> None:
     assert client.read_response(1)[1] == b"one"
     client.send(indexed(client, 7, [*GET, (b"y", b"b" * 3000)], 0))  # the table is as it was
     assert client.read_response(7)[1] == b"one"
-    sentence = "The request is refused: its fields are larger than 65536 bytes."
+    sentence = "The request is rejected: its fields are larger than 65536 bytes."
     assert [line.get("detail") for line in place.logged(4)] == [sentence] * 2 + [None] * 2
 
 
@@ -263,8 +267,8 @@ def test_a_trailer_that_is_too_large_resets_its_request_alone(make: Make) -> Non
     client.send(PingFrame(0, b"12345678"))
     assert isinstance(client.read_until((PingFrame, GoAwayFrame)), PingFrame)
     (line,) = place.logged(1)
-    assert line["outcome"] == "malformed body"
-    assert line["detail"] == "The request is refused: its fields are larger than 65536 bytes."
+    assert line["outcome"] == "malformed_body"
+    assert line["detail"] == "The request is rejected: its fields are larger than 65536 bytes."
 
 
 @pytest.mark.parametrize("expanded", [False, True])
@@ -327,4 +331,4 @@ def test_a_client_that_leaves_is_written_to_no_more(make: Make, goodbye: bool) -
         os.kill(worker, signal.SIGCONT)
     outcomes = {line.get("outcome") for line in place.logged(len(streams))}
     assert "SSL connection is closed" not in place.proxy.process.log
-    assert outcomes == {"client left"} or not goodbye
+    assert outcomes == {"client_disconnected"} or not goodbye

@@ -33,7 +33,9 @@ def test_one_address_gets_no_more_than_its_share(deployment: Deployment) -> None
     response, body = proxy.request()
     assert response.status == 503
     assert response.headers["Connection"] == "close"
-    assert body == b"The proxy serves 2 connections from one address, and no more.\n"
+    assert (
+        body == b"The proxy has 2 connections from this address, which is its limit per address.\n"
+    )
     seats[0].close()
     wait_until(lambda: proxy.body() == "one")
     seats[1].close()
@@ -108,7 +110,7 @@ def test_a_request_has_a_total_time(deployment: Deployment) -> None:
     connection.read_head()
     with pytest.raises(ConnectionResetError):
         connection.read_to_end()
-    sentence = "had not ended its answer when the request had taken 0.5 s"
+    sentence = "did not complete the response within 0.5 s of the request"
     proxy.process.wait_for_line(f"backend {backend.address} {sentence}", LIMIT)
     connection.close()
     going.set()
@@ -128,7 +130,7 @@ def test_a_body_that_keeps_coming_uses_up_the_total_time(deployment: Deployment)
     while not select.select([connection.sock], [], [], 0.05)[0]:
         connection.send(b"1\r\nx\r\n")
     response, body = connection.read_response()
-    assert (response.status, body) == (408, b"The request took longer than 0.5 s in all.\n")
+    assert (response.status, body) == (408, b"The request took longer than 0.5 s in total.\n")
     connection.close()
 
 

@@ -155,7 +155,7 @@ def test_a_head_that_never_comes_whole(harness: ProxyHarness) -> None:
     connection.send(b"GET / HTTP/1.1\r\nHost: ")
     response, body = connection.read_response()
     assert response.status == 408
-    assert body == b"No whole head came within 10 s.\n"
+    assert body == b"The request's head was not complete within 10 s.\n"
     assert connection.read_to_end() == b""
 
 
@@ -171,7 +171,7 @@ def test_a_body_may_have_a_largest_size(tmp_path: Path) -> None:
             connection.send(POST + framing)
             response, body = connection.read_response()
             assert (response.status, response.getheader("connection")) == (413, "close")
-            assert body == b"The request is refused: its body is larger than 1024 bytes.\n"
+            assert body == b"The request is rejected: its body is larger than 1024 bytes.\n"
             assert connection.read_to_end() == b""
         harness.clean_up()
         assert witness.heads == []

@@ -20,8 +20,8 @@ from support.ports import free_port
 from support.proxy_process import tls_port
 from support.waiting import LIMIT, wait_until
 
-NO_HANDSHAKE = 'arke_proxy_failures_total{reason="no handshake"}'
-EXHAUSTED = 'arke_proxy_failures_total{reason="exhausted"}'
+NO_HANDSHAKE = 'arke_proxy_failures_total{reason="tls_handshake_failed"}'
+EXHAUSTED = 'arke_proxy_failures_total{reason="too_many_connections"}'
 
 
 class Door:
@@ -111,7 +111,7 @@ def test_they_take_the_places_of_clients(make: Make, flag: str) -> None:
     assert (response.status, body[:27]) == (503, b"The proxy serves 3 connecti")
     assert door.counted(EXHAUSTED) == 2
     wait_until(lambda: [one["status"] for one in door.logged()] == [0, 503])
-    door.proxy.process.wait_for_line("The proxy serves 3 connections", LIMIT)
+    door.proxy.process.wait_for_line("The proxy has 3 client connections", LIMIT)
     silent[0].close()
     wait_until(door.served)
     assert door.counted(NO_HANDSHAKE) == 0
@@ -150,7 +150,11 @@ def test_what_is_no_handshake_is_counted_and_logged(make: Make) -> None:
     assert door.counted(NO_HANDSHAKE) == 1
     wait_until(lambda: len(door.logged()) == 1)
     (line,) = door.logged()
-    assert (line["client"], line["status"], line["outcome"]) == ("127.0.0.1", 0, "no handshake")
+    assert (line["client"], line["status"], line["outcome"]) == (
+        "127.0.0.1",
+        0,
+        "tls_handshake_failed",
+    )
 
 
 @pytest.mark.parametrize("reset", [False, True])

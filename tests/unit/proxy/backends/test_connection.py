@@ -8,14 +8,13 @@ from collections.abc import Iterator
 import pytest
 
 from arke_proxy.backends.address import BackendAddress
-from arke_proxy.backends.connect import connect
-from arke_proxy.backends.connection import BackendConnection, describe
+from arke_proxy.backends.connection import BackendConnection, BackendEnvironment, describe
+from arke_proxy.backends.connector import BackendConnector
 from arke_proxy.backends.dialer import Dialer
-from arke_proxy.balancing.routes import Route, Routes
-from arke_proxy.balancing.static_balancer import StaticBalancer
-from arke_proxy.connections.hub import Hub, Times
-from arke_proxy.http.forwarded import Form, Forwarding
-from arke_proxy.observability.request_record import NullRecorder
+from arke_proxy.backends.pool import Pool
+from arke_proxy.connections.write_batch import WriteBatch
+from arke_proxy.log import log
+from arke_proxy.observability.log_throttle import WarningThrottle
 
 HERE = BackendAddress("127.0.0.1", 80)
 
@@ -39,17 +38,26 @@ class Idle(asyncio.Transport):
 
 
 async def idle(sock: socket.socket) -> BackendConnection:
-    backend = BackendConnection(HERE, sock, await hub())
+    backend = BackendConnection(HERE, sock, environment())
     backend.connection_made(Idle())
     return backend
 
 
-async def hub() -> Hub:
+def environment() -> BackendEnvironment:
     loop = asyncio.get_running_loop()
-    times = Times(connect=0.2)
-    routes = Routes(Route("web", StaticBalancer([])))
-    dialer = Dialer(loop, None, times.connect, 10)
-    return Hub(routes, times, loop, 1, NullRecorder(), dialer, Forwarding((), Form.X, bytes))
+    return BackendEnvironment(
+        pool=Pool(1, 4.0),
+        dialer=Dialer(loop, None, 0.2, 10),
+        write_batch=WriteBatch(loop),
+        warnings=WarningThrottle(log, loop.time),
+    )
+
+
+def connector() -> BackendConnector:
+    loop = asyncio.get_running_loop()
+    dialer = Dialer(loop, None, 0.2, 10)
+    warnings = WarningThrottle(log, loop.time)
+    return BackendConnector(dialer, loop, WriteBatch(loop), warnings, idle_seconds=4.0)
 
 
 async def test_an_idle_connection_is_there(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -74,7 +82,7 @@ async def test_one_that_speaks_unasked_is_good_for_nothing(
 
 async def test_the_kernel_looks_after_a_connection() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        backend = await connect(BackendAddress(*server.getsockname()), await hub())
+        backend = await connector().connect(BackendAddress(*server.getsockname()))
         options = [
             backend._socket.getsockopt(socket.IPPROTO_TCP, option)
             for option in (
@@ -97,7 +105,7 @@ async def test_a_host_that_is_silent_is_given_up() -> None:
         server.listen(0)
         address = server.getsockname()
         with socket.create_connection(address), pytest.raises(TimeoutError) as silent:
-            await connect(BackendAddress(*address), await hub())
+            await connector().connect(BackendAddress(*address))
     assert describe(silent.value) == "is silent"
 
 

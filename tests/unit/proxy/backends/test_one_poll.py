@@ -14,9 +14,9 @@ from arke_proxy.backends.address import BackendAddress
 from arke_proxy.backends.dialer import Dialer
 from arke_proxy.balancing.routes import Route, Routes
 from arke_proxy.balancing.static_balancer import StaticBalancer
-from arke_proxy.connections.hub import Hub, Times
+from arke_proxy.connections.timeouts import TimeLimits
+from arke_proxy.context import new_context
 from arke_proxy.http.forwarded import Form, Forwarding
-from arke_proxy.observability.request_record import NullRecorder
 from arke_proxy.processes.proxy_server import HttpListener, ProxyServer
 
 LIMIT = 20.0
@@ -70,8 +70,15 @@ async def proxied() -> AsyncIterator[tuple[BackendConnection, Client, Client]]:
     static = StaticBalancer([BackendAddress(*server.sockets[0].getsockname())])
     dialer = Dialer(loop, None, LIMIT, 10)
     forwarding = Forwarding((), Form.X, bytes)
-    hub = Hub(Routes(Route("web", static)), Times(), loop, 9, NullRecorder(), dialer, forwarding)
-    proxy = ProxyServer(hub)
+    context = new_context(
+        loop=loop,
+        routes=Routes(Route("web", static)),
+        dialer=dialer,
+        forwarding=forwarding,
+        limits=TimeLimits(),
+        max_clients=9,
+    )
+    proxy = ProxyServer(context)
     sock = socket.create_server(("127.0.0.1", 0))
     address = sock.getsockname()
     await proxy.start(HttpListener(sock))

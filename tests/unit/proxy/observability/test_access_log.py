@@ -49,11 +49,11 @@ def test_json_format_has_time_of_each_phase() -> None:
 
 def test_json_format_has_outcome_and_detail() -> None:
     failed = record()
-    failed.outcome, failed.detail = "bad answer", 'It answered "\x1b\n".'
+    failed.outcome, failed.detail = "bad_cluster_reply", 'It answered "\x1b\n".'
     line = as_json(failed, 0.0)
     assert line.count(b"\n") == 1
     story = json.loads(line)
-    assert (story["outcome"], story["detail"]) == ("bad answer", 'It answered "\x1b\n".')
+    assert (story["outcome"], story["detail"]) == ("bad_cluster_reply", 'It answered "\x1b\n".')
     assert "detail" not in json.loads(as_json(record(), 0.0))
 
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 import uvloop
 
-from arke_proxy.clients.tls_buffer import attach
+from arke_proxy.connections.tls_buffer import attach
 from support.certificates import write_certificate
 from support.waiting import LIMIT
 
