@@ -29,7 +29,7 @@ _ROOT = Path(__file__).parent
 # What handles each message and each request. The rest stays as it is: it would win nothing, and
 # each module takes seconds to compile.
 _COMPILED = {
-    "sdk/arke/runtime": "deadlines dispatch relay_connection resend",
+    "sdk/arke/runtime": "deadlines dispatch relay_connection request_sender resend",
     "sdk/arke/wire": "chunked_body flow_scheduler liveness outbox reassembly transit_time "
     "tunnel_batch",
     "relay/arke_relay/attachments": "connection fair_reader",

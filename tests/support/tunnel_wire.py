@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Hashable
 from typing import Any
 
+from arke.runtime.tunnel_parameters import TunnelParameters
 from arke.tunnel import Tunnel
 from arke.wire.limits import CHUNK, MIN_WINDOW
 from arke.wire.messages import Op
@@ -24,7 +25,7 @@ class Link:
         self._wire.send(self._number, message)
         return True
 
-    def send_part(self, message: tuple[Any, ...], tunnel: Hashable) -> None:
+    def send_in_flow(self, message: tuple[Any, ...], tunnel: Hashable) -> None:
         self._wire.send(self._number, message)
 
     def drop_flow(self, tunnel: Hashable) -> None:
@@ -47,8 +48,9 @@ class Wire:
         self.ends: list[Tunnel] = []
         for number, name in ((0, 7), (1, -7)):
             link: Any = Link(self, number)
-            took = self.removed.append
-            self.ends.append(Tunnel(link, name, window, largest, theirs or largest, took, "", {}))
+            removed = self.removed.append
+            parameters = TunnelParameters(window, largest, theirs or largest)
+            self.ends.append(Tunnel(link, name, parameters, removed))
 
     def send(self, number: int, message: tuple[Any, ...]) -> None:
         op, name, *fields = message

@@ -1,18 +1,18 @@
-"""Where a backend listens."""
+"""The address of a backend: IP and port, and the member whose tunnel leads to it."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from typing import NamedTuple
 
-from arke.program.addresses import HostPort, ip_port
+from arke.program.addresses import ip_port
 
 
 class BackendAddress(NamedTuple):
-    """An IP address and a TCP port.
+    """An IP address (never a name) and a TCP port.
 
-    `via` is the id of the member that connects to the address, at the far end of a mesh tunnel. It
-    is empty if the proxy connects directly.
+    `via` is the id of the member through whose tunnel the proxy connects; empty for a direct
+    connection.
     """
 
     host: str
@@ -24,8 +24,8 @@ class BackendAddress(NamedTuple):
 
     @property
     def authority(self) -> str:
-        """The host and the port, as a Host header has them."""
-        return str(HostPort(self.host, self.port))
+        """The value of a `Host` field."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @lru_cache(maxsize=1024)  # the members of a cluster name the same few addresses again and again

@@ -207,7 +207,7 @@ async def test_a_service_without_one_refuses_and_its_own_tunnels_are_its_own(
         handed.append(await tunnel.recv())
 
     async with talking(nodes, service) as (mesh, member):
-        with pytest.raises(arke.Overloaded, match="it has no HTTP server"):
+        with pytest.raises(arke.Overloaded, match="the service has no HTTP server"):
             await mesh.http_tunnel(member)
         async with mesh.tunnel("web") as tunnel:
             await tunnel.send(b"mine")

@@ -71,7 +71,7 @@ async def test_a_bad_time_out_harms_no_other_call(relays: Relays, limit: float) 
     async with service, arke.connect(port=relay.port) as mesh:
         good = asyncio.ensure_future(mesh.request("slow", b"", timeout=LIMIT))
         await begun.wait()
-        with pytest.raises(ValueError, match="time-out"):
+        with pytest.raises(ValueError, match="timeout"):
             await mesh.request("slow", b"", timeout=limit)
         done.set()
         assert await good == b"well"
@@ -80,7 +80,7 @@ async def test_a_bad_time_out_harms_no_other_call(relays: Relays, limit: float) 
 async def test_a_name_that_cannot_be_written_harms_no_other_message(relays: Relays) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh, mesh.subscribe("fine") as events:
-        with pytest.raises(ValueError, match="octets of text"):
+        with pytest.raises(ValueError, match="text of 1 to 255 bytes"):
             await mesh.publish("\ud800", b"x")
         await mesh.publish("fine", b"y")
         async with asyncio.timeout(LIMIT):

@@ -236,7 +236,7 @@ async def test_a_caller_that_dies_stops_its_handlers(nodes: tuple[Relay, Relay])
         await wait_for_members(mesh, "slow", 1)
         call = asyncio.ensure_future(mesh.request("slow", b"", timeout=LIMIT))
         await begun.wait()
-        link = mesh.attachment.link
+        link = mesh.runtime.attachment.connection
         assert link
         link.abort("as if killed")
         with pytest.raises(arke.ConnectionLost):

@@ -26,7 +26,7 @@ async def known(mesh: arke.Mesh, cluster: str, count: int) -> None:
 async def detached(mesh: arke.Mesh) -> None:
     """Until then a call may be written to a connection that is dead: its fate is unknown."""
     async with asyncio.timeout(LIMIT):
-        while mesh.attachment.link is not None:
+        while mesh.runtime.attachment.connection is not None:
             await asyncio.sleep(0.001)
 
 
@@ -100,7 +100,7 @@ async def test_while_detached_a_call_waits_no_longer_than_its_deadline(relays: R
         await detached(mesh)
         with pytest.raises(arke.RequestTimeout):
             await mesh.request("echo", b"", timeout=0.3)
-        assert len(mesh.caller.calls) == 0
+        assert len(mesh.runtime.requests.pending) == 0
 
 
 async def test_no_relay_is_one_clear_error() -> None:

@@ -226,7 +226,7 @@ async def test_cancelling_a_call_leaves_nothing_behind(relays: Relays) -> None:
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        assert len(mesh.caller.calls) == 0
+        assert len(mesh.runtime.requests.pending) == 0
         forever.set()
         # The relay drains at once: it waits for no call.
         relay.process.terminate()
@@ -275,9 +275,9 @@ async def test_more_nested_calls_than_any_pool_has_threads(relays: Relays) -> No
 async def test_a_bad_name_is_refused_at_the_sender(relays: Relays, bad: str) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh:
-        with pytest.raises(ValueError, match="named by 1 to 255 octets"):
+        with pytest.raises(ValueError, match="must be text of 1 to 255 bytes"):
             await mesh.request(bad, b"")
-        with pytest.raises(ValueError, match="named by 1 to 255 octets"):
+        with pytest.raises(ValueError, match="must be text of 1 to 255 bytes"):
             mesh.subscribe(bad)
 
 

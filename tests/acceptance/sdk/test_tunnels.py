@@ -237,7 +237,7 @@ async def test_a_dead_end_is_told_at_the_other(relays: Relays, who: str) -> None
             if who == "relay":
                 other.process.kill()
             else:
-                link = service.mesh.attachment.link
+                link = service.mesh.runtime.attachment.connection
                 assert link
                 link.abort("as if killed")
             for each in waiting:
@@ -290,7 +290,7 @@ async def test_an_opening_fails_as_a_request_does(nodes: tuple[Relay, Relay]) ->
             with pytest.raises(arke.Overloaded, match="full"):
                 await opened(mesh, "echo")
         for bad in ({"window": 100}, {"max_message": 0}, {"timeout": -1}):
-            with pytest.raises(ValueError, match=r"window|message|time-out"):
+            with pytest.raises(ValueError, match=r"window|message|timeout"):
                 await opened(mesh, "echo", **bad)
 
 
@@ -314,7 +314,7 @@ async def test_an_opening_that_is_given_up_leaves_nothing(relays: Relays) -> Non
         async with mesh.tunnel("echo", timeout=LIMIT) as tunnel:
             await tunnel.send(b"well")
             assert await tunnel.recv() == b"well"
-        assert len(mesh.caller.calls) == 0
+        assert len(mesh.runtime.requests.pending) == 0
 
 
 async def test_a_message_over_the_limit_is_refused_at_the_sender(

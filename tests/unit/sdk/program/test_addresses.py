@@ -56,7 +56,7 @@ def test_a_service_rejects_an_invalid_http_address() -> None:
 
 def test_the_http_address_counts_towards_the_metadata_limit() -> None:
     arke.Service("web", metadata={"a": "x" * 4095})
-    with pytest.raises(ValueError, match="over"):
+    with pytest.raises(ValueError, match="must not exceed"):
         arke.Service("web", metadata={"a": "x" * 4095}, http=":80")
 
 
