@@ -34,13 +34,6 @@ _MAX_WORKERS = 64
 _ANY_ADDRESS = ("::", "0.0.0.0")  # noqa: S104 — what getsockname returns for an empty host
 
 
-def _workers(text: str) -> int:
-    number = flags.count(text)
-    if not 1 <= number <= _MAX_WORKERS:
-        raise ValueError(f"must be between 1 and {_MAX_WORKERS} (got {number})")
-    return number
-
-
 @dataclass(frozen=True, slots=True)
 class Options:
     """The flags of the `proxy` command."""
@@ -166,7 +159,10 @@ class Options:
         help="time to finish open connections in the old workers after a reload",
     )
     workers: int = flags.flag(
-        "N", parse=_workers, default=1, help="worker processes; at most one per CPU core"
+        "N",
+        parse=flags.number(1, _MAX_WORKERS),
+        default=1,
+        help="worker processes; at most one per CPU core",
     )
     admin: flags.HostPort | None = flags.flag(
         "HOST:PORT",
@@ -184,15 +180,14 @@ class Options:
     )
 
 
+COMMAND = flags.Command(
+    PROGRAM, Options, "HTTP reverse proxy: balance requests over the backends of Arke clusters."
+)
+
+
 def parse_flags(argv: list[str]) -> Options:
     """Parse the command line. Exits with one line and status 2 if it is invalid."""
-    return flags.parse(
-        Options,
-        program=PROGRAM,
-        summary="HTTP reverse proxy: balance requests over the backends of Arke clusters.",
-        argv=argv,
-        environ=os.environ,
-    )
+    return COMMAND.parse(argv, os.environ)
 
 
 def balancing_config(options: Options, generated_secret: bytes) -> BalancingConfig:
