@@ -23,7 +23,7 @@ from arke_proxy.balancing.routes import Pattern
 from arke_proxy.balancing.sticky_cookies import cookie_name, read_key
 from arke_proxy.clients.certificates import Certificates, Pair, pair
 from arke_proxy.errors import InvalidCertificate
-from arke_proxy.http.forwarded import Form, Network
+from arke_proxy.http.forwarded import ForwardedForm, Network
 from arke_proxy.processes.socket_binding import bind_sockets, describe_bind_error
 from arke_proxy.processes.systemd_sockets import inherited_sockets
 from arke_proxy.processes.worker_config import MasterConfig, new_secret
@@ -134,7 +134,7 @@ class Options:
         repeat=True,
         help="trusted proxies; their X-Forwarded-* and Forwarded headers are kept",
     )
-    forwarded: Form = flags.flag(
+    forwarded: ForwardedForm = flags.flag(
         "x|rfc7239|both",
         parse=flag_types.form,
         default="x",
