@@ -104,7 +104,7 @@ async def test_who_wants_no_more_ends_the_handler(nodes: tuple[Relay, Relay]) ->
         async with asyncio.timeout(LIMIT):
             await counter.ended.wait()
         assert counter.yielded < 1_000_000
-        assert len(mesh.tunnels) == 0
+        assert len(mesh.runtime.tunnels) == 0
 
 
 async def test_a_plain_handler_answers_in_one_part(relays: Relays) -> None:

@@ -220,7 +220,7 @@ async def test_events_that_nobody_waits_for_any_more_leave_nothing(relays: Relay
         link = reader.runtime.attachment.connection
         assert link
         async with asyncio.timeout(LIMIT):
-            while link._inbox.size:  # what is still under way comes to its end
+            while link._reassembler.size:  # what is still under way comes to its end
                 await asyncio.sleep(0.01)
 
 
@@ -230,11 +230,11 @@ async def test_more_topics_than_a_program_may_have_are_refused_where_they_are_as
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh:
         topics = mesh.runtime.topics
-        topics._listeners = {str(number): [] for number in range(MAX_TOPICS)}
+        topics._sinks = {str(number): [] for number in range(MAX_TOPICS)}
         with pytest.raises(ValueError, match=str(MAX_TOPICS)):
             async with mesh.subscribe("one more"):
                 raise AssertionError("subscribed")
-        topics._listeners = {}
+        topics._sinks = {}
         async with mesh.subscribe("t"):
             pass
     assert relay.process.log.count("program gone") <= 1

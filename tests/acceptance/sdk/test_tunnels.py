@@ -89,7 +89,7 @@ async def test_many_tunnels_at_once(nodes: tuple[Relay, Relay]) -> None:
 
     async with talking(nodes, echoing(nodes[1].port)) as mesh:
         await asyncio.gather(*(talk(mesh, number) for number in range(100)))
-        assert len(mesh.tunnels) == 0
+        assert len(mesh.runtime.tunnels) == 0
 
 
 # Who does not read.
@@ -98,9 +98,13 @@ async def test_many_tunnels_at_once(nodes: tuple[Relay, Relay]) -> None:
 async def test_a_reader_that_stops_stops_its_own_writer_and_nobody_else(
     nodes: tuple[Relay, Relay],
 ) -> None:
-    service = echoing(nodes[1].port)
+    service = arke.Service("echo", port=nodes[1].port)
     stalled, go_on = asyncio.Event(), asyncio.Event()
     read = 0
+
+    @service.on_request
+    async def answer(request: arke.Request) -> bytes:
+        return request.body
 
     @service.on_tunnel
     async def read_late(tunnel: arke.Tunnel) -> None:
@@ -309,7 +313,7 @@ async def test_an_opening_that_is_given_up_leaves_nothing(relays: Relays) -> Non
                 await asyncio.sleep(0)
             opening.cancel()
             await asyncio.gather(opening, return_exceptions=True)
-        while len(mesh.tunnels) or len(service.mesh.tunnels):
+        while len(mesh.runtime.tunnels) or len(service.mesh.runtime.tunnels):
             await asyncio.sleep(0.01)
         async with mesh.tunnel("echo", timeout=LIMIT) as tunnel:
             await tunnel.send(b"well")
