@@ -18,10 +18,13 @@ from unittest import mock
 
 from arke.program import flags
 from support import docs_sdk
-from support.docs_pages import DOCS
+from support.docs_logs import events
+from support.docs_pages import DOCS, rows
 from support.programs import CHECKOUT
 
-_PART = re.compile(r"(<!-- generated: (?P<name>[\w .-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_PART = re.compile(
+    r"(<!-- generated: (?P<name>[\w .-]+) -->\n)(?P<old>.*?)(<!-- end -->)", re.DOTALL
+)
 
 _DEMO = CHECKOUT / "demo-httpserver"
 _BENCH = ("request", "publish", "broadcast", "tunnel")
@@ -33,7 +36,8 @@ def rewritten(page: Path) -> str:
     def part(match: re.Match[str]) -> str:
         name = match["name"]
         kind, _, argument = name.partition(" ")
-        return f"{match[1]}\n{_PARTS[kind](argument)}\n{match[3]}"
+        text = _PARTS[kind](argument, match["old"])
+        return f"{match[1]}\n{text}\n<!-- end -->"
 
     return _PART.sub(part, page.read_text(encoding="utf-8"))
 
@@ -136,11 +140,41 @@ def _sentence(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-_PARTS: Mapping[str, Callable[[str], str]] = {
-    "flags": flag_table,
-    "sdk": docs_sdk.describe,
-    "limits": docs_sdk.limits,
-    "values": docs_sdk.values,
+# Metrics and log events.
+
+
+def metric_table(prefix: str) -> str:
+    """Return one row for each metric whose name begins so."""
+    from support.docs_metrics import METRICS  # noqa: PLC0415 - the other parts do not need it
+
+    lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for name, metric in METRICS.items():
+        if name.startswith("arke_proxy_") is (prefix == "proxy"):
+            labels = ", ".join(f"`{label}`" for label in metric.labels)
+            lines.append(f"| `{name}` | {metric.kind} | {labels} | {_cell(metric.help)} |")
+    return "\n".join(lines) + "\n"
+
+
+def log_table(package: str, old: str) -> str:
+    """Return one row for each log event; the meanings are kept from the page."""
+    meanings = {cells[0].strip("`"): cells[-1] for cells in rows(old)}
+    lines = ["| event | level | fields | meaning |", "|---|---|---|---|"]
+    for event in events(package):
+        fields = ", ".join(f"`{field}`" for field in event.fields)
+        text = _cell(event.text)
+        lines.append(f"| `{text}` | {event.level} | {fields} | {meanings.get(text, MISSING)} |")
+    return "\n".join(lines) + "\n"
+
+
+MISSING = "(not described yet)"
+
+_PARTS: Mapping[str, Callable[[str, str], str]] = {
+    "flags": lambda name, _: flag_table(name),
+    "sdk": lambda name, _: docs_sdk.describe(name),
+    "limits": lambda name, _: docs_sdk.limits(name),
+    "values": lambda name, _: docs_sdk.values(name),
+    "metrics": lambda name, _: metric_table(name),
+    "log": log_table,
 }
 
 

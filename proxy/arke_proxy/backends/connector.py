@@ -98,12 +98,10 @@ class BackendConnector:
 
     async def _make_room(self) -> None:
         dialer = self._dialer
-        while not dialer.room:
-            idle = self._pool.spare()
+        while not dialer.has_room:
+            idle = self._pool.evict()
             if idle is None:
-                sentence = (
-                    f"The proxy has {dialer.most} connections to backends, which is its limit"
-                )
+                sentence = f"The limit of {dialer.limit} connections to backends is reached"
                 self._warnings.warn(dialer, f"{sentence}: {DESCRIPTOR_FIX}")
                 raise TooManyConnections(f"{sentence}.")
             idle.abort()

@@ -92,7 +92,7 @@ def test_requests_of_http_2_do_not_use_up_the_descriptors(deployment: Deployment
         client.get(stream)
     for _ in range(SHARE):
         assert asked.acquire(timeout=LIMIT)
-    sentence = f"The proxy has {SHARE} connections to backends, and no more"
+    sentence = f"The limit of {SHARE} connections to backends is reached"
     proxy.process.wait_for_line(f"{sentence}: {DESCRIPTOR_FIX}", LIMIT)
     response, body = proxy.request()  # there are descriptors for clients
     assert (response.status, body) == (503, f"{sentence}.\n".encode())
@@ -180,7 +180,7 @@ def test_a_lack_of_descriptors_ends_nothing_but_itself(
         connection.send(GET)
         response, body = connection.read_response()
         answers.add((response.status, body))
-    none = b"The proxy has no descriptor left for a connection to a backend.\n"
+    none = b"The proxy has no file descriptor left for a connection to a backend.\n"
     assert answers == {(200, known), (503, none)}
     assert waiting.is_alive()
     resource.prlimit(pid, resource.RLIMIT_NOFILE, before)

@@ -93,7 +93,7 @@ def test_there_is_no_other_one(harness: ProxyHarness) -> None:
     for _ in range(2):  # the last one is tried each time
         response, body = harness.get()
         assert response.status == 502
-        assert body == f"No backend answered: {closed} refuses connections.\n".encode()
+        assert body == f"No backend answered: {closed} refused the connection.\n".encode()
 
 
 def test_another_one_is_found_however_often_the_first_is_named(harness: ProxyHarness) -> None:
@@ -114,7 +114,7 @@ def test_three_are_tried_and_no_more(harness: ProxyHarness) -> None:
     harness.cluster.answers = ports
     response, body = harness.get()
     assert response.status == 502
-    assert body.count(b"refuses connections") == 3
+    assert body.count(b"refused the connection") == 3
 
 
 def test_a_body_that_arrives_meanwhile_is_not_lost(harness: ProxyHarness) -> None:
@@ -161,7 +161,7 @@ def test_a_post_is_never_sent_twice(harness: ProxyHarness) -> None:
     assert (
         body
         == (
-            f"Backend {broken.address} closed the connection before it had answered, "
+            f"Backend {broken.address} closed the connection before it answered, "
             "and the request may not be sent twice.\n"
         ).encode()
     )
@@ -235,7 +235,7 @@ def test_a_promise_is_no_answer(harness: ProxyHarness) -> None:
     harness.start_backends(only_promises)
     response, body = harness.exchange(POST, "POST")
     assert response.status == 502
-    assert b"closed the connection before it had answered" in body
+    assert b"closed the connection before it answered" in body
 
 
 def test_a_promise_does_not_stand_in_the_way_of_another_try(harness: ProxyHarness) -> None:
@@ -333,7 +333,7 @@ def test_the_log_says_that_it_was_in_mid_answer(harness: ProxyHarness) -> None:
     (backend,) = harness.start_backends(script)
     connection = harness.connect()
     connection.send(GET)
-    line = f"backend {backend.address} closed the connection in mid-answer"
+    line = f"backend {backend.address} closed the connection before the end of its response"
     harness.process.wait_for_line(line, 30)
 
 
@@ -462,7 +462,7 @@ def test_what_comes_unasked_is_not_taken_for_an_answer(harness: ProxyHarness) ->
     connection.send(GET)
     assert connection.read_response()[1] == b"ok"
     answered.set()
-    harness.process.wait_for_line(f"{backend.address} sent what nobody asked for", 30)
+    harness.process.wait_for_line(f"{backend.address} sent data without a request", 30)
     connection.send(GET)
     assert connection.read_response()[1] == b"ok"
     assert backend.connections == 2

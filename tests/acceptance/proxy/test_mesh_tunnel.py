@@ -309,7 +309,7 @@ def test_a_member_without_a_server_is_none(far: Far) -> None:
     client.send(GET)
     response, page = client.read_response()
     assert response.status == 503
-    assert b"No backends" in page
+    assert b"has no backend" in page
 
 
 def test_a_web_socket_passes(far: Far) -> None:

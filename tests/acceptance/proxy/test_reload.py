@@ -117,7 +117,7 @@ def test_rolling_restarts_of_all_workers_fail_no_request(relays: Relays) -> None
                     rf"worker {pid} exited with status 0; restarting", LIMIT
                 )
                 wait_until(lambda: len(worker_pids(harness.process)) == 2)
-                wait_until(lambda n=count: harness.process.log.count(" serves\n") == n)
+                wait_until(lambda n=count: harness.process.log.count(" is ready\n") == n)
                 visitors.wait_for_responses()
         assert not visitors.failures
 

@@ -138,14 +138,20 @@ STATIC = ["-choose", "static", "-backend", "127.0.0.1:1"]
     [
         ([], "give -cluster NAME"),
         (["-choose", "static"], "-choose static needs -backend"),
-        (["-choose", "static", "-backend", "example.com:80"], "-backend example.com:80: must be"),
-        (["-choose", "static", "-backend", "127.0.0.1:0"], "-backend 127.0.0.1:0: must be"),
+        (
+            ["-choose", "static", "-backend", "example.com:80"],
+            "-backend must be IP:PORT (got example.com",
+        ),
+        (
+            ["-choose", "static", "-backend", "127.0.0.1:0"],
+            "-backend must be IP:PORT (got 127.0.0.1",
+        ),
         (["-cluster", "a", "-backend", "127.0.0.1:1"], "-backend needs -choose static"),
-        (["-route", "a"], "-route a: must be HOST/PATH=CLUSTER"),
+        (["-route", "a"], "-route must be HOST/PATH=CLUSTER"),
         (["-route", "a=b", "-route", "A=c"], "two -route flags have the same host and path"),
         (["-cluster", "a", "-choose", "ask", "-check", "/"], "-check and -via need addresses"),
-        (["-cluster", "a", "-via", "foot"], "-via foot: must be direct, tunnel or auto"),
-        (["-cluster", "a", "-check", "healthz"], "-check healthz: must be a path"),
+        (["-cluster", "a", "-via", "foot"], "-via must be direct, tunnel or auto (got foot)"),
+        (["-cluster", "a", "-check", "healthz"], "-check must be a path"),
         (["-cluster", "a", "-sticky", "a b"], "must be a cookie name"),
         (["-sticky", "s", "-route", "a/b;c=d"], "becomes a cookie's path: remove the ; from it"),
         (
@@ -171,7 +177,7 @@ def test_a_key_of_cookies_is_kept_secret(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_bytes(b"k" * 40)
     words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-sticky", "s", "-sticky-key", str(key)]
-    for mode, size, sentence in ((0o644, 40, "chmod 600"), (0o600, 8, "less than 16 bytes")):
+    for mode, size, sentence in ((0o644, 40, "chmod 600"), (0o600, 8, "at least 16 bytes (got 8)")):
         key.write_bytes(b"k" * size)
         key.chmod(mode)
         process = start_process("proxy", [*program("proxy"), *words])

@@ -177,7 +177,7 @@ def test_a_port_that_is_taken(relays: Relays) -> None:
         assert process.wait(LIMIT) == 2
     assert process.log == (
         f"proxy: -listen 127.0.0.1:{port}: the port is in use; "
-        "stop what uses it, or choose another with -listen\n"
+        "stop the program that uses it, or change -listen\n"
     )
     process.close()
 

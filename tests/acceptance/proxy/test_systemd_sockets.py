@@ -89,7 +89,7 @@ def test_sockets_with_names_are_for_tls_and_operators(tmp_path: Path) -> None:
 
 def test_a_socket_whose_flag_is_missing_is_one_line() -> None:
     with new_deployment() as deployment:
-        for name, sentence in (("tls", "give -tls-listen and -cert too"), ("admin", "give -admin")):
+        for name, sentence in (("tls", "give -tls-listen and -cert"), ("admin", "give -admin")):
             process, _ = held(deployment, f"public:{name}")
             assert process.wait(LIMIT) == 2
             held_line, fault = process.log.splitlines()

@@ -60,11 +60,11 @@ def connector() -> BackendConnector:
     return BackendConnector(dialer, loop, WriteBatch(loop), warnings, idle_seconds=4.0)
 
 
-async def test_an_idle_connection_is_there(pair: tuple[socket.socket, socket.socket]) -> None:
+async def test_idle_connection_is_not_dead(pair: tuple[socket.socket, socket.socket]) -> None:
     assert not (await idle(pair[0])).is_dead()
 
 
-async def test_a_closed_one_is_gone_before_the_loop_knows(
+async def test_closed_connection_is_dead_before_the_loop_knows(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     backend = await idle(pair[0])
@@ -72,7 +72,7 @@ async def test_a_closed_one_is_gone_before_the_loop_knows(
     assert backend.is_dead()
 
 
-async def test_one_that_speaks_unasked_is_good_for_nothing(
+async def test_connection_with_unexpected_data_is_dead(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     backend = await idle(pair[0])
@@ -80,7 +80,7 @@ async def test_one_that_speaks_unasked_is_good_for_nothing(
     assert backend.is_dead()
 
 
-async def test_the_kernel_looks_after_a_connection() -> None:
+async def test_keepalive_and_user_timeout_are_set() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         backend = await connector().connect(BackendAddress(*server.getsockname()))
         options = [
@@ -98,7 +98,7 @@ async def test_the_kernel_looks_after_a_connection() -> None:
     assert options[4] != 0
 
 
-async def test_a_host_that_is_silent_is_given_up() -> None:
+async def test_connecting_to_a_silent_host_times_out() -> None:
     # A listener whose queue is full: the kernel drops what else would connect.
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
@@ -106,18 +106,18 @@ async def test_a_host_that_is_silent_is_given_up() -> None:
         address = server.getsockname()
         with socket.create_connection(address), pytest.raises(TimeoutError) as silent:
             await connector().connect(BackendAddress(*address))
-    assert describe(silent.value) == "is silent"
+    assert describe(silent.value) == "timed out"
 
 
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (None, "closed the connection before it had answered"),
-        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), "refuses connections"),
-        (OSError(errno.ETIMEDOUT, "timed out"), "is silent"),
-        (OSError(errno.EHOSTUNREACH, "-"), "cannot be talked to (No route to host)"),
-        (OSError("odd"), "cannot be talked to (odd)"),
+        (None, "closed the connection before it answered"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), "refused the connection"),
+        (OSError(errno.ETIMEDOUT, "timed out"), "timed out"),
+        (OSError(errno.EHOSTUNREACH, "-"), "failed (No route to host)"),
+        (OSError("odd"), "failed (odd)"),
     ],
 )
-def test_what_is_said_about_a_backend(error: Exception | None, sentence: str) -> None:
+def test_describe_connection_error(error: Exception | None, sentence: str) -> None:
     assert describe(error) == sentence
