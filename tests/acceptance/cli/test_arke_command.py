@@ -161,7 +161,10 @@ async def test_a_failing_command_raises_at_the_caller_with_its_status_and_stderr
                 await mesh.request("broken", b"x")
     assert (caught.value.type, caught.value.text) == ("CommandError", "exit status 3: no paper")
     assert (done.returncode, done.stdout) == (1, b"")
-    assert the_line(done.stderr) == "the member raised CommandError: exit status 3: no paper"
+    assert (
+        the_line(done.stderr)
+        == "the handler of the member raised CommandError: exit status 3: no paper"
+    )
 
 
 async def test_a_late_reply_is_one_line(relay: Relay) -> None:
@@ -169,7 +172,7 @@ async def test_a_late_reply_is_one_line(relay: Relay) -> None:
         await known(relay, "clusters", "slow")
         done = run(relay.port, "request slow x --timeout 300ms")
     assert done.returncode == 1
-    assert the_line(done.stderr).endswith("give it longer with -timeout")
+    assert the_line(done.stderr).endswith("increase -timeout")
 
 
 def test_no_relay_is_one_line_and_at_once() -> None:
@@ -179,14 +182,17 @@ def test_no_relay_is_one_line_and_at_once() -> None:
         assert "start one with `relay " in the_line(done.stderr)
 
 
-@pytest.mark.parametrize("how", [[], ["--echo", "--exec", "cat"]])
-def test_serve_needs_exactly_one_way_to_answer(relay: Relay, how: list[str]) -> None:
-    done = run(relay.port, "serve c", *how)
+@pytest.mark.parametrize(
+    ("flags", "error"),
+    [
+        ([], "-exec COMMAND, -echo or -http ADDRESS is required"),
+        (["--echo", "--exec", "cat"], "-exec and -echo exclude each other"),
+    ],
+)
+def test_serve_requires_one_handler(relay: Relay, flags: list[str], error: str) -> None:
+    done = run(relay.port, "serve c", *flags)
     assert done.returncode == 2
-    assert (
-        the_line(done.stderr)
-        == "say how to answer, with either -exec COMMAND or -echo, or use -http"
-    )
+    assert the_line(done.stderr) == error
 
 
 def test_a_name_over_the_limit_is_one_line(relay: Relay) -> None:

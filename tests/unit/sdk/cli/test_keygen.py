@@ -34,9 +34,7 @@ def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
     file.write_text("precious")
     done = keygen(str(file))
     assert done.returncode == 1
-    assert done.stderr == (
-        f"arke: {file} exists; a key is never overwritten: choose another name\n"
-    )
+    assert done.stderr == (f"arke: {file} exists and is not overwritten; choose another name\n")
     assert file.read_text() == "precious"
 
 
