@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from arke_proxy.clients.certificates import Certificates, pair
+from arke_proxy.clients.certificates import Certificates, certificate_files
 from arke_proxy.errors import InvalidCertificate
 from support.certificates import write_certificate
 
 
 def certificates(*arguments: str) -> Certificates:
-    return Certificates([pair(argument) for argument in arguments])
+    return Certificates([certificate_files(argument) for argument in arguments])
 
 
 def presented(server: Certificates, name: str | None) -> set[str]:
@@ -68,7 +68,7 @@ def test_files_that_change_are_read_anew(tmp_path: Path, caplog: pytest.LogCaptu
     server.refresh(101.0)
     server.refresh(102.0)
     assert presented(server, None) == {"old.example"}
-    fault = f"{key} holds no private key in PEM form; the one read before goes on"
+    fault = f"{key} holds no private key in PEM form; the earlier certificate stays in use"
     assert caplog.messages == [f"-cert {tmp_path}/server.pem: {fault}"]
     key.write_bytes(whole)
     server.refresh(103.0)
@@ -99,7 +99,7 @@ def test_what_cannot_be_used_at_the_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", ",key.pem", "cert.pem,"])
 def test_a_pair_has_both(text: str) -> None:
     with pytest.raises(ValueError, match=r"must be CERT\.pem"):
-        pair(text)
+        certificate_files(text)
 
 
 def test_one_file_may_hold_both(tmp_path: Path) -> None:
