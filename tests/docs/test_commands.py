@@ -66,15 +66,15 @@ def test_shell_blocks_are_valid(block: Block) -> None:
 @lru_cache(maxsize=1)
 def known_flags() -> dict[str, set[str]]:
     made = {
-        command: {f"-{field.replace('_', '-')}" for field in parsed.specs}
-        for command, parsed in commands().items()
+        command: {f"-{field.replace('_', '-')}" for field in declared.command.specs}
+        for command, declared in commands().items()
     }
     return {command: flags | {"-h", "-version"} for command, flags in made.items()}
 
 
 def written_commands(page: Path) -> list[list[str]]:
     """Return the commands of ours in blocks, indented lines and code spans of a page."""
-    lines = [span for span in spans(page) if span.startswith(OURS)]
+    lines = [span for span in spans(page) if span.split()[0] in OURS]
     lines += re.findall(r"^    ((?:relay|proxy|arke) .*)$", prose(page), re.MULTILINE)
     for block in blocks(page):
         if block.language in ("shell", "yaml", "ini"):

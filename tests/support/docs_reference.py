@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 from arke.program import flags
@@ -53,13 +53,20 @@ def generated_pages() -> list[Path]:
 class _Captured(Exception):
     """A command declared its flags: parsing stops here."""
 
-    def __init__(self, command: flags.Command[Any]) -> None:
+    def __init__(self, command: flags.Command[Any], *, environment: bool) -> None:
         super().__init__(command.name)
-        self.command = command
+        self.declared = Declared(command, environment)
 
 
-def _capture(command: flags.Command[Any], *_: object) -> None:
-    raise _Captured(command)
+class Declared(NamedTuple):
+    """A command, and whether its flags can be set in the environment."""
+
+    command: flags.Command[Any]
+    environment: bool
+
+
+def _capture(command: flags.Command[Any], _: object, environ: object) -> None:
+    raise _Captured(command, environment=environ is not None)
 
 
 @contextmanager
@@ -78,9 +85,9 @@ def _script(name: str) -> Callable[[], None]:
     return run
 
 
-def commands() -> dict[str, flags.Command[Any]]:
+def commands() -> dict[str, Declared]:
     """Return every command with flags, by its name."""
-    found: dict[str, flags.Command[Any]] = {}
+    found: dict[str, Declared] = {}
     calls: dict[str, Callable[[], object]] = {
         "relay": import_module("arke_relay.main").main,
         "proxy": import_module("arke_proxy.main").main,
@@ -96,17 +103,17 @@ def commands() -> dict[str, flags.Command[Any]]:
             try:
                 call()
             except _Captured as captured:
-                found[name] = captured.command
+                found[name] = captured.declared
     return found
 
 
 def flag_table(name: str) -> str:
     """Return usage, summary and one row for each flag of a command."""
-    command = commands()[name]
+    command, in_environment = commands()[name]
     specs = command.specs
     arguments = [spec for spec in specs.values() if spec.positional]
     usage = " ".join([name, "[flags]", *(spec.metavar for spec in arguments)])
-    lines = [f"`{usage}`: {_sentence(command.summary)}", ""]
+    lines = [_cell(command.summary), "", f"Usage: `{usage}`", ""]
     if arguments:
         lines += ["| argument | meaning |", "|---|---|"]
         lines += [f"| `{spec.metavar}` | {_cell(spec.help)} |" for spec in arguments]
@@ -117,7 +124,7 @@ def flag_table(name: str) -> str:
             continue
         flag = f"-{field.replace('_', '-')} {spec.metavar}".strip()
         about = _cell(spec.help) + ("; repeatable" if spec.repeat else "")
-        environment = f"`ARKE_{field.upper()}`"
+        environment = f"`ARKE_{field.upper()}`" if in_environment else ""
         lines.append(f"| `{_cell(flag)}` | {environment} | {_default(spec)} | {about} |")
     return "\n".join(lines) + "\n"
 
@@ -133,11 +140,6 @@ def _default(spec: Any) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
-
-
-def _sentence(text: str) -> str:
-    text = " ".join(text.split())
-    return text[:1].lower() + text[1:]
 
 
 # Metrics and log events.
