@@ -13,7 +13,7 @@ import arke
 from arke.wire.limits import CHUNK, MAX_HEADERS, MAX_STREAMS, MAX_TOPICS
 from arke.wire.messages import MAGIC, VERSION, Op, PeerOp
 from support.raw_program import RawProgram, packed, raw_program
-from support.relays import Relay, Relays
+from support.relays import Relay
 from support.traffic import echo_service
 from support.waiting import LIMIT
 
@@ -148,12 +148,8 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    relays = Relays(tmp_path_factory.mktemp("relays"))
-    try:
-        yield relays.start()
-    finally:
-        relays.stop()
+def relay(module_relay: Relay) -> Relay:
+    return module_relay
 
 
 async def feed(program: RawProgram, octets: bytes, way: str) -> None:

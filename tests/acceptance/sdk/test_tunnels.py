@@ -17,12 +17,6 @@ from support.waiting import LIMIT
 MIB = 1024 * 1024
 
 
-@pytest.fixture(params=[1, 2], ids=["one relay", "two relays"])
-def nodes(request: pytest.FixtureRequest, relays: Relays) -> tuple[Relay, Relay]:
-    """Where the program is that opens tunnels, and where the service."""
-    return relays.start_pair() if request.param == 2 else (relays.start(),) * 2
-
-
 @asynccontextmanager
 async def talking(nodes: tuple[Relay, Relay], service: arke.Service) -> AsyncIterator[arke.Mesh]:
     """The service is there, and known where the mesh attaches."""
