@@ -78,11 +78,11 @@ class Certificates:
                 self._loaded[at] = _load(pair)
             except InvalidCertificate as error:
                 self._failed[pair] = stamp
-                log.warning("-cert %s: %s; the one read before goes on", pair, error)
+                log.warning("certificate not reloaded: the old one stays", cert=pair, reason=error)
                 continue
             self._failed.pop(pair, None)
             self._index()
-            log.info("certificate %s read anew", pair)
+            log.info("certificate reloaded", cert=pair)
 
     def choose(self, name: str | None) -> ssl.SSLContext:
         """Return what to present to a client that asks for `name`."""

@@ -42,7 +42,9 @@ class TlsListener:
                 sock, address = listening.accept()
             except OSError as error:
                 if error.errno in NO_DESCRIPTORS:
-                    self._context.warnings.warn(NO_DESCRIPTORS, describe_shortage(error))
+                    self._context.warnings.warn(
+                        NO_DESCRIPTORS, "no file descriptor left", reason=describe_shortage(error)
+                    )
                     self._pause()
                 return  # no connection is waiting, or its client has disconnected
             self._start_handshake(sock, address[0])
@@ -72,7 +74,7 @@ class TlsListener:
         try:
             context.clients.check_room(peer)
         except TooManyConnections as error:  # without TLS the client cannot be sent a response
-            context.warnings.warn(TooManyConnections, str(error))
+            context.warnings.warn(TooManyConnections, "client rejected", reason=str(error))
             context.recorder.record(refusal(peer, error, time.monotonic(), answered=False))
             sock.close()
         else:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from types import ModuleType
 
 import arke
 from arke.cli import exit_status as ending
 from arke.program import flags
 
-_SUMMARY = "Talks to the network through the relay of this machine."
+SUMMARY = "Talks to the network through the relay of this machine."
 
-_COMMANDS = {
+COMMANDS = {
     "status": "show this node, its peers, and who serves and listens to what",
     "request": "ask one member of a cluster and print its reply",
     "broadcast": "tell every member of a cluster",
@@ -22,6 +23,7 @@ _COMMANDS = {
     "serve": "answer the requests of a cluster with a shell command",
     "keygen": "make the RSA key of a network",
     "bench": "measure requests, publishing, broadcasts or tunnels",
+    "completion": "print the completion script for a shell",
 }
 
 _MODULES = {
@@ -33,16 +35,20 @@ _MODULES = {
 }
 
 
+def module_of(command: str) -> ModuleType:
+    """Import the module of a command."""
+    return import_module(f"arke.cli.{_MODULES.get(command, command)}")
+
+
 def main() -> None:
     """Run the command that the line names; only its own module is imported."""
     if sys.stdout is None:  # and the descriptor would be given to the next thing opened
         ending.fail("stdout is closed; if nobody is to read it, add >/dev/null")
     command, argv = flags.choose(
-        program="arke", summary=_SUMMARY, commands=_COMMANDS, argv=sys.argv[1:]
+        program="arke", summary=SUMMARY, commands=COMMANDS, argv=sys.argv[1:]
     )
     try:
-        module = import_module(f"arke.cli.{_MODULES.get(command, command)}")
-        getattr(module, command)(argv, os.environ)
+        getattr(module_of(command), command)(argv, os.environ)
         sys.stdout.flush()
     except arke.ArkeError as error:
         ending.fail(ending.explained(error))

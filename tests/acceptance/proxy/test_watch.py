@@ -107,7 +107,9 @@ def test_what_cannot_be_read_is_complained_about_and_left_out(
     deployment.publish(relay, respond_with("one"))
     deployment.member(relay, http="example.com:80")
     proxy = watching(deployment, relay)
-    line = "of cluster web is ignored: it publishes http='example.com:80', which is not IP:PORT"
+    line = (
+        "member ignored member=.* cluster=web reason=\"it publishes http='example.com:80', which is"
+    )
     proxy.process.wait_for_line(line, LIMIT)
     assert proxy.bodies() == {"one"}
 

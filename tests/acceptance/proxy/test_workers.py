@@ -70,7 +70,7 @@ def test_whoever_comes_to_a_worker_that_hangs_is_served_by_another(deployment: D
 def test_by_tls_too(deployment: Deployment, tmp_path: Path) -> None:
     certificate = write_certificate(tmp_path, "a.example")
     proxy = two_workers(deployment, "-tls-listen", "127.0.0.1:0", "-cert", certificate)
-    match = proxy.process.wait_for_line(r"with TLS on 127\.0\.0\.1:(\d+)", LIMIT)
+    match = proxy.process.wait_for_line(r" tls=127\.0\.0\.1:(\d+)", LIMIT)
     context = ssl.create_default_context(cafile=tmp_path / "server.pem")
     with hanging(worker_pids(proxy.process)[1]):
         for _ in range(40):

@@ -190,7 +190,7 @@ def test_a_port_for_metrics_that_is_taken(key: Path) -> None:
         port = taken.getsockname()[1]
         metrics = ["-port", str(free_port()), "-metrics", f"127.0.0.1:{port}"]
         line = refused("-net", "x", "-rsa", key, *metrics)
-    assert f"-metrics 127.0.0.1:{port} cannot be listened on" in line
+    assert f"-metrics: cannot listen on 127.0.0.1:{port}" in line
 
 
 def test_a_socket_where_there_is_something_else(key: Path, tmp_path: Path) -> None:
