@@ -59,9 +59,9 @@ def _arke() -> argparse.ArgumentParser:
         if isinstance(command, flags.Command):
             _declare(parser_of_command, command)
             continue
-        patterns = parser_of_command.add_subparsers()
-        for pattern, pattern_command in command.items():
-            _declare(patterns.add_parser(pattern, add_help=False), pattern_command)
+        # The patterns of `arke bench` have the same flags.
+        parser_of_command.add_argument("pattern", choices=list(command))
+        _declare(parser_of_command, next(iter(command.values())))
     return parser
 
 
