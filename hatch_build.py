@@ -61,7 +61,7 @@ class CompileError(Exception):
 
 
 class CustomBuildHook(BuildHookInterface[Any]):
-    """Adds the compiled modules to a wheel, which then fits only this platform and Python version."""
+    """Adds the compiled modules to a wheel, which then fits this platform and Python only."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "editable":

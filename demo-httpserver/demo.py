@@ -93,12 +93,17 @@ class Program:
         self._started = time.monotonic()
         self._output = asyncio.create_task(self._show_output(self._process))
 
-    async def keep_running(self) -> None:
-        """Restart the program when it exits. Raises DemoError if it exits again and again."""
+    async def keep_running(self, ready: asyncio.Event) -> None:
+        """Restart the program when it exits.
+
+        Raises DemoError if it exits before the demo is ready, or again and again.
+        """
         restarts = 0
         while True:
             status = await self._process.wait()
             await self._output
+            if not ready.is_set():
+                raise DemoError(f"{self._name} {describe_exit(status)}")
             if time.monotonic() - self._started >= STABLE_AFTER:
                 restarts = 0
             restarts += 1
@@ -132,6 +137,7 @@ class Demo:
         self._options = options
         self._programs = contextlib.AsyncExitStack()
         self._watchers = asyncio.TaskGroup()
+        self._ready = asyncio.Event()
         self._key = -1
 
     async def run(self) -> None:
@@ -142,6 +148,7 @@ class Demo:
                 await self._start_relays()
                 await self._start_servers()
                 await self._start_proxy()
+            self._ready.set()
             say(f"\nready: open {self._page}hello/alice and reload it; Ctrl-C stops the demo\n")
             await asyncio.Event().wait()
 
@@ -191,7 +198,7 @@ class Demo:
         program = Program(name, words, self._key)
         await program.start()
         self._programs.push_async_callback(program.stop)
-        self._watchers.create_task(program.keep_running())
+        self._watchers.create_task(program.keep_running(self._ready))
 
 
 async def new_key() -> int:
