@@ -128,7 +128,7 @@ class _BuildExtension(build_ext):
     """Shows how many of the C files are compiled."""
 
     def build_extensions(self) -> None:
-        compile_file: Callable[..., None] = self.compiler._compile  # noqa: SLF001  setuptools has no hook
+        compile_file: Callable[..., None] = self.compiler._compile  # noqa: SLF001  the only hook
         total = sum(len(extension.sources) for extension in self.extensions)
         count = 0
 
