@@ -103,7 +103,9 @@ class BackendConnector:
         while not dialer.has_room:
             idle = self._pool.evict()
             if idle is None:
-                sentence = f"The limit of {dialer.limit} connections to backends is reached"
+                sentence = (
+                    f"The proxy has {dialer.limit} connections to backends, which is its limit"
+                )
                 self._warnings.warn(
                     dialer,
                     "too many connections to backends",

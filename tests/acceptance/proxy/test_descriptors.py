@@ -93,7 +93,7 @@ def test_requests_of_http_2_do_not_use_up_the_descriptors(deployment: Deployment
         client.get(stream)
     for _ in range(SHARE):
         assert asked.acquire(timeout=LIMIT)
-    sentence = f"The limit of {SHARE} connections to backends is reached"
+    sentence = f"The proxy has {SHARE} connections to backends, which is its limit"
     proxy.process.wait_for_line(re.escape(f"{sentence}: {DESCRIPTOR_FIX}"), LIMIT)
     response, body = proxy.request()  # there are descriptors for clients
     assert (response.status, body) == (503, f"{sentence}.\n".encode())
