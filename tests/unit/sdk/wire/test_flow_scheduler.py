@@ -1,4 +1,4 @@
-"""Tunnels in an outbox: each in its order, in turns with large bodies, and gone when dropped."""
+"""Flows of tunnels in an outbox: order, round-robin with large bodies, and dropping."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ steps = st.lists(
 
 
 class Sender:
-    """An outbox, and what its tunnels may still bring: below zero what was dropped."""
+    """An outbox and the messages that its tunnels still expect; dropped ones are negative."""
 
     def __init__(self) -> None:
         self.outbox = Outbox(LIMIT)
@@ -48,7 +48,7 @@ class Sender:
                 self.waiting[tunnel].append(self._number)
             case "drop":
                 self.outbox.drop_flow(f"tunnel {tunnel}")
-                # What went ahead among the small messages still comes.
+                # Messages that are already in the queue of small messages still arrive.
                 self.waiting[tunnel] = [-abs(number) for number in self.waiting[tunnel]]
             case "body":
                 assert self.outbox.put_body(
@@ -66,21 +66,21 @@ class Sender:
         self._unpacker.feed(data)
         for message in self._unpacker:
             if message[0] == DATA:
-                self._came(message[1], message[2])
+                self._on_message(message[1], message[2])
 
-    def _came(self, tunnel: int, number: int) -> None:
+    def _on_message(self, tunnel: int, number: int) -> None:
         waiting = self.waiting[tunnel]
         while waiting[0] != number:
-            left_out = waiting.pop(0)
-            assert left_out < 0, f"{left_out} of tunnel {tunnel} was left out before {number}"
-            if left_out == -number:
+            skipped = waiting.pop(0)
+            assert skipped < 0, f"{skipped} of tunnel {tunnel} was skipped before {number}"
+            if skipped == -number:
                 return
         waiting.pop(0)
 
 
 @given(steps)
 @example([("ping", 0, 0), ("part", 0, LARGE), ("drop", 0, 0), ("take", 0, EVERYTHING)])
-def test_every_batch_has_something_and_every_tunnel_keeps_its_order(given: list[Step]) -> None:
+def test_batches_are_not_empty_and_tunnels_keep_their_order(given: list[Step]) -> None:
     sender = Sender()
     for what, which, size in given:
         sender.do(what, which, size)
@@ -89,7 +89,7 @@ def test_every_batch_has_something_and_every_tunnel_keeps_its_order(given: list[
     assert not [number for left in sender.waiting.values() for number in left if number > 0]
 
 
-def test_a_tunnel_that_ended_before_its_turn_holds_up_no_other() -> None:
+def test_dropped_flow_does_not_block_other_flows() -> None:
     sender = Sender()
     sender.do("ping", 0, 0)
     sender.do("part", 1, LARGE)
@@ -100,7 +100,7 @@ def test_a_tunnel_that_ended_before_its_turn_holds_up_no_other() -> None:
     assert not sender.outbox.size
 
 
-def test_a_batch_that_would_have_been_a_dropped_tunnels_has_something_else() -> None:
+def test_batch_is_filled_after_its_flow_was_dropped() -> None:
     sender = Sender()
     sender.do("part", 1, LARGE)
     sender.do("ping", 0, 0)
@@ -111,7 +111,7 @@ def test_a_batch_that_would_have_been_a_dropped_tunnels_has_something_else() -> 
     assert not sender.outbox.size
 
 
-def test_a_tunnel_that_ended_before_its_turn_may_say_so_at_length() -> None:
+def test_dropped_flow_can_be_started_again() -> None:
     sender = Sender()
     sender.do("part", 1, LARGE)
     sender.do("drop", 1, 0)

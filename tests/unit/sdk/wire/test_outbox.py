@@ -1,4 +1,4 @@
-"""Outbox and Reassembler: bodies arrive whole, in order and within the bounds."""
+"""Outbox: messages arrive whole, in order and within the bounds at a Reassembler."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from msgpack import packb
 
 from arke.wire import flow_scheduler
 from arke.wire import outbox as module
-from arke.wire.chunked_body import ChunkedBody
+from arke.wire.chunked_body import BodyChunks
 from arke.wire.limits import (
     CHUNK,
     FANOUT_BATCH,
     MAX_HEADERS,
     MAX_PARTIAL_BYTES,
     MAX_SHARED_BODIES,
-    MAX_STREAMS,
     READ_SIZE,
     REQUEST_BATCH,
     unpacker,
 )
 from arke.wire.messages import Op
 from arke.wire.outbox import Outbox
-from arke.wire.reassembly import Reassembler, ReassemblyError
+from arke.wire.reassembly import Reassembler
 from arke_relay.peers.batches import FRAME
 
 LIMIT = 64 * 1024 * 1024
 ROOM = 48 * 1024
-"""What a peer link asks for."""
+"""The batch size of a peer link."""
 
-TOLD = Op.DELIVER_BROADCAST.value
+BROADCAST = Op.DELIVER_BROADCAST.value
 PING = Op.PING.value
 
 HEADERS = {"h": "x" * (MAX_HEADERS - 1)}
@@ -41,7 +40,7 @@ HEADERS = {"h": "x" * (MAX_HEADERS - 1)}
 
 @dataclass(frozen=True)
 class Message:
-    """One message to put; `order` None is a message without an order."""
+    """One message to queue; without an `order` it has no key."""
 
     size: int
     order: int | None = None
@@ -51,47 +50,47 @@ class Message:
 
 @dataclass
 class Receiver:
-    """Reads octets as both ends do, and keeps the messages that came out."""
+    """Reads bytes like the SDK and the relay, and keeps the messages."""
 
     split: int = READ_SIZE
-    inbox: Reassembler = field(default_factory=lambda: Reassembler(LIMIT, LIMIT))
+    reassembler: Reassembler = field(default_factory=lambda: Reassembler(LIMIT, LIMIT))
     got: list[tuple[int, bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._unpacker = unpacker()
 
-    def read(self, octets: bytes) -> None:
-        for at in range(0, len(octets), self.split):
-            self._unpacker.feed(octets[at : at + self.split])
+    def read(self, data: bytes) -> None:
+        for at in range(0, len(data), self.split):
+            self._unpacker.feed(data[at : at + self.split])
             for op, *fields in self._unpacker:
                 if op == Op.CHUNK:
-                    self.inbox.add_chunk(*fields)
+                    self.reassembler.add_chunk(*fields)
                     continue
                 _, cast, _ = fields
-                joined = self.inbox.take_fanout(cast)
+                joined = self.reassembler.take_fanout(cast)
                 assert joined is not None
                 for each in joined if isinstance(joined, tuple) else (bytes(joined),):
                     self.got.append((int(each[:8]), each))
 
 
 def body(number: int, size: int) -> bytes:
-    """Octets that tell whose they are and where they stand; at least eight of them."""
+    """A body that starts with its number; at least eight bytes."""
     line = b"%08d|" % number + bytes(range(256))
     return (line * (size // len(line) + 1))[: max(8, size)]
 
 
 def put(outbox: Outbox, number: int, message: Message, *, relay: bool = False) -> bool:
-    """As programs put their messages, or relays theirs."""
+    """Queue a message as a program does, or as a relay does."""
     name = f"name{message.order}"
     headers = HEADERS if message.headers else None
-    fields = (TOLD, name, body(number, message.size), headers)
+    fields = (BROADCAST, name, body(number, message.size), headers)
     if not message.cast:
-        return outbox.put_body(fields, 2, message.order and (TOLD, name))
+        return outbox.put_body(fields, 2, message.order and (BROADCAST, name))
     if relay and message.size <= CHUNK:
-        return outbox.put_packed(packb(fields), (TOLD, name))
+        return outbox.put_packed(packb(fields), (BROADCAST, name))
     if headers is None and not relay:
         return outbox.put_fanout(*fields[:3])
-    return outbox.put_body(fields, 2, (TOLD, name))
+    return outbox.put_body(fields, 2, (BROADCAST, name))
 
 
 def drain(outbox: Outbox, room: int = ROOM) -> list[bytes]:
@@ -121,11 +120,11 @@ C = Message(100, order=1, cast=True)
 )
 @example(
     steps=[*[S] * 7, L], rest=ROOM, split=READ_SIZE, relay=True
-)  # small ones before their large
+)  # small messages before a large one
 @example(steps=[L, S, L, 1000, 1000, S, S], rest=ROOM, split=READ_SIZE, relay=True)
 @example(steps=[Message(2 * CHUNK)], rest=1, split=READ_SIZE, relay=True)  # the last chunk is full
 @example(steps=[*[C] * 40, L, C, S, C, C], rest=ROOM, split=READ_SIZE, relay=False)
-def test_whatever_is_put_comes_out_whole_and_in_order(
+def test_messages_arrive_whole_and_in_order(
     steps: list[Message | int], rest: int, split: int, *, relay: bool
 ) -> None:
     outbox, receiver = Outbox(LIMIT), Receiver(split)
@@ -147,8 +146,8 @@ def test_whatever_is_put_comes_out_whole_and_in_order(
     for numbers in orders.values():
         assert [number for number in arrived if number in numbers] == numbers
     assert outbox.size == 0
-    assert receiver.inbox.size == 0
-    assert receiver.inbox.refused == 0
+    assert receiver.reassembler.size == 0
+    assert receiver.reassembler.refused == 0
 
 
 @given(steps=st.lists(MESSAGES | st.just(ROOM), max_size=40))
@@ -156,7 +155,7 @@ def test_whatever_is_put_comes_out_whole_and_in_order(
 @example(steps=[L, Message(CHUNK, 1, headers=True), *[Message(16_300)] * 3])
 @example(steps=[Message(2 * CHUNK, headers=True), ROOM, *[Message(16_300)] * 3])
 @example(steps=[Message(2 * CHUNK, headers=True), *[Message(1000)] * 60])
-def test_every_batch_fits_a_frame(steps: list[Message | int]) -> None:
+def test_every_batch_fits_into_a_frame(steps: list[Message | int]) -> None:
     outbox = Outbox(LIMIT)
     batches = []
     for number, step in enumerate(steps):
@@ -165,12 +164,12 @@ def test_every_batch_fits_a_frame(steps: list[Message | int]) -> None:
         else:
             put(outbox, number, step)
     batches += drain(outbox)
-    # Room to spare: names, which these messages lack, and a batch's own header.
+    # Reserve for the names, which these messages lack, and the header of the batch.
     assert max(map(len, batches), default=0) <= FRAME - 1024
 
 
 @pytest.mark.parametrize("room", [1, ROOM, READ_SIZE])
-def test_a_batch_is_never_empty_while_something_waits(room: int) -> None:
+def test_batch_is_never_empty_while_messages_wait(room: int) -> None:
     outbox = Outbox(LIMIT)
     for number in range(4):
         put(outbox, number, Message(3 * CHUNK, order=number % 2))
@@ -181,7 +180,7 @@ def test_a_batch_is_never_empty_while_something_waits(room: int) -> None:
 
 
 @pytest.mark.parametrize("room", [ROOM, READ_SIZE])
-def test_a_small_message_passes_a_large_one(room: int) -> None:
+def test_small_message_passes_a_large_body(room: int) -> None:
     outbox, receiver = Outbox(LIMIT), Receiver()
     put(outbox, 1, Message(16 * CHUNK, order=1))
     receiver.read(outbox.take(room))
@@ -192,7 +191,7 @@ def test_a_small_message_passes_a_large_one(room: int) -> None:
 
 
 @pytest.mark.parametrize("size", [100, 20_000, CHUNK])
-def test_small_messages_do_not_starve_a_large_one(size: int) -> None:
+def test_small_messages_do_not_starve_a_large_body(size: int) -> None:
     outbox, receiver = Outbox(LIMIT), Receiver()
     put(outbox, 1, Message(16 * CHUNK))
     batches = 0
@@ -204,7 +203,7 @@ def test_small_messages_do_not_starve_a_large_one(size: int) -> None:
         assert batches <= 2 * 17 + 1
 
 
-def test_small_casts_in_a_row_share_a_message() -> None:
+def test_consecutive_small_broadcasts_share_a_message() -> None:
     outbox = Outbox(LIMIT)
     for number in range(40):
         put(outbox, number, C)
@@ -218,18 +217,18 @@ def test_small_casts_in_a_row_share_a_message() -> None:
 
 
 @pytest.mark.parametrize("count", [1, MAX_SHARED_BODIES - 1, MAX_SHARED_BODIES])
-def test_an_empty_cast_is_waiting_like_any_other(count: int) -> None:
+def test_empty_broadcast_body_makes_the_outbox_non_empty(count: int) -> None:
     outbox = Outbox(LIMIT)
     for _ in range(count):
-        outbox.put_fanout(TOLD, "name", b"")
+        outbox.put_fanout(BROADCAST, "name", b"")
     assert outbox
     assert outbox.take(ROOM)
     assert outbox.size == 0
 
 
-def test_a_name_that_cannot_be_written_harms_no_other() -> None:
+def test_name_that_cannot_be_encoded_affects_no_other_message() -> None:
     outbox, receiver = Outbox(LIMIT), Receiver()
-    outbox.put_fanout(TOLD, "\ud800", body(1, 10))
+    outbox.put_fanout(BROADCAST, "\ud800", body(1, 10))
     with pytest.raises(UnicodeEncodeError):
         put(outbox, 2, C)
     put(outbox, 3, C)
@@ -239,7 +238,7 @@ def test_a_name_that_cannot_be_written_harms_no_other() -> None:
     assert outbox.size == 0
 
 
-def test_large_ones_take_turns() -> None:
+def test_large_bodies_are_sent_round_robin() -> None:
     outbox, receiver = Outbox(LIMIT), Receiver()
     put(outbox, 1, Message(100 * CHUNK))
     receiver.read(outbox.take(ROOM))
@@ -250,7 +249,7 @@ def test_large_ones_take_turns() -> None:
     assert outbox.size > 90 * CHUNK
 
 
-def test_what_finds_no_room_is_dropped_whole() -> None:
+def test_message_over_the_limit_is_dropped_whole() -> None:
     outbox, receiver = Outbox(3 * CHUNK), Receiver()
     assert put(outbox, 1, Message(4 * CHUNK, order=1))
     for number, message in enumerate(
@@ -263,7 +262,7 @@ def test_what_finds_no_room_is_dropped_whole() -> None:
     assert put(outbox, 7, Message(1))
 
 
-def test_a_body_over_what_the_receiver_takes_finds_no_room() -> None:
+def test_body_over_max_body_is_rejected() -> None:
     outbox = Outbox(LIMIT, max_body=2 * CHUNK)
     assert not put(outbox, 1, Message(2 * CHUNK + 1))
     assert outbox.size == 0
@@ -273,7 +272,7 @@ def test_a_body_over_what_the_receiver_takes_finds_no_room() -> None:
     assert put(tiny, 4, Message(CHUNK)), "what needs no chunks is not looked at"
 
 
-def test_some_room_is_kept_for_what_others_wait_on() -> None:
+def test_reserve_accepts_messages_without_a_body() -> None:
     outbox = Outbox(3 * CHUNK)
     assert outbox.put_body((PING, bytes(4 * CHUNK)), 1)
     assert not outbox.put_body((PING, b"x"), 1)
@@ -282,8 +281,8 @@ def test_some_room_is_kept_for_what_others_wait_on() -> None:
     assert outbox.size > 1024 * 1024
 
 
-def test_small_messages_count_for_what_they_cost() -> None:
-    """Three octets each on the wire, and some fifty in Python."""
+def test_limit_counts_the_overhead_of_small_messages() -> None:
+    """A PING is three bytes on the wire and about fifty in Python."""
     outbox = Outbox(CHUNK)
     pings = 0
     while outbox.put((PING, 1)):
@@ -295,7 +294,7 @@ def test_small_messages_count_for_what_they_cost() -> None:
     assert outbox.put((PING, 1))
 
 
-def test_what_no_credit_explains_finds_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tunnel_messages_beyond_any_credit_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_TUNNEL_BYTES", 4 * CHUNK)
     outbox = Outbox(CHUNK)
     parts = 0
@@ -310,90 +309,90 @@ def test_what_no_credit_explains_finds_no_room(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("size", [CHUNK + 1, 5 * CHUNK, MAX_PARTIAL_BYTES // 4])
-def test_a_sender_never_has_more_half_sent_than_its_receiver_bears(
+def test_partial_bodies_stay_within_the_receiver_limit(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A tenth of everything: the ratios are what matters, and 64 MiB through Python takes a while.
+    # A tenth of all sizes keeps the ratios; 64 MiB would be slow in Python.
     size = max(size // 10, CHUNK + 1)
-    bearable = MAX_PARTIAL_BYTES // 10
-    monkeypatch.setattr(flow_scheduler, "MAX_PARTIAL_BYTES", bearable)
-    outbox, inbox = Outbox(bearable), Reassembler(MAX_PARTIAL_BYTES, bearable)
-    receiver = Receiver(inbox=inbox)
-    large = (TOLD, "t", body(1, size), None)
+    partial_limit = MAX_PARTIAL_BYTES // 10
+    monkeypatch.setattr(flow_scheduler, "MAX_PARTIAL_BYTES", partial_limit)
+    outbox, reassembler = Outbox(partial_limit), Reassembler(MAX_PARTIAL_BYTES, partial_limit)
+    receiver = Receiver(reassembler=reassembler)
+    large = (BROADCAST, "t", body(1, size), None)
     sent = 0
-    while sent < 2 * bearable:  # as fast as it is taken
+    while sent < 2 * partial_limit:  # each batch is taken as soon as it is queued
         while outbox.put_body(large, 2):
             sent += size
         receiver.read(outbox.take(ROOM))
     for batch in drain(outbox):
         receiver.read(batch)
-    assert inbox.refused == 0
-    assert inbox.size == 0
+    assert reassembler.refused == 0
+    assert reassembler.size == 0
 
 
-def test_a_body_longer_than_that_travels_alone() -> None:
-    outbox, inbox = (
+def test_body_over_the_partial_limit_is_sent_alone() -> None:
+    outbox, reassembler = (
         Outbox(2 * MAX_PARTIAL_BYTES),
         Reassembler(MAX_PARTIAL_BYTES + CHUNK, MAX_PARTIAL_BYTES + CHUNK),
     )
-    receiver = Receiver(inbox=inbox)
+    receiver = Receiver(reassembler=reassembler)
     for number, size in enumerate([CHUNK + 1, MAX_PARTIAL_BYTES + CHUNK, CHUNK + 1]):
-        outbox.put_body((TOLD, "t", body(number, size), None), 2)
+        outbox.put_body((BROADCAST, "t", body(number, size), None), 2)
         receiver.read(outbox.take(ROOM))
     for batch in drain(outbox, READ_SIZE):
         receiver.read(batch)
     assert [number for number, _ in receiver.got] == [0, 1, 2]
 
 
-# Who sends is woken, and hurried.
+# Callbacks of the sender.
 
 
 class Sender:
-    """What an outbox calls its sender for."""
+    """Counts the callbacks of an outbox."""
 
     def __init__(self, limit: int = LIMIT) -> None:
-        self.woken = 0
-        self.hurried = 0
-        self.outbox = Outbox(limit, self._wake, self._hurry)
+        self.wakes = 0
+        self.flushes = 0
+        self.outbox = Outbox(limit, self._wake, self._flush)
 
     def _wake(self) -> None:
-        self.woken += 1
+        self.wakes += 1
 
-    def _hurry(self) -> None:
-        self.hurried += 1
+    def _flush(self) -> None:
+        self.flushes += 1
 
 
 @pytest.mark.parametrize("message", [Message(10), Message(0, cast=True), L, Message(CHUNK)])
-def test_a_sender_is_woken_by_the_first_message_after_it_sent_all(message: Message) -> None:
+def test_wake_is_called_for_the_first_message_of_an_empty_outbox(message: Message) -> None:
     sender = Sender()
     for turn in range(1, 4):
         put(sender.outbox, 1, message)
-        assert sender.woken == turn
+        assert sender.wakes == turn
         sender.outbox.put((PING, 1))
         put(sender.outbox, 2, message)
-        assert sender.woken == turn
+        assert sender.wakes == turn
         drain(sender.outbox)
 
 
-def test_a_sender_is_hurried_once_a_batch_is_there() -> None:
+def test_flush_is_called_once_a_batch_is_full() -> None:
     sender = Sender()
     while sender.outbox.size < REQUEST_BATCH:
-        assert sender.hurried == 0
+        assert sender.flushes == 0
         put(sender.outbox, 1, Message(500))
-    assert sender.hurried == 1
+    assert sender.flushes == 1
     drain(sender.outbox)
     while sender.outbox.size < FANOUT_BATCH:
-        assert sender.hurried == 1
+        assert sender.flushes == 1
         put(sender.outbox, 1, Message(500, order=1))
-    assert sender.hurried == 2
+    assert sender.flushes == 2
     drain(sender.outbox)
     while sender.outbox.size < FANOUT_BATCH:
-        assert sender.hurried == 2
+        assert sender.flushes == 2
         put(sender.outbox, 1, Message(500, order=1, cast=True), relay=True)
-    assert sender.hurried == 3
+    assert sender.flushes == 3
 
 
-def test_a_sender_may_take_all_as_soon_as_it_is_hurried() -> None:
+def test_flush_callback_may_take_everything() -> None:
     sender, receiver = Sender(), Receiver()
     sender.outbox = outbox = Outbox(LIMIT, lambda: None, lambda: receiver.read(outbox.take(ROOM)))
     for number in range(200):
@@ -403,125 +402,14 @@ def test_a_sender_may_take_all_as_soon_as_it_is_hurried() -> None:
     assert [number for number, _ in receiver.got] == list(range(200))
 
 
-# Reassembler: what no honest sender sends.
-
-WHOLE = bytes(CHUNK)
-
-
-@pytest.mark.parametrize(
-    ("stream", "total", "data"),
-    [
-        ("1", 2 * CHUNK, WHOLE),
-        (True, 2 * CHUNK, WHOLE),
-        (1, float(2 * CHUNK), WHOLE),
-        (1, None, WHOLE),
-        (1, 2 * CHUNK, "text"),
-        (1, CHUNK, WHOLE),
-        (1, 0, b""),
-        (1, -1, b""),
-        (1, LIMIT + 1, WHOLE),
-        (1, CHUNK + 1, bytes(CHUNK + 2)),
-    ],
-)
-def test_a_chunk_that_cannot_be_is_refused(stream: object, total: object, data: object) -> None:
-    with pytest.raises(ReassemblyError):
-        Reassembler(LIMIT, LIMIT).add_chunk(stream, total, data)
-
-
-@pytest.mark.parametrize(
-    "cast", [(), ("text",), (b"", 1), (b"", (b"",)), (bytes(CHUNK), b"x"), None, 7, "text", {}]
-)
-def test_bodies_that_share_a_message_are_small_and_octets(cast: object) -> None:
-    with pytest.raises(ReassemblyError):
-        Reassembler(LIMIT, LIMIT).take_fanout(cast)
-
-
-@pytest.mark.parametrize("cast", [b"", bytes(CHUNK), (b"",), (b"one", b"other")])
-def test_bodies_that_came_whole_are_as_they_are(cast: object) -> None:
-    assert Reassembler(LIMIT, LIMIT).take_fanout(cast) == cast
-
-
-@pytest.mark.parametrize("stream", [0, 7, "1", None, True, (), [1]])
-def test_a_body_that_was_not_sent_is_refused(stream: object) -> None:
-    inbox = Reassembler(LIMIT, LIMIT)
-    inbox.add_chunk(1, 2 * CHUNK, WHOLE)
-    with pytest.raises(ReassemblyError):
-        inbox.take_body(stream)
-
-
-def test_a_body_is_as_long_as_it_said() -> None:
-    inbox = Reassembler(LIMIT, LIMIT)
-    inbox.add_chunk(1, 2 * CHUNK, WHOLE)
-    with pytest.raises(ReassemblyError):
-        inbox.take_body(1)
-    inbox.add_chunk(2, 2 * CHUNK, WHOLE)
-    with pytest.raises(ReassemblyError):
-        inbox.add_chunk(2, 3 * CHUNK, WHOLE)
-    inbox.add_chunk(3, 2 * CHUNK, WHOLE)
-    inbox.add_chunk(3, 2 * CHUNK, WHOLE)
-    with pytest.raises(ReassemblyError):
-        inbox.add_chunk(3, 2 * CHUNK, b"x")
-
-
-def test_a_body_is_taken_once() -> None:
-    inbox = Reassembler(LIMIT, LIMIT)
-    inbox.add_chunk(1, CHUNK + 1, WHOLE)
-    inbox.add_chunk(1, CHUNK + 1, b"x")
-    assert bytes(inbox.take_body(1) or b"") == WHOLE + b"x"
-    with pytest.raises(ReassemblyError):
-        inbox.take_body(1)
-
-
-def test_bodies_begun_are_bounded_by_what_they_may_come_to() -> None:
-    """Each begins small, and none may grow past the room that was there when it began."""
-    inbox = Reassembler(4 * CHUNK, 10 * CHUNK)
-    for stream in range(100):
-        inbox.add_chunk(stream, 4 * CHUNK, b"x")
-    assert inbox.refused == 98
-    assert inbox.size == 8 * CHUNK
-    for _ in range(3):
-        for stream in range(100):
-            inbox.add_chunk(stream, 4 * CHUNK, WHOLE)
-    assert sum(len(half.body) for half in inbox._streams.values() if half.body) <= 10 * CHUNK
-
-
-@pytest.mark.parametrize("total", [CHUNK + 1, 2 * CHUNK])
-def test_what_is_too_much_is_not_kept(total: int) -> None:
-    """A connection that ends may linger: what it holds must still be what is counted."""
-    inbox = Reassembler(LIMIT, LIMIT)
-    inbox.add_chunk(1, total, WHOLE)
-    inbox.add_chunk(1, total, bytes(total - CHUNK))
-    with pytest.raises(ReassemblyError, match="longer than announced"):
-        inbox.add_chunk(1, total, WHOLE)
-    assert sum(len(half.body) for half in inbox._streams.values() if half.body) == inbox.size
-
-
-def test_a_body_given_up_is_not_half_there() -> None:
-    inbox = Reassembler(4 * CHUNK, 4 * CHUNK)
-    inbox.add_chunk(1, 3 * CHUNK, WHOLE)
-    inbox.add_chunk(2, 3 * CHUNK, WHOLE)
-    assert inbox.take_body(2) is None
-    inbox.add_chunk(1, 3 * CHUNK, WHOLE)
-    inbox.add_chunk(1, 3 * CHUNK, WHOLE)
-    assert bytes(inbox.take_body(1) or b"") == 3 * WHOLE
-    inbox.add_chunk(2, 3 * CHUNK, WHOLE)
-    assert inbox.refused == 1
-
-
-def test_streams_are_bounded_even_those_given_up() -> None:
-    inbox = Reassembler(2 * CHUNK, 2 * CHUNK)
-    for stream in range(MAX_STREAMS):
-        inbox.add_chunk(stream, 2 * CHUNK, b"")
-    with pytest.raises(ReassemblyError, match="partial bodies"):
-        inbox.add_chunk(MAX_STREAMS, 2 * CHUNK, b"")
-
-
-# Passed on.
+# Forwarding.
 
 
 @given(st.integers(CHUNK + 1, 3 * CHUNK), st.lists(st.integers(0, CHUNK), min_size=1, max_size=20))
-def test_a_body_is_passed_on_as_it_came_however_it_was_cut(size: int, cuts: list[int]) -> None:
-    whole, came = body(1, size), ChunkedBody()
+def test_chunked_body_is_forwarded_unchanged_for_any_chunk_sizes(
+    size: int, cuts: list[int]
+) -> None:
+    whole, came = body(1, size), BodyChunks()
     at = 0
     for cut in cuts:
         came.append(whole[at : at + cut])
@@ -532,21 +420,21 @@ def test_a_body_is_passed_on_as_it_came_however_it_was_cut(size: int, cuts: list
     assert len(came) == size
     assert bytes(came) == whole
     outbox, receiver = Outbox(LIMIT), Receiver()
-    assert outbox.put_body((TOLD, "t", came, None), 2)
+    assert outbox.put_body((BROADCAST, "t", came, None), 2)
     for batch in drain(outbox):
         receiver.read(batch)
     assert receiver.got == [(1, whole)]
 
 
-def test_crumbs_cost_no_more_than_they_hold() -> None:
-    came = ChunkedBody()
+def test_tiny_chunks_are_merged() -> None:
+    came = BodyChunks()
     for _ in range(CHUNK + 1):
         came.append(b"x")
     assert len(came._chunks) == 1
     assert bytes(came) == b"x" * (CHUNK + 1)
 
 
-# What must not pass a large body.
+# Messages that must not pass a large body.
 
 
 def _ops(batches: list[bytes]) -> list[int]:
@@ -557,7 +445,7 @@ def _ops(batches: list[bytes]) -> list[int]:
     return ops
 
 
-def test_what_takes_a_large_body_back_keeps_behind_it() -> None:
+def test_cancel_stays_behind_its_large_body() -> None:
     outbox = Outbox(LIMIT)
     outbox.put_body((Op.DELIVER_REQUEST.value, 7, bytes(3 * CHUNK), 1), 2, 7)
     outbox.put_in_flow((Op.REQUEST_CANCELLED.value, 7), 7)
@@ -566,34 +454,34 @@ def test_what_takes_a_large_body_back_keeps_behind_it() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_a_pong_comes_behind_every_large_body_before_it_and_no_other(count: int) -> None:
+def test_pong_waits_for_earlier_large_bodies_only(count: int) -> None:
     outbox = Outbox(LIMIT)
     for number in range(count):
         outbox.put_body(
             (Op.DELIVER_REQUEST.value, number, bytes((count - number) * 2 * CHUNK), 1), 2, number
         )
     assert outbox.put_after_bodies((Op.PONG.value, 0))
-    outbox.put_body((TOLD, bytes(20 * CHUNK), "s", None), 1)
+    outbox.put_body((BROADCAST, bytes(20 * CHUNK), "s", None), 1)
     outbox.put((PING, 0))
     ops = _ops(drain(outbox))
     assert sorted(ops[: count + 2]) == sorted([PING, *[Op.DELIVER_REQUEST] * count, Op.PONG])
     assert ops.index(Op.PONG) > max(
         (at for at, op in enumerate(ops) if op == Op.DELIVER_REQUEST), default=-1
     )
-    assert ops[-1] == TOLD
+    assert ops[-1] == BROADCAST
     assert outbox.size == 0
 
 
-def test_pongs_are_bounded_too() -> None:
+def test_pongs_behind_a_large_body_are_bounded() -> None:
     outbox = Outbox(CHUNK)
-    outbox.put_body((TOLD, bytes(2 * CHUNK), "s", None), 1)
+    outbox.put_body((BROADCAST, bytes(2 * CHUNK), "s", None), 1)
     taken = sum(outbox.put_after_bodies((Op.PONG.value, 0)) for _ in range(100_000))
     assert 0 < taken < 100_000
     list(drain(outbox))
     assert outbox.size == 0
 
 
-def test_what_is_dropped_behind_a_large_body_leaves_it_whole() -> None:
+def test_drop_flow_keeps_the_large_body() -> None:
     outbox = Outbox(LIMIT)
     for number in (1, 2):
         outbox.put_body((Op.DELIVER_REQUEST.value, number, bytes(2 * CHUNK), 1), 2, number)
@@ -603,7 +491,7 @@ def test_what_is_dropped_behind_a_large_body_leaves_it_whole() -> None:
     assert outbox.size == 0
 
 
-def test_nothing_is_left_of_what_is_closed() -> None:
+def test_close_drops_all_messages() -> None:
     outbox = Outbox(LIMIT)
     outbox.put_body((Op.DELIVER_REQUEST.value, 1, bytes(2 * CHUNK), 1), 2, 1)
     outbox.put_after_bodies((Op.PONG.value, 0))
