@@ -199,7 +199,7 @@ def test_draining_closes_tls_connections(tmp_path: Path) -> None:
         connection.read_response()
         harness.process.terminate()
         assert connection.read_to_end() == b""
-        harness.process.wait(LIMIT)  # although the client does not say goodbye
+        harness.process.wait(LIMIT)  # although the client sends no close_notify
         assert "still open" not in harness.process.log
 
 
