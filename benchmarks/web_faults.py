@@ -1,4 +1,4 @@
-"""What clients notice of others that only stay, and of a back end that dies."""
+"""What clients notice of others that only stay, and of a backend that dies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks.relays import free_ports
 from benchmarks.web_idlers import COUNT
 from benchmarks.web_loads import CONNECTIONS, at_rate
 from benchmarks.web_proxies import LISTENING, await_line
-from benchmarks.web_servers import SMALL, START_LIMIT, await_port, back_end, binary
+from benchmarks.web_servers import SMALL, START_LIMIT, await_port, backend, binary
 
 _RATE = 2_000.0  # requests a second, of the others
 _GLANCE = 0.001  # seconds between two looks at the rotation
@@ -32,7 +32,7 @@ def beside_idlers(seconds: float) -> Figures:
     """Measure others, then come with ten thousand that ask once and stay, and measure again."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        back_end() as port,
+        backend() as port,
         _proxy([port]) as proxy,
     ):
         url = f"http://127.0.0.1:{proxy.port}{SMALL}"
@@ -48,10 +48,10 @@ def beside_idlers(seconds: float) -> Figures:
 
 
 def killed_under_load(seconds: float) -> Figures:
-    """Kill one of three back ends in the midst of sixty-four connections' requests."""
+    """Kill one of three backends in the midst of sixty-four connections' requests."""
     with contextlib.ExitStack() as stack:
-        ports = [stack.enter_context(back_end()) for _ in range(2)]
-        victim, port = stack.enter_context(_killable_back_end())
+        ports = [stack.enter_context(backend()) for _ in range(2)]
+        victim, port = stack.enter_context(_killable_backend())
         proxy = stack.enter_context(_proxy([*ports, port]))
         url = f"http://127.0.0.1:{proxy.port}{SMALL}"
         command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(2, round(seconds))}s", url]
@@ -61,7 +61,7 @@ def killed_under_load(seconds: float) -> Figures:
         killed = time.monotonic()
         while proxy.uses(port):
             if time.monotonic() - killed > START_LIMIT:
-                raise BenchError("the dead back end stays in rotation")
+                raise BenchError("the dead backend stays in rotation")
             time.sleep(_GLANCE)
         out = time.monotonic() - killed
         text, _ = load.communicate(timeout=seconds + START_LIMIT)
@@ -86,7 +86,7 @@ class _Proxy(NamedTuple):
         return sum(float(re.findall(r"VmRSS:\s+(\d+) kB", text)[0]) * 1024 for text in status)
 
     def uses(self, port: int) -> bool:
-        """Say whether a back end is in rotation."""
+        """Say whether a backend is in rotation."""
         url = f"http://127.0.0.1:{self.admin}/-/backends"
         with urllib.request.urlopen(url, timeout=START_LIMIT) as page:
             workers = json.load(page)["workers"]
@@ -94,26 +94,26 @@ class _Proxy(NamedTuple):
         return any(
             one["used"]
             for worker in workers
-            for one in worker["back_ends"]
+            for one in worker["backends"]
             if one["address"] == address
         )
 
 
 @contextlib.contextmanager
-def _proxy(back_ends: Sequence[int]) -> Iterator[_Proxy]:
+def _proxy(backends: Sequence[int]) -> Iterator[_Proxy]:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "proxy")
         admin = free_ports("127.0.0.1", 1)
         command = module("arke_proxy.main", "-choose", "static", "-listen", "127.0.0.1:0")
         command += ["-admin", f"127.0.0.1:{admin}", "-max-clients", "15000"]
-        for port in back_ends:
+        for port in backends:
             command += ["-backend", f"127.0.0.1:{port}"]
         with running(command, log) as process:
             yield _Proxy(process.pid, int(await_line(log, LISTENING)[1]), admin)
 
 
 @contextlib.contextmanager
-def _killable_back_end() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def _killable_backend() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Nginx as a single process: killed, it is gone at once."""
     with tempfile.TemporaryDirectory() as folder:
         port = free_ports("127.0.0.1", 1)

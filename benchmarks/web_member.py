@@ -1,4 +1,4 @@
-"""A member that knows one back end: it publishes the address, and answers with it."""
+"""A member that knows one backend: it publishes the address, and answers with it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import uvloop
 import arke
 
 
-async def main(port: int, back_end: str) -> None:
-    service = arke.Service("web", port=port, metadata={"http": back_end})
+async def main(port: int, backend: str) -> None:
+    service = arke.Service("web", port=port, metadata={"http": backend})
 
     @service.on_request
     async def answer(request: arke.Request) -> bytes:  # noqa: ARG001 - whatever is asked
-        return back_end.encode()
+        return backend.encode()
 
     async with service:
         print("ready", flush=True)

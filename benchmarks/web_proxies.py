@@ -19,7 +19,7 @@ LISTENING = re.compile(r"proxy listening on 127\.0\.0\.1:(\d+)")
 
 
 def arke_proxy(choose: str) -> Proxy:
-    """Return a proxy that learns of its back end by `ask` or by `watch`."""
+    """Return a proxy that learns of its backend by `ask` or by `watch`."""
 
     @contextlib.contextmanager
     def proxy(to: int, certificate: Path | None) -> Iterator[int]:

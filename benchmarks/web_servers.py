@@ -22,7 +22,7 @@ LARGE_SIZE = 100 * 1024
 _SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin"
 
 Proxy = Callable[[int, Path | None], contextlib.AbstractContextManager[int]]
-"""Takes the back end's port, and a certificate with its key in one file if it is to speak TLS;
+"""Takes the backend's port, and a certificate with its key in one file if it is to speak TLS;
 the value of the block is the port of the proxy."""
 
 
@@ -53,7 +53,7 @@ def _path() -> str:
 
 
 @contextlib.contextmanager
-def back_end() -> Iterator[int]:
+def backend() -> Iterator[int]:
     """nginx, which answers 12 octets or 100 KiB from memory."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

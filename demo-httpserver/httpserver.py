@@ -14,7 +14,7 @@ from aiohttp import web
 import arke
 from arke.program import flags
 
-PORT = 63450  # where the proxy looks for a back end that is named by its IP alone
+PORT = 63450  # where the proxy looks for a backend that is named by its IP alone
 EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - hosts that name no one machine
 
 

@@ -1,4 +1,4 @@
-"""The proxy beside nginx and HAProxy: the same back end, one worker or thread each."""
+"""The proxy beside nginx and HAProxy: the same backend, one worker or thread each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from benchmarks.measure import (
 )
 from benchmarks.web_loads import at_rate, closed_loop
 from benchmarks.web_proxies import arke_proxy
-from benchmarks.web_servers import LARGE, SMALL, Proxy, back_end, make_certificate
+from benchmarks.web_servers import LARGE, SMALL, Proxy, backend, make_certificate
 
 _WARM = 0.5  # seconds of load before what is measured
 _KILOBYTES = Unit("KB", 1000.0)
@@ -37,7 +37,7 @@ def through(proxy: Proxy, path: str, load: Load, *, tls: bool = False) -> Run:
     """Return a run of a load on a proxy of its own."""
 
     def run(seconds: float) -> Figures:
-        with tempfile.TemporaryDirectory() as folder, back_end() as port:
+        with tempfile.TemporaryDirectory() as folder, backend() as port:
             certificate = make_certificate(Path(folder)) if tls else None
             with proxy(port, certificate) as here:
                 url = f"{'https' if tls else 'http'}://localhost:{here}{path}"

@@ -1,1 +1,1 @@
-"""The `proxy`: HTTP from outside, spread over the back ends of a cluster."""
+"""The `proxy`: HTTP from outside, spread over the backends of a cluster."""

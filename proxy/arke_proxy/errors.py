@@ -8,13 +8,13 @@
     ├── BadFrames           —       a client's frames of HTTP/2 make no sense, or cannot be borne
     ├── NoRoute           404       no cluster serves that name and path
     ├── NoBackEnd         503       nobody serves the cluster
-    ├── NotAnswered       503       the cluster was asked, and did not say which back end
+    ├── NotAnswered       503       the cluster was asked, and did not say which backend
     ├── BadAnswer         502       the cluster's answer is no address
-    ├── AllTried          502       there is no back end other than those tried
-    ├── NoneReachable     502       every back end tried failed
+    ├── AllTried          502       there is no backend other than those tried
+    ├── NoneReachable     502       every backend tried failed
     ├── Exhausted         503       the proxy has as many connections as it may have
-    ├── BackEndBroke      502       a back end failed, and the request may not be sent again
-    ├── BadResponse       502       the back end's bytes are not a response
+    ├── BackEndBroke      502       a backend failed, and the request may not be sent again
+    ├── BadResponse       502       the backend's bytes are not a response
     └── TooLate           504       no answer within the time limit
 
 The text of each ProxyError is the sentence that the client reads. A status of 0 is no answer.
@@ -49,7 +49,7 @@ class ProxyError(Exception):
 
     @property
     def name(self) -> str:
-        """What happened, in words: `no back end`."""
+        """What happened, in words: `no backend`."""
         return _CAPITAL.sub(r" \1", type(self).__name__).lower()
 
 
@@ -79,14 +79,14 @@ class NoRoute(ProxyError):
     status = 404
 
 
-class NoBackEnd(ProxyError):
+class NoBackend(ProxyError):
     """Nobody serves the cluster."""
 
     status = 503
 
 
 class NotAnswered(ProxyError):
-    """The cluster was asked for a back end, and did not answer."""
+    """The cluster was asked for a backend, and did not answer."""
 
     status = 503
 
@@ -96,11 +96,11 @@ class BadAnswer(ProxyError):
 
 
 class AllTried(ProxyError):
-    """There is no back end other than those already tried."""
+    """There is no backend other than those already tried."""
 
 
 class NoneReachable(ProxyError):
-    """Every back end tried failed: before it was sent the request, or before it had answered."""
+    """Every backend tried failed: before it was sent the request, or before it had answered."""
 
 
 class Exhausted(ProxyError):
@@ -109,12 +109,12 @@ class Exhausted(ProxyError):
     status = 503
 
 
-class BackEndBroke(ProxyError):
-    """A back end failed after it may have read the request, which may not be sent again."""
+class BackendBroke(ProxyError):
+    """A backend failed after it may have read the request, which may not be sent again."""
 
 
 class BadResponse(ProxyError):
-    """The back end's bytes are not a response that can be forwarded."""
+    """The backend's bytes are not a response that can be forwarded."""
 
 
 class TooLate(ProxyError):

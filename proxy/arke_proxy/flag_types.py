@@ -28,7 +28,7 @@ def size(value: str) -> int:
 
 
 def form(value: str) -> Form:
-    """Take a way to tell back ends about clients."""
+    """Take a way to tell backends about clients."""
     try:
         return Form(value)
     except ValueError:

@@ -15,17 +15,17 @@ from typing import NoReturn
 
 from arke.program import flags
 from arke_proxy import flag_types as converters
-from arke_proxy.backends.address import Address
+from arke_proxy.backends.address import BackendAddress
 from arke_proxy.balancing import flag_types as choosing_flags
 from arke_proxy.balancing.members import Via
 from arke_proxy.balancing.routes import Pattern
-from arke_proxy.balancing.setup import Choice, read_key
+from arke_proxy.balancing.setup import BalancingConfig, read_key
 from arke_proxy.balancing.sticky import cookie_name
 from arke_proxy.clients.certificates import Certificates, Pair, pair
 from arke_proxy.errors import BadCertificate
 from arke_proxy.http.forwarded import Form, Network
 from arke_proxy.processes.sockets import inherited, listen, mend
-from arke_proxy.processes.worker_config import Plan, new_secret
+from arke_proxy.processes.worker_config import MasterConfig, new_secret
 
 PROGRAM = "proxy"
 _MASTER = "arke_proxy.processes.master"
@@ -43,7 +43,7 @@ def _workers(text: str) -> int:
 @dataclass(frozen=True, slots=True)
 class Options:
     cluster: str | None = flags.flag(
-        "NAME", parse=flags.name, help="the cluster of the back ends, for what no -route is for"
+        "NAME", parse=flags.name, help="the cluster of the backends, for what no -route is for"
     )
     route: tuple[tuple[Pattern, str], ...] = flags.flag(
         "HOST/PATH=NAME",
@@ -70,7 +70,7 @@ class Options:
         "N", parse=flags.port, default=55555, help="where the relay of this machine listens"
     )
     backend_port: int = flags.flag(
-        "N", parse=flags.port, default=63450, help="of back ends that answer with an IP alone"
+        "N", parse=flags.port, default=63450, help="of backends that answer with an IP alone"
     )
     choose: str = flags.flag(
         "WAY",
@@ -79,8 +79,8 @@ class Options:
         help="watch: among the addresses that members publish; ask: as the cluster answers; "
         "auto: watch once any member publishes one, ask until then; static: among -backend",
     )
-    backend: tuple[Address, ...] = flags.flag(
-        "IP:PORT", parse=choosing_flags.back_end, repeat=True, help="one of -choose static"
+    backend: tuple[BackendAddress, ...] = flags.flag(
+        "IP:PORT", parse=choosing_flags.backend, repeat=True, help="one of -choose static"
     )
     via: Via = flags.flag(
         "WAY",
@@ -91,10 +91,10 @@ class Options:
     check: str | None = flags.flag(
         "PATH",
         parse=choosing_flags.path,
-        help="GET it from each back end every 2 s; who fails twice is out until it succeeds",
+        help="GET it from each backend every 2 s; who fails twice is out until it succeeds",
     )
     sticky: str | None = flags.flag(
-        "COOKIE", parse=cookie_name, help="send visitors back to their back end by this cookie"
+        "COOKIE", parse=cookie_name, help="send visitors back to their backend by this cookie"
     )
     sticky_key: str | None = flags.flag(
         "FILE", help="the secret of these cookies, where several proxies share them"
@@ -103,7 +103,7 @@ class Options:
         "TIME",
         parse=flags.seconds,
         default="60s",
-        help="how long a back end may stay silent, and a body stand still",
+        help="how long a backend may stay silent, and a body stand still",
     )
     total: float | None = flags.flag(
         "TIME",
@@ -131,7 +131,7 @@ class Options:
         "x|rfc7239|both",
         parse=converters.form,
         default="x",
-        help="tell back ends about clients in X-Forwarded-For and -Proto and -Host, or Forwarded",
+        help="tell backends about clients in X-Forwarded-For and -Proto and -Host, or Forwarded",
     )
     max_body: int | None = flags.flag(
         "SIZE", parse=converters.size, help="the largest body of a request, such as 10m"
@@ -169,14 +169,14 @@ def read(argv: list[str]) -> Options:
     return flags.parse(
         Options,
         program=PROGRAM,
-        summary="Spread HTTP requests over the back ends that a cluster names.",
+        summary="Spread HTTP requests over the backends that a cluster names.",
         argv=argv,
         environ=os.environ,
     )
 
 
-def choice(options: Options, shared: bytes) -> Choice:
-    """Return how back ends are chosen, or end with one line and status 2.
+def choice(options: Options, shared: bytes) -> BalancingConfig:
+    """Return how backends are chosen, or end with one line and status 2.
 
     `shared` is the secret of sticky cookies where there is no file of it.
     """
@@ -189,11 +189,11 @@ def choice(options: Options, shared: bytes) -> Choice:
         flags.fail(PROGRAM, f"-sticky-key {file}: {fault}")
     except OSError as error:
         flags.fail(PROGRAM, f"-sticky-key {file}: {error.strerror or error}")
-    made = Choice(
+    made = BalancingConfig(
         way=options.choose,
         cluster=options.cluster,
         routes=options.route,
-        back_ends=options.backend,
+        backends=options.backend,
         default_port=options.backend_port,
         via=options.via,
         check=options.check,
@@ -229,7 +229,7 @@ def main() -> NoReturn:
     greeting = f"proxy listening on {_where(listeners['public'][0])}, forwarding to {described}"
     if "tls" in listeners:
         greeting = f"proxy listening with TLS on {_where(listeners['tls'][0])}\n{greeting}"
-    plan = Plan(
+    plan = MasterConfig(
         listeners={name: [one.fileno() for one in socks] for name, socks in listeners.items()},
         secret=new_secret(),
         workers=options.workers,

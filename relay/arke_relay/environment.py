@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from arke_relay.log import Log
+from arke.program.logging import Log
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,10 @@ from pathlib import Path
 import uvloop
 
 from arke import __version__
-from arke.program import flags
-from arke_relay import log as logs
+from arke.program import flags, logging
+from arke.program.logging import Log
 from arke_relay.discovery.addresses import choose, machine_adapters
 from arke_relay.errors import ConfigurationError
-from arke_relay.log import Log
 from arke_relay.peers.keyfile import load_key
 from arke_relay.relay import Relay, Settings
 
@@ -90,15 +89,8 @@ class Options:
         default=None,
         help="serve Prometheus metrics, /healthz and /readyz",
     )
-    log_level: str = flags.flag(
-        "|".join(logs.LEVELS),
-        parse=flags.choice(*logs.LEVELS),
-        default="info",
-        help="least level that is logged",
-    )
-    log_format: str = flags.flag(
-        "text|json", parse=flags.choice(*logs.FORMATS), default="text", help="how lines are written"
-    )
+    log_level: str = logging.level_flag()
+    log_format: str = logging.format_flag()
 
 
 def main() -> None:
@@ -106,7 +98,7 @@ def main() -> None:
     options = flags.parse(
         Options, program="relay", summary=_SUMMARY, argv=sys.argv[1:], environ=os.environ
     )
-    log = logs.configure(options.log_level, options.log_format)
+    log = logging.configure("arke_relay", options.log_level, options.log_format)
     _raise_descriptor_limit()
     try:
         with (

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from arke.program.logging import Log
 from arke_relay.attachments.local_listeners import Doors
 from arke_relay.attachments.program_registry import Hub
 from arke_relay.core.message_core import Exchange
@@ -20,7 +21,6 @@ from arke_relay.discovery.hints import Hint
 from arke_relay.discovery.mdns import Mdns
 from arke_relay.discovery.seeds import Seeds
 from arke_relay.flusher import Flusher
-from arke_relay.log import Log
 from arke_relay.peers.join_handshake import Identity
 from arke_relay.peers.keys import CurvePair, NetworkKey
 from arke_relay.peers.peer_network import PeerNetwork

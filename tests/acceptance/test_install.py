@@ -52,5 +52,5 @@ def test_it_says_that_it_is_not_compiled_and_works(
     found = subprocess.run(where, timeout=LIMIT, check=True, capture_output=True, text=True).stdout
     assert Path(found).is_relative_to(installed)
     with site() as web:
-        back_end = web.back_end(says("one"))
-        assert web.proxy("-choose", "static", "-backend", back_end.address).body() == "one"
+        backend = web.backend(says("one"))
+        assert web.proxy("-choose", "static", "-backend", backend.address).body() == "one"

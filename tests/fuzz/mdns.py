@@ -18,11 +18,11 @@ from zeroconf import (
     DNSText,
 )
 
+from arke.program.logging import Log
 from arke_relay.discovery.hints import Hint
 from arke_relay.discovery.mdns import Mdns
 from arke_relay.discovery.multicast import Multicast
 from arke_relay.discovery.records import SERVICE, Announcement, Flaw, Record, instance, read, text
-from arke_relay.log import Log
 from fuzz.finding import promise
 from fuzz.loop import FakeLoop
 from fuzz.mutator import Blocks

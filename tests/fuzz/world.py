@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from random import Random
 from unittest.mock import patch
 
+from arke.program.logging import Log
 from arke.wire import outbox
 from arke.wire.limits import CHUNK, MAX_HEADERS, MAX_STREAMS, MAX_TUNNELS
 from arke.wire.messages import Op
@@ -23,7 +24,6 @@ from arke_relay.core import router
 from arke_relay.core.endpoints import Party
 from arke_relay.core.message_core import Exchange
 from arke_relay.flusher import Flusher
-from arke_relay.log import Log
 from fuzz.finding import Finding, promise
 from fuzz.loop import FakeLoop
 from fuzz.program import HonestProgram

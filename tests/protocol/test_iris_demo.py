@@ -14,7 +14,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import arke
-from support.http_rig import BackEnd, Connection, start_proxy
+from support.http_rig import Backend, Connection, start_proxy
 from support.iris_client import Handlers, iris_program
 from support.iris_packets import Op
 from support.iris_raw import RawIris, raw_iris
@@ -103,11 +103,11 @@ def page(text: bytes) -> Iterator[str]:
         while connection.head():
             connection.send(answer)
 
-    back_end = BackEnd(script)
+    backend = Backend(script)
     try:
-        yield back_end.address
+        yield backend.address
     finally:
-        back_end.end()
+        backend.end()
 
 
 def get(port: int) -> bytes:

@@ -138,7 +138,7 @@ def _goodbye(load: Load, client: RawHttp2, waiting: set[int]) -> bool:
 
 
 def takes_posts(connection: Connection) -> None:
-    """A script for back ends."""
+    """A script for backends."""
     while connection.head():
         connection.exactly(4)
         connection.send(OK)

@@ -1,4 +1,4 @@
-"""A proxy under test: raw back ends that do what a test says, and a cluster that names them."""
+"""A proxy under test: raw backends that do what a test says, and a cluster that names them."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def always(answer: bytes) -> Script:
     return script
 
 
-class BackEnd:
+class Backend:
     """A server of raw bytes: `script` is run for each connection, in a thread of its own.
 
     A script that returns closes its connection; what it raises fails the test.
@@ -168,11 +168,11 @@ class BackEnd:
             thread.join(LIMIT)
             assert not thread.is_alive()
         if self._failures:
-            raise ExceptionGroup("a back end's script failed", self._failures)
+            raise ExceptionGroup("a backend's script failed", self._failures)
 
 
 class Cluster:
-    """One member that names back ends; `answers` are given in turn, and an exception is raised.
+    """One member that names backends; `answers` are given in turn, and an exception is raised.
 
     Whenever they are set the first one is next.
 
@@ -263,12 +263,12 @@ class Rig:
         self._ends: list[Callable[[], None]] = []
         self.process, self.port = start_proxy(relay, cluster.name, *flags)
 
-    def back_ends(self, *scripts: Script) -> list[BackEnd]:
-        """Start back ends that the cluster names from now on, in turn."""
-        made = [BackEnd(script) for script in scripts]
-        self._ends += [back_end.end for back_end in made]
+    def backends(self, *scripts: Script) -> list[Backend]:
+        """Start backends that the cluster names from now on, in turn."""
+        made = [Backend(script) for script in scripts]
+        self._ends += [backend.end for backend in made]
         self.cluster.settle()
-        self.cluster.answers = [back_end.address for back_end in made]
+        self.cluster.answers = [backend.address for backend in made]
         return made
 
     def dial(self) -> Connection:

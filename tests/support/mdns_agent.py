@@ -18,11 +18,11 @@ from dataclasses import asdict
 
 import uvloop
 
+from arke.program.logging import configure
 from arke_relay.discovery import mdns as module
 from arke_relay.discovery.addresses import Address, choose, machine_adapters
 from arke_relay.discovery.hints import Hint
 from arke_relay.discovery.mdns import Mdns
-from arke_relay.log import configure
 
 
 def tell(kind: str, what: object) -> None:
@@ -56,7 +56,9 @@ async def main(specs: str, node: str, port: str, secret: str, pause: str | None 
     def match(theirs: bytes, node_id: str) -> int | None:
         return 0 if theirs == tag(secret, node_id) else None
 
-    mdns = Mdns(bound(specs), node, int(port), tag(secret, node), match, on_hint, configure("info"))
+    mdns = Mdns(
+        bound(specs), node, int(port), tag(secret, node), match, on_hint, configure("arke_relay")
+    )
     await mdns.start()
     tell("ready", node)
     while await obey(mdns, await words.get()):

@@ -1,4 +1,4 @@
-"""Back ends whose members publish where they serve, and a proxy that watches them."""
+"""Backends whose members publish where they serve, and a proxy that watches them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from http.client import HTTPResponse
 
 from lab import Process
-from support.http_rig import BackEnd, Cluster, Connection, Script, start_any_proxy
+from support.http_rig import Backend, Cluster, Connection, Script, start_any_proxy
 from support.relays import LIMIT, Relay
 
 GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
@@ -26,16 +26,16 @@ def says(body: str, status: str = "200 OK") -> Script:
 
 
 class Site:
-    """Proxies, and back ends with their members, that end with the test."""
+    """Proxies, and backends with their members, that end with the test."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
         self._gone: set[Callable[[], None]] = set()
 
-    def back_end(self, script: Script, host: str = "127.0.0.1", port: int = 0) -> BackEnd:
-        back_end = BackEnd(script, host, port)
-        self._stack.callback(back_end.end)
-        return back_end
+    def backend(self, script: Script, host: str = "127.0.0.1", port: int = 0) -> Backend:
+        backend = Backend(script, host, port)
+        self._stack.callback(backend.end)
+        return backend
 
     def member(self, relay: Relay, cluster: str = "web", **metadata: str) -> Cluster:
         member = Cluster(cluster, relay.port, metadata=metadata)
@@ -45,9 +45,9 @@ class Site:
 
     def publish(
         self, relay: Relay, script: Script, cluster: str = "web"
-    ) -> tuple[BackEnd, Cluster]:
-        back_end = self.back_end(script)
-        return back_end, self.member(relay, cluster, http=back_end.address)
+    ) -> tuple[Backend, Cluster]:
+        backend = self.backend(script)
+        return backend, self.member(relay, cluster, http=backend.address)
 
     def leave(self, member: Cluster) -> None:
         """Let a member leave before the end of the test."""

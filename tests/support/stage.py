@@ -9,6 +9,7 @@ from typing import Any
 
 from msgpack import Packer, Unpacker
 
+from arke.program.logging import Log
 from arke.wire.limits import MAX_MESSAGE
 from arke.wire.outbox import Outbox
 from arke_relay.attachments.program_registry import Hub
@@ -16,7 +17,6 @@ from arke_relay.attachments.protocol_detection import Greeting
 from arke_relay.core.membership import Membership, Neighbour
 from arke_relay.core.message_core import Exchange
 from arke_relay.flusher import Flusher
-from arke_relay.log import Log
 from arke_relay.peers.batches import Batches
 
 NOW = 5.0

@@ -1,4 +1,4 @@
-"""Requests as raw bytes: those that no back end may ever see, and odd ones that pass."""
+"""Requests as raw bytes: those that no backend may ever see, and odd ones that pass."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ LIMITS = {
     "long name": (GET + b"a" * 9000 + b": 1\r\n\r\n", 400),
 }
 
-# Odd, and valid: what is sent, and the lines that a back end must get for it.
+# Odd, and valid: what is sent, and the lines that a backend must get for it.
 ACCEPTED = {
     "space around a value": (GET + b"X: \t 1 \t\r\n\r\n", b"\r\nX: 1\r\n"),
     "no space before a value": (GET + b"X:1\r\n\r\n", b"\r\nX: 1\r\n"),

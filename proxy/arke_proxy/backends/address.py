@@ -1,4 +1,4 @@
-"""Where a back end listens."""
+"""Where a backend listens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 _WITH_PORT = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<v4>[^:\[\]]*)):(?P<port>[0-9]{1,5})")
 
 
-class Address(NamedTuple):
+class BackendAddress(NamedTuple):
     """An IP address, never a name, and a TCP port.
 
     `via` is the id of the member whose program makes the last connection, at the far end of a
@@ -31,7 +31,7 @@ class Address(NamedTuple):
 
 
 @lru_cache(maxsize=1024)  # a cluster that is asked names the same few again and again
-def parse_address(text: str, default_port: int) -> Address:
+def parse_address(text: str, default_port: int) -> BackendAddress:
     """Read `IP`, `IP:PORT`, `[IPv6]` or `[IPv6]:PORT`. Raises ValueError for anything else."""
     host, port = text, default_port
     if match := _WITH_PORT.fullmatch(text):
@@ -43,4 +43,4 @@ def parse_address(text: str, default_port: int) -> Address:
     ip = ipaddress.ip_address(host)
     if ip.is_unspecified or ip.is_multicast:
         raise ValueError(f"{ip} is not the address of one machine")
-    return Address(str(ip), port)
+    return BackendAddress(str(ip), port)

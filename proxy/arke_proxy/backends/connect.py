@@ -1,17 +1,17 @@
-"""Opens connections to back ends, of which there are only as many as descriptors are for them."""
+"""Opens connections to backends, of which there are only as many as descriptors are for them."""
 
 from __future__ import annotations
 
 import asyncio
 
-from arke_proxy.backends.address import Address
-from arke_proxy.backends.connection import BackEnd
+from arke_proxy.backends.address import BackendAddress
+from arke_proxy.backends.connection import BackendConnection
 from arke_proxy.connections.descriptors import MEND, NONE_LEFT, shortage
 from arke_proxy.connections.hub import Hub
 from arke_proxy.errors import Exhausted
 
 
-async def connect(address: Address, hub: Hub) -> BackEnd:
+async def connect(address: BackendAddress, hub: Hub) -> BackendConnection:
     """Open a connection to which nothing has happened yet.
 
     Where there are as many as may be, one that idles makes room. Raises Exhausted if none does;
@@ -20,17 +20,19 @@ async def connect(address: Address, hub: Hub) -> BackEnd:
     if not address.via:
         await _make_room(hub)
     try:
-        back_end = await hub.dialer.connect(address, lambda sock: BackEnd(address, sock, hub))
+        backend = await hub.dialer.connect(
+            address, lambda sock: BackendConnection(address, sock, hub)
+        )
     except OSError as error:
         if error.errno not in NONE_LEFT:
             raise
         hub.complaints.warn(NONE_LEFT, shortage(error))
-        sentence = "The proxy has no descriptor left for a connection to a back end."
+        sentence = "The proxy has no descriptor left for a connection to a backend."
         raise Exhausted(sentence) from None
-    if back_end.gone():
-        back_end.abandon()
+    if backend.is_dead():
+        backend.abort()
         raise ConnectionAbortedError("it ended the connection, or spoke, before it was asked")
-    return back_end
+    return backend
 
 
 async def _make_room(hub: Hub) -> None:
@@ -38,8 +40,8 @@ async def _make_room(hub: Hub) -> None:
     while not dialer.room:
         idle = hub.pool.spare()
         if idle is None:
-            sentence = f"The proxy has {dialer.most} connections to back ends, and no more"
+            sentence = f"The proxy has {dialer.most} connections to backends, and no more"
             hub.complaints.warn(dialer, f"{sentence}: {MEND}")
             raise Exhausted(f"{sentence}.")
-        idle.abandon()
+        idle.abort()
         await asyncio.sleep(0)  # in the next turn of the loop it is closed

@@ -1,4 +1,4 @@
-"""A connection to a back end: one request at a time, and what comes back."""
+"""A connection to a backend: one request at a time, and what comes back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import socket
 from abc import ABC, abstractmethod
 from typing import Final, cast
 
-from arke_proxy.backends.address import Address
+from arke_proxy.backends.address import BackendAddress
 from arke_proxy.backends.dialer import UNACKNOWLEDGED_MS
 from arke_proxy.connections.hub import Hub
 from arke_proxy.connections.write_batch import Outlet
@@ -21,54 +21,56 @@ from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.http1.head_parser import parse_response
 
 _SURELY_TAKEN: Final = 16 * 1024  # bytes; a host's window takes them whatever its program does
-_HIGH_WATER: Final = 64 * 1024  # bytes waiting in this process for a slow back end
+_HIGH_WATER: Final = 64 * 1024  # bytes waiting in this process for a slow backend
 _MOST_INTERIM: Final = 100  # answers 1xx to one request
 _DEAD_HOST: Final = frozenset((errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH))
 
 
-class Listener(ABC):
+class BackendEvents(ABC):
     """Who sent the request, and gets what comes of it."""
 
     __slots__ = ()
 
     @abstractmethod
-    def answered(self, head: ResponseHead | None, payload: bytes, *, done: bool) -> None:
+    def on_response(self, head: ResponseHead | None, payload: bytes, *, done: bool) -> None:
         """Take a piece of the answer. A head comes first: once for each 1xx, then the final one."""
 
     @abstractmethod
-    def broke(self, reason: str, *, sent: bool, answering: bool, host_dead: bool) -> None:
+    def on_backend_failed(
+        self, reason: str, *, sent: bool, answering: bool, host_dead: bool
+    ) -> None:
         """Learn that the connection ended too early.
 
-        `sent`: the back end may have got some of the request; `answering`: some of the answer came.
+        `sent`: the backend may have got some of the request; `answering`: some of the answer came.
         """
 
     @abstractmethod
-    def malformed(self, error: BadResponse) -> None:
+    def on_bad_response(self, error: BadResponse) -> None:
         """Learn that what came is no response."""
 
     @abstractmethod
-    def switched(self, head: ResponseHead, rest: bytes) -> None:
-        """Learn that the back end leaves HTTP, as was asked; `rest` is what it has sent since."""
+    def on_switch_protocols(self, head: ResponseHead, rest: bytes) -> None:
+        """Learn that the backend leaves HTTP, as was asked; `rest` is what it has sent since."""
 
     @abstractmethod
-    def back_end_full(self) -> None:
-        """Send no more for now: the back end is slow to read."""
+    def on_backend_full(self) -> None:
+        """Send no more for now: the backend is slow to read."""
 
     @abstractmethod
-    def back_end_ready(self) -> None:
+    def on_backend_ready(self) -> None:
         """Go on sending."""
 
 
-class BackEnd:
+class BackendConnection:
     """One connection, used for one request after another; a protocol of the loop's."""
 
     __slots__ = (
         "_body",
+        "_events",
         "_head",
         "_heads",
         "_hub",
         "_interim",
-        "_listener",
         "_method",
         "_out",
         "_patient",
@@ -83,7 +85,7 @@ class BackEnd:
         "used",
     )
 
-    def __init__(self, address: Address, sock: socket.socket | None, hub: Hub) -> None:
+    def __init__(self, address: BackendAddress, sock: socket.socket | None, hub: Hub) -> None:
         self.address = address
         self.used = False  # for a request before this one
         self._socket = sock  # None at the end of a tunnel
@@ -91,7 +93,7 @@ class BackEnd:
         self._transport: asyncio.Transport
         self._out: Outlet
         self._heads = HeadBuffer(skips_empty_lines=False)
-        self._listener: Listener | None = None
+        self._events: BackendEvents | None = None
         self._method = b""
         self.owes_100 = False  # the client waits for an answer 100 before it sends the body
         self._upgrade: bytes | None = None  # what this request asks to switch to
@@ -110,9 +112,9 @@ class BackEnd:
 
     # For the exchange.
 
-    def begin(self, listener: Listener, request: RequestHead) -> None:
+    def start_request(self, events: BackendEvents, request: RequestHead) -> None:
         """Take up a request; `write` sends it."""
-        self._listener = listener
+        self._events = events
         self._method = request.method
         self._upgrade = request.upgrade
         self.owes_100 = (request.chunked or bool(request.length)) and any(
@@ -140,7 +142,7 @@ class BackEnd:
 
     def finish(self, now: float) -> None:
         """End the request after a whole answer, and keep the connection if it can be kept."""
-        self._listener = None
+        self._events = None
         self.used = True
         transport = self._transport
         if not self._reusable or self._out.held or transport.is_closing():
@@ -157,22 +159,22 @@ class BackEnd:
         if not self._hub.pool.give(self.address, self, now):
             transport.close()
 
-    def spoil(self) -> None:
+    def prevent_reuse(self) -> None:
         """Use the connection for no further request."""
         self._reusable = False
 
-    def abandon(self) -> None:
+    def abort(self) -> None:
         """End the request before its answer did: what is under way here is worthless."""
-        self._listener = None
+        self._events = None
         self._transport.abort()
 
     def detach(self) -> asyncio.Transport:
         """Give the connection away, out of HTTP; whoever has it says when it has `ended`."""
-        self._listener = None
+        self._events = None
         self._limit_unacknowledged(0)
         return self._out.transport()
 
-    def ended(self) -> None:
+    def mark_closed(self) -> None:
         """Count the connection no longer."""
         if self._socket is not None:
             self._hub.dialer.closed(self._socket)
@@ -182,7 +184,7 @@ class BackEnd:
     def close(self) -> None:
         self._transport.close()
 
-    def gone(self) -> bool:
+    def is_dead(self) -> bool:
         """Look, before an event says so, whether this idle connection has ended, or is not idle."""
         if self._transport.is_closing():  # for what it said, which the loop has read already
             return True
@@ -204,86 +206,86 @@ class BackEnd:
         self._out = Outlet(self._hub.turn, self._transport)
 
     def data_received(self, data: bytes) -> None:
-        listener = self._listener
-        if listener is None:
+        events = self._events
+        if events is None:
             self._unasked()
             return
         try:
             if self._head is None:
                 if self._sent == self._out.held:  # all of the request is still here
-                    self._break(listener, None, "spoke before it was asked")
+                    self._break(events, None, "spoke before it was asked")
                 elif (raw := self._heads.take(data)) is not None:
-                    self._read_heads(listener, raw)
+                    self._read_heads(events, raw)
             else:
-                self._read_body(listener, None, data)
+                self._read_body(events, None, data)
         except Malformed as fault:
-            self.abandon()
-            listener.malformed(
-                BadResponse(f"The answer of back end {self.address} is refused: {fault}.")
+            self.abort()
+            events.on_bad_response(
+                BadResponse(f"The answer of backend {self.address} is refused: {fault}.")
             )
 
     def eof_received(self) -> None:
-        listener = self._listener
-        if listener is None:
+        events = self._events
+        if events is None:
             self._hub.pool.forget(self.address, self)
         elif self._body and self._body.ends_with_stream():
-            listener.answered(None, b"", done=True)
+            events.on_response(None, b"", done=True)
         else:
-            self._break(listener, None)
+            self._break(events, None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.ended()
-        if self._listener:
-            self._break(self._listener, exc)
+        self.mark_closed()
+        if self._events:
+            self._break(self._events, exc)
         else:
             self._hub.pool.forget(self.address, self)
 
     def pause_writing(self) -> None:
-        if self._listener:
-            self._listener.back_end_full()
+        if self._events:
+            self._events.on_backend_full()
 
     def resume_writing(self) -> None:
-        if self._listener:
-            self._listener.back_end_ready()
+        if self._events:
+            self._events.on_backend_ready()
 
-    def _read_heads(self, listener: Listener, raw: bytes | None) -> None:
+    def _read_heads(self, events: BackendEvents, raw: bytes | None) -> None:
         while raw is not None:
             head = parse_response(raw)
             status = head.status
             if status >= 200:
-                self._begin_body(listener, head)
+                self._begin_body(events, head)
                 return
             if status == 101:
-                self._switch(listener, head)
+                self._switch(events, head)
                 return
             self._interim += 1
             self.owes_100 = self.owes_100 and status != 100
             if self._interim > _MOST_INTERIM:
                 raise Malformed(f"more than {_MOST_INTERIM} answers 1xx precede it")
-            listener.answered(head, b"", done=False)
-            if self._listener is not listener:
+            events.on_response(head, b"", done=False)
+            if self._events is not events:
                 return
             raw = self._heads.pull()
 
-    def _begin_body(self, listener: Listener, head: ResponseHead) -> None:
+    def _begin_body(self, events: BackendEvents, head: ResponseHead) -> None:
         self._head = head
         # Without an answer 100 it may expect no body, and take the one that comes for a request.
         self._reusable = head.keep_alive and not self.owes_100
         rest = self._heads.rest()
         if head.length == len(rest) and has_body(head, self._method):  # the usual way is short
-            listener.answered(head, rest, done=True)
+            events.on_response(head, rest, done=True)
             return
         self._body = response_body(head, self._method)
         if isinstance(self._body, StreamBody):
             self._reusable = False
-        self._read_body(listener, head, rest)
+        self._read_body(events, head, rest)
 
-    def _switch(self, listener: Listener, head: ResponseHead) -> None:
+    def _switch(self, events: BackendEvents, head: ResponseHead) -> None:
         if self._upgrade is None or head.upgrade != self._upgrade:
             raise Malformed("it switches protocols, unasked")
-        listener.switched(head, self._heads.rest())
+        events.on_switch_protocols(head, self._heads.rest())
 
-    def _read_body(self, listener: Listener, head: ResponseHead | None, data: bytes) -> None:
+    def _read_body(self, events: BackendEvents, head: ResponseHead | None, data: bytes) -> None:
         if self._body is None:
             payload, rest, done = b"", data, True
         else:
@@ -291,24 +293,24 @@ class BackEnd:
             done = self._body.done
         if rest:
             self._reusable = False  # else the next request would take it for its answer
-        listener.answered(head, payload, done=done)
+        events.on_response(head, payload, done=done)
 
-    def _break(self, listener: Listener, exc: Exception | None, reason: str = "") -> None:
+    def _break(self, events: BackendEvents, exc: Exception | None, reason: str = "") -> None:
         answering = self._head is not None or self._interim > 0 or not self._heads.empty
         host_dead = isinstance(exc, OSError) and exc.errno in _DEAD_HOST
         sent = self._sent != self._out.held
-        self.abandon()
+        self.abort()
         if not reason:
             reason = describe(exc)
             if exc is None and self._head is not None:
                 reason = "closed the connection in mid-answer"
-        listener.broke(reason, sent=sent, answering=answering, host_dead=host_dead)
+        events.on_backend_failed(reason, sent=sent, answering=answering, host_dead=host_dead)
 
     def _unasked(self) -> None:
         self._hub.pool.forget(self.address, self)
         self._transport.abort()
         self._hub.complaints.warn(
-            (self.address, "unasked"), f"back end {self.address} sent what nobody asked for"
+            (self.address, "unasked"), f"backend {self.address} sent what nobody asked for"
         )
 
     def _limit_unacknowledged(self, milliseconds: int) -> None:
@@ -319,7 +321,7 @@ class BackEnd:
 
 
 def describe(error: Exception | None) -> str:
-    """Complete the sentence "back end 192.168.56.102:63450 …"."""
+    """Complete the sentence "backend 192.168.56.102:63450 …"."""
     if error is None:
         return "closed the connection before it had answered"
     if isinstance(error, TimeoutError):

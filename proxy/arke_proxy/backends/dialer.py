@@ -1,4 +1,4 @@
-"""Opens connections to back ends: directly, or through the mesh where there is no way."""
+"""Opens connections to backends: directly, or through the mesh where there is no way."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar, cast
 
 import arke
-from arke_proxy.backends.address import Address
+from arke_proxy.backends.address import BackendAddress
 from arke_proxy.backends.mesh_tunnel import connect_through
 
 UNACKNOWLEDGED_MS: Final = 2000  # what a living host's kernel acknowledges in a round trip
@@ -43,7 +43,9 @@ class Dialer:
         """Learn that a connection has ended."""
         self._open.discard(sock)
 
-    async def connect(self, address: Address, make: Callable[[socket.socket | None], P]) -> P:
+    async def connect(
+        self, address: BackendAddress, make: Callable[[socket.socket | None], P]
+    ) -> P:
         """Open a connection for the protocol of the loop's that `make` makes, and hands the socket.
 
         Whoever has the socket says when it is `closed`. Raises OSError; TimeoutError, which is one,
@@ -65,7 +67,7 @@ class Dialer:
             raise
         return made
 
-    async def _directly(self, address: Address) -> socket.socket:
+    async def _directly(self, address: BackendAddress) -> socket.socket:
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
         self._open.add(sock)

@@ -1,4 +1,4 @@
-"""A connection to a back end that the back end's own member makes, as a transport."""
+"""A connection to a backend that the backend's own member makes, as a transport."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Idle connections to back ends, kept for the next request."""
+"""Idle connections to backends, kept for the next request."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-from arke_proxy.backends.address import Address
+from arke_proxy.backends.address import BackendAddress
 
 C = TypeVar("C", bound=Hashable)
 
@@ -21,17 +21,17 @@ class Pool(Generic[C]):
     def __init__(self, limit: int, seconds: float) -> None:
         self._limit = limit
         self._seconds = seconds
-        self._idle: dict[Address, dict[C, float]] = {}  # each in the order of becoming idle
+        self._idle: dict[BackendAddress, dict[C, float]] = {}  # each in the order of becoming idle
 
     def __len__(self) -> int:
         return sum(map(len, self._idle.values()))
 
-    def take(self, address: Address) -> C | None:
+    def take(self, address: BackendAddress) -> C | None:
         """Hand out the connection that idled least: the one most likely alive."""
         idle = self._idle.get(address)
         return idle.popitem()[0] if idle else None
 
-    def give(self, address: Address, connection: C, now: float) -> bool:
+    def give(self, address: BackendAddress, connection: C, now: float) -> bool:
         """Keep the connection; False if there are enough."""
         idle = self._idle.get(address)
         if idle is None:
@@ -41,7 +41,7 @@ class Pool(Generic[C]):
         idle[connection] = now
         return True
 
-    def forget(self, address: Address, connection: C) -> None:
+    def forget(self, address: BackendAddress, connection: C) -> None:
         """Drop a connection that ended while it idled, if it is here."""
         if idle := self._idle.get(address):
             idle.pop(connection, None)
@@ -56,7 +56,7 @@ class Pool(Generic[C]):
         del idle[connection]
         return connection
 
-    def purge(self, address: Address) -> list[C]:
+    def purge(self, address: BackendAddress) -> list[C]:
         """Give up every connection to a host that turned out dead, or is about to end."""
         return list(self._idle.pop(address, ()))
 

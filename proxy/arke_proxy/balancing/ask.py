@@ -8,11 +8,11 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 import arke
-from arke_proxy.backends.address import Address, parse_address
-from arke_proxy.balancing.balancer import Chooser, Outcome, Standing
-from arke_proxy.balancing.prefetch import Ahead
-from arke_proxy.balancing.recent_backends import Named
-from arke_proxy.errors import AllTried, BadAnswer, NoBackEnd, NotAnswered, ProxyError
+from arke_proxy.backends.address import BackendAddress, parse_address
+from arke_proxy.balancing.balancer import BackendBalancer, BackendStatus, Outcome
+from arke_proxy.balancing.prefetch import Prefetch
+from arke_proxy.balancing.recent_backends import RecentBackends
+from arke_proxy.errors import AllTried, BadAnswer, NoBackend, NotAnswered, ProxyError
 
 _SECONDS: Final = 1.0  # for one question: a member answers it in a millisecond, or is in trouble
 _PATIENCE: Final = 4  # questions without an answer; the mesh has lost a dead member by then
@@ -20,8 +20,8 @@ _QUESTIONS: Final = 24  # in all; one of two members is missed once in 16 millio
 _REST: Final = 0.2  # seconds without questions ahead after one that failed
 
 
-class Ask(Chooser):
-    """Asks the cluster, for each attempt, which back end to use; the mesh picks who answers.
+class AskBalancer(BackendBalancer):
+    """Asks the cluster, for each attempt, which backend to use; the mesh picks who answers.
 
     A member may be well while its HTTP port is not: what is out of rotation is only used if the
     cluster names nothing else.
@@ -38,11 +38,13 @@ class Ask(Chooser):
         self._cluster = cluster
         self._default_port = default_port
         self._clock = clock
-        self._named = Named()
-        self._ahead = Ahead()
+        self._named = RecentBackends()
+        self._ahead = Prefetch()
         self._ahead_answered = self._on_answer_ahead  # bound once
 
-    def ready(self, tried: Collection[Address], preferred: Address | None = None) -> Address | None:
+    def pick_now(
+        self, tried: Collection[BackendAddress], preferred: BackendAddress | None = None
+    ) -> BackendAddress | None:
         """Return the visitor's own, or what the cluster has answered ahead of need."""
         now = self._clock()
         if preferred and preferred not in tried and self._named.lately(preferred, now):
@@ -51,37 +53,37 @@ class Ask(Chooser):
             self._ask_ahead(now)
         return self._kept(tried, now)
 
-    async def choose(
+    async def pick(
         self,
-        tried: Collection[Address],
-        preferred: Address | None = None,  # noqa: ARG002 — `ready` has looked at it
-    ) -> Address:
+        tried: Collection[BackendAddress],
+        preferred: BackendAddress | None = None,  # noqa: ARG002 — `pick_now` has looked at it
+    ) -> BackendAddress:
         # After a failure, what was kept for others is as good as what would be answered now.
         return self._kept(tried, self._clock()) or await self._search(tried)
 
-    def began(self, address: Address) -> None:
-        self._named.began(address)
+    def request_started(self, address: BackendAddress) -> None:
+        self._named.request_started(address)
 
-    def ended(self, address: Address, outcome: Outcome) -> None:
-        self._named.ended(address, outcome, self._clock())
+    def request_ended(self, address: BackendAddress, outcome: Outcome) -> None:
+        self._named.request_ended(address, outcome, self._clock())
 
-    def unreachable(self, address: Address) -> None:
-        self._named.unreachable(address, self._clock())
+    def connect_failed(self, address: BackendAddress) -> None:
+        self._named.connect_failed(address, self._clock())
 
-    def asks(self) -> bool:
+    def asks_members(self) -> bool:
         return True
 
-    def standings(self) -> list[Standing]:
-        return self._named.standings(self._clock())
+    def statuses(self) -> list[BackendStatus]:
+        return self._named.statuses(self._clock())
 
-    def _kept(self, tried: Collection[Address], now: float) -> Address | None:
+    def _kept(self, tried: Collection[BackendAddress], now: float) -> BackendAddress | None:
         """Hand out an answer that came ahead of need, and names none that failed meanwhile."""
         while address := self._ahead.take(tried, now):
             if not self._named.avoid(address, now):
                 return address
         return None
 
-    async def _search(self, tried: Collection[Address]) -> Address:
+    async def _search(self, tried: Collection[BackendAddress]) -> BackendAddress:
         """Ask until the cluster names one that can be used."""
         unanswered = 0
         last_resort = None
@@ -89,14 +91,14 @@ class Ask(Chooser):
             try:
                 address = await self._ask()
             except arke.NoSuchCluster:
-                raise NoBackEnd(f"Nobody serves cluster {self._cluster}.") from None
+                raise NoBackend(f"Nobody serves cluster {self._cluster}.") from None
             except arke.ArkeError as error:
                 if not self._mesh.attached:
                     raise NotAnswered("The relay of the proxy's machine is away.") from None
                 unanswered += 1
                 if unanswered == _PATIENCE or isinstance(error, arke.Overloaded):
                     raise NotAnswered(
-                        f"Cluster {self._cluster}, asked for a back end, {_describe(error)}."
+                        f"Cluster {self._cluster}, asked for a backend, {_describe(error)}."
                     ) from None
             else:
                 if address in tried:
@@ -107,19 +109,19 @@ class Ask(Chooser):
         if last_resort:
             self._named.risk(last_resort, self._clock())
             return last_resort
-        raise AllTried(f"Cluster {self._cluster} names no other back end.")
+        raise AllTried(f"Cluster {self._cluster} names no other backend.")
 
-    async def _ask(self) -> Address:
+    async def _ask(self) -> BackendAddress:
         """Ask once. Raises ArkeError, BadAnswer."""
         answer = await self._mesh.request(self._cluster, b"ip", timeout=_SECONDS, idempotent=True)
         return self._read(answer)
 
-    def _read(self, answer: bytes) -> Address:
+    def _read(self, answer: bytes) -> BackendAddress:
         try:
             address = parse_address(answer.decode("ascii").strip(), self._default_port)
         except ValueError:
             raise BadAnswer(
-                f"Cluster {self._cluster}, asked for a back end, answered {answer[:60]!r}, "
+                f"Cluster {self._cluster}, asked for a backend, answered {answer[:60]!r}, "
                 "which is neither IP nor IP:PORT."
             ) from None
         self._named.note(address, self._clock())

@@ -1,18 +1,18 @@
-"""What the flags about back ends may say."""
+"""What the flags about backends may say."""
 
 from __future__ import annotations
 
 import re
 
 from arke.program import flags
-from arke_proxy.backends.address import Address, parse_address
+from arke_proxy.backends.address import BackendAddress, parse_address
 from arke_proxy.balancing.members import Via
 from arke_proxy.balancing.routes import Pattern, parse_route
 
 _PATH = re.compile(r"/[!$-~]*")  # printable ASCII without blanks, quotes and #
 
 
-def back_end(text: str) -> Address:
+def backend(text: str) -> BackendAddress:
     """Take `IP:PORT`."""
     try:
         return parse_address(text, 0)
@@ -34,5 +34,5 @@ def path(text: str) -> str:
 
 
 def via(text: str) -> Via:
-    """Take how to reach back ends."""
+    """Take how to reach backends."""
     return Via(flags.choice(*(way.value for way in Via))(text))

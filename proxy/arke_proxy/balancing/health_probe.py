@@ -1,4 +1,4 @@
-"""One check of a back end: a GET, and the first line of what comes of it."""
+"""One check of a backend: a GET, and the first line of what comes of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar, cast
 
-from arke_proxy.backends.address import Address
+from arke_proxy.backends.address import BackendAddress
 from arke_proxy.connections.descriptors import NONE_LEFT
 
 _LIMIT = 1.0  # seconds for an answer
@@ -16,17 +16,19 @@ _LONGEST_LINE = 1024  # bytes of a status line
 P = TypeVar("P")
 
 
-class Dials(Protocol):
-    """Opens connections to back ends, the way that requests get there."""
+class ProbeDialer(Protocol):
+    """Opens connections to backends, the way that requests get there."""
 
-    async def connect(self, address: Address, make: Callable[[socket.socket | None], P], /) -> P:
+    async def connect(
+        self, address: BackendAddress, make: Callable[[socket.socket | None], P], /
+    ) -> P:
         """Open one for the protocol of the loop's that `make` makes. Raises OSError."""
 
     def closed(self, sock: socket.socket, /) -> None:
         """Learn that one has ended."""
 
 
-class Unwell(Exception):
+class CheckFailed(Exception):
     """A check that failed; the text completes "its check …"."""
 
     def __init__(self, fault: str, *, reachable: bool = True) -> None:
@@ -34,38 +36,38 @@ class Unwell(Exception):
         self.reachable = reachable
 
 
-class NotAsked(Exception):
+class CheckSkipped(Exception):
     """A check that found no descriptor, and so found out nothing."""
 
 
-Probe = Callable[[Address], Awaitable[None]]
-"""Checks one back end. Raises Unwell, NotAsked."""
+Probe = Callable[[BackendAddress], Awaitable[None]]
+"""Checks one backend. Raises Unwell, NotAsked."""
 
 
-def http_probe(path: str, dials: Dials) -> Probe:
+def http_probe(path: str, dials: ProbeDialer) -> Probe:
     """Make a check that GETs `path` and takes any answer 2xx or 3xx for well."""
 
-    async def probe(address: Address) -> None:
+    async def probe(address: BackendAddress) -> None:
         try:
             question = await dials.connect(
                 address, lambda sock: _Question(path, address.authority, dials, sock)
             )
         except OSError as error:
             if error.errno in NONE_LEFT:
-                raise NotAsked from error
-            raise Unwell("cannot connect", reachable=False) from error
+                raise CheckSkipped from error
+            raise CheckFailed("cannot connect", reachable=False) from error
         try:
             async with asyncio.timeout(_LIMIT):
                 line = await question.line
         except TimeoutError:
-            raise Unwell(f"was not answered within {_LIMIT:g} s") from None
+            raise CheckFailed(f"was not answered within {_LIMIT:g} s") from None
         finally:
             question.transport.abort()
         version, _, status = line.partition(b" ")
         if not version.startswith(b"HTTP/1."):
-            raise Unwell("was not answered in HTTP")
+            raise CheckFailed("was not answered in HTTP")
         if status[:1] not in (b"2", b"3"):
-            raise Unwell(f"was answered {status[:3].decode('ascii', 'replace')}")
+            raise CheckFailed(f"was answered {status[:3].decode('ascii', 'replace')}")
 
     return probe
 
@@ -73,7 +75,9 @@ def http_probe(path: str, dials: Dials) -> Probe:
 class _Question(asyncio.Protocol):
     """Asks as soon as it is connected."""
 
-    def __init__(self, path: str, host: str, dials: Dials, sock: socket.socket | None) -> None:
+    def __init__(
+        self, path: str, host: str, dials: ProbeDialer, sock: socket.socket | None
+    ) -> None:
         head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n"
         self._asked = f"{head}User-Agent: arke-proxy-check\r\n\r\n".encode()
         self._held = b""

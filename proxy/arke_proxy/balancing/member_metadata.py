@@ -7,7 +7,7 @@ import math
 from typing import NamedTuple
 
 import arke
-from arke_proxy.backends.address import Address, parse_address
+from arke_proxy.backends.address import BackendAddress, parse_address
 
 KEY = "http"
 _WEIGHT = "weight"
@@ -18,7 +18,7 @@ _EVERYWHERE = ("", "*", "0.0.0.0", "[::]")  # noqa: S104 — hosts that name no 
 class Published(NamedTuple):
     """Where a member serves HTTP, as its own machine sees it, and its share of the requests."""
 
-    address: Address
+    address: BackendAddress
     weight: float
 
 
@@ -41,7 +41,7 @@ def published(member: arke.Member) -> Published | None:
     return Published(address, _weight(member.metadata.get(_WEIGHT, "1")))
 
 
-def elsewhere(member: arke.Member, address: Address, node: arke.Node) -> bool:
+def elsewhere(member: arke.Member, address: BackendAddress, node: arke.Node) -> bool:
     """Say whether only the member's own machine can connect to the address: it is loopback there.
 
     Here the same address would be somebody else: the proxy itself, perhaps. A node that peers reach

@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection
 from enum import Enum
 
 import arke
-from arke_proxy.backends.address import Address
-from arke_proxy.balancing.balancer import Chooser, Outcome, Standing
+from arke_proxy.backends.address import BackendAddress
+from arke_proxy.balancing.balancer import BackendBalancer, BackendStatus, Outcome
 from arke_proxy.balancing.member_metadata import Published, elsewhere, published
-from arke_proxy.balancing.rotation import Rotation, Say
+from arke_proxy.balancing.rotation import Rotation, Warn
 
 _DETOUR = 60.0  # seconds until the direct way is tried again
 _TOGETHER = 1.0  # seconds between the first and the last member of a relay that stops
@@ -19,7 +19,7 @@ _LINGER = 5.0  # seconds that the last ones stay; a relay restarts in less
 
 
 class Via(Enum):
-    """How the proxy reaches back ends."""
+    """How the proxy reaches backends."""
 
     DIRECT = "direct"
     TUNNEL = "tunnel"  # of the mesh: the member's program makes the last connection
@@ -36,7 +36,7 @@ class _Place:
         self.until = 0.0  # the end of a detour, or of lingering; or when its member left
 
 
-class Members(Chooser):
+class MembersBalancer(BackendBalancer):
     """Keeps a rotation of what members publish, and chooses from it.
 
     Two members may publish one address, as while one program takes over from another: it stays
@@ -50,7 +50,7 @@ class Members(Chooser):
         cluster: str,
         rotation: Rotation,
         via: Via,
-        say: Say,
+        say: Warn,
         attached: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -62,8 +62,10 @@ class Members(Chooser):
         self._clock = clock
         self._places: dict[str, _Place] = {}  # by member id
         self._silent: set[str] = set()  # ids of members that publish nothing
-        self._owners: dict[Address, str] = {}  # every way to a member, used or not
-        self._users: Counter[Address] = Counter()  # members behind an address of the rotation
+        self._owners: dict[BackendAddress, str] = {}  # every way to a member, used or not
+        self._users: Counter[BackendAddress] = (
+            Counter()
+        )  # members behind an address of the rotation
         self._on_detour: dict[str, _Place] = {}  # the first to come back first
         self._gone: dict[str, _Place] = {}  # with the last one; the first to leave first
         self._lingering = False  # they are in the rotation
@@ -71,7 +73,7 @@ class Members(Chooser):
     def __len__(self) -> int:
         return len(self._places) or (len(self._gone) if self._lingering else 0)
 
-    def __contains__(self, address: Address) -> bool:
+    def __contains__(self, address: BackendAddress) -> bool:
         """Say whether it is one of theirs, or was and is still at work."""
         return self._rotation.knows(address)
 
@@ -135,27 +137,31 @@ class Members(Chooser):
 
     # For the exchange.
 
-    def ready(self, tried: Collection[Address], preferred: Address | None = None) -> Address:
+    def pick_now(
+        self, tried: Collection[BackendAddress], preferred: BackendAddress | None = None
+    ) -> BackendAddress:
         if self._on_detour:
             self._come_back()
         if self._lingering:
             self._linger()
         if preferred is not None and (place := self._places.get(self._owners.get(preferred, ""))):
             preferred = place.address  # whichever way it is reached now
-        return self._rotation.ready(tried, preferred)
+        return self._rotation.pick_now(tried, preferred)
 
-    async def choose(self, tried: Collection[Address], preferred: Address | None = None) -> Address:
-        return self.ready(tried, preferred)
+    async def pick(
+        self, tried: Collection[BackendAddress], preferred: BackendAddress | None = None
+    ) -> BackendAddress:
+        return self.pick_now(tried, preferred)
 
-    def began(self, address: Address) -> None:
-        self._rotation.began(address)
+    def request_started(self, address: BackendAddress) -> None:
+        self._rotation.request_started(address)
 
-    def ended(self, address: Address, outcome: Outcome) -> None:
-        self._rotation.ended(address, outcome)
+    def request_ended(self, address: BackendAddress, outcome: Outcome) -> None:
+        self._rotation.request_ended(address, outcome)
 
-    def unreachable(self, address: Address) -> None:
+    def connect_failed(self, address: BackendAddress) -> None:
         """Take it out, or take the other way to it."""
-        self._rotation.unreachable(address)
+        self._rotation.connect_failed(address)
         if not self._has_detour(address):
             return
         for member_id, place in self._places.items():  # two may publish one address
@@ -163,29 +169,29 @@ class Members(Chooser):
                 self._move(place, place.through)
                 place.until = self._clock() + _DETOUR
                 self._on_detour[member_id] = place
-                sentence = f"back end {address} is reached through a tunnel for a minute"
+                sentence = f"backend {address} is reached through a tunnel for a minute"
                 self._say((address, "detour"), sentence)
 
-    def standings(self) -> list[Standing]:
+    def statuses(self) -> list[BackendStatus]:
         if self._lingering:
             self._linger()
-        return self._rotation.standings()
+        return self._rotation.statuses()
 
     # From checks.
 
-    def check_failed(self, address: Address, fault: str, *, reachable: bool) -> None:
+    def check_failed(self, address: BackendAddress, fault: str, *, reachable: bool) -> None:
         """Learn that a check failed; where there is another way, it is taken before that counts."""
         if reachable or not self._has_detour(address):
             self._rotation.check_failed(address, fault, reachable=reachable)
         else:
-            self.unreachable(address)
+            self.connect_failed(address)
 
-    def check_passed(self, address: Address) -> None:
+    def check_passed(self, address: BackendAddress) -> None:
         self._rotation.check_passed(address)
 
     # Within.
 
-    def _has_detour(self, address: Address) -> bool:
+    def _has_detour(self, address: BackendAddress) -> bool:
         return self._via is Via.AUTO and not address.via
 
     def _come_back(self) -> None:
@@ -211,7 +217,7 @@ class Members(Chooser):
         for place in gone.values():
             self._leave(place)
 
-    def _move(self, place: _Place, address: Address) -> None:
+    def _move(self, place: _Place, address: BackendAddress) -> None:
         self._leave(place)
         place.address = address
         self._enter(place)

@@ -1,4 +1,4 @@
-"""Whether one back end is out of rotation, and until when."""
+"""Whether one backend is out of rotation, and until when."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _LONGEST_PAUSE = 60.0
 _RUN = 5  # answers 502 to 504 in a row; one alone may be the fault of what was asked for
 
 
-class Health:
-    """What the proxy's own requests, and its checks, have shown of a back end.
+class BackendHealth:
+    """What the proxy's own requests, and its checks, have shown of a backend.
 
     A failure takes it out for a pause. When the pause is over one request is its trial, and until
-    that has been answered the next trial is twice as far away: so a back end that hangs costs a
+    that has been answered the next trial is twice as far away: so a backend that hangs costs a
     few requests, and one that refuses connections costs hardly any time.
     """
 

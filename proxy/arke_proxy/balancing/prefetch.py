@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Collection
 from typing import Final
 
-from arke_proxy.backends.address import Address
+from arke_proxy.backends.address import BackendAddress
 
 FRESH: Final = 0.05  # seconds; what the cluster said before that may no longer hold
 _DEMAND: Final = 2  # requests within that time, until the next ones are worth preparing for
@@ -14,7 +14,7 @@ _MOST: Final = 1024
 _BUNCHES: Final = 16  # of what is kept ahead: one bunch wakes the relay, and the member, once
 
 
-class Ahead:
+class Prefetch:
     """Knows the demand of the last 50 ms and keeps answers for about half as much of the future.
 
     So an answer waits for some 25 ms before it is used, which is longer than asking takes and
@@ -25,7 +25,7 @@ class Ahead:
     __slots__ = ("_answers", "_before", "_count", "_since", "asked", "paused_until")
 
     def __init__(self) -> None:
-        self._answers: deque[tuple[float, Address]] = deque()  # the oldest first
+        self._answers: deque[tuple[float, BackendAddress]] = deque()  # the oldest first
         self._since = 0.0  # when counting began
         self._count = 0  # requests since then
         self._before = 0  # in the 50 ms before
@@ -50,10 +50,10 @@ class Ahead:
         missing = wanted - len(self._answers) - self.asked
         return missing if missing > wanted // _BUNCHES else 0
 
-    def keep(self, address: Address, now: float) -> None:
+    def keep(self, address: BackendAddress, now: float) -> None:
         self._answers.append((now, address))
 
-    def take(self, tried: Collection[Address], now: float) -> Address | None:
+    def take(self, tried: Collection[BackendAddress], now: float) -> BackendAddress | None:
         """Hand out the oldest that is fresh, and was not tried."""
         answers = self._answers
         while answers:

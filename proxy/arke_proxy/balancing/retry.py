@@ -12,8 +12,8 @@ _LEAST: Final = 3  # at once, or a quiet proxy would never try again
 _SECONDS: Final = 5.0  # half of the time that is looked back upon
 
 
-def may_go_again(method: bytes, *, sent: bool, body_at_hand: bool) -> bool:
-    """Say whether another back end may get what one that broke was to get.
+def may_retry(method: bytes, *, sent: bool, body_at_hand: bool) -> bool:
+    """Say whether another backend may get what one that broke was to get.
 
     `sent`: that one may have read some of it; `body_at_hand`: all that has arrived of the body is
     still in memory. What the client has been sent part of an answer to never may go again.
@@ -22,7 +22,7 @@ def may_go_again(method: bytes, *, sent: bool, body_at_hand: bool) -> bool:
 
 
 class RetryBudget:
-    """Keeps further attempts to a fifth of the traffic: back ends in trouble are not drowned.
+    """Keeps further attempts to a fifth of the traffic: backends in trouble are not drowned.
 
     Three requests at once may always be in a further attempt. It looks back over ten seconds, in
     two halves. `requests` is raised by whoever begins one.

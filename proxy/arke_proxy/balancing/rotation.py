@@ -1,4 +1,4 @@
-"""Back ends that are known, and the choice among them."""
+"""Backends that are known, and the choice among them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
-from arke_proxy.backends.address import Address
-from arke_proxy.balancing.balancer import Chooser, Outcome, Standing
-from arke_proxy.balancing.passive_health import Health
-from arke_proxy.errors import AllTried, NoBackEnd
+from arke_proxy.backends.address import BackendAddress
+from arke_proxy.balancing.balancer import BackendBalancer, BackendStatus, Outcome
+from arke_proxy.balancing.passive_health import BackendHealth
+from arke_proxy.errors import AllTried, NoBackend
 
 _RAMP: Final = 10.0  # seconds until a newcomer gets its full share: caches and compilers warm up
 _LEAST: Final = 0.1  # of its share, for a start
@@ -20,20 +20,20 @@ _STEP: Final = 0.1  # seconds between two looks at those that are warming up
 _FAILED_CHECKS: Final = 2  # in a row, until one counts
 _ANSWERED: Final = Outcome.ANSWERED  # an enum's member is slow to look up
 _WHY: Final = {
-    Outcome.BROKE: "it broke off a request",
-    Outcome.SILENT: "it did not answer in time",
+    Outcome.FAILED: "it broke off a request",
+    Outcome.TIMED_OUT: "it did not answer in time",
     Outcome.UNAVAILABLE: "it keeps answering 502 to 504",
 }
 
-Say = Callable[[object, str], None]
+Warn = Callable[[object, str], None]
 """Tells people: about what, and a sentence."""
 
-Departed = Callable[[Address], None]
-"""Told of a back end whose program may be waiting for idle connections to end."""
+Departed = Callable[[BackendAddress], None]
+"""Told of a backend whose program may be waiting for idle connections to end."""
 
 
 class _BackEnd:
-    """One back end, and what the proxy has at it."""
+    """One backend, and what the proxy has at it."""
 
     __slots__ = (
         "address",
@@ -48,21 +48,21 @@ class _BackEnd:
         "weight",
     )
 
-    def __init__(self, address: Address, weight: float, now: float) -> None:
+    def __init__(self, address: BackendAddress, weight: float, now: float) -> None:
         self.address = address
         self.weight = weight
         self.share = weight  # less than its weight while it warms up
         self.since = now
         self.outstanding = 0  # requests
-        self.health = Health()
+        self.health = BackendHealth()
         self.failed_checks = 0  # in a row
         self.used = False  # it can be drawn
         self.leaving = False  # no longer there, but requests of it are
         self.departed = False  # no connection to it is kept: its member has left
 
 
-class Rotation(Chooser):
-    """Draws two back ends, by weight, and takes the one with less outstanding for its weight.
+class Rotation(BackendBalancer):
+    """Draws two backends, by weight, and takes the one with less outstanding for its weight.
 
     The counts are the proxy's own; latency is no signal, as whoever fails fast looks fast. Who is
     in is worked out when something changes, so that a request costs two draws and a comparison.
@@ -73,7 +73,7 @@ class Rotation(Chooser):
     def __init__(
         self,
         cluster: str,
-        say: Say,
+        say: Warn,
         clock: Callable[[], float] = time.monotonic,
         draw: Callable[[], float] = random.random,
         departed: Departed = lambda _: None,
@@ -83,7 +83,7 @@ class Rotation(Chooser):
         self._departed = departed
         self._clock = clock
         self._draw = draw
-        self._known: dict[Address, _BackEnd] = {}  # those that are leaving too
+        self._known: dict[BackendAddress, _BackEnd] = {}  # those that are leaving too
         self._used: list[_BackEnd] = []
         self._edges: list[float] = []  # running sums of their shares
         self._on_trial: list[_BackEnd] = []  # due for one request each
@@ -95,17 +95,17 @@ class Rotation(Chooser):
     def __len__(self) -> int:
         return self._present
 
-    def __contains__(self, address: Address) -> bool:
+    def __contains__(self, address: BackendAddress) -> bool:
         known = self._known.get(address)
         return known is not None and not known.leaving
 
-    def knows(self, address: Address) -> bool:
+    def knows(self, address: BackendAddress) -> bool:
         """Say whether it is there, or leaving and still at work."""
         return address in self._known
 
     # Who is there.
 
-    def add(self, address: Address, weight: float = 1.0) -> None:
+    def add(self, address: BackendAddress, weight: float = 1.0) -> None:
         """Let one in, or change its weight."""
         known = self._known.get(address)
         if known is None:
@@ -120,7 +120,7 @@ class Rotation(Chooser):
         known.weight = weight
         self._due = -math.inf
 
-    def remove(self, address: Address) -> None:
+    def remove(self, address: BackendAddress) -> None:
         """Choose it no more; what it was sent may end."""
         known = self._known.get(address)
         if known is None or known.leaving:
@@ -133,14 +133,16 @@ class Rotation(Chooser):
             del self._known[address]
         self._due = -math.inf
 
-    def depart(self, address: Address) -> None:
+    def depart(self, address: BackendAddress) -> None:
         """Have no connection kept to one whose member has left, though it may be chosen still."""
         self._known[address].departed = True
         self._departed(address)
 
     # The choice.
 
-    def ready(self, tried: Collection[Address], preferred: Address | None = None) -> Address:
+    def pick_now(
+        self, tried: Collection[BackendAddress], preferred: BackendAddress | None = None
+    ) -> BackendAddress:
         now = self._clock()
         if now >= self._due:
             self._work_out(now)
@@ -159,10 +161,12 @@ class Rotation(Chooser):
             raise self._none()
         return used[0].address
 
-    async def choose(self, tried: Collection[Address], preferred: Address | None = None) -> Address:
-        return self.ready(tried, preferred)
+    async def pick(
+        self, tried: Collection[BackendAddress], preferred: BackendAddress | None = None
+    ) -> BackendAddress:
+        return self.pick_now(tried, preferred)
 
-    def _less_busy(self, used: Sequence[_BackEnd]) -> Address:
+    def _less_busy(self, used: Sequence[_BackEnd]) -> BackendAddress:
         """Draw two."""
         last = len(used) - 1
         edges = self._edges
@@ -180,7 +184,7 @@ class Rotation(Chooser):
             return one.address
         return other.address
 
-    def _another(self, tried: Collection[Address]) -> Address:
+    def _another(self, tried: Collection[BackendAddress]) -> BackendAddress:
         left = [one for one in self._used if one.address not in tried]
         if not left:  # rather one that is out than none
             left = [
@@ -189,38 +193,38 @@ class Rotation(Chooser):
         if not left:
             if not self._present:
                 raise self._none()
-            raise AllTried(f"Cluster {self._cluster} has no other back end.")
+            raise AllTried(f"Cluster {self._cluster} has no other backend.")
 
         def order(one: _BackEnd) -> tuple[bool, float, float]:
             return not one.health.reachable, one.outstanding / one.share, self._draw()
 
         return min(left, key=order).address
 
-    def _next_on_trial(self, now: float) -> Address:
+    def _next_on_trial(self, now: float) -> BackendAddress:
         one = self._on_trial.pop()
         one.health.trial(now)
         self._due = min(self._due, one.health.until)
         return one.address
 
-    def _none(self) -> NoBackEnd:
+    def _none(self) -> NoBackend:
         if self.silent:
             story = f"Nobody serves cluster {self._cluster}: no member publishes http=IP:PORT."
-            return NoBackEnd(story)
-        return NoBackEnd(f"Nobody serves cluster {self._cluster}.")
+            return NoBackend(story)
+        return NoBackend(f"Nobody serves cluster {self._cluster}.")
 
     # What became of it.
 
-    def began(self, address: Address) -> None:
+    def request_started(self, address: BackendAddress) -> None:
         known = self._known.get(address)
         if known is not None:
             known.outstanding += 1
 
-    def ended(self, address: Address, outcome: Outcome) -> None:
+    def request_ended(self, address: BackendAddress, outcome: Outcome) -> None:
         known = self._known.get(address)
         if known is None:  # it left while it was being connected to
             self._departed(address)
             return
-        if known.outstanding:  # else it was begun before the back end was known
+        if known.outstanding:  # else it was begun before the backend was known
             known.outstanding -= 1
         if outcome is not _ANSWERED or not known.health.spotless:
             self._judge(known, outcome)
@@ -229,7 +233,7 @@ class Rotation(Chooser):
             if known.leaving and not known.outstanding:
                 del self._known[address]
 
-    def unreachable(self, address: Address) -> None:
+    def connect_failed(self, address: BackendAddress) -> None:
         known = self._known.get(address)
         if known is not None and known.health.failed(self._clock(), reachable=False):
             self._goes_out(known, "it cannot be reached")
@@ -249,7 +253,7 @@ class Rotation(Chooser):
 
     # What checks have found out.
 
-    def check_failed(self, address: Address, fault: str, *, reachable: bool) -> None:
+    def check_failed(self, address: BackendAddress, fault: str, *, reachable: bool) -> None:
         """Learn that a check failed; twice in a row, and only a check brings it back."""
         known = self._known.get(address)
         if known is not None:
@@ -257,8 +261,8 @@ class Rotation(Chooser):
             if known.failed_checks >= _FAILED_CHECKS and known.health.bar(reachable=reachable):
                 self._goes_out(known, f"its check {fault}")
 
-    def check_passed(self, address: Address) -> None:
-        """Learn that a check went well; whatever was held against the back end is forgotten."""
+    def check_passed(self, address: BackendAddress) -> None:
+        """Learn that a check went well; whatever was held against the backend is forgotten."""
         known = self._known.get(address)
         if known is not None:
             known.failed_checks = 0
@@ -267,12 +271,12 @@ class Rotation(Chooser):
 
     # Who is in.
 
-    def standings(self) -> list[Standing]:
+    def statuses(self) -> list[BackendStatus]:
         now = self._clock()
         if now >= self._due:
             self._work_out(now)
         return [
-            Standing(one.address, one.share, one.outstanding, one.health.out, one.used)
+            BackendStatus(one.address, one.share, one.outstanding, one.health.out, one.used)
             for one in self._known.values()
             if not one.leaving
         ]
@@ -280,13 +284,13 @@ class Rotation(Chooser):
     def _goes_out(self, one: _BackEnd, why: str) -> None:
         one.used = False
         self._due = -math.inf
-        self._say((one.address, "out"), f"back end {one.address} is out of rotation: {why}")
+        self._say((one.address, "out"), f"backend {one.address} is out of rotation: {why}")
 
     def _comes_back(self, one: _BackEnd) -> None:
         if one.health.out:
             one.since = self._clock()
             self._due = -math.inf
-            self._say((one.address, "back"), f"back end {one.address} is back in rotation")
+            self._say((one.address, "back"), f"backend {one.address} is back in rotation")
         one.health.restore()
 
     def _work_out(self, now: float) -> None:
@@ -304,7 +308,7 @@ class Rotation(Chooser):
         if panicking and not self.panicking:
             self._say(
                 (self._cluster, "panic"),
-                f"{len(present) - len(well)} of {len(present)} back ends of cluster "
+                f"{len(present) - len(well)} of {len(present)} backends of cluster "
                 f"{self._cluster} are out of rotation: those that can be reached are used anyway",
             )
         self.panicking = panicking

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from arke_proxy.balancing.balancer import Chooser
+from arke_proxy.balancing.balancer import BackendBalancer
 from arke_proxy.balancing.sticky import Sticky
 
 
 class Route(NamedTuple):
-    """A cluster, who chooses among its back ends, and how visitors come back to theirs."""
+    """A cluster, who chooses among its backends, and how visitors come back to theirs."""
 
     cluster: str
-    chooser: Chooser
+    balancer: BackendBalancer
     sticky: Sticky | None = None
 
 

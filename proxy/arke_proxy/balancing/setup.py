@@ -8,30 +8,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import arke
-from arke_proxy.backends.address import Address
-from arke_proxy.balancing.ask import Ask
-from arke_proxy.balancing.balancer import Chooser
-from arke_proxy.balancing.fallback import Either
-from arke_proxy.balancing.health_checks import AT_ONCE, Checked, Checks
-from arke_proxy.balancing.health_probe import Dials, http_probe
-from arke_proxy.balancing.members import Members, Via
-from arke_proxy.balancing.rotation import Departed, Rotation, Say
+from arke_proxy.backends.address import BackendAddress
+from arke_proxy.balancing.ask import AskBalancer
+from arke_proxy.balancing.balancer import BackendBalancer
+from arke_proxy.balancing.fallback import FallbackBalancer
+from arke_proxy.balancing.health_checks import AT_ONCE, HealthChecker, HealthCheckTarget
+from arke_proxy.balancing.health_probe import ProbeDialer, http_probe
+from arke_proxy.balancing.members import MembersBalancer, Via
+from arke_proxy.balancing.rotation import Departed, Rotation, Warn
 from arke_proxy.balancing.routes import Pattern, Route, Routes
-from arke_proxy.balancing.static import Static
+from arke_proxy.balancing.static import StaticBalancer
 from arke_proxy.balancing.sticky import LEAST_KEY, Sticky
-from arke_proxy.balancing.watch import Watch
+from arke_proxy.balancing.watch import MembershipWatch
 
 _LISTING = 1.0  # seconds that the relay may take to name members
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """How back ends are chosen."""
+class BalancingConfig:
+    """How backends are chosen."""
 
     way: str  # auto, ask, watch or static
     cluster: str | None  # of what no route names
     routes: Sequence[tuple[Pattern, str]]
-    back_ends: Sequence[Address]  # for static
+    backends: Sequence[BackendAddress]  # for static
     default_port: int  # of answers that are an IP alone
     via: Via
     check: str | None  # the path
@@ -41,12 +41,12 @@ class Choice:
     def fault(self) -> str | None:
         """Say which flags do not go together."""
         if self.way == "static":
-            if self.routes or not self.back_ends:
+            if self.routes or not self.backends:
                 return "-choose static needs -backend IP:PORT, and has no -route"
             if self.cluster or self.via is not Via.DIRECT:
                 return "-cluster and -via are of the mesh; leave them out with -choose static"
             return None
-        if self.back_ends:
+        if self.backends:
             return "-backend goes with -choose static"
         if not self.cluster and not self.routes:
             return "give -cluster NAME, or set ARKE_CLUSTER; or give -route HOST/PATH=CLUSTER"
@@ -62,7 +62,7 @@ class Choice:
     def described(self) -> str:
         """Complete the sentence "forwarding to …"."""
         if self.way == "static":
-            return ", ".join(map(str, self.back_ends))
+            return ", ".join(map(str, self.backends))
         names = dict.fromkeys(cluster for _, cluster in self.routes)
         if self.cluster:
             names[self.cluster] = None
@@ -70,22 +70,24 @@ class Choice:
         return f"cluster {words}" if len(names) == 1 else f"clusters {words}"
 
 
-class Choosing:
+class ClusterBalancers:
     """The routes of a proxy, alive from `start` to `stop`.
 
-    `mesh` may be None for static. `dials` is how checks get to back ends.
+    `mesh` may be None for static. `dials` is how checks get to backends.
     """
 
-    def __init__(self, choice: Choice, mesh: arke.Mesh | None, dials: Dials, say: Say) -> None:
+    def __init__(
+        self, choice: BalancingConfig, mesh: arke.Mesh | None, dials: ProbeDialer, say: Warn
+    ) -> None:
         self._choice = choice
         self._mesh = mesh
         self._dials = dials
         self._say = say
         self._hear_departed: Departed = lambda _: None
-        self._watches: list[Watch] = []
-        self._checks: list[Checks] = []
+        self._watches: list[MembershipWatch] = []
+        self._checks: list[HealthChecker] = []
         self._few = asyncio.Semaphore(AT_ONCE)
-        self._choosers: dict[str, Chooser] = {}
+        self._balancers: dict[str, BackendBalancer] = {}
         default = self._route(choice.cluster or "static") if self._has_default else None
         patterns = {
             pattern: self._route(cluster, pattern.path) for pattern, cluster in choice.routes
@@ -93,7 +95,7 @@ class Choosing:
         self.routes = Routes(default, patterns)
 
     def on_departed(self, departed: Departed) -> None:
-        """Say who is to know of back ends that nothing should be kept for any more."""
+        """Say who is to know of backends that nothing should be kept for any more."""
         self._hear_departed = departed
 
     async def start(self) -> None:
@@ -109,10 +111,10 @@ class Choosing:
             await watch.stop()
 
     async def fault(self) -> str:
-        """Say why no request can be answered now; "" while any of the clusters has a back end."""
-        for cluster, chooser in self._choosers.items():
-            known = any(one.used for one in chooser.standings())
-            if await self._serves(cluster) if chooser.asks() else known:
+        """Say why no request can be answered now; "" while any of the clusters has a backend."""
+        for cluster, balancer in self._balancers.items():
+            known = any(one.used for one in balancer.statuses())
+            if await self._serves(cluster) if balancer.asks_members() else known:
                 return ""
         if self._mesh and not self._mesh.attached:
             return "The relay of this machine is away."
@@ -134,37 +136,37 @@ class Choosing:
         return self._choice.way == "static" or self._choice.cluster is not None
 
     def _route(self, cluster: str, path: bytes = b"") -> Route:
-        chooser = self._choosers.get(cluster)
-        if chooser is None:
-            chooser = self._choosers[cluster] = self._chooser(cluster)
+        balancer = self._balancers.get(cluster)
+        if balancer is None:
+            balancer = self._balancers[cluster] = self._balancer(cluster)
         choice = self._choice
         sticky = choice.cookie and Sticky(choice.cookie, choice.secret, cluster, path)
-        return Route(cluster, chooser, sticky or None)
+        return Route(cluster, balancer, sticky or None)
 
-    def _chooser(self, cluster: str) -> Chooser:
+    def _balancer(self, cluster: str) -> BackendBalancer:
         choice = self._choice
         if choice.way == "static":
-            known = Static(choice.back_ends, self._say)
+            known = StaticBalancer(choice.backends, self._say)
             self._check(known)
             return known
         mesh = self._mesh
         assert mesh
-        ask = Ask(mesh, cluster, choice.default_port)
+        ask = AskBalancer(mesh, cluster, choice.default_port)
         if choice.way == "ask":
             return ask
         rotation = Rotation(cluster, self._say, departed=self._departed)
-        members = Members(cluster, rotation, choice.via, self._say, lambda: mesh.attached)
-        self._watches.append(Watch(mesh, cluster, members))
+        members = MembersBalancer(cluster, rotation, choice.via, self._say, lambda: mesh.attached)
+        self._watches.append(MembershipWatch(mesh, cluster, members))
         self._check(members)
-        return members if choice.way == "watch" else Either(members, ask)
+        return members if choice.way == "watch" else FallbackBalancer(members, ask)
 
-    def _departed(self, address: Address) -> None:
+    def _departed(self, address: BackendAddress) -> None:
         self._hear_departed(address)
 
-    def _check(self, checked: Checked) -> None:
+    def _check(self, checked: HealthCheckTarget) -> None:
         if self._choice.check:
             probe = http_probe(self._choice.check, self._dials)
-            self._checks.append(Checks(checked, probe, self._few))
+            self._checks.append(HealthChecker(checked, probe, self._few))
 
 
 def read_key(file: Path) -> bytes:

@@ -1,17 +1,17 @@
-"""Back ends known beforehand, for tests and benchmarks."""
+"""Backends known beforehand, for tests and benchmarks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from arke_proxy.backends.address import Address
-from arke_proxy.balancing.rotation import Rotation, Say
+from arke_proxy.backends.address import BackendAddress
+from arke_proxy.balancing.rotation import Rotation, Warn
 
 
-class Static(Rotation):
+class StaticBalancer(Rotation):
     """A rotation that nobody joins or leaves."""
 
-    def __init__(self, addresses: Iterable[Address], say: Say | None = None) -> None:
+    def __init__(self, addresses: Iterable[BackendAddress], say: Warn | None = None) -> None:
         super().__init__("static", say or _say_nothing)
         for address in addresses:
             self.add(address)

@@ -1,4 +1,4 @@
-"""A visitor comes back to the same back end: a cookie says which one."""
+"""A visitor comes back to the same backend: a cookie says which one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from arke_proxy.backends.address import Address
+from arke_proxy.backends.address import BackendAddress
 
 _NONCE = 12  # bytes
 _LONGEST = 400  # characters of a value of ours
@@ -33,7 +33,7 @@ def cookie_name(text: str) -> str:
 class Sticky:
     """Writes and reads the cookie of one cluster.
 
-    Its value is the back end's address, sealed (AES-256-GCM): nobody reads where the back ends
+    Its value is the backend's address, sealed (AES-256-GCM): nobody reads where the backends
     are, and what this key did not seal for this cluster is not taken for an address. `secret` is
     shared by the proxies that visitors may come through; `path` is where the cookie is sent to.
     """
@@ -47,7 +47,7 @@ class Sticky:
         self._begin = name.encode() + b"="
         self._end = b"; Path=" + (path or b"/") + b"; HttpOnly; SameSite=Lax"
 
-    def read(self, values: Iterable[bytes]) -> Address | None:
+    def read(self, values: Iterable[bytes]) -> BackendAddress | None:
         """Return the address in a request's `Cookie` fields; None if there is none of ours."""
         begin = self._begin
         looked_at = 0
@@ -65,7 +65,7 @@ class Sticky:
                     return None
         return None
 
-    def cookie(self, address: Address, *, secure: bool = False) -> bytes:
+    def cookie(self, address: BackendAddress, *, secure: bool = False) -> bytes:
         """Return the value of `Set-Cookie` that makes the browser remember; `secure`: over TLS."""
         nonce = secrets.token_bytes(_NONCE)
         plain = "\n".join((address.host, str(address.port), address.via)).encode()
@@ -73,7 +73,7 @@ class Sticky:
         end = self._end + b"; Secure" if secure else self._end
         return self._begin + sealed.rstrip(b"=") + end
 
-    def _open(self, value: bytes) -> Address | None:
+    def _open(self, value: bytes) -> BackendAddress | None:
         if len(value) > _LONGEST or not _TAG.fullmatch(value):
             return None
         try:
@@ -82,4 +82,4 @@ class Sticky:
         except (binascii.Error, ValueError, InvalidTag):
             return None
         host, port, via = plain.decode().split("\n")
-        return Address(host, int(port), via)
+        return BackendAddress(host, int(port), via)

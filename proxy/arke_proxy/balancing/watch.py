@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 
 import arke
-from arke_proxy.balancing.members import Members
+from arke_proxy.balancing.members import MembersBalancer
 
 _FIRST_LISTING = 3.0  # seconds; a relay that has just started needs two to know its peers'
 
 
-class Watch:
+class MembershipWatch:
     """Tells a `Members` who joins and who leaves, from `start` to `stop`.
 
     While the relay is away everybody known stays known; what changed meanwhile is told when it is
     back.
     """
 
-    def __init__(self, mesh: arke.Mesh, cluster: str, members: Members) -> None:
+    def __init__(self, mesh: arke.Mesh, cluster: str, members: MembersBalancer) -> None:
         self._mesh = mesh
         self._cluster = cluster
         self._members = members

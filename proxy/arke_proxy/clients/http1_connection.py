@@ -369,7 +369,7 @@ class Client(Requester):
     ) -> None:
         """Answer what is no request. Where the next one would begin cannot be known."""
         if not self._exchange:  # which would have noted its own record
-            self._hub.journal.note(refusal(self.peer, error, time.monotonic(), head))
+            self._hub.recorder.record(refusal(self.peer, error, time.monotonic(), head))
         self._exchange = None
         accept = accept_of(head.fields) if head else b""
         self._out.write(
@@ -381,7 +381,7 @@ class Client(Requester):
         """Close at once what would take the descriptors that answering the others needs."""
         self._leaving = True
         self._hub.complaints.warn(Exhausted, str(error))
-        self._hub.journal.note(refusal(self.peer, error, time.monotonic()))
+        self._hub.recorder.record(refusal(self.peer, error, time.monotonic()))
         self._out.write(own_response(error, time.time(), writing.CLOSE, with_body=True))
         self._out.transport().close()
 

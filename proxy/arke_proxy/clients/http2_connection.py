@@ -68,7 +68,7 @@ class Http2Client:
         self.h2 = new_connection()
         self.guard = Guard(hub.clock())
         self.peer = ""  # the client's address
-        self.origin: Origin  # what back ends are told about it
+        self.origin: Origin  # what backends are told about it
         self.waiting: dict[Stream, None] = {}  # those with something to send, in turn
         self.held = 0  # octets of answers, of all streams together
         self._crowd = 0  # how many of the bounds on that are passed
@@ -115,7 +115,7 @@ class Http2Client:
     # For its streams.
 
     def has_room(self, id_: int, waiting: int) -> bool:
-        """Whether a back end may be read for this stream, in which so many octets wait."""
+        """Whether a backend may be read for this stream, in which so many octets wait."""
         held = self.held
         if held <= _CROWDED:
             return True
@@ -330,7 +330,7 @@ class Http2Client:
         )
         error = BadFrames(f"The connection is ended: {sentence}.")
         record = refusal(self.peer, error, time.monotonic(), version=VERSION)
-        hub.journal.note(record)
+        hub.recorder.record(record)
         self._end_streams(error.name, str(error))
         self.h2.clear_outbound_data_buffer()
         self._leave(ErrorCodes(code))

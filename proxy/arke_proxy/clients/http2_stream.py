@@ -70,7 +70,7 @@ class Stream(Requester):
         self.exchange: Exchange | None = None
         self._ended = ended  # the client has sent the whole request
         self._received = 0  # octets of its body
-        self._paused = False  # the back end is slow to take the body
+        self._paused = False  # the backend is slow to take the body
         self._owed = 0  # octets of credit that are given back when it has
         self._unsent: deque[memoryview] = deque()
         self._unsent_size = 0
@@ -99,7 +99,7 @@ class Stream(Requester):
         exchange.start(now)
 
     def receive(self, event: DataReceived) -> None:
-        """Take a piece of the body; its credit goes back once the back end has room for more.
+        """Take a piece of the body; its credit goes back once the backend has room for more.
 
         Raises Malformed if the body is not as long as it was said to be.
         """
@@ -146,7 +146,7 @@ class Stream(Requester):
         else:
             self._head = head
             record = refusal(self.peer, error, time.monotonic(), head, version=self.version)
-            self._client.hub.journal.note(record)
+            self._client.hub.recorder.record(record)
         self.fail(error)
 
     def send(self) -> bool:
@@ -168,7 +168,7 @@ class Stream(Requester):
         return True
 
     def heed(self) -> None:
-        """Have the back end wait, or go on, by how much waits here and on the whole connection."""
+        """Have the backend wait, or go on, by how much waits here and on the whole connection."""
         exchange = self.exchange
         if not exchange:
             return
@@ -184,7 +184,7 @@ class Stream(Requester):
             if full:
                 exchange.client_full()
             else:
-                self.moved()  # only now the back end can be heard
+                self.moved()  # only now the backend can be heard
                 exchange.client_ready()
 
     def end(self, why: str, detail: str = "") -> None:
@@ -259,7 +259,7 @@ class Stream(Requester):
     def _check_length(self, *, ended: bool) -> None:
         """Raise Malformed for a body that is not as long as it says (RFC 9113, 8.1.1).
 
-        A back end would take what comes next, of another client, for the rest of a shorter one.
+        A backend would take what comes next, of another client, for the rest of a shorter one.
         """
         length = self._head.length if self._head else None
         if length is not None and (length < self._received or (ended and length > self._received)):

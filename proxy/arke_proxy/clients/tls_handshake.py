@@ -84,7 +84,7 @@ class Handshake(asyncio.Protocol):
             self._end()
 
     def _note(self) -> None:
-        self._hub.journal.note(refusal(self.peer, NoHandshake(), time.monotonic()))
+        self._hub.recorder.record(refusal(self.peer, NoHandshake(), time.monotonic()))
 
     def _end(self) -> None:
         if not self._over:

@@ -71,7 +71,7 @@ class Doorway:
             hub.check_room(peer)
         except Exhausted as error:  # which it cannot be told
             hub.complaints.warn(Exhausted, str(error))
-            hub.journal.note(refusal(peer, error, time.monotonic(), answered=False))
+            hub.recorder.record(refusal(peer, error, time.monotonic(), answered=False))
             sock.close()
         else:
             Handshake(hub, sock, peer, self._context)

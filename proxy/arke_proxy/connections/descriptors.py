@@ -21,13 +21,13 @@ class Shares(NamedTuple):
     """How many connections may be open at once."""
 
     clients: int
-    back_ends: int
+    backends: int
 
 
 def share(limit: int, wanted: int | None = None, others: int = 0) -> Shares:
     """Share out `limit` descriptors, of which `others` serve purposes of a worker's flags.
 
-    Half are for clients, or as many as `wanted` says; but a quarter stays for back ends in any
+    Half are for clients, or as many as `wanted` says; but a quarter stays for backends in any
     case, or nobody could be answered once all clients are there.
     """
     free = max(2, limit - _OWN - others)

@@ -19,29 +19,29 @@ from arke_proxy.connections.write_batch import Turn
 from arke_proxy.errors import Exhausted
 from arke_proxy.http.forwarded import Forwarding
 from arke_proxy.observability.log_throttle import Complaints
-from arke_proxy.observability.request_record import Journal
+from arke_proxy.observability.request_record import RequestRecorder
 
 if TYPE_CHECKING:
-    from arke_proxy.backends.address import Address
-    from arke_proxy.backends.connection import BackEnd
+    from arke_proxy.backends.address import BackendAddress
+    from arke_proxy.backends.connection import BackendConnection
     from arke_proxy.backends.dialer import Dialer
     from arke_proxy.http.exchange import Exchange
 
 log = logging.getLogger("arke.proxy")
 
-_POOLED_PER_BACK_END = 128
+_POOLED_PER_BACKEND = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
     """How long the proxy waits, in seconds."""
 
-    silence: float = 60.0  # for a back end to answer, or for a body to move, in either direction
+    silence: float = 60.0  # for a backend to answer, or for a body to move, in either direction
     head: float = 10.0  # from a head's first byte to its last
     idle: float = 75.0  # a client's connection between requests; longer than browsers reuse one
     linger: float = 2.0  # for a client to read the last answer before its connection is closed
-    connect: float = 1.0  # to a back end: a switch away, not an ocean
-    pooled: float = 4.0  # an idle connection to a back end; uvicorn and Node close theirs at 5
+    connect: float = 1.0  # to a backend: a switch away, not an ocean
+    pooled: float = 4.0  # an idle connection to a backend; uvicorn and Node close theirs at 5
     parting: float = 1.0  # after SIGTERM, for a request that is already on its way
     grace: float = 10.0  # after SIGTERM, for requests that are running
     spliced: float = 3600.0  # for a WebSocket, in which nothing comes from either end
@@ -89,7 +89,6 @@ class Hub:
         "forwarding",
         "idle",
         "in_head",
-        "journal",
         "limits_whole",
         "lingering",
         "loop",
@@ -97,6 +96,7 @@ class Hub:
         "most_clients",
         "most_of_one",
         "pool",
+        "recorder",
         "routes",
         "running",
         "streams",
@@ -111,7 +111,7 @@ class Hub:
         times: Times,
         loop: asyncio.AbstractEventLoop,
         most_clients: int,
-        journal: Journal,
+        recorder: RequestRecorder,
         dialer: Dialer,
         forwarding: Forwarding,
         *,
@@ -120,7 +120,7 @@ class Hub:
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.routes = routes
-        self.journal = journal
+        self.recorder = recorder
         self.dialer = dialer
         self.forwarding = forwarding
         self.most_body = most_body  # bytes of a request's body
@@ -129,7 +129,7 @@ class Hub:
         self.clock = clock  # not the loop's: in one of its milliseconds many a request is over
         self.turn = Turn(loop)
         self.most_clients = most_clients  # connected at once
-        self.pool: Pool[BackEnd] = Pool(_POOLED_PER_BACK_END, times.pooled)
+        self.pool: Pool[BackendConnection] = Pool(_POOLED_PER_BACKEND, times.pooled)
         self.complaints = Complaints(log, loop.time)
         self.most_of_one = most_of_one  # connected at once from one address
         self.connections: Counter[str] = Counter()  # by address
@@ -175,13 +175,13 @@ class Hub:
         if not self.clients:
             self.deserted.set()
 
-    def departed(self, address: Address) -> None:
-        """Close what idles to a back end; also what is about to, when a request of it has ended."""
+    def departed(self, address: BackendAddress) -> None:
+        """Close what idles to a backend; also what is about to, when a request of it has ended."""
         self.loop.call_soon(self._close_idle, address)
 
-    def _close_idle(self, address: Address) -> None:
-        for back_end in self.pool.purge(address):
-            back_end.close()
+    def _close_idle(self, address: BackendAddress) -> None:
+        for backend in self.pool.purge(address):
+            backend.close()
 
     def sweep(self) -> None:
         """End what has waited too long."""
@@ -196,5 +196,5 @@ class Hub:
         for exchange in self.whole.expired(now):
             exchange.late(whole=True)
         self.budget.turn(now)
-        for back_end in self.pool.expired(now):
-            back_end.close()
+        for backend in self.pool.expired(now):
+            backend.close()

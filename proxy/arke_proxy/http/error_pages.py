@@ -46,7 +46,7 @@ def own_response(
 def own_message(error: ProxyError, now: float, accept: bytes = b"") -> tuple[list[Field], bytes]:
     """Return the fields and the body of such a response; its status is that of the error.
 
-    `Server-Timing: arke` says why. A back end could say it too, and another proxy of ours behind
+    `Server-Timing: arke` says why. A backend could say it too, and another proxy of ours behind
     this one does; but what they have said has `Via`, and this has none.
     """
     form = preferred(accept[:_MOST])

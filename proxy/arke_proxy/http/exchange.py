@@ -1,4 +1,4 @@
-"""One request's journey: to a back end, perhaps to another, and its answer back to the client."""
+"""One request's journey: to a backend, perhaps to another, and its answer back to the client."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from arke_proxy.backends.address import Address
+from arke_proxy.backends.address import BackendAddress
 from arke_proxy.backends.connect import connect
-from arke_proxy.backends.connection import BackEnd, Listener, describe
-from arke_proxy.balancing.balancer import Chooser, Outcome
-from arke_proxy.balancing.retry import IDEMPOTENT, may_go_again
+from arke_proxy.backends.connection import BackendConnection, BackendEvents, describe
+from arke_proxy.balancing.balancer import BackendBalancer, Outcome
+from arke_proxy.balancing.retry import IDEMPOTENT, may_retry
 from arke_proxy.balancing.sticky import Sticky
 from arke_proxy.connections.hub import Hub
 from arke_proxy.errors import (
     AllTried,
-    BackEndBroke,
+    BackendBroke,
     BadRequest,
     BadResponse,
     Exhausted,
@@ -30,41 +30,41 @@ from arke_proxy.http.response_handler import Requester
 from arke_proxy.http.websocket import Splice
 from arke_proxy.http1 import serializer as writing
 from arke_proxy.http1.body import chunk, last_chunk
-from arke_proxy.observability.request_record import Record
+from arke_proxy.observability.request_record import RequestRecord
 
 _ATTEMPTS: Final = 3
 _AT_HAND: Final = 64 * 1024  # octets of a body kept for a further attempt
 _UNAVAILABLE: Final = frozenset((502, 503, 504))
-_NOBODY: Final[Mapping[Address, str]] = MappingProxyType({})
+_NOBODY: Final[Mapping[BackendAddress, str]] = MappingProxyType({})
 _ANSWERED: Final = Outcome.ANSWERED  # an enum's member is slow to look up
 
 
-class Exchange(Listener):
+class Exchange(BackendEvents):
     """Sends one request and returns its answer; the steps that never wait are plain calls.
 
-    A task exists only while the exchange looks for a back end or connects to it.
+    A task exists only while the exchange looks for a backend or connects to it.
     """
 
     # What most requests never touch costs them nothing here.
     _sticky: Sticky | None = None
-    _preferred: Address | None = None  # where this visitor was before
+    _preferred: BackendAddress | None = None  # where this visitor was before
     told = False  # the client has been sent part of the final answer
     _at_hand: list[bytes] | None = None  # the payload so far, if all of it is still here
     _trailer = b""
     _failures = 0
     _again = False  # it goes, or has gone, a second time
     _search: asyncio.Task[None] | None = None
-    _back_end: BackEnd | None = None  # that has been sent the request
-    _back_end_slow = False  # to read
-    _client_slow = False  # likewise; it may have become so while there was no back end to pause
+    _backend: BackendConnection | None = None  # that has been sent the request
+    _backend_slow = False  # to read
+    _client_slow = False  # likewise; it may have become so while there was no backend to pause
 
     def __init__(self, requester: Requester, head: RequestHead, hub: Hub, now: float) -> None:
         self._requester = requester
         self._head = head
         self._hub = hub
-        self._chooser: Chooser
+        self._balancer: BackendBalancer
         self._tried = _NOBODY
-        record = self.record = Record(requester.peer, head, now, requester.version)
+        record = self.record = RequestRecord(requester.peer, head, now, requester.version)
         self._passed_on, record.request_id = requester.origin.passed_on(head)
         self.uploaded = not (head.chunked or head.length)  # the whole request has arrived
         if not self.uploaded:
@@ -73,7 +73,7 @@ class Exchange(Listener):
     # From the client.
 
     def start(self, now: float) -> None:
-        """Send the request at once where a back end and a connection are at hand."""
+        """Send the request at once where a backend and a connection are at hand."""
         hub = self._hub
         head = self._head
         hub.budget.requests += 1
@@ -84,7 +84,7 @@ class Exchange(Listener):
             self._fail(NoRoute("This proxy serves nothing under that name and path."))
             return
         self.record.cluster = route.cluster
-        self._chooser = route.chooser
+        self._balancer = route.balancer
         if route.sticky:
             self._sticky = route.sticky
             cookies = [value for name, value in head.fields if name.lower() == b"cookie"]
@@ -96,52 +96,52 @@ class Exchange(Listener):
         self.uploaded = done
         self._trailer = trailer
         record = self.record
-        record.octets_in += len(payload)
+        record.bytes_in += len(payload)
         if self._at_hand is not None:
             self._at_hand.append(payload)
-        if self._back_end:
+        if self._backend:
             self._let_go()
-            self._back_end.write(self._framed(payload))
-        elif record.octets_in > _AT_HAND:
+            self._backend.write(self._framed(payload))
+        elif record.bytes_in > _AT_HAND:
             self._requester.pause()
 
     def client_full(self) -> None:
         self._client_slow = True
-        if self._back_end:
-            self._back_end.pause()
+        if self._backend:
+            self._backend.pause()
 
     def client_ready(self) -> None:
         self._client_slow = False
-        if self._back_end:
-            self._back_end.resume()
+        if self._backend:
+            self._backend.resume()
 
     def late(self, *, whole: bool = False) -> None:
         """End an exchange in which nothing has moved for too long; `whole`: it took too long."""
         times = self._hub.times
         seconds = f"{times.whole if whole else times.silence:g} s"
-        back_end = self._back_end
+        backend = self._backend
         to_blame = (
-            back_end is not None
+            backend is not None
             and not self._client_slow
             and (
                 self.uploaded
-                or self._back_end_slow
-                or (back_end.owes_100 and not self.record.octets_in)
+                or self._backend_slow
+                or (backend.owes_100 and not self.record.bytes_in)
             )
         )
-        self._stop(Outcome.SILENT if to_blame and not self.told else Outcome.ABANDONED)
-        if not back_end:
-            self._fail(TooLate(f"No back end was reached within {seconds}."))
+        self._stop(Outcome.TIMED_OUT if to_blame and not self.told else Outcome.ABANDONED)
+        if not backend:
+            self._fail(TooLate(f"No backend was reached within {seconds}."))
         elif self.told:
             fault = f"or its client stood still for {seconds} in mid-answer"
             if whole:
                 fault = f"had not ended its answer when the request had taken {seconds}"
-            self._cut(back_end.address, fault)
+            self._cut(backend.address, fault)
         elif to_blame:
-            self._fail(TooLate(f"Back end {back_end.address} did not answer within {seconds}."))
+            self._fail(TooLate(f"Backend {backend.address} did not answer within {seconds}."))
         elif whole:
             self._fail(BadRequest(f"The request took longer than {seconds} in all.", 408))
-        elif self._client_slow:  # and the back end may well have answered
+        elif self._client_slow:  # and the backend may well have answered
             self._fail(BadRequest(f"The client took no answers for {seconds}.", 408))
         else:
             self._fail(BadRequest(f"The request's body stood still for {seconds}.", 408))
@@ -156,71 +156,73 @@ class Exchange(Listener):
         self.record.status = self.record.status or error.status
         self.abandon("malformed body", str(error))
 
-    # Towards a back end.
+    # Towards a backend.
 
     def _go(self, now: float) -> None:
         self.record.chosen = 0.0  # which was that of an attempt before
         try:
-            address = self._chooser.ready(self._tried, self._preferred)
+            address = self._balancer.pick_now(self._tried, self._preferred)
         except ProxyError as error:
             self._fail(error)
             return
-        back_end = self._pooled(address) if address else None
-        if back_end:
-            self._send(back_end, now)
+        backend = self._pooled(address) if address else None
+        if backend:
+            self._send(backend, now)
         else:
             self._search = self._hub.loop.create_task(self._reach(address))
 
-    def _pooled(self, address: Address) -> BackEnd | None:
-        while back_end := self._hub.pool.take(address):
+    def _pooled(self, address: BackendAddress) -> BackendConnection | None:
+        while backend := self._hub.pool.take(address):
             # What cannot be sent twice is not risked on a connection that has just been closed.
-            if self._head.method in IDEMPOTENT or not back_end.gone():
-                return back_end
-            back_end.close()
+            if self._head.method in IDEMPOTENT or not backend.is_dead():
+                return backend
+            backend.close()
         return None
 
-    async def _reach(self, address: Address | None, *, afresh: bool = False) -> None:
+    async def _reach(self, address: BackendAddress | None, *, afresh: bool = False) -> None:
         try:
-            back_end = await self._connected(address, afresh=afresh)
+            backend = await self._connected(address, afresh=afresh)
         except ProxyError as error:
             self._fail(error)
         else:
-            self._send(back_end, self._hub.clock())
+            self._send(backend, self._hub.clock())
 
-    async def _connected(self, address: Address | None, *, afresh: bool) -> BackEnd:
+    async def _connected(
+        self, address: BackendAddress | None, *, afresh: bool
+    ) -> BackendConnection:
         while True:
             if address is None:
-                address = await self._chooser.choose(self._tried, self._preferred)
+                address = await self._balancer.pick(self._tried, self._preferred)
             self.record.chosen = self._hub.clock()
-            if not afresh and (back_end := self._pooled(address)):
-                return back_end
+            if not afresh and (backend := self._pooled(address)):
+                return backend
             try:
                 return await connect(address, self._hub)
             except OSError as error:
-                self._chooser.unreachable(address)
+                self._balancer.connect_failed(address)
                 self._count_failure(address, describe(error))
             address = None
 
-    def _send(self, back_end: BackEnd, now: float) -> None:
+    def _send(self, backend: BackendConnection, now: float) -> None:
         self._search = None
-        self._back_end = back_end
+        self._backend = backend
         head = self._head
-        address = back_end.address
+        address = backend.address
         record = self.record
-        record.back_end = address
+        record.backend = address
         record.attempts += 1
         record.sent = now
-        self._chooser.began(address)
-        back_end.begin(self, head)
+        self._balancer.request_started(address)
+        backend.start_request(self, head)
         if self._client_slow:
-            back_end.pause()
+            backend.pause()
         data = writing.request_head(head, self._passed_on, address)
         if head.chunked or head.length:
             assert self._at_hand is not None
             data += self._framed(b"".join(self._at_hand))
             self._let_go()
             self._requester.resume()
-        back_end.write(data)
+        backend.write(data)
 
     def _framed(self, payload: bytes) -> bytes:
         if not self._head.chunked:
@@ -232,66 +234,70 @@ class Exchange(Listener):
 
     def _let_go(self) -> None:
         """Keep no body that will not be sent again."""
-        if self.record.octets_in > _AT_HAND or self._head.method not in IDEMPOTENT:
+        if self.record.bytes_in > _AT_HAND or self._head.method not in IDEMPOTENT:
             self._at_hand = None
 
-    # From the back end.
+    # From the backend.
 
-    def answered(self, head: ResponseHead | None, payload: bytes, *, done: bool) -> None:
+    def on_response(self, head: ResponseHead | None, payload: bytes, *, done: bool) -> None:
         now = self._hub.clock()
         record = self.record
-        record.octets_out += len(payload)
-        back_end = self._back_end
-        assert back_end
+        record.bytes_out += len(payload)
+        backend = self._backend
+        assert backend
         if head:
             if head.status < 200:
                 self._requester.interim(head)
-                return  # and the time goes on: a back end that only promises is silent
+                return  # and the time goes on: a backend that only promises is silent
             self.told = True
             if not self.uploaded:
-                back_end.spoil()  # who answers early may take the rest for a request
+                backend.prevent_reuse()  # who answers early may take the rest for a request
             record.status = head.status
             record.answered = now
             if self._sticky:
-                head = self._remembered(head, self._sticky, back_end.address)
+                head = self._remembered(head, self._sticky, backend.address)
         trailer = b""
         if done:
-            trailer = back_end.trailer
+            trailer = backend.trailer
             self._release(_ANSWERED)
             if self.uploaded:
-                back_end.finish(now)
+                backend.finish(now)
             else:
-                back_end.abandon()
+                backend.abort()
             self._note("", now)
         if head:
             self._requester.answer(head, payload, done=done, trailer=trailer)
         else:
             self._requester.piece(payload, done=done, trailer=trailer)
 
-    def _remembered(self, head: ResponseHead, sticky: Sticky, address: Address) -> ResponseHead:
-        """Add the cookie by which the visitor comes back to this back end, if it is another."""
+    def _remembered(
+        self, head: ResponseHead, sticky: Sticky, address: BackendAddress
+    ) -> ResponseHead:
+        """Add the cookie by which the visitor comes back to this backend, if it is another."""
         if address == self._preferred:
             return head
         return with_cookie(head, sticky.cookie(address, secure=self._requester.origin.tls))
 
-    def broke(self, reason: str, *, sent: bool, answering: bool, host_dead: bool) -> None:
-        back_end = self._back_end
-        assert back_end
-        address = back_end.address
-        self._back_end_slow = False
-        # An idle connection that the back end was just closing says nothing about the back end.
-        stale = back_end.used and not answering and not host_dead
-        self._release(Outcome.ABANDONED if stale else Outcome.BROKE)
+    def on_backend_failed(
+        self, reason: str, *, sent: bool, answering: bool, host_dead: bool
+    ) -> None:
+        backend = self._backend
+        assert backend
+        address = backend.address
+        self._backend_slow = False
+        # An idle connection that the backend was just closing says nothing about the backend.
+        stale = backend.used and not answering and not host_dead
+        self._release(Outcome.ABANDONED if stale else Outcome.FAILED)
         if host_dead:
-            self._chooser.unreachable(address)
+            self._balancer.connect_failed(address)
             for idle in self._hub.pool.purge(address):
-                idle.abandon()
+                idle.abort()
         if self.told:
             self._cut(address, reason)
             return
-        if not may_go_again(self._head.method, sent=sent, body_at_hand=self._has_all()):
-            fault = f"Back end {address} {reason}, and the request may not be sent twice."
-            self._fail(BackEndBroke(fault))
+        if not may_retry(self._head.method, sent=sent, body_at_hand=self._has_all()):
+            fault = f"Backend {address} {reason}, and the request may not be sent twice."
+            self._fail(BackendBroke(fault))
             return
         try:
             self._count_failure(address, reason, stale=stale)
@@ -303,50 +309,50 @@ class Exchange(Listener):
         else:
             self._go(self._hub.clock())
 
-    def malformed(self, error: BadResponse) -> None:
-        assert self._back_end
-        address = self._back_end.address
-        self._release(Outcome.BROKE)
+    def on_bad_response(self, error: BadResponse) -> None:
+        assert self._backend
+        address = self._backend.address
+        self._release(Outcome.FAILED)
         if self.told:
             self._cut(address, f"was cut off: {error}")
         else:
             self._fail(error)
 
-    def switched(self, head: ResponseHead, rest: bytes) -> None:
-        """Leave HTTP; `rest` is what the back end has sent behind its 101."""
-        back_end = self._back_end
-        assert back_end
-        self._back_end = None
+    def on_switch_protocols(self, head: ResponseHead, rest: bytes) -> None:
+        """Leave HTTP; `rest` is what the backend has sent behind its 101."""
+        backend = self._backend
+        assert backend
+        self._backend = None
         record = self.record
         record.status = head.status
         record.answered = self._hub.clock()
         record.upgraded = True
         self._hub.whole.stop(self)
         self._went_again_no_more()
-        # The back end has answered, which is known now, not after the hours that may follow.
-        self._chooser.ended(back_end.address, Outcome.ANSWERED)
-        self._chooser.began(back_end.address)
+        # The backend has answered, which is known now, not after the hours that may follow.
+        self._balancer.request_ended(backend.address, Outcome.ANSWERED)
+        self._balancer.request_started(backend.address)
         if self._sticky:
-            head = self._remembered(head, self._sticky, back_end.address)
-        splice = Splice(self._hub, back_end.detach(), rest, self._parted(back_end))
+            head = self._remembered(head, self._sticky, backend.address)
+        splice = Splice(self._hub, backend.detach(), rest, self._parted(backend))
         self._requester.switch(head, splice)
 
-    def _parted(self, back_end: BackEnd) -> Callable[[int, int], None]:
-        def parted(octets_in: int, octets_out: int) -> None:
-            self.record.octets_in, self.record.octets_out = octets_in, octets_out
-            back_end.ended()
-            self._chooser.ended(back_end.address, Outcome.ABANDONED)
+    def _parted(self, backend: BackendConnection) -> Callable[[int, int], None]:
+        def parted(bytes_in: int, bytes_out: int) -> None:
+            self.record.bytes_in, self.record.bytes_out = bytes_in, bytes_out
+            backend.mark_closed()
+            self._balancer.request_ended(backend.address, Outcome.ABANDONED)
             self._note("", self._hub.clock())
 
         return parted
 
-    def back_end_full(self) -> None:
-        self._back_end_slow = True
+    def on_backend_full(self) -> None:
+        self._backend_slow = True
         if not self.uploaded:
             self._requester.pause()
 
-    def back_end_ready(self) -> None:
-        self._back_end_slow = False
+    def on_backend_ready(self) -> None:
+        self._backend_slow = False
         self._requester.moved()
         if not self.uploaded:
             self._requester.resume()
@@ -357,26 +363,26 @@ class Exchange(Listener):
         if self._search:
             self._search.cancel()
             self._search = None
-        if back_end := self._back_end:
+        if backend := self._backend:
             self._release(outcome)
-            back_end.abandon()
+            backend.abort()
 
     def _release(self, outcome: Outcome) -> None:
-        """Be done with the back end, and tell what became of the request there."""
-        assert self._back_end
-        address = self._back_end.address
-        self._back_end = None
+        """Be done with the backend, and tell what became of the request there."""
+        assert self._backend
+        address = self._backend.address
+        self._backend = None
         if outcome is _ANSWERED and self.record.status in _UNAVAILABLE:
             outcome = Outcome.UNAVAILABLE
-        self._chooser.ended(address, outcome)
+        self._balancer.request_ended(address, outcome)
 
-    def _cut(self, address: Address, reason: str) -> None:
+    def _cut(self, address: BackendAddress, reason: str) -> None:
         self._warn(address, reason)
-        self._note("cut off", self._hub.clock(), f"Back end {address} {reason}.")
+        self._note("cut off", self._hub.clock(), f"Backend {address} {reason}.")
         self._requester.cut()
 
     def _fail(self, error: ProxyError) -> None:
-        """Answer in the back ends' stead. Nothing of a final answer has been sent."""
+        """Answer in the backends' stead. Nothing of a final answer has been sent."""
         self._search = None
         if isinstance(error, AllTried):
             error = self._none_reachable()
@@ -399,14 +405,14 @@ class Exchange(Listener):
             self._went_again_no_more()
         if hub.limits_whole:
             hub.whole.stop(self)
-        hub.journal.note(record)
+        hub.recorder.record(record)
 
     def _went_again_no_more(self) -> None:
         if self._again:
             self._again = False
             self._hub.budget.end()
 
-    def _count_failure(self, address: Address, reason: str, *, stale: bool = False) -> None:
+    def _count_failure(self, address: BackendAddress, reason: str, *, stale: bool = False) -> None:
         """Remember a failed attempt. Raises NoneReachable if it was the last one."""
         self._failures += 1
         if stale:
@@ -422,7 +428,7 @@ class Exchange(Listener):
 
     def _none_reachable(self) -> NoneReachable:
         story = "; ".join(f"{address} {reason}" for address, reason in self._tried.items())
-        return NoneReachable(f"No back end answered: {story}.")
+        return NoneReachable(f"No backend answered: {story}.")
 
-    def _warn(self, address: Address, reason: str) -> None:
-        self._hub.complaints.warn(address, f"back end {address} {reason}")
+    def _warn(self, address: BackendAddress, reason: str) -> None:
+        self._hub.complaints.warn(address, f"backend {address} {reason}")

@@ -1,4 +1,4 @@
-"""What a back end learns about where a request comes from, and by which names it is traced."""
+"""What a backend learns about where a request comes from, and by which names it is traced."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TRACEPARENT: Final = re.compile(
     rb"(?!ff|00.{53}-)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
     rb"(?:-[!-~]*)?"
 )
-# As sampled: a back end that is told "not sampled" would record nothing.
+# As sampled: a backend that is told "not sampled" would record nothing.
 _BEGUN: Final = b"traceparent: 00-%b-%b-01\r\n"
 _NAMES: Final = 256  # drawn at once
 _TRACE: Final = 32  # digits of a trace's name
@@ -74,7 +74,7 @@ class Forwarding:
 
 
 class Origin:
-    """One client's connection, as back ends learn of it."""
+    """One client's connection, as backends learn of it."""
 
     __slots__ = ("_address", "_forwarding", "_lines", "_proto", "_trusted", "tls")
 

@@ -25,7 +25,7 @@ HOP_BY_HOP: Final = frozenset(
     )
 )
 
-# What the proxy itself tells a back end; a client's word is believed only where that is said.
+# What the proxy itself tells a backend; a client's word is believed only where that is said.
 FORWARDED: Final = frozenset(
     (
         b"forwarded",

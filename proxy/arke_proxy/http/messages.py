@@ -56,7 +56,7 @@ class RequestHead:
         self.forwarded = forwarded  # FORWARDED, with names in lower case: what the client says
         self.lines = lines  # `fields` as they are written, if at hand
         self.version = version  # of HTTP, as the client spoke it
-        self.begin: bytes | None = None  # what every back end gets of it, if at hand
+        self.begin: bytes | None = None  # what every backend gets of it, if at hand
 
 
 class ResponseHead:
@@ -92,13 +92,13 @@ class ResponseHead:
     ) -> None:
         self.status = status
         self.status_text = status_text  # `200 OK`
-        self.fields = fields  # end to end, in the back end's order and spelling; without the length
+        self.fields = fields  # end to end, in the backend's order and spelling; without the length
         self.length = length
         self.chunked = chunked
-        self.keep_alive = keep_alive  # the back end is willing
+        self.keep_alive = keep_alive  # the backend is willing
         self.upgrade = upgrade  # the protocol that it switches to, with 101; in lower case
         self.lines = lines  # `fields` as they are written, if at hand
-        self.version = version  # of HTTP, as the back end spoke it
+        self.version = version  # of HTTP, as the backend spoke it
         self.dated = dated  # it says when it was made, or need not
         self.begin: bytes | None = None  # what every client gets of it, if at hand
 

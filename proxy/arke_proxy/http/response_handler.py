@@ -27,7 +27,7 @@ class Requester(ABC):
     """The protocol it speaks, as a log writes it."""
 
     origin: Origin
-    """What back ends are told about this client."""
+    """What backends are told about this client."""
 
     @abstractmethod
     def interim(self, head: ResponseHead) -> None:
@@ -43,7 +43,7 @@ class Requester(ABC):
 
     @abstractmethod
     def fail(self, error: ProxyError) -> None:
-        """Answer in the back ends' stead. Nothing of an answer has been written."""
+        """Answer in the backends' stead. Nothing of an answer has been written."""
 
     @abstractmethod
     def cut(self) -> None:

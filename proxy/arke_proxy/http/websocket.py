@@ -19,25 +19,25 @@ _HIGH_WATER = 64 * 1024  # octets that wait in this process for a slow end
 
 
 class Splice:
-    """Joins a client and a back end after an answer 101, until both ends are silent or gone.
+    """Joins a client and a backend after an answer 101, until both ends are silent or gone.
 
-    `said` is what the back end has sent already. `ended` is called once, with the octets that went
-    to the back end and to the client.
+    `said` is what the backend has sent already. `ended` is called once, with the octets that went
+    to the backend and to the client.
     """
 
-    __slots__ = ("_back_end", "_client", "_ended", "_hub", "_said", "_wait", "due", "peer")
+    __slots__ = ("_backend", "_client", "_ended", "_hub", "_said", "_wait", "due", "peer")
 
     def __init__(
         self,
         hub: Hub,
-        back_end: asyncio.Transport,
+        backend: asyncio.Transport,
         said: bytes,
         ended: Callable[[int, int], None],
     ) -> None:
         self._hub = hub
         self._said = said
         self._ended = ended
-        self._back_end = _End(self, back_end)
+        self._backend = _End(self, backend)
         self._client: _End
         self.peer = ""
         self._wait: Wait | None = None  # since an end was closed
@@ -48,10 +48,10 @@ class Splice:
         hub = self._hub
         self.peer = peer
         self._client = _End(self, client)
-        self._client.other, self._back_end.other = self._back_end, self._client
+        self._client.other, self._backend.other = self._backend, self._client
         hub.came(self)
         self.moved()
-        for end, data in ((self._client, early), (self._back_end, self._said)):
+        for end, data in ((self._client, early), (self._backend, self._said)):
             end.begin(data)
 
     def moved(self) -> None:
@@ -67,9 +67,9 @@ class Splice:
 
     def over(self) -> None:
         """Forget a splice whose ends are both gone."""
-        if not (self._client.open or self._back_end.open):
+        if not (self._client.open or self._backend.open):
             self._hub.went(self)
-            self._ended(self._client.octets, self._back_end.octets)
+            self._ended(self._client.octets, self._backend.octets)
 
     # For the hub.
 
@@ -78,7 +78,7 @@ class Splice:
 
     def cut(self) -> None:
         reset(self._client.transport)
-        reset(self._back_end.transport)
+        reset(self._backend.transport)
 
     def expired(self) -> None:
         client = self._client

@@ -25,7 +25,7 @@ _STATUS_LINE: Final = re.compile(
     rb"HTTP/1\.(?P<minor>[01]) (?P<status>[1-9][0-9]{2})(?: (?P<reason>[^\r\n\x00]*))?"
 )
 # What may be spoken past the proxy. No form of HTTP is among it (h2c, HTTP/2.0, TLS/1.0): requests
-# inside would reach a back end unseen.
+# inside would reach a backend unseen.
 _UPGRADES: Final = frozenset((b"websocket",))
 _CONNECTION_OPTIONS: Final = {b"close", b"keep-alive", b"upgrade"}  # which name no field to keep
 _ASIDE_IN_RESPONSES: Final = HOP_BY_HOP | {b"content-length"}
@@ -56,7 +56,7 @@ def _read_request(raw: bytes, version: bytes | None = None) -> RequestHead:
         raise Malformed("its method is none that this proxy knows")
     if method == b"CONNECT":
         raise Malformed("this proxy opens no tunnels", 501)
-    if method == b"TRACE":  # what comes back would show what this proxy tells back ends
+    if method == b"TRACE":  # what comes back would show what this proxy tells backends
         raise Malformed("this proxy sends no request back", 501)
     if method == b"OPTIONS":
         fields, lines = _one_step_less(fields, lines)
@@ -160,7 +160,7 @@ def _read_tail(tail: bytes) -> _Tail:
         elif name == LOOKALIKE:
             raise Malformed("the name of a field could be taken for another that frames it")
         elif name == b"expect" and _waits_for_100(value) and not is_1_0 and (length or chunked):
-            # Where no body waits, some back ends would begin to wait for one.
+            # Where no body waits, some backends would begin to wait for one.
             fields.append((spelling, value))
             texts.append(text)
     return _Tail(is_1_0, host, tuple(fields), b"".join(texts), framing, tuple(forwarded))

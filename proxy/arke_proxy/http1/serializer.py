@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from arke_proxy.backends.address import Address
+from arke_proxy.backends.address import BackendAddress
 from arke_proxy.http.date import http_date
 from arke_proxy.http.header_fields import written
 from arke_proxy.http.messages import RequestHead, ResponseHead, has_body
@@ -15,7 +15,7 @@ KEEP_ALIVE: Final = b"Connection: keep-alive\r\n"  # for HTTP/1.0, where it is n
 
 
 def request_begin(head: RequestHead) -> bytes | None:
-    """Write what every back end gets of a head; None for one that names no host."""
+    """Write what every backend gets of a head; None for one that names no host."""
     return None if head.host is None else _request_begin(head, head.host)
 
 
@@ -35,11 +35,11 @@ def _request_begin(head: RequestHead, host: bytes) -> bytes:
     )
 
 
-def request_head(head: RequestHead, forwarded: bytes, back_end: Address) -> bytes:
-    """Write the head that the back end gets; `forwarded` is from Origin.passed_on."""
+def request_head(head: RequestHead, forwarded: bytes, backend: BackendAddress) -> bytes:
+    """Write the head that the backend gets; `forwarded` is from Origin.passed_on."""
     begin = head.begin
     if begin is None:
-        host = back_end.authority.encode() if head.host is None else head.host
+        host = backend.authority.encode() if head.host is None else head.host
         begin = _request_begin(head, host)
     return b"".join((begin, forwarded, b"\r\n"))
 
@@ -79,7 +79,7 @@ def response_start(head: ResponseHead, framing: bytes) -> bytes:
 
 
 def date_line(now: float) -> bytes:
-    """Say when an answer came, for a back end that has not (RFC 9110, 6.6.1)."""
+    """Say when an answer came, for a backend that has not (RFC 9110, 6.6.1)."""
     return b"Date: %b\r\n" % http_date(now)
 
 

@@ -14,8 +14,8 @@ from hpack.struct import Header
 from arke_proxy.http2.abuse_limits import MAX_BLOCK, MAX_FRAME, MOST_OF_BLOCK
 
 _MOST_STREAMS = 100
-_STREAM_WINDOW = 65_535  # octets of a request's body that wait for its back end
-_CONNECTION_WINDOW = 512 * 1024  # a few slow back ends do not stop the others
+_STREAM_WINDOW = 65_535  # octets of a request's body that wait for its backend
+_CONNECTION_WINDOW = 512 * 1024  # a few slow backends do not stop the others
 _FIELD_TABLE = 4096  # octets of fields that need not be sent again
 _WINDOW_AT_FIRST = 65_535  # of a connection, whatever the settings say
 _SETTINGS = {

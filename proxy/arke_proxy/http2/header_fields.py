@@ -1,7 +1,7 @@
 """From fields of HTTP/2 to a head, and back (RFC 9113, 8).
 
 A request is written as the head that HTTP/1.1 would have for it, and read as strictly as any other:
-there is one set of rules for what may reach a back end. Checked here is what could not be written
+there is one set of rules for what may reach a backend. Checked here is what could not be written
 so, and what HTTP/2 alone forbids.
 """
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from arke_proxy.observability.access_log_format import Format
-from arke_proxy.observability.request_record import Record
+from arke_proxy.observability.request_record import RequestRecord
 
 _MOST = 4 * 1024 * 1024  # octets that wait for a disk that stands still; then lines are dropped
 _FAREWELL = 2.0  # seconds that the last lines may take
@@ -58,7 +58,7 @@ class AccessLog:
         """Lines that were lost because the disk or the pipe was full, failed, or stood still."""
         return self._turned_away + self._failed
 
-    def note(self, record: Record) -> None:
+    def record(self, record: RequestRecord) -> None:
         """Gather a line."""
         if self._gathered - self._settled > _MOST:
             self._turned_away += 1

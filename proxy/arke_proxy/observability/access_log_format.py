@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 
-from arke_proxy.observability.request_record import Record
+from arke_proxy.observability.request_record import RequestRecord
 
 _quote = json.encoder.encode_basestring_ascii
 
-Format = Callable[[Record, float], bytes]
+Format = Callable[[RequestRecord, float], bytes]
 """Takes the record and the time of day, in seconds since 1970; returns a line with its end."""
 
 # What could end a line, or a quoted part of it, or play tricks with a terminal.
@@ -26,30 +26,30 @@ def escaped(value: bytes | None) -> bytes:
     return _UNSAFE.sub(lambda match: b"\\x%02x" % match[0][0], value)
 
 
-def common(record: Record, now: float) -> bytes:
+def common(record: RequestRecord, now: float) -> bytes:
     """The Common Log Format of NCSA's server, which Apache and nginx kept."""
     return _common(record, now) + b"\n"
 
 
-def combined(record: Record, now: float) -> bytes:
+def combined(record: RequestRecord, now: float) -> bytes:
     """The same, with Referer and User-Agent."""
     referer, agent = escaped(record.referer), escaped(record.user_agent)
     return b'%b "%b" "%b"\n' % (_common(record, now), referer, agent)
 
 
-def as_json(record: Record, now: float) -> bytes:
+def as_json(record: RequestRecord, now: float) -> bytes:
     """Everything, with the milliseconds of each phase; a phase that did not come is not there.
 
     Written by hand: json.dumps of such a dictionary takes three times as long.
     """
-    back_end = record.back_end
+    backend = record.backend
     story = (
         f'{{"time":"{_iso(now)}","client":{_quote(_plain(record.client))}'
         f',"method":{_text(record.method)},"target":{_text(record.target)}'
         f',"version":{_quote(record.version)},"host":{_text(record.host)}'
-        f',"status":{record.status},"octets_in":{record.octets_in}'
-        f',"octets_out":{record.octets_out},"cluster":{_quote(record.cluster)}'
-        f',"back_end":{_quote(str(back_end)) if back_end else "null"}'
+        f',"status":{record.status},"bytes_in":{record.bytes_in}'
+        f',"bytes_out":{record.bytes_out},"cluster":{_quote(record.cluster)}'
+        f',"backend":{_quote(str(backend)) if backend else "null"}'
         f',"attempts":{record.attempts},"ms":{{{_milliseconds(record)}}}'
         f',"request_id":{_text(record.request_id)},"user_agent":{_text(record.user_agent)}'
         f',"referer":{_text(record.referer)}'
@@ -63,7 +63,7 @@ def as_json(record: Record, now: float) -> bytes:
 FORMATS: dict[str, Format] = {"common": common, "combined": combined, "json": as_json}
 
 
-def _milliseconds(record: Record) -> str:
+def _milliseconds(record: RequestRecord) -> str:
     began, sent, answered, ended = record.began, record.sent, record.answered, record.ended
     chosen = record.chosen or sent  # where both were at hand, it was sent at once
     if sent and chosen > sent:  # another one was chosen later, and not reached
@@ -79,7 +79,7 @@ def _milliseconds(record: Record) -> str:
     return phases
 
 
-def _common(record: Record, now: float) -> bytes:
+def _common(record: RequestRecord, now: float) -> bytes:
     return b'%b - - [%b] "%b %b %b" %b %b' % (
         _plain(record.client).encode() or b"-",
         _clf_time(int(now)),
@@ -87,7 +87,7 @@ def _common(record: Record, now: float) -> bytes:
         escaped(record.target),
         record.version.encode(),
         b"%d" % record.status if record.status else b"-",
-        b"%d" % record.octets_out if record.octets_out else b"-",
+        b"%d" % record.bytes_out if record.bytes_out else b"-",
     )
 
 

@@ -2,7 +2,7 @@
 
 /-/healthz    200 while a worker answers at all: whoever does not is to be restarted
 /-/readyz     200 while requests can be answered, 503 with the reason otherwise
-/-/backends   JSON: each worker's view of its back ends
+/-/backends   JSON: each worker's view of its backends
 /-/metrics    for Prometheus, all workers together
 """
 

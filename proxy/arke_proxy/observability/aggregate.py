@@ -1,6 +1,6 @@
 """The numbers of all workers together: what has been counted stays counted when one leaves.
 
-A report is `{"counters": {key: number}, "gauges": {key: number}, "back_ends": […]}`. Keys are the
+A report is `{"counters": {key: number}, "gauges": {key: number}, "backends": […]}`. Keys are the
 workers' own affair.
 """
 
@@ -15,7 +15,7 @@ Numbers = dict[str, float]
 _MOST = 50_000  # keys kept of workers that have left
 
 
-class Totals:
+class Aggregate:
     """Keeps the last report of each worker, and the sums of those that have left.
 
     A sum that fell when a worker leaves would look to Prometheus like a restart, and its rates
@@ -40,12 +40,12 @@ class Totals:
             _add(known, counters)
 
     def sum(self) -> dict[str, Any]:
-        """Return one report for all; of the back ends, each worker's view under its number."""
+        """Return one report for all; of the backends, each worker's view under its number."""
         return {
             "counters": _sum([self._departed, *(r["counters"] for r in self._reports.values())]),
             "gauges": _sum(r["gauges"] for r in self._reports.values()),
-            "back_ends": {
-                str(worker): report["back_ends"] for worker, report in self._reports.items()
+            "backends": {
+                str(worker): report["backends"] for worker, report in self._reports.items()
             },
         }
 

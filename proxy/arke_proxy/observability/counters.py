@@ -9,8 +9,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 
-from arke_proxy.backends.address import Address
-from arke_proxy.observability.request_record import Record
+from arke_proxy.backends.address import BackendAddress
+from arke_proxy.observability.request_record import RequestRecord
 
 SEPARATOR = "\x1f"
 
@@ -18,12 +18,12 @@ SEPARATOR = "\x1f"
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 PHASES = ("choose", "connect", "answer", "total")
 OTHER = "(other)"
-"""The label of all back ends beyond the first 200: they come and go for as long as a proxy runs."""
+"""The label of all backends beyond the first 200: they come and go for as long as a proxy runs."""
 
 _AT_ONCE = 512  # records; they take half a millisecond
 _MOST = 200
-_MOST_SERIES = 5000  # a back end may answer with any code
-_NOWHERE = Address("", 0)  # stands for all the others
+_MOST_SERIES = 5000  # a backend may answer with any code
+_NOWHERE = BackendAddress("", 0)  # stands for all the others
 
 
 class Histogram:
@@ -47,14 +47,14 @@ class Histogram:
         self.counts[-1] += len(values) - below
 
 
-class Counts:
+class RequestCounters:
     """Takes records at the price of an append, and counts many at a time."""
 
     __slots__ = (
-        "_back_ends",
+        "_backends",
+        "_bytes_in",
+        "_bytes_out",
         "_failures",
-        "_octets_in",
-        "_octets_out",
         "_phases",
         "_records",
         "_requests",
@@ -62,16 +62,16 @@ class Counts:
     )
 
     def __init__(self) -> None:
-        self._records: list[Record] = []  # not counted yet
-        self._requests: dict[tuple[str, int, Address | None], int] = {}
-        self._back_ends: dict[Address | None, str] = {None: "", _NOWHERE: OTHER}
+        self._records: list[RequestRecord] = []  # not counted yet
+        self._requests: dict[tuple[str, int, BackendAddress | None], int] = {}
+        self._backends: dict[BackendAddress | None, str] = {None: "", _NOWHERE: OTHER}
         self._failures: Counter[str] = Counter()
         self._phases = tuple(Histogram() for _ in PHASES)
-        self._octets_in = 0
-        self._octets_out = 0
+        self._bytes_in = 0
+        self._bytes_out = 0
         self._retries = 0
 
-    def note(self, record: Record) -> None:
+    def record(self, record: RequestRecord) -> None:
         """Count a request that has ended, soon."""
         self._records.append(record)
         if len(self._records) >= _AT_ONCE:
@@ -79,12 +79,12 @@ class Counts:
 
     def _count(self) -> None:
         records, self._records = self._records, []
-        keys = Counter([(one.cluster, one.status, one.back_end) for one in records])
+        keys = Counter([(one.cluster, one.status, one.backend) for one in records])
         for key, count in keys.items():
             self._add(*key, count)
         self._failures.update([one.outcome for one in records if one.outcome])
-        self._octets_in += sum([one.octets_in for one in records])
-        self._octets_out += sum([one.octets_out for one in records])
+        self._bytes_in += sum([one.bytes_in for one in records])
+        self._bytes_out += sum([one.bytes_out for one in records])
         self._retries += sum([one.attempts - 1 for one in records if one.attempts > 1])
         choose, connect, answer, total = self._phases
         sent = [one for one in records if one.sent]
@@ -100,11 +100,11 @@ class Counts:
         self._count()
         numbers: dict[str, float] = {
             _key("retries"): self._retries,
-            _key("octets", "in"): self._octets_in,
-            _key("octets", "out"): self._octets_out,
+            _key("octets", "in"): self._bytes_in,
+            _key("octets", "out"): self._bytes_out,
         }
-        for (cluster, status, back_end), count in self._requests.items():
-            key = _key("requests", cluster, str(status), self._back_ends[back_end])
+        for (cluster, status, backend), count in self._requests.items():
+            key = _key("requests", cluster, str(status), self._backends[backend])
             numbers[key] = count
         for reason, count in self._failures.items():
             numbers[_key("failures", reason)] = count
@@ -114,18 +114,18 @@ class Counts:
                 numbers[_key("phase", phase, str(bucket))] = count
         return numbers
 
-    def _add(self, cluster: str, status: int, back_end: Address | None, count: int) -> None:
-        key = (cluster, status, back_end)
+    def _add(self, cluster: str, status: int, backend: BackendAddress | None, count: int) -> None:
+        key = (cluster, status, backend)
         if key not in self._requests:
-            if back_end not in self._back_ends and len(self._back_ends) < _MOST + 2:
-                self._back_ends[back_end] = str(back_end)
-            if back_end not in self._back_ends or len(self._requests) >= _MOST_SERIES:
+            if backend not in self._backends and len(self._backends) < _MOST + 2:
+                self._backends[backend] = str(backend)
+            if backend not in self._backends or len(self._requests) >= _MOST_SERIES:
                 key = (cluster, status, _NOWHERE)
         self._requests[key] = self._requests.get(key, 0) + count
 
 
-def _chosen(record: Record) -> float:
-    """Return when the back end was chosen that the request was sent to.
+def _chosen(record: RequestRecord) -> float:
+    """Return when the backend was chosen that the request was sent to.
 
     Where it and a connection were at hand, that was at once; one chosen later was not reached.
     """

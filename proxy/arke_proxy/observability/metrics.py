@@ -20,12 +20,12 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 _COUNTERS = {
     "requests": (
         "arke_proxy_requests_total",
-        "Requests, by cluster, code (0: none was sent), and the back end that was sent them last.",
-        ("cluster", "code", "back_end"),
+        "Requests, by cluster, code (0: none was sent), and the backend that was sent them last.",
+        ("cluster", "code", "backend"),
     ),
     "failures": (
         "arke_proxy_failures_total",
-        "Requests that no back end has answered as a whole, by what happened.",
+        "Requests that no backend has answered as a whole, by what happened.",
         ("reason",),
     ),
     "retries": ("arke_proxy_retries_total", "Requests that were sent once more.", ()),
@@ -76,7 +76,7 @@ class _Collector(Collector):
     def _phases(self) -> Family:
         family = HistogramMetricFamily(
             "arke_proxy_phase_seconds",
-            "To choose a back end, to connect to it, until it began to answer; and in total.",
+            "To choose a backend, to connect to it, until it began to answer; and in total.",
             labels=("phase",),
         )
         bounds = [*map(str, BOUNDS), "+Inf"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from arke_proxy.backends.address import Address
+from arke_proxy.backends.address import BackendAddress
 from arke_proxy.errors import ProxyError
 from arke_proxy.http.messages import RequestHead
 
 
-class Record:
+class RequestRecord:
     """One request and what became of it; whoever carries it fills it in on the way.
 
     Times are `time.monotonic`, in seconds; 0.0 is a step that was never reached. (The loop's own
@@ -19,16 +19,16 @@ class Record:
 
     # What most requests never touch costs them nothing here.
     cluster = ""  # where no route was found
-    back_end: Address | None = None  # that was sent the request last
+    backend: BackendAddress | None = None  # that was sent the request last
     status = 0  # that the client was sent; 0 if it was sent none
-    octets_in = 0
-    octets_out = 0
+    bytes_in = 0
+    bytes_out = 0
     attempts = 0  # how often the request was sent
     request_id = b""
     upgraded = False  # the connection left HTTP; `ended` is the end of what it became
     outcome = ""  # why it did not end as it should, in a word or two: `client left`
     detail = ""  # the same in a sentence, where there is more to say
-    chosen = 0.0  # a back end was chosen, the last time
+    chosen = 0.0  # a backend was chosen, the last time
     sent = 0.0  # and was sent the head
     answered = 0.0  # the first octet of the final answer's head came
     ended = 0.0  # the last octet of the answer was written
@@ -77,9 +77,9 @@ def refusal(
     *,
     version: str = "HTTP/1.1",
     answered: bool = True,
-) -> Record:
+) -> RequestRecord:
     """Return the record of what was no request, perhaps with a head; `now` is `time.monotonic`."""
-    record = Record(client, head, now, version)
+    record = RequestRecord(client, head, now, version)
     record.status = error.status if answered else 0
     record.outcome = error.name
     record.detail = str(error)
@@ -87,15 +87,15 @@ def refusal(
     return record
 
 
-class Journal(Protocol):
+class RequestRecorder(Protocol):
     """Whoever counts and logs requests."""
 
-    def note(self, record: Record) -> None:
+    def record(self, record: RequestRecord) -> None:
         """Take the record of a request that has ended; it changes no more. Never raises."""
 
 
-class NoJournal:
+class NullRecorder:
     """Where nobody wants to know."""
 
-    def note(self, record: Record) -> None:
+    def record(self, record: RequestRecord) -> None:
         """Nothing is kept."""

@@ -13,8 +13,8 @@ from arke_proxy.balancing.routes import Route
 from arke_proxy.connections.hub import Hub
 from arke_proxy.observability.access_log import AccessLog
 from arke_proxy.observability.admin import Admin, Page
-from arke_proxy.observability.counters import Counts
-from arke_proxy.observability.request_record import Journal, NoJournal, Record
+from arke_proxy.observability.counters import RequestCounters
+from arke_proxy.observability.request_record import NullRecorder, RequestRecord, RequestRecorder
 from arke_proxy.processes.worker_ipc import Line
 
 _TICK = 0.1  # seconds between two batches of the access log
@@ -22,35 +22,35 @@ _REPORTS = 10  # ticks between two reports to the master
 _JSON = "application/json"
 
 
-class Both:
+class TeeRecorder:
     """Two journals."""
 
     __slots__ = ("_first", "_second")
 
-    def __init__(self, first: Journal, second: Journal) -> None:
+    def __init__(self, first: RequestRecorder, second: RequestRecorder) -> None:
         self._first = first
         self._second = second
 
-    def note(self, record: Record) -> None:
-        self._first.note(record)
-        self._second.note(record)
+    def record(self, record: RequestRecord) -> None:
+        self._first.record(record)
+        self._second.record(record)
 
 
-class Desk:
+class Telemetry:
     """Counts if there are to be pages, logs if there is a log, and costs nothing otherwise."""
 
     def __init__(self, line: Line, access_log: AccessLog | None, *, pages: bool) -> None:
         self._line = line
         self._access_log = access_log
-        self._counts = Counts() if pages else None
+        self._counts = RequestCounters() if pages else None
         self._admin: Admin | None = None
         self._ticking: asyncio.Task[None] | None = None
         self._hub: Hub
         self._routes: Iterable[Route]
         self._fault: Callable[[], Awaitable[str]]
-        self.journal: Journal = self._counts or access_log or NoJournal()
+        self.recorder: RequestRecorder = self._counts or access_log or NullRecorder()
         if self._counts and access_log:
-            self.journal = Both(self._counts, access_log)
+            self.recorder = TeeRecorder(self._counts, access_log)
 
     async def open(
         self,
@@ -73,7 +73,7 @@ class Desk:
             pages: dict[bytes, Callable[[], Awaitable[Page]]] = {
                 b"/-/healthz": self._health,
                 b"/-/readyz": self._readiness,
-                b"/-/backends": self._back_ends,
+                b"/-/backends": self._backends,
                 b"/-/metrics": prometheus,
             }
             self._admin = Admin(pages)
@@ -117,7 +117,7 @@ class Desk:
         return {
             "counters": counters,
             "gauges": {"connections": len(self._hub.clients), f"workers\x1f{state}": 1},
-            "back_ends": standings(self._routes),
+            "backends": statuses(self._routes),
         }
 
     async def _totals(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class Desk:
         self._report()
         totals = await self._line.totals()
         if totals is None:  # the master is away, and this worker about to follow
-            return self._now() | {"back_ends": {}}
+            return self._now() | {"backends": {}}
         return totals
 
     async def _health(self) -> Page:
@@ -136,15 +136,15 @@ class Desk:
             return Page(HTTPStatus.SERVICE_UNAVAILABLE, f"{fault}\n".encode())
         return Page(HTTPStatus.OK, b"OK\n")
 
-    async def _back_ends(self) -> Page:
+    async def _backends(self) -> Page:
         totals = await self._totals()
-        workers = [{"worker": int(w), "back_ends": b} for w, b in totals["back_ends"].items()]
+        workers = [{"worker": int(w), "backends": b} for w, b in totals["backends"].items()]
         body = json.dumps({"workers": workers}, indent=2).encode() + b"\n"
         return Page(HTTPStatus.OK, body, _JSON)
 
 
-def standings(routes: Iterable[Route]) -> list[dict[str, Any]]:
-    """Show the back ends of each cluster as their chooser sees them."""
+def statuses(routes: Iterable[Route]) -> list[dict[str, Any]]:
+    """Show the backends of each cluster as their chooser sees them."""
     return [
         {
             "cluster": route.cluster,
@@ -155,5 +155,5 @@ def standings(routes: Iterable[Route]) -> list[dict[str, Any]]:
             "used": one.used,
         }
         for route in routes
-        for one in route.chooser.standings()
+        for one in route.balancer.statuses()
     ]

@@ -18,14 +18,14 @@ from typing import Any
 
 Message = dict[str, Any]
 
-MOST = 8 * 1024 * 1024  # octets of a message; the numbers of 200 back ends are some 100 KB
+MOST = 8 * 1024 * 1024  # octets of a message; the numbers of 200 backends are some 100 KB
 
 
 def line(message: Message) -> bytes:
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
-class Lines:
+class LineDecoder:
     """Cuts what arrives into messages."""
 
     def __init__(self) -> None:

@@ -17,10 +17,10 @@ import sys
 import time
 from itertools import chain
 
-from arke_proxy.observability.aggregate import Totals
+from arke_proxy.observability.aggregate import Aggregate
 from arke_proxy.processes import ipc as channel
 from arke_proxy.processes.supervisor import Supervisor
-from arke_proxy.processes.worker_config import Plan
+from arke_proxy.processes.worker_config import MasterConfig
 
 _WORKER = "arke_proxy.processes.worker"
 _CHUNK = 65536
@@ -32,7 +32,7 @@ class _Line:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.lines = channel.Lines()
+        self.lines = channel.LineDecoder()
         self.ended = False  # nothing comes any more
         self.unsent = b""
 
@@ -54,12 +54,12 @@ class _Line:
 class Master:
     """Starts workers, passes on signals, and adds up what the workers count."""
 
-    def __init__(self, plan: Plan, words: list[str]) -> None:
+    def __init__(self, plan: MasterConfig, words: list[str]) -> None:
         self._plan = plan
         self._words = words
         self._lines: dict[int, _Line] = {}
         self._places: dict[int, int] = {}  # of the workers that accept
-        self._totals = Totals()
+        self._totals = Aggregate()
         self._supervisor = Supervisor(self, plan.workers, plan.greeting, plan.grace)
 
     def run(self) -> int:
@@ -169,11 +169,11 @@ class Master:
         match message:
             case {"ready": True}:
                 self._supervisor.ready(pid, time.monotonic())
-            case {"report": {"counters": dict(), "gauges": dict(), "back_ends": _} as report}:
+            case {"report": {"counters": dict(), "gauges": dict(), "backends": _} as report}:
                 self._totals.report(pid, report)
             case {"ask": True}:
                 line.send({"totals": self._totals.sum()})
 
 
 if __name__ == "__main__":
-    sys.exit(Master(Plan.read(sys.argv[1]), sys.argv[2:]).run())
+    sys.exit(Master(MasterConfig.read(sys.argv[1]), sys.argv[2:]).run())

@@ -19,7 +19,7 @@ _TICK = 0.1  # seconds between two looks at the deadlines
 _MOST_ADOPTED = 256  # of them in one tick; the loop has other work too
 
 
-class Listener(NamedTuple):
+class HttpListener(NamedTuple):
     """A listening socket, and what is presented to clients there; None if they come without TLS."""
 
     sock: socket.socket
@@ -32,12 +32,12 @@ class Server:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._listeners: tuple[Listener, ...] = ()
+        self._listeners: tuple[HttpListener, ...] = ()
         self._servers: list[asyncio.Server | Doorway] = []
         self._tick: asyncio.TimerHandle | None = None
         self._adopting: set[asyncio.Task[None]] = set()
 
-    async def start(self, *listeners: Listener) -> None:
+    async def start(self, *listeners: HttpListener) -> None:
         """Begin to accept; the sockets are closed by `stop`."""
         self._listeners = listeners
         for listener in listeners:
@@ -46,7 +46,7 @@ class Server:
                 sibling.setblocking(False)
         self._sweep()
 
-    async def _listen(self, listener: Listener) -> asyncio.Server | Doorway:
+    async def _listen(self, listener: HttpListener) -> asyncio.Server | Doorway:
         hub = self._hub
         if listener.certificates:
             doorway = Doorway(hub, listener.sock, listener.certificates.context)
@@ -58,7 +58,7 @@ class Server:
     def _client(self) -> asyncio.Protocol:
         return cast("asyncio.Protocol", Client(self._hub))
 
-    def _stand_in(self, listener: Listener, server: asyncio.Server | Doorway) -> None:
+    def _stand_in(self, listener: HttpListener, server: asyncio.Server | Doorway) -> None:
         """Accept what a worker beside this one has left waiting: it may have died, or hang."""
         for sibling in listener.siblings:
             if isinstance(server, Doorway):
@@ -102,8 +102,8 @@ class Server:
                 client.cut()
             with contextlib.suppress(TimeoutError):  # until the last of them is noted
                 await asyncio.wait_for(hub.deserted.wait(), parting)
-        for back_end in hub.pool.clear():
-            back_end.close()
+        for backend in hub.pool.clear():
+            backend.close()
         if self._tick:
             self._tick.cancel()
 

@@ -24,7 +24,7 @@ import arke
 from arke.program import flags
 from arke_proxy.backends.dialer import Dialer
 from arke_proxy.balancing.health_checks import AT_ONCE
-from arke_proxy.balancing.setup import Choice, Choosing
+from arke_proxy.balancing.setup import BalancingConfig, ClusterBalancers
 from arke_proxy.connections.descriptors import Shares, raise_limit, share
 from arke_proxy.connections.hub import Hub, Times, log
 from arke_proxy.http.forwarded import Forwarding
@@ -33,9 +33,9 @@ from arke_proxy.observability.access_log import AccessLog
 from arke_proxy.observability.access_log_format import FORMATS
 from arke_proxy.observability.admin import MOST_CONNECTIONS
 from arke_proxy.observability.log_throttle import Complaints, quieten
-from arke_proxy.observability.telemetry import Desk
-from arke_proxy.processes.server import Listener, Server
-from arke_proxy.processes.worker_config import Seat, read_secret
+from arke_proxy.observability.telemetry import Telemetry
+from arke_proxy.processes.server import HttpListener, Server
+from arke_proxy.processes.worker_config import WorkerConfig, read_secret
 from arke_proxy.processes.worker_ipc import Line
 
 _YOUNG = 20_000  # objects more than before, until garbage is looked for; thousands are at work
@@ -43,7 +43,7 @@ _PARTING = 5.0  # seconds that idle connections are kept after a reload; nobody 
 
 
 def main() -> None:
-    seat = Seat.read(sys.argv[1])
+    seat = WorkerConfig.read(sys.argv[1])
     sys.argv[:2] = [PROGRAM]  # under which the relay logs it
     options = read(sys.argv[1:])
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
@@ -61,7 +61,7 @@ def main() -> None:
             flags.fail(PROGRAM, str(error), status=1)
 
 
-async def _run(options: Options, seat: Seat) -> None:
+async def _run(options: Options, seat: WorkerConfig) -> None:
     loop = asyncio.get_running_loop()
     listeners = _listeners(options, seat)
     way = choice(options, read_secret(seat.secret))
@@ -89,15 +89,15 @@ async def _run(options: Options, seat: Seat) -> None:
             return
         choosing = starting.result()
         routes = choosing.routes
-        desk = Desk(line, _access_log(options, loop), pages=options.admin is not None)
+        desk = Telemetry(line, _access_log(options, loop), pages=options.admin is not None)
         shares = _shares(options)
         hub = Hub(
             routes,
             times,
             loop,
             shares.clients,
-            desk.journal,
-            Dialer(loop, mesh, times.connect, shares.back_ends),
+            desk.recorder,
+            Dialer(loop, mesh, times.connect, shares.backends),
             Forwarding(options.trust, options.forwarded, os.urandom),
             most_body=options.max_body,
             most_of_one=options.max_per_client,
@@ -118,11 +118,13 @@ async def _run(options: Options, seat: Seat) -> None:
             await mesh.close()
 
 
-async def _start(way: Choice, mesh: arke.Mesh | None, checking: Dialer) -> Choosing:
+async def _start(
+    way: BalancingConfig, mesh: arke.Mesh | None, checking: Dialer
+) -> ClusterBalancers:
     if mesh:
         await mesh.__aenter__()
     say = Complaints(log, asyncio.get_running_loop().time).warn
-    choosing = Choosing(way, mesh, checking, say)
+    choosing = ClusterBalancers(way, mesh, checking, say)
     await choosing.start()
     return choosing
 
@@ -149,21 +151,21 @@ async def _first(*waits: Coroutine[Any, Any, object]) -> None:
         task.result()
 
 
-def _listener(seat: Seat, name: str) -> socket.socket | None:
+def _listener(seat: WorkerConfig, name: str) -> socket.socket | None:
     number = seat.listeners.get(name)
     return None if number is None else socket.socket(fileno=number)
 
 
-def _siblings(seat: Seat, name: str) -> list[socket.socket]:
+def _siblings(seat: WorkerConfig, name: str) -> list[socket.socket]:
     return [socket.socket(fileno=number) for number in seat.siblings.get(name, ())]
 
 
-def _listeners(options: Options, seat: Seat) -> list[Listener]:
+def _listeners(options: Options, seat: WorkerConfig) -> list[HttpListener]:
     public, tls = _listener(seat, "public"), _listener(seat, "tls")
     assert public
-    listeners = [Listener(public, siblings=_siblings(seat, "public"))]
+    listeners = [HttpListener(public, siblings=_siblings(seat, "public"))]
     if tls:
-        listeners.append(Listener(tls, certificates(options), _siblings(seat, "tls")))
+        listeners.append(HttpListener(tls, certificates(options), _siblings(seat, "tls")))
     return listeners
 
 

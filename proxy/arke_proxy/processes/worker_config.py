@@ -13,7 +13,7 @@ Shared = dict[str, list[int]]
 """Name → numbers of the sockets on one port, among which the kernel shares connections out."""
 
 
-class Plan(NamedTuple):
+class MasterConfig(NamedTuple):
     """For the master."""
 
     listeners: Shared  # as many as workers, or one that all of them accept from
@@ -26,10 +26,10 @@ class Plan(NamedTuple):
         return json.dumps(self)
 
     @classmethod
-    def read(cls, text: str) -> Plan:
+    def read(cls, text: str) -> MasterConfig:
         return cls(*json.loads(text))
 
-    def seat(self, line: int, place: int) -> Seat:
+    def seat(self, line: int, place: int) -> WorkerConfig:
         """Return the seat of a worker; no two that serve should have one place, of `workers`."""
         own: Descriptors = {}
         siblings: Shared = {}
@@ -37,10 +37,10 @@ class Plan(NamedTuple):
             at = place % len(numbers)
             own[name] = numbers[at]
             siblings[name] = numbers[:at] + numbers[at + 1 :]
-        return Seat(line, own, self.secret, siblings)
+        return WorkerConfig(line, own, self.secret, siblings)
 
 
-class Seat(NamedTuple):
+class WorkerConfig(NamedTuple):
     """For a worker."""
 
     line: int  # the descriptor of its line to the master
@@ -52,7 +52,7 @@ class Seat(NamedTuple):
         return json.dumps(self._asdict())
 
     @classmethod
-    def read(cls, text: str) -> Seat:
+    def read(cls, text: str) -> WorkerConfig:
         """Take what is known: the master may be of an older or a newer version."""
         given = {"siblings": {}} | json.loads(text)
         return cls(**{name: given[name] for name in cls._fields})

@@ -25,7 +25,7 @@ class Line:
         self._sock = socket.socket(fileno=number)
         self._sock.setblocking(False)
         self._loop = loop
-        self._lines = channel.Lines()
+        self._lines = channel.LineDecoder()
         self._unsent = b""
         self._asked: list[asyncio.Future[dict[str, Any]]] = []
         self._gone: Callable[[], None]

@@ -12,11 +12,11 @@ import struct
 from pathlib import Path
 from typing import cast
 
+from arke.program.logging import Log
 from arke_relay.attachments.acceptor import Acceptor, keep_descriptors
 from arke_relay.attachments.program_registry import Hub
 from arke_relay.attachments.protocol_detection import Greeting
 from arke_relay.errors import ConfigurationError
-from arke_relay.log import Log
 
 _BACKLOG = 512
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from arke.program.logging import Log
 from arke.wire.liveness import Liveness
 from arke.wire.messages import Op
 from arke_relay.attachments.fair_reader import Turns
@@ -13,7 +14,6 @@ from arke_relay.core.directory import MAX_ENTRIES, Metadata
 from arke_relay.core.endpoints import Outlet, Program
 from arke_relay.core.message_core import Exchange
 from arke_relay.flusher import Flusher
-from arke_relay.log import Lines, Log
 
 if TYPE_CHECKING:
     from arke_relay.attachments.connection import Connection
@@ -142,7 +142,7 @@ class Hub:
             log, reason = self._lines("gone"), LEFT
         log.info("program gone", program=program, reason=reason)
 
-    def _lines(self, what: str, most: int = _COMINGS) -> Lines:
+    def _lines(self, what: str, most: int = _COMINGS) -> Log:
         """Where to write what every user of this machine can provoke as often as they like."""
         return self._log.limited(what, 1.0, most)
 

@@ -9,11 +9,11 @@ from itertools import chain, repeat
 from math import inf
 from typing import TYPE_CHECKING
 
+from arke.program.logging import Log
 from arke_relay.discovery import records
 from arke_relay.discovery.addresses import Address
 from arke_relay.discovery.hints import Hint
 from arke_relay.discovery.records import Flaw, Record
-from arke_relay.log import Log
 
 if TYPE_CHECKING:
     from arke_relay.discovery.multicast import Multicast

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from zeroconf import ServiceInfo, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
+from arke.program.logging import Log
 from arke_relay.discovery.addresses import Address
 from arke_relay.discovery.records import SERVICE, Record, instance
-from arke_relay.log import Log
 
 _GOODBYE = 1.0  # seconds for the three packets of a goodbye, which take 0.25
 _ANSWER = 3000  # milliseconds to wait for the rest of an instance

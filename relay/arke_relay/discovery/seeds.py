@@ -10,8 +10,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from ipaddress import ip_address
 
+from arke.program.logging import Log
 from arke_relay.discovery.hints import Hint
-from arke_relay.log import Log
 
 _PATIENCE = 5.0  # seconds for one lookup
 _MOST_ADDRESSES = 16  # of one name

@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from arke.program.logging import Log
 from arke_relay.errors import ConfigurationError
-from arke_relay.log import Log
 from arke_relay.metrics.exposition import CONTENT_TYPE, Exposition
 from arke_relay.metrics.names import Snap
 

@@ -15,7 +15,7 @@ from support.vagrant_files import command, nodes
 
 LIMIT = 60.0
 
-# Refreshes until both back ends have answered once, then counts a hundred answers.
+# Refreshes until both backends have answered once, then counts a hundred answers.
 VISIT = """
 import json, sys, time, urllib.request
 deadline = time.monotonic() + float(sys.argv[2])
@@ -51,7 +51,7 @@ def on_this_machine(words: list[str], key: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("lab", [4], indirect=True)
-def test_both_back_ends_answer_a_hundred_refreshes(lab: Lab, tmp_path: Path) -> None:
+def test_both_backends_answer_a_hundred_refreshes(lab: Lab, tmp_path: Path) -> None:
     *machines, visitor = lab.hosts
     key = tmp_path / "id_rsa"
     visitor.run([*program("arke"), "keygen", key])

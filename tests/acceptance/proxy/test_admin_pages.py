@@ -49,7 +49,7 @@ def until_ready(port: int, *, ready: bool) -> bytes:
 
 def test_readiness_follows_the_relay_and_health_does_not(rig: Rig, admin_port: int) -> None:
     assert until_ready(admin_port, ready=True) == b"OK\n"
-    rig.back_ends(good)
+    rig.backends(good)
     rig.get()  # whom the cluster has named once is remembered, and no use without a relay
     rig.relay.process.terminate()
     assert until_ready(admin_port, ready=False) == b"The relay of this machine is away.\n"
@@ -73,21 +73,21 @@ def test_a_proxy_is_ready_while_somebody_serves(
         assert until_ready(admin_port, ready=False) == nobody
 
 
-def test_metrics_count_by_cluster_code_and_back_end(rig: Rig, admin_port: int) -> None:
-    (back_end,) = rig.back_ends(good)
+def test_metrics_count_by_cluster_code_and_backend(rig: Rig, admin_port: int) -> None:
+    (backend,) = rig.backends(good)
     for _ in range(3):
         assert rig.get()[1] == b"ok"
     rig.exchange(b"GET / HTTP/1.1\r\n\r\n")
     text = fetch(admin_port, "/-/metrics")[1].decode()
-    labels = f'back_end="{back_end.address}",cluster="web",code="200"'
+    labels = f'backend="{backend.address}",cluster="web",code="200"'
     assert f"arke_proxy_requests_total{{{labels}}} 3.0" in text
-    assert 'arke_proxy_requests_total{back_end="",cluster="",code="400"} 1.0' in text
+    assert 'arke_proxy_requests_total{backend="",cluster="",code="400"} 1.0' in text
     assert 'arke_proxy_failures_total{reason="bad request"} 1.0' in text
     assert 'arke_proxy_phase_seconds_count{phase="answer"} 3.0' in text
     assert 'arke_proxy_workers{state="serving"} 1.0' in text
 
 
-def test_back_ends_are_json(rig: Rig, admin_port: int) -> None:
+def test_backends_are_json(rig: Rig, admin_port: int) -> None:
     response, body = fetch(admin_port, "/-/backends")
     assert response.getheader("content-type") == "application/json"
     (pid,) = workers(rig.process)
@@ -100,7 +100,7 @@ def test_the_admin_listener_serves_nothing_else(rig: Rig, admin_port: int) -> No
     assert fetch(admin_port, "/-/healthz", "POST")[0].status == 405
     assert fetch(admin_port, "/-/healthz", "HEAD")[1] == b""
     assert fetch(admin_port, "/-/health z")[0].status == 400
-    rig.back_ends(good)
+    rig.backends(good)
     assert rig.get("/-/healthz")[1] == b"ok"  # the public one knows nothing of it
 
 
@@ -119,7 +119,7 @@ def test_several_workers_count_together_and_nothing_is_lost_by_a_reload(
 ) -> None:
     flags = ("-workers", "2", "-admin", f"127.0.0.1:{admin_port}")
     with running(relays.start(), "web", *flags) as rig:
-        rig.back_ends(good)
+        rig.backends(good)
         for _ in range(10):
             rig.get()
         eventually(lambda: counted(admin_port, "arke_proxy_requests_total") == 10)
@@ -142,7 +142,7 @@ def lines(path: Path, count: int) -> list[bytes]:
 def test_a_log_in_the_combined_format(relays: Relays, tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     with running(relays.start(), "web", "-access-log", str(path)) as rig:
-        rig.back_ends(good)
+        rig.backends(good)
         rig.exchange(
             b'GET /a?"b HTTP/1.1\r\nHost: x\r\nUser-Agent: a "b" \xe9\r\nReferer: y\r\n\r\n'
         )
@@ -169,7 +169,7 @@ def test_what_is_cut_at_the_end_has_a_line_too(tmp_path: Path, switches: bool) -
 
     flags = ("-access-log", str(path), "-access-format", "json", "-grace", "200ms")
     with site() as web:
-        proxy = web.proxy("-choose", "static", "-backend", web.back_end(stays).address, *flags)
+        proxy = web.proxy("-choose", "static", "-backend", web.backend(stays).address, *flags)
         connection = proxy.connect()
         connection.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n" + upgrade)
         if switches:
@@ -188,17 +188,17 @@ def test_a_log_in_json(relays: Relays, tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     flags = ("-access-log", str(path), "-access-format", "json")
     with running(relays.start(), "web", *flags) as rig:
-        (back_end,) = rig.back_ends(good)
+        (backend,) = rig.backends(good)
         rig.get("/x")
         rig.cluster.answers = ["nonsense"]
         rig.get("/y")
         stories: list[dict[str, Any]] = [json.loads(line) for line in lines(path, 2)]
     good_one, bad_one = stories
     assert good_one["target"] == "/x"
-    assert good_one["back_end"] == back_end.address
-    assert (good_one["status"], good_one["octets_out"], good_one["attempts"]) == (200, 2, 1)
+    assert good_one["backend"] == backend.address
+    assert (good_one["status"], good_one["bytes_out"], good_one["attempts"]) == (200, 2, 1)
     assert list(good_one["ms"]) == ["choose", "connect", "answer", "body", "total"]
-    assert (bad_one["status"], bad_one["outcome"], bad_one["back_end"]) == (502, "bad answer", None)
+    assert (bad_one["status"], bad_one["outcome"], bad_one["backend"]) == (502, "bad answer", None)
 
 
 PUT = b"PUT /large HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\n"
@@ -224,7 +224,7 @@ def test_a_refusal_is_logged_with_its_reason(
     path = tmp_path / "access.log"
     flags = ("-access-log", str(path), "-access-format", "json", "-max-body", "8")
     with site() as web:
-        proxy = web.proxy("-choose", "static", "-backend", web.back_end(good).address, *flags)
+        proxy = web.proxy("-choose", "static", "-backend", web.backend(good).address, *flags)
         response, body = proxy.exchange(raw)
         eventually(lambda: path.read_bytes().endswith(b"\n"))
     story = json.loads(path.read_bytes())
@@ -242,7 +242,7 @@ def test_the_last_requests_are_logged_before_the_proxy_leaves(
 ) -> None:
     path = tmp_path / "access.log"
     with running(relays.start(), "web", "-access-log", str(path)) as rig:
-        rig.back_ends(good)
+        rig.backends(good)
         rig.get("/last")
         rig.process.terminate()
         assert rig.process.wait(LIMIT) == 0
@@ -252,7 +252,7 @@ def test_the_last_requests_are_logged_before_the_proxy_leaves(
 def test_a_log_that_is_rotated(relays: Relays, tmp_path: Path) -> None:
     path, old = tmp_path / "access.log", tmp_path / "access.log.1"
     with running(relays.start(), "web", "-access-log", str(path), "-workers", "2") as rig:
-        rig.back_ends(good)
+        rig.backends(good)
         rig.get("/1")
         lines(path, 1)
         path.rename(old)
@@ -268,7 +268,7 @@ def test_a_log_that_is_rotated(relays: Relays, tmp_path: Path) -> None:
 
 def test_a_log_on_stdout(relays: Relays) -> None:
     with running(relays.start(), "web", "-access-log", "-", "-access-format", "common") as rig:
-        rig.back_ends(good)
+        rig.backends(good)
         rig.get("/x")
         rig.process.wait_for_line(r'"GET /x HTTP/1\.1" 200 2$', LIMIT)
 
@@ -300,24 +300,24 @@ def test_a_pipe_with_a_reader_is_a_log(tmp_path: Path) -> None:
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     os.set_blocking(reader, True)
     with site() as web, os.fdopen(reader, encoding="utf-8") as log:
-        back_end = web.back_end(good)
-        flags = ("-choose", "static", "-backend", back_end.address, "-access-log", str(pipe))
+        backend = web.backend(good)
+        flags = ("-choose", "static", "-backend", backend.address, "-access-log", str(pipe))
         assert web.proxy(*flags).body() == "ok"
         assert '"GET / HTTP/1.1" 200 2 ' in log.readline()
 
 
-def test_an_own_answer_has_no_via_and_what_a_back_end_says_has(relays: Relays) -> None:
-    """By that they are told apart, whatever the back end says: it may be a proxy of ours."""
+def test_an_own_answer_has_no_via_and_what_a_backend_says_has(relays: Relays) -> None:
+    """By that they are told apart, whatever the backend says: it may be a proxy of ours."""
 
     def pretends(connection: Connection) -> None:
         connection.head()
-        fields = b'Server: arke\r\nServer-Timing: arke;desc="no back end"\r\n'
+        fields = b'Server: arke\r\nServer-Timing: arke;desc="no backend"\r\n'
         connection.send(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n" + fields + b"\r\n")
 
     with running(relays.start(), "web") as rig:
-        rig.back_ends(pretends)
+        rig.backends(pretends)
         response, _ = rig.get()
-        assert response.getheader("server-timing") == 'arke;desc="no back end"'
+        assert response.getheader("server-timing") == 'arke;desc="no backend"'
         assert response.getheader("via") == "1.1 arke"
         rig.cluster.answers = ["nonsense"]
         response, _ = rig.exchange(GET)
@@ -328,7 +328,7 @@ def test_an_own_answer_has_no_via_and_what_a_back_end_says_has(relays: Relays) -
 def test_errors_come_in_the_form_that_is_liked(relays: Relays) -> None:
     with running(relays.start(), "web") as rig:
         rig.cluster.answers = ["nonsense <b>"]
-        sentence = "Cluster web, asked for a back end, answered b'nonsense <b>'"
+        sentence = "Cluster web, asked for a backend, answered b'nonsense <b>'"
 
         def get(accept: str) -> tuple[HTTPResponse, str]:
             head = f"GET / HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n"
@@ -346,5 +346,5 @@ def test_errors_come_in_the_form_that_is_liked(relays: Relays) -> None:
         response, body = get("text/html,application/xhtml+xml,*/*;q=0.8")
         assert response.getheader("content-type") == "text/html; charset=utf-8"
         assert "nonsense &lt;b&gt;" in body
-        rig.back_ends(good)
+        rig.backends(good)
         assert rig.get()[0].getheader("server-timing") is None

@@ -1,4 +1,4 @@
-"""What a cluster answered ahead of need, when a back end that it named turns out to have failed."""
+"""What a cluster answered ahead of need, when a backend that it named turns out to have failed."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import AsyncIterator
 import pytest
 
 import arke
-from arke_proxy.backends.address import Address
-from arke_proxy.balancing.ask import Ask
+from arke_proxy.backends.address import BackendAddress
+from arke_proxy.balancing.ask import AskBalancer
 from support.http_rig import Cluster
 from support.relays import LIMIT, Relays
 
-ONE, TWO = Address("127.0.0.1", 1), Address("127.0.0.1", 2)
+ONE, TWO = BackendAddress("127.0.0.1", 1), BackendAddress("127.0.0.1", 2)
 
 
 @pytest.fixture
-async def ask(relays: Relays) -> AsyncIterator[Ask]:
+async def ask(relays: Relays) -> AsyncIterator[AskBalancer]:
     """The cluster has named both, ahead of need, and is silent from now on; no time passes."""
     relay = relays.start()
     cluster = Cluster("web", relay.port)
@@ -25,22 +25,22 @@ async def ask(relays: Relays) -> AsyncIterator[Ask]:
     cluster.join()
     try:
         async with arke.connect(port=relay.port) as mesh, asyncio.timeout(LIMIT):
-            made = Ask(mesh, "web", 80, clock=lambda: 100.0)
+            made = AskBalancer(mesh, "web", 80, clock=lambda: 100.0)
             for _ in range(3):  # requests, that wait for two answers
-                assert made.ready(()) is None
-            while len(made.standings()) < 2:
+                assert made.pick_now(()) is None
+            while len(made.statuses()) < 2:
                 await asyncio.sleep(0.01)
             yield made
     finally:
         cluster.leave()
 
 
-async def test_a_further_attempt_takes_an_answer_that_names_another(ask: Ask) -> None:
-    assert ask.ready(()) == ONE
-    ask.unreachable(ONE)
-    assert await ask.choose({ONE}) == TWO
+async def test_a_further_attempt_takes_an_answer_that_names_another(ask: AskBalancer) -> None:
+    assert ask.pick_now(()) == ONE
+    ask.connect_failed(ONE)
+    assert await ask.pick({ONE}) == TWO
 
 
-async def test_nobody_takes_an_answer_that_names_the_failed_one(ask: Ask) -> None:
-    ask.unreachable(ONE)
-    assert ask.ready(()) == TWO
+async def test_nobody_takes_an_answer_that_names_the_failed_one(ask: AskBalancer) -> None:
+    ask.connect_failed(ONE)
+    assert ask.pick_now(()) == TWO

@@ -23,7 +23,7 @@ MIB = 1 << 20
 SIZE = 32 * MIB  # more than all the kernel's buffers on the way hold
 AT_ONCE = 8  # connections that stall; the first of its kind costs more than the others
 UPGRADE = b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
-# What the client asks, what the back end says to begin with, and at the end.
+# What the client asks, what the backend says to begin with, and at the end.
 UPLOAD = (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % SIZE, b"", OK)
 WEB_SOCKET = (
     b"GET / HTTP/1.1\r\nHost: a\r\n" + UPGRADE,
@@ -57,7 +57,7 @@ def connect(request: pytest.FixtureRequest, rig: Rig, folder: Path) -> Connect:
 @pytest.mark.parametrize(
     ("asks", "begins", "ends"), [UPLOAD, WEB_SOCKET], ids=["upload", "spliced"]
 )
-def test_a_slow_back_end_slows_its_client_and_is_left_alone(
+def test_a_slow_backend_slows_its_client_and_is_left_alone(
     rig: Rig, connect: Connect, asks: bytes, begins: bytes, ends: bytes
 ) -> None:
     data = hashlib.shake_256(b"upload").digest(SIZE)
@@ -84,7 +84,7 @@ def test_a_slow_back_end_slows_its_client_and_is_left_alone(
             assert connection.head().startswith(b"HTTP/1.1 200 ")
         return connection.exactly(2)
 
-    rig.back_ends(script)
+    rig.backends(script)
     connections = [connect() for _ in range(AT_ONCE)]
     before = rig.memory
     with ThreadPoolExecutor(AT_ONCE) as clients:
@@ -104,11 +104,11 @@ def test_a_slow_client_slows_the_download(rig: Rig, connect: Connect) -> None:
         connection.head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE)
         sent = connection.send_until_stalled(data, 1.0)
-        assert sent < SIZE, "nothing slows the back end down"
+        assert sent < SIZE, "nothing slows the backend down"
         stalled.release()
         connection.send(data[sent:])
 
-    rig.back_ends(script)
+    rig.backends(script)
     connections = [connect() for _ in range(AT_ONCE)]
     before = rig.memory
     for connection in connections:
@@ -120,7 +120,7 @@ def test_a_slow_client_slows_the_download(rig: Rig, connect: Connect) -> None:
 
 
 def test_a_slow_client_slows_the_download_of_a_second_try_too(rig: Rig) -> None:
-    """It is full of the promises of the first back end, which breaks."""
+    """It is full of the promises of the first backend, which breaks."""
     data = hashlib.shake_256(b"again").digest(SIZE)
     full, slowed = threading.Event(), threading.Event()
     hint = b"HTTP/1.1 103 Early Hints\r\nX: %b\r\n\r\n" % (b"x" * 60_000)
@@ -138,11 +138,11 @@ def test_a_slow_client_slows_the_download_of_a_second_try_too(rig: Rig) -> None:
         assert connection.exactly(4) == b"body"
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE + data
         sent = connection.send_until_stalled(answer, 1.0)
-        assert sent < SIZE, "nothing slows the back end down"
+        assert sent < SIZE, "nothing slows the backend down"
         slowed.set()
         connection.send(answer[sent:])
 
-    rig.back_ends(breaks, serves)
+    rig.backends(breaks, serves)
     connection = rig.connect()
     connection.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo")
     assert full.wait(2 * LIMIT)
@@ -156,7 +156,7 @@ def test_a_slow_client_slows_the_download_of_a_second_try_too(rig: Rig) -> None:
 
 
 def test_a_client_that_asks_without_reading_is_slowed(rig: Rig) -> None:
-    rig.back_ends(always(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n" + b"x" * 10_000))
+    rig.backends(always(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n" + b"x" * 10_000))
     request = b"GET / HTTP/1.1\r\nHost: example\r\nX: " + b"x" * 8000 + b"\r\n\r\n"
     connection = rig.connect()
     before = rig.memory

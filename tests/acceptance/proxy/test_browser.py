@@ -38,7 +38,7 @@ socket.onmessage = (message) => {
 
 
 class Pages:
-    """The back end: a page, what its script connects to, and what the script found."""
+    """The backend: a page, what its script connects to, and what the script found."""
 
     def __init__(self) -> None:
         self.found: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

@@ -12,12 +12,12 @@ import pytest
 
 from support.certificates import write_certificate
 from support.http2_raw import RawHttp2
-from support.http_rig import BackEnd, Connection, connect_tls, tls_port, workers
+from support.http_rig import Backend, Connection, connect_tls, tls_port, workers
 from support.publishers import GET, Proxy, Site, says, site
 from support.relays import LIMIT, eventually
 
 FEW = 80
-SHARE = 24  # of clients, and of connections to back ends
+SHARE = 24  # of clients, and of connections to backends
 UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 MEND = r"raise LimitNOFILE \(ulimit -n\), or lower -max-clients"
@@ -29,10 +29,10 @@ def web() -> Iterator[Site]:
         yield made
 
 
-def static(*back_ends: BackEnd) -> list[str]:
+def static(*backends: Backend) -> list[str]:
     flags = ["-choose", "static"]
-    for back_end in back_ends:
-        flags += ["-backend", back_end.address]
+    for backend in backends:
+        flags += ["-backend", backend.address]
     return flags
 
 
@@ -49,7 +49,7 @@ def test_clients_cannot_use_up_the_descriptors(web: Site) -> None:
         connection.head()
         connection.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
 
-    proxy = web.proxy(*static(web.back_end(script)), descriptors=FEW)
+    proxy = web.proxy(*static(web.backend(script)), descriptors=FEW)
     connection = proxy.connect()
     connection.send(GET)
     assert connection.response()[0].status == 200
@@ -63,9 +63,9 @@ def test_clients_cannot_use_up_the_descriptors(web: Site) -> None:
         one.close()
 
 
-def test_idle_connections_to_back_ends_make_room(web: Site) -> None:
-    back_ends = [web.back_end(says(str(number))) for number in range(3 * SHARE)]
-    proxy = web.proxy(*static(*back_ends), descriptors=FEW)
+def test_idle_connections_to_backends_make_room(web: Site) -> None:
+    backends = [web.backend(says(str(number))) for number in range(3 * SHARE)]
+    proxy = web.proxy(*static(*backends), descriptors=FEW)
     connection = proxy.connect()
     answered = set()
     for _ in range(200):
@@ -86,14 +86,14 @@ def test_requests_of_http_2_do_not_use_up_the_descriptors(web: Site) -> None:
             assert go.wait(LIMIT)
             connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
-    proxy = web.proxy(*static(web.back_end(held)), descriptors=FEW)
+    proxy = web.proxy(*static(web.backend(held)), descriptors=FEW)
     client = RawHttp2(proxy.connect())
     streams = range(1, 200, 2)
     for stream in streams:
         client.get(stream)
     for _ in range(SHARE):
         assert asked.acquire(timeout=LIMIT)
-    sentence = f"The proxy has {SHARE} connections to back ends, and no more"
+    sentence = f"The proxy has {SHARE} connections to backends, and no more"
     proxy.process.wait_for_line(f"{sentence}: {MEND}", LIMIT)
     response, body = proxy.exchange()  # there are descriptors for clients
     assert (response.status, body) == (503, f"{sentence}.\n".encode())
@@ -113,7 +113,7 @@ def test_websockets_that_have_ended_count_no_longer(web: Site) -> None:
         connection.send(SWITCHED)
         connection.send(connection.exactly(4))
 
-    proxy = web.proxy(*static(web.back_end(echoing)), descriptors=FEW)
+    proxy = web.proxy(*static(web.backend(echoing)), descriptors=FEW)
     for _ in range(2 * SHARE):
         connection = proxy.connect()
         connection.send(UPGRADE)
@@ -130,8 +130,8 @@ def test_websockets_count(web: Site) -> None:
         connection.send(SWITCHED)
         connection.rest()
 
-    back_end = web.back_end(lasting)
-    proxy = web.proxy(*static(back_end), "-max-clients", "36", descriptors=FEW)
+    backend = web.backend(lasting)
+    proxy = web.proxy(*static(backend), "-max-clients", "36", descriptors=FEW)
     sockets = []
     for _ in range(12):  # 48 of 80 are free, 36 for clients
         sockets.append(proxy.connect())
@@ -144,7 +144,7 @@ def test_websockets_count(web: Site) -> None:
 
 
 def test_more_clients_than_descriptors_is_said(web: Site) -> None:
-    flags = [*static(web.back_end(says("one"))), "-max-clients", "1000"]
+    flags = [*static(web.backend(says("one"))), "-max-clients", "1000"]
     proxy = web.proxy(*flags, descriptors=FEW)
     sentence = (
         r"-max-clients 1000: 80 descriptors are enough for 36; raise LimitNOFILE \(ulimit -n\)"
@@ -157,7 +157,7 @@ def test_a_lack_of_descriptors_ends_nothing_but_itself(web: Site, tmp_path: Path
     """Somebody lowers the limit of a proxy that runs, and raises it again."""
     certificate = write_certificate(tmp_path, "a.example", file="a")
     tls = ("-tls-listen", "127.0.0.1:0", "-cert", certificate)
-    first, second = web.back_end(says("first")), web.back_end(says("second"))
+    first, second = web.backend(says("first")), web.backend(says("second"))
     proxy = web.proxy(*static(first, second), *tls)
     (pid,) = workers(proxy.process)
     connection = proxy.connect()
@@ -176,7 +176,7 @@ def test_a_lack_of_descriptors_ends_nothing_but_itself(web: Site, tmp_path: Path
         connection.send(GET)
         response, body = connection.response()
         answers.add((response.status, body))
-    none = b"The proxy has no descriptor left for a connection to a back end.\n"
+    none = b"The proxy has no descriptor left for a connection to a backend.\n"
     assert answers == {(200, known), (503, none)}
     assert waiting.is_alive()
     resource.prlimit(pid, resource.RLIMIT_NOFILE, before)

@@ -1,4 +1,4 @@
-"""Back ends that die, lie, stall or are not there, and what a client gets then."""
+"""Backends that die, lie, stall or are not there, and what a client gets then."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_cluster_that_names_garbage(rig: Rig) -> None:
     response, body = rig.get()
     assert response.status == 502
     assert body == (
-        b"Cluster web, asked for a back end, answered b'example.com:80\\r\\nX: y', "
+        b"Cluster web, asked for a backend, answered b'example.com:80\\r\\nX: y', "
         b"which is neither IP nor IP:PORT.\n"
     )
 
@@ -48,12 +48,12 @@ def test_a_cluster_whose_member_raises(rig: Rig) -> None:
     rig.cluster.answers = [LookupError("secret")]
     response, body = rig.get()
     assert (response.status, response.getheader("retry-after")) == (503, "1")
-    assert body == b"Cluster web, asked for a back end, failed to answer (LookupError).\n"
+    assert body == b"Cluster web, asked for a backend, failed to answer (LookupError).\n"
 
 
 def test_a_cluster_that_answers_at_the_second_try(rig: Rig) -> None:
-    (back_end,) = rig.back_ends(good)
-    rig.cluster.answers = [LookupError(), back_end.address]
+    (backend,) = rig.backends(good)
+    rig.cluster.answers = [LookupError(), backend.address]
     assert rig.get()[1] == b"ok"
 
 
@@ -64,25 +64,25 @@ def test_the_proxy_s_own_answers_keep_the_connection(rig: Rig) -> None:
     assert connection.head().startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
     connection.send(POST)
     assert connection.response("POST")[0].status == 502
-    rig.back_ends(good)
+    rig.backends(good)
     connection.send(GET)
     assert connection.response()[1] == b"ok"
 
 
-# Back ends that cannot be reached.
+# Backends that cannot be reached.
 
 
 def test_another_one_is_tried_even_for_a_post(rig: Rig) -> None:
-    (back_end,) = rig.back_ends(good)
-    rig.cluster.answers = [closed_port(), back_end.address]
+    (backend,) = rig.backends(good)
+    rig.cluster.answers = [closed_port(), backend.address]
     for request in (GET, POST, GET, POST):
         assert rig.exchange(request)[1] == b"ok"
 
 
 def test_the_one_just_tried_is_not_tried_again(rig: Rig) -> None:
-    (back_end,) = rig.back_ends(good)
+    (backend,) = rig.backends(good)
     closed = closed_port()
-    rig.cluster.answers = [closed, closed, closed, back_end.address]
+    rig.cluster.answers = [closed, closed, closed, backend.address]
     assert rig.get()[1] == b"ok"
 
 
@@ -92,18 +92,18 @@ def test_there_is_no_other_one(rig: Rig) -> None:
     for _ in range(2):  # the last one is tried each time
         response, body = rig.get()
         assert response.status == 502
-        assert body == f"No back end answered: {closed} refuses connections.\n".encode()
+        assert body == f"No backend answered: {closed} refuses connections.\n".encode()
 
 
 def test_another_one_is_found_however_often_the_first_is_named(rig: Rig) -> None:
-    (back_end,) = rig.back_ends(good)
-    rig.cluster.answers = [closed_port()] * 20 + [back_end.address]
+    (backend,) = rig.backends(good)
+    rig.cluster.answers = [closed_port()] * 20 + [backend.address]
     assert rig.get()[1] == b"ok"
 
 
 def test_what_could_not_be_reached_is_left_alone_for_a_while(rig: Rig) -> None:
-    (back_end,) = rig.back_ends(good)
-    rig.cluster.answers = [closed_port(), closed_port(), closed_port(), back_end.address]
+    (backend,) = rig.backends(good)
+    rig.cluster.answers = [closed_port(), closed_port(), closed_port(), backend.address]
     rig.get()  # finds out, and may find nothing else
     assert [rig.get()[1] for _ in range(4)] == [b"ok"] * 4
 
@@ -117,30 +117,30 @@ def test_three_are_tried_and_no_more(rig: Rig) -> None:
 
 
 def test_a_body_that_arrives_meanwhile_is_not_lost(rig: Rig) -> None:
-    (back_end,) = rig.back_ends(good)
-    rig.cluster.answers = [closed_port(), closed_port(), back_end.address]
+    (backend,) = rig.backends(good)
+    rig.cluster.answers = [closed_port(), closed_port(), backend.address]
     connection = rig.connect()
     connection.send(POST[:-4])
     connection.send(b"body")
     assert connection.response("POST")[1] == b"ok"
 
 
-# Back ends that break before they have answered.
+# Backends that break before they have answered.
 
 
 @pytest.mark.parametrize("request_", [GET, POST.replace(b"POST", b"PUT")])
 def test_what_may_be_sent_twice_is_sent_to_another_one(rig: Rig, request_: bytes) -> None:
-    rig.back_ends(closes, good)
+    rig.backends(closes, good)
     for _ in range(4):
         assert rig.exchange(request_)[1] == b"ok"
 
 
-def test_a_back_end_that_breaks_in_mid_head(rig: Rig) -> None:
+def test_a_backend_that_breaks_in_mid_head(rig: Rig) -> None:
     def script(connection: Connection) -> None:
         connection.head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-")
 
-    rig.back_ends(script, good)
+    rig.backends(script, good)
     assert [rig.get()[1] for _ in range(3)] == [b"ok"] * 3
 
 
@@ -152,13 +152,13 @@ def test_a_post_is_never_sent_twice(rig: Rig) -> None:
         heads.append(connection.head())
         connection.exactly(4)
 
-    broken, _ = rig.back_ends(script, script)
+    broken, _ = rig.backends(script, script)
     response, body = rig.exchange(POST, "POST")
     assert response.status == 502
     assert (
         body
         == (
-            f"Back end {broken.address} closed the connection before it had answered, "
+            f"Backend {broken.address} closed the connection before it had answered, "
             "and the request may not be sent twice.\n"
         ).encode()
     )
@@ -172,7 +172,7 @@ def test_a_put_whose_body_is_no_longer_at_hand_is_not_sent_twice(rig: Rig) -> No
         connection.head()
         connection.exactly(size)
 
-    first, second = rig.back_ends(script, script)
+    first, second = rig.backends(script, script)
     connection = rig.connect()
     connection.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
     connection.send(b"x" * size)
@@ -181,23 +181,23 @@ def test_a_put_whose_body_is_no_longer_at_hand_is_not_sent_twice(rig: Rig) -> No
 
 
 def test_a_kept_connection_that_is_closed_on_use(rig: Rig) -> None:
-    """The back end gave up the connection just as the next request was sent."""
+    """The backend gave up the connection just as the next request was sent."""
 
     def script(connection: Connection) -> None:
         connection.head()
         connection.send(OK)
         connection.head()
 
-    (back_end,) = rig.back_ends(script)
+    (backend,) = rig.backends(script)
     connection = rig.connect()
     for _ in range(3):
         connection.send(GET)
         assert connection.response()[1] == b"ok"
-    assert back_end.connections == 3
+    assert backend.connections == 3
 
 
 def test_a_post_goes_out_on_a_connection_that_is_open(rig: Rig) -> None:
-    """A kept connection that the back end has closed is noticed before anything is sent."""
+    """A kept connection that the backend has closed is noticed before anything is sent."""
     closed = threading.Event()
 
     def script(connection: Connection) -> None:
@@ -207,17 +207,17 @@ def test_a_post_goes_out_on_a_connection_that_is_open(rig: Rig) -> None:
         connection.close()
         closed.set()
 
-    (back_end,) = rig.back_ends(script)
+    (backend,) = rig.backends(script)
     connection = rig.connect()
     for request in (GET, POST, POST):
         closed.clear()
         connection.send(request)
         assert connection.response()[1] == b"ok"
         assert closed.wait(30)
-    assert back_end.connections == 3
+    assert backend.connections == 3
 
 
-# Back ends that break, or say no more, after an answer that is not the final one.
+# Backends that break, or say no more, after an answer that is not the final one.
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -229,14 +229,14 @@ def only_promises(connection: Connection) -> None:
 
 
 def test_a_promise_is_no_answer(rig: Rig) -> None:
-    rig.back_ends(only_promises)
+    rig.backends(only_promises)
     response, body = rig.exchange(POST, "POST")
     assert response.status == 502
     assert b"closed the connection before it had answered" in body
 
 
 def test_a_promise_does_not_stand_in_the_way_of_another_try(rig: Rig) -> None:
-    rig.back_ends(only_promises, good)
+    rig.backends(only_promises, good)
     request = POST.replace(b"POST", b"PUT")
     assert [rig.exchange(request)[1] for _ in range(4)] == [b"ok"] * 4
 
@@ -247,10 +247,10 @@ def test_a_promise_that_is_not_kept(rig: Rig) -> None:
         connection.send(CONTINUE)
         connection.rest()
 
-    (back_end,) = rig.back_ends(script)
+    (backend,) = rig.backends(script)
     response, body = rig.get()
     assert response.status == 504
-    assert body == f"Back end {back_end.address} did not answer within 2 s.\n".encode()
+    assert body == f"Backend {backend.address} did not answer within 2 s.\n".encode()
 
 
 def test_promises_do_not_buy_time(rig: Rig) -> None:
@@ -261,7 +261,7 @@ def test_promises_do_not_buy_time(rig: Rig) -> None:
         while not over.wait(0.3):
             connection.send(CONTINUE)
 
-    rig.back_ends(script)
+    rig.backends(script)
     try:
         assert rig.get()[0].status == 504
     finally:
@@ -274,10 +274,10 @@ def test_promises_without_end(rig: Rig) -> None:
         connection.send(CONTINUE * 101)
         connection.rest()
 
-    (back_end,) = rig.back_ends(script)
+    (backend,) = rig.backends(script)
     response, body = rig.get()
     assert response.status == 502
-    assert body.startswith(f"The answer of back end {back_end.address} is refused: ".encode())
+    assert body.startswith(f"The answer of backend {backend.address} is refused: ".encode())
 
 
 EXPECT = POST[:-4].replace(b"Host", b"Expect: 100-continue\r\nHost")
@@ -285,21 +285,21 @@ EXPECT = POST[:-4].replace(b"Host", b"Expect: 100-continue\r\nHost")
 
 @pytest.mark.parametrize("hint", [b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
 def test_a_promise_that_is_waited_for(rig: Rig, hint: bytes) -> None:
-    """The client is right to send no body, and it is the back end that is silent."""
+    """The client is right to send no body, and it is the backend that is silent."""
 
     def script(connection: Connection) -> None:
         connection.head()
         connection.send(hint)
         connection.rest()
 
-    (back_end,) = rig.back_ends(script)
+    (backend,) = rig.backends(script)
     connection = rig.connect()
     connection.send(EXPECT)
     if hint:
         assert connection.head().startswith(b"HTTP/1.1 103 ")
     response, body = connection.response("POST")
     assert response.status == 504
-    assert body == f"Back end {back_end.address} did not answer within 2 s.\n".encode()
+    assert body == f"Backend {backend.address} did not answer within 2 s.\n".encode()
 
 
 @pytest.mark.parametrize(("promise", "begun"), [(CONTINUE, b""), (b"", b"bo")])
@@ -311,7 +311,7 @@ def test_a_client_that_need_not_wait(rig: Rig, promise: bytes, begun: bytes) -> 
         connection.send(promise)
         connection.rest()
 
-    rig.back_ends(script)
+    rig.backends(script)
     connection = rig.connect()
     connection.send(EXPECT + begun)
     if promise:
@@ -319,7 +319,7 @@ def test_a_client_that_need_not_wait(rig: Rig, promise: bytes, begun: bytes) -> 
     assert connection.response("POST")[0].status == 408
 
 
-# Back ends that break in mid-answer.
+# Backends that break in mid-answer.
 
 
 def test_the_log_says_that_it_was_in_mid_answer(rig: Rig) -> None:
@@ -327,10 +327,10 @@ def test_the_log_says_that_it_was_in_mid_answer(rig: Rig) -> None:
         connection.head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
 
-    (back_end,) = rig.back_ends(script)
+    (backend,) = rig.backends(script)
     connection = rig.connect()
     connection.send(GET)
-    line = f"back end {back_end.address} closed the connection in mid-answer"
+    line = f"backend {backend.address} closed the connection in mid-answer"
     rig.process.wait_for_line(line, 30)
 
 
@@ -357,7 +357,7 @@ def test_half_an_answer_never_looks_whole(
         connection.send(end)
         connection.reset()
 
-    rig.back_ends(script)
+    rig.backends(script)
     connection = rig.connect()
     connection.send(b"GET / HTTP/%b\r\nHost: a\r\n\r\n" % version)
     connection.until(b"half")
@@ -366,27 +366,27 @@ def test_half_an_answer_never_looks_whole(
         connection.rest()
 
 
-# Back ends that are silent, or talk nonsense.
+# Backends that are silent, or talk nonsense.
 
 
-def test_a_back_end_that_never_answers(rig: Rig) -> None:
+def test_a_backend_that_never_answers(rig: Rig) -> None:
     def script(connection: Connection) -> None:
         connection.head()
         assert connection.rest() == b""
 
-    (back_end,) = rig.back_ends(script)
+    (backend,) = rig.backends(script)
     response, body = rig.get()
     assert response.status == 504
-    assert body == f"Back end {back_end.address} did not answer within 2 s.\n".encode()
+    assert body == f"Backend {backend.address} did not answer within 2 s.\n".encode()
 
 
-def test_a_back_end_that_stops_in_mid_body(rig: Rig) -> None:
+def test_a_backend_that_stops_in_mid_body(rig: Rig) -> None:
     def script(connection: Connection) -> None:
         connection.head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
         connection.rest()
 
-    rig.back_ends(script)
+    rig.backends(script)
     connection = rig.connect()
     connection.send(GET)
     connection.until(b"half")
@@ -399,7 +399,7 @@ def test_a_client_that_stops_in_mid_body(rig: Rig) -> None:
         connection.head()
         connection.rest()
 
-    rig.back_ends(script)
+    rig.backends(script)
     connection = rig.connect()
     connection.send(POST[:-2])
     response, body = connection.response("POST")
@@ -417,13 +417,13 @@ def test_a_client_that_stops_in_mid_body(rig: Rig) -> None:
         b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000,
     ],
 )
-def test_a_back_end_that_talks_nonsense(rig: Rig, answer: bytes) -> None:
+def test_a_backend_that_talks_nonsense(rig: Rig, answer: bytes) -> None:
     def script(connection: Connection) -> None:
         connection.head()
         connection.send(answer)
         connection.rest()
 
-    rig.back_ends(script)
+    rig.backends(script)
     response, body = rig.get()
     assert response.status == 502
     assert body.endswith(b".\n")
@@ -436,12 +436,12 @@ def test_more_than_the_answer_is_not_taken_for_the_next_one(rig: Rig) -> None:
         while connection.head():
             connection.send(OK + evil)
 
-    (back_end,) = rig.back_ends(script)
+    (backend,) = rig.backends(script)
     connection = rig.connect()
     for _ in range(5):
         connection.send(GET)
         assert connection.response()[1] == b"ok"
-    assert back_end.connections == 5
+    assert backend.connections == 5
 
 
 def test_what_comes_unasked_is_not_taken_for_an_answer(rig: Rig) -> None:
@@ -454,12 +454,12 @@ def test_what_comes_unasked_is_not_taken_for_an_answer(rig: Rig) -> None:
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
         connection.rest()
 
-    (back_end,) = rig.back_ends(script)
+    (backend,) = rig.backends(script)
     connection = rig.connect()
     connection.send(GET)
     assert connection.response()[1] == b"ok"
     answered.set()
-    rig.process.wait_for_line(f"{back_end.address} sent what nobody asked for", 30)
+    rig.process.wait_for_line(f"{backend.address} sent what nobody asked for", 30)
     connection.send(GET)
     assert connection.response()[1] == b"ok"
-    assert back_end.connections == 2
+    assert backend.connections == 2

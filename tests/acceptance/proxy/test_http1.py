@@ -1,4 +1,4 @@
-"""What a client sees through the proxy when all goes well, and what a back end sees."""
+"""What a client sees through the proxy when all goes well, and what a backend sees."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 def test_requests_are_spread_over_what_the_cluster_answers(rig: Rig) -> None:
-    rig.back_ends(
+    rig.backends(
         always(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none"),
         always(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\ntwo"),
     )
@@ -26,14 +26,14 @@ def test_requests_are_spread_over_what_the_cluster_answers(rig: Rig) -> None:
     assert rig.cluster.asked >= asked + 10
 
 
-def test_what_a_back_end_is_told(rig: Rig) -> None:
+def test_what_a_backend_is_told(rig: Rig) -> None:
     heads = []
 
     def script(connection: Connection) -> None:
         heads.append(connection.head())
         connection.send(OK)
 
-    rig.back_ends(script)
+    rig.backends(script)
     rig.exchange(
         b"GET /a%20b?c HTTP/1.1\r\nHost: example:8080\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\n"
         b"X-Forwarded-For: 6.6.6.6\r\nVia: 1.1 other\r\nAccept: */*\r\n\r\n"
@@ -50,7 +50,7 @@ def test_what_a_back_end_is_told(rig: Rig) -> None:
 
 
 def test_what_a_client_is_told(rig: Rig) -> None:
-    rig.back_ends(
+    rig.backends(
         always(
             b"HTTP/1.1 418 I'm a teapot\r\nSet-Cookie: a\r\nDate: x\r\nKeep-Alive: timeout=9\r\n"
             b"Set-Cookie: b\r\nContent-Length: 0\r\n\r\n"
@@ -77,7 +77,7 @@ def test_an_answer_without_a_date_gets_one(rig: Rig, rest: bytes) -> None:
         connection.head()
         connection.send(b"HTTP/1.1 200 OK\r\nX-Date: 1\r\n" + rest)
 
-    rig.back_ends(script)
+    rig.backends(script)
     before = int(time.time())
     for _ in range(2):  # the second head is known
         response, body = rig.get()
@@ -87,13 +87,13 @@ def test_an_answer_without_a_date_gets_one(rig: Rig, rest: bytes) -> None:
 
 
 @pytest.mark.parametrize("rest", FRAMINGS.values(), ids=FRAMINGS)
-def test_a_back_ends_own_date_is_kept(rig: Rig, rest: bytes) -> None:
+def test_a_backends_own_date_is_kept(rig: Rig, rest: bytes) -> None:
     def script(connection: Connection) -> None:
         connection.head()
         connection.send(b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n")
         connection.send(b"HTTP/1.1 200 OK\r\ndate: yesterday\r\n" + rest)
 
-    rig.back_ends(script)
+    rig.backends(script)
     connection = rig.connect()
     connection.send(GET)
     assert b"date" not in connection.head().lower()
@@ -109,7 +109,7 @@ def test_each_side_is_told_the_version_that_the_other_spoke(rig: Rig, version: b
         heads.append(connection.head())
         connection.send(b"HTTP/%b 200 OK\r\nContent-Length: 2\r\n\r\nok" % version)
 
-    rig.back_ends(script)
+    rig.backends(script)
     connection = rig.connect()
     connection.send(b"GET / HTTP/%b\r\nHost: a\r\n\r\n" % version)
     line = b"\r\nVia: %b arke\r\n" % version
@@ -118,12 +118,12 @@ def test_each_side_is_told_the_version_that_the_other_spoke(rig: Rig, version: b
 
 
 def test_one_connection_serves_many_requests_on_both_sides(rig: Rig) -> None:
-    (back_end,) = rig.back_ends(always(OK))
+    (backend,) = rig.backends(always(OK))
     connection = rig.connect()
     for _ in range(20):
         connection.send(GET)
         assert connection.response()[1] == b"ok"
-    assert back_end.connections == 1
+    assert backend.connections == 1
 
 
 def test_pipelined_requests_are_answered_in_order(rig: Rig) -> None:
@@ -137,7 +137,7 @@ def test_pipelined_requests_are_answered_in_order(rig: Rig) -> None:
             connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
             connection.send(body)
 
-    (back_end,) = rig.back_ends(script)
+    (backend,) = rig.backends(script)
     connection = rig.connect()
     connection.send(
         b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -151,7 +151,7 @@ def test_pipelined_requests_are_answered_in_order(rig: Rig) -> None:
         assert connection.head().startswith(b"HTTP/1.1 200 OK\r\n")
         assert connection.exactly(len(body)) == body
     assert connection.rest() == b""
-    assert back_end.connections == 1
+    assert backend.connections == 1
 
 
 def test_a_request_that_comes_byte_by_byte_is_forwarded_whole(rig: Rig) -> None:
@@ -162,7 +162,7 @@ def test_a_request_that_comes_byte_by_byte_is_forwarded_whole(rig: Rig) -> None:
         bodies.append(connection.exactly(5))
         connection.send(OK)
 
-    rig.back_ends(script)
+    rig.backends(script)
     connection = rig.connect()
     for byte in b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello":
         connection.send(bytes([byte]))
@@ -178,7 +178,7 @@ def test_a_chunked_request_goes_on_in_chunks(rig: Rig) -> None:
         seen.append(connection.until(b"0\r\nX-Sum: 7\r\n\r\n"))
         connection.send(OK)
 
-    rig.back_ends(script)
+    rig.backends(script)
     connection = rig.connect()
     connection.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
     connection.send(b"5;ext=1\r\nhello\r\n0\r\nX-Sum: 7\r\n\r\n")
@@ -198,7 +198,7 @@ def test_a_body_of_unknown_length_reaches_every_client(rig: Rig, answer: bytes) 
         connection.head()
         connection.send(answer)
 
-    rig.back_ends(script)
+    rig.backends(script)
     connection = rig.connect()
     for _ in range(2):  # the connection is good for more
         connection.send(GET)
@@ -213,7 +213,7 @@ def test_a_body_of_unknown_length_reaches_every_client(rig: Rig, answer: bytes) 
 
 
 def test_an_old_client_may_ask_for_more_over_its_connection(rig: Rig) -> None:
-    rig.back_ends(always(OK))
+    rig.backends(always(OK))
     connection = rig.connect()
     for _ in range(2):
         connection.send(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
@@ -234,19 +234,19 @@ def test_an_old_client_may_ask_for_more_over_its_connection(rig: Rig) -> None:
 def test_an_answer_without_a_body_ends_with_its_head(
     rig: Rig, method: str, answer: bytes, length: str | None
 ) -> None:
-    (back_end,) = rig.back_ends(always(answer))
+    (backend,) = rig.backends(always(answer))
     connection = rig.connect()
     for _ in range(2):
         connection.send(f"{method} / HTTP/1.1\r\nHost: a\r\n\r\n".encode())
         head = connection.head()
         lengths = [line for line in head.split(b"\r\n") if line.startswith(b"Content-Length")]
         assert lengths == ([f"Content-Length: {length}".encode()] if length else [])
-    assert back_end.connections == 1
+    assert backend.connections == 1
 
 
 def test_interim_answers_come_first(rig: Rig) -> None:
     hinted = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
-    rig.back_ends(always(hinted + hinted + OK))
+    rig.backends(always(hinted + hinted + OK))
     connection = rig.connect()
     connection.send(GET)
     for _ in range(2):
@@ -264,7 +264,7 @@ def test_a_client_that_expects_to_be_told_to_continue_is(rig: Rig) -> None:
         assert connection.exactly(4) == b"body"
         connection.send(OK)
 
-    rig.back_ends(script)
+    rig.backends(script)
     connection = rig.connect()
     connection.send(
         b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
@@ -278,7 +278,7 @@ def test_a_client_that_expects_to_be_told_to_continue_is(rig: Rig) -> None:
 def test_a_body_behind_an_expectation_that_was_not_met_answers_nobody_else(
     rig: Rig, hint: bytes
 ) -> None:
-    """A back end that refuses the head may expect no body, and read a request where it comes."""
+    """A backend that refuses the head may expect no body, and read a request where it comes."""
 
     def refusing(connection: Connection) -> None:
         while head := connection.head():
@@ -288,7 +288,7 @@ def test_a_body_behind_an_expectation_that_was_not_met_answers_nobody_else(
             answer = b"HTTP/1.1 404 No\r\nContent-Length: %d\r\n\r\n" % len(path) + path
             connection.send(hint + answer)
 
-    rig.back_ends(refusing)
+    rig.backends(refusing)
     body = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
     head = b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"
     client = rig.connect()
@@ -304,7 +304,7 @@ def test_an_answer_before_the_request_is_whole_closes_the_connection(rig: Rig) -
         connection.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
         connection.rest()
 
-    rig.back_ends(script)
+    rig.backends(script)
     connection = rig.connect()
     connection.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nabc")
     response, _ = connection.response("POST")
@@ -322,18 +322,18 @@ def test_an_answer_that_comes_early_spoils_its_connection(rig: Rig) -> None:
         connection.send(b"k")
         connection.rest()
 
-    (back_end,) = rig.back_ends(script)
+    (backend,) = rig.backends(script)
     for times in (1, 2):
         connection = rig.connect()
         connection.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n")
         assert connection.head().startswith(b"HTTP/1.1 200 ")
         connection.send(b"body")
         assert connection.exactly(2) == b"ok"
-        assert back_end.connections == times
+        assert backend.connections == times
 
 
 def test_a_client_that_sends_no_more_still_reads_its_answers(rig: Rig) -> None:
-    rig.back_ends(always(OK))
+    rig.backends(always(OK))
     connection = rig.connect()
     connection.send(GET + GET)
     connection.sock.shutdown(1)
@@ -351,7 +351,7 @@ def test_a_client_that_goes_away_takes_its_request_along(rig: Rig) -> None:
         finally:
             ended.set()
 
-    rig.back_ends(script)
+    rig.backends(script)
     connection = rig.connect()
     connection.send(GET)
     assert asked.wait(30)

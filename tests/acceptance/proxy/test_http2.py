@@ -70,7 +70,7 @@ def echoing(connection: Connection) -> None:
 
 
 def test_curl_gets(rig: Rig, curl: list[str]) -> None:
-    rig.back_ends(echoing)
+    rig.backends(echoing)
     *words, url = curl
     shown = run(*words, "--include", "--header", "Cookie: a=1; b=2", f"{url}/path?x=1")
     head, _, body = shown.partition(b"\r\n\r\n")
@@ -83,7 +83,7 @@ def test_curl_gets(rig: Rig, curl: list[str]) -> None:
 
 
 def test_curl_posts(rig: Rig, curl: list[str], folder: Path) -> None:
-    rig.back_ends(echoing)
+    rig.backends(echoing)
     *words, url = curl
     sent = folder / "body"
     sent.write_bytes(bytes(range(256)) * 8000)
@@ -104,7 +104,7 @@ def test_answers_without_a_body(rig: Rig, curl: list[str]) -> None:
             else:
                 connection.send(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n")
 
-    rig.back_ends(script)
+    rig.backends(script)
     *words, url = curl
     assert b"content-length: 1000\r\n" in run(*words, "--head", f"{url}/")
     assert run(*words, "--include", f"{url}/204").startswith(b"HTTP/2 204")
@@ -121,7 +121,7 @@ def test_interim_answers_and_trailers(rig: Rig, curl: list[str]) -> None:
             b"5\r\nhello\r\n0\r\nSum: 12\r\n\r\n"
         )
 
-    rig.back_ends(script)
+    rig.backends(script)
     *words, url = curl
     shown = run(*words, "--include", url)
     assert b"HTTP/2 103" in shown
@@ -136,7 +136,7 @@ def test_an_answer_that_breaks_does_not_look_whole(rig: Rig, curl: list[str]) ->
         connection.head()
         connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
 
-    rig.back_ends(script)
+    rig.backends(script)
     *words, url = curl
     done = subprocess.run([*words, url], capture_output=True, timeout=LIMIT, check=False)
     assert b"hello".startswith(done.stdout)  # curl may see the reset first
@@ -159,7 +159,7 @@ def test_large_answers_whole(rig: Rig, curl: list[str]) -> None:
         while connection.head():
             connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
-    rig.back_ends(script)
+    rig.backends(script)
     *words, url = curl
     assert run(*words, url) == body
 
@@ -170,7 +170,7 @@ def test_an_early_answer_needs_no_whole_request(rig: Rig, folder: Path) -> None:
         connection.send(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 4\r\n\r\nmuch")
         connection.rest()
 
-    rig.back_ends(script)
+    rig.backends(script)
     sent = folder / "much"
     sent.write_bytes(bytes(20_000_000))
     words = [tool("nghttp", "nghttp2-client"), "-d", str(sent)]
@@ -181,14 +181,14 @@ def test_an_early_answer_needs_no_whole_request(rig: Rig, folder: Path) -> None:
 def test_curl_gets_the_answer_that_ends_its_upload(
     rig: Rig, curl: list[str], folder: Path, size: int, status: bytes
 ) -> None:
-    """By a back end, and by the proxy; a reset right behind it would cost curl the answer."""
+    """By a backend, and by the proxy; a reset right behind it would cost curl the answer."""
 
     def script(connection: Connection) -> None:
         connection.head()
         connection.send(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 4\r\n\r\nno.\n")
         connection.rest()
 
-    rig.back_ends(script)
+    rig.backends(script)
     sent = folder / "upload"
     sent.write_bytes(bytes(size))
     *words, url = curl
@@ -198,7 +198,7 @@ def test_curl_gets_the_answer_that_ends_its_upload(
 
 
 def test_many_streams_at_once(rig: Rig) -> None:
-    rig.back_ends(echoing)
+    rig.backends(echoing)
     shown = run(
         tool("h2load", "nghttp2-client"),
         *("-n", "3000", "-c", "2", "-m", "40"),
@@ -208,7 +208,7 @@ def test_many_streams_at_once(rig: Rig) -> None:
 
 
 def test_nghttp_with_priorities_and_a_body(rig: Rig, folder: Path) -> None:
-    rig.back_ends(echoing)
+    rig.backends(echoing)
     sent = folder / "data"
     sent.write_bytes(b"data" * 1000)
     words = [tool("nghttp", "nghttp2-client"), "-m", "20", "-d", str(sent)]
@@ -226,7 +226,7 @@ def test_who_draws_to_a_close_finishes_what_runs(folder: Path, relays: Relays) -
         connection.send(OK)
 
     with running(relays.start(), "web") as rig:
-        rig.back_ends(script)
+        rig.backends(script)
         words = [tool("curl", "curl"), "--silent", "--http2-prior-knowledge"]
         process = subprocess.Popen(
             [*words, f"http://127.0.0.1:{rig.port}/"], stdout=subprocess.PIPE

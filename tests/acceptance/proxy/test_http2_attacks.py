@@ -63,7 +63,7 @@ FLOODS: dict[str, list[Frame]] = {
 
 @pytest.mark.parametrize("frames", FLOODS.values(), ids=FLOODS)
 def test_floods(rig: Rig, frames: list[Frame]) -> None:
-    rig.back_ends(good)
+    rig.backends(good)
     client = RawHttp2(rig.connect())
     send_all(client, b"".join(frame.serialize() for frame in frames) * 20_000)
     assert client.goodbye() == CALM
@@ -71,7 +71,7 @@ def test_floods(rig: Rig, frames: list[Frame]) -> None:
 
 
 def test_a_flood_of_empty_data(rig: Rig) -> None:
-    rig.back_ends(silent)
+    rig.backends(silent)
     client = RawHttp2(rig.connect())
     client.send(client.headers(1, POST))
     send_all(client, DataFrame(1, b"").serialize() * 20_000)
@@ -94,7 +94,7 @@ def test_a_flood_of_continuations(rig: Rig) -> None:
 @pytest.mark.parametrize("at_once", [True, False])
 def test_rapid_reset(rig: Rig, at_once: bool) -> None:
     """CVE-2023-44487: requests that are begun, and taken back at once."""
-    (back_end,) = rig.back_ends(silent)
+    (backend,) = rig.backends(silent)
     client = RawHttp2(rig.connect())
     frames = [
         client.headers(stream, GET, "END_STREAM").serialize()
@@ -104,8 +104,8 @@ def test_rapid_reset(rig: Rig, at_once: bool) -> None:
     for data in [b"".join(frames)] if at_once else frames:
         send_all(client, data)
     assert client.goodbye() == CALM
-    assert back_end.connections < 400
-    rig.back_ends(good)
+    assert backend.connections < 400
+    rig.backends(good)
     assert rig.get()[1] == b"ok"
 
 
@@ -119,28 +119,28 @@ def test_rapid_reset(rig: Rig, at_once: bool) -> None:
 )
 def test_made_you_reset(rig: Rig, provoke: Callable[[int], Frame]) -> None:
     """CVE-2025-8671: requests that the proxy is made to take back itself."""
-    (back_end,) = rig.back_ends(silent)
+    (backend,) = rig.backends(silent)
     client = RawHttp2(rig.connect())
     for stream in range(1, 2001, 2):
         data = client.headers(stream, GET, "END_STREAM").serialize()
         send_all(client, data + provoke(stream).serialize())
     assert client.goodbye() in (CALM, 5)  # the second way breaks the connection at once
-    assert back_end.connections < 400
+    assert backend.connections < 400
 
 
 def test_more_requests_at_once_than_may_be(rig: Rig) -> None:
-    (back_end,) = rig.back_ends(silent)
+    (backend,) = rig.backends(silent)
     client = RawHttp2(rig.connect())
     for stream in range(1, 301, 2):
         client.get(stream)
     assert client.goodbye() == 1
-    assert back_end.connections <= 100
+    assert backend.connections <= 100
 
 
 @pytest.mark.parametrize(("window", "most"), [(0, 5_000_000), (1, 9_000_000)])
 def test_windows_that_stay_shut(rig: Rig, window: int, most: int) -> None:
     """What waits for a client that does not read is bounded, in octets and in time."""
-    rig.back_ends(large)
+    rig.backends(large)
     client = RawHttp2(rig.connect(), INITIAL_WINDOW_SIZE=window)
     client.send(WindowUpdateFrame(0, window_increment=LARGE))
     memory = [rig.memory]
@@ -158,7 +158,7 @@ def test_windows_that_stay_shut(rig: Rig, window: int, most: int) -> None:
         elif isinstance(frame, RstStreamFrame):
             resets.append(frame.error_code)
     assert max(memory) - memory[0] < most
-    assert statuses <= {b"200", b"408"}  # not 504: it is no back end's fault
+    assert statuses <= {b"200", b"408"}  # not 504: it is no backend's fault
     assert set(resets) <= {2, 8}  # INTERNAL_ERROR, CANCEL
 
 
@@ -171,7 +171,7 @@ def test_answers_that_wait_stand_in_no_others_way(rig: Rig) -> None:
             connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer))
             connection.send(answer)
 
-    rig.back_ends(script)
+    rig.backends(script)
     client = RawHttp2(rig.connect(), INITIAL_WINDOW_SIZE=0)
     large_ones = dict.fromkeys(range(1, 41, 2), 0)
     for stream in large_ones:
@@ -190,7 +190,7 @@ def test_answers_that_wait_stand_in_no_others_way(rig: Rig) -> None:
 
 
 def test_windows_of_one_octet(rig: Rig) -> None:
-    rig.back_ends(large)
+    rig.backends(large)
     client = RawHttp2(rig.connect(), INITIAL_WINDOW_SIZE=1)
     client.get(1)
     updates = 0
@@ -209,7 +209,7 @@ def test_windows_of_one_octet(rig: Rig) -> None:
 
 
 def test_a_window_that_opens_late(rig: Rig) -> None:
-    rig.back_ends(large)
+    rig.backends(large)
     client = RawHttp2(rig.connect(), INITIAL_WINDOW_SIZE=0)
     client.get(1)
     client.until(HeadersFrame)
@@ -218,7 +218,7 @@ def test_a_window_that_opens_late(rig: Rig) -> None:
     assert len(client.answer(1)[1]) == LARGE
 
 
-def test_credit_is_given_back_only_as_the_back_end_reads(rig: Rig) -> None:
+def test_credit_is_given_back_only_as_the_backend_reads(rig: Rig) -> None:
     go = threading.Event()
     got = []
 
@@ -232,7 +232,7 @@ def test_credit_is_given_back_only_as_the_back_end_reads(rig: Rig) -> None:
         connection.until(b"\r\n")
         connection.send(OK)
 
-    rig.back_ends(script)
+    rig.backends(script)
     client = RawHttp2(rig.connect())
     before = rig.memory
     client.send(client.headers(1, POST))
@@ -260,8 +260,8 @@ def test_credit_is_given_back_only_as_the_back_end_reads(rig: Rig) -> None:
     assert got
 
 
-def test_a_back_end_that_is_silent(rig: Rig) -> None:
-    rig.back_ends(silent)
+def test_a_backend_that_is_silent(rig: Rig) -> None:
+    rig.backends(silent)
     client = RawHttp2(rig.connect())
     client.get(1)
     assert client.answer(1)[0][b":status"] == b"504"
@@ -286,15 +286,15 @@ def test_whoever_leaves_takes_its_requests_along(rig: Rig) -> None:
         connection.rest()
         gone.set()
 
-    (back_end,) = rig.back_ends(script)
+    (backend,) = rig.backends(script)
     client = RawHttp2(rig.connect())
     client.get(1)
-    eventually(lambda: back_end.connections == 1)
+    eventually(lambda: backend.connections == 1)
     client.connection.reset()
     assert gone.wait(LIMIT)
 
 
-def test_a_reset_ends_one_request_at_the_back_end(rig: Rig) -> None:
+def test_a_reset_ends_one_request_at_the_backend(rig: Rig) -> None:
     gone = threading.Event()
 
     def script(connection: Connection) -> None:
@@ -304,10 +304,10 @@ def test_a_reset_ends_one_request_at_the_back_end(rig: Rig) -> None:
         connection.rest()
         gone.set()
 
-    (back_end,) = rig.back_ends(script)
+    (backend,) = rig.backends(script)
     client = RawHttp2(rig.connect())
     client.get(1, [*GET[:3], (b":path", b"/slow")])
-    eventually(lambda: back_end.connections == 1)
+    eventually(lambda: backend.connections == 1)
     client.send(RstStreamFrame(1, error_code=8))
     assert gone.wait(LIMIT)
     client.get(3)
@@ -324,7 +324,7 @@ def test_drawing_to_a_close(relays: Relays) -> None:
         connection.send(OK)
 
     with running(relays.start(), "web") as rig:
-        rig.back_ends(script)
+        rig.backends(script)
         client, idle = RawHttp2(rig.connect()), RawHttp2(rig.connect())
         client.get(1)
         assert asked.wait(LIMIT)
@@ -343,7 +343,7 @@ def test_drawing_to_a_close(relays: Relays) -> None:
 
 
 def test_a_connection_that_is_broken_takes_its_requests_along(rig: Rig) -> None:
-    rig.back_ends(silent)
+    rig.backends(silent)
     client = RawHttp2(rig.connect())
     client.get(1)
     client.connection.send(b"\x00\x00\x01" + bytes(6) + b"a")  # data for the connection

@@ -37,7 +37,7 @@ PIECE = bytes(16_000)
 
 
 class Place:
-    """A proxy with one back end, by TLS and without, whose log is read."""
+    """A proxy with one backend, by TLS and without, whose log is read."""
 
     def __init__(self, proxy: Proxy, admin: int, folder: Path) -> None:
         self.proxy = proxy
@@ -89,7 +89,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
 def _place(web: Site, script: Callable[[Connection], None], folder: Path) -> Place:
     admin = free_port()
-    words = ["-choose", "static", "-backend", web.back_end(script).address]
+    words = ["-choose", "static", "-backend", web.backend(script).address]
     words += ["-cert", write_certificate(folder, "a.example", file="a")]
     words += ["-tls-listen", "127.0.0.1:0", "-admin", f"127.0.0.1:{admin}"]
     words += ["-access-log", str(folder / "access.log"), "-access-format", "json"]

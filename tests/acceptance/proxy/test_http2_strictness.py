@@ -1,4 +1,4 @@
-"""What no back end must ever see, as frames of HTTP/2 through the real port."""
+"""What no backend must ever see, as frames of HTTP/2 through the real port."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def standing_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 @pytest.fixture
 def rig(standing_rig: Rig) -> Iterator[Rig]:
     SEEN.clear()
-    standing_rig.back_ends(good)
+    standing_rig.backends(good)
     yield standing_rig
     standing_rig.tidy()
 
@@ -154,7 +154,7 @@ def test_a_body_where_the_length_is_none(client: RawHttp2) -> None:
     assert not any(b"smuggled" in seen for seen in SEEN)
 
 
-def test_a_back_end_is_told_the_version(client: RawHttp2) -> None:
+def test_a_backend_is_told_the_version(client: RawHttp2) -> None:
     client.get(1)
     assert client.answer(1)[0][b"via"] == b"1.1 arke"
     assert b"\r\nVia: 2.0 arke\r\n" in SEEN[0]
@@ -207,7 +207,7 @@ def test_bad_trailers(client: RawHttp2, field: tuple[bytes, bytes]) -> None:
 
 
 def test_trailers_do_not_end_a_body_before_its_length(rig: Rig) -> None:
-    """Else the back end would read the rest of it from the next client's request."""
+    """Else the backend would read the rest of it from the next client's request."""
     seen: list[bytes] = []
 
     def answers_at_once(connection: Connection) -> None:
@@ -219,7 +219,7 @@ def test_trailers_do_not_end_a_body_before_its_length(rig: Rig) -> None:
                     connection.exactly(10)
 
     rig.tidy()
-    rig.back_ends(answers_at_once)
+    rig.backends(answers_at_once)
     client = RawHttp2(rig.connect())
     client.send(client.headers(1, [*POST, (b"content-length", b"10")]), DataFrame(1, b"12345"))
     client.send(client.headers(1, [(b"sum", b"1")], "END_STREAM"))

@@ -67,7 +67,7 @@ FORBIDDEN = {
 @pytest.fixture
 def rig(standing_rig: Rig) -> Iterator[Rig]:
     SEEN.clear()
-    standing_rig.back_ends(good)
+    standing_rig.backends(good)
     yield standing_rig
     standing_rig.tidy()
 

@@ -28,8 +28,8 @@ def web() -> Iterator[Site]:
 
 
 def test_one_address_gets_no_more_than_its_share(web: Site) -> None:
-    back_end = web.back_end(says("one"))
-    flags = ("-choose", "static", "-backend", back_end.address, "-max-per-client", "2")
+    backend = web.backend(says("one"))
+    flags = ("-choose", "static", "-backend", backend.address, "-max-per-client", "2")
     proxy = web.proxy(*flags)
     seats = [proxy.connect() for _ in range(2)]
     for seat in seats:
@@ -49,7 +49,7 @@ def test_a_connection_of_http_2_that_idles_is_ended(
     web: Site, tmp_path: Path, by_tls: bool
 ) -> None:
     certificate = write_certificate(tmp_path, "a.example", file="a")
-    flags = ["-choose", "static", "-backend", web.back_end(says("one")).address, "-idle", "300ms"]
+    flags = ["-choose", "static", "-backend", web.backend(says("one")).address, "-idle", "300ms"]
     proxy = web.proxy(*flags, "-tls-listen", "127.0.0.1:0", "-cert", certificate)
     if by_tls:
         context = ssl.create_default_context(cafile=tmp_path / "a.pem")
@@ -77,8 +77,8 @@ def test_a_connection_of_http_2_that_idles_is_ended(
 @pytest.mark.parametrize("pieces", [[b"\r\n"], [b"\r", b"\n"]])
 def test_empty_lines_are_idle(web: Site, pieces: list[bytes]) -> None:
     """Else who sends nothing else would keep its place for ever."""
-    back_end = web.back_end(says("one"))
-    flags = ("-choose", "static", "-backend", back_end.address, "-idle", "500ms")
+    backend = web.backend(says("one"))
+    flags = ("-choose", "static", "-backend", backend.address, "-idle", "500ms")
     connection = web.proxy(*flags).connect()
     connection.send(GET)
     assert connection.response()[1] == b"one"
@@ -99,15 +99,15 @@ def test_a_request_has_a_total_time(web: Site) -> None:
         while not going.wait(0.05):
             connection.send(b"1\r\nx\r\n")
 
-    back_end = web.back_end(drip)
-    proxy = web.proxy("-choose", "static", "-backend", back_end.address, "-total", "500ms")
+    backend = web.backend(drip)
+    proxy = web.proxy("-choose", "static", "-backend", backend.address, "-total", "500ms")
     connection = proxy.connect()
     connection.send(GET)
     connection.head()
     with pytest.raises(ConnectionResetError):
         connection.rest()
     sentence = "had not ended its answer when the request had taken 0.5 s"
-    proxy.process.wait_for_line(f"back end {back_end.address} {sentence}", LIMIT)
+    proxy.process.wait_for_line(f"backend {backend.address} {sentence}", LIMIT)
     connection.close()
     going.set()
 
@@ -119,8 +119,8 @@ def test_a_body_that_keeps_coming_uses_up_the_total_time(web: Site) -> None:
         connection.head()
         connection.rest()
 
-    back_end = web.back_end(reads)
-    proxy = web.proxy("-choose", "static", "-backend", back_end.address, "-total", "500ms")
+    backend = web.backend(reads)
+    proxy = web.proxy("-choose", "static", "-backend", backend.address, "-total", "500ms")
     connection = proxy.connect()
     connection.send(b"POST / HTTP/1.1\r\nHost: example\r\nTransfer-Encoding: chunked\r\n\r\n")
     while not select.select([connection.sock], [], [], 0.05)[0]:
@@ -130,15 +130,15 @@ def test_a_body_that_keeps_coming_uses_up_the_total_time(web: Site) -> None:
     connection.close()
 
 
-def test_a_silent_back_end_uses_up_the_total_time(web: Site) -> None:
+def test_a_silent_backend_uses_up_the_total_time(web: Site) -> None:
     done = threading.Event()
 
     def silent(connection: Connection) -> None:
         connection.head()
         done.wait(LIMIT)
 
-    back_end = web.back_end(silent)
-    proxy = web.proxy("-choose", "static", "-backend", back_end.address, "-total", "300ms")
+    backend = web.backend(silent)
+    proxy = web.proxy("-choose", "static", "-backend", backend.address, "-total", "300ms")
     response, body = proxy.exchange()
     done.set()
     assert response.status == 504
@@ -154,7 +154,7 @@ def test_who_takes_no_answers_does_not_stay(web: Site) -> None:
             connection.send(hint * 99)
             connection.rest()
 
-    flags = ("-choose", "static", "-backend", web.back_end(script).address, "-timeout", "500ms")
+    flags = ("-choose", "static", "-backend", web.backend(script).address, "-timeout", "500ms")
     proxy = web.proxy(*flags, "-access-log", "-")
     connection = proxy.connect()
     connection.send(GET)

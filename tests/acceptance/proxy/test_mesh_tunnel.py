@@ -17,7 +17,15 @@ import pytest
 
 import arke
 from lab import Process
-from support.http_rig import BackEnd, Cluster, Connection, Script, always, start_proxy, workers
+from support.http_rig import (
+    Backend,
+    Cluster,
+    Connection,
+    Script,
+    always,
+    start_proxy,
+    workers,
+)
 from support.programs import program
 from support.relays import LIMIT, Relay, Relays, free_port, start
 from support.traffic import until_members
@@ -38,8 +46,8 @@ class Far:
         self.proxy: Process
         self._port = 0
 
-    def back_end(self, script: Script) -> BackEnd:
-        made = BackEnd(script)
+    def backend(self, script: Script) -> Backend:
+        made = Backend(script)
         self._ends.append(made.end)
         self.member("-http", made.address)
         return made
@@ -94,7 +102,7 @@ def far(relays: Relays) -> Iterator[Far]:
 
 
 def test_requests_share_one_connection_and_a_pool_keeps_it(far: Far) -> None:
-    back_end = far.back_end(always(OK))
+    backend = far.backend(always(OK))
     far.start()
     for _ in range(2):
         client = far.connect()
@@ -102,7 +110,7 @@ def test_requests_share_one_connection_and_a_pool_keeps_it(far: Far) -> None:
             client.send(GET)
             response, body = client.response()
             assert (response.status, body) == (200, b"ok")
-    assert back_end.connections == 1
+    assert backend.connections == 1
 
 
 def test_an_upload_of_20_mb_goes_no_faster_than_it_is_read(far: Far) -> None:
@@ -116,7 +124,7 @@ def test_an_upload_of_20_mb_goes_no_faster_than_it_is_read(far: Far) -> None:
         digest = hashlib.sha256(body).hexdigest().encode()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 64\r\n\r\n" + digest)
 
-    far.back_end(script)
+    far.backend(script)
     far.start()
     body = os.urandom(MIB) * 20
     before = peaks_anew(far.carriers)
@@ -144,7 +152,7 @@ def test_a_download_of_20_mb_is_nowhere_held_whole(far: Far) -> None:
         connection.send(body[sent:])
         connection.head()
 
-    far.back_end(script)
+    far.backend(script)
     far.start()
     before = peaks_anew(far.carriers)
     client = far.connect()
@@ -183,7 +191,7 @@ def test_a_member_that_dies_in_mid_answer_cuts_the_client_off(far: Far, framing:
         connection.send(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\nhalf an ans")
         connection.head()
 
-    far.back_end(script)
+    far.backend(script)
     far.start()
     client = far.connect()
     client.send(b"GET / HTTP/1.0\r\n\r\n")
@@ -198,7 +206,7 @@ def test_an_answer_that_ends_with_the_stream_is_whole(far: Far) -> None:
         connection.head()
         connection.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nwhole")
 
-    far.back_end(script)
+    far.backend(script)
     far.start()
     client = far.connect()
     client.send(GET)
@@ -207,7 +215,7 @@ def test_an_answer_that_ends_with_the_stream_is_whole(far: Far) -> None:
 
 def test_a_member_whose_server_is_away_is_passed_over(far: Far) -> None:
     far.member("-http", f"127.0.0.1:{free_port()}")
-    back_end = far.back_end(always(OK))
+    backend = far.backend(always(OK))
     far.start()
     for _ in range(4):
         client = far.connect()
@@ -215,7 +223,7 @@ def test_a_member_whose_server_is_away_is_passed_over(far: Far) -> None:
         assert client.response()[1] == b"ok"
         client.send(b"POST / HTTP/1.1\r\nHost: example\r\nContent-Length: 0\r\n\r\n")
         assert client.response()[1] == b"ok"
-    assert back_end.connections >= 1
+    assert backend.connections >= 1
 
 
 def test_who_fails_its_checks_at_the_far_end_is_out_until_one_goes_well(far: Far) -> None:
@@ -230,10 +238,10 @@ def test_who_fails_its_checks_at_the_far_end_is_out_until_one_goes_well(far: Far
             status = b"500 Oh No" if sick else b"200 OK"
             connection.send(b"HTTP/1.1 %b\r\nContent-Length: 4\r\n\r\nsick" % status)
 
-    sick = far.back_end(script)
-    far.back_end(always(OK))
+    sick = far.backend(script)
+    far.backend(always(OK))
     far.start("-check", "/healthz")
-    place = re.escape(f"back end {sick.address} via ")
+    place = re.escape(f"backend {sick.address} via ")
     out = rf"{place}\S+ is out of rotation: its check was answered 500"
     far.proxy.wait_for_line(out, LIMIT)
     client = far.connect()
@@ -248,7 +256,7 @@ def test_who_fails_its_checks_at_the_far_end_is_out_until_one_goes_well(far: Far
 def test_who_is_not_there_to_be_checked_is_out(far: Far) -> None:
     port = free_port()
     far.member("-http", f"127.0.0.1:{port}")
-    far.back_end(always(OK))
+    far.backend(always(OK))
     far.start("-check", "/healthz")
     far.proxy.wait_for_line(rf":{port} via \S+ is out of rotation: its check cannot connect", LIMIT)
 
@@ -267,8 +275,8 @@ def test_a_member_that_leaves_waits_for_no_idle_connection(
             assert at == "rest" or left.wait(LIMIT)
             connection.send(OK)
 
-    back_end = BackEnd(script)
-    member = Cluster("web", relay.port, http=back_end.address, drain=3.0)
+    backend = Backend(script)
+    member = Cluster("web", relay.port, http=backend.address, drain=3.0)
     member.join()
     proxy, port = start_proxy(relay, "web", "-choose", "watch", "-via", "tunnel")
     with ThreadPoolExecutor(1) as other:
@@ -285,7 +293,7 @@ def test_a_member_that_leaves_waits_for_no_idle_connection(
         leaving.result(LIMIT)
     client.close()
     end(proxy)
-    back_end.end()
+    backend.end()
     assert "did not finish" not in caplog.text
 
 
@@ -315,7 +323,7 @@ def test_a_web_socket_passes(far: Far) -> None:
             connection.send(data.upper())
         ended.set()
 
-    far.back_end(script)
+    far.backend(script)
     far.start()
     client = far.connect()
     head = b"GET / HTTP/1.1\r\nHost: example\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"

@@ -1,4 +1,4 @@
-"""A back end that people run: nginx, with files, as it is configured in half of the world."""
+"""A backend that people run: nginx, with files, as it is configured in half of the world."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def running_process(pid: int) -> bool:
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_reload_under_load_fails_no_request(relays: Relays, size: int) -> None:
     with running(relays.start(), "web", "-workers", str(size)) as rig:
-        rig.back_ends(takes_posts)
+        rig.backends(takes_posts)
         first = workers(rig.process)
         assert len(first) == size
         with load(rig, 8) as visitors:
@@ -83,7 +83,7 @@ def test_a_reload_under_load_by_tls_and_http_2_fails_no_request(
         return lambda: connect_tls(rig.tls_port, context, "a.example")
 
     with running(relays.start(), "web", *flags) as rig, ExitStack() as stack:
-        rig.back_ends(takes_posts)
+        rig.backends(takes_posts)
         loads = [
             Load(by_tls("http/1.1"), by_http_1, 2),
             Load(by_tls("http/1.1"), by_http_1_once, 2),
@@ -105,7 +105,7 @@ def test_a_reload_under_load_by_tls_and_http_2_fails_no_request(
 
 def test_rolling_restarts_of_all_workers_fail_no_request(relays: Relays) -> None:
     with running(relays.start(), "web", "-workers", "2") as rig:
-        rig.back_ends(takes_posts)
+        rig.backends(takes_posts)
         with load(rig, 4) as visitors:
             visitors.goes_on()
             for count, pid in enumerate(workers(rig.process), 1):
@@ -129,14 +129,14 @@ def test_what_runs_during_a_reload_is_answered_by_the_old_process(relays: Relays
         connection.rest()
 
     with running(relays.start(), "web", "-grace", "2s") as rig:
-        rig.back_ends(slow)
+        rig.backends(slow)
         (old,) = workers(rig.process)
         stream = rig.connect()
         stream.send(GET)
         assert asked.wait(LIMIT)
         stream.until(b"ha\r\n")
         reload(rig, 1)
-        rig.back_ends(good)
+        rig.backends(good)
         assert rig.get()[1] == b"ok"
         assert running_process(old)
         go.set()
@@ -172,7 +172,7 @@ def test_websockets_live_through_reloads_under_load(
         return connect_tls(rig.tls_port, context, "a.example") if by_tls else rig.dial()
 
     with running(relays.start(), "web", *flags) as rig, ExitStack() as stack:
-        rig.back_ends(talks_or_takes_posts)
+        rig.backends(talks_or_takes_posts)
         visitors = stack.enter_context(Load(dial, by_http_1, 4))
         sockets: list[Connection] = []
         for times in (1, 2, 3):
@@ -200,8 +200,8 @@ def test_a_rolling_restart_of_the_relays_loses_no_request_and_no_websocket(relay
     upgrade = b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     with site() as web:
         for relay in (near, far):
-            back_end = web.back_end(talks_or_takes_posts, host=relay.address)
-            web.member(relay, http=back_end.address)
+            backend = web.backend(talks_or_takes_posts, host=relay.address)
+            web.member(relay, http=backend.address)
         proxy = web.proxy("-cluster", "web", "-port", str(near.port), "-choose", "watch")
         talk = proxy.connect()
         talk.send(GET.replace(b"\r\n\r\n", upgrade))
@@ -230,7 +230,7 @@ def test_what_does_not_end_after_a_reload_is_cut_when_it_has_lingered(relays: Re
         connection.rest()
 
     with running(relays.start(), "web", "-linger", "1s") as rig:
-        rig.back_ends(silent)
+        rig.backends(silent)
         (old,) = workers(rig.process)
         connection = rig.connect()
         connection.send(GET)
@@ -254,7 +254,7 @@ def test_stopping_lets_retired_workers_finish(relays: Relays, tmp_path: Path, by
 
     flags = ["-tls-listen", "127.0.0.1:0", "-cert", write_certificate(tmp_path, "a.example")]
     with running(relays.start(), "web", *(flags if by_tls else [])) as rig:
-        rig.back_ends(slow)
+        rig.backends(slow)
         connection = rig.connect()
         connection.send(GET)
         assert asked.wait(LIMIT)
@@ -277,7 +277,7 @@ def test_stopping_ends_retired_workers_too(relays: Relays) -> None:
         connection.rest()
 
     with running(relays.start(), "web", "-grace", "1s") as rig:
-        rig.back_ends(silent)
+        rig.backends(silent)
         connection = rig.connect()
         connection.send(GET)
         assert asked.wait(LIMIT)
@@ -297,22 +297,22 @@ def named(name: bytes) -> Script:
     return script
 
 
-def test_visitors_come_back_to_their_back_end_after_a_reload(relays: Relays) -> None:
+def test_visitors_come_back_to_their_backend_after_a_reload(relays: Relays) -> None:
     with running(relays.start(), "web", "-sticky", "home") as rig:
-        rig.back_ends(named(b"n1"), named(b"n2"))
+        rig.backends(named(b"n1"), named(b"n2"))
         response, home = rig.get()
         cookie = response.getheader("set-cookie", "").partition(";")[0].encode()
         again = GET.replace(b"\r\n\r\n", b"\r\nCookie: " + cookie + b"\r\n\r\n")
         assert cookie.startswith(b"home=")
         reload(rig, 1)
-        # New workers go where the cookie says once the cluster has named that back end to them.
+        # New workers go where the cookie says once the cluster has named that backend to them.
         eventually(lambda: {rig.exchange(again)[1] for _ in range(30)} == {home})
 
 
 def test_a_reload_that_fails_leaves_the_old_workers(relays: Relays) -> None:
     relay = relays.start()
     with running(relay, "web") as rig:
-        rig.back_ends(good)
+        rig.backends(good)
         before = workers(rig.process)
         relay.process.terminate()  # without a relay, nobody gets ready
         relay.process.wait(LIMIT)
@@ -329,7 +329,7 @@ def test_a_reload_that_fails_leaves_the_old_workers(relays: Relays) -> None:
 
 def test_a_worker_that_is_killed_is_replaced_and_the_port_is_never_closed(relays: Relays) -> None:
     with running(relays.start(), "web") as rig:
-        rig.back_ends(good)
+        rig.backends(good)
         (old,) = workers(rig.process)
         os.kill(old, signal.SIGKILL)
         rig.process.wait_for_line(f"worker {old} was killed by SIGKILL; another", LIMIT)

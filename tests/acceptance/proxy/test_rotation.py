@@ -1,4 +1,4 @@
-"""Back ends that fail leave the rotation, and come back to it."""
+"""Backends that fail leave the rotation, and come back to it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.http_rig import BackEnd, Connection
+from support.http_rig import Backend, Connection
 from support.programs import program
 from support.publishers import GET, Site, says, site
 from support.relays import LIMIT, eventually, free_port, start
@@ -22,22 +22,22 @@ def web() -> Iterator[Site]:
         yield made
 
 
-def static(*back_ends: BackEnd) -> list[str]:
+def static(*backends: Backend) -> list[str]:
     """The flags of a proxy that needs no relay."""
     words = ["-choose", "static"]
-    for back_end in back_ends:
-        words += ["-backend", back_end.address]
+    for backend in backends:
+        words += ["-backend", backend.address]
     return words
 
 
-def test_back_ends_may_be_named_beforehand(web: Site) -> None:
-    back_ends = [web.back_end(says(body)) for body in ("one", "two", "three")]
-    proxy = web.proxy(*static(*back_ends))
+def test_backends_may_be_named_beforehand(web: Site) -> None:
+    backends = [web.backend(says(body)) for body in ("one", "two", "three")]
+    proxy = web.proxy(*static(*backends))
     assert proxy.bodies() == {"one", "two", "three"}
 
 
-def test_no_get_fails_when_a_back_end_dies_under_load(web: Site) -> None:
-    doomed, *others = [web.back_end(says(body)) for body in ("one", "two", "three")]
+def test_no_get_fails_when_a_backend_dies_under_load(web: Site) -> None:
+    doomed, *others = [web.backend(says(body)) for body in ("one", "two", "three")]
     proxy = web.proxy(*static(doomed, *others))
     under_load = threading.Barrier(9, timeout=LIMIT)
     out = threading.Event()
@@ -72,19 +72,19 @@ def test_no_get_fails_when_a_back_end_dies_under_load(web: Site) -> None:
 
 
 def test_who_refuses_is_left_alone_and_comes_back_after_a_trial(web: Site) -> None:
-    well = web.back_end(says("well"))
+    well = web.backend(says("well"))
     port = free_port()
     proxy = web.proxy(*static(well), "-backend", f"127.0.0.1:{port}")
     assert proxy.bodies() == {"well"}
     proxy.process.wait_for_line(f"127.0.0.1:{port} is out of rotation: it cannot be reached", LIMIT)
-    web.back_end(says("back"), port=port)
+    web.backend(says("back"), port=port)
     eventually(lambda: "back" in proxy.bodies(3))
     proxy.process.wait_for_line(f"127.0.0.1:{port} is back in rotation", LIMIT)
 
 
 def test_the_only_one_is_never_out(web: Site) -> None:
-    back_end = web.back_end(says("no", "503 Service Unavailable"))
-    proxy = web.proxy(*static(back_end))
+    backend = web.backend(says("no", "503 Service Unavailable"))
+    proxy = web.proxy(*static(backend))
     for _ in range(8):
         assert proxy.exchange()[0].status == 503
     assert proxy.body() == "no"
@@ -102,8 +102,8 @@ def test_who_fails_its_checks_is_out_until_one_goes_well(web: Site) -> None:
             status = b"500 Oh No" if sick else b"200 OK"
             connection.send(b"HTTP/1.1 %b\r\nContent-Length: 4\r\n\r\nsick" % status)
 
-    sick = web.back_end(script)
-    proxy = web.proxy(*static(sick, web.back_end(says("well"))), "-check", "/healthz")
+    sick = web.backend(script)
+    proxy = web.proxy(*static(sick, web.backend(says("well"))), "-check", "/healthz")
     line = f"{sick.address} is out of rotation: its check was answered 500"
     proxy.process.wait_for_line(line, LIMIT)
     assert proxy.bodies() == {"well"}
@@ -119,10 +119,10 @@ def test_all_may_fail_their_checks(web: Site) -> None:
         else:
             connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
-    back_ends = [web.back_end(script) for _ in range(2)]
-    proxy = web.proxy(*static(*back_ends), "-check", "/healthz")
-    for back_end in back_ends:
-        line = f"{back_end.address} is out of rotation: its check was not answered in HTTP"
+    backends = [web.backend(script) for _ in range(2)]
+    proxy = web.proxy(*static(*backends), "-check", "/healthz")
+    for backend in backends:
+        line = f"{backend.address} is out of rotation: its check was not answered in HTTP"
         proxy.process.wait_for_line(line, LIMIT)
     assert proxy.exchange()[0].status == 200
     proxy.process.wait_for_line("those that can be reached are used anyway", LIMIT)

@@ -65,7 +65,7 @@ def test_each_event_comes_before_the_next_is_sent(rig: Rig, listen: Listen, fram
         if framing == "chunks":
             connection.send(b"0\r\n\r\n")
 
-    rig.back_ends(script)
+    rig.backends(script)
     for event in listen(rig.connect()):
         heard.put(event)
     assert heard.empty()
@@ -84,7 +84,7 @@ def test_who_is_slow_and_steady_is_not_timed_out(rig: Rig, listen: Listen) -> No
             connection.send(framed(event, "chunks"))
         connection.send(b"0\r\n\r\n")
 
-    rig.back_ends(script)
+    rig.backends(script)
     try:
         assert list(listen(rig.connect())) == EVENTS
     finally:

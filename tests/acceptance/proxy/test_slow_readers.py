@@ -26,7 +26,7 @@ def web() -> Iterator[Site]:
         yield made
 
 
-def back_end(connection: Connection) -> None:
+def backend(connection: Connection) -> None:
     while head := connection.head():
         if b"Upgrade" in head:
             connection.send(SWITCHED + b"a" * (LARGE if b"/large" in head else 1))
@@ -81,7 +81,7 @@ class Door:
     """A proxy that listens by TLS, and how many descriptors its worker has."""
 
     def __init__(self, web: Site, folder: Path, *more: str) -> None:
-        flags = ["-choose", "static", "-backend", web.back_end(back_end).address]
+        flags = ["-choose", "static", "-backend", web.backend(backend).address]
         flags += ["-cert", write_certificate(folder, "a.example", file="a")]
         flags += ["-tls-listen", "127.0.0.1:0", "-idle", "300ms", *more]
         self.proxy = proxy = web.proxy(*flags)

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 import arke
-from support.http_rig import BackEnd, Connection, Script, running, start_proxy
+from support.http_rig import Backend, Connection, Script, running, start_proxy
 from support.programs import program
 from support.relays import LIMIT, Relays, eventually, free_port, start
 
@@ -43,7 +43,7 @@ def refused(port: int) -> bool:
 def test_what_runs_is_answered_before_the_proxy_leaves(relays: Relays, signal: str) -> None:
     asked, go = threading.Event(), threading.Event()
     with running(relays.start(), "web") as rig:
-        rig.back_ends(waiting(asked, go))
+        rig.backends(waiting(asked, go))
         connection, idle = rig.connect(), rig.connect()
         idle.send(GET.replace(b"GET", b"HEAD"))
         go.set()
@@ -74,7 +74,7 @@ def test_an_answer_that_began_before_the_proxy_leaves_is_the_last(relays: Relays
         connection.rest()
 
     with running(relays.start(), "web") as rig:
-        rig.back_ends(script)
+        rig.backends(script)
         connection, idle = rig.connect(), rig.connect()
         connection.send(GET)
         connection.until(b"half")
@@ -88,7 +88,7 @@ def test_an_answer_that_began_before_the_proxy_leaves_is_the_last(relays: Relays
 
 def test_a_request_on_its_way_when_the_proxy_leaves_is_answered(relays: Relays) -> None:
     with running(relays.start(), "web") as rig:
-        rig.back_ends(good)
+        rig.backends(good)
         connection = rig.connect()
         connection.send(GET)
         connection.response()
@@ -103,7 +103,7 @@ def test_a_request_on_its_way_when_the_proxy_leaves_is_answered(relays: Relays) 
 def test_what_does_not_end_is_cut_after_the_time_of_grace(relays: Relays) -> None:
     asked, go = threading.Event(), threading.Event()
     with running(relays.start(), "web", "-grace", "2s") as rig:
-        rig.back_ends(waiting(asked, go))
+        rig.backends(waiting(asked, go))
         connection = rig.connect()
         connection.send(GET)
         assert asked.wait(LIMIT)
@@ -136,7 +136,7 @@ def test_the_cluster_is_too_busy_to_answer(relays: Relays) -> None:
         rig.cluster.answers = [""]
         for connection in (rig.connect(), rig.connect()):
             connection.send(GET)
-        sentence = b"Cluster web, asked for a back end, is overloaded.\n"
+        sentence = b"Cluster web, asked for a backend, is overloaded.\n"
         eventually(lambda: rig.get()[1] == sentence)
 
 
@@ -145,13 +145,13 @@ def test_the_cluster_does_not_answer(relays: Relays) -> None:
         rig.cluster.answers = [""]
         response, body = rig.get()
         assert response.status == 503
-        assert body == b"Cluster web, asked for a back end, did not answer within 1 s.\n"
+        assert body == b"Cluster web, asked for a backend, did not answer within 1 s.\n"
 
 
 def test_the_relay_goes_and_comes_back(relays: Relays) -> None:
     relay = relays.start()
     with running(relay, "web") as rig:
-        rig.back_ends(good)
+        rig.backends(good)
         assert rig.get()[1] == b"ok"
         relay.process.terminate()
         relay.process.wait(LIMIT)
@@ -199,7 +199,7 @@ def test_no_relay() -> None:
 
 
 def test_what_is_no_relay() -> None:
-    stranger = BackEnd(lambda connection: connection.send(b"SSH-2.0-OpenSSH_9.2p1\r\n"))
+    stranger = Backend(lambda connection: connection.send(b"SSH-2.0-OpenSSH_9.2p1\r\n"))
     port = stranger.address.rpartition(":")[2]
     words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", port]
     process = start("proxy", [*program("proxy"), *words])

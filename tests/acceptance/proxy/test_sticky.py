@@ -1,4 +1,4 @@
-"""Visitors who come back to the back end they were at, as long as it is there."""
+"""Visitors who come back to the backend they were at, as long as it is there."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def visit(proxy: Proxy, cookie: str = "") -> tuple[str, str]:
     return body.decode(), given.partition(";")[0] or cookie
 
 
-def test_a_visitor_stays_until_the_back_end_is_lost(web: Site) -> None:
-    ends = {name: web.back_end(says(name)) for name in ("one", "two", "three")}
-    back_ends = [word for end in ends.values() for word in ("-backend", end.address)]
-    proxy = web.proxy(*FLAGS, *back_ends)
+def test_a_visitor_stays_until_the_backend_is_lost(web: Site) -> None:
+    ends = {name: web.backend(says(name)) for name in ("one", "two", "three")}
+    backends = [word for end in ends.values() for word in ("-backend", end.address)]
+    proxy = web.proxy(*FLAGS, *backends)
     here, cookie = visit(proxy)
     assert cookie.startswith("seat=")
     assert ends[here].address not in cookie
@@ -50,7 +50,7 @@ def test_a_visitor_stays_until_the_back_end_is_lost(web: Site) -> None:
 
 @pytest.mark.parametrize("cookie", ["seat=127.0.0.1:1", "seat=", "seat=AAAA", "seat=" + "A" * 5000])
 def test_what_the_proxy_did_not_write_is_ignored(web: Site, cookie: str) -> None:
-    proxy = web.proxy(*FLAGS, "-backend", web.back_end(says("one")).address)
+    proxy = web.proxy(*FLAGS, "-backend", web.backend(says("one")).address)
     body, given = visit(proxy, cookie)
     assert body == "one"
     assert given != cookie
@@ -63,7 +63,7 @@ def test_a_web_socket_is_come_back_to(web: Site) -> None:
         connection.send(b"HTTP/1.1 101 Switching Protocols\r\n" + lines)
         connection.rest()
 
-    proxy = web.proxy(*FLAGS, "-backend", web.back_end(switches).address)
+    proxy = web.proxy(*FLAGS, "-backend", web.backend(switches).address)
     ask = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
 
     def opening(cookie: bytes = b"") -> bytes:
@@ -92,7 +92,7 @@ def test_a_web_socket_is_come_back_to(web: Site) -> None:
 )
 def test_no_cache_hands_ones_cookie_to_others(web: Site, said: str | None, kept: str) -> None:
     status = f"200 OK\r\ncache-control: {said}" if said else "200 OK"
-    proxy = web.proxy(*FLAGS, "-backend", web.back_end(says("one", status)).address)
+    proxy = web.proxy(*FLAGS, "-backend", web.backend(says("one", status)).address)
     first, _ = proxy.exchange()
     assert first.getheader("Cache-Control") == kept
     cookie = first.headers["Set-Cookie"].partition(";")[0]

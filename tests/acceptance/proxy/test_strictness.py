@@ -1,4 +1,4 @@
-"""What no back end must ever see, through the real port: refused, and the connection closed."""
+"""What no backend must ever see, through the real port: refused, and the connection closed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REFUSED = {name: (raw, 400) for name, raw in HEADS.items()} | LIMITS
 
 
 class Witness:
-    """A back end that notes all that reaches it, and answers each request at once."""
+    """A backend that notes all that reaches it, and answers each request at once."""
 
     def __init__(self) -> None:
         self.heads: list[bytes] = []
@@ -42,7 +42,7 @@ def send(connection: Connection, data: bytes, step: int) -> None:
 @pytest.mark.parametrize(("raw", "status"), REFUSED.values(), ids=REFUSED)
 def test_what_is_ambiguous_is_refused(rig: Rig, raw: bytes, status: int, step: int) -> None:
     witness = Witness()
-    rig.back_ends(witness)
+    rig.backends(witness)
     connection = rig.connect()
     send(connection, raw + SMUGGLED, step)
     response, body = connection.response()
@@ -57,7 +57,7 @@ def test_what_is_ambiguous_is_refused(rig: Rig, raw: bytes, status: int, step: i
 @pytest.mark.parametrize("raw", CHUNKS.values(), ids=CHUNKS)
 def test_a_body_that_is_ambiguous_is_refused(rig: Rig, raw: bytes, step: int) -> None:
     witness = Witness()
-    rig.back_ends(witness)
+    rig.backends(witness)
     connection = rig.connect()
     send(connection, CHUNKED + raw + SMUGGLED, step)
     response, _ = connection.response()
@@ -65,7 +65,7 @@ def test_a_body_that_is_ambiguous_is_refused(rig: Rig, raw: bytes, step: int) ->
     assert response.getheader("connection") == "close"
     assert connection.rest() == b""
     rig.tidy()
-    # A head that was good has gone to the back end by the time its body turns out bad.
+    # A head that was good has gone to the backend by the time its body turns out bad.
     assert len(witness.heads) <= 1
     assert not any(b"smuggled" in rest or rest.endswith(b"0\r\n\r\n") for rest in witness.rests)
 
@@ -81,7 +81,7 @@ def test_what_is_odd_and_valid_passes(rig: Rig, raw: bytes, expected: bytes, ste
             connection.until(b"0\r\n\r\n")
         connection.send(OK + b"Connection: close\r\nContent-Length: 2\r\n\r\nok")
 
-    rig.back_ends(script)
+    rig.backends(script)
     connection = rig.connect()
     send(connection, raw, step)
     response, body = connection.response()
@@ -94,13 +94,13 @@ def test_what_is_odd_and_valid_passes(rig: Rig, raw: bytes, expected: bytes, ste
 
 @STEPS
 @pytest.mark.parametrize("raw", ANSWERS.values(), ids=ANSWERS)
-def test_back_ends_are_read_as_strictly(rig: Rig, raw: bytes, step: int) -> None:
+def test_backends_are_read_as_strictly(rig: Rig, raw: bytes, step: int) -> None:
     def script(connection: Connection) -> None:
         connection.head()
         send(connection, raw + SECRET, step)
         connection.rest()
 
-    rig.back_ends(script)
+    rig.backends(script)
     response, body = rig.exchange(POST + b"\r\n")
     assert response.status == 502
     assert b"secret" not in body
@@ -115,7 +115,7 @@ def test_an_answers_body_that_is_ambiguous_is_cut(rig: Rig, raw: bytes, step: in
         send(connection, OK + b"Transfer-Encoding: chunked\r\n\r\n" + raw + SECRET, step)
         connection.rest()
 
-    rig.back_ends(script)
+    rig.backends(script)
     connection = rig.connect()
     connection.send(POST + b"Connection: close\r\n\r\n")
     got = b""
@@ -155,7 +155,7 @@ def test_a_head_that_never_comes_whole(rig: Rig) -> None:
 def test_a_body_may_have_a_largest_size(tmp_path: Path) -> None:
     witness = Witness()
     with standing(tmp_path, "-max-body", "1k") as rig:
-        rig.back_ends(witness)
+        rig.backends(witness)
         for framing in (
             b"Content-Length: 1025\r\n\r\n",
             b"Transfer-Encoding: chunked\r\n\r\n200\r\n" + b"a" * 512 + b"\r\n201\r\n",
@@ -183,7 +183,7 @@ def test_only_a_trusted_proxy_is_believed(tmp_path: Path) -> None:
         folder = tmp_path / str(number)
         folder.mkdir()
         with standing(folder, *words) as rig:
-            rig.back_ends(script)
+            rig.backends(script)
             assert rig.exchange(request)[0].status == 200
     assert b"\r\nX-Forwarded-For: 127.0.0.1\r\n" in heads[0]
     assert b"\r\nX-Request-Id: 7\r\n" not in heads[0]

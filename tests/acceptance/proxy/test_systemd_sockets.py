@@ -37,8 +37,8 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 def held(web: Site, names: str, *flags: str) -> tuple[Process, list[int]]:
     """Start a proxy that is handed sockets of these names; their ports."""
-    back_end = web.back_end(says("ok"))
-    words = [*program("proxy"), "-choose", "static", "-backend", back_end.address, *flags]
+    backend = web.backend(says("ok"))
+    words = [*program("proxy"), "-choose", "static", "-backend", backend.address, *flags]
     process = start("proxy", [sys.executable, "-c", HOLDER, names, *words])
     match = process.wait_for_line(r"held( \d+)+", LIMIT)
     return process, [int(port) for port in match[0].split()[1:]]

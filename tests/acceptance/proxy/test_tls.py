@@ -48,7 +48,7 @@ def connect(rig: Rig, context: ssl.SSLContext, name: str = "a.example") -> Conne
 
 
 def test_a_browser_that_speaks_http_1(rig: Rig, folder: Path) -> None:
-    rig.back_ends(echoing)
+    rig.backends(echoing)
     connection = connect(rig, context(folder))
     assert isinstance(connection.sock, ssl.SSLSocket)
     assert connection.sock.version() == "TLSv1.3"
@@ -63,7 +63,7 @@ def test_a_browser_that_speaks_http_1(rig: Rig, folder: Path) -> None:
 
 
 def test_curl(rig: Rig, folder: Path) -> None:
-    rig.back_ends(echoing)
+    rig.backends(echoing)
     words = [tool("curl", "curl"), "--silent", "--show-error", "--fail", "--http1.1"]
     words += [
         "--cacert",
@@ -82,7 +82,7 @@ def test_a_large_answer_before_the_end(rig: Rig, folder: Path, size: int) -> Non
         connection.head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"a" * size)
 
-    rig.back_ends(script)
+    rig.backends(script)
     connection = connect(rig, context(folder))
     connection.send(CLOSING)
     _, body = connection.response()
@@ -95,15 +95,15 @@ def test_an_answer_that_breaks_does_not_look_whole(rig: Rig, folder: Path) -> No
         connection.head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
 
-    rig.back_ends(script)
+    rig.backends(script)
     connection = connect(rig, context(folder))
     connection.send(GET)
     with pytest.raises((ssl.SSLEOFError, ConnectionResetError)):
         connection.rest()
 
 
-@pytest.mark.parametrize("back_end_ends", [True, False])
-def test_a_websocket(rig: Rig, folder: Path, back_end_ends: bool) -> None:
+@pytest.mark.parametrize("backend_ends", [True, False])
+def test_a_websocket(rig: Rig, folder: Path, backend_ends: bool) -> None:
     ended = []
 
     def script(connection: Connection) -> None:
@@ -112,10 +112,10 @@ def test_a_websocket(rig: Rig, folder: Path, back_end_ends: bool) -> None:
             b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
         )
         connection.send(connection.exactly(4).upper())
-        if not back_end_ends:
+        if not backend_ends:
             ended.append(connection.rest())
 
-    rig.back_ends(script)
+    rig.backends(script)
     connection = connect(rig, context(folder))
     connection.send(
         b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -123,7 +123,7 @@ def test_a_websocket(rig: Rig, folder: Path, back_end_ends: bool) -> None:
     assert connection.head().startswith(b"HTTP/1.1 101")
     connection.send(b"ping")
     assert connection.exactly(4) == b"PING"
-    if back_end_ends:
+    if backend_ends:
         assert connection.rest() == b""
     else:
         assert isinstance(connection.sock, ssl.SSLSocket)
@@ -160,7 +160,7 @@ def test_ciphers_without_authentication_or_forward_secrecy_are_refused(
 
 @pytest.mark.parametrize("data", [GET, b"\x16\x03\x01", b""], ids=["plain", "half", "nothing"])
 def test_who_does_not_speak_tls_harms_nobody(rig: Rig, folder: Path, data: bytes) -> None:
-    rig.back_ends(echoing)
+    rig.backends(echoing)
     stranger = Connection(socket.create_connection(("127.0.0.1", rig.tls_port), LIMIT))
     stranger.send(data)
     if data == GET:
@@ -172,7 +172,7 @@ def test_who_does_not_speak_tls_harms_nobody(rig: Rig, folder: Path, data: bytes
 
 
 def test_a_new_certificate_needs_no_restart(rig: Rig, folder: Path) -> None:
-    rig.back_ends(echoing)
+    rig.backends(echoing)
     before = connect(rig, context(folder))
     write_certificate(folder, "a.example", "new.example", file="a")
     rig.process.wait_for_line("certificate .*a.pem read anew", LIMIT)
@@ -189,7 +189,7 @@ def test_draining_ends_connections_by_tls(folder: Path) -> None:
     argument = write_certificate(folder, "c.example", file="c")
     flags = ["-tls-listen", "127.0.0.1:0", "-cert", argument]
     with standing(folder, *flags) as rig:
-        rig.back_ends(echoing)
+        rig.backends(echoing)
         connection = connect(rig, context(folder, "c"), "c.example")
         connection.send(GET)
         connection.response()

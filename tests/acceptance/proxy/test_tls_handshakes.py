@@ -45,7 +45,7 @@ class Door:
         return connection
 
     def served(self) -> bool:
-        """Whether a client by TLS gets through to the back end."""
+        """Whether a client by TLS gets through to the backend."""
         try:
             connection = self.connect()
         except OSError:
@@ -83,8 +83,8 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
         def made(flags: Sequence[str] = (), descriptors: int | None = None) -> Door:
             admin = free_port()
-            back_end = web.back_end(says("one"))
-            words = ["-choose", "static", "-backend", back_end.address]
+            backend = web.backend(says("one"))
+            words = ["-choose", "static", "-backend", backend.address]
             words += ["-cert", write_certificate(tmp_path, "a.example", file="a")]
             words += ["-tls-listen", "127.0.0.1:0", "-admin", f"127.0.0.1:{admin}"]
             words += ["-access-log", str(tmp_path / "access.log"), "-access-format", "json"]

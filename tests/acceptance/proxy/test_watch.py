@@ -38,7 +38,7 @@ def test_who_joins_is_used_and_who_leaves_is_not(web: Site, relays: Relays) -> N
     _, one = web.publish(near, says("one"))
     proxy = watching(web, near)
     assert proxy.bodies() == {"one"}
-    there = web.back_end(says("two"), host=far.address)
+    there = web.backend(says("two"), host=far.address)
     web.member(far, http=there.address)
     eventually(lambda: proxy.bodies() == {"one", "two"})
     web.leave(one)
@@ -47,7 +47,7 @@ def test_who_joins_is_used_and_who_leaves_is_not(web: Site, relays: Relays) -> N
 
 def test_the_cluster_is_asked_until_a_member_publishes(web: Site, relays: Relays) -> None:
     relay = relays.start()
-    asked = web.back_end(says("asked"))
+    asked = web.backend(says("asked"))
     member = web.member(relay)
     member.answers = [asked.address]
     proxy = watching(web, relay)
@@ -72,7 +72,7 @@ def test_a_proxy_that_only_watches_does_not_ask(web: Site, relays: Relays) -> No
 
 def test_a_proxy_that_only_asks_does_not_watch(web: Site, relays: Relays) -> None:
     relay = relays.start()
-    asked = web.back_end(says("asked"))
+    asked = web.backend(says("asked"))
     _, member = web.publish(relay, says("watched"))
     member.answers = [asked.address]
     assert watching(web, relay, "-choose", "ask").bodies(3) == {"asked"}
@@ -95,8 +95,8 @@ def test_who_was_known_stays_known_while_the_relay_is_away(web: Site, relays: Re
 
 def test_a_missing_ip_is_that_of_the_member_s_node(web: Site, relays: Relays) -> None:
     near, far = relays.pair()
-    back_end = web.back_end(says("there"), host=far.address)
-    port = back_end.address.rpartition(":")[2]
+    backend = web.backend(says("there"), host=far.address)
+    port = backend.address.rpartition(":")[2]
     web.member(far, http=f":{port}")
     proxy = watching(web, near)
     eventually(lambda: proxy.body() == "there")

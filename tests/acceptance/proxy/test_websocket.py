@@ -1,4 +1,4 @@
-"""Connections that leave HTTP: WebSockets, and whatever else a back end agrees to."""
+"""Connections that leave HTTP: WebSockets, and whatever else a backend agrees to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contextlib import ExitStack, asynccontextmanager
 import pytest
 from aiohttp import ClientSession, WSMsgType, web
 
-from support.http_rig import BackEnd, Connection, Rig, start_any_proxy
+from support.http_rig import Backend, Connection, Rig, start_any_proxy
 from support.relays import LIMIT, free_port
 
 ASK = b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\r\n"
@@ -25,7 +25,7 @@ MIB = 1 << 20
 
 @asynccontextmanager
 async def web_sockets(codes: list[int | None]) -> AsyncIterator[str]:
-    """A back end that says everything back, in capitals where it is text.
+    """A backend that says everything back, in capitals where it is text.
 
     `codes` gets what clients close with.
     """
@@ -72,7 +72,7 @@ async def test_a_web_socket(rig: Rig) -> None:
 
 
 def test_what_is_said_at_once_is_not_lost(rig: Rig) -> None:
-    """The back end speaks in the same packet as its 101, the client before it has seen that."""
+    """The backend speaks in the same packet as its 101, the client before it has seen that."""
     heads = []
 
     def script(connection: Connection) -> None:
@@ -80,7 +80,7 @@ def test_what_is_said_at_once_is_not_lost(rig: Rig) -> None:
         connection.send(SWITCH + b"first")
         connection.send(connection.exactly(5)[::-1])
 
-    rig.back_ends(script)
+    rig.backends(script)
     connection = rig.connect()
     connection.send(ASK + b"early")
     head = connection.head().lower()
@@ -92,7 +92,7 @@ def test_what_is_said_at_once_is_not_lost(rig: Rig) -> None:
     assert b"\r\nupgrade: websocket\r\n" in heads[0].lower()
 
 
-@pytest.mark.parametrize("first", ["client", "back end"])
+@pytest.mark.parametrize("first", ["client", "backend"])
 def test_each_direction_ends_by_itself(rig: Rig, first: str) -> None:
     done = threading.Event()
 
@@ -111,7 +111,7 @@ def test_each_direction_ends_by_itself(rig: Rig, first: str) -> None:
             assert connection.rest() == b"that is all"
         done.set()
 
-    rig.back_ends(script)
+    rig.backends(script)
     connection = rig.connect()
     connection.send(ASK)
     connection.head()
@@ -126,14 +126,14 @@ def test_each_direction_ends_by_itself(rig: Rig, first: str) -> None:
     assert done.wait(LIMIT)
 
 
-def test_a_back_end_that_dies_is_no_orderly_end(rig: Rig) -> None:
+def test_a_backend_that_dies_is_no_orderly_end(rig: Rig) -> None:
     def script(connection: Connection) -> None:
         connection.head()
         connection.send(SWITCH)
         connection.exactly(1)
         connection.reset()
 
-    rig.back_ends(script)
+    rig.backends(script)
     connection = rig.connect()
     connection.send(ASK)
     connection.head()
@@ -158,7 +158,7 @@ def test_who_reads_slowly_slows_the_other(rig: Rig) -> None:
         digests.append(digest.digest())
         connection.send(b"all")
 
-    rig.back_ends(script)
+    rig.backends(script)
     connection = rig.connect()
     connection.send(ASK)
     connection.head()
@@ -176,12 +176,12 @@ def test_who_reads_slowly_slows_the_other(rig: Rig) -> None:
     assert digests == [hashlib.sha256(data).digest()]
 
 
-def test_a_back_end_may_decline(rig: Rig) -> None:
+def test_a_backend_may_decline(rig: Rig) -> None:
     def script(connection: Connection) -> None:
         while connection.head():
             connection.send(OK)
 
-    rig.back_ends(script)
+    rig.backends(script)
     connection = rig.connect()
     for _ in range(2):
         connection.send(ASK)
@@ -206,13 +206,13 @@ def test_nobody_switches_unasked(rig: Rig, request_: bytes) -> None:
         connection.send(SWITCH + b"smuggled")
         connection.rest()
 
-    rig.back_ends(script)
+    rig.backends(script)
     response, body = rig.exchange(request_)
     assert response.status == 502
     assert b"smuggled" not in body
 
 
-def test_a_back_end_that_switches_has_answered() -> None:
+def test_a_backend_that_switches_has_answered() -> None:
     """It is well as soon as it does so: its WebSockets may live for hours."""
     times = iter(range(100))
 
@@ -222,9 +222,9 @@ def test_a_back_end_that_switches_has_answered() -> None:
             connection.send(SWITCH)
             connection.rest()
 
-    back_end = BackEnd(breaks_once)
+    backend = Backend(breaks_once)
     admin = free_port()
-    flags = ["-choose", "static", "-backend", back_end.address, "-admin", f"127.0.0.1:{admin}"]
+    flags = ["-choose", "static", "-backend", backend.address, "-admin", f"127.0.0.1:{admin}"]
     process, port = start_any_proxy(*flags)
     ends = ExitStack()
     try:
@@ -238,7 +238,7 @@ def test_a_back_end_that_switches_has_answered() -> None:
         pages.send(b"GET /-/backends HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         pages.until(b"\r\n\r\n")
         body = pages.rest()
-        (state,) = json.loads(body)["workers"][0]["back_ends"]
+        (state,) = json.loads(body)["workers"][0]["backends"]
         assert not state["out"]
         assert state["outstanding"] == 1
     finally:
@@ -246,4 +246,4 @@ def test_a_back_end_that_switches_has_answered() -> None:
         process.terminate()
         process.wait(LIMIT)
         process.close()
-        back_end.end()
+        backend.end()

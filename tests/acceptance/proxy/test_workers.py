@@ -27,8 +27,8 @@ def web() -> Iterator[Site]:
 
 
 def two_workers(web: Site, *flags: str) -> Proxy:
-    back_end = web.back_end(says("ok"))
-    return web.proxy("-choose", "static", "-backend", back_end.address, "-workers", "2", *flags)
+    backend = web.backend(says("ok"))
+    return web.proxy("-choose", "static", "-backend", backend.address, "-workers", "2", *flags)
 
 
 @contextmanager

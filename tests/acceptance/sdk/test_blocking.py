@@ -13,7 +13,7 @@ import pytest
 import arke
 from arke.blocking import Mesh, connect
 from lab import Process
-from support.http_rig import BackEnd, Cluster, Connection
+from support.http_rig import Backend, Cluster, Connection
 from support.relays import LIMIT, Relay, Relays, start
 
 SERVICE = """
@@ -91,7 +91,7 @@ def test_a_member_connects_to_its_http_server(relays: Relays) -> None:
         connection.send(connection.until(b"\n").upper())
 
     relay = relays.start()
-    server = BackEnd(script)
+    server = Backend(script)
     member = Cluster("web", relay.port, http=server.address)
     member.join()
     with connect(port=relay.port) as mesh:

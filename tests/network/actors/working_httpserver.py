@@ -1,4 +1,4 @@
-"""A back end whose pages take a fifth of a second, so that there are always some under way.
+"""A backend whose pages take a fifth of a second, so that there are always some under way.
 
 Says `page NAME` when it begins one; the page is that of the demo's web server.
 """

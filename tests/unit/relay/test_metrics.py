@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from arke.program.logging import Log, configure
 from arke_relay.errors import ConfigurationError
-from arke_relay.log import Log, configure
 from arke_relay.metrics import server as module
 from arke_relay.metrics.exposition import OTHER
 from arke_relay.metrics.names import METRICS, Distribution, Kind, Snapshot
@@ -53,7 +53,7 @@ def told() -> io.StringIO:
 def log(told: io.StringIO) -> Iterator[Log]:
     root = logging.getLogger()
     before = root.handlers[:], root.level
-    yield configure(stream=told)
+    yield configure("arke_relay", stream=told)
     root.handlers[:], root.level = before
 
 

@@ -2,21 +2,21 @@ from __future__ import annotations
 
 import pytest
 
-from arke_proxy.backends.address import Address, parse_address
+from arke_proxy.backends.address import BackendAddress, parse_address
 
 
 @pytest.mark.parametrize(
     ("text", "address"),
     [
-        ("192.168.56.102", Address("192.168.56.102", 63450)),
-        ("192.168.56.102:80", Address("192.168.56.102", 80)),
-        ("[fe80::1]:80", Address("fe80::1", 80)),
-        ("[::1]", Address("::1", 63450)),
-        ("::1", Address("::1", 63450)),
-        ("2001:DB8::1", Address("2001:db8::1", 63450)),
+        ("192.168.56.102", BackendAddress("192.168.56.102", 63450)),
+        ("192.168.56.102:80", BackendAddress("192.168.56.102", 80)),
+        ("[fe80::1]:80", BackendAddress("fe80::1", 80)),
+        ("[::1]", BackendAddress("::1", 63450)),
+        ("::1", BackendAddress("::1", 63450)),
+        ("2001:DB8::1", BackendAddress("2001:db8::1", 63450)),
     ],
 )
-def test_an_answer_is_an_address(text: str, address: Address) -> None:
+def test_an_answer_is_an_address(text: str, address: BackendAddress) -> None:
     assert parse_address(text, 63450) == address
 
 
@@ -34,5 +34,5 @@ def test_anything_else_is_garbage(text: str) -> None:
 
 
 def test_an_address_is_shown_as_it_is_written() -> None:
-    assert str(Address("1.2.3.4", 80)) == "1.2.3.4:80"
-    assert str(Address("::1", 80)) == "[::1]:80"
+    assert str(BackendAddress("1.2.3.4", 80)) == "1.2.3.4:80"
+    assert str(BackendAddress("::1", 80)) == "[::1]:80"

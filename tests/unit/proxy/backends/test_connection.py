@@ -7,17 +7,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from arke_proxy.backends.address import Address
+from arke_proxy.backends.address import BackendAddress
 from arke_proxy.backends.connect import connect
-from arke_proxy.backends.connection import BackEnd, describe
+from arke_proxy.backends.connection import BackendConnection, describe
 from arke_proxy.backends.dialer import Dialer
 from arke_proxy.balancing.routes import Route, Routes
-from arke_proxy.balancing.static import Static
+from arke_proxy.balancing.static import StaticBalancer
 from arke_proxy.connections.hub import Hub, Times
 from arke_proxy.http.forwarded import Form, Forwarding
-from arke_proxy.observability.request_record import NoJournal
+from arke_proxy.observability.request_record import NullRecorder
 
-HERE = Address("127.0.0.1", 80)
+HERE = BackendAddress("127.0.0.1", 80)
 
 
 @pytest.fixture
@@ -38,45 +38,45 @@ class Idle(asyncio.Transport):
         """Nothing is written."""
 
 
-async def idle(sock: socket.socket) -> BackEnd:
-    back_end = BackEnd(HERE, sock, await hub())
-    back_end.connection_made(Idle())
-    return back_end
+async def idle(sock: socket.socket) -> BackendConnection:
+    backend = BackendConnection(HERE, sock, await hub())
+    backend.connection_made(Idle())
+    return backend
 
 
 async def hub() -> Hub:
     loop = asyncio.get_running_loop()
     times = Times(connect=0.2)
-    routes = Routes(Route("web", Static([])))
+    routes = Routes(Route("web", StaticBalancer([])))
     dialer = Dialer(loop, None, times.connect, 10)
-    return Hub(routes, times, loop, 1, NoJournal(), dialer, Forwarding((), Form.X, bytes))
+    return Hub(routes, times, loop, 1, NullRecorder(), dialer, Forwarding((), Form.X, bytes))
 
 
 async def test_an_idle_connection_is_there(pair: tuple[socket.socket, socket.socket]) -> None:
-    assert not (await idle(pair[0])).gone()
+    assert not (await idle(pair[0])).is_dead()
 
 
 async def test_a_closed_one_is_gone_before_the_loop_knows(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
-    back_end = await idle(pair[0])
+    backend = await idle(pair[0])
     pair[1].close()
-    assert back_end.gone()
+    assert backend.is_dead()
 
 
 async def test_one_that_speaks_unasked_is_good_for_nothing(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
-    back_end = await idle(pair[0])
+    backend = await idle(pair[0])
     pair[1].send(b"x")
-    assert back_end.gone()
+    assert backend.is_dead()
 
 
 async def test_the_kernel_looks_after_a_connection() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        back_end = await connect(Address(*server.getsockname()), await hub())
+        backend = await connect(BackendAddress(*server.getsockname()), await hub())
         options = [
-            back_end._socket.getsockopt(socket.IPPROTO_TCP, option)
+            backend._socket.getsockopt(socket.IPPROTO_TCP, option)
             for option in (
                 socket.TCP_USER_TIMEOUT,
                 socket.TCP_KEEPIDLE,
@@ -85,7 +85,7 @@ async def test_the_kernel_looks_after_a_connection() -> None:
                 socket.TCP_NODELAY,
             )
         ]
-        back_end.close()
+        backend.close()
     assert options[:4] == [2000, 1, 1, 2]
     assert options[4] != 0
 
@@ -97,7 +97,7 @@ async def test_a_host_that_is_silent_is_given_up() -> None:
         server.listen(0)
         address = server.getsockname()
         with socket.create_connection(address), pytest.raises(TimeoutError) as silent:
-            await connect(Address(*address), await hub())
+            await connect(BackendAddress(*address), await hub())
     assert describe(silent.value) == "is silent"
 
 
@@ -111,5 +111,5 @@ async def test_a_host_that_is_silent_is_given_up() -> None:
         (OSError("odd"), "cannot be talked to (odd)"),
     ],
 )
-def test_what_is_said_about_a_back_end(error: Exception | None, sentence: str) -> None:
+def test_what_is_said_about_a_backend(error: Exception | None, sentence: str) -> None:
     assert describe(error) == sentence

@@ -10,20 +10,20 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from arke_proxy.backends.address import Address
+from arke_proxy.backends.address import BackendAddress
 from arke_proxy.backends.dialer import Dialer
 from arke_proxy.balancing.routes import Route, Routes
-from arke_proxy.balancing.static import Static
+from arke_proxy.balancing.static import StaticBalancer
 from arke_proxy.connections.hub import Hub, Times
 from arke_proxy.http.forwarded import Form, Forwarding
-from arke_proxy.observability.request_record import NoJournal
-from arke_proxy.processes.server import Listener, Server
+from arke_proxy.observability.request_record import NullRecorder
+from arke_proxy.processes.server import HttpListener, Server
 
 LIMIT = 20.0
 UNASKED = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"
 
 
-class BackEnd:
+class BackendConnection:
     """Answers with the target that it was asked for; `/wait` is answered by the test."""
 
     def __init__(self) -> None:
@@ -62,48 +62,48 @@ class Client:
 
 
 @asynccontextmanager
-async def proxied() -> AsyncIterator[tuple[BackEnd, Client, Client]]:
-    """A back end, and two clients of a proxy before it."""
+async def proxied() -> AsyncIterator[tuple[BackendConnection, Client, Client]]:
+    """A backend, and two clients of a proxy before it."""
     loop = asyncio.get_running_loop()
-    back_end = BackEnd()
-    server = await asyncio.start_server(back_end.serve, "127.0.0.1", 0)
-    static = Static([Address(*server.sockets[0].getsockname())])
+    backend = BackendConnection()
+    server = await asyncio.start_server(backend.serve, "127.0.0.1", 0)
+    static = StaticBalancer([BackendAddress(*server.sockets[0].getsockname())])
     dialer = Dialer(loop, None, LIMIT, 10)
     forwarding = Forwarding((), Form.X, bytes)
-    hub = Hub(Routes(Route("web", static)), Times(), loop, 9, NoJournal(), dialer, forwarding)
+    hub = Hub(Routes(Route("web", static)), Times(), loop, 9, NullRecorder(), dialer, forwarding)
     proxy = Server(hub)
     sock = socket.create_server(("127.0.0.1", 0))
     address = sock.getsockname()
-    await proxy.start(Listener(sock))
+    await proxy.start(HttpListener(sock))
     async with asyncio.timeout(LIMIT), server:
         clients = [Client(*await asyncio.open_connection(*address)) for _ in range(2)]
-        yield back_end, clients[0], clients[1]
+        yield backend, clients[0], clients[1]
         for client in clients:
             client.writer.close()
         await proxy.stop(within=1.0, parting=0.0)
-        for writer in (*back_end.writers, *(client.writer for client in clients)):
+        for writer in (*backend.writers, *(client.writer for client in clients)):
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_what_a_back_end_says_before_it_is_asked_is_nobodys_answer(method: str) -> None:
-    async with proxied() as (back_end, one, other):
+async def test_what_a_backend_says_before_it_is_asked_is_nobodys_answer(method: str) -> None:
+    async with proxied() as (backend, one, other):
         one.ask("/1")
         assert await one.body() == b"/1"
         one.ask("/2", method)  # which takes the idle connection
-        back_end.writers[0].write(UNASKED)  # and this comes in the same turn
+        backend.writers[0].write(UNASKED)  # and this comes in the same turn
         assert await one.body() == b"/2"
         other.ask("/3")
         assert await other.body() == b"/3"
 
 
 async def test_a_client_that_says_no_more_still_gets_its_answer() -> None:
-    async with proxied() as (back_end, one, _):
+    async with proxied() as (backend, one, _):
         one.ask("/wait")
-        await back_end.waits.wait()
-        back_end.writers[0].write(answer(b"late"))
+        await backend.waits.wait()
+        backend.writers[0].write(answer(b"late"))
         one.writer.write_eof()  # both are there before the proxy looks
         assert await one.body() == b"late"
         assert await one.reader.read() == b""

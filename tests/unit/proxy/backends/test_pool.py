@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from arke_proxy.backends.address import Address
+from arke_proxy.backends.address import BackendAddress
 from arke_proxy.backends.pool import Pool
 
-HERE = Address("127.0.0.2", 80)
-THERE = Address("127.0.0.3", 80)
+HERE = BackendAddress("127.0.0.2", 80)
+THERE = BackendAddress("127.0.0.3", 80)
 
 
 def test_the_freshest_is_taken_first() -> None:
@@ -15,7 +15,7 @@ def test_the_freshest_is_taken_first() -> None:
     assert [pool.take(HERE), pool.take(HERE), pool.take(HERE)] == ["new", "old", None]
 
 
-def test_only_so_many_are_kept_for_each_back_end() -> None:
+def test_only_so_many_are_kept_for_each_backend() -> None:
     pool: Pool[str] = Pool(limit=1, seconds=4.0)
     assert pool.give(HERE, "a", 1.0)
     assert not pool.give(HERE, "b", 1.0)

@@ -1,4 +1,4 @@
-"""A connection that its back end ends before it was sent anything: the request goes elsewhere."""
+"""A connection that its backend ends before it was sent anything: the request goes elsewhere."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TypeVar
 
 import pytest
 
-from arke_proxy.backends.address import Address
+from arke_proxy.backends.address import BackendAddress
 from arke_proxy.backends.dialer import Dialer
 from arke_proxy.balancing.rotation import Rotation
 from arke_proxy.balancing.routes import Route, Routes
 from arke_proxy.connections.hub import Hub, Times
 from arke_proxy.http.forwarded import Form, Forwarding
-from arke_proxy.observability.request_record import NoJournal
-from arke_proxy.processes.server import Listener, Server
+from arke_proxy.observability.request_record import NullRecorder
+from arke_proxy.processes.server import HttpListener, Server
 
 LIMIT = 20.0
 P = TypeVar("P", bound=asyncio.Protocol)
@@ -26,12 +26,14 @@ Serve = Callable[[StreamReader, StreamWriter], object]
 
 
 class SlowDialer(Dialer):
-    """Returns when a hasty back end has done what it does at once, as on a busy machine."""
+    """Returns when a hasty backend has done what it does at once, as on a busy machine."""
 
-    hasty: Address
+    hasty: BackendAddress
     slow: bool
 
-    async def connect(self, address: Address, make: Callable[[socket.socket | None], P]) -> P:
+    async def connect(
+        self, address: BackendAddress, make: Callable[[socket.socket | None], P]
+    ) -> P:
         sockets: list[socket.socket] = []
 
         def keep(sock: socket.socket | None) -> P:
@@ -62,9 +64,9 @@ async def answers(reader: StreamReader, writer: StreamWriter) -> None:
     writer.close()
 
 
-async def serving(serve: Serve) -> tuple[asyncio.Server, Address]:
+async def serving(serve: Serve) -> tuple[asyncio.Server, BackendAddress]:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    return server, Address(*server.sockets[0].getsockname())
+    return server, BackendAddress(*server.sockets[0].getsockname())
 
 
 @pytest.mark.parametrize(("hasty", "slow"), [(ends, True), (speaks, True), (speaks, False)])
@@ -78,7 +80,7 @@ async def test_a_request_that_was_not_sent_goes_to_another(
     dialer = SlowDialer(loop, None, LIMIT, 10)
     dialer.slow = slow
     forwarding = Forwarding((), Form.X, bytes)
-    hub = Hub(Routes(Route("web", rotation)), Times(), loop, 9, NoJournal(), dialer, forwarding)
+    hub = Hub(Routes(Route("web", rotation)), Times(), loop, 9, NullRecorder(), dialer, forwarding)
     proxy = Server(hub)
     one, dialer.hasty = await serving(hasty)
     other, well = await serving(answers)
@@ -86,11 +88,11 @@ async def test_a_request_that_was_not_sent_goes_to_another(
         rotation.add(address)
     async with asyncio.timeout(LIMIT), one, other:
         sock = socket.create_server(("127.0.0.1", 0))
-        await proxy.start(Listener(sock))
+        await proxy.start(HttpListener(sock))
         reader, writer = await asyncio.open_connection(*sock.getsockname())
         writer.write(f"{method} / HTTP/1.0\r\nContent-Length: 0\r\n\r\n".encode())
         answer = await reader.read()
         writer.close()
         await proxy.stop(within=1.0, parting=0.0)
     assert answer.endswith(b"\r\n\r\nwell")
-    assert said == [f"back end {dialer.hasty} is out of rotation: it cannot be reached"]
+    assert said == [f"backend {dialer.hasty} is out of rotation: it cannot be reached"]

@@ -8,18 +8,18 @@ from typing import cast
 import pytest
 
 from arke import Member, Mesh, Node
-from arke_proxy.backends.address import Address
-from arke_proxy.balancing.ask import Ask
+from arke_proxy.backends.address import BackendAddress
+from arke_proxy.balancing.ask import AskBalancer
 from arke_proxy.balancing.balancer import Outcome
-from arke_proxy.balancing.fallback import Either
+from arke_proxy.balancing.fallback import FallbackBalancer
 from arke_proxy.balancing.member_metadata import published
-from arke_proxy.balancing.members import Members, Via
+from arke_proxy.balancing.members import MembersBalancer, Via
 from arke_proxy.balancing.rotation import Rotation
-from arke_proxy.errors import NoBackEnd
+from arke_proxy.errors import NoBackend
 
 HERE = Node("here", "192.168.56.101", "net")
 HTTP = {"http": "192.168.56.102:8080"}
-DIRECT = Address("192.168.56.102", 8080)
+DIRECT = BackendAddress("192.168.56.102", 8080)
 TUNNEL = DIRECT._replace(via="there/1")
 
 
@@ -34,10 +34,10 @@ class Bench:
         self.now = 100.0
         self.said: list[str] = []
         say = lambda _, text: self.said.append(text)  # noqa: E731
-        self.departed: list[Address] = []
+        self.departed: list[BackendAddress] = []
         self.rotation = Rotation("web", say, lambda: self.now, departed=self.departed.append)
         self.attached = True
-        self.members = Members(
+        self.members = MembersBalancer(
             "web", self.rotation, via, say, lambda: self.attached, lambda: self.now
         )
 
@@ -47,15 +47,15 @@ class Bench:
     def leave(self, id_: str = "there/1") -> None:
         self.members.left(member({}, id_))
 
-    def addresses(self) -> list[Address]:
-        return [one.address for one in self.rotation.standings()]
+    def addresses(self) -> list[BackendAddress]:
+        return [one.address for one in self.rotation.statuses()]
 
 
 @pytest.mark.parametrize(
     ("text", "address"),
     [
-        ("192.168.56.9:80", Address("192.168.56.9", 80)),
-        ("[2001:db8::1]:80", Address("2001:db8::1", 80)),
+        ("192.168.56.9:80", BackendAddress("192.168.56.9", 80)),
+        ("[2001:db8::1]:80", BackendAddress("2001:db8::1", 80)),
         (":8080", DIRECT),
         ("0.0.0.0:8080", DIRECT),
         ("[::]:8080", DIRECT),
@@ -63,14 +63,14 @@ class Bench:
         ("8080", DIRECT),
     ],
 )
-def test_where_a_member_serves(text: str, address: Address) -> None:
+def test_where_a_member_serves(text: str, address: BackendAddress) -> None:
     assert published(member({"http": text})) == (address, 1.0)
 
 
 def test_a_node_may_have_an_ipv6_address() -> None:
     said = published(member({"http": ":80"}, address="2001:db8::2"))
     assert said
-    assert said.address == Address("2001:db8::2", 80)
+    assert said.address == BackendAddress("2001:db8::2", 80)
 
 
 def test_a_member_may_say_nothing_of_http() -> None:
@@ -94,12 +94,12 @@ def test_members_come_and_go() -> None:
     bench = Bench()
     bench.join(HTTP | {"weight": "2.5"})
     bench.join({"http": ":81"}, "there/2")
-    assert bench.addresses() == [DIRECT, Address("192.168.56.102", 81)]
+    assert bench.addresses() == [DIRECT, BackendAddress("192.168.56.102", 81)]
     bench.now += 60
-    assert [one.weight for one in bench.members.standings()] == [2.5, 1.0]
+    assert [one.weight for one in bench.members.statuses()] == [2.5, 1.0]
     bench.leave()
     bench.leave()
-    assert bench.members.ready(()) == Address("192.168.56.102", 81)
+    assert bench.members.pick_now(()) == BackendAddress("192.168.56.102", 81)
     assert len(bench.members) == 1
 
 
@@ -108,16 +108,16 @@ def test_to_hear_of_a_member_again_changes_nothing() -> None:
     bench.join(HTTP)
     bench.join({"http": ":81"}, "there/2")
     bench.join({"http": ":82"}, "there/3")
-    bench.members.unreachable(DIRECT)
+    bench.members.connect_failed(DIRECT)
     bench.join(HTTP)
-    assert [one.out for one in bench.members.standings()] == [True, False, False]
+    assert [one.out for one in bench.members.statuses()] == [True, False, False]
 
 
 def test_a_member_that_moves_is_at_its_new_address() -> None:
     bench = Bench()
     bench.join(HTTP)
     bench.join({"http": ":81"})
-    assert bench.addresses() == [Address("192.168.56.102", 81)]
+    assert bench.addresses() == [BackendAddress("192.168.56.102", 81)]
 
 
 def test_an_address_stays_until_the_last_of_its_members_leaves() -> None:
@@ -128,7 +128,7 @@ def test_an_address_stays_until_the_last_of_its_members_leaves() -> None:
     assert bench.addresses() == [DIRECT]
     bench.join({"http": ":81"}, "there/3")
     bench.leave("there/2")
-    assert bench.addresses() == [Address("192.168.56.102", 81)]
+    assert bench.addresses() == [BackendAddress("192.168.56.102", 81)]
 
 
 def test_loopback_of_another_machine_is_not_loopback_of_this_one() -> None:
@@ -137,7 +137,7 @@ def test_loopback_of_another_machine_is_not_loopback_of_this_one() -> None:
     assert not bench.addresses()
     assert "only its own machine can connect to" in bench.said[0]
     bench.join({"http": "127.0.0.1:80"}, "here/1")
-    assert bench.addresses() == [Address("127.0.0.1", 80)]
+    assert bench.addresses() == [BackendAddress("127.0.0.1", 80)]
 
 
 # When a relay restarts.
@@ -153,11 +153,11 @@ def test_the_last_ones_stay_for_a_moment() -> None:
     assert [one.port for one in bench.addresses()] == [3]
     bench.now += 0.5
     bench.leave("there/3")
-    assert {bench.members.ready(()).port for _ in range(30)} == {2, 3}
+    assert {bench.members.pick_now(()).port for _ in range(30)} == {2, 3}
     assert len(bench.members) == 2
     bench.now += 5
-    with pytest.raises(NoBackEnd):
-        bench.members.ready(())
+    with pytest.raises(NoBackend):
+        bench.members.pick_now(())
     assert len(bench.members) == 0
 
 
@@ -166,7 +166,7 @@ def test_they_stay_until_one_comes_back() -> None:
     bench.join(HTTP, "there/1")
     bench.leave("there/1")
     bench.join({"http": ":81"}, "there/2")
-    assert bench.addresses() == [Address("192.168.56.102", 81)]
+    assert bench.addresses() == [BackendAddress("192.168.56.102", 81)]
     bench.join(HTTP, "there/3")
     bench.leave("there/2")
     assert bench.addresses() == [DIRECT]
@@ -175,12 +175,12 @@ def test_they_stay_until_one_comes_back() -> None:
 def test_one_that_comes_back_has_never_been_away() -> None:
     bench = Bench()
     bench.join(HTTP, "there/1")
-    bench.members.began(DIRECT)
+    bench.members.request_started(DIRECT)
     bench.leave("there/1")
     bench.join(HTTP, "there/2")
-    assert [one.outstanding for one in bench.members.standings()] == [1]
+    assert [one.outstanding for one in bench.members.statuses()] == [1]
     bench.now += 60
-    assert bench.members.ready(()) == DIRECT
+    assert bench.members.pick_now(()) == DIRECT
 
 
 def test_they_stay_while_the_proxy_s_own_relay_is_away() -> None:
@@ -190,13 +190,13 @@ def test_they_stay_while_the_proxy_s_own_relay_is_away() -> None:
     bench.attached = False
     for _ in range(20):
         bench.now += 3
-        assert bench.members.ready(()) == DIRECT
+        assert bench.members.pick_now(()) == DIRECT
     bench.attached = True
     bench.now += 4
-    assert bench.members.ready(()) == DIRECT
+    assert bench.members.pick_now(()) == DIRECT
     bench.now += 1
-    with pytest.raises(NoBackEnd):
-        bench.members.ready(())
+    with pytest.raises(NoBackend):
+        bench.members.pick_now(())
 
 
 # Through tunnels.
@@ -207,37 +207,37 @@ def test_no_tunnel_is_kept_to_the_last_one_that_leaves(via: Via) -> None:
     bench = Bench(via)
     bench.join(HTTP)
     bench.leave()
-    address = bench.members.ready(())  # while it lingers
+    address = bench.members.pick_now(())  # while it lingers
     assert set(bench.departed) == {address}
     bench.departed.clear()
-    bench.members.began(address)
-    bench.members.ended(address, Outcome.ANSWERED)
+    bench.members.request_started(address)
+    bench.members.request_ended(address, Outcome.ANSWERED)
     assert bench.departed == ([address] if address.via else [])
 
 
 def test_all_may_be_reached_through_tunnels() -> None:
     bench = Bench(Via.TUNNEL)
     bench.join(HTTP)
-    assert bench.members.ready(()) == TUNNEL
-    bench.members.unreachable(TUNNEL)
-    assert bench.members.ready(()) == TUNNEL
+    assert bench.members.pick_now(()) == TUNNEL
+    bench.members.connect_failed(TUNNEL)
+    assert bench.members.pick_now(()) == TUNNEL
 
 
 def test_where_the_direct_way_fails_a_tunnel_is_taken_for_a_minute() -> None:
     bench = Bench(Via.AUTO)
     bench.join(HTTP)
-    assert bench.members.ready(()) == DIRECT
-    bench.members.unreachable(DIRECT)
-    assert bench.members.ready(()) == TUNNEL
+    assert bench.members.pick_now(()) == DIRECT
+    bench.members.connect_failed(DIRECT)
+    assert bench.members.pick_now(()) == TUNNEL
     bench.now += 59
-    assert bench.members.ready(()) == TUNNEL
+    assert bench.members.pick_now(()) == TUNNEL
     bench.now += 1
-    assert bench.members.ready(()) == DIRECT
-    bench.members.unreachable(DIRECT)
+    assert bench.members.pick_now(()) == DIRECT
+    bench.members.connect_failed(DIRECT)
     bench.leave()
     bench.now += 60
     bench.join({"http": ":81"})
-    assert bench.members.ready(()) == Address("192.168.56.102", 81)
+    assert bench.members.pick_now(()) == BackendAddress("192.168.56.102", 81)
 
 
 def test_a_check_that_cannot_connect_takes_a_tunnel_before_it_counts() -> None:
@@ -246,24 +246,24 @@ def test_a_check_that_cannot_connect_takes_a_tunnel_before_it_counts() -> None:
     bench.join({"http": ":81"}, "there/2")
     for _ in range(2):
         bench.members.check_failed(DIRECT, "was answered 500", reachable=True)
-    assert [one.out for one in bench.members.standings()] == [True, False]
+    assert [one.out for one in bench.members.statuses()] == [True, False]
     bench.members.check_passed(DIRECT)
     bench.members.check_failed(DIRECT, "cannot connect", reachable=False)
     assert TUNNEL in bench.addresses()
     assert DIRECT not in bench.addresses()
-    assert not any(one.out for one in bench.members.standings())
+    assert not any(one.out for one in bench.members.statuses())
     for _ in range(2):
         bench.members.check_failed(TUNNEL, "cannot connect", reachable=False)
-    assert [one.address for one in bench.members.standings() if one.out] == [TUNNEL]
+    assert [one.address for one in bench.members.statuses() if one.out] == [TUNNEL]
 
 
 def test_loopback_of_another_machine_needs_a_tunnel() -> None:
     bench = Bench(Via.AUTO)
     bench.join({"http": "127.0.0.1:80"})
-    assert bench.members.ready(()) == Address("127.0.0.1", 80, "there/1")
-    bench.members.unreachable(Address("127.0.0.1", 80, "there/1"))
+    assert bench.members.pick_now(()) == BackendAddress("127.0.0.1", 80, "there/1")
+    bench.members.connect_failed(BackendAddress("127.0.0.1", 80, "there/1"))
     bench.now += 100
-    assert bench.members.ready(()) == Address("127.0.0.1", 80, "there/1")
+    assert bench.members.pick_now(()) == BackendAddress("127.0.0.1", 80, "there/1")
 
 
 def test_a_visitor_finds_back_whichever_way_is_taken() -> None:
@@ -272,23 +272,25 @@ def test_a_visitor_finds_back_whichever_way_is_taken() -> None:
     for number in range(2, 9):
         bench.join({"http": f":{number}"}, f"there/{number}")
     for address in bench.addresses():
-        bench.members.ended(address, Outcome.ANSWERED)
-    bench.members.unreachable(DIRECT)
-    assert {bench.members.ready((), DIRECT) for _ in range(20)} == {TUNNEL}
+        bench.members.request_ended(address, Outcome.ANSWERED)
+    bench.members.connect_failed(DIRECT)
+    assert {bench.members.pick_now((), DIRECT) for _ in range(20)} == {TUNNEL}
     bench.now += 60
-    assert {bench.members.ready((), TUNNEL) for _ in range(20)} == {DIRECT}
+    assert {bench.members.pick_now((), TUNNEL) for _ in range(20)} == {DIRECT}
 
 
 def test_a_request_that_outlives_its_member_is_not_counted_for_ever() -> None:
     """It ends while nobody publishes an address any more, and the cluster is asked."""
     bench = Bench()
-    either = Either(bench.members, Ask(cast("Mesh", None), "web", 80, lambda: bench.now))
+    either = FallbackBalancer(
+        bench.members, AskBalancer(cast("Mesh", None), "web", 80, lambda: bench.now)
+    )
     bench.join(HTTP)
-    either.began(either.ready(()) or TUNNEL)
+    either.request_started(either.pick_now(()) or TUNNEL)
     bench.leave()
     bench.now += 10
-    with pytest.raises(NoBackEnd):
-        bench.members.ready(())  # nobody lingers
-    either.ended(DIRECT, Outcome.ANSWERED)
+    with pytest.raises(NoBackend):
+        bench.members.pick_now(())  # nobody lingers
+    either.request_ended(DIRECT, Outcome.ANSWERED)
     bench.join(HTTP)
-    assert [one.outstanding for one in bench.rotation.standings()] == [0]
+    assert [one.outstanding for one in bench.rotation.statuses()] == [0]

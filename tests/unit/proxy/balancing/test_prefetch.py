@@ -3,24 +3,24 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arke_proxy.backends.address import Address
-from arke_proxy.balancing.prefetch import Ahead
+from arke_proxy.backends.address import BackendAddress
+from arke_proxy.balancing.prefetch import Prefetch
 
-ONE, TWO = Address("127.0.0.1", 1), Address("127.0.0.1", 2)
+ONE, TWO = BackendAddress("127.0.0.1", 1), BackendAddress("127.0.0.1", 2)
 
 
 def test_a_request_now_and_then_asks_nothing_ahead() -> None:
-    ahead = Ahead()
+    ahead = Prefetch()
     assert [ahead.count(100.0 + each) for each in range(5)] == [0] * 5
 
 
 def test_the_second_request_within_50_ms_does() -> None:
-    ahead = Ahead()
+    ahead = Prefetch()
     assert [ahead.count(100.0), ahead.count(100.04)] == [0, 1]
 
 
 def test_answers_are_used_in_turn_while_they_are_fresh() -> None:
-    ahead = Ahead()
+    ahead = Prefetch()
     ahead.keep(ONE, 100.0)
     ahead.keep(TWO, 100.04)
     assert ahead.take((), 100.049) == ONE
@@ -30,28 +30,28 @@ def test_answers_are_used_in_turn_while_they_are_fresh() -> None:
 
 
 def test_what_was_tried_is_not_handed_out() -> None:
-    ahead = Ahead()
+    ahead = Prefetch()
     for address in (ONE, TWO):
         ahead.keep(address, 100.0)
     assert ahead.take({ONE}, 100.0) == TWO
 
 
 def test_nothing_is_asked_ahead_during_a_pause() -> None:
-    ahead = Ahead()
+    ahead = Prefetch()
     ahead.pause(100.2)
     assert [ahead.count(100.1) for _ in range(4)] == [0] * 4
     assert sum(ahead.count(100.2) for _ in range(2)) > 0
 
 
 def test_demand_that_ends_is_forgotten() -> None:
-    ahead = Ahead()
+    ahead = Prefetch()
     for _ in range(100):
         ahead.count(100.0)
     assert ahead.count(101.0) == 0
 
 
 def test_under_load_questions_leave_together() -> None:
-    ahead = Ahead()
+    ahead = Prefetch()
     asked = []
     for step in range(4000):
         count = ahead.count(100 + step / 20_000)
@@ -66,7 +66,7 @@ def test_under_load_questions_leave_together() -> None:
 @given(st.floats(20, 5000), st.floats(0.0002, 0.015))
 def test_under_a_steady_load_a_request_rarely_waits(rate: float, answering: float) -> None:
     """`rate` is requests a second, `answering` how long the cluster takes, in seconds."""
-    ahead = Ahead()
+    ahead = Prefetch()
     now, waited, total = 100.0, 0, 0
     under_way: list[float] = []  # when they are answered
     for step in range(1000):

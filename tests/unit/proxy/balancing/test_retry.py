@@ -2,20 +2,20 @@ from __future__ import annotations
 
 import pytest
 
-from arke_proxy.balancing.retry import RetryBudget, may_go_again
+from arke_proxy.balancing.retry import RetryBudget, may_retry
 
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"])
 def test_what_means_the_same_twice_may_go_again_while_it_is_whole(method: bytes) -> None:
-    assert may_go_again(method, sent=True, body_at_hand=True)
-    assert not may_go_again(method, sent=True, body_at_hand=False)
+    assert may_retry(method, sent=True, body_at_hand=True)
+    assert not may_retry(method, sent=True, body_at_hand=False)
 
 
 @pytest.mark.parametrize("method", [b"POST", b"PATCH", b"PURGE", b"LOCK"])
 def test_anything_else_may_not(method: bytes) -> None:
-    assert not may_go_again(method, sent=True, body_at_hand=True)
-    assert may_go_again(method, sent=False, body_at_hand=True)
-    assert not may_go_again(method, sent=False, body_at_hand=False)
+    assert not may_retry(method, sent=True, body_at_hand=True)
+    assert may_retry(method, sent=False, body_at_hand=True)
+    assert not may_retry(method, sent=False, body_at_hand=False)
 
 
 def test_three_at_once_may_always_go_again() -> None:

@@ -1,4 +1,4 @@
-"""The choice among known back ends, on a clock and draws of the test's own."""
+"""The choice among known backends, on a clock and draws of the test's own."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arke_proxy.backends.address import Address
+from arke_proxy.backends.address import BackendAddress
 from arke_proxy.balancing.balancer import Outcome
 from arke_proxy.balancing.rotation import Rotation
-from arke_proxy.errors import AllTried, NoBackEnd, ProxyError
+from arke_proxy.errors import AllTried, NoBackend, ProxyError
 
-ADDRESSES = [Address("127.0.0.1", port) for port in range(1, 11)]
+ADDRESSES = [BackendAddress("127.0.0.1", port) for port in range(1, 11)]
 ONE, TWO, THREE, FOUR, *_ = ADDRESSES
 
 
 class Bench:
-    """A rotation whose back ends have warmed up."""
+    """A rotation whose backends have warmed up."""
 
-    def __init__(self, *addresses: Address, weights: dict[Address, float] | None = None) -> None:
+    def __init__(
+        self, *addresses: BackendAddress, weights: dict[BackendAddress, float] | None = None
+    ) -> None:
         self.now = 100.0
         self.said: list[str] = []
-        self.departed: list[Address] = []
+        self.departed: list[BackendAddress] = []
         self.rotation = Rotation(
             "web",
             lambda _, text: self.said.append(text),
@@ -37,38 +39,38 @@ class Bench:
             self.rotation.add(address, (weights or {}).get(address, 1.0))
         self.now += 10
 
-    def answer(self, outcome: Outcome = Outcome.ANSWERED) -> Address:
-        address = self.rotation.ready(())
+    def answer(self, outcome: Outcome = Outcome.ANSWERED) -> BackendAddress:
+        address = self.rotation.pick_now(())
         self.fate(address, outcome)
         return address
 
-    def fate(self, address: Address, outcome: Outcome) -> None:
-        self.rotation.began(address)
-        self.rotation.ended(address, outcome)
+    def fate(self, address: BackendAddress, outcome: Outcome) -> None:
+        self.rotation.request_started(address)
+        self.rotation.request_ended(address, outcome)
 
-    def shares(self, requests: int = 1000) -> Counter[Address]:
+    def shares(self, requests: int = 1000) -> Counter[BackendAddress]:
         return Counter(self.answer() for _ in range(requests))
 
-    def out(self) -> set[Address]:
-        return {one.address for one in self.rotation.standings() if one.out}
+    def out(self) -> set[BackendAddress]:
+        return {one.address for one in self.rotation.statuses() if one.out}
 
-    def used(self) -> set[Address]:
-        return {one.address for one in self.rotation.standings() if one.used}
+    def used(self) -> set[BackendAddress]:
+        return {one.address for one in self.rotation.statuses() if one.used}
 
 
 def test_there_may_be_none() -> None:
-    with pytest.raises(NoBackEnd, match="Nobody serves cluster web"):
-        Bench().rotation.ready(())
+    with pytest.raises(NoBackend, match="Nobody serves cluster web"):
+        Bench().rotation.pick_now(())
 
 
-def test_idle_back_ends_get_equal_shares() -> None:
+def test_idle_backends_get_equal_shares() -> None:
     shares = Bench(*ADDRESSES).shares()
     assert min(shares.values()) > 60
     assert max(shares.values()) < 140
 
 
 @pytest.mark.parametrize("others", [1, 4])
-def test_idle_back_ends_get_shares_by_weight(others: int) -> None:
+def test_idle_backends_get_shares_by_weight(others: int) -> None:
     bench = Bench(*ADDRESSES[: others + 1], weights={ONE: 4.0})
     expected = 1000 * 4 / (4 + others)
     assert 0.8 * expected < bench.shares()[ONE] < 1.2 * expected
@@ -76,9 +78,9 @@ def test_idle_back_ends_get_shares_by_weight(others: int) -> None:
 
 def test_of_two_the_less_busy_one_is_taken() -> None:
     bench = Bench(ONE, TWO)
-    bench.rotation.began(ONE)
+    bench.rotation.request_started(ONE)
     assert {bench.answer() for _ in range(20)} == {TWO}
-    bench.rotation.ended(ONE, Outcome.ABANDONED)
+    bench.rotation.request_ended(ONE, Outcome.ABANDONED)
     assert bench.used() == {ONE, TWO}
     assert {bench.answer() for _ in range(20)} == {ONE, TWO}
 
@@ -86,8 +88,8 @@ def test_of_two_the_less_busy_one_is_taken() -> None:
 def test_under_load_outstanding_requests_keep_to_the_weights() -> None:
     bench = Bench(ONE, TWO, THREE, weights={ONE: 2.0})
     for _ in range(400):
-        bench.rotation.began(bench.rotation.ready(()))
-    counts = {one.address: one.outstanding for one in bench.rotation.standings()}
+        bench.rotation.request_started(bench.rotation.pick_now(()))
+    counts = {one.address: one.outstanding for one in bench.rotation.statuses()}
     assert abs(counts[ONE] - 200) < 10
     assert abs(counts[TWO] - 100) < 10
 
@@ -95,7 +97,7 @@ def test_under_load_outstanding_requests_keep_to_the_weights() -> None:
 def test_the_busiest_of_many_is_never_taken() -> None:
     bench = Bench(*ADDRESSES)
     for _ in range(3):
-        bench.rotation.began(ONE)
+        bench.rotation.request_started(ONE)
     assert ONE not in bench.shares(200)
 
 
@@ -115,18 +117,18 @@ def test_a_newcomer_among_few_gets_little_under_load_too() -> None:
     bench = Bench(ONE)
     bench.rotation.add(TWO)
     for _ in range(110):
-        bench.rotation.began(bench.rotation.ready(()))
-    counts = {one.address: one.outstanding for one in bench.rotation.standings()}
+        bench.rotation.request_started(bench.rotation.pick_now(()))
+    counts = {one.address: one.outstanding for one in bench.rotation.statuses()}
     assert 5 < counts[TWO] < 15
 
 
 def test_the_visitor_s_own_is_taken_if_it_can_be() -> None:
     bench = Bench(*ADDRESSES)
-    assert {bench.rotation.ready((), TWO) for _ in range(20)} == {TWO}
-    assert bench.rotation.ready({TWO}, TWO) != TWO
-    assert bench.rotation.ready((), Address("192.0.2.1", 80)) in ADDRESSES
-    bench.rotation.unreachable(TWO)
-    assert TWO not in {bench.rotation.ready((), TWO) for _ in range(20)}
+    assert {bench.rotation.pick_now((), TWO) for _ in range(20)} == {TWO}
+    assert bench.rotation.pick_now({TWO}, TWO) != TWO
+    assert bench.rotation.pick_now((), BackendAddress("192.0.2.1", 80)) in ADDRESSES
+    bench.rotation.connect_failed(TWO)
+    assert TWO not in {bench.rotation.pick_now((), TWO) for _ in range(20)}
 
 
 # Health.
@@ -134,12 +136,12 @@ def test_the_visitor_s_own_is_taken_if_it_can_be() -> None:
 
 def test_what_is_unreachable_is_out_at_once() -> None:
     bench = Bench(*ADDRESSES)
-    bench.rotation.unreachable(ONE)
+    bench.rotation.connect_failed(ONE)
     assert ONE not in bench.shares()
-    assert bench.said == ["back end 127.0.0.1:1 is out of rotation: it cannot be reached"]
+    assert bench.said == ["backend 127.0.0.1:1 is out of rotation: it cannot be reached"]
 
 
-@pytest.mark.parametrize("outcome", [Outcome.BROKE, Outcome.SILENT])
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.TIMED_OUT])
 def test_what_breaks_or_is_silent_is_out_at_once(outcome: Outcome) -> None:
     bench = Bench(*ADDRESSES)
     bench.fate(ONE, outcome)
@@ -167,47 +169,47 @@ def test_clients_that_leave_are_not_held_against_it() -> None:
 
 def test_one_request_is_the_trial_and_its_answer_ends_the_pause() -> None:
     bench = Bench(ONE, TWO, THREE)
-    bench.rotation.unreachable(ONE)
+    bench.rotation.connect_failed(ONE)
     bench.now += 1
-    given = [bench.rotation.ready(()) for _ in range(20)]
+    given = [bench.rotation.pick_now(()) for _ in range(20)]
     assert given.count(ONE) == 1
     bench.fate(ONE, Outcome.ANSWERED)
     assert not bench.out()
-    assert bench.said[-1] == "back end 127.0.0.1:1 is back in rotation"
+    assert bench.said[-1] == "backend 127.0.0.1:1 is back in rotation"
 
 
 def test_a_request_that_has_failed_once_is_no_trial() -> None:
     bench = Bench(ONE, TWO, THREE)
-    bench.rotation.unreachable(ONE)
+    bench.rotation.connect_failed(ONE)
     bench.now += 1
-    assert {bench.rotation.ready({TWO}) for _ in range(20)} == {THREE}
-    assert bench.rotation.ready(()) == ONE
+    assert {bench.rotation.pick_now({TWO}) for _ in range(20)} == {THREE}
+    assert bench.rotation.pick_now(()) == ONE
 
 
 def test_a_trial_that_fails_makes_the_next_pause_longer() -> None:
     bench = Bench(ONE, TWO, THREE)
-    bench.rotation.unreachable(ONE)
+    bench.rotation.connect_failed(ONE)
     trials = []
     for tenth in range(200):
         bench.now = 110 + tenth / 10
-        if bench.rotation.ready(()) == ONE:
+        if bench.rotation.pick_now(()) == ONE:
             trials.append(tenth / 10)
-            bench.rotation.unreachable(ONE)
+            bench.rotation.connect_failed(ONE)
     assert trials == pytest.approx([1, 3, 7, 15], abs=0.15)
 
 
 def test_a_trial_that_nobody_hears_of_again_is_not_the_last() -> None:
     bench = Bench(ONE, TWO, THREE)
-    bench.rotation.unreachable(ONE)
+    bench.rotation.connect_failed(ONE)
     bench.now += 1
-    assert bench.rotation.ready(()) == ONE
+    assert bench.rotation.pick_now(()) == ONE
     bench.now += 2
-    assert bench.rotation.ready(()) == ONE
+    assert bench.rotation.pick_now(()) == ONE
 
 
 def test_what_comes_back_gets_a_small_share_at_first() -> None:
     bench = Bench(ONE, TWO, THREE)
-    bench.rotation.unreachable(ONE)
+    bench.rotation.connect_failed(ONE)
     bench.now += 1
     assert bench.answer() == ONE
     assert bench.shares()[ONE] < 100
@@ -216,13 +218,13 @@ def test_what_comes_back_gets_a_small_share_at_first() -> None:
 def test_answers_to_what_was_sent_before_do_not_bring_it_back() -> None:
     bench = Bench(ONE, TWO, THREE)
     for _ in range(2):
-        bench.rotation.began(ONE)
+        bench.rotation.request_started(ONE)
     assert ONE in bench.used()
-    bench.rotation.unreachable(ONE)
-    bench.rotation.ended(ONE, Outcome.ANSWERED)
+    bench.rotation.connect_failed(ONE)
+    bench.rotation.request_ended(ONE, Outcome.ANSWERED)
     assert bench.out() == {ONE}
-    bench.rotation.ready(())
-    bench.rotation.ended(ONE, Outcome.ANSWERED)
+    bench.rotation.pick_now(())
+    bench.rotation.request_ended(ONE, Outcome.ANSWERED)
     assert bench.out() == {ONE}
 
 
@@ -231,17 +233,17 @@ def test_answers_to_what_was_sent_before_do_not_bring_it_back() -> None:
 
 def test_health_is_ignored_when_more_than_half_are_out() -> None:
     bench = Bench(ONE, TWO, THREE, FOUR)
-    bench.fate(ONE, Outcome.BROKE)
-    bench.fate(TWO, Outcome.BROKE)
+    bench.fate(ONE, Outcome.FAILED)
+    bench.fate(TWO, Outcome.FAILED)
     assert bench.used() == {THREE, FOUR}
-    bench.fate(THREE, Outcome.BROKE)
+    bench.fate(THREE, Outcome.FAILED)
     assert bench.used() == {ONE, TWO, THREE, FOUR}
     assert bench.rotation.panicking
     assert bench.said[-1] == (
-        "3 of 4 back ends of cluster web are out of rotation: "
+        "3 of 4 backends of cluster web are out of rotation: "
         "those that can be reached are used anyway"
     )
-    assert {bench.rotation.ready(()) for _ in range(100)} == {ONE, TWO, THREE, FOUR}
+    assert {bench.rotation.pick_now(()) for _ in range(100)} == {ONE, TWO, THREE, FOUR}
     bench.fate(ONE, Outcome.ANSWERED)  # one of them is well after all, and half will do
     assert bench.used() == {ONE, FOUR}
     assert not bench.rotation.panicking
@@ -249,29 +251,29 @@ def test_health_is_ignored_when_more_than_half_are_out() -> None:
 
 def test_what_cannot_be_reached_is_not_used_while_anything_can() -> None:
     bench = Bench(ONE, TWO, THREE)
-    bench.rotation.unreachable(ONE)
-    bench.rotation.unreachable(TWO)
+    bench.rotation.connect_failed(ONE)
+    bench.rotation.connect_failed(TWO)
     assert bench.used() == {THREE}
-    bench.rotation.unreachable(THREE)
+    bench.rotation.connect_failed(THREE)
     assert bench.used() == {ONE, TWO, THREE}
 
 
 def test_the_last_one_is_never_out() -> None:
     bench = Bench(ONE)
-    for outcome in (Outcome.BROKE, Outcome.SILENT, *[Outcome.UNAVAILABLE] * 9):
+    for outcome in (Outcome.FAILED, Outcome.TIMED_OUT, *[Outcome.UNAVAILABLE] * 9):
         bench.fate(ONE, outcome)
-        assert bench.rotation.ready(()) == ONE
-    bench.rotation.unreachable(ONE)
-    assert bench.rotation.ready(()) == ONE
+        assert bench.rotation.pick_now(()) == ONE
+    bench.rotation.connect_failed(ONE)
+    assert bench.rotation.pick_now(()) == ONE
 
 
 def test_one_that_is_out_is_better_than_none() -> None:
     bench = Bench(ONE, TWO, THREE)
-    bench.rotation.unreachable(ONE)
-    assert bench.rotation.ready({TWO}) == THREE
-    assert bench.rotation.ready({TWO, THREE}) == ONE
-    with pytest.raises(AllTried, match="Cluster web has no other back end"):
-        bench.rotation.ready({ONE, TWO, THREE})
+    bench.rotation.connect_failed(ONE)
+    assert bench.rotation.pick_now({TWO}) == THREE
+    assert bench.rotation.pick_now({TWO, THREE}) == ONE
+    with pytest.raises(AllTried, match="Cluster web has no other backend"):
+        bench.rotation.pick_now({ONE, TWO, THREE})
 
 
 # Checks.
@@ -283,7 +285,7 @@ def test_two_failed_checks_take_it_out_and_one_brings_it_back() -> None:
     assert not bench.out()
     bench.rotation.check_failed(ONE, "was answered 500", reachable=True)
     assert bench.out() == {ONE}
-    assert bench.said == ["back end 127.0.0.1:1 is out of rotation: its check was answered 500"]
+    assert bench.said == ["backend 127.0.0.1:1 is out of rotation: its check was answered 500"]
     bench.now += 1000
     assert ONE not in bench.shares()  # it gets no trial: checks are its trials
     bench.rotation.check_passed(ONE)
@@ -300,7 +302,7 @@ def test_checks_must_fail_in_a_row() -> None:
 
 def test_a_check_ends_a_pause() -> None:
     bench = Bench(ONE, TWO, THREE)
-    bench.rotation.unreachable(ONE)
+    bench.rotation.connect_failed(ONE)
     bench.rotation.check_passed(ONE)
     assert not bench.out()
 
@@ -319,12 +321,12 @@ def test_when_all_checks_fail_all_are_used_and_stay_out() -> None:
 def test_nothing_is_kept_for_what_leaves_nor_for_what_is_about_to() -> None:
     bench = Bench(ONE, TWO)
     for address in (ONE, ONE, TWO):
-        bench.rotation.began(address)
+        bench.rotation.request_started(address)
     bench.rotation.remove(ONE)
     bench.rotation.depart(TWO)
     assert bench.departed == [ONE, TWO]
     for address in (ONE, TWO, ONE, ONE):
-        bench.rotation.ended(address, Outcome.ANSWERED)
+        bench.rotation.request_ended(address, Outcome.ANSWERED)
     assert bench.departed[2:] == [ONE, TWO, ONE, ONE]
     assert bench.answer() == TWO
     bench.departed.clear()
@@ -336,20 +338,20 @@ def test_nothing_is_kept_for_what_leaves_nor_for_what_is_about_to() -> None:
 def test_what_leaves_is_not_chosen_and_may_end_what_it_has() -> None:
     bench = Bench(ONE, TWO)
     for _ in range(2):
-        bench.rotation.began(ONE)
-    bench.rotation.unreachable(ONE)
+        bench.rotation.request_started(ONE)
+    bench.rotation.connect_failed(ONE)
     bench.rotation.remove(ONE)
     assert len(bench.rotation) == 1
     assert ONE not in bench.rotation
     assert set(bench.shares(50)) == {TWO}
-    bench.rotation.ended(ONE, Outcome.BROKE)
+    bench.rotation.request_ended(ONE, Outcome.FAILED)
     bench.rotation.add(ONE)  # under its old address, with a request still running there
-    assert {one.address: one.outstanding for one in bench.rotation.standings()}[ONE] == 1
+    assert {one.address: one.outstanding for one in bench.rotation.statuses()}[ONE] == 1
     assert not bench.out()  # and none of its history: it has been started anew
-    bench.rotation.ended(ONE, Outcome.ANSWERED)
+    bench.rotation.request_ended(ONE, Outcome.ANSWERED)
     bench.rotation.remove(ONE)
     bench.rotation.remove(ONE)
-    bench.rotation.ended(ONE, Outcome.ANSWERED)
+    bench.rotation.request_ended(ONE, Outcome.ANSWERED)
     assert len(bench.rotation) == 1
 
 
@@ -358,44 +360,44 @@ class Twin:
 
     def __init__(self) -> None:
         self.bench = Bench()
-        self.present: set[Address] = set()
-        self.begun: Counter[Address] = Counter()
+        self.present: set[BackendAddress] = set()
+        self.begun: Counter[BackendAddress] = Counter()
 
-    def join(self, address: Address) -> None:
+    def join(self, address: BackendAddress) -> None:
         self.bench.rotation.add(address, 1.0 + address.port)
         self.present.add(address)
 
-    def leave(self, address: Address) -> None:
+    def leave(self, address: BackendAddress) -> None:
         self.bench.rotation.remove(address)
         self.present.discard(address)
 
-    def request(self, address: Address) -> None:
-        self.bench.rotation.began(address)
+    def request(self, address: BackendAddress) -> None:
+        self.bench.rotation.request_started(address)
         if self.known(address):
             self.begun[address] += 1
 
-    def known(self, address: Address) -> bool:
+    def known(self, address: BackendAddress) -> bool:
         return address in self.present or self.begun[address] > 0
 
-    def end(self, address: Address, outcome: Outcome) -> None:
-        self.bench.rotation.ended(address, outcome)
+    def end(self, address: BackendAddress, outcome: Outcome) -> None:
+        self.bench.rotation.request_ended(address, outcome)
         self.begun[address] = max(0, self.begun[address] - 1)
 
     def hold(self) -> None:
         rotation = self.bench.rotation
-        standings = rotation.standings()
-        assert {one.address for one in standings} == self.present
+        statuses = rotation.statuses()
+        assert {one.address for one in statuses} == self.present
         assert len(rotation) == len(self.present)
-        for one in standings:
+        for one in statuses:
             assert one.outstanding == self.begun[one.address]
-        assert not self.present or any(one.used for one in standings)
-        tried: set[Address] = set()
+        assert not self.present or any(one.used for one in statuses)
+        tried: set[BackendAddress] = set()
         for _ in self.present:
-            address = rotation.ready(tried)
+            address = rotation.pick_now(tried)
             assert address in self.present - tried
             tried.add(address)
         with pytest.raises(ProxyError):
-            rotation.ready(tried)
+            rotation.pick_now(tried)
 
 
 ADDRESS = st.sampled_from(ADDRESSES[:4])
@@ -404,7 +406,7 @@ STEP: st.SearchStrategy[Callable[[Twin], None]] = st.one_of(
     st.builds(lambda a: lambda twin: twin.leave(a), ADDRESS),
     st.builds(lambda a: lambda twin: twin.request(a), ADDRESS),
     st.builds(lambda a, o: lambda twin: twin.end(a, o), ADDRESS, st.sampled_from(Outcome)),
-    st.builds(lambda a: lambda twin: twin.bench.rotation.unreachable(a), ADDRESS),
+    st.builds(lambda a: lambda twin: twin.bench.rotation.connect_failed(a), ADDRESS),
     st.builds(
         lambda a: lambda twin: twin.bench.rotation.check_failed(a, "failed", reachable=True),
         ADDRESS,
@@ -418,7 +420,7 @@ STEP: st.SearchStrategy[Callable[[Twin], None]] = st.one_of(
 
 
 @given(st.lists(STEP, max_size=40))
-def test_every_back_end_that_is_there_can_be_had_and_no_other(
+def test_every_backend_that_is_there_can_be_had_and_no_other(
     steps: list[Callable[[Twin], None]],
 ) -> None:
     twin = Twin()

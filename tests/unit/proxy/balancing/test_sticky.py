@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arke_proxy.backends.address import Address
+from arke_proxy.backends.address import BackendAddress
 from arke_proxy.balancing.sticky import Sticky, cookie_name
 
 SECRET = b"a secret of 32 bytes, more or less"
-ADDRESS = Address("192.168.56.102", 63450)
+ADDRESS = BackendAddress("192.168.56.102", 63450)
 
 
 def sticky(secret: bytes = SECRET, cluster: str = "web") -> Sticky:
@@ -26,7 +26,7 @@ def cookie(line: bytes) -> bytes:
     st.sampled_from(["", "0123456789abcdef/program[17]#3"]),
 )
 def test_what_was_written_is_read(host: str, port: int, via: str) -> None:
-    address = Address(host, port, via)
+    address = BackendAddress(host, port, via)
     line = sticky().cookie(address)
     assert sticky().read([cookie(line)]) == address
 
@@ -40,7 +40,7 @@ def test_the_line_says_how_the_browser_keeps_it() -> None:
     assert b"; Path=/api;" in of_a_path
 
 
-def test_it_does_not_say_where_back_ends_are() -> None:
+def test_it_does_not_say_where_backends_are() -> None:
     line = sticky().cookie(ADDRESS)
     assert ADDRESS.host.encode() not in line
     assert cookie(line) != cookie(sticky().cookie(ADDRESS))

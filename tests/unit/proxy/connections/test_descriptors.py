@@ -14,7 +14,7 @@ def test_half_are_for_clients() -> None:
 
 
 @pytest.mark.parametrize(("wanted", "clients"), [(1, 1), (100, 100), (744, 744), (10_000, 744)])
-def test_a_quarter_is_left_for_back_ends_however_many_clients_are_wanted(
+def test_a_quarter_is_left_for_backends_however_many_clients_are_wanted(
     wanted: int, clients: int
 ) -> None:
     assert share(1024, wanted) == (clients, 992 - clients)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from arke_proxy.errors import BadRequest, NoBackEnd, NoRoute
+from arke_proxy.errors import BadRequest, NoBackend, NoRoute
 from arke_proxy.http.error_pages import accept_of, own_message, own_response, preferred
 
 BROWSER = b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
@@ -41,10 +41,10 @@ def test_an_html_page_repeats_nothing_that_a_browser_would_obey() -> None:
 
 
 def test_json_names_the_error_in_words() -> None:
-    fields, body = own_message(NoBackEnd("Nobody serves cluster web."), 0.0, b"application/json")
+    fields, body = own_message(NoBackend("Nobody serves cluster web."), 0.0, b"application/json")
     assert json.loads(body) == {
         "status": 503,
-        "error": "no back end",
+        "error": "no backend",
         "detail": "Nobody serves cluster web.",
     }
     assert dict(fields)[b"Retry-After"] == b"1"

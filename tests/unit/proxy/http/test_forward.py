@@ -2,44 +2,44 @@ from __future__ import annotations
 
 import pytest
 
-from arke_proxy.backends.address import Address
+from arke_proxy.backends.address import BackendAddress
 from arke_proxy.http.messages import RequestHead
 from arke_proxy.http1 import serializer as writing
 from arke_proxy.http1.head_parser import parse_request, parse_response
 
-BACK_END = Address("192.168.56.102", 63450)
+BACKEND = BackendAddress("192.168.56.102", 63450)
 
 
-def test_the_head_that_a_back_end_gets() -> None:
+def test_the_head_that_a_backend_gets() -> None:
     head = parse_request(
         b"POST http://example/a HTTP/1.1\r\nHost: example\r\nX-Forwarded-For: 6.6.6.6\r\n"
         b"Connection: close\r\nVia: 1.0 other\r\nContent-Length: 3\r\n\r\n"
     )
-    assert writing.request_head(head, b"X-Forwarded-For: 10.1.2.3\r\n", BACK_END) == (
+    assert writing.request_head(head, b"X-Forwarded-For: 10.1.2.3\r\n", BACKEND) == (
         b"POST /a HTTP/1.1\r\nHost: example\r\nVia: 1.0 other\r\nContent-Length: 3\r\n"
         b"Via: 1.1 arke\r\nX-Forwarded-For: 10.1.2.3\r\n\r\n"
     )
 
 
-def test_a_back_end_always_gets_http_1_1_and_a_host() -> None:
+def test_a_backend_always_gets_http_1_1_and_a_host() -> None:
     head = parse_request(b"GET / HTTP/1.0\r\n\r\n")
-    assert writing.request_head(head, b"", BACK_END) == (
+    assert writing.request_head(head, b"", BACKEND) == (
         b"GET / HTTP/1.1\r\nHost: 192.168.56.102:63450\r\nVia: 1.0 arke\r\n\r\n"
     )
 
 
 def test_fields_without_lines_at_hand_are_written_as_well() -> None:
     head = parse_request(b"GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\ny: 2\r\n\r\n")
-    written = writing.request_head(head, b"", BACK_END)
+    written = writing.request_head(head, b"", BACKEND)
     assert b"\r\nX: 1\r\ny: 2\r\n" in written
     bare = RequestHead(head.method, head.target, head.host, head.fields)
-    assert writing.request_head(bare, b"", BACK_END) == written
+    assert writing.request_head(bare, b"", BACKEND) == written
 
 
 def test_a_switch_of_protocols_is_about_both_connections() -> None:
     lines = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
     head = parse_request(b"GET / HTTP/1.1\r\nHost: a\r\n" + lines + b"\r\n")
-    assert lines in writing.request_head(head, b"", BACK_END)
+    assert lines in writing.request_head(head, b"", BACKEND)
     answer = parse_response(b"HTTP/1.1 101 -\r\n" + lines + b"\r\n")
     assert answer.upgrade
     assert writing.response_head(answer, b"", writing.switching(answer.upgrade)) == (

@@ -1,4 +1,4 @@
-"""What a back end learns about a client: constant numbers stand for the random ones."""
+"""What a backend learns about a client: constant numbers stand for the random ones."""
 
 from __future__ import annotations
 

@@ -247,13 +247,13 @@ def test_a_reason_is_passed_on_if_it_is_text(line: bytes, text: bytes) -> None:
         (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\n", True),
     ],
 )
-def test_a_back_end_says_whether_its_connection_goes_on(raw: bytes, keep_alive: bool) -> None:
+def test_a_backend_says_whether_its_connection_goes_on(raw: bytes, keep_alive: bool) -> None:
     assert response(raw).keep_alive is keep_alive
 
 
 @STEPS
 @pytest.mark.parametrize("raw", ANSWERS.values(), ids=ANSWERS)
-def test_back_ends_are_read_as_strictly(raw: bytes, step: int) -> None:
+def test_backends_are_read_as_strictly(raw: bytes, step: int) -> None:
     with pytest.raises(Malformed):
         response(raw, step)
 

@@ -9,7 +9,7 @@ import httptools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arke_proxy.backends.address import Address
+from arke_proxy.backends.address import BackendAddress
 from arke_proxy.errors import Malformed
 from arke_proxy.http.messages import RequestHead, ResponseHead
 from arke_proxy.http1 import serializer as writing
@@ -19,7 +19,7 @@ from arke_proxy.http1.head_parser import parse_request, parse_response
 from support.strict_answers import ANSWERS, CHUNKS
 from support.strict_requests import ACCEPTED, HEADS
 
-BACK_END = Address("192.168.56.102", 63450)
+BACKEND = BackendAddress("192.168.56.102", 63450)
 NAMES = [
     *(b"Host", b"Content-Length", b"Transfer-Encoding", b"Connection", b"Upgrade", b"Expect"),
     *(b"Keep-Alive", b"Via", b"X_Y", b"Content_Length", b"Cookie", b"traceparent", b""),
@@ -53,7 +53,7 @@ def head_of(line: bytes, fields: bytes) -> bytes:
 
 
 def wrote(head: RequestHead) -> bytes:
-    return writing.request_head(head, b"", BACK_END)
+    return writing.request_head(head, b"", BACKEND)
 
 
 @CASES
@@ -70,7 +70,7 @@ def test_a_request_that_is_written_is_read_the_same(line: bytes, fields: bytes) 
             head.chunked,
             head.upgrade,
         )
-        assert again.host == (head.host or str(BACK_END).encode())
+        assert again.host == (head.host or str(BACKEND).encode())
 
 
 @CASES

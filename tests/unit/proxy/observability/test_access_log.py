@@ -7,22 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from arke_proxy.backends.address import Address
+from arke_proxy.backends.address import BackendAddress
 from arke_proxy.http.messages import RequestHead
 from arke_proxy.observability.access_log import AccessLog, pieces
 from arke_proxy.observability.access_log_format import as_json, combined, common, escaped
-from arke_proxy.observability.request_record import Record
+from arke_proxy.observability.request_record import RequestRecord
 from support.relays import LIMIT, eventually
 
 
-def record(target: bytes = b"/a?b", agent: bytes = b"curl/8") -> Record:
+def record(target: bytes = b"/a?b", agent: bytes = b"curl/8") -> RequestRecord:
     fields = [(b"user-AGENT", agent), (b"Referer", b"http://x/")]
     head = RequestHead(b"GET", target, b"example", fields)
-    made = Record("::ffff:192.0.2.7", head, 10.0)
+    made = RequestRecord("::ffff:192.0.2.7", head, 10.0)
     made.cluster = "web"
     made.chosen, made.sent, made.answered, made.ended = 10.001, 10.003, 10.010, 10.011
-    made.status, made.octets_out, made.attempts = 200, 1234, 1
-    made.back_end = Address("192.0.2.9", 80)
+    made.status, made.bytes_out, made.attempts = 200, 1234, 1
+    made.backend = BackendAddress("192.0.2.9", 80)
     return made
 
 
@@ -43,7 +43,7 @@ def test_json_has_the_time_of_each_phase() -> None:
         "body": 1.0,
         "total": 11.0,
     }
-    assert (story["back_end"], story["status"], story["host"]) == ("192.0.2.9:80", 200, "example")
+    assert (story["backend"], story["status"], story["host"]) == ("192.0.2.9:80", 200, "example")
     assert "outcome" not in story
 
 
@@ -58,7 +58,7 @@ def test_json_says_why_a_request_did_not_end_as_it_should() -> None:
 
 
 def test_what_was_no_request_has_a_line_too() -> None:
-    refused = Record("192.0.2.7", None, 10.0)
+    refused = RequestRecord("192.0.2.7", None, 10.0)
     refused.status, refused.ended = 400, 10.0
     assert b'"- - HTTP/1.1" 400 -' in common(refused, 0.0)
     assert json.loads(as_json(refused, 0.0))["target"] == "-"
@@ -87,11 +87,11 @@ def log(path: Path | str, complaints: list[str] | None = None) -> AccessLog:
 def test_it_goes_on_in_a_new_file_when_the_old_one_was_renamed(tmp_path: Path) -> None:
     path, old = tmp_path / "access.log", tmp_path / "access.log.1"
     opened = log(path)
-    opened.note(record(b"/1"))
+    opened.record(record(b"/1"))
     path.rename(old)
-    opened.note(record(b"/2"))
+    opened.record(record(b"/2"))
     opened.reopen()
-    opened.note(record(b"/3"))
+    opened.record(record(b"/3"))
     opened.close()
     assert (old.read_bytes(), path.read_bytes()) == (b"/1\n/2\n", b"/3\n")
     assert path.stat().st_mode & 0o007 == 0
@@ -101,7 +101,7 @@ def test_a_disk_that_is_full_costs_lines_and_nothing_else() -> None:
     complaints: list[str] = []
     opened = log("/dev/full", complaints)
     for _ in range(3):
-        opened.note(record(b"/1"))
+        opened.record(record(b"/1"))
     opened.close()
     assert opened.dropped == 3
     assert "No space left" in complaints[0]
@@ -114,14 +114,14 @@ def test_a_pipe_that_nobody_reads_costs_lines_and_nothing_else(tmp_path: Path) -
     opened = log(path)
     long = record(b"/" + b"x" * 60_000)
     for _ in range(100):
-        opened.note(long)
+        opened.record(long)
         opened.flush()
     assert 0 < opened.dropped < 100
     os.set_blocking(reader, True)
     received = 0
     while received < (100 - opened.dropped) * 60_002:
         received += len(os.read(reader, 65536))
-    opened.note(record(b"/again"))
+    opened.record(record(b"/again"))
     opened.close()
     assert os.read(reader, 65536) == b"/again\n"
     os.close(reader)
@@ -139,7 +139,7 @@ def test_a_line_in_part_is_not_glued_to_the_next(tmp_path: Path) -> None:
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     complaints: list[str] = []
     opened = log(path, complaints)
-    opened.note(record(b"/" + b"x" * 100_000))  # more than the pipe holds
+    opened.record(record(b"/" + b"x" * 100_000))  # more than the pipe holds
     opened.flush()
     os.set_blocking(reader, True)
     assert os.read(reader, 10)
@@ -147,7 +147,7 @@ def test_a_line_in_part_is_not_glued_to_the_next(tmp_path: Path) -> None:
     eventually(lambda: bool(complaints), LIMIT)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     os.set_blocking(reader, True)
-    opened.note(record(b"/2"))
+    opened.record(record(b"/2"))
     opened.flush()
     received = b""
     while not received.endswith(b"/2\n"):

@@ -2,22 +2,24 @@ from __future__ import annotations
 
 import pytest
 
-from arke_proxy.backends.address import Address
-from arke_proxy.observability.counters import BOUNDS, OTHER, SEPARATOR, Counts
+from arke_proxy.backends.address import BackendAddress
+from arke_proxy.observability.counters import BOUNDS, OTHER, SEPARATOR, RequestCounters
 from arke_proxy.observability.metrics import page
-from arke_proxy.observability.request_record import Record
+from arke_proxy.observability.request_record import RequestRecord
 
 
-def record(back_end: Address | None, status: int = 200, cluster: str = "web") -> Record:
-    made = Record("192.0.2.7", None, 1.0)
+def record(
+    backend: BackendAddress | None, status: int = 200, cluster: str = "web"
+) -> RequestRecord:
+    made = RequestRecord("192.0.2.7", None, 1.0)
     made.cluster = cluster
-    made.back_end, made.status = back_end, status
+    made.backend, made.status = backend, status
     made.chosen, made.sent, made.answered, made.ended = 1.0002, 1.003, 1.05, 1.06
-    made.attempts, made.octets_in, made.octets_out = 1, 3, 5
+    made.attempts, made.bytes_in, made.bytes_out = 1, 3, 5
     return made
 
 
-def shown(*counts: Counts) -> str:
+def shown(*counts: RequestCounters) -> str:
     total: dict[str, float] = {}
     for one in counts:
         for key, value in one.report().items():
@@ -26,14 +28,14 @@ def shown(*counts: Counts) -> str:
 
 
 def test_requests_and_phases_of_all_workers_are_on_one_page() -> None:
-    one, other = Counts(), Counts()
-    one.note(record(Address("192.0.2.9", 80)))
-    other.note(record(Address("192.0.2.9", 80)))
-    other.note(record(None, 503))
+    one, other = RequestCounters(), RequestCounters()
+    one.record(record(BackendAddress("192.0.2.9", 80)))
+    other.record(record(BackendAddress("192.0.2.9", 80)))
+    other.record(record(None, 503))
     text = shown(one, other)
     requests = "arke_proxy_requests_total"
-    assert f'{requests}{{back_end="192.0.2.9:80",cluster="web",code="200"}} 2.0' in text
-    assert f'{requests}{{back_end="",cluster="web",code="503"}} 1.0' in text
+    assert f'{requests}{{backend="192.0.2.9:80",cluster="web",code="200"}} 2.0' in text
+    assert f'{requests}{{backend="",cluster="web",code="503"}} 1.0' in text
     buckets = "arke_proxy_phase_seconds_bucket"
     assert f'{buckets}{{le="0.0005",phase="choose"}} 3.0' in text
     assert f'{buckets}{{le="0.0025",phase="connect"}} 0.0' in text
@@ -44,31 +46,31 @@ def test_requests_and_phases_of_all_workers_are_on_one_page() -> None:
 
 
 def test_retries_and_failures() -> None:
-    counts = Counts()
-    retried = record(Address("192.0.2.9", 80))
+    counts = RequestCounters()
+    retried = record(BackendAddress("192.0.2.9", 80))
     retried.attempts = 3
     failed = record(None, 503)
-    failed.outcome = "no back end"
+    failed.outcome = "no backend"
     for one in (retried, failed):
-        counts.note(one)
+        counts.record(one)
     text = shown(counts)
     assert "arke_proxy_retries_total 2.0" in text
-    assert 'arke_proxy_failures_total{reason="no back end"} 1.0' in text
+    assert 'arke_proxy_failures_total{reason="no backend"} 1.0' in text
 
 
-def test_a_back_end_that_was_chosen_later_and_not_reached_makes_no_phase_negative() -> None:
-    counts = Counts()
-    failed = record(Address("192.0.2.9", 80), 502)
+def test_a_backend_that_was_chosen_later_and_not_reached_makes_no_phase_negative() -> None:
+    counts = RequestCounters()
+    failed = record(BackendAddress("192.0.2.9", 80), 502)
     failed.chosen, failed.answered = failed.sent + 1, 0.0
-    counts.note(failed)
+    counts.record(failed)
     assert all(number >= 0 for number in counts.report().values())
 
 
-def test_back_ends_that_come_and_go_do_not_flood_a_monitor() -> None:
-    counts = Counts()
+def test_backends_that_come_and_go_do_not_flood_a_monitor() -> None:
+    counts = RequestCounters()
     for port in range(1, 302):
-        counts.note(record(Address("192.0.2.9", port)))
-    counts.note(record(Address("192.0.2.9", 1)))
+        counts.record(record(BackendAddress("192.0.2.9", port)))
+    counts.record(record(BackendAddress("192.0.2.9", 1)))
     requests = {key: n for key, n in counts.report().items() if key.startswith("requests")}
     assert len(requests) == 201
     assert requests[SEPARATOR.join(("requests", "web", "200", OTHER))] == 101
@@ -76,24 +78,24 @@ def test_back_ends_that_come_and_go_do_not_flood_a_monitor() -> None:
 
 
 def test_odd_codes_do_not_flood_it_either() -> None:
-    counts = Counts()
+    counts = RequestCounters()
     for status in range(200, 1000):
         for port in range(1, 11):
-            counts.note(record(Address("192.0.2.9", port), status))
+            counts.record(record(BackendAddress("192.0.2.9", port), status))
     assert sum(key.startswith("requests") for key in counts.report()) < 6000
 
 
 def test_a_websocket_is_no_slow_request() -> None:
-    counts = Counts()
-    long = record(Address("192.0.2.9", 80), 101)
+    counts = RequestCounters()
+    long = record(BackendAddress("192.0.2.9", 80), 101)
     long.upgraded, long.ended = True, 5000.0
-    counts.note(long)
+    counts.record(long)
     assert sum(counts.report()[SEPARATOR.join(("phase", "total", str(n)))] for n in range(16)) == 0
     assert len(BOUNDS) == 15
 
 
 @pytest.mark.parametrize("name", ["a\x1fb", "\udcff"])
 def test_a_name_cannot_break_the_page(name: str) -> None:
-    counts = Counts()
-    counts.note(record(None, cluster=name))
+    counts = RequestCounters()
+    counts.record(record(None, cluster=name))
     assert 'code="200"' in shown(counts)

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from arke_proxy.observability.aggregate import Totals
-from arke_proxy.processes.ipc import Lines, line
+from arke_proxy.observability.aggregate import Aggregate
+from arke_proxy.processes.ipc import LineDecoder, line
 
 
 def test_messages_arrive_octet_by_octet() -> None:
-    lines, messages = Lines(), []
+    lines, messages = LineDecoder(), []
     for octet in line({"ready": True}) + line({"report": {"a": "x\ny"}}):
         messages += lines.feed(bytes((octet,)))
     assert messages == [{"ready": True}, {"report": {"a": "x\ny"}}]
@@ -16,19 +16,19 @@ def test_messages_arrive_octet_by_octet() -> None:
 @pytest.mark.parametrize("data", [b"nonsense\n", b"[1]\n", b"\xff\n"])
 def test_what_is_no_message(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
-        Lines().feed(data)
+        LineDecoder().feed(data)
 
 
 def report(requests: float, connections: float) -> dict[str, object]:
     return {
         "counters": {"requests": requests},
         "gauges": {"connections": connections},
-        "back_ends": [],
+        "backends": [],
     }
 
 
 def test_what_a_worker_counted_stays_when_it_leaves() -> None:
-    totals = Totals()
+    totals = Aggregate()
     totals.report(1, report(10, 3))
     totals.report(2, report(5, 2))
     totals.report(1, report(11, 4))
@@ -39,5 +39,5 @@ def test_what_a_worker_counted_stays_when_it_leaves() -> None:
     assert totals.sum() == {
         "counters": {"requests": 16},
         "gauges": {"connections": 2},
-        "back_ends": {"2": []},
+        "backends": {"2": []},
     }

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from arke.program.logging import Log, configure
 from arke_relay.discovery import seeds as module
 from arke_relay.discovery.hints import Hint
 from arke_relay.discovery.seeds import Seeds
-from arke_relay.log import Log, configure
 
 LIMIT = 20.0  # seconds; generous, every wait ends with its event
 
@@ -48,7 +48,7 @@ def told() -> io.StringIO:
 def log(told: io.StringIO) -> Iterator[Log]:
     root = logging.getLogger()
     before = root.handlers[:], root.level
-    yield configure(stream=told)
+    yield configure("arke_relay", stream=told)
     root.handlers[:], root.level = before
 
 
@@ -170,10 +170,10 @@ async def test_the_systems_resolver_is_asked(log: Log) -> None:
 LEAVE_EARLY = """
 import asyncio, sys, time
 from arke_relay.discovery.seeds import Seeds
-from arke_relay.log import configure
+from arke.program.logging import configure
 
 async def main():
-    found = Seeds([("stuck", 1)], configure(), lambda name: time.sleep(1000)).round()
+    found = Seeds([("stuck", 1)], configure("arke_relay"), lambda name: time.sleep(1000)).round()
     try:
         async with asyncio.timeout(0.01):
             await anext(found)

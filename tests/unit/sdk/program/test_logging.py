@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arke_relay.log import FORMATS, LEVELS, Log, configure
+from arke.program.log_throttle import LogThrottle
+from arke.program.logging import FORMATS, LEVELS, Log, configure
 
 
 class Clock:
@@ -22,25 +23,25 @@ class Clock:
 
 
 @pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
+def _restore_root_logger() -> Iterator[None]:
     root = logging.getLogger()
     before = root.handlers[:], root.level
     yield
     root.handlers[:], root.level = before
 
 
-def told(format: str = "text", level: str = "debug") -> tuple[Log, io.StringIO]:  # noqa: A002
+def logged(format: str = "text", level: str = "debug") -> tuple[Log, io.StringIO]:  # noqa: A002
     stream = io.StringIO()
-    return configure(level, format, stream), stream
+    return configure("arke_relay", level, format, stream), stream
 
 
-def limited_by(clock: Clock) -> tuple[Log, io.StringIO]:
-    _, stream = told()
-    return Log(logging.getLogger("arke_relay"), clock), stream
+def throttled_by(clock: Clock) -> tuple[Log, io.StringIO]:
+    _, stream = logged()
+    return Log(logging.getLogger("arke_relay"), LogThrottle(clock)), stream
 
 
-def test_a_line_of_text_reads_as_documented() -> None:
-    log, stream = told()
+def test_text_line_has_time_level_message_and_fields() -> None:
+    log, stream = logged()
     log.info("peer admitted", node="3f2a", address="192.168.56.102")
     assert re.fullmatch(
         r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z info  peer admitted"
@@ -49,8 +50,8 @@ def test_a_line_of_text_reads_as_documented() -> None:
     )
 
 
-def test_a_line_of_json_is_one_object() -> None:
-    log, stream = told("json")
+def test_json_line_is_one_object() -> None:
+    log, stream = logged("json")
     log.warning("peer lost", node="3f2a", after=1.5, retries=3, last=None, rate=float("inf"))
     line = json.loads(stream.getvalue())
     assert line.pop("time").endswith("Z")
@@ -84,16 +85,16 @@ def test_a_line_of_json_is_one_object() -> None:
         (7, "7"),
     ],
 )
-def test_a_value_in_text(value: object, shown: str) -> None:
-    log, stream = told()
+def test_text_value_is_quoted_where_necessary(value: object, shown: str) -> None:
+    log, stream = logged()
     log.info("event", field=value)
     assert stream.getvalue().endswith(f" event field={shown}\n")
 
 
 @pytest.mark.parametrize("format_", FORMATS)
 @given(value=st.text(min_size=1, max_size=600) | st.binary(max_size=600))
-def test_no_value_leaves_its_line_or_makes_it_long(format_: str, value: str | bytes) -> None:
-    log, stream = told(format_)
+def test_no_value_can_forge_a_line_or_a_field(format_: str, value: str | bytes) -> None:
+    log, stream = logged(format_)
     log.info("event", before=1, value=value, after=2)
     line = stream.getvalue()
     assert line.isascii()
@@ -107,33 +108,33 @@ def test_no_value_leaves_its_line_or_makes_it_long(format_: str, value: str | by
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_a_long_value_is_cut(format_: str) -> None:
-    log, stream = told(format_)
+def test_long_value_is_shortened(format_: str) -> None:
+    log, stream = logged(format_)
     log.info("event", value="x" * 10**6)
     assert "xxx..." in stream.getvalue()
     assert len(stream.getvalue()) < 400
 
 
-def test_the_level_governs_our_lines() -> None:
+def test_level_is_the_minimum_that_is_written() -> None:
     for at, _ in enumerate(LEVELS):
-        log, stream = told(level=list(LEVELS)[at])
+        log, stream = logged(level=list(LEVELS)[at])
         for write in (log.debug, log.info, log.warning, log.error):
             write("event")
         written = [line.split()[1] for line in stream.getvalue().splitlines()]
         assert written == list(LEVELS)[at:]
 
 
-def test_a_library_is_heard_on_one_line_from_warnings_up() -> None:
-    _, stream = told()
-    logging.getLogger("somebody").info("not this")
-    logging.getLogger("somebody").warning("odd packet from %s", "x\n2026 forged")
+def test_libraries_are_logged_from_warnings_up_on_one_line() -> None:
+    _, stream = logged()
+    logging.getLogger("library").info("not this")
+    logging.getLogger("library").warning("odd packet from %s", "x\n2026 forged")
     (line,) = stream.getvalue().splitlines()
-    assert line.endswith(r' warn  "odd packet from x\n2026 forged" logger=somebody')
+    assert line.endswith(r' warn  "odd packet from x\n2026 forged" logger=library')
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_a_traceback_stays_on_the_line(format_: str) -> None:
-    log, stream = told(format_)
+def test_traceback_stays_on_one_line(format_: str) -> None:
+    log, stream = logged(format_)
     try:
         raise ValueError("evil\nlines" + "x" * 10000)
     except ValueError:
@@ -144,8 +145,8 @@ def test_a_traceback_stays_on_the_line(format_: str) -> None:
     assert len(line) < 10000
 
 
-def test_a_short_traceback_is_whole() -> None:
-    log, stream = told("json")
+def test_short_traceback_is_complete() -> None:
+    log, stream = logged("json")
     try:
         raise ValueError("broken")
     except ValueError:
@@ -155,9 +156,28 @@ def test_a_short_traceback_is_whole() -> None:
     assert trace.endswith("ValueError: broken")
 
 
-def test_so_many_lines_of_a_key_pass_in_a_period() -> None:
+def test_a_limited_event_is_written_once_per_period_and_reports_suppressed_ones() -> None:
     clock = Clock()
-    log, stream = limited_by(clock)
+    log, stream = throttled_by(clock)
+    for _ in range(5):
+        log.limited("refused", 60).info("peer refused")
+    log.limited("other", 60).info("other refused")
+    clock.now += 60
+    for _ in range(2):
+        log.limited("refused", 60).info("peer refused", reason="wrong_key")
+    clock.now += 60
+    log.limited("refused", 60).info("peer refused")
+    assert [line.split("Z ")[1] for line in stream.getvalue().splitlines()] == [
+        "info  peer refused",
+        "info  other refused",
+        "info  peer refused reason=wrong_key suppressed=4",
+        "info  peer refused suppressed=1",
+    ]
+
+
+def test_several_events_of_one_key_per_period() -> None:
+    clock = Clock()
+    log, stream = throttled_by(clock)
     for number in range(5):
         log.limited("attached", 1, 3).info("program attached", number=number)
     clock.now += 1
@@ -166,53 +186,9 @@ def test_so_many_lines_of_a_key_pass_in_a_period() -> None:
     assert written == ["number=0", "number=1", "number=2", "number=5 suppressed=2"]
 
 
-def test_a_limited_key_passes_once_a_period_and_tells_how_many_did_not() -> None:
-    clock = Clock()
-    log, stream = limited_by(clock)
-    for _ in range(5):
-        log.limited("stranger", 60).info("peer refused")
-    log.limited("other", 60).info("other refused")
-    clock.now += 59.9
-    log.limited("stranger", 60).info("peer refused")
-    clock.now += 0.1
-    for _ in range(2):
-        log.limited("stranger", 60).info("peer refused", why="key")
-    clock.now += 60
-    log.limited("stranger", 60).info("peer refused")
-    assert [line.split("Z ")[1] for line in stream.getvalue().splitlines()] == [
-        "info  peer refused",
-        "info  other refused",
-        "info  peer refused why=key suppressed=5",
-        "info  peer refused suppressed=1",
-    ]
-
-
-def test_rotating_keys_share_a_line_and_lose_no_count() -> None:
-    clock = Clock()
-    log, stream = limited_by(clock)
-    for number in range(5000):
-        log.limited(number, 60).info("refused")
-    assert len(stream.getvalue().splitlines()) == 1024 + 1
-    clock.now += 60
-    for number in range(5000, 10000):
-        log.limited(number, 60).info("refused")
-    clock.now += 60
-    for number in range(10000, 10000 + 1025):
-        log.limited(number, 60).info("refused")
-    lines = stream.getvalue().splitlines()
-    counted = sum(int(line.partition("suppressed=")[2] or 0) for line in lines)
-    assert len(lines) + counted == 10000 + 1025
-
-
-def test_what_a_swept_key_suppressed_is_told_with_the_others() -> None:
-    clock = Clock()
-    log, stream = limited_by(clock)
-    for number in range(1024):
-        for _ in range(3):
-            log.limited(number, 60).info("refused")
-    clock.now += 60
-    for number in range(1024, 1024 + 1024 + 1):
-        log.limited(number, 60).info("refused")
-    lines = stream.getvalue().splitlines()
-    assert len(lines) == 1024 + 1024 + 1
-    assert lines[-1].endswith(f"suppressed={2 * 1024}")
+def test_the_level_applies_to_the_sdk_too() -> None:
+    _, stream = logged(level="info")
+    logging.getLogger("arke").debug("not this")
+    logging.getLogger("arke").info("attached again")
+    (line,) = stream.getvalue().splitlines()
+    assert line.endswith(" info  attached again logger=arke")
