@@ -2,14 +2,19 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+WORKERS ?= 4  # processes that run tests; most tests wait more than they compute
 
-.PHONY: demo test test-pure check compiled pure bench bench-proxy simulate simulate-mutants soak fuzz clean
+.PHONY: demo test test-pure check compiled pure bench bench-proxy simulate simulate-mutants soak fuzz docs clean
 
 demo: .venv/ready
 	@exec $(BIN)/python demo-httpserver/demo.py $(DEMO)
 
+# Two runs: tests in parallel by file, then those that measure memory, time or descriptors.
+# Exit status 5 says that TESTS selects none of one kind.
 test: .venv/compiled
-	$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not alone" $(TESTS); parallel=$$?; \
+	$(BIN)/python -m pytest -m alone $(TESTS); alone=$$?; \
+	case $$parallel,$$alone in 0,0 | 0,5 | 5,0) ;; *) exit 1 ;; esac
 
 check: .venv/ready
 	$(BIN)/ruff check
@@ -51,8 +56,18 @@ simulate: .venv/ready
 simulate-mutants: .venv/ready
 	PYTHONPATH=tests $(BIN)/python -m simulation.mutants --seeds $(or $(SEEDS),500) --jobs $(or $(JOBS),1) $(MUTANTS)
 
+# The documentation as a site in site/. A link to a page or a heading that does not exist is an error.
+docs: .venv/docs/ready
+	.venv/docs/bin/zensical build --strict --clean
+
 clean: pure
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv site .cache .mypy_cache .pytest_cache .ruff_cache
+
+# The site generator has an environment of its own: neither users nor tests install it.
+.venv/docs/ready: docs/requirements.lock
+	$(PYTHON) -m venv .venv/docs
+	.venv/docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement docs/requirements.lock
+	@touch $@
 
 .venv/fuzz: .venv/ready tests/fuzz/requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement tests/fuzz/requirements.lock

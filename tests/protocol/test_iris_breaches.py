@@ -96,6 +96,7 @@ async def test_a_packet_that_is_cut_off_ends_its_connection_alone(
         assert await bystander.request("bystander", b"well") == b"well"
 
 
+@pytest.mark.alone
 async def test_what_is_announced_costs_nothing_before_it_comes(node: Relay) -> None:
     """A hundred bodies just under the limit, of which nothing ever comes."""
     announced = b"\x08\x01t" + encoded(Op.TUNNEL_ALLOWANCE, 16 * MIB, 0)[1:-1] + bytes(1000)

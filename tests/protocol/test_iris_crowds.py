@@ -17,6 +17,8 @@ from support.mixed import echo
 from support.relays import LIMIT, Relay, Relays
 from support.traffic import until, until_members
 
+pytestmark = pytest.mark.alone
+
 MIB = 1024 * 1024
 UNREAD = 64 * MIB  # octets that a relay keeps for a program that does not read
 

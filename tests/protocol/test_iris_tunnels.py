@@ -90,6 +90,7 @@ async def test_a_message_that_its_sender_gives_up_is_not_there(ends: Ends) -> No
 # Who waits for whom.
 
 
+@pytest.mark.alone
 async def test_a_reader_that_stops_stops_its_own_writer_and_nobody_else(ends: Ends) -> None:
     stalled, go_on, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
     size, count, read = 50_000, 3000, 0

@@ -16,6 +16,8 @@ from support.certificates import write_certificate
 from support.http_rig import Connection, Rig, always, standing
 from support.relays import LIMIT
 
+pytestmark = pytest.mark.alone
+
 GET = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 MB = 1_000_000

@@ -16,6 +16,8 @@ from support.http_rig import Backend, Connection, connect_tls, tls_port, workers
 from support.publishers import GET, Proxy, Site, says, site
 from support.relays import LIMIT, eventually
 
+pytestmark = pytest.mark.alone
+
 FEW = 80
 SHARE = 24  # of clients, and of connections to backends
 UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"

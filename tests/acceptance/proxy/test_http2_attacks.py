@@ -78,6 +78,7 @@ def test_a_flood_of_empty_data(rig: Rig) -> None:
     assert client.goodbye() == CALM
 
 
+@pytest.mark.alone
 def test_a_flood_of_continuations(rig: Rig) -> None:
     client = RawHttp2(rig.connect())
     client.send(HeadersFrame(1, b"\x00"))
@@ -137,6 +138,7 @@ def test_more_requests_at_once_than_may_be(rig: Rig) -> None:
     assert backend.connections <= 100
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("window", "most"), [(0, 5_000_000), (1, 9_000_000)])
 def test_windows_that_stay_shut(rig: Rig, window: int, most: int) -> None:
     """What waits for a client that does not read is bounded, in octets and in time."""
@@ -218,6 +220,7 @@ def test_a_window_that_opens_late(rig: Rig) -> None:
     assert len(client.answer(1)[1]) == LARGE
 
 
+@pytest.mark.alone
 def test_credit_is_given_back_only_as_the_backend_reads(rig: Rig) -> None:
     go = threading.Event()
     got = []

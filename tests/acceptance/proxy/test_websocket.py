@@ -142,6 +142,7 @@ def test_a_backend_that_dies_is_no_orderly_end(rig: Rig) -> None:
         connection.rest()
 
 
+@pytest.mark.alone
 def test_who_reads_slowly_slows_the_other(rig: Rig) -> None:
     size = 48 * MIB
     data = hashlib.shake_256(b"splice").digest(size)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, suppress
 
+import pytest
+
 import arke
 from arke.wire.limits import CHUNK, MAX_HEADERS, MAX_TOPICS
 from arke.wire.messages import Failure, Op
@@ -46,6 +48,7 @@ async def test_a_member_that_answers_calls_of_others_changes_nothing(relays: Rel
         assert await call == b"mine"
 
 
+@pytest.mark.alone
 async def test_a_subscriber_that_does_not_read_costs_a_bounded_amount_and_nobody_else_anything(
     relays: Relays,
 ) -> None:
@@ -144,6 +147,7 @@ async def test_a_member_that_is_cut_off_is_gone_though_it_never_reads_why(relays
         assert await members(mesh, "work") == 0
 
 
+@pytest.mark.alone
 async def test_a_program_that_floods_leaves_others_their_turns(relays: Relays) -> None:
     """Each flood is of what costs a relay most for the fewest octets."""
     one, other = relays.pair()

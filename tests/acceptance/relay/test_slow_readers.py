@@ -14,6 +14,8 @@ from support.raw_program import raw_program
 from support.relays import LIMIT, Relay, Relays
 from support.traffic import until, until_topic
 
+pytestmark = pytest.mark.alone
+
 MIB = 1024 * 1024
 UNREAD = 40 * MIB
 ROUNDS = 4

@@ -19,6 +19,8 @@ from support.raw_program import packed, raw_program
 from support.relays import LIMIT, Relays
 from support.traffic import Traffic, echo, until_members
 
+pytestmark = pytest.mark.alone
+
 MIB = 1024 * 1024
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 
