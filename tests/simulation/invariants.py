@@ -97,7 +97,7 @@ def _openings(relay: Relay) -> Iterator[str]:
 def _tunnels(relay: Relay) -> Iterator[str]:
     exchange = relay.exchange
     drops = exchange.counters.drops
-    for cause in ("beyond_credit", "announcement_beyond_bound", "cast_too_large_for_now"):
+    for cause in ("beyond_credit", "announcement_over_limit", "cast_too_large_for_now"):
         if drops[cause]:
             yield f"{drops[cause]} drops {cause} among honest programs and peers"
     answers = 0

@@ -18,7 +18,7 @@ from arke_relay.core.endpoints import Message, Peer, Program
 from arke_relay.core.membership import BEAT, Membership, Neighbour
 from arke_relay.core.message_core import Exchange
 from arke_relay.core.requests import Call
-from arke_relay.peers.batches import Batches
+from arke_relay.peers.batch_reader import BatchReader
 from support.outlets import Recorder
 from support.rooms import CALL, taken
 
@@ -65,7 +65,7 @@ class FakeLink:
         return self._outbox.put_packed(data, order)
 
     def overrun(self) -> None:
-        self.end("it does not keep up")
+        self.end("send_buffer_full")
 
     def hear(self, session: int) -> None:
         self.hearing = session
@@ -119,13 +119,13 @@ class Relay:
         self.losses: list[tuple[str, str]] = []
         self.exchange = Exchange(node, random.random)
         self.membership = Membership(self.exchange, self._dial, self._lost)
-        self.batches = Batches(
+        self.batches = BatchReader(
             self.exchange,
             self.membership,
             16 * 1024 * 1024,
-            known=lambda node, address, port: self.known.add(node),
-            synced=lambda peer: None,
-            drained=lambda peer: None,
+            on_known_peer=lambda node, address, port: self.known.add(node),
+            on_synced=lambda peer: None,
+            on_draining=lambda peer: None,
         )
 
     @property
@@ -166,7 +166,7 @@ class Relay:
 
     def end_admission(self, node: str) -> None:
         self.admissions.discard(node)
-        self.membership.end(node, "its admission ended", self.now)
+        self.membership.end(node, "admission_expired", self.now)
 
     def beat(self) -> None:
         self.membership.tick(self.now)

@@ -13,7 +13,7 @@ from arke.wire.malformed import UNREADABLE, Malformed, why
 from arke_relay.core.endpoints import Message, Peer
 from arke_relay.core.membership import Membership
 from arke_relay.core.message_core import Exchange
-from arke_relay.peers.peer_messages import PeerMessages
+from arke_relay.peers.message_handlers import MessageHandlers
 
 MAX_FRAME = 128 * 1024
 """Bytes of the largest frame: one chunk, the messages before it, and spare room."""
@@ -41,8 +41,8 @@ class BatchReader:
         self._exchange = exchange
         self._membership = membership
         self._unpacker = unpacker(MAX_FRAME + 1)  # shared: a frame holds whole messages
-        messages = PeerMessages(exchange, max_message, on_known_peer, on_synced, on_draining)
-        self._handlers: list[Callable[[Peer, Message, float, float], None]] = messages.handlers
+        handlers = MessageHandlers(exchange, max_message, on_known_peer, on_synced, on_draining)
+        self._handlers: list[Callable[[Peer, Message, float, float], None]] = handlers.table
 
     def receive(self, node: str, frame: bytes, now: float) -> None:
         """Process one frame of an admitted node."""

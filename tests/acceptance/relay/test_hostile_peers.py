@@ -12,7 +12,7 @@ import pytest
 import arke
 from arke.wire.limits import CHUNK
 from arke.wire.messages import Op, PeerOp
-from arke_relay.peers.batches import FRAME
+from arke_relay.peers.batch_reader import MAX_FRAME
 from support.keyholder import Keyholder, send
 from support.relays import LIMIT, Relay, Relays
 from support.traffic import echo, peers
@@ -39,7 +39,7 @@ FRAMES = {
     "nothing": b"",
     "zeros": bytes(100),
     "noise": os.urandom(1000),
-    "a full frame of noise": os.urandom(FRAME - 100),  # encryption needs some of it
+    "a full frame of noise": os.urandom(MAX_FRAME - 100),  # encryption needs some of it
     "no octet of MessagePack": b"\xc1",
     "a batch without its numbers": msgpack.packb([Op.PING, 1]),
     "a batch of other numbers": msgpack.packb(["1", 2.0, None]),
@@ -69,7 +69,7 @@ def hostile(relays_of_all: Relays) -> Iterator[Keyholder]:
 
 
 async def is_cut_off(relay: Relay, node: str) -> None:
-    relay.process.wait_for_line(f"peer lost node={node} .*not understood: ", LIMIT)
+    relay.process.wait_for_line(f"peer lost node={node} .*protocol_error: ", LIMIT)
     assert node not in {peer["id"] for peer in await peers(relay)}
     async with echo("echo", relay.port), arke.connect(port=relay.port) as mesh:
         assert await mesh.request("echo", b"well") == b"well"

@@ -1,4 +1,4 @@
-"""What is no message of a join, and what a message may not do."""
+"""Join messages: encoding, refusals, and malformed bytes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arke_relay.errors import JoinRefused
-from arke_relay.peers.join_messages import refused
-from support.joining import NOW, Relay, first, refusal
+from arke_relay.errors import JoinRefused, RefusalCode
+from arke_relay.peers.join_messages import pack_refusal
+from support.joining import NOW, Relay, refusal_code, refusal_of, reply_to
 
 ANN = Relay("192.168.56.101")
 
@@ -26,35 +26,61 @@ def bob() -> Relay:
     return Relay("192.168.56.102", lifetime=60)
 
 
-def test_a_refusal_reaches_the_initiator(ann: Relay, bob: Relay) -> None:
-    assert refusal(ann.initiator(), refused("table full")) == (
-        "refused by the other relay: table full"
-    )
+REFUSAL = JoinRefused(RefusalCode.TOO_MANY_PEERS, "this relay has too many peers")
+
+
+def test_refusal_reaches_the_initiator_with_code_and_text(ann: Relay, bob: Relay) -> None:
+    refusal = refusal_of(ann.initiator(), pack_refusal(REFUSAL))
+    assert refusal.by_peer
+    assert refusal.code is RefusalCode.TOO_MANY_PEERS
+    assert refusal.text == "this relay has too many peers"
     initiator = ann.initiator()
-    first(initiator, first(bob.responder(ann), initiator.hello()))
-    assert "full" in refusal(initiator, refused("table full"))
+    reply_to(initiator, reply_to(bob.responder(ann), initiator.hello()))
+    refusal = refusal_of(initiator, pack_refusal(REFUSAL))
+    assert refusal.by_peer
+    assert refusal.code is RefusalCode.TOO_MANY_PEERS
 
 
-def test_a_responder_takes_no_refusal(ann: Relay, bob: Relay) -> None:
-    assert "instead of HELLO" in refusal(bob.responder(ann), refused("no"))
+def test_refusal_is_a_code_and_a_text() -> None:
+    assert msgpack.unpackb(pack_refusal(REFUSAL)) == [5, 16, "this relay has too many peers"]
 
 
-def test_a_reason_cannot_write_lines_of_a_log(ann: Relay) -> None:
-    forged = msgpack.packb([5, "no\n12:00 admitted \x1b[2J"])
-    assert refusal(ann.initiator(), forged).endswith(": no?12:00 admitted ?[2J")
+def test_unknown_refusal_code_is_accepted(ann: Relay) -> None:
+    refusal = refusal_of(ann.initiator(), msgpack.packb([5, 65_535, "a reason of the future"]))
+    assert refusal.by_peer
+    assert refusal.code is RefusalCode.UNKNOWN
 
 
-def test_a_long_reason_is_cut(ann: Relay) -> None:
-    reason = refusal(ann.initiator(), refused("ß" * 5000))
-    assert reason.endswith(": " + "ß" * 200)
-    assert "instead of CHALLENGE" in refusal(ann.initiator(), msgpack.packb([5, "n" * 900]))
+@pytest.mark.parametrize("fields", [["text"], [1], [-1, ""], [65_536, ""], [True, ""], ["1", ""]])
+def test_malformed_refusal_is_a_malformed_message(fields: list[Any], ann: Relay) -> None:
+    message = msgpack.packb([5, *fields])
+    assert refusal_code(ann.initiator(), message) is RefusalCode.UNEXPECTED_MESSAGE
+
+
+def test_responder_accepts_no_refusal(ann: Relay, bob: Relay) -> None:
+    code = refusal_code(bob.responder(ann), pack_refusal(REFUSAL))
+    assert code is RefusalCode.UNEXPECTED_MESSAGE
+
+
+def test_refusal_text_cannot_forge_log_lines(ann: Relay) -> None:
+    forged = msgpack.packb([5, 1, "no\n12:00 admitted \x1b[2J"])
+    assert refusal_of(ann.initiator(), forged).text == "no?12:00 admitted ?[2J"
+
+
+def test_long_refusal_text_is_cut(ann: Relay) -> None:
+    long = JoinRefused(RefusalCode.UNKNOWN, "ß" * 5000)
+    assert refusal_of(ann.initiator(), pack_refusal(long)).text == "ß" * 200
+    overlong = msgpack.packb([5, 1, "n" * 900])
+    assert refusal_code(ann.initiator(), overlong) is RefusalCode.UNEXPECTED_MESSAGE
 
 
 @pytest.mark.parametrize("hello", [[1, 2, bytes(32)], [1, 2], [1, "2", None, []]])
-def test_another_version_is_named(hello: list[Any], ann: Relay, bob: Relay) -> None:
-    assert "another version" in refusal(bob.responder(ann), msgpack.packb(hello))
+def test_unsupported_version_is_refused(hello: list[Any], ann: Relay, bob: Relay) -> None:
+    code = refusal_code(bob.responder(ann), msgpack.packb(hello))
+    assert code is RefusalCode.UNSUPPORTED_VERSION
     challenge = [2, *hello[1:], b"certificate"]
-    assert "another version" in refusal(ann.initiator(), msgpack.packb(challenge))
+    code = refusal_code(ann.initiator(), msgpack.packb(challenge))
+    assert code is RefusalCode.UNSUPPORTED_VERSION
 
 
 @pytest.mark.parametrize(
@@ -75,13 +101,14 @@ def test_another_version_is_named(hello: list[Any], ann: Relay, bob: Relay) -> N
         "hello",
     ],
 )
-def test_a_malformed_hello_is_refused(hello: object, ann: Relay, bob: Relay) -> None:
-    assert "malformed" in refusal(bob.responder(ann), msgpack.packb(hello))
+def test_malformed_hello_is_refused(hello: object, ann: Relay, bob: Relay) -> None:
+    code = refusal_code(bob.responder(ann), msgpack.packb(hello))
+    assert code is RefusalCode.MALFORMED_MESSAGE
 
 
-def test_a_hello_of_8_kib_is_not_looked_at(ann: Relay, bob: Relay) -> None:
+def test_message_over_8_kib_is_refused(ann: Relay, bob: Relay) -> None:
     long = msgpack.packb([1, 1, bytes(32), *[bytes(2000)] * 5])
-    assert refusal(bob.responder(ann), long) == "a malformed message"
+    assert refusal_code(bob.responder(ann), long) is RefusalCode.MALFORMED_MESSAGE
 
 
 values = st.recursive(
@@ -100,7 +127,7 @@ shaped = st.integers(0, 6).flatmap(
 hostile = (
     st.binary(max_size=9000)
     | (values | shaped).map(msgpack.packb)
-    # nested headers, each of which asks for memory
+    # nested headers, each of which announces a large value
     | st.sampled_from(
         [b"\xdd\xff\xff\xff\xff", b"\xdc\xff\xff", b"\x9f", b"\xdf\xff\xff\xff\xff"]
     ).map(
@@ -110,34 +137,34 @@ hostile = (
 
 
 @given(message=hostile)
-def test_any_bytes_are_refused_in_every_state(message: bytes) -> None:
+def test_random_bytes_are_refused_in_every_state(message: bytes) -> None:
     bob = Relay("192.168.56.102")
     initiator, responder = ANN.initiator(), bob.responder(ANN)
-    challenge = first(bob.responder(ANN), initiator.hello())
-    first(responder, ANN.initiator().hello())
-    refusal(responder, message)
-    refusal(ANN.initiator(), message)
-    first(initiator, challenge)
-    refusal(initiator, message)
+    challenge = reply_to(bob.responder(ANN), initiator.hello())
+    reply_to(responder, ANN.initiator().hello())
+    refusal_of(responder, message)
+    refusal_of(ANN.initiator(), message)
+    reply_to(initiator, challenge)
+    refusal_of(initiator, message)
     try:
         bob.responder(ANN).receive(message, NOW)
     except JoinRefused:
         pass
     else:
-        assert msgpack.unpackb(message)[:2] == [1, 1]  # a HELLO, which anybody may say
+        assert msgpack.unpackb(message)[:2] == [1, 1]  # a valid HELLO needs no key
 
 
 @given(data=st.data())
-def test_any_changed_byte_of_a_proof_is_refused_or_means_the_same(data: st.DataObject) -> None:
+def test_proof_with_a_changed_byte_is_refused_or_equivalent(data: st.DataObject) -> None:
     bob = Relay("192.168.56.102")
     initiator, responder = ANN.initiator(), bob.responder(ANN)
-    proof = bytearray(first(initiator, first(responder, initiator.hello())))
+    proof = bytearray(reply_to(initiator, reply_to(responder, initiator.hello())))
     proof[data.draw(st.integers(0, len(proof) - 1))] ^= data.draw(st.integers(1, 255))
     try:
         step = responder.receive(bytes(proof), NOW)
     except JoinRefused:
         return
-    # Only the introduction is not signed; the connection itself keeps it from being changed.
+    # Only the node info is not signed; the CURVE connection protects it.
     assert step.admitted is not None
     expected = (ANN.node, ANN.pair.public, ANN.lifetime)
     assert (step.admitted.node, step.admitted.curve_key, step.admitted.lifetime) == expected

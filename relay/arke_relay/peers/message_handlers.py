@@ -34,7 +34,7 @@ Handler = Callable[[Peer, Message, float, float], None]
 """(peer, message, offset from the peer's clock to ours, now)."""
 
 
-class PeerMessages:
+class MessageHandlers:
     """One handler for each operation. All raise an exception of `UNREADABLE` for invalid fields."""
 
     def __init__(
@@ -52,7 +52,7 @@ class PeerMessages:
         self._known_peer = on_known_peer
         self._synced = on_synced
         self._draining = on_draining
-        self.handlers: list[Handler] = [self._unknown] * 64
+        self.table: list[Handler] = [self._unknown] * 64
         """The handlers by operation number."""
         for op, handler in {
             Op.CHUNK: self._on_chunk,
@@ -79,7 +79,7 @@ class PeerMessages:
             PeerOp.BROADCAST: self._on_broadcast,
             PeerOp.PUBLISH: self._on_publish,
         }.items():
-            self.handlers[op] = handler
+            self.table[op] = handler
 
     # Directory.
 
@@ -91,7 +91,7 @@ class PeerMessages:
         if self._exchange.directory.join(cluster, peer, member, metadata):
             self._router.arrived(cluster, now)
         else:
-            self._exchange.counters.drops["announcement_beyond_bound"] += 1
+            self._exchange.counters.drops["announcement_over_limit"] += 1
 
     def _on_left(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         self._exchange.directory.leave(check_name(message[1]), peer, _number(message[2]))
@@ -99,7 +99,7 @@ class PeerMessages:
     def _on_subscribed(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         # Do not close the link: the programs of the peer's node cause the subscriptions.
         if not self._exchange.directory.subscribe(check_name(message[1]), peer):
-            self._exchange.counters.drops["announcement_beyond_bound"] += 1
+            self._exchange.counters.drops["announcement_over_limit"] += 1
 
     def _on_unsubscribed(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         self._exchange.directory.unsubscribe(check_name(message[1]), peer)
@@ -122,19 +122,37 @@ class PeerMessages:
 
     def _on_request(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         _, request_id, cluster, body, deadline, number, headers = message
-        fields = self._request_fields(peer, request_id, cluster, body, deadline, number, headers, offset, now)
+        fields = self._request_fields(
+            peer, request_id, cluster, body, deadline, number, headers, offset, now
+        )
         if fields is not None:
             self._router.request(Call(*fields), now)
 
     def _on_request_member(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         _, request_id, cluster, body, deadline, number, member, headers = message
-        fields = self._request_fields(peer, request_id, cluster, body, deadline, number, headers, offset, now)
+        fields = self._request_fields(
+            peer, request_id, cluster, body, deadline, number, headers, offset, now
+        )
         if fields is not None:
             self._router.request(SpecialCall(*fields, to=self._member(member), opening=None), now)
 
     def _on_open(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        _, request_id, cluster, body, deadline, number, member, purpose, window, largest, headers = message
-        fields = self._request_fields(peer, request_id, cluster, body, deadline, number, headers, offset, now)
+        (
+            _,
+            request_id,
+            cluster,
+            body,
+            deadline,
+            number,
+            member,
+            purpose,
+            window,
+            largest,
+            headers,
+        ) = message
+        fields = self._request_fields(
+            peer, request_id, cluster, body, deadline, number, headers, offset, now
+        )
         if fields is not None:
             opening = Opening(Purpose(purpose), _window(window), _number(largest))
             to = self._member(member)
@@ -157,7 +175,9 @@ class PeerMessages:
             check_map(headers, MAX_HEADERS)
         joined = self._body(peer, body)
         if joined is None:
-            peer.outlet.put((Op.REFUSED.value, _number(request_id), "no memory for the chunked body"))
+            peer.outlet.put(
+                (Op.REFUSED.value, _number(request_id), "no memory for the chunked body")
+            )
             return None
         deadline = _number(deadline) / 1000 + offset
         if deadline - now > LONGEST_CALL + _MAX_CLOCK_DRIFT:
