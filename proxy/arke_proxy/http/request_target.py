@@ -1,4 +1,4 @@
-"""What a request asks for, and of whom: its method, its target and its host."""
+"""Request targets, hosts and methods (RFC 9112, 3)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from arke_proxy.errors import Malformed
+from arke_proxy.errors import MalformedMessage
 
-# Of the registry of methods, those that servers know: some take an unknown one for GET.
+# Registered methods that servers implement. Some servers take an unknown method for GET.
 METHODS: Final = frozenset(
     b"GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT QUERY PURGE "
     b"ACL BIND CHECKIN CHECKOUT COPY LABEL LINK LOCK MERGE MKACTIVITY MKCALENDAR MKCOL "
@@ -25,32 +25,33 @@ _HOST: Final = re.compile(
 
 @lru_cache(maxsize=1024)  # a proxy sees few hosts, very often
 def checked_host(host: bytes) -> bytes:
-    """Return what a Host field says, HOST or HOST:PORT. Raises Malformed."""
+    """Return the value of a Host field, HOST or HOST:PORT. Raises MalformedMessage."""
     if not _HOST.fullmatch(host):
-        raise Malformed("its host is malformed")
+        raise MalformedMessage("its host is malformed")
     return host
 
 
 def resolve_target(method: bytes, target: bytes, host: bytes | None) -> tuple[bytes, bytes | None]:
-    """Return (target, host) of a request whose target is no path (RFC 9112, 3.2). Raises Malformed.
+    """Return (target, host) of a request whose target is not a path (RFC 9112, 3.2).
 
-    The absolute form becomes the origin form; what its Host field says must be the same.
+    The absolute form becomes the origin form; its Host field must name the same host. Raises
+    MalformedMessage.
     """
     if target == b"*" and method == b"OPTIONS":
         return target, host
     match = _ABSOLUTE.fullmatch(target)
     if not match:
-        raise Malformed("its target is neither a path nor a URL")
+        raise MalformedMessage("its target is neither a path nor a URL")
     authority = checked_host(match["authority"])
     port = b":80" if len(match["scheme"]) == len(b"http") else b":443"
-    if host is not None and _without(port, host) != _without(port, authority):
-        raise Malformed("its target and its Host field name different hosts")
+    if host is not None and _normalized(port, host) != _normalized(port, authority):
+        raise MalformedMessage("its target and its Host field name different hosts")
     path = match["path"]
     if not path.startswith(b"/"):
         path = b"*" if method == b"OPTIONS" and not path else b"/" + path
     return path, authority
 
 
-def _without(port: bytes, host: bytes) -> bytes:
-    """Return a host such that two are the same if they are equal; `port` is that of the scheme."""
+def _normalized(port: bytes, host: bytes) -> bytes:
+    """Return a host without the default port of its scheme, for comparison."""
     return host.lower().removesuffix(port)

@@ -1,4 +1,4 @@
-"""`arke keygen`: the one secret of a network."""
+"""`arke keygen`: generate the RSA key of a network."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from arke.program import flags
 
 
 @dataclass(frozen=True, slots=True)
-class _Options:
+class _KeygenOptions:
     file: str = flags.argument("FILE", help="where to write the key; must not exist")
+
+
+KEYGEN = flags.Command(
+    "arke keygen",
+    _KeygenOptions,
+    "Generates the RSA key of a network; every relay of the network needs a copy.",
+)
 
 
 def keygen(argv: Sequence[str], environ: Mapping[str, str]) -> None:
     """Write a new RSA key that only its owner can read."""
-    options = flags.parse(
-        _Options,
-        program="arke keygen",
-        summary="Makes the RSA key of a network; give the same file to each of its relays.",
-        argv=argv,
-        environ=environ,
-    )
+    options = KEYGEN.parse(argv, environ)
     try:
         write_key(Path(options.file))
     except FileExistsError:
-        fail(f"{options.file} exists; a key is never overwritten: choose another name")
+        fail(f"{options.file} exists and is not overwritten; choose another name")
     except OSError as error:
         fail(f"cannot write {options.file}: {error.strerror}")

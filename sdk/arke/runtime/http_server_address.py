@@ -1,42 +1,22 @@
-"""Where a service's HTTP server is: read from text, and written for those who look for it."""
+"""The address of a service's HTTP server, as it is published in the member's metadata."""
 
 from __future__ import annotations
 
-import ipaddress
-import re
-from typing import NamedTuple
+from arke.program.addresses import HostPort, ip_port
 
-METADATA = "http"
-"""What the address is called in a member's metadata."""
+METADATA_KEY = "http"
+"""The key of the address in a member's metadata."""
 
-_TEXT = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<v4>[^:\[\]]*)):(?P<port>[0-9]{1,5})")
-
-
-class HttpServer(NamedTuple):
-    """An address that a service registers. An empty host is that of its node, which may change."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+HttpServerAddress = HostPort
+"""An address that a service registers. An empty host is that of its node, which may change."""
 
 
-def parse(text: str) -> HttpServer:
-    """Read `IP:PORT`, `[IPv6]:PORT` or `:PORT`. Raises ValueError.
+def parse_http_address(text: str) -> HttpServerAddress:
+    """Parse `IP:PORT`, `[IPv6]:PORT` or `:PORT`. Raises ValueError.
 
-    A name is not taken: whoever reads the address may know the name as another machine.
+    Host names are rejected: another machine may resolve the name to another address.
     """
-    match = _TEXT.fullmatch(text)
-    if match is None:
-        raise ValueError(f"must be IP:PORT, [IPv6]:PORT or :PORT, not {text!r:.60}")
-    port = int(match["port"])
-    if not 0 < port < 65536:
-        raise ValueError(f"must have a port from 1 to 65535, not {port}")
-    host = match["v6"] or match["v4"]
-    if not host:
-        return HttpServer("", port)
-    ip = ipaddress.ip_address(host)
-    if ip.is_multicast:
-        raise ValueError(f"must be the address of one machine, not {ip}")
-    return HttpServer("" if ip.is_unspecified else str(ip), port)
+    try:
+        return ip_port(text)
+    except ValueError as error:
+        raise ValueError(f"http {error} (got {text[:60]!r})") from None

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from support.processes import start_process
 from support.programs import program
-from support.relays import LIMIT, Relay, Relays, start
+from support.relays import Relay, Relays
+from support.waiting import LIMIT
 
 
 @pytest.fixture(scope="module")
@@ -21,13 +23,15 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     try:
         yield relays.start()
     finally:
-        relays.end()
+        relays.stop()
 
 
 @contextmanager
 def echo(relay: Relay) -> Iterator[None]:
     begun = relay.process.written
-    service = start("echo", [*program("arke"), "serve", "echo", "--echo", "-port", str(relay.port)])
+    service = start_process(
+        "echo", [*program("arke"), "serve", "echo", "--echo", "-port", str(relay.port)]
+    )
     try:
         relay.process.wait_for_line("program registered .*cluster=echo", LIMIT, after=begun)
         yield
@@ -41,7 +45,7 @@ def tunnel(relay: Relay, *words: str) -> list[str]:
     return [*program("arke"), "tunnel", *words, "-port", str(relay.port)]
 
 
-def test_what_goes_in_comes_out_again(relay: Relay) -> None:
+def test_tunnel_echoes_stdin(relay: Relay) -> None:
     octets = os.urandom(3_000_000)
     with echo(relay):
         done = subprocess.run(
@@ -51,7 +55,7 @@ def test_what_goes_in_comes_out_again(relay: Relay) -> None:
     assert done.stdout == octets
 
 
-def test_it_answers_while_it_is_still_being_told(relay: Relay) -> None:
+def test_tunnel_streams_both_ways(relay: Relay) -> None:
     with (
         echo(relay),
         subprocess.Popen(
@@ -68,7 +72,7 @@ def test_it_answers_while_it_is_still_being_told(relay: Relay) -> None:
         assert process.wait(LIMIT) == 0
 
 
-def test_it_reads_files_and_nothing(relay: Relay) -> None:
+def test_tunnel_reads_files_and_empty_stdin(relay: Relay) -> None:
     with echo(relay), Path(__file__).open("rb") as file:
         done = subprocess.run(
             tunnel(relay, "echo"), stdin=file, capture_output=True, timeout=LIMIT, check=False
@@ -85,7 +89,7 @@ def test_it_reads_files_and_nothing(relay: Relay) -> None:
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-def test_a_member_that_does_not_listen_is_said_so(relay: Relay) -> None:
+def test_tunnel_to_a_member_without_handler_prints_one_line(relay: Relay) -> None:
     done = subprocess.run(
         tunnel(relay, "nobody"), input=b"", capture_output=True, timeout=LIMIT, check=False
     )
@@ -95,7 +99,7 @@ def test_a_member_that_does_not_listen_is_said_so(relay: Relay) -> None:
 
 
 @pytest.mark.parametrize("size", [64, 65536])
-def test_the_bench_counts_what_was_read(relay: Relay, size: int) -> None:
+def test_bench_tunnel_counts_received_messages(relay: Relay, size: int) -> None:
     done = subprocess.run(
         [
             *program("arke"),

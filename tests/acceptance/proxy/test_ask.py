@@ -9,9 +9,10 @@ import pytest
 
 import arke
 from arke_proxy.backends.address import BackendAddress
-from arke_proxy.balancing.ask import AskBalancer
-from support.http_rig import Cluster
-from support.relays import LIMIT, Relays
+from arke_proxy.balancing.ask_balancer import AskBalancer
+from support.proxy_harness import AddressService
+from support.relays import Relays
+from support.waiting import LIMIT
 
 ONE, TWO = BackendAddress("127.0.0.1", 1), BackendAddress("127.0.0.1", 2)
 
@@ -20,7 +21,7 @@ ONE, TWO = BackendAddress("127.0.0.1", 1), BackendAddress("127.0.0.1", 2)
 async def ask(relays: Relays) -> AsyncIterator[AskBalancer]:
     """The cluster has named both, ahead of need, and is silent from now on; no time passes."""
     relay = relays.start()
-    cluster = Cluster("web", relay.port)
+    cluster = AddressService("web", relay.port)
     cluster.answers = [str(ONE), str(TWO), *[""] * 100]
     cluster.join()
     try:
@@ -35,12 +36,12 @@ async def ask(relays: Relays) -> AsyncIterator[AskBalancer]:
         cluster.leave()
 
 
-async def test_a_further_attempt_takes_an_answer_that_names_another(ask: AskBalancer) -> None:
+async def test_retry_uses_prefetched_answer_of_another_backend(ask: AskBalancer) -> None:
     assert ask.pick_now(()) == ONE
     ask.connect_failed(ONE)
     assert await ask.pick({ONE}) == TWO
 
 
-async def test_nobody_takes_an_answer_that_names_the_failed_one(ask: AskBalancer) -> None:
+async def test_prefetched_answer_of_failed_backend_is_skipped(ask: AskBalancer) -> None:
     ask.connect_failed(ONE)
     assert ask.pick_now(()) == TWO

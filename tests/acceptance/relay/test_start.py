@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 import arke
 from arke.compiled import is_compiled
 from arke.keygen import write_key
-from support.needs import tool
+from support.needs import require_tool
+from support.ports import free_port
 from support.programs import program
-from support.relays import LIMIT, free_port
+from support.waiting import LIMIT
 
 ADDRESS = "127.86.86.86"
 LONG_NAME = "-net must be 1 to 255 bytes of UTF-8 text (got 256 bytes)"
@@ -118,7 +119,7 @@ def test_a_key_file_that_this_user_cannot_read(key: Path) -> None:
     key.chmod(0)
     wrap: list[str] = []
     if os.geteuid() == 0:  # who may read everything, unless it is taken from them
-        wrap = [tool("setpriv", "util-linux"), "--bounding-set=-all", "--inh-caps=-all"]
+        wrap = [require_tool("setpriv", "util-linux"), "--bounding-set=-all", "--inh-caps=-all"]
     line = refused("-net", "x", "-rsa", key, wrap=wrap)
     assert "cannot be read by this user; give it to them: sudo chown " in line
 
@@ -130,16 +131,19 @@ def test_a_key_file_that_this_user_cannot_read(key: Path) -> None:
         (["-po", "1"], "unrecognized arguments: -po 1; see `relay -h`"),
         (["extra"], "unrecognized arguments: extra; see `relay -h`"),
         (["-rsa"], "-rsa: expected one argument; see `relay -h`"),
-        (["-port", "x"], "-port x: must be a port, 1 to 65535, or 0 for any"),
-        (["-port", "70000"], "-port 70000: must be a port, 1 to 65535, or 0 for any"),
-        (["-mdns", "maybe"], "-mdns maybe: must be on or off"),
-        (["-join", "nowhere"], "-join nowhere: must be HOST:PORT, with an IPv6 host in brackets"),
-        (["-log-format", "xml"], "-log-format xml: must be text or json"),
-        (["-log-level", "loud"], "-log-level loud: must be debug, info, warn or error"),
+        (["-port", "x"], "-port must be between 0 and 65535 (got x)"),
+        (["-port", "70000"], "-port must be between 0 and 65535 (got 70000)"),
+        (["-mdns", "maybe"], "-mdns must be on or off (got maybe)"),
+        (
+            ["-join", "nowhere"],
+            "-join must be HOST:PORT, with an IPv6 host in brackets (got nowhere)",
+        ),
+        (["-log-format", "xml"], "-log-format must be text or json (got xml)"),
+        (["-log-level", "loud"], "-log-level must be debug, info, warn or error (got loud)"),
         (["-cert-life", "25h"], "-cert-life must be from 1s to 24h"),
         (["-cert-life", "0.5s"], "-cert-life must be from 1s to 24h"),
         (["-port", "0"], "-port 0 leaves programs no way in: add -socket PATH"),
-        (["-net", ""], "-net '': must not be empty"),
+        (["-net", ""], "-net must not be empty (got '')"),
         (["-net", "x" * 256], LONG_NAME),
     ],
 )
@@ -160,8 +164,8 @@ def test_an_address_that_this_machine_has_not(key: Path, where: str) -> None:
     assert f"-bind '{where}' is no address, network or interface of this machine" in line
 
 
-def test_the_environment_is_checked_like_the_line(key: Path) -> None:
-    assert refused("-rsa", key, ARKE_NET="x", ARKE_PORT="x").startswith("relay: ARKE_PORT=x: ")
+def test_the_environment_is_checked_like_the_command_line(key: Path) -> None:
+    assert refused("-rsa", key, ARKE_NET="x", ARKE_PORT="x").startswith("relay: ARKE_PORT must be")
 
 
 def test_a_port_for_programs_that_is_taken(key: Path) -> None:

@@ -7,7 +7,9 @@ import asyncio
 import pytest
 
 import arke
-from support.relays import LIMIT, Relays, members
+from support.relay_status import member_count
+from support.relays import Relays
+from support.waiting import LIMIT
 
 
 @pytest.fixture(params=["one relay", "two relays"])
@@ -16,7 +18,7 @@ def ports(request: pytest.FixtureRequest, relays: Relays) -> tuple[int, int]:
     if request.param == "one relay":
         port = relays.start().port
         return port, port
-    one, other = relays.pair()
+    one, other = relays.start_pair()
     return one.port, other.port
 
 
@@ -41,7 +43,7 @@ async def subscribed(mesh: arke.Mesh, topic: str, count: int = 1) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_every_member_hears_every_broadcast_in_order(ports: tuple[int, int]) -> None:
+async def test_every_member_receives_every_broadcast_in_order(ports: tuple[int, int]) -> None:
     bodies = [b"%d" % i * (100_000 if i % 50 == 7 else 1) for i in range(500)]
     ears = [Ears(ports[i % 2], len(bodies)) for i in range(4)]
     async with (
@@ -52,7 +54,7 @@ async def test_every_member_hears_every_broadcast_in_order(ports: tuple[int, int
         arke.connect(port=ports[0]) as mesh,
     ):
         async with asyncio.timeout(LIMIT):
-            while await members(mesh, "ears") != 4:
+            while await member_count(mesh, "ears") != 4:
                 await asyncio.sleep(0.01)
             for body in bodies:
                 await mesh.broadcast("ears", body)
@@ -62,7 +64,7 @@ async def test_every_member_hears_every_broadcast_in_order(ports: tuple[int, int
         assert ear.heard == bodies
 
 
-async def test_every_subscriber_gets_every_event_in_order(ports: tuple[int, int]) -> None:
+async def test_every_subscriber_receives_every_event_in_order(ports: tuple[int, int]) -> None:
     bodies = [b"%d" % i * (100_000 if i % 50 == 7 else 1) for i in range(500)]
     async with (
         arke.connect(port=ports[0]) as sender,
@@ -87,7 +89,7 @@ async def test_every_subscriber_gets_every_event_in_order(ports: tuple[int, int]
             assert subscription.dropped == 0
 
 
-async def test_leaving_a_topic_ends_its_events_and_two_listeners_share_one_subscription(
+async def test_unsubscribe_stops_events_and_subscriptions_of_a_topic_are_shared(
     relays: Relays,
 ) -> None:
     relay = relays.start()
@@ -102,7 +104,7 @@ async def test_leaving_a_topic_ends_its_events_and_two_listeners_share_one_subsc
         assert [event async for event in one] == []
 
 
-async def test_closing_the_mesh_ends_the_events(relays: Relays) -> None:
+async def test_closing_the_mesh_ends_subscriptions(relays: Relays) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh, mesh.subscribe("a") as events:
         reading = asyncio.ensure_future(anext(events))
@@ -113,7 +115,7 @@ async def test_closing_the_mesh_ends_the_events(relays: Relays) -> None:
                 await reading
 
 
-async def test_telling_nobody_is_no_error(relays: Relays) -> None:
+async def test_broadcast_without_receivers_is_no_error(relays: Relays) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh:
         await mesh.broadcast("nobody", b"x")
@@ -121,7 +123,7 @@ async def test_telling_nobody_is_no_error(relays: Relays) -> None:
         assert (await mesh.status())["programs"] == 1
 
 
-async def test_a_broadcast_handler_that_raises_harms_nobody(relays: Relays) -> None:
+async def test_broadcast_handler_that_raises_does_not_stop_the_service(relays: Relays) -> None:
     relay = relays.start()
     service = arke.Service("fragile", port=relay.port)
     heard = asyncio.Event()
@@ -140,7 +142,7 @@ async def test_a_broadcast_handler_that_raises_harms_nobody(relays: Relays) -> N
 
 
 @pytest.mark.parametrize("size", [0, 1, 1024, 1025, 65_536])
-async def test_casts_in_a_row_arrive_one_by_one_whatever_their_size(
+async def test_consecutive_broadcasts_of_any_size_arrive_separately(
     ports: tuple[int, int], size: int
 ) -> None:
     """Small ones share messages on the way; nobody can tell."""
@@ -156,7 +158,7 @@ async def test_casts_in_a_row_arrive_one_by_one_whatever_their_size(
         await subscribed(mesh, "a")
         await subscribed(mesh, "b")
         async with asyncio.timeout(LIMIT):
-            while await members(mesh, "ears") != 1:
+            while await member_count(mesh, "ears") != 1:
                 await asyncio.sleep(0.01)
             for i, body in enumerate(bodies):
                 await mesh.broadcast("ears", body)

@@ -9,21 +9,23 @@ from contextlib import AsyncExitStack
 import pytest
 
 import arke
-from support.relays import LIMIT, Relays, members
+from support.relay_status import member_count
+from support.relays import Relays
+from support.waiting import LIMIT
 
 MIB = 1024 * 1024
 
 
 async def known(mesh: arke.Mesh, cluster: str) -> None:
     async with asyncio.timeout(LIMIT):
-        while not await members(mesh, cluster):
+        while not await member_count(mesh, cluster):
             await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("size", [1, 2], ids=["one relay", "two relays"])
-async def test_more_large_bodies_at_once_than_any_buffer_holds(relays: Relays, size: int) -> None:
+async def test_concurrent_large_bodies_beyond_all_buffers(relays: Relays, size: int) -> None:
     """In both directions: each is answered, or refused at once; none is lost on the way."""
-    one, other = relays.pair() if size > 1 else (relays.start(),) * 2
+    one, other = relays.start_pair() if size > 1 else (relays.start(),) * 2
     service = arke.Service("echo", port=other.port)
 
     @service.on_request
@@ -41,7 +43,7 @@ async def test_more_large_bodies_at_once_than_any_buffer_holds(relays: Relays, s
         assert len(answered) >= 50
 
 
-async def test_closing_and_subscribing_behind_a_full_buffer(relays: Relays) -> None:
+async def test_close_and_subscribe_behind_a_full_buffer(relays: Relays) -> None:
     relay = relays.start()
     async with asyncio.timeout(2 * LIMIT):
         async with arke.connect(port=relay.port) as mesh, mesh.subscribe("big") as events:
@@ -54,7 +56,7 @@ async def test_closing_and_subscribing_behind_a_full_buffer(relays: Relays) -> N
 
 
 @pytest.mark.parametrize("limit", [-1.0, math.nan, math.inf, 8 * 24 * 3600.0])
-async def test_a_bad_time_out_harms_no_other_call(relays: Relays, limit: float) -> None:
+async def test_invalid_timeout_affects_no_other_request(relays: Relays, limit: float) -> None:
     relay = relays.start()
     service = arke.Service("slow", port=relay.port)
     begun = asyncio.Event()
@@ -69,23 +71,23 @@ async def test_a_bad_time_out_harms_no_other_call(relays: Relays, limit: float) 
     async with service, arke.connect(port=relay.port) as mesh:
         good = asyncio.ensure_future(mesh.request("slow", b"", timeout=LIMIT))
         await begun.wait()
-        with pytest.raises(ValueError, match="time-out"):
+        with pytest.raises(ValueError, match="timeout"):
             await mesh.request("slow", b"", timeout=limit)
         done.set()
         assert await good == b"well"
 
 
-async def test_a_name_that_cannot_be_written_harms_no_other_message(relays: Relays) -> None:
+async def test_name_that_cannot_be_encoded_affects_no_other_message(relays: Relays) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh, mesh.subscribe("fine") as events:
-        with pytest.raises(ValueError, match="octets of text"):
+        with pytest.raises(ValueError, match="text of 1 to 255 bytes"):
             await mesh.publish("\ud800", b"x")
         await mesh.publish("fine", b"y")
         async with asyncio.timeout(LIMIT):
             assert (await anext(events)).body == b"y"
 
 
-async def test_whatever_a_handler_raises_reaches_the_caller(relays: Relays) -> None:
+async def test_any_exception_of_a_handler_reaches_the_caller(relays: Relays) -> None:
     relay = relays.start()
     odd = arke.Service("odd", port=relay.port)
     plain = arke.Service("plain", port=relay.port)
@@ -105,7 +107,7 @@ async def test_whatever_a_handler_raises_reaches_the_caller(relays: Relays) -> N
             await mesh.request("plain", b"", timeout=LIMIT)
 
 
-async def test_a_closed_mesh_says_so(relays: Relays) -> None:
+async def test_calls_on_a_closed_mesh_raise(relays: Relays) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh:
         pass
@@ -118,7 +120,7 @@ async def test_a_closed_mesh_says_so(relays: Relays) -> None:
             raise AssertionError("subscribed to nothing")
 
 
-async def test_a_body_over_the_limit_of_the_relay_that_comes_back(relays: Relays) -> None:
+async def test_resent_body_over_the_limit_of_the_next_relay_fails(relays: Relays) -> None:
     """It was within no relay's limit when it was handed over: there was none."""
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh:
@@ -137,7 +139,7 @@ async def test_a_body_over_the_limit_of_the_relay_that_comes_back(relays: Relays
             await small
 
 
-async def test_relays_that_take_bodies_of_different_sizes_stay_linked(relays: Relays) -> None:
+async def test_relays_with_different_body_limits_stay_linked(relays: Relays) -> None:
     """What one of them cannot take is refused before it is sent there; all else goes on."""
     one = relays.start()
     other = relays.start("-max-message", str(MIB), join=[one])
@@ -174,15 +176,15 @@ async def test_relays_that_take_bodies_of_different_sizes_stay_linked(relays: Re
         assert relay.process.log.count("peer lost") == 0
 
 
-async def test_why_nobody_took_a_request_is_told(relays: Relays) -> None:
-    one, other = relays.pair()
+async def test_overloaded_error_has_the_reason_of_the_refusal(relays: Relays) -> None:
+    one, other = relays.start_pair()
     async with arke.Service("deaf", port=other.port), arke.connect(port=one.port) as mesh:
         await known(mesh, "deaf")
         with pytest.raises(arke.Overloaded, match="no request handler"):
             await mesh.request("deaf", b"", timeout=LIMIT)
 
 
-async def test_what_a_service_never_began_goes_elsewhere(relays: Relays) -> None:
+async def test_requests_not_started_by_a_stopping_service_are_retried(relays: Relays) -> None:
     """Its time to drain is over while requests still wait for their turn."""
     relay = relays.start()
     begun = asyncio.Event()
@@ -212,7 +214,7 @@ async def test_what_a_service_never_began_goes_elsewhere(relays: Relays) -> None
     assert outcomes[1:] == [b"second"] * 4
 
 
-async def test_a_status_over_the_limit_of_a_message_harms_nobody(relays: Relays) -> None:
+async def test_status_over_the_message_limit_fails_cleanly(relays: Relays) -> None:
     relay = relays.start("-max-message", str(64 * 1024))
     async with arke.connect(port=relay.port) as mesh, asyncio.timeout(LIMIT):
         async with AsyncExitStack() as stack:
@@ -223,7 +225,7 @@ async def test_a_status_over_the_limit_of_a_message_harms_nobody(relays: Relays)
         assert (await mesh.status())["topics"] == {}
 
 
-async def test_what_is_dropped_can_be_seen(relays: Relays) -> None:
+async def test_drops_are_counted(relays: Relays) -> None:
     relay = relays.start()
     service = arke.Service("slow", port=relay.port, limits=arke.Limits(broadcast_bytes=1))
     go_on = asyncio.Event()

@@ -9,13 +9,14 @@ from contextlib import AsyncExitStack, aclosing
 import pytest
 
 import arke
-from support.relays import LIMIT, Relay, Relays
-from support.traffic import until_members
+from support.relay_status import wait_for_members
+from support.relays import Relay, Relays
+from support.waiting import LIMIT
 
 
 @pytest.fixture(params=[1, 2], ids=["one relay", "two relays"])
 def nodes(request: pytest.FixtureRequest, relays: Relays) -> tuple[Relay, Relay]:
-    return relays.pair() if request.param == 2 else (relays.start(),) * 2
+    return relays.start_pair() if request.param == 2 else (relays.start(),) * 2
 
 
 def named(name: str, port: int) -> arke.Service:
@@ -36,12 +37,12 @@ async def the_next(changes: AsyncIterator[arke.Change]) -> tuple[bool, str]:
     return joined, member.metadata["name"]
 
 
-async def test_one_member_can_be_asked_alone(nodes: tuple[Relay, Relay]) -> None:
+async def test_request_to_one_member(nodes: tuple[Relay, Relay]) -> None:
     async with AsyncExitStack() as stack:
         for number, node in enumerate((*nodes, *nodes)):
             await stack.enter_async_context(named(f"{number}", node.port))
         mesh = await stack.enter_async_context(arke.connect(port=nodes[0].port))
-        await until_members(mesh, "work", 4)
+        await wait_for_members(mesh, "work", 4)
         members = await mesh.members("work")
         assert sorted(member.metadata["name"] for member in members) == ["0", "1", "2", "3"]
         addresses = {member.node: member.address for member in members}
@@ -53,26 +54,28 @@ async def test_one_member_can_be_asked_alone(nodes: tuple[Relay, Relay]) -> None
                 assert reply.decode() == member.metadata["name"]
 
 
-async def test_a_member_that_left_is_said_to_be_gone_at_once(nodes: tuple[Relay, Relay]) -> None:
+async def test_request_to_a_member_that_left_raises_no_such_member(
+    nodes: tuple[Relay, Relay],
+) -> None:
     async with arke.connect(port=nodes[0].port) as mesh, named("stays", nodes[0].port):
         async with named("leaves", nodes[1].port):
-            await until_members(mesh, "work", 2)
+            await wait_for_members(mesh, "work", 2)
             (leaving,) = [
                 each for each in await mesh.members("work") if each.metadata["name"] == "leaves"
             ]
-        await until_members(mesh, "work", 1)
+        await wait_for_members(mesh, "work", 1)
         with pytest.raises(arke.NoSuchMember):
             await mesh.request("work", b"", member=leaving.id, timeout=LIMIT)
         with pytest.raises(ValueError, match="member"):
             await mesh.request("work", b"", member="", timeout=LIMIT)
 
 
-async def test_all_members_answer_each_for_itself(nodes: tuple[Relay, Relay]) -> None:
+async def test_request_all_returns_an_answer_per_member(nodes: tuple[Relay, Relay]) -> None:
     async with AsyncExitStack() as stack:
         for number in range(6):
             await stack.enter_async_context(named(f"{number}", nodes[number % 2].port))
         mesh = await stack.enter_async_context(arke.connect(port=nodes[0].port))
-        await until_members(mesh, "work", 6)
+        await wait_for_members(mesh, "work", 6)
         answers = await mesh.request_all("work", b"3", timeout=LIMIT)
         assert len(answers) == 6
         for member, body, error in answers:
@@ -86,7 +89,7 @@ async def test_all_members_answer_each_for_itself(nodes: tuple[Relay, Relay]) ->
             await mesh.request_all("nobody", b"", timeout=LIMIT)
 
 
-async def test_a_silent_member_costs_the_others_nothing(relays: Relays) -> None:
+async def test_request_all_with_a_silent_member(relays: Relays) -> None:
     relay = relays.start()
     silent = arke.Service("work", port=relay.port, metadata={"name": "silent"}, drain=0.0)
 
@@ -103,12 +106,12 @@ async def test_a_silent_member_costs_the_others_nothing(relays: Relays) -> None:
         assert isinstance(by_name["silent"].error, arke.RequestTimeout)
 
 
-async def test_who_watches_is_told_who_is_there_and_who_comes_and_goes(
+async def test_watch_reports_members_joins_and_leaves(
     nodes: tuple[Relay, Relay],
 ) -> None:
     async with arke.connect(port=nodes[0].port) as mesh:
         async with named("first", nodes[1].port):
-            await until_members(mesh, "work", 1)
+            await wait_for_members(mesh, "work", 1)
             async with aclosing(mesh.watch("work")) as changes:
                 assert await the_next(changes) == (True, "first")
                 async with named("second", nodes[0].port):
@@ -122,8 +125,8 @@ async def test_who_watches_is_told_who_is_there_and_who_comes_and_goes(
         assert await mesh.members("work") == []
 
 
-async def test_a_node_that_is_lost_takes_its_members_along(relays: Relays) -> None:
-    one, other = relays.pair()
+async def test_watch_reports_the_members_of_a_lost_node(relays: Relays) -> None:
+    one, other = relays.start_pair()
     async with (
         named("here", one.port),
         arke.connect(port=one.port) as mesh,
@@ -138,9 +141,9 @@ async def test_a_node_that_is_lost_takes_its_members_along(relays: Relays) -> No
         await service.__aexit__(None, None, None)
 
 
-async def test_a_watch_goes_on_at_the_relay_that_comes_back(relays: Relays) -> None:
+async def test_watch_continues_after_a_relay_restart(relays: Relays) -> None:
     """Whoever came back at once was never gone; whoever did not is said to have left."""
-    one, other = relays.pair()
+    one, other = relays.start_pair()
     stays = named("stays", other.port)
     here = named("here", one.port)
     async with (
@@ -159,20 +162,20 @@ async def test_a_watch_goes_on_at_the_relay_that_comes_back(relays: Relays) -> N
             assert await the_next(changes) == (True, "new")
 
 
-async def test_who_watches_slowly_misses_only_what_is_over(relays: Relays) -> None:
+async def test_slow_watcher_misses_only_members_that_left_again(relays: Relays) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh, aclosing(mesh.watch("work")) as changes:
         async with named("stays", relay.port):
             assert await the_next(changes) == (True, "stays")
             for number in range(20):
                 async with named(f"brief {number}", relay.port):
-                    await until_members(mesh, "work", 2)
-            await until_members(mesh, "work", 1)
-        await until_members(mesh, "work", 0)
+                    await wait_for_members(mesh, "work", 2)
+            await wait_for_members(mesh, "work", 1)
+        await wait_for_members(mesh, "work", 0)
         assert await the_next(changes) == (False, "stays")
 
 
-async def test_a_closed_mesh_ends_its_watches(relays: Relays) -> None:
+async def test_closing_the_mesh_ends_watches(relays: Relays) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh:
         changes = mesh.watch("work")
@@ -183,6 +186,6 @@ async def test_a_closed_mesh_ends_its_watches(relays: Relays) -> None:
 
 
 @pytest.mark.parametrize("metadata", [{"a": "x" * 5000}, {"a": 1}, {f"{n}": "" for n in range(70)}])
-def test_metadata_is_text_and_not_much_of_it(metadata: dict[str, str]) -> None:
+def test_invalid_metadata_raises(metadata: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="metadata"):
         arke.Service("work", metadata=metadata)

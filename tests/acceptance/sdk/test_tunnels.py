@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 import arke
-from support.relays import LIMIT, Relay, Relays
-from support.traffic import until_members
+from support.relay_status import wait_for_members
+from support.relays import Relay, Relays
+from support.waiting import LIMIT
 
 MIB = 1024 * 1024
 
@@ -19,14 +20,14 @@ MIB = 1024 * 1024
 @pytest.fixture(params=[1, 2], ids=["one relay", "two relays"])
 def nodes(request: pytest.FixtureRequest, relays: Relays) -> tuple[Relay, Relay]:
     """Where the program is that opens tunnels, and where the service."""
-    return relays.pair() if request.param == 2 else (relays.start(),) * 2
+    return relays.start_pair() if request.param == 2 else (relays.start(),) * 2
 
 
 @asynccontextmanager
 async def talking(nodes: tuple[Relay, Relay], service: arke.Service) -> AsyncIterator[arke.Mesh]:
     """The service is there, and known where the mesh attaches."""
     async with service, arke.connect(port=nodes[0].port) as mesh, asyncio.timeout(2 * LIMIT):
-        await until_members(mesh, service.cluster, 1)
+        await wait_for_members(mesh, service.cluster, 1)
         yield mesh
 
 
@@ -49,7 +50,7 @@ def echoing(port: int, **limits: int) -> arke.Service:
 
 
 @pytest.mark.parametrize("size", [0, 1, 5000, 65536, 65537, 5 * MIB, 20 * MIB])
-async def test_messages_of_any_size_come_back(nodes: tuple[Relay, Relay], size: int) -> None:
+async def test_messages_of_any_size_are_echoed(nodes: tuple[Relay, Relay], size: int) -> None:
     body = bytes(range(256)) * (size // 256 + 1)
     async with (
         talking(nodes, echoing(nodes[1].port)) as mesh,
@@ -60,7 +61,7 @@ async def test_messages_of_any_size_come_back(nodes: tuple[Relay, Relay], size: 
             assert await tunnel.recv() == body[:size]
 
 
-async def test_a_stream_both_ways_keeps_its_order(nodes: tuple[Relay, Relay]) -> None:
+async def test_messages_both_ways_keep_their_order(nodes: tuple[Relay, Relay]) -> None:
     sizes = [10, 3000, 70_000, 1, 200_000]
     sent = [n.to_bytes(4, "big") + bytes(sizes[n % 5]) for n in range(500)]
     async with (
@@ -78,7 +79,7 @@ async def test_a_stream_both_ways_keeps_its_order(nodes: tuple[Relay, Relay]) ->
         await sending
 
 
-async def test_many_tunnels_at_once(nodes: tuple[Relay, Relay]) -> None:
+async def test_concurrent_tunnels(nodes: tuple[Relay, Relay]) -> None:
     async def talk(mesh: arke.Mesh, number: int) -> None:
         async with mesh.tunnel("echo", timeout=LIMIT) as tunnel:
             for turn in range(10):
@@ -88,18 +89,22 @@ async def test_many_tunnels_at_once(nodes: tuple[Relay, Relay]) -> None:
 
     async with talking(nodes, echoing(nodes[1].port)) as mesh:
         await asyncio.gather(*(talk(mesh, number) for number in range(100)))
-        assert len(mesh.tunnels) == 0
+        assert len(mesh.runtime.tunnels) == 0
 
 
 # Who does not read.
 
 
-async def test_a_reader_that_stops_stops_its_own_writer_and_nobody_else(
+async def test_stalled_reader_stops_only_its_own_writer(
     nodes: tuple[Relay, Relay],
 ) -> None:
-    service = echoing(nodes[1].port)
+    service = arke.Service("echo", port=nodes[1].port)
     stalled, go_on = asyncio.Event(), asyncio.Event()
     read = 0
+
+    @service.on_request
+    async def answer(request: arke.Request) -> bytes:
+        return request.body
 
     @service.on_tunnel
     async def read_late(tunnel: arke.Tunnel) -> None:
@@ -142,7 +147,7 @@ async def test_a_reader_that_stops_stops_its_own_writer_and_nobody_else(
 # Ends.
 
 
-async def test_half_closed_it_still_carries_the_answer(nodes: tuple[Relay, Relay]) -> None:
+async def test_half_closed_tunnel_carries_the_other_direction(nodes: tuple[Relay, Relay]) -> None:
     service = arke.Service("sum", port=nodes[1].port)
 
     @service.on_tunnel
@@ -163,7 +168,7 @@ async def test_half_closed_it_still_carries_the_answer(nodes: tuple[Relay, Relay
             await tunnel.send(b"more")
 
 
-async def test_what_was_sent_before_closing_arrives(nodes: tuple[Relay, Relay]) -> None:
+async def test_messages_sent_before_close_arrive(nodes: tuple[Relay, Relay]) -> None:
     service = arke.Service("sink", port=nodes[1].port)
     got: list[int] = []
     ended = asyncio.Event()
@@ -181,7 +186,9 @@ async def test_what_was_sent_before_closing_arrives(nodes: tuple[Relay, Relay]) 
     assert got == list(range(0, 500_000, 10_000))
 
 
-async def test_a_handler_that_raises_tells_the_other_end(nodes: tuple[Relay, Relay]) -> None:
+async def test_handler_exception_reaches_the_caller_as_tunnel_closed(
+    nodes: tuple[Relay, Relay],
+) -> None:
     service = arke.Service("broken", port=nodes[1].port)
 
     @service.on_tunnel
@@ -196,7 +203,9 @@ async def test_a_handler_that_raises_tells_the_other_end(nodes: tuple[Relay, Rel
         assert caught.value.type == "LookupError"
 
 
-async def test_a_caller_that_fails_tells_the_handler(nodes: tuple[Relay, Relay]) -> None:
+async def test_caller_exception_reaches_the_handler_as_tunnel_closed(
+    nodes: tuple[Relay, Relay],
+) -> None:
     service = arke.Service("patient", port=nodes[1].port)
     seen: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
@@ -216,12 +225,12 @@ async def test_a_caller_that_fails_tells_the_handler(nodes: tuple[Relay, Relay])
 
 
 @pytest.mark.parametrize("who", ["service", "relay"])
-async def test_a_dead_end_is_told_at_the_other(relays: Relays, who: str) -> None:
-    one, other = relays.pair()
+async def test_loss_of_one_end_closes_the_other(relays: Relays, who: str) -> None:
+    one, other = relays.start_pair()
     service = echoing(other.port)
     async with arke.connect(port=one.port) as mesh, asyncio.timeout(2 * LIMIT):
         await service.__aenter__()
-        await until_members(mesh, "echo", 1)
+        await wait_for_members(mesh, "echo", 1)
         async with (
             mesh.tunnel("echo", timeout=LIMIT) as reading,
             mesh.tunnel("echo", timeout=LIMIT) as writing,
@@ -236,7 +245,7 @@ async def test_a_dead_end_is_told_at_the_other(relays: Relays, who: str) -> None
             if who == "relay":
                 other.process.kill()
             else:
-                link = service.mesh.attachment.link
+                link = service.mesh.runtime.attachment.connection
                 assert link
                 link.abort("as if killed")
             for each in waiting:
@@ -245,7 +254,7 @@ async def test_a_dead_end_is_told_at_the_other(relays: Relays, who: str) -> None
         await service.__aexit__(None, None, None)
 
 
-async def test_a_service_that_stops_ends_its_tunnels(nodes: tuple[Relay, Relay]) -> None:
+async def test_stopping_service_aborts_its_tunnels(nodes: tuple[Relay, Relay]) -> None:
     service = arke.Service("stuck", port=nodes[1].port, drain=0.2)
 
     @service.on_tunnel
@@ -254,14 +263,14 @@ async def test_a_service_that_stops_ends_its_tunnels(nodes: tuple[Relay, Relay])
 
     async with arke.connect(port=nodes[0].port) as mesh, asyncio.timeout(LIMIT):
         await service.__aenter__()
-        await until_members(mesh, "stuck", 1)
+        await wait_for_members(mesh, "stuck", 1)
         async with mesh.tunnel("stuck", timeout=LIMIT) as tunnel:
             await service.__aexit__(None, None, None)
             with pytest.raises(arke.TunnelClosed, match="service stopped"):
                 await tunnel.recv()
 
 
-async def test_a_mesh_that_closes_ends_its_tunnels(nodes: tuple[Relay, Relay]) -> None:
+async def test_closing_the_mesh_closes_its_tunnels(nodes: tuple[Relay, Relay]) -> None:
     async with talking(nodes, echoing(nodes[1].port)) as mesh:
         async with arke.connect(port=nodes[0].port) as other:
             block = other.tunnel("echo", timeout=LIMIT)
@@ -274,13 +283,13 @@ async def test_a_mesh_that_closes_ends_its_tunnels(nodes: tuple[Relay, Relay]) -
 # Openings that fail.
 
 
-async def test_an_opening_fails_as_a_request_does(nodes: tuple[Relay, Relay]) -> None:
+async def test_tunnel_opening_has_the_errors_of_request(nodes: tuple[Relay, Relay]) -> None:
     service = echoing(nodes[1].port, tunnels=1)
     deaf = arke.Service("deaf", port=nodes[1].port)
     async with deaf, talking(nodes, service) as mesh:
         with pytest.raises(arke.NoSuchCluster):
             await opened(mesh, "nobody")
-        await until_members(mesh, "deaf", 1)
+        await wait_for_members(mesh, "deaf", 1)
         with pytest.raises(arke.Overloaded, match="no handler"):
             await opened(mesh, "deaf")
         with pytest.raises(arke.NoSuchMember):
@@ -289,7 +298,7 @@ async def test_an_opening_fails_as_a_request_does(nodes: tuple[Relay, Relay]) ->
             with pytest.raises(arke.Overloaded, match="full"):
                 await opened(mesh, "echo")
         for bad in ({"window": 100}, {"max_message": 0}, {"timeout": -1}):
-            with pytest.raises(ValueError, match=r"window|message|time-out"):
+            with pytest.raises(ValueError, match=r"window|message|timeout"):
                 await opened(mesh, "echo", **bad)
 
 
@@ -298,7 +307,7 @@ async def opened(mesh: arke.Mesh, cluster: str, **how: Any) -> None:
         raise AssertionError("it opened")
 
 
-async def test_an_opening_that_is_given_up_leaves_nothing(relays: Relays) -> None:
+async def test_cancelled_opening_leaves_no_state(relays: Relays) -> None:
     relay = relays.start()
     service = echoing(relay.port)
     async with talking((relay, relay), service) as mesh:
@@ -308,15 +317,15 @@ async def test_an_opening_that_is_given_up_leaves_nothing(relays: Relays) -> Non
                 await asyncio.sleep(0)
             opening.cancel()
             await asyncio.gather(opening, return_exceptions=True)
-        while len(mesh.tunnels) or len(service.mesh.tunnels):
+        while len(mesh.runtime.tunnels) or len(service.mesh.runtime.tunnels):
             await asyncio.sleep(0.01)
         async with mesh.tunnel("echo", timeout=LIMIT) as tunnel:
             await tunnel.send(b"well")
             assert await tunnel.recv() == b"well"
-        assert len(mesh.caller.calls) == 0
+        assert len(mesh.runtime.requests.pending) == 0
 
 
-async def test_a_message_over_the_limit_is_refused_at_the_sender(
+async def test_message_over_the_limit_raises_at_the_sender(
     nodes: tuple[Relay, Relay],
 ) -> None:
     service = echoing(nodes[1].port, max_message=MIB)

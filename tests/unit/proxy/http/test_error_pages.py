@@ -5,7 +5,7 @@ import json
 import pytest
 
 from arke_proxy.errors import BadRequest, NoBackend, NoRoute
-from arke_proxy.http.error_pages import accept_of, own_message, own_response, preferred
+from arke_proxy.http.error_pages import accept_of, own_message, own_response, preferred_form
 
 BROWSER = b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
@@ -27,12 +27,12 @@ BROWSER = b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
         (b";;;,,q=,\xff=\x00", "text/plain"),
     ],
 )
-def test_the_form_that_the_client_likes_best(accept: bytes, form: str) -> None:
-    assert preferred(accept) == form
+def test_accept_selects_text_json_or_html(accept: bytes, form: str) -> None:
+    assert preferred_form(accept) == form
 
 
-def test_an_html_page_repeats_nothing_that_a_browser_would_obey() -> None:
-    error = BadRequest('The request is refused: <script>alert("x")</script>.')
+def test_html_page_escapes_request_content() -> None:
+    error = BadRequest('The request is rejected: <script>alert("x")</script>.')
     fields, body = own_message(error, 0.0, BROWSER)
     assert b"<script>" not in body
     assert b"&lt;script&gt;" in body
@@ -40,24 +40,24 @@ def test_an_html_page_repeats_nothing_that_a_browser_would_obey() -> None:
     assert dict(fields)[b"X-Content-Type-Options"] == b"nosniff"
 
 
-def test_json_names_the_error_in_words() -> None:
+def test_json_body_has_failure_code_and_detail() -> None:
     fields, body = own_message(NoBackend("Nobody serves cluster web."), 0.0, b"application/json")
     assert json.loads(body) == {
         "status": 503,
-        "error": "no backend",
+        "error": "no_backend",
         "detail": "Nobody serves cluster web.",
     }
     assert dict(fields)[b"Retry-After"] == b"1"
     assert dict(fields)[b"Content-Length"] == b"%d" % len(body)
 
 
-def test_every_response_says_that_it_is_the_proxys() -> None:
+def test_own_response_has_server_timing_with_failure_code() -> None:
     head = own_response(NoRoute("Nothing here."), 0.0, b"Connection: close\r\n", with_body=False)
     assert head.startswith(b"HTTP/1.1 404 Not Found\r\n")
-    assert b'\r\nServer-Timing: arke;desc="no route"\r\n' in head
+    assert b'\r\nServer-Timing: arke;desc="no_route"\r\n' in head
     assert head.endswith(b"Connection: close\r\n\r\n")
     assert b"Content-Length: 14\r\n" in head
 
 
-def test_accept_is_found_whatever_its_case_and_number() -> None:
+def test_accept_fields_are_joined_in_any_case() -> None:
     assert accept_of([(b"ACCEPT", b"a/b"), (b"X", b"y"), (b"accept", b"c/d")]) == b"a/b,c/d"

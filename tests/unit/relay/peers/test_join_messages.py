@@ -11,31 +11,33 @@ from hypothesis import strategies as st
 
 from arke_relay.errors import JoinRefused, RefusalCode
 from arke_relay.peers.join_messages import pack_refusal
-from support.joining import NOW, Relay, refusal_code, refusal_of, reply_to
+from support.handshake_nodes import NOW, HandshakeNode, next_message, refusal_code, refusal_of
 
-ANN = Relay("192.168.56.101")
-
-
-@pytest.fixture
-def ann() -> Relay:
-    return Relay("192.168.56.101")
+ANN = HandshakeNode("192.168.56.101")
 
 
 @pytest.fixture
-def bob() -> Relay:
-    return Relay("192.168.56.102", lifetime=60)
+def ann() -> HandshakeNode:
+    return HandshakeNode("192.168.56.101")
+
+
+@pytest.fixture
+def bob() -> HandshakeNode:
+    return HandshakeNode("192.168.56.102", lifetime=60)
 
 
 REFUSAL = JoinRefused(RefusalCode.TOO_MANY_PEERS, "this relay has too many peers")
 
 
-def test_refusal_reaches_the_initiator_with_code_and_text(ann: Relay, bob: Relay) -> None:
+def test_refusal_reaches_the_initiator_with_code_and_text(
+    ann: HandshakeNode, bob: HandshakeNode
+) -> None:
     refusal = refusal_of(ann.initiator(), pack_refusal(REFUSAL))
     assert refusal.by_peer
     assert refusal.code is RefusalCode.TOO_MANY_PEERS
     assert refusal.text == "this relay has too many peers"
     initiator = ann.initiator()
-    reply_to(initiator, reply_to(bob.responder(ann), initiator.hello()))
+    next_message(initiator, next_message(bob.responder(ann), initiator.hello()))
     refusal = refusal_of(initiator, pack_refusal(REFUSAL))
     assert refusal.by_peer
     assert refusal.code is RefusalCode.TOO_MANY_PEERS
@@ -45,29 +47,29 @@ def test_refusal_is_a_code_and_a_text() -> None:
     assert msgpack.unpackb(pack_refusal(REFUSAL)) == [5, 16, "this relay has too many peers"]
 
 
-def test_unknown_refusal_code_is_accepted(ann: Relay) -> None:
+def test_unknown_refusal_code_is_accepted(ann: HandshakeNode) -> None:
     refusal = refusal_of(ann.initiator(), msgpack.packb([5, 65_535, "a reason of the future"]))
     assert refusal.by_peer
     assert refusal.code is RefusalCode.UNKNOWN
 
 
 @pytest.mark.parametrize("fields", [["text"], [1], [-1, ""], [65_536, ""], [True, ""], ["1", ""]])
-def test_malformed_refusal_is_a_malformed_message(fields: list[Any], ann: Relay) -> None:
+def test_malformed_refusal_is_a_malformed_message(fields: list[Any], ann: HandshakeNode) -> None:
     message = msgpack.packb([5, *fields])
     assert refusal_code(ann.initiator(), message) is RefusalCode.UNEXPECTED_MESSAGE
 
 
-def test_responder_accepts_no_refusal(ann: Relay, bob: Relay) -> None:
+def test_responder_accepts_no_refusal(ann: HandshakeNode, bob: HandshakeNode) -> None:
     code = refusal_code(bob.responder(ann), pack_refusal(REFUSAL))
     assert code is RefusalCode.UNEXPECTED_MESSAGE
 
 
-def test_refusal_text_cannot_forge_log_lines(ann: Relay) -> None:
+def test_refusal_text_cannot_forge_log_lines(ann: HandshakeNode) -> None:
     forged = msgpack.packb([5, 1, "no\n12:00 admitted \x1b[2J"])
     assert refusal_of(ann.initiator(), forged).text == "no?12:00 admitted ?[2J"
 
 
-def test_long_refusal_text_is_cut(ann: Relay) -> None:
+def test_long_refusal_text_is_cut(ann: HandshakeNode) -> None:
     long = JoinRefused(RefusalCode.UNKNOWN, "ß" * 5000)
     assert refusal_of(ann.initiator(), pack_refusal(long)).text == "ß" * 200
     overlong = msgpack.packb([5, 1, "n" * 900])
@@ -75,7 +77,9 @@ def test_long_refusal_text_is_cut(ann: Relay) -> None:
 
 
 @pytest.mark.parametrize("hello", [[1, 2, bytes(32)], [1, 2], [1, "2", None, []]])
-def test_unsupported_version_is_refused(hello: list[Any], ann: Relay, bob: Relay) -> None:
+def test_unsupported_version_is_refused(
+    hello: list[Any], ann: HandshakeNode, bob: HandshakeNode
+) -> None:
     code = refusal_code(bob.responder(ann), msgpack.packb(hello))
     assert code is RefusalCode.UNSUPPORTED_VERSION
     challenge = [2, *hello[1:], b"certificate"]
@@ -101,12 +105,12 @@ def test_unsupported_version_is_refused(hello: list[Any], ann: Relay, bob: Relay
         "hello",
     ],
 )
-def test_malformed_hello_is_refused(hello: object, ann: Relay, bob: Relay) -> None:
+def test_malformed_hello_is_refused(hello: object, ann: HandshakeNode, bob: HandshakeNode) -> None:
     code = refusal_code(bob.responder(ann), msgpack.packb(hello))
     assert code is RefusalCode.MALFORMED_MESSAGE
 
 
-def test_message_over_8_kib_is_refused(ann: Relay, bob: Relay) -> None:
+def test_message_over_8_kib_is_refused(ann: HandshakeNode, bob: HandshakeNode) -> None:
     long = msgpack.packb([1, 1, bytes(32), *[bytes(2000)] * 5])
     assert refusal_code(bob.responder(ann), long) is RefusalCode.MALFORMED_MESSAGE
 
@@ -138,13 +142,13 @@ hostile = (
 
 @given(message=hostile)
 def test_random_bytes_are_refused_in_every_state(message: bytes) -> None:
-    bob = Relay("192.168.56.102")
+    bob = HandshakeNode("192.168.56.102")
     initiator, responder = ANN.initiator(), bob.responder(ANN)
-    challenge = reply_to(bob.responder(ANN), initiator.hello())
-    reply_to(responder, ANN.initiator().hello())
+    challenge = next_message(bob.responder(ANN), initiator.hello())
+    next_message(responder, ANN.initiator().hello())
     refusal_of(responder, message)
     refusal_of(ANN.initiator(), message)
-    reply_to(initiator, challenge)
+    next_message(initiator, challenge)
     refusal_of(initiator, message)
     try:
         bob.responder(ANN).receive(message, NOW)
@@ -156,9 +160,9 @@ def test_random_bytes_are_refused_in_every_state(message: bytes) -> None:
 
 @given(data=st.data())
 def test_proof_with_a_changed_byte_is_refused_or_equivalent(data: st.DataObject) -> None:
-    bob = Relay("192.168.56.102")
+    bob = HandshakeNode("192.168.56.102")
     initiator, responder = ANN.initiator(), bob.responder(ANN)
-    proof = bytearray(reply_to(initiator, reply_to(responder, initiator.hello())))
+    proof = bytearray(next_message(initiator, next_message(responder, initiator.hello())))
     proof[data.draw(st.integers(0, len(proof) - 1))] ^= data.draw(st.integers(1, 255))
     try:
         step = responder.receive(bytes(proof), NOW)

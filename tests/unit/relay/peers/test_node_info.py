@@ -7,7 +7,7 @@ import pytest
 
 from arke_relay.errors import RefusalCode
 from arke_relay.peers.node_info import NodeInfo
-from support.joining import Relay, refusal_code, reply_to
+from support.handshake_nodes import HandshakeNode, next_message, refusal_code
 
 INVALID = [
     [],
@@ -34,9 +34,9 @@ INVALID = [
 def test_invalid_node_info_is_refused_by_both_sides(
     info: list[Any],
 ) -> None:
-    ann, bob = Relay("192.168.56.101"), Relay("192.168.56.102")
+    ann, bob = HandshakeNode("192.168.56.101"), HandshakeNode("192.168.56.102")
     initiator, responder = ann.initiator(), bob.responder(ann)
-    proof = msgpack.unpackb(reply_to(initiator, reply_to(responder, initiator.hello())))
+    proof = msgpack.unpackb(next_message(initiator, next_message(responder, initiator.hello())))
     bad = msgpack.packb([3, proof[1], info])
     assert refusal_code(responder, bad) is RefusalCode.MALFORMED_NODE_INFO
     welcome = msgpack.packb([4, info])

@@ -1,0 +1,194 @@
+"""One relay's codecs and core in this process, its clock standing still: what it says is exact."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from random import Random
+from typing import Any
+
+from msgpack import Packer, Unpacker
+
+from arke.program.logging import Log
+from arke.wire.limits import MAX_MESSAGE
+from arke.wire.outbox import Outbox
+from arke_relay.attachments.program_registry import ProgramRegistry
+from arke_relay.attachments.protocol_detection import ProtocolDetector
+from arke_relay.core.membership import Membership, Neighbour
+from arke_relay.core.message_core import MessageCore
+from arke_relay.flusher import Flusher
+from arke_relay.peers.batch_reader import BatchReader
+
+NOW = 5.0
+NODE = "0011223344556677"
+PEER = "8899aabbccddeeff"
+
+
+class RecordingTransport(asyncio.Transport):
+    """What a connection writes, kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = bytearray()
+        self.protocol: Any = None
+        self.closed = False
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """There is always room."""
+
+    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+        self.written += data
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    def pause_reading(self) -> None:
+        """Nothing is read but what is handed over."""
+
+    def resume_reading(self) -> None:
+        """The same."""
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = True
+
+
+class RecordingLink:
+    """The sink of the one peer."""
+
+    def __init__(self) -> None:
+        outbox = self._outbox = Outbox(MAX_MESSAGE)
+        self.put = outbox.put
+        self.put_body = outbox.put_body
+        self.put_packed = outbox.put_packed
+        self.put_in_flow = outbox.put_in_flow
+        self.drop_flow = outbox.drop_flow
+
+    def take(self) -> bytes:
+        taken = b""
+        while self._outbox:
+            taken += self._outbox.take(1024)
+        return taken
+
+    def flush(self) -> None:
+        """What is queued is taken when somebody looks."""
+
+    def overrun(self) -> None:
+        raise AssertionError("there is room")
+
+    def hear(self, session: int) -> None:
+        """Said in the header of batches."""
+
+    def beat(self) -> None:
+        """Nobody waits for one."""
+
+    def close(self, linger: float = 0.0) -> None:
+        """It is not used any more."""
+
+
+class InProcessRelay:
+    """Programs and a peer, by their letters, at one relay."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._now = NOW
+        self._flusher = Flusher()
+        self._core = MessageCore(NODE, Random(0).random)
+        self._core.address = "192.168.56.101"
+        self._core.router.settled = True
+        self._registry = ProgramRegistry(
+            loop,
+            self._core,
+            self._flusher,
+            "cluster",
+            MAX_MESSAGE,
+            lambda: self._now,
+            lambda: b"{}",
+            Log(logging.getLogger("arke.stage")),
+        )
+        self._programs: dict[str, RecordingTransport] = {}
+        self._link = RecordingLink()
+        self._membership = Membership(self._core, self._dial, lambda *_: None)
+        self._batches = BatchReader(
+            self._core,
+            self._membership,
+            MAX_MESSAGE,
+            on_known_peer=lambda *_: None,
+            on_synced=lambda _: None,
+            on_draining=lambda _: None,
+        )
+
+    @property
+    def peers(self) -> set[str]:
+        return set(self._membership.neighbours)
+
+    def attach(self, who: str) -> None:
+        transport = self._programs[who] = RecordingTransport()
+        transport.protocol = ProtocolDetector(self._registry, asyncio.get_running_loop())
+        transport.protocol.connection_made(transport)
+
+    def connection(self, who: str) -> Any:
+        """The relay's side of an attached program."""
+        return self._programs[who].protocol
+
+    def admit_peer(self) -> None:
+        self._membership.admitted(PEER, b"", "192.168.56.102", 55556, 55557, MAX_MESSAGE, NOW)
+
+    def send(self, who: str, octets: bytes) -> None:
+        transport = self._programs[who]
+        for at in range(0, len(octets), 16 * 1024):
+            transport.protocol.data_received(octets[at : at + 16 * 1024])
+        self._flusher.flush()
+
+    def send_as_peer(self, frame: bytes) -> None:
+        self._batches.receive(PEER, frame, NOW)
+        self._flusher.flush()
+
+    def received(self, who: str) -> bytes:
+        """All that it has heard since the last time."""
+        transport = self._programs[who]
+        written, transport.written = transport.written, bytearray()
+        return bytes(written)
+
+    def stop_reading(self, who: str) -> None:
+        """Its socket is full from now on."""
+        self._programs[who].protocol.pause_writing()
+
+    def resume_reading(self, who: str) -> None:
+        self._programs[who].protocol.resume_writing()
+
+    @property
+    def closed(self) -> set[str]:
+        """Whose connection the relay has closed."""
+        return {who for who, transport in self._programs.items() if transport.closed}
+
+    @property
+    def queued(self) -> int:
+        """Octets that wait for all programs together."""
+        return self._registry.queued
+
+    def advance_clock(self, seconds: float) -> None:
+        self._now += seconds
+        self._core.router.expire(self._now)
+        self._flusher.flush()
+
+    def received_by_peer(self) -> bytes:
+        return self._link.take()
+
+    def _dial(self, neighbour: Neighbour, session: int) -> RecordingLink:
+        return self._link
+
+
+def packed(*messages: tuple[Any, ...]) -> bytes:
+    return b"".join(Packer().pack(message) for message in messages)
+
+
+def unpacked(octets: bytes) -> tuple[Any, ...]:
+    messages = Unpacker(use_list=False)
+    messages.feed(octets)
+    return tuple(messages)

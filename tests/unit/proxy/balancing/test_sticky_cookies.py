@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arke_proxy.backends.address import BackendAddress
+from arke_proxy.balancing.sticky_cookies import StickyCookies, cookie_name
+
+SECRET = b"a secret of 32 bytes, more or less"
+ADDRESS = BackendAddress("192.168.56.102", 63450)
+
+
+def sticky(secret: bytes = SECRET, cluster: str = "web") -> StickyCookies:
+    return StickyCookies("arke", secret, cluster)
+
+
+def cookie(line: bytes) -> bytes:
+    """What a browser sends back."""
+    return line.partition(b";")[0]
+
+
+@given(
+    st.sampled_from(["127.0.0.1", "2001:db8::1"]),
+    st.integers(1, 65535),
+    st.sampled_from(["", "0123456789abcdef/program[17]#3"]),
+)
+def test_cookie_round_trip(host: str, port: int, via: str) -> None:
+    address = BackendAddress(host, port, via)
+    line = sticky().cookie(address)
+    assert sticky().read([cookie(line)]) == address
+
+
+def test_cookie_attributes() -> None:
+    line = sticky().cookie(ADDRESS)
+    assert line.startswith(b"arke=")
+    assert line.endswith(b"; Path=/; HttpOnly; SameSite=Lax")
+    assert sticky().cookie(ADDRESS, secure=True).endswith(b"; SameSite=Lax; Secure")
+    of_a_path = StickyCookies("arke", SECRET, "web", b"/api").cookie(ADDRESS)
+    assert b"; Path=/api;" in of_a_path
+
+
+def test_cookie_hides_backend_address() -> None:
+    line = sticky().cookie(ADDRESS)
+    assert ADDRESS.host.encode() not in line
+    assert cookie(line) != cookie(sticky().cookie(ADDRESS))
+
+
+def test_cookie_is_found_among_others() -> None:
+    ours = cookie(sticky().cookie(ADDRESS))
+    assert sticky().read([b"a=1; b=2", b"xarke=3; " + ours + b"; c=4"]) == ADDRESS
+    assert sticky().read([b"a=1;" + ours]) == ADDRESS
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"arke", b"arke=", b"arke=x", b"arke=192.168.56.102:63450", b"arke=" + b"A" * 90,
+     b"arke=" + b"A" * 100_000, b"arke=\xff\xfe", b"; ; ;arke==;"],
+)  # fmt: skip
+def test_invalid_cookie_is_ignored(value: bytes) -> None:
+    assert sticky().read([value]) is None
+
+
+def test_cookie_of_other_secret_or_cluster_is_ignored() -> None:
+    ours = cookie(sticky().cookie(ADDRESS))
+    assert sticky(secret=b"another").read([ours]) is None
+    assert sticky(cluster="shop").read([ours]) is None
+    # A browser that knows a cookie for each of two paths sends both.
+    theirs = cookie(sticky(cluster="shop").cookie(ADDRESS))
+    assert sticky().read([theirs + b"; " + ours]) == ADDRESS
+
+
+@given(st.data())
+def test_modified_cookie_is_ignored(data: st.DataObject) -> None:
+    ours = bytearray(cookie(sticky().cookie(ADDRESS)))
+    place = data.draw(st.integers(5, len(ours) - 2))  # the last digit has bits that say nothing
+    ours[place] ^= data.draw(st.integers(1, 255))
+    assert sticky().read([bytes(ours)]) is None
+
+
+def test_at_most_four_cookies_are_decrypted() -> None:
+    ours = cookie(sticky().cookie(ADDRESS))
+    forged = b"arke=" + b"A" * 90
+    assert sticky().read([b"; ".join([forged] * 3 + [ours])]) == ADDRESS
+    assert sticky().read([b"; ".join([forged] * 4 + [ours])]) is None
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a=b", "a;b", "ü", "a" * 65])
+def test_invalid_cookie_name(name: str) -> None:
+    with pytest.raises(ValueError, match="must be a cookie name"):
+        cookie_name(name)
