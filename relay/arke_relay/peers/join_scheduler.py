@@ -116,9 +116,7 @@ class JoinScheduler:
             if to_self:
                 self._log.debug("own address skipped", address=target.where)
             else:
-                self._log.limited(target.where, LOG_PERIOD).info(
-                    _event(error), address=target.where, reason=error.reason, error=error
-                )
+                self._log_failure(target.where, error)
             return
         except asyncio.CancelledError:
             self._targets.failed(target, now)
