@@ -24,8 +24,9 @@ help:
 	@echo "make reference         write the generated parts of the reference pages"
 	@echo "make clean             remove .venv, caches and compiled modules"
 
-demo: .venv/ready
-	@exec $(BIN)/python demo-httpserver/demo.py $(DEMO)
+# Needs no installed Arke: it runs the sources.
+demo: .venv/demo
+	@PYTHONPATH=$(CURDIR)/sdk:$(CURDIR)/relay:$(CURDIR)/proxy exec $(BIN)/python demo-httpserver/demo.py $(DEMO)
 
 test: .venv/compiled
 	@$(call run-tests,$(TESTS))
@@ -105,10 +106,17 @@ clean: pure
 	$(BIN)/python hatch_build.py
 	@touch $@
 
-# The lock names every package with its hash, the build back end too: nothing else is installed.
-.venv/ready: pyproject.toml requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Arke needs Python 3.11 or later: make PYTHON=python3.12 ...")'
-	@$(PYTHON) -m venv .venv || { echo "python3 cannot make a virtual environment: apt install python3-venv" >&2; exit 1; }
+# The locks name every package with its hash, the build backend too: nothing else is installed.
+.venv/ready: .venv/created pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/demo: .venv/created demo-httpserver/requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement demo-httpserver/requirements.lock
+	@touch $@
+
+.venv/created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Arke needs Python 3.11 or later: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -m venv .venv || { echo "python3 cannot make a virtual environment: apt install python3-venv" >&2; exit 1; }
 	@touch $@

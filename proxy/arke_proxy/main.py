@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
-from arke.program import flags
+from arke.program import flags, logging
 from arke_proxy import flag_types
 from arke_proxy.backends.address import BackendAddress
 from arke_proxy.balancing import flag_types as balancing_flags
@@ -35,7 +35,7 @@ _ANY_ADDRESS = ("::", "0.0.0.0")  # noqa: S104 — what getsockname returns for 
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ProxyOptions:
     """The flags of the `proxy` command."""
 
     cluster: str | None = flags.flag(
@@ -178,19 +178,23 @@ class Options:
         parse=flags.choice("common", "combined", "json"),
         help="access log format (default: combined)",
     )
+    log_level: str = logging.level_flag()
+    log_format: str = logging.format_flag()
 
 
 COMMAND = flags.Command(
-    PROGRAM, Options, "HTTP reverse proxy: balance requests over the backends of Arke clusters."
+    PROGRAM,
+    ProxyOptions,
+    "HTTP reverse proxy: balance requests over the backends of Arke clusters.",
 )
 
 
-def parse_flags(argv: list[str]) -> Options:
+def parse_flags(argv: list[str]) -> ProxyOptions:
     """Parse the command line. Exits with one line and status 2 if it is invalid."""
     return COMMAND.parse(argv, os.environ)
 
 
-def balancing_config(options: Options, generated_secret: bytes) -> BalancingConfig:
+def balancing_config(options: ProxyOptions, generated_secret: bytes) -> BalancingConfig:
     """Return the load-balancing configuration. Exits with one line and status 2 if it is invalid.
 
     `generated_secret` encrypts sticky cookies if there is no key file.
@@ -220,7 +224,7 @@ def balancing_config(options: Options, generated_secret: bytes) -> BalancingConf
     return config
 
 
-def certificates(options: Options) -> Certificates | None:
+def certificates(options: ProxyOptions) -> Certificates | None:
     """Load the TLS certificates. Exits with one line and status 2 if they are invalid."""
     if options.tls_listen is None:
         if options.cert:
@@ -242,15 +246,17 @@ def main() -> NoReturn:
         flags.fail(PROGRAM, "-access-format needs -access-log FILE")
     certificates(options)
     sockets = _bind(options)
-    greeting = f"proxy listening on {_address(sockets['public'][0])}, forwarding to {target}"
+    greeting = {"address": str(_address(sockets["public"][0])), "backends": target}
     if "tls" in sockets:
-        greeting = f"proxy listening with TLS on {_address(sockets['tls'][0])}\n{greeting}"
+        greeting["tls"] = str(_address(sockets["tls"][0]))
     config = MasterConfig(
         listeners={name: [one.fileno() for one in group] for name, group in sockets.items()},
         secret=new_secret(),
         workers=options.workers,
         grace=options.grace,
         greeting=greeting,
+        log_level=options.log_level,
+        log_format=options.log_format,
     )
     for descriptor in (*chain.from_iterable(config.listeners.values()), config.secret):
         os.set_inheritable(descriptor, True)
@@ -266,7 +272,7 @@ def _address(sock: socket.socket) -> flags.HostPort:
     return flags.HostPort("" if host in _ANY_ADDRESS else host, port)
 
 
-def _bind(options: Options) -> dict[str, list[socket.socket]]:
+def _bind(options: ProxyOptions) -> dict[str, list[socket.socket]]:
     """Take the sockets of systemd and bind the others. Returns `public`, `tls` and `admin`."""
     try:
         sockets = {name: [sock] for name, sock in inherited_sockets(os.environ).items()}

@@ -101,7 +101,9 @@ class ProxyServer:
                 await context.clients.no_clients.wait()
         except TimeoutError:
             log.warning(
-                "closing %d connections still open after %g s", len(context.clients), timeout
+                "closing the connections that are still open",
+                connections=len(context.clients),
+                seconds=timeout,
             )
             for client in list(context.clients):
                 client.abort()
@@ -114,10 +116,11 @@ class ProxyServer:
     def _tick(self) -> None:
         self._timer = self._context.loop.call_later(_TICK, self._tick)
         self._context.sweep()
-        if (
-            error := check_descriptors()
-        ):  # without descriptors the loop drops new connections silently
-            self._context.warnings.warn(NO_DESCRIPTORS, describe_shortage(error))
+        # Without descriptors the loop drops new connections silently.
+        if error := check_descriptors():
+            self._context.warnings.warn(
+                NO_DESCRIPTORS, "no file descriptor left", reason=describe_shortage(error)
+            )
         for listener, server in zip(self._listeners, self._servers, strict=True):
             if not self._context.clients.draining:
                 self._accept_from_siblings(listener, server)

@@ -1,4 +1,4 @@
-"""Connections to a member's HTTP server that the member makes, and only where it registered."""
+"""HTTP tunnels: a member connects to its HTTP server, only at the registered address."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Serve = Callable[[StreamReader, StreamWriter], Awaitable[None]]
 
 @pytest.fixture
 def nodes(relays: Relays) -> tuple[Relay, Relay]:
-    """Where the program is that opens tunnels, and where the service."""
+    """The relays of the opening program and of the service."""
     return relays.start_pair()
 
 
 @asynccontextmanager
 async def serving(serve: Serve) -> AsyncIterator[str]:
-    """A server of raw octets, for as long as the block lasts, and its address."""
+    """Run a TCP server during the block; yield its address."""
 
     async def until_served(reader: StreamReader, writer: StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
@@ -46,10 +46,10 @@ async def serving(serve: Serve) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def talking(
+async def running(
     nodes: tuple[Relay, Relay], service: arke.Service
 ) -> AsyncIterator[tuple[arke.Mesh, str]]:
-    """The service is there; a mesh that knows it, and its member's id."""
+    """Run the service; yield a mesh that knows it, and the member's id."""
     async with service, arke.connect(port=nodes[0].port) as mesh, asyncio.timeout(2 * LIMIT):
         await wait_for_members(mesh, service.cluster, 1)
         (member,) = await mesh.members(service.cluster)
@@ -71,13 +71,13 @@ async def everything(tunnel: arke.Tunnel) -> bytes:
     return b"".join([data async for data in tunnel])
 
 
-# What it carries.
+# Data.
 
 
 async def test_http_tunnel_carries_bytes_and_half_closes(nodes: tuple[Relay, Relay]) -> None:
     async with serving(echo) as address:
         service = arke.Service("web", http=address, port=nodes[1].port)
-        async with talking(nodes, service) as (mesh, member):
+        async with running(nodes, service) as (mesh, member):
             tunnel = await mesh.http_tunnel(member)
             for _ in range(3):
                 await tunnel.send(b"GET")
@@ -91,7 +91,7 @@ async def test_http_tunnel_carries_bytes_and_half_closes(nodes: tuple[Relay, Rel
 async def test_http_tunnel_carries_much_data_both_ways(nodes: tuple[Relay, Relay]) -> None:
     async with serving(echo) as address:
         service = arke.Service("web", http=address, port=nodes[1].port)
-        async with talking(nodes, service) as (mesh, member):
+        async with running(nodes, service) as (mesh, member):
             tunnel = await mesh.http_tunnel(member)
             sent = b"".join(number.to_bytes(4, "big") for number in range(5 * MIB))
 
@@ -121,7 +121,7 @@ async def test_stalled_reader_stops_the_http_server(nodes: tuple[Relay, Relay]) 
 
     async with serving(pour) as address:
         service = arke.Service("web", http=address, port=nodes[1].port)
-        async with talking(nodes, service) as (mesh, member):
+        async with running(nodes, service) as (mesh, member):
             tunnel = await mesh.http_tunnel(member)
             await stalled.wait()
             assert written < 8 * MIB
@@ -129,7 +129,7 @@ async def test_stalled_reader_stops_the_http_server(nodes: tuple[Relay, Relay]) 
             await tunnel.close()
 
 
-# How it ends.
+# Closing.
 
 
 async def test_reset_by_the_http_server_aborts_the_tunnel(nodes: tuple[Relay, Relay]) -> None:
@@ -141,7 +141,7 @@ async def test_reset_by_the_http_server_aborts_the_tunnel(nodes: tuple[Relay, Re
 
     async with serving(reset) as address:
         service = arke.Service("web", http=address, port=nodes[1].port)
-        async with talking(nodes, service) as (mesh, member):
+        async with running(nodes, service) as (mesh, member):
             tunnel = await mesh.http_tunnel(member)
             await tunnel.send(b"GET")
             with pytest.raises(arke.TunnelClosed) as caught:
@@ -163,7 +163,7 @@ async def test_closing_the_tunnel_closes_the_http_connection(
 
     async with serving(hold) as address:
         service = arke.Service("web", http=address, port=nodes[1].port)
-        async with talking(nodes, service) as (mesh, member):
+        async with running(nodes, service) as (mesh, member):
             tunnel = await mesh.http_tunnel(member)
             await tunnel.send(b"GET")
             if orderly:
@@ -183,14 +183,14 @@ async def test_stopping_service_aborts_http_tunnels(nodes: tuple[Relay, Relay]) 
             await tunnel.recv()
 
 
-# Who does not get one.
+# Refusals.
 
 
 async def test_unreachable_http_server_fails_the_opening(
     nodes: tuple[Relay, Relay],
 ) -> None:
     service = arke.Service("web", http=f"127.0.0.1:{free_port()}", port=nodes[1].port)
-    async with talking(nodes, service) as (mesh, member):
+    async with running(nodes, service) as (mesh, member):
         with pytest.raises(arke.RemoteError) as caught:
             await mesh.http_tunnel(member)
         assert caught.value.type == "ConnectionRefusedError"
@@ -206,7 +206,7 @@ async def test_service_without_http_server_refuses_http_tunnels(
     async def converse(tunnel: arke.Tunnel) -> None:
         handed.append(await tunnel.recv())
 
-    async with talking(nodes, service) as (mesh, member):
+    async with running(nodes, service) as (mesh, member):
         with pytest.raises(arke.Overloaded, match="the service has no HTTP server"):
             await mesh.http_tunnel(member)
         async with mesh.tunnel("web") as tunnel:
@@ -220,7 +220,7 @@ async def test_http_tunnels_are_bounded_by_the_limit(nodes: tuple[Relay, Relay])
     async with serving(echo) as address:
         limits = arke.Limits(http=1)
         service = arke.Service("web", http=address, port=nodes[1].port, limits=limits)
-        async with talking(nodes, service) as (mesh, member):
+        async with running(nodes, service) as (mesh, member):
             tunnel = await mesh.http_tunnel(member)
             with pytest.raises(arke.Overloaded, match="full"):
                 await mesh.http_tunnel(member)
@@ -238,7 +238,7 @@ async def test_opening_cannot_choose_the_http_address(nodes: tuple[Relay, Relay]
     async with serving(name) as address, serving(tempt) as other:
         service = arke.Service("web", http=address, port=nodes[1].port)
         async with (
-            talking(nodes, service) as (_, member),
+            running(nodes, service) as (_, member),
             raw_program(nodes[0].port, "stranger") as stranger,
         ):
             purpose, size = Purpose.HTTP.value, 65536
@@ -251,7 +251,7 @@ async def test_opening_cannot_choose_the_http_address(nodes: tuple[Relay, Relay]
             assert data.endswith(b"the registered one")
 
 
-# What others see of it.
+# Metadata.
 
 
 @pytest.mark.parametrize("text", [":8000", "0.0.0.0:8000", "[::]:8000"])
@@ -259,7 +259,7 @@ async def test_http_address_without_ip_follows_the_node(
     nodes: tuple[Relay, Relay], text: str
 ) -> None:
     service = arke.Service("web", http=text, metadata={"zone": "a"}, port=nodes[1].port)
-    async with talking(nodes, service) as (mesh, _):
+    async with running(nodes, service) as (mesh, _):
         (member,) = await mesh.members("web")
         assert member.metadata == {"zone": "a", "http": ":8000"}
         with pytest.raises(arke.RemoteError, match=f"at {nodes[1].address} port 8000"):

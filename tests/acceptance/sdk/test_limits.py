@@ -1,4 +1,4 @@
-"""What programs do wrong, or in an unlucky moment: a clear error, and harm to nobody else."""
+"""Mistakes and overload: a clear error, without effect on other requests."""
 
 from __future__ import annotations
 
@@ -9,22 +9,16 @@ from contextlib import AsyncExitStack
 import pytest
 
 import arke
-from support.relay_status import member_count
+from support.relay_status import wait_for_members
 from support.relays import Relays
 from support.waiting import LIMIT
 
 MIB = 1024 * 1024
 
 
-async def known(mesh: arke.Mesh, cluster: str) -> None:
-    async with asyncio.timeout(LIMIT):
-        while not await member_count(mesh, cluster):
-            await asyncio.sleep(0.01)
-
-
 @pytest.mark.parametrize("size", [1, 2], ids=["one relay", "two relays"])
 async def test_concurrent_large_bodies_beyond_all_buffers(relays: Relays, size: int) -> None:
-    """In both directions: each is answered, or refused at once; none is lost on the way."""
+    """In both directions: every request gets a reply or is refused at once."""
     one, other = relays.start_pair() if size > 1 else (relays.start(),) * 2
     service = arke.Service("echo", port=other.port)
 
@@ -34,7 +28,7 @@ async def test_concurrent_large_bodies_beyond_all_buffers(relays: Relays, size: 
 
     body = bytes(MIB)
     async with service, arke.connect(port=one.port) as mesh, asyncio.timeout(LIMIT):
-        await known(mesh, "echo")
+        await wait_for_members(mesh, "echo", 1)
         calls = (mesh.request("echo", body, timeout=10 * LIMIT) for _ in range(100))
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         refused = [each for each in outcomes if isinstance(each, arke.Overloaded)]
@@ -121,7 +115,7 @@ async def test_calls_on_a_closed_mesh_raise(relays: Relays) -> None:
 
 
 async def test_resent_body_over_the_limit_of_the_next_relay_fails(relays: Relays) -> None:
-    """It was within no relay's limit when it was handed over: there was none."""
+    """The request was made while detached, when no limit was known."""
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh:
         relay.process.kill()
@@ -140,7 +134,7 @@ async def test_resent_body_over_the_limit_of_the_next_relay_fails(relays: Relays
 
 
 async def test_relays_with_different_body_limits_stay_linked(relays: Relays) -> None:
-    """What one of them cannot take is refused before it is sent there; all else goes on."""
+    """A body over the limit of the receiving relay is refused before it is sent."""
     one = relays.start()
     other = relays.start("-max-message", str(MIB), join=[one])
     other.process.wait_for_line("peer linked", LIMIT)
@@ -162,8 +156,8 @@ async def test_relays_with_different_body_limits_stay_linked(relays: Relays) -> 
         arke.connect(port=other.port) as there,
         there.subscribe("news") as news,
     ):
-        await known(here, "work")
-        await known(there, "big")
+        await wait_for_members(here, "work", 1)
+        await wait_for_members(there, "big", 1)
         with pytest.raises(arke.Overloaded):
             await here.request("work", bytes(2 * MIB), timeout=LIMIT)
         with pytest.raises(arke.RemoteError, match="no room to bring the answer"):
@@ -179,13 +173,13 @@ async def test_relays_with_different_body_limits_stay_linked(relays: Relays) -> 
 async def test_overloaded_error_has_the_reason_of_the_refusal(relays: Relays) -> None:
     one, other = relays.start_pair()
     async with arke.Service("deaf", port=other.port), arke.connect(port=one.port) as mesh:
-        await known(mesh, "deaf")
+        await wait_for_members(mesh, "deaf", 1)
         with pytest.raises(arke.Overloaded, match="no request handler"):
             await mesh.request("deaf", b"", timeout=LIMIT)
 
 
 async def test_requests_not_started_by_a_stopping_service_are_retried(relays: Relays) -> None:
-    """Its time to drain is over while requests still wait for their turn."""
+    """The drain time ends while requests are still queued."""
     relay = relays.start()
     begun = asyncio.Event()
     first = arke.Service("work", port=relay.port, limits=arke.Limits(requests=1), drain=0.1)

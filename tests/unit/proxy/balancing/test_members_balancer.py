@@ -1,4 +1,4 @@
-"""What members publish, and how the proxy reaches them."""
+"""Backends from member metadata: joining, leaving, lingering, tunnels."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from arke_proxy.balancing.member_metadata import parse_metadata
 from arke_proxy.balancing.members_balancer import MembersBalancer, Via
 from arke_proxy.balancing.rotation import Rotation
 from arke_proxy.errors import NoBackend
+from support.recorded_warnings import RecordedWarnings
 
 HERE = Node("here", "192.168.56.101", "net")
 HTTP = {"http": "192.168.56.102:8080"}
@@ -32,13 +33,14 @@ def member(
 class Bench:
     def __init__(self, via: Via = Via.DIRECT) -> None:
         self.now = 100.0
-        self.said: list[str] = []
-        say = lambda _, text: self.said.append(text)  # noqa: E731
+        self.warnings = RecordedWarnings()
         self.departed: list[BackendAddress] = []
-        self.rotation = Rotation("web", say, lambda: self.now, on_departure=self.departed.append)
+        self.rotation = Rotation(
+            "web", self.warnings, lambda: self.now, on_departure=self.departed.append
+        )
         self.attached = True
         self.members = MembersBalancer(
-            "web", self.rotation, via, say, lambda: self.attached, lambda: self.now
+            "web", self.rotation, via, self.warnings, lambda: self.attached, lambda: self.now
         )
 
     def join(self, metadata: Mapping[str, str], id_: str = "there/1") -> None:
@@ -86,8 +88,8 @@ def test_member_with_invalid_metadata_is_ignored_with_warning(metadata: Mapping[
     bench = Bench()
     bench.join(metadata)
     assert not bench.addresses()
-    (sentence,) = bench.said
-    assert sentence.startswith("member there/1 of cluster web is ignored: it publishes ")
+    (sentence,) = bench.warnings
+    assert sentence.startswith("member ignored member=there/1 cluster=web reason=it publishes ")
 
 
 def test_members_join_and_leave() -> None:
@@ -135,12 +137,12 @@ def test_loopback_address_of_another_machine_is_ignored() -> None:
     bench = Bench()
     bench.join({"http": "127.0.0.1:80"})
     assert not bench.addresses()
-    assert "a loopback address of another machine" in bench.said[0]
+    assert "a loopback address of another machine" in bench.warnings[0]
     bench.join({"http": "127.0.0.1:80"}, "here/1")
     assert bench.addresses() == [BackendAddress("127.0.0.1", 80)]
 
 
-# When a relay restarts.
+# Lingering while a relay restarts.
 
 
 def test_last_members_linger() -> None:
@@ -199,7 +201,7 @@ def test_members_linger_while_relay_is_disconnected() -> None:
         bench.members.pick_now(())
 
 
-# Through tunnels.
+# Tunnels.
 
 
 @pytest.mark.parametrize("via", [Via.DIRECT, Via.TUNNEL])
@@ -280,7 +282,7 @@ def test_sticky_backend_is_found_by_direct_and_tunnel_address() -> None:
 
 
 def test_request_that_ends_after_its_member_left_is_uncounted() -> None:
-    """It ends while nobody publishes an address any more, and the cluster is asked."""
+    """The request ends after the last member left, while the balancer asks members."""
     bench = Bench()
     either = FallbackBalancer(
         bench.members, AskBalancer(cast("Mesh", None), "web", 80, lambda: bench.now)
@@ -290,7 +292,7 @@ def test_request_that_ends_after_its_member_left_is_uncounted() -> None:
     bench.leave()
     bench.now += 10
     with pytest.raises(NoBackend):
-        bench.members.pick_now(())  # nobody lingers
+        bench.members.pick_now(())  # lingering has ended
     either.request_ended(DIRECT, Outcome.ANSWERED)
     bench.join(HTTP)
     assert [one.outstanding for one in bench.rotation.statuses()] == [0]

@@ -1,4 +1,4 @@
-"""The choice among known backends, on a clock and draws of the test's own."""
+"""The rotation, with a simulated clock and seeded random numbers."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from arke_proxy.backends.address import BackendAddress
 from arke_proxy.balancing.balancer import Outcome
 from arke_proxy.balancing.rotation import Rotation
 from arke_proxy.errors import AllBackendsTried, NoBackend, ProxyError
+from support.recorded_warnings import RecordedWarnings
 
 ADDRESSES = [BackendAddress("127.0.0.1", port) for port in range(1, 11)]
 ONE, TWO, THREE, FOUR, *_ = ADDRESSES
 
 
 class Bench:
-    """A rotation whose backends have warmed up."""
+    """A rotation whose backends are past slow start."""
 
     def __init__(
         self, *addresses: BackendAddress, weights: dict[BackendAddress, float] | None = None
     ) -> None:
         self.now = 100.0
-        self.said: list[str] = []
+        self.warnings = RecordedWarnings()
         self.departed: list[BackendAddress] = []
         self.rotation = Rotation(
             "web",
-            lambda _, text: self.said.append(text),
+            self.warnings,
             lambda: self.now,
             random.Random(7).random,
             self.departed.append,
@@ -138,7 +139,9 @@ def test_unreachable_backend_is_ejected_at_once() -> None:
     bench = Bench(*ADDRESSES)
     bench.rotation.connect_failed(ONE)
     assert ONE not in bench.shares()
-    assert bench.said == ["backend 127.0.0.1:1 ejected from rotation: connecting to it failed"]
+    assert bench.warnings == [
+        "backend ejected from rotation backend=127.0.0.1:1 reason=connecting to it failed"
+    ]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.TIMED_OUT])
@@ -175,7 +178,7 @@ def test_successful_trial_request_ends_ejection() -> None:
     assert given.count(ONE) == 1
     bench.fate(ONE, Outcome.ANSWERED)
     assert not bench.out()
-    assert bench.said[-1] == "backend 127.0.0.1:1 returned to rotation"
+    assert bench.warnings[-1] == "backend returned to rotation backend=127.0.0.1:1"
 
 
 def test_retried_request_is_not_used_as_trial() -> None:
@@ -228,7 +231,7 @@ def test_answer_to_earlier_request_does_not_end_ejection() -> None:
     assert bench.out() == {ONE}
 
 
-# When too many are out.
+# Panic mode.
 
 
 def test_panic_mode_ignores_ejections_when_more_than_half_are_ejected() -> None:
@@ -239,12 +242,12 @@ def test_panic_mode_ignores_ejections_when_more_than_half_are_ejected() -> None:
     bench.fate(THREE, Outcome.FAILED)
     assert bench.used() == {ONE, TWO, THREE, FOUR}
     assert bench.rotation.panicking
-    assert bench.said[-1] == (
-        "panic mode: 3 of 4 backends of cluster web are ejected from rotation; "
-        "all that accept connections are used"
+    assert bench.warnings[-1] == (
+        "panic mode: too many backends are ejected, so all reachable ones are used"
+        " cluster=web ejected=3 backends=4"
     )
     assert {bench.rotation.pick_now(()) for _ in range(100)} == {ONE, TWO, THREE, FOUR}
-    bench.fate(ONE, Outcome.ANSWERED)  # one of them is well after all, and half will do
+    bench.fate(ONE, Outcome.ANSWERED)  # half are healthy: panic mode ends
     assert bench.used() == {ONE, FOUR}
     assert not bench.rotation.panicking
 
@@ -276,7 +279,7 @@ def test_retry_uses_ejected_backend_if_no_other_is_left() -> None:
         bench.rotation.pick_now({ONE, TWO, THREE})
 
 
-# Checks.
+# Active health checks.
 
 
 def test_two_failed_checks_eject_and_one_passed_check_recovers() -> None:
@@ -285,11 +288,11 @@ def test_two_failed_checks_eject_and_one_passed_check_recovers() -> None:
     assert not bench.out()
     bench.rotation.check_failed(ONE, "status 500", reachable=True)
     assert bench.out() == {ONE}
-    assert bench.said == [
-        "backend 127.0.0.1:1 ejected from rotation: health check failed: status 500"
+    assert bench.warnings == [
+        "backend ejected from rotation backend=127.0.0.1:1 reason=health check failed: status 500"
     ]
     bench.now += 1000
-    assert ONE not in bench.shares()  # it gets no trial: checks are its trials
+    assert ONE not in bench.shares()  # no trial request: only a passed check ends this ejection
     bench.rotation.check_passed(ONE)
     assert not bench.out()
 
@@ -317,7 +320,7 @@ def test_panic_mode_uses_all_when_all_checks_fail() -> None:
     assert bench.out() == {ONE, TWO}
 
 
-# Coming and going.
+# Joining and leaving.
 
 
 def test_idle_connections_are_closed_when_backend_departs() -> None:
@@ -347,9 +350,9 @@ def test_removed_backend_drains() -> None:
     assert ONE not in bench.rotation
     assert set(bench.shares(50)) == {TWO}
     bench.rotation.request_ended(ONE, Outcome.FAILED)
-    bench.rotation.add(ONE)  # under its old address, with a request still running there
+    bench.rotation.add(ONE)  # the same address, with a request still running
     assert {one.address: one.outstanding for one in bench.rotation.statuses()}[ONE] == 1
-    assert not bench.out()  # and none of its history: it has been started anew
+    assert not bench.out()  # health is reset
     bench.rotation.request_ended(ONE, Outcome.ANSWERED)
     bench.rotation.remove(ONE)
     bench.rotation.remove(ONE)
@@ -358,7 +361,7 @@ def test_removed_backend_drains() -> None:
 
 
 class Twin:
-    """What a rotation must hold true, whatever happens to it."""
+    """A model of the rotation, with the invariants that hold after any step."""
 
     def __init__(self) -> None:
         self.bench = Bench()

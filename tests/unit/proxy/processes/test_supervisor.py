@@ -1,20 +1,23 @@
 from __future__ import annotations
 
+import logging
 import signal
+from typing import Any
+
+import pytest
 
 from arke_proxy.processes.supervisor import START_TIMEOUT, Supervisor
 
-GREETING = "here we are"
+GREETING = {"address": "127.0.0.1:8080"}
 
 
 class FakeControl:
-    """Remembers what was done, and counts processes from 1."""
+    """Records calls; process ids count from 1."""
 
     def __init__(self) -> None:
         self.spawned = 0
         self.retired: list[int] = []
         self.signals: list[tuple[int, signal.Signals]] = []
-        self.logged: list[str] = []
 
     def spawn(self) -> int:
         self.spawned += 1
@@ -26,8 +29,15 @@ class FakeControl:
     def signal(self, pid: int, number: signal.Signals) -> None:
         self.signals.append((pid, number))
 
-    def log(self, level: str, sentence: str) -> None:
-        self.logged.append(sentence)
+
+@pytest.fixture(autouse=True)
+def _log_level(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="arke_proxy")
+
+
+def fields(event: logging.LogRecord) -> dict[str, Any]:
+    found: dict[str, Any] = event.__dict__["fields"]
+    return found
 
 
 def serving(size: int) -> tuple[Supervisor, FakeControl]:
@@ -39,7 +49,9 @@ def serving(size: int) -> tuple[Supervisor, FakeControl]:
     return supervisor, control
 
 
-def test_first_worker_starts_alone_and_greeting_waits_for_all() -> None:
+def test_first_worker_starts_alone_and_greeting_waits_for_all(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     control = FakeControl()
     supervisor = Supervisor(control, 3, GREETING, grace=10.0)
     supervisor.start(0.0)
@@ -47,17 +59,18 @@ def test_first_worker_starts_alone_and_greeting_waits_for_all() -> None:
     supervisor.ready(1, 0.0)
     assert control.spawned == 3
     supervisor.ready(2, 0.0)
-    assert control.logged == []
+    assert caplog.messages == []
     supervisor.ready(3, 0.0)
-    assert control.logged == [GREETING]
+    (event,) = caplog.records
+    assert (event.message, fields(event)) == ("proxy listening", GREETING)
 
 
-def test_failed_first_worker_sets_exit_status() -> None:
+def test_failed_first_worker_sets_exit_status(caplog: pytest.LogCaptureFixture) -> None:
     control = FakeControl()
     supervisor = Supervisor(control, 3, GREETING, grace=10.0)
     supervisor.start(0.0)
     supervisor.exited(1, 2, 0.0)
-    assert (supervisor.status, control.logged, control.spawned) == (2, [], 1)
+    assert (supervisor.status, caplog.messages, control.spawned) == (2, [], 1)
 
 
 def test_first_generation_has_no_start_timeout() -> None:
@@ -76,7 +89,7 @@ def test_reload_retires_old_workers_when_all_new_ones_are_ready() -> None:
     supervisor.ready(4, 2.0)
     assert control.retired == [1, 2]
     supervisor.exited(1, 0, 3.0)
-    assert control.spawned == 4  # it is not replaced
+    assert control.spawned == 4  # it is not restarted
 
 
 def test_late_generation_is_killed_and_old_workers_continue() -> None:
@@ -102,7 +115,7 @@ def test_reloads_during_a_reload_are_merged() -> None:
     assert (control.retired, control.spawned) == ([1, 2], 3)
 
 
-def test_restarts_back_off_exponentially() -> None:
+def test_restarts_back_off_exponentially(caplog: pytest.LogCaptureFixture) -> None:
     supervisor, control = serving(1)
     now, pauses = 0.0, []
     for pid in range(1, 12):
@@ -116,13 +129,17 @@ def test_restarts_back_off_exponentially() -> None:
     supervisor.ready(12, now)
     supervisor.exited(12, -11, now + 3600)
     assert round(supervisor.due - now - 3600, 1) == 0.1
-    assert "worker 12 was killed by SIGSEGV" in control.logged[-1]
+    assert fields(caplog.records[-1]) == {
+        "worker": 12,
+        "reason": "was killed by SIGSEGV",
+        "seconds": 0.1,
+    }
 
 
 def test_restarted_worker_is_discarded_when_next_generation_takes_over() -> None:
     supervisor, control = serving(1)
     supervisor.exited(1, -9, 20.0)
-    supervisor.tick(21.0)  # 2 is to replace it
+    supervisor.tick(21.0)  # 2 restarts it
     supervisor.reload(21.0)
     supervisor.ready(3, 22.0)
     assert control.signals == [(2, signal.SIGKILL)]
