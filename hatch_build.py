@@ -30,15 +30,17 @@ _ROOT = Path(__file__).parent
 # each module takes seconds to compile.
 _COMPILED = {
     "sdk/arke/runtime": "deadlines dispatch relay_connection resend",
-    "sdk/arke/wire": "chunked_body liveness outbox reassembly transit_time tunnel_batch",
+    "sdk/arke/wire": "chunked_body flow_scheduler liveness outbox reassembly transit_time "
+    "tunnel_batch",
     "relay/arke_relay/attachments": "connection fair_reader",
     "relay/arke_relay/attachments/iris": "connection",
     "relay/arke_relay/attachments/native": "broadcasts connection fields requests",
     "relay/arke_relay/core": "balancer broadcasts counters directed_request directory endpoints "
     "routed_request router",
     "proxy/arke_proxy/backends": "address connect connection pool",
-    "proxy/arke_proxy/balancing": "ask balancer fallback members passive_health prefetch "
-    "recent_backends retry rotation routes static sticky",
+    "proxy/arke_proxy/balancing": "ask_balancer balancer fallback_balancer members_balancer "
+    "panic_mode passive_health power_of_two prefetch recent_backends retry rotation "
+    "rotation_entry routes slow_start static_balancer sticky_cookies",
     "proxy/arke_proxy/clients": "graceful_close http1_connection http2_connection http2_stream "
     "tls_buffer",
     "proxy/arke_proxy/connections": "deadlines hub reset write_batch",

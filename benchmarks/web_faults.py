@@ -92,7 +92,7 @@ class _Proxy(NamedTuple):
             workers = json.load(page)["workers"]
         address = f"127.0.0.1:{port}"
         return any(
-            one["used"]
+            one["in_use"]
             for worker in workers
             for one in worker["backends"]
             if one["address"] == address

@@ -1,6 +1,6 @@
-"""The `proxy` command: reads its flags, takes the ports, and becomes the master of its workers.
+"""The `proxy` command: parse the flags, bind the ports, and exec the master process.
 
-What is imported here is loaded before the ports are taken, and gone when the master runs.
+The modules imported here are loaded before the ports are bound. The exec frees their memory.
 """
 
 from __future__ import annotations
@@ -14,202 +14,222 @@ from pathlib import Path
 from typing import NoReturn
 
 from arke.program import flags
-from arke_proxy import flag_types as converters
+from arke_proxy import flag_types
 from arke_proxy.backends.address import BackendAddress
-from arke_proxy.balancing import flag_types as choosing_flags
-from arke_proxy.balancing.members import Via
+from arke_proxy.balancing import flag_types as balancing_flags
+from arke_proxy.balancing.config import BalancingConfig
+from arke_proxy.balancing.members_balancer import Via
 from arke_proxy.balancing.routes import Pattern
-from arke_proxy.balancing.setup import BalancingConfig, read_key
-from arke_proxy.balancing.sticky import cookie_name
+from arke_proxy.balancing.sticky_cookies import cookie_name, read_key
 from arke_proxy.clients.certificates import Certificates, Pair, pair
 from arke_proxy.errors import BadCertificate
 from arke_proxy.http.forwarded import Form, Network
-from arke_proxy.processes.sockets import inherited, listen, mend
+from arke_proxy.processes.socket_binding import bind_sockets, describe_bind_error
+from arke_proxy.processes.systemd_sockets import inherited_sockets
 from arke_proxy.processes.worker_config import MasterConfig, new_secret
 
 PROGRAM = "proxy"
 _MASTER = "arke_proxy.processes.master"
-_MOST_WORKERS = 64
-_EVERY = ("::", "0.0.0.0")  # noqa: S104 — how the kernel shows an empty host
+_MAX_WORKERS = 64
+_ANY_ADDRESS = ("::", "0.0.0.0")  # noqa: S104 — what getsockname returns for an empty host
 
 
 def _workers(text: str) -> int:
     number = flags.count(text)
-    if not 1 <= number <= _MOST_WORKERS:
-        raise ValueError(f"from 1 to {_MOST_WORKERS}, please")
+    if not 1 <= number <= _MAX_WORKERS:
+        raise ValueError(f"must be between 1 and {_MAX_WORKERS} (got {number})")
     return number
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
+    """The flags of the `proxy` command."""
+
     cluster: str | None = flags.flag(
-        "NAME", parse=flags.name, help="the cluster of the backends, for what no -route is for"
+        "NAME", parse=flags.name, help="default cluster, when no -route matches"
     )
     route: tuple[tuple[Pattern, str], ...] = flags.flag(
         "HOST/PATH=NAME",
-        parse=choosing_flags.route,
+        parse=balancing_flags.route,
         repeat=True,
-        help="the cluster of one host, of the paths under one, or of both; host * is any",
+        help="cluster for a host, a path prefix or both; host * matches every host",
     )
     listen: flags.HostPort = flags.flag(
-        "[HOST]:PORT", parse=flags.listen_address, default=":8080", help="where browsers connect"
+        "[HOST]:PORT", parse=flags.listen_address, default=":8080", help="address for HTTP clients"
     )
     tls_listen: flags.HostPort | None = flags.flag(
         "[HOST]:PORT",
         parse=flags.listen_address,
-        help="where they connect by TLS, with HTTP/2 or HTTP/1.1",
+        help="address for TLS clients (HTTP/2 and HTTP/1.1)",
     )
     cert: tuple[Pair, ...] = flags.flag(
         "CERT.pem[,KEY.pem]",
         parse=pair,
         repeat=True,
-        help="a certificate and its key, read anew when the files change; the first is for "
-        "clients that ask for a name that none has",
+        help="TLS certificate and key, reloaded when the files change; the first is the default "
+        "when no certificate matches the client's server name",
     )
     port: int = flags.flag(
-        "N", parse=flags.port, default=55555, help="where the relay of this machine listens"
+        "N", parse=flags.port, default=55555, help="port of this machine's relay"
     )
     backend_port: int = flags.flag(
-        "N", parse=flags.port, default=63450, help="of backends that answer with an IP alone"
+        "N", parse=flags.port, default=63450, help="port when a member answers with an IP alone"
     )
     choose: str = flags.flag(
         "WAY",
         parse=flags.choice("auto", "watch", "ask", "static"),
         default="auto",
-        help="watch: among the addresses that members publish; ask: as the cluster answers; "
-        "auto: watch once any member publishes one, ask until then; static: among -backend",
+        help="where backends come from; watch: addresses that members publish; ask: ask a member "
+        "for each request; auto: watch if any member publishes an address, else ask; "
+        "static: the -backend flags",
     )
     backend: tuple[BackendAddress, ...] = flags.flag(
-        "IP:PORT", parse=choosing_flags.backend, repeat=True, help="one of -choose static"
+        "IP:PORT",
+        parse=balancing_flags.backend,
+        repeat=True,
+        help="backend address, with -choose static",
     )
     via: Via = flags.flag(
         "WAY",
-        parse=choosing_flags.via,
+        parse=balancing_flags.via,
         default="direct",
-        help="to published addresses: direct, tunnel (of the mesh), or auto (what works)",
+        help="how to connect to published addresses: direct, tunnel (through the mesh), "
+        "or auto (direct, then tunnel)",
     )
     check: str | None = flags.flag(
         "PATH",
-        parse=choosing_flags.path,
-        help="GET it from each backend every 2 s; who fails twice is out until it succeeds",
+        parse=balancing_flags.path,
+        help="active health check: GET this path from each backend every 2 s; two failures in a "
+        "row eject it until a check passes",
     )
     sticky: str | None = flags.flag(
-        "COOKIE", parse=cookie_name, help="send visitors back to their backend by this cookie"
+        "COOKIE",
+        parse=cookie_name,
+        help="sticky sessions: send each client to the same backend, by a cookie of this name",
     )
     sticky_key: str | None = flags.flag(
-        "FILE", help="the secret of these cookies, where several proxies share them"
+        "FILE", help="key file for sticky cookies that several proxies share"
     )
     timeout: float = flags.flag(
         "TIME",
         parse=flags.seconds,
         default="60s",
-        help="how long a backend may stay silent, and a body stand still",
+        help="maximum wait for a backend's answer, and for each piece of a body",
     )
     total: float | None = flags.flag(
         "TIME",
         parse=flags.seconds,
-        help="how long a request and its answer may take in all, however they move",
+        help="maximum duration of a request, answer included (default: no limit)",
     )
     idle: float = flags.flag(
-        "TIME", parse=flags.seconds, default="75s", help="how long clients stay between requests"
+        "TIME",
+        parse=flags.seconds,
+        default="75s",
+        help="close client connections without a request after this time",
     )
     max_clients: int | None = flags.flag(
         "N",
         parse=flags.count,
-        help="connections of clients at once (default: half of the descriptors)",
+        help="maximum client connections (default: half of the file descriptors)",
     )
     max_per_client: int | None = flags.flag(
-        "N", parse=flags.count, help="connections at once from one address (default: no limit)"
+        "N", parse=flags.count, help="maximum connections per client address (default: no limit)"
     )
     trust: tuple[Network, ...] = flags.flag(
         "CIDR",
-        parse=converters.network,
+        parse=flag_types.network,
         repeat=True,
-        help="proxies in front whose word about their clients is believed",
+        help="trusted proxies; their X-Forwarded-* and Forwarded headers are kept",
     )
     forwarded: Form = flags.flag(
         "x|rfc7239|both",
-        parse=converters.form,
+        parse=flag_types.form,
         default="x",
-        help="tell backends about clients in X-Forwarded-For and -Proto and -Host, or Forwarded",
+        help="headers that describe the client to backends: x (X-Forwarded-For, -Proto and "
+        "-Host), rfc7239 (Forwarded), or both",
     )
     max_body: int | None = flags.flag(
-        "SIZE", parse=converters.size, help="the largest body of a request, such as 10m"
+        "SIZE",
+        parse=flag_types.size,
+        help="maximum size of a request body, such as 10m (default: no limit)",
     )
     grace: float = flags.flag(
-        "TIME", parse=flags.seconds, default="10s", help="how long to finish requests when stopped"
+        "TIME",
+        parse=flags.seconds,
+        default="10s",
+        help="time to finish running requests when the proxy stops",
     )
     linger: float = flags.flag(
         "TIME",
         parse=flags.seconds,
         default="1h",
-        help="how long connections live on in the old processes after a reload",
+        help="time to finish open connections in the old workers after a reload",
     )
     workers: int = flags.flag(
-        "N", parse=_workers, default=1, help="processes that share the port; one a core at most"
+        "N", parse=_workers, default=1, help="worker processes; at most one per CPU core"
     )
     admin: flags.HostPort | None = flags.flag(
         "HOST:PORT",
         parse=flags.listen_address,
         default=None,
-        help="serve /-/healthz, /-/readyz, /-/backends and /-/metrics; keep it on loopback",
+        help="serve /-/healthz, /-/readyz, /-/backends and /-/metrics; use a loopback address",
     )
     access_log: str | None = flags.flag(
-        "FILE|-", parse=flags.text, default=None, help="log each request there; - is stdout"
+        "FILE|-", parse=flags.text, default=None, help="access log file; - is stdout"
     )
     access_format: str | None = flags.flag(
         "common|combined|json",
         parse=flags.choice("common", "combined", "json"),
-        help="how the access log is written (default: combined)",
+        help="access log format (default: combined)",
     )
 
 
-def read(argv: list[str]) -> Options:
-    """Return what the flags say, or end with one line and status 2."""
+def parse_flags(argv: list[str]) -> Options:
+    """Parse the command line. Exits with one line and status 2 if it is invalid."""
     return flags.parse(
         Options,
         program=PROGRAM,
-        summary="Spread HTTP requests over the backends that a cluster names.",
+        summary="HTTP reverse proxy: balance requests over the backends of Arke clusters.",
         argv=argv,
         environ=os.environ,
     )
 
 
-def choice(options: Options, shared: bytes) -> BalancingConfig:
-    """Return how backends are chosen, or end with one line and status 2.
+def balancing_config(options: Options, generated_secret: bytes) -> BalancingConfig:
+    """Return the load-balancing configuration. Exits with one line and status 2 if it is invalid.
 
-    `shared` is the secret of sticky cookies where there is no file of it.
+    `generated_secret` encrypts sticky cookies if there is no key file.
     """
     file = options.sticky_key
     if file and not options.sticky:
-        flags.fail(PROGRAM, "-sticky-key is the secret of cookies; name theirs with -sticky COOKIE")
+        flags.fail(PROGRAM, "-sticky-key needs -sticky COOKIE")
     try:
-        secret = read_key(Path(file)) if file else shared
+        secret = read_key(Path(file)) if file else generated_secret
     except ValueError as fault:
         flags.fail(PROGRAM, f"-sticky-key {file}: {fault}")
     except OSError as error:
         flags.fail(PROGRAM, f"-sticky-key {file}: {error.strerror or error}")
-    made = BalancingConfig(
-        way=options.choose,
+    config = BalancingConfig(
+        choose=options.choose,
         cluster=options.cluster,
         routes=options.route,
         backends=options.backend,
         default_port=options.backend_port,
         via=options.via,
-        check=options.check,
-        cookie=options.sticky,
-        secret=secret,
+        check_path=options.check,
+        cookie_name=options.sticky,
+        cookie_secret=secret,
     )
-    if mistake := made.fault():
-        flags.fail(PROGRAM, mistake)
-    return made
+    if conflict := config.conflict():
+        flags.fail(PROGRAM, conflict)
+    return config
 
 
 def certificates(options: Options) -> Certificates | None:
-    """Return what is presented to clients by TLS, or end with one line and status 2."""
+    """Load the TLS certificates. Exits with one line and status 2 if they are invalid."""
     if options.tls_listen is None:
         if options.cert:
-            flags.fail(PROGRAM, "-cert is for TLS; say where with -tls-listen :8443")
+            flags.fail(PROGRAM, "-cert needs -tls-listen, such as -tls-listen :8443")
         return None
     if not options.cert:
         flags.fail(PROGRAM, "-tls-listen needs a certificate; give -cert CERT.pem,KEY.pem")
@@ -220,57 +240,59 @@ def certificates(options: Options) -> Certificates | None:
 
 
 def main() -> NoReturn:
-    options = read(sys.argv[1:])
-    described = choice(options, b"").described  # or it ends: what is wrong is said before any work
+    options = parse_flags(sys.argv[1:])
+    # Check everything before binding: an invalid flag must not disturb a running proxy.
+    target = balancing_config(options, b"").description
     if options.access_format and not options.access_log:
-        flags.fail(PROGRAM, "-access-format is for a log; say where with -access-log FILE")
-    certificates(options)  # the same
-    listeners = _listen(options)
-    greeting = f"proxy listening on {_where(listeners['public'][0])}, forwarding to {described}"
-    if "tls" in listeners:
-        greeting = f"proxy listening with TLS on {_where(listeners['tls'][0])}\n{greeting}"
-    plan = MasterConfig(
-        listeners={name: [one.fileno() for one in socks] for name, socks in listeners.items()},
+        flags.fail(PROGRAM, "-access-format needs -access-log FILE")
+    certificates(options)
+    sockets = _bind(options)
+    greeting = f"proxy listening on {_address(sockets['public'][0])}, forwarding to {target}"
+    if "tls" in sockets:
+        greeting = f"proxy listening with TLS on {_address(sockets['tls'][0])}\n{greeting}"
+    config = MasterConfig(
+        listeners={name: [one.fileno() for one in group] for name, group in sockets.items()},
         secret=new_secret(),
         workers=options.workers,
         grace=options.grace,
         greeting=greeting,
     )
-    for number in (*chain.from_iterable(plan.listeners.values()), plan.secret):
-        os.set_inheritable(number, True)
+    for descriptor in (*chain.from_iterable(config.listeners.values()), config.secret):
+        os.set_inheritable(descriptor, True)
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
-        os.environ.pop(name, None)  # said to this process alone
-    # The process stays; what it has loaded so far goes.
-    words = [sys.executable, "-P", "-m", _MASTER, plan.text(), *sys.argv[1:]]
-    os.execv(sys.executable, words)  # noqa: S606 — no shell is wanted
+        os.environ.pop(name, None)  # for this process only, not for its workers
+    # The exec keeps the process id and frees the memory of the modules loaded so far.
+    command = [sys.executable, "-P", "-m", _MASTER, config.to_json(), *sys.argv[1:]]
+    os.execv(sys.executable, command)  # noqa: S606 — no shell is wanted
 
 
-def _where(sock: socket.socket) -> flags.HostPort:
+def _address(sock: socket.socket) -> flags.HostPort:
     host, port = sock.getsockname()[:2]
-    return flags.HostPort("" if host in _EVERY else host, port)
+    return flags.HostPort("" if host in _ANY_ADDRESS else host, port)
 
 
-def _listen(options: Options) -> dict[str, list[socket.socket]]:
+def _bind(options: Options) -> dict[str, list[socket.socket]]:
+    """Take the sockets of systemd and bind the others. Returns `public`, `tls` and `admin`."""
     try:
-        listeners = {name: [sock] for name, sock in inherited(os.environ).items()}
+        sockets = {name: [sock] for name, sock in inherited_sockets(os.environ).items()}
     except (OSError, ValueError) as error:
         flags.fail(PROGRAM, f"LISTEN_FDS: {error}")
-    if "tls" in listeners and not options.tls_listen:
-        flags.fail(PROGRAM, "LISTEN_FDNAMES: a socket is named tls; give -tls-listen and -cert too")
-    if "admin" in listeners and not options.admin:
-        flags.fail(PROGRAM, "LISTEN_FDNAMES: a socket is named admin; give -admin too")
+    if "tls" in sockets and not options.tls_listen:
+        flags.fail(PROGRAM, "LISTEN_FDNAMES has a socket named tls: give -tls-listen and -cert")
+    if "admin" in sockets and not options.admin:
+        flags.fail(PROGRAM, "LISTEN_FDNAMES has a socket named admin: give -admin")
     wanted = {
         "public": ("-listen", options.listen),
         "tls": ("-tls-listen", options.tls_listen),
         "admin": ("-admin", options.admin),
     }
     for name, (flag, where) in wanted.items():
-        if where and name not in listeners:
+        if where and name not in sockets:
             try:
-                listeners[name] = listen(*where, 1 if name == "admin" else options.workers)
+                sockets[name] = bind_sockets(*where, 1 if name == "admin" else options.workers)
             except OSError as error:
-                flags.fail(PROGRAM, f"{flag} {where}: {mend(error, flag)}")
-    return listeners
+                flags.fail(PROGRAM, f"{flag} {where}: {describe_bind_error(error, flag)}")
+    return sockets
 
 
 if __name__ == "__main__":

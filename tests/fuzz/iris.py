@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
-from arke.wire.limits import CHUNK, READ
+from arke.wire.limits import CHUNK, READ_SIZE
 from arke_relay.attachments.iris.connection import IrisConnection
 from arke_relay.attachments.iris.packets import Packet
 from fuzz.finding import promise
@@ -47,7 +47,7 @@ class IrisGuest(Guest):
         connection = self.connection
         if isinstance(connection, IrisConnection):
             rest = len(connection._rest)
-            promise(rest <= MAX_MESSAGE + READ, f"{rest} octets of a packet are kept")
+            promise(rest <= MAX_MESSAGE + READ_SIZE, f"{rest} octets of a packet are kept")
 
     async def check_alive(self) -> None:
         connection = self.connection

@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 from msgpack import Packer, packb
 
-from arke.wire.limits import CHUNK, MAX_NUMBER, unpacker
+from arke.wire.limits import CHUNK, MAX_ID, unpacker
 from arke.wire.messages import Op, PeerOp
 from arke.wire.outbox import Outbox
 from arke_relay.core.endpoints import Peer
@@ -68,12 +68,12 @@ class Link:
         self.blocked = False
         self.open = True
         self.frames: list[bytes] = []
-        self.outbox = Outbox(OUTBOX, largest=MAX_MESSAGE)
+        self.outbox = Outbox(OUTBOX, max_body=MAX_MESSAGE)
         self.put = self.outbox.put
         self.put_body = self.outbox.put_body
         self.put_packed = self.outbox.put_packed
-        self.put_part = self.outbox.put_part
-        self.drop_parts = self.outbox.drop_parts
+        self.put_in_flow = self.outbox.put_in_flow
+        self.drop_flow = self.outbox.drop_flow
         self.overran = False
 
     def overrun(self) -> None:
@@ -173,7 +173,7 @@ class PeerWorld(World):
             session = max(self.session, neighbour.heard_session, neighbour.given_up + 1)
             self.receive(GUEST, session, (PeerOp.SUBSCRIBED, "still there"))
             heard = "still there" in self.core.directory.topics
-            over = session > MAX_NUMBER  # it has used up its numbers
+            over = session > MAX_ID  # it has used up its numbers
             promise(heard or over, "a peer is linked, and not heard")
             self.membership.end(GUEST, "it was time", self.loop.now)
         promise(all(self.losses), "a peer was cut off without a reason")

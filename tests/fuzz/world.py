@@ -15,7 +15,7 @@ from arke.program.logging import Log
 from arke.wire import outbox
 from arke.wire.limits import CHUNK, MAX_HEADERS, MAX_STREAMS, MAX_TUNNELS
 from arke.wire.messages import Op
-from arke.wire.reassembly import Inbox
+from arke.wire.reassembly import Reassembler
 from arke_relay.attachments.connection import Connection
 from arke_relay.attachments.iris import connection as iris
 from arke_relay.attachments.native import connection as native
@@ -66,8 +66,8 @@ def small_bounds() -> Iterator[None]:
         patch.object(native, "OUTBOX", OUTBOX),
         patch.object(native, "_INBOX", INBOX),
         patch.object(iris, "OUTBOX", OUTBOX),
-        patch.object(outbox, "_RESERVE", RESERVE),
-        patch.object(outbox, "_PARTS", PARTS),
+        patch.object(outbox, "_CONTROL_RESERVE", RESERVE),
+        patch.object(outbox, "_MAX_TUNNEL_BYTES", PARTS),
         patch.object(router, "HELD_LIMIT", HELD),
     ):
         yield
@@ -224,7 +224,7 @@ def check_outbox(box: outbox.Outbox) -> None:
         raise Finding(f"{waiting} messages of {box.size} octets wait for one receiver")
 
 
-def check_inbox(inbox: Inbox, limit: int) -> None:
+def check_inbox(inbox: Reassembler, limit: int) -> None:
     held = sum(len(half.body) for half in inbox._streams.values() if half.body is not None)
     if not held <= inbox.size <= limit:
         raise Finding(f"{held} octets are half received, {inbox.size} counted")

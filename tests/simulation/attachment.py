@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from arke.wire.limits import unpacker
 from arke.wire.messages import Op
 from arke.wire.outbox import Outbox
-from arke.wire.reassembly import Inbox
+from arke.wire.reassembly import Reassembler
 from arke_relay.attachments.native.broadcasts import NativeBroadcasts
 from arke_relay.attachments.native.requests import NativeRequests
 from arke_relay.attachments.native.tunnels import NativeTunnels
@@ -33,9 +33,9 @@ class Attachment:
         """The program reads what it is sent."""
         self.outbox = Outbox(PROGRAM_OUTBOX, self._wake, self.flush)
         self.put_packed = self.outbox.put_packed
-        self.put_part = self.outbox.put_part
-        self.drop_parts = self.outbox.drop_parts
-        self.inbox = Inbox(relay.joins.max_message, 64 * 1024 * 1024)
+        self.put_in_flow = self.outbox.put_in_flow
+        self.drop_flow = self.outbox.drop_flow
+        self.inbox = Reassembler(relay.joins.max_message, 64 * 1024 * 1024)
         self._unpacker = unpacker()
         self._under_way = 0
         self._unaccepted: dict[int, Request] = {}
@@ -45,7 +45,7 @@ class Attachment:
             **NativeRequests(endpoint, self.inbox, core).handlers,
             **NativeBroadcasts(endpoint, self.inbox, core).handlers,
             **NativeTunnels(endpoint, core).handlers,
-            Op.CHUNK: lambda message, now: self.inbox.chunk(*message[1:]),
+            Op.CHUNK: lambda message, now: self.inbox.add_chunk(*message[1:]),
             Op.PING: lambda message, now: self._on_ping(message[1]),
             Op.REGISTER: lambda message, now: core.register(endpoint, message[1], message[2], now),
             Op.UNREGISTER: lambda message, now: core.leave(endpoint),
@@ -115,7 +115,7 @@ class Attachment:
             self._accepted(self._unaccepted.pop(number))
 
     def _on_ping(self, token: int) -> None:
-        if not self.outbox.put_behind((Op.PONG.value, token)):
+        if not self.outbox.put_after_bodies((Op.PONG.value, token)):
             self.overrun()
 
     def close(self, reason: str) -> None:

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from arke.wire.limits import CHUNK
-from arke.wire.messages import Ending as Way
+from arke.wire.messages import TunnelClose as Way
 from arke_relay.core.membership import BEAT, CONFIRMATION, PATIENCE
 from simulation.agreement import disagreements
 from simulation.bounds import AGREED

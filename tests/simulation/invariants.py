@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 
+from arke.wire.flow_scheduler import LargeMessage
 from arke.wire.limits import CHUNK
-from arke.wire.outbox import Outbox, _Large
+from arke.wire.outbox import Outbox
 from simulation.bounds import HELD, LARGEST, LINK_OUTBOX, PROGRAM_OUTBOX, RESERVE, WINDOWS
 from simulation.lines import Link
 from simulation.relay import Relay
@@ -118,9 +119,10 @@ def _tunnels(relay: Relay) -> Iterator[str]:
 def _outboxes(relay: Relay) -> Iterator[str]:
     for who, outbox, limit, tunnels in _all_outboxes(relay):
         content = _content(outbox)
-        behind = sum(map(len, outbox._flows.values()))
-        if outbox._behind != behind:
-            yield f"the outbox for {who} counts {outbox._behind} messages in flows of {behind}"
+        scheduler = outbox._scheduler
+        waiting = sum(map(len, scheduler.flows.values())) + len(scheduler._behind_bodies)
+        if scheduler.message_count != waiting:
+            yield f"outbox for {who}: {scheduler.message_count} messages counted, {waiting} waiting"
         if outbox.size != content:
             yield f"the outbox for {who} counts {outbox.size} octets and has {content}"
         bound = limit + RESERVE + LARGEST + CHUNK + _OVERHEAD + tunnels * 2 * WINDOWS[-1]
@@ -139,12 +141,12 @@ def _all_outboxes(relay: Relay) -> Iterator[tuple[str, Outbox, int, int]]:
 
 
 def _content(outbox: Outbox) -> int:
-    octets = sum(map(len, outbox._ready)) + outbox._casts_size
-    octets += sum(len(data) for _, data in outbox._late)
+    octets = sum(map(len, outbox._ready)) + outbox._fanout_size
+    octets += sum(len(data) for _, data in outbox._scheduler._behind_bodies)
     for flow in outbox._flows.values():
         for item in flow:
-            if isinstance(item, _Large):
-                octets += len(item.last) or len(item.body) - item.sent
+            if isinstance(item, LargeMessage):
+                octets += len(item.final) or len(item.body) - item.sent
             else:
                 octets += len(item)
     return octets
@@ -160,8 +162,9 @@ def _left(relay: Relay) -> Iterator[str]:
             left = endpoint.requests, endpoint.held_bytes, endpoint.tunnels
             yield f"{endpoint}: requests, bytes, tunnels left: {left}"
     for who, outbox, _, _ in _all_outboxes(relay):
-        leftover = [len(table) for table in (outbox._flows, outbox._waiting, outbox._turn)]
-        leftover += [len(outbox._coming), outbox._half_sent, outbox.size]
+        flows = outbox._scheduler
+        leftover = [len(table) for table in (flows.flows, flows._bodies_waiting, flows.active)]
+        leftover += [len(flows._tunnels_waiting), flows.partial_bytes, outbox.size]
         if any(leftover):
             yield f"the outbox for {who}: {leftover}"
 

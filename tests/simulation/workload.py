@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from arke.wire.limits import CHUNK
-from arke.wire.messages import Ending, Op
+from arke.wire.messages import Op, TunnelClose
 from simulation.bounds import KIB
 from simulation.program import Program
 from simulation.relay import Relay
@@ -120,10 +120,10 @@ class Workload:
         if what < 0.6:
             end.send(self._random.choice((10, 3_000, 80 * KIB)))
         elif what < 0.75:
-            end.plan = self._random.choice((Ending.SEND_CLOSED, Ending.CLOSED))
+            end.plan = self._random.choice((TunnelClose.SEND_CLOSED, TunnelClose.CLOSED))
             end.pump()
         elif what < 0.8:
-            end.end(Ending.ABORTED)
+            end.end(TunnelClose.ABORTED)
         else:
             end.reads = not end.reads
             end.read()
@@ -188,10 +188,12 @@ class Workload:
         """A tunnel is there: what this end of it will do."""
         random = self._random
         if self.calm:
-            end.plan = Ending.SEND_CLOSED
+            end.plan = TunnelClose.SEND_CLOSED
             end.send(end.program.world.calm_octets(end))
             return
-        end.plan = random.choice((Ending.SEND_CLOSED, Ending.SEND_CLOSED, Ending.CLOSED, None))
+        end.plan = random.choice(
+            (TunnelClose.SEND_CLOSED, TunnelClose.SEND_CLOSED, TunnelClose.CLOSED, None)
+        )
         end.reads = random.random() < 0.9
         end.send(random.choice((0, 10, 3_000, 20 * KIB, 150 * KIB)))
 

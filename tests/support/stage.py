@@ -66,8 +66,8 @@ class Link:
         self.put = outbox.put
         self.put_body = outbox.put_body
         self.put_packed = outbox.put_packed
-        self.put_part = outbox.put_part
-        self.drop_parts = outbox.drop_parts
+        self.put_in_flow = outbox.put_in_flow
+        self.drop_flow = outbox.drop_flow
 
     def take(self) -> bytes:
         taken = b""

@@ -1,1 +1,1 @@
-"""Which backend gets a request."""
+"""Load balancing: routes to clusters, the choice of a backend, backend health, retries."""

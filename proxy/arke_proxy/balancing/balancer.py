@@ -1,40 +1,43 @@
-"""What the proxy asks whoever chooses backends, and tells them."""
+"""The interface of load balancers: pick a backend for a request, and learn the outcome."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import Enum, auto
 from typing import NamedTuple
 
 from arke_proxy.backends.address import BackendAddress
 
+Warn = Callable[[object, str], None]
+"""Logs a warning: the key under which it is rate limited, and the sentence."""
+
 
 class Outcome(Enum):
-    """What became of a request that a backend was given."""
+    """The outcome of a request that was sent to a backend."""
 
     ANSWERED = auto()
-    UNAVAILABLE = auto()  # it answered 502, 503 or 504
-    FAILED = auto()  # it reset or closed the connection, or sent what is no answer
-    TIMED_OUT = auto()  # it did not answer in time
-    ABANDONED = auto()  # the client left: says nothing about the backend
+    UNAVAILABLE = auto()  # the backend answered 502, 503 or 504
+    FAILED = auto()  # the backend reset or closed the connection, or sent an invalid response
+    TIMED_OUT = auto()  # the backend did not answer in time
+    ABANDONED = auto()  # the client disconnected: this says nothing about the backend
 
 
 class BackendStatus(NamedTuple):
-    """A backend as its chooser sees it, for people and metrics."""
+    """The state of one backend, for the admin pages."""
 
     address: BackendAddress
-    weight: float  # of its share; less than its own while it is new
-    outstanding: int  # requests of this proxy
-    out: bool  # of rotation
-    used: bool  # in rotation, or out and used all the same because too many are out
+    weight: float  # lower than its full weight during slow start
+    outstanding: int  # requests of this worker
+    ejected: bool  # from rotation
+    in_use: bool  # gets requests; in panic mode ejected backends do too
 
 
 class BackendBalancer(ABC):
-    """Chooses a backend for each attempt at a request: never one in `tried`.
+    """Picks a backend for each attempt at a request, never one in `tried`.
 
-    `preferred` is where the visitor was before; it is chosen if it can be. Both ways may raise
-    NoBackEnd, NotAnswered, BadAnswer, AllTried.
+    `preferred` is the backend in the client's sticky cookie; it is picked if it is usable. Both
+    pick methods may raise NoBackend, NotAnswered, BadAnswer, AllTried.
     """
 
     __slots__ = ()
@@ -43,30 +46,30 @@ class BackendBalancer(ABC):
     def pick_now(
         self, tried: Collection[BackendAddress], preferred: BackendAddress | None = None
     ) -> BackendAddress | None:
-        """Return one that is known already; None if `pick` has to find out."""
+        """Pick a backend without waiting. None: call `pick`, which asks the cluster."""
 
     @abstractmethod
     async def pick(
         self, tried: Collection[BackendAddress], preferred: BackendAddress | None = None
     ) -> BackendAddress:
-        """Find one."""
+        """Pick a backend; ask the cluster if necessary."""
 
     @abstractmethod
     def request_started(self, address: BackendAddress) -> None:
-        """Learn that a backend was sent a request; `request_ended` follows, once."""
+        """Count a request sent to a backend. `request_ended` follows exactly once."""
 
     @abstractmethod
     def request_ended(self, address: BackendAddress, outcome: Outcome) -> None:
-        """Learn what became of it."""
+        """Record the outcome of that request."""
 
     @abstractmethod
     def connect_failed(self, address: BackendAddress) -> None:
-        """Learn that one could not be connected to, or that its host is dead."""
+        """Record that connecting failed, or that the backend's host is dead."""
 
     def asks_members(self) -> bool:
-        """Say whether the cluster is asked: then its standings are what it has named lately."""
+        """Whether members are asked for each backend; `statuses` then lists recent answers."""
         return False
 
     @abstractmethod
     def statuses(self) -> Sequence[BackendStatus]:
-        """Return those that are known."""
+        """Return the status of each known backend."""

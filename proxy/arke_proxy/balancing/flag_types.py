@@ -1,4 +1,4 @@
-"""What the flags about backends may say."""
+"""Converters for the command-line flags about backends and routes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import re
 
 from arke.program import flags
 from arke_proxy.backends.address import BackendAddress, parse_address
-from arke_proxy.balancing.members import Via
+from arke_proxy.balancing.members_balancer import Via
 from arke_proxy.balancing.routes import Pattern, parse_route
 
-_PATH = re.compile(r"/[!$-~]*")  # printable ASCII without blanks, quotes and #
+_PATH = re.compile(r"/[!$-~]*")  # printable ASCII without spaces, quotes and #
 
 
 def backend(text: str) -> BackendAddress:
-    """Take `IP:PORT`."""
+    """Convert `IP:PORT`."""
     try:
         return parse_address(text, 0)
     except ValueError:
@@ -21,18 +21,18 @@ def backend(text: str) -> BackendAddress:
 
 
 def route(text: str) -> tuple[Pattern, str]:
-    """Take `host/path=cluster`."""
+    """Convert `host/path=cluster`."""
     pattern, cluster = parse_route(text)
     return pattern, flags.name(cluster)
 
 
 def path(text: str) -> str:
-    """Take a path to GET."""
+    """Convert the path of a health check."""
     if not _PATH.fullmatch(text):
         raise ValueError("must be a path, such as /healthz")
     return text
 
 
 def via(text: str) -> Via:
-    """Take how to reach backends."""
+    """Convert the way to connect to backends."""
     return Via(flags.choice(*(way.value for way in Via))(text))

@@ -1,4 +1,4 @@
-"""Active checks: asking each backend now and then whether it is well."""
+"""Active health checks: probe each backend of a cluster every two seconds."""
 
 from __future__ import annotations
 
@@ -9,66 +9,67 @@ from typing import Protocol
 
 from arke_proxy.backends.address import BackendAddress
 from arke_proxy.balancing.balancer import BackendStatus
-from arke_proxy.balancing.health_probe import CheckFailed, CheckSkipped, Probe
+from arke_proxy.balancing.health_probe import CheckFailed, CheckSkipped, HealthProbe
 
-_EVERY = 2.0  # seconds
-_JITTER = 0.2  # of them, so that many proxies do not knock in step
-AT_ONCE = 32
-"""Checks of all clusters, each on a connection of its own."""
+_INTERVAL = 2.0  # seconds
+_JITTER = 0.2  # of the interval, so that many proxies do not probe at the same time
+MAX_CONCURRENT_CHECKS = 32
+"""Checks that run at once, of all clusters together. Each uses a connection of its own."""
 
 
 class HealthCheckTarget(Protocol):
-    """Whoever knows backends that can be checked."""
+    """A balancer whose backends are checked."""
 
     def statuses(self) -> Sequence[BackendStatus]:
-        """Return those that are to be checked."""
+        """Return the backends to check."""
 
     def check_failed(self, address: BackendAddress, fault: str, *, reachable: bool) -> None:
-        """Learn that a check failed; `fault` completes "its check …"."""
+        """Record a failed check; `fault` completes "health check failed: …"."""
 
     def check_passed(self, address: BackendAddress) -> None:
-        """Learn that a check went well."""
+        """Record a passed check."""
 
 
 class HealthChecker:
-    """Checks all backends every two seconds, from `start` to `stop`."""
+    """Checks all backends of one cluster, from `start` to `stop`."""
 
     def __init__(
         self,
-        checked: HealthCheckTarget,
-        probe: Probe,
-        few: asyncio.Semaphore,
+        target: HealthCheckTarget,
+        probe: HealthProbe,
+        concurrency: asyncio.Semaphore,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self._checked = checked
+        self._target = target
         self._probe = probe
         self._draw = draw
-        self._few = few  # are under way at once, of all clusters together
-        self._running: asyncio.Task[None] | None = None
+        self._concurrency = concurrency  # shared by the checkers of all clusters
+        self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._running = asyncio.create_task(self._run())
+        self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        if self._running:
-            self._running.cancel()
-            await asyncio.wait((self._running,))
+        if self._task:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
 
     async def _run(self) -> None:
         while True:
-            known = [one.address for one in self._checked.statuses()]
+            addresses = [status.address for status in self._target.statuses()]
             async with asyncio.TaskGroup() as round_:
-                for address in known:
+                for address in addresses:
                     round_.create_task(self._check(address))
-                round_.create_task(asyncio.sleep(_EVERY * (1 + _JITTER * (2 * self._draw() - 1))))
+                jitter = _JITTER * (2 * self._draw() - 1)
+                round_.create_task(asyncio.sleep(_INTERVAL * (1 + jitter)))
 
     async def _check(self, address: BackendAddress) -> None:
-        async with self._few:
+        async with self._concurrency:
             try:
                 await self._probe(address)
             except CheckSkipped:
                 pass
             except CheckFailed as error:
-                self._checked.check_failed(address, str(error), reachable=error.reachable)
+                self._target.check_failed(address, str(error), reachable=error.reachable)
             else:
-                self._checked.check_passed(address)
+                self._target.check_passed(address)

@@ -1,4 +1,4 @@
-"""One check of a backend: a GET, and the first line of what comes of it."""
+"""One active health check: send a GET, and read the status line of the answer."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import Protocol, TypeVar, cast
 from arke_proxy.backends.address import BackendAddress
 from arke_proxy.connections.descriptors import NONE_LEFT
 
-_LIMIT = 1.0  # seconds for an answer
-_LONGEST_LINE = 1024  # bytes of a status line
+_TIMEOUT = 1.0  # seconds for the answer
+_MAX_STATUS_LINE = 1024  # bytes
 
 P = TypeVar("P")
 
 
 class ProbeDialer(Protocol):
-    """Opens connections to backends, the way that requests get there."""
+    """Opens connections to backends in the same way as requests do."""
 
     async def connect(
         self, address: BackendAddress, make: Callable[[socket.socket | None], P], /
     ) -> P:
-        """Open one for the protocol of the loop's that `make` makes. Raises OSError."""
+        """Connect the asyncio protocol that `make` returns. Raises OSError."""
 
     def closed(self, sock: socket.socket, /) -> None:
-        """Learn that one has ended."""
+        """Count the connection no longer."""
 
 
 class CheckFailed(Exception):
-    """A check that failed; the text completes "its check …"."""
+    """A check failed; the text completes "health check failed: …"."""
 
     def __init__(self, fault: str, *, reachable: bool = True) -> None:
         super().__init__(fault)
@@ -37,73 +37,73 @@ class CheckFailed(Exception):
 
 
 class CheckSkipped(Exception):
-    """A check that found no descriptor, and so found out nothing."""
+    """The proxy had no descriptor for a check, which says nothing about the backend."""
 
 
-Probe = Callable[[BackendAddress], Awaitable[None]]
-"""Checks one backend. Raises Unwell, NotAsked."""
+HealthProbe = Callable[[BackendAddress], Awaitable[None]]
+"""Checks one backend. Raises CheckFailed, CheckSkipped."""
 
 
-def http_probe(path: str, dials: ProbeDialer) -> Probe:
-    """Make a check that GETs `path` and takes any answer 2xx or 3xx for well."""
+def http_probe(path: str, dialer: ProbeDialer) -> HealthProbe:
+    """Return a check that sends `GET path` and passes on a status 2xx or 3xx."""
 
     async def probe(address: BackendAddress) -> None:
         try:
-            question = await dials.connect(
-                address, lambda sock: _Question(path, address.authority, dials, sock)
+            client = await dialer.connect(
+                address, lambda sock: _ProbeClient(path, address.authority, dialer, sock)
             )
         except OSError as error:
             if error.errno in NONE_LEFT:
                 raise CheckSkipped from error
             raise CheckFailed("cannot connect", reachable=False) from error
         try:
-            async with asyncio.timeout(_LIMIT):
-                line = await question.line
+            async with asyncio.timeout(_TIMEOUT):
+                line = await client.status_line
         except TimeoutError:
-            raise CheckFailed(f"was not answered within {_LIMIT:g} s") from None
+            raise CheckFailed(f"no answer within {_TIMEOUT:g} s") from None
         finally:
-            question.transport.abort()
+            client.transport.abort()
         version, _, status = line.partition(b" ")
         if not version.startswith(b"HTTP/1."):
-            raise CheckFailed("was not answered in HTTP")
+            raise CheckFailed("the answer is not HTTP/1")
         if status[:1] not in (b"2", b"3"):
-            raise CheckFailed(f"was answered {status[:3].decode('ascii', 'replace')}")
+            raise CheckFailed(f"status {status[:3].decode('ascii', 'replace')}")
 
     return probe
 
 
-class _Question(asyncio.Protocol):
-    """Asks as soon as it is connected."""
+class _ProbeClient(asyncio.Protocol):
+    """Sends the GET when it is connected, and reads the status line."""
 
     def __init__(
-        self, path: str, host: str, dials: ProbeDialer, sock: socket.socket | None
+        self, path: str, host: str, dialer: ProbeDialer, sock: socket.socket | None
     ) -> None:
         head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n"
-        self._asked = f"{head}User-Agent: arke-proxy-check\r\n\r\n".encode()
-        self._held = b""
-        self._dials = dials
-        self._sock = sock  # None at the end of a tunnel
+        self._request = f"{head}User-Agent: arke-proxy-check\r\n\r\n".encode()
+        self._received = b""
+        self._dialer = dialer
+        self._sock = sock  # None for a tunnel
         self.transport: asyncio.Transport
-        self.line: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        """The first of the answer; empty if none comes."""
+        self.status_line: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        """Empty if the connection ends without one, or it is too long."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self.transport.write(self._asked)
+        self.transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
-        if self.line.done():
+        if self.status_line.done():
             return
-        self._held += data
-        line, whole, _ = self._held.partition(b"\r\n")
-        if whole or len(line) > _LONGEST_LINE:
-            self._answered(line if whole else b"")
+        self._received += data
+        line, complete, _ = self._received.partition(b"\r\n")
+        if complete or len(line) > _MAX_STATUS_LINE:
+            self._finish(line if complete else b"")
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         if self._sock:
-            self._dials.closed(self._sock)
-        self._answered(b"")
+            self._dialer.closed(self._sock)
+        self._finish(b"")
 
-    def _answered(self, line: bytes) -> None:
-        if not self.line.done():
-            self.line.set_result(line)
+    def _finish(self, line: bytes) -> None:
+        if not self.status_line.done():
+            self.status_line.set_result(line)

@@ -1,4 +1,4 @@
-"""What members say of their HTTP servers, in their metadata."""
+"""Read the HTTP address and the weight that members publish in their metadata."""
 
 from __future__ import annotations
 
@@ -11,54 +11,54 @@ from arke_proxy.backends.address import BackendAddress, parse_address
 
 KEY = "http"
 _WEIGHT = "weight"
-_LEAST_WEIGHT, _MOST_WEIGHT = 0.01, 1000.0
-_EVERYWHERE = ("", "*", "0.0.0.0", "[::]")  # noqa: S104 — hosts that name no one machine
+_MIN_WEIGHT, _MAX_WEIGHT = 0.01, 1000.0
+_ANY_ADDRESS = ("", "*", "0.0.0.0", "[::]")  # noqa: S104 — hosts that mean every address
 
 
-class Published(NamedTuple):
-    """Where a member serves HTTP, as its own machine sees it, and its share of the requests."""
+class PublishedBackend(NamedTuple):
+    """Where a member serves HTTP, and its weight in load balancing."""
 
     address: BackendAddress
     weight: float
 
 
-def published(member: arke.Member) -> Published | None:
-    """Read `http=IP:PORT` and `weight=N`; None if the member says nothing of HTTP.
+def parse_metadata(member: arke.Member) -> PublishedBackend | None:
+    """Parse `http=IP:PORT` and `weight=N`; None if the member has no `http`.
 
-    Where the IP is missing, or stands for every address, its node's is meant. Raises ValueError,
-    with a message that completes "member … publishes …".
+    If the IP is missing or means every address, the address of the member's node is used. Raises
+    ValueError, with a message that completes "member … publishes …".
     """
     text = member.metadata.get(KEY)
     if text is None:
         return None
     host, _, port = text.strip().rpartition(":")
-    if host in _EVERYWHERE:
+    if host in _ANY_ADDRESS:
         host = f"[{member.address}]" if ":" in member.address else member.address
     try:
         address = parse_address(f"{host}:{port}", 0)
     except ValueError:
         raise ValueError(f"http={text[:60]!r}, which is not IP:PORT") from None
-    return Published(address, _weight(member.metadata.get(_WEIGHT, "1")))
+    return PublishedBackend(address, _parse_weight(member.metadata.get(_WEIGHT, "1")))
 
 
-def elsewhere(member: arke.Member, address: BackendAddress, node: arke.Node) -> bool:
-    """Say whether only the member's own machine can connect to the address: it is loopback there.
+def is_remote_loopback(member: arke.Member, address: BackendAddress, node: arke.Node) -> bool:
+    """Whether the address is loopback on another machine, so that only that machine can connect.
 
-    Here the same address would be somebody else: the proxy itself, perhaps. A node that peers reach
-    at loopback, as in tests, is on this machine.
+    On the proxy's own machine the same address would refer to another program. A node whose peers
+    reach it at a loopback address, as in tests, is on this machine.
     """
     if member.node == node.id or address.host == member.address:
         return False
     return ipaddress.ip_address(address.host).is_loopback
 
 
-def _weight(text: str) -> float:
+def _parse_weight(text: str) -> float:
     try:
         weight = float(text)
     except ValueError:
         weight = math.nan
-    if not _LEAST_WEIGHT <= weight <= _MOST_WEIGHT:
+    if not _MIN_WEIGHT <= weight <= _MAX_WEIGHT:
         raise ValueError(
-            f"weight={text[:60]!r}, which is no number from {_LEAST_WEIGHT:g} to {_MOST_WEIGHT:g}"
+            f"weight={text[:60]!r}, which is not a number from {_MIN_WEIGHT:g} to {_MAX_WEIGHT:g}"
         )
     return weight

@@ -1,91 +1,166 @@
-"""Whether one backend is out of rotation, and until when."""
+"""Backend health: ejection after failures, exponential backoff, trial requests."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from enum import Enum, auto
+from typing import Final
 
-_FIRST_PAUSE = 1.0  # seconds; a restart takes about as long
-_LONGEST_PAUSE = 60.0
-_RUN = 5  # answers 502 to 504 in a row; one alone may be the fault of what was asked for
+from arke_proxy.balancing.balancer import Outcome
+
+_FIRST_EJECTION: Final = 1.0  # seconds; a restart takes about as long
+_LONGEST_EJECTION: Final = 60.0
+_UNAVAILABLE_LIMIT: Final = 5  # 502, 503 or 504 in a row; one alone may be the request's fault
+
+
+class HealthState(Enum):
+    """The state of one backend."""
+
+    HEALTHY = auto()
+    SUSPECT = auto()  # in rotation; its last answers were 502, 503 or 504
+    EJECTED = auto()  # out of rotation until `retry_at`, when a trial request is due
+    ON_TRIAL = auto()  # out of rotation while a trial request runs; the next is due at `retry_at`
+    FAILED_CHECK = auto()  # out of rotation until an active health check passes
+
+
+class HealthEvent(Enum):
+    """What changes the state of a backend."""
+
+    UNAVAILABLE = auto()  # one more answer 502, 503 or 504, below the limit
+    FAILURE = auto()  # no connection, no answer, or too many answers 502, 503 or 504
+    TRIAL = auto()  # a trial request starts
+    CHECK_FAILURE = auto()  # active health checks failed
+    RECOVERY = auto()  # a request or a check succeeded
+
+
+class HealthChange(Enum):
+    """What the outcome of a request changed."""
+
+    NONE = auto()
+    EJECTED = auto()  # a new ejection starts
+    RECOVERED = auto()
+
+
+HEALTHY: Final = HealthState.HEALTHY  # compiled code looks a Final up faster than an enum's member
+_FAILED_CHECK: Final = HealthState.FAILED_CHECK
+_EJECTED: Final = HealthState.EJECTED
+_IN_ROTATION: Final = frozenset((HealthState.HEALTHY, HealthState.SUSPECT))
+
+_TRANSITIONS: Final[Mapping[tuple[HealthState, HealthEvent], HealthState]] = {
+    (HealthState.HEALTHY, HealthEvent.UNAVAILABLE): HealthState.SUSPECT,
+    (HealthState.HEALTHY, HealthEvent.FAILURE): HealthState.EJECTED,
+    (HealthState.HEALTHY, HealthEvent.CHECK_FAILURE): HealthState.FAILED_CHECK,
+    (HealthState.HEALTHY, HealthEvent.RECOVERY): HealthState.HEALTHY,
+    (HealthState.SUSPECT, HealthEvent.UNAVAILABLE): HealthState.SUSPECT,
+    (HealthState.SUSPECT, HealthEvent.FAILURE): HealthState.EJECTED,
+    (HealthState.SUSPECT, HealthEvent.CHECK_FAILURE): HealthState.FAILED_CHECK,
+    (HealthState.SUSPECT, HealthEvent.RECOVERY): HealthState.HEALTHY,
+    (HealthState.EJECTED, HealthEvent.FAILURE): HealthState.EJECTED,
+    (HealthState.EJECTED, HealthEvent.TRIAL): HealthState.ON_TRIAL,
+    (HealthState.EJECTED, HealthEvent.CHECK_FAILURE): HealthState.FAILED_CHECK,
+    (HealthState.EJECTED, HealthEvent.RECOVERY): HealthState.HEALTHY,
+    (HealthState.ON_TRIAL, HealthEvent.FAILURE): HealthState.EJECTED,
+    (HealthState.ON_TRIAL, HealthEvent.TRIAL): HealthState.ON_TRIAL,
+    (HealthState.ON_TRIAL, HealthEvent.CHECK_FAILURE): HealthState.FAILED_CHECK,
+    (HealthState.ON_TRIAL, HealthEvent.RECOVERY): HealthState.HEALTHY,
+    (HealthState.FAILED_CHECK, HealthEvent.FAILURE): HealthState.FAILED_CHECK,
+    (HealthState.FAILED_CHECK, HealthEvent.CHECK_FAILURE): HealthState.FAILED_CHECK,
+    (HealthState.FAILED_CHECK, HealthEvent.RECOVERY): HealthState.HEALTHY,
+}
 
 
 class BackendHealth:
-    """What the proxy's own requests, and its checks, have shown of a backend.
+    """The health of one backend, as the proxy's own requests and active checks show it.
 
-    A failure takes it out for a pause. When the pause is over one request is its trial, and until
-    that has been answered the next trial is twice as far away: so a backend that hangs costs a
-    few requests, and one that refuses connections costs hardly any time.
+    A failure ejects the backend for one second. Then one trial request is sent to it. Each trial
+    doubles the wait before the next one, up to a minute, until a request succeeds.
     """
 
-    __slots__ = (
-        "_pause",
-        "_unavailable",
-        "barred",
-        "out",
-        "reachable",
-        "spotless",
-        "tested",
-        "until",
-    )
+    __slots__ = ("_next_ejection", "_unavailable", "reachable", "retry_at", "state")
 
     def __init__(self) -> None:
-        self.spotless = True  # there is nothing for a success to mend
-        self.out = False
-        self.until = -math.inf  # then a trial is due
-        self.tested = False  # a trial is under way
-        self.reachable = True  # or out for other reasons
-        self.barred = False  # by a check: only a check brings it back
-        self._pause = _FIRST_PAUSE
-        self._unavailable = 0
+        self.state = HealthState.HEALTHY
+        self.retry_at = -math.inf  # when the next trial request is due
+        self.reachable = True  # whether connecting to it works; False only while ejected
+        self._next_ejection = _FIRST_EJECTION  # seconds
+        self._unavailable = 0  # answers 502, 503 or 504 since the last recovery
 
     @property
-    def pause(self) -> float:
-        """Seconds of the next pause."""
-        return self._pause
+    def ejected(self) -> bool:
+        """Whether the backend is out of rotation."""
+        return self.state not in _IN_ROTATION
+
+    @property
+    def next_ejection(self) -> float:
+        """How many seconds the next ejection lasts."""
+        return self._next_ejection
+
+    def record(self, outcome: Outcome, now: float, *, in_use: bool = False) -> HealthChange:
+        """Apply the outcome of a request. `in_use`: ordinary requests are sent to the backend."""
+        ejection = False
+        if outcome is Outcome.ANSWERED:
+            # An ejected backend may answer a request that was sent before its ejection.
+            if self.state is _FAILED_CHECK or (self.state is _EJECTED and not in_use):
+                return HealthChange.NONE
+            was_ejected = self.ejected
+            self.recover()
+            return HealthChange.RECOVERED if was_ejected else HealthChange.NONE
+        if outcome is Outcome.UNAVAILABLE:
+            ejection = self.unavailable(now)
+        elif outcome is not Outcome.ABANDONED:
+            ejection = self.failed(now)
+        return HealthChange.EJECTED if ejection else HealthChange.NONE
 
     def failed(self, now: float, *, reachable: bool = True) -> bool:
-        """Learn of a failure; True if it begins a pause.
+        """Apply a failed request or connection attempt. Return whether a new ejection starts.
 
-        Whatever fails during a pause was begun before it, or is its trial: nothing new.
+        A failure before `retry_at` is that of the trial, or of a request sent before the ejection.
         """
-        self.spotless = self.tested = False
-        began = not self.out or now >= self.until
-        if began:
+        new = not self.ejected or now >= self.retry_at
+        self._move(HealthEvent.FAILURE)
+        if new:
             self.reachable = True
-            self._rest(now)
+            self._back_off(now)
         self.reachable = self.reachable and reachable
-        return began
+        return new
 
     def unavailable(self, now: float) -> bool:
-        """Learn of an answer 502 to 504; True if it begins a pause."""
-        self.spotless = False
+        """Apply an answer 502, 503 or 504. Return whether a new ejection starts."""
         self._unavailable += 1
-        return (self._unavailable >= _RUN or self.out) and self.failed(now)
+        if self._unavailable >= _UNAVAILABLE_LIMIT or self.ejected:
+            return self.failed(now)
+        self._move(HealthEvent.UNAVAILABLE)
+        return False
 
-    def trial(self, now: float) -> None:
-        """Know that a request is going to find out."""
-        self._rest(now)
-        self.tested = True
+    def start_trial(self, now: float) -> None:
+        """Send a trial request; the next one is due after twice the time."""
+        self._move(HealthEvent.TRIAL)
+        self._back_off(now)
 
-    def bar(self, *, reachable: bool) -> bool:
-        """Take it out until `restore`; False if that is nothing new."""
-        news = not self.barred
-        self.spotless = False
-        self.out = self.barred = True
+    def start_early_trial(self) -> None:
+        """Send a trial request before `retry_at`, which stays, for want of another backend."""
+        self._move(HealthEvent.TRIAL)
+
+    def fail_check(self, *, reachable: bool) -> bool:
+        """Eject the backend until `recover`. Return whether this is a new ejection."""
+        new = self.state is not _FAILED_CHECK
+        self._move(HealthEvent.CHECK_FAILURE)
         self.reachable = reachable
-        self.until = math.inf
-        return news
+        self.retry_at = math.inf
+        return new
 
-    def restore(self) -> None:
-        """Forget all that was held against it."""
-        self.spotless = True
-        self.out = self.tested = self.barred = False
+    def recover(self) -> None:
+        """Return the backend to rotation and reset its backoff."""
+        self._move(HealthEvent.RECOVERY)
         self.reachable = True
-        self.until = -math.inf
-        self._pause = _FIRST_PAUSE
+        self.retry_at = -math.inf
+        self._next_ejection = _FIRST_EJECTION
         self._unavailable = 0
 
-    def _rest(self, now: float) -> None:
-        self.out = True
-        self.until = now + self._pause
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+    def _move(self, event: HealthEvent) -> None:
+        self.state = _TRANSITIONS[self.state, event]
+
+    def _back_off(self, now: float) -> None:
+        self.retry_at = now + self._next_ejection
+        self._next_ejection = min(2 * self._next_ejection, _LONGEST_EJECTION)

@@ -1,4 +1,4 @@
-"""Answers that were asked for ahead of need: how many there should be, and how old they may be."""
+"""Prefetch: how many addresses to ask for ahead of requests, and how long they stay usable."""
 
 from __future__ import annotations
 
@@ -8,60 +8,61 @@ from typing import Final
 
 from arke_proxy.backends.address import BackendAddress
 
-FRESH: Final = 0.05  # seconds; what the cluster said before that may no longer hold
-_DEMAND: Final = 2  # requests within that time, until the next ones are worth preparing for
-_MOST: Final = 1024
-_BUNCHES: Final = 16  # of what is kept ahead: one bunch wakes the relay, and the member, once
+MAX_AGE: Final = 0.05  # seconds; an older answer may be out of date
+_MIN_DEMAND: Final = 2  # requests within MAX_AGE before any address is prefetched
+_MAX_PREFETCHED: Final = 1024
+_BATCHES: Final = 16  # ask in batches of 1/16: each batch wakes the relay and the member once
 
 
 class Prefetch:
-    """Knows the demand of the last 50 ms and keeps answers for about half as much of the future.
+    """Prefetched answers of members, in proportion to the demand of the last 50 ms.
 
-    So an answer waits for some 25 ms before it is used, which is longer than asking takes and
-    shorter than it keeps; and what is left over when the demand ends is soon too old. The caller
-    passes the time, and asks.
+    It holds enough for about the next 25 ms. That is longer than asking takes and shorter than an
+    answer stays usable. Does no I/O and does not read the clock: its caller asks and passes the
+    time.
     """
 
-    __slots__ = ("_answers", "_before", "_count", "_since", "asked", "paused_until")
+    __slots__ = ("_answers", "_count", "_last_count", "_since", "asking", "paused_until")
 
     def __init__(self) -> None:
         self._answers: deque[tuple[float, BackendAddress]] = deque()  # the oldest first
-        self._since = 0.0  # when counting began
-        self._count = 0  # requests since then
-        self._before = 0  # in the 50 ms before
-        self.asked = 0  # questions under way
+        self._since = 0.0  # start of the current interval of MAX_AGE seconds
+        self._count = 0  # requests in the current interval
+        self._last_count = 0  # requests in the interval before
+        self.asking = 0  # requests to members that wait for their answer
         self.paused_until = 0.0
 
     def __len__(self) -> int:
         return len(self._answers)
 
-    def count(self, now: float) -> int:
-        """Count a request; return how many questions to ask now."""
+    def count_request(self, now: float) -> int:
+        """Count an HTTP request; return how many addresses to ask for now."""
         passed = now - self._since
-        if passed >= FRESH:
-            self._before = self._count if passed < 2 * FRESH else 0
+        if passed >= MAX_AGE:
+            self._last_count = self._count if passed < 2 * MAX_AGE else 0
             self._count = 0
             self._since = now
         self._count += 1
-        demand = max(self._before, self._count)
-        if demand < _DEMAND or now < self.paused_until:
+        demand = max(self._last_count, self._count)
+        if demand < _MIN_DEMAND or now < self.paused_until:
             return 0
-        wanted = min((demand + 1) // 2, _MOST)
-        missing = wanted - len(self._answers) - self.asked
-        return missing if missing > wanted // _BUNCHES else 0
+        wanted = min((demand + 1) // 2, _MAX_PREFETCHED)
+        missing = wanted - len(self._answers) - self.asking
+        return missing if missing > wanted // _BATCHES else 0
 
-    def keep(self, address: BackendAddress, now: float) -> None:
+    def add(self, address: BackendAddress, now: float) -> None:
+        """Keep an answer."""
         self._answers.append((now, address))
 
     def take(self, tried: Collection[BackendAddress], now: float) -> BackendAddress | None:
-        """Hand out the oldest that is fresh, and was not tried."""
+        """Remove and return the oldest answer that is recent enough and not in `tried`."""
         answers = self._answers
         while answers:
             since, address = answers.popleft()
-            if now - since < FRESH and address not in tried:
+            if now - since < MAX_AGE and address not in tried:
                 return address
         return None
 
     def pause(self, until: float) -> None:
-        """Ask nothing ahead until then: those who wait for an answer come first."""
+        """Prefetch nothing until then, so that waiting requests are answered first."""
         self.paused_until = until

@@ -1,61 +1,61 @@
-"""Whether a request may be sent once more."""
+"""Retry policy: which requests may be retried, and the retry budget."""
 
 from __future__ import annotations
 
 from typing import Final
 
-# RFC 9110, 9.2.2: sent twice, they mean the same as once. (TRACE does not pass.)
+# RFC 9110, 9.2.2: sending one twice has the same effect as once. (TRACE is not forwarded.)
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 
-_SHARE: Final = 0.2  # of the requests
-_LEAST: Final = 3  # at once, or a quiet proxy would never try again
-_SECONDS: Final = 5.0  # half of the time that is looked back upon
+_MAX_SHARE: Final = 0.2  # retries per request
+_MIN_CONCURRENT: Final = 3  # always allowed, or a proxy with few requests could not retry
+_HALF_WINDOW: Final = 5.0  # seconds
 
 
-def may_retry(method: bytes, *, sent: bool, body_at_hand: bool) -> bool:
-    """Say whether another backend may get what one that broke was to get.
+def may_retry(method: bytes, *, sent: bool, body_buffered: bool) -> bool:
+    """Whether a request whose backend failed may be sent to another one.
 
-    `sent`: that one may have read some of it; `body_at_hand`: all that has arrived of the body is
-    still in memory. What the client has been sent part of an answer to never may go again.
+    `sent`: the backend may have read part of it; `body_buffered`: all of the body received so far
+    is still in memory. The caller checks that the client has not been sent part of an answer.
     """
-    return body_at_hand and (not sent or method in IDEMPOTENT)
+    return body_buffered and (not sent or method in IDEMPOTENT)
 
 
 class RetryBudget:
-    """Keeps further attempts to a fifth of the traffic: backends in trouble are not drowned.
+    """Retry budget: limits retries to a fifth of the requests, to protect failing backends.
 
-    Three requests at once may always be in a further attempt. It looks back over ten seconds, in
-    two halves. `requests` is raised by whoever begins one.
+    Three requests at once may always be retried. The limit applies to the last ten seconds, which
+    are counted in two halves. Callers increment `requests` for each request.
     """
 
-    __slots__ = ("_earlier", "_ends", "_retries", "_under_way", "requests")
+    __slots__ = ("_half_ends", "_previous", "_retries", "_running", "requests")
 
     def __init__(self, now: float) -> None:
-        self.requests = 0
+        self.requests = 0  # in the current half of the window
         self._retries = 0
-        self._earlier = (0, 0)  # requests and retries of the half before
-        self._under_way = 0
-        self._ends = now + _SECONDS
+        self._previous = (0, 0)  # requests and retries in the half before
+        self._running = 0  # retried requests that have not ended
+        self._half_ends = now + _HALF_WINDOW
 
-    def begin(self) -> bool:
-        """Let a request go again, once or several times; False if too many do already."""
-        requests, retries = self._earlier
-        share = _SHARE * (self.requests + requests)
-        if self._under_way >= _LEAST and self._retries + retries >= share:
+    def acquire(self) -> bool:
+        """Allow retries of one request, or return False if the budget is spent."""
+        requests, retries = self._previous
+        allowed = _MAX_SHARE * (self.requests + requests)
+        if self._running >= _MIN_CONCURRENT and self._retries + retries >= allowed:
             return False
         self._retries += 1
-        self._under_way += 1
+        self._running += 1
         return True
 
-    def end(self) -> None:
-        """Learn that a request which went again has ended."""
-        self._under_way -= 1
+    def release(self) -> None:
+        """Record that a retried request has ended."""
+        self._running -= 1
 
-    def turn(self, now: float) -> None:
-        """Let go of what is too long ago."""
-        if now < self._ends:
+    def advance(self, now: float) -> None:
+        """Forget what is older than the window."""
+        if now < self._half_ends:
             return
-        late = now >= self._ends + _SECONDS
-        self._earlier = (0, 0) if late else (self.requests, self._retries)
+        idle = now >= self._half_ends + _HALF_WINDOW
+        self._previous = (0, 0) if idle else (self.requests, self._retries)
         self.requests = self._retries = 0
-        self._ends = now + _SECONDS
+        self._half_ends = now + _HALF_WINDOW

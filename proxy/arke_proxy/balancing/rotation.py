@@ -1,218 +1,170 @@
-"""Backends that are known, and the choice among them."""
+"""The rotation: the known backends of one cluster, their health, and the pick among them."""
 
 from __future__ import annotations
 
 import math
 import random
 import time
-from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection
 from typing import Final
 
 from arke_proxy.backends.address import BackendAddress
-from arke_proxy.balancing.balancer import BackendBalancer, BackendStatus, Outcome
-from arke_proxy.balancing.passive_health import BackendHealth
+from arke_proxy.balancing import slow_start
+from arke_proxy.balancing.balancer import BackendBalancer, BackendStatus, Outcome, Warn
+from arke_proxy.balancing.panic_mode import select_backends
+from arke_proxy.balancing.passive_health import HEALTHY, HealthChange
+from arke_proxy.balancing.power_of_two import PowerOfTwoChoices
+from arke_proxy.balancing.rotation_entry import Presence, RotationEntry
 from arke_proxy.errors import AllTried, NoBackend
 
-_RAMP: Final = 10.0  # seconds until a newcomer gets its full share: caches and compilers warm up
-_LEAST: Final = 0.1  # of its share, for a start
-_STEP: Final = 0.1  # seconds between two looks at those that are warming up
-_FAILED_CHECKS: Final = 2  # in a row, until one counts
-_ANSWERED: Final = Outcome.ANSWERED  # an enum's member is slow to look up
-_WHY: Final = {
-    Outcome.FAILED: "it broke off a request",
+_FAILED_CHECKS_LIMIT: Final = 2  # in a row, before a backend is ejected
+_ANSWERED: Final = Outcome.ANSWERED  # compiled code looks a Final up faster than an enum's member
+_PRESENT: Final = Presence.PRESENT
+_DRAINING: Final = Presence.DRAINING
+_EJECTION_REASONS: Final = {
+    Outcome.FAILED: "a request to it failed",
     Outcome.TIMED_OUT: "it did not answer in time",
-    Outcome.UNAVAILABLE: "it keeps answering 502 to 504",
+    Outcome.UNAVAILABLE: "it keeps answering 502, 503 or 504",
 }
 
-Warn = Callable[[object, str], None]
-"""Tells people: about what, and a sentence."""
-
-Departed = Callable[[BackendAddress], None]
-"""Told of a backend whose program may be waiting for idle connections to end."""
-
-
-class _BackEnd:
-    """One backend, and what the proxy has at it."""
-
-    __slots__ = (
-        "address",
-        "departed",
-        "failed_checks",
-        "health",
-        "leaving",
-        "outstanding",
-        "share",
-        "since",
-        "used",
-        "weight",
-    )
-
-    def __init__(self, address: BackendAddress, weight: float, now: float) -> None:
-        self.address = address
-        self.weight = weight
-        self.share = weight  # less than its weight while it warms up
-        self.since = now
-        self.outstanding = 0  # requests
-        self.health = BackendHealth()
-        self.failed_checks = 0  # in a row
-        self.used = False  # it can be drawn
-        self.leaving = False  # no longer there, but requests of it are
-        self.departed = False  # no connection to it is kept: its member has left
+OnDeparture = Callable[[BackendAddress], None]
+"""Closes idle connections to a backend whose program may be waiting for them to end."""
 
 
 class Rotation(BackendBalancer):
-    """Draws two backends, by weight, and takes the one with less outstanding for its weight.
+    """Balances over known backends by power of two choices, weights and health.
 
-    The counts are the proxy's own; latency is no signal, as whoever fails fast looks fast. Who is
-    in is worked out when something changes, so that a request costs two draws and a comparison.
-    When more than half are out, more is wrong than they are, and the rest could not bear the load:
-    then only those that cannot be connected to stay out, and if there are no others, nobody.
+    The set of backends in use is recomputed when something changes, so that a request costs two
+    random draws and a comparison.
     """
 
     def __init__(
         self,
         cluster: str,
-        say: Warn,
+        warn: Warn,
         clock: Callable[[], float] = time.monotonic,
         draw: Callable[[], float] = random.random,
-        departed: Departed = lambda _: None,
+        on_departure: OnDeparture = lambda _: None,
     ) -> None:
         self._cluster = cluster
-        self._say = say
-        self._departed = departed
+        self._warn = warn
+        self._on_departure = on_departure
         self._clock = clock
         self._draw = draw
-        self._known: dict[BackendAddress, _BackEnd] = {}  # those that are leaving too
-        self._used: list[_BackEnd] = []
-        self._edges: list[float] = []  # running sums of their shares
-        self._on_trial: list[_BackEnd] = []  # due for one request each
-        self._due = -math.inf  # when to work all this out again
-        self._present = 0  # how many are not leaving
+        self._known: dict[BackendAddress, RotationEntry] = {}  # draining ones too
+        self._in_use: list[RotationEntry] = []
+        self._choices = PowerOfTwoChoices((), draw)
+        self._trials_due: list[RotationEntry] = []  # ejected; each gets one trial request
+        self._recompute_at = -math.inf
+        self._present = 0  # how many are not draining
         self.panicking = False
-        self.silent = 0  # members of the cluster that do not say where they could be reached
+        self.members_without_address = 0  # members of the cluster that publish no http=IP:PORT
 
     def __len__(self) -> int:
         return self._present
 
     def __contains__(self, address: BackendAddress) -> bool:
         known = self._known.get(address)
-        return known is not None and not known.leaving
+        return known is not None and known.presence is not _DRAINING
 
     def knows(self, address: BackendAddress) -> bool:
-        """Say whether it is there, or leaving and still at work."""
+        """Whether the backend is in the rotation or draining."""
         return address in self._known
 
-    # Who is there.
+    # Membership.
 
     def add(self, address: BackendAddress, weight: float = 1.0) -> None:
-        """Let one in, or change its weight."""
+        """Add a backend, or change its weight."""
         known = self._known.get(address)
         if known is None:
-            known = self._known[address] = _BackEnd(address, weight, self._clock())
+            known = self._known[address] = RotationEntry(address, weight, self._clock())
             self._present += 1
-        elif known.leaving:
-            known.leaving = False
+        elif known.presence is _DRAINING:
             known.since = self._clock()
-            known.health.restore()
+            known.health.recover()
             self._present += 1
-        known.departed = False
+        known.presence = Presence.PRESENT
         known.weight = weight
-        self._due = -math.inf
+        self._recompute_at = -math.inf
 
     def remove(self, address: BackendAddress) -> None:
-        """Choose it no more; what it was sent may end."""
+        """Send no further request to a backend; those that have started may finish."""
         known = self._known.get(address)
-        if known is None or known.leaving:
+        if known is None or known.presence is _DRAINING:
             return
         self._present -= 1
-        known.leaving = True
-        known.used = False
-        self.depart(address)
+        known.presence = Presence.DRAINING
+        known.in_use = False
+        self._on_departure(address)
         if not known.outstanding:
             del self._known[address]
-        self._due = -math.inf
+        self._recompute_at = -math.inf
 
-    def depart(self, address: BackendAddress) -> None:
-        """Have no connection kept to one whose member has left, though it may be chosen still."""
-        self._known[address].departed = True
-        self._departed(address)
+    def mark_departed(self, address: BackendAddress) -> None:
+        """Keep no idle connection to a backend whose member left; it may still be picked."""
+        self._known[address].presence = Presence.DEPARTED
+        self._on_departure(address)
 
-    # The choice.
+    # Picking.
 
     def pick_now(
         self, tried: Collection[BackendAddress], preferred: BackendAddress | None = None
     ) -> BackendAddress:
         now = self._clock()
-        if now >= self._due:
-            self._work_out(now)
+        if now >= self._recompute_at:
+            self._recompute(now)
         if preferred is not None and preferred not in tried:
             known = self._known.get(preferred)
-            if known is not None and known.used:
+            if known is not None and known.in_use:
                 return preferred
         if tried:
-            return self._another(tried)
-        if self._on_trial:  # never with a request that has failed once already
-            return self._next_on_trial(now)
-        used = self._used
-        if len(used) > 1:
-            return self._less_busy(used)
-        if not used:
-            raise self._none()
-        return used[0].address
+            return self._pick_for_retry(tried)
+        if self._trials_due:  # never with a request that has failed once already
+            return self._start_trial(now)
+        in_use = self._in_use
+        if len(in_use) > 1:
+            return self._choices.pick()
+        if not in_use:
+            raise self._no_backend()
+        return in_use[0].address
 
     async def pick(
         self, tried: Collection[BackendAddress], preferred: BackendAddress | None = None
     ) -> BackendAddress:
         return self.pick_now(tried, preferred)
 
-    def _less_busy(self, used: Sequence[_BackEnd]) -> BackendAddress:
-        """Draw two."""
-        last = len(used) - 1
-        edges = self._edges
-        draw = self._draw
-        index = bisect_right(edges, draw() * edges[last], 0, last)
-        one = used[index]
-        if last == 1:
-            other = used[1 - index]
-        else:  # drawn from the rest
-            mark = draw() * (edges[last] - one.share)
-            if mark >= edges[index] - one.share:
-                mark += one.share
-            other = used[bisect_right(edges, mark, 0, last)]
-        if one.outstanding * other.share <= other.outstanding * one.share:
-            return one.address
-        return other.address
-
-    def _another(self, tried: Collection[BackendAddress]) -> BackendAddress:
-        left = [one for one in self._used if one.address not in tried]
-        if not left:  # rather one that is out than none
-            left = [
-                one for one in self._known.values() if not one.leaving and one.address not in tried
+    def _pick_for_retry(self, tried: Collection[BackendAddress]) -> BackendAddress:
+        candidates = [one for one in self._in_use if one.address not in tried]
+        if not candidates:  # an ejected backend is better than none
+            candidates = [
+                one
+                for one in self._known.values()
+                if one.presence is not _DRAINING and one.address not in tried
             ]
-        if not left:
+        if not candidates:
             if not self._present:
-                raise self._none()
+                raise self._no_backend()
             raise AllTried(f"Cluster {self._cluster} has no other backend.")
 
-        def order(one: _BackEnd) -> tuple[bool, float, float]:
-            return not one.health.reachable, one.outstanding / one.share, self._draw()
+        def order(one: RotationEntry) -> tuple[bool, float, float]:
+            load = one.outstanding / one.effective_weight
+            return not one.health.reachable, load, self._draw()
 
-        return min(left, key=order).address
+        return min(candidates, key=order).address
 
-    def _next_on_trial(self, now: float) -> BackendAddress:
-        one = self._on_trial.pop()
-        one.health.trial(now)
-        self._due = min(self._due, one.health.until)
+    def _start_trial(self, now: float) -> BackendAddress:
+        one = self._trials_due.pop()
+        one.health.start_trial(now)
+        self._recompute_at = min(self._recompute_at, one.health.retry_at)
         return one.address
 
-    def _none(self) -> NoBackend:
-        if self.silent:
-            story = f"Nobody serves cluster {self._cluster}: no member publishes http=IP:PORT."
-            return NoBackend(story)
-        return NoBackend(f"Nobody serves cluster {self._cluster}.")
+    def _no_backend(self) -> NoBackend:
+        if self.members_without_address:
+            reason = "none of its members publishes http=IP:PORT"
+            return NoBackend(f"Cluster {self._cluster} has no backend: {reason}.")
+        return NoBackend(f"Cluster {self._cluster} has no members.")
 
-    # What became of it.
+    # Outcomes of requests.
 
     def request_started(self, address: BackendAddress) -> None:
         known = self._known.get(address)
@@ -221,111 +173,108 @@ class Rotation(BackendBalancer):
 
     def request_ended(self, address: BackendAddress, outcome: Outcome) -> None:
         known = self._known.get(address)
-        if known is None:  # it left while it was being connected to
-            self._departed(address)
+        if known is None:  # removed while the proxy connected to it
+            self._on_departure(address)
             return
-        if known.outstanding:  # else it was begun before the backend was known
+        if known.outstanding:  # 0 if the request started before the backend was added
             known.outstanding -= 1
-        if outcome is not _ANSWERED or not known.health.spotless:
-            self._judge(known, outcome)
-        if known.departed:
-            self._departed(address)
-            if known.leaving and not known.outstanding:
+        if outcome is not _ANSWERED or known.health.state is not HEALTHY:
+            self._record(known, outcome)
+        if known.presence is not _PRESENT:
+            self._on_departure(address)
+            if known.presence is _DRAINING and not known.outstanding:
                 del self._known[address]
 
     def connect_failed(self, address: BackendAddress) -> None:
         known = self._known.get(address)
         if known is not None and known.health.failed(self._clock(), reachable=False):
-            self._goes_out(known, "it cannot be reached")
+            self._ejected(known, "connecting to it failed")
 
-    def _judge(self, one: _BackEnd, outcome: Outcome) -> None:
-        health = one.health
-        if outcome is _ANSWERED:
-            # While it is out, an answer to what was sent before says nothing.
-            if health.barred or (health.out and not health.tested and not one.used):
-                return
-            self._comes_back(one)
-        elif outcome is Outcome.UNAVAILABLE:
-            if health.unavailable(self._clock()):
-                self._goes_out(one, _WHY[outcome])
-        elif outcome is not Outcome.ABANDONED and health.failed(self._clock()):
-            self._goes_out(one, _WHY[outcome])
+    def _record(self, one: RotationEntry, outcome: Outcome) -> None:
+        change = one.health.record(outcome, self._clock(), in_use=one.in_use)
+        if change is HealthChange.EJECTED:
+            self._ejected(one, _EJECTION_REASONS[outcome])
+        elif change is HealthChange.RECOVERED:
+            self._recovered(one)
 
-    # What checks have found out.
+    # Results of active health checks.
 
     def check_failed(self, address: BackendAddress, fault: str, *, reachable: bool) -> None:
-        """Learn that a check failed; twice in a row, and only a check brings it back."""
+        """Count a failed check. After two in a row only a passed check ends the ejection."""
         known = self._known.get(address)
         if known is not None:
             known.failed_checks += 1
-            if known.failed_checks >= _FAILED_CHECKS and known.health.bar(reachable=reachable):
-                self._goes_out(known, f"its check {fault}")
+            limit = known.failed_checks >= _FAILED_CHECKS_LIMIT
+            if limit and known.health.fail_check(reachable=reachable):
+                self._ejected(known, f"health check failed: {fault}")
 
     def check_passed(self, address: BackendAddress) -> None:
-        """Learn that a check went well; whatever was held against the backend is forgotten."""
+        """Return the backend to rotation, whatever ejected it."""
         known = self._known.get(address)
         if known is not None:
             known.failed_checks = 0
-            if known.health.out:
-                self._comes_back(known)
-
-    # Who is in.
+            if known.health.ejected:
+                known.health.recover()
+                self._recovered(known)
 
     def statuses(self) -> list[BackendStatus]:
         now = self._clock()
-        if now >= self._due:
-            self._work_out(now)
+        if now >= self._recompute_at:
+            self._recompute(now)
         return [
-            BackendStatus(one.address, one.share, one.outstanding, one.health.out, one.used)
+            BackendStatus(
+                address=one.address,
+                weight=one.effective_weight,
+                outstanding=one.outstanding,
+                ejected=one.health.ejected,
+                in_use=one.in_use,
+            )
             for one in self._known.values()
-            if not one.leaving
+            if one.presence is not _DRAINING
         ]
 
-    def _goes_out(self, one: _BackEnd, why: str) -> None:
-        one.used = False
-        self._due = -math.inf
-        self._say((one.address, "out"), f"backend {one.address} is out of rotation: {why}")
+    # The set of backends in use.
 
-    def _comes_back(self, one: _BackEnd) -> None:
-        if one.health.out:
-            one.since = self._clock()
-            self._due = -math.inf
-            self._say((one.address, "back"), f"backend {one.address} is back in rotation")
-        one.health.restore()
+    def _ejected(self, one: RotationEntry, reason: str) -> None:
+        one.in_use = False
+        self._recompute_at = -math.inf
+        sentence = f"backend {one.address} ejected from rotation: {reason}"
+        self._warn((one.address, "ejected"), sentence)
 
-    def _work_out(self, now: float) -> None:
-        present = [one for one in self._known.values() if not one.leaving]
-        well = [one for one in present if not one.health.out]
-        panicking = 2 * len(well) < len(present)
-        if panicking:
-            reachable = [one for one in present if one.health.reachable]
-            self._use(reachable or present, now)
-        else:
-            self._use(well, now)
-        self._on_trial = [one for one in present if one.health.out and one.health.until <= now]
-        pauses = (one.health.until for one in present if one.health.until > now)
-        self._due = min(self._due, min(pauses, default=math.inf))
+    def _recovered(self, one: RotationEntry) -> None:
+        one.since = self._clock()
+        self._recompute_at = -math.inf
+        self._warn((one.address, "recovered"), f"backend {one.address} returned to rotation")
+
+    def _recompute(self, now: float) -> None:
+        present = [one for one in self._known.values() if one.presence is not _DRAINING]
+        in_use, panicking = select_backends(present)
+        self._recompute_at = math.inf
+        self._use(in_use, now)
+        self._trials_due = []
+        for one in present:
+            health = one.health
+            if health.retry_at > now:
+                self._recompute_at = min(self._recompute_at, health.retry_at)
+            elif health.ejected:
+                self._trials_due.append(one)
         if panicking and not self.panicking:
-            self._say(
+            ejected = sum(one.health.ejected for one in present)
+            self._warn(
                 (self._cluster, "panic"),
-                f"{len(present) - len(well)} of {len(present)} backends of cluster "
-                f"{self._cluster} are out of rotation: those that can be reached are used anyway",
+                f"panic mode: {ejected} of {len(present)} backends of cluster {self._cluster} are "
+                "ejected from rotation; all that accept connections are used",
             )
         self.panicking = panicking
 
-    def _use(self, used: Iterable[_BackEnd], now: float) -> None:
-        for one in self._used:
-            one.used = False
-        self._used = list(used)
-        self._edges = []
-        self._due = math.inf
-        edge = 0.0
-        for one in self._used:
-            one.used = True
+    def _use(self, in_use: list[RotationEntry], now: float) -> None:
+        for one in self._in_use:
+            one.in_use = False
+        self._in_use = in_use
+        for one in in_use:
+            one.in_use = True
             age = now - one.since
-            one.share = one.weight
-            if age < _RAMP:
-                one.share *= max(_LEAST, age / _RAMP)
-                self._due = now + _STEP
-            edge += one.share
-            self._edges.append(edge)
+            one.effective_weight = slow_start.effective_weight(one.weight, age)
+            if age < slow_start.DURATION:
+                self._recompute_at = now + slow_start.UPDATE_INTERVAL
+        self._choices = PowerOfTwoChoices(in_use, self._draw)

@@ -1,4 +1,4 @@
-"""Which cluster a request is for."""
+"""Routes: find the cluster for a request by its host and path."""
 
 from __future__ import annotations
 
@@ -6,69 +6,69 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from arke_proxy.balancing.balancer import BackendBalancer
-from arke_proxy.balancing.sticky import Sticky
+from arke_proxy.balancing.sticky_cookies import StickyCookies
 
 
 class Route(NamedTuple):
-    """A cluster, who chooses among its backends, and how visitors come back to theirs."""
+    """A cluster, its balancer, and its sticky cookies if there are any."""
 
     cluster: str
     balancer: BackendBalancer
-    sticky: Sticky | None = None
+    sticky: StickyCookies | None = None
 
 
 class Pattern(NamedTuple):
-    """The requests of a route: `host` in small letters, b"" for any; `path` b"" or `/a/b`."""
+    """Which requests a route takes: `host` in lower case, or b"" for any; `path` b"" or `/a/b`."""
 
     host: bytes
     path: bytes
 
 
 class Routes:
-    """Finds the route of a request: by its host, then by the longest path it is under.
+    """Finds the route of a request: by its host, then by the longest matching path prefix.
 
-    A host that no route names, or no route for that path, gets the routes of any host; last comes
-    the default. Paths are compared as they were sent, segment by segment: `/api` is a prefix of
-    `/api/users` and `/api?q`, not of `/apis`.
+    A request that matches no route of its own host gets a route for any host, then the default
+    route. Paths are compared as sent, segment by segment: `/api` matches `/api/users` and `/api?q`,
+    but not `/apis`.
     """
 
-    __slots__ = ("_default", "_hosts", "_longest")
+    __slots__ = ("_default", "_hosts", "_longest_path")
 
     def __init__(
         self, default: Route | None, patterns: Mapping[Pattern, Route] | None = None
     ) -> None:
         self._default = default
         self._hosts: dict[bytes, dict[bytes, Route]] = {}
-        self._longest = 0  # of all paths
+        self._longest_path = 0
         for (host, path), route in (patterns or {}).items():
             self._hosts.setdefault(host, {})[path] = route
-            self._longest = max(self._longest, len(path))
+            self._longest_path = max(self._longest_path, len(path))
 
     def __iter__(self) -> Iterator[Route]:
-        """Every route once, for people and metrics."""
+        """Yield each route once."""
         routes = [route for paths in self._hosts.values() for route in paths.values()]
         if self._default:
             routes.append(self._default)
         yield from {id(route): route for route in routes}.values()
 
     def find(self, host: bytes | None, target: bytes) -> Route | None:
-        """Return the route of a request for this host and target; None if nothing serves it."""
+        """Return the route for this `Host` field and request target; None if none matches."""
         hosts = self._hosts
         if hosts:
-            own = hosts.get(_name(host)) if host else None
-            if own is not None and (route := self._under(own, target)):
+            own = hosts.get(_host_name(host)) if host else None
+            if own is not None and (route := self._longest_match(own, target)):
                 return route
-            anyones = hosts.get(b"")
-            if anyones is not None and (route := self._under(anyones, target)):
+            any_host = hosts.get(b"")
+            if any_host is not None and (route := self._longest_match(any_host, target)):
                 return route
         return self._default
 
-    def _under(self, paths: Mapping[bytes, Route], target: bytes) -> Route | None:
-        path = _path(target)
-        if len(path) > self._longest:
-            # One more byte shows whether the longest prefix ends with a segment. What is longer
-            # is not looked at: a target of slashes alone costs no more than the longest path.
-            path = path[: self._longest + 1]
+    def _longest_match(self, paths: Mapping[bytes, Route], target: bytes) -> Route | None:
+        path = _target_path(target)
+        if len(path) > self._longest_path:
+            # One more byte shows whether the longest prefix ends with a segment. The rest is not
+            # searched: a target of slashes alone costs no more than the longest path.
+            path = path[: self._longest_path + 1]
             if path[-1:] != b"/":
                 path = path[: path.rfind(b"/") + 1]
             path = path[:-1]
@@ -80,7 +80,7 @@ class Routes:
 
 
 def parse_route(text: str) -> tuple[Pattern, str]:
-    """Read `host/path=cluster`; host may be empty or `*`, the path may be missing.
+    """Parse `host/path=cluster`; the host may be empty or `*`, and the path may be missing.
 
     Raises ValueError, with a message that completes "-route text: …".
     """
@@ -89,22 +89,22 @@ def parse_route(text: str) -> tuple[Pattern, str]:
     if not sign or not cluster:
         raise ValueError("must be HOST/PATH=CLUSTER, such as shop.example/api=api")
     if not where.isascii() or not where.isprintable() or set(where) & set(' ?#"'):
-        raise ValueError("a host and a path are printable ASCII, without blanks, ? and #")
+        raise ValueError("host and path must be printable ASCII without spaces, quotes, ? and #")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError("a host stands without its port: every port of it is meant")
+        raise ValueError("the host must have no port; a route applies to every port")
     host = "" if host == "*" else host.lower().removesuffix(".")
     return Pattern(host.encode(), f"{slash}{path}".rstrip("/").encode()), cluster
 
 
-def _name(host: bytes) -> bytes:
-    """Return the host of `Host`, without its port, as routes spell it."""
-    if host[-1:] != b"]":  # an IPv6 address alone
+def _host_name(host: bytes) -> bytes:
+    """Return a `Host` field without its port, normalised as in `Pattern`."""
+    if host[-1:] != b"]":  # an IPv6 address without a port
         name, colon, _ = host.rpartition(b":")
         host = name if colon else host
     return host.lower().removesuffix(b".")
 
 
-def _path(target: bytes) -> bytes:
+def _target_path(target: bytes) -> bytes:
     if target[:1] != b"/":
         if b"://" not in target:
             return b""  # `OPTIONS *`

@@ -195,6 +195,6 @@ class Hub:
             stream.expired()
         for exchange in self.whole.expired(now):
             exchange.late(whole=True)
-        self.budget.turn(now)
+        self.budget.advance(now)
         for backend in self.pool.expired(now):
             backend.close()

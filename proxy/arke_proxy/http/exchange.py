@@ -12,7 +12,7 @@ from arke_proxy.backends.connect import connect
 from arke_proxy.backends.connection import BackendConnection, BackendEvents, describe
 from arke_proxy.balancing.balancer import BackendBalancer, Outcome
 from arke_proxy.balancing.retry import IDEMPOTENT, may_retry
-from arke_proxy.balancing.sticky import Sticky
+from arke_proxy.balancing.sticky_cookies import StickyCookies
 from arke_proxy.connections.hub import Hub
 from arke_proxy.errors import (
     AllTried,
@@ -46,7 +46,7 @@ class Exchange(BackendEvents):
     """
 
     # What most requests never touch costs them nothing here.
-    _sticky: Sticky | None = None
+    _sticky: StickyCookies | None = None
     _preferred: BackendAddress | None = None  # where this visitor was before
     told = False  # the client has been sent part of the final answer
     _at_hand: list[bytes] | None = None  # the payload so far, if all of it is still here
@@ -271,7 +271,7 @@ class Exchange(BackendEvents):
             self._requester.piece(payload, done=done, trailer=trailer)
 
     def _remembered(
-        self, head: ResponseHead, sticky: Sticky, address: BackendAddress
+        self, head: ResponseHead, sticky: StickyCookies, address: BackendAddress
     ) -> ResponseHead:
         """Add the cookie by which the visitor comes back to this backend, if it is another."""
         if address == self._preferred:
@@ -295,7 +295,7 @@ class Exchange(BackendEvents):
         if self.told:
             self._cut(address, reason)
             return
-        if not may_retry(self._head.method, sent=sent, body_at_hand=self._has_all()):
+        if not may_retry(self._head.method, sent=sent, body_buffered=self._has_all()):
             fault = f"Backend {address} {reason}, and the request may not be sent twice."
             self._fail(BackendBroke(fault))
             return
@@ -410,7 +410,7 @@ class Exchange(BackendEvents):
     def _went_again_no_more(self) -> None:
         if self._again:
             self._again = False
-            self._hub.budget.end()
+            self._hub.budget.release()
 
     def _count_failure(self, address: BackendAddress, reason: str, *, stale: bool = False) -> None:
         """Remember a failed attempt. Raises NoneReachable if it was the last one."""
@@ -422,7 +422,7 @@ class Exchange(BackendEvents):
         if self._failures >= _ATTEMPTS:
             raise self._none_reachable()
         if not self._again:
-            self._again = self._hub.budget.begin()
+            self._again = self._hub.budget.acquire()
             if not self._again:
                 raise self._none_reachable()
 

@@ -1,7 +1,7 @@
-"""The numbers of all workers together: what has been counted stays counted when one leaves.
+"""The aggregate of all workers: sums of their counters, which never fall when a worker exits.
 
-A report is `{"counters": {key: number}, "gauges": {key: number}, "backends": […]}`. Keys are the
-workers' own affair.
+A report is `{"counters": {key: number}, "gauges": {key: number}, "backends": […]}`. The keys are
+those of `counters`; the master does not interpret them.
 """
 
 from __future__ import annotations
@@ -12,37 +12,36 @@ from typing import Any
 Report = Mapping[str, Any]
 Numbers = dict[str, float]
 
-_MOST = 50_000  # keys kept of workers that have left
+_MAX_EXITED_KEYS = 50_000  # kept of workers that have exited
 
 
 class Aggregate:
-    """Keeps the last report of each worker, and the sums of those that have left.
+    """Keeps the last report of each worker, and the sums of the workers that have exited.
 
-    A sum that fell when a worker leaves would look to Prometheus like a restart, and its rates
-    would jump.
+    If the sums fell when a worker exits, Prometheus would take that for a counter reset.
     """
 
     def __init__(self) -> None:
-        self._reports: dict[int, Report] = {}
-        self._departed: Numbers = {}
+        self._reports: dict[int, Report] = {}  # by process id
+        self._exited: Numbers = {}
 
     def report(self, worker: int, report: Report) -> None:
         self._reports[worker] = report
 
-    def left(self, worker: int) -> None:
-        """Keep the counters of a worker that is gone; its gauges went with it."""
+    def worker_exited(self, worker: int) -> None:
+        """Keep the counters of a worker that has exited; drop its gauges."""
         report = self._reports.pop(worker, None)
         if report:
             counters: Numbers = report["counters"]
-            known = self._departed
-            if len(known) >= _MOST:
-                counters = {key: value for key, value in counters.items() if key in known}
-            _add(known, counters)
+            exited = self._exited
+            if len(exited) >= _MAX_EXITED_KEYS:
+                counters = {key: value for key, value in counters.items() if key in exited}
+            _add(exited, counters)
 
-    def sum(self) -> dict[str, Any]:
-        """Return one report for all; of the backends, each worker's view under its number."""
+    def totals(self) -> dict[str, Any]:
+        """Return the sums of all workers, and each worker's backends under its process id."""
         return {
-            "counters": _sum([self._departed, *(r["counters"] for r in self._reports.values())]),
+            "counters": _sum([self._exited, *(r["counters"] for r in self._reports.values())]),
             "gauges": _sum(r["gauges"] for r in self._reports.values()),
             "backends": {
                 str(worker): report["backends"] for worker, report in self._reports.items()

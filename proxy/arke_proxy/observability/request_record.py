@@ -1,4 +1,4 @@
-"""What the proxy remembers of one request until it is counted and logged."""
+"""The record of one request: what the access log and the counters need to know of it."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from arke_proxy.http.messages import RequestHead
 
 
 class RequestRecord:
-    """One request and what became of it; whoever carries it fills it in on the way.
+    """One request and its outcome, filled in while the request is processed.
 
-    Times are `time.monotonic`, in seconds; 0.0 is a step that was never reached. (The loop's own
-    clock counts whole milliseconds, in which many a request is over.) Octets are those of the
-    bodies. What only a log wants is read from the head, when it is wanted.
+    Times are `time.monotonic`, in seconds; 0.0 for a step that was not reached. (The loop's clock
+    has whole milliseconds only, less than many requests take.) Sizes are those of bodies. Fields
+    that only an access log needs are read from the head on demand.
     """
 
-    # What most requests never touch costs them nothing here.
-    cluster = ""  # where no route was found
-    backend: BackendAddress | None = None  # that was sent the request last
-    status = 0  # that the client was sent; 0 if it was sent none
+    # Class attributes are defaults: most requests set few of these.
+    cluster = ""  # empty if no route matched
+    backend: BackendAddress | None = None  # the last one that was sent the request
+    status = 0  # sent to the client; 0 if none was
     bytes_in = 0
     bytes_out = 0
-    attempts = 0  # how often the request was sent
+    attempts = 0  # how often the request was sent to a backend
     request_id = b""
-    upgraded = False  # the connection left HTTP; `ended` is the end of what it became
-    outcome = ""  # why it did not end as it should, in a word or two: `client left`
-    detail = ""  # the same in a sentence, where there is more to say
-    chosen = 0.0  # a backend was chosen, the last time
-    sent = 0.0  # and was sent the head
-    answered = 0.0  # the first octet of the final answer's head came
-    ended = 0.0  # the last octet of the answer was written
+    upgraded = False  # a WebSocket or the like; `ended` is its end
+    outcome = ""  # a code for why the request failed, such as `client_disconnected`
+    detail = ""  # a sentence about `outcome`
+    chosen = 0.0  # the last backend was picked
+    sent = 0.0  # the head was sent to a backend
+    answered = 0.0  # the first byte of the final response head arrived
+    ended = 0.0  # the last byte of the response was written
 
     def __init__(
         self, client: str, head: RequestHead | None, began: float, version: str = "HTTP/1.1"
     ) -> None:
-        self.client = client  # its address, without the port
-        self.head = head  # None where the bytes were no request
-        self.began = began  # its head was whole
-        self.version = version  # as the client spoke it
+        self.client = client  # the client's IP address
+        self.head = head  # None if the request was malformed
+        self.began = began  # the head was complete
+        self.version = version  # the client's protocol
 
     @property
     def method(self) -> bytes:
@@ -78,7 +78,7 @@ def refusal(
     version: str = "HTTP/1.1",
     answered: bool = True,
 ) -> RequestRecord:
-    """Return the record of what was no request, perhaps with a head; `now` is `time.monotonic`."""
+    """Return the record of a request that the proxy refused. `now` is `time.monotonic`."""
     record = RequestRecord(client, head, now, version)
     record.status = error.status if answered else 0
     record.outcome = error.name
@@ -88,14 +88,14 @@ def refusal(
 
 
 class RequestRecorder(Protocol):
-    """Whoever counts and logs requests."""
+    """Counts or logs requests."""
 
     def record(self, record: RequestRecord) -> None:
-        """Take the record of a request that has ended; it changes no more. Never raises."""
+        """Take the record of a request that has ended and will not change. Never raises."""
 
 
 class NullRecorder:
-    """Where nobody wants to know."""
+    """Discards records."""
 
     def record(self, record: RequestRecord) -> None:
-        """Nothing is kept."""
+        """Discard the record."""

@@ -1,4 +1,4 @@
-"""A worker's paperwork: the journal that requests are noted in, and the pages about them."""
+"""A worker's telemetry: counts and logs its requests, reports to the master, serves admin pages."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
+from arke_proxy.balancing.cluster_balancers import ClusterBalancers
 from arke_proxy.balancing.routes import Route
 from arke_proxy.connections.hub import Hub
 from arke_proxy.observability.access_log import AccessLog
 from arke_proxy.observability.admin import Admin, Page
 from arke_proxy.observability.counters import RequestCounters
 from arke_proxy.observability.request_record import NullRecorder, RequestRecord, RequestRecorder
-from arke_proxy.processes.worker_ipc import Line
+from arke_proxy.processes.worker_ipc import WorkerIpc
 
-_TICK = 0.1  # seconds between two batches of the access log
-_REPORTS = 10  # ticks between two reports to the master
+_FLUSH_INTERVAL = 0.1  # seconds between two batches of the access log
+_FLUSHES_PER_REPORT = 10
 _JSON = "application/json"
 
 
 class TeeRecorder:
-    """Two journals."""
+    """Passes each record to two recorders."""
 
     __slots__ = ("_first", "_second")
 
@@ -37,33 +38,28 @@ class TeeRecorder:
 
 
 class Telemetry:
-    """Counts if there are to be pages, logs if there is a log, and costs nothing otherwise."""
+    """Counts requests if there are admin pages, and logs them if there is an access log."""
 
-    def __init__(self, line: Line, access_log: AccessLog | None, *, pages: bool) -> None:
-        self._line = line
+    def __init__(self, ipc: WorkerIpc, access_log: AccessLog | None, *, pages: bool) -> None:
+        self._ipc = ipc
         self._access_log = access_log
-        self._counts = RequestCounters() if pages else None
+        self._counters = RequestCounters() if pages else None
         self._admin: Admin | None = None
-        self._ticking: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._hub: Hub
-        self._routes: Iterable[Route]
-        self._fault: Callable[[], Awaitable[str]]
-        self.recorder: RequestRecorder = self._counts or access_log or NullRecorder()
-        if self._counts and access_log:
-            self.recorder = TeeRecorder(self._counts, access_log)
+        self._balancers: ClusterBalancers
+        self.recorder: RequestRecorder = self._counters or access_log or NullRecorder()
+        if self._counters and access_log:
+            self.recorder = TeeRecorder(self._counters, access_log)
 
-    async def open(
-        self,
-        hub: Hub,
-        routes: Iterable[Route],
-        fault: Callable[[], Awaitable[str]],
-        sock: socket.socket | None,
+    async def start(
+        self, hub: Hub, balancers: ClusterBalancers, sock: socket.socket | None
     ) -> None:
-        """Begin. `fault` says why no request can be answered; `sock` is the admin listener."""
-        self._hub, self._routes, self._fault = hub, routes, fault
+        """Start to flush and report; serve the admin pages on the listening socket `sock`."""
+        self._hub, self._balancers = hub, balancers
         if self._access_log:
-            self._line.on_reopen(self._access_log.reopen)
-        if self._counts and sock:
+            self._ipc.on_reopen(self._access_log.reopen)
+        if self._counters and sock:
             from arke_proxy.observability import metrics  # noqa: PLC0415 — slow to import
 
             async def prometheus() -> Page:
@@ -78,62 +74,62 @@ class Telemetry:
             }
             self._admin = Admin(pages)
             await self._admin.start(sock)
-        self._ticking = hub.loop.create_task(self._tick())
+        self._task = hub.loop.create_task(self._run())
 
-    def leave(self) -> None:
-        """Show no more pages: those who stay do."""
+    def stop_pages(self) -> None:
+        """Stop serving the admin pages; the other workers continue to."""
         if self._admin:
             self._admin.stop()
 
     def close(self) -> None:
-        """Write and report the last."""
-        self.leave()
-        if self._ticking:
-            self._ticking.cancel()
+        """Send the last report and write the last log lines."""
+        self.stop_pages()
+        if self._task:
+            self._task.cancel()
             self._report()
         if self._access_log:
             self._access_log.close()
 
-    async def _tick(self) -> None:
-        ticks = 0
+    async def _run(self) -> None:
+        flushes = 0
         while True:
-            await asyncio.sleep(_TICK)
-            ticks += 1
+            await asyncio.sleep(_FLUSH_INTERVAL)
+            flushes += 1
             if self._access_log:
                 self._access_log.flush()
-            if ticks % _REPORTS == 0:
+            if flushes % _FLUSHES_PER_REPORT == 0:
                 self._report()
 
     def _report(self) -> None:
-        if self._counts:
-            self._line.report(self._now())
+        if self._counters:
+            self._ipc.report(self._snapshot())
 
-    def _now(self) -> dict[str, Any]:
-        assert self._counts
-        counters = self._counts.report()
+    def _snapshot(self) -> dict[str, Any]:
+        assert self._counters
+        counters = self._counters.report()
         if self._access_log:
             counters["dropped"] = self._access_log.dropped
         state = "retired" if self._hub.draining else "serving"
         return {
             "counters": counters,
             "gauges": {"connections": len(self._hub.clients), f"workers\x1f{state}": 1},
-            "backends": statuses(self._routes),
+            "backends": backend_statuses(self._balancers.routes),
         }
 
     async def _totals(self) -> dict[str, Any]:
-        """Return the numbers of all workers; others' are a second old at most."""
+        """Return the totals of all workers; those of the others are up to a second old."""
         self._report()
-        totals = await self._line.totals()
-        if totals is None:  # the master is away, and this worker about to follow
-            return self._now() | {"backends": {}}
+        totals = await self._ipc.totals()
+        if totals is None:  # the master has exited, and this worker is about to
+            return self._snapshot() | {"backends": {}}
         return totals
 
     async def _health(self) -> Page:
         return Page(HTTPStatus.OK, b"OK\n")
 
     async def _readiness(self) -> Page:
-        if fault := await self._fault():
-            return Page(HTTPStatus.SERVICE_UNAVAILABLE, f"{fault}\n".encode())
+        if reason := await self._balancers.unready_reason():
+            return Page(HTTPStatus.SERVICE_UNAVAILABLE, f"{reason}\n".encode())
         return Page(HTTPStatus.OK, b"OK\n")
 
     async def _backends(self) -> Page:
@@ -143,17 +139,17 @@ class Telemetry:
         return Page(HTTPStatus.OK, body, _JSON)
 
 
-def statuses(routes: Iterable[Route]) -> list[dict[str, Any]]:
-    """Show the backends of each cluster as their chooser sees them."""
+def backend_statuses(routes: Iterable[Route]) -> list[dict[str, Any]]:
+    """Return the status of each backend of each route, for JSON."""
     return [
         {
             "cluster": route.cluster,
-            "address": str(one.address),
-            "weight": one.weight,
-            "outstanding": one.outstanding,
-            "out": one.out,
-            "used": one.used,
+            "address": str(status.address),
+            "weight": status.weight,
+            "outstanding": status.outstanding,
+            "ejected": status.ejected,
+            "in_use": status.in_use,
         }
         for route in routes
-        for one in route.balancer.statuses()
+        for status in route.balancer.statuses()
     ]

@@ -1,1 +1,1 @@
-"""The processes of a proxy: master, workers, their IPC and their sockets."""
+"""The proxy's processes: master, supervisor, workers, their IPC and their listening sockets."""

@@ -1,14 +1,13 @@
-"""What the master and a worker say to each other: one JSON object a line, over a socket pair.
+"""IPC between the master and a worker: one JSON object a line, over a socket pair.
 
-worker → master   {"ready": true}       it is attached to the mesh, and serves
-                  {"report": {…}}       its numbers, as in `totals`
-                  {"ask": true}         the numbers of all workers are wanted
-master → worker   {"retire": true}      accept no more; leave when nothing runs
-                  {"reopen": true}      the access log has been renamed
-                  {"totals": {…}}       the answer to `ask`
+worker → master   {"ready": true}        it has joined the mesh and accepts connections
+                  {"report": {…}}        its counters, gauges and backends, see `aggregate`
+                  {"get_totals": true}   asks for the totals of all workers
+master → worker   {"retire": true}       stop accepting; exit when no connection is left
+                  {"reopen": true}       the access log has been renamed
+                  {"totals": {…}}        the answer to `get_totals`
 
-A master lives longer than the version it was started from: each side passes over what it does not
-know, and a worker that cannot do without what is missing ends before it is ready.
+A master may run another version than its workers. Each side ignores messages it does not know.
 """
 
 from __future__ import annotations
@@ -18,25 +17,25 @@ from typing import Any
 
 Message = dict[str, Any]
 
-MOST = 8 * 1024 * 1024  # octets of a message; the numbers of 200 backends are some 100 KB
+MAX_MESSAGE = 8 * 1024 * 1024  # bytes; a report on 200 backends has about 100 KB
 
 
-def line(message: Message) -> bytes:
+def encode(message: Message) -> bytes:
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
 class LineDecoder:
-    """Cuts what arrives into messages."""
+    """Splits received bytes into messages."""
 
     def __init__(self) -> None:
-        self._held = b""
+        self._buffer = b""
 
     def feed(self, data: bytes) -> list[Message]:
-        """Return the messages that are whole now. Raises ValueError for what is none."""
-        *whole, self._held = (self._held + data).split(b"\n")
-        if len(self._held) > MOST:
-            raise ValueError(f"a message of more than {MOST} octets")
-        messages = [json.loads(one) for one in whole]
+        """Return the messages that are complete. Raises ValueError for invalid ones."""
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        if len(self._buffer) > MAX_MESSAGE:
+            raise ValueError(f"an IPC message must have at most {MAX_MESSAGE} bytes")
+        messages = [json.loads(line) for line in lines]
         if not all(isinstance(message, dict) for message in messages):
-            raise ValueError("a message that is no object")
+            raise ValueError("an IPC message must be a JSON object")
         return messages

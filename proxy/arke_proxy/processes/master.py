@@ -1,9 +1,9 @@
-"""The first process of a proxy: it owns the listening sockets, and watches the workers.
+"""The master process: owns the listening sockets, starts the workers and sums their counters.
 
-It is started by `exec` from the command, in the same process, and imports next to nothing: it is
-there as long as the proxy is, and serves nobody.
+The `proxy` command becomes the master by exec, so it keeps its process id. It serves no client and
+imports as little as possible, because it lives as long as the proxy.
 
-    python -P -m arke_proxy.processes.master PLAN FLAGS…
+    python -P -m arke_proxy.processes.master CONFIG FLAGS…
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from itertools import chain
 
 from arke_proxy.observability.aggregate import Aggregate
-from arke_proxy.processes import ipc as channel
+from arke_proxy.processes import ipc
 from arke_proxy.processes.supervisor import Supervisor
 from arke_proxy.processes.worker_config import MasterConfig
 
@@ -27,19 +27,19 @@ _CHUNK = 65536
 _SIGNALS = (signal.SIGCHLD, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-class _Line:
-    """The master's end of the line to one worker."""
+class _WorkerChannel:
+    """The master's side of the IPC with one worker."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.lines = channel.LineDecoder()
-        self.ended = False  # nothing comes any more
+        self.decoder = ipc.LineDecoder()
+        self.closed = False  # by the worker
         self.unsent = b""
 
-    def send(self, message: channel.Message) -> None:
-        """Send now, or later while the worker does not read; if it never does, not at all."""
-        if len(self.unsent) <= channel.MOST:
-            self.unsent += channel.line(message)
+    def send(self, message: ipc.Message) -> None:
+        """Send a message, or drop it if the worker has not read earlier ones for too long."""
+        if len(self.unsent) <= ipc.MAX_MESSAGE:
+            self.unsent += ipc.encode(message)
             self.flush()
 
     def flush(self) -> None:
@@ -48,132 +48,134 @@ class _Line:
         except BlockingIOError:
             pass
         except OSError:
-            self.unsent = b""  # the worker has gone; its exit tells the rest
+            self.unsent = b""  # the worker has closed its end; SIGCHLD follows
 
 
 class Master:
-    """Starts workers, passes on signals, and adds up what the workers count."""
+    """Starts workers, handles signals, and sums what the workers report."""
 
-    def __init__(self, plan: MasterConfig, words: list[str]) -> None:
-        self._plan = plan
-        self._words = words
-        self._lines: dict[int, _Line] = {}
-        self._places: dict[int, int] = {}  # of the workers that accept
-        self._totals = Aggregate()
-        self._supervisor = Supervisor(self, plan.workers, plan.greeting, plan.grace)
+    def __init__(self, config: MasterConfig, flags: list[str]) -> None:
+        self._config = config
+        self._flags = flags
+        self._channels: dict[int, _WorkerChannel] = {}  # by process id
+        self._slots: dict[int, int] = {}  # of the workers that accept connections
+        self._aggregate = Aggregate()
+        self._supervisor = Supervisor(self, config.workers, config.greeting, config.grace)
 
     def run(self) -> int:
-        """Return the exit status when everything is over."""
-        woken, waker = socket.socketpair()
-        for end in (woken, waker):
+        """Run until all workers have exited; return the exit status."""
+        wakeup_reader, wakeup_writer = socket.socketpair()
+        for end in (wakeup_reader, wakeup_writer):
             end.setblocking(False)
         for number in _SIGNALS:
-            signal.signal(number, lambda *_: None)  # what counts is the octet in `woken`
-        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+            signal.signal(number, lambda *_: None)  # the wakeup socket gets the signal's number
+        signal.set_wakeup_fd(wakeup_writer.fileno(), warn_on_full_buffer=False)
         supervisor = self._supervisor
         supervisor.start(time.monotonic())
         while supervisor.status is None:
             poll = select.poll()
-            poll.register(woken, select.POLLIN)
-            for line in self._lines.values():
-                if not line.ended:
-                    poll.register(line.sock, select.POLLIN | (select.POLLOUT if line.unsent else 0))
-            pause = supervisor.due - time.monotonic()
-            happened = dict(poll.poll(max(0, pause * 1000 + 1) if pause < 1e6 else None))
-            for pid, line in list(self._lines.items()):
-                events = happened.get(line.sock.fileno(), 0)
-                if events & select.POLLOUT:
-                    line.flush()
-                if events & ~select.POLLOUT:
-                    self._hear(pid, line)
-            if woken.fileno() in happened:
-                self._heed(set(woken.recv(_CHUNK)))
+            poll.register(wakeup_reader, select.POLLIN)
+            for channel in self._channels.values():
+                if not channel.closed:
+                    writable = select.POLLOUT if channel.unsent else 0
+                    poll.register(channel.sock, select.POLLIN | writable)
+            wait = supervisor.due - time.monotonic()
+            events = dict(poll.poll(max(0, wait * 1000 + 1) if wait < 1e6 else None))
+            for pid, channel in list(self._channels.items()):
+                event = events.get(channel.sock.fileno(), 0)
+                if event & select.POLLOUT:
+                    channel.flush()
+                if event & ~select.POLLOUT:
+                    self._read(pid, channel)
+            if wakeup_reader.fileno() in events:
+                self._handle_signals(set(wakeup_reader.recv(_CHUNK)))
             supervisor.tick(time.monotonic())
         return supervisor.status
 
-    # For the supervisor.
+    # The supervisor's `ProcessControl`.
 
     def spawn(self) -> int:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         os.set_inheritable(theirs.fileno(), True)
-        place = min(range(self._plan.workers), key=[*self._places.values()].count)
-        seat = self._plan.seat(theirs.fileno(), place)
+        slot = min(range(self._config.workers), key=[*self._slots.values()].count)
+        config = self._config.worker(theirs.fileno(), slot)
         python = sys.executable
-        words = [python, "-P", "-m", _WORKER, seat.text(), *self._words]
+        command = [python, "-P", "-m", _WORKER, config.to_json(), *self._flags]
         with theirs:
-            pid = os.posix_spawn(python, words, os.environ)
-        self._lines[pid] = _Line(ours)
-        self._places[pid] = place
+            pid = os.posix_spawn(python, command, os.environ)
+        self._channels[pid] = _WorkerChannel(ours)
+        self._slots[pid] = slot
         return pid
 
     def retire(self, pid: int) -> None:
-        self._places.pop(pid, None)
-        self._lines[pid].send({"retire": True})
+        self._slots.pop(pid, None)
+        self._channels[pid].send({"retire": True})
 
     def signal(self, pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
-    def say(self, level: str, sentence: str) -> None:
+    def log(self, level: str, sentence: str) -> None:
         now = time.time()
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
         line = f"{stamp},{int(now % 1 * 1000):03} {level} {sentence}\n"
-        with contextlib.suppress(OSError):  # where nobody reads the log, the proxy goes on
+        with contextlib.suppress(OSError):  # the reader of stderr may have gone
             os.write(2, line.encode())
 
-    # From outside.
+    # Events.
 
-    def _heed(self, signals: set[int]) -> None:
+    def _handle_signals(self, signals: set[int]) -> None:
         now = time.monotonic()
         if signal.SIGCHLD in signals:
             self._reap()
         if signal.SIGUSR1 in signals:
-            for line in self._lines.values():
-                line.send({"reopen": True})
+            for channel in self._channels.values():
+                channel.send({"reopen": True})
         if signals & {signal.SIGTERM, signal.SIGINT}:
-            for number in chain.from_iterable(self._plan.listeners.values()):
-                os.close(number)  # the workers close theirs: nobody comes any more
-            self._plan.listeners.clear()
+            # The workers close their copies too: from then on connections are refused.
+            for descriptor in chain.from_iterable(self._config.listeners.values()):
+                os.close(descriptor)
+            self._config.listeners.clear()
             self._supervisor.stop(now)
         elif signal.SIGHUP in signals:
             self._supervisor.reload(now)
 
     def _reap(self) -> None:
-        while self._lines:
+        while self._channels:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
-            line = self._lines.pop(pid, None)
-            if line is None:
-                continue  # a child from before the exec, or an orphan where this is process 1
-            self._hear(pid, line)  # its last words
-            line.sock.close()
-            self._places.pop(pid, None)
-            self._totals.left(pid)
+            channel = self._channels.pop(pid, None)
+            if channel is None:
+                continue  # a child from before the exec, or an orphan if this is process 1
+            self._read(pid, channel)  # its last report
+            channel.sock.close()
+            self._slots.pop(pid, None)
+            self._aggregate.worker_exited(pid)
             self._supervisor.exited(pid, os.waitstatus_to_exitcode(status), time.monotonic())
 
-    def _hear(self, pid: int, line: _Line) -> None:
-        while not line.ended:
+    def _read(self, pid: int, channel: _WorkerChannel) -> None:
+        while not channel.closed:
             try:
-                data = line.sock.recv(_CHUNK)
-                messages = line.lines.feed(data)
+                data = channel.sock.recv(_CHUNK)
+                messages = channel.decoder.feed(data)
             except BlockingIOError:
                 return
             except (OSError, ValueError):
                 data, messages = b"", []
-            line.ended = not data
+            channel.closed = not data
             for message in messages:
-                self._act(pid, line, message)
+                self._handle_message(pid, channel, message)
 
-    def _act(self, pid: int, line: _Line, message: channel.Message) -> None:
+    def _handle_message(self, pid: int, channel: _WorkerChannel, message: ipc.Message) -> None:
         match message:
             case {"ready": True}:
                 self._supervisor.ready(pid, time.monotonic())
             case {"report": {"counters": dict(), "gauges": dict(), "backends": _} as report}:
-                self._totals.report(pid, report)
-            case {"ask": True}:
-                line.send({"totals": self._totals.sum()})
+                self._aggregate.report(pid, report)
+            case {"get_totals": True}:
+                channel.send({"totals": self._aggregate.totals()})
 
 
 if __name__ == "__main__":
-    sys.exit(Master(MasterConfig.read(sys.argv[1]), sys.argv[2:]).run())
+    sys.exit(Master(MasterConfig.from_json(sys.argv[1]), sys.argv[2:]).run())

@@ -1,8 +1,9 @@
-"""Which workers there are and which there should be. Decides; does nothing by itself.
+"""The supervisor: which workers to start, restart, retire and kill. Makes no system calls itself.
 
-A worker is STARTING until it says that it serves, then SERVING. A generation takes over when all
-of its workers serve: those of the one before are RETIRED, and end when their last connection does.
-One that failed to take over is DISCARDED.
+A worker is STARTING until it reports that it is ready, then SERVING. A reload starts a new
+generation of workers. It takes over when all of its workers are ready. Then the workers of the old
+generation are RETIRED: they exit when their last connection ends. A worker of a generation that
+failed to start is DISCARDED.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ import signal
 from enum import Enum, auto
 from typing import Protocol
 
-READY = 30.0  # seconds that a new generation may take; the first may wait for its relay
-_SETTLED = 10.0  # seconds; who has lived so long did not fail at once
-_FIRST_PAUSE = 0.1  # seconds before a worker that ended is replaced; doubles each time
-_LAST_PAUSE = 10.0
-_MARGIN = 5.0  # seconds beyond the time of grace until what does not end is killed
-_MOST_RETIRED = 16  # workers; each reload may leave some behind for as long as a WebSocket lasts
+START_TIMEOUT = 30.0  # seconds for a new generation; the first one may wait for its relay
+_STABLE_AFTER = 10.0  # seconds; a worker that ran this long did not fail at its start
+_FIRST_BACKOFF = 0.1  # seconds before a worker is restarted; doubles each time
+_LONGEST_BACKOFF = 10.0
+_KILL_MARGIN = 5.0  # seconds beyond the grace period until workers are killed
+_MAX_RETIRED = 16  # workers; each reload may leave some for as long as a WebSocket lasts
+_NEVER = float("inf")
 
 
-class State(Enum):
-    """Of a worker."""
+class WorkerState(Enum):
+    """The state of one worker."""
 
     STARTING = auto()
     SERVING = auto()
@@ -28,20 +30,20 @@ class State(Enum):
     DISCARDED = auto()
 
 
-class Hands(Protocol):
-    """What a supervisor can do."""
+class ProcessControl(Protocol):
+    """The actions of the supervisor."""
 
     def spawn(self) -> int:
-        """Start a worker; return its number, which is that of its process."""
+        """Start a worker; return its process id."""
 
     def retire(self, pid: int) -> None:
-        """Tell a worker to accept no more, and to leave when nothing runs."""
+        """Tell a worker to accept no more, and to exit when its last connection ends."""
 
     def signal(self, pid: int, number: signal.Signals) -> None:
-        """Send a signal to a worker that has not ended."""
+        """Send a signal to a worker that has not been reaped."""
 
-    def say(self, level: str, sentence: str) -> None:
-        """Log."""
+    def log(self, level: str, sentence: str) -> None:
+        """Write a line to the log."""
 
 
 class _Worker:
@@ -50,177 +52,179 @@ class _Worker:
     def __init__(self, generation: int, started: float, deadline: float) -> None:
         self.generation = generation
         self.started = started
-        self.deadline = deadline
-        self.state = State.STARTING
-
-
-_NEVER = float("inf")
+        self.deadline = deadline  # to become ready
+        self.state = WorkerState.STARTING
 
 
 class Supervisor:
-    """Keeps `size` workers; `greeting` is logged when the first generation serves.
+    """Keeps `size` workers running. `greeting` is logged when the first generation is ready.
 
-    All calls pass the time, in seconds of one clock.
+    Callers pass the time, in seconds of one monotonic clock.
     """
 
-    def __init__(self, hands: Hands, size: int, greeting: str, grace: float) -> None:
-        self._hands = hands
+    def __init__(self, control: ProcessControl, size: int, greeting: str, grace: float) -> None:
+        self._control = control
         self._size = size
         self._greeting = greeting
         self._grace = grace
-        self._workers: dict[int, _Worker] = {}
-        self._current = 0  # the generation that serves; 0 before there is one
-        self._coming: int | None = None  # the generation that is to take over
-        self._again = False  # a further reload was asked for
-        self._replacements: list[float] = []  # when to start them
-        self._quick_ends = 0  # in a row
+        self._workers: dict[int, _Worker] = {}  # by process id
+        self._current = 0  # the generation that serves; 0 before the first one is ready
+        self._next: int | None = None  # the generation that is starting
+        self._reload_pending = False  # reload again when the next generation has started
+        self._restarts: list[float] = []  # when to restart workers
+        self._early_exits = 0  # in a row
         self._kill_at = _NEVER
         self._stopping = False
         self.status: int | None = None
-        """The exit status, once everything is over."""
+        """The exit status, when all workers have exited."""
 
     @property
     def due(self) -> float:
-        """When `tick` is needed next, unless something else happens."""
+        """When `tick` must be called next."""
         deadlines = [worker.deadline for worker in self._workers.values()]
-        return min((self._kill_at, *self._replacements, *deadlines))
+        return min((self._kill_at, *self._restarts, *deadlines))
 
     def start(self, now: float) -> None:
-        """Begin with the first generation, which has all the time it wants."""
-        self._raise(now, _NEVER)
+        """Start the first generation. It has no deadline, because it may wait for its relay."""
+        self._start_generation(now, _NEVER)
 
     def reload(self, now: float) -> None:
-        """Let a new generation take over."""
+        """Start a new generation, which replaces the current one when it is ready."""
         if self._stopping:
             return
-        if self._coming is not None:
-            self._again = True
+        if self._next is not None:
+            self._reload_pending = True
             return
-        self._hands.say("INFO", "starting new workers; the old ones serve until they are ready")
-        self._raise(now, now + READY)
+        sentence = "reload: starting new workers; the old ones serve until these are ready"
+        self._control.log("INFO", sentence)
+        self._start_generation(now, now + START_TIMEOUT)
 
     def stop(self, now: float) -> None:
-        """Tell everybody to finish; kill who has not after the time of grace."""
+        """Tell all workers to stop. Those that still run after the grace period are killed."""
         if self._stopping:
             return
         self._stopping = True
-        self._replacements.clear()
-        self._kill_at = now + self._grace + _MARGIN
+        self._restarts.clear()
+        self._kill_at = now + self._grace + _KILL_MARGIN
         for pid, worker in self._workers.items():
             worker.deadline = _NEVER
-            self._hands.signal(pid, signal.SIGTERM)
-        self._look_for_the_end()
+            self._control.signal(pid, signal.SIGTERM)
+        self._check_stopped()
 
     def ready(self, pid: int, now: float) -> None:
-        """Note that a worker serves."""
+        """Handle a worker's report that it accepts connections."""
         worker = self._workers.get(pid)
-        if worker is None or worker.state is not State.STARTING or self._stopping:
+        if worker is None or worker.state is not WorkerState.STARTING or self._stopping:
             return
-        worker.state = State.SERVING
+        worker.state = WorkerState.SERVING
         worker.deadline = _NEVER
-        if worker.generation != self._coming:
-            self._hands.say("INFO", f"worker {pid} serves")
+        if worker.generation != self._next:
+            self._control.log("INFO", f"worker {pid} is ready")
             return
-        generation = [w for w in self._workers.values() if w.generation == self._coming]
-        if len(generation) == 1:  # one tries first: what is wrong is said once
+        generation = [w for w in self._workers.values() if w.generation == self._next]
+        if len(generation) == 1:  # the first of a generation starts alone: it logs errors once
             for _ in range(self._size - 1):
-                self._spawn(self._coming, now, _NEVER if self._current == 0 else now + READY)
-        if sum(w.state is State.SERVING for w in generation) == self._size:
+                deadline = _NEVER if self._current == 0 else now + START_TIMEOUT
+                self._spawn(self._next, now, deadline)
+        if sum(w.state is WorkerState.SERVING for w in generation) == self._size:
             self._take_over(now)
 
     def exited(self, pid: int, status: int, now: float) -> None:
-        """Note that a worker has ended; `status` is negative for a signal."""
+        """Handle a worker's exit; `status` is negative for a signal."""
         worker = self._workers.pop(pid)
         if self._stopping:
-            self._look_for_the_end()
-        elif worker.state is State.DISCARDED:
+            self._check_stopped()
+        elif worker.state is WorkerState.DISCARDED:
             pass
-        elif worker.state is State.RETIRED:
+        elif worker.state is WorkerState.RETIRED:
             if status:
-                self._hands.say("WARNING", f"worker {pid}, which had retired, {_ending(status)}")
-        elif worker.generation == self._coming:
-            self._fall(f"one {_ending(status)}", status if status >= 0 else 1, now)
+                self._control.log("WARNING", f"retired worker {pid} {_describe_exit(status)}")
+        elif worker.generation == self._next:
+            self._fail_start(f"one {_describe_exit(status)}", status if status >= 0 else 1, now)
         else:
-            self._replace(pid, worker, status, now)
+            self._schedule_restart(pid, worker, status, now)
 
     def tick(self, now: float) -> None:
-        """Do what is due."""
+        """Do what is due: kill, give up a generation, restart workers."""
         if now >= self._kill_at:
             self._kill_at = _NEVER
             for pid in self._workers:
-                self._hands.say("WARNING", f"worker {pid} does not end, and is killed")
-                self._hands.signal(pid, signal.SIGKILL)
+                self._control.log("WARNING", f"worker {pid} did not stop in time: killing it")
+                self._control.signal(pid, signal.SIGKILL)
         if any(now >= worker.deadline for worker in self._workers.values()):
-            self._fall(f"they were not within {READY:g} s", 1, now)
-        for when in [when for when in self._replacements if now >= when]:
-            self._replacements.remove(when)
+            self._fail_start(f"not ready within {START_TIMEOUT:g} s", 1, now)
+        for when in [when for when in self._restarts if now >= when]:
+            self._restarts.remove(when)
             self._spawn(self._current, now, _NEVER)
 
-    def _raise(self, now: float, deadline: float) -> None:
-        self._coming = self._current + 1
-        self._spawn(self._coming, now, deadline)
+    def _start_generation(self, now: float, deadline: float) -> None:
+        self._next = self._current + 1
+        self._spawn(self._next, now, deadline)
 
     def _spawn(self, generation: int, now: float, deadline: float) -> None:
-        self._workers[self._hands.spawn()] = _Worker(generation, now, deadline)
+        self._workers[self._control.spawn()] = _Worker(generation, now, deadline)
 
     def _take_over(self, now: float) -> None:
-        assert self._coming is not None
+        """Make the next generation the current one, and retire the old one."""
+        assert self._next is not None
         first = self._current == 0
-        self._current, self._coming = self._coming, None
-        self._replacements.clear()
+        self._current, self._next = self._next, None
+        self._restarts.clear()
         for pid, worker in self._workers.items():
-            if worker.generation != self._current and worker.state is State.SERVING:
-                worker.state = State.RETIRED
-                self._hands.retire(pid)
-            elif worker.generation != self._current and worker.state is State.STARTING:
+            if worker.generation != self._current and worker.state is WorkerState.SERVING:
+                worker.state = WorkerState.RETIRED
+                self._control.retire(pid)
+            elif worker.generation != self._current and worker.state is WorkerState.STARTING:
                 self._discard(pid, worker)
-        retired = [pid for pid, w in self._workers.items() if w.state is State.RETIRED]
-        for pid in retired[:-_MOST_RETIRED]:
-            self._hands.signal(pid, signal.SIGTERM)
+        retired = [pid for pid, w in self._workers.items() if w.state is WorkerState.RETIRED]
+        for pid in retired[:-_MAX_RETIRED]:
+            self._control.signal(pid, signal.SIGTERM)
         if first:
             for line in self._greeting.splitlines():
-                self._hands.say("INFO", line)
+                self._control.log("INFO", line)
         else:
-            self._hands.say("INFO", "the new workers serve; the old ones finish what they have")
-        self._reload_again(now)
+            sentence = "reload: the new workers are ready; the old ones finish their connections"
+            self._control.log("INFO", sentence)
+        self._run_pending_reload(now)
 
-    def _fall(self, why: str, status: int, now: float) -> None:
-        """Give up the generation that was to take over."""
+    def _fail_start(self, reason: str, status: int, now: float) -> None:
+        """Give up the generation that is starting."""
         for pid, worker in self._workers.items():
-            if worker.generation == self._coming:
+            if worker.generation == self._next:
                 self._discard(pid, worker)
-        self._coming = None
+        self._next = None
         if self._current == 0:
-            self.status = status  # it has said why
+            self.status = status  # the worker has logged why
             return
-        self._hands.say("ERROR", f"the new workers did not get ready: {why}; the old ones go on")
-        self._reload_again(now)
+        sentence = f"reload failed: new workers: {reason}; the old ones continue"
+        self._control.log("ERROR", sentence)
+        self._run_pending_reload(now)
 
     def _discard(self, pid: int, worker: _Worker) -> None:
-        worker.state = State.DISCARDED
+        worker.state = WorkerState.DISCARDED
         worker.deadline = _NEVER
-        self._hands.signal(pid, signal.SIGKILL)
+        self._control.signal(pid, signal.SIGKILL)
 
-    def _reload_again(self, now: float) -> None:
-        if self._again:
-            self._again = False
+    def _run_pending_reload(self, now: float) -> None:
+        if self._reload_pending:
+            self._reload_pending = False
             self.reload(now)
 
-    def _replace(self, pid: int, worker: _Worker, status: int, now: float) -> None:
-        if now - worker.started >= _SETTLED:
-            self._quick_ends = 0
-        pause = min(_LAST_PAUSE, _FIRST_PAUSE * 2.0**self._quick_ends)
-        self._quick_ends = min(self._quick_ends + 1, 10)
-        self._replacements.append(now + pause)
-        story = f"worker {pid} {_ending(status)}; another is started in {pause:g} s"
-        self._hands.say("ERROR", story)
+    def _schedule_restart(self, pid: int, worker: _Worker, status: int, now: float) -> None:
+        if now - worker.started >= _STABLE_AFTER:
+            self._early_exits = 0
+        backoff = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0**self._early_exits)
+        self._early_exits = min(self._early_exits + 1, 10)
+        self._restarts.append(now + backoff)
+        sentence = f"worker {pid} {_describe_exit(status)}; restarting it in {backoff:g} s"
+        self._control.log("ERROR", sentence)
 
-    def _look_for_the_end(self) -> None:
+    def _check_stopped(self) -> None:
         if not self._workers:
             self.status = 0
 
 
-def _ending(status: int) -> str:
+def _describe_exit(status: int) -> str:
     if status >= 0:
-        return f"ended with status {status}"
+        return f"exited with status {status}"
     return f"was killed by {signal.Signals(-status).name}"

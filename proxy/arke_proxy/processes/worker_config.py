@@ -1,4 +1,4 @@
-"""What the command hands to the master, and the master to each worker, as one word of argv."""
+"""The configuration of the master and of a worker, passed as JSON in one command-line argument."""
 
 from __future__ import annotations
 
@@ -7,70 +7,70 @@ import os
 from typing import NamedTuple
 
 Descriptors = dict[str, int]
-"""Name → number of a listening socket: `public`, and `tls` and `admin` if there are."""
+"""Descriptor of a listening socket, by name: `public`, and `tls` and `admin` if configured."""
 
-Shared = dict[str, list[int]]
-"""Name → numbers of the sockets on one port, among which the kernel shares connections out."""
+DescriptorGroups = dict[str, list[int]]
+"""Descriptors of the sockets on one port, by name; the kernel spreads connections over them."""
 
 
 class MasterConfig(NamedTuple):
-    """For the master."""
+    """The master's configuration."""
 
-    listeners: Shared  # as many as workers, or one that all of them accept from
-    secret: int  # see `new_secret`
+    listeners: DescriptorGroups  # one socket for each worker, or one that all workers share
+    secret: int  # descriptor, see `new_secret`
     workers: int
     grace: float  # seconds
-    greeting: str  # logged when everybody serves
+    greeting: str  # logged when all workers are ready
 
-    def text(self) -> str:
+    def to_json(self) -> str:
         return json.dumps(self)
 
     @classmethod
-    def read(cls, text: str) -> MasterConfig:
+    def from_json(cls, text: str) -> MasterConfig:
         return cls(*json.loads(text))
 
-    def seat(self, line: int, place: int) -> WorkerConfig:
-        """Return the seat of a worker; no two that serve should have one place, of `workers`."""
+    def worker(self, ipc: int, slot: int) -> WorkerConfig:
+        """Return the configuration of a worker. Each running worker has a slot below `workers`."""
         own: Descriptors = {}
-        siblings: Shared = {}
-        for name, numbers in self.listeners.items():
-            at = place % len(numbers)
-            own[name] = numbers[at]
-            siblings[name] = numbers[:at] + numbers[at + 1 :]
-        return WorkerConfig(line, own, self.secret, siblings)
+        siblings: DescriptorGroups = {}
+        for name, group in self.listeners.items():
+            index = slot % len(group)
+            own[name] = group[index]
+            siblings[name] = group[:index] + group[index + 1 :]
+        return WorkerConfig(ipc, own, self.secret, siblings)
 
 
 class WorkerConfig(NamedTuple):
-    """For a worker."""
+    """A worker's configuration."""
 
-    line: int  # the descriptor of its line to the master
+    ipc: int  # descriptor of its socket to the master
     listeners: Descriptors  # where it accepts
-    secret: int  # see `read_secret`
-    siblings: Shared  # where other workers do, which may need somebody to stand in for them
+    secret: int  # descriptor, see `read_secret`
+    siblings: DescriptorGroups  # where the other workers accept; it helps if one hangs or dies
 
-    def text(self) -> str:
+    def to_json(self) -> str:
         return json.dumps(self._asdict())
 
     @classmethod
-    def read(cls, text: str) -> WorkerConfig:
-        """Take what is known: the master may be of an older or a newer version."""
-        given = {"siblings": {}} | json.loads(text)
-        return cls(**{name: given[name] for name in cls._fields})
+    def from_json(cls, text: str) -> WorkerConfig:
+        """Parse; ignore unknown fields, because the master may run another version."""
+        fields = {"siblings": {}} | json.loads(text)
+        return cls(**{name: fields[name] for name in cls._fields})
 
 
-_SECRET = 32  # octets
+_SECRET_SIZE = 32  # bytes
 
 
 def new_secret() -> int:
-    """Make a secret that all workers share for as long as the master lives; return its descriptor.
+    """Create the secret that encrypts sticky cookies; return its descriptor.
 
-    It is in no file and no argument, where others could read it. A cookie sealed with it is good
-    in every worker, and after a reload.
+    It lives in memory for as long as the master, in no file and no argument that others could read.
+    So cookies are valid in every worker and after a reload.
     """
-    number = os.memfd_create("secret", os.MFD_CLOEXEC)
-    os.write(number, os.urandom(_SECRET))
-    return number
+    descriptor = os.memfd_create("secret", os.MFD_CLOEXEC)
+    os.write(descriptor, os.urandom(_SECRET_SIZE))
+    return descriptor
 
 
-def read_secret(number: int) -> bytes:
-    return os.pread(number, _SECRET, 0)
+def read_secret(descriptor: int) -> bytes:
+    return os.pread(descriptor, _SECRET_SIZE, 0)

@@ -1,4 +1,4 @@
-"""A worker's end of the line to its master."""
+"""A worker's side of the IPC with its master."""
 
 from __future__ import annotations
 
@@ -8,70 +8,69 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from arke_proxy.processes import ipc as channel
+from arke_proxy.processes import ipc
 
 _CHUNK = 65536
-_PATIENCE = 1.0  # seconds for the master to answer, which does nothing else
+_TIMEOUT = 1.0  # seconds; the master is otherwise idle
 
 
-class Line:
-    """Hears the master from `begin` to `end`.
+class WorkerIpc:
+    """Exchanges messages with the master, from `start` to `close`.
 
-    `retired` is set when this worker is to leave in its own time; `gone` is called if the master
-    is no more.
+    `retired` is set when the master tells this worker to finish its connections and exit.
     """
 
-    def __init__(self, number: int, loop: asyncio.AbstractEventLoop) -> None:
-        self._sock = socket.socket(fileno=number)
+    def __init__(self, descriptor: int, loop: asyncio.AbstractEventLoop) -> None:
+        self._sock = socket.socket(fileno=descriptor)
         self._sock.setblocking(False)
         self._loop = loop
-        self._lines = channel.LineDecoder()
+        self._decoder = ipc.LineDecoder()
         self._unsent = b""
-        self._asked: list[asyncio.Future[dict[str, Any]]] = []
-        self._gone: Callable[[], None]
-        self._reopen: Callable[[], None] = lambda: None
+        self._pending: list[asyncio.Future[dict[str, Any]]] = []  # requests for totals
+        self._on_master_exit: Callable[[], None]
+        self._on_reopen: Callable[[], None] = lambda: None
         self.retired = asyncio.Event()
 
-    def begin(self, gone: Callable[[], None]) -> None:
-        self._gone = gone
-        self._loop.add_reader(self._sock, self._hear)
+    def start(self, on_master_exit: Callable[[], None]) -> None:
+        self._on_master_exit = on_master_exit
+        self._loop.add_reader(self._sock, self._read)
 
-    def on_reopen(self, reopen: Callable[[], None]) -> None:
-        """Set what to do when log files have been renamed."""
-        self._reopen = reopen
+    def on_reopen(self, callback: Callable[[], None]) -> None:
+        """Set what reopens renamed log files."""
+        self._on_reopen = callback
 
     def ready(self) -> None:
-        """Say that this worker serves."""
+        """Report that this worker accepts connections."""
         self._send({"ready": True})
 
     def report(self, report: dict[str, Any]) -> None:
-        """Hand in this worker's numbers."""
+        """Send this worker's counters, gauges and backends."""
         self._send({"report": report})
 
     async def totals(self) -> dict[str, Any] | None:
-        """Ask for the numbers of all workers; None if the master does not answer."""
+        """Return the totals of all workers; None if the master does not answer."""
         answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
-        self._asked.append(answer)
-        self._send({"ask": True})
+        self._pending.append(answer)
+        self._send({"get_totals": True})
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_TIMEOUT):
                 return await answer
         except TimeoutError:
             return None
 
-    def end(self) -> None:
-        """Send what is still to be said, and hang up."""
+    def close(self) -> None:
+        """Send what is unsent, and close the socket."""
         self._loop.remove_reader(self._sock)
         self._loop.remove_writer(self._sock)
         self._sock.setblocking(True)
-        self._sock.settimeout(_PATIENCE)
-        with contextlib.suppress(OSError):  # the master may be gone
+        self._sock.settimeout(_TIMEOUT)
+        with contextlib.suppress(OSError):  # the master may have exited
             self._sock.sendall(self._unsent)
         self._sock.close()
 
-    def _send(self, message: channel.Message) -> None:
-        if len(self._unsent) <= channel.MOST:
-            self._unsent += channel.line(message)
+    def _send(self, message: ipc.Message) -> None:
+        if len(self._unsent) <= ipc.MAX_MESSAGE:
+            self._unsent += ipc.encode(message)
             self._flush()
 
     def _flush(self) -> None:
@@ -86,7 +85,7 @@ class Line:
         else:
             self._loop.remove_writer(self._sock)
 
-    def _hear(self) -> None:
+    def _read(self) -> None:
         try:
             data = self._sock.recv(_CHUNK)
         except BlockingIOError:
@@ -95,18 +94,18 @@ class Line:
             data = b""
         if not data:
             self._loop.remove_reader(self._sock)
-            self._gone()
+            self._on_master_exit()
             return
-        for message in self._lines.feed(data):
+        for message in self._decoder.feed(data):
             match message:
                 case {"retire": True}:
                     self.retired.set()
                 case {"reopen": True}:
-                    self._reopen()
+                    self._on_reopen()
                 case {"totals": totals}:
-                    self._answer(totals)
+                    self._on_totals(totals)
 
-    def _answer(self, totals: dict[str, Any]) -> None:
-        answer = self._asked.pop(0)  # the master answers in turn
+    def _on_totals(self, totals: dict[str, Any]) -> None:
+        answer = self._pending.pop(0)  # the master answers in order
         if not answer.done():
             answer.set_result(totals)

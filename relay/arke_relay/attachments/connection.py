@@ -6,7 +6,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from arke.wire.limits import HIGH_WATER, READ
+from arke.wire.limits import HIGH_WATER, READ_SIZE
 from arke.wire.outbox import Outbox
 from arke_relay.attachments.fair_reader import PIECE
 from arke_relay.core.endpoints import Program
@@ -117,7 +117,7 @@ class Connection(ABC):
             return
         outbox = self._outbox
         while outbox.size and not self._paused:
-            transport.write(outbox.take(READ))
+            transport.write(outbox.take(READ_SIZE))
         if self._ended and not outbox.size:
             self._finish()
 

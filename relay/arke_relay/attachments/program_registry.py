@@ -173,8 +173,8 @@ class ProgramRegistry:
         for connection, liveness in list(self._connections.items()):
             if connection.heard:
                 connection.heard = False
-                liveness.heard(now)
-            if liveness.tick(now):
+                liveness.on_traffic(now)
+            if liveness.timed_out(now):
                 connection.abort(f"silent for {_PATIENCE:g} s")
             elif liveness.silence(now) >= _PING_AFTER:
                 connection.ping()

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from arke.wire.liveness import Liveness
 from arke.wire.messages import PeerOp
-from arke.wire.transit_time import Lateness
+from arke.wire.transit_time import TransitTime
 from arke_relay.core.endpoints import MessageSink, Peer
 from arke_relay.core.message_core import MessageCore
 
@@ -114,7 +114,7 @@ class Neighbour:
         self.heard_session = 0
         self.given_up = 0
         self.peer: Peer | None = None
-        self.lateness = Lateness()
+        self.lateness = TransitTime()
         self.liveness = Liveness(PATIENCE, BEAT, now)
 
     @property
@@ -219,7 +219,7 @@ class Membership:
             return None
         if session > neighbour.heard_session:
             self._begin(neighbour, session, now)
-        neighbour.liveness.heard(now)
+        neighbour.liveness.on_traffic(now)
         if hearing == neighbour.session:
             if not neighbour.confirmed:
                 self._confirm(neighbour)
@@ -228,7 +228,7 @@ class Membership:
             if neighbour.link is None:
                 return None
         assert neighbour.peer
-        return neighbour.peer, neighbour.lateness.waited(stamp, now * 1000)
+        return neighbour.peer, neighbour.lateness.delay(stamp, now * 1000)
 
     def broke(self, node: str, session: int, reason: str, now: float) -> None:
         """The connection that carried our session ended."""
@@ -239,7 +239,7 @@ class Membership:
     def tick(self, now: float) -> None:
         """Called every BEAT: heartbeats out, silent peers gone."""
         for neighbour in list(self.neighbours.values()):
-            if neighbour.liveness.tick(now):
+            if neighbour.liveness.timed_out(now):
                 self.end(neighbour.node, f"silent for {PATIENCE:g} s", now)
             elif not neighbour.confirmed and now - neighbour.opened > CONFIRMATION:
                 self.end(neighbour.node, "it does not hear us", now)
@@ -252,7 +252,7 @@ class Membership:
         if neighbour.peer:
             self._core.unlink(neighbour.peer, now)
         neighbour.heard_session = session
-        neighbour.lateness = Lateness()
+        neighbour.lateness = TransitTime()
         assert neighbour.link
         neighbour.peer = self._core.link(neighbour.node, neighbour.link, neighbour.address)
         neighbour.link.hear(session)

@@ -10,19 +10,19 @@ from typing import Any
 
 from arke.wire.chunked_body import Body
 from arke.wire.limits import (
-    LEAST_WINDOW,
-    LONGEST_CALL,
     MAX_HEADERS,
+    MAX_ID,
     MAX_METADATA,
-    MAX_NUMBER,
     MAX_REASON,
+    MAX_TIMEOUT,
+    MIN_WINDOW,
     check_map,
     check_name,
     unpacker,
 )
-from arke.wire.malformed import UNREADABLE, Malformed, why
-from arke.wire.messages import Ending, Failure, Op, PeerOp, Purpose
-from arke.wire.reassembly import Inbox
+from arke.wire.malformed import DECODE_ERRORS, Malformed, describe_malformed
+from arke.wire.messages import Failure, Op, PeerOp, Purpose, TunnelClose
+from arke.wire.reassembly import Reassembler
 from arke_relay.core.directed_request import DirectedRequest, TunnelParameters
 from arke_relay.core.endpoints import Message, Peer
 from arke_relay.core.membership import Membership
@@ -98,8 +98,8 @@ class Batches:
             session, stamp, hearing = next(messages)
             if type(session) is not int or type(stamp) is not int or type(hearing) is not int:
                 raise Malformed("a batch begins with three numbers")
-            if session > MAX_NUMBER:
-                raise Malformed(f"a session over {MAX_NUMBER}")
+            if session > MAX_ID:
+                raise Malformed(f"a session over {MAX_ID}")
             heard = self._membership.heard(node, session, stamp, hearing, now)
             if heard is None:
                 self._core.counters.drops["stale_session"] += 1
@@ -120,8 +120,8 @@ class Batches:
                 self._membership.depart(node, now)
         except StopIteration:
             self._broken(node, "an empty batch", now)
-        except UNREADABLE as error:
-            self._broken(node, why(error), now)
+        except DECODE_ERRORS as error:
+            self._broken(node, describe_malformed(error), now)
         except BaseException:
             self._unpacker = unpacker(FRAME + 1)  # the next frame begins anew
             raise
@@ -216,7 +216,7 @@ class Batches:
             peer.sink.put((Op.REFUSED.value, _number(call), "no room to join the request"))
             return None
         deadline = _number(expiry) / 1000 + offset
-        if deadline - now > LONGEST_CALL + _DRIFT:
+        if deadline - now > MAX_TIMEOUT + _DRIFT:
             raise Malformed("a request that waits for longer than any program may")
         sender = f"{peer.node}/{_number(number)}"
         name = check_name(cluster)
@@ -262,7 +262,7 @@ class Batches:
 
     def _on_end(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         _, name, ending, kind, text = message
-        self._tunnels.end(peer, name, Ending(ending), _text(kind), _text(text))
+        self._tunnels.end(peer, name, TunnelClose(ending), _text(kind), _text(text))
 
     # Broadcasts.
 
@@ -270,7 +270,7 @@ class Batches:
         _, cluster, body, number, headers = message
         if headers is not None:
             check_map(headers, MAX_HEADERS)
-        joined = self._inbox(peer).cast(body)
+        joined = self._inbox(peer).take_fanout(body)
         if joined is None:
             self._core.counters.drops["broadcast_buffer_full"] += 1
         else:
@@ -282,7 +282,7 @@ class Batches:
         _, topic, body, number, headers = message
         if headers is not None:
             check_map(headers, MAX_HEADERS)
-        joined = self._inbox(peer).cast(body)
+        joined = self._inbox(peer).take_fanout(body)
         if joined is None:
             self._core.counters.drops["broadcast_buffer_full"] += 1
         else:
@@ -293,14 +293,14 @@ class Batches:
     # Bodies.
 
     def _on_chunk(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        self._inbox(peer).chunk(message[1], message[2], message[3])
+        self._inbox(peer).add_chunk(message[1], message[2], message[3])
 
     def _body(self, peer: Peer, body: Any) -> Body | None:
-        return body if type(body) is bytes else self._inbox(peer).body(body)
+        return body if type(body) is bytes else self._inbox(peer).take_body(body)
 
-    def _inbox(self, peer: Peer) -> Inbox:
+    def _inbox(self, peer: Peer) -> Reassembler:
         if peer.inbox is None:
-            peer.inbox = Inbox(self._max_message, _INBOX)
+            peer.inbox = Reassembler(self._max_message, _INBOX)
         return peer.inbox
 
     def _unknown(self, peer: Peer, message: Message, offset: float, now: float) -> None:
@@ -308,15 +308,15 @@ class Batches:
 
 
 def _number(number: object) -> int:
-    if type(number) is not int or not 0 <= number <= MAX_NUMBER:
+    if type(number) is not int or not 0 <= number <= MAX_ID:
         raise Malformed("a number was expected")
     return number
 
 
 def _window(octets: object) -> int:
     window = _number(octets)
-    if window < LEAST_WINDOW:
-        raise Malformed(f"a window is {LEAST_WINDOW} octets at least")
+    if window < MIN_WINDOW:
+        raise Malformed(f"a window is {MIN_WINDOW} octets at least")
     return window
 
 

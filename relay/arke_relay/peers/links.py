@@ -108,8 +108,8 @@ class PeerLink:
         self.put = self._outbox.put
         self.put_body = self._outbox.put_body
         self.put_packed = self._outbox.put_packed
-        self.put_part = self._outbox.put_part
-        self.drop_parts = self._outbox.drop_parts
+        self.put_in_flow = self._outbox.put_in_flow
+        self.drop_flow = self._outbox.drop_flow
         self._connected = False
         self._blocked = False
         self._sent = False

@@ -52,7 +52,7 @@ def test_readiness_follows_the_relay_and_health_does_not(rig: Rig, admin_port: i
     rig.backends(good)
     rig.get()  # whom the cluster has named once is remembered, and no use without a relay
     rig.relay.process.terminate()
-    assert until_ready(admin_port, ready=False) == b"The relay of this machine is away.\n"
+    assert until_ready(admin_port, ready=False) == b"The proxy is not connected to its relay.\n"
     response, body = fetch(admin_port, "/-/healthz")
     assert (response.status, body) == (200, b"OK\n")
 
@@ -65,12 +65,12 @@ def test_a_proxy_is_ready_while_somebody_serves(
     flags = ("-port", str(relay.port), "-choose", choose, "-admin", f"127.0.0.1:{admin_port}")
     with site() as web:
         web.proxy(*flags, "-cluster", "web", "-route", "other.example=other")
-        nobody = b'Nobody serves clusters "other", "web".\n'
-        assert until_ready(admin_port, ready=False) == nobody
+        unready = b'No backends in clusters "other", "web".\n'
+        assert until_ready(admin_port, ready=False) == unready
         member = web.member(relay, http="127.0.0.1:9")
         assert until_ready(admin_port, ready=True) == b"OK\n"
         web.leave(member)
-        assert until_ready(admin_port, ready=False) == nobody
+        assert until_ready(admin_port, ready=False) == unready
 
 
 def test_metrics_count_by_cluster_code_and_backend(rig: Rig, admin_port: int) -> None:
@@ -125,7 +125,7 @@ def test_several_workers_count_together_and_nothing_is_lost_by_a_reload(
         eventually(lambda: counted(admin_port, "arke_proxy_requests_total") == 10)
         old = workers(rig.process)
         rig.process.signal(signal.SIGHUP)
-        rig.process.wait_for_line("the new workers serve", LIMIT)
+        rig.process.wait_for_line("the new workers are ready", LIMIT)
         eventually(lambda: set(workers(rig.process)).isdisjoint(old))
         eventually(lambda: counted(admin_port, "arke_proxy_workers") == 2)
         assert counted(admin_port, "arke_proxy_requests_total") == 10
@@ -261,7 +261,7 @@ def test_a_log_that_is_rotated(relays: Relays, tmp_path: Path) -> None:
         eventually(lambda: rig.get("/2") is not None and path.read_bytes().count(b"\n") > 0)
         path.rename(tmp_path / "access.log.2")
         rig.process.signal(signal.SIGHUP)
-        rig.process.wait_for_line("the new workers serve", LIMIT)
+        rig.process.wait_for_line("the new workers are ready", LIMIT)
         rig.get("/3")
         assert b"GET /3 " in lines(path, 1)[-1]
 
@@ -328,7 +328,7 @@ def test_an_own_answer_has_no_via_and_what_a_backend_says_has(relays: Relays) ->
 def test_errors_come_in_the_form_that_is_liked(relays: Relays) -> None:
     with running(relays.start(), "web") as rig:
         rig.cluster.answers = ["nonsense <b>"]
-        sentence = "Cluster web, asked for a backend, answered b'nonsense <b>'"
+        sentence = "Cluster web answered the request for a backend with b'nonsense <b>'"
 
         def get(accept: str) -> tuple[HTTPResponse, str]:
             head = f"GET / HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n"

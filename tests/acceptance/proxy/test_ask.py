@@ -9,7 +9,7 @@ import pytest
 
 import arke
 from arke_proxy.backends.address import BackendAddress
-from arke_proxy.balancing.ask import AskBalancer
+from arke_proxy.balancing.ask_balancer import AskBalancer
 from support.http_rig import Cluster
 from support.relays import LIMIT, Relays
 

@@ -39,7 +39,7 @@ def test_a_cluster_that_names_garbage(rig: Rig) -> None:
     response, body = rig.get()
     assert response.status == 502
     assert body == (
-        b"Cluster web, asked for a backend, answered b'example.com:80\\r\\nX: y', "
+        b"Cluster web answered the request for a backend with b'example.com:80\\r\\nX: y', "
         b"which is neither IP nor IP:PORT.\n"
     )
 
@@ -48,7 +48,7 @@ def test_a_cluster_whose_member_raises(rig: Rig) -> None:
     rig.cluster.answers = [LookupError("secret")]
     response, body = rig.get()
     assert (response.status, response.getheader("retry-after")) == (503, "1")
-    assert body == b"Cluster web, asked for a backend, failed to answer (LookupError).\n"
+    assert body == b"Cluster web did not name a backend: a member failed with LookupError.\n"
 
 
 def test_a_cluster_that_answers_at_the_second_try(rig: Rig) -> None:

@@ -242,7 +242,7 @@ def test_who_fails_its_checks_at_the_far_end_is_out_until_one_goes_well(far: Far
     far.backend(always(OK))
     far.start("-check", "/healthz")
     place = re.escape(f"backend {sick.address} via ")
-    out = rf"{place}\S+ is out of rotation: its check was answered 500"
+    out = rf"{place}\S+ ejected from rotation: health check failed: status 500"
     far.proxy.wait_for_line(out, LIMIT)
     client = far.connect()
     for _ in range(20):
@@ -250,7 +250,7 @@ def test_who_fails_its_checks_at_the_far_end_is_out_until_one_goes_well(far: Far
         assert client.response()[1] == b"ok"
     assert f"\r\nHost: {sick.address}\r\n".encode() in hosts[0]
     well.set()
-    far.proxy.wait_for_line(rf"{place}\S+ is back in rotation", LIMIT)
+    far.proxy.wait_for_line(rf"{place}\S+ returned to rotation", LIMIT)
 
 
 def test_who_is_not_there_to_be_checked_is_out(far: Far) -> None:
@@ -258,7 +258,9 @@ def test_who_is_not_there_to_be_checked_is_out(far: Far) -> None:
     far.member("-http", f"127.0.0.1:{port}")
     far.backend(always(OK))
     far.start("-check", "/healthz")
-    far.proxy.wait_for_line(rf":{port} via \S+ is out of rotation: its check cannot connect", LIMIT)
+    far.proxy.wait_for_line(
+        rf":{port} via \S+ ejected from rotation: health check failed: cannot connect", LIMIT
+    )
 
 
 @pytest.mark.parametrize("at", ["rest", "work"])
@@ -309,7 +311,7 @@ def test_a_member_without_a_server_is_none(far: Far) -> None:
     client.send(GET)
     response, page = client.response()
     assert response.status == 503
-    assert b"Nobody serves" in page
+    assert b"No backends" in page
 
 
 def test_a_web_socket_passes(far: Far) -> None:

@@ -29,7 +29,7 @@ from support.publishers import site
 from support.relays import LIMIT, Relays, eventually, start
 
 GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
-TAKEN_OVER = "the new workers serve"
+TAKEN_OVER = "the new workers are ready"
 
 
 def good(connection: Connection) -> None:
@@ -110,7 +110,7 @@ def test_rolling_restarts_of_all_workers_fail_no_request(relays: Relays) -> None
             visitors.goes_on()
             for count, pid in enumerate(workers(rig.process), 1):
                 os.kill(pid, signal.SIGTERM)
-                rig.process.wait_for_line(rf"worker {pid} ended with status 0; another", LIMIT)
+                rig.process.wait_for_line(rf"worker {pid} exited with status 0; restarting", LIMIT)
                 eventually(lambda: len(workers(rig.process)) == 2)
                 eventually(lambda n=count: rig.process.log.count(" serves\n") == n)
                 visitors.goes_on()
@@ -239,7 +239,7 @@ def test_what_does_not_end_after_a_reload_is_cut_when_it_has_lingered(relays: Re
         with pytest.raises(ConnectionResetError):
             connection.rest()
         eventually(lambda: not running_process(old))
-        assert "1 connections did not end within 1 s" in rig.process.log
+        assert "closing 1 connections still open after 1 s" in rig.process.log
 
 
 @pytest.mark.parametrize("by_tls", [False, True])
@@ -318,7 +318,7 @@ def test_a_reload_that_fails_leaves_the_old_workers(relays: Relays) -> None:
         relay.process.wait(LIMIT)
         rig.process.signal(signal.SIGHUP)
         rig.process.wait_for_line(
-            "the new workers did not get ready: .*; the old ones go on", 2 * LIMIT
+            "reload failed: new workers: .*; the old ones continue", 2 * LIMIT
         )
         eventually(lambda: workers(rig.process) == before)
         relays.start(port=relay.port)
@@ -332,10 +332,10 @@ def test_a_worker_that_is_killed_is_replaced_and_the_port_is_never_closed(relays
         rig.backends(good)
         (old,) = workers(rig.process)
         os.kill(old, signal.SIGKILL)
-        rig.process.wait_for_line(f"worker {old} was killed by SIGKILL; another", LIMIT)
+        rig.process.wait_for_line(f"worker {old} was killed by SIGKILL; restarting", LIMIT)
         assert rig.get()[1] == b"ok"  # it waited in the kernel's queue
         (new,) = workers(rig.process)
-        rig.process.wait_for_line(f"worker {new} serves", LIMIT)
+        rig.process.wait_for_line(f"worker {new} is ready", LIMIT)
         assert rig.process.log.count("proxy listening on") == 1
 
 

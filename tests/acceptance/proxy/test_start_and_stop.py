@@ -112,7 +112,7 @@ def test_what_does_not_end_is_cut_after_the_time_of_grace(relays: Relays) -> Non
         with pytest.raises(ConnectionResetError):
             connection.rest()
         go.set()
-        assert "did not end within 2 s" in rig.process.log
+        assert "still open after 2 s" in rig.process.log
 
 
 def test_nobody_serves_the_cluster(relays: Relays) -> None:
@@ -121,11 +121,11 @@ def test_nobody_serves_the_cluster(relays: Relays) -> None:
     connection.send(GET)
     response, body = connection.response()
     assert (response.status, response.getheader("retry-after")) == (503, "1")
-    assert body == b"Nobody serves cluster nobody.\n"
+    assert body == b"Cluster nobody has no members.\n"
     connection.close()
     process.terminate()
     assert process.wait(LIMIT) == 0
-    assert process.log.count("Nobody serves cluster nobody.") == 1
+    assert process.log.count("Cluster nobody has no members.") == 1
     process.close()
 
 
@@ -136,7 +136,7 @@ def test_the_cluster_is_too_busy_to_answer(relays: Relays) -> None:
         rig.cluster.answers = [""]
         for connection in (rig.connect(), rig.connect()):
             connection.send(GET)
-        sentence = b"Cluster web, asked for a backend, is overloaded.\n"
+        sentence = b"Cluster web did not name a backend: it is overloaded.\n"
         eventually(lambda: rig.get()[1] == sentence)
 
 
@@ -145,7 +145,7 @@ def test_the_cluster_does_not_answer(relays: Relays) -> None:
         rig.cluster.answers = [""]
         response, body = rig.get()
         assert response.status == 503
-        assert body == b"Cluster web, asked for a backend, did not answer within 1 s.\n"
+        assert body == b"Cluster web did not name a backend: no answer within 1 s.\n"
 
 
 def test_the_relay_goes_and_comes_back(relays: Relays) -> None:
@@ -157,7 +157,7 @@ def test_the_relay_goes_and_comes_back(relays: Relays) -> None:
         relay.process.wait(LIMIT)
         response, body = rig.get()
         assert response.status == 503
-        assert body == b"The relay of the proxy's machine is away.\n"
+        assert body == b"The proxy is not connected to its relay.\n"
         relays.start(port=relay.port)
         eventually(lambda: rig.get()[1] == b"ok")
 
@@ -170,7 +170,7 @@ def test_a_port_that_is_taken(relays: Relays) -> None:
         )
         assert process.wait(LIMIT) == 2
     assert process.log == (
-        f"proxy: -listen 127.0.0.1:{port}: the port is taken; "
+        f"proxy: -listen 127.0.0.1:{port}: the port is in use; "
         "stop what uses it, or choose another with -listen\n"
     )
     process.close()
@@ -182,7 +182,7 @@ def test_a_port_for_two_of_its_flags(workers: str) -> None:
     words = ["-choose", "static", "-backend", "127.0.0.1:9", "-workers", workers]
     process = start("proxy", [*program("proxy"), *words, "-listen", where, "-admin", where])
     assert process.wait(LIMIT) == 2
-    assert process.log.startswith(f"proxy: -admin {where}: the port is taken; ")
+    assert process.log.startswith(f"proxy: -admin {where}: the port is in use; ")
     process.close()
 
 

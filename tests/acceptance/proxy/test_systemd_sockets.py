@@ -92,6 +92,6 @@ def test_a_socket_whose_flag_is_missing_is_one_line() -> None:
             assert process.wait(LIMIT) == 2
             held_line, fault = process.log.splitlines()
             assert held_line.startswith("held ")
-            assert fault.startswith(f"proxy: LISTEN_FDNAMES: a socket is named {name}; ")
+            assert fault.startswith(f"proxy: LISTEN_FDNAMES has a socket named {name}: ")
             assert sentence in fault
             process.close()

@@ -203,7 +203,7 @@ def test_draining_ends_connections_by_tls(folder: Path) -> None:
     ("flags", "sentence"),
     [
         (["-tls-listen", ":0"], "-tls-listen needs a certificate; give -cert CERT.pem,KEY.pem"),
-        (["-cert", "x.pem"], "-cert is for TLS; say where with -tls-listen :8443"),
+        (["-cert", "x.pem"], "-cert needs -tls-listen, such as -tls-listen :8443"),
         (
             ["-tls-listen", ":0", "-cert", "/none/x.pem"],
             "-cert: /none/x.pem cannot be read: No such file or directory",

@@ -17,7 +17,7 @@ def web() -> Iterator[Site]:
         yield made
 
 
-NOBODY = b"Nobody serves cluster web: no member publishes http=IP:PORT.\n"
+NOBODY = b"Cluster web has no backend: none of its members publishes http=IP:PORT.\n"
 
 
 def watching(web: Site, relay: Relay, *flags: str) -> Proxy:
@@ -67,7 +67,7 @@ def test_a_proxy_that_only_watches_does_not_ask(web: Site, relays: Relays) -> No
     assert (response.status, body) == (503, NOBODY)
     assert member.asked == 0
     web.leave(member)
-    eventually(lambda: proxy.exchange()[1] == b"Nobody serves cluster web.\n")
+    eventually(lambda: proxy.exchange()[1] == b"Cluster web has no members.\n")
 
 
 def test_a_proxy_that_only_asks_does_not_watch(web: Site, relays: Relays) -> None:
@@ -107,7 +107,7 @@ def test_what_cannot_be_read_is_complained_about_and_left_out(web: Site, relays:
     web.publish(relay, says("one"))
     web.member(relay, http="example.com:80")
     proxy = watching(web, relay)
-    line = "of cluster web is left out: it publishes http='example.com:80', which is not IP:PORT"
+    line = "of cluster web is ignored: it publishes http='example.com:80', which is not IP:PORT"
     proxy.process.wait_for_line(line, LIMIT)
     assert proxy.bodies() == {"one"}
 

@@ -240,7 +240,7 @@ def test_a_backend_that_switches_has_answered() -> None:
         pages.until(b"\r\n\r\n")
         body = pages.rest()
         (state,) = json.loads(body)["workers"][0]["backends"]
-        assert not state["out"]
+        assert not state["ejected"]
         assert state["outstanding"] == 1
     finally:
         ends.close()

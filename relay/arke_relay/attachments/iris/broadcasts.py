@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from arke.wire.chunked_body import Cast
+from arke.wire.chunked_body import FanoutBody
 from arke.wire.messages import Op
 from arke_relay.attachments.iris import packets
 from arke_relay.attachments.iris.fields import binary, name
@@ -64,7 +64,7 @@ def _event(message: Message) -> bytes:
     return b"".join(packets.publish(topic, body) for body in _bodies(message[2]))
 
 
-def _bodies(body: Cast) -> tuple[bytes, ...]:
+def _bodies(body: FanoutBody) -> tuple[bytes, ...]:
     return body if isinstance(body, tuple) else (bytes(body),)
 
 

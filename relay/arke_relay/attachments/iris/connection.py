@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Mapping
 from msgpack import unpackb
 
 from arke.wire.limits import MAX_HELLO, MAX_REASON, check_name
-from arke.wire.malformed import UNREADABLE, Malformed, why
+from arke.wire.malformed import DECODE_ERRORS, Malformed, describe_malformed
 from arke.wire.messages import Op
 from arke.wire.outbox import Outbox
 from arke_relay.attachments.connection import OUTBOX, Connection
@@ -42,7 +42,7 @@ class IrisConnection(Connection):
         # What leaves is packets already: the outbox has nothing to pack.
         outbox = Outbox(OUTBOX, self._wake, self.flush, pack=_as_it_is)
         super().__init__(registry, transport, outbox)
-        self.drop_parts = outbox.drop_parts
+        self.drop_flow = outbox.drop_flow
         self._rest = bytearray()
         self._needed = 0
         self._leaving = 0.0
@@ -77,8 +77,8 @@ class IrisConnection(Connection):
             self._needed = error.needed - at
         except NotAllowed as error:
             self.end(str(error))
-        except UNREADABLE as error:
-            self.end(f"not understood: {why(error)}")
+        except DECODE_ERRORS as error:
+            self.end(f"not understood: {describe_malformed(error)}")
         self._flusher.flush()
 
     def ping(self) -> None:
@@ -120,7 +120,7 @@ class IrisConnection(Connection):
         message = unpackb(data, use_list=False)
         return self._outbox.put_packed(_ENCODERS[message[0]](message), None)
 
-    def put_part(self, message: Message, tunnel: int | None) -> bool:
+    def put_in_flow(self, message: Message, tunnel: int | None) -> bool:
         return self._tunnel_messages[message[0]](message)
 
     def flush(self) -> None:

@@ -6,7 +6,7 @@ has the even number of the two that belong to its own, an opening the odd one.
 
 from __future__ import annotations
 
-from arke.wire.limits import LONGEST_CALL_MS
+from arke.wire.limits import MAX_TIMEOUT_MS
 from arke.wire.messages import Failure, Op
 from arke_relay.attachments.iris import packets
 from arke_relay.attachments.iris.fields import binary, flag, name, text, varint
@@ -50,7 +50,7 @@ class IrisRequests:
             self._outlet.put((Op.FAILED.value, call, Failure.OVERLOADED.value, text))
             return at
         program = self._program
-        deadline = now + min(timeout, LONGEST_CALL_MS) / 1000
+        deadline = now + min(timeout, MAX_TIMEOUT_MS) / 1000
         facts = (program, call, cluster, body, now, deadline, False, program.sender, None)
         self._router.request(RoutedRequest(*facts), now)
         return at

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Mapping
 
 from arke.wire.limits import MAX_IDENTITY, MAX_REASON, unpacker
-from arke.wire.malformed import UNREADABLE, Malformed, why
+from arke.wire.malformed import DECODE_ERRORS, Malformed, describe_malformed
 from arke.wire.messages import MAGIC, VERSION, Op
 from arke.wire.outbox import Outbox
-from arke.wire.reassembly import Inbox
+from arke.wire.reassembly import Reassembler
 from arke_relay.attachments.connection import OUTBOX, Connection
 from arke_relay.attachments.native.broadcasts import NativeBroadcasts
 from arke_relay.attachments.native.fields import Handler
@@ -34,9 +34,9 @@ class NativeConnection(Connection):
         self.put = outbox.put
         self.put_body = outbox.put_body
         self.put_packed = outbox.put_packed
-        self.put_part = outbox.put_part
-        self.drop_parts = outbox.drop_parts
-        self._inbox = Inbox(registry.max_message, max(_INBOX, 2 * registry.max_message))
+        self.put_in_flow = outbox.put_in_flow
+        self.drop_flow = outbox.drop_flow
+        self._inbox = Reassembler(registry.max_message, max(_INBOX, 2 * registry.max_message))
         self._unpacker = unpacker()
         self._handlers: list[Handler] = [self._unknown] * 64
         self._handle(
@@ -60,8 +60,8 @@ class NativeConnection(Connection):
                 handlers[message[0]](message, now)
         except NotAllowed as error:
             self.end(str(error))
-        except UNREADABLE as error:
-            self.end(f"not understood: {why(error)}")
+        except DECODE_ERRORS as error:
+            self.end(f"not understood: {describe_malformed(error)}")
         self._flusher.flush()
 
     def ping(self) -> None:
@@ -116,7 +116,7 @@ class NativeConnection(Connection):
         token = message[1]
         if type(token) is not int:
             raise Malformed("a token is a number")
-        if not self._outbox.put_behind((Op.PONG.value, token)):
+        if not self._outbox.put_after_bodies((Op.PONG.value, token)):
             self.overrun()  # whoever waits for it would wait for ever
 
     def _on_pong(self, message: Message, now: float) -> None:
@@ -126,7 +126,7 @@ class NativeConnection(Connection):
         self._close(LEFT)
 
     def _on_chunk(self, message: Message, now: float) -> None:
-        self._inbox.chunk(message[1], message[2], message[3])
+        self._inbox.add_chunk(message[1], message[2], message[3])
 
     def _unknown(self, message: Message, now: float) -> None:
         if self._program is None and message[0] in _OPS:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from arke.wire.chunked_body import Body
-from arke.wire.limits import LEAST_WINDOW, MAX_HEADERS, MAX_REASON, check_map, check_name
+from arke.wire.limits import MAX_HEADERS, MAX_REASON, MIN_WINDOW, check_map, check_name
 from arke.wire.malformed import Malformed
 from arke.wire.messages import Failure, Op, Purpose
-from arke.wire.reassembly import Inbox
+from arke.wire.reassembly import Reassembler
 from arke_relay.attachments.native.fields import Handler, check_call, size, text
 from arke_relay.core.directed_request import DirectedRequest, TunnelParameters
 from arke_relay.core.endpoints import Message, Program
@@ -19,7 +19,7 @@ from arke_relay.core.routed_request import RoutedRequest
 class NativeRequests:
     """Requests and opening_tunnels of one program, and its answers to others'."""
 
-    def __init__(self, program: Program, inbox: Inbox, core: MessageCore) -> None:
+    def __init__(self, program: Program, inbox: Reassembler, core: MessageCore) -> None:
         self._program = program
         self._inbox = inbox
         self._router = core.router
@@ -73,8 +73,8 @@ class NativeRequests:
     def _on_open(self, message: Message, now: float) -> None:
         _, call, cluster, body, timeout, member, purpose, window, largest, headers = message
         opening = TunnelParameters(Purpose(purpose), size(window), size(largest))
-        if opening.window < LEAST_WINDOW:
-            raise Malformed(f"a window is {LEAST_WINDOW} octets at least")
+        if opening.window < MIN_WINDOW:
+            raise Malformed(f"a window is {MIN_WINDOW} octets at least")
         check_name(cluster if member is None else member)
         self._special(call, cluster, member, body, timeout, False, opening, headers, now)
 
@@ -105,7 +105,7 @@ class NativeRequests:
 
     def _joined(self, call: int, body: Any) -> Body | None:
         """The body that a call names; None when it failed for lack of room to join it."""
-        joined = self._inbox.body(body)
+        joined = self._inbox.take_body(body)
         if joined is None:
             why = "no room to join the request"
             self._program.sink.put((Op.FAILED.value, call, Failure.OVERLOADED.value, why))
@@ -119,7 +119,7 @@ class NativeRequests:
     def _on_reply(self, message: Message, now: float) -> None:
         _, call, body = message
         if type(body) is not bytes:
-            body = self._inbox.body(body)
+            body = self._inbox.take_body(body)
             if body is None:
                 why = "the relay had no room to join the answer"
                 self._router.fault(self._program, call, "Overloaded", why, now)
@@ -139,5 +139,5 @@ class NativeRequests:
 
     def _on_accept(self, message: Message, now: float) -> None:
         _, call, window, largest = message
-        window = max(LEAST_WINDOW, size(window))
+        window = max(MIN_WINDOW, size(window))
         self._router.accept(self._program, call, window, size(largest))

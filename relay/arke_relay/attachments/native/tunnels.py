@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from arke.wire.malformed import Malformed
-from arke.wire.messages import Ending, Op
+from arke.wire.messages import Op, TunnelClose
 from arke_relay.attachments.native.fields import Handler, size, text
 from arke_relay.core.endpoints import Message, Program
 from arke_relay.core.message_core import MessageCore
@@ -33,4 +33,4 @@ class NativeTunnels:
     def _on_end(self, message: Message, now: float) -> None:
         _, tunnel, ending, kind, why = message
         kind, why = text(kind, "the type of an end"), text(why, "an end")
-        self._tunnels.end(self._program, tunnel, Ending(ending), kind, why)
+        self._tunnels.end(self._program, tunnel, TunnelClose(ending), kind, why)

@@ -12,7 +12,7 @@ from arke_proxy.backends.connect import connect
 from arke_proxy.backends.connection import BackendConnection, describe
 from arke_proxy.backends.dialer import Dialer
 from arke_proxy.balancing.routes import Route, Routes
-from arke_proxy.balancing.static import StaticBalancer
+from arke_proxy.balancing.static_balancer import StaticBalancer
 from arke_proxy.connections.hub import Hub, Times
 from arke_proxy.http.forwarded import Form, Forwarding
 from arke_proxy.observability.request_record import NullRecorder

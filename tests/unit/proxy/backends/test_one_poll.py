@@ -13,11 +13,11 @@ import pytest
 from arke_proxy.backends.address import BackendAddress
 from arke_proxy.backends.dialer import Dialer
 from arke_proxy.balancing.routes import Route, Routes
-from arke_proxy.balancing.static import StaticBalancer
+from arke_proxy.balancing.static_balancer import StaticBalancer
 from arke_proxy.connections.hub import Hub, Times
 from arke_proxy.http.forwarded import Form, Forwarding
 from arke_proxy.observability.request_record import NullRecorder
-from arke_proxy.processes.server import HttpListener, Server
+from arke_proxy.processes.proxy_server import HttpListener, ProxyServer
 
 LIMIT = 20.0
 UNASKED = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"
@@ -71,7 +71,7 @@ async def proxied() -> AsyncIterator[tuple[BackendConnection, Client, Client]]:
     dialer = Dialer(loop, None, LIMIT, 10)
     forwarding = Forwarding((), Form.X, bytes)
     hub = Hub(Routes(Route("web", static)), Times(), loop, 9, NullRecorder(), dialer, forwarding)
-    proxy = Server(hub)
+    proxy = ProxyServer(hub)
     sock = socket.create_server(("127.0.0.1", 0))
     address = sock.getsockname()
     await proxy.start(HttpListener(sock))
@@ -80,7 +80,7 @@ async def proxied() -> AsyncIterator[tuple[BackendConnection, Client, Client]]:
         yield backend, clients[0], clients[1]
         for client in clients:
             client.writer.close()
-        await proxy.stop(within=1.0, parting=0.0)
+        await proxy.stop(timeout=1.0, idle_timeout=0.0)
         for writer in (*backend.writers, *(client.writer for client in clients)):
             writer.close()
             with suppress(ConnectionError):

@@ -20,7 +20,7 @@ class HealthCheckTarget:
         self.learned: list[str] = []
 
     def statuses(self) -> Sequence[BackendStatus]:
-        return [BackendStatus(HERE, 1.0, 0, out=False, used=True)]
+        return [BackendStatus(HERE, 1.0, 0, ejected=False, in_use=True)]
 
     def check_failed(self, address: BackendAddress, fault: str, *, reachable: bool) -> None:
         assert (address, reachable) == (HERE, True)
@@ -35,7 +35,7 @@ class HealthCheckTarget:
     ("outcome", "learned"),
     [(None, ["passed"]), (CheckFailed("broke"), ["broke"]), (CheckSkipped(), [])],
 )
-async def test_what_a_check_shows(outcome: Exception | None, learned: list[str]) -> None:
+async def test_check_result_is_reported(outcome: Exception | None, learned: list[str]) -> None:
     checked = HealthCheckTarget()
     asked = asyncio.Event()
 

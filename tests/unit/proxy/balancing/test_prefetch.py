@@ -9,79 +9,79 @@ from arke_proxy.balancing.prefetch import Prefetch
 ONE, TWO = BackendAddress("127.0.0.1", 1), BackendAddress("127.0.0.1", 2)
 
 
-def test_a_request_now_and_then_asks_nothing_ahead() -> None:
-    ahead = Prefetch()
-    assert [ahead.count(100.0 + each) for each in range(5)] == [0] * 5
+def test_rare_requests_prefetch_nothing() -> None:
+    prefetch = Prefetch()
+    assert [prefetch.count_request(100.0 + each) for each in range(5)] == [0] * 5
 
 
-def test_the_second_request_within_50_ms_does() -> None:
-    ahead = Prefetch()
-    assert [ahead.count(100.0), ahead.count(100.04)] == [0, 1]
+def test_second_request_within_50_ms_prefetches() -> None:
+    prefetch = Prefetch()
+    assert [prefetch.count_request(100.0), prefetch.count_request(100.04)] == [0, 1]
 
 
-def test_answers_are_used_in_turn_while_they_are_fresh() -> None:
-    ahead = Prefetch()
-    ahead.keep(ONE, 100.0)
-    ahead.keep(TWO, 100.04)
-    assert ahead.take((), 100.049) == ONE
-    ahead.keep(ONE, 100.045)
-    assert ahead.take((), 100.092) == ONE  # the second one has become too old
-    assert ahead.take((), 100.092) is None
+def test_prefetched_answers_are_used_in_order_until_they_expire() -> None:
+    prefetch = Prefetch()
+    prefetch.add(ONE, 100.0)
+    prefetch.add(TWO, 100.04)
+    assert prefetch.take((), 100.049) == ONE
+    prefetch.add(ONE, 100.045)
+    assert prefetch.take((), 100.092) == ONE  # the second one has become too old
+    assert prefetch.take((), 100.092) is None
 
 
-def test_what_was_tried_is_not_handed_out() -> None:
-    ahead = Prefetch()
+def test_tried_backends_are_skipped() -> None:
+    prefetch = Prefetch()
     for address in (ONE, TWO):
-        ahead.keep(address, 100.0)
-    assert ahead.take({ONE}, 100.0) == TWO
+        prefetch.add(address, 100.0)
+    assert prefetch.take({ONE}, 100.0) == TWO
 
 
-def test_nothing_is_asked_ahead_during_a_pause() -> None:
-    ahead = Prefetch()
-    ahead.pause(100.2)
-    assert [ahead.count(100.1) for _ in range(4)] == [0] * 4
-    assert sum(ahead.count(100.2) for _ in range(2)) > 0
+def test_nothing_is_prefetched_during_a_pause() -> None:
+    prefetch = Prefetch()
+    prefetch.pause(100.2)
+    assert [prefetch.count_request(100.1) for _ in range(4)] == [0] * 4
+    assert sum(prefetch.count_request(100.2) for _ in range(2)) > 0
 
 
-def test_demand_that_ends_is_forgotten() -> None:
-    ahead = Prefetch()
+def test_past_demand_is_forgotten() -> None:
+    prefetch = Prefetch()
     for _ in range(100):
-        ahead.count(100.0)
-    assert ahead.count(101.0) == 0
+        prefetch.count_request(100.0)
+    assert prefetch.count_request(101.0) == 0
 
 
-def test_under_load_questions_leave_together() -> None:
-    ahead = Prefetch()
+def test_prefetching_is_batched_under_load() -> None:
+    prefetch = Prefetch()
     asked = []
     for step in range(4000):
-        count = ahead.count(100 + step / 20_000)
+        count = prefetch.count_request(100 + step / 20_000)
         asked += [count] * (count > 0)
-        ahead.asked += count
+        prefetch.asking += count
         if step >= 500:  # as they are answered, and used
-            ahead.asked -= 1
+            prefetch.asking -= 1
     assert 3000 < sum(asked) < 4500
     assert len(asked) < 400
 
 
 @given(st.floats(20, 5000), st.floats(0.0002, 0.015))
-def test_under_a_steady_load_a_request_rarely_waits(rate: float, answering: float) -> None:
+def test_requests_rarely_wait_under_steady_load(rate: float, answering: float) -> None:
     """`rate` is requests a second, `answering` how long the cluster takes, in seconds."""
-    ahead = Prefetch()
+    prefetch = Prefetch()
     now, waited, total = 100.0, 0, 0
     under_way: list[float] = []  # when they are answered
     for step in range(1000):
         now += 1 / rate
         while under_way and under_way[0] <= now:
-            ahead.asked -= 1
-            ahead.keep(ONE, under_way.pop(0))
-        for _ in range(ahead.count(now)):
-            ahead.asked += 1
+            prefetch.asking -= 1
+            prefetch.add(ONE, under_way.pop(0))
+        for _ in range(prefetch.count_request(now)):
+            prefetch.asking += 1
             under_way.append(now + answering)
         if step > 500:
             total += 1
-            waited += ahead.take((), now) is None
+            waited += prefetch.take((), now) is None
         else:
-            ahead.take((), now)
-        assert len(ahead) + ahead.asked <= 1024
+            prefetch.take((), now)
+        assert len(prefetch) + prefetch.asking <= 1024
     if rate > 100:
         assert waited < total / 20

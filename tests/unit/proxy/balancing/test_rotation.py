@@ -52,14 +52,14 @@ class Bench:
         return Counter(self.answer() for _ in range(requests))
 
     def out(self) -> set[BackendAddress]:
-        return {one.address for one in self.rotation.statuses() if one.out}
+        return {one.address for one in self.rotation.statuses() if one.ejected}
 
     def used(self) -> set[BackendAddress]:
-        return {one.address for one in self.rotation.statuses() if one.used}
+        return {one.address for one in self.rotation.statuses() if one.in_use}
 
 
-def test_there_may_be_none() -> None:
-    with pytest.raises(NoBackend, match="Nobody serves cluster web"):
+def test_empty_rotation_raises_no_backend() -> None:
+    with pytest.raises(NoBackend, match="Cluster web has no members"):
         Bench().rotation.pick_now(())
 
 
@@ -76,7 +76,7 @@ def test_idle_backends_get_shares_by_weight(others: int) -> None:
     assert 0.8 * expected < bench.shares()[ONE] < 1.2 * expected
 
 
-def test_of_two_the_less_busy_one_is_taken() -> None:
+def test_of_two_backends_the_less_busy_one_is_picked() -> None:
     bench = Bench(ONE, TWO)
     bench.rotation.request_started(ONE)
     assert {bench.answer() for _ in range(20)} == {TWO}
@@ -85,7 +85,7 @@ def test_of_two_the_less_busy_one_is_taken() -> None:
     assert {bench.answer() for _ in range(20)} == {ONE, TWO}
 
 
-def test_under_load_outstanding_requests_keep_to_the_weights() -> None:
+def test_outstanding_requests_follow_weights_under_load() -> None:
     bench = Bench(ONE, TWO, THREE, weights={ONE: 2.0})
     for _ in range(400):
         bench.rotation.request_started(bench.rotation.pick_now(()))
@@ -94,14 +94,14 @@ def test_under_load_outstanding_requests_keep_to_the_weights() -> None:
     assert abs(counts[TWO] - 100) < 10
 
 
-def test_the_busiest_of_many_is_never_taken() -> None:
+def test_busiest_backend_is_never_picked() -> None:
     bench = Bench(*ADDRESSES)
     for _ in range(3):
         bench.rotation.request_started(ONE)
     assert ONE not in bench.shares(200)
 
 
-def test_a_newcomer_s_share_grows() -> None:
+def test_slow_start_share_grows() -> None:
     bench = Bench(ONE, TWO, THREE)
     bench.rotation.add(FOUR)
     shares = []
@@ -113,7 +113,7 @@ def test_a_newcomer_s_share_grows() -> None:
     assert shares[-1] > 200
 
 
-def test_a_newcomer_among_few_gets_little_under_load_too() -> None:
+def test_slow_start_limits_outstanding_requests_under_load() -> None:
     bench = Bench(ONE)
     bench.rotation.add(TWO)
     for _ in range(110):
@@ -122,7 +122,7 @@ def test_a_newcomer_among_few_gets_little_under_load_too() -> None:
     assert 5 < counts[TWO] < 15
 
 
-def test_the_visitor_s_own_is_taken_if_it_can_be() -> None:
+def test_sticky_backend_is_picked_while_usable() -> None:
     bench = Bench(*ADDRESSES)
     assert {bench.rotation.pick_now((), TWO) for _ in range(20)} == {TWO}
     assert bench.rotation.pick_now({TWO}, TWO) != TWO
@@ -134,21 +134,21 @@ def test_the_visitor_s_own_is_taken_if_it_can_be() -> None:
 # Health.
 
 
-def test_what_is_unreachable_is_out_at_once() -> None:
+def test_unreachable_backend_is_ejected_at_once() -> None:
     bench = Bench(*ADDRESSES)
     bench.rotation.connect_failed(ONE)
     assert ONE not in bench.shares()
-    assert bench.said == ["backend 127.0.0.1:1 is out of rotation: it cannot be reached"]
+    assert bench.said == ["backend 127.0.0.1:1 ejected from rotation: connecting to it failed"]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.TIMED_OUT])
-def test_what_breaks_or_is_silent_is_out_at_once(outcome: Outcome) -> None:
+def test_failed_or_timed_out_request_ejects_backend_at_once(outcome: Outcome) -> None:
     bench = Bench(*ADDRESSES)
     bench.fate(ONE, outcome)
     assert ONE not in bench.shares()
 
 
-def test_what_keeps_answering_that_it_is_unavailable_is_out() -> None:
+def test_five_unavailable_answers_in_a_row_eject_backend() -> None:
     bench = Bench(*ADDRESSES)
     for _ in range(3):
         for _ in range(4):
@@ -160,14 +160,14 @@ def test_what_keeps_answering_that_it_is_unavailable_is_out() -> None:
     assert bench.out() == {ONE}
 
 
-def test_clients_that_leave_are_not_held_against_it() -> None:
+def test_client_disconnects_do_not_eject_backend() -> None:
     bench = Bench(ONE, TWO)
     for _ in range(100):
         bench.fate(ONE, Outcome.ABANDONED)
     assert not bench.out()
 
 
-def test_one_request_is_the_trial_and_its_answer_ends_the_pause() -> None:
+def test_successful_trial_request_ends_ejection() -> None:
     bench = Bench(ONE, TWO, THREE)
     bench.rotation.connect_failed(ONE)
     bench.now += 1
@@ -175,10 +175,10 @@ def test_one_request_is_the_trial_and_its_answer_ends_the_pause() -> None:
     assert given.count(ONE) == 1
     bench.fate(ONE, Outcome.ANSWERED)
     assert not bench.out()
-    assert bench.said[-1] == "backend 127.0.0.1:1 is back in rotation"
+    assert bench.said[-1] == "backend 127.0.0.1:1 returned to rotation"
 
 
-def test_a_request_that_has_failed_once_is_no_trial() -> None:
+def test_retried_request_is_not_used_as_trial() -> None:
     bench = Bench(ONE, TWO, THREE)
     bench.rotation.connect_failed(ONE)
     bench.now += 1
@@ -186,7 +186,7 @@ def test_a_request_that_has_failed_once_is_no_trial() -> None:
     assert bench.rotation.pick_now(()) == ONE
 
 
-def test_a_trial_that_fails_makes_the_next_pause_longer() -> None:
+def test_failed_trial_doubles_ejection() -> None:
     bench = Bench(ONE, TWO, THREE)
     bench.rotation.connect_failed(ONE)
     trials = []
@@ -198,7 +198,7 @@ def test_a_trial_that_fails_makes_the_next_pause_longer() -> None:
     assert trials == pytest.approx([1, 3, 7, 15], abs=0.15)
 
 
-def test_a_trial_that_nobody_hears_of_again_is_not_the_last() -> None:
+def test_trial_without_outcome_is_followed_by_another() -> None:
     bench = Bench(ONE, TWO, THREE)
     bench.rotation.connect_failed(ONE)
     bench.now += 1
@@ -207,7 +207,7 @@ def test_a_trial_that_nobody_hears_of_again_is_not_the_last() -> None:
     assert bench.rotation.pick_now(()) == ONE
 
 
-def test_what_comes_back_gets_a_small_share_at_first() -> None:
+def test_recovered_backend_gets_slow_start() -> None:
     bench = Bench(ONE, TWO, THREE)
     bench.rotation.connect_failed(ONE)
     bench.now += 1
@@ -215,7 +215,7 @@ def test_what_comes_back_gets_a_small_share_at_first() -> None:
     assert bench.shares()[ONE] < 100
 
 
-def test_answers_to_what_was_sent_before_do_not_bring_it_back() -> None:
+def test_answer_to_earlier_request_does_not_end_ejection() -> None:
     bench = Bench(ONE, TWO, THREE)
     for _ in range(2):
         bench.rotation.request_started(ONE)
@@ -231,7 +231,7 @@ def test_answers_to_what_was_sent_before_do_not_bring_it_back() -> None:
 # When too many are out.
 
 
-def test_health_is_ignored_when_more_than_half_are_out() -> None:
+def test_panic_mode_ignores_ejections_when_more_than_half_are_ejected() -> None:
     bench = Bench(ONE, TWO, THREE, FOUR)
     bench.fate(ONE, Outcome.FAILED)
     bench.fate(TWO, Outcome.FAILED)
@@ -240,8 +240,8 @@ def test_health_is_ignored_when_more_than_half_are_out() -> None:
     assert bench.used() == {ONE, TWO, THREE, FOUR}
     assert bench.rotation.panicking
     assert bench.said[-1] == (
-        "3 of 4 backends of cluster web are out of rotation: "
-        "those that can be reached are used anyway"
+        "panic mode: 3 of 4 backends of cluster web are ejected from rotation; "
+        "all that accept connections are used"
     )
     assert {bench.rotation.pick_now(()) for _ in range(100)} == {ONE, TWO, THREE, FOUR}
     bench.fate(ONE, Outcome.ANSWERED)  # one of them is well after all, and half will do
@@ -249,7 +249,7 @@ def test_health_is_ignored_when_more_than_half_are_out() -> None:
     assert not bench.rotation.panicking
 
 
-def test_what_cannot_be_reached_is_not_used_while_anything_can() -> None:
+def test_panic_mode_prefers_reachable_backends() -> None:
     bench = Bench(ONE, TWO, THREE)
     bench.rotation.connect_failed(ONE)
     bench.rotation.connect_failed(TWO)
@@ -258,7 +258,7 @@ def test_what_cannot_be_reached_is_not_used_while_anything_can() -> None:
     assert bench.used() == {ONE, TWO, THREE}
 
 
-def test_the_last_one_is_never_out() -> None:
+def test_only_backend_is_used_even_if_ejected() -> None:
     bench = Bench(ONE)
     for outcome in (Outcome.FAILED, Outcome.TIMED_OUT, *[Outcome.UNAVAILABLE] * 9):
         bench.fate(ONE, outcome)
@@ -267,7 +267,7 @@ def test_the_last_one_is_never_out() -> None:
     assert bench.rotation.pick_now(()) == ONE
 
 
-def test_one_that_is_out_is_better_than_none() -> None:
+def test_retry_uses_ejected_backend_if_no_other_is_left() -> None:
     bench = Bench(ONE, TWO, THREE)
     bench.rotation.connect_failed(ONE)
     assert bench.rotation.pick_now({TWO}) == THREE
@@ -279,20 +279,22 @@ def test_one_that_is_out_is_better_than_none() -> None:
 # Checks.
 
 
-def test_two_failed_checks_take_it_out_and_one_brings_it_back() -> None:
+def test_two_failed_checks_eject_and_one_passed_check_recovers() -> None:
     bench = Bench(ONE, TWO, THREE)
-    bench.rotation.check_failed(ONE, "was answered 500", reachable=True)
+    bench.rotation.check_failed(ONE, "status 500", reachable=True)
     assert not bench.out()
-    bench.rotation.check_failed(ONE, "was answered 500", reachable=True)
+    bench.rotation.check_failed(ONE, "status 500", reachable=True)
     assert bench.out() == {ONE}
-    assert bench.said == ["backend 127.0.0.1:1 is out of rotation: its check was answered 500"]
+    assert bench.said == [
+        "backend 127.0.0.1:1 ejected from rotation: health check failed: status 500"
+    ]
     bench.now += 1000
     assert ONE not in bench.shares()  # it gets no trial: checks are its trials
     bench.rotation.check_passed(ONE)
     assert not bench.out()
 
 
-def test_checks_must_fail_in_a_row() -> None:
+def test_failed_checks_count_only_in_a_row() -> None:
     bench = Bench(ONE, TWO, THREE)
     for _ in range(3):
         bench.rotation.check_failed(ONE, "failed", reachable=True)
@@ -300,14 +302,14 @@ def test_checks_must_fail_in_a_row() -> None:
     assert not bench.out()
 
 
-def test_a_check_ends_a_pause() -> None:
+def test_passed_check_ends_ejection() -> None:
     bench = Bench(ONE, TWO, THREE)
     bench.rotation.connect_failed(ONE)
     bench.rotation.check_passed(ONE)
     assert not bench.out()
 
 
-def test_when_all_checks_fail_all_are_used_and_stay_out() -> None:
+def test_panic_mode_uses_all_when_all_checks_fail() -> None:
     bench = Bench(ONE, TWO)
     for address in (ONE, TWO, ONE, TWO):
         bench.rotation.check_failed(address, "failed", reachable=True)
@@ -318,12 +320,12 @@ def test_when_all_checks_fail_all_are_used_and_stay_out() -> None:
 # Coming and going.
 
 
-def test_nothing_is_kept_for_what_leaves_nor_for_what_is_about_to() -> None:
+def test_idle_connections_are_closed_when_backend_departs() -> None:
     bench = Bench(ONE, TWO)
     for address in (ONE, ONE, TWO):
         bench.rotation.request_started(address)
     bench.rotation.remove(ONE)
-    bench.rotation.depart(TWO)
+    bench.rotation.mark_departed(TWO)
     assert bench.departed == [ONE, TWO]
     for address in (ONE, TWO, ONE, ONE):
         bench.rotation.request_ended(address, Outcome.ANSWERED)
@@ -335,7 +337,7 @@ def test_nothing_is_kept_for_what_leaves_nor_for_what_is_about_to() -> None:
     assert not bench.departed
 
 
-def test_what_leaves_is_not_chosen_and_may_end_what_it_has() -> None:
+def test_removed_backend_drains() -> None:
     bench = Bench(ONE, TWO)
     for _ in range(2):
         bench.rotation.request_started(ONE)
@@ -390,7 +392,7 @@ class Twin:
         assert len(rotation) == len(self.present)
         for one in statuses:
             assert one.outstanding == self.begun[one.address]
-        assert not self.present or any(one.used for one in statuses)
+        assert not self.present or any(one.in_use for one in statuses)
         tried: set[BackendAddress] = set()
         for _ in self.present:
             address = rotation.pick_now(tried)
@@ -420,7 +422,7 @@ STEP: st.SearchStrategy[Callable[[Twin], None]] = st.one_of(
 
 
 @given(st.lists(STEP, max_size=40))
-def test_every_backend_that_is_there_can_be_had_and_no_other(
+def test_present_backends_are_picked_and_no_others(
     steps: list[Callable[[Twin], None]],
 ) -> None:
     twin = Twin()

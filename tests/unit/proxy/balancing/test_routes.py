@@ -65,13 +65,13 @@ TABLE = routes(
         (None, b"/", "rest"),
     ],
 )
-def test_the_host_and_then_the_longest_path_decide(
+def test_route_matches_host_then_longest_path(
     host: bytes | None, target: bytes, cluster: str
 ) -> None:
     assert found(TABLE, host, target) == cluster
 
 
-def test_nothing_may_serve_a_request() -> None:
+def test_request_without_matching_route() -> None:
     table = routes("shop.example/api=api")
     assert found(table, b"shop.example", b"/api/x") == "api"
     assert found(table, b"shop.example", b"/") is None
@@ -79,7 +79,7 @@ def test_nothing_may_serve_a_request() -> None:
 
 
 @pytest.mark.parametrize("text", ["*=web", "=web", "/=web", "*/=web"])
-def test_any_host_and_any_path(text: str) -> None:
+def test_route_for_any_host_and_path(text: str) -> None:
     assert parse_route(text) == (Pattern(b"", b""), "web")
     assert found(routes(text), b"any", b"/thing") == "web"
 
@@ -87,8 +87,8 @@ def test_any_host_and_any_path(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "web", "shop.example", "shop.example=", "a b=c", "a:80=c", "a/ü=c", "a/?x=c"]
 )
-def test_what_is_no_route(text: str) -> None:
-    with pytest.raises(ValueError, match=r"must be|stands|printable"):
+def test_invalid_route_flag(text: str) -> None:
+    with pytest.raises(ValueError, match="must"):
         parse_route(text)
 
 
@@ -102,7 +102,9 @@ SEGMENTS = st.lists(st.sampled_from(["", "a", "b", "ab"]), max_size=5)
 
 
 @given(st.lists(SEGMENTS, min_size=1, max_size=6), SEGMENTS)
-def test_the_longest_prefix_by_segments_wins(prefixes: list[list[str]], wanted: list[str]) -> None:
+def test_longest_path_prefix_by_segments_matches(
+    prefixes: list[list[str]], wanted: list[str]
+) -> None:
     paths = {"".join(f"/{part}" for part in parts).rstrip("/") for parts in prefixes}
     table = routes(*(f"h{path}={path or '/'}" for path in paths))
     target = "".join(f"/{part}" for part in wanted) or "/"

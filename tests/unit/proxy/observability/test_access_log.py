@@ -26,14 +26,14 @@ def record(target: bytes = b"/a?b", agent: bytes = b"curl/8") -> RequestRecord:
     return made
 
 
-def test_the_common_and_the_combined_format() -> None:
+def test_common_and_combined_format() -> None:
     line = common(record(), 0.0)
     plain = rb'192\.0\.2\.7 - - \[[^\]]+ [+-]\d{4}\] "GET /a\?b HTTP/1\.1" 200 1234'
     assert re.fullmatch(plain + rb"\n", line)
     assert re.fullmatch(plain + rb' "http://x/" "curl/8"\n', combined(record(), 0.0))
 
 
-def test_json_has_the_time_of_each_phase() -> None:
+def test_json_format_has_time_of_each_phase() -> None:
     story = json.loads(as_json(record(), 1.5))
     assert story["time"] == "1970-01-01T00:00:01.500Z"
     assert story["ms"] == {
@@ -47,7 +47,7 @@ def test_json_has_the_time_of_each_phase() -> None:
     assert "outcome" not in story
 
 
-def test_json_says_why_a_request_did_not_end_as_it_should() -> None:
+def test_json_format_has_outcome_and_detail() -> None:
     failed = record()
     failed.outcome, failed.detail = "bad answer", 'It answered "\x1b\n".'
     line = as_json(failed, 0.0)
@@ -57,7 +57,7 @@ def test_json_says_why_a_request_did_not_end_as_it_should() -> None:
     assert "detail" not in json.loads(as_json(record(), 0.0))
 
 
-def test_what_was_no_request_has_a_line_too() -> None:
+def test_malformed_request_is_logged() -> None:
     refused = RequestRecord("192.0.2.7", None, 10.0)
     refused.status, refused.ended = 400, 10.0
     assert b'"- - HTTP/1.1" 400 -' in common(refused, 0.0)
@@ -65,7 +65,7 @@ def test_what_was_no_request_has_a_line_too() -> None:
 
 
 @pytest.mark.parametrize("form", [combined, as_json])
-def test_nothing_that_a_client_sends_makes_a_line_of_its_own(form) -> None:
+def test_client_input_cannot_inject_log_lines(form) -> None:
     hostile = b'"\n\r\x1b[2J\\\x00\xff'
     line = form(record(target=b"/" + hostile, agent=hostile), 0.0)
     assert line.count(b"\n") == 1
@@ -74,7 +74,7 @@ def test_nothing_that_a_client_sends_makes_a_line_of_its_own(form) -> None:
     assert escaped(hostile) == rb"\x22\x0a\x0d\x1b[2J\x5c\x00\xff"
 
 
-def test_pieces_are_of_whole_lines_and_a_long_line_is_one_by_itself() -> None:
+def test_batches_have_whole_lines() -> None:
     lines = [b"a" * 30, b"b" * 30, b"c" * 200, b"d"]
     assert list(pieces(lines, 64)) == [(2, b"a" * 30 + b"b" * 30), (1, b"c" * 200), (1, b"d")]
 
@@ -84,7 +84,7 @@ def log(path: Path | str, complaints: list[str] | None = None) -> AccessLog:
     return AccessLog(str(path), lambda one, _: one.target + b"\n", said.append)
 
 
-def test_it_goes_on_in_a_new_file_when_the_old_one_was_renamed(tmp_path: Path) -> None:
+def test_access_log_is_reopened_after_rename(tmp_path: Path) -> None:
     path, old = tmp_path / "access.log", tmp_path / "access.log.1"
     opened = log(path)
     opened.record(record(b"/1"))
@@ -97,7 +97,7 @@ def test_it_goes_on_in_a_new_file_when_the_old_one_was_renamed(tmp_path: Path) -
     assert path.stat().st_mode & 0o007 == 0
 
 
-def test_a_disk_that_is_full_costs_lines_and_nothing_else() -> None:
+def test_full_disk_drops_lines() -> None:
     complaints: list[str] = []
     opened = log("/dev/full", complaints)
     for _ in range(3):
@@ -107,7 +107,7 @@ def test_a_disk_that_is_full_costs_lines_and_nothing_else() -> None:
     assert "No space left" in complaints[0]
 
 
-def test_a_pipe_that_nobody_reads_costs_lines_and_nothing_else(tmp_path: Path) -> None:
+def test_pipe_without_reader_drops_lines(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -127,12 +127,12 @@ def test_a_pipe_that_nobody_reads_costs_lines_and_nothing_else(tmp_path: Path) -
     os.close(reader)
 
 
-def test_who_cannot_open_its_file_does_not_start(tmp_path: Path) -> None:
+def test_unwritable_access_log_raises(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         log(tmp_path / "nowhere" / "access.log")
 
 
-def test_a_line_in_part_is_not_glued_to_the_next(tmp_path: Path) -> None:
+def test_partial_line_is_terminated_before_the_next(tmp_path: Path) -> None:
     """The reader of a pipe leaves in the middle of a line."""
     path = tmp_path / "pipe"
     os.mkfifo(path)

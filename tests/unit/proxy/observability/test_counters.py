@@ -27,7 +27,7 @@ def shown(*counts: RequestCounters) -> str:
     return page({"counters": total, "gauges": {"connections": 2.0}}).decode()
 
 
-def test_requests_and_phases_of_all_workers_are_on_one_page() -> None:
+def test_metrics_page_sums_requests_and_phases_of_all_workers() -> None:
     one, other = RequestCounters(), RequestCounters()
     one.record(record(BackendAddress("192.0.2.9", 80)))
     other.record(record(BackendAddress("192.0.2.9", 80)))
@@ -45,7 +45,7 @@ def test_requests_and_phases_of_all_workers_are_on_one_page() -> None:
     assert "arke_proxy_connections 2.0" in text
 
 
-def test_retries_and_failures() -> None:
+def test_retries_and_failures_are_counted() -> None:
     counts = RequestCounters()
     retried = record(BackendAddress("192.0.2.9", 80))
     retried.attempts = 3
@@ -58,7 +58,7 @@ def test_retries_and_failures() -> None:
     assert 'arke_proxy_failures_total{reason="no backend"} 1.0' in text
 
 
-def test_a_backend_that_was_chosen_later_and_not_reached_makes_no_phase_negative() -> None:
+def test_phases_are_never_negative_after_failed_retry() -> None:
     counts = RequestCounters()
     failed = record(BackendAddress("192.0.2.9", 80), 502)
     failed.chosen, failed.answered = failed.sent + 1, 0.0
@@ -66,7 +66,7 @@ def test_a_backend_that_was_chosen_later_and_not_reached_makes_no_phase_negative
     assert all(number >= 0 for number in counts.report().values())
 
 
-def test_backends_that_come_and_go_do_not_flood_a_monitor() -> None:
+def test_number_of_backend_labels_is_limited() -> None:
     counts = RequestCounters()
     for port in range(1, 302):
         counts.record(record(BackendAddress("192.0.2.9", port)))
@@ -77,7 +77,7 @@ def test_backends_that_come_and_go_do_not_flood_a_monitor() -> None:
     assert requests[SEPARATOR.join(("requests", "web", "200", "192.0.2.9:1"))] == 2
 
 
-def test_odd_codes_do_not_flood_it_either() -> None:
+def test_number_of_request_series_is_limited() -> None:
     counts = RequestCounters()
     for status in range(200, 1000):
         for port in range(1, 11):
@@ -85,7 +85,7 @@ def test_odd_codes_do_not_flood_it_either() -> None:
     assert sum(key.startswith("requests") for key in counts.report()) < 6000
 
 
-def test_a_websocket_is_no_slow_request() -> None:
+def test_websocket_is_not_counted_in_total_phase() -> None:
     counts = RequestCounters()
     long = record(BackendAddress("192.0.2.9", 80), 101)
     long.upgraded, long.ended = True, 5000.0
@@ -95,7 +95,7 @@ def test_a_websocket_is_no_slow_request() -> None:
 
 
 @pytest.mark.parametrize("name", ["a\x1fb", "\udcff"])
-def test_a_name_cannot_break_the_page(name: str) -> None:
+def test_invalid_label_value_does_not_break_metrics_page(name: str) -> None:
     counts = RequestCounters()
     counts.record(record(None, cluster=name))
     assert 'code="200"' in shown(counts)

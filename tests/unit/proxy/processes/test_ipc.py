@@ -3,18 +3,18 @@ from __future__ import annotations
 import pytest
 
 from arke_proxy.observability.aggregate import Aggregate
-from arke_proxy.processes.ipc import LineDecoder, line
+from arke_proxy.processes.ipc import LineDecoder, encode
 
 
-def test_messages_arrive_octet_by_octet() -> None:
+def test_ipc_messages_are_decoded_byte_by_byte() -> None:
     lines, messages = LineDecoder(), []
-    for octet in line({"ready": True}) + line({"report": {"a": "x\ny"}}):
+    for octet in encode({"ready": True}) + encode({"report": {"a": "x\ny"}}):
         messages += lines.feed(bytes((octet,)))
     assert messages == [{"ready": True}, {"report": {"a": "x\ny"}}]
 
 
 @pytest.mark.parametrize("data", [b"nonsense\n", b"[1]\n", b"\xff\n"])
-def test_what_is_no_message(data: bytes) -> None:
+def test_invalid_ipc_message(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         LineDecoder().feed(data)
 
@@ -27,16 +27,16 @@ def report(requests: float, connections: float) -> dict[str, object]:
     }
 
 
-def test_what_a_worker_counted_stays_when_it_leaves() -> None:
-    totals = Aggregate()
-    totals.report(1, report(10, 3))
-    totals.report(2, report(5, 2))
-    totals.report(1, report(11, 4))
-    assert totals.sum()["counters"] == {"requests": 16}
-    assert totals.sum()["gauges"] == {"connections": 6}
-    totals.left(1)
-    totals.left(3)  # it never said anything
-    assert totals.sum() == {
+def test_counters_of_exited_worker_stay_in_totals() -> None:
+    aggregate = Aggregate()
+    aggregate.report(1, report(10, 3))
+    aggregate.report(2, report(5, 2))
+    aggregate.report(1, report(11, 4))
+    assert aggregate.totals()["counters"] == {"requests": 16}
+    assert aggregate.totals()["gauges"] == {"connections": 6}
+    aggregate.worker_exited(1)
+    aggregate.worker_exited(3)  # it never said anything
+    assert aggregate.totals() == {
         "counters": {"requests": 16},
         "gauges": {"connections": 2},
         "backends": {"2": []},

@@ -588,7 +588,7 @@ def test_an_answer_without_room_is_counted() -> None:
 
 
 def test_a_party_may_have_so_many_requests_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_CALLS", 3)
+    monkeypatch.setattr(module, "MAX_PENDING_REQUESTS", 3)
     room = Room()
     client, member, peer = room.client(), room.member(), room.peer("there")
     for number in range(1, 5):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from arke.wire.limits import CHUNK, LEAST_WINDOW, MAX_TUNNELS, WINDOW
-from arke.wire.messages import Ending, Failure, Op, PeerOp, Purpose
+from arke.wire.limits import CHUNK, MAX_TUNNELS, MIN_WINDOW, WINDOW
+from arke.wire.messages import Failure, Op, PeerOp, Purpose, TunnelClose
 from arke_relay.core.directed_request import DirectedRequest, TunnelParameters
 from arke_relay.core.endpoints import Endpoint, Message, Peer, Program
 from arke_relay.core.tunnels import ROOM
@@ -16,7 +16,7 @@ from support.rooms import recorder as sink
 
 ACCEPT, DATA, CREDIT, END = (op.value for op in (Op.ACCEPT, Op.DATA, Op.CREDIT, Op.END))
 OFFER, PEER_OPEN = Op.OFFER.value, PeerOp.OPEN.value
-SENT, CLOSED, BROKEN = (ending.value for ending in Ending)
+SENT, CLOSED, BROKEN = (ending.value for ending in TunnelClose)
 LARGEST = 1000
 
 
@@ -325,7 +325,7 @@ def test_the_more_tunnels_a_party_has_the_smaller_are_their_windows() -> None:
         room.router.accept(member, call, window, LARGEST)
     assert windows[:4] == [WINDOW] * 4
     assert windows == sorted(windows, reverse=True)
-    assert windows[-1] == LEAST_WINDOW >= CHUNK
+    assert windows[-1] == MIN_WINDOW >= CHUNK
     assert sum(windows) < 10 * ROOM
     taken(client)
     open_tunnel(room, client, MAX_TUNNELS + 1)
@@ -386,7 +386,7 @@ def test_who_is_gone_ends_its_tunnels(who: str) -> None:
 def test_a_program_that_talks_with_itself_leaves_nothing() -> None:
     room = Room()
     member = room.member()
-    open_tunnel(room, member, 3, purpose=Purpose.PARTS)
+    open_tunnel(room, member, 3, purpose=Purpose.MULTIPART_REPLY)
     call = call_of_offer(member)
     room.router.accept(member, call, WINDOW, LARGEST)
     room.core.tunnels.grant(member, -call, 10)

@@ -9,11 +9,11 @@ import pytest
 
 from arke import Member, Mesh, Node
 from arke_proxy.backends.address import BackendAddress
-from arke_proxy.balancing.ask import AskBalancer
+from arke_proxy.balancing.ask_balancer import AskBalancer
 from arke_proxy.balancing.balancer import Outcome
-from arke_proxy.balancing.fallback import FallbackBalancer
-from arke_proxy.balancing.member_metadata import published
-from arke_proxy.balancing.members import MembersBalancer, Via
+from arke_proxy.balancing.fallback_balancer import FallbackBalancer
+from arke_proxy.balancing.member_metadata import parse_metadata
+from arke_proxy.balancing.members_balancer import MembersBalancer, Via
 from arke_proxy.balancing.rotation import Rotation
 from arke_proxy.errors import NoBackend
 
@@ -35,17 +35,17 @@ class Bench:
         self.said: list[str] = []
         say = lambda _, text: self.said.append(text)  # noqa: E731
         self.departed: list[BackendAddress] = []
-        self.rotation = Rotation("web", say, lambda: self.now, departed=self.departed.append)
+        self.rotation = Rotation("web", say, lambda: self.now, on_departure=self.departed.append)
         self.attached = True
         self.members = MembersBalancer(
             "web", self.rotation, via, say, lambda: self.attached, lambda: self.now
         )
 
     def join(self, metadata: Mapping[str, str], id_: str = "there/1") -> None:
-        self.members.joined(member(metadata, id_), HERE)
+        self.members.member_joined(member(metadata, id_), HERE)
 
     def leave(self, id_: str = "there/1") -> None:
-        self.members.left(member({}, id_))
+        self.members.member_left(member({}, id_))
 
     def addresses(self) -> list[BackendAddress]:
         return [one.address for one in self.rotation.statuses()]
@@ -63,18 +63,18 @@ class Bench:
         ("8080", DIRECT),
     ],
 )
-def test_where_a_member_serves(text: str, address: BackendAddress) -> None:
-    assert published(member({"http": text})) == (address, 1.0)
+def test_published_address_is_parsed(text: str, address: BackendAddress) -> None:
+    assert parse_metadata(member({"http": text})) == (address, 1.0)
 
 
-def test_a_node_may_have_an_ipv6_address() -> None:
-    said = published(member({"http": ":80"}, address="2001:db8::2"))
+def test_published_port_uses_ipv6_address_of_node() -> None:
+    said = parse_metadata(member({"http": ":80"}, address="2001:db8::2"))
     assert said
     assert said.address == BackendAddress("2001:db8::2", 80)
 
 
-def test_a_member_may_say_nothing_of_http() -> None:
-    assert published(member({"version": "3"})) is None
+def test_member_without_http_metadata_publishes_nothing() -> None:
+    assert parse_metadata(member({"version": "3"})) is None
 
 
 @pytest.mark.parametrize(
@@ -82,15 +82,15 @@ def test_a_member_may_say_nothing_of_http() -> None:
     [{"http": text} for text in ("", ":", ":0", ":65536", "example.com:80", "224.0.0.1:80", "1:x")]
     + [HTTP | {"weight": text} for text in ("", "0", "-1", "nan", "inf", "1e9", "heavy")],
 )
-def test_what_cannot_be_read_is_complained_about_and_left_out(metadata: Mapping[str, str]) -> None:
+def test_member_with_invalid_metadata_is_ignored_with_warning(metadata: Mapping[str, str]) -> None:
     bench = Bench()
     bench.join(metadata)
     assert not bench.addresses()
     (sentence,) = bench.said
-    assert sentence.startswith("member there/1 of cluster web is left out: it publishes ")
+    assert sentence.startswith("member there/1 of cluster web is ignored: it publishes ")
 
 
-def test_members_come_and_go() -> None:
+def test_members_join_and_leave() -> None:
     bench = Bench()
     bench.join(HTTP | {"weight": "2.5"})
     bench.join({"http": ":81"}, "there/2")
@@ -103,24 +103,24 @@ def test_members_come_and_go() -> None:
     assert len(bench.members) == 1
 
 
-def test_to_hear_of_a_member_again_changes_nothing() -> None:
+def test_repeated_join_keeps_health() -> None:
     bench = Bench()
     bench.join(HTTP)
     bench.join({"http": ":81"}, "there/2")
     bench.join({"http": ":82"}, "there/3")
     bench.members.connect_failed(DIRECT)
     bench.join(HTTP)
-    assert [one.out for one in bench.members.statuses()] == [True, False, False]
+    assert [one.ejected for one in bench.members.statuses()] == [True, False, False]
 
 
-def test_a_member_that_moves_is_at_its_new_address() -> None:
+def test_member_with_new_address_replaces_old_address() -> None:
     bench = Bench()
     bench.join(HTTP)
     bench.join({"http": ":81"})
     assert bench.addresses() == [BackendAddress("192.168.56.102", 81)]
 
 
-def test_an_address_stays_until_the_last_of_its_members_leaves() -> None:
+def test_shared_address_stays_until_last_member_leaves() -> None:
     bench = Bench()
     bench.join(HTTP, "there/1")
     bench.join(HTTP, "there/2")
@@ -131,11 +131,11 @@ def test_an_address_stays_until_the_last_of_its_members_leaves() -> None:
     assert bench.addresses() == [BackendAddress("192.168.56.102", 81)]
 
 
-def test_loopback_of_another_machine_is_not_loopback_of_this_one() -> None:
+def test_loopback_address_of_another_machine_is_ignored() -> None:
     bench = Bench()
     bench.join({"http": "127.0.0.1:80"})
     assert not bench.addresses()
-    assert "only its own machine can connect to" in bench.said[0]
+    assert "a loopback address of another machine" in bench.said[0]
     bench.join({"http": "127.0.0.1:80"}, "here/1")
     assert bench.addresses() == [BackendAddress("127.0.0.1", 80)]
 
@@ -143,7 +143,7 @@ def test_loopback_of_another_machine_is_not_loopback_of_this_one() -> None:
 # When a relay restarts.
 
 
-def test_the_last_ones_stay_for_a_moment() -> None:
+def test_last_members_linger() -> None:
     bench = Bench()
     for number in range(1, 4):
         bench.join({"http": f":{number}"}, f"there/{number}")
@@ -161,7 +161,7 @@ def test_the_last_ones_stay_for_a_moment() -> None:
     assert len(bench.members) == 0
 
 
-def test_they_stay_until_one_comes_back() -> None:
+def test_lingering_ends_when_member_joins() -> None:
     bench = Bench()
     bench.join(HTTP, "there/1")
     bench.leave("there/1")
@@ -172,7 +172,7 @@ def test_they_stay_until_one_comes_back() -> None:
     assert bench.addresses() == [DIRECT]
 
 
-def test_one_that_comes_back_has_never_been_away() -> None:
+def test_member_that_rejoins_keeps_outstanding_requests() -> None:
     bench = Bench()
     bench.join(HTTP, "there/1")
     bench.members.request_started(DIRECT)
@@ -183,7 +183,7 @@ def test_one_that_comes_back_has_never_been_away() -> None:
     assert bench.members.pick_now(()) == DIRECT
 
 
-def test_they_stay_while_the_proxy_s_own_relay_is_away() -> None:
+def test_members_linger_while_relay_is_disconnected() -> None:
     bench = Bench()
     bench.join(HTTP)
     bench.leave()
@@ -203,7 +203,7 @@ def test_they_stay_while_the_proxy_s_own_relay_is_away() -> None:
 
 
 @pytest.mark.parametrize("via", [Via.DIRECT, Via.TUNNEL])
-def test_no_tunnel_is_kept_to_the_last_one_that_leaves(via: Via) -> None:
+def test_tunnels_to_lingering_members_are_not_kept(via: Via) -> None:
     bench = Bench(via)
     bench.join(HTTP)
     bench.leave()
@@ -215,7 +215,7 @@ def test_no_tunnel_is_kept_to_the_last_one_that_leaves(via: Via) -> None:
     assert bench.departed == ([address] if address.via else [])
 
 
-def test_all_may_be_reached_through_tunnels() -> None:
+def test_via_tunnel_uses_tunnels_only() -> None:
     bench = Bench(Via.TUNNEL)
     bench.join(HTTP)
     assert bench.members.pick_now(()) == TUNNEL
@@ -223,7 +223,7 @@ def test_all_may_be_reached_through_tunnels() -> None:
     assert bench.members.pick_now(()) == TUNNEL
 
 
-def test_where_the_direct_way_fails_a_tunnel_is_taken_for_a_minute() -> None:
+def test_via_auto_falls_back_to_tunnel_for_a_minute() -> None:
     bench = Bench(Via.AUTO)
     bench.join(HTTP)
     assert bench.members.pick_now(()) == DIRECT
@@ -240,24 +240,24 @@ def test_where_the_direct_way_fails_a_tunnel_is_taken_for_a_minute() -> None:
     assert bench.members.pick_now(()) == BackendAddress("192.168.56.102", 81)
 
 
-def test_a_check_that_cannot_connect_takes_a_tunnel_before_it_counts() -> None:
+def test_failed_check_connection_falls_back_to_tunnel_first() -> None:
     bench = Bench(Via.AUTO)
     bench.join(HTTP)
     bench.join({"http": ":81"}, "there/2")
     for _ in range(2):
-        bench.members.check_failed(DIRECT, "was answered 500", reachable=True)
-    assert [one.out for one in bench.members.statuses()] == [True, False]
+        bench.members.check_failed(DIRECT, "status 500", reachable=True)
+    assert [one.ejected for one in bench.members.statuses()] == [True, False]
     bench.members.check_passed(DIRECT)
     bench.members.check_failed(DIRECT, "cannot connect", reachable=False)
     assert TUNNEL in bench.addresses()
     assert DIRECT not in bench.addresses()
-    assert not any(one.out for one in bench.members.statuses())
+    assert not any(one.ejected for one in bench.members.statuses())
     for _ in range(2):
         bench.members.check_failed(TUNNEL, "cannot connect", reachable=False)
-    assert [one.address for one in bench.members.statuses() if one.out] == [TUNNEL]
+    assert [one.address for one in bench.members.statuses() if one.ejected] == [TUNNEL]
 
 
-def test_loopback_of_another_machine_needs_a_tunnel() -> None:
+def test_loopback_address_of_another_machine_is_reached_by_tunnel() -> None:
     bench = Bench(Via.AUTO)
     bench.join({"http": "127.0.0.1:80"})
     assert bench.members.pick_now(()) == BackendAddress("127.0.0.1", 80, "there/1")
@@ -266,7 +266,7 @@ def test_loopback_of_another_machine_needs_a_tunnel() -> None:
     assert bench.members.pick_now(()) == BackendAddress("127.0.0.1", 80, "there/1")
 
 
-def test_a_visitor_finds_back_whichever_way_is_taken() -> None:
+def test_sticky_backend_is_found_by_direct_and_tunnel_address() -> None:
     bench = Bench(Via.AUTO)
     bench.join(HTTP)
     for number in range(2, 9):
@@ -279,7 +279,7 @@ def test_a_visitor_finds_back_whichever_way_is_taken() -> None:
     assert {bench.members.pick_now((), TUNNEL) for _ in range(20)} == {DIRECT}
 
 
-def test_a_request_that_outlives_its_member_is_not_counted_for_ever() -> None:
+def test_request_that_ends_after_its_member_left_is_uncounted() -> None:
     """It ends while nobody publishes an address any more, and the cluster is asked."""
     bench = Bench()
     either = FallbackBalancer(

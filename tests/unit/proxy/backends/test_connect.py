@@ -18,7 +18,7 @@ from arke_proxy.balancing.routes import Route, Routes
 from arke_proxy.connections.hub import Hub, Times
 from arke_proxy.http.forwarded import Form, Forwarding
 from arke_proxy.observability.request_record import NullRecorder
-from arke_proxy.processes.server import HttpListener, Server
+from arke_proxy.processes.proxy_server import HttpListener, ProxyServer
 
 LIMIT = 20.0
 P = TypeVar("P", bound=asyncio.Protocol)
@@ -71,7 +71,7 @@ async def serving(serve: Serve) -> tuple[asyncio.Server, BackendAddress]:
 
 @pytest.mark.parametrize(("hasty", "slow"), [(ends, True), (speaks, True), (speaks, False)])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_a_request_that_was_not_sent_goes_to_another(
+async def test_unsent_request_is_retried_on_another_backend(
     method: str, hasty: Serve, slow: bool
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -81,7 +81,7 @@ async def test_a_request_that_was_not_sent_goes_to_another(
     dialer.slow = slow
     forwarding = Forwarding((), Form.X, bytes)
     hub = Hub(Routes(Route("web", rotation)), Times(), loop, 9, NullRecorder(), dialer, forwarding)
-    proxy = Server(hub)
+    proxy = ProxyServer(hub)
     one, dialer.hasty = await serving(hasty)
     other, well = await serving(answers)
     for address in (dialer.hasty, well):
@@ -93,6 +93,6 @@ async def test_a_request_that_was_not_sent_goes_to_another(
         writer.write(f"{method} / HTTP/1.0\r\nContent-Length: 0\r\n\r\n".encode())
         answer = await reader.read()
         writer.close()
-        await proxy.stop(within=1.0, parting=0.0)
+        await proxy.stop(timeout=1.0, idle_timeout=0.0)
     assert answer.endswith(b"\r\n\r\nwell")
-    assert said == [f"backend {dialer.hasty} is out of rotation: it cannot be reached"]
+    assert said == [f"backend {dialer.hasty} ejected from rotation: connecting to it failed"]

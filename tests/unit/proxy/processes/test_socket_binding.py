@@ -9,7 +9,7 @@ from itertools import chain
 
 import pytest
 
-from arke_proxy.processes.sockets import listen
+from arke_proxy.processes.socket_binding import bind_sockets
 from support.relays import LIMIT, free_port
 
 
@@ -19,8 +19,8 @@ def reachable(host: str, port: int) -> bool:
         return sock.connect_ex((host, port)) == 0
 
 
-def test_no_host_is_every_address() -> None:
-    (sock,) = listen("", 0)
+def test_empty_host_binds_every_address() -> None:
+    (sock,) = bind_sockets("", 0)
     with sock:
         port = sock.getsockname()[1]
         assert reachable("127.0.0.1", port)
@@ -28,8 +28,8 @@ def test_no_host_is_every_address() -> None:
         assert sock.family is socket.AF_INET or reachable("::1", port)
 
 
-def test_a_host_is_that_address_alone() -> None:
-    (sock,) = listen("127.0.0.9", 0)
+def test_host_binds_that_address_only() -> None:
+    (sock,) = bind_sockets("127.0.0.9", 0)
     with sock:
         port = sock.getsockname()[1]
         assert reachable("127.0.0.9", port)
@@ -37,24 +37,24 @@ def test_a_host_is_that_address_alone() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_port_is_taken_for_everybody_else(count: int) -> None:
-    sockets = listen("127.0.0.9", 0, count)
+def test_bound_port_cannot_be_bound_again(count: int) -> None:
+    sockets = bind_sockets("127.0.0.9", 0, count)
     where = sockets[0].getsockname()
     assert [sock.getsockname() for sock in sockets] == [where] * count
     for number in (1, 3):
         with pytest.raises(OSError, match="in use") as taken:
-            listen(*where, number)
+            bind_sockets(*where, number)
         assert taken.value.errno == errno.EADDRINUSE
     for sock in sockets:
         sock.close()
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_of_two_who_come_at_once_one_has_the_port(count: int) -> None:
+def test_concurrent_binds_of_one_port_succeed_once(count: int) -> None:
     def take(barrier: threading.Barrier) -> list[socket.socket]:
         barrier.wait(LIMIT)
         with suppress(OSError):
-            return listen("127.0.0.9", port, count)
+            return bind_sockets("127.0.0.9", port, count)
         return []
 
     with ThreadPoolExecutor(2) as pool:

@@ -5,14 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arke_proxy.backends.address import BackendAddress
-from arke_proxy.balancing.sticky import Sticky, cookie_name
+from arke_proxy.balancing.sticky_cookies import StickyCookies, cookie_name
 
 SECRET = b"a secret of 32 bytes, more or less"
 ADDRESS = BackendAddress("192.168.56.102", 63450)
 
 
-def sticky(secret: bytes = SECRET, cluster: str = "web") -> Sticky:
-    return Sticky("arke", secret, cluster)
+def sticky(secret: bytes = SECRET, cluster: str = "web") -> StickyCookies:
+    return StickyCookies("arke", secret, cluster)
 
 
 def cookie(line: bytes) -> bytes:
@@ -25,28 +25,28 @@ def cookie(line: bytes) -> bytes:
     st.integers(1, 65535),
     st.sampled_from(["", "0123456789abcdef/program[17]#3"]),
 )
-def test_what_was_written_is_read(host: str, port: int, via: str) -> None:
+def test_cookie_round_trip(host: str, port: int, via: str) -> None:
     address = BackendAddress(host, port, via)
     line = sticky().cookie(address)
     assert sticky().read([cookie(line)]) == address
 
 
-def test_the_line_says_how_the_browser_keeps_it() -> None:
+def test_cookie_attributes() -> None:
     line = sticky().cookie(ADDRESS)
     assert line.startswith(b"arke=")
     assert line.endswith(b"; Path=/; HttpOnly; SameSite=Lax")
     assert sticky().cookie(ADDRESS, secure=True).endswith(b"; SameSite=Lax; Secure")
-    of_a_path = Sticky("arke", SECRET, "web", b"/api").cookie(ADDRESS)
+    of_a_path = StickyCookies("arke", SECRET, "web", b"/api").cookie(ADDRESS)
     assert b"; Path=/api;" in of_a_path
 
 
-def test_it_does_not_say_where_backends_are() -> None:
+def test_cookie_hides_backend_address() -> None:
     line = sticky().cookie(ADDRESS)
     assert ADDRESS.host.encode() not in line
     assert cookie(line) != cookie(sticky().cookie(ADDRESS))
 
 
-def test_it_stands_among_others() -> None:
+def test_cookie_is_found_among_others() -> None:
     ours = cookie(sticky().cookie(ADDRESS))
     assert sticky().read([b"a=1; b=2", b"xarke=3; " + ours + b"; c=4"]) == ADDRESS
     assert sticky().read([b"a=1;" + ours]) == ADDRESS
@@ -57,11 +57,11 @@ def test_it_stands_among_others() -> None:
     [b"", b"arke", b"arke=", b"arke=x", b"arke=192.168.56.102:63450", b"arke=" + b"A" * 90,
      b"arke=" + b"A" * 100_000, b"arke=\xff\xfe", b"; ; ;arke==;"],
 )  # fmt: skip
-def test_what_is_not_ours_is_ignored(value: bytes) -> None:
+def test_invalid_cookie_is_ignored(value: bytes) -> None:
     assert sticky().read([value]) is None
 
 
-def test_another_secret_and_another_cluster_are_not_ours() -> None:
+def test_cookie_of_other_secret_or_cluster_is_ignored() -> None:
     ours = cookie(sticky().cookie(ADDRESS))
     assert sticky(secret=b"another").read([ours]) is None
     assert sticky(cluster="shop").read([ours]) is None
@@ -71,14 +71,14 @@ def test_another_secret_and_another_cluster_are_not_ours() -> None:
 
 
 @given(st.data())
-def test_a_changed_cookie_is_not_ours(data: st.DataObject) -> None:
+def test_modified_cookie_is_ignored(data: st.DataObject) -> None:
     ours = bytearray(cookie(sticky().cookie(ADDRESS)))
     place = data.draw(st.integers(5, len(ours) - 2))  # the last digit has bits that say nothing
     ours[place] ^= data.draw(st.integers(1, 255))
     assert sticky().read([bytes(ours)]) is None
 
 
-def test_a_request_full_of_cookies_costs_four_looks() -> None:
+def test_at_most_four_cookies_are_decrypted() -> None:
     ours = cookie(sticky().cookie(ADDRESS))
     forged = b"arke=" + b"A" * 90
     assert sticky().read([b"; ".join([forged] * 3 + [ours])]) == ADDRESS
@@ -86,6 +86,6 @@ def test_a_request_full_of_cookies_costs_four_looks() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a=b", "a;b", "ü", "a" * 65])
-def test_what_cannot_name_a_cookie(name: str) -> None:
-    with pytest.raises(ValueError, match="must be the name of a cookie"):
+def test_invalid_cookie_name(name: str) -> None:
+    with pytest.raises(ValueError, match="must be a cookie name"):
         cookie_name(name)
