@@ -1,7 +1,7 @@
-"""Accepts local programs, also while strangers on the peer ports use up this process's descriptors.
+"""Accept local programs, even when unauthenticated peers use up the process's descriptors.
 
-libzmq takes as many connections as the limit of descriptors allows. So that limit stands a little
-under the hard one, and is lifted only for the moment in which a program is accepted.
+libzmq accepts as many connections as the descriptor limit allows. So the soft limit is kept below
+the hard limit, and is raised only while a program's connection is accepted.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import resource
 import socket
 from collections.abc import Callable
 
-_KEPT = 1_024
-"""Descriptors that only programs get, or a quarter of all where there are few."""
+_RESERVED = 1_024
+"""Descriptors reserved for programs, or a quarter of all if there are fewer than 4096."""
 
-_AT_ONCE = 64
-"""Connections taken in one go before others on the loop get their turn."""
+_MAX_ACCEPTS = 64
+"""Connections accepted before other work of the event loop runs."""
 
 _PAUSE = 0.1
-"""Seconds until the next try when even the descriptors that were kept are used up."""
+"""Seconds until accepting is tried again when even the reserved descriptors are used up."""
 
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Acceptor:
-    """FairReader connections to a bound, blocking `listener` into protocols until it is closed."""
+    """Accepts connections of a bound `listener` and gives each one a protocol, until closed."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Acceptor:
         self._resume()
 
     def close(self) -> None:
-        """Accept nobody any more; who was accepted stays."""
+        """Stop accepting; accepted connections stay open."""
         if self._pause:
             self._pause.cancel()
         self._loop.remove_reader(self._listener)
@@ -54,42 +54,43 @@ class Acceptor:
         self._loop.add_reader(self._listener, self._accept)
 
     def _accept(self) -> None:
-        for _ in range(_AT_ONCE):
+        for _ in range(_MAX_ACCEPTS):
             try:
-                made = _accepted(self._listener)
+                accepted = _accept_beyond_limit(self._listener)
             except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
-                    continue  # that one gave up while it waited
-                # The listener stays readable: asking on and on would only burn the processor.
+                    continue  # the client closed the connection while it was in the backlog
+                # The listener stays readable, so polling it would be a busy loop.
                 self._loop.remove_reader(self._listener)
                 self._pause = self._loop.call_later(_PAUSE, self._resume)
                 return
-            task = self._loop.create_task(self._attach(made))
+            task = self._loop.create_task(self._attach(accepted))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _attach(self, made: socket.socket) -> None:
-        if made.family != socket.AF_UNIX:
-            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    async def _attach(self, accepted: socket.socket) -> None:
+        if accepted.family != socket.AF_UNIX:
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            await self._loop.connect_accepted_socket(self._protocol, made)
+            await self._loop.connect_accepted_socket(self._protocol, accepted)
         except OSError:
-            made.close()
+            accepted.close()
 
 
-def keep_descriptors() -> None:
-    """Leave some descriptors to programs alone: everything else must do without them."""
+def reserve_descriptors() -> None:
+    """Lower the soft descriptor limit, so that some are left for programs."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard - min(_KEPT, hard // 4), hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard - min(_RESERVED, hard // 4), hard))
 
 
-def _accepted(listener: socket.socket) -> socket.socket:
+def _accept_beyond_limit(listener: socket.socket) -> socket.socket:
+    """Accept one connection with the soft limit raised to the hard limit."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
     try:
-        made, _ = listener.accept()
+        accepted, _ = listener.accept()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    return made
+    return accepted
