@@ -29,7 +29,7 @@ _ROOT = Path(__file__).parent
 # What handles each message and each request. The rest stays as it is: it would win nothing, and
 # each module takes seconds to compile.
 _COMPILED = {
-    "sdk/arke/runtime": "deadlines dispatch relay_connection resend",
+    "sdk/arke/runtime": "deadlines dispatch relay_connection request_sender resend",
     "sdk/arke/wire": "chunked_body flow_scheduler liveness outbox reassembly transit_time "
     "tunnel_batch",
     "relay/arke_relay/attachments": "connection fair_reader",
@@ -37,17 +37,18 @@ _COMPILED = {
     "relay/arke_relay/attachments/native": "broadcasts connection fields requests",
     "relay/arke_relay/core": "balancer broadcasts counters directed_request directory endpoints "
     "routed_request router",
-    "proxy/arke_proxy/backends": "address connect connection pool",
+    "proxy/arke_proxy": "context",
+    "proxy/arke_proxy/backends": "address connection connector pool",
     "proxy/arke_proxy/balancing": "ask_balancer balancer fallback_balancer members_balancer "
     "panic_mode passive_health power_of_two prefetch recent_backends retry rotation "
     "rotation_entry routes slow_start static_balancer sticky_cookies",
-    "proxy/arke_proxy/clients": "graceful_close http1_connection http2_connection http2_stream "
-    "tls_buffer",
-    "proxy/arke_proxy/connections": "deadlines hub reset write_batch",
-    "proxy/arke_proxy/http": "error_pages exchange forwarded header_fields messages "
-    "request_target response_handler websocket",
+    "proxy/arke_proxy/clients": "http1_connection http2_connection http2_stream",
+    "proxy/arke_proxy/connections": "client_registry client_state deadlines "
+    "graceful_close reset timeouts tls_buffer write_batch",
+    "proxy/arke_proxy/http": "attempts error_pages exchange forwarded header_fields messages "
+    "request_body request_target response_handler websocket",
     "proxy/arke_proxy/http1": "body field_parser head_buffer head_parser serializer",
-    "proxy/arke_proxy/http2": "abuse_limits header_fields",
+    "proxy/arke_proxy/http2": "abuse_limits header_fields response_state",
     "proxy/arke_proxy/observability": "log_throttle request_record",
 }
 _FOLDERS = {"arke": "sdk", "arke_relay": "relay", "arke_proxy": "proxy"}  # of each package

@@ -48,4 +48,4 @@ def relays(tmp_path: Path) -> Iterator[Relays]:
     try:
         yield made
     finally:
-        made.end()
+        made.stop()

@@ -1,40 +1,62 @@
-"""Everything that ends a request in the proxy, as one tree, and what is raised outside of requests.
+"""Errors of the proxy, and the codes of failed requests in metrics and logs.
 
-    BadCertificate                  files from which TLS cannot be spoken
-    Malformed                       bytes that are no message; the parser does not know whose
+    InvalidCertificate            certificate or key files that cannot be used
+    MalformedMessage              bytes that are no HTTP message; the parser does not know the side
     ProxyError
-    ├── BadRequest        4xx, 5xx  the client's bytes are not a request that can be forwarded
-    ├── NoHandshake         —       a client that was to speak TLS did not
-    ├── BadFrames           —       a client's frames of HTTP/2 make no sense, or cannot be borne
-    ├── NoRoute           404       no cluster serves that name and path
-    ├── NoBackEnd         503       nobody serves the cluster
-    ├── NotAnswered       503       the cluster was asked, and did not say which backend
-    ├── BadAnswer         502       the cluster's answer is no address
-    ├── AllTried          502       there is no backend other than those tried
-    ├── NoneReachable     502       every backend tried failed
-    ├── Exhausted         503       the proxy has as many connections as it may have
-    ├── BackEndBroke      502       a backend failed, and the request may not be sent again
-    ├── BadResponse       502       the backend's bytes are not a response
-    └── TooLate           504       no answer within the time limit
+    ├── BadRequest           4xx  the client's bytes are not a request that can be forwarded
+    ├── TlsHandshakeFailed     0  the client did not complete a TLS handshake
+    ├── Http2ProtocolError     0  the client's HTTP/2 frames break the protocol, or are a flood
+    ├── NoRoute              404  no -route matches, and there is no default cluster
+    ├── NoBackend            503  the cluster has no members
+    ├── ClusterQueryFailed   503  the cluster was asked for a backend address, without a reply
+    ├── BadClusterReply      502  the cluster's reply is not a backend address
+    ├── AllBackendsTried     502  every known backend has been tried for this request
+    ├── BackendsUnreachable  502  every attempt failed
+    ├── TooManyConnections   503  a limit on connections is reached
+    ├── BackendFailed        502  a backend failed, and the request may not be retried
+    ├── BadResponse          502  the backend's bytes are not a response that can be forwarded
+    └── BackendTimeout       504  no response within the time limit
 
-The text of each ProxyError is the sentence that the client reads. A status of 0 is no answer.
+The text of a ProxyError is the sentence that the client reads. Status 0: no response is sent.
 """
 
 from __future__ import annotations
 
-import re
+from enum import StrEnum
+from typing import ClassVar
 
-_CAPITAL = re.compile("(?<!^)([A-Z])")
+
+class FailureCode(StrEnum):
+    """Why a request failed: label `reason` in metrics, `outcome` in the access log.
+
+    The proxy's own responses carry it too, in Server-Timing and in their JSON body.
+    """
+
+    BAD_REQUEST = "bad_request"
+    MALFORMED_BODY = "malformed_body"
+    HTTP2_PROTOCOL_ERROR = "http2_protocol_error"
+    TLS_HANDSHAKE_FAILED = "tls_handshake_failed"
+    TOO_MANY_CONNECTIONS = "too_many_connections"
+    NO_ROUTE = "no_route"
+    NO_BACKEND = "no_backend"
+    CLUSTER_QUERY_FAILED = "cluster_query_failed"
+    BAD_CLUSTER_REPLY = "bad_cluster_reply"
+    BACKENDS_UNREACHABLE = "backends_unreachable"
+    BACKEND_FAILED = "backend_failed"
+    BAD_RESPONSE = "bad_response"
+    BACKEND_TIMEOUT = "backend_timeout"
+    RESPONSE_ABORTED = "response_aborted"  # the response was reset before its end
+    CLIENT_DISCONNECTED = "client_disconnected"
 
 
-class BadCertificate(Exception):
+class InvalidCertificate(Exception):
     """Files that do not make a certificate; the text completes "-cert FILE: …"."""
 
 
-class Malformed(Exception):
-    """Bytes that are no message that can be passed on; the text completes "refused: …".
+class MalformedMessage(Exception):
+    """Bytes that are not an HTTP message that can be forwarded.
 
-    `status` is the answer to a client who sent them.
+    The text completes "The request is rejected: …"; `status` is the response to a client.
     """
 
     def __init__(self, fault: str, status: int = 400) -> None:
@@ -43,81 +65,96 @@ class Malformed(Exception):
 
 
 class ProxyError(Exception):
-    """The root of the tree. `status` is the code that the client gets."""
+    """A request that the proxy answers itself. `status` is the code that the client gets."""
 
     status = 502
-
-    @property
-    def name(self) -> str:
-        """What happened, in words: `no backend`."""
-        return _CAPITAL.sub(r" \1", type(self).__name__).lower()
+    code: ClassVar[FailureCode]
 
 
 class BadRequest(ProxyError):
     """The client's bytes are not a request that can be forwarded."""
+
+    code = FailureCode.BAD_REQUEST
 
     def __init__(self, sentence: str, status: int = 400) -> None:
         super().__init__(sentence)
         self.status = status
 
 
-class NoHandshake(ProxyError):
-    """A handshake of TLS failed, or did not end in time; nobody can be answered."""
+class TlsHandshakeFailed(ProxyError):
+    """A TLS handshake failed, or did not complete in time. No response can be sent."""
 
+    code = FailureCode.TLS_HANDSHAKE_FAILED
     status = 0
 
 
-class BadFrames(ProxyError):
-    """A client's frames of HTTP/2 make no sense, or cannot be borne; they are not answered."""
+class Http2ProtocolError(ProxyError):
+    """A client's HTTP/2 frames break the protocol, or are a flood. The connection is closed."""
 
+    code = FailureCode.HTTP2_PROTOCOL_ERROR
     status = 0
 
 
 class NoRoute(ProxyError):
-    """No cluster serves that name and path."""
+    """No -route matches the request's host and path, and there is no default cluster."""
 
+    code = FailureCode.NO_ROUTE
     status = 404
 
 
 class NoBackend(ProxyError):
-    """Nobody serves the cluster."""
+    """The cluster has no members."""
 
+    code = FailureCode.NO_BACKEND
     status = 503
 
 
-class NotAnswered(ProxyError):
-    """The cluster was asked for a backend, and did not answer."""
+class ClusterQueryFailed(ProxyError):
+    """The cluster was asked for a backend address, and did not reply."""
 
+    code = FailureCode.CLUSTER_QUERY_FAILED
     status = 503
 
 
-class BadAnswer(ProxyError):
-    """The cluster's answer is no address."""
+class BadClusterReply(ProxyError):
+    """The cluster's reply is not a backend address."""
+
+    code = FailureCode.BAD_CLUSTER_REPLY
 
 
-class AllTried(ProxyError):
-    """There is no backend other than those already tried."""
+class AllBackendsTried(ProxyError):
+    """Every known backend has been tried for this request."""
+
+    code = FailureCode.BACKENDS_UNREACHABLE
 
 
-class NoneReachable(ProxyError):
-    """Every backend tried failed: before it was sent the request, or before it had answered."""
+class BackendsUnreachable(ProxyError):
+    """Every attempt failed: no connection, or the backend closed it before it had answered."""
+
+    code = FailureCode.BACKENDS_UNREACHABLE
 
 
-class Exhausted(ProxyError):
-    """The proxy has as many connections as it may have."""
+class TooManyConnections(ProxyError):
+    """A limit on connections, to clients or to backends, is reached."""
 
+    code = FailureCode.TOO_MANY_CONNECTIONS
     status = 503
 
 
-class BackendBroke(ProxyError):
-    """A backend failed after it may have read the request, which may not be sent again."""
+class BackendFailed(ProxyError):
+    """A backend failed after it may have read the request, which may not be retried."""
+
+    code = FailureCode.BACKEND_FAILED
 
 
 class BadResponse(ProxyError):
     """The backend's bytes are not a response that can be forwarded."""
 
+    code = FailureCode.BAD_RESPONSE
 
-class TooLate(ProxyError):
-    """No answer came within the time limit."""
 
+class BackendTimeout(ProxyError):
+    """No response came within the time limit."""
+
+    code = FailureCode.BACKEND_TIMEOUT
     status = 504

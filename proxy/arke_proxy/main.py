@@ -22,7 +22,7 @@ from arke_proxy.balancing.members_balancer import Via
 from arke_proxy.balancing.routes import Pattern
 from arke_proxy.balancing.sticky_cookies import cookie_name, read_key
 from arke_proxy.clients.certificates import Certificates, Pair, pair
-from arke_proxy.errors import BadCertificate
+from arke_proxy.errors import InvalidCertificate
 from arke_proxy.http.forwarded import Form, Network
 from arke_proxy.processes.socket_binding import bind_sockets, describe_bind_error
 from arke_proxy.processes.systemd_sockets import inherited_sockets
@@ -235,7 +235,7 @@ def certificates(options: Options) -> Certificates | None:
         flags.fail(PROGRAM, "-tls-listen needs a certificate; give -cert CERT.pem,KEY.pem")
     try:
         return Certificates(options.cert)
-    except BadCertificate as error:
+    except InvalidCertificate as error:
         flags.fail(PROGRAM, f"-cert: {error}")
 
 

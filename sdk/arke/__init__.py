@@ -23,10 +23,11 @@ from arke.errors import (
 )
 from arke.limits import Limits
 from arke.mesh import Mesh, connect
+from arke.request import Request
 from arke.service import Service
 from arke.subscription import Subscription
 from arke.tunnel import Tunnel
-from arke.values import Answer, Broadcast, Change, Event, Member, Node, Request
+from arke.values import Answer, Broadcast, Change, Event, Member, Node
 
 __version__ = "0.1.0"
 

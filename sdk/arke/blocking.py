@@ -1,4 +1,4 @@
-"""The mesh for programs without asyncio: the same calls, which wait; safe from any thread.
+"""The mesh for programs without asyncio: the same calls, blocking, from any thread.
 
 with arke.blocking.connect() as mesh:
     reply = mesh.request("cluster", b"ip", timeout=5.0)
@@ -10,23 +10,26 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import AbstractAsyncContextManager, contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import arke
+from arke import mesh as async_mesh
+from arke import tunnel as async_tunnel
+from arke.errors import MeshClosed
 from arke.runtime.event_loop import loop_factory
+from arke.values import Answer, Change, Event, Member, Node
 from arke.wire.limits import WINDOW
 
 _T = TypeVar("_T")
 
-_MAX_MESSAGE = 64 * 1024 * 1024
+_MAX_TUNNEL_MESSAGE = 64 * 1024 * 1024
 
 
-class _Runner:
-    """A loop in a thread of its own, to which every other thread hands its work."""
+class _LoopThread:
+    """An event loop in its own thread, which runs the calls of all other threads."""
 
     def __init__(self) -> None:
         self._loop = (loop_factory() or asyncio.new_event_loop)()
@@ -36,9 +39,9 @@ class _Runner:
         self._closed = False
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Do the work and wait for it. Whoever is interrupted meanwhile has it cancelled.
+        """Run a coroutine and wait for its result; an interrupt (Ctrl-C) cancels it.
 
-        Raises MeshClosed after the end.
+        Raises MeshClosed after `close`.
         """
         with self._lock:
             closed = self._closed
@@ -46,32 +49,34 @@ class _Runner:
                 future = asyncio.run_coroutine_threadsafe(work, self._loop)
         if closed:
             work.close()
-            raise arke.MeshClosed("the mesh was closed")
+            raise MeshClosed("the mesh was closed")
         try:
             return future.result()
         except CancelledError:
-            raise arke.MeshClosed("the mesh was closed") from None
+            raise MeshClosed("the mesh was closed") from None
         except BaseException:
             future.cancel()
             raise
 
     def close(self) -> None:
+        """Cancel what still runs, then stop the loop and its thread."""
         with self._lock:
             self._closed = True
-        # Behind all that was handed over: nobody is left waiting for a loop that has stopped.
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+        # It runs after every call that was accepted: no thread waits for a stopped loop.
+        asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    async def _end(self) -> None:
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:
+    async def _cancel_all(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._loop.shutdown_asyncgens()
 
-    def iterate(self, iterator: AsyncIterator[_T]) -> Iterator[_T]:
+    def iterate(self, iterator: AsyncIterator[_T]) -> Generator[_T, None, None]:
+        """Iterate over an asynchronous iterator, and close it at the end."""
         try:
             while True:
                 try:
@@ -80,14 +85,15 @@ class _Runner:
                     return
                 yield item
         finally:
-            with contextlib.suppress(arke.MeshClosed):  # then it has ended with the loop
+            with contextlib.suppress(MeshClosed):  # the loop has closed it already
                 self.run(_close(iterator))
 
     @contextmanager
-    def inside(self, block: AbstractAsyncContextManager[_T]) -> Iterator[_T]:
-        entered = self.run(_enter(block))
+    def entered(self, block: AbstractAsyncContextManager[_T]) -> Iterator[_T]:
+        """Enter an asynchronous context manager for a `with` block."""
+        value = self.run(_enter(block))
         try:
-            yield entered
+            yield value
         except BaseException as error:
             if not self.run(block.__aexit__(type(error), error, error.__traceback__)):
                 raise
@@ -96,7 +102,7 @@ class _Runner:
 
 
 class Mesh:
-    """An attachment to the network; use it with `with`. The calls are those of `arke.Mesh`."""
+    """A program's attachment to the network; use it with `with`. See `arke.Mesh` for the calls."""
 
     def __init__(
         self,
@@ -104,17 +110,22 @@ class Mesh:
         path: str | os.PathLike[str] | None = None,
         wait: float = 5.0,
     ) -> None:
-        self._mesh = arke.Mesh(port, path, wait)
-        self._runner: _Runner | None = None
+        self._mesh = async_mesh.Mesh(port, path, wait)
+        self._loop_thread: _LoopThread | None = None
+
+    def __repr__(self) -> str:
+        return repr(self._mesh).replace("arke.Mesh", "arke.blocking.Mesh", 1)
 
     def __enter__(self) -> Self:
-        runner = _Runner()
+        if self._loop_thread is not None:
+            raise RuntimeError("the mesh is already open: use it, or make another with connect()")
+        loop_thread = _LoopThread()
         try:
-            runner.run(self._mesh.__aenter__())
+            loop_thread.run(self._mesh.__aenter__())
         except BaseException:
-            runner.close()
+            loop_thread.close()
             raise
-        self._runner = runner
+        self._loop_thread = loop_thread
         return self
 
     def __exit__(
@@ -126,22 +137,22 @@ class Mesh:
         self.close()
 
     def close(self) -> None:
-        """Detach. What was told before still leaves; open requests raise MeshClosed."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
+        """Detach. Messages sent before are delivered; pending requests raise MeshClosed."""
+        loop_thread, self._loop_thread = self._loop_thread, None
+        if loop_thread is not None:
             try:
-                runner.run(self._mesh.close())
+                loop_thread.run(self._mesh.close())
             finally:
-                runner.close()
+                loop_thread.close()
 
     @property
-    def node(self) -> arke.Node:
+    def node(self) -> Node:
         """The node this program runs on; its address is always the latest."""
         return self._mesh.node
 
     @property
     def attached(self) -> bool:
-        """Whether the relay is there at this moment; while it is not, calls wait for it."""
+        """Whether the program is attached now; while it is not, requests wait for the relay."""
         return self._mesh.attached
 
     def request(
@@ -154,8 +165,8 @@ class Mesh:
         idempotent: bool = False,
         member: str | None = None,
     ) -> bytes:
-        """One member of the cluster answers."""
-        return self._running.run(
+        """Send a request to one member of the cluster and return its reply."""
+        return self._open_loop.run(
             self._mesh.request(
                 cluster,
                 body,
@@ -174,12 +185,12 @@ class Mesh:
         timeout: float = 5.0,
         headers: Mapping[str, str] | None = None,
         member: str | None = None,
-    ) -> Iterator[bytes]:
-        """One member answers in parts."""
+    ) -> Generator[bytes, None, None]:
+        """Send a request to one member and yield its multipart reply, part by part."""
         parts = self._mesh.request_many(
             cluster, body, timeout=timeout, headers=headers, member=member
         )
-        return self._running.iterate(parts)
+        return self._open_loop.iterate(parts)
 
     def request_all(
         self,
@@ -188,28 +199,28 @@ class Mesh:
         *,
         timeout: float = 5.0,
         headers: Mapping[str, str] | None = None,
-    ) -> list[arke.Answer]:
-        """Every member of the cluster is asked."""
-        return self._running.run(
+    ) -> list[Answer]:
+        """Send a request to every member of the cluster and return an Answer for each."""
+        return self._open_loop.run(
             self._mesh.request_all(cluster, body, timeout=timeout, headers=headers)
         )
 
     def broadcast(
         self, cluster: str, body: bytes, *, headers: Mapping[str, str] | None = None
     ) -> None:
-        """Every current member of the cluster gets the body at most once, in the order sent."""
-        self._running.run(self._mesh.broadcast(cluster, body, headers=headers))
+        """Send a message to every member of the cluster: at most once each, in the order sent."""
+        self._open_loop.run(self._mesh.broadcast(cluster, body, headers=headers))
 
     def publish(self, topic: str, body: bytes, *, headers: Mapping[str, str] | None = None) -> None:
-        """Every current subscriber of the topic gets the body at most once, in the order sent."""
-        self._running.run(self._mesh.publish(topic, body, headers=headers))
+        """Send a message to every subscriber of the topic: at most once each, in the order sent."""
+        self._open_loop.run(self._mesh.publish(topic, body, headers=headers))
 
     @contextmanager
-    def subscribe(self, topic: str) -> Iterator[Iterator[arke.Event]]:
-        """The events of a topic: `with mesh.subscribe(topic) as events`, then `for event in …`."""
-        runner = self._running
-        with runner.inside(self._mesh.subscribe(topic)) as events:
-            yield runner.iterate(events)
+    def subscribe(self, topic: str) -> Iterator[Iterator[Event]]:
+        """Subscribe to a topic during a block: `with mesh.subscribe("news") as events`."""
+        loop_thread = self._open_loop
+        with loop_thread.entered(self._mesh.subscribe(topic)) as events:
+            yield loop_thread.iterate(events)
 
     @contextmanager
     def tunnel(
@@ -220,10 +231,10 @@ class Mesh:
         headers: Mapping[str, str] | None = None,
         member: str | None = None,
         window: int = WINDOW,
-        max_message: int = _MAX_MESSAGE,
+        max_message: int = _MAX_TUNNEL_MESSAGE,
     ) -> Iterator[Tunnel]:
-        """A stream of messages with one member of the cluster."""
-        runner = self._running
+        """Open a stream of messages with one member of the cluster during a block."""
+        loop_thread = self._open_loop
         block = self._mesh.tunnel(
             cluster,
             timeout=timeout,
@@ -232,56 +243,60 @@ class Mesh:
             window=window,
             max_message=max_message,
         )
-        with runner.inside(block) as tunnel:
-            yield Tunnel(tunnel, runner)
+        with loop_thread.entered(block) as tunnel:
+            yield Tunnel(tunnel, loop_thread)
 
     @contextmanager
     def http_tunnel(self, member: str, *, timeout: float = 5.0) -> Iterator[Tunnel]:
-        """A connection to the HTTP server of a member, which the member itself makes."""
-        runner = self._running
-        with runner.inside(runner.run(self._mesh.http_tunnel(member, timeout=timeout))) as tunnel:
-            yield Tunnel(tunnel, runner)
+        """Open a connection to the HTTP server of a member; the member connects to it."""
+        loop_thread = self._open_loop
+        opened = loop_thread.run(self._mesh.http_tunnel(member, timeout=timeout))
+        with loop_thread.entered(opened) as tunnel:
+            yield Tunnel(tunnel, loop_thread)
 
-    def members(self, cluster: str) -> list[arke.Member]:
-        """Who serves the cluster, as far as the relay knows."""
-        return self._running.run(self._mesh.members(cluster))
+    def members(self, cluster: str) -> list[Member]:
+        """Return the members of the cluster that the relay knows."""
+        return self._open_loop.run(self._mesh.members(cluster))
 
-    def watch(self, cluster: str) -> Iterator[arke.Change]:
-        """The members there are, as joined; then who joins and who leaves, as it happens."""
-        return self._running.iterate(self._mesh.watch(cluster))
+    def watch(self, cluster: str) -> Generator[Change, None, None]:
+        """Yield the current members of the cluster as joined, then each change as it happens."""
+        return self._open_loop.iterate(self._mesh.watch(cluster))
 
     def status(self) -> dict[str, Any]:
-        """What the relay knows: its node, peers, clusters, topics."""
-        return self._running.run(self._mesh.status())
+        """Return what the relay knows: its node, peers, clusters and topics."""
+        return self._open_loop.run(self._mesh.status())
 
     @property
-    def _running(self) -> _Runner:
-        if self._runner is None:
-            raise arke.MeshClosed("the mesh is not open: use `with`")
-        return self._runner
+    def _open_loop(self) -> _LoopThread:
+        if self._loop_thread is None:
+            raise MeshClosed("the mesh is not open: use `with`")
+        return self._loop_thread
 
 
 class Tunnel:
-    """One end of a tunnel; the calls are those of `arke.Tunnel`."""
+    """One end of a tunnel. See `arke.Tunnel` for the calls."""
 
-    def __init__(self, tunnel: arke.Tunnel, runner: _Runner) -> None:
+    def __init__(self, tunnel: async_tunnel.Tunnel, loop_thread: _LoopThread) -> None:
         self._tunnel = tunnel
-        self._runner = runner
+        self._loop_thread = loop_thread
+
+    def __repr__(self) -> str:
+        return repr(self._tunnel).replace("arke.Tunnel", "arke.blocking.Tunnel", 1)
 
     def send(self, message: bytes) -> None:
-        """Send one message; waits while the other end has more than it can read."""
-        self._runner.run(self._tunnel.send(message))
+        """Send one message; waits while the other end has not granted enough credit."""
+        self._loop_thread.run(self._tunnel.send(message))
 
     def recv(self) -> bytes:
-        """The next message. Raises TunnelClosed at the end."""
-        return self._runner.run(self._tunnel.recv())
+        """Return the next message. Raises TunnelClosed after the last one, or for a failure."""
+        return self._loop_thread.run(self._tunnel.recv())
 
     def close_send(self) -> None:
-        """Send nothing more; the other end's iteration ends behind what was sent."""
-        self._runner.run(_call(self._tunnel.close_send))
+        """Half-close: send nothing more. The other end's iteration ends after what was sent."""
+        self._loop_thread.run(_call(self._tunnel.close_send))
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._runner.iterate(self._tunnel)
+        return self._loop_thread.iterate(self._tunnel)
 
 
 def connect(
@@ -290,7 +305,7 @@ def connect(
     path: str | os.PathLike[str] | None = None,
     wait: float = 5.0,
 ) -> Mesh:
-    """Attach to the relay of this machine, for as long as the block: see `arke.connect`."""
+    """Attach to the relay of this machine during a `with` block. See `arke.connect`."""
     return Mesh(port, path, wait)
 
 
@@ -303,10 +318,10 @@ async def _enter(block: AbstractAsyncContextManager[_T]) -> _T:
 
 
 async def _close(iterator: AsyncIterator[Any]) -> None:
-    close = getattr(iterator, "aclose", None)  # generators have one; subscriptions need none
+    close = getattr(iterator, "aclose", None)  # generators have it, subscriptions do not need it
     if close is not None:
         await close()
 
 
-async def _call(function: Any) -> None:
+async def _call(function: Callable[[], None]) -> None:
     function()

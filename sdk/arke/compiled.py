@@ -1,4 +1,4 @@
-"""Whether what handles each message runs as machine code, or as the sources that it is made of."""
+"""Tell whether the hot modules of this installation are compiled by mypyc or run as Python."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from arke.wire import outbox
 
 
 def is_compiled() -> bool:
-    """Say so of this installation: `hatch_build.py` compiles where there is a C compiler."""
+    """Whether the hot modules are compiled. `hatch_build.py` does so if there is a C compiler."""
     return not outbox.__file__.endswith(".py")

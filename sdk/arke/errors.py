@@ -1,52 +1,52 @@
-"""Everything Arke raises, as one tree.
+"""Every exception of Arke, as one tree.
 
 ArkeError
-├── RelayUnreachable      no relay could be attached to
-├── ConnectionLost        the relay went away while a call was under way: its fate is unknown
-├── MeshClosed            the mesh was closed by this program
+├── RelayUnreachable      no relay to attach to
+├── ConnectionLost        the relay was lost while a request was pending: its outcome is unknown
+├── MeshClosed            the program closed the mesh, or has not opened it
 ├── MessageTooLarge       the body is over the relay's limit; nothing was sent
-├── ProtocolError         the other end does not speak as it should
-├── TunnelClosed          the tunnel has ended, at this end or at the other
-└── RequestError          the request has an outcome, and it is not an answer
-    ├── NoSuchCluster     nobody in the network serves the cluster
-    ├── NoSuchMember      the member that was asked for is not there, or not any more
-    ├── MemberLost        the member died before it answered
-    ├── Overloaded        every member refused; no handler was started
+├── ProtocolError         the relay or the member broke the protocol
+├── TunnelClosed          the tunnel was closed, at this end or at the other
+└── RequestError          the request failed
+    ├── NoSuchCluster     the cluster has no members
+    ├── NoSuchMember      the requested member does not exist any more
+    ├── MemberLost        the member was lost before it replied
+    ├── Overloaded        every member refused the request; no handler was started
     ├── RequestTimeout    (also a TimeoutError) the deadline passed
-    └── RemoteError       the member's handler raised
+    └── RemoteError       the member's handler raised an exception
 """
 
 from __future__ import annotations
 
 
 class ArkeError(Exception):
-    """The root of everything Arke raises."""
+    """The base class of every exception of Arke."""
 
 
 class RelayUnreachable(ArkeError):
-    """No relay could be attached to: is one running on this machine?"""
+    """No relay to attach to: is one running on this machine?"""
 
 
 class ConnectionLost(ArkeError):
-    """The relay went away while a call was under way. It may have been handled, or not."""
+    """The relay was lost while a request was pending. A handler may have processed the request."""
 
 
 class MeshClosed(ArkeError):
-    """The mesh was closed by this program."""
+    """The program closed the mesh, or has not opened it."""
 
 
 class MessageTooLarge(ArkeError):
-    """The body is over the relay's limit. Raised at the sender, before anything is sent."""
+    """The body is over the relay's limit. Raised at the sender; nothing was sent."""
 
 
 class ProtocolError(ArkeError):
-    """The other end does not speak the protocol, or another version of it."""
+    """The relay or the member broke the protocol, or uses another version of it."""
 
 
 class TunnelClosed(ArkeError):
-    """The tunnel has ended, at this end or at the other; the text says how.
+    """The tunnel was closed, at this end or at the other; the text says why.
 
-    `type` is the class name of the exception that ended it at the other end, or empty.
+    `type` is the class name of the exception that closed it at the other end, or empty.
     """
 
     def __init__(self, text: str, type: str = "") -> None:  # noqa: A002 — the name users read
@@ -56,19 +56,19 @@ class TunnelClosed(ArkeError):
 
 
 class RequestError(ArkeError):
-    """The request has an outcome, and it is not an answer."""
+    """The request failed: the base class of its errors."""
 
 
 class NoSuchCluster(RequestError):
-    """Nobody in the network serves the cluster."""
+    """The cluster has no members in the network."""
 
 
 class NoSuchMember(RequestError):
-    """The member that was asked for is not there, or not any more."""
+    """The requested member does not exist any more."""
 
 
 class MemberLost(RequestError):
-    """The member that had the request died, or was cut off, before it answered."""
+    """The member that had the request died or was disconnected before it replied."""
 
 
 class Overloaded(RequestError):
@@ -76,11 +76,11 @@ class Overloaded(RequestError):
 
 
 class RequestTimeout(RequestError, TimeoutError):
-    """The deadline passed before an answer came."""
+    """The deadline passed before the reply arrived."""
 
 
 class RemoteError(RequestError):
-    """The member's handler raised. `type` is the exception's class name, `text` what it said."""
+    """The member's handler raised. `type` is the exception's class name, `text` its message."""
 
     def __init__(self, type: str, text: str) -> None:  # noqa: A002 — the name users read
         super().__init__(f"{type}: {text}" if text else type)

@@ -1,4 +1,4 @@
-"""Makes the one secret of a network: an RSA key that only its owner can read."""
+"""Generate the RSA key of a network, readable by its owner only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BITS = 3072  # as strong as the 128-bit ciphers that the links use (NIST SP 800
 
 
 def write_key(path: Path) -> None:
-    """Write a new key: PEM PKCS#8, mode 0600. Raises FileExistsError, and overwrites none."""
+    """Write a new private key: PEM PKCS#8, mode 0600. Raises FileExistsError for any old file."""
     private = rsa.generate_private_key(public_exponent=65537, key_size=_BITS)
     pem = private.private_bytes(
         serialization.Encoding.PEM,

@@ -1,4 +1,4 @@
-"""How much work a service takes on at once."""
+"""Limits: how much work a service accepts at once."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ _MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one service; what exceeds them is refused, and the mesh tries another member.
+    """Bounds of one service. Work beyond them is refused, and the mesh tries another member.
 
-    `requests`, `broadcasts` and `tunnels` are handlers running at once, the last also for requests
-    that are answered in parts; `http` is how many connections to its HTTP server others may have
-    through tunnels; `request_bytes` and `broadcast_bytes` are the bodies waiting for a handler.
-    Broadcasts are handled one after another unless told otherwise, which keeps each sender's order.
-    `window` is what each tunnel may bring before it is read,
-    `max_message` the largest message of one. Raises ValueError for a bound under one, or a window
-    under 64 KiB.
+    `requests`, `broadcasts` and `tunnels` bound the handlers that run at once; `tunnels` includes
+    multipart replies. `broadcasts` is 1 by default, which keeps the order of each sender.
+    `request_bytes` and `broadcast_bytes` bound the bodies that wait for a handler. `http` bounds
+    the connections to the service's HTTP server through tunnels. `window` is the credit of each
+    tunnel in bytes, and `max_message` its largest message. Raises ValueError for a bound under 1,
+    or a window under 64 KiB.
     """
 
     requests: int = 256
@@ -34,6 +33,6 @@ class Limits:
     def __post_init__(self) -> None:
         for name in self.__slots__:
             if getattr(self, name) < 1:
-                raise ValueError(f"limit {name} must be at least 1")
+                raise ValueError(f"limit {name} must be at least 1 (got {getattr(self, name)})")
         if self.window < MIN_WINDOW:
-            raise ValueError(f"limit window must be at least {MIN_WINDOW}")
+            raise ValueError(f"limit window must be at least {MIN_WINDOW} (got {self.window})")

@@ -1,4 +1,4 @@
-"""A service: its handlers, and a life that ends in order."""
+"""A service: registers in a cluster, runs its handlers, and drains when it stops."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from arke.limits import Limits
 from arke.mesh import Mesh
-from arke.runtime.dispatch import (
+from arke.runtime.arguments import check_headers, check_name
+from arke.runtime.dispatch import Dispatcher
+from arke.runtime.event_loop import loop_factory
+from arke.runtime.http_server_address import METADATA_KEY, parse_http_address
+from arke.runtime.service_handlers import (
     BroadcastHandler,
     DropHandler,
-    Handlers,
-    PartsHandler,
+    MultipartHandler,
     RequestHandler,
-    Serving,
+    ServiceHandlers,
     TunnelHandler,
 )
-from arke.runtime.event_loop import loop_factory
-from arke.runtime.http_server_address import METADATA, parse
-from arke.runtime.reconnect import check_headers, check_name
 from arke.wire.limits import MAX_METADATA
 
 log = logging.getLogger("arke")
@@ -36,24 +36,24 @@ InitHandler = Callable[[Mesh], Awaitable[None]] | Callable[[Mesh], None]
 
 _R = TypeVar("_R", bound=RequestHandler)
 _B = TypeVar("_B", bound=BroadcastHandler)
-_P = TypeVar("_P", bound=PartsHandler)
+_M = TypeVar("_M", bound=MultipartHandler)
 _T = TypeVar("_T", bound=TunnelHandler)
 _D = TypeVar("_D", bound=DropHandler)
 _I = TypeVar("_I", bound=InitHandler)
 
 
 class Service:
-    """Answers requests to a cluster, hears its broadcasts, holds the other end of its tunnels.
+    """Handles the requests, broadcasts and tunnels of a cluster.
 
-    `service.run()` runs until SIGTERM or SIGINT; `async with service:` inside a program until the
-    block ends. Both leave the cluster first and finish what was begun, for at most `drain`
-    seconds. `wait` is how long to keep trying for a relay at first. `metadata` is text that others
-    see of this member, 4 KiB at most.
+    `service.run()` runs until SIGTERM or SIGINT; `async with service:` runs during the block. Both
+    then leave the cluster and finish running handlers, for at most `drain` seconds. `wait` is how
+    many seconds to retry until a relay is found. `metadata` is text that other programs see of
+    this member, at most 4 KiB.
 
-    `http` is where an HTTP server of this service listens: `IP:PORT`, or `:PORT` at whatever
-    address its node has. The metadata says so, as `http`; and whoever of the mesh cannot connect
-    there has this program connect for it, to that address and to no other. Raises ValueError for
-    what is no such address, a bad name or too much metadata.
+    `http` is the address of this service's HTTP server: `IP:PORT`, or `:PORT` at the address of
+    the node. It is registered in the metadata as `http`. Programs that cannot connect to it
+    themselves use a tunnel, and this program connects to that address for them, to no other. Raises
+    ValueError for an invalid address, cluster name or metadata.
     """
 
     def __init__(
@@ -71,80 +71,97 @@ class Service:
         check_name(cluster, "cluster")
         self.cluster = cluster
         self.limits = limits or Limits()
-        self._http = parse(http) if http is not None else None
+        self._http = parse_http_address(http) if http is not None else None
         given = dict(metadata or {})
         if self._http:
-            given[METADATA] = str(self._http)
+            given[METADATA_KEY] = str(self._http)
         self.metadata = check_headers(given, "metadata", MAX_METADATA)
-        """What members of the mesh can know of this one; to be set until it registers."""
+        """What other programs see of this member. It may be changed until the service registers."""
         self.mesh = Mesh(port, path, wait)
+        """The mesh of this service: open while the service runs."""
         self._drain = drain
-        self._handlers = Handlers()
-        self._init: InitHandler | None = None
-        self._serving: Serving | None = None
+        self._handlers = ServiceHandlers()
+        self._on_init: InitHandler | None = None
+        self._dispatcher: Dispatcher | None = None
+
+    def __repr__(self) -> str:
+        return f"<arke.Service {self.cluster!r} on {self.mesh!r}>"
 
     @property
     def expired(self) -> int:
-        """Requests that were not begun because their deadline had passed."""
-        return self._serving.expired if self._serving else 0
+        """Requests that were not started because their deadline had passed."""
+        return self._dispatcher.expired if self._dispatcher else 0
 
     @property
     def dropped(self) -> int:
-        """Broadcasts that were dropped: too much of them waited already."""
-        return self._serving.dropped if self._serving else 0
+        """Broadcasts that were dropped because too many were waiting."""
+        return self._dispatcher.dropped if self._dispatcher else 0
 
-    # Handlers. Each may be a coroutine function or a plain one.
+    # Handlers. Each is registered once.
 
     def on_request(self, handler: _R) -> _R:
-        """What the handler returns is the reply; what it raises reaches the caller as RemoteError.
+        """Register the request handler, as a decorator.
 
-        A plain function runs in a thread.
+        The handler gets a Request and returns the reply; what it raises reaches the caller as
+        RemoteError. A plain function runs in a thread.
         """
-        self._handlers.answer = handler
+        _check_unset("on_request", self._handlers.on_request)
+        self._handlers.on_request = handler
         return handler
 
-    def on_request_many(self, handler: _P) -> _P:
-        """An async generator: what it yields are the parts of the answer to `request_many`.
+    def on_request_many(self, handler: _M) -> _M:
+        """Register the handler of `request_many`: an async generator that yields the parts.
 
-        It is ended early when nobody wants the rest. Without one, `request_many` gets the reply of
-        `on_request` as the only part.
+        It is closed early when the caller stops reading. Without it, the reply of `on_request` is
+        the only part.
         """
-        fits: bool = inspect.isasyncgenfunction(handler)
-        if not fits:
-            raise TypeError("a handler of on_request_many is an async generator function")
-        self._handlers.answer_in_parts = handler
+        is_generator: bool = inspect.isasyncgenfunction(handler)
+        if not is_generator:
+            raise TypeError("the handler of on_request_many must be an async generator function")
+        _check_unset("on_request_many", self._handlers.on_request_many)
+        self._handlers.on_request_many = handler
         return handler
 
     def on_tunnel(self, handler: _T) -> _T:
-        """A coroutine function that is handed each tunnel; when it returns the tunnel is closed.
+        """Register the tunnel handler: a coroutine function. Its tunnel closes when it returns.
 
         What it raises reaches the other end as TunnelClosed.
         """
-        fits: bool = inspect.iscoroutinefunction(handler)
-        if not fits:
-            raise TypeError("a handler of on_tunnel is a coroutine function")
-        self._handlers.converse = handler
+        is_coroutine: bool = inspect.iscoroutinefunction(handler)
+        if not is_coroutine:
+            raise TypeError("the handler of on_tunnel must be a coroutine function")
+        _check_unset("on_tunnel", self._handlers.on_tunnel)
+        self._handlers.on_tunnel = handler
         return handler
 
     def on_broadcast(self, handler: _B) -> _B:
-        """A plain function runs in a thread."""
-        self._handlers.hear = handler
+        """Register the broadcast handler. A plain function runs in a thread."""
+        _check_unset("on_broadcast", self._handlers.on_broadcast)
+        self._handlers.on_broadcast = handler
         return handler
 
     def on_drop(self, handler: _D) -> _D:
-        """Told why whenever the relay is lost. The service attaches again by itself."""
-        self._handlers.drop = handler
+        """Register a handler that is called with the reason whenever the relay is lost.
+
+        The service reconnects by itself.
+        """
+        _check_unset("on_drop", self._handlers.on_drop)
+        self._handlers.on_drop = handler
         return handler
 
     def on_init(self, handler: _I) -> _I:
-        """Called with the mesh before registering; by raising it refuses to serve."""
-        self._init = handler
+        """Register a handler that is called with the mesh before the service registers.
+
+        If it raises, the service does not start.
+        """
+        _check_unset("on_init", self._on_init)
+        self._on_init = handler
         return handler
 
-    # Life.
+    # Running.
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then drain. Uses uvloop where it is installed.
+        """Serve until SIGTERM or SIGINT, then drain. Uses uvloop if it is installed.
 
         Raises what `on_init` raised, or RelayUnreachable.
         """
@@ -157,11 +174,11 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopped.set)
         serving = loop.create_task(self._serve(stopped))
-        # Whoever stops a service that still waits for its relay does not want to wait too.
+        # A signal also ends a service that is still waiting for its relay.
         stopping = loop.create_task(stopped.wait())
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        if not serving.done() and self._serving is None:
+        if not serving.done() and self._dispatcher is None:
             serving.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await serving
@@ -175,14 +192,14 @@ class Service:
     async def __aenter__(self) -> Self:
         await self.mesh.__aenter__()
         try:
-            if self._init:
-                made = self._init(self.mesh)
-                if inspect.isawaitable(made):
-                    await made
-            self._serving = Serving(
+            if self._on_init:
+                result = self._on_init(self.mesh)
+                if inspect.isawaitable(result):
+                    await result
+            self._dispatcher = Dispatcher(
                 self.cluster, self.metadata, self.limits, self.mesh, self._handlers, self._http
             )
-            await self._serving.join()
+            await self._dispatcher.register()
         except BaseException:
             await self.mesh.close()
             raise
@@ -194,15 +211,26 @@ class Service:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self._serving
+        dispatcher = self._dispatcher
+        assert dispatcher
         try:
             async with asyncio.timeout(self._drain):
-                await self._serving.leave()
-                await self._serving.idle()
+                await dispatcher.unregister()
+                await dispatcher.wait_idle()
         except TimeoutError:
-            log.warning("%r did not finish in %g s: cancelled", self.cluster, self._drain)
+            log.warning(
+                "service %r: handlers still ran after %g s and were cancelled",
+                self.cluster,
+                self._drain,
+            )
         finally:
             try:
-                await self._serving.stop()
+                await dispatcher.stop()
             finally:
                 await self.mesh.close()
+
+
+def _check_unset(name: str, handler: Callable[..., Any] | None) -> None:
+    if handler is not None:
+        known = getattr(handler, "__qualname__", repr(handler))
+        raise RuntimeError(f"{name} already has the handler {known}: a service has one of each")

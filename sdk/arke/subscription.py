@@ -1,28 +1,26 @@
-"""The events of one topic, in order, bounded in octets."""
+"""Subscription: the events of one topic, in order, in a queue bounded in bytes."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
+from arke.runtime.topic_subscriptions import TopicSubscriptions
 from arke.values import Event
 
-if TYPE_CHECKING:
-    from arke.runtime.topic_subscriptions import Topics
-
-_QUEUE = 64 * 1024 * 1024
-_OVERHEAD = 200  # octets an event costs beside its body
+_MAX_QUEUE = 64 * 1024 * 1024
+_EVENT_OVERHEAD = 200  # bytes that an event costs beside its body
 
 
 class Subscription:
-    """An async iterator of events, alive inside its `async with`.
+    """An async iterator over the events of a topic, valid inside its `async with` block.
 
     A program that reads too slowly loses the newest events; `dropped` counts them.
     """
 
-    def __init__(self, topics: Topics, topic: str) -> None:
+    def __init__(self, topics: TopicSubscriptions, topic: str) -> None:
         self._topics = topics
         self._events: deque[Event] = deque()
         self._size = 0
@@ -31,9 +29,12 @@ class Subscription:
         self.topic = topic
         self.dropped = 0
 
+    def __repr__(self) -> str:
+        return f"<arke.Subscription to {self.topic!r}, {len(self._events)} events queued>"
+
     async def __aenter__(self) -> Self:
         self._open = True
-        await self._topics.listen(self.topic, self)
+        await self._topics.add(self.topic, self)
         return self
 
     async def __aexit__(
@@ -42,7 +43,7 @@ class Subscription:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._topics.unlisten(self.topic, self)
+        self._topics.remove(self.topic, self)
         self.end()
 
     def __aiter__(self) -> Self:
@@ -53,19 +54,20 @@ class Subscription:
             if not self._open:
                 raise StopAsyncIteration
             if self._waiter is not None:
-                raise RuntimeError("a subscription is read by one task at a time")
+                raise RuntimeError("one task at a time may read a subscription")
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
         event = self._events.popleft()
-        self._size -= len(event.body) + _OVERHEAD
+        self._size -= len(event.body) + _EVENT_OVERHEAD
         return event
 
     def deliver(self, event: Event) -> None:
-        size = len(event.body) + _OVERHEAD
-        if self._size + size > _QUEUE:
+        """Queue an event, or drop it when the queue is full."""
+        size = len(event.body) + _EVENT_OVERHEAD
+        if self._size + size > _MAX_QUEUE:
             self.dropped += 1
             return
         self._size += size
@@ -74,7 +76,7 @@ class Subscription:
             self._wake()
 
     def end(self) -> None:
-        """No more events come; those that are queued can still be read."""
+        """End the iteration after the queued events."""
         self._open = False
         self._wake()
 

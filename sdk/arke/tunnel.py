@@ -1,23 +1,33 @@
-"""One end of a tunnel: messages in order, each way as fast as the other end reads, and no faster.
+"""One end of a tunnel: an ordered stream of messages with credit-based flow control.
 
-Each end grants the other credit in octets, as its reader makes room. Small messages share a piece
-of data, as MessagePack binaries; larger ones are cut into pieces of their own. A message that
-outgrows the window goes on getting credit while it is joined, up to the largest that its receiver
-takes.
+Each end grants the other credit, in bytes, as its reader consumes messages. Small messages share
+the data of one DATA message, as MessagePack binaries; larger ones are sent in chunks. While a
+message larger than the window is reassembled, its receiver grants further credit, up to the largest
+message it accepts.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from msgpack import Packer
 
 from arke.errors import MessageTooLarge, TunnelClosed
-from arke.runtime.relay_connection import RelayLink
+from arke.runtime.arguments import check_body
+from arke.runtime.relay_connection import RelayConnection
+from arke.runtime.tunnel_parameters import TunnelParameters
+from arke.runtime.tunnel_state import (
+    FINISHED,
+    RECEIVING,
+    SENDABLE,
+    TRANSITIONS,
+    TunnelEvent,
+    TunnelState,
+)
 from arke.wire.limits import CHUNK, FANOUT_BATCH
 from arke.wire.messages import Op, TunnelClose
 from arke.wire.tunnel_batch import TunnelBatchDecoder
@@ -26,218 +36,213 @@ _DATA = Op.DATA.value
 _CREDIT = Op.CREDIT.value
 _END = Op.END.value
 
-_SMALL = 4096  # octets of a message that shares its data with others
-_HEADER = 5  # octets that MessagePack puts before a binary, at most
-_BREATH = 256 * 1024  # octets that a sender may send before others on its loop get their turn
-_DRAIN = 30.0  # seconds that closing waits for those who are sending
-_TEXT = 4096  # characters of a reason
+_MAX_SMALL = 4096  # bytes of a message that shares its data with others
+_BINARY_HEADER = 5  # bytes that MessagePack puts before a binary, at most
+_YIELD_AFTER = 256 * 1024  # bytes after which a sender lets other tasks run
+_CLOSE_TIMEOUT = 30.0  # seconds that close waits for senders of this end
+_MAX_ERROR_TEXT = 4096  # characters
 
 
 class Tunnel:
-    """Made by `mesh.tunnel`, or handed to a service's `on_tunnel`.
+    """A stream of messages, made by `mesh.tunnel` or passed to a service's `on_tunnel` handler.
 
-    One task at a time may receive; any number may send. After the end of the block, or of the
-    handler, what was sent still arrives.
+    One task at a time may receive; any number may send. Leaving the `async with` block, or
+    returning from the handler, closes the tunnel: messages sent before are still delivered.
     """
 
     def __init__(
         self,
-        link: RelayLink,
-        name: int,
-        window: int,
-        largest: int,
-        theirs: int,
-        forget: Callable[[int], None],
-        sender: str,
-        headers: Mapping[str, str],
+        connection: RelayConnection,
+        number: int,
+        parameters: TunnelParameters,
+        on_finished: Callable[[int], None],
     ) -> None:
-        self.sender = sender
-        """Who opened it, as `node/program`; empty at the end that did."""
-        self.headers = headers
-        self._link = link
+        self.sender = parameters.sender
+        """The program that opened the tunnel, as `node/number`; empty at the opening end."""
+        self.headers = parameters.headers
+        """The headers that the opening program sent."""
+        self.on_peer_closed: Callable[[], object] | None = None
+        """Called when the other end stops reading, or the tunnel fails."""
+        self._connection = connection
         self._loop = asyncio.get_running_loop()
-        self._name = name
-        self._window = window
-        self._largest = largest
-        self._theirs = theirs
-        self._forget = forget
-        self._broken: TunnelClosed | None = None
+        self._number = number
+        self._window = parameters.window
+        self._max_receive = parameters.max_receive
+        self._max_send = parameters.max_send
+        self._on_finished = on_finished
+        self._state = TunnelState.OPEN
+        self._error: TunnelClosed | None = None  # why the state is CLOSED
 
         self._pack = Packer().pack
-        self._small = min(_SMALL, theirs)
+        self._max_small = min(_MAX_SMALL, self._max_send)
         self._credit = 0
-        self._packed: list[bytes] = []
-        self._packed_size = 0
-        self._since_breath = 0
-        self._slow = False  # somebody waits to send, or must not
-        self._sender_turn = asyncio.Lock()
-        self._creditor: asyncio.Future[None] | None = None
-        self._sent_all = False
-        self._unheard = False  # the other end reads nothing more
+        self._batch: list[bytes] = []  # small messages that share the next DATA message
+        self._batch_size = 0
+        self._sent_since_yield = 0
+        self._slow_path = False  # send must check the state, wait for its turn, or yield
+        self._send_lock = asyncio.Lock()
+        self._credit_waiter: asyncio.Future[None] | None = None
 
-        self._opened = TunnelBatchDecoder()
-        self._pieces: deque[tuple[bytes, bool, int]] = deque()  # data, is it packed, paid for
+        self._decoder = TunnelBatchDecoder()
+        # Received data: the data, whether it is a batch, and how much of it was granted again.
+        self._received: deque[tuple[bytes, bool, int]] = deque()
         self._messages: deque[bytes] = deque()
-        self._half = bytearray()
-        self._total = 0
-        self._paid = 0  # octets of the half message that were granted again before it was read
-        self._granted = window
-        self._consumed = 0
-        self._reader: asyncio.Future[None] | None = None
-        self._heard_all = False
-        self.when_unheard: Callable[[], object] | None = None
-        """Called when the other end reads nothing more."""
-        link.send((_CREDIT, name, window))
+        self._partial = bytearray()
+        self._partial_total = 0
+        self._partial_regranted = 0
+        self._outstanding_credit = self._window  # granted to the other end and not used
+        self._consumed = 0  # bytes to grant again
+        self._read_waiter: asyncio.Future[None] | None = None
+        connection.send((_CREDIT, number, self._window))
+
+    def __repr__(self) -> str:
+        opened_by = f" opened by {self.sender}" if self.sender else ""
+        return f"<arke.Tunnel {self._number} {self._state.name.lower()}{opened_by}>"
 
     @property
-    def heard(self) -> bool:
+    def peer_reads(self) -> bool:
         """Whether the other end still reads what is sent."""
-        return not self._unheard and self._broken is None
-
-    @property
-    def _over(self) -> bool:
-        """Nothing more can be sent."""
-        return self._sent_all or self._unheard or self._broken is not None
+        return self._state not in {TunnelState.PEER_CLOSED, TunnelState.CLOSED}
 
     # Sending.
 
     async def send(self, message: bytes) -> None:
-        """Send one message; returns once it is on its way, after waiting for credit if it must.
+        """Send one message; waits while the other end has not granted enough credit.
 
-        Raises TunnelClosed, or MessageTooLarge for more than the other end takes. A large message
-        whose sending is cancelled never arrives, and the next one does.
+        Raises TunnelClosed, and MessageTooLarge for more than the other end accepts. A large
+        message whose sending is cancelled is never delivered; later messages are.
         """
         if type(message) is not bytes:
-            raise TypeError(f"a message is bytes, not {type(message).__name__}")
+            check_body(message, "a message")
         size = len(message)
-        if self._slow or size > self._small or size + _HEADER > self._credit:
+        if self._slow_path or size > self._max_small or size + _BINARY_HEADER > self._credit:
             await self._send_slowly(message)
             return
-        self._put(message)
+        self._add_to_batch(message)
 
     def close_send(self) -> None:
-        """Send nothing more: the other end's iteration ends behind what was sent."""
-        if not self._sent_all and self._broken is None:
+        """Half-close: send nothing more. The other end's iteration ends after what was sent."""
+        if self._state in SENDABLE:
             self._flush()
-            self._sent_all = self._slow = True
-            if not self._unheard:
-                self._link.send_part(
-                    (_END, self._name, TunnelClose.SEND_CLOSED.value, "", ""), self
-                )
-            if self._heard_all:
-                self._forget(self._name)
+            self._advance(TunnelEvent.CLOSE_SEND)
+            message = (_END, self._number, TunnelClose.SEND_CLOSED.value, "", "")
+            self._connection.send_in_flow(message, self)
 
     async def close(self) -> None:
-        """End both directions; what was sent still arrives, what was not read is gone."""
+        """Close both directions. Sent messages are delivered; received ones are dropped."""
         try:
-            async with asyncio.timeout(_DRAIN), self._sender_turn:
-                self._close()  # behind whoever is in the middle of a message
+            async with asyncio.timeout(_CLOSE_TIMEOUT), self._send_lock:
+                self._close()
         except TimeoutError:
-            self.abort(f"the other end has read nothing for {_DRAIN:g} s")
+            self.abort(f"the other end read nothing for {_CLOSE_TIMEOUT:g} s")
 
     def _close(self) -> None:
-        if self._broken is None:
+        if self._state is not TunnelState.CLOSED:
             self._flush()
-            if not self._unheard:
-                self._link.send_part((_END, self._name, TunnelClose.CLOSED.value, "", ""), self)
-            self._broken = TunnelClosed("it was closed at this end")
-            self._end()
+            if self.peer_reads:
+                message = (_END, self._number, TunnelClose.CLOSED.value, "", "")
+                self._connection.send_in_flow(message, self)
+            self._set_closed(TunnelClosed("the tunnel was closed at this end"))
 
-    def abort(self, text: str, kind: str = "") -> None:
-        """End both directions at once: what is under way may be lost, and the other end is told."""
-        if self._broken is None:
-            self._packed.clear()
-            self._link.drop_flow(self)
-            message = (_END, self._name, TunnelClose.ABORTED.value, kind, text[:_TEXT])
-            self._link.send_part(message, self)
-            self._broken = TunnelClosed(text)
-            self._end()
+    def abort(self, text: str, error_type: str = "") -> None:
+        """Close both directions at once. Data in transit may be lost; the other end gets `text`."""
+        if self._state is not TunnelState.CLOSED:
+            self._batch.clear()
+            self._connection.drop_flow(self)
+            end = TunnelClose.ABORTED.value
+            message = (_END, self._number, end, error_type, text[:_MAX_ERROR_TEXT])
+            self._connection.send_in_flow(message, self)
+            self._set_closed(TunnelClosed(text))
 
-    def _put(self, message: bytes) -> None:
+    def _add_to_batch(self, message: bytes) -> None:
         pack = self._pack
         data = pack(message)
-        if not self._packed:
+        if not self._batch:
             self._loop.call_soon(self._flush)
-        self._packed.append(data)
+        self._batch.append(data)
         size = len(data)
         self._credit -= size
-        self._packed_size += size
-        if self._packed_size >= FANOUT_BATCH:
+        self._batch_size += size
+        if self._batch_size >= FANOUT_BATCH:
             self._flush()
 
     def _flush(self) -> None:
-        packed = self._packed
-        if packed:
-            data = packed[0] if len(packed) == 1 else b"".join(packed)
-            packed.clear()
-            self._packed_size = 0
-            self._send_piece(None, data)
+        batch = self._batch
+        if batch:
+            data = batch[0] if len(batch) == 1 else b"".join(batch)
+            batch.clear()
+            self._batch_size = 0
+            self._send_data(None, data)
 
-    def _send_piece(self, total: int | None, data: bytes) -> None:
-        send_part = self._link.send_part
-        send_part((_DATA, self._name, total, data), self)
-        self._since_breath += len(data)
-        if self._since_breath >= _BREATH:
-            self._slow = True
+    def _send_data(self, total: int | None, data: bytes) -> None:
+        send_in_flow = self._connection.send_in_flow
+        send_in_flow((_DATA, self._number, total, data), self)
+        self._sent_since_yield += len(data)
+        if self._sent_since_yield >= _YIELD_AFTER:
+            self._slow_path = True
 
     async def _send_slowly(self, message: bytes) -> None:
-        async with self._sender_turn:
-            self._check_sending()
+        async with self._send_lock:
+            self._check_sendable()
             size = len(message)
-            if size > self._theirs:
-                raise MessageTooLarge(f"{size} bytes are over the {self._theirs} of the other end")
-            if self._since_breath >= _BREATH:
-                self._since_breath = 0
-                await asyncio.sleep(0)
-            self._slow = True
+            if size > self._max_send:
+                raise MessageTooLarge(
+                    f"the message has {size} bytes; the other end accepts {self._max_send}"
+                )
+            await self._yield_to_others()
+            self._slow_path = True
             try:
-                if size <= _SMALL:
-                    await self._credit_of(size + _HEADER)
-                    self._put(message)
+                if size <= _MAX_SMALL:
+                    await self._wait_for_credit(size + _BINARY_HEADER)
+                    self._add_to_batch(message)
                 else:
-                    await self._send_pieces(message)
+                    await self._send_chunks(message)
             finally:
-                self._slow = self._over or self._since_breath >= _BREATH
+                must_yield = self._sent_since_yield >= _YIELD_AFTER
+                self._slow_path = self._state not in SENDABLE or must_yield
 
-    async def _send_pieces(self, message: bytes) -> None:
+    async def _send_chunks(self, message: bytes) -> None:
         self._flush()
-        # Half a window is always granted in the end, whatever the reader still keeps back.
-        most = min(CHUNK, self._window // 2)
-        for at in range(0, len(message), most):
-            piece = message[at : at + most]
-            await self._credit_of(len(piece))
-            self._credit -= len(piece)
-            self._send_piece(0 if at else len(message), piece)
-            if self._since_breath >= _BREATH:
-                self._since_breath = 0
-                await asyncio.sleep(0)
+        # Half of the window is granted sooner or later, whatever the reader keeps unread.
+        chunk_size = min(CHUNK, self._window // 2)
+        for offset in range(0, len(message), chunk_size):
+            chunk = message[offset : offset + chunk_size]
+            await self._wait_for_credit(len(chunk))
+            self._credit -= len(chunk)
+            self._send_data(0 if offset else len(message), chunk)
+            await self._yield_to_others()
 
-    async def _credit_of(self, octets: int) -> None:
-        """Wait until so much may be sent. Raises TunnelClosed."""
-        # It may have ended in the turn that others were given, when nobody waited here to be woken.
-        self._check_sending()
-        while self._credit < octets:
-            self._creditor = self._loop.create_future()
+    async def _yield_to_others(self) -> None:
+        if self._sent_since_yield >= _YIELD_AFTER:
+            self._sent_since_yield = 0
+            await asyncio.sleep(0)
+
+    async def _wait_for_credit(self, size: int) -> None:
+        """Wait until `size` bytes may be sent. Raises TunnelClosed."""
+        # Checked first: the tunnel may have closed while the sender yielded.
+        self._check_sendable()
+        while self._credit < size:
+            self._credit_waiter = self._loop.create_future()
             try:
-                await self._creditor
+                await self._credit_waiter
             finally:
-                self._creditor = None
-            self._check_sending()
+                self._credit_waiter = None
+            self._check_sendable()
 
-    def _check_sending(self) -> None:
-        if self._broken is not None:
-            raise self._broken
-        if self._sent_all:
-            raise TunnelClosed("its sending side was closed at this end")
-        if self._unheard:
-            raise TunnelClosed("it was closed at the other end")
+    def _check_sendable(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if self._state is TunnelState.PEER_CLOSED:
+            raise TunnelClosed("the tunnel was closed at the other end")
+        if self._state not in SENDABLE:
+            raise TunnelClosed("the sending side was closed at this end")
 
     # Receiving.
 
     async def recv(self) -> bytes:
-        """The next message. Raises TunnelClosed at the end, or when the tunnel broke."""
+        """Return the next message. Raises TunnelClosed after the last one, or for a failure."""
         if not self._messages and not await self._receive():
-            raise self._broken or TunnelClosed("the other end has sent all")
+            raise self._error or TunnelClosed("the other end has sent all messages")
         return self._messages.popleft()
 
     def __aiter__(self) -> Self:
@@ -245,130 +250,132 @@ class Tunnel:
 
     async def __anext__(self) -> bytes:
         if not self._messages and not await self._receive():
-            if self._broken is not None:
-                raise self._broken
+            if self._error is not None:
+                raise self._error
             raise StopAsyncIteration
         return self._messages.popleft()
 
     async def _receive(self) -> bool:
-        """Wait until there is a message to take. False: none will come."""
+        """Wait until there is a message. False: no more messages will arrive."""
         while not self._messages:
-            if self._pieces:
-                self._open(*self._pieces.popleft())
+            if self._received:
+                self._unpack(*self._received.popleft())
                 continue
-            if self._broken is not None or self._heard_all:
+            if self._state not in RECEIVING:
                 return False
-            if self._reader is not None:
-                raise RuntimeError("a tunnel is read by one task at a time")
-            self._go_on_joining()
-            self._reader = self._loop.create_future()
+            if self._read_waiter is not None:
+                raise RuntimeError("one task at a time may receive from a tunnel")
+            self._grant_for_partial()
+            self._read_waiter = self._loop.create_future()
             try:
-                await self._reader
+                await self._read_waiter
             finally:
-                self._reader = None
+                self._read_waiter = None
         return True
 
-    def _open(self, data: bytes, packed: bool, paid: int) -> None:
-        """Take messages out of a piece, and let the other end send as much again."""
-        if packed:
-            messages = self._opened.decode(data)
+    def _unpack(self, data: bytes, is_batch: bool, regranted: int) -> None:
+        """Take the messages out of received data, and grant its size again."""
+        if is_batch:
+            messages = self._decoder.decode(data)
             if messages is None:
-                self.abort("what came cannot be understood")
+                self.abort("received malformed tunnel data")
                 return
             self._messages.extend(messages)
         else:
             self._messages.append(data)
-        self._consumed += len(data) - paid
+        self._consumed += len(data) - regranted
         if self._consumed >= self._window // 4:
             self._grant(self._consumed)
             self._consumed = 0
 
-    def _grant(self, octets: int) -> None:
-        self._granted += octets
-        if self._broken is None and not self._heard_all:
-            self._link.send((_CREDIT, self._name, octets))
+    def _grant(self, size: int) -> None:
+        self._outstanding_credit += size
+        if self._state in RECEIVING:
+            self._connection.send((_CREDIT, self._number, size))
 
-    def _go_on_joining(self) -> None:
-        """Let a message come that is larger than the window, where nothing else can be read."""
-        missing = self._total - len(self._half)
-        if missing and self._granted < min(missing, self._window // 2):
+    def _grant_for_partial(self) -> None:
+        """Grant credit for a partial message that the window is too small for."""
+        missing = self._partial_total - len(self._partial)
+        if missing and self._outstanding_credit < min(missing, self._window // 2):
             extra = self._window // 2
-            self._paid += extra
+            self._partial_regranted += extra
             self._grant(extra)
 
-    # What the other end says.
+    # Messages of the other end.
 
     def on_data(self, total: int | None, data: bytes) -> None:
-        self._granted -= len(data)
-        if not data or self._granted < 0:
-            # Or there would be no end to how much waits here for a reader.
-            self.abort("the other end sent more than it was granted, or nothing")
+        """Handle DATA."""
+        self._outstanding_credit -= len(data)
+        if not data or self._outstanding_credit < 0:
+            # Without this check the other end could fill this program's memory.
+            self.abort("the other end sent empty data, or more than it had credit for")
             return
-        if self._half and total != 0:
-            self._give_up()
+        if self._partial and total != 0:
+            self._drop_partial()
         if total is None:
-            self._pieces.append((data, True, 0))
+            self._received.append((data, True, 0))
         elif total == len(data):
-            self._pieces.append((data, False, 0))
+            self._received.append((data, False, 0))
         else:
-            if total > self._largest:
-                self.abort(f"a message of {total} bytes is over the {self._largest} of this end")
+            if total > self._max_receive:
+                self.abort(f"a message has {total} bytes; this end accepts {self._max_receive}")
                 return
-            self._total = total or self._total
-            self._half += data
-            if len(self._half) < self._total:
-                if self._reader is not None and not self._pieces:
-                    self._go_on_joining()
+            self._partial_total = total or self._partial_total
+            self._partial += data
+            if len(self._partial) < self._partial_total:
+                if self._read_waiter is not None and not self._received:
+                    self._grant_for_partial()
                 return
-            if len(self._half) > self._total:
-                self.abort("a message is longer than it said")
+            if len(self._partial) > self._partial_total:
+                self.abort("a message is longer than announced")
                 return
-            self._pieces.append((bytes(self._half), False, self._paid))
-            self._half, self._total, self._paid = bytearray(), 0, 0
-        self._wake(self._reader)
+            self._received.append((bytes(self._partial), False, self._partial_regranted))
+            self._partial, self._partial_total, self._partial_regranted = bytearray(), 0, 0
+        _wake(self._read_waiter)
 
-    def _give_up(self) -> None:
-        """The sender gave up a message in the middle: what came of it makes room again."""
-        self._consumed += len(self._half) - self._paid
-        self._half, self._total, self._paid = bytearray(), 0, 0
+    def _drop_partial(self) -> None:
+        """Drop a message whose sending was cancelled; its bytes are granted again."""
+        self._consumed += len(self._partial) - self._partial_regranted
+        self._partial, self._partial_total, self._partial_regranted = bytearray(), 0, 0
 
-    def on_credit(self, octets: int) -> None:
-        self._credit += octets
-        self._wake(self._creditor)
+    def on_credit(self, size: int) -> None:
+        """Handle CREDIT."""
+        self._credit += size
+        _wake(self._credit_waiter)
 
-    def on_end(self, ending: int, kind: str, text: str) -> None:
-        if ending == TunnelClose.ABORTED:
-            self.break_off(TunnelClosed(text, kind))
-            return
-        self._heard_all = True
-        if ending == TunnelClose.CLOSED:
-            self._unheard = self._slow = True
-            if self.when_unheard:
-                self.when_unheard()
-        self._wake(self._reader)
-        self._wake(self._creditor)
-        if self._unheard or self._sent_all:
-            self._forget(self._name)
+    def on_end(self, close: int, error_type: str, text: str) -> None:
+        """Handle END."""
+        if close == TunnelClose.ABORTED:
+            self.fail(TunnelClosed(text, error_type))
+        elif close == TunnelClose.CLOSED:
+            self._advance(TunnelEvent.PEER_CLOSE)
+            if self.on_peer_closed:
+                self.on_peer_closed()
+        else:
+            self._advance(TunnelEvent.PEER_CLOSE_SEND)
 
-    def break_off(self, error: TunnelClosed) -> None:
-        """Nothing comes or goes any more; what came before can still be read."""
-        if self._broken is None:
-            self._broken = error
-            self._end()
-            if self.when_unheard:
-                self.when_unheard()
+    def fail(self, error: TunnelClosed) -> None:
+        """Close both directions with an error. Received messages can still be read."""
+        if self._state is not TunnelState.CLOSED:
+            self._set_closed(error)
+            if self.on_peer_closed:
+                self.on_peer_closed()
 
-    def _end(self) -> None:
-        self._slow = True
-        self._wake(self._reader)
-        self._wake(self._creditor)
-        self._forget(self._name)
+    # State.
 
-    def _wake(self, future: asyncio.Future[None] | None) -> None:
-        if future is not None and not future.done():
-            future.set_result(None)
+    def _advance(self, event: TunnelEvent) -> None:
+        """Move to the next state, and wake the tasks that wait for data or credit."""
+        self._state = TRANSITIONS[self._state].get(event, self._state)
+        if self._state not in SENDABLE:
+            self._slow_path = True
+        _wake(self._read_waiter)
+        _wake(self._credit_waiter)
+        if self._state in FINISHED:
+            self._on_finished(self._number)
 
-    # As a block.
+    def _set_closed(self, error: TunnelClosed) -> None:
+        self._error = error
+        self._advance(TunnelEvent.CLOSE)
 
     async def __aenter__(self) -> Self:
         return self
@@ -383,3 +390,8 @@ class Tunnel:
             await self.close()
         else:
             self.abort(str(error), type(error).__name__)
+
+
+def _wake(future: asyncio.Future[None] | None) -> None:
+    if future is not None and not future.done():
+        future.set_result(None)

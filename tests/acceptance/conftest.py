@@ -1,4 +1,4 @@
-"""One proxy for all tests of a module that names no other; each test tidies up behind itself."""
+"""A proxy for all tests of a module, and proxies of a test's own."""
 
 from __future__ import annotations
 
@@ -6,20 +6,29 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.http_rig import Rig, standing
+from support.deployment import Deployment, new_deployment
+from support.proxy_harness import ProxyHarness, proxy_harness
 
 
 @pytest.fixture(scope="module")
-def standing_rig(
+def module_harness(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Rig]:
-    """A rig whose proxy gets the module's FLAGS, if it has any."""
+) -> Iterator[ProxyHarness]:
+    """A proxy, its relay and its cluster; the proxy gets the module's FLAGS, if it has any."""
     flags = getattr(request.module, "FLAGS", ())
-    with standing(tmp_path_factory.mktemp("proxy"), *flags) as rig:
-        yield rig
+    with proxy_harness(tmp_path_factory.mktemp("proxy"), *flags) as harness:
+        yield harness
 
 
 @pytest.fixture
-def rig(standing_rig: Rig) -> Iterator[Rig]:
-    yield standing_rig
-    standing_rig.tidy()
+def harness(module_harness: ProxyHarness) -> Iterator[ProxyHarness]:
+    """The module's harness; its backends and connections are closed after each test."""
+    yield module_harness
+    module_harness.clean_up()
+
+
+@pytest.fixture
+def deployment() -> Iterator[Deployment]:
+    """Proxies, backends and members that are stopped after the test."""
+    with new_deployment() as made:
+        yield made

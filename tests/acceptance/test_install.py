@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 import arke
+from support.backends import respond_with
+from support.deployment import new_deployment
 from support.programs import CHECKOUT, program
-from support.publishers import says, site
-from support.relays import LIMIT
+from support.waiting import LIMIT
 
 BUILD = 10 * LIMIT  # seconds: what cannot be compiled is made ready for the compiler all the same
 
@@ -51,6 +52,6 @@ def test_it_says_that_it_is_not_compiled_and_works(
     where = [sys.executable, "-c", "import arke; print(arke.__file__)"]
     found = subprocess.run(where, timeout=LIMIT, check=True, capture_output=True, text=True).stdout
     assert Path(found).is_relative_to(installed)
-    with site() as web:
-        backend = web.backend(says("one"))
-        assert web.proxy("-choose", "static", "-backend", backend.address).body() == "one"
+    with new_deployment() as deployment:
+        backend = deployment.backend(respond_with("one"))
+        assert deployment.proxy("-choose", "static", "-backend", backend.address).body() == "one"

@@ -13,8 +13,10 @@ import pytest
 import arke
 from lab import Process
 from soak.questions import CLUSTER, PARTS, TOPIC, Question, answer_to, body_of, question_of
+from support.processes import start_process
 from support.programs import CHECKOUT
-from support.relays import LIMIT, Relay, Relays, start
+from support.relays import Relay, Relays
+from support.waiting import LIMIT
 
 LIES = {
     "the answer to": "answers another question",
@@ -66,7 +68,7 @@ def relay(relays: Relays) -> Relay:
 @pytest.fixture
 def caller(relay: Relay, tmp_path: Path) -> Iterator[Process]:
     words = [sys.executable, "-m", "soak.programs.caller", "101", "1", tmp_path / "report"]
-    process = start(
+    process = start_process(
         "caller",
         words,
         ARKE_PORT=str(relay.port),

@@ -112,13 +112,13 @@ class Rig:
     def check_bounds(self) -> None:
         assert self.relay
         protocol = self.relay.protocol
-        if isinstance(protocol, link.RelayLink) and not self.relay.is_closing():
+        if isinstance(protocol, link.RelayConnection) and not self.relay.is_closing():
             check_outbox(protocol._outbox)
-            check_inbox(protocol._inbox, INBOX * 4)
-        serving = self.service._serving
-        for tunnel in serving._tunnels.values() if serving else ():
-            held = sum(len(data) for data, _, _ in tunnel._pieces) + len(tunnel._half)
-            pieces = len(tunnel._pieces)
+            check_inbox(protocol._reassembler, INBOX * 4)
+        serving = self.service._dispatcher
+        for tunnel in serving.tunnels.running.values() if serving else ():
+            held = sum(len(data) for data, _, _ in tunnel._received) + len(tunnel._partial)
+            pieces = len(tunnel._received)
             promise(held <= _LIMITS.max_message + 2 * CHUNK, f"{held} octets wait in a tunnel")
             promise(pieces <= MIN_WINDOW, f"{pieces} pieces wait in a tunnel")
 

@@ -33,6 +33,8 @@ class Process:
         self._log = log
         self._reap = reap
         self._returncode: int | None = None
+        self.closed = False
+        """The log is gone."""
 
     @property
     def running(self) -> bool:
@@ -99,6 +101,7 @@ class Process:
 
     def close(self) -> None:
         """Forget the process, which goes on or not; the lab does this when it ends."""
+        self.closed = True
         os.close(self._handle)
         self._log.close()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab import Lab
-from support.meshed import start_relays, wait_for_members, wait_for_peers
+from support.lab_relays import start_relays, wait_for_members, wait_for_peers
 
 LIMIT = 60.0
 ACTORS = Path(__file__).with_name("actors")

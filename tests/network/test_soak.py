@@ -15,7 +15,7 @@ from soak.campaign import Campaign
 from soak.clocks import tidied
 from soak.schedule import HOUR, Kind
 from support import needs
-from support.meshed import status
+from support.lab_relays import status
 from support.programs import program
 
 SEED = 4
@@ -32,7 +32,7 @@ def _tidied() -> Iterator[None]:
 @pytest.fixture
 def campaign(_tidied: None, lab: Lab, tmp_path: Path) -> Iterator[Campaign]:
     """A mesh under load, in which nothing may be wrong at the end."""
-    needs.tool("faketime", "faketime")
+    needs.require_tool("faketime", "faketime")
     campaign = Campaign(lab, tmp_path, SEED, print)
     campaign.begin()
     yield campaign

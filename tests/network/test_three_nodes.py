@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab import Lab
-from support.meshed import start_relays, status, wait_for_members, wait_for_peers
+from support.lab_relays import start_relays, status, wait_for_members, wait_for_peers
 from support.programs import program
 
 VISITORS = 16

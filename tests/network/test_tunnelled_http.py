@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from lab import Lab
-from support.meshed import MEETING, start_relays, status
+from support.lab_relays import MEETING, start_relays, status
 from support.programs import program
 
 GET = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=10).read().decode())"

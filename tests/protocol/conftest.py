@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.mixed import PAIRS, Ends
+from support.protocol_pairs import PAIRS, ProtocolPair
 from support.relays import Relay, Relays
 
 
@@ -16,9 +16,9 @@ def nodes(
 ) -> Iterator[tuple[Relay, Relay]]:
     relays = Relays(tmp_path_factory.mktemp("relays"))
     try:
-        yield relays.pair() if request.param == 2 else (relays.start(),) * 2
+        yield relays.start_pair() if request.param == 2 else (relays.start(),) * 2
     finally:
-        relays.end()
+        relays.stop()
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +27,10 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     try:
         yield relays.start()
     finally:
-        relays.end()
+        relays.stop()
 
 
 @pytest.fixture(params=PAIRS, ids=" calls ".join)
-def ends(request: pytest.FixtureRequest, nodes: tuple[Relay, Relay]) -> Ends:
+def ends(request: pytest.FixtureRequest, nodes: tuple[Relay, Relay]) -> ProtocolPair:
     caller, member = request.param
-    return Ends(caller, member, *nodes)
+    return ProtocolPair(caller, member, *nodes)

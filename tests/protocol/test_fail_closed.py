@@ -14,8 +14,8 @@ from arke_relay.peers.batches import FRAME
 from arke_relay.peers.keys import CurvePair
 from arke_relay.peers.zap_handler import Gate
 from arke_relay.peers.zmq_sockets import DATA_DOMAIN, JOIN_DOMAIN, curve_client, curve_server
-from support.handshakes import let_in
-from support.relays import LIMIT
+from support.waiting import LIMIT
+from support.zmq_handshake import handshake_succeeds
 
 Socket = zmq.Socket[bytes]
 ADDRESS = "tcp://127.85.85.85"
@@ -86,7 +86,7 @@ async def test_in_no_order_does_a_stranger_get_in(scene: Scene, order: tuple[str
         steps[step]()
         await asyncio.sleep(0)
     friend = scene.client(scene.peer)
-    assert await let_in(friend, scene.where)
+    assert await handshake_succeeds(friend, scene.where)
     async with asyncio.timeout(LIMIT):
         while not scene.refused:  # the stranger came again, and the gate was asked about it
             await asyncio.sleep(0.005)
@@ -101,24 +101,24 @@ async def test_without_a_gate_nobody_gets_in(scene: Scene, domain: bytes) -> Non
     scene.guarded.zap_domain = domain
     scene.bind()
     for keys in (scene.peer, scene.stranger):
-        assert not await let_in(scene.client(keys), scene.where)
+        assert not await handshake_succeeds(scene.client(keys), scene.where)
 
 
 async def test_a_gate_that_comes_late_admits_only_from_then_on(scene: Scene) -> None:
     scene.bind()
-    assert not await let_in(scene.client(scene.peer), scene.where)
+    assert not await handshake_succeeds(scene.client(scene.peer), scene.where)
     scene.open_gate()
-    assert await let_in(scene.client(scene.peer), scene.where)
-    assert not await let_in(scene.client(scene.stranger), scene.where)
+    assert await handshake_succeeds(scene.client(scene.peer), scene.where)
+    assert not await handshake_succeeds(scene.client(scene.stranger), scene.where)
 
 
 async def test_when_the_gate_is_gone_nobody_gets_in(scene: Scene) -> None:
     scene.open_gate()
     scene.bind()
-    assert await let_in(scene.client(scene.peer), scene.where)
+    assert await handshake_succeeds(scene.client(scene.peer), scene.where)
     assert scene.gate is not None
     scene.gate.close()
-    assert not await let_in(scene.client(scene.peer), scene.where)
+    assert not await handshake_succeeds(scene.client(scene.peer), scene.where)
 
 
 async def test_a_gate_that_breaks_admits_nobody_and_goes_on(scene: Scene) -> None:
@@ -134,9 +134,9 @@ async def test_a_gate_that_breaks_admits_nobody_and_goes_on(scene: Scene) -> Non
     scene.open_gate(admitted)
     scene.bind()
     outcomes = await asyncio.gather(
-        let_in(scene.client(scene.stranger), scene.where),
-        let_in(scene.client(scene.stranger), scene.where),
-        let_in(scene.client(scene.peer), scene.where),
+        handshake_succeeds(scene.client(scene.stranger), scene.where),
+        handshake_succeeds(scene.client(scene.stranger), scene.where),
+        handshake_succeeds(scene.client(scene.peer), scene.where),
     )
     assert outcomes == [False, False, True]
     assert [str(error) for error in errors] == ["a fault of ours"] * 2
@@ -150,4 +150,4 @@ async def test_an_unguarded_socket_would_let_anybody_in(scene: Scene) -> None:
         bare.curve_secretkey = scene.keys.secret
         bare.zap_domain = DATA_DOMAIN  # not enforced
         bare.bind(scene.where)
-        assert await let_in(scene.client(scene.stranger), scene.where)
+        assert await handshake_succeeds(scene.client(scene.stranger), scene.where)

@@ -13,12 +13,14 @@ import arke
 from arke.wire.limits import MAX_TOPICS, MAX_TUNNELS
 from support.iris_client import Handlers, iris_program
 from support.iris_packets import Op, Packet, encoded
-from support.iris_raw import RawIris, hello, pour, raw_iris
 from support.iris_tunnel import CHUNK
-from support.mixed import echo
-from support.relays import LIMIT, Relay, Relays, free_port
-from support.traffic import echo as native_echo
-from support.traffic import until, until_members
+from support.ports import free_port
+from support.protocol_pairs import echo_request
+from support.raw_iris import RawIris, hello, raw_iris, send_in_pieces
+from support.relay_status import wait_for_members
+from support.relays import Relay, Relays
+from support.traffic import echo_service as native_echo
+from support.waiting import LIMIT, wait_until_async
 
 MIB = 1024 * 1024
 
@@ -59,15 +61,15 @@ async def test_who_breaks_the_protocol_is_cut_off_alone_and_told_why(
 ) -> None:
     begin = node.process.written
     async with (
-        iris_program(node.port, "bystander", Handlers(echo)) as bystander,
+        iris_program(node.port, "bystander", Handlers(echo_request)) as bystander,
         raw_iris(node.port, "") as hostile,
     ):
         with suppress(ConnectionError):
             if way == "octet by octet":
-                await pour(hostile, octets, 1)
+                await send_in_pieces(hostile, octets, 1)
             else:
                 await hostile.send(octets + (bytes(100_000) if way == "with more behind" else b""))
-        reason = await hostile.ended()
+        reason = await hostile.wait_until_closed()
         # What it still sends may destroy the reason on its way; the log has it all the same.
         assert reason or way != "whole"
         node.process.wait_for_line('program gone .*"not understood: .+', LIMIT, after=begin)
@@ -87,12 +89,12 @@ async def test_who_breaks_the_protocol_is_cut_off_alone_and_told_why(
 async def test_a_packet_that_is_cut_off_ends_its_connection_alone(
     node: Relay, packet: bytes
 ) -> None:
-    async with iris_program(node.port, "bystander", Handlers(echo)) as bystander:
+    async with iris_program(node.port, "bystander", Handlers(echo_request)) as bystander:
         for size in range(1, len(packet)):
             async with raw_iris(node.port, "") as raw:
                 await raw.send(packet[:size])
                 raw.writer.write_eof()
-                await raw.ended()
+                await raw.wait_until_closed()
         assert await bystander.request("bystander", b"well") == b"well"
 
 
@@ -106,7 +108,7 @@ async def test_what_is_announced_costs_nothing_before_it_comes(node: Relay) -> N
         await raw.attach()
         await raw.send(announced)
     async with raw_iris(node.port, "") as other:
-        await other.settled()
+        await other.wait_until_processed()
     assert node.memory - before < 32 * MIB
     for raw in crowd:
         raw.writer.transport.abort()
@@ -119,40 +121,40 @@ async def test_a_number_that_is_still_in_use_is_not_another_one(node: Relay) -> 
             Op.TUNNEL_INIT: (7, "stuck", 30_000),
         }.items():
             async with raw_iris(node.port, "") as raw:
-                await raw.say(op, *fields)
-                await member.hear_only(op)
-                await raw.say(op, *fields)
-                assert await raw.ended()
+                await raw.send_packet(op, *fields)
+                await member.receive_only(op)
+                await raw.send_packet(op, *fields)
+                assert await raw.wait_until_closed()
 
 
 async def test_who_has_too_many_topics_is_cut_off(node: Relay) -> None:
     async with raw_iris(node.port, "") as raw:
         with suppress(ConnectionError):
             for number in range(MAX_TOPICS + 1):
-                await raw.say(Op.SUBSCRIBE, f"{number}")
-        assert "topics" in (await raw.ended() or "")
+                await raw.send_packet(Op.SUBSCRIBE, f"{number}")
+        assert "topics" in (await raw.wait_until_closed() or "")
 
 
 async def test_a_tunnel_more_than_there_may_be_is_not_confirmed(node: Relay) -> None:
     async with raw_iris(node.port, "many") as member, raw_iris(node.port, "") as caller:
-        await member.settled()
+        await member.wait_until_processed()
 
         async def confirm() -> None:
             while True:
-                op, build, *_ = await member.next()
+                op, build, *_ = await member.receive_without_limit()
                 if op == Op.TUNNEL_INIT:
-                    await member.say(Op.TUNNEL_CONFIRM, build, build)
+                    await member.send_packet(Op.TUNNEL_CONFIRM, build, build)
 
         confirming = asyncio.ensure_future(confirm())
         for number in range(MAX_TUNNELS):
-            await caller.say(Op.TUNNEL_INIT, number, "many", 30_000)
-            assert await caller.hear() == (Op.TUNNEL_CONFIRM, number, CHUNK)
-        await caller.say(Op.TUNNEL_INIT, MAX_TUNNELS, "many", 30_000)
-        assert await caller.hear() == (Op.TUNNEL_CONFIRM, MAX_TUNNELS, None)
-        await caller.say(Op.TUNNEL_CLOSE, 0)
-        assert await caller.hear() == (Op.TUNNEL_CLOSE, 0, "")
-        await caller.say(Op.TUNNEL_INIT, MAX_TUNNELS, "many", 30_000)
-        assert await caller.hear() == (Op.TUNNEL_CONFIRM, MAX_TUNNELS, CHUNK)
+            await caller.send_packet(Op.TUNNEL_INIT, number, "many", 30_000)
+            assert await caller.receive() == (Op.TUNNEL_CONFIRM, number, CHUNK)
+        await caller.send_packet(Op.TUNNEL_INIT, MAX_TUNNELS, "many", 30_000)
+        assert await caller.receive() == (Op.TUNNEL_CONFIRM, MAX_TUNNELS, None)
+        await caller.send_packet(Op.TUNNEL_CLOSE, 0)
+        assert await caller.receive() == (Op.TUNNEL_CLOSE, 0, "")
+        await caller.send_packet(Op.TUNNEL_INIT, MAX_TUNNELS, "many", 30_000)
+        assert await caller.receive() == (Op.TUNNEL_CONFIRM, MAX_TUNNELS, CHUNK)
         confirming.cancel()
 
 
@@ -166,7 +168,7 @@ def counting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Relay, 
     try:
         yield relays.start("-metrics", f"127.0.0.1:{port}"), port
     finally:
-        relays.end()
+        relays.stop()
 
 
 def dropped(port: int) -> float:
@@ -193,14 +195,14 @@ async def test_what_belongs_to_nothing_is_dropped_and_counted(
     before = dropped(metrics)
     async with raw_iris(relay.port, "") as raw:
         for _ in range(3):
-            await raw.say(*packet)
-        await raw.settled()
+            await raw.send_packet(*packet)
+        await raw.wait_until_processed()
 
         async def counted() -> bool:
             return await asyncio.to_thread(dropped, metrics) >= before + 3
 
-        await until(counted)
-        await raw.settled()
+        await wait_until_async(counted)
+        await raw.wait_until_processed()
 
 
 # Tunnels that break their own rules end alone.
@@ -241,17 +243,17 @@ async def test_a_tunnel_that_is_misused_ends_alone(
         arke.connect(port=nodes[0].port) as observer,
         raw_iris(nodes[0].port, "") as raw,
     ):
-        await until_members(observer, "misused", 1)
-        await raw.say(Op.TUNNEL_INIT, 1, "misused", 30_000)
-        assert await raw.hear_only(Op.TUNNEL_CONFIRM) == (Op.TUNNEL_CONFIRM, 1, CHUNK)
-        await raw.say(Op.TUNNEL_ALLOWANCE, 1, MIB)
+        await wait_for_members(observer, "misused", 1)
+        await raw.send_packet(Op.TUNNEL_INIT, 1, "misused", 30_000)
+        assert await raw.receive_only(Op.TUNNEL_CONFIRM) == (Op.TUNNEL_CONFIRM, 1, CHUNK)
+        await raw.send_packet(Op.TUNNEL_ALLOWANCE, 1, MIB)
         for transfer in transfers:
-            await raw.say(*transfer)
-        _, number, reason = await raw.hear_only(Op.TUNNEL_CLOSE)
+            await raw.send_packet(*transfer)
+        _, number, reason = await raw.receive_only(Op.TUNNEL_CLOSE)
         assert number == 1
         assert reason
         go_on.set()
         async with asyncio.timeout(LIMIT):
             assert await ended
-        await raw.say(Op.REQUEST, 2, "misused", b"well", 30_000)
-        assert await raw.hear_only(Op.REPLY) == (Op.REPLY, 2, b"well")
+        await raw.send_packet(Op.REQUEST, 2, "misused", b"well", 30_000)
+        assert await raw.receive_only(Op.REPLY) == (Op.REPLY, 2, b"well")

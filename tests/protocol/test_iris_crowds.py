@@ -12,10 +12,11 @@ import pytest
 import arke
 from support.iris_client import Handlers, IrisProgram, iris_program
 from support.iris_packets import Op
-from support.iris_raw import raw_iris
-from support.mixed import echo
-from support.relays import LIMIT, Relay, Relays
-from support.traffic import until, until_members
+from support.protocol_pairs import echo_request
+from support.raw_iris import raw_iris
+from support.relay_status import wait_for_members
+from support.relays import Relay, Relays
+from support.waiting import LIMIT, wait_until_async
 
 pytestmark = pytest.mark.alone
 
@@ -37,7 +38,9 @@ async def test_a_thousand_programs_at_once(node: Relay) -> None:
         programs: list[IrisProgram] = []
         for number in range(1000):
             cluster = f"crowd {number % 10}" if number % 2 else ""
-            made = await stack.enter_async_context(iris_program(node.port, cluster, Handlers(echo)))
+            made = await stack.enter_async_context(
+                iris_program(node.port, cluster, Handlers(echo_request))
+            )
             programs.append(made)
         observer = await stack.enter_async_context(arke.connect(port=node.port))
         assert (await observer.status())["programs"] == 1001
@@ -48,7 +51,7 @@ async def test_a_thousand_programs_at_once(node: Relay) -> None:
             )
         )
         assert replies == [b"%d" % number for number in range(1000)]
-        await asyncio.gather(*(program.leave() for program in programs))
+        await asyncio.gather(*(program.detach() for program in programs))
         assert (await observer.status())["programs"] == 1
         assert (await observer.status())["clusters"] == {}
 
@@ -60,18 +63,18 @@ async def test_attaching_registering_and_leaving_hundreds_of_times(
     async with arke.connect(port=far.port) as observer:
         before = (await observer.status())["programs"]
         for number in range(300):
-            async with iris_program(near.port, "restless", Handlers(echo)) as program:
+            async with iris_program(near.port, "restless", Handlers(echo_request)) as program:
                 if number % 10 == 0:
                     assert await program.request("restless", b"x") == b"x"
-        await until_members(observer, "restless", 0)
-        async with iris_program(near.port, "restless", Handlers(echo)):
-            await until_members(observer, "restless", 1)
+        await wait_for_members(observer, "restless", 0)
+        async with iris_program(near.port, "restless", Handlers(echo_request)):
+            await wait_for_members(observer, "restless", 1)
             assert await observer.request("restless", b"x", timeout=LIMIT) == b"x"
 
         async def gone() -> bool:
             return bool((await observer.status())["programs"] == before)
 
-        await until(gone)
+        await wait_until_async(gone)
 
 
 async def test_programs_that_vanish_without_a_word_leave_nothing(node: Relay) -> None:
@@ -79,15 +82,15 @@ async def test_programs_that_vanish_without_a_word_leave_nothing(node: Relay) ->
         for number in range(300):
             async with raw_iris(node.port, "vanishing") as raw:
                 if number % 3 == 0:
-                    await raw.say(Op.REQUEST, 1, "vanishing", b"x", 30_000)
+                    await raw.send_packet(Op.REQUEST, 1, "vanishing", b"x", 30_000)
                 if number % 3 == 1:
-                    await raw.say(Op.TUNNEL_INIT, 1, "vanishing", 30_000)
-        await until_members(observer, "vanishing", 0)
+                    await raw.send_packet(Op.TUNNEL_INIT, 1, "vanishing", 30_000)
+        await wait_for_members(observer, "vanishing", 0)
 
         async def alone() -> bool:
             return bool((await observer.status())["programs"] == 1)
 
-        await until(alone)
+        await wait_until_async(alone)
 
 
 async def test_a_subscriber_that_does_not_read_costs_a_bounded_amount_and_nobody_else_anything(
@@ -99,9 +102,9 @@ async def test_a_subscriber_that_does_not_read_costs_a_bounded_amount_and_nobody
         iris_program(relay.port) as reader,
         raw_iris(relay.port, "") as deaf,
     ):
-        await deaf.say(Op.SUBSCRIBE, "t")
-        await deaf.settled()
-        await deaf.say(Op.SUBSCRIBE, "t")
+        await deaf.send_packet(Op.SUBSCRIBE, "t")
+        await deaf.wait_until_processed()
+        await deaf.send_packet(Op.SUBSCRIBE, "t")
         await reader.subscribe("t")
         deaf.writer.transport.pause_reading()  # type: ignore[attr-defined]
         before = relay.memory

@@ -14,13 +14,18 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import arke
-from support.http_rig import Backend, Connection, start_proxy
+from support.backends import Backend
+from support.connection import Connection
 from support.iris_client import Handlers, iris_program
 from support.iris_packets import Op
-from support.iris_raw import RawIris, raw_iris
+from support.ports import free_port
+from support.processes import start_process
 from support.programs import CHECKOUT
-from support.relays import LIMIT, Relay, Relays, free_port, start
-from support.traffic import until_members
+from support.proxy_process import start_cluster_proxy
+from support.raw_iris import RawIris, raw_iris
+from support.relay_status import wait_for_members
+from support.relays import Relay, Relays
+from support.waiting import LIMIT
 
 CONNECT = b"\x00\x11iris-client-magic\x0bv1.0-draft2\x00"
 REGISTER = b"\x00\x11iris-client-magic\x0bv1.0-draft2\x03web"
@@ -47,10 +52,10 @@ async def web_server(port: int, address: str) -> AsyncIterator[list[bytes]]:
 
         async def serve() -> None:
             while True:
-                op, number, body, _ = await service.next()
+                op, number, body, _ = await service.receive_without_limit()
                 assert op == Op.REQUEST
                 asked.append(body)
-                await service.say(Op.REPLY, number, address.encode())
+                await service.send_packet(Op.REPLY, number, address.encode())
 
         serving = asyncio.ensure_future(serve())
         try:
@@ -63,11 +68,11 @@ async def web_server(port: int, address: str) -> AsyncIterator[list[bytes]]:
 
 async def known(relay: Relay, count: int) -> None:
     async with arke.connect(port=relay.port) as observer:
-        await until_members(observer, "web", count)
+        await wait_for_members(observer, "web", count)
 
 
 async def test_the_reverse_proxy_asks_and_is_told_where_the_web_server_is(relays: Relays) -> None:
-    one, other = relays.pair()
+    one, other = relays.start_pair()
     async with web_server(other.port, "192.168.56.102") as asked, raw_iris(one.port) as proxy:
         await known(one, 1)
         await proxy.send(CONNECT)
@@ -81,7 +86,7 @@ async def test_the_reverse_proxy_asks_and_is_told_where_the_web_server_is(relays
 
 
 async def test_both_web_servers_are_named_in_turn(relays: Relays) -> None:
-    one, other = relays.pair()
+    one, other = relays.start_pair()
     named: list[bytes] = []
     async with (
         web_server(one.port, "192.168.56.102"),
@@ -100,14 +105,14 @@ def page(text: bytes) -> Iterator[str]:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text)
 
     def script(connection: Connection) -> None:
-        while connection.head():
+        while connection.read_head():
             connection.send(answer)
 
     backend = Backend(script)
     try:
         yield backend.address
     finally:
-        backend.end()
+        backend.stop()
 
 
 def get(port: int) -> bytes:
@@ -126,7 +131,7 @@ async def test_our_proxy_finds_a_web_server_written_for_iris(relays: Relays) -> 
         address = stack.enter_context(page(b"Welcome!\n"))
         asked = await stack.enter_async_context(web_server(relay.port, address))
         await known(relay, 1)
-        process, port = await asyncio.to_thread(start_proxy, relay, "web")
+        process, port = await asyncio.to_thread(start_cluster_proxy, relay, "web")
         try:
             for _ in range(3):
                 assert await asyncio.to_thread(get, port) == b"Welcome!\n"
@@ -147,7 +152,9 @@ async def test_a_reverse_proxy_written_for_iris_finds_our_web_server(relays: Rel
         "-cluster",
         "web",
     ]
-    server = start("httpserver", [*words, "-port", str(relay.port), "-listen", f":{listen}"])
+    server = start_process(
+        "httpserver", [*words, "-port", str(relay.port), "-listen", f":{listen}"]
+    )
     try:
         await known(relay, 1)
         async with iris_program(relay.port) as proxy:

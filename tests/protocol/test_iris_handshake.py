@@ -10,10 +10,10 @@ import pytest
 import arke
 from support.iris_client import Handlers, iris_program
 from support.iris_packets import CLIENT_MAGIC, RELAY_MAGIC, VERSION, Op, encoded
-from support.iris_raw import RawIris, hello, raw_iris
-from support.mixed import echo
+from support.protocol_pairs import echo_request
+from support.raw_iris import RawIris, hello, raw_iris
+from support.relay_status import wait_for_members
 from support.relays import Relay
-from support.traffic import until_members
 
 REFUSALS = {
     "another version": (
@@ -63,16 +63,16 @@ async def test_client_and_service_are_welcome(node: Relay, cluster: str, way: st
     behind = encoded(Op.SUBSCRIBE, "t") + encoded(Op.PUBLISH, "t", b"x")
     async with raw_iris(node.port) as raw, arke.connect(port=node.port) as observer:
         await send(raw, hello(cluster) + behind, way)
-        assert await raw.hear() == (Op.INIT, RELAY_MAGIC, VERSION)
-        assert await raw.hear() == (Op.PUBLISH, "t", b"x")
+        assert await raw.receive() == (Op.INIT, RELAY_MAGIC, VERSION)
+        assert await raw.receive() == (Op.PUBLISH, "t", b"x")
         if cluster:
-            await until_members(observer, cluster, 1)
-        await raw.say(Op.CLOSE)
-        assert await raw.hear() == (Op.CLOSE, "")
+            await wait_for_members(observer, cluster, 1)
+        await raw.send_packet(Op.CLOSE)
+        assert await raw.receive() == (Op.CLOSE, "")
         with pytest.raises(EOFError):
-            await raw.hear()
+            await raw.receive()
         if cluster:
-            await until_members(observer, cluster, 0)
+            await wait_for_members(observer, cluster, 0)
 
 
 @both_ways
@@ -82,11 +82,11 @@ async def test_who_shakes_hands_otherwise_is_refused_with_a_reason(
 ) -> None:
     async with raw_iris(node.port) as raw:
         await send(raw, octets, way)
-        op, magic, told = await raw.hear()
+        op, magic, told = await raw.receive()
         assert (op, magic) == (Op.DENY, RELAY_MAGIC)
         assert told == reason if reason else told
         with pytest.raises((EOFError, ConnectionError)):
-            await raw.hear()
+            await raw.receive()
 
 
 @both_ways
@@ -96,11 +96,11 @@ async def test_who_does_not_shake_hands_is_shown_out(node: Relay, octets: bytes,
     async with raw_iris(node.port) as raw:
         await send(raw, octets, way)
         with suppress(EOFError, ConnectionError):
-            op, magic, told = await raw.hear()
+            op, magic, told = await raw.receive()
             assert (op, magic) == (Op.DENY, RELAY_MAGIC)
             assert told
         with pytest.raises((EOFError, ConnectionError)):
-            await raw.hear()
+            await raw.receive()
 
 
 @pytest.mark.parametrize("octets", [b"\x00", b"\x00\x11iris", hello()[:-1]], ids=range(3))
@@ -109,10 +109,10 @@ async def test_who_stops_in_the_middle_holds_up_nobody_and_is_shown_out(
 ) -> None:
     async with (
         raw_iris(node.port) as silent,
-        iris_program(node.port, "patient", Handlers(echo)) as member,
+        iris_program(node.port, "patient", Handlers(echo_request)) as member,
     ):
         await silent.send(octets)
-        gone = asyncio.ensure_future(silent.ended())
+        gone = asyncio.ensure_future(silent.wait_until_closed())
         async with arke.connect(port=node.port) as native:
             while not gone.done():
                 assert await member.request("patient", b"x") == b"x"
@@ -128,9 +128,9 @@ async def test_who_ends_in_the_middle_leaves_nothing(node: Relay) -> None:
         async with raw_iris(node.port) as raw:
             await raw.send(whole[:size])
             raw.writer.write_eof()
-            assert await raw.ended() is None
+            assert await raw.wait_until_closed() is None
     async with arke.connect(port=node.port) as observer:
-        await until_members(observer, "half", 0)
+        await wait_for_members(observer, "half", 0)
         assert (await observer.status())["programs"] == 1
 
 

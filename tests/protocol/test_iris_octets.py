@@ -9,11 +9,11 @@ import pytest
 
 import arke
 from support.iris_packets import Op, Packet, encoded
-from support.iris_raw import hello, pour, raw_iris
 from support.iris_tunnel import CHUNK
+from support.raw_iris import hello, raw_iris, send_in_pieces
+from support.relay_status import wait_for_members
 from support.relays import Relay
-from support.traffic import echo as native_echo
-from support.traffic import until_members
+from support.traffic import echo_service as native_echo
 
 MIB = 1024 * 1024
 EDGES = [0, 127, 128, 2**32, 2**63, 2**64 - 1]
@@ -55,12 +55,12 @@ async def test_a_session_is_the_same_in_pieces_of_any_size(node: Relay, piece: i
         arke.connect(port=node.port) as observer,
         raw_iris(node.port) as raw,
     ):
-        await until_members(observer, "echo", 1)
-        sending = asyncio.ensure_future(pour(raw, SESSION, piece))
-        heard = [await raw.hear() for _ in range(1 + len(ANSWERED))]
+        await wait_for_members(observer, "echo", 1)
+        sending = asyncio.ensure_future(send_in_pieces(raw, SESSION, piece))
+        heard = [await raw.receive() for _ in range(1 + len(ANSWERED))]
         await sending
-        await raw.say(Op.CLOSE)
-        assert await raw.hear() == (Op.CLOSE, "")
+        await raw.send_packet(Op.CLOSE)
+        assert await raw.receive() == (Op.CLOSE, "")
     assert heard[0][0] == Op.INIT
     for op in (Op.PUBLISH, Op.BROADCAST):
         expected = [answer for _, answer in ANSWERED if answer[0] == op]
@@ -79,30 +79,30 @@ async def test_a_varint_may_have_ten_octets(node: Relay) -> None:
     padded = b"\x81" + b"\x80" * 8 + b"\x00"
     async with raw_iris(node.port, "") as raw:
         await raw.send(b"\x04" + padded + encoded(Op.REQUEST, 0, "nobody", b"x", 1)[2:])
-        assert await raw.hear() == (Op.REPLY, 1, None)
+        assert await raw.receive() == (Op.REPLY, 1, None)
 
 
 @pytest.mark.parametrize("number", EDGES)
 async def test_the_numbers_of_tunnels_are_their_programs_own(node: Relay, number: int) -> None:
     """The same number at both ends of one tunnel, each on a connection of its own."""
     async with raw_iris(node.port, "edge") as member, raw_iris(node.port, "") as caller:
-        await member.settled()
-        await caller.say(Op.TUNNEL_INIT, number, "edge", 30_000)
-        _, build, _ = await member.hear()
-        await member.say(Op.TUNNEL_CONFIRM, build, number)
-        assert await caller.hear() == (Op.TUNNEL_CONFIRM, number, CHUNK)
+        await member.wait_until_processed()
+        await caller.send_packet(Op.TUNNEL_INIT, number, "edge", 30_000)
+        _, build, _ = await member.receive()
+        await member.send_packet(Op.TUNNEL_CONFIRM, build, number)
+        assert await caller.receive() == (Op.TUNNEL_CONFIRM, number, CHUNK)
         for end in (caller, member):
-            await end.say(Op.TUNNEL_ALLOWANCE, number, 2**63)
+            await end.send_packet(Op.TUNNEL_ALLOWANCE, number, 2**63)
         for end in (caller, member):
-            op, allowed_for, octets = await end.hear()
+            op, allowed_for, octets = await end.receive()
             assert (op, allowed_for) == (Op.TUNNEL_ALLOWANCE, number)
             assert octets >= CHUNK
         for end, other in ((caller, member), (member, caller)):
-            await end.say(Op.TUNNEL_TRANSFER, number, 2, b"hi")
-            assert await other.hear() == (Op.TUNNEL_TRANSFER, number, 2, b"hi")
-        await caller.say(Op.TUNNEL_CLOSE, number)
+            await end.send_packet(Op.TUNNEL_TRANSFER, number, 2, b"hi")
+            assert await other.receive() == (Op.TUNNEL_TRANSFER, number, 2, b"hi")
+        await caller.send_packet(Op.TUNNEL_CLOSE, number)
         for end in (caller, member):
-            assert await end.hear() == (Op.TUNNEL_CLOSE, number, "")
+            assert await end.receive() == (Op.TUNNEL_CLOSE, number, "")
 
 
 async def test_a_topic_subscribed_twice_is_no_error_and_neither_is_one_never_subscribed(
@@ -110,9 +110,9 @@ async def test_a_topic_subscribed_twice_is_no_error_and_neither_is_one_never_sub
 ) -> None:
     async with raw_iris(node.port, "") as raw:
         for _ in range(2):
-            await raw.say(Op.SUBSCRIBE, "twice")
-        await raw.say(Op.UNSUBSCRIBE, "never")
-        await raw.say(Op.PUBLISH, "twice", b"1")
-        await raw.say(Op.PUBLISH, "twice", b"2")
-        assert await raw.hear() == (Op.PUBLISH, "twice", b"1")
-        assert await raw.hear() == (Op.PUBLISH, "twice", b"2")
+            await raw.send_packet(Op.SUBSCRIBE, "twice")
+        await raw.send_packet(Op.UNSUBSCRIBE, "never")
+        await raw.send_packet(Op.PUBLISH, "twice", b"1")
+        await raw.send_packet(Op.PUBLISH, "twice", b"2")
+        assert await raw.receive() == (Op.PUBLISH, "twice", b"1")
+        assert await raw.receive() == (Op.PUBLISH, "twice", b"2")

@@ -10,10 +10,11 @@ import pytest
 import arke
 from support.iris_client import Handlers, IrisFault, IrisTimeout, iris_program
 from support.iris_packets import Op
-from support.iris_raw import raw_iris
-from support.mixed import ECHO, FAULT, NOBODY, TIMEOUT, Ends, program
-from support.relays import LIMIT, Relay, Relays
-from support.traffic import until, until_members
+from support.protocol_pairs import ECHO, FAULT, NO_MEMBERS, TIMEOUT, ProtocolPair, program
+from support.raw_iris import raw_iris
+from support.relay_status import wait_for_members
+from support.relays import Relay, Relays
+from support.waiting import LIMIT, wait_until_async
 
 MIB = 1024 * 1024
 
@@ -22,33 +23,33 @@ MIB = 1024 * 1024
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 5 * MIB, 16 * MIB])
-async def test_bodies_of_every_size_come_back(ends: Ends, size: int) -> None:
+async def test_bodies_of_every_size_come_back(ends: ProtocolPair, size: int) -> None:
     body = (bytes(range(251)) * (size // 251 + 1))[:size]
-    async with ends.talking(ECHO) as caller:
+    async with ends.connected_caller(ECHO) as caller:
         assert await caller.request(ends.cluster, body) == body
 
 
-async def test_many_requests_in_flight_are_answered_each_with_its_own(ends: Ends) -> None:
+async def test_many_requests_in_flight_are_answered_each_with_its_own(ends: ProtocolPair) -> None:
     bodies = [f"{i}".encode() * (1 + i % 50) for i in range(1_000)]
-    async with ends.talking(ECHO) as caller:
+    async with ends.connected_caller(ECHO) as caller:
         replies = await asyncio.gather(*(caller.request(ends.cluster, body) for body in bodies))
     assert replies == bodies
 
 
-async def test_a_handlers_failure_crosses_as_its_text(ends: Ends) -> None:
+async def test_a_handlers_failure_crosses_as_its_text(ends: ProtocolPair) -> None:
     async def fail(body: bytes) -> bytes:
         if body == b"bad":
             raise LookupError("no räkor")
         return body
 
-    async with ends.talking(Handlers(fail)) as caller:
+    async with ends.connected_caller(Handlers(fail)) as caller:
         with pytest.raises(FAULT[ends.caller], match="no räkor"):
             await caller.request(ends.cluster, b"bad")
         assert await caller.request(ends.cluster, b"good") == b"good"
 
 
 async def test_a_request_that_is_not_answered_in_time_is_timed_out_and_its_answer_dropped(
-    ends: Ends,
+    ends: ProtocolPair,
 ) -> None:
     release = asyncio.Event()
 
@@ -57,7 +58,7 @@ async def test_a_request_that_is_not_answered_in_time_is_timed_out_and_its_answe
             await release.wait()
         return b"late"
 
-    async with ends.talking(Handlers(answer)) as caller:
+    async with ends.connected_caller(Handlers(answer)) as caller:
         with pytest.raises(TIMEOUT[ends.caller]):
             await caller.request(ends.cluster, b"wait", 0.2)
         release.set()
@@ -65,12 +66,12 @@ async def test_a_request_that_is_not_answered_in_time_is_timed_out_and_its_answe
             assert await caller.request(ends.cluster, b"now") == b"late"
 
 
-async def test_where_nobody_serves_it_is_told_at_once(ends: Ends) -> None:
-    async with program(ends.caller, ends.near.port) as caller:
+async def test_where_nobody_serves_it_is_told_at_once(ends: ProtocolPair) -> None:
+    async with program(ends.caller, ends.caller_relay.port) as caller:
         began = time.monotonic()
-        with pytest.raises(NOBODY[ends.caller]):
+        with pytest.raises(NO_MEMBERS[ends.caller]):
             await caller.request("nobody", b"x", LIMIT)
-        with pytest.raises(NOBODY[ends.caller]):
+        with pytest.raises(NO_MEMBERS[ends.caller]):
             async with caller.tunnel("nobody", LIMIT):
                 pass
         # A relay that just started waits for its peers' directories first, 2 s at most.
@@ -85,19 +86,19 @@ async def test_a_member_that_dies_is_told_at_once(nodes: tuple[Relay, Relay]) ->
         await asyncio.Event().wait()
         raise AssertionError
 
-    ends = Ends("iris", "iris", *nodes)
+    ends = ProtocolPair("iris", "iris", *nodes)
     async with (
-        raw_iris(ends.far.port, ends.cluster) as member,
-        iris_program(ends.near.port) as caller,
-        arke.connect(port=ends.near.port) as native,
+        raw_iris(ends.member_relay.port, ends.cluster) as member,
+        iris_program(ends.caller_relay.port) as caller,
+        arke.connect(port=ends.caller_relay.port) as native,
     ):
-        await until_members(native, ends.cluster, 1)
+        await wait_for_members(native, ends.cluster, 1)
         calls = [
             asyncio.ensure_future(caller.request(ends.cluster, b"x")),
             asyncio.ensure_future(native.request(ends.cluster, b"x", timeout=LIMIT)),
         ]
         for _ in calls:
-            await member.hear_only(Op.REQUEST)
+            await member.receive_only(Op.REQUEST)
         member.writer.transport.abort()
         with pytest.raises(IrisFault, match="member"):
             await calls[0]
@@ -106,8 +107,8 @@ async def test_a_member_that_dies_is_told_at_once(nodes: tuple[Relay, Relay]) ->
 
 
 async def test_why_nobody_takes_a_request_is_told(nodes: tuple[Relay, Relay]) -> None:
-    ends = Ends("iris", "native", *nodes)
-    async with ends.talking(Handlers()) as caller:
+    ends = ProtocolPair("iris", "native", *nodes)
+    async with ends.connected_caller(Handlers()) as caller:
         with pytest.raises(IrisFault, match="no request handler"):
             await caller.request(ends.cluster, b"x")
         with pytest.raises(IrisTimeout):
@@ -116,17 +117,17 @@ async def test_why_nobody_takes_a_request_is_told(nodes: tuple[Relay, Relay]) ->
 
 
 async def test_a_member_is_told_how_much_time_is_left(nodes: tuple[Relay, Relay]) -> None:
-    ends = Ends("native", "iris", *nodes)
+    ends = ProtocolPair("native", "iris", *nodes)
     async with (
-        raw_iris(ends.far.port, ends.cluster) as member,
-        arke.connect(port=ends.near.port) as native,
+        raw_iris(ends.member_relay.port, ends.cluster) as member,
+        arke.connect(port=ends.caller_relay.port) as native,
     ):
-        await until_members(native, ends.cluster, 1)
+        await wait_for_members(native, ends.cluster, 1)
         call = asyncio.ensure_future(native.request(ends.cluster, b"x", timeout=20.0))
-        _, number, body, left = await member.hear()
+        _, number, body, left = await member.receive()
         assert body == b"x"
         assert 15_000 < left <= 20_000 + 10  # each relay rounds up
-        await member.say(Op.REPLY, number, b"y")
+        await member.send_packet(Op.REPLY, number, b"y")
         assert await call == b"y"
 
 
@@ -142,13 +143,13 @@ async def test_requests_are_spread_over_members_of_both_protocols(
 
         return Handlers(answer)
 
-    ends = Ends("iris", "native", *nodes)
+    ends = ProtocolPair("iris", "native", *nodes)
     async with (
-        ends.talking(counting("native")) as caller,
-        iris_program(ends.near.port, ends.cluster, counting("iris")),
-        arke.connect(port=ends.near.port) as observer,
+        ends.connected_caller(counting("native")) as caller,
+        iris_program(ends.caller_relay.port, ends.cluster, counting("iris")),
+        arke.connect(port=ends.caller_relay.port) as observer,
     ):
-        await until_members(observer, ends.cluster, 2)
+        await wait_for_members(observer, ends.cluster, 2)
         for _ in range(200):
             await caller.request(ends.cluster, b"x")
     assert sum(counts.values()) == 200
@@ -159,16 +160,16 @@ async def test_requests_are_spread_over_members_of_both_protocols(
 
 
 async def test_every_member_hears_every_broadcast_in_order_and_so_does_its_sender(
-    ends: Ends,
+    ends: ProtocolPair,
 ) -> None:
     bodies = [b"%d" % i * (70_000 if i % 50 == 7 else 1) for i in range(300)]
     async with (
-        program(ends.caller, ends.near.port, ends.cluster) as sender,
-        program(ends.member, ends.far.port, ends.cluster) as other,
-        program(ends.member, ends.near.port, ends.cluster) as third,
-        arke.connect(port=ends.near.port) as observer,
+        program(ends.caller, ends.caller_relay.port, ends.cluster) as sender,
+        program(ends.member, ends.member_relay.port, ends.cluster) as other,
+        program(ends.member, ends.caller_relay.port, ends.cluster) as third,
+        arke.connect(port=ends.caller_relay.port) as observer,
     ):
-        await until_members(observer, ends.cluster, 3)
+        await wait_for_members(observer, ends.cluster, 3)
         for body in bodies:
             await sender.broadcast(ends.cluster, body)
         for member in (sender, other, third):
@@ -176,14 +177,14 @@ async def test_every_member_hears_every_broadcast_in_order_and_so_does_its_sende
 
 
 async def test_every_subscriber_gets_every_event_in_order_and_so_does_its_publisher(
-    ends: Ends,
+    ends: ProtocolPair,
 ) -> None:
     topic = ends.cluster
     bodies = [b"%d" % i * (70_000 if i % 50 == 7 else 1) for i in range(300)]
     async with (
-        program(ends.caller, ends.near.port) as sender,
-        program(ends.member, ends.far.port) as reader,
-        arke.connect(port=ends.near.port) as observer,
+        program(ends.caller, ends.caller_relay.port) as sender,
+        program(ends.member, ends.member_relay.port) as reader,
+        arke.connect(port=ends.caller_relay.port) as observer,
     ):
         for each in (sender, reader):
             await each.subscribe(topic)
@@ -192,7 +193,7 @@ async def test_every_subscriber_gets_every_event_in_order_and_so_does_its_publis
             known: dict[str, int] = (await observer.status())["topics"].get(topic, {})
             return sum(known.values()) == 2
 
-        await until(both)
+        await wait_until_async(both)
         for body in bodies:
             await sender.publish(topic, body)
         for each in (sender, reader):
@@ -214,7 +215,7 @@ async def test_leaving_a_topic_ends_its_events(node: Relay) -> None:
 # Leaving.
 
 
-async def test_a_member_that_leaves_finishes_what_it_has_begun(ends: Ends) -> None:
+async def test_a_member_that_leaves_finishes_what_it_has_begun(ends: ProtocolPair) -> None:
     """Its relay lets it answer, and gives it nothing new."""
     running, release = asyncio.Event(), asyncio.Event()
 
@@ -225,17 +226,17 @@ async def test_a_member_that_leaves_finishes_what_it_has_begun(ends: Ends) -> No
 
     ends.member = "iris"
     async with (
-        iris_program(ends.far.port, ends.cluster, Handlers(answer)) as member,
-        program(ends.caller, ends.near.port) as caller,
-        arke.connect(port=ends.near.port) as observer,
+        iris_program(ends.member_relay.port, ends.cluster, Handlers(answer)) as member,
+        program(ends.caller, ends.caller_relay.port) as caller,
+        arke.connect(port=ends.caller_relay.port) as observer,
     ):
-        await until_members(observer, ends.cluster, 1)
+        await wait_for_members(observer, ends.cluster, 1)
         call = asyncio.ensure_future(caller.request(ends.cluster, b"x"))
         await running.wait()
-        leaving = asyncio.ensure_future(member.leave())
-        await until_members(observer, ends.cluster, 0)
+        leaving = asyncio.ensure_future(member.detach())
+        await wait_for_members(observer, ends.cluster, 0)
         assert not leaving.done()
-        with pytest.raises(NOBODY[ends.caller]):
+        with pytest.raises(NO_MEMBERS[ends.caller]):
             await caller.request(ends.cluster, b"x")
         release.set()
         await leaving
@@ -245,8 +246,8 @@ async def test_a_member_that_leaves_finishes_what_it_has_begun(ends: Ends) -> No
 async def test_who_leaves_is_read_until_it_closes_however_much_it_still_sends(node: Relay) -> None:
     """Or the relay would close on what nobody read, and that destroys what it said last."""
     async with raw_iris(node.port, "") as leaver:
-        await leaver.say(Op.CLOSE)
-        assert await leaver.hear() == (Op.CLOSE, "")
+        await leaver.send_packet(Op.CLOSE)
+        assert await leaver.receive() == (Op.CLOSE, "")
         await leaver.send(bytes(32 * MIB))
 
 
@@ -255,5 +256,5 @@ async def test_a_relay_that_stops_tells_its_iris_programs_why(relays: Relays) ->
     async with iris_program(relay.port, "work", ECHO) as member:
         assert await member.request("work", b"x") == b"x"
         relay.process.terminate()
-        assert await member.gone()
+        assert await member.wait_until_closed()
         assert relay.process.wait(LIMIT) == 0

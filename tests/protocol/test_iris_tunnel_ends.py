@@ -10,17 +10,18 @@ import pytest
 import arke
 from support.iris_client import Handlers, IrisTimeout, iris_program
 from support.iris_packets import Op
-from support.iris_raw import raw_iris
 from support.iris_tunnel import CHUNK, IrisTunnel, TunnelEnded
-from support.mixed import ECHO, ENDED, Ends, Tunnel, converse, program
-from support.relays import LIMIT, Relay, Relays
-from support.traffic import until_members
+from support.protocol_pairs import ECHO, TUNNEL_ENDED, ProtocolPair, Tunnel, echo_tunnel, program
+from support.raw_iris import raw_iris
+from support.relay_status import wait_for_members
+from support.relays import Relay, Relays
+from support.waiting import LIMIT
 
 MIB = 1024 * 1024
 
 
 @pytest.mark.parametrize("closer", ["caller", "member"])
-async def test_what_was_sent_before_a_graceful_end_arrives(ends: Ends, closer: str) -> None:
+async def test_what_was_sent_before_a_graceful_end_arrives(ends: ProtocolPair, closer: str) -> None:
     sent = [bytes([size % 251]) * size for size in range(1, 300_000, 10_000)]
     got: list[bytes] = []
     read = asyncio.Event()
@@ -34,7 +35,7 @@ async def test_what_was_sent_before_a_graceful_end_arrives(ends: Ends, closer: s
         read.set()
 
     handler, mine = (keep, pour) if closer == "caller" else (pour, keep)
-    async with ends.talking(Handlers(tunnel=handler)) as caller:
+    async with ends.connected_caller(Handlers(tunnel=handler)) as caller:
         async with caller.tunnel(ends.cluster) as tunnel:
             await mine(tunnel)
         async with asyncio.timeout(LIMIT):
@@ -46,7 +47,7 @@ async def test_half_closed_by_a_native_caller_it_still_carries_the_answer(
     nodes: tuple[Relay, Relay],
 ) -> None:
     """An Iris tunnel has no halves: its program hears of the end when both are closed."""
-    ends = Ends("native", "iris", *nodes)
+    ends = ProtocolPair("native", "iris", *nodes)
     ended = asyncio.Event()
 
     async def add_up(tunnel: IrisTunnel) -> None:
@@ -55,7 +56,7 @@ async def test_half_closed_by_a_native_caller_it_still_carries_the_answer(
         assert [message async for message in tunnel] == []
         ended.set()
 
-    async with ends.talking(Handlers(tunnel=add_up)) as caller, asyncio.timeout(LIMIT):
+    async with ends.connected_caller(Handlers(tunnel=add_up)) as caller, asyncio.timeout(LIMIT):
         async with caller.tunnel(ends.cluster) as tunnel:
             assert isinstance(tunnel, arke.Tunnel)
             for number in range(1000):
@@ -66,7 +67,7 @@ async def test_half_closed_by_a_native_caller_it_still_carries_the_answer(
 
 
 async def test_half_closed_by_a_native_member_it_still_reads(nodes: tuple[Relay, Relay]) -> None:
-    ends = Ends("iris", "native", *nodes)
+    ends = ProtocolPair("iris", "native", *nodes)
     heard: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
 
     async def listen(tunnel: arke.Tunnel) -> None:
@@ -74,7 +75,7 @@ async def test_half_closed_by_a_native_member_it_still_reads(nodes: tuple[Relay,
         tunnel.close_send()
         heard.set_result([message async for message in tunnel])
 
-    async with ends.talking(Handlers(tunnel=listen)) as caller, asyncio.timeout(LIMIT):
+    async with ends.connected_caller(Handlers(tunnel=listen)) as caller, asyncio.timeout(LIMIT):
         async with caller.tunnel(ends.cluster) as tunnel:
             assert await tunnel.recv() == b"go on"
             for _ in range(100):
@@ -86,12 +87,12 @@ async def test_a_program_that_leaves_hears_all_that_is_under_way_and_then_no_mor
     nodes: tuple[Relay, Relay],
 ) -> None:
     """Whatever it still says meanwhile: its last word is the relay's close."""
-    ends = Ends("native", "iris", *nodes)
+    ends = ProtocolPair("native", "iris", *nodes)
     async with (
-        raw_iris(ends.far.port, ends.cluster) as member,
-        arke.connect(port=ends.near.port) as caller,
+        raw_iris(ends.member_relay.port, ends.cluster) as member,
+        arke.connect(port=ends.caller_relay.port) as caller,
     ):
-        await until_members(caller, ends.cluster, 1)
+        await wait_for_members(caller, ends.cluster, 1)
 
         async def pour() -> None:
             async with caller.tunnel(ends.cluster, timeout=LIMIT) as tunnel:
@@ -99,17 +100,17 @@ async def test_a_program_that_leaves_hears_all_that_is_under_way_and_then_no_mor
                     await tunnel.send(bytes(300_000))
 
         pouring = asyncio.ensure_future(pour())
-        _, build, _ = await member.hear()
-        await member.say(Op.TUNNEL_CONFIRM, build, 1)
-        await member.say(Op.TUNNEL_ALLOWANCE, 1, 64 * MIB)
-        packet = await member.hear_only(Op.TUNNEL_TRANSFER)
-        await member.say(Op.CLOSE)
+        _, build, _ = await member.receive()
+        await member.send_packet(Op.TUNNEL_CONFIRM, build, 1)
+        await member.send_packet(Op.TUNNEL_ALLOWANCE, 1, 64 * MIB)
+        packet = await member.receive_only(Op.TUNNEL_TRANSFER)
+        await member.send_packet(Op.CLOSE)
         while packet[0] != Op.CLOSE:
-            member.put(Op.TUNNEL_ALLOWANCE, 1, CHUNK)
-            packet = await member.hear()
+            member.send_packet_nowait(Op.TUNNEL_ALLOWANCE, 1, CHUNK)
+            packet = await member.receive()
         assert packet == (Op.CLOSE, "")
         with pytest.raises(EOFError):
-            await member.hear()
+            await member.receive()
         with pytest.raises(arke.TunnelClosed):
             await pouring
 
@@ -118,7 +119,7 @@ async def test_a_chunk_beyond_what_is_left_waits_and_outlives_its_sender(
     nodes: tuple[Relay, Relay],
 ) -> None:
     """A sender may send while its allowance is positive, close at once, and leave at once."""
-    ends = Ends("iris", "native", *nodes)
+    ends = ProtocolPair("iris", "native", *nodes)
     go_on = asyncio.Event()
     heard: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
 
@@ -127,55 +128,57 @@ async def test_a_chunk_beyond_what_is_left_waits_and_outlives_its_sender(
         heard.set_result([len(message) async for message in tunnel])
 
     async with (
-        ends.serving(Handlers(tunnel=listen)),
-        raw_iris(ends.near.port, "") as caller,
+        ends.running_member(Handlers(tunnel=listen)),
+        raw_iris(ends.caller_relay.port, "") as caller,
         asyncio.timeout(LIMIT),
     ):
-        await caller.say(Op.TUNNEL_INIT, 1, ends.cluster, 30_000)
-        await caller.hear_only(Op.TUNNEL_CONFIRM)
-        _, _, allowance = await caller.hear_only(Op.TUNNEL_ALLOWANCE)
+        await caller.send_packet(Op.TUNNEL_INIT, 1, ends.cluster, 30_000)
+        await caller.receive_only(Op.TUNNEL_CONFIRM)
+        _, _, allowance = await caller.receive_only(Op.TUNNEL_ALLOWANCE)
         sizes = [CHUNK] * (allowance // CHUNK - 1) + [CHUNK - 1, CHUNK]
         for size in sizes:
-            await caller.say(Op.TUNNEL_TRANSFER, 1, size, bytes(size))
-        await caller.say(Op.TUNNEL_CLOSE, 1)
-        await caller.say(Op.CLOSE)
-        assert await caller.hear_only(Op.TUNNEL_CLOSE) == (Op.TUNNEL_CLOSE, 1, "")
+            await caller.send_packet(Op.TUNNEL_TRANSFER, 1, size, bytes(size))
+        await caller.send_packet(Op.TUNNEL_CLOSE, 1)
+        await caller.send_packet(Op.CLOSE)
+        assert await caller.receive_only(Op.TUNNEL_CLOSE) == (Op.TUNNEL_CLOSE, 1, "")
         go_on.set()
-        assert await caller.hear() == (Op.CLOSE, "")
+        assert await caller.receive() == (Op.CLOSE, "")
         assert await heard == sizes
 
 
-async def test_both_ends_at_once(ends: Ends) -> None:
+async def test_both_ends_at_once(ends: ProtocolPair) -> None:
     """They cross on the way; each ends gracefully all the same."""
 
     async def leave(tunnel: Tunnel) -> None:
         await tunnel.send(b"x")
 
-    async with ends.talking(Handlers(ECHO.request, leave)) as caller:
+    async with ends.connected_caller(Handlers(ECHO.request, leave)) as caller:
         for _ in range(50):
             async with caller.tunnel(ends.cluster) as tunnel:
                 assert await tunnel.recv() == b"x"
         assert await caller.request(ends.cluster, b"well") == b"well"
 
 
-async def test_sending_on_a_tunnel_that_has_ended_fails_and_reading_ends(ends: Ends) -> None:
+async def test_sending_on_a_tunnel_that_has_ended_fails_and_reading_ends(
+    ends: ProtocolPair,
+) -> None:
     async def leave(tunnel: Tunnel) -> None:
         await tunnel.send(b"last words")
 
     async with (
-        ends.talking(Handlers(tunnel=leave)) as caller,
+        ends.connected_caller(Handlers(tunnel=leave)) as caller,
         caller.tunnel(ends.cluster) as tunnel,
     ):
         assert [message async for message in tunnel] == [b"last words"]
-        with pytest.raises(ENDED):
+        with pytest.raises(TUNNEL_ENDED):
             await tunnel.recv()
-        with pytest.raises(ENDED):
+        with pytest.raises(TUNNEL_ENDED):
             await tunnel.send(b"x")
 
 
 async def test_a_native_handler_that_raises_tells_the_iris_end(nodes: tuple[Relay, Relay]) -> None:
-    ends = Ends("iris", "native", *nodes)
-    service = arke.Service(ends.cluster, port=ends.far.port)
+    ends = ProtocolPair("iris", "native", *nodes)
+    service = arke.Service(ends.cluster, port=ends.member_relay.port)
 
     @service.on_tunnel
     async def fail(tunnel: arke.Tunnel) -> None:
@@ -184,10 +187,10 @@ async def test_a_native_handler_that_raises_tells_the_iris_end(nodes: tuple[Rela
 
     async with (
         service,
-        iris_program(ends.near.port) as caller,
-        arke.connect(port=ends.near.port) as observer,
+        iris_program(ends.caller_relay.port) as caller,
+        arke.connect(port=ends.caller_relay.port) as observer,
     ):
-        await until_members(observer, ends.cluster, 1)
+        await wait_for_members(observer, ends.cluster, 1)
         async with caller.tunnel(ends.cluster) as tunnel:
             await tunnel.send(b"x")
             with pytest.raises(TunnelEnded, match="not here"):
@@ -195,7 +198,7 @@ async def test_a_native_handler_that_raises_tells_the_iris_end(nodes: tuple[Rela
 
 
 async def test_a_native_caller_that_fails_tells_the_iris_end(nodes: tuple[Relay, Relay]) -> None:
-    ends = Ends("native", "iris", *nodes)
+    ends = ProtocolPair("native", "iris", *nodes)
     seen: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def wait(tunnel: IrisTunnel) -> None:
@@ -204,45 +207,45 @@ async def test_a_native_caller_that_fails_tells_the_iris_end(nodes: tuple[Relay,
         except TunnelEnded as error:
             seen.set_result(str(error))
 
-    async with ends.talking(Handlers(tunnel=wait)) as caller, asyncio.timeout(LIMIT):
+    async with ends.connected_caller(Handlers(tunnel=wait)) as caller, asyncio.timeout(LIMIT):
         with pytest.raises(ZeroDivisionError):
             async with caller.tunnel(ends.cluster):
                 raise ZeroDivisionError("oh")
         assert "oh" in await seen
 
 
-async def test_an_end_that_dies_is_told_at_the_other(ends: Ends) -> None:
+async def test_an_end_that_dies_is_told_at_the_other(ends: ProtocolPair) -> None:
     ends.member = "iris"
     ready = asyncio.Event()
 
     async def wait(tunnel: IrisTunnel) -> None:
         ready.set()
-        await tunnel.ended()
+        await tunnel.wait_until_ended()
 
     async with AsyncExitStack() as stack, asyncio.timeout(LIMIT):
         member = await stack.enter_async_context(
-            iris_program(ends.far.port, ends.cluster, Handlers(tunnel=wait))
+            iris_program(ends.member_relay.port, ends.cluster, Handlers(tunnel=wait))
         )
-        caller = await stack.enter_async_context(program(ends.caller, ends.near.port))
-        observer = await stack.enter_async_context(arke.connect(port=ends.near.port))
-        await until_members(observer, ends.cluster, 1)
+        caller = await stack.enter_async_context(program(ends.caller, ends.caller_relay.port))
+        observer = await stack.enter_async_context(arke.connect(port=ends.caller_relay.port))
+        await wait_for_members(observer, ends.cluster, 1)
         async with caller.tunnel(ends.cluster) as tunnel:
             await ready.wait()
             member.raw.writer.transport.abort()
-            with pytest.raises(ENDED, match=r"gone|lost|ended|closed"):
+            with pytest.raises(TUNNEL_ENDED, match=r"gone|lost|ended|closed"):
                 await tunnel.recv()
 
 
 async def test_a_relay_that_dies_is_told_at_the_other(relays: Relays) -> None:
-    one, other = relays.pair()
-    ends = Ends("iris", "native", one, other)
+    one, other = relays.start_pair()
+    ends = ProtocolPair("iris", "native", one, other)
     async with AsyncExitStack() as stack, asyncio.timeout(LIMIT):
         service = arke.Service(ends.cluster, port=other.port)
-        service.on_tunnel(converse)
+        service.on_tunnel(echo_tunnel)
         await service.__aenter__()
         caller = await stack.enter_async_context(iris_program(one.port))
         observer = await stack.enter_async_context(arke.connect(port=one.port))
-        await until_members(observer, ends.cluster, 1)
+        await wait_for_members(observer, ends.cluster, 1)
         async with caller.tunnel(ends.cluster) as tunnel:
             await tunnel.send(b"x")
             assert await tunnel.recv() == b"x"
@@ -255,22 +258,22 @@ async def test_a_relay_that_dies_is_told_at_the_other(relays: Relays) -> None:
 async def test_an_opening_nobody_confirms_is_timed_out_and_late_word_dropped(
     nodes: tuple[Relay, Relay],
 ) -> None:
-    ends = Ends("iris", "iris", *nodes)
+    ends = ProtocolPair("iris", "iris", *nodes)
     async with (
-        raw_iris(ends.far.port, ends.cluster) as member,
-        iris_program(ends.near.port) as caller,
-        arke.connect(port=ends.near.port) as observer,
+        raw_iris(ends.member_relay.port, ends.cluster) as member,
+        iris_program(ends.caller_relay.port) as caller,
+        arke.connect(port=ends.caller_relay.port) as observer,
     ):
-        await until_members(observer, ends.cluster, 1)
+        await wait_for_members(observer, ends.cluster, 1)
         with pytest.raises(IrisTimeout):
             async with caller.tunnel(ends.cluster, 0.2):
                 pass
-        _, build, limit = await member.hear_only(Op.TUNNEL_INIT)
+        _, build, limit = await member.receive_only(Op.TUNNEL_INIT)
         assert limit == CHUNK
-        await member.say(Op.TUNNEL_CONFIRM, build, 7)
-        await member.say(Op.TUNNEL_ALLOWANCE, 7, 1000)
-        await member.settled()
+        await member.send_packet(Op.TUNNEL_CONFIRM, build, 7)
+        await member.send_packet(Op.TUNNEL_ALLOWANCE, 7, 1000)
+        await member.wait_until_processed()
         call = asyncio.ensure_future(caller.request(ends.cluster, b"x"))
-        _, number, _, _ = await member.hear_only(Op.REQUEST)
-        await member.say(Op.REPLY, number, b"well")
+        _, number, _, _ = await member.receive_only(Op.REQUEST)
+        await member.send_packet(Op.REPLY, number, b"well")
         assert await call == b"well"

@@ -10,11 +10,12 @@ import pytest
 import arke
 from support.iris_client import Handlers, iris_program
 from support.iris_packets import Op
-from support.iris_raw import raw_iris
 from support.iris_tunnel import CHUNK, IrisTunnel
-from support.mixed import ECHO, Ends, Program, Tunnel
-from support.relays import LIMIT, Relay
-from support.traffic import until_members
+from support.protocol_pairs import ECHO, Program, ProtocolPair, Tunnel
+from support.raw_iris import raw_iris
+from support.relay_status import wait_for_members
+from support.relays import Relay
+from support.waiting import LIMIT
 
 MIB = 1024 * 1024
 WINDOW = 4 * MIB  # that native ends grant
@@ -28,18 +29,18 @@ def body(size: int) -> bytes:
 
 
 @pytest.mark.parametrize("size", [1, 5000, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 5 * MIB])
-async def test_messages_of_any_size_come_back(ends: Ends, size: int) -> None:
-    async with ends.talking(ECHO) as caller, caller.tunnel(ends.cluster) as tunnel:
+async def test_messages_of_any_size_come_back(ends: ProtocolPair, size: int) -> None:
+    async with ends.connected_caller(ECHO) as caller, caller.tunnel(ends.cluster) as tunnel:
         for _ in range(3):
             await tunnel.send(body(size))
             assert await tunnel.recv() == body(size)
 
 
-async def test_thousands_of_messages_both_ways_keep_their_order(ends: Ends) -> None:
+async def test_thousands_of_messages_both_ways_keep_their_order(ends: ProtocolPair) -> None:
     sizes = [1] * 97 + [3000, 70_000, 200_000]
     sent = [n.to_bytes(2, "big")[-min(2, sizes[n % 100]) :] for n in range(3000)]
     sent = [start + bytes(sizes[n % 100] - len(start)) for n, start in enumerate(sent)]
-    async with ends.talking(ECHO) as caller, caller.tunnel(ends.cluster) as tunnel:
+    async with ends.connected_caller(ECHO) as caller, caller.tunnel(ends.cluster) as tunnel:
 
         async def send() -> None:
             for message in sent:
@@ -51,7 +52,7 @@ async def test_thousands_of_messages_both_ways_keep_their_order(ends: Ends) -> N
         await sending
 
 
-async def test_many_tunnels_at_once(ends: Ends) -> None:
+async def test_many_tunnels_at_once(ends: ProtocolPair) -> None:
     async def talk(caller: Program, number: int) -> None:
         async with caller.tunnel(ends.cluster) as tunnel:
             for turn in range(5):
@@ -59,7 +60,7 @@ async def test_many_tunnels_at_once(ends: Ends) -> None:
                 await tunnel.send(message)
                 assert await tunnel.recv() == message
 
-    async with ends.talking(ECHO) as caller:
+    async with ends.connected_caller(ECHO) as caller:
         await asyncio.gather(*(talk(caller, number) for number in range(100)))
 
 
@@ -67,17 +68,17 @@ async def test_an_empty_message_of_a_native_program_does_not_exist_for_iris(
     nodes: tuple[Relay, Relay],
 ) -> None:
     """The protocol has no octets for it: a size of 0 is a chunk that goes on."""
-    ends = Ends("native", "iris", *nodes)
-    async with ends.talking(ECHO) as caller, caller.tunnel(ends.cluster) as tunnel:
+    ends = ProtocolPair("native", "iris", *nodes)
+    async with ends.connected_caller(ECHO) as caller, caller.tunnel(ends.cluster) as tunnel:
         for message in (b"", b"1", b"", b"", b"2"):
             await tunnel.send(message)
         assert [await tunnel.recv(), await tunnel.recv()] == [b"1", b"2"]
 
 
-async def test_a_message_that_its_sender_gives_up_is_not_there(ends: Ends) -> None:
+async def test_a_message_that_its_sender_gives_up_is_not_there(ends: ProtocolPair) -> None:
     """A new size while one is incomplete; its octets are given back."""
     ends.caller = "iris"
-    async with ends.talking(ECHO) as caller, caller.tunnel(ends.cluster) as tunnel:
+    async with ends.connected_caller(ECHO) as caller, caller.tunnel(ends.cluster) as tunnel:
         assert isinstance(tunnel, IrisTunnel)
         for turn in range(100):  # more, all together, than any window
             await tunnel.send_chunk(3 * CHUNK, body(CHUNK))
@@ -91,7 +92,7 @@ async def test_a_message_that_its_sender_gives_up_is_not_there(ends: Ends) -> No
 
 
 @pytest.mark.alone
-async def test_a_reader_that_stops_stops_its_own_writer_and_nobody_else(ends: Ends) -> None:
+async def test_a_reader_that_stops_stops_its_own_writer_and_nobody_else(ends: ProtocolPair) -> None:
     stalled, go_on, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
     size, count, read = 50_000, 3000, 0
 
@@ -107,7 +108,10 @@ async def test_a_reader_that_stops_stops_its_own_writer_and_nobody_else(ends: En
             if read == count * size:
                 done.set()
 
-    async with ends.talking(Handlers(ECHO.request, read_late)) as caller, AsyncExitStack() as stack:
+    async with (
+        ends.connected_caller(Handlers(ECHO.request, read_late)) as caller,
+        AsyncExitStack() as stack,
+    ):
         slow = await stack.enter_async_context(caller.tunnel(ends.cluster))
         quick = await stack.enter_async_context(caller.tunnel(ends.cluster))
         sent = 0
@@ -118,7 +122,7 @@ async def test_a_reader_that_stops_stops_its_own_writer_and_nobody_else(ends: En
                 await slow.send(bytes(size))
                 sent += size
 
-        before = ends.near.memory, ends.far.memory
+        before = ends.caller_relay.memory, ends.member_relay.memory
         pouring = asyncio.ensure_future(pour())
         async with asyncio.timeout(LIMIT):
             await stalled.wait()
@@ -133,7 +137,7 @@ async def test_a_reader_that_stops_stops_its_own_writer_and_nobody_else(ends: En
         # An Iris reader has granted 64 MiB; native ones, and relays, have their window.
         room = 64 * MIB if ends.member == "iris" else WINDOW
         assert sent <= room + 2 * WINDOW
-        for relay, memory in zip((ends.near, ends.far), before, strict=True):
+        for relay, memory in zip((ends.caller_relay, ends.member_relay), before, strict=True):
             assert relay.memory - memory < 64 * MIB
         go_on.set()
         async with asyncio.timeout(LIMIT):
@@ -145,7 +149,7 @@ async def test_a_reader_that_stops_stops_its_own_writer_and_nobody_else(ends: En
 
 async def test_no_more_comes_than_an_iris_reader_allows(nodes: tuple[Relay, Relay]) -> None:
     """Its client complains where the relay sends on without an allowance."""
-    ends = Ends("native", "iris", *nodes)
+    ends = ProtocolPair("native", "iris", *nodes)
     started, go_on = asyncio.Event(), asyncio.Event()
 
     async def add_up(tunnel: Tunnel) -> None:
@@ -158,10 +162,10 @@ async def test_no_more_comes_than_an_iris_reader_allows(nodes: tuple[Relay, Rela
 
     handlers = Handlers(tunnel=add_up)
     async with (
-        iris_program(ends.far.port, ends.cluster, handlers, window=100_000),
-        arke.connect(port=ends.near.port) as caller,
+        iris_program(ends.member_relay.port, ends.cluster, handlers, window=100_000),
+        arke.connect(port=ends.caller_relay.port) as caller,
     ):
-        await until_members(caller, ends.cluster, 1)
+        await wait_for_members(caller, ends.cluster, 1)
         async with caller.tunnel(ends.cluster, timeout=LIMIT) as tunnel:
 
             async def pour() -> None:
@@ -180,7 +184,7 @@ async def test_nothing_comes_beyond_the_allowance_in_the_middle_of_a_message(
     nodes: tuple[Relay, Relay],
 ) -> None:
     """The reader has whole messages to read, and grants again when it has."""
-    ends = Ends("native", "iris", *nodes)
+    ends = ProtocolPair("native", "iris", *nodes)
     go_on, done = asyncio.Event(), asyncio.Event()
     size, count = 3 * MIB, 8
 
@@ -191,10 +195,10 @@ async def test_nothing_comes_beyond_the_allowance_in_the_middle_of_a_message(
 
     handlers = Handlers(ECHO.request, read_late)
     async with (
-        iris_program(ends.far.port, ends.cluster, handlers, window=4 * MIB) as member,
-        arke.connect(port=ends.near.port) as caller,
+        iris_program(ends.member_relay.port, ends.cluster, handlers, window=4 * MIB) as member,
+        arke.connect(port=ends.caller_relay.port) as caller,
     ):
-        await until_members(caller, ends.cluster, 1)
+        await wait_for_members(caller, ends.cluster, 1)
         async with caller.tunnel(ends.cluster, timeout=LIMIT) as tunnel, asyncio.timeout(LIMIT):
             sent = 0
 
@@ -220,14 +224,14 @@ async def test_a_message_larger_than_the_readers_window_gets_through(
     nodes: tuple[Relay, Relay],
 ) -> None:
     """Its reader grants nothing before it has all of it: the relay lends, and takes back."""
-    ends = Ends("native", "iris", *nodes)
+    ends = ProtocolPair("native", "iris", *nodes)
     sizes = [300_000] * 5 + [10_000] * 100
     async with (
-        raw_iris(ends.far.port, ends.cluster) as member,
-        arke.connect(port=ends.near.port) as caller,
+        raw_iris(ends.member_relay.port, ends.cluster) as member,
+        arke.connect(port=ends.caller_relay.port) as caller,
         asyncio.timeout(LIMIT),
     ):
-        await until_members(caller, ends.cluster, 1)
+        await wait_for_members(caller, ends.cluster, 1)
 
         async def pour() -> None:
             async with caller.tunnel(ends.cluster, timeout=LIMIT) as tunnel:
@@ -235,13 +239,13 @@ async def test_a_message_larger_than_the_readers_window_gets_through(
                     await tunnel.send(bytes(size))
 
         pouring = asyncio.ensure_future(pour())
-        _, build, _ = await member.hear()
-        await member.say(Op.TUNNEL_CONFIRM, build, 1)
-        await member.say(Op.TUNNEL_ALLOWANCE, 1, 100_000)
+        _, build, _ = await member.receive()
+        await member.send_packet(Op.TUNNEL_CONFIRM, build, 1)
+        await member.send_packet(Op.TUNNEL_ALLOWANCE, 1, 100_000)
         for size in sizes:
             left = size
             while left:
-                left -= len((await member.hear_only(Op.TUNNEL_TRANSFER))[3])
+                left -= len((await member.receive_only(Op.TUNNEL_TRANSFER))[3])
             assert left == 0
-            await member.say(Op.TUNNEL_ALLOWANCE, 1, size)
+            await member.send_packet(Op.TUNNEL_ALLOWANCE, 1, size)
         await pouring

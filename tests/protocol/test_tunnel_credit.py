@@ -10,10 +10,10 @@ from arke.wire.limits import CHUNK, MIN_WINDOW, WINDOW
 from arke.wire.messages import Op
 from arke_relay.attachments.iris import tunnels
 from arke_relay.attachments.iris.tunnel import LARGEST
+from support.in_process_relay import InProcessRelay, packed, unpacked
 from support.iris_packets import Decoder, encoded
 from support.iris_packets import Op as Iris
-from support.stage import Stage, packed, unpacked
-from support.tunnel_ends import CLUSTER, NUMBER, End, IrisEnd, NativeEnd, settle
+from support.tunnel_ends import CLUSTER, NUMBER, IrisEnd, NativeEnd, TunnelEnd, run_to_completion
 
 KINDS = st.sampled_from(["iris", "native"])
 WINDOWS = st.sampled_from([MIN_WINDOW, 87_000, 2 * CHUNK, WINDOW])
@@ -36,19 +36,19 @@ def _anew(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def opened(
     opener: str, taker: str, *, window: int = WINDOW, allowance: int = 2 * 1024 * 1024
-) -> tuple[Stage, End, End]:
+) -> tuple[InProcessRelay, TunnelEnd, TunnelEnd]:
     """A tunnel between two programs of these kinds. What Iris programs open has the window too."""
-    stage = Stage()
+    stage = InProcessRelay()
     tunnels.WINDOW = window
-    ends: list[End] = [
+    ends: list[TunnelEnd] = [
         IrisEnd(stage, who, serves=who == "B", allowance=allowance)
         if kind == "iris"
         else NativeEnd(stage, who, serves=who == "B", window=window)
         for kind, who in ((opener, "A"), (taker, "B"))
     ]
-    settle(*ends)
+    run_to_completion(*ends)
     ends[0].open()
-    settle(*ends)
+    run_to_completion(*ends)
     return stage, ends[0], ends[1]
 
 
@@ -72,28 +72,28 @@ async def test_whatever_is_sent_arrives(
     for end, messages in sent.items():
         for each in messages:
             end.send(each)
-    settle(one, other)
-    assert [len(each) for each in other.got] == there
-    assert other.got == sent[one]
-    assert one.got == sent[other]
+    run_to_completion(one, other)
+    assert [len(each) for each in other.received] == there
+    assert other.received == sent[one]
+    assert one.received == sent[other]
     one.close()
-    settle(one, other)
-    assert other.ended == ""
+    run_to_completion(one, other)
+    assert other.end_reason == ""
 
 
 @pytest.mark.parametrize("kind", ["iris", "native"])
 async def test_what_waits_for_an_iris_program_that_does_not_read_is_bounded(kind: str) -> None:
     stage, one, other = opened(kind, "iris", allowance=64 * 1024 * 1024)
-    other.reads = False
+    other.reading = False
     stage.stop_reading("B")
     for number in range(1000):
         one.send(message(number, CHUNK))
-    settle(one)
+    run_to_completion(one)
     assert stage.queued <= WINDOW + 300 * 1024
-    stage.read_on("B")
-    other.reads = True
-    settle(one, other)
-    assert len(other.got) == 1000
+    stage.resume_reading("B")
+    other.reading = True
+    run_to_completion(one, other)
+    assert len(other.received) == 1000
 
 
 # What ends do that nobody may.
@@ -116,10 +116,10 @@ async def test_a_native_end_cannot_mislead_an_iris_one(
 ) -> None:
     stage, _, other = opened("native", "iris")
     for total, data in pieces:
-        stage.say("A", packed((Op.DATA, 1, total, data)))
-    settle(other)
-    assert why in (other.ended or "")
-    ((op, _, _, _, text),) = [m for m in unpacked(stage.heard("A")) if m[0] == Op.END]
+        stage.send("A", packed((Op.DATA, 1, total, data)))
+    run_to_completion(other)
+    assert why in (other.end_reason or "")
+    ((op, _, _, _, text),) = [m for m in unpacked(stage.received("A")) if m[0] == Op.END]
     assert (op, why in text) == (Op.END, True)
 
 
@@ -137,62 +137,62 @@ async def test_an_iris_end_cannot_mislead_a_native_one(
     chunks: list[tuple[int, bytes]], why: str
 ) -> None:
     stage, _, other = opened("iris", "native")
-    other.reads = False
+    other.reading = False
     for size, chunk in chunks:
-        stage.say("A", encoded(Iris.TUNNEL_TRANSFER, NUMBER, size, chunk))
+        stage.send("A", encoded(Iris.TUNNEL_TRANSFER, NUMBER, size, chunk))
     decoder = Decoder()
-    decoder.feed(stage.heard("A"))
+    decoder.feed(stage.received("A"))
     assert any(op == Iris.TUNNEL_CLOSE and why in fields[1] for op, *fields in decoder)
-    other.reads = True
-    settle(other)
-    assert why in (other.ended or "")
+    other.reading = True
+    run_to_completion(other)
+    assert why in (other.end_reason or "")
 
 
 async def test_a_closed_tunnel_still_brings_what_waited_for_credit() -> None:
     _, one, other = opened("iris", "native", window=MIN_WINDOW)
-    other.reads = False
+    other.reading = False
     one.send(message(1, CHUNK - 1))
     one.send(message(2, CHUNK))
-    settle(one)
+    run_to_completion(one)
     one.close()
-    settle(one)
-    assert one.ended == ""
-    other.reads = True
-    settle(one, other)
-    assert [len(each) for each in other.got] == [CHUNK - 1, CHUNK]
-    assert other.ended == ""
+    run_to_completion(one)
+    assert one.end_reason == ""
+    other.reading = True
+    run_to_completion(one, other)
+    assert [len(each) for each in other.received] == [CHUNK - 1, CHUNK]
+    assert other.end_reason == ""
 
 
 async def test_an_offer_is_not_answered_by_a_reply() -> None:
     """Or it would pass for the answer to the request of the same number."""
-    stage = Stage()
+    stage = InProcessRelay()
     one = IrisEnd(stage, "A", serves=False, allowance=1)
     NativeEnd(stage, "B", serves=True, window=WINDOW)
     bank = NativeEnd(stage, "C", serves=False, window=WINDOW)
-    bank.say(Op.REGISTER, "bank", None)
-    one.say(Iris.REQUEST, NUMBER, "bank", b"", 5000)
+    bank._send(Op.REGISTER, "bank", None)
+    one._send(Iris.REQUEST, NUMBER, "bank", b"", 5000)
     one.open()
-    (offer,) = [message for message in unpacked(stage.heard("B")) if message[0] == Op.OFFER]
-    stage.say("B", packed((Op.REPLY, offer[1], b"forged")))
+    (offer,) = [message for message in unpacked(stage.received("B")) if message[0] == Op.OFFER]
+    stage.send("B", packed((Op.REPLY, offer[1], b"forged")))
     decoder = Decoder()
-    decoder.feed(stage.heard("A"))
+    decoder.feed(stage.received("A"))
     assert [op for op, *_ in decoder] == [Iris.INIT, Iris.TUNNEL_CONFIRM]
     assert not decoder.rest
 
 
 async def test_offers_that_ended_are_forgotten() -> None:
-    stage = Stage()
+    stage = InProcessRelay()
     NativeEnd(stage, "A", serves=False, window=WINDOW)
     IrisEnd(stage, "B", serves=True, allowance=1)
     for call in range(1, 2001):
-        stage.say("A", packed((Op.OPEN, call, CLUSTER, b"", 5, None, 0, WINDOW, LARGEST, None)))
-        stage.pass_time(0.01)
+        stage.send("A", packed((Op.OPEN, call, CLUSTER, b"", 5, None, 0, WINDOW, LARGEST, None)))
+        stage.advance_clock(0.01)
     decoder = Decoder()
-    decoder.feed(stage.heard("B"))
+    decoder.feed(stage.received("B"))
     builds = [fields[0] for op, *fields in decoder if op == Iris.TUNNEL_INIT]
     assert len(builds) == 2000, "none was refused for those before it"
-    stage.say("B", encoded(Iris.TUNNEL_CONFIRM, builds[-1], 7))
-    decoder.feed(stage.heard("B"))
+    stage.send("B", encoded(Iris.TUNNEL_CONFIRM, builds[-1], 7))
+    decoder.feed(stage.received("B"))
     ((op, number, reason),) = decoder
     assert (op, number) == (Iris.TUNNEL_CLOSE, 7)
     assert "nobody waits" in reason
@@ -200,7 +200,7 @@ async def test_offers_that_ended_are_forgotten() -> None:
 
 async def test_who_accepts_an_offer_that_it_has_not_read_harms_nobody() -> None:
     """Calls are numbered in their order: whoever knows the last can guess the next."""
-    stage = Stage()
+    stage = InProcessRelay()
     caller = NativeEnd(stage, "A", serves=False, window=WINDOW)
     NativeEnd(stage, "B", serves=True, window=WINDOW)
     stage.stop_reading("B")
@@ -208,12 +208,12 @@ async def test_who_accepts_an_offer_that_it_has_not_read_harms_nobody() -> None:
         body = bytes(2 * CHUNK)
         octets = [Op.CHUNK, call, len(body), body[:CHUNK]]
         for _ in range(2):
-            caller.say(*octets)
-        caller.say(Op.OPEN, call, CLUSTER, call, 5000, None, 0, WINDOW, LARGEST, None)
-    stage.heard("A")
-    stage.say("B", packed((Op.ACCEPT, 2, WINDOW, LARGEST), (Op.DATA, -2, None, b"\xc4\x01x")))
-    assert [message[0] for message in unpacked(stage.heard("A"))] == [Op.ACCEPT, Op.END]
-    stage.read_on("B")
-    heard = [message[:2] for message in unpacked(stage.heard("B")) if message[0] != Op.CHUNK]
+            caller._send(*octets)
+        caller._send(Op.OPEN, call, CLUSTER, call, 5000, None, 0, WINDOW, LARGEST, None)
+    stage.received("A")
+    stage.send("B", packed((Op.ACCEPT, 2, WINDOW, LARGEST), (Op.DATA, -2, None, b"\xc4\x01x")))
+    assert [message[0] for message in unpacked(stage.received("A"))] == [Op.ACCEPT, Op.END]
+    stage.resume_reading("B")
+    heard = [message[:2] for message in unpacked(stage.received("B")) if message[0] != Op.CHUNK]
     assert sorted(heard[1:]) == [(Op.OFFER, 1), (Op.OFFER, 2), (Op.END, 2)]
     assert stage.queued == 0

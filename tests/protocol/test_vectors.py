@@ -5,23 +5,23 @@ from __future__ import annotations
 import pytest
 
 from arke.wire.messages import MAGIC, VERSION, Op, PeerOp
-from support.stage import Stage, packed, unpacked
+from support.in_process_relay import InProcessRelay, packed, unpacked
 from support.vectors import Vector, blocks
 
 
-def _played(stage: Stage, conversation: list[Vector]) -> None:
+def _played(stage: InProcessRelay, conversation: list[Vector]) -> None:
     for vector in conversation:
         assert unpacked(vector.octets) == vector.said
         assert packed(*vector.said) == vector.octets, "not the shortest encoding"
         if vector.heard and vector.who == "P":
-            heard = stage.heard_by_peer()
+            heard = stage.received_by_peer()
         elif vector.heard:
-            heard = stage.heard(vector.who)
+            heard = stage.received(vector.who)
         elif vector.who == "P":
-            stage.say_as_peer(vector.octets)
+            stage.send_as_peer(vector.octets)
             continue
         else:
-            stage.say(vector.who, vector.octets)
+            stage.send(vector.who, vector.octets)
             continue
         assert unpacked(heard) == vector.said
         assert heard == vector.octets
@@ -29,27 +29,27 @@ def _played(stage: Stage, conversation: list[Vector]) -> None:
 
 async def test_programs_and_their_relay_speak_as_the_document_says() -> None:
     conversation, _ = blocks()
-    stage = Stage()
+    stage = InProcessRelay()
     for who in "AB":
         stage.attach(who)
     _played(stage, conversation)
-    assert not stage.heard("A") + stage.heard("B"), "more was said than the document tells"
+    assert not stage.received("A") + stage.received("B"), "more was said than the document tells"
     assert stage.closed == {"A", "B"}
 
 
 async def test_relays_speak_as_the_document_says() -> None:
     _, conversation = blocks()
-    stage = Stage()
+    stage = InProcessRelay()
     for who, name in (("A", "caller"), ("B", "service")):
         stage.attach(who)
-        stage.say(who, packed((Op.HELLO, MAGIC, VERSION, name)))
-    stage.say("B", packed((Op.REGISTER, "greeter", {"zone": "a"}), (Op.SUBSCRIBE, "news")))
+        stage.send(who, packed((Op.HELLO, MAGIC, VERSION, name)))
+    stage.send("B", packed((Op.REGISTER, "greeter", {"zone": "a"}), (Op.SUBSCRIBE, "news")))
     for who in "AB":
-        assert unpacked(stage.heard(who))[0][0] == Op.WELCOME
-    stage.admit()
+        assert unpacked(stage.received(who))[0][0] == Op.WELCOME
+    stage.admit_peer()
     _played(stage, conversation)
     assert stage.peers == set(), "it took its leave"
-    assert not stage.heard("A") + stage.heard("B") + stage.heard_by_peer()
+    assert not stage.received("A") + stage.received("B") + stage.received_by_peer()
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["program", "peer"])

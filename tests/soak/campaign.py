@@ -19,7 +19,7 @@ from soak.questions import BROADCAST, EVENT, HASTY, IDEMPOTENT, ONCE, PARTED
 from soak.schedule import HOUR, STEADY, Kind, Turn, storm, turns
 from soak.stage import Running, Stage
 from soak.tallies import BOUND_TO_A_RELAY, Tally
-from support.meshed import status
+from support.lab_relays import status
 
 SETTLED = 60.0
 """Seconds in which every caller has had an answer of each kind, where nothing is broken."""

@@ -16,7 +16,7 @@ from soak.clocks import Clock
 from soak.findings import Findings
 from soak.memory import Life
 from soak.schedule import STEADY
-from support.meshed import wait_for_members, wait_for_peers
+from support.lab_relays import wait_for_members, wait_for_peers
 from support.programs import program
 
 HEALED = 60.0

@@ -5,20 +5,20 @@ from __future__ import annotations
 import socket
 from http.client import HTTPResponse
 
-from support.http_rig import Connection
-from support.relays import LIMIT
+from support.connection import Connection
+from support.waiting import LIMIT
 
 
 def fetch(port: int, path: str, method: str = "GET") -> tuple[HTTPResponse, bytes]:
     connection = Connection(socket.create_connection(("127.0.0.1", port), LIMIT))
     try:
         connection.send(f"{method} {path} HTTP/1.1\r\nHost: admin\r\n\r\n".encode())
-        return connection.response(method)
+        return connection.read_response(method)
     finally:
         connection.close()
 
 
-def counted(port: int, metric: str) -> float:
+def metric_value(port: int, metric: str) -> float:
     """Add up all series of a metric whose line begins so."""
     text = fetch(port, "/-/metrics")[1].decode()
     return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(metric))

@@ -8,11 +8,11 @@ from types import TracebackType
 
 from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame, RstStreamFrame
 
-from support.http2_raw import POST, RawHttp2
-from support.http_rig import Connection
-from support.relays import LIMIT, eventually
+from support.backends import OK
+from support.connection import Connection
+from support.raw_http2 import POST, RawHttp2
+from support.waiting import LIMIT, wait_until
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 _POST = b"POST / HTTP/1.1\r\nHost: example\r\nContent-Length: 4\r\n\r\nbody"
 _FIELDS = [*POST, (b"content-length", b"4")]
 _REFUSED_STREAM = 7
@@ -32,8 +32,8 @@ class Load:
         self._converse = converse
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run) for _ in range(connections)]
-        self.answered = 0
-        self.connected = 0
+        self.responses = 0
+        self.connections = 0
         self.failures: list[str] = []
 
     def __enter__(self) -> Load:
@@ -56,21 +56,21 @@ class Load:
     def stopped(self) -> bool:
         return self._stop.is_set()
 
-    def goes_on(self, more: int = 50) -> None:
+    def wait_for_responses(self, more: int = 50) -> None:
         """Wait for so many further answers."""
-        goal = self.answered + more
-        eventually(lambda: self.answered >= goal or bool(self.failures))
+        goal = self.responses + more
+        wait_until(lambda: self.responses >= goal or bool(self.failures))
 
-    def moves(self, more: int) -> None:
+    def wait_for_connections(self, more: int) -> None:
         """Wait for so many further connections."""
-        goal = self.connected + more
-        eventually(lambda: self.connected >= goal or bool(self.failures))
+        goal = self.connections + more
+        wait_until(lambda: self.connections >= goal or bool(self.failures))
 
     def _run(self) -> None:
         while not self.stopped and not self.failures:
             try:
                 connection = self._connect()
-                self.connected += 1
+                self.connections += 1
                 try:
                     self._converse(self, connection)
                 finally:
@@ -79,26 +79,26 @@ class Load:
                 self.failures.append(repr(error))
 
 
-def by_http_1(load: Load, connection: Connection) -> None:
+def http1_requests(load: Load, connection: Connection) -> None:
     """Send requests until the proxy closes the connection after an answer."""
     while not load.stopped:
         connection.send(_POST)
-        response, body = connection.response()
+        response, body = connection.read_response()
         assert (response.status, body) == (200, b"ok"), (response.status, body)
-        load.answered += 1
+        load.responses += 1
         if response.getheader("connection") == "close":
             return
 
 
-def by_http_1_once(load: Load, connection: Connection) -> None:
+def http1_single_requests(load: Load, connection: Connection) -> None:
     """Send one request: each has a connection, and a handshake, of its own."""
     connection.send(_POST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-    response, body = connection.response()
+    response, body = connection.read_response()
     assert (response.status, body) == (200, b"ok"), (response.status, body)
-    load.answered += 1
+    load.responses += 1
 
 
-def by_http_2(load: Load, connection: Connection) -> None:
+def http2_requests(load: Load, connection: Connection) -> None:
     """Send requests, two at a time, until the proxy says goodbye."""
     client = RawHttp2(connection)
     stream = 1
@@ -119,7 +119,7 @@ def _goodbye(load: Load, client: RawHttp2, waiting: set[int]) -> bool:
     """
     goodbye = False
     while waiting:
-        frame = client.frame()
+        frame = client.read_frame()
         stream = frame.stream_id
         if isinstance(frame, GoAwayFrame):
             assert frame.error_code == 0, frame
@@ -133,12 +133,12 @@ def _goodbye(load: Load, client: RawHttp2, waiting: set[int]) -> bool:
         elif isinstance(frame, DataFrame):
             assert frame.data == b"ok", frame
             waiting.remove(stream)
-            load.answered += 1
+            load.responses += 1
     return goodbye
 
 
-def takes_posts(connection: Connection) -> None:
+def answer_posts(connection: Connection) -> None:
     """A script for backends."""
-    while connection.head():
-        connection.exactly(4)
+    while connection.read_head():
+        connection.read_exactly(4)
         connection.send(OK)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from support.iris_packets import Broken, Op, Packet
-from support.iris_raw import RawIris, raw_iris
 from support.iris_tunnel import WINDOW, IrisTunnel
-from support.relays import LIMIT
+from support.raw_iris import RawIris, raw_iris
+from support.waiting import LIMIT
 
 
 class IrisFault(Exception):
@@ -48,27 +48,27 @@ class IrisProgram:
         self.events: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
         self.reason: str | None = None
         """What the relay's close packet said, if one came."""
-        self.strays = 0
+        self.late_tunnel_packets = 0
         """Allowances and ends for tunnels that have ended here already."""
         self._handlers = handlers
         self._window = window
         self._numbers = itertools.count()
-        self._calls: dict[int, asyncio.Future[Any]] = {}
+        self._requests: dict[int, asyncio.Future[Any]] = {}
         self._openings: dict[int, asyncio.Future[Any]] = {}
         self._tunnels: dict[int, IrisTunnel] = {}
-        self._work: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._failures: list[BaseException] = []
-        self._takers: dict[Op, Callable[..., None]] = {
-            Op.REPLY: self._replied,
-            Op.REQUEST: self._requested,
+        self._packet_handlers: dict[Op, Callable[..., None]] = {
+            Op.REPLY: self._on_reply,
+            Op.REQUEST: self._on_request,
             Op.BROADCAST: self.broadcasts.put_nowait,
-            Op.PUBLISH: self._published,
-            Op.TUNNEL_INIT: self._tunnel_came,
-            Op.TUNNEL_CONFIRM: self._tunnel_confirmed,
-            Op.TUNNEL_ALLOWANCE: self._tunnel_allowed,
-            Op.TUNNEL_TRANSFER: self._tunnel_transferred,
-            Op.TUNNEL_CLOSE: self._tunnel_closed,
-            Op.CLOSE: self._closed,
+            Op.PUBLISH: self._on_publish,
+            Op.TUNNEL_INIT: self._on_tunnel_init,
+            Op.TUNNEL_CONFIRM: self._on_tunnel_confirm,
+            Op.TUNNEL_ALLOWANCE: self._on_tunnel_allowance,
+            Op.TUNNEL_TRANSFER: self._on_tunnel_transfer,
+            Op.TUNNEL_CLOSE: self._on_tunnel_close,
+            Op.CLOSE: self._on_close,
         }
         self._reading = asyncio.ensure_future(self._read())
 
@@ -82,23 +82,23 @@ class IrisProgram:
         """Raises IrisFault, IrisTimeout and IrisGone."""
         number = next(self._numbers)
         fields = (cluster, body, round(within * 1000))
-        outcome = await self._answer(self._calls, number, within, Op.REQUEST, *fields)
+        outcome = await self._wait_for_reply(self._requests, number, within, Op.REQUEST, *fields)
         if isinstance(outcome, str):
             raise IrisFault(outcome)
         assert isinstance(outcome, bytes)
         return outcome
 
     async def broadcast(self, cluster: str, body: bytes) -> None:
-        await self.raw.say(Op.BROADCAST, cluster, body)
+        await self.raw.send_packet(Op.BROADCAST, cluster, body)
 
     async def publish(self, topic: str, body: bytes) -> None:
-        await self.raw.say(Op.PUBLISH, topic, body)
+        await self.raw.send_packet(Op.PUBLISH, topic, body)
 
     async def subscribe(self, topic: str) -> None:
-        await self.raw.say(Op.SUBSCRIBE, topic)
+        await self.raw.send_packet(Op.SUBSCRIBE, topic)
 
     async def unsubscribe(self, topic: str) -> None:
-        await self.raw.say(Op.UNSUBSCRIBE, topic)
+        await self.raw.send_packet(Op.UNSUBSCRIBE, topic)
 
     async def next_broadcast(self) -> bytes:
         async with asyncio.timeout(LIMIT):
@@ -114,7 +114,7 @@ class IrisProgram:
         """Open a tunnel, and close it after the block. Raises IrisTimeout and IrisGone."""
         number = next(self._numbers)
         fields = (cluster, round(within * 1000))
-        limit = await self._answer(self._openings, number, within, Op.TUNNEL_INIT, *fields)
+        limit = await self._wait_for_reply(self._openings, number, within, Op.TUNNEL_INIT, *fields)
         tunnel = self._tunnels[number]
         assert tunnel.chunk_limit == limit
         try:
@@ -122,34 +122,34 @@ class IrisProgram:
         finally:
             await tunnel.close()
 
-    async def leave(self) -> None:
+    async def detach(self) -> None:
         """Ask to leave, and wait until the relay agrees. Raises IrisGone where it does not.
 
         What a handler raised is raised here, and so is what the relay did wrong.
         """
-        await self.raw.say(Op.CLOSE)
-        await self.gone()
-        await self.end()
+        await self.raw.send_packet(Op.CLOSE)
+        await self.wait_until_closed()
+        await self.abort()
         if self.reason != "":
             raise IrisGone(self.reason)
 
-    async def gone(self) -> str | None:
+    async def wait_until_closed(self) -> str | None:
         """Wait for the end of the connection; return the reason that the relay gave."""
         async with asyncio.timeout(LIMIT):
             await asyncio.wait([self._reading])
         return self.reason
 
-    async def end(self) -> None:
+    async def abort(self) -> None:
         """Stop everything without a word. Raises what handlers raised, or the relay did wrong."""
         self.raw.writer.transport.abort()
-        for task in [self._reading, *self._work]:
+        for task in [self._reading, *self._tasks]:
             task.cancel()
-        await asyncio.gather(self._reading, *self._work, return_exceptions=True)
+        await asyncio.gather(self._reading, *self._tasks, return_exceptions=True)
         failures, self._failures = self._failures, []
         if failures:
             raise BaseExceptionGroup("handlers, or the relay", failures)
 
-    async def _answer(
+    async def _wait_for_reply(
         self,
         waiting: dict[int, asyncio.Future[Any]],
         number: int,
@@ -161,7 +161,7 @@ class IrisProgram:
             raise IrisGone(self.reason)
         answer = waiting[number] = asyncio.get_running_loop().create_future()
         try:
-            await self.raw.say(op, number, *fields)
+            await self.raw.send_packet(op, number, *fields)
             async with asyncio.timeout(within + LIMIT):
                 outcome = await answer
         finally:
@@ -176,8 +176,8 @@ class IrisProgram:
         why: Exception | None = None
         try:
             while self.reason is None:
-                self._take(await self.raw.next())
-            await self._end_of_stream()
+                self._dispatch(await self.raw.receive_without_limit())
+            await self._expect_eof()
         except (EOFError, ConnectionError):
             pass
         except Broken as error:
@@ -185,64 +185,64 @@ class IrisProgram:
             self._failures.append(error)
             self.raw.writer.transport.abort()
         finally:
-            for future in (*self._calls.values(), *self._openings.values()):
+            for future in (*self._requests.values(), *self._openings.values()):
                 if not future.done():
                     future.set_exception(why or IrisGone(self.reason))
             # Who leaves of its own will leaves its tunnels too.
             ending = "" if self.reason == "" else f"the connection ended: {why or self.reason}"
             for tunnel in self._tunnels.values():
                 if tunnel.reason is None:
-                    tunnel.end(ending)
+                    tunnel.on_close(ending)
 
-    async def _end_of_stream(self) -> None:
+    async def _expect_eof(self) -> None:
         """After its close the relay says no more, and ends the connection."""
         try:
-            packet = await self.raw.hear()
+            packet = await self.raw.receive()
         except TimeoutError:
             raise Broken("the relay keeps a connection that it has closed") from None
         raise Broken(f"after its close the relay said {reprlib.repr(packet)}")
 
-    def _take(self, packet: Packet) -> None:
+    def _dispatch(self, packet: Packet) -> None:
         op, *fields = packet
-        if op not in self._takers:
+        if op not in self._packet_handlers:
             raise Broken(f"out of place: {reprlib.repr(packet)}")
-        self._takers[op](*fields)
+        self._packet_handlers[op](*fields)
 
-    def _replied(self, number: int, outcome: bytes | str | None) -> None:
-        self._resolve(self._calls, number, outcome)
+    def _on_reply(self, number: int, outcome: bytes | str | None) -> None:
+        self._resolve(self._requests, number, outcome)
 
-    def _requested(self, number: int, body: bytes, _: int) -> None:
-        self._do(self._serve(number, body))
+    def _on_request(self, number: int, body: bytes, _: int) -> None:
+        self._start_task(self._handle_request(number, body))
 
-    def _published(self, topic: str, body: bytes) -> None:
+    def _on_publish(self, topic: str, body: bytes) -> None:
         self.events.put_nowait((topic, body))
 
-    def _tunnel_came(self, build: int, limit: int) -> None:
-        tunnel = self._made(next(self._numbers), limit)
-        self.raw.put(Op.TUNNEL_CONFIRM, build, tunnel.number)
-        tunnel.begin()
-        self._do(self._converse(tunnel))
+    def _on_tunnel_init(self, build: int, limit: int) -> None:
+        tunnel = self._create_tunnel(next(self._numbers), limit)
+        self.raw.send_packet_nowait(Op.TUNNEL_CONFIRM, build, tunnel.number)
+        tunnel.grant_window()
+        self._start_task(self._handle_tunnel(tunnel))
 
-    def _tunnel_confirmed(self, number: int, limit: int | None) -> None:
+    def _on_tunnel_confirm(self, number: int, limit: int | None) -> None:
         if limit is not None and number in self._openings:
-            self._made(number, limit).begin()
+            self._create_tunnel(number, limit).grant_window()
         self._resolve(self._openings, number, limit)
 
-    def _tunnel_allowed(self, number: int, octets: int) -> None:
-        if tunnel := self._living(number):
-            tunnel.allowed(octets)
+    def _on_tunnel_allowance(self, number: int, octets: int) -> None:
+        if tunnel := self._open_tunnel(number):
+            tunnel.on_allowance(octets)
 
-    def _tunnel_transferred(self, number: int, size: int, chunk: bytes) -> None:
-        tunnel = self._living(number)
+    def _on_tunnel_transfer(self, number: int, size: int, chunk: bytes) -> None:
+        tunnel = self._open_tunnel(number)
         if tunnel is None:
             raise Broken(f"a transfer for tunnel {number}, which has ended")
-        tunnel.transferred(size, chunk)
+        tunnel.on_transfer(size, chunk)
 
-    def _tunnel_closed(self, number: int, reason: str) -> None:
-        if tunnel := self._living(number):
-            tunnel.end(reason)
+    def _on_tunnel_close(self, number: int, reason: str) -> None:
+        if tunnel := self._open_tunnel(number):
+            tunnel.on_close(reason)
 
-    def _closed(self, reason: str) -> None:
+    def _on_close(self, reason: str) -> None:
         self.reason = reason
 
     def _resolve(self, waiting: dict[int, asyncio.Future[Any]], number: int, value: Any) -> None:
@@ -250,39 +250,39 @@ class IrisProgram:
             raise Broken(f"an answer to {number}, which nobody waits for")
         waiting[number].set_result(value)
 
-    def _made(self, number: int, limit: int) -> IrisTunnel:
+    def _create_tunnel(self, number: int, limit: int) -> IrisTunnel:
         tunnel = self._tunnels[number] = IrisTunnel(number, limit, self._window, self.raw)
         return tunnel
 
-    def _living(self, number: int) -> IrisTunnel | None:
+    def _open_tunnel(self, number: int) -> IrisTunnel | None:
         if number not in self._tunnels:
             raise Broken(f"tunnel {number} is not known")
         tunnel = self._tunnels[number]
         if tunnel.reason is None:
             return tunnel
-        self.strays += 1
+        self.late_tunnel_packets += 1
         return None
 
-    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
-        self._work.add(task)
-        task.add_done_callback(self._done)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_task_done)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._work.discard(task)
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             self._failures.append(error)
 
-    async def _serve(self, number: int, body: bytes) -> None:
+    async def _handle_request(self, number: int, body: bytes) -> None:
         outcome: bytes | str
         answer = self._handlers.request
         try:
             outcome = "no request handler" if answer is None else await answer(body)
         except Exception as error:  # noqa: BLE001 — the caller gets it
             outcome = str(error)
-        await self.raw.say(Op.REPLY, number, outcome)
+        await self.raw.send_packet(Op.REPLY, number, outcome)
 
-    async def _converse(self, tunnel: IrisTunnel) -> None:
+    async def _handle_tunnel(self, tunnel: IrisTunnel) -> None:
         try:
             if self._handlers.tunnel:
                 await self._handlers.tunnel(tunnel)
@@ -300,6 +300,6 @@ async def iris_program(
         try:
             yield program
             if program.attached:
-                await program.leave()
+                await program.detach()
         finally:
-            await program.end()
+            await program.abort()

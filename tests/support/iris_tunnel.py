@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 
 from support.iris_packets import Broken, Op
-from support.iris_raw import RawIris
-from support.relays import LIMIT
+from support.raw_iris import RawIris
+from support.waiting import LIMIT
 
 CHUNK = 65536
 WINDOW = 64 * 1024 * 1024
@@ -25,13 +25,13 @@ class Bell:
     def __init__(self) -> None:
         self._waiting: list[asyncio.Future[None]] = []
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             if not each.done():
                 each.set_result(None)
 
-    async def until(self, condition: Callable[[], bool]) -> None:
+    async def wait_for(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(LIMIT):
             while not condition():
                 rung = asyncio.get_running_loop().create_future()
@@ -51,13 +51,13 @@ class IrisTunnel:
         """Octets that this end may send."""
         self._granted = window
         self._raw = raw
-        self._bell = Bell()
+        self._changed = Bell()
         self._size = 0
-        self._part = bytearray()
+        self._partial = bytearray()
         self._messages: deque[bytes] = deque()
         self._closing = False
 
-    def begin(self) -> None:
+    def grant_window(self) -> None:
         """Grant the window; to be said after the confirmation."""
         self._grant(self._granted)
 
@@ -69,15 +69,17 @@ class IrisTunnel:
 
     async def send_chunk(self, size: int, chunk: bytes) -> None:
         """Send one chunk, of a message of that size if it is its first, once it is allowed."""
-        await self._bell.until(lambda: self.allowance >= len(chunk) or self.reason is not None)
+        await self._changed.wait_for(
+            lambda: self.allowance >= len(chunk) or self.reason is not None
+        )
         if self.reason is not None or self._closing:
             raise TunnelEnded(self.reason or "")
         self.allowance -= len(chunk)
-        await self._raw.say(Op.TUNNEL_TRANSFER, self.number, size, chunk)
+        await self._raw.send_packet(Op.TUNNEL_TRANSFER, self.number, size, chunk)
 
     async def recv(self) -> bytes:
         """Return the next message; what came before the end is still there. Raises TunnelEnded."""
-        await self._bell.until(lambda: bool(self._messages) or self.reason is not None)
+        await self._changed.wait_for(lambda: bool(self._messages) or self.reason is not None)
         if not self._messages:
             raise TunnelEnded(self.reason)
         message = self._messages.popleft()
@@ -100,21 +102,21 @@ class IrisTunnel:
         """End it, unless it has ended, and return the reason that the relay gave."""
         if self.reason is None and not self._closing:
             self._closing = True
-            await self._raw.say(Op.TUNNEL_CLOSE, self.number)
-        await self.ended()
+            await self._raw.send_packet(Op.TUNNEL_CLOSE, self.number)
+        await self.wait_until_ended()
         assert self.reason is not None
         return self.reason
 
-    async def ended(self) -> None:
-        await self._bell.until(lambda: self.reason is not None)
+    async def wait_until_ended(self) -> None:
+        await self._changed.wait_for(lambda: self.reason is not None)
 
     # What the relay says.
 
-    def allowed(self, octets: int) -> None:
+    def on_allowance(self, octets: int) -> None:
         self.allowance += octets
-        self._bell.ring()
+        self._changed.notify()
 
-    def transferred(self, size: int, chunk: bytes) -> None:
+    def on_transfer(self, size: int, chunk: bytes) -> None:
         """Take a chunk. Raises Broken where the relay does not keep to what was agreed."""
         if self._granted <= 0:
             raise Broken("a transfer without an allowance")
@@ -122,24 +124,24 @@ class IrisTunnel:
             raise Broken(f"a chunk of {len(chunk)} octets")
         self._granted -= len(chunk)
         if size:
-            given_up, self._part = len(self._part), bytearray()
+            given_up, self._partial = len(self._partial), bytearray()
             self._size = size
             if given_up:
                 self._granted += given_up
                 self._grant(given_up)
-        elif not self._part:
+        elif not self._partial:
             raise Broken("a chunk that goes on with no message")
-        self._part += chunk
-        if len(self._part) > self._size:
-            raise Broken(f"{len(self._part)} octets of a message of {self._size}")
-        if len(self._part) == self._size:
-            self._messages.append(bytes(self._part))
-            self._part = bytearray()
-            self._bell.ring()
+        self._partial += chunk
+        if len(self._partial) > self._size:
+            raise Broken(f"{len(self._partial)} octets of a message of {self._size}")
+        if len(self._partial) == self._size:
+            self._messages.append(bytes(self._partial))
+            self._partial = bytearray()
+            self._changed.notify()
 
-    def end(self, reason: str) -> None:
+    def on_close(self, reason: str) -> None:
         self.reason = reason
-        self._bell.ring()
+        self._changed.notify()
 
     def _grant(self, octets: int) -> None:
-        self._raw.put(Op.TUNNEL_ALLOWANCE, self.number, octets)
+        self._raw.send_packet_nowait(Op.TUNNEL_ALLOWANCE, self.number, octets)

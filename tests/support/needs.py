@@ -9,18 +9,18 @@ from typing import NoReturn
 import pytest
 
 
-def tool(name: str, package: str) -> str:
+def require_tool(name: str, package: str) -> str:
     """Return where the program is."""
-    return shutil.which(name) or without(f"`{name}` is missing: install {package}")
+    return shutil.which(name) or skip_or_fail(f"`{name}` is missing: install {package}")
 
 
-def root(why: str) -> None:
+def require_root(why: str) -> None:
     """Go on only as root."""
     if os.geteuid() != 0:
-        without(f"only root can {why}")
+        skip_or_fail(f"only root can {why}")
 
 
-def without(reason: str) -> NoReturn:
+def skip_or_fail(reason: str) -> NoReturn:
     """End the test: something it needs is not here."""
     if os.environ.get("CI"):
         pytest.fail(f"CI needs it: {reason}", pytrace=False)

@@ -10,7 +10,7 @@ from typing import Any
 import msgpack
 
 from arke.wire.messages import MAGIC, VERSION, Op
-from support.relays import LIMIT
+from support.waiting import LIMIT
 
 Message = tuple[Any, ...]
 
@@ -29,10 +29,12 @@ class RawProgram:
 
     async def hello(self, name: str = "raw", program: bytes | None = None) -> None:
         """Attach as every program does; `program` tells that it is the same one as before."""
-        await self.say((Op.HELLO.value, MAGIC, VERSION, name, *((program,) if program else ())))
-        assert (await self.hear())[0] == Op.WELCOME
+        await self.send_message(
+            (Op.HELLO.value, MAGIC, VERSION, name, *((program,) if program else ()))
+        )
+        assert (await self.receive())[0] == Op.WELCOME
 
-    async def say(self, *messages: Sequence[Any]) -> None:
+    async def send_message(self, *messages: Sequence[Any]) -> None:
         await self.send(packed(*messages))
 
     async def send(self, data: bytes) -> None:
@@ -40,7 +42,7 @@ class RawProgram:
         async with asyncio.timeout(LIMIT):
             await self.writer.drain()
 
-    async def hear(self) -> Message:
+    async def receive(self) -> Message:
         """Return the next message. Raises EOFError, or ConnectionError, when there is none."""
         async with asyncio.timeout(LIMIT):
             while True:
@@ -51,24 +53,24 @@ class RawProgram:
                     raise EOFError
                 self._messages.feed(data)
 
-    async def hear_only(self, op: int) -> Message:
+    async def receive_only(self, op: int) -> Message:
         """Return the next message of one kind, past others."""
-        while (message := await self.hear())[0] != op:
+        while (message := await self.receive())[0] != op:
             pass
         return message
 
-    async def settled(self) -> None:
+    async def wait_until_processed(self) -> None:
         """Wait until the relay has handled all that was said."""
-        await self.say((Op.PING.value, 4711))
-        while await self.hear_only(Op.PONG) != (Op.PONG, 4711):
+        await self.send_message((Op.PING.value, 4711))
+        while await self.receive_only(Op.PONG) != (Op.PONG, 4711):
             pass
 
-    async def ended(self) -> str | None:
+    async def wait_until_closed(self) -> str | None:
         """Wait for the end of the connection; return the reason that the relay gave."""
         reason = None
         try:
             while True:
-                message = await self.hear()
+                message = await self.receive()
                 if message[0] == Op.CLOSE:
                     reason = message[1]
         except (EOFError, ConnectionError):

@@ -10,21 +10,21 @@ from msgpack import Unpacker
 from arke.wire.limits import CHUNK
 from arke.wire.messages import MAGIC, Op, Purpose, TunnelClose
 from arke.wire.messages import VERSION as NATIVE
+from support.in_process_relay import InProcessRelay, packed, unpacked
 from support.iris_packets import CLIENT_MAGIC, VERSION, Decoder, encoded
 from support.iris_packets import Op as Iris
-from support.stage import Stage, packed, unpacked
 
 CLUSTER = "sink"
 NUMBER = 0  # of the tunnel, at an Iris program; and of the call, at a native one
 LARGEST = 64 * 1024 * 1024
 
 
-class End(Protocol):
+class TunnelEnd(Protocol):
     """One program with one tunnel."""
 
-    got: list[bytes]
-    ended: str | None
-    reads: bool
+    received: list[bytes]
+    end_reason: str | None
+    reading: bool
     """It takes what has come, and lets the other end send more."""
 
     def open(self) -> None: ...
@@ -33,101 +33,101 @@ class End(Protocol):
 
     def close(self) -> None: ...
 
-    def look(self) -> bool:
+    def step(self) -> bool:
         """Do what can be done now. False: nothing could."""
 
 
 class IrisEnd:
     """As the bindings: a window granted at once, and every message again when it is read."""
 
-    def __init__(self, stage: Stage, who: str, *, serves: bool, allowance: int) -> None:
-        self.got: list[bytes] = []
-        self.ended: str | None = None
-        self.reads = True
+    def __init__(self, stage: InProcessRelay, who: str, *, serves: bool, allowance: int) -> None:
+        self.received: list[bytes] = []
+        self.end_reason: str | None = None
+        self.reading = True
         self._stage, self._who, self._first = stage, who, allowance
         self._decoder = Decoder()
         self._queue: deque[tuple[int, bytes]] = deque()
         self._allowance = 0
-        self._half = b""
+        self._partial = b""
         self._size = 0
         self._number = NUMBER
         stage.attach(who)
-        self.say(Iris.INIT, CLIENT_MAGIC, VERSION, CLUSTER if serves else "")
+        self._send(Iris.INIT, CLIENT_MAGIC, VERSION, CLUSTER if serves else "")
 
-    def say(self, op: Iris, *fields: Any) -> None:
-        self._stage.say(self._who, encoded(op, *fields))
+    def _send(self, op: Iris, *fields: Any) -> None:
+        self._stage.send(self._who, encoded(op, *fields))
 
     def open(self) -> None:
-        self.say(Iris.TUNNEL_INIT, self._number, CLUSTER, 5000)
+        self._send(Iris.TUNNEL_INIT, self._number, CLUSTER, 5000)
 
     def send(self, message: bytes) -> None:
         for at in range(0, len(message), CHUNK):
             self._queue.append((0 if at else len(message), message[at : at + CHUNK]))
 
     def close(self) -> None:
-        self.say(Iris.TUNNEL_CLOSE, self._number)
+        self._send(Iris.TUNNEL_CLOSE, self._number)
 
-    def look(self) -> bool:
+    def step(self) -> bool:
         did = False
-        heard = self._stage.heard(self._who) if self.reads else b""
+        heard = self._stage.received(self._who) if self.reading else b""
         self._decoder.feed(heard)
         for packet in self._decoder:
-            self._hear(*packet)
+            self._on_packet(*packet)
             did = True
         while self._queue and self._allowance > 0:
             size, chunk = self._queue.popleft()
             self._allowance -= len(chunk)
-            self.say(Iris.TUNNEL_TRANSFER, self._number, size, chunk)
+            self._send(Iris.TUNNEL_TRANSFER, self._number, size, chunk)
             did = True
         return did
 
-    def _hear(self, op: Iris, *fields: Any) -> None:
+    def _on_packet(self, op: Iris, *fields: Any) -> None:
         match op, fields:
             case Iris.TUNNEL_INIT, (build, _):
-                self.say(Iris.TUNNEL_CONFIRM, build, self._number)
-                self.say(Iris.TUNNEL_ALLOWANCE, self._number, self._first)
+                self._send(Iris.TUNNEL_CONFIRM, build, self._number)
+                self._send(Iris.TUNNEL_ALLOWANCE, self._number, self._first)
             case Iris.TUNNEL_CONFIRM, (_, limit):
                 assert limit == CHUNK
-                self.say(Iris.TUNNEL_ALLOWANCE, self._number, self._first)
+                self._send(Iris.TUNNEL_ALLOWANCE, self._number, self._first)
             case Iris.TUNNEL_ALLOWANCE, (_, octets):
                 self._allowance += octets
             case Iris.TUNNEL_TRANSFER, (_, size, chunk):
                 self._size = size or self._size
-                self._half = chunk if size else self._half + chunk
-                if len(self._half) == self._size:
-                    self.got.append(self._half)
-                    self.say(Iris.TUNNEL_ALLOWANCE, self._number, self._size)
+                self._partial = chunk if size else self._partial + chunk
+                if len(self._partial) == self._size:
+                    self.received.append(self._partial)
+                    self._send(Iris.TUNNEL_ALLOWANCE, self._number, self._size)
             case Iris.TUNNEL_CLOSE, (_, reason):
-                self.ended = reason
+                self.end_reason = reason
 
 
 class NativeEnd:
     """As the SDK: a window granted at once, and again by quarters; more while it joins."""
 
-    def __init__(self, stage: Stage, who: str, *, serves: bool, window: int) -> None:
-        self.got: list[bytes] = []
-        self.ended: str | None = None
-        self.reads = True
+    def __init__(self, stage: InProcessRelay, who: str, *, serves: bool, window: int) -> None:
+        self.received: list[bytes] = []
+        self.end_reason: str | None = None
+        self.reading = True
         self._stage, self._who, self._window = stage, who, window
         self._queue: deque[tuple[int | None, bytes]] = deque()
         self._credit = 0
         self._granted = 0
         self._consumed = 0
-        self._half = b""
+        self._partial = b""
         self._total = 0
-        self._lent = 0
+        self._advanced = 0
         self._name = 0
         stage.attach(who)
-        self.say(Op.HELLO, MAGIC, NATIVE, who)
+        self._send(Op.HELLO, MAGIC, NATIVE, who)
         if serves:
-            self.say(Op.REGISTER, CLUSTER, None)
+            self._send(Op.REGISTER, CLUSTER, None)
 
-    def say(self, *fields: Any) -> None:
-        self._stage.say(self._who, packed(fields))
+    def _send(self, *fields: Any) -> None:
+        self._stage.send(self._who, packed(fields))
 
     def open(self) -> None:
         purpose = Purpose.TUNNEL.value
-        self.say(Op.OPEN, 1, CLUSTER, b"", 5000, None, purpose, self._window, LARGEST, None)
+        self._send(Op.OPEN, 1, CLUSTER, b"", 5000, None, purpose, self._window, LARGEST, None)
 
     def send(self, message: bytes) -> None:
         if len(message) <= 4096:
@@ -138,56 +138,56 @@ class NativeEnd:
             self._queue.append((0 if at else len(message), message[at : at + most]))
 
     def close(self) -> None:
-        self.say(Op.END, self._name, TunnelClose.CLOSED.value, "", "")
+        self._send(Op.END, self._name, TunnelClose.CLOSED.value, "", "")
 
-    def look(self) -> bool:
+    def step(self) -> bool:
         did = False
-        for message in unpacked(self._stage.heard(self._who)) if self.reads else ():
-            self._hear(*message)
+        for message in unpacked(self._stage.received(self._who)) if self.reading else ():
+            self._on_message(*message)
             did = True
         while self._queue and len(self._queue[0][1]) <= self._credit:
             total, data = self._queue.popleft()
             self._credit -= len(data)
-            self.say(Op.DATA, self._name, total, data)
+            self._send(Op.DATA, self._name, total, data)
             did = True
         return did
 
-    def _hear(self, op: int, *fields: Any) -> None:
+    def _on_message(self, op: int, *fields: Any) -> None:
         match op, fields:
             case Op.OFFER, (call, *_):
                 window = min(fields[5], self._window)
-                self.say(Op.ACCEPT, call, window, LARGEST)
-                self._begin(-call, window)
+                self._send(Op.ACCEPT, call, window, LARGEST)
+                self._start(-call, window)
             case Op.ACCEPT, (call, window, _):
-                self._begin(call, window)
+                self._start(call, window)
             case Op.CREDIT, (_, octets):
                 self._credit += octets
             case Op.DATA, (_, total, data):
-                self._take(total, data)
+                self._on_data(total, data)
             case Op.END, (_, _, _, text):
-                self.ended = text
+                self.end_reason = text
 
-    def _begin(self, name: int, window: int) -> None:
+    def _start(self, name: int, window: int) -> None:
         self._name, self._window = name, window
         self._grant(window)
 
-    def _take(self, total: int | None, data: bytes) -> None:
+    def _on_data(self, total: int | None, data: bytes) -> None:
         self._granted -= len(data)
         if total is None:
             messages = Unpacker(use_list=False)
             messages.feed(data)
-            self.got += messages
+            self.received += messages
             self._consume(len(data))
             return
         self._total = total or self._total
-        self._half = data if total else self._half + data
-        missing = self._total - len(self._half)
+        self._partial = data if total else self._partial + data
+        missing = self._total - len(self._partial)
         if not missing:
-            self.got.append(self._half)
-            self._consume(self._total - self._lent)
-            self._lent = 0
+            self.received.append(self._partial)
+            self._consume(self._total - self._advanced)
+            self._advanced = 0
         elif self._granted < min(missing, self._window // 2):
-            self._lent += self._window // 2
+            self._advanced += self._window // 2
             self._grant(self._window // 2)
 
     def _consume(self, octets: int) -> None:
@@ -198,13 +198,13 @@ class NativeEnd:
 
     def _grant(self, octets: int) -> None:
         self._granted += octets
-        self.say(Op.CREDIT, self._name, octets)
+        self._send(Op.CREDIT, self._name, octets)
 
 
-def settle(*ends: End) -> None:
+def run_to_completion(*ends: TunnelEnd) -> None:
     """Until there is nothing more that either can do."""
     for _ in range(100_000):
-        did = [end.look() for end in ends]
+        did = [end.step() for end in ends]
         if not any(did):
             return
     raise AssertionError("they go on for ever")

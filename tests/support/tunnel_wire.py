@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Hashable
 from typing import Any
 
+from arke.runtime.tunnel_parameters import TunnelParameters
 from arke.tunnel import Tunnel
 from arke.wire.limits import CHUNK, MIN_WINDOW
 from arke.wire.messages import Op
@@ -21,11 +22,11 @@ class Link:
         self._number = number
 
     def send(self, message: tuple[Any, ...]) -> bool:
-        self._wire.carry(self._number, message)
+        self._wire.send(self._number, message)
         return True
 
-    def send_part(self, message: tuple[Any, ...], tunnel: Hashable) -> None:
-        self._wire.carry(self._number, message)
+    def send_in_flow(self, message: tuple[Any, ...], tunnel: Hashable) -> None:
+        self._wire.send(self._number, message)
 
     def drop_flow(self, tunnel: Hashable) -> None:
         self._wire.drop(self._number)
@@ -42,15 +43,16 @@ class Wire:
         self.credit = [0, 0]
         self.most_held = 0
         self.sizes: list[int] = []
-        self.forgotten: list[int] = []
-        self._soon = False
+        self.removed: list[int] = []
+        self._scheduled = False
         self.ends: list[Tunnel] = []
         for number, name in ((0, 7), (1, -7)):
             link: Any = Link(self, number)
-            took = self.forgotten.append
-            self.ends.append(Tunnel(link, name, window, largest, theirs or largest, took, "", {}))
+            removed = self.removed.append
+            parameters = TunnelParameters(window, largest, theirs or largest)
+            self.ends.append(Tunnel(link, name, parameters, removed))
 
-    def carry(self, number: int, message: tuple[Any, ...]) -> None:
+    def send(self, number: int, message: tuple[Any, ...]) -> None:
         op, name, *fields = message
         assert name == (7, -7)[number]
         if op == Op.DATA:
@@ -61,15 +63,15 @@ class Wire:
         self.queues[number].append(message)
         held = sum(len(m[3]) for m in self.queues[number] if m[0] == Op.DATA)
         self.most_held = max(self.most_held, held)
-        if not self._soon:
-            self._soon = True
+        if not self._scheduled:
+            self._scheduled = True
             asyncio.get_running_loop().call_soon(self._deliver)
 
     def drop(self, number: int) -> None:
         self.queues[number] = [m for m in self.queues[number] if m[0] != Op.DATA]
 
     def _deliver(self) -> None:
-        self._soon = False
+        self._scheduled = False
         for number in (0, 1):
             messages, self.queues[number] = self.queues[number], []
             other = self.ends[1 - number]

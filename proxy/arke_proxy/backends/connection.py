@@ -1,4 +1,4 @@
-"""A connection to a backend: one request at a time, and what comes back."""
+"""A connection to a backend: sends one request at a time and reads its response."""
 
 from __future__ import annotations
 
@@ -8,112 +8,127 @@ import errno
 import os
 import socket
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Final, cast
 
 from arke_proxy.backends.address import BackendAddress
-from arke_proxy.backends.dialer import UNACKNOWLEDGED_MS
-from arke_proxy.connections.hub import Hub
-from arke_proxy.connections.write_batch import Outlet
-from arke_proxy.errors import BadResponse, Malformed
+from arke_proxy.backends.dialer import USER_TIMEOUT_MS, Dialer
+from arke_proxy.backends.pool import Pool
+from arke_proxy.connections.write_batch import BatchedWriter, WriteBatch
+from arke_proxy.errors import BadResponse, MalformedMessage
 from arke_proxy.http.messages import RequestHead, ResponseHead, has_body
 from arke_proxy.http1.body import Body, StreamBody, response_body
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.http1.head_parser import parse_response
+from arke_proxy.observability.log_throttle import WarningThrottle
 
-_SURELY_TAKEN: Final = 16 * 1024  # bytes; a host's window takes them whatever its program does
-_HIGH_WATER: Final = 64 * 1024  # bytes waiting in this process for a slow backend
-_MOST_INTERIM: Final = 100  # answers 1xx to one request
+_KERNEL_BUFFERED: Final = 16 * 1024  # bytes that any receive window takes, read or not
+_HIGH_WATER: Final = 64 * 1024  # bytes buffered in this process for a slow backend
+_MAX_INTERIM: Final = 100  # responses 1xx to one request
 _DEAD_HOST: Final = frozenset((errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH))
 
 
 class BackendEvents(ABC):
-    """Who sent the request, and gets what comes of it."""
+    """Callbacks of a backend connection, for the request that it carries."""
 
     __slots__ = ()
 
     @abstractmethod
     def on_response(self, head: ResponseHead | None, payload: bytes, *, done: bool) -> None:
-        """Take a piece of the answer. A head comes first: once for each 1xx, then the final one."""
+        """Handle a part of the response: each 1xx head, then the final head, then its body."""
 
     @abstractmethod
     def on_backend_failed(
         self, reason: str, *, sent: bool, answering: bool, host_dead: bool
     ) -> None:
-        """Learn that the connection ended too early.
+        """Handle a connection that ended before the response did.
 
-        `sent`: the backend may have got some of the request; `answering`: some of the answer came.
+        `sent`: the backend may have received a part of the request; `answering`: a part of the
+        response arrived; `host_dead`: the whole host is unreachable.
         """
 
     @abstractmethod
     def on_bad_response(self, error: BadResponse) -> None:
-        """Learn that what came is no response."""
+        """Handle a malformed response."""
 
     @abstractmethod
     def on_switch_protocols(self, head: ResponseHead, rest: bytes) -> None:
-        """Learn that the backend leaves HTTP, as was asked; `rest` is what it has sent since."""
+        """Handle status 101: the protocol changes; `rest` is the data received after the head."""
 
     @abstractmethod
     def on_backend_full(self) -> None:
-        """Send no more for now: the backend is slow to read."""
+        """Pause the upload: the send buffer is full, because the backend reads slowly."""
 
     @abstractmethod
     def on_backend_ready(self) -> None:
-        """Go on sending."""
+        """Resume the upload."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendEnvironment:
+    """What all backend connections of a process share."""
+
+    pool: Pool[BackendConnection]
+    dialer: Dialer
+    write_batch: WriteBatch
+    warnings: WarningThrottle
 
 
 class BackendConnection:
-    """One connection, used for one request after another; a protocol of the loop's."""
+    """One connection, used for one request after another; an asyncio protocol."""
 
     __slots__ = (
         "_body",
+        "_environment",
         "_events",
         "_head",
         "_heads",
-        "_hub",
         "_interim",
         "_method",
         "_out",
-        "_patient",
         "_paused",
         "_reusable",
         "_sent",
         "_socket",
         "_transport",
         "_upgrade",
+        "_user_timeout_off",
         "address",
         "owes_100",
         "used",
     )
 
-    def __init__(self, address: BackendAddress, sock: socket.socket | None, hub: Hub) -> None:
+    def __init__(
+        self, address: BackendAddress, sock: socket.socket | None, environment: BackendEnvironment
+    ) -> None:
         self.address = address
-        self.used = False  # for a request before this one
-        self._socket = sock  # None at the end of a tunnel
-        self._hub = hub
+        self.used = False  # an earlier request has been answered on it
+        self._socket = sock  # None for a tunnel
+        self._environment = environment
         self._transport: asyncio.Transport
-        self._out: Outlet
+        self._out: BatchedWriter
         self._heads = HeadBuffer(skips_empty_lines=False)
         self._events: BackendEvents | None = None
         self._method = b""
-        self.owes_100 = False  # the client waits for an answer 100 before it sends the body
-        self._upgrade: bytes | None = None  # what this request asks to switch to
-        self._head: ResponseHead | None = None  # the final one, once it has come
+        self.owes_100 = False  # the client waits for 100 Continue before the body
+        self._upgrade: bytes | None = None  # the value of the request's `Upgrade` field
+        self._head: ResponseHead | None = None  # of the final response, once it has arrived
         self._body: Body | None = None
         self._reusable = True
-        self._interim = 0  # answers 1xx to this request
+        self._interim = 0  # responses 1xx to this request
         self._sent = 0  # bytes of this request
-        self._patient = False
+        self._user_timeout_off = False
         self._paused = False
 
     @property
     def trailer(self) -> bytes:
-        """The lines that may be passed on after a chunked answer."""
+        """The trailer fields of a chunked response."""
         return self._body.trailer if self._body else b""
 
-    # For the exchange.
+    # Called by the exchange.
 
     def start_request(self, events: BackendEvents, request: RequestHead) -> None:
-        """Take up a request; `write` sends it."""
+        """Begin a request; `write` sends it."""
         self._events = events
         self._method = request.method
         self._upgrade = request.upgrade
@@ -126,10 +141,10 @@ class BackendConnection:
 
     def write(self, data: bytes) -> None:
         self._sent += len(data)
-        if self._sent > _SURELY_TAKEN and not self._patient:
-            # A full window counts as unacknowledged: a slow program would pass for a dead host.
-            self._patient = True
-            self._limit_unacknowledged(0)
+        if self._sent > _KERNEL_BUFFERED and not self._user_timeout_off:
+            # With a full window TCP_USER_TIMEOUT would treat a slow program as a dead host.
+            self._user_timeout_off = True
+            self._set_user_timeout(0)
         self._out.write(data)
 
     def pause(self) -> None:
@@ -141,52 +156,52 @@ class BackendConnection:
         self._transport.resume_reading()
 
     def finish(self, now: float) -> None:
-        """End the request after a whole answer, and keep the connection if it can be kept."""
+        """End the request after its response; return the connection to the pool if possible."""
         self._events = None
         self.used = True
         transport = self._transport
-        if not self._reusable or self._out.held or transport.is_closing():
+        if not self._reusable or self._out.pending or transport.is_closing():
             transport.abort()
             return
-        if self._patient:
-            if self._out.transport().get_write_buffer_size():
-                transport.abort()  # it has answered without reading everything
+        if self._user_timeout_off:
+            if self._out.flushed_transport().get_write_buffer_size():
+                transport.abort()  # it answered without reading the whole request
                 return
-            self._patient = False
-            self._limit_unacknowledged(UNACKNOWLEDGED_MS)
+            self._user_timeout_off = False
+            self._set_user_timeout(USER_TIMEOUT_MS)
         if self._paused:
             self.resume()
-        if not self._hub.pool.give(self.address, self, now):
+        if not self._environment.pool.give(self.address, self, now):
             transport.close()
 
     def prevent_reuse(self) -> None:
-        """Use the connection for no further request."""
+        """Close the connection after this request."""
         self._reusable = False
 
     def abort(self) -> None:
-        """End the request before its answer did: what is under way here is worthless."""
+        """Close the connection at once, and drop the request it carries."""
         self._events = None
         self._transport.abort()
 
     def detach(self) -> asyncio.Transport:
-        """Give the connection away, out of HTTP; whoever has it says when it has `ended`."""
+        """Return the transport, for another protocol. Its owner calls `mark_closed` at the end."""
         self._events = None
-        self._limit_unacknowledged(0)
-        return self._out.transport()
+        self._set_user_timeout(0)
+        return self._out.flushed_transport()
 
     def mark_closed(self) -> None:
         """Count the connection no longer."""
         if self._socket is not None:
-            self._hub.dialer.closed(self._socket)
+            self._environment.dialer.closed(self._socket)
 
-    # For the pool.
+    # Called by the pool's users.
 
     def close(self) -> None:
         self._transport.close()
 
     def is_dead(self) -> bool:
-        """Look, before an event says so, whether this idle connection has ended, or is not idle."""
-        if self._transport.is_closing():  # for what it said, which the loop has read already
+        """Check the socket: whether this idle connection was closed, or has unexpected data."""
+        if self._transport.is_closing():  # unexpected data that the loop has already read
             return True
         if self._socket is None:
             return False
@@ -198,47 +213,47 @@ class BackendConnection:
             return True
         return True
 
-    # For the loop.
+    # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
-        self._out = Outlet(self._hub.turn, self._transport)
+        self._out = BatchedWriter(self._environment.write_batch, self._transport)
 
     def data_received(self, data: bytes) -> None:
         events = self._events
         if events is None:
-            self._unasked()
+            self._unexpected_data()
             return
         try:
             if self._head is None:
-                if self._sent == self._out.held:  # all of the request is still here
-                    self._break(events, None, "spoke before it was asked")
+                if self._sent == self._out.pending:  # nothing of the request has been sent
+                    self._fail(events, None, "sent data before the request")
                 elif (raw := self._heads.take(data)) is not None:
                     self._read_heads(events, raw)
             else:
                 self._read_body(events, None, data)
-        except Malformed as fault:
+        except MalformedMessage as fault:
             self.abort()
             events.on_bad_response(
-                BadResponse(f"The answer of backend {self.address} is refused: {fault}.")
+                BadResponse(f"The response of backend {self.address} is rejected: {fault}.")
             )
 
     def eof_received(self) -> None:
         events = self._events
         if events is None:
-            self._hub.pool.forget(self.address, self)
+            self._environment.pool.forget(self.address, self)
         elif self._body and self._body.ends_with_stream():
             events.on_response(None, b"", done=True)
         else:
-            self._break(events, None)
+            self._fail(events, None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.mark_closed()
         if self._events:
-            self._break(self._events, exc)
+            self._fail(self._events, exc)
         else:
-            self._hub.pool.forget(self.address, self)
+            self._environment.pool.forget(self.address, self)
 
     def pause_writing(self) -> None:
         if self._events:
@@ -260,8 +275,8 @@ class BackendConnection:
                 return
             self._interim += 1
             self.owes_100 = self.owes_100 and status != 100
-            if self._interim > _MOST_INTERIM:
-                raise Malformed(f"more than {_MOST_INTERIM} answers 1xx precede it")
+            if self._interim > _MAX_INTERIM:
+                raise MalformedMessage(f"more than {_MAX_INTERIM} responses 1xx")
             events.on_response(head, b"", done=False)
             if self._events is not events:
                 return
@@ -269,10 +284,10 @@ class BackendConnection:
 
     def _begin_body(self, events: BackendEvents, head: ResponseHead) -> None:
         self._head = head
-        # Without an answer 100 it may expect no body, and take the one that comes for a request.
+        # Without 100 Continue the backend may expect no body, and read it as the next request.
         self._reusable = head.keep_alive and not self.owes_100
         rest = self._heads.rest()
-        if head.length == len(rest) and has_body(head, self._method):  # the usual way is short
+        if head.length == len(rest) and has_body(head, self._method):  # the common case
             events.on_response(head, rest, done=True)
             return
         self._body = response_body(head, self._method)
@@ -282,7 +297,7 @@ class BackendConnection:
 
     def _switch(self, events: BackendEvents, head: ResponseHead) -> None:
         if self._upgrade is None or head.upgrade != self._upgrade:
-            raise Malformed("it switches protocols, unasked")
+            raise MalformedMessage("101 Switching Protocols without a matching request")
         events.on_switch_protocols(head, self._heads.rest())
 
     def _read_body(self, events: BackendEvents, head: ResponseHead | None, data: bytes) -> None:
@@ -292,42 +307,44 @@ class BackendConnection:
             payload, rest = self._body.feed(data)
             done = self._body.done
         if rest:
-            self._reusable = False  # else the next request would take it for its answer
+            self._reusable = False  # or it would be read as the next response
         events.on_response(head, payload, done=done)
 
-    def _break(self, events: BackendEvents, exc: Exception | None, reason: str = "") -> None:
+    def _fail(self, events: BackendEvents, exc: Exception | None, reason: str = "") -> None:
         answering = self._head is not None or self._interim > 0 or not self._heads.empty
         host_dead = isinstance(exc, OSError) and exc.errno in _DEAD_HOST
-        sent = self._sent != self._out.held
+        sent = self._sent != self._out.pending
         self.abort()
         if not reason:
             reason = describe(exc)
             if exc is None and self._head is not None:
-                reason = "closed the connection in mid-answer"
+                reason = "closed the connection before the end of its response"
         events.on_backend_failed(reason, sent=sent, answering=answering, host_dead=host_dead)
 
-    def _unasked(self) -> None:
-        self._hub.pool.forget(self.address, self)
+    def _unexpected_data(self) -> None:
+        self._environment.pool.forget(self.address, self)
         self._transport.abort()
-        self._hub.complaints.warn(
-            (self.address, "unasked"), f"backend {self.address} sent what nobody asked for"
+        self._environment.warnings.warn(
+            (self.address, "unexpected data"),
+            f"backend {self.address} sent data without a request",
         )
 
-    def _limit_unacknowledged(self, milliseconds: int) -> None:
+    def _set_user_timeout(self, milliseconds: int) -> None:
+        """Set how long sent data may stay unacknowledged; 0 for the system's default."""
         if self._socket is None:
-            return  # the relays look after their links, and tell
-        with contextlib.suppress(OSError):  # it may just have closed
+            return  # a tunnel: the relays detect dead peers
+        with contextlib.suppress(OSError):  # it may have been closed
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
 def describe(error: Exception | None) -> str:
-    """Complete the sentence "backend 192.168.56.102:63450 …"."""
+    """Describe a connection error, to complete "backend 192.168.56.102:63450 …"."""
     if error is None:
-        return "closed the connection before it had answered"
+        return "closed the connection before it answered"
     if isinstance(error, TimeoutError):
-        return "is silent"
+        return "timed out"
     if isinstance(error, ConnectionRefusedError):
-        return "refuses connections"
+        return "refused the connection"
     if isinstance(error, OSError) and error.errno:
-        return f"cannot be talked to ({os.strerror(error.errno)})"
-    return f"cannot be talked to ({error})"
+        return f"failed ({os.strerror(error.errno)})"
+    return f"failed ({error})"

@@ -1,4 +1,4 @@
-"""A connection to a backend that the backend's own member makes, as a transport."""
+"""A tunnel to a backend through the mesh, as an asyncio transport."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from typing import cast
 
 import arke
 
-_PIECE = 64 * 1024  # bytes of one message: as much as the member takes
-_HIGH_WATER = 64 * 1024  # bytes waiting here, unless set otherwise
-_REASON = 100  # characters of what another machine says
+_MAX_MESSAGE = 64 * 1024  # bytes; the member accepts no more
+_HIGH_WATER = 64 * 1024  # bytes in the write buffer, by default
+_MAX_REASON = 100  # characters of an error text from another machine
 
-_KNOWN = {kind.__name__: kind for kind in (ConnectionRefusedError, TimeoutError)}
+_ERROR_TYPES = {kind.__name__: kind for kind in (ConnectionRefusedError, TimeoutError)}
 
 
 class TunnelTransport(asyncio.Transport):
-    """Octets through a tunnel, for a protocol that cannot tell it from a socket's transport.
+    """Carries bytes through a tunnel. To its protocol it behaves like a socket transport.
 
-    One task reads and one writes, for as long as the connection lasts. What is written in one turn
-    of the loop leaves in as few messages as hold it; no more than the protocol's limit waits here,
-    and one message that came while reading was paused.
+    One task reads and one writes. The writes of one loop iteration are sent in as few messages as
+    possible. While reading is paused at most one received message is kept.
     """
 
     def __init__(
@@ -31,15 +30,15 @@ class TunnelTransport(asyncio.Transport):
         self._protocol = cast("asyncio.Protocol", protocol)
         self._loop = loop
         self._unsent = bytearray()
-        self._sending = 0  # bytes that have left `_unsent` and wait for the member's credit
+        self._sending = 0  # bytes taken from `_unsent` that wait for the member's credit
         self._high, self._low = _HIGH_WATER, _HIGH_WATER // 4
-        self._full = False  # the protocol was told to pause
-        self._work = asyncio.Event()  # for the writer
+        self._full = False  # the protocol has been told to pause writing
+        self._write_event = asyncio.Event()  # wakes the writer
         self._reading = asyncio.Event()
         self._reading.set()
-        self._sent_all = False  # behind what is unsent, nothing more comes
+        self._eof = False  # `write_eof` was called
         self._closing = False
-        self._lost = False
+        self._ended = False
         self._protocol.connection_made(self)
         self._reader = loop.create_task(self._run(self._read()))
         self._writer = loop.create_task(self._run(self._write()))
@@ -69,10 +68,10 @@ class TunnelTransport(asyncio.Transport):
     # Writing.
 
     def write(self, data: bytes | bytearray | memoryview[int]) -> None:
-        if self._closing or self._sent_all or not data:
+        if self._closing or self._eof or not data:
             return
         self._unsent += data
-        self._work.set()
+        self._write_event.set()
         if not self._full and self.get_write_buffer_size() > self._high:
             self._full = True
             self._protocol.pause_writing()
@@ -81,8 +80,8 @@ class TunnelTransport(asyncio.Transport):
         return True
 
     def write_eof(self) -> None:
-        self._sent_all = True
-        self._work.set()
+        self._eof = True
+        self._write_event.set()
 
     def get_write_buffer_size(self) -> int:
         return len(self._unsent) + self._sending
@@ -102,11 +101,11 @@ class TunnelTransport(asyncio.Transport):
     async def _write(self) -> None:
         unsent = self._unsent
         while True:
-            await self._work.wait()
-            self._work.clear()
+            await self._write_event.wait()
+            self._write_event.clear()
             while unsent:
-                piece = bytes(unsent[:_PIECE])
-                del unsent[:_PIECE]
+                piece = bytes(unsent[:_MAX_MESSAGE])
+                del unsent[:_MAX_MESSAGE]
                 self._sending = len(piece)
                 await self._tunnel.send(piece)
                 self._sending = 0
@@ -117,50 +116,54 @@ class TunnelTransport(asyncio.Transport):
                 await self._tunnel.close()
                 self._end(None)
                 return
-            if self._sent_all:
+            if self._eof:
                 self._tunnel.close_send()
 
-    # The end.
+    # Closing.
 
     def is_closing(self) -> bool:
         return self._closing
 
     def close(self) -> None:
-        """Read nothing more, and end behind what is unsent."""
+        """Stop reading, send what is buffered, then close."""
         if not self._closing:
             self._closing = True
-            self._work.set()
+            self._write_event.set()
             self._reading.set()
 
     def abort(self) -> None:
-        """End at once: what is unsent is dropped, and the member breaks its connection off."""
-        self._tunnel.abort("the proxy broke it off")
+        """Close at once: drop what is unsent; the member resets its connection."""
+        self._tunnel.abort("aborted by the proxy")
         self._end(None)
 
     async def _run(self, work: Coroutine[None, None, None]) -> None:
         try:
             await work
         except arke.TunnelClosed as error:
-            self._end(ConnectionResetError(_told(error)))
+            self._end(ConnectionResetError(_sanitise(error)))
         except Exception as error:  # noqa: BLE001 — as a loop does with what a protocol raises
-            context = {"message": "a protocol raised", "exception": error, "transport": self}
+            context = {
+                "message": "the protocol of a tunnel raised an exception",
+                "exception": error,
+                "transport": self,
+            }
             self._loop.call_exception_handler(context)
             self.abort()
 
     def _end(self, error: Exception | None) -> None:
-        if self._lost:
+        if self._ended:
             return
-        self._lost = self._closing = True
+        self._ended = self._closing = True
         self._unsent.clear()
         self._sending = 0
-        self._work.set()
+        self._write_event.set()
         self._reading.set()
-        self._loop.call_soon(self._tell, error)
+        self._loop.call_soon(self._notify, error)
 
-    def _tell(self, error: Exception | None) -> None:
+    def _notify(self, error: Exception | None) -> None:
         self._protocol.connection_lost(error)
 
-    # As any transport.
+    # Other methods of a transport.
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = cast("asyncio.Protocol", protocol)
@@ -174,28 +177,28 @@ async def connect_through(
     member: str,
     protocol: asyncio.BaseProtocol,
     loop: asyncio.AbstractEventLoop,
-    seconds: float,
+    timeout: float,  # noqa: ASYNC109
 ) -> TunnelTransport:
-    """Have the member connect to its HTTP server, within so many seconds. Raises OSError."""
+    """Open a tunnel to a member's HTTP server, within `timeout` seconds. Raises OSError."""
     try:
-        tunnel = await mesh.http_tunnel(member, timeout=seconds)
-    except arke.RemoteError as error:  # it tried, and says how that ended
-        kind = _KNOWN.get(error.type, ConnectionError)
-        raise kind(_told(error)) from None
+        tunnel = await mesh.http_tunnel(member, timeout=timeout)
+    except arke.RemoteError as error:  # the member could not connect
+        kind = _ERROR_TYPES.get(error.type, ConnectionError)
+        raise kind(_sanitise(error)) from None
     except arke.RequestTimeout:
         raise
     except arke.ArkeError as error:
-        raise ConnectionError(_told(error)) from None
+        raise ConnectionError(_sanitise(error)) from None
     transport = TunnelTransport(tunnel, protocol, loop)
     try:
-        await asyncio.sleep(0)  # its end may have come together with it
+        await asyncio.sleep(0)  # the tunnel may already have been closed
     except asyncio.CancelledError:
         transport.abort()
         raise
     return transport
 
 
-def _told(error: Exception) -> str:
-    """What another machine says, fit for a line of the log and for an error page."""
-    text = str(error)[:_REASON]
+def _sanitise(error: Exception) -> str:
+    """Return an error text from another machine, short and printable, for a log and a page."""
+    text = str(error)[:_MAX_REASON]
     return "".join(c if c.isprintable() else "?" for c in text)

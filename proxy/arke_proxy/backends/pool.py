@@ -1,4 +1,4 @@
-"""Idle connections to backends, kept for the next request."""
+"""Connection pool: idle connections to backends, kept for the next request."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ C = TypeVar("C", bound=Hashable)
 
 
 class Pool(Generic[C]):
-    """Idle connections by address, the freshest first. Does no I/O: its caller closes.
+    """Idle connections by address, the most recently used first. The caller closes connections.
 
-    `limit` is per address; `seconds` is how long a connection may idle.
+    `limit` is per address; `idle_timeout` is in seconds.
     """
 
-    __slots__ = ("_idle", "_limit", "_seconds")
+    __slots__ = ("_idle", "_idle_timeout", "_limit")
 
-    def __init__(self, limit: int, seconds: float) -> None:
+    def __init__(self, limit: int, idle_timeout: float) -> None:
         self._limit = limit
-        self._seconds = seconds
-        self._idle: dict[BackendAddress, dict[C, float]] = {}  # each in the order of becoming idle
+        self._idle_timeout = idle_timeout
+        self._idle: dict[BackendAddress, dict[C, float]] = {}  # each ordered by the start of idling
 
     def __len__(self) -> int:
         return sum(map(len, self._idle.values()))
 
     def take(self, address: BackendAddress) -> C | None:
-        """Hand out the connection that idled least: the one most likely alive."""
+        """Remove and return the most recently used connection, which is most likely open."""
         idle = self._idle.get(address)
         return idle.popitem()[0] if idle else None
 
     def give(self, address: BackendAddress, connection: C, now: float) -> bool:
-        """Keep the connection; False if there are enough."""
+        """Keep the connection; return False at the limit."""
         idle = self._idle.get(address)
         if idle is None:
             idle = self._idle[address] = {}
@@ -42,42 +42,42 @@ class Pool(Generic[C]):
         return True
 
     def forget(self, address: BackendAddress, connection: C) -> None:
-        """Drop a connection that ended while it idled, if it is here."""
+        """Remove a connection that was closed while idle, if it is in the pool."""
         if idle := self._idle.get(address):
             idle.pop(connection, None)
 
-    def spare(self) -> C | None:
-        """Give up what has idled longest, if anything has; no tunnels, which take no descriptor."""
-        some = [idle for address, idle in self._idle.items() if idle and not address.via]
-        if not some:
+    def evict(self) -> C | None:
+        """Remove and return the connection idle longest; no tunnels, which use no descriptor."""
+        groups = [idle for address, idle in self._idle.items() if idle and not address.via]
+        if not groups:
             return None
-        idle = min(some, key=lambda idle: next(iter(idle.values())))
+        idle = min(groups, key=lambda idle: next(iter(idle.values())))
         connection = next(iter(idle))
         del idle[connection]
         return connection
 
     def purge(self, address: BackendAddress) -> list[C]:
-        """Give up every connection to a host that turned out dead, or is about to end."""
+        """Remove and return all connections to a backend that is dead or leaves."""
         return list(self._idle.pop(address, ()))
 
     def expired(self, now: float) -> list[C]:
-        """Give up what has idled too long, and addresses that nothing is left of."""
-        late: list[C] = []
+        """Remove and return connections past the idle timeout; drop addresses without any."""
+        expired: list[C] = []
         for address, idle in list(self._idle.items()):
             old = []
             for connection, since in idle.items():
-                if now - since < self._seconds:
+                if now - since < self._idle_timeout:
                     break
                 old.append(connection)
             for connection in old:
                 del idle[connection]
             if not idle:
                 del self._idle[address]
-            late += old
-        return late
+            expired += old
+        return expired
 
     def clear(self) -> list[C]:
-        """Give up everything."""
-        everything = [connection for idle in self._idle.values() for connection in idle]
+        """Remove and return all connections."""
+        connections = [connection for idle in self._idle.values() for connection in idle]
         self._idle.clear()
-        return everything
+        return connections

@@ -12,7 +12,13 @@ from arke_proxy.backends.address import BackendAddress, parse_address
 from arke_proxy.balancing.balancer import BackendBalancer, BackendStatus, Outcome
 from arke_proxy.balancing.prefetch import Prefetch
 from arke_proxy.balancing.recent_backends import RecentBackends
-from arke_proxy.errors import AllTried, BadAnswer, NoBackend, NotAnswered, ProxyError
+from arke_proxy.errors import (
+    AllBackendsTried,
+    BadClusterReply,
+    ClusterQueryFailed,
+    NoBackend,
+    ProxyError,
+)
 
 _REQUEST_BODY: Final = b"ip"
 _TIMEOUT: Final = 1.0  # seconds for one request; a member normally answers within a millisecond
@@ -96,10 +102,10 @@ class AskBalancer(BackendBalancer):
                 raise NoBackend(f"Cluster {self._cluster} has no members.") from None
             except arke.ArkeError as error:
                 if not self._mesh.attached:
-                    raise NotAnswered("The proxy is not connected to its relay.") from None
+                    raise ClusterQueryFailed("The proxy is not connected to its relay.") from None
                 failures += 1
                 if failures == _MAX_FAILURES or isinstance(error, arke.Overloaded):
-                    raise NotAnswered(
+                    raise ClusterQueryFailed(
                         f"Cluster {self._cluster} did not name a backend: {_describe(error)}."
                     ) from None
             else:
@@ -111,10 +117,10 @@ class AskBalancer(BackendBalancer):
         if ejected:
             self._recent.use_ejected(ejected, self._clock())
             return ejected
-        raise AllTried(f"Cluster {self._cluster} names no other backend.")
+        raise AllBackendsTried(f"Cluster {self._cluster} names no other backend.")
 
     async def _ask(self) -> BackendAddress:
-        """Send one request. Raises ArkeError, BadAnswer."""
+        """Send one request. Raises ArkeError, BadClusterReply."""
         answer = await self._mesh.request(
             self._cluster, _REQUEST_BODY, timeout=_TIMEOUT, idempotent=True
         )
@@ -124,7 +130,7 @@ class AskBalancer(BackendBalancer):
         try:
             address = parse_address(answer.decode("ascii").strip(), self._default_port)
         except ValueError:
-            raise BadAnswer(
+            raise BadClusterReply(
                 f"Cluster {self._cluster} answered the request for a backend with "
                 f"{answer[:60]!r}, which is neither IP nor IP:PORT."
             ) from None

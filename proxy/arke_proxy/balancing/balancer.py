@@ -37,7 +37,7 @@ class BackendBalancer(ABC):
     """Picks a backend for each attempt at a request, never one in `tried`.
 
     `preferred` is the backend in the client's sticky cookie; it is picked if it is usable. Both
-    pick methods may raise NoBackend, NotAnswered, BadAnswer, AllTried.
+    pick methods may raise NoBackend, ClusterQueryFailed, BadClusterReply, AllBackendsTried.
     """
 
     __slots__ = ()

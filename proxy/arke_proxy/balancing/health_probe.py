@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar, cast
 
 from arke_proxy.backends.address import BackendAddress
-from arke_proxy.connections.descriptors import NONE_LEFT
+from arke_proxy.connections.descriptors import NO_DESCRIPTORS
 
 _TIMEOUT = 1.0  # seconds for the answer
 _MAX_STATUS_LINE = 1024  # bytes
@@ -53,7 +53,7 @@ def http_probe(path: str, dialer: ProbeDialer) -> HealthProbe:
                 address, lambda sock: _ProbeClient(path, address.authority, dialer, sock)
             )
         except OSError as error:
-            if error.errno in NONE_LEFT:
+            if error.errno in NO_DESCRIPTORS:
                 raise CheckSkipped from error
             raise CheckFailed("cannot connect", reachable=False) from error
         try:

@@ -15,7 +15,7 @@ from arke_proxy.balancing.panic_mode import select_backends
 from arke_proxy.balancing.passive_health import HEALTHY, HealthChange
 from arke_proxy.balancing.power_of_two import PowerOfTwoChoices
 from arke_proxy.balancing.rotation_entry import Presence, RotationEntry
-from arke_proxy.errors import AllTried, NoBackend
+from arke_proxy.errors import AllBackendsTried, NoBackend
 
 _FAILED_CHECKS_LIMIT: Final = 2  # in a row, before a backend is ejected
 _ANSWERED: Final = Outcome.ANSWERED  # compiled code looks a Final up faster than an enum's member
@@ -144,7 +144,7 @@ class Rotation(BackendBalancer):
         if not candidates:
             if not self._present:
                 raise self._no_backend()
-            raise AllTried(f"Cluster {self._cluster} has no other backend.")
+            raise AllBackendsTried(f"Cluster {self._cluster} has no other backend.")
 
         def order(one: RotationEntry) -> tuple[bool, float, float]:
             load = one.outstanding / one.effective_weight

@@ -9,8 +9,8 @@ from typing import NamedTuple, NoReturn
 
 from cryptography import x509
 
-from arke_proxy.connections.hub import log
-from arke_proxy.errors import BadCertificate
+from arke_proxy.errors import InvalidCertificate
+from arke_proxy.log import log
 
 # TLS 1.2 with forward secrecy and authenticated encryption only; those of 1.3 are all of that kind.
 _CIPHERS_OF_1_2 = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -47,7 +47,7 @@ class _Loaded(NamedTuple):
 class Certificates:
     """All certificates of a listener; the first is for clients that ask for no name, or another.
 
-    Raises BadCertificate if one cannot be used when the proxy starts; afterwards a bad one is
+    Raises InvalidCertificate if one cannot be used when the proxy starts; afterwards a bad one is
     complained about, and the one before it goes on.
     """
 
@@ -76,7 +76,7 @@ class Certificates:
                 continue
             try:
                 self._loaded[at] = _load(pair)
-            except BadCertificate as error:
+            except InvalidCertificate as error:
                 self._failed[pair] = stamp
                 log.warning("-cert %s: %s; the one read before goes on", pair, error)
                 continue
@@ -108,7 +108,7 @@ def _load(pair: Pair) -> _Loaded:
     context = _new_context()
 
     def encrypted() -> NoReturn:
-        raise BadCertificate(
+        raise InvalidCertificate(
             f"the key in {pair.key} is encrypted; `openssl pkey -in {pair.key}` writes it in clear"
         )
 
@@ -121,9 +121,9 @@ def _load(pair: Pair) -> _Loaded:
             fault = f"{pair.key} holds no private key in PEM form"
             if pair.key == pair.certificate:
                 fault += "; name its file too: -cert CERT.pem,KEY.pem"
-        raise BadCertificate(fault) from None
+        raise InvalidCertificate(fault) from None
     except OSError as error:
-        raise BadCertificate(f"{pair.key} cannot be read: {error.strerror}") from None
+        raise InvalidCertificate(f"{pair.key} cannot be read: {error.strerror}") from None
     return _Loaded(context, names, stamp)
 
 
@@ -141,9 +141,9 @@ def _names(file: Path) -> list[str]:
         certificate = x509.load_pem_x509_certificates(file.read_bytes())[0]
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except OSError as error:
-        raise BadCertificate(f"{file} cannot be read: {error.strerror}") from None
+        raise InvalidCertificate(f"{file} cannot be read: {error.strerror}") from None
     except ValueError:
-        raise BadCertificate(f"{file} holds no certificate in PEM form") from None
+        raise InvalidCertificate(f"{file} holds no certificate in PEM form") from None
     except x509.ExtensionNotFound:
         return []
     return [name.lower() for name in names.value.get_values_for_type(x509.DNSName)]

@@ -1,413 +1,413 @@
-"""A client's connection: one request after another, each answered before the next is begun."""
+"""A client's HTTP/1.1 connection: keep-alive, pipelining, and the framing of responses."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from http import HTTPStatus
 from typing import Final, cast
 
-from arke_proxy.clients.graceful_close import end_after_reading, unread
-from arke_proxy.clients.http2_connection import Http2Client
-from arke_proxy.clients.tls_buffer import attach
-from arke_proxy.connections.deadlines import Wait
-from arke_proxy.connections.hub import Hub
+from arke_proxy.clients.http2_connection import Http2Connection
+from arke_proxy.connections.client_state import (
+    CLOSED,
+    EXCHANGE,
+    FLUSHING,
+    IDLE,
+    LINGERING_SLOW,
+    REQUEST_HEAD,
+    ClientState,
+)
+from arke_proxy.connections.graceful_close import close_gracefully, linger_timed_out
 from arke_proxy.connections.reset import reset
-from arke_proxy.connections.write_batch import Outlet
-from arke_proxy.errors import BadRequest, Exhausted, Malformed, ProxyError
+from arke_proxy.connections.tls_buffer import attach
+from arke_proxy.connections.write_batch import BatchedWriter
+from arke_proxy.context import ProxyContext
+from arke_proxy.errors import (
+    BadRequest,
+    FailureCode,
+    MalformedMessage,
+    ProxyError,
+    TooManyConnections,
+)
 from arke_proxy.http.error_pages import accept_of, own_response
 from arke_proxy.http.exchange import Exchange
-from arke_proxy.http.forwarded import Origin
+from arke_proxy.http.forwarded import ClientOrigin
 from arke_proxy.http.messages import RequestHead, ResponseHead
-from arke_proxy.http.response_handler import Requester
+from arke_proxy.http.response_handler import ResponseHandler
 from arke_proxy.http.websocket import Splice
-from arke_proxy.http1 import serializer as writing
+from arke_proxy.http1 import serializer
 from arke_proxy.http1.body import Body, chunk, last_chunk, request_body
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.http1.head_parser import parse_request
 from arke_proxy.observability.request_record import refusal
 
-_HIGH_WATER: Final = 64 * 1024  # bytes waiting in this process for a slow client
-_AHEAD: Final = 64 * 1024  # bytes of further requests read while one is answered
+_HIGH_WATER: Final = 64 * 1024  # bytes buffered in this process for a slow client
+_READ_AHEAD: Final = 64 * 1024  # bytes of pipelined requests that are read during a response
 _HEAD: Final = b"HEAD "
-_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\n"  # how HTTP/2 begins (RFC 9113, 3.4)
+_HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\n"  # RFC 9113, 3.4
+_LIMITED_BY_PROGRESS: Final = frozenset((EXCHANGE, FLUSHING, LINGERING_SLOW))
 
 
-class Client(Requester):
-    """A protocol of the loop's: reads requests, and hands each to an Exchange, which answers."""
+class Http1Connection(ResponseHandler):
+    """An asyncio protocol: parses requests, and gives each to an Exchange, which answers it.
+
+    `timer` holds the connection's state. An exchange exists in the state EXCHANGE only.
+    """
 
     __slots__ = (
         "_advancing",
-        "_begun",
+        "_any_request",
         "_body",
-        "_chunks",
+        "_chunked",
+        "_client_full",
+        "_context",
         "_exchange",
-        "_full",
         "_half_closed",
         "_head",
         "_heads",
-        "_hub",
         "_keep_alive",
-        "_leaving",
-        "_out",
-        "_paused",
+        "_reading_paused",
         "_transport",
-        "_wait",
-        "due",
+        "_writer",
         "origin",
         "peer",
+        "timer",
     )
 
     version = "HTTP/1.1"
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, context: ProxyContext) -> None:
+        self._context = context
         self._transport: asyncio.Transport
-        self._out: Outlet
-        self.peer = ""  # its address
-        self.origin: Origin
+        self._writer: BatchedWriter
+        self.peer = ""  # the client's IP address
+        self.origin: ClientOrigin
+        self.timer = context.timeouts.timer(IDLE)
         self._heads = HeadBuffer()
         self._exchange: Exchange | None = None
-        self._head: RequestHead  # of the request that is being answered
-        self._body: Body | None = None  # and the reader of its body
-        self._chunks = False  # its answer's body goes out in chunks
-        self._keep_alive = False  # the connection goes on after the answer
-        self._wait: Wait | None = None  # what it waits for
-        self.due = math.inf
-        self._advancing = False
-        self._paused = False
-        self._begun = False  # a request has come
-        self._full = False  # the client is slow to read
-        self._half_closed = False  # the client sends no more, and may still read
-        self._leaving = False  # everything has been said; what still comes is not read
+        self._head: RequestHead  # of the running request
+        self._body: Body | None = None  # the parser of its body
+        self._chunked = False  # the running response has chunked framing
+        self._keep_alive = False  # the connection stays open after the running response
+        self._any_request = False  # a request has arrived on this connection
+        # I/O flags, independent of the state.
+        self._advancing = False  # `_advance` is on the call stack
+        self._reading_paused = False
+        self._client_full = False  # the transport has paused writing: the client is slow to read
+        self._half_closed = False  # the client sends no more, but may still read
 
-    # For the exchange.
+    # As a ResponseHandler.
 
-    def pause(self) -> None:
-        self._paused = True
+    def pause_upload(self) -> None:
+        self._reading_paused = True
         self._transport.pause_reading()
 
-    def resume(self) -> None:
-        if self._paused:
-            self._paused = False
+    def resume_upload(self) -> None:
+        if self._reading_paused:
+            self._reading_paused = False
             self._transport.resume_reading()
 
-    def moved(self) -> None:
-        """Note that the exchange is making progress."""
-        if self._wait is self._hub.running:
-            self._put_under(self._hub.running)
+    def progressed(self) -> None:
+        if self.timer.state in _LIMITED_BY_PROGRESS:
+            self.timer.restart()
 
-    def interim(self, head: ResponseHead) -> None:
-        if not self._head.is_1_0:  # which has no 1xx
-            self._out.write(writing.response_head(head, b"", b""))
+    def send_interim(self, head: ResponseHead) -> None:
+        if not self._head.is_1_0:  # HTTP/1.0 has no 1xx
+            self._writer.write(serializer.response_head(head, b"", b""))
 
-    def answer(self, head: ResponseHead, payload: bytes, *, done: bool, trailer: bytes) -> None:
+    def send_response(
+        self, head: ResponseHead, payload: bytes, *, done: bool, trailer: bytes
+    ) -> None:
         to_1_0 = self._head.is_1_0
         begin = head.begin
         if begin is None:
-            framing = writing.response_framing(head, self._head.method, to_1_0=to_1_0)
-            begin = writing.response_start(head, framing.line)
+            framing = serializer.response_framing(head, self._head.method, to_1_0=to_1_0)
+            begin = serializer.response_start(head, framing.line)
             if not head.dated:
-                begin += writing.date_line(time.time())
-            self._chunks = framing.chunks
+                begin += serializer.date_line(time.time())
+            self._chunked = framing.chunked
             self._keep_alive = not framing.closes and self._may_keep_alive()
-            if framing.chunks:
+            if framing.chunked:
                 payload = chunk(payload)
-        else:  # nearly always
-            self._chunks = False
+        else:  # the usual case
+            self._chunked = False
             self._keep_alive = self._may_keep_alive()
         connection = b""
         if to_1_0 or not self._keep_alive:
-            connection = writing.connection_line(keep_alive=self._keep_alive, to_1_0=to_1_0)
+            connection = serializer.connection_line(keep_alive=self._keep_alive, to_1_0=to_1_0)
         self._write(b"".join((begin, connection, b"\r\n", payload)), done, trailer)
 
-    def piece(self, payload: bytes, *, done: bool, trailer: bytes) -> None:
-        self._write(chunk(payload) if self._chunks else payload, done, trailer)
+    def send_body(self, payload: bytes, *, done: bool, trailer: bytes) -> None:
+        self._write(chunk(payload) if self._chunked else payload, done, trailer)
 
-    def fail(self, error: ProxyError) -> None:
+    def send_error(self, error: ProxyError) -> None:
         head = self._head
         keep_alive = self._may_keep_alive() and error.status != HTTPStatus.REQUEST_TIMEOUT
-        connection = writing.connection_line(keep_alive=keep_alive, to_1_0=head.is_1_0)
+        connection = serializer.connection_line(keep_alive=keep_alive, to_1_0=head.is_1_0)
         with_body = head.method != b"HEAD"
         accept = accept_of(head.fields)
         page = own_response(error, time.time(), connection, with_body=with_body, accept=accept)
-        self._out.write(page)
-        self._finish(keep_alive=keep_alive)
+        self._writer.write(page)
+        self._end_response(keep_alive=keep_alive)
 
-    def switch(self, head: ResponseHead, splice: Splice) -> None:
+    def switch_protocols(self, head: ResponseHead, splice: Splice) -> None:
         assert head.upgrade
-        self._out.write(writing.response_head(head, b"", writing.switching(head.upgrade)))
+        self._writer.write(
+            serializer.response_head(head, b"", serializer.upgrade_lines(head.upgrade))
+        )
         self._exchange = None
-        self._leaving = True
-        self._put_under(None)
-        early = self._heads.rest()
-        splice.join(self._out.transport(), self.peer, early)
-        self._hub.went(self)
+        self.timer.enter(CLOSED)
+        from_client = self._heads.rest()
+        splice.start(self._writer.flushed_transport(), self.peer, from_client)
+        self._context.clients.remove(self)
 
-    def cut(self) -> None:
-        """End the connection such that what was sent cannot pass for a whole answer."""
+    def abort(self) -> None:
+        """Reset the connection, so that a truncated response cannot pass for a complete one."""
         exchange, self._exchange = self._exchange, None
-        self._leaving = True
+        self.timer.enter(CLOSED)
         if exchange:
-            exchange.abandon("cut off")
+            exchange.cancel(FailureCode.RESPONSE_ABORTED)
         reset(self._transport)
 
-    # For the server.
+    # As a client connection.
 
-    def expired(self) -> None:
-        """Act on the deadline that has just passed."""
-        wait = self._wait
-        self._put_under(None)
-        if self._leaving:
-            self._stop_leaving(wait)
+    def timed_out(self) -> None:
+        if self.timer.closing:
+            linger_timed_out(self._writer.flushed_transport(), self.timer)
         elif self._exchange:
-            self._exchange.late()
-        elif wait is self._hub.in_head:
-            sentence = f"No whole head came within {self._hub.times.head:g} s."
-            self._refuse(BadRequest(sentence, 408), with_body=self._wants_body())
+            self._exchange.timed_out()
+        elif self.timer.state is REQUEST_HEAD:
+            limit = self._context.timeouts.limits.request_head
+            sentence = f"The request's head was not complete within {limit:g} s."
+            self._reject(BadRequest(sentence, 408), with_body=self._response_has_body())
         else:
-            self._leave()
+            self._close()
 
-    def part(self) -> None:
-        """Close if nothing is going on."""
-        if not self._exchange and not self._leaving and self._heads.empty:
-            self._leave()
+    def shut_down(self) -> None:
+        if not self._exchange and not self.timer.closing and self._heads.empty:
+            self._close()
 
-    # For the loop.
+    # As an asyncio protocol.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
-        self._out = Outlet(self._hub.turn, self._transport)
+        context = self._context
+        self._writer = BatchedWriter(context.write_batch, self._transport)
         peer = transport.get_extra_info("peername")
-        if peer:  # none if it has gone already
+        if peer:  # None if the client has disconnected already
             self.peer = peer[0]
         try:
-            self._hub.check_room(self.peer)
-        except Exhausted as error:
+            context.clients.check_room(self.peer)
+        except TooManyConnections as error:
             self._turn_away(error)
             return
         tls = transport.get_extra_info("ssl_object") is not None
-        self.origin = self._hub.forwarding.origin(self.peer, tls=tls)
-        self._hub.came(self)
-        self._put_under(self._hub.idle)
+        self.origin = context.forwarding.origin(self.peer, tls=tls)
+        context.clients.add(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._leaving:
+        if self.timer.closing:
             return
         exchange = self._exchange
         if exchange and not exchange.uploaded:
             self._receive_body(exchange, data)
             return
-        if not exchange and not self._full:
+        if not exchange and not self._client_full:
             self._advance(data)
             return
         self._heads.push(data)
-        if len(self._heads) > _AHEAD:
-            self.pause()
+        if len(self._heads) > _READ_AHEAD:
+            self.pause_upload()
 
     def eof_received(self) -> bool:
         self._half_closed = True
-        self._out.flush()  # the loop may close the connection, and knows only what it was given
+        # The loop may close the transport after this call, with what it has been given so far.
+        self._writer.flush()
         exchange = self._exchange
         if exchange and not exchange.uploaded:
-            exchange.abandon()
-            self.cut()
-        if not self._transport.can_write_eof():  # TLS has no half of a connection
+            exchange.cancel()
+            self.abort()
+        if not self._transport.can_write_eof():  # TLS has no half-closed connections
             return False
-        return not self._leaving and (exchange is not None or self._full)
+        return not self.timer.closing and (exchange is not None or self._client_full)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        self._leaving = True
-        self._put_under(None)
+        self.timer.enter(CLOSED)
         if self._exchange:
-            self._exchange.abandon()
+            self._exchange.cancel()
             self._exchange = None
-        self._hub.went(self)
+        self._context.clients.remove(self)
 
     def pause_writing(self) -> None:
-        self._full = True
+        self._client_full = True
         if self._exchange:
-            self._exchange.client_full()
+            self._exchange.on_client_full()
 
     def resume_writing(self) -> None:
-        self._full = False
-        self.moved()
+        self._client_full = False
+        self.progressed()
         if self._exchange:
-            self._exchange.client_ready()
-        elif not self._leaving:
-            self._read_on()
+            self._exchange.on_client_ready()
+        elif not self.timer.closing:
+            self._resume_reading()
             self._advance()
 
-    # Within.
+    # Requests.
 
     def _advance(self, data: bytes = b"") -> None:
-        """Begin what requests have arrived, each when the one before it is answered."""
+        """Start the requests that have arrived, each after the response to the one before."""
         self._advancing = True
         try:
             raw = self._heads.take(data)
             while raw is not None:
-                self._begin(raw)
-                if self._exchange or self._leaving or self._full:
+                self._start_request(raw)
+                if self._exchange or self._client_full or self.timer.closing:
                     return
                 raw = self._heads.pull()
             self._wait_for_head()
-        except Malformed as fault:
-            self._refuse(_refusal(fault), with_body=self._wants_body())
+        except MalformedMessage as fault:
+            self._reject(_rejection(fault), with_body=self._response_has_body())
         finally:
             self._advancing = False
 
-    def _begin(self, raw: bytes) -> None:
-        if raw == _PREFACE and not self._begun:
-            self._hand_over(raw)
+    def _start_request(self, raw: bytes) -> None:
+        if raw == _HTTP2_PREFACE and not self._any_request:
+            self._hand_over_to_http2(raw)
             return
-        self._begun = True
+        self._any_request = True
         head: RequestHead | None = None
         try:
             head = parse_request(raw)
-            body = request_body(head, self._hub.most_body)
-        except Malformed as fault:
-            self._refuse(_refusal(fault), head, with_body=not raw.startswith(_HEAD))
+            body = request_body(head, self._context.max_body)
+        except MalformedMessage as fault:
+            self._reject(_rejection(fault), head, with_body=not raw.startswith(_HEAD))
             return
         self._head = head
         self._body = body
-        now = self._hub.clock()
-        exchange = self._exchange = Exchange(self, head, self._hub, now)
-        self._wait = running = self._hub.running
-        self.due = now + running.seconds
+        now = self._context.clock()
+        exchange = self._exchange = Exchange(self, head, self._context, now)
+        self.timer.enter_at(EXCHANGE, now)
         if body and (data := self._heads.rest()):
             self._receive_body(exchange, data)
-        if self._serves(exchange):
+        if self._is_current(exchange):
             exchange.start(now)
 
-    def _serves(self, exchange: Exchange) -> bool:
-        """Whether it still does. (A compiler that sees who set it takes that for granted.)"""
+    def _is_current(self, exchange: Exchange) -> bool:
+        """Say whether this exchange still runs. (mypyc would take an inline check for true.)"""
         return self._exchange is exchange
 
-    def _hand_over(self, raw: bytes) -> None:
-        """Leave a client who knows that this proxy speaks HTTP/2 to who does."""
-        early = raw + self._heads.rest()
-        self._leaving = True
-        self._put_under(None)
-        self._hub.hands_over(self)
-        client = Http2Client(self._hub)
-        transport = self._out.transport()
+    def _hand_over_to_http2(self, raw: bytes) -> None:
+        """Continue as HTTP/2: the client knows that this proxy speaks it ("prior knowledge")."""
+        data = raw + self._heads.rest()
+        self.timer.enter(CLOSED)
+        self._context.clients.hand_over(self)
+        client = Http2Connection(self._context)
+        transport = self._writer.flushed_transport()
         attach(transport, client)
         client.connection_made(transport)
-        client.data_received(early)
+        client.data_received(data)
 
     def _receive_body(self, exchange: Exchange, data: bytes) -> None:
-        self.moved()
+        self.progressed()
         body = self._body
         assert body
         try:
             payload, rest = body.feed(data)
-        except Malformed as fault:
-            error = _refusal(fault)
-            exchange.refuse(error)
-            if exchange.told:
-                self.cut()
+        except MalformedMessage as fault:
+            error = _rejection(fault)
+            exchange.reject(error)
+            if exchange.response_started:
+                self.abort()
             else:
-                self._refuse(error, self._head, with_body=self._head.method != b"HEAD")
+                self._reject(error, self._head, with_body=self._head.method != b"HEAD")
             return
         if payload or body.done:
             exchange.upload(payload, done=body.done, trailer=body.trailer)
         if rest:
             self._heads.push(rest)
 
+    def _wait_for_head(self) -> None:
+        """Wait for the next request; close, if there will be none."""
+        started = not self._heads.empty
+        if self._half_closed or (self._context.clients.draining and not started):
+            self._close()
+            return
+        state: ClientState = REQUEST_HEAD if started else IDLE
+        # Further bytes do not extend the limit of a head, nor empty lines that of an idle one.
+        if self.timer.state is not state:
+            self.timer.enter(state)
+
+    # Responses.
+
     def _may_keep_alive(self) -> bool:
         exchange = self._exchange
         assert exchange
-        return self._head.keep_alive and exchange.uploaded and not self._hub.draining
+        return self._head.keep_alive and exchange.uploaded and not self._context.clients.draining
 
     def _write(self, data: bytes, done: bool, trailer: bytes) -> None:
-        if done and self._chunks:
+        if done and self._chunked:
             data += last_chunk(trailer)
-        self._out.write(data)
+        self._writer.write(data)
         if done:
-            self._finish(keep_alive=self._keep_alive)
+            self._end_response(keep_alive=self._keep_alive)
         else:
-            self.moved()
+            self.progressed()
 
-    def _finish(self, *, keep_alive: bool) -> None:
-        """Go on after an answer that was sent whole."""
+    def _end_response(self, *, keep_alive: bool) -> None:
+        """Continue after a complete response: with the next request, or by closing."""
         self._exchange = None
         if not keep_alive:
-            self._leave()
+            self._close()
             return
-        if self._paused:
-            self._read_on()
-        if self._full:
-            self._put_under(self._hub.running)  # to read it
+        if self._reading_paused:
+            self._resume_reading()
+        if self._client_full:
+            self.timer.enter(FLUSHING)
         elif not self._advancing:
             if self._heads.empty:
                 self._wait_for_head()
             else:
                 self._advance()
 
-    def _read_on(self) -> None:
-        if len(self._heads) <= _AHEAD:
-            self.resume()
+    def _resume_reading(self) -> None:
+        if len(self._heads) <= _READ_AHEAD:
+            self.resume_upload()
 
-    def _wait_for_head(self) -> None:
-        begun = not self._heads.empty
-        if self._half_closed or (self._hub.draining and not begun):
-            self._leave()
-        elif begun:
-            if self._wait is not self._hub.in_head:  # the time counts from the first byte
-                self._put_under(self._hub.in_head)
-        elif self._wait is not self._hub.idle:  # which empty lines do not extend
-            self._put_under(self._hub.idle)
-
-    def _wants_body(self) -> bool:
-        """Look at what has come of a head whether its answer may have a body."""
+    def _response_has_body(self) -> bool:
+        """Say whether a response to the incomplete head may have a body: not if it is HEAD."""
         return not self._heads.begins_with(_HEAD)
 
-    def _refuse(
+    def _reject(
         self, error: BadRequest, head: RequestHead | None = None, *, with_body: bool
     ) -> None:
-        """Answer what is no request. Where the next one would begin cannot be known."""
-        if not self._exchange:  # which would have noted its own record
-            self._hub.recorder.record(refusal(self.peer, error, time.monotonic(), head))
+        """Answer a malformed request, and close: the start of the next one is unknown."""
+        if not self._exchange:  # which has its own record
+            self._context.recorder.record(refusal(self.peer, error, time.monotonic(), head))
         self._exchange = None
         accept = accept_of(head.fields) if head else b""
-        self._out.write(
-            own_response(error, time.time(), writing.CLOSE, with_body=with_body, accept=accept)
+        self._writer.write(
+            own_response(error, time.time(), serializer.CLOSE, with_body=with_body, accept=accept)
         )
-        self._leave()
+        self._close()
 
-    def _turn_away(self, error: Exhausted) -> None:
-        """Close at once what would take the descriptors that answering the others needs."""
-        self._leaving = True
-        self._hub.complaints.warn(Exhausted, str(error))
-        self._hub.recorder.record(refusal(self.peer, error, time.monotonic()))
-        self._out.write(own_response(error, time.time(), writing.CLOSE, with_body=True))
-        self._out.transport().close()
+    # Closing.
 
-    def _leave(self) -> None:
-        """Close once the client has read what was written."""
-        self._leaving = True
+    def _turn_away(self, error: TooManyConnections) -> None:
+        """Answer 503 and close at once: lingering would keep a descriptor that others need."""
+        self.timer.enter(CLOSED)
+        self._context.warnings.warn(TooManyConnections, str(error))
+        self._context.recorder.record(refusal(self.peer, error, time.monotonic()))
+        self._writer.write(own_response(error, time.time(), serializer.CLOSE, with_body=True))
+        self._writer.flushed_transport().close()
+
+    def _close(self) -> None:
+        """Close after the client has read what was written."""
         self._heads.rest()
-        if self._half_closed:
-            self._out.transport().close()
-        else:
-            self._paused = False
-            end_after_reading(self._out.transport())
-        self._put_under(self._hub.lingering)
-
-    def _stop_leaving(self, wait: Wait | None) -> None:
-        if not unread(self._out.transport()):
-            self._transport.abort()
-        elif wait is self._hub.lingering:
-            self._put_under(self._hub.running)  # the client is slow, not deaf
-        else:
-            self.cut()
-
-    def _put_under(self, wait: Wait | None) -> None:
-        self._wait = wait
-        self.due = math.inf if wait is None else self._hub.clock() + wait.seconds
+        self._reading_paused = False
+        transport = self._writer.flushed_transport()
+        close_gracefully(transport, self.timer, client_closed=self._half_closed)
 
 
-def _refusal(fault: Malformed) -> BadRequest:
-    return BadRequest(f"The request is refused: {fault}.", fault.status)
+def _rejection(fault: MalformedMessage) -> BadRequest:
+    return BadRequest(f"The request is rejected: {fault}.", fault.status)

@@ -1,10 +1,9 @@
-"""A client's connection that speaks HTTP/2: many requests at once, each a stream."""
+"""A client's HTTP/2 connection: concurrent streams, which take turns to send their responses."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import time
 from typing import cast
 
@@ -20,211 +19,217 @@ from h2.events import (
 )
 from h2.exceptions import NoSuchStreamError, ProtocolError, StreamClosedError
 
-from arke_proxy.clients.graceful_close import end_after_reading, unread
-from arke_proxy.clients.http2_stream import VERSION, Stream
-from arke_proxy.connections.deadlines import Wait
-from arke_proxy.connections.hub import Hub
+from arke_proxy.clients.http2_stream import VERSION, Http2Stream
+from arke_proxy.connections.client_state import CLOSED, IDLE, LINGERING, REQUEST_HEAD, STREAMS
+from arke_proxy.connections.graceful_close import close_gracefully, linger_timed_out
 from arke_proxy.connections.reset import reset
-from arke_proxy.errors import BadFrames, Malformed
-from arke_proxy.http.forwarded import Origin
+from arke_proxy.context import ProxyContext
+from arke_proxy.errors import FailureCode, Http2ProtocolError, MalformedMessage
+from arke_proxy.http.forwarded import ClientOrigin
 from arke_proxy.http.messages import RequestHead
 from arke_proxy.http1.body import check_size
-from arke_proxy.http2.abuse_limits import COST_OF_RESET, Abuse, Guard, cost_of_refusal, goaway
-from arke_proxy.http2.h2_setup import begin, new_connection
+from arke_proxy.http2.abuse_limits import (
+    COST_OF_RESET,
+    AbuseLimits,
+    AbusiveFrames,
+    cost_of_rejection,
+    goaway_frame,
+)
+from arke_proxy.http2.h2_setup import new_connection, send_settings
 from arke_proxy.http2.header_fields import read_request, read_trailer
+from arke_proxy.http2.protocol_errors import code_name, describe
 from arke_proxy.observability.request_record import refusal
 
-_HIGH_WATER = 64 * 1024  # octets waiting in this process for a slow client
-_CROWDED = 1024 * 1024  # octets of answers that wait; more are read only for streams without any
-_MOST_HELD = 4 * _CROWDED  # from here on, for none
+_HIGH_WATER = 64 * 1024  # bytes buffered in this process for a slow client
+# Bytes of responses that are queued on one connection. From the first limit on, more is read only
+# for streams that have nothing queued; from the second on, for none.
+_CROWDED = 1024 * 1024
+_MAX_QUEUED = 4 * _CROWDED
 
 
-class Http2Client:
-    """A protocol of the loop's: a stream for each request, whose answers are sent by turns."""
+class Http2Connection:
+    """An asyncio protocol: makes an Http2Stream for each request, and sends frames in turn.
+
+    `timer` holds the connection's state; in the state STREAMS requests are running.
+    """
 
     __slots__ = (
-        "_busy",
-        "_crowd",
+        "_crowding",
+        "_flushing",
         "_full",
-        "_last",
-        "_leaving",
-        "_parting",
+        "_goaway_sent",
+        "_last_stream",
         "_streams",
         "_transport",
-        "_wait",
-        "due",
-        "guard",
+        "abuse_limits",
+        "context",
         "h2",
-        "held",
-        "hub",
-        "hungry",
         "origin",
         "peer",
-        "waiting",
+        "queued",
+        "sendable",
+        "starved",
+        "timer",
     )
 
-    def __init__(self, hub: Hub) -> None:
-        self.hub = hub
+    def __init__(self, context: ProxyContext) -> None:
+        self.context = context
         self.h2 = new_connection()
-        self.guard = Guard(hub.clock())
-        self.peer = ""  # the client's address
-        self.origin: Origin  # what backends are told about it
-        self.waiting: dict[Stream, None] = {}  # those with something to send, in turn
-        self.held = 0  # octets of answers, of all streams together
-        self._crowd = 0  # how many of the bounds on that are passed
-        self.hungry: set[Stream] = set()  # those that wait for room, though they hold nothing
+        self.abuse_limits = AbuseLimits(context.clock())
+        self.peer = ""  # the client's IP address
+        self.origin: ClientOrigin
+        self.timer = context.timeouts.timer(IDLE)
+        self.sendable: dict[Http2Stream, None] = {}  # streams with output, in their turn's order
+        self.queued = 0  # bytes of responses, of all streams together
+        self.starved: set[Http2Stream] = set()  # they have nothing queued, and wait for room
+        self._crowding = 0  # how many of the two limits `queued` exceeds
         self._transport: asyncio.Transport
-        self._streams: dict[int, Stream] = {}
-        self._last = 0  # the highest stream that was begun
-        self._wait: Wait | None = None  # while there are no streams
-        self.due = math.inf
-        self._busy = False  # what there is to send will be sent before long
-        self._full = False  # the client is slow to read
-        self._parting = False  # it knows that no more requests are taken
-        self._leaving = False  # everything has been said; what still comes is not read
+        self._streams: dict[int, Http2Stream] = {}
+        self._last_stream = 0  # the highest stream id of a request that was accepted
+        self._flushing = False  # output is sent at the end of the current call
+        self._full = False  # the transport has paused writing: the client is slow to read
+        self._goaway_sent = False  # or received: new requests are refused
 
-    # For the server.
+    # As a client connection.
 
-    def expired(self) -> None:
-        wait = self._wait
-        self._put_under(None)
-        if not self._leaving:
-            self._leave(ErrorCodes.NO_ERROR)
-        elif not unread(self._transport):
-            self._transport.abort()
-        elif wait is self.hub.lingering:
-            self._put_under(self.hub.running)  # the client is slow, not deaf
+    def timed_out(self) -> None:
+        if self.timer.closing:
+            linger_timed_out(self._transport, self.timer)
         else:
-            self.cut()
+            self._close(ErrorCodes.NO_ERROR)
 
-    def part(self) -> None:
-        """Take no more requests, and close after the last answer."""
-        if self._leaving or self._parting:
+    def shut_down(self) -> None:
+        """Send GOAWAY, and close after the last response."""
+        if self._goaway_sent or self.timer.closing:
             return
-        self._parting = True
+        self._goaway_sent = True
         if self._streams:
-            self._write(goaway(self._last, ErrorCodes.NO_ERROR))
+            self._write(goaway_frame(self._last_stream, ErrorCodes.NO_ERROR))
         else:
-            self._leave(ErrorCodes.NO_ERROR)
+            self._close(ErrorCodes.NO_ERROR)
 
-    def cut(self) -> None:
-        self._leaving = True
-        self._end_streams("cut off")
+    def abort(self) -> None:
+        self.timer.enter(CLOSED)
+        self._close_streams(FailureCode.RESPONSE_ABORTED)
         reset(self._transport)
 
-    # For its streams.
+    # Called by streams.
 
-    def has_room(self, id_: int, waiting: int) -> bool:
-        """Whether a backend may be read for this stream, in which so many octets wait."""
-        held = self.held
-        if held <= _CROWDED:
+    def has_room(self, id_: int, queued: int) -> bool:
+        """Say whether a backend may be read for this stream, which has `queued` bytes queued."""
+        total = self.queued
+        if total <= _CROWDED:
             return True
-        return held <= _MOST_HELD and not waiting and self.h2.local_flow_control_window(id_) > 0
+        return total <= _MAX_QUEUED and not queued and self.h2.local_flow_control_window(id_) > 0
 
     def flush(self) -> None:
-        """Send what there is, a frame of each stream in turn, while the client takes it."""
-        if self._busy or self._leaving:
+        """Send frames, one of each stream in turn, while the client reads them."""
+        if self._flushing or self.timer.closing:
             return
-        self._busy = True
+        self._flushing = True
         try:
-            self._send_in_turn()
+            self._send_frames()
         finally:
-            self._busy = False
+            self._flushing = False
         self._share_room()
-        self._look_around()
+        self._update_state()
 
-    def _send_in_turn(self) -> None:
-        waiting = self.waiting
+    def _send_frames(self) -> None:
+        sendable = self.sendable
         blocked = 0
-        while waiting and blocked < len(waiting) and not self._full:
-            stream = next(iter(waiting))
-            del waiting[stream]
-            if stream.send():
+        while sendable and blocked < len(sendable) and not self._full:
+            stream = next(iter(sendable))
+            del sendable[stream]
+            if stream.send_frame():
                 blocked = 0
                 self._write()
-                if stream.unfinished:
-                    waiting[stream] = None
+                if stream.has_output:
+                    sendable[stream] = None
             else:
                 blocked += 1
-                waiting[stream] = None
+                sendable[stream] = None
         self._write()
 
     def _share_room(self) -> None:
-        """Have heed who can be concerned: all, or those for whom a window may have opened."""
-        crowd = (self.held > _CROWDED) + (self.held > _MOST_HELD)
-        if crowd != self._crowd:
-            self._crowd = crowd
-            concerned = list(self._streams.values())
-        elif self.hungry:
-            concerned = list(self.hungry)
+        """Update the backpressure of all streams that a change of `queued` can affect."""
+        crowding = (self.queued > _CROWDED) + (self.queued > _MAX_QUEUED)
+        if crowding != self._crowding:
+            self._crowding = crowding
+            affected = list(self._streams.values())
+        elif self.starved:  # a window may have opened
+            affected = list(self.starved)
         else:
             return
-        for stream in concerned:
-            stream.heed()
+        for stream in affected:
+            stream.apply_backpressure()
 
-    def reset(self, stream: Stream, code: ErrorCodes, why: str, detail: str = "") -> None:
-        """End a stream before its time."""
+    def reset(
+        self,
+        stream: Http2Stream,
+        error: ErrorCodes,
+        code: FailureCode = FailureCode.RESPONSE_ABORTED,
+        detail: str = "",
+    ) -> None:
+        """Reset a stream. `code` and `detail` are for the record of a request that still runs."""
         with contextlib.suppress(StreamClosedError, NoSuchStreamError):
-            self.h2.reset_stream(stream.id, code)
-        stream.end(why, detail)
+            self.h2.reset_stream(stream.id, error)
+        stream.close(code, detail)
         self.flush()
 
-    def forget(self, stream: Stream) -> None:
-        self.waiting.pop(stream, None)
-        self.hungry.discard(stream)
+    def forget(self, stream: Http2Stream) -> None:
+        self.sendable.pop(stream, None)
+        self.starved.discard(stream)
         self._streams.pop(stream.id, None)
 
-    # For the loop.
+    # As an asyncio protocol.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
-        hub = self.hub
+        context = self.context
         peer = transport.get_extra_info("peername")
-        if peer:  # none if it has gone already
+        if peer:  # None if the client has disconnected already
             self.peer = peer[0]
         tls = transport.get_extra_info("ssl_object") is not None
-        self.origin = hub.forwarding.origin(self.peer, tls=tls)
-        hub.came(self)  # from who has looked for room: a handshake, or a Client of HTTP/1
-        begin(self.h2)
+        self.origin = context.forwarding.origin(self.peer, tls=tls)
+        context.clients.add(self)  # the TLS handshake, or HTTP/1, has checked the limits
+        send_settings(self.h2)
         self.flush()
 
     def data_received(self, data: bytes) -> None:
-        if self._leaving:
+        if self.timer.closing:
             return
-        self._busy = True
+        self._flushing = True
         try:
-            self.guard.look(data, self.hub.clock())
+            self.abuse_limits.check(data, self.context.clock())
             events = self.h2.receive_data(data)
-            goodbyes = [event for event in events if isinstance(event, ConnectionTerminated)]
-            if goodbyes:  # answers may go on, although the library has closed
+            goaway = any(isinstance(event, ConnectionTerminated) for event in events)
+            if goaway:  # running requests continue, although the library takes it for closed
                 self.h2.state_machine.state = ConnectionState.SERVER_OPEN
-            self._take(events)
-            self._parting = self._parting or bool(goodbyes)
-        except Abuse as abuse:
-            self._break(abuse.code, str(abuse))
+            self._handle(events)
+            self._goaway_sent = self._goaway_sent or goaway
+        except AbusiveFrames as error:
+            self._fail(error.code, str(error))
         except ProtocolError as error:
-            self._break(error.error_code, str(error))
+            self._fail(error.error_code, describe(error))
         finally:
-            self._busy = False
+            self._flushing = False
         self.flush()
 
     def eof_received(self) -> None:
-        """Close: nothing more can be asked for, and no window opened."""
-        if not self._leaving:
-            self._leaving = True
-            self._end_streams("client left")
-            self._put_under(self.hub.lingering)
+        """Close: without its sending direction the client cannot open flow-control windows."""
+        if not self.timer.closing:
+            self.timer.enter(LINGERING)
+            self._close_streams(FailureCode.CLIENT_DISCONNECTED)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        self._leaving = True
-        self._put_under(None)
-        self._end_streams("client left")
-        self.hub.went(self)
+        self.timer.enter(CLOSED)
+        self._close_streams(FailureCode.CLIENT_DISCONNECTED)
+        self.context.clients.remove(self)
 
     def pause_writing(self) -> None:
         self._full = True
-        # Its pings and settings would be answered without end.
+        # Else replies to PING and SETTINGS would be buffered without limit.
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
@@ -232,126 +237,126 @@ class Http2Client:
         self._transport.resume_reading()
         self.flush()
 
-    # Within.
+    # Frames.
 
-    def _take(self, events: list[Event]) -> None:
-        # The library has acted on all of them already: nothing more can be sent to what was reset.
-        gone = set()
+    def _handle(self, events: list[Event]) -> None:
+        # The library has acted on all events: nothing can be sent on streams that were reset.
+        reset_streams = set()
         for event in events:
             if isinstance(event, StreamReset):
-                gone.add(event.stream_id)
-                self._lose(event)
+                reset_streams.add(event.stream_id)
+                self._on_reset(event)
         for event in events:
             if isinstance(event, DataReceived):
-                self._receive(event)
+                self._on_data(event)
             elif isinstance(event, RequestReceived):
-                if event.stream_id not in gone:
-                    self._begin(event)
+                if event.stream_id not in reset_streams:
+                    self._on_request(event)
             elif isinstance(event, TrailersReceived):
-                self._end_body(event)
+                self._on_trailers(event)
 
-    def _receive(self, event: DataReceived) -> None:
+    def _on_data(self, event: DataReceived) -> None:
         id_ = event.stream_id or 0
         stream = self._streams.get(id_)
-        if not stream:  # of a request that is over; the credit is for the connection
+        if not stream:  # its request is over; the credit is for the connection
             self.h2.acknowledge_received_data(event.flow_controlled_length or 0, id_)
             return
         try:
-            stream.receive(event)
-        except Malformed as fault:
-            self._refuse_body(stream, fault)
+            stream.receive_body(event)
+        except MalformedMessage as fault:
+            self._reject_body(stream, fault)
 
-    def _begin(self, event: RequestReceived) -> None:
+    def _on_request(self, event: RequestReceived) -> None:
         id_ = event.stream_id or 0
-        if self._parting:
+        if self._goaway_sent:
             self.h2.reset_stream(id_, ErrorCodes.REFUSED_STREAM)
             return
-        self._last = id_
+        self._last_stream = id_
         fields = event.headers or []
-        ended = event.stream_ended is not None
+        complete = event.stream_ended is not None
         with_body = (b":method", b"HEAD") not in fields
-        stream = self._streams[id_] = Stream(self, id_, with_body=with_body, ended=ended)
-        self._put_under(None)
+        stream = Http2Stream(self, id_, with_body=with_body, request_complete=complete)
+        self._streams[id_] = stream
+        if self.timer.state is not STREAMS:
+            self.timer.enter(STREAMS)
         head: RequestHead | None = None
         try:
-            head = read_request(fields, ended=ended)
-            check_size(head.length or 0, self.hub.most_body)
-        except Malformed as fault:
-            self.guard.charge(cost_of_refusal(len(fields)))
-            stream.refuse(fault, head)
+            head = read_request(fields, complete=complete)
+            check_size(head.length or 0, self.context.max_body)
+        except MalformedMessage as fault:
+            self.abuse_limits.charge(cost_of_rejection(len(fields)))
+            stream.reject(fault, head)
             return
-        stream.begin(head)
+        stream.start(head)
 
-    def _end_body(self, event: TrailersReceived) -> None:
+    def _on_trailers(self, event: TrailersReceived) -> None:
         stream = self._streams.get(event.stream_id or 0)
         if not stream:
             return
         fields = event.headers or []
         try:
             stream.receive_trailer(read_trailer(fields))
-        except Malformed as fault:
-            self._refuse_body(stream, fault, len(fields))
+        except MalformedMessage as fault:
+            self._reject_body(stream, fault, len(fields))
 
-    def _refuse_body(self, stream: Stream, fault: Malformed, fields: int = 0) -> None:
-        self.guard.charge(cost_of_refusal(fields))
-        detail = f"The request is refused: {fault}."
-        self.reset(stream, ErrorCodes.PROTOCOL_ERROR, "malformed body", detail)
+    def _reject_body(self, stream: Http2Stream, fault: MalformedMessage, fields: int = 0) -> None:
+        self.abuse_limits.charge(cost_of_rejection(fields))
+        detail = f"The request is rejected: {fault}."
+        self.reset(stream, ErrorCodes.PROTOCOL_ERROR, FailureCode.MALFORMED_BODY, detail)
 
-    def _lose(self, event: StreamReset) -> None:
-        """Give up a request that the client has reset, or made the library reset."""
+    def _on_reset(self, event: StreamReset) -> None:
+        """Close a stream that the client has reset, or the library: for a stream error."""
         stream = self._streams.get(event.stream_id or 0)
         if event.remote_reset:
             if stream:
-                stream.end("client left")
+                stream.close(FailureCode.CLIENT_DISCONNECTED)
             return
         if stream:
-            error = BadFrames(f"What came of it was answered with error {event.error_code}.")
-            stream.end(error.name, str(error))
-        self.guard.charge(COST_OF_RESET)
+            code = code_name(int(event.error_code or 0))
+            stream.close(
+                FailureCode.HTTP2_PROTOCOL_ERROR,
+                f"The stream was reset because of the client's frames: {code}.",
+            )
+        self.abuse_limits.charge(COST_OF_RESET)
 
-    def _look_around(self) -> None:
-        """Put the connection under the deadline that fits, or leave, where nothing is going on."""
-        if self._streams or self._leaving:
+    # Closing.
+
+    def _update_state(self) -> None:
+        """Choose the state of a connection without streams, or close it."""
+        if self._streams or self.timer.closing:
             return
-        hub = self.hub
-        if self._parting:
-            self._leave(ErrorCodes.NO_ERROR)
-        elif self.guard.in_block:
-            if self._wait is not hub.in_head:
-                self._put_under(hub.in_head)
-        elif self._wait is not hub.idle:  # which pings do not extend
-            self._put_under(hub.idle)
+        timer = self.timer
+        if self._goaway_sent:
+            self._close(ErrorCodes.NO_ERROR)
+        elif self.abuse_limits.in_header_block:
+            if timer.state is not REQUEST_HEAD:
+                timer.enter(REQUEST_HEAD)
+        elif timer.state is not IDLE:  # whose limit PINGs do not extend
+            timer.enter(IDLE)
 
-    def _break(self, code: ErrorCodes | int, sentence: str) -> None:
-        """End a connection whose frames cannot be borne, or make no sense."""
-        hub = self.hub
-        hub.complaints.warn(
-            ("HTTP/2", self.peer), f"a connection of client {self.peer} is ended: {sentence}"
+    def _fail(self, code: ErrorCodes | int, sentence: str) -> None:
+        """Close the connection for a protocol error or a flood of frames."""
+        context = self.context
+        context.warnings.warn(
+            ("HTTP/2", self.peer), f"closing an HTTP/2 connection of client {self.peer}: {sentence}"
         )
-        error = BadFrames(f"The connection is ended: {sentence}.")
-        record = refusal(self.peer, error, time.monotonic(), version=VERSION)
-        hub.recorder.record(record)
-        self._end_streams(error.name, str(error))
+        error = Http2ProtocolError(f"The connection is closed: {sentence}.")
+        context.recorder.record(refusal(self.peer, error, time.monotonic(), version=VERSION))
+        self._close_streams(error.code, str(error))
         self.h2.clear_outbound_data_buffer()
-        self._leave(ErrorCodes(code))
+        self._close(ErrorCodes(code))
 
-    def _leave(self, code: ErrorCodes) -> None:
-        """Say goodbye, and close once the client has read it. No request is running."""
-        self._leaving = True
-        self._write(goaway(self._last, code))
-        end_after_reading(self._transport)
-        self._put_under(self.hub.lingering)
+    def _close(self, code: ErrorCodes) -> None:
+        """Send GOAWAY, and close once the client has read it. No request is running."""
+        self._write(goaway_frame(self._last_stream, code))
+        close_gracefully(self._transport, self.timer)
 
-    def _end_streams(self, why: str, detail: str = "") -> None:
+    def _close_streams(self, code: FailureCode, detail: str = "") -> None:
         for stream in list(self._streams.values()):
-            stream.end(why, detail)
+            stream.close(code, detail)
 
     def _write(self, last: bytes = b"") -> None:
-        """Write what the library has to send, and `last`; a client that has left is sent none."""
+        """Write the library's output, and `last`; nothing if the client has disconnected."""
         data = self.h2.data_to_send() + last
         if data and not self._transport.is_closing():
             self._transport.write(data)
-
-    def _put_under(self, wait: Wait | None) -> None:
-        self._wait = wait
-        self.due = math.inf if wait is None else self.hub.clock() + wait.seconds

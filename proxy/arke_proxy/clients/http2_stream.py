@@ -1,4 +1,4 @@
-"""One request of an HTTP/2 connection: its body as it comes, its answer as windows allow."""
+"""One request of an HTTP/2 connection: receives its body, queues and sends its response."""
 
 from __future__ import annotations
 
@@ -9,48 +9,54 @@ from typing import TYPE_CHECKING, Final
 from h2.errors import ErrorCodes
 from h2.events import DataReceived
 
-from arke_proxy.errors import BadRequest, Malformed, ProxyError
+from arke_proxy.errors import BadRequest, FailureCode, MalformedMessage, ProxyError
 from arke_proxy.http.date import http_date
 from arke_proxy.http.error_pages import accept_of, own_message
 from arke_proxy.http.exchange import Exchange
 from arke_proxy.http.header_fields import Field
 from arke_proxy.http.messages import RequestHead, ResponseHead
-from arke_proxy.http.response_handler import Requester
+from arke_proxy.http.response_handler import ResponseHandler
 from arke_proxy.http.websocket import Splice
 from arke_proxy.http1.body import check_size
 from arke_proxy.http2.abuse_limits import MAX_FRAME
 from arke_proxy.http2.header_fields import own_fields, response_fields, trailer_fields
+from arke_proxy.http2.response_state import (
+    CLOSED,
+    DISCARDING,
+    FLUSHING,
+    RUNNING,
+    TRANSITIONS,
+    ResponseState,
+)
 from arke_proxy.observability.request_record import refusal
 
 if TYPE_CHECKING:
-    from arke_proxy.clients.http2_connection import Http2Client
+    from arke_proxy.clients.http2_connection import Http2Connection
 
-VERSION: Final = "HTTP/2.0"  # as a log writes it
-_HIGH_WATER = 64 * 1024  # octets of an answer that wait here for a slow client
+VERSION: Final = "HTTP/2.0"  # as the access log writes it
+_HIGH_WATER = 64 * 1024  # bytes of a response that are queued here for a slow client
 _LOW_WATER = 16 * 1024
-# Octets of a request that are still read behind its answer. Whoever sends more than a window has
-# read the answer, behind which the credit for it came.
-_MOST_UNWANTED = 1024 * 1024
+# Bytes of a request that are still read after its response. A client that sends more than a window
+# has read the response: flow-control credit for more is sent after it.
+_MAX_DISCARDED = 1024 * 1024
 
 
-class Stream(Requester):
-    """A Requester. What it writes waits until its connection asks for it."""
+class Http2Stream(ResponseHandler):
+    """A ResponseHandler. Its output is queued until the connection calls `send_frame`."""
 
     __slots__ = (
-        "_answered",
-        "_client",
-        "_closed",
-        "_ended",
-        "_finished",
-        "_full",
+        "_client_full",
+        "_connection",
+        "_discarded",
         "_head",
-        "_owed",
-        "_paused",
+        "_queue",
+        "_queued",
         "_received",
+        "_request_complete",
+        "_state",
         "_trailer",
-        "_unsent",
-        "_unsent_size",
-        "_unwanted",
+        "_unacknowledged",
+        "_upload_paused",
         "exchange",
         "id",
         "origin",
@@ -60,282 +66,296 @@ class Stream(Requester):
 
     version = VERSION
 
-    def __init__(self, client: Http2Client, id_: int, *, with_body: bool, ended: bool) -> None:
-        self._client = client
+    def __init__(
+        self, connection: Http2Connection, id_: int, *, with_body: bool, request_complete: bool
+    ) -> None:
+        """`with_body`: its response may have a body, as the method is not HEAD."""
+        self._connection = connection
         self.id = id_
-        self.peer = client.peer
-        self.origin = client.origin
-        self.with_body = with_body  # its answer may have one: it was not asked for by HEAD
+        self.peer = connection.peer
+        self.origin = connection.origin
+        self.with_body = with_body
+        self._state: ResponseState = RUNNING
         self._head: RequestHead | None = None
-        self.exchange: Exchange | None = None
-        self._ended = ended  # the client has sent the whole request
-        self._received = 0  # octets of its body
-        self._paused = False  # the backend is slow to take the body
-        self._owed = 0  # octets of credit that are given back when it has
-        self._unsent: deque[memoryview] = deque()
-        self._unsent_size = 0
-        self._finished = False  # nothing is to come behind what is unsent
+        self.exchange: Exchange | None = None  # while it runs
+        # The request.
+        self._request_complete = request_complete  # the client has sent all of it
+        self._received = 0  # bytes of its body
+        self._upload_paused = False  # the backend is slow to read the body
+        self._unacknowledged = 0  # bytes of flow-control credit that are withheld meanwhile
+        self._discarded = 0  # bytes of the body that arrived when the response was complete
+        # The response.
+        self._queue: deque[memoryview] = deque()
+        self._queued = 0  # bytes
         self._trailer = b""
-        self._answered = False  # wholly, before the client has sent the whole request
-        self._unwanted = 0  # octets that came when the answer was here
-        self._closed = False
-        self._full = False  # the exchange knows that the client is slow
+        self._client_full = False  # the exchange has been told that the client is slow
 
     @property
-    def unfinished(self) -> bool:
-        """Whether there is something to send, now that the last frame is sent."""
-        over = self._closed or self._answered
-        return self._unsent_size > 0 or (self._finished and not over)
+    def has_output(self) -> bool:
+        """Whether frames remain to be sent."""
+        return self._queued > 0 or self._state is FLUSHING
 
-    # From the connection.
+    # Called by the connection.
 
-    def begin(self, head: RequestHead) -> None:
+    def start(self, head: RequestHead) -> None:
         self._head = head
-        hub = self._client.hub
-        now = hub.clock()
-        self.exchange = exchange = Exchange(self, head, hub, now)
-        self.moved()
-        self.heed()
+        context = self._connection.context
+        now = context.clock()
+        self.exchange = exchange = Exchange(self, head, context, now)
+        self.progressed()
+        self.apply_backpressure()
         exchange.start(now)
 
-    def receive(self, event: DataReceived) -> None:
-        """Take a piece of the body; its credit goes back once the backend has room for more.
+    def receive_body(self, event: DataReceived) -> None:
+        """Take a part of the body; credit for it is returned when the backend can take more.
 
-        Raises Malformed if the body is not as long as it was said to be.
+        Raises MalformedMessage if the body is not as long as Content-Length says.
         """
         exchange = self.exchange
-        ended = self._ended = event.stream_ended is not None
-        self._owed += event.flow_controlled_length or 0
+        complete = self._request_complete = event.stream_ended is not None
+        self._unacknowledged += event.flow_controlled_length or 0
         data = event.data or b""
         if not exchange:
             self._discard(len(data))
             return
         self._received += len(data)
-        self._check_length(ended=ended)
-        if not exchange.uploaded and (data or ended):
-            self.moved()
+        self._check_length(complete=complete)
+        if not exchange.uploaded and (data or complete):
+            self.progressed()
             try:
-                check_size(self._received, self._client.hub.most_body)
-            except Malformed as fault:
-                self.refuse(fault)
+                check_size(self._received, self._connection.context.max_body)
+            except MalformedMessage as fault:
+                self.reject(fault)
                 return
-            exchange.upload(data, done=ended, trailer=b"")
-        if ended or not self._paused:
-            self._pay()
+            exchange.upload(data, done=complete, trailer=b"")
+        if complete or not self._upload_paused:
+            self._acknowledge()
 
     def receive_trailer(self, lines: bytes) -> None:
-        """End the body. Raises Malformed if it is shorter than it was said to be."""
-        self._ended = True
+        """End the body. Raises MalformedMessage if it is shorter than Content-Length says."""
+        self._request_complete = True
         exchange = self.exchange
         if not exchange:
             self._discard(0)
             return
-        self._check_length(ended=True)
+        self._check_length(complete=True)
         if not exchange.uploaded:
-            self.moved()
+            self.progressed()
             exchange.upload(b"", done=True, trailer=lines)
 
-    def refuse(self, fault: Malformed, head: RequestHead | None = None) -> None:
-        """Answer what is no request, unless it has been answered; `head`, if it has one."""
-        error = BadRequest(f"The request is refused: {fault}.", fault.status)
+    def reject(self, fault: MalformedMessage, head: RequestHead | None = None) -> None:
+        """Answer a malformed request, unless its response has started. `head`: if it is valid."""
+        error = BadRequest(f"The request is rejected: {fault}.", fault.status)
         if exchange := self.exchange:
-            exchange.refuse(error)
-            if exchange.told:
-                self.cut()
+            exchange.reject(error)
+            if exchange.response_started:
+                self.abort()
                 return
         else:
             self._head = head
             record = refusal(self.peer, error, time.monotonic(), head, version=self.version)
-            self._client.hub.recorder.record(record)
-        self.fail(error)
+            self._connection.context.recorder.record(record)
+        self.send_error(error)
 
-    def send(self) -> bool:
-        """Send one frame, if there is one and the windows allow; False if not."""
-        h2 = self._client.h2
-        if self._unsent:
+    def send_frame(self) -> bool:
+        """Send one frame; False if there is none, or the flow-control windows are closed."""
+        h2 = self._connection.h2
+        if self._queue:
             window = h2.local_flow_control_window(self.id)
             if window <= 0:
                 return False
             self._send_data(min(window, MAX_FRAME))
-        elif not self._finished:
+        elif self._state is not FLUSHING:
             return False
         elif self._trailer:
             h2.send_headers(self.id, trailer_fields(self._trailer), end_stream=True)
-            self._over()
+            self._response_sent()
         else:
             h2.end_stream(self.id)
-            self._over()
+            self._response_sent()
         return True
 
-    def heed(self) -> None:
-        """Have the backend wait, or go on, by how much waits here and on the whole connection."""
+    def apply_backpressure(self) -> None:
+        """Pause or resume the backend, by what is queued here and on the whole connection."""
         exchange = self.exchange
         if not exchange:
             return
-        waiting = self._unsent_size
-        full = waiting > (_LOW_WATER if self._full else _HIGH_WATER)
-        full = full or not self._client.has_room(self.id, waiting)
-        if full and not waiting:
-            self._client.hungry.add(self)
+        queued = self._queued
+        full = queued > (_LOW_WATER if self._client_full else _HIGH_WATER)
+        full = full or not self._connection.has_room(self.id, queued)
+        if full and not queued:
+            self._connection.starved.add(self)
         else:
-            self._client.hungry.discard(self)
-        if full is not self._full:
-            self._full = full
+            self._connection.starved.discard(self)
+        if full is not self._client_full:
+            self._client_full = full
             if full:
-                exchange.client_full()
+                exchange.on_client_full()
             else:
-                self.moved()  # only now the backend can be heard
-                exchange.client_ready()
+                self.progressed()  # the backend is read again only from now on
+                exchange.on_client_ready()
 
-    def end(self, why: str, detail: str = "") -> None:
-        """Forget the request; the client hears no more of it. `detail` says in a sentence `why`."""
+    def close(self, code: FailureCode, detail: str = "") -> None:
+        """Forget the request; nothing more is sent. `detail` is a sentence that explains `code`."""
         exchange, self.exchange = self.exchange, None
-        self._drop()
+        self._close()
         if exchange:
-            exchange.abandon(why, detail)
+            exchange.cancel(code, detail)
 
-    def expired(self) -> None:
-        """Act on the deadline that has just passed."""
+    def timed_out(self) -> None:
+        """Handle the stream's time limit."""
         if self.exchange:
-            self.exchange.late()
-        elif self._answered:
-            self._client.reset(self, ErrorCodes.NO_ERROR, "")
-        else:  # all of the answer is here, and the client does not read it
-            self._client.reset(self, ErrorCodes.CANCEL, "client stood still")
+            self.exchange.timed_out()
+        elif self._state is DISCARDING:
+            self._connection.reset(self, ErrorCodes.NO_ERROR)
+        else:  # the client does not read the response, which is complete here
+            self._connection.reset(self, ErrorCodes.CANCEL)
 
-    # From the exchange.
+    # As a ResponseHandler.
 
-    def interim(self, head: ResponseHead) -> None:
-        self._client.h2.send_headers(self.id, response_fields(head))
-        self._client.flush()
+    def send_interim(self, head: ResponseHead) -> None:
+        self._connection.h2.send_headers(self.id, response_fields(head))
+        self._connection.flush()
 
-    def answer(self, head: ResponseHead, payload: bytes, *, done: bool, trailer: bytes) -> None:
+    def send_response(
+        self, head: ResponseHead, payload: bytes, *, done: bool, trailer: bytes
+    ) -> None:
         fields = response_fields(head)
         if not head.dated:
             fields.append((b"date", http_date(time.time())))
-        self._begin_answer(fields, payload, done=done, trailer=trailer)
+        self._send_head(fields, payload, done=done, trailer=trailer)
 
-    def piece(self, payload: bytes, *, done: bool, trailer: bytes) -> None:
-        self.moved()
+    def send_body(self, payload: bytes, *, done: bool, trailer: bytes) -> None:
+        self.progressed()
         if payload:
-            self._unsent.append(memoryview(payload))
-            self._unsent_size += len(payload)
-            self._client.held += len(payload)
+            self._queue.append(memoryview(payload))
+            self._queued += len(payload)
+            self._connection.queued += len(payload)
         if done:
             self.exchange = None
-            self._finished = True
+            self._enter(FLUSHING)
             self._trailer = trailer
-        self._client.waiting[self] = None
-        self._client.flush()
-        self.heed()
+        self._connection.sendable[self] = None
+        self._connection.flush()
+        self.apply_backpressure()
 
-    def fail(self, error: ProxyError) -> None:
+    def send_error(self, error: ProxyError) -> None:
         accept = accept_of(self._head.fields) if self._head else b""
         fields, body = own_message(error, time.time(), accept)
         payload = body if self.with_body else b""
-        self._begin_answer(own_fields(error.status, fields), payload, done=True, trailer=b"")
+        self._send_head(own_fields(error.status, fields), payload, done=True, trailer=b"")
 
-    def switch(self, head: ResponseHead, splice: Splice) -> None:  # noqa: ARG002 — no request gets here
-        raise AssertionError("no request of HTTP/2 asks for an upgrade")
+    def switch_protocols(self, head: ResponseHead, splice: Splice) -> None:  # noqa: ARG002
+        raise AssertionError("HTTP/2 has no Upgrade")
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         self.exchange = None
-        self._client.reset(self, ErrorCodes.INTERNAL_ERROR, "cut off")
+        self._connection.reset(self, ErrorCodes.INTERNAL_ERROR)
 
-    def pause(self) -> None:
-        self._paused = True
+    def pause_upload(self) -> None:
+        self._upload_paused = True
 
-    def resume(self) -> None:
-        self._paused = False
-        self._pay()
-        self._client.flush()
+    def resume_upload(self) -> None:
+        self._upload_paused = False
+        self._acknowledge()
+        self._connection.flush()
 
-    def moved(self) -> None:
-        hub = self._client.hub
-        hub.streams.start(self, hub.clock())
+    def progressed(self) -> None:
+        timeouts = self._connection.context.timeouts
+        timeouts.streams.start(self, timeouts.clock())
 
-    # Within.
+    # Internals.
 
-    def _check_length(self, *, ended: bool) -> None:
-        """Raise Malformed for a body that is not as long as it says (RFC 9113, 8.1.1).
+    def _enter(self, state: ResponseState) -> None:
+        assert state in TRANSITIONS[self._state], f"{self._state.name} to {state.name}"
+        self._state = state
 
-        A backend would take what comes next, of another client, for the rest of a shorter one.
+    def _check_length(self, *, complete: bool) -> None:
+        """Raise MalformedMessage if the body is not as long as it says (RFC 9113, 8.1.1).
+
+        If it were shorter, a backend would take another client's next request for the rest.
         """
         length = self._head.length if self._head else None
-        if length is not None and (length < self._received or (ended and length > self._received)):
-            raise Malformed("its body is not as long as it says")
+        if length is not None and (
+            length < self._received or (complete and length > self._received)
+        ):
+            raise MalformedMessage("its body is not as long as Content-Length says")
 
-    def _begin_answer(
+    def _send_head(
         self, fields: list[Field], payload: bytes, *, done: bool, trailer: bytes
     ) -> None:
-        whole = done and not payload and not trailer
-        self._client.h2.send_headers(self.id, fields, end_stream=whole)
-        if whole:
+        head_only = done and not payload and not trailer
+        self._connection.h2.send_headers(self.id, fields, end_stream=head_only)
+        if head_only:
             self.exchange = None
-            self._over()
-            self._client.flush()
+            self._response_sent()
+            self._connection.flush()
         else:
-            self.piece(payload, done=done, trailer=trailer)
+            self.send_body(payload, done=done, trailer=trailer)
 
     def _send_data(self, most: int) -> None:
-        client = self._client
-        first = self._unsent[0]
+        connection = self._connection
+        first = self._queue[0]
         if len(first) <= most:
-            self._unsent.popleft()
+            self._queue.popleft()
         else:
-            self._unsent[0] = first[most:]
+            self._queue[0] = first[most:]
             first = first[:most]
-        wanted = min(self._unsent_size, MAX_FRAME)
-        self._unsent_size -= len(first)
-        client.held -= len(first)
-        last = self._finished and not self._unsent and not self._trailer
-        client.h2.send_data(self.id, bytes(first), end_stream=last)
-        client.guard.sent(len(first), wanted)
-        self.moved()
+        wanted = min(self._queued, MAX_FRAME)
+        self._queued -= len(first)
+        connection.queued -= len(first)
+        last = self._state is FLUSHING and not self._queue and not self._trailer
+        connection.h2.send_data(self.id, bytes(first), end_stream=last)
+        connection.abuse_limits.on_data_sent(len(first), wanted)
+        self.progressed()
         if last:
-            self._over()
-        elif self._full:
-            self.heed()
+            self._response_sent()
+        elif self._client_full:
+            self.apply_backpressure()
 
-    def _pay(self) -> None:
-        owed, self._owed = self._owed, 0
-        if owed:
-            self._client.h2.acknowledge_received_data(owed, self.id)
+    def _acknowledge(self) -> None:
+        """Return the withheld flow-control credit to the client."""
+        size, self._unacknowledged = self._unacknowledged, 0
+        if size:
+            self._connection.h2.acknowledge_received_data(size, self.id)
 
-    def _over(self) -> None:
-        """End after a whole answer. What still comes of the request is read, and for a moment only.
+    def _response_sent(self) -> None:
+        """Close after a complete response, or first discard the rest of the request for a while.
 
-        At once would not do: if the client is still sending, a reset would have it throw away
-        what it has not read of the answer.
+        A reset at once would make a client that is still sending discard the unread part of the
+        response.
         """
-        if self._ended:
-            self._drop()
+        if self._request_complete:
+            self._close()
             return
-        hub = self._client.hub
-        hub.streams.stop(self)
-        hub.answered.start(self, hub.clock())
-        self._answered = True
-        self._client.hungry.discard(self)
-        self._pay()
+        timeouts = self._connection.context.timeouts
+        timeouts.streams.stop(self)
+        timeouts.discarding.start(self, timeouts.clock())
+        self._enter(DISCARDING)
+        self._connection.starved.discard(self)
+        self._acknowledge()
 
     def _discard(self, size: int) -> None:
-        """Take what nobody waits for any more: the answer is here, if not sent."""
-        self._unwanted += size
-        if not self._answered:
-            self._pay()
-        elif self._ended:
-            self._drop()
-        elif self._unwanted > _MOST_UNWANTED:
-            self._client.reset(self, ErrorCodes.NO_ERROR, "")
+        """Drop a part of the body that no exchange needs: the response is complete."""
+        self._discarded += size
+        if self._state is not DISCARDING:
+            self._acknowledge()
+        elif self._request_complete:
+            self._close()
+        elif self._discarded > _MAX_DISCARDED:
+            self._connection.reset(self, ErrorCodes.NO_ERROR)
         else:
-            self._pay()
+            self._acknowledge()
 
-    def _drop(self) -> None:
-        self._closed = True
-        hub = self._client.hub
-        (hub.answered if self._answered else hub.streams).stop(self)
-        self._unsent.clear()
-        self._client.held -= self._unsent_size
-        self._unsent_size = 0
-        self._pay()
-        self._client.forget(self)
+    def _close(self) -> None:
+        timeouts = self._connection.context.timeouts
+        if self._state is DISCARDING:
+            timeouts.discarding.stop(self)
+        else:
+            timeouts.streams.stop(self)
+        self._enter(CLOSED)
+        self._queue.clear()
+        self._connection.queued -= self._queued
+        self._queued = 0
+        self._acknowledge()
+        self._connection.forget(self)

@@ -1,4 +1,4 @@
-"""A client's connection by TLS, until it is encrypted and known which protocol was agreed on."""
+"""The TLS handshake of a client connection; afterwards ALPN selects HTTP/1.1 or HTTP/2."""
 
 from __future__ import annotations
 
@@ -8,85 +8,88 @@ import ssl
 import time
 from typing import cast
 
-from arke_proxy.clients.http1_connection import Client
-from arke_proxy.clients.http2_connection import Http2Client
-from arke_proxy.clients.tls_buffer import attach
-from arke_proxy.connections.hub import Hub
-from arke_proxy.errors import NoHandshake
+from arke_proxy.clients.http1_connection import Http1Connection
+from arke_proxy.clients.http2_connection import Http2Connection
+from arke_proxy.connections.client_state import CLOSED, HANDSHAKE
+from arke_proxy.connections.tls_buffer import attach
+from arke_proxy.context import ProxyContext
+from arke_proxy.errors import TlsHandshakeFailed
 from arke_proxy.observability.request_record import refusal
 
 
-class Handshake(asyncio.Protocol):
-    """Counts as a client for as long as it lasts, which is no longer than a head may take.
+class TlsHandshake(asyncio.Protocol):
+    """Counts as a client connection until the handshake ends, then hands the connection over.
 
-    Then it leaves the connection to who speaks what the client chose.
+    The time limit is that of a request head.
     """
 
-    __slots__ = ("_hub", "_over", "_sock", "_task", "due", "peer")
+    __slots__ = ("_context", "_sock", "_task", "peer", "timer")
 
-    def __init__(self, hub: Hub, sock: socket.socket, peer: str, context: ssl.SSLContext) -> None:
-        """Begin, as `context` says, on a connection that has just been accepted."""
-        self.peer = peer  # the client's address
-        self._hub = hub
+    def __init__(
+        self, context: ProxyContext, sock: socket.socket, peer: str, tls: ssl.SSLContext
+    ) -> None:
+        """Start on a connection that has just been accepted."""
+        self.peer = peer  # the client's IP address
+        self._context = context
         self._sock = sock
-        self._over = False
-        hub.came(self)
-        self.due = hub.clock() + hub.in_head.seconds
-        self._task = hub.loop.create_task(self._run(context))
+        self.timer = context.timeouts.timer(HANDSHAKE)
+        context.clients.add(self)
+        self._task = context.loop.create_task(self._run(tls))
 
-    # For the server.
+    # As a client connection.
 
-    def expired(self) -> None:
-        self._note()
-        self.cut()
+    def timed_out(self) -> None:
+        self._record_failure()
+        self.abort()
 
-    def part(self) -> None:
-        """Close: nobody is answered yet."""
-        self.cut()
+    def shut_down(self) -> None:
+        """Close: no request has been read."""
+        self.abort()
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         self._task.cancel()
-        self._sock.close()  # if the loop has not got it yet, which closes it otherwise
-        self._end()
+        self._sock.close()  # if the event loop has not taken it yet; else it closes it itself
+        self._close()
 
-    # For the loop.
+    # As an asyncio protocol.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Learn that the handshake is done."""
-        hub = self._hub
-        if self._over:  # it was cut as soon as it had begun
+        """Hand over: the handshake is complete."""
+        context = self._context
+        if self.timer.state is CLOSED:  # aborted just before
             cast("asyncio.Transport", transport).abort()
             return
-        self._over = True
-        hub.hands_over(self)
-        speaks_2 = transport.get_extra_info("ssl_object").selected_alpn_protocol() == "h2"
-        client = Http2Client(hub) if speaks_2 else Client(hub)
+        self.timer.enter(CLOSED)
+        context.clients.hand_over(self)
+        is_http2 = transport.get_extra_info("ssl_object").selected_alpn_protocol() == "h2"
+        client = Http2Connection(context) if is_http2 else Http1Connection(context)
         attach(cast("asyncio.Transport", transport), client)
         client.connection_made(transport)
 
-    # Within.
+    # Internals.
 
-    async def _run(self, context: ssl.SSLContext) -> None:
-        times = self._hub.times
+    async def _run(self, tls: ssl.SSLContext) -> None:
+        limits = self._context.timeouts.limits
         try:
-            await self._hub.loop.connect_accepted_socket(
+            await self._context.loop.connect_accepted_socket(
                 lambda: self,
                 self._sock,
-                ssl=context,
-                ssl_handshake_timeout=2 * times.head,  # ends by then, for it counts here
-                ssl_shutdown_timeout=times.silence,  # it has to read what was written before
+                ssl=tls,
+                ssl_handshake_timeout=2 * limits.request_head,  # `timer` ends it earlier
+                ssl_shutdown_timeout=limits.progress,  # the client first reads what was written
             )
         except ssl.SSLError:
-            self._note()
+            self._record_failure()
         except OSError:
-            pass  # the client has left
+            pass  # the client has disconnected
         finally:
-            self._end()
+            self._close()
 
-    def _note(self) -> None:
-        self._hub.recorder.record(refusal(self.peer, NoHandshake(), time.monotonic()))
+    def _record_failure(self) -> None:
+        record = refusal(self.peer, TlsHandshakeFailed(), time.monotonic())
+        self._context.recorder.record(record)
 
-    def _end(self) -> None:
-        if not self._over:
-            self._over = True
-            self._hub.went(self)
+    def _close(self) -> None:
+        if self.timer.state is HANDSHAKE:
+            self.timer.enter(CLOSED)
+            self._context.clients.remove(self)

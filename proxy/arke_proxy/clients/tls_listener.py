@@ -1,7 +1,7 @@
-"""Where clients come by TLS. They are accepted here, not by the loop, which would not count them.
+"""Accepts client connections for TLS, and counts them from the start.
 
-Its own servers tell of a connection when the handshake is done, and until then nobody knows how
-many there are.
+asyncio's own TLS server reports a connection only after its handshake, so that handshakes would not
+count towards the connection limits.
 """
 
 from __future__ import annotations
@@ -11,67 +11,69 @@ import socket
 import ssl
 import time
 
-from arke_proxy.clients.tls_handshake import Handshake
-from arke_proxy.connections.descriptors import NONE_LEFT, shortage
-from arke_proxy.connections.hub import Hub
-from arke_proxy.errors import Exhausted
+from arke_proxy.clients.tls_handshake import TlsHandshake
+from arke_proxy.connections.descriptors import NO_DESCRIPTORS, describe_shortage
+from arke_proxy.context import ProxyContext
+from arke_proxy.errors import TooManyConnections
 from arke_proxy.observability.request_record import refusal
 
-_AT_ONCE = 16  # connections accepted in one turn of the loop
-_REST = 0.1  # seconds without accepting when there is no descriptor; those who come queue
+_ACCEPTS_PER_ITERATION = 16
+_PAUSE = 0.1  # seconds without accepting when no descriptor is free; connections wait in the queue
 
 
-class Doorway:
-    """Accepts connections from `open` to `close`, and begins a handshake on each."""
+class TlsListener:
+    """Accepts connections between `open` and `close`, and starts a handshake on each."""
 
-    def __init__(self, hub: Hub, sock: socket.socket, context: ssl.SSLContext) -> None:
-        self._hub = hub
-        self._sock = sock
+    def __init__(self, context: ProxyContext, sock: socket.socket, tls: ssl.SSLContext) -> None:
         self._context = context
-        self._rest: asyncio.TimerHandle | None = None
+        self._sock = sock
+        self._tls = tls
+        self._resume_timer: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
-        """Begin; the socket listens already."""
+        """Start accepting; the socket listens already."""
         self._sock.setblocking(False)
-        self._wait()
+        self._add_reader()
 
     def accept_from(self, listening: socket.socket, most: int) -> None:
-        """Accept at most so many of those who wait at a socket, its own or one beside it."""
+        """Accept up to `most` connections from this socket or another one on the same port."""
         for _ in range(most):
             try:
                 sock, address = listening.accept()
             except OSError as error:
-                if error.errno in NONE_LEFT:
-                    self._hub.complaints.warn(NONE_LEFT, shortage(error))
+                if error.errno in NO_DESCRIPTORS:
+                    self._context.warnings.warn(NO_DESCRIPTORS, describe_shortage(error))
                     self._pause()
-                return  # nobody waits, or who did has left
-            self._greet(sock, address[0])
+                return  # no connection is waiting, or its client has disconnected
+            self._start_handshake(sock, address[0])
 
     def close(self) -> None:
-        """Accept no more, and close the socket, if that is not done yet."""
+        """Stop accepting and close the socket; does nothing the second time."""
         if self._sock.fileno() < 0:
             return
-        if self._rest:
-            self._rest.cancel()
-        self._hub.loop.remove_reader(self._sock)
+        if self._resume_timer:
+            self._resume_timer.cancel()
+        self._context.loop.remove_reader(self._sock)
         self._sock.close()
 
-    def _wait(self) -> None:
-        self._hub.loop.add_reader(self._sock, self.accept_from, self._sock, _AT_ONCE)
+    def _add_reader(self) -> None:
+        self._context.loop.add_reader(
+            self._sock, self.accept_from, self._sock, _ACCEPTS_PER_ITERATION
+        )
 
     def _pause(self) -> None:
-        self._hub.loop.remove_reader(self._sock)
-        if self._rest:
-            self._rest.cancel()
-        self._rest = self._hub.loop.call_later(_REST, self._wait)
+        self._context.loop.remove_reader(self._sock)
+        if self._resume_timer:
+            self._resume_timer.cancel()
+        self._resume_timer = self._context.loop.call_later(_PAUSE, self._add_reader)
 
-    def _greet(self, sock: socket.socket, peer: str) -> None:
-        hub = self._hub
+    def _start_handshake(self, sock: socket.socket, peer: str) -> None:
+        context = self._context
         try:
-            hub.check_room(peer)
-        except Exhausted as error:  # which it cannot be told
-            hub.complaints.warn(Exhausted, str(error))
-            hub.recorder.record(refusal(peer, error, time.monotonic(), answered=False))
+            context.clients.check_room(peer)
+        except TooManyConnections as error:  # without TLS the client cannot be sent a response
+            context.warnings.warn(TooManyConnections, str(error))
+            context.recorder.record(refusal(peer, error, time.monotonic(), answered=False))
             sock.close()
         else:
-            Handshake(hub, sock, peer, self._context)
+            TlsHandshake(context, sock, peer, self._tls)

@@ -1,4 +1,4 @@
-"""Waits that are bounded, and many deadlines of one length for what comes and goes."""
+"""Deadlines of many items with one common length, without a timer for each."""
 
 from __future__ import annotations
 
@@ -9,20 +9,11 @@ from typing import Generic, TypeVar
 T = TypeVar("T", bound=Hashable)
 
 
-class Wait:
-    """Something that connections wait for, and for how many seconds at most."""
-
-    __slots__ = ("seconds",)
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-
-
 class Deadlines(Generic[T]):
-    """Knows which of its items have been waiting for `seconds`.
+    """Finds the items that have waited for `seconds`.
 
-    All wait equally long, so that the order of starting is the order of ending: no heap, no timer
-    each. The caller passes the time and looks now and then.
+    All items wait equally long, so they expire in the order in which they started: no heap is
+    needed. The caller passes the current time, and polls `expired`.
     """
 
     __slots__ = ("_ends", "_seconds")
@@ -35,7 +26,7 @@ class Deadlines(Generic[T]):
         return len(self._ends)
 
     def start(self, item: T, now: float) -> None:
-        """Give the item its full time from now on, whether or not it was waiting."""
+        """Give the item its full time from now on; restart it if it is waiting already."""
         self._ends.pop(item, None)
         self._ends[item] = now + self._seconds
 
@@ -46,7 +37,7 @@ class Deadlines(Generic[T]):
     def expired(self, now: float) -> Iterator[T]:
         """Yield, and forget, the items whose time has passed.
 
-        What is done about one may start others again, or stop them: their time has not passed then.
+        The caller may start or stop items meanwhile; those are not yielded.
         """
         late = list(itertools.takewhile(lambda entry: entry[1] <= now, self._ends.items()))
         for item, end in late:

@@ -1,4 +1,4 @@
-"""How a process's descriptors are shared out, and what is said when none is left."""
+"""File descriptor limits: how many connections may be open, and messages when none are left."""
 
 from __future__ import annotations
 
@@ -9,52 +9,54 @@ import resource
 import socket
 from typing import NamedTuple
 
-NONE_LEFT = frozenset((errno.EMFILE, errno.ENFILE))
-"""The errors of a call that found no descriptor: the process's limit, or the machine's."""
+NO_DESCRIPTORS = frozenset((errno.EMFILE, errno.ENFILE))
+"""Errors of a call that found no free descriptor: the process's limit, or the machine's."""
 
-MEND = "raise LimitNOFILE (ulimit -n), or lower -max-clients"
+DESCRIPTOR_FIX = "raise LimitNOFILE (ulimit -n), or lower -max-clients"
 
-_OWN = 32  # listeners, the relay, logs, pipes, the loop's: twenty, and some for what comes and goes
+_RESERVED = 32  # listeners, the relay connection, logs, pipes, the event loop: 20, and a margin
 
 
-class Shares(NamedTuple):
+class ConnectionLimits(NamedTuple):
     """How many connections may be open at once."""
 
     clients: int
     backends: int
 
 
-def share(limit: int, wanted: int | None = None, others: int = 0) -> Shares:
-    """Share out `limit` descriptors, of which `others` serve purposes of a worker's flags.
+def connection_limits(
+    limit: int, max_clients: int | None = None, others: int = 0
+) -> ConnectionLimits:
+    """Divide `limit` descriptors between client and backend connections.
 
-    Half are for clients, or as many as `wanted` says; but a quarter stays for backends in any
-    case, or nobody could be answered once all clients are there.
+    `others` are reserved for what a worker's flags need. Clients get half, or `max_clients`; but a
+    quarter is always kept for backends, or no client could be served once all are connected.
     """
-    free = max(2, limit - _OWN - others)
-    clients = free // 2 if wanted is None else min(wanted, free - max(1, free // 4))
-    return Shares(clients, free - clients)
+    free = max(2, limit - _RESERVED - others)
+    clients = free // 2 if max_clients is None else min(max_clients, free - max(1, free // 4))
+    return ConnectionLimits(clients, free - clients)
 
 
-def raise_limit() -> int:
-    """Let this process have as many descriptors as it may; return how many that are."""
+def raise_descriptor_limit() -> int:
+    """Raise this process's soft limit to its hard limit; return the limit."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def missing() -> OSError | None:
-    """Return the error that whoever needs a descriptor gets now, if it is that none is left."""
+def check_descriptors() -> OSError | None:
+    """Return the error that opening a descriptor fails with; None if one is free."""
     try:
         socket.socket().close()
     except OSError as error:
-        return error if error.errno in NONE_LEFT else None
+        return error if error.errno in NO_DESCRIPTORS else None
     return None
 
 
-def shortage(error: OSError) -> str:
-    """Say in one line which descriptors are used up, and what helps."""
+def describe_shortage(error: OSError) -> str:
+    """Return one line that says which limit is reached, and how to raise it."""
     if error.errno == errno.ENFILE:
         return f"{os.strerror(errno.ENFILE)}: raise fs.file-max (sysctl)"
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return f"all {limit} descriptors are in use: {MEND}"
+    return f"all {limit} descriptors are in use: {DESCRIPTOR_FIX}"

@@ -1,4 +1,4 @@
-"""Ending a connection such that nobody can take it for an orderly end."""
+"""Resets a connection, so that the peer cannot mistake truncated data for an orderly end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NO_LINGER = struct.pack("ii", 1, 0)
 
 
 def reset(transport: asyncio.Transport) -> None:
-    """End the connection with a reset, where there is one in the transport's protocol."""
+    """Close the connection with a TCP reset; a mesh tunnel is aborted."""
     sock = transport.get_extra_info("socket")
     if sock is not None:
         with contextlib.suppress(OSError, ValueError):  # either end may just have closed

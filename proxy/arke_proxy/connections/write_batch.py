@@ -1,7 +1,7 @@
-"""Writes that leave together: what all connections write in one turn of the loop, in a row.
+"""Write batching: what all connections write in one iteration of the event loop leaves together.
 
-A reader who sleeps is woken by a write, which costs more than the write; while it is awake, the
-next ones find it so.
+Each write may wake a sleeping peer on the same machine, which costs more than the write itself.
+Writes in a row find it awake already.
 """
 
 from __future__ import annotations
@@ -11,93 +11,97 @@ import os
 from typing import Final
 
 _write: Final = os.write
-_SMALL: Final = 8 * 1024  # octets
+_SMALL: Final = 8 * 1024  # bytes; more is written at once
 
 
-class Turn:
-    """Whoever has something to write by the end of this turn of the loop."""
+class WriteBatch:
+    """Flushes, at the end of a loop iteration, the writers that have pending data."""
 
-    __slots__ = ("_loop", "_outlets")
+    __slots__ = ("_loop", "_writers")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._outlets: list[Outlet] = []
+        self._writers: list[BatchedWriter] = []
 
-    def add(self, outlet: Outlet) -> None:
-        if not self._outlets:
-            self._loop.call_soon(self._end)
-        self._outlets.append(outlet)
+    def add(self, writer: BatchedWriter) -> None:
+        if not self._writers:
+            self._loop.call_soon(self._flush)
+        self._writers.append(writer)
 
-    def _end(self) -> None:
-        outlets, self._outlets = self._outlets, []
-        for outlet in outlets:
+    def _flush(self) -> None:
+        writers, self._writers = self._writers, []
+        for writer in writers:
             try:
-                outlet.flush()
-            except Exception as error:  # noqa: BLE001 — the others are to be written all the same
+                writer.flush()
+            except Exception as error:  # noqa: BLE001 — the other writers must be flushed too
                 self._loop.call_exception_handler({"message": "a write failed", "exception": error})
 
 
-class Outlet:
-    """The writing side of a connection."""
+class BatchedWriter:
+    """The writing side of one connection."""
 
-    __slots__ = ("_behind", "_descriptor", "_held", "_transport", "_turn")
+    __slots__ = ("_backlog", "_batch", "_descriptor", "_pending", "_transport")
 
-    def __init__(self, turn: Turn, transport: asyncio.Transport) -> None:
-        self._turn = turn
+    def __init__(self, batch: WriteBatch, transport: asyncio.Transport) -> None:
+        self._batch = batch
         self._transport = transport
-        self._held = b""
-        self._descriptor = _descriptor(transport)
-        self._behind = False  # the loop may still have some of what was written
+        self._pending = b""
+        self._descriptor = _plain_descriptor(transport)
+        self._backlog = False  # the transport may still hold earlier data
 
     def write(self, data: bytes) -> None:
-        """Write by the end of this turn; at once what is large, or full buffers would not tell."""
-        held = self._held
-        if held:
-            data = held + data
+        """Write at the end of this loop iteration.
+
+        Large data is passed to the transport at once, so that its flow control (`pause_writing`)
+        works.
+        """
+        pending = self._pending
+        if pending:
+            data = pending + data
         if len(data) > _SMALL:
-            self._held = b""
-            self._behind = True
+            self._pending = b""
+            self._backlog = True
             self._transport.write(data)
             return
-        if not held:
-            self._turn.add(self)
-        self._held = data
+        if not pending:
+            self._batch.add(self)
+        self._pending = data
 
     @property
-    def held(self) -> int:
-        """How many octets are still here."""
-        return len(self._held)
+    def pending(self) -> int:
+        """The number of bytes that wait for the end of the loop iteration."""
+        return len(self._pending)
 
     def flush(self) -> None:
-        """Write now what is held."""
-        held = self._held
-        if not held:
+        """Write the pending data now."""
+        pending = self._pending
+        if not pending:
             return
-        self._held = b""
+        self._pending = b""
         transport = self._transport
         if transport.is_closing():
             return
-        if self._behind:
-            self._behind = transport.get_write_buffer_size() > 0
-        if self._descriptor is not None and not self._behind:
-            try:  # what the kernel takes at once need not pass through the loop
-                sent = _write(self._descriptor, held)
-            except OSError:  # it takes nothing, or never will: the loop finds out
+        if self._backlog:
+            self._backlog = transport.get_write_buffer_size() > 0
+        if self._descriptor is not None and not self._backlog:
+            try:  # the kernel usually takes everything; the transport's own path is slower
+                sent = _write(self._descriptor, pending)
+            except OSError:  # full, or broken: the transport handles either
                 sent = 0
-            if sent == len(held):
+            if sent == len(pending):
                 return
-            held = held[sent:]
-            self._behind = True
-        transport.write(held)
+            pending = pending[sent:]
+            self._backlog = True
+        transport.write(pending)
 
-    def transport(self) -> asyncio.Transport:
-        """The connection itself, with nothing held back: for whatever is not writing."""
+    def flushed_transport(self) -> asyncio.Transport:
+        """Return the transport, for other operations than writing, after flushing to it."""
         self.flush()
         return self._transport
 
 
-def _descriptor(transport: asyncio.Transport) -> int | None:
-    """Return what the kernel knows a connection by, if what is written to it goes out as it is."""
+def _plain_descriptor(transport: asyncio.Transport) -> int | None:
+    """Return the socket's file descriptor; None if data must pass through TLS or a tunnel."""
     sock = transport.get_extra_info("socket")
     if sock is None or transport.get_extra_info("ssl_object") is not None:
         return None

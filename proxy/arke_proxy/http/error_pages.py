@@ -54,7 +54,7 @@ def own_message(error: ProxyError, now: float, accept: bytes = b"") -> tuple[lis
     fields = [
         (b"Date", http_date(now)),
         (b"Server", b"arke"),
-        (b"Server-Timing", f'arke;desc="{error.name}"'.encode()),
+        (b"Server-Timing", f'arke;desc="{error.code}"'.encode()),
         (b"Content-Type", f"{form}; charset=utf-8".encode() if form != _JSON else form.encode()),
         (b"Content-Length", b"%d" % len(body)),
         (b"Cache-Control", b"no-store"),
@@ -101,7 +101,7 @@ def _body(error: ProxyError, form: str) -> bytes:
     status = HTTPStatus(error.status)
     match form:
         case "application/json":
-            story = {"status": status.value, "error": error.name, "detail": str(error)}
+            story = {"status": status.value, "error": error.code, "detail": str(error)}
             return json.dumps(story).encode() + b"\n"
         case "text/html":
             sentence = html.escape(str(error))

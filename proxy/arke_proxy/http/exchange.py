@@ -1,4 +1,4 @@
-"""One request's journey: to a backend, perhaps to another, and its answer back to the client."""
+"""The exchange of one request: choose a backend, send, retry, forward the response."""
 
 from __future__ import annotations
 
@@ -8,80 +8,81 @@ from types import MappingProxyType
 from typing import Final
 
 from arke_proxy.backends.address import BackendAddress
-from arke_proxy.backends.connect import connect
 from arke_proxy.backends.connection import BackendConnection, BackendEvents, describe
 from arke_proxy.balancing.balancer import BackendBalancer, Outcome
-from arke_proxy.balancing.retry import IDEMPOTENT, may_retry
+from arke_proxy.balancing.retry import may_retry
 from arke_proxy.balancing.sticky_cookies import StickyCookies
-from arke_proxy.connections.hub import Hub
+from arke_proxy.context import ProxyContext
 from arke_proxy.errors import (
-    AllTried,
-    BackendBroke,
+    AllBackendsTried,
+    BackendFailed,
+    BackendsUnreachable,
     BadRequest,
     BadResponse,
-    Exhausted,
-    NoneReachable,
+    FailureCode,
     NoRoute,
     ProxyError,
-    TooLate,
+    TooManyConnections,
 )
+from arke_proxy.http.attempts import FailedAttempts
 from arke_proxy.http.messages import RequestHead, ResponseHead, with_cookie
-from arke_proxy.http.response_handler import Requester
+from arke_proxy.http.request_body import RequestBody
+from arke_proxy.http.response_handler import ResponseHandler
+from arke_proxy.http.timeout_errors import stalled_response, timeout_error
 from arke_proxy.http.websocket import Splice
-from arke_proxy.http1 import serializer as writing
-from arke_proxy.http1.body import chunk, last_chunk
+from arke_proxy.http1 import serializer
 from arke_proxy.observability.request_record import RequestRecord
 
-_ATTEMPTS: Final = 3
-_AT_HAND: Final = 64 * 1024  # octets of a body kept for a further attempt
 _UNAVAILABLE: Final = frozenset((502, 503, 504))
-_NOBODY: Final[Mapping[BackendAddress, str]] = MappingProxyType({})
+_NONE_TRIED: Final[Mapping[BackendAddress, str]] = MappingProxyType({})
 _ANSWERED: Final = Outcome.ANSWERED  # an enum's member is slow to look up
+_SUCCESS: Final = ""
 
 
 class Exchange(BackendEvents):
-    """Sends one request and returns its answer; the steps that never wait are plain calls.
+    """Sends one request to a backend, and its response to the client.
 
-    A task exists only while the exchange looks for a backend or connects to it.
+    Steps that do not wait are plain calls. A task exists only while the exchange looks for a
+    backend or connects to it.
     """
 
-    # What most requests never touch costs them nothing here.
+    # Class attributes: what most requests never set costs them nothing.
+    response_started = False  # part of the final response has been sent to the client
     _sticky: StickyCookies | None = None
-    _preferred: BackendAddress | None = None  # where this visitor was before
-    told = False  # the client has been sent part of the final answer
-    _at_hand: list[bytes] | None = None  # the payload so far, if all of it is still here
-    _trailer = b""
-    _failures = 0
-    _again = False  # it goes, or has gone, a second time
-    _search: asyncio.Task[None] | None = None
-    _backend: BackendConnection | None = None  # that has been sent the request
-    _backend_slow = False  # to read
-    _client_slow = False  # likewise; it may have become so while there was no backend to pause
+    _preferred: BackendAddress | None = None  # from the client's cookie
+    _body: RequestBody | None = None  # None if the request has no body
+    _failed: FailedAttempts | None = None
+    _connecting: asyncio.Task[None] | None = None
+    _backend: BackendConnection | None = None  # which has been sent the request
+    _backend_slow = False  # to read the request
+    _client_slow = False  # to read the response; may be set before there is a backend
 
-    def __init__(self, requester: Requester, head: RequestHead, hub: Hub, now: float) -> None:
-        self._requester = requester
+    def __init__(
+        self, client: ResponseHandler, head: RequestHead, context: ProxyContext, now: float
+    ) -> None:
+        self._client = client
         self._head = head
-        self._hub = hub
+        self._context = context
         self._balancer: BackendBalancer
-        self._tried = _NOBODY
-        record = self.record = RequestRecord(requester.peer, head, now, requester.version)
-        self._passed_on, record.request_id = requester.origin.passed_on(head)
+        record = self.record = RequestRecord(client.peer, head, now, client.version)
+        self._forwarded_lines, record.request_id = client.origin.forwarded_lines(head)
         self.uploaded = not (head.chunked or head.length)  # the whole request has arrived
         if not self.uploaded:
-            self._at_hand = []
+            self._body = RequestBody(head)
 
-    # From the client.
+    # Called by the client side.
 
     def start(self, now: float) -> None:
-        """Send the request at once where a backend and a connection are at hand."""
-        hub = self._hub
+        """Send the request: at once, if a backend and a connection are available."""
+        context = self._context
         head = self._head
-        hub.budget.requests += 1
-        if hub.limits_whole:
-            hub.whole.start(self, now)
-        route = hub.routes.find(head.host, head.target)
+        context.retry_budget.requests += 1
+        timeouts = context.timeouts
+        if timeouts.has_total:
+            timeouts.total.start(self, now)
+        route = context.routes.find(head.host, head.target)
         if route is None:
-            self._fail(NoRoute("This proxy serves nothing under that name and path."))
+            self._fail(NoRoute("No route of this proxy matches that host and path."))
             return
         self.record.cluster = route.cluster
         self._balancer = route.balancer
@@ -89,122 +90,100 @@ class Exchange(BackendEvents):
             self._sticky = route.sticky
             cookies = [value for name, value in head.fields if name.lower() == b"cookie"]
             self._preferred = route.sticky.read(cookies)
-        self._go(now)
+        self._attempt(now)
 
     def upload(self, payload: bytes, *, done: bool, trailer: bytes) -> None:
-        """Take a piece of the body. `trailer`: the lines that follow it, with the last piece."""
+        """Take a part of the body. `trailer`: the trailer lines, with the last part."""
+        body = self._body
+        assert body
         self.uploaded = done
-        self._trailer = trailer
-        record = self.record
-        record.bytes_in += len(payload)
-        if self._at_hand is not None:
-            self._at_hand.append(payload)
+        self.record.bytes_in += len(payload)
+        body.add(payload, done=done, trailer=trailer)
         if self._backend:
-            self._let_go()
-            self._backend.write(self._framed(payload))
-        elif record.bytes_in > _AT_HAND:
-            self._requester.pause()
+            body.forget()
+            self._backend.write(body.framed(payload))
+        elif body.too_large_to_keep:
+            self._client.pause_upload()
 
-    def client_full(self) -> None:
+    def on_client_full(self) -> None:
+        """Stop reading the response: the client is slow."""
         self._client_slow = True
         if self._backend:
             self._backend.pause()
 
-    def client_ready(self) -> None:
+    def on_client_ready(self) -> None:
+        """Read the response again."""
         self._client_slow = False
         if self._backend:
             self._backend.resume()
 
-    def late(self, *, whole: bool = False) -> None:
-        """End an exchange in which nothing has moved for too long; `whole`: it took too long."""
-        times = self._hub.times
-        seconds = f"{times.whole if whole else times.silence:g} s"
-        backend = self._backend
-        to_blame = (
-            backend is not None
-            and not self._client_slow
-            and (
-                self.uploaded
-                or self._backend_slow
-                or (backend.owes_100 and not self.record.bytes_in)
-            )
-        )
-        self._stop(Outcome.TIMED_OUT if to_blame and not self.told else Outcome.ABANDONED)
-        if not backend:
-            self._fail(TooLate(f"No backend was reached within {seconds}."))
-        elif self.told:
-            fault = f"or its client stood still for {seconds} in mid-answer"
-            if whole:
-                fault = f"had not ended its answer when the request had taken {seconds}"
-            self._cut(backend.address, fault)
-        elif to_blame:
-            self._fail(TooLate(f"Backend {backend.address} did not answer within {seconds}."))
-        elif whole:
-            self._fail(BadRequest(f"The request took longer than {seconds} in all.", 408))
-        elif self._client_slow:  # and the backend may well have answered
-            self._fail(BadRequest(f"The client took no answers for {seconds}.", 408))
-        else:
-            self._fail(BadRequest(f"The request's body stood still for {seconds}.", 408))
+    def timed_out(self) -> None:
+        """End the exchange: it has made no progress within the limit."""
+        self._time_out(self._context.timeouts.limits.progress, total=False)
 
-    def abandon(self, why: str = "client left", detail: str = "") -> None:
-        """Stop: nobody waits for the answer any more. `detail` says in a sentence `why`."""
+    def total_timed_out(self) -> None:
+        """End the exchange: it has exceeded the limit on its total time."""
+        self._time_out(self._context.timeouts.limits.total, total=True)
+
+    def cancel(self, code: FailureCode = FailureCode.CLIENT_DISCONNECTED, detail: str = "") -> None:
+        """Stop: the client does not wait for the response. `detail` explains `code`."""
         self._stop(Outcome.ABANDONED)
-        self._note(why, self._hub.clock(), detail)
+        self._finish(code, self._context.clock(), detail)
 
-    def refuse(self, error: BadRequest) -> None:
-        """Stop: what comes is no body. The client is to be told, unless it has been `told` more."""
+    def reject(self, error: BadRequest) -> None:
+        """Stop: the body is malformed. The client side sends the error unless response_started."""
         self.record.status = self.record.status or error.status
-        self.abandon("malformed body", str(error))
+        self.cancel(FailureCode.MALFORMED_BODY, str(error))
 
-    # Towards a backend.
+    # Sending to a backend.
 
-    def _go(self, now: float) -> None:
-        self.record.chosen = 0.0  # which was that of an attempt before
+    def _attempt(self, now: float) -> None:
+        self.record.chosen = 0.0  # which an earlier attempt may have set
+        tried = self._failed.tried if self._failed else _NONE_TRIED
         try:
-            address = self._balancer.pick_now(self._tried, self._preferred)
+            address = self._balancer.pick_now(tried, self._preferred)
         except ProxyError as error:
             self._fail(error)
             return
-        backend = self._pooled(address) if address else None
+        backend = self._context.backends.take_idle(address, self._head.method) if address else None
         if backend:
             self._send(backend, now)
         else:
-            self._search = self._hub.loop.create_task(self._reach(address))
+            self._connecting = self._context.loop.create_task(self._connect_and_send(address))
 
-    def _pooled(self, address: BackendAddress) -> BackendConnection | None:
-        while backend := self._hub.pool.take(address):
-            # What cannot be sent twice is not risked on a connection that has just been closed.
-            if self._head.method in IDEMPOTENT or not backend.is_dead():
-                return backend
-            backend.close()
-        return None
-
-    async def _reach(self, address: BackendAddress | None, *, afresh: bool = False) -> None:
+    async def _connect_and_send(
+        self, address: BackendAddress | None, *, new_connection: bool = False
+    ) -> None:
         try:
-            backend = await self._connected(address, afresh=afresh)
+            backend = await self._connect(address, new_connection=new_connection)
         except ProxyError as error:
             self._fail(error)
         else:
-            self._send(backend, self._hub.clock())
+            self._send(backend, self._context.clock())
 
-    async def _connected(
-        self, address: BackendAddress | None, *, afresh: bool
+    async def _connect(
+        self, address: BackendAddress | None, *, new_connection: bool
     ) -> BackendConnection:
+        """Return a connection to `address`, or to any other backend if that fails."""
+        backends = self._context.backends
         while True:
             if address is None:
-                address = await self._balancer.pick(self._tried, self._preferred)
-            self.record.chosen = self._hub.clock()
-            if not afresh and (backend := self._pooled(address)):
-                return backend
+                tried = self._failed.tried if self._failed else _NONE_TRIED
+                address = await self._balancer.pick(tried, self._preferred)
+            self.record.chosen = self._context.clock()
+            if not new_connection:
+                idle = backends.take_idle(address, self._head.method)
+                if idle:
+                    return idle
             try:
-                return await connect(address, self._hub)
+                return await backends.connect(address)
             except OSError as error:
                 self._balancer.connect_failed(address)
                 self._count_failure(address, describe(error))
             address = None
 
     def _send(self, backend: BackendConnection, now: float) -> None:
-        self._search = None
+        self._connecting = None
         self._backend = backend
         head = self._head
         address = backend.address
@@ -216,46 +195,33 @@ class Exchange(BackendEvents):
         backend.start_request(self, head)
         if self._client_slow:
             backend.pause()
-        data = writing.request_head(head, self._passed_on, address)
-        if head.chunked or head.length:
-            assert self._at_hand is not None
-            data += self._framed(b"".join(self._at_hand))
-            self._let_go()
-            self._requester.resume()
+        data = serializer.request_head(head, self._forwarded_lines, address)
+        if body := self._body:
+            data += body.framed_so_far()
+            body.forget()
+            self._client.resume_upload()
         backend.write(data)
 
-    def _framed(self, payload: bytes) -> bytes:
-        if not self._head.chunked:
-            return payload
-        return chunk(payload) + (last_chunk(self._trailer) if self.uploaded else b"")
-
-    def _has_all(self) -> bool:
-        return self._at_hand is not None or not (self._head.chunked or self._head.length)
-
-    def _let_go(self) -> None:
-        """Keep no body that will not be sent again."""
-        if self.record.bytes_in > _AT_HAND or self._head.method not in IDEMPOTENT:
-            self._at_hand = None
-
-    # From the backend.
+    # Called by the backend connection.
 
     def on_response(self, head: ResponseHead | None, payload: bytes, *, done: bool) -> None:
-        now = self._hub.clock()
+        now = self._context.clock()
         record = self.record
         record.bytes_out += len(payload)
         backend = self._backend
         assert backend
         if head:
             if head.status < 200:
-                self._requester.interim(head)
-                return  # and the time goes on: a backend that only promises is silent
-            self.told = True
+                self._client.send_interim(head)
+                return  # the time limit goes on: a 1xx response is no progress
+            self.response_started = True
             if not self.uploaded:
-                backend.prevent_reuse()  # who answers early may take the rest for a request
+                # The backend may take the rest of the body for another request.
+                backend.prevent_reuse()
             record.status = head.status
             record.answered = now
             if self._sticky:
-                head = self._remembered(head, self._sticky, backend.address)
+                head = self._with_sticky_cookie(head, self._sticky, backend.address)
         trailer = b""
         if done:
             trailer = backend.trailer
@@ -264,19 +230,19 @@ class Exchange(BackendEvents):
                 backend.finish(now)
             else:
                 backend.abort()
-            self._note("", now)
+            self._finish(_SUCCESS, now)
         if head:
-            self._requester.answer(head, payload, done=done, trailer=trailer)
+            self._client.send_response(head, payload, done=done, trailer=trailer)
         else:
-            self._requester.piece(payload, done=done, trailer=trailer)
+            self._client.send_body(payload, done=done, trailer=trailer)
 
-    def _remembered(
+    def _with_sticky_cookie(
         self, head: ResponseHead, sticky: StickyCookies, address: BackendAddress
     ) -> ResponseHead:
-        """Add the cookie by which the visitor comes back to this backend, if it is another."""
+        """Add the cookie that selects this backend, unless the client has it."""
         if address == self._preferred:
             return head
-        return with_cookie(head, sticky.cookie(address, secure=self._requester.origin.tls))
+        return with_cookie(head, sticky.cookie(address, secure=self._client.origin.tls))
 
     def on_backend_failed(
         self, reason: str, *, sent: bool, answering: bool, host_dead: bool
@@ -285,90 +251,120 @@ class Exchange(BackendEvents):
         assert backend
         address = backend.address
         self._backend_slow = False
-        # An idle connection that the backend was just closing says nothing about the backend.
+        # A backend that was just closing an idle connection has not failed.
         stale = backend.used and not answering and not host_dead
         self._release(Outcome.ABANDONED if stale else Outcome.FAILED)
         if host_dead:
             self._balancer.connect_failed(address)
-            for idle in self._hub.pool.purge(address):
-                idle.abort()
-        if self.told:
-            self._cut(address, reason)
+            self._context.backends.abort_idle(address)
+        if self.response_started:
+            self._abort_response(address, reason)
             return
-        if not may_retry(self._head.method, sent=sent, body_buffered=self._has_all()):
-            fault = f"Backend {address} {reason}, and the request may not be sent twice."
-            self._fail(BackendBroke(fault))
-            return
-        try:
-            self._count_failure(address, reason, stale=stale)
-        except NoneReachable as error:
-            self._fail(error)
+        if not may_retry(
+            self._head.method, sent=sent, body_buffered=not self._body or self._body.can_replay
+        ):
+            self._fail(
+                BackendFailed(f"Backend {address} {reason}, and the request may not be retried.")
+            )
             return
         if stale:
-            self._search = self._hub.loop.create_task(self._reach(address, afresh=True))
+            self._attempts().add_stale()
+            task = self._connect_and_send(address, new_connection=True)
+            self._connecting = self._context.loop.create_task(task)
+            return
+        try:
+            self._count_failure(address, reason)
+        except BackendsUnreachable as error:
+            self._fail(error)
         else:
-            self._go(self._hub.clock())
+            self._attempt(self._context.clock())
 
     def on_bad_response(self, error: BadResponse) -> None:
         assert self._backend
         address = self._backend.address
         self._release(Outcome.FAILED)
-        if self.told:
-            self._cut(address, f"was cut off: {error}")
+        if self.response_started:
+            self._abort_response(address, f"sent a malformed response: {error}")
         else:
             self._fail(error)
 
     def on_switch_protocols(self, head: ResponseHead, rest: bytes) -> None:
-        """Leave HTTP; `rest` is what the backend has sent behind its 101."""
+        """Relay bytes from now on; `rest` is what the backend has sent after its 101."""
+        context = self._context
         backend = self._backend
         assert backend
-        self._backend = None
         record = self.record
         record.status = head.status
-        record.answered = self._hub.clock()
+        record.answered = context.clock()
         record.upgraded = True
-        self._hub.whole.stop(self)
-        self._went_again_no_more()
-        # The backend has answered, which is known now, not after the hours that may follow.
-        self._balancer.request_ended(backend.address, Outcome.ANSWERED)
+        context.timeouts.total.stop(self)
+        if self._failed:
+            self._failed.release()
+        self._release(_ANSWERED)  # now, not after the hours that may follow
         self._balancer.request_started(backend.address)
         if self._sticky:
-            head = self._remembered(head, self._sticky, backend.address)
-        splice = Splice(self._hub, backend.detach(), rest, self._parted(backend))
-        self._requester.switch(head, splice)
+            head = self._with_sticky_cookie(head, self._sticky, backend.address)
+        splice = Splice(context, backend.detach(), rest, self._on_splice_closed(backend))
+        self._client.switch_protocols(head, splice)
 
-    def _parted(self, backend: BackendConnection) -> Callable[[int, int], None]:
-        def parted(bytes_in: int, bytes_out: int) -> None:
+    def _on_splice_closed(self, backend: BackendConnection) -> Callable[[int, int], None]:
+        def on_closed(bytes_in: int, bytes_out: int) -> None:
             self.record.bytes_in, self.record.bytes_out = bytes_in, bytes_out
             backend.mark_closed()
             self._balancer.request_ended(backend.address, Outcome.ABANDONED)
-            self._note("", self._hub.clock())
+            self._finish(_SUCCESS, self._context.clock())
 
-        return parted
+        return on_closed
 
     def on_backend_full(self) -> None:
         self._backend_slow = True
         if not self.uploaded:
-            self._requester.pause()
+            self._client.pause_upload()
 
     def on_backend_ready(self) -> None:
         self._backend_slow = False
-        self._requester.moved()
+        self._client.progressed()
         if not self.uploaded:
-            self._requester.resume()
+            self._client.resume_upload()
 
     # The end.
 
+    def _time_out(self, limit: float, *, total: bool) -> None:
+        backend = self._backend
+        silent = backend is not None and self._waits_for(backend)
+        counts = silent and not self.response_started
+        self._stop(Outcome.TIMED_OUT if counts else Outcome.ABANDONED)
+        if backend and self.response_started:
+            self._abort_response(backend.address, stalled_response(limit, total=total))
+            return
+        self._fail(
+            timeout_error(
+                backend.address if backend else None,
+                limit,
+                backend_silent=silent,
+                client_slow=self._client_slow,
+                total=total,
+            )
+        )
+
+    def _waits_for(self, backend: BackendConnection) -> bool:
+        """Say whether it is the backend's turn: to answer, to read, or to ask for the body."""
+        if self._client_slow:
+            return False
+        if self.uploaded or self._backend_slow:
+            return True
+        return backend.owes_100 and not self.record.bytes_in
+
     def _stop(self, outcome: Outcome) -> None:
-        if self._search:
-            self._search.cancel()
-            self._search = None
+        if self._connecting:
+            self._connecting.cancel()
+            self._connecting = None
         if backend := self._backend:
             self._release(outcome)
             backend.abort()
 
     def _release(self, outcome: Outcome) -> None:
-        """Be done with the backend, and tell what became of the request there."""
+        """Let go of the backend, and report the outcome of the attempt to the balancer."""
         assert self._backend
         address = self._backend.address
         self._backend = None
@@ -376,24 +372,26 @@ class Exchange(BackendEvents):
             outcome = Outcome.UNAVAILABLE
         self._balancer.request_ended(address, outcome)
 
-    def _cut(self, address: BackendAddress, reason: str) -> None:
+    def _abort_response(self, address: BackendAddress, reason: str) -> None:
         self._warn(address, reason)
-        self._note("cut off", self._hub.clock(), f"Backend {address} {reason}.")
-        self._requester.cut()
+        detail = f"Backend {address} {reason}."
+        self._finish(FailureCode.RESPONSE_ABORTED, self._context.clock(), detail)
+        self._client.abort()
 
     def _fail(self, error: ProxyError) -> None:
-        """Answer in the backends' stead. Nothing of a final answer has been sent."""
-        self._search = None
-        if isinstance(error, AllTried):
-            error = self._none_reachable()
-        if error.status >= 500 and not isinstance(error, Exhausted):  # who has said it, and more
-            self._hub.complaints.warn(str(error), str(error))
+        """Send the proxy's own response. Nothing of a final response has been sent."""
+        self._connecting = None
+        if isinstance(error, AllBackendsTried):
+            error = self._attempts().error()
+        # Connection limits are logged where they are found, with the fix.
+        if error.status >= 500 and not isinstance(error, TooManyConnections):
+            self._context.warnings.warn(str(error), str(error))
         self.record.status = error.status
-        self._note(error.name, self._hub.clock(), str(error))
-        self._requester.fail(error)
+        self._finish(error.code, self._context.clock(), str(error))
+        self._client.send_error(error)
 
-    def _note(self, outcome: str, now: float, detail: str = "") -> None:
-        hub = self._hub
+    def _finish(self, outcome: str, now: float, detail: str = "") -> None:
+        """Complete the request's record, once. `outcome` is a FailureCode, or _SUCCESS."""
         record = self.record
         if record.ended:
             return
@@ -401,34 +399,24 @@ class Exchange(BackendEvents):
             record.outcome = outcome
             record.detail = detail
         record.ended = now
-        if self._again:
-            self._went_again_no_more()
-        if hub.limits_whole:
-            hub.whole.stop(self)
-        hub.recorder.record(record)
+        if self._failed:
+            self._failed.release()
+        context = self._context
+        if context.timeouts.has_total:
+            context.timeouts.total.stop(self)
+        context.recorder.record(record)
 
-    def _went_again_no_more(self) -> None:
-        if self._again:
-            self._again = False
-            self._hub.budget.release()
+    # Failed attempts.
 
-    def _count_failure(self, address: BackendAddress, reason: str, *, stale: bool = False) -> None:
-        """Remember a failed attempt. Raises NoneReachable if it was the last one."""
-        self._failures += 1
-        if stale:
-            return
+    def _attempts(self) -> FailedAttempts:
+        if self._failed is None:
+            self._failed = FailedAttempts(self._context.retry_budget)
+        return self._failed
+
+    def _count_failure(self, address: BackendAddress, reason: str) -> None:
+        """Record and log a failed attempt. Raises BackendsUnreachable if it was the last one."""
         self._warn(address, reason)
-        self._tried = {**self._tried, address: reason}
-        if self._failures >= _ATTEMPTS:
-            raise self._none_reachable()
-        if not self._again:
-            self._again = self._hub.budget.acquire()
-            if not self._again:
-                raise self._none_reachable()
-
-    def _none_reachable(self) -> NoneReachable:
-        story = "; ".join(f"{address} {reason}" for address, reason in self._tried.items())
-        return NoneReachable(f"No backend answered: {story}.")
+        self._attempts().add(address, reason)
 
     def _warn(self, address: BackendAddress, reason: str) -> None:
-        self._hub.complaints.warn(address, f"backend {address} {reason}")
+        self._context.warnings.warn(address, f"backend {address} {reason}")

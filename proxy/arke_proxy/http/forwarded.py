@@ -8,7 +8,7 @@ from enum import Enum
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final
 
-from arke_proxy.errors import Malformed
+from arke_proxy.errors import MalformedMessage
 from arke_proxy.http.header_fields import Field
 from arke_proxy.http.messages import RequestHead
 from arke_proxy.http.request_target import checked_host
@@ -64,16 +64,16 @@ class Forwarding:
         self._at = at + _TRACE + _SPAN
         return self._digits[at : self._at]
 
-    def origin(self, peer: str, *, tls: bool) -> Origin:
+    def origin(self, peer: str, *, tls: bool) -> ClientOrigin:
         """Make what is constant for the connection of a client at this address, "" if unknown."""
         if not peer:
-            return Origin(self, b"unknown", trusted=False, tls=tls)
+            return ClientOrigin(self, b"unknown", trusted=False, tls=tls)
         plain = peer.removeprefix("::ffff:").partition("%")[0]  # IPv4 on an IPv6 socket; the zone
         trusted = bool(self._trusted) and any(ip_address(plain) in net for net in self._trusted)
-        return Origin(self, plain.encode(), trusted=trusted, tls=tls)
+        return ClientOrigin(self, plain.encode(), trusted=trusted, tls=tls)
 
 
-class Origin:
+class ClientOrigin:
     """One client's connection, as backends learn of it."""
 
     __slots__ = ("_address", "_forwarding", "_lines", "_proto", "_trusted", "tls")
@@ -86,7 +86,7 @@ class Origin:
         self._proto = b"https" if tls else b"http"
         self._lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (address, self._proto)
 
-    def passed_on(self, head: RequestHead) -> tuple[bytes, bytes]:
+    def forwarded_lines(self, head: RequestHead) -> tuple[bytes, bytes]:
         """Say about a request where it comes from; of what it says itself, what is believed.
 
         Returns the lines, for each attempt the same, and the request's id. What is begun here, the
@@ -137,7 +137,7 @@ class Origin:
         named = _only(said, b"x-forwarded-host", _ANY)
         try:
             first = checked_host(named) if named else host
-        except Malformed:
+        except MalformedMessage:
             first = host
         return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n%b" % (
             b", ".join([*way, self._address]),

@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from arke_proxy.errors import Malformed
+from arke_proxy.errors import MalformedMessage
 
 # Of the registry of methods, those that servers know: some take an unknown one for GET.
 METHODS: Final = frozenset(
@@ -25,26 +25,27 @@ _HOST: Final = re.compile(
 
 @lru_cache(maxsize=1024)  # a proxy sees few hosts, very often
 def checked_host(host: bytes) -> bytes:
-    """Return what a Host field says, HOST or HOST:PORT. Raises Malformed."""
+    """Return what a Host field says, HOST or HOST:PORT. Raises MalformedMessage."""
     if not _HOST.fullmatch(host):
-        raise Malformed("its host is malformed")
+        raise MalformedMessage("its host is malformed")
     return host
 
 
 def resolve_target(method: bytes, target: bytes, host: bytes | None) -> tuple[bytes, bytes | None]:
-    """Return (target, host) of a request whose target is no path (RFC 9112, 3.2). Raises Malformed.
+    """Return (target, host) of a request whose target is not a path (RFC 9112, 3.2).
 
-    The absolute form becomes the origin form; what its Host field says must be the same.
+    The absolute form becomes the origin form; its Host field must name the same host. Raises
+    MalformedMessage.
     """
     if target == b"*" and method == b"OPTIONS":
         return target, host
     match = _ABSOLUTE.fullmatch(target)
     if not match:
-        raise Malformed("its target is neither a path nor a URL")
+        raise MalformedMessage("its target is neither a path nor a URL")
     authority = checked_host(match["authority"])
     port = b":80" if len(match["scheme"]) == len(b"http") else b":443"
     if host is not None and _without(port, host) != _without(port, authority):
-        raise Malformed("its target and its Host field name different hosts")
+        raise MalformedMessage("its target and its Host field name different hosts")
     path = match["path"]
     if not path.startswith(b"/"):
         path = b"*" if method == b"OPTIONS" and not path else b"/" + path

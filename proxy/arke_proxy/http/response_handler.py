@@ -1,66 +1,68 @@
-"""Who sent a request, as the exchange knows them: an HTTP/1 connection, or a stream of HTTP/2."""
+"""The client side of a request, as its exchange sees it: an HTTP/1 connection or HTTP/2 stream."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
 from arke_proxy.errors import ProxyError
-from arke_proxy.http.forwarded import Origin
+from arke_proxy.http.forwarded import ClientOrigin
 from arke_proxy.http.messages import ResponseHead
 from arke_proxy.http.websocket import Splice
 
 
-class Requester(ABC):
-    """Writes an answer in its own framing.
+class ResponseHandler(ABC):
+    """Writes a response to the client, in the framing of its protocol.
 
-    Each request gets any number of `interim`, then one `answer` and its `piece`s until one is
-    `done`; or `fail`, or `cut`, or `switch`. After the last of these the exchange is over, and the
-    requester may begin the next before it returns.
+    For each request the exchange calls `send_interim` any number of times, then one of:
+    `send_response` with `send_body` until one of them is `done`; `send_error`; `abort`;
+    `switch_protocols`. After that the exchange is over. The last call may start the next one.
     """
 
     __slots__ = ()
 
     peer: str
-    """The client's address."""
+    """The client's IP address."""
 
     version: str
-    """The protocol it speaks, as a log writes it."""
+    """The client's protocol, as the access log writes it."""
 
-    origin: Origin
+    origin: ClientOrigin
     """What backends are told about this client."""
 
     @abstractmethod
-    def interim(self, head: ResponseHead) -> None:
-        """Pass on an answer 1xx."""
+    def send_interim(self, head: ResponseHead) -> None:
+        """Forward a 1xx response."""
 
     @abstractmethod
-    def answer(self, head: ResponseHead, payload: bytes, *, done: bool, trailer: bytes) -> None:
-        """Begin the answer; `payload` is what has come of its body. `trailer` is as in `piece`."""
+    def send_response(
+        self, head: ResponseHead, payload: bytes, *, done: bool, trailer: bytes
+    ) -> None:
+        """Start the response; `payload` is the first part of its body."""
 
     @abstractmethod
-    def piece(self, payload: bytes, *, done: bool, trailer: bytes) -> None:
-        """Go on with the body. `trailer`: the lines that follow it, with the last piece."""
+    def send_body(self, payload: bytes, *, done: bool, trailer: bytes) -> None:
+        """Send more of the body. `trailer`: the trailer lines, with the last part."""
 
     @abstractmethod
-    def fail(self, error: ProxyError) -> None:
-        """Answer in the backends' stead. Nothing of an answer has been written."""
+    def send_error(self, error: ProxyError) -> None:
+        """Send the proxy's own response. Nothing of another response has been sent."""
 
     @abstractmethod
-    def cut(self) -> None:
-        """End the answer such that what was sent cannot pass for a whole one."""
+    def abort(self) -> None:
+        """Reset, so that the client cannot take what was sent for a complete response."""
 
     @abstractmethod
-    def switch(self, head: ResponseHead, splice: Splice) -> None:
-        """Pass on the answer 101, and become an end of the splice."""
+    def switch_protocols(self, head: ResponseHead, splice: Splice) -> None:
+        """Forward the 101 response, and give the connection to `splice`."""
 
     @abstractmethod
-    def pause(self) -> None:
-        """Read no more of the request's body for now."""
+    def pause_upload(self) -> None:
+        """Stop reading the request's body for now."""
 
     @abstractmethod
-    def resume(self) -> None:
-        """Read on."""
+    def resume_upload(self) -> None:
+        """Read the request's body again."""
 
     @abstractmethod
-    def moved(self) -> None:
-        """Note that the exchange is making progress."""
+    def progressed(self) -> None:
+        """Restart the time limit: the exchange made progress."""

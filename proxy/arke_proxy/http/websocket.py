@@ -1,115 +1,105 @@
-"""Two connections that have left HTTP: what comes from one goes to the other, as it is."""
+"""WebSocket and other upgrades: after a 101 response, bytes are relayed in both directions."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from arke_proxy.clients.graceful_close import unread
-from arke_proxy.clients.tls_buffer import attach
-from arke_proxy.connections.deadlines import Wait
+from arke_proxy.connections.client_state import LINGERING, LINGERING_SLOW, UPGRADED
+from arke_proxy.connections.graceful_close import linger_timed_out
 from arke_proxy.connections.reset import reset
+from arke_proxy.connections.tls_buffer import attach
 
 if TYPE_CHECKING:
-    from arke_proxy.connections.hub import Hub
+    from arke_proxy.context import ProxyContext
 
-_HIGH_WATER = 64 * 1024  # octets that wait in this process for a slow end
+_HIGH_WATER = 64 * 1024  # bytes that are buffered in this process for a slow end
 
 
 class Splice:
-    """Joins a client and a backend after an answer 101, until both ends are silent or gone.
+    """Relays bytes between a client and a backend until both have closed, or neither sends.
 
-    `said` is what the backend has sent already. `ended` is called once, with the octets that went
-    to the backend and to the client.
+    `from_backend` is what the backend has sent after its 101. `on_closed` is called once, with the
+    number of bytes sent to the backend, and to the client.
     """
 
-    __slots__ = ("_backend", "_client", "_ended", "_hub", "_said", "_wait", "due", "peer")
+    __slots__ = ("_backend", "_client", "_context", "_from_backend", "_on_closed", "peer", "timer")
 
     def __init__(
         self,
-        hub: Hub,
+        context: ProxyContext,
         backend: asyncio.Transport,
-        said: bytes,
-        ended: Callable[[int, int], None],
+        from_backend: bytes,
+        on_closed: Callable[[int, int], None],
     ) -> None:
-        self._hub = hub
-        self._said = said
-        self._ended = ended
-        self._backend = _End(self, backend)
-        self._client: _End
+        self._context = context
+        self._from_backend = from_backend
+        self._on_closed = on_closed
+        self._backend = SpliceEnd(self, backend)
+        self._client: SpliceEnd
         self.peer = ""
-        self._wait: Wait | None = None  # since an end was closed
-        self.due = math.inf
+        self.timer = context.timeouts.timer(UPGRADED)
 
-    def join(self, client: asyncio.Transport, peer: str, early: bytes) -> None:
-        """Begin. `early` is what the client has sent meanwhile."""
-        hub = self._hub
+    def start(self, client: asyncio.Transport, peer: str, from_client: bytes) -> None:
+        """Relay from now on. `from_client` is what the client has sent meanwhile."""
         self.peer = peer
-        self._client = _End(self, client)
+        self._client = SpliceEnd(self, client)
         self._client.other, self._backend.other = self._backend, self._client
-        hub.came(self)
-        self.moved()
-        for end, data in ((self._client, early), (self._backend, self._said)):
-            end.begin(data)
+        self._context.clients.add(self)
+        self.timer.restart()
+        for end, data in ((self._client, from_client), (self._backend, self._from_backend)):
+            end.start(data)
 
-    def moved(self) -> None:
-        """Give both ends their full time again, unless they are closed."""
-        if not self._wait:
-            self.due = self._hub.clock() + self._hub.times.spliced
+    def progressed(self) -> None:
+        """Restart the time limit, unless an end is closing."""
+        if self.timer.state is UPGRADED:
+            self.timer.restart()
 
-    def close(self, end: _End) -> None:
-        """Close an end, and soon after both; what was written is read first, if it is read."""
+    def close(self, end: SpliceEnd) -> None:
+        """Close an end after what was written to it, and soon after that both."""
         end.transport.close()
-        if not self._wait:
-            self._put_under(self._hub.lingering)
+        if self.timer.state is UPGRADED:
+            self.timer.enter(LINGERING)
 
-    def over(self) -> None:
-        """Forget a splice whose ends are both gone."""
+    def end_closed(self) -> None:
+        """Report the end of the splice once both ends are closed."""
         if not (self._client.open or self._backend.open):
-            self._hub.went(self)
-            self._ended(self._client.octets, self._backend.octets)
+            self._context.clients.remove(self)
+            self._on_closed(self._client.received, self._backend.received)
 
-    # For the hub.
+    # As a client connection.
 
-    def part(self) -> None:
-        """Nothing says where a good place to stop would be: it goes on while there is time."""
+    def shut_down(self) -> None:
+        """Continue while there is time: the proxy cannot see where a protocol could stop."""
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         reset(self._client.transport)
         reset(self._backend.transport)
 
-    def expired(self) -> None:
-        client = self._client
-        if not self._wait or self._wait is self._hub.running:
-            self.cut()
-            return
-        self._put_under(self._hub.running)
-        if client.open and not unread(client.transport):  # it is deaf, not slow
-            client.transport.abort()
-
-    # Within.
-
-    def _put_under(self, wait: Wait) -> None:
-        self._wait = wait
-        self.due = self._hub.clock() + wait.seconds
+    def timed_out(self) -> None:
+        if self.timer.state is not LINGERING:
+            self.abort()
+        elif self._client.open:
+            linger_timed_out(self._client.transport, self.timer)
+        else:  # the backend gets as much time as a client would
+            self.timer.enter(LINGERING_SLOW)
 
 
-class _End:
-    """One of the two connections; a protocol of the loop's."""
+class SpliceEnd:
+    """One of the two connections: an asyncio protocol."""
 
-    __slots__ = ("_splice", "finished", "octets", "open", "other", "transport")
+    __slots__ = ("_splice", "eof", "open", "other", "received", "transport")
 
     def __init__(self, splice: Splice, transport: asyncio.Transport) -> None:
         self._splice = splice
-        self.finished = False  # it sends no more
+        self.eof = False  # this end sends no more
         self.transport = transport
-        self.other: _End
-        self.octets = 0  # that came from here
+        self.other: SpliceEnd
+        self.received = 0  # bytes
         self.open = True
 
-    def begin(self, data: bytes) -> None:
+    def start(self, data: bytes) -> None:
         transport = self.transport
         attach(transport, self)
         transport.set_write_buffer_limits(high=_HIGH_WATER)
@@ -121,8 +111,8 @@ class _End:
             self._splice.close(self.other)
 
     def data_received(self, data: bytes) -> None:
-        self.octets += len(data)
-        self._splice.moved()
+        self.received += len(data)
+        self._splice.progressed()
         transport = self.other.transport
         if not transport.is_closing():
             transport.write(data)
@@ -131,18 +121,18 @@ class _End:
         self.other.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        self._splice.moved()
+        self._splice.progressed()
         if self.other.open:
             self.other.transport.resume_reading()
 
     def eof_received(self) -> bool:
-        self.finished = True
+        self.eof = True
         other = self.other
-        if other.finished or not other.transport.can_write_eof():
+        if other.eof or not other.transport.can_write_eof():
             self._splice.close(other)
             return False
         other.transport.write_eof()
-        return self.transport.can_write_eof()  # TLS has no half of a connection
+        return self.transport.can_write_eof()  # TLS has no half-closed connections
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.open = False
@@ -150,4 +140,4 @@ class _End:
             reset(self.other.transport)
         else:
             self._splice.close(self.other)
-        self._splice.over()
+        self._splice.end_closed()

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final
 
-from arke_proxy.errors import Malformed
+from arke_proxy.errors import MalformedMessage
 from arke_proxy.http.header_fields import LOOKALIKE, NOT_IN_TRAILERS
 from arke_proxy.http.messages import RequestHead, ResponseHead, has_body
 from arke_proxy.http1.field_parser import join, read_lines
@@ -36,7 +36,7 @@ class Body(ABC):
 
     @abstractmethod
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return (payload, rest). Raises Malformed."""
+        """Return (payload, rest). Raises MalformedMessage."""
 
     @abstractmethod
     def ends_with_stream(self) -> bool:
@@ -119,7 +119,7 @@ class ChunkedBody(Body):
             return self._hold(data, at, _MAX_CHUNK_LINE)
         match = _CHUNK_LINE.fullmatch(data, at, end - 1)
         if not match or data[end - 1] != 0x0D:
-            raise Malformed("the size of a chunk is none")
+            raise MalformedMessage("the size of a chunk is none")
         size = int(match["size"], 16)
         self._size += size
         check_size(self._size, self._most)
@@ -135,7 +135,7 @@ class ChunkedBody(Body):
             return at + len(piece)
         ending = data[at : at + self._left]
         if ending != b"\r\n"[2 - self._left :][: len(ending)]:
-            raise Malformed("a chunk does not end where its size says")
+            raise MalformedMessage("a chunk does not end where its size says")
         self._left -= len(ending)
         if not self._left:
             self._read = ChunkedBody._read_size
@@ -154,29 +154,29 @@ class ChunkedBody(Body):
 
     def _hold(self, data: bytes, at: int, limit: int) -> int:
         if len(data) - at > limit:
-            raise Malformed("the framing of its body has no end")
+            raise MalformedMessage("the framing of its body has no end")
         self._held = data[at:]
         return len(data)
 
 
 def check_size(size: int, most: int | None) -> None:
-    """Raise Malformed for a body of more than `most` bytes."""
+    """Raise MalformedMessage for a body of more than `most` bytes."""
     if most is not None and size > most:
-        raise Malformed(f"its body is larger than {most} bytes", 413)
+        raise MalformedMessage(f"its body is larger than {most} bytes", 413)
 
 
 def kept_trailer(trailer: bytes) -> bytes:
-    """Return the lines that may be passed on, of all up to the empty one. Raises Malformed."""
+    """Return the trailer lines that may be forwarded. Raises MalformedMessage."""
     lines = read_lines(trailer)
     if any(line.name == LOOKALIKE for line in lines):
-        raise Malformed("the name of a field in its trailer could be taken for another")
+        raise MalformedMessage("the name of a field in its trailer could be taken for another")
     return join(line for line in lines if line.name not in NOT_IN_TRAILERS)
 
 
 def request_body(head: RequestHead, most: int | None = None) -> Body | None:
     """Make the reader of a request's body, None if it has none (RFC 9112, 6.3).
 
-    `most` is how many bytes it may have. Raises Malformed if it says that it has more.
+    `most` is how many bytes it may have. Raises MalformedMessage if it says that it has more.
     """
     if head.chunked:
         return ChunkedBody(most)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from arke_proxy.errors import Malformed
+from arke_proxy.errors import MalformedMessage
 from arke_proxy.http.header_fields import GUARDED, LOOKALIKE, MAX_FIELDS, Field
 
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
@@ -27,17 +27,17 @@ class Line(NamedTuple):
 
 
 def read_lines(block: bytes) -> list[Line]:
-    """Split what follows a head's first line, the empty line included. Raises Malformed."""
+    """Split what follows a head's first line, the empty line included. Raises MalformedMessage."""
     if block == b"\r\n":
         return []
     if not block.endswith(b"\r\n\r\n"):
-        raise Malformed("its head has no end")
+        raise MalformedMessage("its head has no end")
     lines = block[:-4].split(b"\r\n")
     # The only controls are the ends of lines: no CR or LF of its own, no NUL, no DEL.
     if len(block) - len(block.translate(None, _CONTROLS)) != 2 * len(lines) + 2:
-        raise Malformed("a field has a control character, or its line ends without CR LF")
+        raise MalformedMessage("a field has a control character, or its line ends without CR LF")
     if len(lines) > MAX_FIELDS:
-        raise Malformed(f"it has more than {MAX_FIELDS} fields", 431)
+        raise MalformedMessage(f"it has more than {MAX_FIELDS} fields", 431)
     if len(block) <= _MOST_REMEMBERED:
         return list(map(_remembered, lines))
     return [
@@ -53,7 +53,7 @@ def join(lines: Iterable[Line]) -> bytes:
 def _read_line(line: bytes) -> Line:
     name, colon, value = line.partition(b":")
     if not colon or not _NAME.fullmatch(name):
-        raise Malformed("the name of a field is none, or does not end with a colon")
+        raise MalformedMessage("the name of a field is none, or does not end with a colon")
     value = value.strip(b" \t")
     return Line(_plain(name), (name, value), b"%b: %b\r\n" % (name, value))
 

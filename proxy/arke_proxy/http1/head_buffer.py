@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from arke_proxy.errors import Malformed
+from arke_proxy.errors import MalformedMessage
 
 END_OF_HEAD: Final = b"\r\n\r\n"
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*")
 
 
 class HeadBuffer:
-    """Holds what has arrived until a head is whole; raises Malformed for one that never can be."""
+    """Buffers bytes until a head is complete. Raises MalformedMessage if it cannot become one."""
 
     __slots__ = ("_held", "_looked", "_skips")
 
@@ -89,13 +89,13 @@ class HeadBuffer:
         held, looked = self._held, self._looked
         # A reader that takes a lone LF for the end of a line would see other lines than we do.
         if held.count(b"\n", looked) != held.count(b"\r\n", max(0, looked - 1)):
-            raise Malformed("a line ends without CR")
+            raise MalformedMessage("a line ends without CR")
         self._looked = len(held)
         if len(held) > self.MAX_LINE:
             self._check_size(held, len(held))
 
     def _check_size(self, held: bytes, size: int) -> None:
         if held.find(b"\r\n", 0, self.MAX_LINE + 2) < 0:
-            raise Malformed(f"its first line is longer than {self.MAX_LINE} bytes", 414)
+            raise MalformedMessage(f"its first line is longer than {self.MAX_LINE} bytes", 414)
         if size > self.MAX_HEAD:
-            raise Malformed(f"its head is larger than {self.MAX_HEAD} bytes", 431)
+            raise MalformedMessage(f"its head is larger than {self.MAX_HEAD} bytes", 431)

@@ -10,7 +10,7 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from arke_proxy.errors import Malformed
+from arke_proxy.errors import MalformedMessage
 from arke_proxy.http.header_fields import FORWARDED, HOP_BY_HOP, LOOKALIKE, Field, tokens, written
 from arke_proxy.http.messages import RequestHead, ResponseHead
 from arke_proxy.http.request_target import METHODS, checked_host, resolve_target
@@ -36,13 +36,13 @@ _MOST_REMEMBERED: Final = 2048  # bytes of one
 
 
 def parse_request(raw: bytes) -> RequestHead:
-    """Read one whole head, its empty line included. Raises Malformed."""
+    """Read one whole head, its empty line included. Raises MalformedMessage."""
     read = _remembered_request if len(raw) <= _MOST_REMEMBERED else _read_request
     return read(raw)
 
 
 def parse_translated(raw: bytes, version: bytes) -> RequestHead:
-    """Read a head that was written for a request of a later version. Raises Malformed."""
+    """Read a head that was written for a request of a later version. Raises MalformedMessage."""
     read = _remembered_request if len(raw) <= _MOST_REMEMBERED else _read_request
     return read(raw, version)
 
@@ -53,15 +53,15 @@ def _read_request(raw: bytes, version: bytes | None = None) -> RequestHead:
     read = _remembered_tail if len(tail) <= _MOST_REMEMBERED else _read_tail
     is_1_0, host, fields, lines, (length, chunked, keep_alive, upgrade, _), forwarded = read(tail)
     if method not in METHODS:
-        raise Malformed("its method is none that this proxy knows")
+        raise MalformedMessage("its method is none that this proxy knows")
     if method == b"CONNECT":
-        raise Malformed("this proxy opens no tunnels", 501)
+        raise MalformedMessage("this proxy opens no tunnels", 501)
     if method == b"TRACE":  # what comes back would show what this proxy tells backends
-        raise Malformed("this proxy sends no request back", 501)
+        raise MalformedMessage("this proxy sends no request back", 501)
     if method == b"OPTIONS":
         fields, lines = _one_step_less(fields, lines)
     if host is None and not is_1_0:
-        raise Malformed("it has no Host field")
+        raise MalformedMessage("it has no Host field")
     if not _ORIGIN.fullmatch(target):
         target, host = resolve_target(method, target, host)
     if upgrade and method != b"GET":
@@ -85,7 +85,7 @@ def _read_request(raw: bytes, version: bytes | None = None) -> RequestHead:
 
 
 def parse_response(raw: bytes) -> ResponseHead:
-    """Read one whole head, its empty line included. Raises Malformed.
+    """Read one whole head, its empty line included. Raises MalformedMessage.
 
     Whether a switch of protocols (101) had been asked for, the caller knows.
     """
@@ -99,13 +99,13 @@ def _read_response(raw: bytes) -> ResponseHead:
     read = _remembered_answer if len(block) <= _MOST_REMEMBERED else _read_answer
     fields, lines, dated, (length, chunked, keep_alive, upgrade, _) = read(block, is_1_0)
     if status < 200 and (length is not None or chunked):
-        raise Malformed("it has a body, and its status allows none")
+        raise MalformedMessage("it has a body, and its status allows none")
     if status == 204 and (length or chunked):
         keep_alive = False  # what follows may be that body, or the next answer
     if status != 101:
         upgrade = None
     elif is_1_0 or upgrade is None:
-        raise Malformed("it switches protocols, and does not say to which")
+        raise MalformedMessage("it switches protocols, and does not say to which")
     head = ResponseHead(
         status,
         status_text,
@@ -153,12 +153,12 @@ def _read_tail(tail: bytes) -> _Tail:
     for name, (spelling, value), text in aside:
         if name == b"host":
             if host is not None:
-                raise Malformed("it has two Host fields")
+                raise MalformedMessage("it has two Host fields")
             host = checked_host(value)
         elif name in FORWARDED:
             forwarded.append((name, value))
         elif name == LOOKALIKE:
-            raise Malformed("the name of a field could be taken for another that frames it")
+            raise MalformedMessage("the name of a field could be taken for another that frames it")
         elif name == b"expect" and _waits_for_100(value) and not is_1_0 and (length or chunked):
             # Where no body waits, some backends would begin to wait for one.
             fields.append((spelling, value))
@@ -210,16 +210,16 @@ def _frame(aside: list[Line], *, is_1_0: bool) -> _Framing:
             named |= tokens(value)
         elif name == b"content-length":
             if length is not None or not _LENGTH.fullmatch(value):
-                raise Malformed("its length is none, or said twice")
+                raise MalformedMessage("its length is none, or said twice")
             length = int(value)
         elif name == b"transfer-encoding":
             if chunked or is_1_0 or value.lower() != b"chunked":
-                raise Malformed("its transfer coding is not chunked, of HTTP/1.1")
+                raise MalformedMessage("its transfer coding is not chunked, of HTTP/1.1")
             chunked = True
         elif name == b"upgrade":
             upgrades.append(value)
     if chunked and length is not None:
-        raise Malformed("it is chunked, and has a length")
+        raise MalformedMessage("it is chunked, and has a length")
     keep_alive = b"close" not in named and (not is_1_0 or b"keep-alive" in named)
     upgrade = upgrades[0] if len(upgrades) == 1 and b"upgrade" in named else b""
     named -= _CONNECTION_OPTIONS
@@ -227,27 +227,29 @@ def _frame(aside: list[Line], *, is_1_0: bool) -> _Framing:
 
 
 def _one_step_less(fields: tuple[Field, ...], lines: bytes) -> tuple[tuple[Field, ...], bytes]:
-    """Count this proxy where a request says how far it may go (RFC 9110, 7.6.2). Raises Malformed.
+    """Decrement Max-Forwards (RFC 9110, 7.6.2). Raises MalformedMessage.
 
-    Of the methods for which that counts, only OPTIONS passes.
+    Of the methods that it applies to, only OPTIONS is forwarded.
     """
     said = [(at, value) for at, (name, value) in enumerate(fields) if name.lower() == _STEPS]
     if not said:
         return fields, lines
     at, steps = said[0]
     if len(said) > 1 or not _LENGTH.fullmatch(steps):
-        raise Malformed("its Max-Forwards is no number, or said twice")
+        raise MalformedMessage("its Max-Forwards is not a number, or given twice")
     if int(steps) == 0:
-        raise Malformed("it may go no further, and this proxy has no options of its own", 501)
+        raise MalformedMessage(
+            "it may go no further, and this proxy has no options of its own", 501
+        )
     less = (fields[at][0], b"%d" % (int(steps) - 1))
     fields = (*fields[:at], less, *fields[at + 1 :])
     return fields, written(fields)
 
 
 def _waits_for_100(expectation: bytes) -> bool:
-    """Say that the client waits for an answer 100 (RFC 9110, 10.1.1). Raises Malformed."""
+    """Say that the client waits for an answer 100 (RFC 9110, 10.1.1). Raises MalformedMessage."""
     if expectation.lower() != b"100-continue":
-        raise Malformed("it expects what this proxy does not know", 417)
+        raise MalformedMessage("it expects what this proxy does not know", 417)
     return True
 
 
@@ -257,15 +259,15 @@ def _is_1_0(version: bytes) -> bool:
     if version == b"HTTP/1.0":
         return True
     if _VERSION.fullmatch(version):
-        raise Malformed("this proxy speaks HTTP/1.1 and HTTP/1.0", 505)
-    raise Malformed("its first line is not METHOD TARGET VERSION")
+        raise MalformedMessage("this proxy speaks HTTP/1.1 and HTTP/1.0", 505)
+    raise MalformedMessage("its first line is not METHOD TARGET VERSION")
 
 
 @lru_cache(maxsize=256)
 def _read_status_line(line: bytes) -> tuple[int, bytes, bool]:
     match = _STATUS_LINE.fullmatch(line)
     if not match:
-        raise Malformed("it does not begin with an HTTP/1.1 status line")
+        raise MalformedMessage("it does not begin with an HTTP/1.1 status line")
     reason = match["reason"] or b""
     if not reason.decode("latin-1").isprintable():
         reason = b""

@@ -30,13 +30,13 @@ def _request_begin(head: RequestHead, host: bytes) -> bytes:
         host,
         written(head.fields) if head.lines is None else head.lines,
         framing,
-        switching(head.upgrade) if head.upgrade else b"",
+        upgrade_lines(head.upgrade) if head.upgrade else b"",
         head.version,
     )
 
 
 def request_head(head: RequestHead, forwarded: bytes, backend: BackendAddress) -> bytes:
-    """Write the head that the backend gets; `forwarded` is from Origin.passed_on."""
+    """Write the head that the backend gets; `forwarded` is from ClientOrigin.passed_on."""
     begin = head.begin
     if begin is None:
         host = backend.authority.encode() if head.host is None else head.host
@@ -48,7 +48,7 @@ class Framing(NamedTuple):
     """How the client learns where an answer's body ends."""
 
     line: bytes
-    chunks: bool = False
+    chunked: bool = False
     closes: bool = False  # the connection's end is the body's
 
 
@@ -58,7 +58,7 @@ def response_framing(head: ResponseHead, method: bytes, *, to_1_0: bool) -> Fram
         return Framing(b"" if head.status == 204 else content_length(head.length))
     if not has_body(head, method):
         return Framing(b"")
-    return Framing(b"", closes=True) if to_1_0 else Framing(CHUNKED, chunks=True)
+    return Framing(b"", closes=True) if to_1_0 else Framing(CHUNKED, chunked=True)
 
 
 def response_begin(head: ResponseHead) -> bytes | None:
@@ -99,6 +99,6 @@ def content_length(length: int) -> bytes:
     return b"Content-Length: %d\r\n" % length
 
 
-def switching(protocol: bytes) -> bytes:
+def upgrade_lines(protocol: bytes) -> bytes:
     """Ask for another protocol, or agree to it: the lines that say what a connection becomes."""
     return b"Connection: Upgrade\r\nUpgrade: %b\r\n" % protocol

@@ -1,8 +1,9 @@
-"""What a client may cost: a look at every frame's first nine octets, before anything is made of it.
+"""Limits on abusive HTTP/2 clients: floods of frames, and oversized header blocks.
 
-Frames that carry a request onward are free. All others draw on a store of patience, which time
-refills: an honest client never comes near its end, and floods of any kind do (CVE-2019-9512 to
-9518, CVE-2023-44487, CVE-2024-27316, CVE-2025-8671).
+Every frame header is checked before the library parses the frame. Frames that advance a request are
+free; all others draw on a budget that refills with time. A normal client never comes near its end;
+floods of any kind exhaust it (CVE-2019-9512 to 9518, CVE-2023-44487, CVE-2024-27316,
+CVE-2025-8671).
 """
 
 from __future__ import annotations
@@ -12,90 +13,90 @@ import struct
 from h2.errors import ErrorCodes
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-MAX_FRAME = 16 * 1024  # octets of payload: the least that must be taken, and enough
-MAX_BLOCK = 64 * 1024  # octets of one list of fields, as clients are told
-# Octets of one list, compressed or not, that are taken all the same: decoding keeps the connection
-# alive, and the request alone gets its 431. Beyond, it is a bomb.
-MOST_OF_BLOCK = 4 * MAX_BLOCK
+MAX_FRAME = 16 * 1024  # bytes of payload: the minimum that RFC 9113 allows
+MAX_HEADER_LIST = 64 * 1024  # bytes of one header list, as clients are told
+# Bytes of one header list, compressed or not, that are still decoded. Decoding keeps the connection
+# usable, and only the request is rejected, with 431. More is taken for a compression bomb.
+MAX_DECODED_LIST = 4 * MAX_HEADER_LIST
 
-_FRAME = struct.Struct(">BHBBL")
+_FRAME_HEADER = struct.Struct(">BHBBL")
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS = 0x0, 0x1, 0x3, 0x4
 _GOAWAY, _CONTINUATION = 0x7, 0x9
 _END_STREAM, _END_HEADERS, _PADDED = 0x1, 0x4, 0x8
 
-_STORE = 1000.0  # of patience, when full
-_PER_SECOND = 100.0
-_CALMED_BY_REQUEST = 2.0  # some clients send a priority with each
-_CALMED_BY_DATA = 2.0  # each piece that is sent earns a WINDOW_UPDATE for the stream and for all
-_COST_OF_SETTINGS = 10.0  # every stream is looked at
-COST_OF_RESET = 5.0  # a request was begun for nothing
-_FIELDS_FOR_ONE = 100  # that were decoded for nothing
-_BLOCK_FOR_ONE = 4096  # octets of compressed fields; decoding them is slow
+_BUDGET = 1000.0  # when full
+_REFILL_PER_SECOND = 100.0
+_REFILL_PER_REQUEST = 2.0  # some clients send a PRIORITY frame with each request
+_REFILL_PER_DATA = 2.0  # each DATA frame sent causes a WINDOW_UPDATE for stream and connection
+_COST_OF_SETTINGS = 10.0  # each stream's window is updated
+COST_OF_RESET = 5.0  # a request was started in vain
+_FIELDS_PER_POINT = 100  # header fields that were decoded in vain
+_BLOCK_BYTES_PER_POINT = 4096  # compressed header fields; decoding them is slow
 
 
-class Abuse(Exception):
-    """The client's frames are not borne; the connection ends with this code."""
+class AbusiveFrames(Exception):
+    """The client exceeds a limit; the connection is closed with error `code`."""
 
     def __init__(self, sentence: str, code: ErrorCodes = ErrorCodes.ENHANCE_YOUR_CALM) -> None:
         super().__init__(sentence)
         self.code = code
 
 
-class Guard:
+class AbuseLimits:
     """Follows the frames of one client. `now` is in seconds, on any clock."""
 
-    __slots__ = ("_block", "_held", "_last", "_patience", "_skip", "in_block")
+    __slots__ = ("_block_size", "_budget", "_partial", "_skip", "_updated", "in_header_block")
 
     def __init__(self, now: float) -> None:
-        self._held = b""  # the beginning of a frame's header
-        self._skip = len(PREFACE)  # octets that belong to what has been looked at
-        self._block = 0  # octets of the list of fields that is under way
-        self.in_block = False
-        self._patience = _STORE
-        self._last = now
+        self._partial = b""  # the first bytes of a frame header
+        self._skip = len(PREFACE)  # bytes before the next frame header
+        self._block_size = 0  # bytes so far of the current header block
+        self.in_header_block = False  # its END_HEADERS has not arrived
+        self._budget = _BUDGET
+        self._updated = now
 
-    def look(self, data: bytes, now: float) -> None:
-        """Look at what arrived. Raises Abuse."""
-        self._earn((now - self._last) * _PER_SECOND)
-        self._last = now
-        if self._held:
-            data = self._held + data
+    def check(self, data: bytes, now: float) -> None:
+        """Check the frame headers in `data`. Raises AbusiveFrames."""
+        self._refill((now - self._updated) * _REFILL_PER_SECOND)
+        self._updated = now
+        if self._partial:
+            data = self._partial + data
         at = self._skip
-        end = len(data) - _FRAME.size
+        end = len(data) - _FRAME_HEADER.size
         while at <= end:
-            high, low, kind, flags, _ = _FRAME.unpack_from(data, at)
+            high, low, kind, flags, _ = _FRAME_HEADER.unpack_from(data, at)
             length = high << 16 | low
             if length > MAX_FRAME:
-                raise Abuse("a frame is too large", ErrorCodes.FRAME_SIZE_ERROR)
-            self._weigh(kind, flags, length)
-            at += _FRAME.size + length
-        self._held = data[at:]
+                raise AbusiveFrames("a frame is too large", ErrorCodes.FRAME_SIZE_ERROR)
+            self._check_frame(kind, flags, length)
+            at += _FRAME_HEADER.size + length
+        self._partial = data[at:]
         self._skip = max(0, at - len(data))
 
     def charge(self, cost: float) -> None:
-        """Draw on the patience. Raises Abuse."""
-        self._patience -= cost
-        if self._patience < 0:
-            raise Abuse("too many frames that serve no request")
+        """Draw on the budget. Raises AbusiveFrames if it is exhausted."""
+        self._budget -= cost
+        if self._budget < 0:
+            raise AbusiveFrames("too many frames that serve no request")
 
-    def sent(self, size: int, wanted: int) -> None:
-        """Note that a piece of `size` octets was sent, of `wanted` that there were.
+    def on_data_sent(self, size: int, wanted: int) -> None:
+        """Refill for a DATA frame of `size` bytes, when `wanted` bytes were available.
 
-        It earns the answer to it, unless the client's window is what made it small.
+        A frame that is small because of the client's own small window earns nothing.
         """
         if size == wanted or size >= 1024:
-            self._earn(_CALMED_BY_DATA)
+            self._refill(_REFILL_PER_DATA)
 
-    def _earn(self, patience: float) -> None:
-        self._patience = min(_STORE, self._patience + patience)
+    def _refill(self, points: float) -> None:
+        self._budget = min(_BUDGET, self._budget + points)
 
-    def _weigh(self, kind: int, flags: int, length: int) -> None:
+    def _check_frame(self, kind: int, flags: int, length: int) -> None:
         if kind == _DATA:
             if flags & _PADDED or not (length or flags & _END_STREAM):
                 self.charge(1.0)
         elif kind == _HEADERS:
-            self._earn(_CALMED_BY_REQUEST)
-            self._block = 0
+            self._refill(_REFILL_PER_REQUEST)
+            self._block_size = 0
             self._add_to_block(flags, length)
         elif kind == _CONTINUATION:
             self.charge(1.0)
@@ -106,21 +107,21 @@ class Guard:
             self.charge(_COST_OF_SETTINGS if kind == _SETTINGS else 1.0)
 
     def _add_to_block(self, flags: int, length: int) -> None:
-        self._block += length
-        self.charge(length // _BLOCK_FOR_ONE)
-        if self._block > MOST_OF_BLOCK:
-            raise Abuse("its list of fields is too long")
-        self.in_block = not flags & _END_HEADERS
+        self._block_size += length
+        self.charge(length // _BLOCK_BYTES_PER_POINT)
+        if self._block_size > MAX_DECODED_LIST:
+            raise AbusiveFrames("a list of header fields is too large")
+        self.in_header_block = not flags & _END_HEADERS
 
 
-def cost_of_refusal(fields: int) -> float:
-    """Return what a list of so many fields costs, which was refused."""
-    return COST_OF_RESET + fields // _FIELDS_FOR_ONE
+def cost_of_rejection(fields: int) -> float:
+    """Return the cost of a header list with this many fields that was rejected."""
+    return COST_OF_RESET + fields // _FIELDS_PER_POINT
 
 
-def goaway(last_stream: int, code: ErrorCodes) -> bytes:
-    """Write the frame that says which requests will still be answered.
+def goaway_frame(last_stream: int, code: ErrorCodes) -> bytes:
+    """Write a GOAWAY frame: requests up to `last_stream` will still be answered.
 
-    The library would count the connection as closed with it; here it goes on until they are.
+    The library's own method would close its connection, and refuse to send those responses.
     """
-    return _FRAME.pack(0, 8, _GOAWAY, 0, 0) + struct.pack(">LL", last_stream, code)
+    return _FRAME_HEADER.pack(0, 8, _GOAWAY, 0, 0) + struct.pack(">LL", last_stream, code)

@@ -1,4 +1,4 @@
-"""The library `h2`, set up as this proxy needs it."""
+"""Configures the `h2` library for this proxy."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from h2.stream import H2Stream
 from hpack import Encoder
 from hpack.struct import Header
 
-from arke_proxy.http2.abuse_limits import MAX_BLOCK, MAX_FRAME, MOST_OF_BLOCK
+from arke_proxy.http2.abuse_limits import MAX_DECODED_LIST, MAX_FRAME, MAX_HEADER_LIST
 
-_MOST_STREAMS = 100
-_STREAM_WINDOW = 65_535  # octets of a request's body that wait for its backend
-_CONNECTION_WINDOW = 512 * 1024  # a few slow backends do not stop the others
-_FIELD_TABLE = 4096  # octets of fields that need not be sent again
-_WINDOW_AT_FIRST = 65_535  # of a connection, whatever the settings say
+_MAX_STREAMS = 100
+_STREAM_WINDOW = 65_535  # bytes of a request's body that are buffered for a slow backend
+_CONNECTION_WINDOW = 512 * 1024  # so that a few slow backends do not block the other streams
+_ENCODER_TABLE = 4096  # bytes of response fields that need not be sent again
+_INITIAL_WINDOW = 65_535  # of a connection; settings do not change it
 _SETTINGS = {
     SettingCodes.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
-    SettingCodes.MAX_CONCURRENT_STREAMS: _MOST_STREAMS,
+    SettingCodes.MAX_CONCURRENT_STREAMS: _MAX_STREAMS,
     SettingCodes.MAX_FRAME_SIZE: MAX_FRAME,
-    SettingCodes.MAX_HEADER_LIST_SIZE: MAX_BLOCK,
+    SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEADER_LIST,
 }
-# Fields are checked by our own rules, which cost less, and end one stream rather than all.
+# The proxy validates header fields itself: that is faster, and rejects one stream instead of
+# closing the connection.
 _CONFIG = H2Configuration(
     client_side=False,
     header_encoding=None,
@@ -35,8 +36,8 @@ _CONFIG = H2Configuration(
 )
 
 
-class _Encoder(Encoder):
-    """Remembers no more fields of answers than it wants to, however many the client allows."""
+class BoundedEncoder(Encoder):
+    """Limits the memory of the encoder's table, however much the client allows."""
 
     @property
     def header_table_size(self) -> int:
@@ -44,13 +45,13 @@ class _Encoder(Encoder):
 
     @header_table_size.setter
     def header_table_size(self, value: int) -> None:
-        size = self.header_table.maxsize = min(value, _FIELD_TABLE)
+        size = self.header_table.maxsize = min(value, _ENCODER_TABLE)
         if self.header_table.resized:
-            self.table_size_changes.append(size)  # which the next fields begin with
+            self.table_size_changes.append(size)  # sent before the next fields
 
 
-class _Stream(H2Stream):
-    """Counts no body: for one that is not as long as it says the library would end all requests."""
+class UncountedStream(H2Stream):
+    """Does not check Content-Length: the library would close the connection for a mismatch."""
 
     def _initialize_content_length(self, headers: Iterable[Header]) -> None:
         pass
@@ -59,25 +60,27 @@ class _Stream(H2Stream):
         pass
 
 
-class _Connection(H2Connection):
-    MAX_CLOSED_STREAMS = 1024  # remembered; 65,536 are megabytes
+class ServerH2Connection(H2Connection):
+    """Bounds the number of closed streams that are remembered."""
+
+    MAX_CLOSED_STREAMS = 1024  # the default of 65,536 takes megabytes
 
     def _begin_new_stream(self, stream_id: int, allowed_ids: AllowedStreamIDs) -> H2Stream:
         stream = super()._begin_new_stream(stream_id, allowed_ids)
-        stream.__class__ = _Stream  # the library has no other way to say which it shall be
+        stream.__class__ = UncountedStream  # the library has no hook for the class of a stream
         return stream
 
 
 def new_connection() -> H2Connection:
-    """Make a connection's state; `begin` has it speak."""
-    connection = _Connection(_CONFIG)
-    connection.encoder = _Encoder()
-    connection.decoder.max_header_list_size = MOST_OF_BLOCK
+    """Make the protocol state of a connection; `send_settings` starts it."""
+    connection = ServerH2Connection(_CONFIG)
+    connection.encoder = BoundedEncoder()
+    connection.decoder.max_header_list_size = MAX_DECODED_LIST
     connection.local_settings = Settings(client=False, initial_values=_SETTINGS)
     return connection
 
 
-def begin(connection: H2Connection) -> None:
-    """Say first what the client may do."""
+def send_settings(connection: H2Connection) -> None:
+    """Queue the server's preface: SETTINGS, and the connection's flow-control window."""
     connection.initiate_connection()
-    connection.increment_flow_control_window(_CONNECTION_WINDOW - _WINDOW_AT_FIRST)
+    connection.increment_flow_control_window(_CONNECTION_WINDOW - _INITIAL_WINDOW)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from arke_proxy.errors import Malformed
+from arke_proxy.errors import MalformedMessage
 from arke_proxy.http.header_fields import Field
 from arke_proxy.http.messages import RequestHead, ResponseHead
 from arke_proxy.http1.body import kept_trailer
@@ -35,8 +35,8 @@ _OF_A_CONNECTION = frozenset(
 )
 
 
-def read_request(fields: Iterable[Field], *, ended: bool) -> RequestHead:
-    """Read the fields that begin a request; `ended`: no body follows. Raises Malformed."""
+def read_request(fields: Iterable[Field], *, complete: bool) -> RequestHead:
+    """Parse a request. `complete`: no body follows. Raises MalformedMessage."""
     pseudo: dict[bytes, bytes] = {}
     lines: list[bytes] = []
     crumbs: list[bytes] = []
@@ -45,7 +45,7 @@ def read_request(fields: Iterable[Field], *, ended: bool) -> RequestHead:
     for name, value in fields:
         if name.startswith(b":"):
             if lines or crumbs or host is not None:
-                raise Malformed("a pseudo-header comes after a field")
+                raise MalformedMessage("a pseudo-header comes after a field")
             _add_pseudo(pseudo, name, value)
             continue
         _check_field(name, value)
@@ -53,7 +53,7 @@ def read_request(fields: Iterable[Field], *, ended: bool) -> RequestHead:
             crumbs.append(value)
         elif name == b"host":
             if host is not None:
-                raise Malformed("it has two Host fields")
+                raise MalformedMessage("it has two Host fields")
             host = value
         else:
             has_length = has_length or name == b"content-length"
@@ -61,17 +61,17 @@ def read_request(fields: Iterable[Field], *, ended: bool) -> RequestHead:
     if crumbs:  # RFC 9113, 8.2.3
         lines.append(b"cookie: %b\r\n" % b"; ".join(crumbs))
     method, target = _first_line(pseudo)
-    if not ended and not has_length:
+    if not complete and not has_length:
         lines.append(b"Transfer-Encoding: chunked\r\n")
     first = b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (method, target, _authority(pseudo, host))
     head = parse_translated(_whole(first, *lines), _VERSION)
-    if ended and head.length:
-        raise Malformed("it has a length, and no body")
+    if complete and head.length:
+        raise MalformedMessage("it has a length, and no body")
     return head
 
 
 def read_trailer(fields: Iterable[Field]) -> bytes:
-    """Return the lines that may be passed on behind a chunked body. Raises Malformed."""
+    """Return the lines that may be passed on behind a chunked body. Raises MalformedMessage."""
     lines = []
     for name, value in fields:
         _check_field(name, value)
@@ -106,42 +106,42 @@ def trailer_fields(lines: bytes) -> list[Field]:
 def _whole(*lines: bytes) -> bytes:
     whole = b"".join((*lines, b"\r\n"))
     if len(whole) > HeadBuffer.MAX_HEAD:
-        raise Malformed(f"its fields are larger than {HeadBuffer.MAX_HEAD} bytes", 431)
+        raise MalformedMessage(f"its fields are larger than {HeadBuffer.MAX_HEAD} bytes", 431)
     return whole
 
 
 def _add_pseudo(pseudo: dict[bytes, bytes], name: bytes, value: bytes) -> None:
     if name not in _PSEUDO:
-        raise Malformed("it has a pseudo-header that no request has")
+        raise MalformedMessage("it has a pseudo-header that no request has")
     if name in pseudo:
-        raise Malformed("it has a pseudo-header twice")
+        raise MalformedMessage("it has a pseudo-header twice")
     if not _WORD.fullmatch(value):
-        raise Malformed("a pseudo-header is empty, or has characters that it may not have")
+        raise MalformedMessage("a pseudo-header is empty, or has characters that it may not have")
     pseudo[name] = value
 
 
 def _check_field(name: bytes, value: bytes) -> None:
     if not _NAME.fullmatch(name):
-        raise Malformed("the name of a field is malformed, or not in lower case")
+        raise MalformedMessage("the name of a field is malformed, or not in lower case")
     if not _VALUE.fullmatch(value):
-        raise Malformed("the value of a field has characters that it may not have")
+        raise MalformedMessage("the value of a field has characters that it may not have")
     if name in _OF_A_CONNECTION or (name == b"te" and value.lower() != b"trailers"):
-        raise Malformed("it has a field that HTTP/2 forbids")
+        raise MalformedMessage("it has a field that HTTP/2 forbids")
 
 
 def _first_line(pseudo: dict[bytes, bytes]) -> tuple[bytes, bytes]:
     method = pseudo.get(b":method")
     if method == b"CONNECT":
-        raise Malformed("this proxy opens no tunnels", 501)
+        raise MalformedMessage("this proxy opens no tunnels", 501)
     path = pseudo.get(b":path")
     if method is None or path is None or b":scheme" not in pseudo:
-        raise Malformed("it has no :method, :scheme or :path")
+        raise MalformedMessage("it has no :method, :scheme or :path")
     if pseudo[b":scheme"].lower() not in _SCHEMES:
-        raise Malformed("its :scheme is not that of HTTP")
+        raise MalformedMessage("its :scheme is not that of HTTP")
     if len(method) + len(path) > HeadBuffer.MAX_LINE:
-        raise Malformed(f"its :path is longer than {HeadBuffer.MAX_LINE} bytes", 414)
+        raise MalformedMessage(f"its :path is longer than {HeadBuffer.MAX_LINE} bytes", 414)
     if not path.startswith(b"/") and (path, method) != (b"*", b"OPTIONS"):
-        raise Malformed("its :path is none")
+        raise MalformedMessage("its :path is none")
     return method, path
 
 
@@ -150,7 +150,7 @@ def _authority(pseudo: dict[bytes, bytes], host: bytes | None) -> bytes:
     if authority is None:
         authority = host
     elif host is not None and host.lower() != authority.lower():
-        raise Malformed("its :authority and its Host field name different hosts")
+        raise MalformedMessage("its :authority and its Host field name different hosts")
     if not authority or not _WORD.fullmatch(authority):
-        raise Malformed("it names no host")
+        raise MalformedMessage("it names no host")
     return authority

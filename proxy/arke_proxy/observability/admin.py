@@ -15,11 +15,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import NamedTuple, cast
 
-from arke_proxy.connections.hub import log
-from arke_proxy.errors import Malformed
+from arke_proxy.errors import MalformedMessage
 from arke_proxy.http.date import http_date
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.http1.head_parser import parse_request
+from arke_proxy.log import log
 
 MOST_CONNECTIONS = 8
 _PATIENCE = 5.0  # seconds for all of a connection
@@ -85,8 +85,8 @@ class _Visitor(asyncio.Protocol):
         try:
             raw = self._heads.take(data)
             head = parse_request(raw) if raw else None
-        except Malformed as fault:
-            page = Page(HTTPStatus(fault.status), f"The request is refused: {fault}.\n".encode())
+        except MalformedMessage as fault:
+            page = Page(HTTPStatus(fault.status), f"The request is rejected: {fault}.\n".encode())
             self._send(page, with_body=True)
             return
         if head:

@@ -10,7 +10,7 @@ _MOST = 1000  # things remembered
 _OF_THE_LOOP = "SSL connection is closed"
 
 
-class Complaints:
+class WarningThrottle:
     """Logs one warning in five seconds for each `about`, and says how many it kept back."""
 
     def __init__(self, log: logging.Logger, clock: Callable[[], float]) -> None:

@@ -81,7 +81,7 @@ def refusal(
     """Return the record of a request that the proxy refused. `now` is `time.monotonic`."""
     record = RequestRecord(client, head, now, version)
     record.status = error.status if answered else 0
-    record.outcome = error.name
+    record.outcome = error.code
     record.detail = str(error)
     record.ended = now
     return record

@@ -11,7 +11,7 @@ from typing import Any
 
 from arke_proxy.balancing.cluster_balancers import ClusterBalancers
 from arke_proxy.balancing.routes import Route
-from arke_proxy.connections.hub import Hub
+from arke_proxy.context import ProxyContext
 from arke_proxy.observability.access_log import AccessLog
 from arke_proxy.observability.admin import Admin, Page
 from arke_proxy.observability.counters import RequestCounters
@@ -46,17 +46,17 @@ class Telemetry:
         self._counters = RequestCounters() if pages else None
         self._admin: Admin | None = None
         self._task: asyncio.Task[None] | None = None
-        self._hub: Hub
+        self._context: ProxyContext
         self._balancers: ClusterBalancers
         self.recorder: RequestRecorder = self._counters or access_log or NullRecorder()
         if self._counters and access_log:
             self.recorder = TeeRecorder(self._counters, access_log)
 
     async def start(
-        self, hub: Hub, balancers: ClusterBalancers, sock: socket.socket | None
+        self, context: ProxyContext, balancers: ClusterBalancers, sock: socket.socket | None
     ) -> None:
         """Start to flush and report; serve the admin pages on the listening socket `sock`."""
-        self._hub, self._balancers = hub, balancers
+        self._context, self._balancers = context, balancers
         if self._access_log:
             self._ipc.on_reopen(self._access_log.reopen)
         if self._counters and sock:
@@ -74,7 +74,7 @@ class Telemetry:
             }
             self._admin = Admin(pages)
             await self._admin.start(sock)
-        self._task = hub.loop.create_task(self._run())
+        self._task = context.loop.create_task(self._run())
 
     def stop_pages(self) -> None:
         """Stop serving the admin pages; the other workers continue to."""
@@ -109,10 +109,10 @@ class Telemetry:
         counters = self._counters.report()
         if self._access_log:
             counters["dropped"] = self._access_log.dropped
-        state = "retired" if self._hub.draining else "serving"
+        state = "retired" if self._context.clients.draining else "serving"
         return {
             "counters": counters,
-            "gauges": {"connections": len(self._hub.clients), f"workers\x1f{state}": 1},
+            "gauges": {"connections": len(self._context.clients), f"workers\x1f{state}": 1},
             "backends": backend_statuses(self._balancers.routes),
         }
 

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 from arke_proxy.clients.certificates import Certificates
-from arke_proxy.clients.http1_connection import Client
-from arke_proxy.clients.tls_listener import Doorway
-from arke_proxy.connections.descriptors import NONE_LEFT, missing, shortage
-from arke_proxy.connections.hub import Hub, log
+from arke_proxy.clients.http1_connection import Http1Connection
+from arke_proxy.clients.tls_listener import TlsListener
+from arke_proxy.connections.descriptors import NO_DESCRIPTORS, check_descriptors, describe_shortage
+from arke_proxy.context import ProxyContext
+from arke_proxy.log import log
 from arke_proxy.processes.socket_binding import BACKLOG
 
 _TICK = 0.1  # seconds between two checks of the deadlines
@@ -30,10 +31,10 @@ class HttpListener(NamedTuple):
 class ProxyServer:
     """Serves clients on listening sockets, from `start` to `stop`."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, context: ProxyContext) -> None:
+        self._context = context
         self._listeners: tuple[HttpListener, ...] = ()
-        self._servers: list[asyncio.Server | Doorway] = []
+        self._servers: list[asyncio.Server | TlsListener] = []
         self._timer: asyncio.TimerHandle | None = None
         self._accepting: set[asyncio.Task[None]] = set()  # connections from siblings
 
@@ -46,37 +47,37 @@ class ProxyServer:
                 sibling.setblocking(False)
         self._tick()
 
-    async def _listen(self, listener: HttpListener) -> asyncio.Server | Doorway:
-        hub = self._hub
+    async def _listen(self, listener: HttpListener) -> asyncio.Server | TlsListener:
+        context = self._context
         if listener.certificates:
-            server = Doorway(hub, listener.sock, listener.certificates.context)
+            server = TlsListener(context, listener.sock, listener.certificates.context)
             server.open()
             return server
         # The loop calls listen() again, with a shorter backlog unless it is given here.
-        return await hub.loop.create_server(self._client, sock=listener.sock, backlog=BACKLOG)
+        return await context.loop.create_server(self._client, sock=listener.sock, backlog=BACKLOG)
 
     def _client(self) -> asyncio.Protocol:
-        return cast("asyncio.Protocol", Client(self._hub))
+        return cast("asyncio.Protocol", Http1Connection(self._context))
 
     def _accept_from_siblings(
-        self, listener: HttpListener, server: asyncio.Server | Doorway
+        self, listener: HttpListener, server: asyncio.Server | TlsListener
     ) -> None:
         """Accept the connections that other workers have not: a worker may have died or hang."""
         for sibling in listener.siblings:
-            if isinstance(server, Doorway):
+            if isinstance(server, TlsListener):
                 server.accept_from(sibling, _MAX_SIBLING_ACCEPTS)
                 continue
             with contextlib.suppress(OSError):  # no connection is waiting
                 for _ in range(_MAX_SIBLING_ACCEPTS):
                     sock, _ = sibling.accept()
-                    task = self._hub.loop.create_task(self._connect(sock))
+                    task = self._context.loop.create_task(self._connect(sock))
                     self._accepting.add(task)
                     task.add_done_callback(self._accepting.discard)
 
     async def _connect(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         with contextlib.suppress(OSError):  # the client has disconnected
-            await self._hub.loop.connect_accepted_socket(self._client, sock)
+            await self._context.loop.connect_accepted_socket(self._client, sock)
 
     async def stop(self, timeout: float, idle_timeout: float) -> None:  # noqa: ASYNC109
         """Stop accepting, let running requests finish, then close everything after `timeout`.
@@ -84,8 +85,8 @@ class ProxyServer:
         Idle connections are closed after `idle_timeout`, because a request may be on its way in
         one. May be cancelled, and called again with a shorter time.
         """
-        hub = self._hub
-        hub.draining = True
+        context = self._context
+        context.clients.draining = True
         for server in self._servers:
             server.close()
         for listener in self._listeners:
@@ -94,28 +95,31 @@ class ProxyServer:
         try:
             async with asyncio.timeout(timeout):
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(hub.deserted.wait(), idle_timeout)
-                for client in list(hub.clients):
-                    client.part()
-                await hub.deserted.wait()
+                    await asyncio.wait_for(context.clients.no_clients.wait(), idle_timeout)
+                for client in list(context.clients):
+                    client.shut_down()
+                await context.clients.no_clients.wait()
         except TimeoutError:
-            log.warning("closing %d connections still open after %g s", len(hub.clients), timeout)
-            for client in list(hub.clients):
-                client.cut()
+            log.warning(
+                "closing %d connections still open after %g s", len(context.clients), timeout
+            )
+            for client in list(context.clients):
+                client.abort()
             with contextlib.suppress(TimeoutError):  # wait until the last one is recorded
-                await asyncio.wait_for(hub.deserted.wait(), idle_timeout)
-        for backend in hub.pool.clear():
-            backend.close()
+                await asyncio.wait_for(context.clients.no_clients.wait(), idle_timeout)
+        context.backends.close()
         if self._timer:
             self._timer.cancel()
 
     def _tick(self) -> None:
-        self._timer = self._hub.loop.call_later(_TICK, self._tick)
-        self._hub.sweep()
-        if error := missing():  # without descriptors the loop drops new connections silently
-            self._hub.complaints.warn(NONE_LEFT, shortage(error))
+        self._timer = self._context.loop.call_later(_TICK, self._tick)
+        self._context.sweep()
+        if (
+            error := check_descriptors()
+        ):  # without descriptors the loop drops new connections silently
+            self._context.warnings.warn(NO_DESCRIPTORS, describe_shortage(error))
         for listener, server in zip(self._listeners, self._servers, strict=True):
-            if not self._hub.draining:
+            if not self._context.clients.draining:
                 self._accept_from_siblings(listener, server)
             if listener.certificates:
-                listener.certificates.refresh(self._hub.clock())
+                listener.certificates.refresh(self._context.clock())

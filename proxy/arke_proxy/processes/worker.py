@@ -26,14 +26,20 @@ from arke_proxy.backends.dialer import Dialer
 from arke_proxy.balancing.cluster_balancers import ClusterBalancers
 from arke_proxy.balancing.config import BalancingConfig
 from arke_proxy.balancing.health_checks import MAX_CONCURRENT_CHECKS
-from arke_proxy.connections.descriptors import Shares, raise_limit, share
-from arke_proxy.connections.hub import Hub, Times, log
+from arke_proxy.connections.descriptors import (
+    ConnectionLimits,
+    connection_limits,
+    raise_descriptor_limit,
+)
+from arke_proxy.connections.timeouts import TimeLimits
+from arke_proxy.context import ProxyContext, new_context
 from arke_proxy.http.forwarded import Forwarding
+from arke_proxy.log import log
 from arke_proxy.main import PROGRAM, Options, balancing_config, certificates, parse_flags
 from arke_proxy.observability.access_log import AccessLog
 from arke_proxy.observability.access_log_format import FORMATS
 from arke_proxy.observability.admin import MOST_CONNECTIONS
-from arke_proxy.observability.log_throttle import Complaints, quieten
+from arke_proxy.observability.log_throttle import WarningThrottle, quieten
 from arke_proxy.observability.telemetry import Telemetry
 from arke_proxy.processes.proxy_server import HttpListener, ProxyServer
 from arke_proxy.processes.worker_config import WorkerConfig, read_secret
@@ -67,13 +73,13 @@ async def _run(options: Options, config: WorkerConfig) -> None:
     listeners = _listeners(options, config)
     balancing = balancing_config(options, read_secret(config.secret))
     mesh = None if balancing.choose == "static" else arke.connect(port=options.port)
-    times = Times(
-        silence=options.timeout,
-        idle=options.idle,
-        whole=options.total or math.inf,
-        grace=options.grace,
+    time_limits = TimeLimits(
+        progress=options.timeout,
+        keep_alive=options.idle,
+        total=options.total or math.inf,
+        drain=options.grace,
     )
-    check_dialer = Dialer(loop, mesh, times.connect, MAX_CONCURRENT_CHECKS)
+    check_dialer = Dialer(loop, mesh, time_limits.connect, MAX_CONCURRENT_CHECKS)
     starting = loop.create_task(_start_balancers(balancing, mesh, check_dialer))
     stopped = asyncio.Event()
 
@@ -91,26 +97,26 @@ async def _run(options: Options, config: WorkerConfig) -> None:
             return
         balancers = starting.result()
         telemetry = Telemetry(ipc, _access_log(options, loop), pages=options.admin is not None)
-        shares = _descriptor_shares(options)
-        hub = Hub(
-            balancers.routes,
-            times,
-            loop,
-            shares.clients,
-            telemetry.recorder,
-            Dialer(loop, mesh, times.connect, shares.backends),
-            Forwarding(options.trust, options.forwarded, os.urandom),
-            most_body=options.max_body,
-            most_of_one=options.max_per_client,
+        limits = _connection_limits(options)
+        context = new_context(
+            loop=loop,
+            routes=balancers.routes,
+            dialer=Dialer(loop, mesh, time_limits.connect, limits.backends),
+            forwarding=Forwarding(options.trust, options.forwarded, os.urandom),
+            limits=time_limits,
+            max_clients=limits.clients,
+            max_per_address=options.max_per_client,
+            max_body=options.max_body,
+            recorder=telemetry.recorder,
         )
-        balancers.on_departure(hub.departed)
-        server = ProxyServer(hub)
-        await telemetry.start(hub, balancers, _inherited_socket(config, "admin"))
+        balancers.on_departure(context.backends.close_idle)
+        server = ProxyServer(context)
+        await telemetry.start(context, balancers, _inherited_socket(config, "admin"))
         await server.start(*listeners)
         ipc.ready()
         await _wait_first(stopped.wait(), ipc.retired.wait())
         telemetry.stop_pages()
-        await _drain(server, hub, stopped, options.linger)
+        await _drain(server, context, stopped, options.linger)
         await balancers.stop()
         telemetry.close()
     finally:
@@ -124,24 +130,27 @@ async def _start_balancers(
 ) -> ClusterBalancers:
     if mesh:
         await mesh.__aenter__()
-    warn = Complaints(log, asyncio.get_running_loop().time).warn
+    warn = WarningThrottle(log, asyncio.get_running_loop().time).warn
     balancers = ClusterBalancers(config, mesh, check_dialer, warn)
     await balancers.start()
     return balancers
 
 
-async def _drain(server: ProxyServer, hub: Hub, stopped: asyncio.Event, linger: float) -> None:
+async def _drain(
+    server: ProxyServer, context: ProxyContext, stopped: asyncio.Event, linger: float
+) -> None:
     """Finish running requests: within `linger` after a reload, within the grace period if stopped.
 
     A signal to stop may arrive while a retired worker finishes its connections.
     """
     if not stopped.is_set():
-        log.info("retired; open connections: %d", len(hub.clients))
+        log.info("retired; open connections: %d", len(context.clients))
         await _wait_first(server.stop(linger, _RETIRED_IDLE_TIMEOUT), stopped.wait())
         if not stopped.is_set():
             return
-    log.info("stopping; open connections: %d", len(hub.clients))
-    await server.stop(hub.times.grace, hub.times.parting)
+    log.info("stopping; open connections: %d", len(context.clients))
+    limits = context.timeouts.limits
+    await server.stop(limits.drain, limits.drain_idle)
 
 
 async def _wait_first(*waits: Coroutine[Any, Any, object]) -> None:
@@ -176,7 +185,7 @@ def _listeners(options: Options, config: WorkerConfig) -> list[HttpListener]:
 def _access_log(options: Options, loop: asyncio.AbstractEventLoop) -> AccessLog | None:
     if options.access_log is None:
         return None
-    throttle = Complaints(log, loop.time)
+    throttle = WarningThrottle(log, loop.time)
 
     def warn(sentence: str) -> None:  # called in the writer thread
         with contextlib.suppress(RuntimeError):  # the loop is closed
@@ -190,17 +199,17 @@ def _access_log(options: Options, loop: asyncio.AbstractEventLoop) -> AccessLog 
         flags.fail(PROGRAM, f"-access-log {options.access_log}: {fault}; {fix}")
 
 
-def _descriptor_shares(options: Options) -> Shares:
-    limit = raise_limit()
+def _connection_limits(options: Options) -> ConnectionLimits:
+    limit = raise_descriptor_limit()
     reserved = 2 * (options.workers - 1)  # sockets of the siblings, with TLS and without
     reserved += MOST_CONNECTIONS if options.admin else 0
     reserved += MAX_CONCURRENT_CHECKS if options.check else 0
     wanted = options.max_clients
-    shares = share(limit, wanted, reserved)
-    if wanted and wanted > shares.clients:
-        fault = f"{limit} descriptors allow only {shares.clients}"
+    limits = connection_limits(limit, wanted, reserved)
+    if wanted and wanted > limits.clients:
+        fault = f"{limit} descriptors allow only {limits.clients}"
         log.warning("-max-clients %d: %s; raise LimitNOFILE (ulimit -n)", wanted, fault)
-    return shares
+    return limits
 
 
 if __name__ == "__main__":

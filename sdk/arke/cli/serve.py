@@ -10,13 +10,13 @@ import arke
 from arke.cli import shell
 from arke.cli.session import Attached, show_log
 from arke.program import flags
-from arke.runtime.http_server_address import parse
+from arke.runtime.http_server_address import parse_http_address
 
 _AT_ONCE = 32  # a process each: the default of arke.Limits is meant for handlers
 
 
 def _http(value: str) -> str:
-    parse(value)
+    parse_http_address(value)
     return value
 
 

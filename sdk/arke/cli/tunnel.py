@@ -46,7 +46,7 @@ async def _pipe(options: _Options) -> None:
         try:
             async for message in opened:
                 await output.write(message)
-            if opened.heard:
+            if opened.peer_reads:
                 await sending  # or nobody is there any more for what stdin may still bring
         except arke.TunnelClosed:
             if sending.done():

@@ -1,1 +1,1 @@
-"""The machinery behind the public API: the relay connection, resending, deadlines, dispatch."""
+"""The machinery behind `arke.Mesh` and `arke.Service`. Not part of the public API."""

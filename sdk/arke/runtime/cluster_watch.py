@@ -1,52 +1,50 @@
-"""Who is in a cluster: watched through every relay that this program comes to."""
+"""Watch clusters: which members join and leave, across every relay that the program attaches to."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from arke.errors import MeshClosed
-from arke.runtime.relay_connection import Handler, Message, RelayLink
+from arke.runtime.reconnect import Attachment
+from arke.runtime.relay_connection import Message, MessageHandler, RelayConnection
 from arke.values import Change, Member
 from arke.wire.limits import MAX_WATCHES
 from arke.wire.messages import Op
 
-if TYPE_CHECKING:
-    from arke.runtime.reconnect import Attachment
 
-
-class _Cluster:
-    """A cluster that somebody watches."""
+class _WatchedCluster:
+    """The known members of a cluster, and its watchers."""
 
     def __init__(self) -> None:
         self.members: dict[str, Member] = {}
         self.watchers: list[_Watcher] = []
-        self.named: set[str] | None = set()
-        """Whom a relay has named since it was asked; None once it has named all."""
+        self.listed: set[str] | None = set()
+        """Members that the relay has listed since WATCH; None once it has listed all."""
 
-    def changed(self, member_id: str) -> None:
+    def notify(self, member_id: str) -> None:
+        """Tell every watcher that a member may have changed."""
         for watcher in self.watchers:
-            watcher.look_at(member_id)
+            watcher.on_change(member_id)
 
 
 class _Watcher:
-    """Somebody who is told of changes at their own pace: never more than they have missed."""
+    """One iteration over changes. A slow reader keeps at most one pending change per member."""
 
     def __init__(self, members: Mapping[str, Member]) -> None:
         self._members = members
-        self._told: dict[str, Member] = {}
-        self._due = dict.fromkeys(members)
+        self._reported: dict[str, Member] = {}
+        self._pending = dict.fromkeys(members)
         self._waiter: asyncio.Future[None] | None = None
-        self._over = False
+        self._closed = False
 
-    def look_at(self, member_id: str) -> None:
-        self._due[member_id] = None
+    def on_change(self, member_id: str) -> None:
+        self._pending[member_id] = None
         self.wake()
 
-    def end(self) -> None:
-        self._over = True
+    def close(self) -> None:
+        self._closed = True
         self.wake()
 
     def wake(self) -> None:
@@ -54,67 +52,70 @@ class _Watcher:
             self._waiter.set_result(None)
 
     async def next(self) -> Change:
-        """The next change. Raises MeshClosed when the mesh was closed."""
+        """Wait for the next change. Raises MeshClosed when the mesh is closed."""
         while True:
-            change = self._change()
+            change = self._next_change()
             if change is not None:
                 return change
             await self.wait()
 
     async def wait(self) -> None:
-        if self._over:
+        if self._closed:
             raise MeshClosed("the mesh was closed")
         self._waiter = asyncio.get_running_loop().create_future()
         await self._waiter
 
-    def _change(self) -> Change | None:
-        while self._due:
-            member_id = next(iter(self._due))
-            known, now = self._told.get(member_id), self._members.get(member_id)
-            if known is not None and known != now:
-                del self._told[member_id]  # what it has become is told next
-                return Change(joined=False, member=known)
-            del self._due[member_id]
-            if now is not None and known is None:
-                self._told[member_id] = now
-                return Change(joined=True, member=now)
+    def _next_change(self) -> Change | None:
+        while self._pending:
+            member_id = next(iter(self._pending))
+            reported, current = self._reported.get(member_id), self._members.get(member_id)
+            if reported is not None and reported != current:
+                # The member stays pending: if it has joined again, that is reported next.
+                del self._reported[member_id]
+                return Change(joined=False, member=reported)
+            del self._pending[member_id]
+            if current is not None and reported is None:
+                self._reported[member_id] = current
+                return Change(joined=True, member=current)
         return None
 
 
-class Watches:
+class ClusterWatches:
     """The clusters that a program watches."""
 
     def __init__(self, attachment: Attachment) -> None:
         self._attachment = attachment
-        self._clusters: dict[str, _Cluster] = {}
+        self._clusters: dict[str, _WatchedCluster] = {}
 
-    async def watch(self, name: str) -> AsyncIterator[Change]:
-        """The members there are, as joined; then who joins and who leaves.
+    async def watch(self, name: str) -> AsyncGenerator[Change, None]:
+        """Yield the current members as joined, then each change.
 
-        Raises MeshClosed when the mesh is closed, ValueError beyond what one program may watch.
+        Raises MeshClosed when the mesh is closed, ValueError for more watches than one program may
+        have.
         """
         with self._watching(name) as (_, watcher):
             while True:
                 yield await watcher.next()
 
     async def members(self, name: str) -> list[Member]:
-        """The members that the relay knows, once its peers have told it theirs."""
+        """Return the members of a cluster, once the relay has listed all of them."""
         with self._watching(name) as (cluster, watcher):
-            while cluster.named is not None:
+            while cluster.listed is not None:
                 await watcher.wait()
             return list(cluster.members.values())
 
     @contextmanager
-    def _watching(self, name: str) -> Iterator[tuple[_Cluster, _Watcher]]:
+    def _watching(self, name: str) -> Iterator[tuple[_WatchedCluster, _Watcher]]:
+        """Watch a cluster during the block; the last watcher of a cluster sends UNWATCH."""
         self._attachment.check_open()
-        link = self._attachment.link
+        connection = self._attachment.connection
         cluster = self._clusters.get(name)
         if cluster is None:
             if len(self._clusters) >= MAX_WATCHES:
-                raise ValueError(f"more than {MAX_WATCHES} watches")
-            cluster = self._clusters[name] = _Cluster()
-            if link:
-                link.send((Op.WATCH.value, name))
+                raise ValueError(f"a program can watch at most {MAX_WATCHES} clusters")
+            cluster = self._clusters[name] = _WatchedCluster()
+            if connection:
+                connection.send((Op.WATCH.value, name))
         watcher = _Watcher(cluster.members)
         cluster.watchers.append(watcher)
         try:
@@ -123,62 +124,60 @@ class Watches:
             cluster.watchers.remove(watcher)
             if not cluster.watchers:
                 del self._clusters[name]
-                link = self._attachment.link
-                if link:
-                    link.send((Op.UNWATCH.value, name))
+                connection = self._attachment.connection
+                if connection:
+                    connection.send((Op.UNWATCH.value, name))
 
-    # A part of the attachment.
+    # The component interface.
 
     @property
-    def handlers(self) -> Mapping[int, Handler]:
+    def handlers(self) -> Mapping[int, MessageHandler]:
         return {
-            Op.MEMBER_JOINED: self._on_came,
-            Op.MEMBER_LEFT: self._on_went,
-            Op.MEMBERS_LISTED: self._on_named,
+            Op.MEMBER_JOINED: self._on_member_joined,
+            Op.MEMBER_LEFT: self._on_member_left,
+            Op.MEMBERS_LISTED: self._on_members_listed,
         }
 
-    def attached(self, link: RelayLink) -> None:
+    def on_attached(self, connection: RelayConnection) -> None:
         for name, cluster in self._clusters.items():
-            cluster.named = set()
-            link.send((Op.WATCH.value, name))
+            cluster.listed = set()
+            connection.send((Op.WATCH.value, name))
 
-    def relieved(self) -> None:
+    def on_writable(self) -> None:
         """Nothing waits for room."""
 
-    def detached(self, reason: str, last_accepted: int | None) -> None:
-        """Who was known stays known: most are still there when a relay is found again."""
+    def on_detached(self, reason: str, last_accepted: int | None) -> None:
+        """Known members are kept: most of them are still there at the next relay."""
 
-    def closed(self) -> None:
+    def on_closed(self) -> None:
         for cluster in self._clusters.values():
             for watcher in cluster.watchers:
-                watcher.end()
+                watcher.close()
 
-    # What the relay says.
-
-    def _on_came(self, message: Message, link: RelayLink) -> None:
+    def _on_member_joined(self, message: Message, connection: RelayConnection) -> None:
         _, name, member_id, address, metadata = message
         cluster = self._clusters.get(name)
         if cluster is not None:
             cluster.members[member_id] = Member(member_id, address, metadata)
-            if cluster.named is not None:
-                cluster.named.add(member_id)
-            cluster.changed(member_id)
+            if cluster.listed is not None:
+                cluster.listed.add(member_id)
+            cluster.notify(member_id)
 
-    def _on_went(self, message: Message, link: RelayLink) -> None:
+    def _on_member_left(self, message: Message, connection: RelayConnection) -> None:
         _, name, member_id = message
         cluster = self._clusters.get(name)
         if cluster is not None and member_id in cluster.members:
             del cluster.members[member_id]
-            cluster.changed(member_id)
+            cluster.notify(member_id)
 
-    def _on_named(self, message: Message, link: RelayLink) -> None:
-        """The relay has named every member: who was known and was not named is gone."""
+    def _on_members_listed(self, message: Message, connection: RelayConnection) -> None:
+        """Remove members known from an earlier relay that this relay did not list."""
         cluster = self._clusters.get(message[1])
-        if cluster is None or cluster.named is None:
+        if cluster is None or cluster.listed is None:
             return
-        for member_id in cluster.members.keys() - cluster.named:
+        for member_id in cluster.members.keys() - cluster.listed:
             del cluster.members[member_id]
-            cluster.changed(member_id)
-        cluster.named = None
+            cluster.notify(member_id)
+        cluster.listed = None
         for watcher in cluster.watchers:
             watcher.wake()

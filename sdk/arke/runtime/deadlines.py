@@ -1,4 +1,4 @@
-"""The requests a program waits for: each ends exactly once, at its deadline at the latest."""
+"""Deadlines of pending requests: a table of the requests, and one timer for all of them."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from arke.errors import ConnectionLost, RequestTimeout
+from arke.errors import RequestTimeout
 
-_EARLIEST_SCAN = 0.001
-_SCAN_COST = 2e-6  # seconds between two scans for each open call: some 5 % of a core at most
+_MIN_SCAN_INTERVAL = 0.001
+_SCAN_COST = 2e-6  # seconds between scans for each pending request: at most 5 % of a core
 
 
-class Call:
-    """One request under way. `message` asks for it, under the call's present id."""
+class PendingRequest:
+    """A request that waits for its reply. `message` is what was, or will be, sent for it."""
 
-    __slots__ = ("again", "deadline", "future", "id", "idempotent", "message", "sent")
+    __slots__ = ("deadline", "future", "idempotent", "message", "request_id", "resendable", "sent")
 
     def __init__(self, future: asyncio.Future[Any], deadline: float, idempotent: bool) -> None:
-        self.id = 0
+        self.request_id = 0
         self.future = future
         self.deadline = deadline
         self.idempotent = idempotent
         self.message: tuple[Any, ...] = ()
         self.sent = False
-        self.again = True
-        """It may be sent again after its relay was lost, where nothing was begun."""
+        self.resendable = True
+        """False for requests to the relay itself, which are never sent to another relay."""
 
 
-class Calls:
-    """Open calls by id, and one timer for all their deadlines.
+class PendingRequests:
+    """Pending requests by request_id. Each ends exactly once, at its deadline at the latest.
 
-    The timer stands at the earliest deadline and then looks at every open call: with the usual
-    equal time-outs it fires about once per time-out, and the hot path pays one comparison.
+    The timer is set to the earliest deadline and then scans all pending requests. With the usual
+    equal timeouts it fires about once per timeout, and adding a request costs one comparison.
     """
 
     def __init__(
@@ -41,65 +41,55 @@ class Calls:
     ) -> None:
         self._loop = loop
         self._clock = clock
-        self._open: dict[int, Call] = {}
-        self._last = 0
+        self._pending: dict[int, PendingRequest] = {}
+        self._last_id = 0
         self._timer: asyncio.TimerHandle | None = None
         self._fires_at = float("inf")
         self.late = 0
-        """Answers that came after nobody waited any more."""
+        """Replies that arrived after their request had ended."""
 
     def __len__(self) -> int:
-        return len(self._open)
+        return len(self._pending)
 
-    def __contains__(self, call_id: int) -> bool:
-        return call_id in self._open
+    def __contains__(self, request_id: int) -> bool:
+        return request_id in self._pending
 
-    def add(self, call: Call) -> int:
-        """Give the call an id above all earlier ones and watch its deadline. Returns the id."""
-        self._last = number = self._last + 1
-        call.id = number
-        self._open[number] = call
-        if call.deadline < self._fires_at:
-            self._set_timer(call.deadline)
-        return number
+    def add(self, request: PendingRequest) -> int:
+        """Assign the next request_id and watch the deadline. Returns the request_id."""
+        self._last_id = request_id = self._last_id + 1
+        request.request_id = request_id
+        self._pending[request_id] = request
+        if request.deadline < self._fires_at:
+            self._set_timer(request.deadline)
+        return request_id
 
-    def take(self, call_id: int) -> Call | None:
-        """End the waiting for a call; None if nobody waits for it."""
-        call = self._open.pop(call_id, None)
-        if call is None:
+    def take(self, request_id: int) -> PendingRequest | None:
+        """Remove and return a request whose outcome has arrived; None if it has ended before."""
+        request = self._pending.pop(request_id, None)
+        if request is None:
             self.late += 1
-        return call
+        return request
 
-    def drop(self, call: Call) -> None:
-        self._open.pop(call.id, None)
+    def drop(self, request: PendingRequest) -> None:
+        """Remove a request that was cancelled."""
+        self._pending.pop(request.request_id, None)
 
-    def unsent(self) -> list[Call]:
-        """The calls that wait for a link with room."""
-        return [call for call in self._open.values() if not call.sent]
+    def take_all(self) -> list[PendingRequest]:
+        """Remove and return all requests, oldest first."""
+        requests = list(self._pending.values())
+        self._pending.clear()
+        return requests
 
-    def lost(self, reason: str, last_accepted: int | None) -> None:
-        """The link that carried the calls ended: those that are safe to send again are unsent.
-
-        Calls never sent, and calls after the last that a leaving relay accepted, were never
-        started; idempotent ones may be started twice. The others fail with ConnectionLost.
-        """
-        again: list[Call] = []
-        for call in list(self._open.values()):
-            del self._open[call.id]
-            unaccepted = last_accepted is not None and call.id > last_accepted
-            if call.again and (not call.sent or unaccepted or call.idempotent):
-                again.append(call)
-            elif not call.future.done():
-                call.future.set_exception(ConnectionLost(reason))
-        for call in again:
-            call.sent = False
-            self.add(call)
+    def unsent(self) -> list[PendingRequest]:
+        """Return the requests that wait for a connection with room."""
+        return [request for request in self._pending.values() if not request.sent]
 
     def fail_all(self, error: Exception) -> None:
-        for call in self._open.values():
-            if not call.future.done():
-                call.future.set_exception(error)
-        self._open.clear()
+        """End every request with an error, and stop the timer."""
+        for request in self._pending.values():
+            if not request.future.done():
+                request.future.set_exception(error)
+        self._pending.clear()
         if self._timer:
             self._timer.cancel()
             self._timer = None
@@ -115,12 +105,12 @@ class Calls:
         self._timer = None
         self._fires_at = float("inf")
         now = self._clock()
-        expired = [call for call in self._open.values() if call.deadline <= now]
-        for call in expired:
-            del self._open[call.id]
-            if not call.future.done():
-                call.future.set_exception(RequestTimeout("no answer in time"))
-        if self._open:
-            earliest = min(call.deadline for call in self._open.values())
-            pause = _EARLIEST_SCAN + _SCAN_COST * len(self._open)
-            self._set_timer(max(earliest, now + pause))
+        expired = [request for request in self._pending.values() if request.deadline <= now]
+        for request in expired:
+            del self._pending[request.request_id]
+            if not request.future.done():
+                request.future.set_exception(RequestTimeout("no reply before the deadline"))
+        if self._pending:
+            earliest = min(request.deadline for request in self._pending.values())
+            interval = _MIN_SCAN_INTERVAL + _SCAN_COST * len(self._pending)
+            self._set_timer(max(earliest, now + interval))

@@ -1,4 +1,4 @@
-"""Runs a handler over a queue of work in a bounded number of tasks, without a task per message."""
+"""Handler pool: run a handler over a queue in a bounded number of tasks, not one task per item."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Generic, TypeVar
 _Work = TypeVar("_Work")
 
 
-class Workers(Generic[_Work]):
-    """At most `limit` tasks, each taking work until the queue is empty.
+class HandlerPool(Generic[_Work]):
+    """At most `limit` worker tasks; each takes work until the queue is empty.
 
-    A worker that takes an item while more are queued wakes the next worker before it starts: if
-    its own item waits for something, the queue still moves; if nothing ever waits, one worker
-    empties it and the one that was woken finds nothing. So handlers that answer at once cost no
-    task and no switch each. `run` must not raise.
+    A worker that takes an item while more are queued wakes the next worker before it runs the
+    handler. If the handler waits, the other worker continues with the queue; if it does not, one
+    worker empties the queue and the other finds nothing. So handlers that return at once cost no
+    task and no task switch each. `run` must not raise.
     """
 
     def __init__(self, limit: int, run: Callable[[_Work], Awaitable[None]]) -> None:
@@ -27,7 +27,7 @@ class Workers(Generic[_Work]):
         self._queue: deque[_Work] = deque()
         self._resting: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._waking = False
+        self._waking = False  # a worker was woken and has not run yet
         self._busy = 0
         self._stopped = False
         self._idle: asyncio.Future[None] | None = None
@@ -35,39 +35,41 @@ class Workers(Generic[_Work]):
         self._running: dict[asyncio.Task[None], _Work] = {}
 
     def put(self, work: _Work) -> None:
+        """Queue an item and wake a worker."""
         self._queue.append(work)
         if not self._waking:
             self._wake()
 
-    def cancel(self, unwanted: Callable[[_Work], bool]) -> tuple[list[_Work], int]:
-        """Cancel what is unwanted. Returns what had not begun, and how many were running."""
-        left = [work for work in self._queue if unwanted(work)]
-        for work in left:
+    def cancel(self, matches: Callable[[_Work], bool]) -> tuple[list[_Work], int]:
+        """Cancel matching items. Returns the queued ones, and how many were running."""
+        queued = [work for work in self._queue if matches(work)]
+        for work in queued:
             self._queue.remove(work)
-        running = [task for task, work in self._running.items() if unwanted(work)]
+        running = [task for task, work in self._running.items() if matches(work)]
         for task in running:
             task.cancel()
-        return left, len(running)
+        return queued, len(running)
 
-    async def idle(self) -> None:
-        """Wait until nothing is queued and nothing runs."""
+    async def wait_idle(self) -> None:
+        """Wait until nothing is queued and no handler runs."""
         while self._queue or self._busy:
             if self._idle is None or self._idle.done():
                 self._idle = self._loop.create_future()
             await asyncio.shield(self._idle)
 
     async def stop(self) -> list[_Work]:
-        """Cancel every worker, with what it runs; begin nothing more. Returns what never began."""
+        """Cancel every worker and its handler. Returns the items that were not started."""
         self._stopped = True
-        left = list(self._queue)
+        queued = list(self._queue)
         self._queue.clear()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        return left
+        return queued
 
     def _wake(self) -> None:
+        """Wake a resting worker, or start one below the limit."""
         if self._stopped:
             return
         while self._resting:
@@ -79,13 +81,14 @@ class Workers(Generic[_Work]):
         if len(self._tasks) < self._limit:
             task = self._loop.create_task(self._work(), context=self._context.copy())
             self._tasks.add(task)
-            task.add_done_callback(self._retired)
+            task.add_done_callback(self._on_worker_done)
             self._waking = True
 
     async def _work(self) -> None:
+        """Run handlers until the queue is empty, then rest; the life of one worker."""
         queue = self._queue
         run = self._run
-        clean = copy_context()
+        clean_context = copy_context()
         running = self._running
         task = asyncio.current_task()
         assert task
@@ -101,24 +104,24 @@ class Workers(Generic[_Work]):
                     await run(work)
                 finally:
                     self._busy -= 1
-                # What the handler left in its context must not reach the next one.
-                if self._stopped or copy_context() != clean:
+                # A context variable that the handler set must not reach the next handler.
+                if self._stopped or copy_context() != clean_context:
                     return
             running.pop(task, None)
-            self._settle()
+            self._notify_idle()
             rest = self._loop.create_future()
             self._resting.append(rest)
             await rest
 
-    def _retired(self, task: asyncio.Task[None]) -> None:
+    def _on_worker_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._running.pop(task, None)
-        self._waking = False  # it may be the one that was woken
+        self._waking = False  # this worker may have been the one that was woken
         if self._queue:
             self._wake()
         else:
-            self._settle()
+            self._notify_idle()
 
-    def _settle(self) -> None:
+    def _notify_idle(self) -> None:
         if not self._busy and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)

@@ -1,6 +1,6 @@
 """Tunnels to a service's HTTP server: each is one connection to the address it registered.
 
-Nothing that comes in a tunnel, or with its opening, can name another address.
+Neither a tunnel's data nor its opening can choose another address.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable
 
 from arke.errors import TunnelClosed
-from arke.runtime.http_server_address import HttpServer
-from arke.runtime.relay_connection import RelayLink
+from arke.runtime.http_server_address import HttpServerAddress
+from arke.runtime.relay_connection import RelayConnection
 from arke.tunnel import Tunnel
 from arke.wire.limits import HTTP_SEGMENT
 from arke.wire.messages import Op
@@ -24,107 +24,120 @@ _REFUSED = Op.REFUSED.value
 
 
 class HttpTunnels:
-    """Those of one service; `most` at once."""
+    """The HTTP tunnels of one service, at most `limit` at once.
 
-    def __init__(self, server: HttpServer | None, most: int, node: Callable[[], str]) -> None:
-        self._server = server
-        self._most = most
-        self._node = node
-        self._open: dict[asyncio.Task[None], Tunnel | None] = {}
+    `node_address` returns the current address of the node, for a server without a host.
+    """
 
-    def offer(
-        self, link: RelayLink, call: int, timeout: float, accept: Callable[[], Tunnel]
+    def __init__(
+        self, server: HttpServerAddress | None, limit: int, node_address: Callable[[], str]
     ) -> None:
-        """Connect within `timeout` seconds, and only then take the tunnel that is offered.
+        self._server = server
+        self._limit = limit
+        self._node_address = node_address
+        self._running: dict[asyncio.Task[None], Tunnel | None] = {}
 
-        So whoever opens it learns at once, and before it has sent anything, that this server
-        cannot be reached.
+    def on_offer(
+        self,
+        connection: RelayConnection,
+        request_id: int,
+        timeout: float,
+        accept: Callable[[], Tunnel],
+    ) -> None:
+        """Connect to the server within `timeout` seconds; accept the tunnel only then.
+
+        So the caller learns that the server is unreachable before it sends anything.
         """
-        if self._server is None or len(self._open) >= self._most:
-            link.send((_REFUSED, call, "full" if self._server else "it has no HTTP server"))
+        if self._server is None or len(self._running) >= self._limit:
+            reason = "full" if self._server else "the service has no HTTP server"
+            connection.send((_REFUSED, request_id, reason))
             return
-        where = self._server.host or self._node(), self._server.port
-        task = asyncio.create_task(self._serve(where, link, call, timeout, accept))
-        self._open[task] = None
-        task.add_done_callback(self._open.pop)
+        host, port = self._server.host or self._node_address(), self._server.port
+        task = asyncio.create_task(self._run((host, port), connection, request_id, timeout, accept))
+        self._running[task] = None
+        task.add_done_callback(self._running.pop)
 
-    async def idle(self) -> None:
-        """Wait until none is open."""
-        if self._open:
-            await asyncio.wait(self._open)
+    async def wait_idle(self) -> None:
+        """Wait until every HTTP tunnel is closed."""
+        if self._running:
+            await asyncio.wait(self._running)
 
     async def stop(self) -> None:
-        """Break off those that are open."""
-        for task, tunnel in self._open.items():
+        """Abort every HTTP tunnel."""
+        for task, tunnel in self._running.items():
             if tunnel:
                 tunnel.abort("the service stopped")
             task.cancel()
-        await self.idle()
+        await self.wait_idle()
 
-    async def _serve(
+    async def _run(
         self,
-        where: tuple[str, int],
-        link: RelayLink,
-        call: int,
-        timeout: float,  # noqa: ASYNC109 — of the connecting alone
+        address: tuple[str, int],
+        connection: RelayConnection,
+        request_id: int,
+        timeout: float,  # noqa: ASYNC109 — for the connecting alone
         accept: Callable[[], Tunnel],
     ) -> None:
+        """Connect, accept the tunnel and forward its bytes until both directions are closed."""
         try:
             async with asyncio.timeout(timeout):
-                reader, writer = await asyncio.open_connection(*where, limit=HTTP_SEGMENT)
+                reader, writer = await asyncio.open_connection(*address, limit=HTTP_SEGMENT)
         except OSError as error:
-            text = f"its HTTP server at {where[0]} port {where[1]}: {error.strerror or 'silent'}"
-            link.send((_FAULT, call, type(error).__name__, text))
+            host, port = address
+            reason = error.strerror or "connecting timed out"
+            text = f"cannot reach the HTTP server at {host} port {port}: {reason}"
+            connection.send((_FAULT, request_id, type(error).__name__, text))
             return
         except asyncio.CancelledError:
-            link.send((_REFUSED, call, "the service stopped"))
+            connection.send((_REFUSED, request_id, "the service stopped"))
             raise
-        if link.closed.done():
-            writer.transport.abort()  # the tunnel ended with the link, before it was there
+        if connection.closed.done():
+            writer.transport.abort()  # the relay was lost while the server was connected
             return
         task = asyncio.current_task()
         assert task
-        self._open[task] = tunnel = accept()
+        self._running[task] = tunnel = accept()
         await splice(tunnel, reader, writer)
 
 
 async def splice(tunnel: Tunnel, reader: StreamReader, writer: StreamWriter) -> None:
-    """Carry octets both ways until both directions have ended, or one end broke.
+    """Forward bytes in both directions until both are closed, or one side fails.
 
-    What ends in order at one side ends in order at the other, and what breaks is broken off:
-    half an answer never looks like a whole one.
+    A half-close is forwarded as a half-close. A failure aborts the other side, so that a truncated
+    response never looks complete.
     """
     sending = asyncio.create_task(_send(tunnel, reader))
     try:
         async for data in tunnel:
             writer.write(data)
             await writer.drain()
-        if tunnel.heard:
+        if tunnel.peer_reads:
             writer.write_eof()
             await sending
         await tunnel.close()
         writer.close()
     except TunnelClosed as error:
-        log.debug("a connection to the HTTP server ended: %s", error)
+        log.debug("a tunnel to the HTTP server closed: %s", error)
     except OSError as error:
         tunnel.abort(_text(error), type(error).__name__)
     finally:
         sending.cancel()
         if not writer.is_closing():
-            tunnel.abort("the connection to the HTTP server was given up")
+            tunnel.abort("the connection to the HTTP server was aborted")
             writer.transport.abort()
 
 
 async def _send(tunnel: Tunnel, reader: StreamReader) -> None:
+    """Forward what the HTTP server sends."""
     try:
         while data := await reader.read(HTTP_SEGMENT):
             await tunnel.send(data)
         tunnel.close_send()
     except TunnelClosed:
-        pass  # whoever reads the tunnel sees it too
+        pass  # splice, which reads the tunnel, handles it
     except OSError as error:
         tunnel.abort(_text(error), type(error).__name__)
 
 
 def _text(error: OSError) -> str:
-    return f"its HTTP server broke the connection: {error.strerror or error}"
+    return f"the connection to the HTTP server failed: {error.strerror or error}"

@@ -1,4 +1,4 @@
-"""One connection to the relay: octets in, messages out, and the other way round."""
+"""One connection to the relay: decode what it sends, queue and write what is sent to it."""
 
 from __future__ import annotations
 
@@ -16,37 +16,38 @@ from arke.wire.messages import MAGIC, VERSION, Op
 from arke.wire.outbox import Outbox
 from arke.wire.reassembly import Reassembler
 
-_BEAT: Final = 0.5
-"""Seconds between two looks at the relay's life; a quiet link carries a ping each second beat."""
+_CHECK_INTERVAL: Final = 0.5
+"""Seconds between liveness checks. A ping is sent when the relay was silent for one interval."""
 
-_PATIENCE: Final = 2.5
-"""Seconds of silence after which a relay is given up: it never computes for long."""
+_SILENCE_TIMEOUT: Final = 2.5
+"""Seconds of silence after which the relay is considered dead: it never blocks for long."""
 
 _OUTBOX: Final = 64 * 1024 * 1024
 
 Message = tuple[Any, ...]
-Handler = Callable[[Message, "RelayLink"], None]
+MessageHandler = Callable[[Message, "RelayConnection"], None]
 
 
-class RelayLink:
-    """A connection that ends once, and is then replaced by another; a protocol of the loop's.
+class RelayConnection:
+    """A connection to the relay, as an asyncio protocol. After its end it is not used again.
 
-    `welcomed` becomes the Node after the handshake; `closed` becomes the reason why the link ended.
-    `relieved` is called when a congested link has room again. `send`, `send_body`, `send_cast`
-    and `send_part` queue messages as an Outbox's `put…` do, and are just these: a call less for
-    every message.
+    `welcomed` becomes the Node after the handshake; `closed` becomes the reason why the connection
+    was closed. `on_writable` is called when a congested connection accepts data again.
+
+    `send`, `send_body`, `send_fanout` and `send_in_flow` queue messages: they are the `put…`
+    methods of the outbox, bound here to save a call for each message.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        handlers: dict[int, Handler],
-        relieved: Callable[[], None],
+        handlers: dict[int, MessageHandler],
+        on_writable: Callable[[], None],
         program: str,
         identity: bytes,
     ) -> None:
         self._loop = loop
-        self._relieved = relieved
+        self._on_writable = on_writable
         self._program = program
         self._identity = identity
         self._transport: asyncio.Transport | None = None
@@ -54,28 +55,28 @@ class RelayLink:
         self._outbox = Outbox(_OUTBOX, self._wake, self._flush)
         self.send = self._outbox.put
         self.send_body = self._outbox.put_body
-        self.send_cast = self._outbox.put_fanout
-        self.send_part = self._outbox.put_in_flow
+        self.send_fanout = self._outbox.put_fanout
+        self.send_in_flow = self._outbox.put_in_flow
         self.drop_flow = self._outbox.drop_flow
-        self._inbox = Reassembler(MAX_MESSAGE, _OUTBOX)
-        self._traffic = True
-        self._liveness = Liveness(_PATIENCE, _BEAT, time.monotonic())
+        self._reassembler = Reassembler(MAX_MESSAGE, _OUTBOX)
+        self._had_traffic = True
+        self._liveness = Liveness(_SILENCE_TIMEOUT, _CHECK_INTERVAL, time.monotonic())
         self._timer: asyncio.TimerHandle | None = None
-        self._tokens = 0
+        self._last_token = 0
         self._pings: dict[int, asyncio.Future[None]] = {}
-        self._room: list[asyncio.Future[None]] = []
+        self._room_waiters: list[asyncio.Future[None]] = []
         self._reason = ""
         self.now = time.monotonic()
-        """When the octets being handled arrived; one look at the clock serves all of them."""
+        """When the data being handled arrived: one clock reading for all its messages."""
         self.max_message = MAX_MESSAGE
         self.congested = False
-        """The relay reads more slowly than this program writes."""
+        """Whether the relay reads more slowly than this program writes."""
         self.last_accepted: int | None = None
-        """The last call that the relay accepted, once it has said that it is leaving."""
-        self._last_words = False
+        """The last request_id that the relay accepted, once it has announced its shutdown."""
+        self._closing = False
         self.welcomed: asyncio.Future[Node] = loop.create_future()
         self.closed: asyncio.Future[str] = loop.create_future()
-        self._handlers: list[Handler] = [self._unknown] * 64
+        self._handlers: list[MessageHandler] = [self._unknown] * 64
         own = {
             Op.WELCOME: self._on_welcome,
             Op.PING: self._on_ping,
@@ -86,16 +87,16 @@ class RelayLink:
         for op, handler in (handlers | own).items():
             self._handlers[op] = handler
 
-    # Octets.
+    # The asyncio protocol.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=HIGH_WATER, low=0)
-        self._timer = self._loop.call_later(_BEAT, self._beat)
+        self._timer = self._loop.call_later(_CHECK_INTERVAL, self._check_liveness)
         self.send((Op.HELLO.value, MAGIC, VERSION, self._program, self._identity))
 
     def data_received(self, data: bytes) -> None:
-        self._traffic = True
+        self._had_traffic = True
         self.now = time.monotonic()
         unpacked = self._unpacker
         handlers = self._handlers
@@ -104,10 +105,10 @@ class RelayLink:
             for message in unpacked:
                 handlers[message[0]](message, self)
         except DECODE_ERRORS as error:
-            self.abort(f"the relay sent what cannot be understood: {error}")
+            self.abort(f"the relay sent a malformed message: {error}")
 
     def eof_received(self) -> bool:
-        """The relay says no more: nor does the loop, then."""
+        """Let the loop close the transport when the relay closes its side."""
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -116,13 +117,13 @@ class RelayLink:
         reason = self._reason or (str(error) if error else "the relay closed the connection")
         if not self.welcomed.done():
             self.welcomed.set_exception(ProtocolError(reason))
-            self.welcomed.exception()  # whoever waits is told; nobody has to
-        for future in (*self._pings.values(), *self._room):
+            self.welcomed.exception()  # without a waiter, asyncio would log it as never retrieved
+        for future in (*self._pings.values(), *self._room_waiters):
             if not future.done():
                 future.set_result(None)
         self._pings.clear()
-        self._room.clear()
-        # They hold this link, and its buffers, until a collection.
+        self._room_waiters.clear()
+        # They form reference cycles: the buffers would stay until the next garbage collection.
         self._handlers.clear()
         self._outbox.close()
         self.closed.set_result(reason)
@@ -134,52 +135,55 @@ class RelayLink:
         self.congested = False
         self._flush()
         if not self.congested:
-            waiting, self._room = self._room, []
-            for future in waiting:
+            waiters, self._room_waiters = self._room_waiters, []
+            for future in waiters:
                 if not future.done():
                     future.set_result(None)
-            self._relieved()
+            self._on_writable()
 
     # Messages.
 
-    def handle(self, op: int, handler: Handler) -> None:
-        """Hand messages of one more kind to `handler`."""
+    def set_handler(self, op: int, handler: MessageHandler) -> None:
+        """Register the handler of one operation."""
         if self._handlers:
             self._handlers[op] = handler
 
-    def casts(self, body: object) -> tuple[bytes, ...]:
-        """The bodies that one cast carries; none if there was no room for it."""
-        cast = self._inbox.take_fanout(body)
-        if cast is None:
+    def fanout_bodies(self, body: object) -> tuple[bytes, ...]:
+        """Return the bodies of a broadcast or event; none if a large one was dropped."""
+        bodies = self._reassembler.take_fanout(body)
+        if bodies is None:
             return ()
-        return cast if isinstance(cast, tuple) else (bytes(cast),)
+        return bodies if isinstance(bodies, tuple) else (bytes(bodies),)
 
-    def body(self, message: Message, at: int) -> bytes | None:
-        """The body of a message, joined if it came in chunks; None if there was no room for it."""
-        body = message[at]
+    def body(self, message: Message, index: int) -> bytes | None:
+        """Return the body of a message, joined from chunks; None if a large one was dropped."""
+        body = message[index]
         if type(body) is bytes:
             return body
-        joined = self._inbox.take_body(body)
+        joined = self._reassembler.take_body(body)
         return None if joined is None else bytes(joined)
 
-    async def room(self, limit: float | None = None) -> bool:
-        """Wait until the relay has read enough for more to be queued, or the link has ended.
+    async def wait_for_room(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109
+        """Wait until the connection is no longer congested, or closed.
 
-        False: that did not come within `limit` seconds.
+        Returns False if that takes longer than `timeout` seconds.
         """
         if not self.congested or self.closed.done():
             return True
         future = self._loop.create_future()
-        self._room.append(future)
-        done, _ = await asyncio.wait((future,), timeout=limit)
+        self._room_waiters.append(future)
+        done, _ = await asyncio.wait((future,), timeout=timeout)
         return bool(done)
 
-    async def settled(self) -> None:
-        """Wait until the relay has handled everything sent so far, or the link has ended."""
+    async def synchronize(self) -> None:
+        """Wait until the relay has handled everything sent before, or the connection is closed.
+
+        It sends a ping: the relay's pong comes after everything before it.
+        """
         if self.closed.done():
             return
-        self._tokens += 1
-        token = self._tokens
+        self._last_token += 1
+        token = self._last_token
         future = self._pings[token] = self._loop.create_future()
         self.send((Op.PING.value, token))
         try:
@@ -190,11 +194,11 @@ class RelayLink:
     def close(self) -> None:
         """Send what is queued, then close."""
         self._reason = self._reason or "closed by this program"
-        self._last_words = True
+        self._closing = True
         self._flush()
 
     def abort(self, reason: str) -> None:
-        """Close at once; what is queued is lost."""
+        """Close at once and drop what is queued."""
         self._reason = self._reason or reason
         if self._transport:
             self._transport.abort()
@@ -209,45 +213,45 @@ class RelayLink:
         outbox = self._outbox
         while outbox.size and not self.congested:
             transport.write(outbox.take(READ_SIZE))
-        if self._last_words and not outbox.size:
+        if self._closing and not outbox.size:
             transport.close()
 
-    def _beat(self) -> None:
+    def _check_liveness(self) -> None:
         now = time.monotonic()
-        if self._traffic:
-            self._traffic = False
+        if self._had_traffic:
+            self._had_traffic = False
             self._liveness.on_traffic(now)
         if self._liveness.timed_out(now):
-            self.abort(f"the relay has been silent for {_PATIENCE} s")
+            self.abort(f"the relay was silent for {_SILENCE_TIMEOUT} s")
             return
-        if self._liveness.silence(now) >= _BEAT:
+        if self._liveness.silence(now) >= _CHECK_INTERVAL:
             self.send((Op.PING.value, 0))
-        self._timer = self._loop.call_later(_BEAT, self._beat)
+        self._timer = self._loop.call_later(_CHECK_INTERVAL, self._check_liveness)
 
-    # What every link understands by itself.
+    # Operations that every connection handles itself.
 
-    def _on_welcome(self, message: Message, link: RelayLink) -> None:
-        _, version, node, address, network, largest = message[:6]
+    def _on_welcome(self, message: Message, connection: RelayConnection) -> None:
+        _, version, node, address, network, max_message = message[:6]
         if version != VERSION:
-            raise ValueError(f"it speaks version {version}, this program version {VERSION}")
-        self.max_message = largest
-        self._inbox = Reassembler(largest, max(_OUTBOX, 2 * largest))
+            raise ValueError(f"the relay uses protocol version {version}, this program {VERSION}")
+        self.max_message = max_message
+        self._reassembler = Reassembler(max_message, max(_OUTBOX, 2 * max_message))
         if not self.welcomed.done():
             self.welcomed.set_result(Node(node, address, network))
 
-    def _on_ping(self, message: Message, link: RelayLink) -> None:
+    def _on_ping(self, message: Message, connection: RelayConnection) -> None:
         self.send((Op.PONG.value, message[1]))
 
-    def _on_pong(self, message: Message, link: RelayLink) -> None:
+    def _on_pong(self, message: Message, connection: RelayConnection) -> None:
         future = self._pings.get(message[1])
         if future and not future.done():
             future.set_result(None)
 
-    def _on_chunk(self, message: Message, link: RelayLink) -> None:
-        self._inbox.add_chunk(message[1], message[2], message[3])
+    def _on_chunk(self, message: Message, connection: RelayConnection) -> None:
+        self._reassembler.add_chunk(message[1], message[2], message[3])
 
-    def _on_close(self, message: Message, link: RelayLink) -> None:
+    def _on_close(self, message: Message, connection: RelayConnection) -> None:
         self._reason = self._reason or str(message[1])
 
-    def _unknown(self, message: Message, link: RelayLink) -> None:
+    def _unknown(self, message: Message, connection: RelayConnection) -> None:
         raise ValueError(f"unknown operation {message[0]}")

@@ -1,66 +1,100 @@
-"""First come, first served: whoever waits for a link that takes more."""
+"""Send queue: senders of broadcasts and events wait in order for a connection with room."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Self
+from types import TracebackType
+from typing import Protocol, Self
 
 from arke.errors import RequestTimeout
+from arke.runtime.relay_connection import RelayConnection
 
-if TYPE_CHECKING:
-    from arke.runtime.reconnect import Attachment
-    from arke.runtime.relay_connection import RelayLink
-
-_AWAY = 30.0
+_MAX_WAIT = 30.0
 """Seconds that a message without a deadline waits for a relay that is away."""
 
 
-class Turn:
-    """One caller's place in the line, for as long as the `with` block.
+class ConnectionSource(Protocol):
+    """What the queue needs of the attachment."""
 
-    What is said later must not leave earlier: who waits is served in the order of coming, and
-    while somebody waits whoever comes has to wait too.
+    connection: RelayConnection | None
+
+    @property
+    def address(self) -> str: ...
+
+    def check_open(self) -> None: ...
+
+
+class SendQueue:
+    """First come, first served: a sender waits while another one waits before it.
+
+    Without the queue a message could be sent before an earlier one of the same program.
     """
 
-    def __init__(self, attachment: Attachment, deadline: float | None) -> None:
-        self._attachment = attachment
-        self._until = time.monotonic() + _AWAY
+    def __init__(self, source: ConnectionSource) -> None:
+        self.source = source
+        self.places: dict[QueuePlace, asyncio.Future[None] | None] = {}
+        """The waiting senders, first to last, each with what it awaits."""
+
+    def __bool__(self) -> bool:
+        return bool(self.places)
+
+    def enter(self, deadline: float | None) -> QueuePlace:
+        """Create a place at the end of the queue, held during its `with` block."""
+        return QueuePlace(self, deadline)
+
+    def wake(self) -> None:
+        """Let every waiting sender check the connection again."""
+        for future in self.places.values():
+            _wake(future)
+
+
+class QueuePlace:
+    """The place of one sender in the queue."""
+
+    def __init__(self, queue: SendQueue, deadline: float | None) -> None:
+        self._queue = queue
+        self._deadline = time.monotonic() + _MAX_WAIT
         if deadline is not None:
-            self._until = min(self._until, deadline)
+            self._deadline = min(self._deadline, deadline)
 
     def __enter__(self) -> Self:
-        self._attachment.line[self] = None
+        self._queue.places[self] = None
         return self
 
-    def __exit__(self, *_: object) -> None:
-        line = self._attachment.line
-        del line[self]
-        if line:
-            call(next(iter(line.values())))
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        places = self._queue.places
+        del places[self]
+        if places:
+            _wake(next(iter(places.values())))
 
-    async def link(self) -> RelayLink:
-        """The link, once there is one with room and nobody is before us.
+    async def connection(self) -> RelayConnection:
+        """Return the connection once it has room and this place is the first one.
 
-        Raises MeshClosed, or RequestTimeout when the relay is away until the deadline, or for long.
+        Raises MeshClosed, or RequestTimeout when the deadline passes first.
         """
-        attachment = self._attachment
+        source, places = self._queue.source, self._queue.places
         while True:
-            attachment.check_open()
-            link = attachment.link
-            if link is not None and link.closed.done():
-                link = None  # it has ended, and only the attachment has yet to hear of it
-            if link is not None and not link.congested and next(iter(attachment.line)) is self:
-                return link
-            future = attachment.line[self] = attachment.loop.create_future()
-            left = max(0.0, self._until - time.monotonic())
-            called, _ = await asyncio.wait((future,), timeout=left)
-            if not called:
-                why = "is away" if link is None else "does not read"
-                raise RequestTimeout(f"the relay at {attachment.where} {why}")
+            source.check_open()
+            connection = source.connection
+            if connection is not None and connection.closed.done():
+                connection = None  # the attachment has not noticed yet
+            is_first = next(iter(places)) is self
+            if connection is not None and not connection.congested and is_first:
+                return connection
+            future = places[self] = asyncio.get_running_loop().create_future()
+            remaining = max(0.0, self._deadline - time.monotonic())
+            woken, _ = await asyncio.wait((future,), timeout=remaining)
+            if not woken:
+                state = "not attached to" if connection is None else "congested at"
+                raise RequestTimeout(f"timed out: {state} the relay at {source.address}")
 
 
-def call(waiting: asyncio.Future[None] | None) -> None:
-    """Let somebody in the line look again."""
-    if waiting and not waiting.done():
-        waiting.set_result(None)
+def _wake(future: asyncio.Future[None] | None) -> None:
+    if future and not future.done():
+        future.set_result(None)

@@ -1,23 +1,21 @@
-"""What a program listens to: subscribes at every relay it comes to, and hands the events on."""
+"""Topic subscriptions: subscribe at every relay that the program attaches to, dispatch events."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from arke.runtime.relay_connection import Handler, Message, RelayLink
+from arke.runtime.reconnect import Attachment
+from arke.runtime.relay_connection import Message, MessageHandler, RelayConnection
 from arke.values import NO_HEADERS, Event
 from arke.wire.limits import MAX_TOPICS
 from arke.wire.messages import Op
 
-if TYPE_CHECKING:
-    from arke.runtime.reconnect import Attachment
-
-_new = tuple.__new__  # half the price of a named tuple's own constructor
+_new = tuple.__new__  # half the cost of a named tuple's own constructor
 
 
-class Listener(Protocol):
-    """Who wants the events of a topic."""
+class EventSink(Protocol):
+    """Receives the events of a topic."""
 
     dropped: int
 
@@ -25,74 +23,75 @@ class Listener(Protocol):
     def end(self) -> None: ...
 
 
-class Topics:
-    """Listeners by topic, each topic subscribed once."""
+class TopicSubscriptions:
+    """The event sinks of each topic. A topic is subscribed once, however many sinks it has."""
 
     def __init__(self, attachment: Attachment) -> None:
         self._attachment = attachment
-        self._listeners: dict[str, list[Listener]] = {}
+        self._sinks: dict[str, list[EventSink]] = {}
 
-    async def listen(self, topic: str, listener: Listener) -> None:
-        """Hand events to the listener; returns once the relay knows. Raises MeshClosed.
+    async def add(self, topic: str, sink: EventSink) -> None:
+        """Deliver events to the sink; returns once the relay has subscribed the topic.
 
-        Raises ValueError beyond the topics that one program may have.
+        Raises MeshClosed, and ValueError for more topics than one program may have.
         """
         self._attachment.check_open()
-        if topic not in self._listeners and len(self._listeners) >= MAX_TOPICS:
-            raise ValueError(f"more than {MAX_TOPICS} topics")
-        listeners = self._listeners.setdefault(topic, [])
-        listeners.append(listener)
-        link = self._attachment.link
-        if link is None:
+        if topic not in self._sinks and len(self._sinks) >= MAX_TOPICS:
+            raise ValueError(f"a program can subscribe to at most {MAX_TOPICS} topics")
+        sinks = self._sinks.setdefault(topic, [])
+        sinks.append(sink)
+        connection = self._attachment.connection
+        if connection is None:
             return
-        if len(listeners) == 1:
-            link.send((Op.SUBSCRIBE.value, topic))
+        if len(sinks) == 1:
+            connection.send((Op.SUBSCRIBE.value, topic))
         try:
-            await link.settled()
+            await connection.synchronize()
         except BaseException:
-            self.unlisten(topic, listener)
+            self.remove(topic, sink)
             raise
 
-    def unlisten(self, topic: str, listener: Listener) -> None:
-        listeners = self._listeners[topic]
-        listeners.remove(listener)
-        if not listeners:
-            del self._listeners[topic]
-            if self._attachment.link:
-                self._attachment.link.send((Op.UNSUBSCRIBE.value, topic))
+    def remove(self, topic: str, sink: EventSink) -> None:
+        """Stop the delivery; the last sink of a topic unsubscribes it."""
+        sinks = self._sinks[topic]
+        sinks.remove(sink)
+        if not sinks:
+            del self._sinks[topic]
+            if self._attachment.connection:
+                self._attachment.connection.send((Op.UNSUBSCRIBE.value, topic))
 
-    # A part of the attachment.
+    # The component interface.
 
     @property
-    def handlers(self) -> Mapping[int, Handler]:
+    def handlers(self) -> Mapping[int, MessageHandler]:
         return {Op.DELIVER_EVENT: self._on_event}
 
-    def attached(self, link: RelayLink) -> None:
-        for topic in self._listeners:
-            link.send((Op.SUBSCRIBE.value, topic))
+    def on_attached(self, connection: RelayConnection) -> None:
+        for topic in self._sinks:
+            connection.send((Op.SUBSCRIBE.value, topic))
 
-    def relieved(self) -> None:
+    def on_writable(self) -> None:
         """Nothing waits for room."""
 
-    def detached(self, reason: str, last_accepted: int | None) -> None:
-        """What was published meanwhile is missed, as by anybody who is not there."""
+    def on_detached(self, reason: str, last_accepted: int | None) -> None:
+        """Events published while the program is detached are lost."""
 
-    def closed(self) -> None:
-        for listeners in self._listeners.values():
-            for listener in listeners:
-                listener.end()
+    def on_closed(self) -> None:
+        for sinks in self._sinks.values():
+            for sink in sinks:
+                sink.end()
 
-    def _on_event(self, message: Message, link: RelayLink) -> None:
+    def _on_event(self, message: Message, connection: RelayConnection) -> None:
         _, topic, body, sender, headers = message
-        # Also where nobody listens any more: what came in chunks must be taken away.
-        bodies = (body,) if type(body) is bytes else link.casts(body)
-        listeners = self._listeners.get(topic, ())
+        # Even without a sink: a body that came in chunks must leave the reassembler.
+        bodies = (body,) if type(body) is bytes else connection.fanout_bodies(body)
+        sinks = self._sinks.get(topic, ())
         if headers is None:
             headers = NO_HEADERS
         for each in bodies:
             event = _new(Event, (topic, each, sender, headers))
-            for listener in listeners:
-                listener.deliver(event)
+            for sink in sinks:
+                sink.deliver(event)
         if not bodies:
-            for listener in listeners:
-                listener.dropped += 1
+            for sink in sinks:
+                sink.dropped += 1

@@ -1,71 +1,62 @@
-"""The tunnels of one program: those it opens, and what comes for any of them."""
+"""The tunnels of one program: open and accept them, and dispatch messages to them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from arke.errors import ProtocolError, TunnelClosed
-from arke.runtime.deadlines import Call
-from arke.runtime.relay_connection import Handler, Message, RelayLink
+from arke.runtime.deadlines import PendingRequest
+from arke.runtime.relay_connection import Message, MessageHandler, RelayConnection
+from arke.runtime.request_sender import RequestSender
+from arke.runtime.tunnel_parameters import TunnelParameters
 from arke.tunnel import Tunnel
-from arke.values import NO_HEADERS
 from arke.wire.malformed import Malformed
-from arke.wire.messages import Op, TunnelClose
-
-if TYPE_CHECKING:
-    from arke.runtime.reconnect import Attachment
-    from arke.runtime.resend import Caller
+from arke.wire.messages import Op, Purpose, TunnelClose
 
 _OPEN = Op.OPEN.value
 _ACCEPT = Op.ACCEPT.value
 _END = Op.END.value
+_MAX_MESSAGE_FIELD = 8  # of OPEN
 
 
-class Tunnels:
-    """By the names that go out for them; those of one link end with it."""
+class TunnelTable:
+    """Tunnels by the number that this end sends. They close with the connection they use."""
 
-    def __init__(self, attachment: Attachment, caller: Caller) -> None:
-        self._attachment = attachment
-        self._caller = caller
-        self._all: dict[int, Tunnel] = {}
+    def __init__(self, requests: RequestSender) -> None:
+        self._requests = requests
+        self._tunnels: dict[int, Tunnel] = {}
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self._tunnels)
 
     def open(
         self,
         cluster: str,
         body: bytes,
+        *,
         timeout: float,
         member: str | None,
-        purpose: int,
+        purpose: Purpose,
         window: int,
-        largest: int,
+        max_message: int,
         headers: Mapping[str, str] | None,
-    ) -> Call:
-        """Ask for a tunnel; the call's future becomes it. Raises what a request does."""
-        rest = member, purpose, window, largest, headers
-        return self._caller.begin_special(_OPEN, cluster, body, timeout, rest, idempotent=False)
+    ) -> PendingRequest:
+        """Request a tunnel; the result of the future is a Tunnel. Raises what a request raises."""
+        rest = member, purpose.value, window, max_message, headers
+        return self._requests.begin_directed(_OPEN, cluster, body, timeout, rest, idempotent=False)
 
     def accept(
-        self,
-        link: RelayLink,
-        call: int,
-        window: int,
-        largest: int,
-        theirs: int,
-        sender: str,
-        headers: Mapping[str, str],
+        self, connection: RelayConnection, request_id: int, parameters: TunnelParameters
     ) -> Tunnel:
-        """Take the tunnel that a relay offers. Sizes are octets; `theirs` is what it may carry."""
-        link.send((_ACCEPT, call, window, largest))
-        return self._made(link, -call, window, largest, theirs, sender, headers)
+        """Accept the tunnel that the relay offers under `request_id`."""
+        message = (_ACCEPT, request_id, parameters.window, parameters.max_receive)
+        connection.send(message)
+        return self._add(connection, -request_id, parameters)
 
-    # A part of the attachment.
+    # The component interface.
 
     @property
-    def handlers(self) -> Mapping[int, Handler]:
+    def handlers(self) -> Mapping[int, MessageHandler]:
         return {
             Op.ACCEPT: self._on_accept,
             Op.DATA: self._on_data,
@@ -73,71 +64,65 @@ class Tunnels:
             Op.END: self._on_end,
         }
 
-    def attached(self, link: RelayLink) -> None:
-        """A tunnel is bound to the link that it was opened on."""
+    def on_attached(self, connection: RelayConnection) -> None:
+        """Nothing to restore: tunnels close with their connection."""
 
-    def relieved(self) -> None:
-        """Credit is what tunnels wait for."""
+    def on_writable(self) -> None:
+        """Tunnels wait for credit, not for room."""
 
-    def detached(self, reason: str, last_accepted: int | None) -> None:
-        self._break(reason)
+    def on_detached(self, reason: str, last_accepted: int | None) -> None:
+        self._fail_all(reason)
 
-    def closed(self) -> None:
-        self._break("the mesh was closed")
+    def on_closed(self) -> None:
+        self._fail_all("the mesh was closed")
 
-    def _break(self, text: str) -> None:
-        for tunnel in list(self._all.values()):
-            tunnel.break_off(TunnelClosed(text))
+    def _fail_all(self, reason: str) -> None:
+        for tunnel in list(self._tunnels.values()):
+            tunnel.fail(TunnelClosed(reason))
 
-    # What the relay says.
-
-    def _on_accept(self, message: Message, link: RelayLink) -> None:
-        _, number, window, theirs = message
-        if type(window) is not int or type(theirs) is not int:
-            raise Malformed("a size is a number of octets")
-        call = self._caller.calls.take(number)
-        if call is None or call.future.done():
-            text = "nobody waits for it any more"
-            link.send_part((_END, number, TunnelClose.ABORTED.value, "", text), number)
+    def _on_accept(self, message: Message, connection: RelayConnection) -> None:
+        _, request_id, window, max_send = message
+        if type(window) is not int or type(max_send) is not int:
+            raise Malformed("a size must be a number of bytes")
+        request = self._requests.pending.take(request_id)
+        if request is None or request.future.done():
+            abort = (_END, request_id, TunnelClose.ABORTED.value, "", "the request has ended")
+            connection.send_in_flow(abort, request_id)
             return
-        if call.message[0] != _OPEN:
-            call.future.set_exception(ProtocolError("a request was answered like an opening"))
+        if request.message[0] != _OPEN:
+            error = ProtocolError("the member accepted a request as if it were a tunnel")
+            request.future.set_exception(error)
             return
-        # Here and not where the call is awaited: what comes right behind must find it.
-        largest = call.message[8]
-        tunnel = self._made(link, number, window, largest, theirs, "", NO_HEADERS)
-        call.future.set_result(tunnel)
+        # Added here, not where the future is awaited: data may follow in the same read.
+        max_receive = request.message[_MAX_MESSAGE_FIELD]
+        parameters = TunnelParameters(window, max_receive, max_send)
+        request.future.set_result(self._add(connection, request_id, parameters))
 
-    def _made(
-        self,
-        link: RelayLink,
-        name: int,
-        window: int,
-        largest: int,
-        theirs: int,
-        sender: str,
-        headers: Mapping[str, str],
+    def _add(
+        self, connection: RelayConnection, number: int, parameters: TunnelParameters
     ) -> Tunnel:
-        tunnel = Tunnel(link, name, window, largest, theirs, self._forget, sender, headers)
-        self._all[name] = tunnel
+        tunnel = Tunnel(connection, number, parameters, self._remove)
+        self._tunnels[number] = tunnel
         return tunnel
 
-    def _forget(self, name: int) -> None:
-        self._all.pop(name, None)
+    def _remove(self, number: int) -> None:
+        self._tunnels.pop(number, None)
 
-    def _on_data(self, message: Message, link: RelayLink) -> None:
-        _, name, total, data = message
-        tunnel = self._all.get(-name)
+    # The other end uses the negated number.
+
+    def _on_data(self, message: Message, connection: RelayConnection) -> None:
+        _, number, total, data = message
+        tunnel = self._tunnels.get(-number)
         if tunnel is not None:
             tunnel.on_data(total, data)
 
-    def _on_credit(self, message: Message, link: RelayLink) -> None:
-        tunnel = self._all.get(-message[1])
+    def _on_credit(self, message: Message, connection: RelayConnection) -> None:
+        tunnel = self._tunnels.get(-message[1])
         if tunnel is not None:
             tunnel.on_credit(message[2])
 
-    def _on_end(self, message: Message, link: RelayLink) -> None:
-        _, name, ending, kind, text = message
-        tunnel = self._all.get(-name)
+    def _on_end(self, message: Message, connection: RelayConnection) -> None:
+        _, number, close, error_type, text = message
+        tunnel = self._tunnels.get(-number)
         if tunnel is not None:
-            tunnel.on_end(ending, kind, text)
+            tunnel.on_end(close, error_type, text)

@@ -19,7 +19,8 @@ import pytest
 
 import arke
 from support.programs import program
-from support.relays import LIMIT, Relay, Relays
+from support.relays import Relay, Relays
+from support.waiting import LIMIT
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     try:
         yield relays.start()
     finally:
-        relays.end()
+        relays.stop()
 
 
 def run(

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from support.processes import start_process
 from support.programs import program
-from support.relays import LIMIT, Relay, Relays, start
+from support.relays import Relay, Relays
+from support.waiting import LIMIT
 
 
 @pytest.fixture(scope="module")
@@ -21,13 +23,15 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     try:
         yield relays.start()
     finally:
-        relays.end()
+        relays.stop()
 
 
 @contextmanager
 def echo(relay: Relay) -> Iterator[None]:
     begun = relay.process.written
-    service = start("echo", [*program("arke"), "serve", "echo", "--echo", "-port", str(relay.port)])
+    service = start_process(
+        "echo", [*program("arke"), "serve", "echo", "--echo", "-port", str(relay.port)]
+    )
     try:
         relay.process.wait_for_line("program registered .*cluster=echo", LIMIT, after=begun)
         yield

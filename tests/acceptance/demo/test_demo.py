@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from lab import Process
+from support.processes import start_process
 from support.programs import CHECKOUT
-from support.relays import LIMIT, eventually, start
+from support.waiting import LIMIT, wait_until
 
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 
@@ -30,7 +31,7 @@ class Demo:
         words += ["-listen", f"127.0.0.1:{self.page}", "-port", str(relay)]
         words += ["-peer-port", str(peer), "-backend-port", str(server)]
         self.folder = folder
-        self.process: Process = start("demo", words, TMPDIR=str(folder))
+        self.process: Process = start_process("demo", words, TMPDIR=str(folder))
 
     def wait_until_ready(self) -> None:
         line = self.process.wait_for_line(r"open http://(\S+)/hello/alice", 2 * LIMIT)
@@ -126,7 +127,7 @@ def test_nothing_outlives_a_demo_that_is_killed(demo: Demo) -> None:
     children = demo.children()
     demo.process.kill()
     demo.process.wait(LIMIT)
-    eventually(lambda: all(gone(pid) for pid in children.values()))
+    wait_until(lambda: all(gone(pid) for pid in children.values()))
     assert list(demo.folder.iterdir()) == []
 
 
@@ -136,7 +137,7 @@ def test_a_port_that_is_taken_is_one_line() -> None:
         page, relay, peer = blocks(3)
         words = [sys.executable, CHECKOUT / "demo-httpserver" / "demo.py"]
         words += ["-listen", f"127.0.0.1:{page}", "-port", str(relay), "-peer-port", str(peer)]
-        process = start("demo", [*words, "-backend-port", str(port)])
+        process = start_process("demo", [*words, "-backend-port", str(port)])
         assert process.wait(LIMIT) == 2
     assert process.log == (
         f"demo: 127.0.0.2:{port}: Address already in use; "
@@ -147,7 +148,7 @@ def test_a_port_that_is_taken_is_one_line() -> None:
 
 def test_a_port_that_cannot_be_is_one_line() -> None:
     words = [sys.executable, CHECKOUT / "demo-httpserver" / "demo.py"]
-    process = start("demo", [*words, "-port", "65530"])
+    process = start_process("demo", [*words, "-port", "65530"])
     assert process.wait(LIMIT) == 2
     assert process.log == (
         "demo: 127.0.0.1:65540: there is no such port; choose with make demo DEMO='-port 54555'\n"

@@ -13,9 +13,13 @@ import pytest
 
 import arke
 from lab import Process
-from support.http_rig import start_proxy
+from support.ports import free_port
+from support.processes import start_process
 from support.programs import CHECKOUT
-from support.relays import LIMIT, Relay, Relays, free_port, members, start
+from support.proxy_process import start_cluster_proxy
+from support.relay_status import member_count
+from support.relays import Relay, Relays
+from support.waiting import LIMIT
 
 
 class Servers:
@@ -27,7 +31,7 @@ class Servers:
     def start(self, port: int, listen: str, *flags: str, cluster: str = "web") -> Process:
         words = [sys.executable, CHECKOUT / "demo-httpserver" / "httpserver.py"]
         words += ["-cluster", cluster, "-port", str(port), "-listen", listen, *flags]
-        process = start("httpserver", words)
+        process = start_process("httpserver", words)
         self._all.append(process)
         return process
 
@@ -54,7 +58,7 @@ def ask(relay: Relay, count: int = 1) -> str:
 
     async def asked() -> bytes:
         async with asyncio.timeout(LIMIT), arke.connect(port=relay.port) as mesh:
-            while await members(mesh, "web") != count:
+            while await member_count(mesh, "web") != count:
                 await asyncio.sleep(0.02)
             return await mesh.request("web", b"ip")
 
@@ -175,7 +179,7 @@ def test_taking_servers_out_fails_no_request(relays: Relays, servers: Servers) -
     ports = [free_port() for _ in range(3)]
     processes = [servers.start(relay.port, f"127.0.0.1:{port}") for port in ports]
     ask(relay, count=3)
-    proxy, port = start_proxy(relay, "web")
+    proxy, port = start_cluster_proxy(relay, "web")
     stop = threading.Event()
     outcomes: list[tuple[int, str | None, str]] = []
 
@@ -206,10 +210,10 @@ def test_taking_servers_out_fails_no_request(relays: Relays, servers: Servers) -
 
 
 def test_what_it_publishes_is_reached_through_a_tunnel(relays: Relays, servers: Servers) -> None:
-    near, far = relays.pair()
+    near, far = relays.start_pair()
     servers.start(far.port, "127.0.0.1:0", "-publish")
     ask(near)
-    process, port = start_proxy(near, "web", "-via", "tunnel")
+    process, port = start_cluster_proxy(near, "web", "-via", "tunnel")
     connection = HTTPConnection("127.0.0.1", port, timeout=LIMIT)
     assert get(connection, "/") == (200, None, "Welcome!\n")
     connection.close()
@@ -221,7 +225,7 @@ def test_what_it_publishes_is_reached_through_a_tunnel(relays: Relays, servers: 
 def test_it_may_publish_where_it_listens(relays: Relays, servers: Servers) -> None:
     relay = relays.start()
     servers.start(relay.port, f":{free_port()}", "-publish").wait_for_line("ready", LIMIT)
-    process, port = start_proxy(relay, "web", "-choose", "watch")
+    process, port = start_cluster_proxy(relay, "web", "-choose", "watch")
     connection = HTTPConnection("127.0.0.1", port, timeout=LIMIT)
     assert get(connection, "/") == (200, None, "Welcome!\n")
     connection.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.needs import tool
+from support.needs import require_tool
 from support.vagrant_files import UNITS, VAGRANT, command, nodes
 
 
@@ -30,7 +30,7 @@ def test_the_vagrantfile_is_valid(tmp_path: Path) -> None:
     virtualbox.write_text("#!/bin/sh\necho 7.0.10r158379\n", encoding="utf-8")
     virtualbox.chmod(0o755)
     said = check(
-        tool("vagrant", "vagrant"),
+        require_tool("vagrant", "vagrant"),
         "validate",
         env={
             "HOME": str(tmp_path),
@@ -45,7 +45,7 @@ def test_the_vagrantfile_is_valid(tmp_path: Path) -> None:
 
 def test_the_script_is_plain_shell_that_shellcheck_likes() -> None:
     check("sh", "-n", VAGRANT / "provision.sh")
-    check(tool("shellcheck", "shellcheck"), VAGRANT / "provision.sh")
+    check(require_tool("shellcheck", "shellcheck"), VAGRANT / "provision.sh")
 
 
 def test_every_unit_runs_on_some_node_and_every_node_runs_the_relay() -> None:
@@ -65,7 +65,7 @@ def test_what_the_commands_name_is_what_the_script_lays() -> None:
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_systemd_accepts_the_unit(unit: Path, tmp_path: Path) -> None:
     # `verify` wants the program to be there; on this machine it is a stand-in in a folder of ours.
-    analyze = tool("systemd-analyze", "systemd")
+    analyze = require_tool("systemd-analyze", "systemd")
     stand_ins = tmp_path / "bin"
     stand_ins.mkdir()
     for other in UNITS:
@@ -80,4 +80,10 @@ def test_systemd_accepts_the_unit(unit: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_systemd_calls_the_unit_well_hardened(unit: Path) -> None:
     # Out of 100, lower is better; up to 20 is "OK", and a unit that sets nothing has 96.
-    check(tool("systemd-analyze", "systemd"), "security", "--offline=yes", "--threshold=20", unit)
+    check(
+        require_tool("systemd-analyze", "systemd"),
+        "security",
+        "--offline=yes",
+        "--threshold=20",
+        unit,
+    )

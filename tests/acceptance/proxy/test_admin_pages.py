@@ -15,18 +15,23 @@ from typing import Any
 
 import pytest
 
-from support.admin_pages import counted, fetch
-from support.http_rig import Connection, Rig, running, workers
+from support.admin_pages import fetch, metric_value
+from support.connection import Connection
+from support.deployment import new_deployment
+from support.ports import free_port
+from support.processes import start_process
 from support.programs import program
-from support.publishers import site
-from support.relays import LIMIT, Relays, eventually, free_port, start
+from support.proxy_harness import ProxyHarness, harness_for
+from support.proxy_process import worker_pids
+from support.relays import Relays
+from support.waiting import LIMIT, wait_until
 
 GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 def good(connection: Connection) -> None:
-    while connection.head():
+    while connection.read_head():
         connection.send(OK)
 
 
@@ -36,22 +41,24 @@ def admin_port() -> int:
 
 
 @pytest.fixture
-def rig(relays: Relays, admin_port: int) -> Iterator[Rig]:
-    with running(relays.start(), "web", "-admin", f"127.0.0.1:{admin_port}") as rig:
-        yield rig
+def harness(relays: Relays, admin_port: int) -> Iterator[ProxyHarness]:
+    with harness_for(relays.start(), "web", "-admin", f"127.0.0.1:{admin_port}") as harness:
+        yield harness
 
 
 def until_ready(port: int, *, ready: bool) -> bytes:
     """Wait for it; return what is said then."""
-    eventually(lambda: fetch(port, "/-/readyz")[0].status == (200 if ready else 503))
+    wait_until(lambda: fetch(port, "/-/readyz")[0].status == (200 if ready else 503))
     return fetch(port, "/-/readyz")[1]
 
 
-def test_readiness_follows_the_relay_and_health_does_not(rig: Rig, admin_port: int) -> None:
+def test_readiness_follows_the_relay_and_health_does_not(
+    harness: ProxyHarness, admin_port: int
+) -> None:
     assert until_ready(admin_port, ready=True) == b"OK\n"
-    rig.backends(good)
-    rig.get()  # whom the cluster has named once is remembered, and no use without a relay
-    rig.relay.process.terminate()
+    harness.start_backends(good)
+    harness.get()  # whom the cluster has named once is remembered, and no use without a relay
+    harness.relay.process.terminate()
     assert until_ready(admin_port, ready=False) == b"The proxy is not connected to its relay.\n"
     response, body = fetch(admin_port, "/-/healthz")
     assert (response.status, body) == (200, b"OK\n")
@@ -63,48 +70,50 @@ def test_a_proxy_is_ready_while_somebody_serves(
 ) -> None:
     relay = relays.start()
     flags = ("-port", str(relay.port), "-choose", choose, "-admin", f"127.0.0.1:{admin_port}")
-    with site() as web:
-        web.proxy(*flags, "-cluster", "web", "-route", "other.example=other")
+    with new_deployment() as deployment:
+        deployment.proxy(*flags, "-cluster", "web", "-route", "other.example=other")
         unready = b'No backends in clusters "other", "web".\n'
         assert until_ready(admin_port, ready=False) == unready
-        member = web.member(relay, http="127.0.0.1:9")
+        member = deployment.member(relay, http="127.0.0.1:9")
         assert until_ready(admin_port, ready=True) == b"OK\n"
-        web.leave(member)
+        deployment.stop_member(member)
         assert until_ready(admin_port, ready=False) == unready
 
 
-def test_metrics_count_by_cluster_code_and_backend(rig: Rig, admin_port: int) -> None:
-    (backend,) = rig.backends(good)
+def test_metrics_count_by_cluster_code_and_backend(harness: ProxyHarness, admin_port: int) -> None:
+    (backend,) = harness.start_backends(good)
     for _ in range(3):
-        assert rig.get()[1] == b"ok"
-    rig.exchange(b"GET / HTTP/1.1\r\n\r\n")
+        assert harness.get()[1] == b"ok"
+    harness.exchange(b"GET / HTTP/1.1\r\n\r\n")
     text = fetch(admin_port, "/-/metrics")[1].decode()
     labels = f'backend="{backend.address}",cluster="web",code="200"'
     assert f"arke_proxy_requests_total{{{labels}}} 3.0" in text
     assert 'arke_proxy_requests_total{backend="",cluster="",code="400"} 1.0' in text
-    assert 'arke_proxy_failures_total{reason="bad request"} 1.0' in text
+    assert 'arke_proxy_failures_total{reason="bad_request"} 1.0' in text
     assert 'arke_proxy_phase_seconds_count{phase="answer"} 3.0' in text
     assert 'arke_proxy_workers{state="serving"} 1.0' in text
 
 
-def test_backends_are_json(rig: Rig, admin_port: int) -> None:
+def test_backends_are_json(harness: ProxyHarness, admin_port: int) -> None:
     response, body = fetch(admin_port, "/-/backends")
     assert response.getheader("content-type") == "application/json"
-    (pid,) = workers(rig.process)
+    (pid,) = worker_pids(harness.process)
     assert [worker["worker"] for worker in json.loads(body)["workers"]] == [pid]
 
 
-def test_the_admin_listener_serves_nothing_else(rig: Rig, admin_port: int) -> None:
+def test_the_admin_listener_serves_nothing_else(harness: ProxyHarness, admin_port: int) -> None:
     assert fetch(admin_port, "/")[0].status == 404
     assert b"/-/metrics" in fetch(admin_port, "/")[1]
     assert fetch(admin_port, "/-/healthz", "POST")[0].status == 405
     assert fetch(admin_port, "/-/healthz", "HEAD")[1] == b""
     assert fetch(admin_port, "/-/health z")[0].status == 400
-    rig.backends(good)
-    assert rig.get("/-/healthz")[1] == b"ok"  # the public one knows nothing of it
+    harness.start_backends(good)
+    assert harness.get("/-/healthz")[1] == b"ok"  # the public one knows nothing of it
 
 
-def test_who_holds_admin_connections_open_keeps_nobody_out(rig: Rig, admin_port: int) -> None:
+def test_who_holds_admin_connections_open_keeps_nobody_out(
+    harness: ProxyHarness, admin_port: int
+) -> None:
     where = ("127.0.0.1", admin_port)
     held = [Connection(socket.create_connection(where, LIMIT)) for _ in range(20)]
     for connection in held[:3]:
@@ -118,40 +127,40 @@ def test_several_workers_count_together_and_nothing_is_lost_by_a_reload(
     relays: Relays, admin_port: int
 ) -> None:
     flags = ("-workers", "2", "-admin", f"127.0.0.1:{admin_port}")
-    with running(relays.start(), "web", *flags) as rig:
-        rig.backends(good)
+    with harness_for(relays.start(), "web", *flags) as harness:
+        harness.start_backends(good)
         for _ in range(10):
-            rig.get()
-        eventually(lambda: counted(admin_port, "arke_proxy_requests_total") == 10)
-        old = workers(rig.process)
-        rig.process.signal(signal.SIGHUP)
-        rig.process.wait_for_line("the new workers are ready", LIMIT)
-        eventually(lambda: set(workers(rig.process)).isdisjoint(old))
-        eventually(lambda: counted(admin_port, "arke_proxy_workers") == 2)
-        assert counted(admin_port, "arke_proxy_requests_total") == 10
-        rig.get()
-        eventually(lambda: counted(admin_port, "arke_proxy_requests_total") == 11)
+            harness.get()
+        wait_until(lambda: metric_value(admin_port, "arke_proxy_requests_total") == 10)
+        old = worker_pids(harness.process)
+        harness.process.signal(signal.SIGHUP)
+        harness.process.wait_for_line("the new workers are ready", LIMIT)
+        wait_until(lambda: set(worker_pids(harness.process)).isdisjoint(old))
+        wait_until(lambda: metric_value(admin_port, "arke_proxy_workers") == 2)
+        assert metric_value(admin_port, "arke_proxy_requests_total") == 10
+        harness.get()
+        wait_until(lambda: metric_value(admin_port, "arke_proxy_requests_total") == 11)
 
 
 def lines(path: Path, count: int) -> list[bytes]:
     """Wait until a log has so many lines."""
-    eventually(lambda: path.exists() and path.read_bytes().count(b"\n") >= count)
+    wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") >= count)
     return path.read_bytes().splitlines()
 
 
 def test_a_log_in_the_combined_format(relays: Relays, tmp_path: Path) -> None:
     path = tmp_path / "access.log"
-    with running(relays.start(), "web", "-access-log", str(path)) as rig:
-        rig.backends(good)
-        rig.exchange(
+    with harness_for(relays.start(), "web", "-access-log", str(path)) as harness:
+        harness.start_backends(good)
+        harness.exchange(
             b'GET /a?"b HTTP/1.1\r\nHost: x\r\nUser-Agent: a "b" \xe9\r\nReferer: y\r\n\r\n'
         )
-        rig.exchange(b"GET / HTTP/1.1\r\n\r\n")
+        harness.exchange(b"GET / HTTP/1.1\r\n\r\n")
         asked, refused = lines(path, 2)
-        start = rb"127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "
+        start_process = rb"127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "
         request = rb'"GET /a\?\\x22b HTTP/1\.1" 200 2 "y" "a \\x22b\\x22 \\xe9"'
-        assert re.fullmatch(start + request, asked)
-        assert re.fullmatch(start + rb'"- - HTTP/1\.1" 400 - "-" "-"', refused)
+        assert re.fullmatch(start_process + request, asked)
+        assert re.fullmatch(start_process + rb'"- - HTTP/1\.1" 400 - "-" "-"', refused)
 
 
 @pytest.mark.parametrize("switches", [False, True], ids=["request", "WebSocket"])
@@ -161,19 +170,21 @@ def test_what_is_cut_at_the_end_has_a_line_too(tmp_path: Path, switches: bool) -
     upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
     def stays(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         if switches:
             connection.send(b"HTTP/1.1 101 Switching Protocols\r\n" + upgrade)
         asked.set()
-        connection.rest()
+        connection.read_to_end()
 
     flags = ("-access-log", str(path), "-access-format", "json", "-grace", "200ms")
-    with site() as web:
-        proxy = web.proxy("-choose", "static", "-backend", web.backend(stays).address, *flags)
+    with new_deployment() as deployment:
+        proxy = deployment.proxy(
+            "-choose", "static", "-backend", deployment.backend(stays).address, *flags
+        )
         connection = proxy.connect()
         connection.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n" + upgrade)
         if switches:
-            assert connection.head().startswith(b"HTTP/1.1 101 ")
+            assert connection.read_head().startswith(b"HTTP/1.1 101 ")
         assert asked.wait(LIMIT)
         proxy.process.terminate()
         proxy.process.wait(LIMIT)
@@ -181,24 +192,28 @@ def test_what_is_cut_at_the_end_has_a_line_too(tmp_path: Path, switches: bool) -
     (line,) = path.read_bytes().splitlines()
     story = json.loads(line)
     assert (story["target"], story["status"]) == ("/slow", 101 if switches else 0)
-    assert story.get("outcome") == (None if switches else "cut off")
+    assert story.get("outcome") == (None if switches else "response_aborted")
 
 
 def test_a_log_in_json(relays: Relays, tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     flags = ("-access-log", str(path), "-access-format", "json")
-    with running(relays.start(), "web", *flags) as rig:
-        (backend,) = rig.backends(good)
-        rig.get("/x")
-        rig.cluster.answers = ["nonsense"]
-        rig.get("/y")
+    with harness_for(relays.start(), "web", *flags) as harness:
+        (backend,) = harness.start_backends(good)
+        harness.get("/x")
+        harness.cluster.answers = ["nonsense"]
+        harness.get("/y")
         stories: list[dict[str, Any]] = [json.loads(line) for line in lines(path, 2)]
     good_one, bad_one = stories
     assert good_one["target"] == "/x"
     assert good_one["backend"] == backend.address
     assert (good_one["status"], good_one["bytes_out"], good_one["attempts"]) == (200, 2, 1)
     assert list(good_one["ms"]) == ["choose", "connect", "answer", "body", "total"]
-    assert (bad_one["status"], bad_one["outcome"], bad_one["backend"]) == (502, "bad answer", None)
+    assert (bad_one["status"], bad_one["outcome"], bad_one["backend"]) == (
+        502,
+        "bad_cluster_reply",
+        None,
+    )
 
 
 PUT = b"PUT /large HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\n"
@@ -223,15 +238,17 @@ def test_a_refusal_is_logged_with_its_reason(
 ) -> None:
     path = tmp_path / "access.log"
     flags = ("-access-log", str(path), "-access-format", "json", "-max-body", "8")
-    with site() as web:
-        proxy = web.proxy("-choose", "static", "-backend", web.backend(good).address, *flags)
-        response, body = proxy.exchange(raw)
-        eventually(lambda: path.read_bytes().endswith(b"\n"))
+    with new_deployment() as deployment:
+        proxy = deployment.proxy(
+            "-choose", "static", "-backend", deployment.backend(good).address, *flags
+        )
+        response, body = proxy.request(raw)
+        wait_until(lambda: path.read_bytes().endswith(b"\n"))
     story = json.loads(path.read_bytes())
     assert (story["status"], story["target"]) == (response.status, target)
-    assert story["detail"] == f"The request is refused: {fault}."
+    assert story["detail"] == f"The request is rejected: {fault}."
     if target == "-":
-        assert body.decode() == f"The request is refused: {fault}.\n"
+        assert body.decode() == f"The request is rejected: {fault}.\n"
     else:
         assert story["method"] == "PUT"
         assert json.loads(body)["detail"] == story["detail"]
@@ -241,42 +258,44 @@ def test_the_last_requests_are_logged_before_the_proxy_leaves(
     relays: Relays, tmp_path: Path
 ) -> None:
     path = tmp_path / "access.log"
-    with running(relays.start(), "web", "-access-log", str(path)) as rig:
-        rig.backends(good)
-        rig.get("/last")
-        rig.process.terminate()
-        assert rig.process.wait(LIMIT) == 0
+    with harness_for(relays.start(), "web", "-access-log", str(path)) as harness:
+        harness.start_backends(good)
+        harness.get("/last")
+        harness.process.terminate()
+        assert harness.process.wait(LIMIT) == 0
     assert b"GET /last " in path.read_bytes()
 
 
 def test_a_log_that_is_rotated(relays: Relays, tmp_path: Path) -> None:
     path, old = tmp_path / "access.log", tmp_path / "access.log.1"
-    with running(relays.start(), "web", "-access-log", str(path), "-workers", "2") as rig:
-        rig.backends(good)
-        rig.get("/1")
+    with harness_for(relays.start(), "web", "-access-log", str(path), "-workers", "2") as harness:
+        harness.start_backends(good)
+        harness.get("/1")
         lines(path, 1)
         path.rename(old)
-        rig.process.signal(signal.SIGUSR1)
-        eventually(path.exists)
-        eventually(lambda: rig.get("/2") is not None and path.read_bytes().count(b"\n") > 0)
+        harness.process.signal(signal.SIGUSR1)
+        wait_until(path.exists)
+        wait_until(lambda: harness.get("/2") is not None and path.read_bytes().count(b"\n") > 0)
         path.rename(tmp_path / "access.log.2")
-        rig.process.signal(signal.SIGHUP)
-        rig.process.wait_for_line("the new workers are ready", LIMIT)
-        rig.get("/3")
+        harness.process.signal(signal.SIGHUP)
+        harness.process.wait_for_line("the new workers are ready", LIMIT)
+        harness.get("/3")
         assert b"GET /3 " in lines(path, 1)[-1]
 
 
 def test_a_log_on_stdout(relays: Relays) -> None:
-    with running(relays.start(), "web", "-access-log", "-", "-access-format", "common") as rig:
-        rig.backends(good)
-        rig.get("/x")
-        rig.process.wait_for_line(r'"GET /x HTTP/1\.1" 200 2$', LIMIT)
+    with harness_for(
+        relays.start(), "web", "-access-log", "-", "-access-format", "common"
+    ) as harness:
+        harness.start_backends(good)
+        harness.get("/x")
+        harness.process.wait_for_line(r'"GET /x HTTP/1\.1" 200 2$', LIMIT)
 
 
 def test_a_log_that_cannot_be_opened_is_one_line(relays: Relays, tmp_path: Path) -> None:
     words = ["-cluster", "web", "-port", str(relays.start().port), "-listen", "127.0.0.1:0"]
     words += ["-workers", "2", "-access-log", str(tmp_path / "no" / "log")]
-    process = start("proxy", [*program("proxy"), *words])
+    process = start_process("proxy", [*program("proxy"), *words])
     assert process.wait(LIMIT) == 2
     assert process.log.startswith("proxy: -access-log ")
     assert process.log.count("\n") == 1
@@ -287,7 +306,7 @@ def test_a_pipe_that_nobody_reads_is_one_line(tmp_path: Path) -> None:
     pipe = tmp_path / "log"
     os.mkfifo(pipe)
     words = ["-choose", "static", "-backend", "127.0.0.1:9", "-listen", "127.0.0.1:0"]
-    process = start("proxy", [*program("proxy"), *words, "-access-log", str(pipe)])
+    process = start_process("proxy", [*program("proxy"), *words, "-access-log", str(pipe)])
     assert process.wait(LIMIT) == 2
     said = f"proxy: -access-log {pipe}: nobody reads this pipe; start its reader first\n"
     assert process.log == said
@@ -299,10 +318,10 @@ def test_a_pipe_with_a_reader_is_a_log(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     os.set_blocking(reader, True)
-    with site() as web, os.fdopen(reader, encoding="utf-8") as log:
-        backend = web.backend(good)
+    with new_deployment() as deployment, os.fdopen(reader, encoding="utf-8") as log:
+        backend = deployment.backend(good)
         flags = ("-choose", "static", "-backend", backend.address, "-access-log", str(pipe))
-        assert web.proxy(*flags).body() == "ok"
+        assert deployment.proxy(*flags).body() == "ok"
         assert '"GET / HTTP/1.1" 200 2 ' in log.readline()
 
 
@@ -310,31 +329,31 @@ def test_an_own_answer_has_no_via_and_what_a_backend_says_has(relays: Relays) ->
     """By that they are told apart, whatever the backend says: it may be a proxy of ours."""
 
     def pretends(connection: Connection) -> None:
-        connection.head()
-        fields = b'Server: arke\r\nServer-Timing: arke;desc="no backend"\r\n'
+        connection.read_head()
+        fields = b'Server: arke\r\nServer-Timing: arke;desc="no_backend"\r\n'
         connection.send(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n" + fields + b"\r\n")
 
-    with running(relays.start(), "web") as rig:
-        rig.backends(pretends)
-        response, _ = rig.get()
-        assert response.getheader("server-timing") == 'arke;desc="no backend"'
+    with harness_for(relays.start(), "web") as harness:
+        harness.start_backends(pretends)
+        response, _ = harness.get()
+        assert response.getheader("server-timing") == 'arke;desc="no_backend"'
         assert response.getheader("via") == "1.1 arke"
-        rig.cluster.answers = ["nonsense"]
-        response, _ = rig.exchange(GET)
-        assert response.getheader("server-timing") == 'arke;desc="bad answer"'
+        harness.cluster.answers = ["nonsense"]
+        response, _ = harness.exchange(GET)
+        assert response.getheader("server-timing") == 'arke;desc="bad_cluster_reply"'
         assert response.getheader("via") is None
 
 
 def test_errors_come_in_the_form_that_is_liked(relays: Relays) -> None:
-    with running(relays.start(), "web") as rig:
-        rig.cluster.answers = ["nonsense <b>"]
+    with harness_for(relays.start(), "web") as harness:
+        harness.cluster.answers = ["nonsense <b>"]
         sentence = "Cluster web answered the request for a backend with b'nonsense <b>'"
 
         def get(accept: str) -> tuple[HTTPResponse, str]:
             head = f"GET / HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n"
-            response, body = rig.exchange(head.encode())
+            response, body = harness.exchange(head.encode())
             assert response.status == 502
-            assert response.getheader("server-timing") == 'arke;desc="bad answer"'
+            assert response.getheader("server-timing") == 'arke;desc="bad_cluster_reply"'
             return response, body.decode()
 
         response, body = get("*/*")
@@ -342,9 +361,9 @@ def test_errors_come_in_the_form_that_is_liked(relays: Relays) -> None:
         assert body.startswith(sentence)
         response, body = get("application/json")
         assert response.getheader("content-type") == "application/json"
-        assert json.loads(body)["error"] == "bad answer"
+        assert json.loads(body)["error"] == "bad_cluster_reply"
         response, body = get("text/html,application/xhtml+xml,*/*;q=0.8")
         assert response.getheader("content-type") == "text/html; charset=utf-8"
         assert "nonsense &lt;b&gt;" in body
-        rig.backends(good)
-        assert rig.get()[0].getheader("server-timing") is None
+        harness.start_backends(good)
+        assert harness.get()[0].getheader("server-timing") is None

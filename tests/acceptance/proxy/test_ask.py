@@ -10,8 +10,9 @@ import pytest
 import arke
 from arke_proxy.backends.address import BackendAddress
 from arke_proxy.balancing.ask_balancer import AskBalancer
-from support.http_rig import Cluster
-from support.relays import LIMIT, Relays
+from support.proxy_harness import AddressService
+from support.relays import Relays
+from support.waiting import LIMIT
 
 ONE, TWO = BackendAddress("127.0.0.1", 1), BackendAddress("127.0.0.1", 2)
 
@@ -20,7 +21,7 @@ ONE, TWO = BackendAddress("127.0.0.1", 1), BackendAddress("127.0.0.1", 2)
 async def ask(relays: Relays) -> AsyncIterator[AskBalancer]:
     """The cluster has named both, ahead of need, and is silent from now on; no time passes."""
     relay = relays.start()
-    cluster = Cluster("web", relay.port)
+    cluster = AddressService("web", relay.port)
     cluster.answers = [str(ONE), str(TWO), *[""] * 100]
     cluster.join()
     try:

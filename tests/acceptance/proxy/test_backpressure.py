@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from support.backends import respond_always
 from support.certificates import write_certificate
-from support.http_rig import Connection, Rig, always, standing
-from support.relays import LIMIT
+from support.connection import Connection
+from support.proxy_harness import ProxyHarness, proxy_harness
+from support.waiting import LIMIT
 
 pytestmark = pytest.mark.alone
 
@@ -42,86 +44,86 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def standing_rig(folder: Path) -> Iterator[Rig]:
+def module_harness(folder: Path) -> Iterator[ProxyHarness]:
     certificate = write_certificate(folder, "a.example", file="a")
-    with standing(folder, "-tls-listen", "127.0.0.1:0", "-cert", certificate) as rig:
-        yield rig
+    with proxy_harness(folder, "-tls-listen", "127.0.0.1:0", "-cert", certificate) as harness:
+        yield harness
 
 
 @pytest.fixture(params=["plain", "tls"])
-def connect(request: pytest.FixtureRequest, rig: Rig, folder: Path) -> Connect:
+def connect(request: pytest.FixtureRequest, harness: ProxyHarness, folder: Path) -> Connect:
     if request.param == "plain":
-        return rig.connect
+        return harness.connect
     context = ssl.create_default_context(cafile=folder / "a.pem")
-    return lambda: rig.connect_tls(context, "a.example")
+    return lambda: harness.connect_tls(context, "a.example")
 
 
 @pytest.mark.parametrize(
     ("asks", "begins", "ends"), [UPLOAD, WEB_SOCKET], ids=["upload", "spliced"]
 )
 def test_a_slow_backend_slows_its_client_and_is_left_alone(
-    rig: Rig, connect: Connect, asks: bytes, begins: bytes, ends: bytes
+    harness: ProxyHarness, connect: Connect, asks: bytes, begins: bytes, ends: bytes
 ) -> None:
     data = hashlib.shake_256(b"upload").digest(SIZE)
     stalled = threading.Event()
     digests = []
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(begins)
         assert stalled.wait(2 * LIMIT)
-        digests.append(hashlib.sha256(connection.exactly(SIZE)).digest())
+        digests.append(hashlib.sha256(connection.read_exactly(SIZE)).digest())
         connection.send(ends)
 
     def stall(connection: Connection) -> int:
         connection.send(asks)
         if begins:
-            assert connection.head().startswith(b"HTTP/1.1 101 ")
+            assert connection.read_head().startswith(b"HTTP/1.1 101 ")
         # Three seconds: a host that did not acknowledge for so long would be taken for dead.
         return connection.send_until_stalled(data, 3.0)
 
     def finish(connection: Connection, sent: int) -> bytes:
         connection.send(data[sent:])
         if not begins:
-            assert connection.head().startswith(b"HTTP/1.1 200 ")
-        return connection.exactly(2)
+            assert connection.read_head().startswith(b"HTTP/1.1 200 ")
+        return connection.read_exactly(2)
 
-    rig.backends(script)
+    harness.start_backends(script)
     connections = [connect() for _ in range(AT_ONCE)]
-    before = rig.memory
+    before = harness.memory
     with ThreadPoolExecutor(AT_ONCE) as clients:
         sent = list(clients.map(stall, connections))
         assert max(sent) < SIZE, "nothing slows the client down"
-        assert rig.memory - before < AT_ONCE * MB
+        assert harness.memory - before < AT_ONCE * MB
         stalled.set()
         assert list(clients.map(finish, connections, sent)) == [b"ok"] * AT_ONCE
     assert digests == [hashlib.sha256(data).digest()] * AT_ONCE
 
 
-def test_a_slow_client_slows_the_download(rig: Rig, connect: Connect) -> None:
+def test_a_slow_client_slows_the_download(harness: ProxyHarness, connect: Connect) -> None:
     data = hashlib.shake_256(b"download").digest(SIZE)
     stalled = threading.Semaphore(0)
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE)
         sent = connection.send_until_stalled(data, 1.0)
         assert sent < SIZE, "nothing slows the backend down"
         stalled.release()
         connection.send(data[sent:])
 
-    rig.backends(script)
+    harness.start_backends(script)
     connections = [connect() for _ in range(AT_ONCE)]
-    before = rig.memory
+    before = harness.memory
     for connection in connections:
         connection.send(GET)
     assert all(stalled.acquire(timeout=2 * LIMIT) for _ in connections)
-    assert rig.memory - before < AT_ONCE * MB
+    assert harness.memory - before < AT_ONCE * MB
     for connection in connections:
-        assert connection.response()[1] == data
+        assert connection.read_response()[1] == data
 
 
-def test_a_slow_client_slows_the_download_of_a_second_try_too(rig: Rig) -> None:
+def test_a_slow_client_slows_the_download_of_a_second_try_too(harness: ProxyHarness) -> None:
     """It is full of the promises of the first backend, which breaks."""
     data = hashlib.shake_256(b"again").digest(SIZE)
     full, slowed = threading.Event(), threading.Event()
@@ -129,45 +131,47 @@ def test_a_slow_client_slows_the_download_of_a_second_try_too(rig: Rig) -> None:
     hints = hint * 400  # more than all the kernel's buffers on the way hold
 
     def breaks(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         assert connection.send_until_stalled(hints, 1.0) < len(hints)
         connection.reset()
         full.set()
 
     def serves(connection: Connection) -> None:
-        connection.head()
-        assert connection.exactly(4) == b"body"
+        connection.read_head()
+        assert connection.read_exactly(4) == b"body"
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE + data
         sent = connection.send_until_stalled(answer, 1.0)
         assert sent < SIZE, "nothing slows the backend down"
         slowed.set()
         connection.send(answer[sent:])
 
-    rig.backends(breaks, serves)
-    connection = rig.connect()
+    harness.start_backends(breaks, serves)
+    connection = harness.connect()
     connection.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo")
     assert full.wait(2 * LIMIT)
-    before = rig.memory
+    before = harness.memory
     connection.send(b"dy")  # which finds out that it has gone
     assert slowed.wait(2 * LIMIT)
-    assert rig.memory - before < MB
-    while connection.head().startswith(b"HTTP/1.1 103 "):
+    assert harness.memory - before < MB
+    while connection.read_head().startswith(b"HTTP/1.1 103 "):
         pass
-    assert connection.exactly(SIZE) == data
+    assert connection.read_exactly(SIZE) == data
 
 
-def test_a_client_that_asks_without_reading_is_slowed(rig: Rig) -> None:
-    rig.backends(always(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n" + b"x" * 10_000))
+def test_a_client_that_asks_without_reading_is_slowed(harness: ProxyHarness) -> None:
+    harness.start_backends(
+        respond_always(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n" + b"x" * 10_000)
+    )
     request = b"GET / HTTP/1.1\r\nHost: example\r\nX: " + b"x" * 8000 + b"\r\n\r\n"
-    connection = rig.connect()
-    before = rig.memory
+    connection = harness.connect()
+    before = harness.memory
     data = request * 10_000
     sent = connection.send_until_stalled(data, 1.0)
     assert sent < len(data), "nothing slows the client down"
-    assert rig.memory - before < MB
+    assert harness.memory - before < MB
     connection.sock.shutdown(socket.SHUT_WR)
     for _ in range(sent // len(request)):
-        assert connection.head().startswith(b"HTTP/1.1 200 OK\r\n")
-        connection.exactly(10_000)
-    assert connection.rest() == b""
+        assert connection.read_head().startswith(b"HTTP/1.1 200 OK\r\n")
+        connection.read_exactly(10_000)
+    assert connection.read_to_end() == b""

@@ -13,9 +13,9 @@ from aiohttp import WSMsgType, web
 
 from support import needs
 from support.certificates import write_certificate
-from support.http_rig import tls_port
-from support.publishers import site
-from support.relays import LIMIT
+from support.deployment import new_deployment
+from support.proxy_process import tls_port
+from support.waiting import LIMIT
 
 PAGE = """<!doctype html><title>try</title><script>
 const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`);
@@ -90,7 +90,7 @@ async def served(pages: Pages) -> AsyncIterator[str]:
 @asynccontextmanager
 async def browser(profile: Path, url: str) -> AsyncIterator[None]:
     words = [
-        needs.tool("chromium", "chromium"),
+        needs.require_tool("chromium", "chromium"),
         *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
         *("--disable-background-networking", "--no-first-run", "--ignore-certificate-errors"),
         *("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", f"--user-data-dir={profile}"),
@@ -112,7 +112,7 @@ async def test_a_browser_finds_nothing_missing(tmp_path: Path, by_tls: bool) -> 
     pages = Pages()
     certificate = write_certificate(tmp_path, "localhost")
     async with served(pages) as address:
-        with site() as made:
+        with new_deployment() as made:
             flags = ["-choose", "static", "-backend", address]
             proxy = made.proxy(*flags, "-tls-listen", "127.0.0.1:0", "-cert", certificate)
             url = f"http://127.0.0.1:{proxy.port}/"

@@ -9,32 +9,34 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
-from support.http_rig import Connection, Rig, always
+from support.backends import respond_always
+from support.connection import Connection
+from support.proxy_harness import ProxyHarness
 
 GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-def test_requests_are_spread_over_what_the_cluster_answers(rig: Rig) -> None:
-    rig.backends(
-        always(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none"),
-        always(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\ntwo"),
+def test_requests_are_spread_over_what_the_cluster_answers(harness: ProxyHarness) -> None:
+    harness.start_backends(
+        respond_always(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none"),
+        respond_always(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\ntwo"),
     )
-    asked = rig.cluster.asked
-    bodies = [rig.get()[1] for _ in range(10)]
+    asked = harness.cluster.requests
+    bodies = [harness.get()[1] for _ in range(10)]
     assert set(bodies) == {b"one", b"two"}
-    assert rig.cluster.asked >= asked + 10
+    assert harness.cluster.requests >= asked + 10
 
 
-def test_what_a_backend_is_told(rig: Rig) -> None:
+def test_what_a_backend_is_told(harness: ProxyHarness) -> None:
     heads = []
 
     def script(connection: Connection) -> None:
-        heads.append(connection.head())
+        heads.append(connection.read_head())
         connection.send(OK)
 
-    rig.backends(script)
-    rig.exchange(
+    harness.start_backends(script)
+    harness.exchange(
         b"GET /a%20b?c HTTP/1.1\r\nHost: example:8080\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\n"
         b"X-Forwarded-For: 6.6.6.6\r\nVia: 1.1 other\r\nAccept: */*\r\n\r\n"
     )
@@ -49,16 +51,16 @@ def test_what_a_backend_is_told(rig: Rig) -> None:
     )
 
 
-def test_what_a_client_is_told(rig: Rig) -> None:
-    rig.backends(
-        always(
+def test_what_a_client_is_told(harness: ProxyHarness) -> None:
+    harness.start_backends(
+        respond_always(
             b"HTTP/1.1 418 I'm a teapot\r\nSet-Cookie: a\r\nDate: x\r\nKeep-Alive: timeout=9\r\n"
             b"Set-Cookie: b\r\nContent-Length: 0\r\n\r\n"
         )
     )
-    connection = rig.connect()
+    connection = harness.connect()
     connection.send(GET)
-    assert connection.head() == (
+    assert connection.read_head() == (
         b"HTTP/1.1 418 I'm a teapot\r\nSet-Cookie: a\r\nDate: x\r\nSet-Cookie: b\r\n"
         b"Content-Length: 0\r\nVia: 1.1 arke\r\n\r\n"
     )
@@ -72,73 +74,75 @@ FRAMINGS = {
 
 
 @pytest.mark.parametrize("rest", FRAMINGS.values(), ids=FRAMINGS)
-def test_an_answer_without_a_date_gets_one(rig: Rig, rest: bytes) -> None:
+def test_an_answer_without_a_date_gets_one(harness: ProxyHarness, rest: bytes) -> None:
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nX-Date: 1\r\n" + rest)
 
-    rig.backends(script)
+    harness.start_backends(script)
     before = int(time.time())
     for _ in range(2):  # the second head is known
-        response, body = rig.get()
+        response, body = harness.get()
         assert body == b"ok"
         (date,) = response.headers.get_all("date", [])
         assert before <= parsedate_to_datetime(date).timestamp() <= time.time()
 
 
 @pytest.mark.parametrize("rest", FRAMINGS.values(), ids=FRAMINGS)
-def test_a_backends_own_date_is_kept(rig: Rig, rest: bytes) -> None:
+def test_a_backends_own_date_is_kept(harness: ProxyHarness, rest: bytes) -> None:
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n")
         connection.send(b"HTTP/1.1 200 OK\r\ndate: yesterday\r\n" + rest)
 
-    rig.backends(script)
-    connection = rig.connect()
+    harness.start_backends(script)
+    connection = harness.connect()
     connection.send(GET)
-    assert b"date" not in connection.head().lower()
-    assert connection.head().lower().count(b"\r\ndate: ") == 1
+    assert b"date" not in connection.read_head().lower()
+    assert connection.read_head().lower().count(b"\r\ndate: ") == 1
 
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
-def test_each_side_is_told_the_version_that_the_other_spoke(rig: Rig, version: bytes) -> None:
+def test_each_side_is_told_the_version_that_the_other_spoke(
+    harness: ProxyHarness, version: bytes
+) -> None:
     """RFC 9110, 7.6.3."""
     heads = []
 
     def script(connection: Connection) -> None:
-        heads.append(connection.head())
+        heads.append(connection.read_head())
         connection.send(b"HTTP/%b 200 OK\r\nContent-Length: 2\r\n\r\nok" % version)
 
-    rig.backends(script)
-    connection = rig.connect()
+    harness.start_backends(script)
+    connection = harness.connect()
     connection.send(b"GET / HTTP/%b\r\nHost: a\r\n\r\n" % version)
     line = b"\r\nVia: %b arke\r\n" % version
-    assert line in connection.head()
+    assert line in connection.read_head()
     assert line in heads[0]
 
 
-def test_one_connection_serves_many_requests_on_both_sides(rig: Rig) -> None:
-    (backend,) = rig.backends(always(OK))
-    connection = rig.connect()
+def test_one_connection_serves_many_requests_on_both_sides(harness: ProxyHarness) -> None:
+    (backend,) = harness.start_backends(respond_always(OK))
+    connection = harness.connect()
     for _ in range(20):
         connection.send(GET)
-        assert connection.response()[1] == b"ok"
+        assert connection.read_response()[1] == b"ok"
     assert backend.connections == 1
 
 
-def test_pipelined_requests_are_answered_in_order(rig: Rig) -> None:
+def test_pipelined_requests_are_answered_in_order(harness: ProxyHarness) -> None:
     def script(connection: Connection) -> None:
-        while head := connection.head():
+        while head := connection.read_head():
             body = head.split()[1]
             if b"Content-Length: 3" in head:
-                body += connection.exactly(3)
+                body += connection.read_exactly(3)
             elif b"chunked" in head:
-                body += connection.until(b"0\r\n\r\n")
+                body += connection.read_until(b"0\r\n\r\n")
             connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
             connection.send(body)
 
-    (backend,) = rig.backends(script)
-    connection = rig.connect()
+    (backend,) = harness.start_backends(script)
+    connection = harness.connect()
     connection.send(
         b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n"
         b"POST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
@@ -148,41 +152,41 @@ def test_pipelined_requests_are_answered_in_order(rig: Rig) -> None:
         b"GET /5 HTTP/1.1\r\nHost: a\r\n\r\n"
     )
     for body in (b"/1", b"/2abc", b"/33\r\ndef\r\n0\r\n\r\n", b"/4"):
-        assert connection.head().startswith(b"HTTP/1.1 200 OK\r\n")
-        assert connection.exactly(len(body)) == body
-    assert connection.rest() == b""
+        assert connection.read_head().startswith(b"HTTP/1.1 200 OK\r\n")
+        assert connection.read_exactly(len(body)) == body
+    assert connection.read_to_end() == b""
     assert backend.connections == 1
 
 
-def test_a_request_that_comes_byte_by_byte_is_forwarded_whole(rig: Rig) -> None:
+def test_a_request_that_comes_byte_by_byte_is_forwarded_whole(harness: ProxyHarness) -> None:
     bodies = []
 
     def script(connection: Connection) -> None:
-        connection.head()
-        bodies.append(connection.exactly(5))
+        connection.read_head()
+        bodies.append(connection.read_exactly(5))
         connection.send(OK)
 
-    rig.backends(script)
-    connection = rig.connect()
+    harness.start_backends(script)
+    connection = harness.connect()
     for byte in b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello":
         connection.send(bytes([byte]))
-    assert connection.response()[1] == b"ok"
+    assert connection.read_response()[1] == b"ok"
     assert bodies == [b"hello"]
 
 
-def test_a_chunked_request_goes_on_in_chunks(rig: Rig) -> None:
+def test_a_chunked_request_goes_on_in_chunks(harness: ProxyHarness) -> None:
     seen = []
 
     def script(connection: Connection) -> None:
-        seen.append(connection.head())
-        seen.append(connection.until(b"0\r\nX-Sum: 7\r\n\r\n"))
+        seen.append(connection.read_head())
+        seen.append(connection.read_until(b"0\r\nX-Sum: 7\r\n\r\n"))
         connection.send(OK)
 
-    rig.backends(script)
-    connection = rig.connect()
+    harness.start_backends(script)
+    connection = harness.connect()
     connection.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
     connection.send(b"5;ext=1\r\nhello\r\n0\r\nX-Sum: 7\r\n\r\n")
-    assert connection.response()[1] == b"ok"
+    assert connection.read_response()[1] == b"ok"
     assert b"\r\nTransfer-Encoding: chunked\r\n" in seen[0]
     assert seen[1] == b"5\r\nhello\r\n0\r\nX-Sum: 7\r\n\r\n"
 
@@ -193,31 +197,33 @@ OLD_STREAM = b"HTTP/1.0 200 OK\r\n\r\nabcde"
 
 
 @pytest.mark.parametrize("answer", [CHUNKED, STREAM, OLD_STREAM])
-def test_a_body_of_unknown_length_reaches_every_client(rig: Rig, answer: bytes) -> None:
+def test_a_body_of_unknown_length_reaches_every_client(
+    harness: ProxyHarness, answer: bytes
+) -> None:
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(answer)
 
-    rig.backends(script)
-    connection = rig.connect()
+    harness.start_backends(script)
+    connection = harness.connect()
     for _ in range(2):  # the connection is good for more
         connection.send(GET)
-        response, body = connection.response()
+        response, body = connection.read_response()
         assert (response.getheader("transfer-encoding"), body) == ("chunked", b"abcde")
-    old = rig.connect()
+    old = harness.connect()
     old.send(b"GET / HTTP/1.0\r\n\r\n")
-    head = old.head()
+    head = old.read_head()
     assert b"Transfer-Encoding" not in head
     assert b"\r\nConnection: close\r\n" in head
-    assert old.rest() == b"abcde"
+    assert old.read_to_end() == b"abcde"
 
 
-def test_an_old_client_may_ask_for_more_over_its_connection(rig: Rig) -> None:
-    rig.backends(always(OK))
-    connection = rig.connect()
+def test_an_old_client_may_ask_for_more_over_its_connection(harness: ProxyHarness) -> None:
+    harness.start_backends(respond_always(OK))
+    connection = harness.connect()
     for _ in range(2):
         connection.send(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
-        response, body = connection.response()
+        response, body = connection.read_response()
         assert (response.getheader("connection"), body) == ("keep-alive", b"ok")
 
 
@@ -232,127 +238,127 @@ def test_an_old_client_may_ask_for_more_over_its_connection(rig: Rig) -> None:
     ],
 )
 def test_an_answer_without_a_body_ends_with_its_head(
-    rig: Rig, method: str, answer: bytes, length: str | None
+    harness: ProxyHarness, method: str, answer: bytes, length: str | None
 ) -> None:
-    (backend,) = rig.backends(always(answer))
-    connection = rig.connect()
+    (backend,) = harness.start_backends(respond_always(answer))
+    connection = harness.connect()
     for _ in range(2):
         connection.send(f"{method} / HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-        head = connection.head()
+        head = connection.read_head()
         lengths = [line for line in head.split(b"\r\n") if line.startswith(b"Content-Length")]
         assert lengths == ([f"Content-Length: {length}".encode()] if length else [])
     assert backend.connections == 1
 
 
-def test_interim_answers_come_first(rig: Rig) -> None:
+def test_interim_answers_come_first(harness: ProxyHarness) -> None:
     hinted = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
-    rig.backends(always(hinted + hinted + OK))
-    connection = rig.connect()
+    harness.start_backends(respond_always(hinted + hinted + OK))
+    connection = harness.connect()
     connection.send(GET)
     for _ in range(2):
-        assert connection.head().startswith(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n")
-    assert connection.head().startswith(b"HTTP/1.1 200 OK\r\n")
-    assert connection.exactly(2) == b"ok"
+        assert connection.read_head().startswith(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n")
+    assert connection.read_head().startswith(b"HTTP/1.1 200 OK\r\n")
+    assert connection.read_exactly(2) == b"ok"
     connection.send(b"GET / HTTP/1.0\r\n\r\n")
-    assert connection.rest().startswith(b"HTTP/1.1 200 OK\r\n")
+    assert connection.read_to_end().startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-def test_a_client_that_expects_to_be_told_to_continue_is(rig: Rig) -> None:
+def test_a_client_that_expects_to_be_told_to_continue_is(harness: ProxyHarness) -> None:
     def script(connection: Connection) -> None:
-        assert b"\r\nExpect: 100-continue\r\n" in connection.head()
+        assert b"\r\nExpect: 100-continue\r\n" in connection.read_head()
         connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        assert connection.exactly(4) == b"body"
+        assert connection.read_exactly(4) == b"body"
         connection.send(OK)
 
-    rig.backends(script)
-    connection = rig.connect()
+    harness.start_backends(script)
+    connection = harness.connect()
     connection.send(
         b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
     )
-    assert connection.head().startswith(b"HTTP/1.1 100 Continue\r\n")
+    assert connection.read_head().startswith(b"HTTP/1.1 100 Continue\r\n")
     connection.send(b"body")
-    assert connection.response()[1] == b"ok"
+    assert connection.read_response()[1] == b"ok"
 
 
 @pytest.mark.parametrize("hint", [b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
 def test_a_body_behind_an_expectation_that_was_not_met_answers_nobody_else(
-    rig: Rig, hint: bytes
+    harness: ProxyHarness, hint: bytes
 ) -> None:
     """A backend that refuses the head may expect no body, and read a request where it comes."""
 
     def refusing(connection: Connection) -> None:
-        while head := connection.head():
+        while head := connection.read_head():
             path = head.split()[1]
             if path == b"/smuggled":
                 time.sleep(0.05)  # until the next request is on its way
             answer = b"HTTP/1.1 404 No\r\nContent-Length: %d\r\n\r\n" % len(path) + path
             connection.send(hint + answer)
 
-    rig.backends(refusing)
+    harness.start_backends(refusing)
     body = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
     head = b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"
-    client = rig.connect()
+    client = harness.connect()
     client.send(head % len(body) + body + b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
-    client.until(b"\r\n\r\n/")
-    client.until(b"\r\n\r\n/")
-    assert client.exactly(4) == b"next"
+    client.read_until(b"\r\n\r\n/")
+    client.read_until(b"\r\n\r\n/")
+    assert client.read_exactly(4) == b"next"
 
 
-def test_an_answer_before_the_request_is_whole_closes_the_connection(rig: Rig) -> None:
+def test_an_answer_before_the_request_is_whole_closes_the_connection(harness: ProxyHarness) -> None:
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
-        connection.rest()
+        connection.read_to_end()
 
-    rig.backends(script)
-    connection = rig.connect()
+    harness.start_backends(script)
+    connection = harness.connect()
     connection.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nabc")
-    response, _ = connection.response("POST")
+    response, _ = connection.read_response("POST")
     assert (response.status, response.getheader("connection")) == (413, "close")
-    assert connection.rest() == b""
+    assert connection.read_to_end() == b""
 
 
-def test_an_answer_that_comes_early_spoils_its_connection(rig: Rig) -> None:
+def test_an_answer_that_comes_early_spoils_its_connection(harness: ProxyHarness) -> None:
     """It is whole when the request is; but who knows what was taken for that request's end."""
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
-        connection.exactly(4)
+        connection.read_exactly(4)
         connection.send(b"k")
-        connection.rest()
+        connection.read_to_end()
 
-    (backend,) = rig.backends(script)
+    (backend,) = harness.start_backends(script)
     for times in (1, 2):
-        connection = rig.connect()
+        connection = harness.connect()
         connection.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n")
-        assert connection.head().startswith(b"HTTP/1.1 200 ")
+        assert connection.read_head().startswith(b"HTTP/1.1 200 ")
         connection.send(b"body")
-        assert connection.exactly(2) == b"ok"
+        assert connection.read_exactly(2) == b"ok"
         assert backend.connections == times
 
 
-def test_a_client_that_sends_no_more_still_reads_its_answers(rig: Rig) -> None:
-    rig.backends(always(OK))
-    connection = rig.connect()
+def test_a_client_that_sends_no_more_still_reads_its_answers(harness: ProxyHarness) -> None:
+    harness.start_backends(respond_always(OK))
+    connection = harness.connect()
     connection.send(GET + GET)
     connection.sock.shutdown(1)
-    assert connection.rest().count(b"HTTP/1.1 200 OK") == 2
+    assert connection.read_to_end().count(b"HTTP/1.1 200 OK") == 2
 
 
-def test_a_client_that_goes_away_takes_its_request_along(rig: Rig) -> None:
+def test_a_client_that_goes_away_takes_its_request_along(harness: ProxyHarness) -> None:
     asked, ended = threading.Event(), threading.Event()
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         asked.set()
         try:
-            assert connection.rest() == b""
+            assert connection.read_to_end() == b""
         finally:
             ended.set()
 
-    rig.backends(script)
-    connection = rig.connect()
+    harness.start_backends(script)
+    connection = harness.connect()
     connection.send(GET)
     assert asked.wait(30)
     connection.reset()

@@ -21,9 +21,11 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from support.http2_raw import GET, POST, GoneAway, RawHttp2, Reset
-from support.http_rig import Connection, Rig, running
-from support.relays import LIMIT, Relays, eventually
+from support.connection import Connection
+from support.proxy_harness import ProxyHarness, harness_for
+from support.raw_http2 import GET, POST, ConnectionClosed, RawHttp2, StreamReset
+from support.relays import Relays
+from support.waiting import LIMIT, wait_until
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CALM = 11  # ENHANCE_YOUR_CALM
@@ -32,17 +34,17 @@ FLAGS = ("-timeout", "2s")  # of the proxy
 
 
 def good(connection: Connection) -> None:
-    while connection.head():
+    while connection.read_head():
         connection.send(OK)
 
 
 def silent(connection: Connection) -> None:
-    connection.head()
-    connection.rest()
+    connection.read_head()
+    connection.read_to_end()
 
 
 def large(connection: Connection) -> None:
-    while connection.head():
+    while connection.read_head():
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % LARGE + b"a" * LARGE)
 
 
@@ -62,41 +64,41 @@ FLOODS: dict[str, list[Frame]] = {
 
 
 @pytest.mark.parametrize("frames", FLOODS.values(), ids=FLOODS)
-def test_floods(rig: Rig, frames: list[Frame]) -> None:
-    rig.backends(good)
-    client = RawHttp2(rig.connect())
+def test_floods(harness: ProxyHarness, frames: list[Frame]) -> None:
+    harness.start_backends(good)
+    client = RawHttp2(harness.connect())
     send_all(client, b"".join(frame.serialize() for frame in frames) * 20_000)
-    assert client.goodbye() == CALM
-    assert rig.get()[1] == b"ok"
+    assert client.read_until_goaway() == CALM
+    assert harness.get()[1] == b"ok"
 
 
-def test_a_flood_of_empty_data(rig: Rig) -> None:
-    rig.backends(silent)
-    client = RawHttp2(rig.connect())
+def test_a_flood_of_empty_data(harness: ProxyHarness) -> None:
+    harness.start_backends(silent)
+    client = RawHttp2(harness.connect())
     client.send(client.headers(1, POST))
     send_all(client, DataFrame(1, b"").serialize() * 20_000)
-    assert client.goodbye() == CALM
+    assert client.read_until_goaway() == CALM
 
 
 @pytest.mark.alone
-def test_a_flood_of_continuations(rig: Rig) -> None:
-    client = RawHttp2(rig.connect())
+def test_a_flood_of_continuations(harness: ProxyHarness) -> None:
+    client = RawHttp2(harness.connect())
     client.send(HeadersFrame(1, b"\x00"))
-    before = rig.memory
+    before = harness.memory
     send_all(client, ContinuationFrame(1, b"a" * 16_000).serialize() * 2_000)
-    assert client.goodbye() == CALM
-    assert rig.memory - before < 10_000_000
-    client = RawHttp2(rig.connect())
+    assert client.read_until_goaway() == CALM
+    assert harness.memory - before < 10_000_000
+    client = RawHttp2(harness.connect())
     client.send(HeadersFrame(1, b"\x00"))
     send_all(client, ContinuationFrame(1, b"").serialize() * 20_000)
-    assert client.goodbye() in (1, CALM)
+    assert client.read_until_goaway() in (1, CALM)
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_rapid_reset(rig: Rig, at_once: bool) -> None:
+def test_rapid_reset(harness: ProxyHarness, at_once: bool) -> None:
     """CVE-2023-44487: requests that are begun, and taken back at once."""
-    (backend,) = rig.backends(silent)
-    client = RawHttp2(rig.connect())
+    (backend,) = harness.start_backends(silent)
+    client = RawHttp2(harness.connect())
     frames = [
         client.headers(stream, GET, "END_STREAM").serialize()
         + RstStreamFrame(stream, error_code=8).serialize()
@@ -104,10 +106,10 @@ def test_rapid_reset(rig: Rig, at_once: bool) -> None:
     ]
     for data in [b"".join(frames)] if at_once else frames:
         send_all(client, data)
-    assert client.goodbye() == CALM
+    assert client.read_until_goaway() == CALM
     assert backend.connections < 400
-    rig.backends(good)
-    assert rig.get()[1] == b"ok"
+    harness.start_backends(good)
+    assert harness.get()[1] == b"ok"
 
 
 @pytest.mark.parametrize(
@@ -118,41 +120,41 @@ def test_rapid_reset(rig: Rig, at_once: bool) -> None:
     ],
     ids=["window", "data"],
 )
-def test_made_you_reset(rig: Rig, provoke: Callable[[int], Frame]) -> None:
+def test_made_you_reset(harness: ProxyHarness, provoke: Callable[[int], Frame]) -> None:
     """CVE-2025-8671: requests that the proxy is made to take back itself."""
-    (backend,) = rig.backends(silent)
-    client = RawHttp2(rig.connect())
+    (backend,) = harness.start_backends(silent)
+    client = RawHttp2(harness.connect())
     for stream in range(1, 2001, 2):
         data = client.headers(stream, GET, "END_STREAM").serialize()
         send_all(client, data + provoke(stream).serialize())
-    assert client.goodbye() in (CALM, 5)  # the second way breaks the connection at once
+    assert client.read_until_goaway() in (CALM, 5)  # the second way breaks the connection at once
     assert backend.connections < 400
 
 
-def test_more_requests_at_once_than_may_be(rig: Rig) -> None:
-    (backend,) = rig.backends(silent)
-    client = RawHttp2(rig.connect())
+def test_more_requests_at_once_than_may_be(harness: ProxyHarness) -> None:
+    (backend,) = harness.start_backends(silent)
+    client = RawHttp2(harness.connect())
     for stream in range(1, 301, 2):
         client.get(stream)
-    assert client.goodbye() == 1
+    assert client.read_until_goaway() == 1
     assert backend.connections <= 100
 
 
 @pytest.mark.alone
 @pytest.mark.parametrize(("window", "most"), [(0, 5_000_000), (1, 9_000_000)])
-def test_windows_that_stay_shut(rig: Rig, window: int, most: int) -> None:
+def test_windows_that_stay_shut(harness: ProxyHarness, window: int, most: int) -> None:
     """What waits for a client that does not read is bounded, in octets and in time."""
-    rig.backends(large)
-    client = RawHttp2(rig.connect(), INITIAL_WINDOW_SIZE=window)
+    harness.start_backends(large)
+    client = RawHttp2(harness.connect(), INITIAL_WINDOW_SIZE=window)
     client.send(WindowUpdateFrame(0, window_increment=LARGE))
-    memory = [rig.memory]
+    memory = [harness.memory]
     for stream in range(1, 201, 2):
         client.get(stream)
     resets: list[int] = []
     statuses = set()
     while len(resets) < 100:
-        frame = client.frame()
-        memory.append(rig.memory)
+        frame = client.read_frame()
+        memory.append(harness.memory)
         if isinstance(frame, HeadersFrame):
             statuses.add(frame.fields[b":status"])  # type: ignore[attr-defined]
         elif isinstance(frame, DataFrame):
@@ -164,41 +166,41 @@ def test_windows_that_stay_shut(rig: Rig, window: int, most: int) -> None:
     assert set(resets) <= {2, 8}  # INTERNAL_ERROR, CANCEL
 
 
-def test_answers_that_wait_stand_in_no_others_way(rig: Rig) -> None:
+def test_answers_that_wait_stand_in_no_others_way(harness: ProxyHarness) -> None:
     """And they come whole, once the client opens its windows."""
 
     def script(connection: Connection) -> None:
-        while head := connection.head():
+        while head := connection.read_head():
             answer = b"a" * (2 if head.startswith(b"GET /small ") else LARGE)
             connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer))
             connection.send(answer)
 
-    rig.backends(script)
-    client = RawHttp2(rig.connect(), INITIAL_WINDOW_SIZE=0)
+    harness.start_backends(script)
+    client = RawHttp2(harness.connect(), INITIAL_WINDOW_SIZE=0)
     large_ones = dict.fromkeys(range(1, 41, 2), 0)
     for stream in large_ones:
         client.get(stream)
     small_one = 41
     client.get(small_one, [*GET[:3], (b":path", b"/small")])
-    client.until(HeadersFrame)  # of more than may wait, some have come
+    client.read_until(HeadersFrame)  # of more than may wait, some have come
     client.send(WindowUpdateFrame(small_one, window_increment=2))
-    assert client.answer(small_one)[1] == b"aa"
+    assert client.read_response(small_one)[1] == b"aa"
     client.send(SettingsFrame(0, {SettingsFrame.INITIAL_WINDOW_SIZE: LARGE}))
     client.send(WindowUpdateFrame(0, window_increment=len(large_ones) * LARGE))
     while min(large_ones.values()) < LARGE:
-        if isinstance(frame := client.frame(), DataFrame):
+        if isinstance(frame := client.read_frame(), DataFrame):
             large_ones[frame.stream_id] += len(frame.data)
     assert set(large_ones.values()) == {LARGE}
 
 
-def test_windows_of_one_octet(rig: Rig) -> None:
-    rig.backends(large)
-    client = RawHttp2(rig.connect(), INITIAL_WINDOW_SIZE=1)
+def test_windows_of_one_octet(harness: ProxyHarness) -> None:
+    harness.start_backends(large)
+    client = RawHttp2(harness.connect(), INITIAL_WINDOW_SIZE=1)
     client.get(1)
     updates = 0
     try:
         while updates < 20_000:
-            if isinstance(frame := client.frame(), DataFrame):
+            if isinstance(frame := client.read_frame(), DataFrame):
                 assert len(frame.data) == 1
                 client.send(WindowUpdateFrame(1, window_increment=1))
                 updates += 1
@@ -210,34 +212,34 @@ def test_windows_of_one_octet(rig: Rig) -> None:
     assert 900 < updates < 19_000
 
 
-def test_a_window_that_opens_late(rig: Rig) -> None:
-    rig.backends(large)
-    client = RawHttp2(rig.connect(), INITIAL_WINDOW_SIZE=0)
+def test_a_window_that_opens_late(harness: ProxyHarness) -> None:
+    harness.start_backends(large)
+    client = RawHttp2(harness.connect(), INITIAL_WINDOW_SIZE=0)
     client.get(1)
-    client.until(HeadersFrame)
+    client.read_until(HeadersFrame)
     client.send(SettingsFrame(0, {SettingsFrame.INITIAL_WINDOW_SIZE: 10 * LARGE}))
     client.send(WindowUpdateFrame(0, window_increment=10 * LARGE))
-    assert len(client.answer(1)[1]) == LARGE
+    assert len(client.read_response(1)[1]) == LARGE
 
 
 @pytest.mark.alone
-def test_credit_is_given_back_only_as_the_backend_reads(rig: Rig) -> None:
+def test_credit_is_given_back_only_as_the_backend_reads(harness: ProxyHarness) -> None:
     go = threading.Event()
     got = []
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         assert go.wait(LIMIT)
         size = 0
-        while connection.until(b"\r\n") != b"0\r\n":
+        while connection.read_until(b"\r\n") != b"0\r\n":
             size += 1
         got.append(size)
-        connection.until(b"\r\n")
+        connection.read_until(b"\r\n")
         connection.send(OK)
 
-    rig.backends(script)
-    client = RawHttp2(rig.connect())
-    before = rig.memory
+    harness.start_backends(script)
+    client = RawHttp2(harness.connect())
+    before = harness.memory
     client.send(client.headers(1, POST))
     windows = {0: 65_535, 1: 65_535}
     piece = b"a" * 15_000 + b"\r\n"
@@ -246,7 +248,7 @@ def test_credit_is_given_back_only_as_the_backend_reads(rig: Rig) -> None:
     try:
         while sent < 100_000_000:
             while min(windows.values()) < len(piece):
-                if isinstance(frame := client.frame(), WindowUpdateFrame):
+                if isinstance(frame := client.read_frame(), WindowUpdateFrame):
                     windows[frame.stream_id] += frame.window_increment
             client.send(DataFrame(1, piece))
             sent += len(piece)
@@ -255,100 +257,100 @@ def test_credit_is_given_back_only_as_the_backend_reads(rig: Rig) -> None:
     except TimeoutError:
         pass
     assert sent < 20_000_000  # the kernel's buffers, and little more
-    assert rig.memory - before < 5_000_000
+    assert harness.memory - before < 5_000_000
     client.connection.sock.settimeout(LIMIT)
     go.set()
     client.send(DataFrame(1, b"", flags=["END_STREAM"]))
-    assert client.answer(1)[1] == b"ok"
+    assert client.read_response(1)[1] == b"ok"
     assert got
 
 
-def test_a_backend_that_is_silent(rig: Rig) -> None:
-    rig.backends(silent)
-    client = RawHttp2(rig.connect())
+def test_a_backend_that_is_silent(harness: ProxyHarness) -> None:
+    harness.start_backends(silent)
+    client = RawHttp2(harness.connect())
     client.get(1)
-    assert client.answer(1)[0][b":status"] == b"504"
+    assert client.read_response(1)[0][b":status"] == b"504"
     client.send(client.headers(3, POST))
-    assert client.answer(3)[0][b":status"] == b"408"
+    assert client.read_response(3)[0][b":status"] == b"408"
 
 
-def test_a_refusal_of_what_is_reset_already(rig: Rig) -> None:
+def test_a_refusal_of_what_is_reset_already(harness: ProxyHarness) -> None:
     """Both arrive at once: an answer would be due where nothing can be sent."""
-    client = RawHttp2(rig.connect())
+    client = RawHttp2(harness.connect())
     bad = [*GET, (b"connection", b"close")]
     refused, taken_back = client.headers(1, bad, "END_STREAM"), RstStreamFrame(1, error_code=8)
     client.send(refused, taken_back, client.headers(3, bad, "END_STREAM"))
-    assert client.answer(3)[0][b":status"] == b"400"
+    assert client.read_response(3)[0][b":status"] == b"400"
 
 
-def test_whoever_leaves_takes_its_requests_along(rig: Rig) -> None:
+def test_whoever_leaves_takes_its_requests_along(harness: ProxyHarness) -> None:
     gone = threading.Event()
 
     def script(connection: Connection) -> None:
-        connection.head()
-        connection.rest()
+        connection.read_head()
+        connection.read_to_end()
         gone.set()
 
-    (backend,) = rig.backends(script)
-    client = RawHttp2(rig.connect())
+    (backend,) = harness.start_backends(script)
+    client = RawHttp2(harness.connect())
     client.get(1)
-    eventually(lambda: backend.connections == 1)
+    wait_until(lambda: backend.connections == 1)
     client.connection.reset()
     assert gone.wait(LIMIT)
 
 
-def test_a_reset_ends_one_request_at_the_backend(rig: Rig) -> None:
+def test_a_reset_ends_one_request_at_the_backend(harness: ProxyHarness) -> None:
     gone = threading.Event()
 
     def script(connection: Connection) -> None:
-        if b"/slow" not in connection.head():
+        if b"/slow" not in connection.read_head():
             connection.send(OK)
             return
-        connection.rest()
+        connection.read_to_end()
         gone.set()
 
-    (backend,) = rig.backends(script)
-    client = RawHttp2(rig.connect())
+    (backend,) = harness.start_backends(script)
+    client = RawHttp2(harness.connect())
     client.get(1, [*GET[:3], (b":path", b"/slow")])
-    eventually(lambda: backend.connections == 1)
+    wait_until(lambda: backend.connections == 1)
     client.send(RstStreamFrame(1, error_code=8))
     assert gone.wait(LIMIT)
     client.get(3)
-    assert client.answer(3)[1] == b"ok"
+    assert client.read_response(3)[1] == b"ok"
 
 
 def test_drawing_to_a_close(relays: Relays) -> None:
     asked, go = threading.Event(), threading.Event()
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         asked.set()
         assert go.wait(LIMIT)
         connection.send(OK)
 
-    with running(relays.start(), "web") as rig:
-        rig.backends(script)
-        client, idle = RawHttp2(rig.connect()), RawHttp2(rig.connect())
+    with harness_for(relays.start(), "web") as harness:
+        harness.start_backends(script)
+        client, idle = RawHttp2(harness.connect()), RawHttp2(harness.connect())
         client.get(1)
         assert asked.wait(LIMIT)
-        rig.process.terminate()
-        assert idle.goodbye() == 0
-        goodbye = client.until(GoAwayFrame)
+        harness.process.terminate()
+        assert idle.read_until_goaway() == 0
+        goodbye = client.read_until(GoAwayFrame)
         assert isinstance(goodbye, GoAwayFrame)
         assert (goodbye.last_stream_id, goodbye.error_code) == (1, 0)
         client.get(3)
-        with pytest.raises(Reset, match="7"):  # REFUSED_STREAM: it may go elsewhere
-            client.answer(3)
+        with pytest.raises(StreamReset, match="7"):  # REFUSED_STREAM: it may go elsewhere
+            client.read_response(3)
         go.set()
-        assert client.answer(1)[1] == b"ok"
-        assert client.goodbye() == 0
-        rig.process.wait(LIMIT)
+        assert client.read_response(1)[1] == b"ok"
+        assert client.read_until_goaway() == 0
+        harness.process.wait(LIMIT)
 
 
-def test_a_connection_that_is_broken_takes_its_requests_along(rig: Rig) -> None:
-    rig.backends(silent)
-    client = RawHttp2(rig.connect())
+def test_a_connection_that_is_broken_takes_its_requests_along(harness: ProxyHarness) -> None:
+    harness.start_backends(silent)
+    client = RawHttp2(harness.connect())
     client.get(1)
     client.connection.send(b"\x00\x00\x01" + bytes(6) + b"a")  # data for the connection
-    with pytest.raises(GoneAway, match="1"):
-        client.answer(1)
+    with pytest.raises(ConnectionClosed, match="1"):
+        client.read_response(1)

@@ -25,14 +25,17 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from support.admin_pages import counted
+from support.admin_pages import metric_value
+from support.backends import respond_with
 from support.certificates import write_certificate
-from support.http2_raw import GET, POST, Fields, GoneAway, RawHttp2, Reset
-from support.http_rig import Connection, connect_tls, tls_port, workers
-from support.publishers import Proxy, Site, says, site
-from support.relays import LIMIT, eventually, free_port
+from support.connection import Connection, connect_tls
+from support.deployment import Deployment, Proxy, new_deployment
+from support.ports import free_port
+from support.proxy_process import tls_port, worker_pids
+from support.raw_http2 import GET, POST, ConnectionClosed, Fields, RawHttp2, StreamReset
+from support.waiting import LIMIT, wait_until
 
-BAD_FRAMES = 'arke_proxy_failures_total{reason="bad frames"}'
+BAD_FRAMES = 'arke_proxy_failures_total{reason="http2_protocol_error"}'
 PIECE = bytes(16_000)
 
 
@@ -59,11 +62,11 @@ class Place:
         return connection
 
     def logged(self, count: int) -> list[dict[str, Any]]:
-        eventually(lambda: len(self._log.read_bytes().splitlines()) >= count)
+        wait_until(lambda: len(self._log.read_bytes().splitlines()) >= count)
         return [json.loads(line) for line in self._log.read_bytes().splitlines()]
 
     def counted(self, metric: str) -> float:
-        return counted(self._admin, metric)
+        return metric_value(self._admin, metric)
 
     def end(self) -> None:
         for connection in self._made:
@@ -76,10 +79,10 @@ Make = Callable[[Callable[[Connection], None]], Place]
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
     places: list[Place] = []
-    with site() as web:
+    with new_deployment() as deployment:
 
         def made(script: Callable[[Connection], None]) -> Place:
-            places.append(_place(web, script, tmp_path))
+            places.append(_place(deployment, script, tmp_path))
             return places[-1]
 
         yield made
@@ -87,18 +90,18 @@ def make(tmp_path: Path) -> Iterator[Make]:
             place.end()
 
 
-def _place(web: Site, script: Callable[[Connection], None], folder: Path) -> Place:
+def _place(deployment: Deployment, script: Callable[[Connection], None], folder: Path) -> Place:
     admin = free_port()
-    words = ["-choose", "static", "-backend", web.backend(script).address]
+    words = ["-choose", "static", "-backend", deployment.backend(script).address]
     words += ["-cert", write_certificate(folder, "a.example", file="a")]
     words += ["-tls-listen", "127.0.0.1:0", "-admin", f"127.0.0.1:{admin}"]
     words += ["-access-log", str(folder / "access.log"), "-access-format", "json"]
-    return Place(web.proxy(*words, "-max-body", "1m"), admin, folder)
+    return Place(deployment.proxy(*words, "-max-body", "1m"), admin, folder)
 
 
 def silent(connection: Connection) -> None:
-    connection.head()
-    connection.rest()
+    connection.read_head()
+    connection.read_to_end()
 
 
 def upload(client: RawHttp2, stream: int) -> int:
@@ -114,7 +117,7 @@ def upload(client: RawHttp2, stream: int) -> int:
             sent += len(PIECE)
             for each in windows:
                 windows[each] -= len(PIECE)
-        frame = client.frame()
+        frame = client.read_frame()
         if isinstance(frame, WindowUpdateFrame) and frame.stream_id in windows:
             windows[frame.stream_id] += frame.window_increment
         elif isinstance(frame, RstStreamFrame):
@@ -123,14 +126,14 @@ def upload(client: RawHttp2, stream: int) -> int:
 
 
 def test_what_follows_an_answer_is_read_within_bounds(make: Make) -> None:
-    client = make(says("one")).client()
+    client = make(respond_with("one")).client()
     client.send(client.headers(1, [*POST, (b"content-length", b"90000000")]))
-    assert client.answer(1)[0][b":status"] == b"413"
+    assert client.read_response(1)[0][b":status"] == b"413"
     assert 1_000_000 < upload(client, 1) < 1_300_000
     for stream in (3, 5):  # whose credit was not used up by it
         client.send(client.headers(stream, POST))
         client.send(*[DataFrame(stream, PIECE)] * 3, DataFrame(stream, b"", flags=["END_STREAM"]))
-        assert client.answer(stream)[1] == b"one"
+        assert client.read_response(stream)[1] == b"one"
 
 
 def test_a_body_that_is_too_large_is_logged_with_its_request(make: Make) -> None:
@@ -139,22 +142,22 @@ def test_a_body_that_is_too_large_is_logged_with_its_request(make: Make) -> None
     client = place.client()
     fields = [(b":method", b"PUT"), *GET[1:], (b"accept", b"application/json")]
     client.send(client.headers(1, [*fields, (b"content-length", b"2000000")]))
-    assert json.loads(client.answer(1)[1])["status"] == 413
+    assert json.loads(client.read_response(1)[1])["status"] == 413
     client.send(client.headers(3, fields))
     upload(client, 3)
     for line in place.logged(2):
         assert (line["method"], line["target"], line["status"]) == ("PUT", "/", 413)
-        assert line["detail"] == "The request is refused: its body is larger than 1048576 bytes."
+        assert line["detail"] == "The request is rejected: its body is larger than 1048576 bytes."
 
 
 def test_a_request_may_end_early_once_it_is_answered(make: Make) -> None:
     """However long it was to be: nobody is given the rest. The answer waits for its window."""
-    client = make(says("one")).client(INITIAL_WINDOW_SIZE=0)
+    client = make(respond_with("one")).client(INITIAL_WINDOW_SIZE=0)
     client.send(client.headers(1, [*POST, (b"content-length", b"90000000")]))
-    client.until(HeadersFrame)
+    client.read_until(HeadersFrame)
     client.send(DataFrame(1, b"four", flags=["END_STREAM"]))
     client.send(WindowUpdateFrame(1, window_increment=1000))
-    assert client.answer(1)[1].endswith(b".\n")
+    assert client.read_response(1)[1].endswith(b".\n")
 
 
 @pytest.mark.parametrize("by_tls", [False, True])
@@ -163,9 +166,9 @@ def test_a_connection_that_is_ended_is_counted_and_logged(make: Make, by_tls: bo
     asked = threading.Event()
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         asked.set()
-        connection.rest()
+        connection.read_to_end()
 
     place = make(script)
     client = place.client_by_tls() if by_tls else place.client()
@@ -173,11 +176,15 @@ def test_a_connection_that_is_ended_is_counted_and_logged(make: Make, by_tls: bo
     assert asked.wait(LIMIT)
     with suppress(OSError):
         client.connection.send(PingFrame(0, b"12345678").serialize() * 20_000)
-    assert client.goodbye() == 11
+    assert client.read_until_goaway() == 11
     connection, request = place.logged(2)
-    detail = "The connection is ended: too many frames that serve no request."
+    detail = "The connection is closed: too many frames that serve no request."
     for line in (connection, request):
-        assert (line["status"], line["outcome"], line["detail"]) == (0, "bad frames", detail)
+        assert (line["status"], line["outcome"], line["detail"]) == (
+            0,
+            "http2_protocol_error",
+            detail,
+        )
         assert (line["client"], line["version"]) == ("127.0.0.1", "HTTP/2.0")
     assert (connection["method"], request["method"]) == ("-", "GET")
     assert place.counted(BAD_FRAMES) == 2
@@ -187,23 +194,23 @@ def test_a_stream_that_is_broken_is_told_from_a_client_that_leaves(make: Make) -
     asked = threading.Event()
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         asked.set()
-        connection.rest()
+        connection.read_to_end()
 
     place = make(script)
     client = place.client()
     client.get(1)
     assert asked.wait(LIMIT)
     client.send(WindowUpdateFrame(1, window_increment=2**31 - 1))  # more than a window may have
-    client.until(RstStreamFrame)
+    client.read_until(RstStreamFrame)
     asked.clear()
     client.get(3)
     assert asked.wait(LIMIT)
     client.send(RstStreamFrame(3, error_code=8))
     broken, left = place.logged(2)
-    assert (broken["outcome"], left["outcome"]) == ("bad frames", "client left")
-    assert broken["detail"].endswith("error 3.")  # FLOW_CONTROL_ERROR
+    assert (broken["outcome"], left["outcome"]) == ("http2_protocol_error", "client_disconnected")
+    assert broken["detail"].endswith("FLOW_CONTROL_ERROR.")
 
 
 VALUE = NeverIndexedHeaderTuple(b"x", b"a" * 7000)  # in full, however often it comes
@@ -230,23 +237,23 @@ def indexed(client: RawHttp2, stream: int, fields: Fields, times: int) -> Frame:
 
 def test_a_head_that_is_too_large_gets_its_431_alone(make: Make) -> None:
     def script(connection: Connection) -> None:
-        while head := connection.head():
+        while head := connection.read_head():
             if b"chunked" in head:
-                connection.until(b"0\r\n\r\n")
+                connection.read_until(b"0\r\n\r\n")
             connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none")
 
     place = make(script)
     client = place.client()
     client.send(client.headers(1, POST))
     client.send(*in_frames(client, 3, [*GET, *LONG], "END_STREAM"))
-    assert client.answer(3)[0][b":status"] == b"431"
+    assert client.read_response(3)[0][b":status"] == b"431"
     client.send(indexed(client, 5, [*GET, (b"y", b"b" * 3000)], 30))
-    assert client.answer(5)[0][b":status"] == b"431"
+    assert client.read_response(5)[0][b":status"] == b"431"
     client.send(DataFrame(1, b"", flags=["END_STREAM"]))
-    assert client.answer(1)[1] == b"one"
+    assert client.read_response(1)[1] == b"one"
     client.send(indexed(client, 7, [*GET, (b"y", b"b" * 3000)], 0))  # the table is as it was
-    assert client.answer(7)[1] == b"one"
-    sentence = "The request is refused: its fields are larger than 65536 bytes."
+    assert client.read_response(7)[1] == b"one"
+    sentence = "The request is rejected: its fields are larger than 65536 bytes."
     assert [line.get("detail") for line in place.logged(4)] == [sentence] * 2 + [None] * 2
 
 
@@ -255,34 +262,34 @@ def test_a_trailer_that_is_too_large_resets_its_request_alone(make: Make) -> Non
     client = place.client()
     client.send(client.headers(1, POST))
     client.send(*in_frames(client, 1, LONG, "END_STREAM"))
-    with pytest.raises(Reset, match="1"):
-        client.answer(1)
+    with pytest.raises(StreamReset, match="1"):
+        client.read_response(1)
     client.send(PingFrame(0, b"12345678"))
-    assert isinstance(client.until((PingFrame, GoAwayFrame)), PingFrame)
+    assert isinstance(client.read_until((PingFrame, GoAwayFrame)), PingFrame)
     (line,) = place.logged(1)
-    assert line["outcome"] == "malformed body"
-    assert line["detail"] == "The request is refused: its fields are larger than 65536 bytes."
+    assert line["outcome"] == "malformed_body"
+    assert line["detail"] == "The request is rejected: its fields are larger than 65536 bytes."
 
 
 @pytest.mark.parametrize("expanded", [False, True])
 def test_a_head_beyond_that_ends_the_connection(make: Make, expanded: bool) -> None:
-    client = make(says("one")).client()
+    client = make(respond_with("one")).client()
     if expanded:
         client.send(indexed(client, 1, [*GET, (b"y", b"b" * 3000)], 90))
     else:
         with suppress(OSError):
             client.send(*in_frames(client, 1, [*GET, *BOMB], "END_STREAM"))
-    assert client.goodbye() == 11
+    assert client.read_until_goaway() == 11
 
 
 def test_heads_that_are_refused_over_and_over_end_the_connection(make: Make) -> None:
     """By what it takes to decode them: thousands of fields each."""
-    client = make(says("one")).client()
+    client = make(respond_with("one")).client()
     stream = 1
-    with suppress(ConnectionError, GoneAway):
+    with suppress(ConnectionError, ConnectionClosed):
         while stream < 1000:
             client.send(indexed(client, stream, [*GET, (b"y", b"")], 5000))
-            assert client.answer(stream)[0][b":status"] == b"431"
+            assert client.read_response(stream)[0][b":status"] == b"431"
             stream += 2
     assert 10 < stream < 200
 
@@ -294,14 +301,14 @@ def test_a_client_that_leaves_is_written_to_no_more(make: Make, goodbye: bool) -
     go = threading.Event()
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         asked.release()
         assert go.wait(LIMIT)
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         said.release()
 
     place = make(script)
-    (worker,) = workers(place.proxy.process)
+    (worker,) = worker_pids(place.proxy.process)
     client = place.client_by_tls()
     streams = range(1, 101, 2)
     for stream in streams:
@@ -324,4 +331,4 @@ def test_a_client_that_leaves_is_written_to_no_more(make: Make, goodbye: bool) -
         os.kill(worker, signal.SIGCONT)
     outcomes = {line.get("outcome") for line in place.logged(len(streams))}
     assert "SSL connection is closed" not in place.proxy.process.log
-    assert outcomes == {"client left"} or not goodbye
+    assert outcomes == {"client_disconnected"} or not goodbye

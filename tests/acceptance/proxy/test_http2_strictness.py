@@ -10,45 +10,46 @@ from email.utils import parsedate_to_datetime
 import pytest
 from hyperframe.frame import ContinuationFrame, DataFrame, GoAwayFrame, HeadersFrame, RstStreamFrame
 
-from support.http2_raw import GET, POST, Fields, GoneAway, RawHttp2, Reset
-from support.http_rig import Connection, Rig, standing
-from support.relays import LIMIT
+from support.connection import Connection
+from support.proxy_harness import ProxyHarness, proxy_harness
+from support.raw_http2 import GET, POST, ConnectionClosed, Fields, RawHttp2, StreamReset
+from support.waiting import LIMIT
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 SEEN: list[bytes] = []
 
 
 @pytest.fixture(scope="module")
-def standing_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    with standing(
+def module_harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyHarness]:
+    with proxy_harness(
         tmp_path_factory.mktemp("http2"), "-max-body", "50000", "-access-log", "-"
-    ) as rig:
-        yield rig
+    ) as harness:
+        yield harness
 
 
 @pytest.fixture
-def rig(standing_rig: Rig) -> Iterator[Rig]:
+def harness(module_harness: ProxyHarness) -> Iterator[ProxyHarness]:
     SEEN.clear()
-    standing_rig.backends(good)
-    yield standing_rig
-    standing_rig.tidy()
+    module_harness.start_backends(good)
+    yield module_harness
+    module_harness.clean_up()
 
 
 @pytest.fixture
-def client(rig: Rig) -> RawHttp2:
-    return RawHttp2(rig.connect())
+def client(harness: ProxyHarness) -> RawHttp2:
+    return RawHttp2(harness.connect())
 
 
 def good(connection: Connection) -> None:
-    while head := connection.head():
+    while head := connection.read_head():
         SEEN.append(head)
         if b"Transfer-Encoding" in head:
-            body = connection.until(b"0\r\n")
-            while (line := connection.until(b"\r\n")) not in (b"", b"\r\n"):
+            body = connection.read_until(b"0\r\n")
+            while (line := connection.read_until(b"\r\n")) not in (b"", b"\r\n"):
                 body += line
             SEEN.append(body)
         elif b"content-length: 5" in head.lower():
-            SEEN.append(connection.until(b"hello"))
+            SEEN.append(connection.read_until(b"hello"))
         connection.send(OK)
 
 
@@ -89,35 +90,35 @@ def test_what_is_ambiguous_is_refused_alone(
     client: RawHttp2, fields: Fields, status: bytes
 ) -> None:
     client.get(1, fields)
-    answer, body = client.answer(1)
+    answer, body = client.read_response(1)
     assert answer[b":status"] == status
     assert body.endswith(b".\n")
     assert not SEEN
     client.get(3)
-    assert client.answer(3)[1] == b"ok"
+    assert client.read_response(3)[1] == b"ok"
 
 
 def test_the_refusal_of_an_unfinished_request_resets_it(client: RawHttp2) -> None:
     client.send(client.headers(1, [*POST, (b"connection", b"close")]))
-    assert client.answer(1)[0][b":status"] == b"400"
-    reset = client.until(RstStreamFrame)
+    assert client.read_response(1)[0][b":status"] == b"400"
+    reset = client.read_until(RstStreamFrame)
     assert isinstance(reset, RstStreamFrame)
     assert reset.error_code == 0
     client.send(DataFrame(1, b"smuggled", flags=["END_STREAM"]))
     client.get(3)
-    assert client.answer(3)[1] == b"ok"
+    assert client.read_response(3)[1] == b"ok"
     assert len(SEEN) == 1
 
 
-def test_a_refusal_is_logged(rig: Rig, client: RawHttp2) -> None:
+def test_a_refusal_is_logged(harness: ProxyHarness, client: RawHttp2) -> None:
     client.get(1, [*GET, (b"te", b"gzip")])
-    client.answer(1)
-    rig.process.wait_for_line(r'HTTP/2\.0" 400 ', LIMIT)
+    client.read_response(1)
+    harness.process.wait_for_line(r'HTTP/2\.0" 400 ', LIMIT)
 
 
 def test_a_refusal_of_head_has_no_body(client: RawHttp2) -> None:
     client.get(1, [(b":method", b"HEAD"), *GET[1:], (b"connection", b"close")])
-    assert client.answer(1)[1] == b""
+    assert client.read_response(1)[1] == b""
 
 
 def test_bodies_of_both_kinds(client: RawHttp2) -> None:
@@ -125,7 +126,7 @@ def test_bodies_of_both_kinds(client: RawHttp2) -> None:
     for stream, fields in ((1, POST), (3, said)):
         client.send(client.headers(stream, fields))
         client.send(DataFrame(stream, b"he"), DataFrame(stream, b"llo", flags=["END_STREAM"]))
-        assert client.answer(stream)[1] == b"ok"
+        assert client.read_response(stream)[1] == b"ok"
     assert SEEN[1] in (b"2\r\nhe\r\n3\r\nllo\r\n0\r\n", b"5\r\nhello\r\n0\r\n")
     assert SEEN[3] == b"hello"
 
@@ -137,61 +138,61 @@ def test_a_length_that_is_not_the_bodys(client: RawHttp2, pieces: list[bytes]) -
     client.send(client.headers(3, [*POST, (b"content-length", b"5")]))
     client.send(*[DataFrame(3, piece) for piece in pieces[:-1]])
     client.send(DataFrame(3, pieces[-1], flags=["END_STREAM"]))
-    with pytest.raises(Reset, match="1"):  # PROTOCOL_ERROR
-        client.answer(3)
+    with pytest.raises(StreamReset, match="1"):  # PROTOCOL_ERROR
+        client.read_response(3)
     client.send(DataFrame(1, b"a", flags=["END_STREAM"]))
-    assert client.answer(1)[1] == b"ok"
+    assert client.read_response(1)[1] == b"ok"
     assert b"hello" not in SEEN
 
 
 def test_a_body_where_the_length_is_none(client: RawHttp2) -> None:
     client.send(client.headers(1, [*POST, (b"content-length", b"0")]))
     client.send(DataFrame(1, b"smuggled", flags=["END_STREAM"]))
-    with suppress(Reset):  # unless it had been answered
-        client.answer(1)
+    with suppress(StreamReset):  # unless it had been answered
+        client.read_response(1)
     client.get(3)
-    assert client.answer(3)[1] == b"ok"
+    assert client.read_response(3)[1] == b"ok"
     assert not any(b"smuggled" in seen for seen in SEEN)
 
 
 def test_a_backend_is_told_the_version(client: RawHttp2) -> None:
     client.get(1)
-    assert client.answer(1)[0][b"via"] == b"1.1 arke"
+    assert client.read_response(1)[0][b"via"] == b"1.1 arke"
     assert b"\r\nVia: 2.0 arke\r\n" in SEEN[0]
 
 
 def test_an_answer_without_a_date_gets_one(client: RawHttp2) -> None:
     before = int(time.time())
     client.get(1)
-    date = client.answer(1)[0][b"date"].decode()
+    date = client.read_response(1)[0][b"date"].decode()
     assert before <= parsedate_to_datetime(date).timestamp() <= time.time()
 
 
 def test_a_length_without_a_body(client: RawHttp2) -> None:
     client.get(1, [*POST, (b"content-length", b"5")])
-    assert client.answer(1)[0][b":status"] == b"400"
+    assert client.read_response(1)[0][b":status"] == b"400"
     assert not SEEN
 
 
 def test_a_body_that_is_too_large(client: RawHttp2) -> None:
     client.send(client.headers(1, [*POST, (b"content-length", b"50001")]))
-    assert client.answer(1)[0][b":status"] == b"413"
+    assert client.read_response(1)[0][b":status"] == b"413"
     client.send(client.headers(3, POST))
     for _ in range(6):
         client.send(DataFrame(3, b"a" * 10_000))
-    assert client.answer(3)[0][b":status"] == b"413"
+    assert client.read_response(3)[0][b":status"] == b"413"
 
 
 def test_an_empty_body_that_ends_late(client: RawHttp2) -> None:
     client.send(client.headers(1, [*POST, (b"content-length", b"0")]))
     client.send(DataFrame(1, b"", flags=["END_STREAM"]))
-    assert client.answer(1)[1] == b"ok"
+    assert client.read_response(1)[1] == b"ok"
 
 
 def test_trailers_pass_without_what_belongs_in_a_head(client: RawHttp2) -> None:
     client.send(client.headers(1, POST), DataFrame(1, b"hello"))
     client.send(client.headers(1, [(b"sum", b"1"), (b"host", b"other")], "END_STREAM"))
-    assert client.answer(1)[1] == b"ok"
+    assert client.read_response(1)[1] == b"ok"
     assert SEEN[1].endswith(b"hello\r\n0\r\nsum: 1\r\n")
 
 
@@ -199,40 +200,40 @@ def test_trailers_pass_without_what_belongs_in_a_head(client: RawHttp2) -> None:
 def test_bad_trailers(client: RawHttp2, field: tuple[bytes, bytes]) -> None:
     client.send(client.headers(1, POST), DataFrame(1, b"hello"))
     client.send(client.headers(1, [field], "END_STREAM"))
-    with pytest.raises(Reset, match="1"):  # PROTOCOL_ERROR
-        client.answer(1)
+    with pytest.raises(StreamReset, match="1"):  # PROTOCOL_ERROR
+        client.read_response(1)
     client.get(3)
-    assert client.answer(3)[1] == b"ok"
+    assert client.read_response(3)[1] == b"ok"
     assert not any(seen.endswith(b"0\r\n") for seen in SEEN)
 
 
-def test_trailers_do_not_end_a_body_before_its_length(rig: Rig) -> None:
+def test_trailers_do_not_end_a_body_before_its_length(harness: ProxyHarness) -> None:
     """Else the backend would read the rest of it from the next client's request."""
     seen: list[bytes] = []
 
     def answers_at_once(connection: Connection) -> None:
-        while head := connection.head():
+        while head := connection.read_head():
             seen.append(head)
             connection.send(OK)
             if b"content-length: 10" in head.lower():
                 with suppress(AssertionError):  # the proxy ends what cannot be whole any more
-                    connection.exactly(10)
+                    connection.read_exactly(10)
 
-    rig.tidy()
-    rig.backends(answers_at_once)
-    client = RawHttp2(rig.connect())
+    harness.clean_up()
+    harness.start_backends(answers_at_once)
+    client = RawHttp2(harness.connect())
     client.send(client.headers(1, [*POST, (b"content-length", b"10")]), DataFrame(1, b"12345"))
     client.send(client.headers(1, [(b"sum", b"1")], "END_STREAM"))
-    with suppress(Reset):
-        client.answer(1)
-    assert rig.get("/next")[1] == b"ok"
+    with suppress(StreamReset):
+        client.read_response(1)
+    assert harness.get("/next")[1] == b"ok"
     assert seen[-1].startswith(b"GET /next HTTP/1.1\r\n")
 
 
 def test_trailers_behind_a_body_with_a_length(client: RawHttp2) -> None:
     client.send(client.headers(1, [*POST, (b"content-length", b"5")]), DataFrame(1, b"hello"))
     client.send(client.headers(1, [(b"sum", b"1")], "END_STREAM"))
-    assert client.answer(1)[1] == b"ok"
+    assert client.read_response(1)[1] == b"ok"
     assert SEEN[1] == b"hello"
 
 
@@ -241,8 +242,8 @@ def test_fields_that_expand_without_end(client: RawHttp2) -> None:
     first = client.headers(1, [*GET, (b"x", b"a" * 3000)], "END_STREAM")
     first.data += b"\xbe" * 100
     client.send(first)
-    with pytest.raises(GoneAway, match="11"):
-        client.answer(1)
+    with pytest.raises(ConnectionClosed, match="11"):
+        client.read_response(1)
 
 
 def test_a_head_in_many_pieces(client: RawHttp2) -> None:
@@ -253,33 +254,33 @@ def test_a_head_in_many_pieces(client: RawHttp2) -> None:
     client.send(HeadersFrame(1, pieces[0], flags=["END_STREAM"]))
     client.send(*[ContinuationFrame(1, piece) for piece in pieces[1:-1]])
     client.send(ContinuationFrame(1, pieces[-1], flags=["END_HEADERS"]))
-    assert client.answer(1)[1] == b"ok"
+    assert client.read_response(1)[1] == b"ok"
 
 
-def test_octet_by_octet(rig: Rig) -> None:
-    client = RawHttp2(rig.connect())
+def test_octet_by_octet(harness: ProxyHarness) -> None:
+    client = RawHttp2(harness.connect())
     data = client.headers(1, GET, "END_STREAM").serialize()
     for octet in data:
         client.connection.send(bytes([octet]))
-    assert client.answer(1)[1] == b"ok"
+    assert client.read_response(1)[1] == b"ok"
 
 
 @pytest.mark.parametrize("raw", [b"SN\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"\x00" * 30])
-def test_a_preface_that_goes_wrong(rig: Rig, raw: bytes) -> None:
-    connection = rig.connect()
+def test_a_preface_that_goes_wrong(harness: ProxyHarness, raw: bytes) -> None:
+    connection = harness.connect()
     connection.send(b"PRI * HTTP/2.0\r\n\r\n" + raw)
-    assert connection.rest()[-1] in (1, 6)  # GOAWAY, for what the frame or its size is not
+    assert connection.read_to_end()[-1] in (1, 6)  # GOAWAY, for what the frame or its size is not
     assert not SEEN
 
 
-def test_the_preface_is_no_second_request(rig: Rig) -> None:
-    connection = rig.connect()
+def test_the_preface_is_no_second_request(harness: ProxyHarness) -> None:
+    connection = harness.connect()
     connection.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-    connection.until(b"ok")
-    assert connection.rest().startswith((b"HTTP/1.1 505", b"HTTP/1.1 400"))
+    connection.read_until(b"ok")
+    assert connection.read_to_end().startswith((b"HTTP/1.1 505", b"HTTP/1.1 400"))
 
 
 def test_a_client_that_says_goodbye_gets_its_answer(client: RawHttp2) -> None:
     client.send(client.headers(1, GET, "END_STREAM"), GoAwayFrame(0))
-    assert client.answer(1)[1] == b"ok"
-    assert client.goodbye() == 0
+    assert client.read_response(1)[1] == b"ok"
+    assert client.read_until_goaway() == 0

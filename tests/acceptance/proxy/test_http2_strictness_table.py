@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 from hyperframe.frame import ContinuationFrame, DataFrame, Frame, HeadersFrame
 
-from support.http2_raw import Fields, RawHttp2
-from support.http_rig import Connection, Rig
+from support.connection import Connection
+from support.proxy_harness import ProxyHarness
+from support.raw_http2 import Fields, RawHttp2
 from support.strict_requests import ACCEPTED, HEADS, LIMITS
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -65,22 +66,22 @@ FORBIDDEN = {
 
 
 @pytest.fixture
-def rig(standing_rig: Rig) -> Iterator[Rig]:
+def harness(module_harness: ProxyHarness) -> Iterator[ProxyHarness]:
     SEEN.clear()
-    standing_rig.backends(good)
-    yield standing_rig
-    standing_rig.tidy()
+    module_harness.start_backends(good)
+    yield module_harness
+    module_harness.clean_up()
 
 
 def good(connection: Connection) -> None:
-    while head := connection.head():
+    while head := connection.read_head():
         SEEN.append(head)
         connection.send(OK)
 
 
 @pytest.fixture
-def client(rig: Rig) -> RawHttp2:
-    return RawHttp2(rig.connect())
+def client(harness: ProxyHarness) -> RawHttp2:
+    return RawHttp2(harness.connect())
 
 
 def test_most_of_the_table_can_be_expressed() -> None:
@@ -98,7 +99,7 @@ def status(client: RawHttp2, fields: Fields, body: bytes = b"") -> bytes:
     if body:
         frames.append(DataFrame(1, body, flags=["END_STREAM"]))
     client.send(*frames)
-    return client.answer(1)[0][b":status"]
+    return client.read_response(1)[0][b":status"]
 
 
 @pytest.mark.parametrize("fields", REFUSED.values(), ids=REFUSED)
@@ -106,7 +107,7 @@ def test_what_is_ambiguous_is_refused(client: RawHttp2, fields: Fields) -> None:
     assert status(client, fields) == b"400"
     assert not SEEN
     client.get(3)
-    assert client.answer(3)[1] == b"ok"
+    assert client.read_response(3)[1] == b"ok"
 
 
 @pytest.mark.parametrize("name", LIMITED)

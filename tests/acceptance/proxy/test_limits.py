@@ -8,49 +8,53 @@ import select
 import ssl
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hyperframe.frame import GoAwayFrame, PingFrame
 
+from support.backends import GET, respond_with
 from support.certificates import write_certificate
-from support.http2_raw import RawHttp2
-from support.http_rig import Connection, connect_tls, tls_port
-from support.publishers import GET, Site, says, site
-from support.relays import LIMIT, eventually
+from support.connection import Connection, connect_tls
+from support.deployment import Deployment
+from support.proxy_process import tls_port
+from support.raw_http2 import RawHttp2
+from support.waiting import LIMIT, wait_until
 
 
-@pytest.fixture
-def web() -> Iterator[Site]:
-    with site() as made:
-        yield made
-
-
-def test_one_address_gets_no_more_than_its_share(web: Site) -> None:
-    backend = web.backend(says("one"))
+def test_one_address_gets_no_more_than_its_share(deployment: Deployment) -> None:
+    backend = deployment.backend(respond_with("one"))
     flags = ("-choose", "static", "-backend", backend.address, "-max-per-client", "2")
-    proxy = web.proxy(*flags)
+    proxy = deployment.proxy(*flags)
     seats = [proxy.connect() for _ in range(2)]
     for seat in seats:
         seat.send(GET)
-        assert seat.response()[1] == b"one"
-    response, body = proxy.exchange()
+        assert seat.read_response()[1] == b"one"
+    response, body = proxy.request()
     assert response.status == 503
     assert response.headers["Connection"] == "close"
-    assert body == b"The proxy serves 2 connections from one address, and no more.\n"
+    assert (
+        body == b"The proxy has 2 connections from this address, which is its limit per address.\n"
+    )
     seats[0].close()
-    eventually(lambda: proxy.body() == "one")
+    wait_until(lambda: proxy.body() == "one")
     seats[1].close()
 
 
 @pytest.mark.parametrize("by_tls", [False, True])
 def test_a_connection_of_http_2_that_idles_is_ended(
-    web: Site, tmp_path: Path, by_tls: bool
+    deployment: Deployment, tmp_path: Path, by_tls: bool
 ) -> None:
     certificate = write_certificate(tmp_path, "a.example", file="a")
-    flags = ["-choose", "static", "-backend", web.backend(says("one")).address, "-idle", "300ms"]
-    proxy = web.proxy(*flags, "-tls-listen", "127.0.0.1:0", "-cert", certificate)
+    flags = [
+        "-choose",
+        "static",
+        "-backend",
+        deployment.backend(respond_with("one")).address,
+        "-idle",
+        "300ms",
+    ]
+    proxy = deployment.proxy(*flags, "-tls-listen", "127.0.0.1:0", "-cert", certificate)
     if by_tls:
         context = ssl.create_default_context(cafile=tmp_path / "a.pem")
         context.set_alpn_protocols(["h2"])
@@ -60,105 +64,112 @@ def test_a_connection_of_http_2_that_idles_is_ended(
     client = RawHttp2(connection)
     for stream in (1, 3):
         client.get(stream)
-        assert client.answer(stream)[1] == b"one"
+        assert client.read_response(stream)[1] == b"one"
     ping = PingFrame(0, b"12345678")
     for _ in range(200):
         client.send(ping)  # which does not extend it
-        frame = client.until((PingFrame, GoAwayFrame))
+        frame = client.read_until((PingFrame, GoAwayFrame))
         if isinstance(frame, GoAwayFrame):
             break
         time.sleep(0.05)  # or it were a flood
     assert isinstance(frame, GoAwayFrame)
     assert (frame.error_code, frame.last_stream_id) == (0, 3)
-    assert client.goodbye() == -1  # nothing more
+    assert client.read_until_goaway() == -1  # nothing more
     connection.close()
 
 
 @pytest.mark.parametrize("pieces", [[b"\r\n"], [b"\r", b"\n"]])
-def test_empty_lines_are_idle(web: Site, pieces: list[bytes]) -> None:
+def test_empty_lines_are_idle(deployment: Deployment, pieces: list[bytes]) -> None:
     """Else who sends nothing else would keep its place for ever."""
-    backend = web.backend(says("one"))
+    backend = deployment.backend(respond_with("one"))
     flags = ("-choose", "static", "-backend", backend.address, "-idle", "500ms")
-    connection = web.proxy(*flags).connect()
+    connection = deployment.proxy(*flags).connect()
     connection.send(GET)
-    assert connection.response()[1] == b"one"
+    assert connection.read_response()[1] == b"one"
     lines = itertools.chain.from_iterable(itertools.repeat(pieces, 200))
     while not select.select([connection.sock], [], [], 0.05)[0]:
         connection.send(next(lines))
-    assert connection.rest() == b""
+    assert connection.read_to_end() == b""
     connection.close()
 
 
-def test_a_request_has_a_total_time(web: Site) -> None:
+def test_a_request_has_a_total_time(deployment: Deployment) -> None:
     """It moves all the while: a chunk whenever the client has read one."""
     going = threading.Event()
 
     def drip(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         while not going.wait(0.05):
             connection.send(b"1\r\nx\r\n")
 
-    backend = web.backend(drip)
-    proxy = web.proxy("-choose", "static", "-backend", backend.address, "-total", "500ms")
+    backend = deployment.backend(drip)
+    proxy = deployment.proxy("-choose", "static", "-backend", backend.address, "-total", "500ms")
     connection = proxy.connect()
     connection.send(GET)
-    connection.head()
+    connection.read_head()
     with pytest.raises(ConnectionResetError):
-        connection.rest()
-    sentence = "had not ended its answer when the request had taken 0.5 s"
+        connection.read_to_end()
+    sentence = "did not complete the response within 0.5 s of the request"
     proxy.process.wait_for_line(f"backend {backend.address} {sentence}", LIMIT)
     connection.close()
     going.set()
 
 
-def test_a_body_that_keeps_coming_uses_up_the_total_time(web: Site) -> None:
+def test_a_body_that_keeps_coming_uses_up_the_total_time(deployment: Deployment) -> None:
     """And that is what is said: it never stood still."""
 
     def reads(connection: Connection) -> None:
-        connection.head()
-        connection.rest()
+        connection.read_head()
+        connection.read_to_end()
 
-    backend = web.backend(reads)
-    proxy = web.proxy("-choose", "static", "-backend", backend.address, "-total", "500ms")
+    backend = deployment.backend(reads)
+    proxy = deployment.proxy("-choose", "static", "-backend", backend.address, "-total", "500ms")
     connection = proxy.connect()
     connection.send(b"POST / HTTP/1.1\r\nHost: example\r\nTransfer-Encoding: chunked\r\n\r\n")
     while not select.select([connection.sock], [], [], 0.05)[0]:
         connection.send(b"1\r\nx\r\n")
-    response, body = connection.response()
-    assert (response.status, body) == (408, b"The request took longer than 0.5 s in all.\n")
+    response, body = connection.read_response()
+    assert (response.status, body) == (408, b"The request took longer than 0.5 s in total.\n")
     connection.close()
 
 
-def test_a_silent_backend_uses_up_the_total_time(web: Site) -> None:
+def test_a_silent_backend_uses_up_the_total_time(deployment: Deployment) -> None:
     done = threading.Event()
 
     def silent(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         done.wait(LIMIT)
 
-    backend = web.backend(silent)
-    proxy = web.proxy("-choose", "static", "-backend", backend.address, "-total", "300ms")
-    response, body = proxy.exchange()
+    backend = deployment.backend(silent)
+    proxy = deployment.proxy("-choose", "static", "-backend", backend.address, "-total", "300ms")
+    response, body = proxy.request()
     done.set()
     assert response.status == 504
     assert b"did not answer within 0.3 s" in body
 
 
-def test_who_takes_no_answers_does_not_stay(web: Site) -> None:
+def test_who_takes_no_answers_does_not_stay(deployment: Deployment) -> None:
     hint = b"HTTP/1.1 103 Early Hints\r\nLink: " + b"x" * 60_000 + b"\r\n\r\n"
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         with contextlib.suppress(ConnectionError):
             connection.send(hint * 99)
-            connection.rest()
+            connection.read_to_end()
 
-    flags = ("-choose", "static", "-backend", web.backend(script).address, "-timeout", "500ms")
-    proxy = web.proxy(*flags, "-access-log", "-")
+    flags = (
+        "-choose",
+        "static",
+        "-backend",
+        deployment.backend(script).address,
+        "-timeout",
+        "500ms",
+    )
+    proxy = deployment.proxy(*flags, "-access-log", "-")
     connection = proxy.connect()
     connection.send(GET)
     proxy.process.wait_for_line(r'" 408 ', LIMIT)
     with contextlib.suppress(ConnectionError):
-        connection.rest()
+        connection.read_to_end()
     connection.close()

@@ -17,18 +17,16 @@ import pytest
 
 import arke
 from lab import Process
-from support.http_rig import (
-    Backend,
-    Cluster,
-    Connection,
-    Script,
-    always,
-    start_proxy,
-    workers,
-)
+from support.backends import Backend, Script, respond_always
+from support.connection import Connection
+from support.ports import free_port
+from support.processes import start_process
 from support.programs import program
-from support.relays import LIMIT, Relay, Relays, free_port, start
-from support.traffic import until_members
+from support.proxy_harness import AddressService
+from support.proxy_process import start_cluster_proxy, worker_pids
+from support.relay_status import wait_for_members
+from support.relays import Relay, Relays
+from support.waiting import LIMIT
 
 MIB = 1 << 20
 GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
@@ -48,13 +46,13 @@ class Far:
 
     def backend(self, script: Script) -> Backend:
         made = Backend(script)
-        self._ends.append(made.end)
+        self._ends.append(made.stop)
         self.member("-http", made.address)
         return made
 
     def member(self, *flags: str) -> None:
         words = [*program("arke"), "serve", "web", "-port", str(self._far.port), *flags]
-        process = start("member", words)
+        process = start_process("member", words)
         self._ends.append(lambda: end(process))
         self.members.append(process)
 
@@ -62,17 +60,17 @@ class Far:
         """Start the proxy, once it can know all the members."""
         asyncio.run(self._met())
         words = "-choose", "watch", "-via", via, *flags
-        self.proxy, self._port = start_proxy(self._near, "web", *words)
+        self.proxy, self._port = start_cluster_proxy(self._near, "web", *words)
         self._ends.append(lambda: end(self.proxy))
 
     @property
     def carriers(self) -> list[int]:
         """The processes that bodies pass through: the proxy's workers and the members."""
-        return [*workers(self.proxy), *(member.machine_pid for member in self.members)]
+        return [*worker_pids(self.proxy), *(member.machine_pid for member in self.members)]
 
     async def _met(self) -> None:
         async with arke.connect(port=self._near.port) as mesh:
-            await until_members(mesh, "web", len(self.members))
+            await wait_for_members(mesh, "web", len(self.members))
 
     def connect(self) -> Connection:
         connection = Connection(socket.create_connection(("127.0.0.1", self._port), LIMIT))
@@ -94,7 +92,7 @@ def end(process: Process) -> None:
 
 @pytest.fixture
 def far(relays: Relays) -> Iterator[Far]:
-    made = Far(*relays.pair())
+    made = Far(*relays.start_pair())
     try:
         yield made
     finally:
@@ -102,13 +100,13 @@ def far(relays: Relays) -> Iterator[Far]:
 
 
 def test_requests_share_one_connection_and_a_pool_keeps_it(far: Far) -> None:
-    backend = far.backend(always(OK))
+    backend = far.backend(respond_always(OK))
     far.start()
     for _ in range(2):
         client = far.connect()
         for _ in range(3):
             client.send(GET)
-            response, body = client.response()
+            response, body = client.read_response()
             assert (response.status, body) == (200, b"ok")
     assert backend.connections == 1
 
@@ -118,9 +116,9 @@ def test_an_upload_of_20_mb_goes_no_faster_than_it_is_read(far: Far) -> None:
 
     def script(connection: Connection) -> None:
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        connection.head()
+        connection.read_head()
         assert read_on.wait(LIMIT)
-        body = connection.exactly(20 * MIB)
+        body = connection.read_exactly(20 * MIB)
         digest = hashlib.sha256(body).hexdigest().encode()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 64\r\n\r\n" + digest)
 
@@ -134,7 +132,7 @@ def test_an_upload_of_20_mb_goes_no_faster_than_it_is_read(far: Far) -> None:
     assert sent < len(body)
     read_on.set()
     client.send(body[sent:])
-    _, answer = client.response()
+    _, answer = client.read_response()
     assert answer == hashlib.sha256(body).hexdigest().encode()
     assert growth(before) < 2 * MIB
 
@@ -144,22 +142,22 @@ def test_a_download_of_20_mb_is_nowhere_held_whole(far: Far) -> None:
     stalled = threading.Event()
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
         sent = connection.send_until_stalled(body, 1.0)
         assert sent < len(body)
         stalled.set()
         connection.send(body[sent:])
-        connection.head()
+        connection.read_head()
 
     far.backend(script)
     far.start()
     before = peaks_anew(far.carriers)
     client = far.connect()
     client.send(GET)
-    assert client.head().startswith(b"HTTP/1.1 200 ")
+    assert client.read_head().startswith(b"HTTP/1.1 200 ")
     assert stalled.wait(LIMIT)
-    digest = hashlib.sha256(client.exactly(20 * MIB))
+    digest = hashlib.sha256(client.read_exactly(20 * MIB))
     assert digest.digest() == hashlib.sha256(body).digest()
     assert growth(before) < 2 * MIB
 
@@ -187,42 +185,42 @@ def peak(pid: int) -> int:
 @pytest.mark.parametrize("framing", [b"Content-Length: 1000\r\n", b"Connection: close\r\n"])
 def test_a_member_that_dies_in_mid_answer_cuts_the_client_off(far: Far, framing: bytes) -> None:
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\nhalf an ans")
-        connection.head()
+        connection.read_head()
 
     far.backend(script)
     far.start()
     client = far.connect()
     client.send(b"GET / HTTP/1.0\r\n\r\n")
-    client.until(b"half an ans")
+    client.read_until(b"half an ans")
     far.members[0].kill()
     with pytest.raises(ConnectionResetError):
-        client.rest()
+        client.read_to_end()
 
 
 def test_an_answer_that_ends_with_the_stream_is_whole(far: Far) -> None:
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nwhole")
 
     far.backend(script)
     far.start()
     client = far.connect()
     client.send(GET)
-    assert client.response()[1] == b"whole"
+    assert client.read_response()[1] == b"whole"
 
 
 def test_a_member_whose_server_is_away_is_passed_over(far: Far) -> None:
     far.member("-http", f"127.0.0.1:{free_port()}")
-    backend = far.backend(always(OK))
+    backend = far.backend(respond_always(OK))
     far.start()
     for _ in range(4):
         client = far.connect()
         client.send(GET)
-        assert client.response()[1] == b"ok"
+        assert client.read_response()[1] == b"ok"
         client.send(b"POST / HTTP/1.1\r\nHost: example\r\nContent-Length: 0\r\n\r\n")
-        assert client.response()[1] == b"ok"
+        assert client.read_response()[1] == b"ok"
     assert backend.connections >= 1
 
 
@@ -231,7 +229,7 @@ def test_who_fails_its_checks_at_the_far_end_is_out_until_one_goes_well(far: Far
     hosts = []
 
     def script(connection: Connection) -> None:
-        while head := connection.head():
+        while head := connection.read_head():
             if head.startswith(b"GET /healthz "):
                 hosts.append(head)
             sick = head.startswith(b"GET /healthz ") and not well.is_set()
@@ -239,7 +237,7 @@ def test_who_fails_its_checks_at_the_far_end_is_out_until_one_goes_well(far: Far
             connection.send(b"HTTP/1.1 %b\r\nContent-Length: 4\r\n\r\nsick" % status)
 
     sick = far.backend(script)
-    far.backend(always(OK))
+    far.backend(respond_always(OK))
     far.start("-check", "/healthz")
     place = re.escape(f"backend {sick.address} via ")
     out = rf"{place}\S+ ejected from rotation: health check failed: status 500"
@@ -247,7 +245,7 @@ def test_who_fails_its_checks_at_the_far_end_is_out_until_one_goes_well(far: Far
     client = far.connect()
     for _ in range(20):
         client.send(GET)
-        assert client.response()[1] == b"ok"
+        assert client.read_response()[1] == b"ok"
     assert f"\r\nHost: {sick.address}\r\n".encode() in hosts[0]
     well.set()
     far.proxy.wait_for_line(rf"{place}\S+ returned to rotation", LIMIT)
@@ -256,7 +254,7 @@ def test_who_fails_its_checks_at_the_far_end_is_out_until_one_goes_well(far: Far
 def test_who_is_not_there_to_be_checked_is_out(far: Far) -> None:
     port = free_port()
     far.member("-http", f"127.0.0.1:{port}")
-    far.backend(always(OK))
+    far.backend(respond_always(OK))
     far.start("-check", "/healthz")
     far.proxy.wait_for_line(
         rf":{port} via \S+ ejected from rotation: health check failed: cannot connect", LIMIT
@@ -272,36 +270,36 @@ def test_a_member_that_leaves_waits_for_no_idle_connection(
     asked, left = threading.Event(), threading.Event()
 
     def script(connection: Connection) -> None:
-        while connection.head():
+        while connection.read_head():
             asked.set()
             assert at == "rest" or left.wait(LIMIT)
             connection.send(OK)
 
     backend = Backend(script)
-    member = Cluster("web", relay.port, http=backend.address, drain=3.0)
+    member = AddressService("web", relay.port, http=backend.address, drain=3.0)
     member.join()
-    proxy, port = start_proxy(relay, "web", "-choose", "watch", "-via", "tunnel")
+    proxy, port = start_cluster_proxy(relay, "web", "-choose", "watch", "-via", "tunnel")
     with ThreadPoolExecutor(1) as other:
         client = Connection(socket.create_connection(("127.0.0.1", port), LIMIT))
         client.send(GET)
         assert asked.wait(LIMIT)
         if at == "rest":
-            assert client.response()[1] == b"ok"
+            assert client.read_response()[1] == b"ok"
         leaving = other.submit(member.leave)
         asyncio.run(nobody_serves(relay))
         left.set()
         if at == "work":
-            assert client.response()[1] == b"ok"
+            assert client.read_response()[1] == b"ok"
         leaving.result(LIMIT)
     client.close()
     end(proxy)
-    backend.end()
+    backend.stop()
     assert "did not finish" not in caplog.text
 
 
 async def nobody_serves(relay: Relay) -> None:
     async with arke.connect(port=relay.port) as mesh:
-        await until_members(mesh, "web", 0)
+        await wait_for_members(mesh, "web", 0)
 
 
 def test_a_member_without_a_server_is_none(far: Far) -> None:
@@ -309,16 +307,16 @@ def test_a_member_without_a_server_is_none(far: Far) -> None:
     far.start()
     client = far.connect()
     client.send(GET)
-    response, page = client.response()
+    response, page = client.read_response()
     assert response.status == 503
-    assert b"No backends" in page
+    assert b"has no backend" in page
 
 
 def test_a_web_socket_passes(far: Far) -> None:
     ended = threading.Event()
 
     def script(connection: Connection) -> None:
-        assert b"Upgrade: websocket" in connection.head()
+        assert b"Upgrade: websocket" in connection.read_head()
         head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
         connection.send(head + b"\r\nearly")
         while data := connection.sock.recv(65536):
@@ -330,11 +328,11 @@ def test_a_web_socket_passes(far: Far) -> None:
     client = far.connect()
     head = b"GET / HTTP/1.1\r\nHost: example\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"
     client.send(head)
-    assert client.head().startswith(b"HTTP/1.1 101 ")
-    assert client.exactly(5) == b"early"
+    assert client.read_head().startswith(b"HTTP/1.1 101 ")
+    assert client.read_exactly(5) == b"early"
     for size in (1, 1000, 300_000):
         client.send(b"x" * size)
-        assert client.exactly(size) == b"X" * size
+        assert client.read_exactly(size) == b"X" * size
     client.sock.shutdown(socket.SHUT_WR)
-    assert client.rest() == b""
+    assert client.read_to_end() == b""
     assert ended.wait(LIMIT)

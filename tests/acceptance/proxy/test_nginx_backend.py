@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from support.needs import tool
-from support.publishers import Proxy, site
-from support.relays import LIMIT, free_port, start
+from support.deployment import Proxy, new_deployment
+from support.needs import require_tool
+from support.ports import free_port
+from support.processes import start_process
+from support.waiting import LIMIT
 
 CONFIG = """
 daemon off;
@@ -60,11 +62,11 @@ def proxy(folder: Path) -> Iterator[Proxy]:
     # Its workers would be another user's, who may not look into the folders of tests.
     user = "user root;" if os.geteuid() == 0 else ""
     config.write_text(CONFIG.format(user=user, folder=folder, port=port), encoding="utf-8")
-    words = [tool("nginx", "nginx"), "-e", "stderr", "-c", str(config)]
-    nginx = start("nginx", words)
+    words = [require_tool("nginx", "nginx"), "-e", "stderr", "-c", str(config)]
+    nginx = start_process("nginx", words)
     try:
-        with site() as web:
-            yield web.proxy("-choose", "static", "-backend", f"127.0.0.1:{port}")
+        with new_deployment() as deployment:
+            yield deployment.proxy("-choose", "static", "-backend", f"127.0.0.1:{port}")
     finally:
         sys.stdout.write(nginx.tail())
         nginx.terminate()
@@ -73,7 +75,7 @@ def proxy(folder: Path) -> Iterator[Proxy]:
 
 
 def curl(proxy: Proxy, path: str, *words: str) -> bytes:
-    command = [tool("curl", "curl"), "--silent", "--show-error", "--max-time", str(LIMIT)]
+    command = [require_tool("curl", "curl"), "--silent", "--show-error", "--max-time", str(LIMIT)]
     command += ["--retry", "5", "--retry-all-errors"]  # until nginx listens
     url = f"http://127.0.0.1:{proxy.port}{path}"
     return subprocess.run([*command, *words, url], capture_output=True, check=True).stdout

@@ -12,39 +12,42 @@ from pathlib import Path
 
 import pytest
 
+from support.backends import OK, Script
 from support.certificates import write_certificate
-from support.http_load import OK, Connect, Load, by_http_1, by_http_1_once, by_http_2, takes_posts
-from support.http_rig import (
-    Connection,
-    Rig,
-    Script,
-    connect_tls,
-    resident,
-    running,
-    start_proxy,
-    workers,
+from support.connection import Connection, connect_tls
+from support.deployment import new_deployment
+from support.http_load import (
+    Connect,
+    Load,
+    answer_posts,
+    http1_requests,
+    http1_single_requests,
+    http2_requests,
 )
+from support.processes import start_process
 from support.programs import program
-from support.publishers import site
-from support.relays import LIMIT, Relays, eventually, start
+from support.proxy_harness import ProxyHarness, harness_for
+from support.proxy_process import resident_bytes, start_cluster_proxy, worker_pids
+from support.relays import Relays
+from support.waiting import LIMIT, wait_until
 
 GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
 TAKEN_OVER = "the new workers are ready"
 
 
 def good(connection: Connection) -> None:
-    while connection.head():
+    while connection.read_head():
         connection.send(OK)
 
 
-def load(rig: Rig, connections: int) -> Load:
-    return Load(rig.dial, by_http_1, connections)
+def load(harness: ProxyHarness, connections: int) -> Load:
+    return Load(harness.dial, http1_requests, connections)
 
 
-def reload(rig: Rig, times: int) -> None:
+def reload(harness: ProxyHarness, times: int) -> None:
     """Send SIGHUP, and wait until new workers have taken over for so many times in all."""
-    rig.process.signal(signal.SIGHUP)
-    eventually(lambda: rig.process.log.count(TAKEN_OVER) == times)
+    harness.process.signal(signal.SIGHUP)
+    wait_until(lambda: harness.process.log.count(TAKEN_OVER) == times)
 
 
 def running_process(pid: int) -> bool:
@@ -53,21 +56,21 @@ def running_process(pid: int) -> bool:
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_reload_under_load_fails_no_request(relays: Relays, size: int) -> None:
-    with running(relays.start(), "web", "-workers", str(size)) as rig:
-        rig.backends(takes_posts)
-        first = workers(rig.process)
+    with harness_for(relays.start(), "web", "-workers", str(size)) as harness:
+        harness.start_backends(answer_posts)
+        first = worker_pids(harness.process)
         assert len(first) == size
-        with load(rig, 8) as visitors:
-            visitors.goes_on()
+        with load(harness, 8) as visitors:
+            visitors.wait_for_responses()
             for times in (1, 2, 3):
-                before = workers(rig.process)
-                reload(rig, times)
-                visitors.goes_on()
-                eventually(lambda old=before: not any(map(running_process, old)))
+                before = worker_pids(harness.process)
+                reload(harness, times)
+                visitors.wait_for_responses()
+                wait_until(lambda old=before: not any(map(running_process, old)))
         assert not visitors.failures
-        assert visitors.connected > 3 * 8  # each reload has moved every connection
-        assert len(workers(rig.process)) == size
-        assert rig.process.log.count("proxy listening on") == 1
+        assert visitors.connections > 3 * 8  # each reload has moved every connection
+        assert len(worker_pids(harness.process)) == size
+        assert harness.process.log.count("proxy listening on") == 1
 
 
 def test_a_reload_under_load_by_tls_and_http_2_fails_no_request(
@@ -80,40 +83,42 @@ def test_a_reload_under_load_by_tls_and_http_2_fails_no_request(
     def by_tls(*protocols: str) -> Connect:
         context = ssl.create_default_context(cafile=tmp_path / "a.pem")
         context.set_alpn_protocols(protocols)
-        return lambda: connect_tls(rig.tls_port, context, "a.example")
+        return lambda: connect_tls(harness.tls_port, context, "a.example")
 
-    with running(relays.start(), "web", *flags) as rig, ExitStack() as stack:
-        rig.backends(takes_posts)
+    with harness_for(relays.start(), "web", *flags) as harness, ExitStack() as stack:
+        harness.start_backends(answer_posts)
         loads = [
-            Load(by_tls("http/1.1"), by_http_1, 2),
-            Load(by_tls("http/1.1"), by_http_1_once, 2),
-            Load(by_tls("h2"), by_http_2, 2),
-            Load(rig.dial, by_http_2, 2),
+            Load(by_tls("http/1.1"), http1_requests, 2),
+            Load(by_tls("http/1.1"), http1_single_requests, 2),
+            Load(by_tls("h2"), http2_requests, 2),
+            Load(harness.dial, http2_requests, 2),
         ]
         for load in loads:
             stack.enter_context(load)
         for times in (1, 2):
-            (old,) = workers(rig.process)
-            reload(rig, times)
-            eventually(lambda old=old: not running_process(old))
+            (old,) = worker_pids(harness.process)
+            reload(harness, times)
+            wait_until(lambda old=old: not running_process(old))
             for load in loads:
-                load.goes_on()
+                load.wait_for_responses()
         assert [load.failures for load in loads] == [[]] * len(loads)
-        assert all(load.connected >= 2 * 3 for load in loads)  # each reload has moved them
-        assert "did not end" not in rig.process.log
+        assert all(load.connections >= 2 * 3 for load in loads)  # each reload has moved them
+        assert "did not end" not in harness.process.log
 
 
 def test_rolling_restarts_of_all_workers_fail_no_request(relays: Relays) -> None:
-    with running(relays.start(), "web", "-workers", "2") as rig:
-        rig.backends(takes_posts)
-        with load(rig, 4) as visitors:
-            visitors.goes_on()
-            for count, pid in enumerate(workers(rig.process), 1):
+    with harness_for(relays.start(), "web", "-workers", "2") as harness:
+        harness.start_backends(answer_posts)
+        with load(harness, 4) as visitors:
+            visitors.wait_for_responses()
+            for count, pid in enumerate(worker_pids(harness.process), 1):
                 os.kill(pid, signal.SIGTERM)
-                rig.process.wait_for_line(rf"worker {pid} exited with status 0; restarting", LIMIT)
-                eventually(lambda: len(workers(rig.process)) == 2)
-                eventually(lambda n=count: rig.process.log.count(" serves\n") == n)
-                visitors.goes_on()
+                harness.process.wait_for_line(
+                    rf"worker {pid} exited with status 0; restarting", LIMIT
+                )
+                wait_until(lambda: len(worker_pids(harness.process)) == 2)
+                wait_until(lambda n=count: harness.process.log.count(" is ready\n") == n)
+                visitors.wait_for_responses()
         assert not visitors.failures
 
 
@@ -121,40 +126,40 @@ def test_what_runs_during_a_reload_is_answered_by_the_old_process(relays: Relays
     asked, go = threading.Event(), threading.Event()
 
     def slow(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nha\r\n")
         asked.set()
         assert go.wait(LIMIT)
         connection.send(b"2\r\nlf\r\n0\r\n\r\n")
-        connection.rest()
+        connection.read_to_end()
 
-    with running(relays.start(), "web", "-grace", "2s") as rig:
-        rig.backends(slow)
-        (old,) = workers(rig.process)
-        stream = rig.connect()
+    with harness_for(relays.start(), "web", "-grace", "2s") as harness:
+        harness.start_backends(slow)
+        (old,) = worker_pids(harness.process)
+        stream = harness.connect()
         stream.send(GET)
         assert asked.wait(LIMIT)
-        stream.until(b"ha\r\n")
-        reload(rig, 1)
-        rig.backends(good)
-        assert rig.get()[1] == b"ok"
+        stream.read_until(b"ha\r\n")
+        reload(harness, 1)
+        harness.start_backends(good)
+        assert harness.get()[1] == b"ok"
         assert running_process(old)
         go.set()
-        assert stream.until(b"0\r\n\r\n")
+        assert stream.read_until(b"0\r\n\r\n")
         stream.close()
-        eventually(lambda: not running_process(old))
+        wait_until(lambda: not running_process(old))
 
 
 def talks_or_takes_posts(connection: Connection) -> None:
     """A script that says every line back to who asks for a WebSocket."""
-    while head := connection.head():
+    while head := connection.read_head():
         if head.startswith(b"POST "):
-            connection.exactly(4)
+            connection.read_exactly(4)
             connection.send(OK)
             continue
         connection.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n")
         connection.send(b"Upgrade: websocket\r\n\r\n")
-        while data := connection.until(b"\n"):
+        while data := connection.read_until(b"\n"):
             connection.send(data)
 
 
@@ -169,54 +174,54 @@ def test_websockets_live_through_reloads_under_load(
     upgrade = b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
     def dial() -> Connection:
-        return connect_tls(rig.tls_port, context, "a.example") if by_tls else rig.dial()
+        return connect_tls(harness.tls_port, context, "a.example") if by_tls else harness.dial()
 
-    with running(relays.start(), "web", *flags) as rig, ExitStack() as stack:
-        rig.backends(talks_or_takes_posts)
-        visitors = stack.enter_context(Load(dial, by_http_1, 4))
+    with harness_for(relays.start(), "web", *flags) as harness, ExitStack() as stack:
+        harness.start_backends(talks_or_takes_posts)
+        visitors = stack.enter_context(Load(dial, http1_requests, 4))
         sockets: list[Connection] = []
         for times in (1, 2, 3):
-            visitors.goes_on()
+            visitors.wait_for_responses()
             for _ in range(2 * size):
                 connection = dial()
                 stack.callback(connection.close)
                 connection.send(GET.replace(b"\r\n\r\n", upgrade))
-                assert connection.head().startswith(b"HTTP/1.1 101 ")
+                assert connection.read_head().startswith(b"HTTP/1.1 101 ")
                 sockets.append(connection)
-            reload(rig, times)
+            reload(harness, times)
             for number, connection in enumerate(sockets):
                 connection.send(b"%d\n" % number)
-                assert connection.until(b"\n") == b"%d\n" % number
-        visitors.goes_on()
+                assert connection.read_until(b"\n") == b"%d\n" % number
+        visitors.wait_for_responses()
         assert not visitors.failures
-        assert len(workers(rig.process)) >= size + 3  # those of each generation that talk
+        assert len(worker_pids(harness.process)) >= size + 3  # those of each generation that talk
         for connection in sockets:
             connection.close()
-        eventually(lambda: len(workers(rig.process)) == size)
+        wait_until(lambda: len(worker_pids(harness.process)) == size)
 
 
 def test_a_rolling_restart_of_the_relays_loses_no_request_and_no_websocket(relays: Relays) -> None:
-    near, far = relays.pair()
+    near, far = relays.start_pair()
     upgrade = b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-    with site() as web:
+    with new_deployment() as deployment:
         for relay in (near, far):
-            backend = web.backend(talks_or_takes_posts, host=relay.address)
-            web.member(relay, http=backend.address)
-        proxy = web.proxy("-cluster", "web", "-port", str(near.port), "-choose", "watch")
+            backend = deployment.backend(talks_or_takes_posts, host=relay.address)
+            deployment.member(relay, http=backend.address)
+        proxy = deployment.proxy("-cluster", "web", "-port", str(near.port), "-choose", "watch")
         talk = proxy.connect()
         talk.send(GET.replace(b"\r\n\r\n", upgrade))
-        assert talk.head().startswith(b"HTTP/1.1 101 ")
-        with Load(proxy.connect, by_http_1, 4) as visitors:
+        assert talk.read_head().startswith(b"HTTP/1.1 101 ")
+        with Load(proxy.connect, http1_requests, 4) as visitors:
             for relay, other in ((far, near), (near, far)):
-                visitors.goes_on()
+                visitors.wait_for_responses()
                 relay.process.terminate()
                 relay.process.wait(LIMIT)
                 again = relays.start(address=relay.address, port=relay.port, join=[other])
                 again.process.wait_for_line("peer linked", LIMIT)
                 again.process.wait_for_line("program registered", LIMIT)
-                visitors.goes_on()
+                visitors.wait_for_responses()
                 talk.send(b"here\n")
-                assert talk.until(b"\n") == b"here\n"
+                assert talk.read_until(b"\n") == b"here\n"
         assert not visitors.failures
         talk.close()
 
@@ -225,21 +230,21 @@ def test_what_does_not_end_after_a_reload_is_cut_when_it_has_lingered(relays: Re
     asked = threading.Event()
 
     def silent(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         asked.set()
-        connection.rest()
+        connection.read_to_end()
 
-    with running(relays.start(), "web", "-linger", "1s") as rig:
-        rig.backends(silent)
-        (old,) = workers(rig.process)
-        connection = rig.connect()
+    with harness_for(relays.start(), "web", "-linger", "1s") as harness:
+        harness.start_backends(silent)
+        (old,) = worker_pids(harness.process)
+        connection = harness.connect()
         connection.send(GET)
         assert asked.wait(LIMIT)
-        reload(rig, 1)
+        reload(harness, 1)
         with pytest.raises(ConnectionResetError):
-            connection.rest()
-        eventually(lambda: not running_process(old))
-        assert "closing 1 connections still open after 1 s" in rig.process.log
+            connection.read_to_end()
+        wait_until(lambda: not running_process(old))
+        assert "closing 1 connections still open after 1 s" in harness.process.log
 
 
 @pytest.mark.parametrize("by_tls", [False, True])
@@ -247,114 +252,114 @@ def test_stopping_lets_retired_workers_finish(relays: Relays, tmp_path: Path, by
     asked, stopping = threading.Event(), threading.Event()
 
     def slow(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         asked.set()
         assert stopping.wait(LIMIT)
         connection.send(OK)
 
     flags = ["-tls-listen", "127.0.0.1:0", "-cert", write_certificate(tmp_path, "a.example")]
-    with running(relays.start(), "web", *(flags if by_tls else [])) as rig:
-        rig.backends(slow)
-        connection = rig.connect()
+    with harness_for(relays.start(), "web", *(flags if by_tls else [])) as harness:
+        harness.start_backends(slow)
+        connection = harness.connect()
         connection.send(GET)
         assert asked.wait(LIMIT)
-        reload(rig, 1)
-        rig.process.terminate()
-        rig.process.wait_for_line("stopping", LIMIT)
+        reload(harness, 1)
+        harness.process.terminate()
+        harness.process.wait_for_line("stopping", LIMIT)
         stopping.set()
-        assert connection.response()[1] == b"ok"
+        assert connection.read_response()[1] == b"ok"
         connection.close()
-        assert rig.process.wait(LIMIT) == 0
-        assert "Traceback" not in rig.process.log
+        assert harness.process.wait(LIMIT) == 0
+        assert "Traceback" not in harness.process.log
 
 
 def test_stopping_ends_retired_workers_too(relays: Relays) -> None:
     asked = threading.Event()
 
     def silent(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         asked.set()
-        connection.rest()
+        connection.read_to_end()
 
-    with running(relays.start(), "web", "-grace", "1s") as rig:
-        rig.backends(silent)
-        connection = rig.connect()
+    with harness_for(relays.start(), "web", "-grace", "1s") as harness:
+        harness.start_backends(silent)
+        connection = harness.connect()
         connection.send(GET)
         assert asked.wait(LIMIT)
-        reload(rig, 1)
-        all_of_them = workers(rig.process)
+        reload(harness, 1)
+        all_of_them = worker_pids(harness.process)
         assert len(all_of_them) == 2
-        rig.process.terminate()
-        assert rig.process.wait(LIMIT) == 0
+        harness.process.terminate()
+        assert harness.process.wait(LIMIT) == 0
         assert not any(map(running_process, all_of_them))
 
 
 def named(name: bytes) -> Script:
     def script(connection: Connection) -> None:
-        while connection.head():
+        while connection.read_head():
             connection.send(OK.replace(b"ok", name))
 
     return script
 
 
 def test_visitors_come_back_to_their_backend_after_a_reload(relays: Relays) -> None:
-    with running(relays.start(), "web", "-sticky", "home") as rig:
-        rig.backends(named(b"n1"), named(b"n2"))
-        response, home = rig.get()
+    with harness_for(relays.start(), "web", "-sticky", "home") as harness:
+        harness.start_backends(named(b"n1"), named(b"n2"))
+        response, home = harness.get()
         cookie = response.getheader("set-cookie", "").partition(";")[0].encode()
         again = GET.replace(b"\r\n\r\n", b"\r\nCookie: " + cookie + b"\r\n\r\n")
         assert cookie.startswith(b"home=")
-        reload(rig, 1)
+        reload(harness, 1)
         # New workers go where the cookie says once the cluster has named that backend to them.
-        eventually(lambda: {rig.exchange(again)[1] for _ in range(30)} == {home})
+        wait_until(lambda: {harness.exchange(again)[1] for _ in range(30)} == {home})
 
 
 def test_a_reload_that_fails_leaves_the_old_workers(relays: Relays) -> None:
     relay = relays.start()
-    with running(relay, "web") as rig:
-        rig.backends(good)
-        before = workers(rig.process)
+    with harness_for(relay, "web") as harness:
+        harness.start_backends(good)
+        before = worker_pids(harness.process)
         relay.process.terminate()  # without a relay, nobody gets ready
         relay.process.wait(LIMIT)
-        rig.process.signal(signal.SIGHUP)
-        rig.process.wait_for_line(
+        harness.process.signal(signal.SIGHUP)
+        harness.process.wait_for_line(
             "reload failed: new workers: .*; the old ones continue", 2 * LIMIT
         )
-        eventually(lambda: workers(rig.process) == before)
+        wait_until(lambda: worker_pids(harness.process) == before)
         relays.start(port=relay.port)
-        eventually(lambda: rig.get()[1] == b"ok")
-        reload(rig, 1)
-        assert rig.get()[1] == b"ok"
+        wait_until(lambda: harness.get()[1] == b"ok")
+        reload(harness, 1)
+        assert harness.get()[1] == b"ok"
 
 
 def test_a_worker_that_is_killed_is_replaced_and_the_port_is_never_closed(relays: Relays) -> None:
-    with running(relays.start(), "web") as rig:
-        rig.backends(good)
-        (old,) = workers(rig.process)
+    with harness_for(relays.start(), "web") as harness:
+        harness.start_backends(good)
+        (old,) = worker_pids(harness.process)
         os.kill(old, signal.SIGKILL)
-        rig.process.wait_for_line(f"worker {old} was killed by SIGKILL; restarting", LIMIT)
-        assert rig.get()[1] == b"ok"  # it waited in the kernel's queue
-        (new,) = workers(rig.process)
-        rig.process.wait_for_line(f"worker {new} is ready", LIMIT)
-        assert rig.process.log.count("proxy listening on") == 1
+        harness.process.wait_for_line(f"worker {old} was killed by SIGKILL; restarting", LIMIT)
+        assert harness.get()[1] == b"ok"  # it waited in the kernel's queue
+        (new,) = worker_pids(harness.process)
+        harness.process.wait_for_line(f"worker {new} is ready", LIMIT)
+        assert harness.process.log.count("proxy listening on") == 1
 
 
 def test_workers_leave_when_their_master_is_killed(relays: Relays) -> None:
-    with running(relays.start(), "web", "-workers", "2") as rig:
-        orphans = workers(rig.process)
-        rig.process.kill()
-        rig.process.wait(LIMIT)
-        eventually(lambda: not any(map(running_process, orphans)))
+    with harness_for(relays.start(), "web", "-workers", "2") as harness:
+        orphans = worker_pids(harness.process)
+        harness.process.kill()
+        harness.process.wait(LIMIT)
+        wait_until(lambda: not any(map(running_process, orphans)))
 
 
 def test_a_child_from_before_the_proxy_is_nobodys_worker(relays: Relays) -> None:
     words = ["-cluster", "web", "-port", str(relays.start().port), "-listen", "127.0.0.1:0"]
     shell = ["sh", "-c", 'sleep 1000 & exec "$@"', "sh", *program("proxy"), *words]
-    process = start("proxy", shell)
+    process = start_process("proxy", shell)
     process.wait_for_line("proxy listening on", LIMIT)
-    stranger, worker = workers(process)
+    stranger, worker = worker_pids(process)
     os.kill(stranger, signal.SIGKILL)
-    eventually(lambda: workers(process) == [worker])  # the other one has been reaped
+    wait_until(lambda: worker_pids(process) == [worker])  # the other one has been reaped
     process.terminate()
     assert process.wait(LIMIT) == 0
     process.close()
@@ -364,7 +369,7 @@ def test_several_workers_complain_once(relays: Relays) -> None:
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         port = stranger.getsockname()[1]
         words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", str(port), "-workers", "3"]
-        process = start("proxy", [*program("proxy"), *words])
+        process = start_process("proxy", [*program("proxy"), *words])
         stranger.accept()[0].close()
         stranger.close()
         assert process.wait(LIMIT) == 1
@@ -373,9 +378,9 @@ def test_several_workers_complain_once(relays: Relays) -> None:
 
 
 def test_the_master_stays_small(relays: Relays) -> None:
-    process, _ = start_proxy(relays.start(), "web")
+    process, _ = start_cluster_proxy(relays.start(), "web")
     maps = Path(f"/proc/{process.machine_pid}/maps").read_text(encoding="utf-8")
-    assert resident(process.machine_pid) < 20 * 1024 * 1024
+    assert resident_bytes(process.machine_pid) < 20 * 1024 * 1024
     assert "uvloop" not in maps
     process.terminate()
     assert process.wait(LIMIT) == 0

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from support.http_rig import Backend, Connection
+from support.backends import GET, Backend, respond_with
+from support.connection import Connection
+from support.deployment import Deployment
+from support.ports import free_port
+from support.processes import start_process
 from support.programs import program
-from support.publishers import GET, Site, says, site
-from support.relays import LIMIT, eventually, free_port, start
-
-
-@pytest.fixture
-def web() -> Iterator[Site]:
-    with site() as made:
-        yield made
+from support.waiting import LIMIT, wait_until
 
 
 def static(*backends: Backend) -> list[str]:
@@ -30,15 +26,15 @@ def static(*backends: Backend) -> list[str]:
     return words
 
 
-def test_backends_may_be_named_beforehand(web: Site) -> None:
-    backends = [web.backend(says(body)) for body in ("one", "two", "three")]
-    proxy = web.proxy(*static(*backends))
+def test_backends_may_be_named_beforehand(deployment: Deployment) -> None:
+    backends = [deployment.backend(respond_with(body)) for body in ("one", "two", "three")]
+    proxy = deployment.proxy(*static(*backends))
     assert proxy.bodies() == {"one", "two", "three"}
 
 
-def test_no_get_fails_when_a_backend_dies_under_load(web: Site) -> None:
-    doomed, *others = [web.backend(says(body)) for body in ("one", "two", "three")]
-    proxy = web.proxy(*static(doomed, *others))
+def test_no_get_fails_when_a_backend_dies_under_load(deployment: Deployment) -> None:
+    doomed, *others = [deployment.backend(respond_with(body)) for body in ("one", "two", "three")]
+    proxy = deployment.proxy(*static(doomed, *others))
     under_load = threading.Barrier(9, timeout=LIMIT)
     out = threading.Event()
 
@@ -46,14 +42,14 @@ def test_no_get_fails_when_a_backend_dies_under_load(web: Site) -> None:
         connection = Connection(socket.create_connection(("127.0.0.1", proxy.port), LIMIT))
         for _ in range(30):  # attempts that may be repeated are a share of all that there were
             connection.send(GET)
-            assert connection.response()[0].status == 200
+            assert connection.read_response()[0].status == 200
         under_load.wait()
         bodies = set()
         while True:
             last_ones = out.is_set()
             for _ in range(30):
                 connection.send(GET)
-                response, body = connection.response()
+                response, body = connection.read_response()
                 assert response.status == 200
                 bodies.add(body.decode())
             if last_ones:
@@ -63,7 +59,7 @@ def test_no_get_fails_when_a_backend_dies_under_load(web: Site) -> None:
     with ThreadPoolExecutor(8) as visitors:
         visits = [visitors.submit(visit) for _ in range(8)]
         under_load.wait()
-        doomed.end()
+        doomed.stop()
         proxy.process.wait_for_line(f"{doomed.address} ejected from rotation", LIMIT)
         out.set()
         bodies = set().union(*(each.result(LIMIT) for each in visits))
@@ -71,62 +67,64 @@ def test_no_get_fails_when_a_backend_dies_under_load(web: Site) -> None:
     assert proxy.bodies() == {"two", "three"}
 
 
-def test_who_refuses_is_left_alone_and_comes_back_after_a_trial(web: Site) -> None:
-    well = web.backend(says("well"))
+def test_who_refuses_is_left_alone_and_comes_back_after_a_trial(deployment: Deployment) -> None:
+    well = deployment.backend(respond_with("well"))
     port = free_port()
-    proxy = web.proxy(*static(well), "-backend", f"127.0.0.1:{port}")
+    proxy = deployment.proxy(*static(well), "-backend", f"127.0.0.1:{port}")
     assert proxy.bodies() == {"well"}
     proxy.process.wait_for_line(
         f"127.0.0.1:{port} ejected from rotation: connecting to it failed", LIMIT
     )
-    web.backend(says("back"), port=port)
-    eventually(lambda: "back" in proxy.bodies(3))
+    deployment.backend(respond_with("back"), port=port)
+    wait_until(lambda: "back" in proxy.bodies(3))
     proxy.process.wait_for_line(f"127.0.0.1:{port} returned to rotation", LIMIT)
 
 
-def test_the_only_one_is_never_out(web: Site) -> None:
-    backend = web.backend(says("no", "503 Service Unavailable"))
-    proxy = web.proxy(*static(backend))
+def test_the_only_one_is_never_out(deployment: Deployment) -> None:
+    backend = deployment.backend(respond_with("no", "503 Service Unavailable"))
+    proxy = deployment.proxy(*static(backend))
     for _ in range(8):
-        assert proxy.exchange()[0].status == 503
+        assert proxy.request()[0].status == 503
     assert proxy.body() == "no"
 
 
 # Checks.
 
 
-def test_who_fails_its_checks_is_out_until_one_goes_well(web: Site) -> None:
+def test_who_fails_its_checks_is_out_until_one_goes_well(deployment: Deployment) -> None:
     well = threading.Event()
 
     def script(connection: Connection) -> None:
-        while head := connection.head():
+        while head := connection.read_head():
             sick = head.startswith(b"GET /healthz ") and not well.is_set()
             status = b"500 Oh No" if sick else b"200 OK"
             connection.send(b"HTTP/1.1 %b\r\nContent-Length: 4\r\n\r\nsick" % status)
 
-    sick = web.backend(script)
-    proxy = web.proxy(*static(sick, web.backend(says("well"))), "-check", "/healthz")
+    sick = deployment.backend(script)
+    proxy = deployment.proxy(
+        *static(sick, deployment.backend(respond_with("well"))), "-check", "/healthz"
+    )
     line = f"{sick.address} ejected from rotation: health check failed: status 500"
     proxy.process.wait_for_line(line, LIMIT)
     assert proxy.bodies() == {"well"}
     well.set()
     proxy.process.wait_for_line(f"{sick.address} returned to rotation", LIMIT)
-    eventually(lambda: proxy.bodies() == {"sick", "well"})
+    wait_until(lambda: proxy.bodies() == {"sick", "well"})
 
 
-def test_all_may_fail_their_checks(web: Site) -> None:
+def test_all_may_fail_their_checks(deployment: Deployment) -> None:
     def script(connection: Connection) -> None:
-        if connection.head().startswith(b"GET /healthz "):
+        if connection.read_head().startswith(b"GET /healthz "):
             connection.send(b"no HTTP at all\r\n")
         else:
             connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
-    backends = [web.backend(script) for _ in range(2)]
-    proxy = web.proxy(*static(*backends), "-check", "/healthz")
+    backends = [deployment.backend(script) for _ in range(2)]
+    proxy = deployment.proxy(*static(*backends), "-check", "/healthz")
     for backend in backends:
         line = f"{backend.address} ejected from rotation: health check failed: .* not HTTP/1"
         proxy.process.wait_for_line(line, LIMIT)
-    assert proxy.exchange()[0].status == 200
+    assert proxy.request()[0].status == 200
     proxy.process.wait_for_line("all that accept connections are used", LIMIT)
 
 
@@ -161,7 +159,7 @@ STATIC = ["-choose", "static", "-backend", "127.0.0.1:1"]
     ],
 )
 def test_what_does_not_go_together_is_said_in_one_line(words: list[str], sentence: str) -> None:
-    process = start("proxy", [*program("proxy"), "-listen", "127.0.0.1:0", *words])
+    process = start_process("proxy", [*program("proxy"), "-listen", "127.0.0.1:0", *words])
     assert process.wait(LIMIT) == 2
     assert process.log.startswith("proxy: ")
     assert sentence in process.log
@@ -173,10 +171,10 @@ def test_a_key_of_cookies_is_kept_secret(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_bytes(b"k" * 40)
     words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-sticky", "s", "-sticky-key", str(key)]
-    for mode, size, sentence in ((0o644, 40, "chmod 600"), (0o600, 8, "less than 16 bytes")):
+    for mode, size, sentence in ((0o644, 40, "chmod 600"), (0o600, 8, "at least 16 bytes (got 8)")):
         key.write_bytes(b"k" * size)
         key.chmod(mode)
-        process = start("proxy", [*program("proxy"), *words])
+        process = start_process("proxy", [*program("proxy"), *words])
         assert process.wait(LIMIT) == 2
         assert sentence in process.log
         process.close()

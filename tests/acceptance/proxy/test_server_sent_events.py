@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from hyperframe.frame import DataFrame, HeadersFrame
 
-from support.http2_raw import GET, RawHttp2
-from support.http_rig import Connection, Rig
-from support.relays import LIMIT
+from support.connection import Connection
+from support.proxy_harness import ProxyHarness
+from support.raw_http2 import GET, RawHttp2
+from support.waiting import LIMIT
 
 FLAGS = ("-timeout", "1s")
 EVENTS = [b"data: %d\n\n" % number for number in range(8)]
@@ -24,21 +25,21 @@ Listen = Callable[[Connection], Iterator[bytes]]
 def by_http_1(connection: Connection) -> Iterator[bytes]:
     """Yield the events of the one answer, as they come."""
     connection.send(b"GET / HTTP/1.1\r\nHost: example\r\nAccept: text/event-stream\r\n\r\n")
-    head = connection.head()
+    head = connection.read_head()
     assert head.startswith(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n")
     assert b"\r\nTransfer-Encoding: chunked\r\n" in head
-    while size := int(connection.until(b"\r\n"), 16):
-        yield connection.exactly(size)
-        assert connection.until(b"\r\n") == b"\r\n"
+    while size := int(connection.read_until(b"\r\n"), 16):
+        yield connection.read_exactly(size)
+        assert connection.read_until(b"\r\n") == b"\r\n"
 
 
 def by_http_2(connection: Connection) -> Iterator[bytes]:
     client = RawHttp2(connection)
     client.get(1, [*GET, (b"accept", b"text/event-stream")])
-    frame = client.until(HeadersFrame)
+    frame = client.read_until(HeadersFrame)
     assert frame.fields[b"content-type"] == b"text/event-stream"  # type: ignore[attr-defined]
     while "END_STREAM" not in frame.flags:
-        frame = client.until(DataFrame)
+        frame = client.read_until(DataFrame)
         assert isinstance(frame, DataFrame)
         if frame.data:
             yield frame.data
@@ -53,11 +54,13 @@ def framed(event: bytes, framing: str) -> bytes:
 
 @LISTEN
 @pytest.mark.parametrize("framing", FRAMINGS)
-def test_each_event_comes_before_the_next_is_sent(rig: Rig, listen: Listen, framing: str) -> None:
+def test_each_event_comes_before_the_next_is_sent(
+    harness: ProxyHarness, listen: Listen, framing: str
+) -> None:
     heard: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(BEGIN + FRAMINGS[framing])
         for event in EVENTS:
             connection.send(framed(event, framing))
@@ -65,27 +68,27 @@ def test_each_event_comes_before_the_next_is_sent(rig: Rig, listen: Listen, fram
         if framing == "chunks":
             connection.send(b"0\r\n\r\n")
 
-    rig.backends(script)
-    for event in listen(rig.connect()):
+    harness.start_backends(script)
+    for event in listen(harness.connect()):
         heard.put(event)
     assert heard.empty()
 
 
 @LISTEN
-def test_who_is_slow_and_steady_is_not_timed_out(rig: Rig, listen: Listen) -> None:
+def test_who_is_slow_and_steady_is_not_timed_out(harness: ProxyHarness, listen: Listen) -> None:
     """The answer takes some three times -timeout, and never stands still for that long."""
     left = threading.Event()
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(BEGIN + FRAMINGS["chunks"])
         for event in EVENTS:
             assert not left.wait(0.4)
             connection.send(framed(event, "chunks"))
         connection.send(b"0\r\n\r\n")
 
-    rig.backends(script)
+    harness.start_backends(script)
     try:
-        assert list(listen(rig.connect())) == EVENTS
+        assert list(listen(harness.connect())) == EVENTS
     finally:
         left.set()

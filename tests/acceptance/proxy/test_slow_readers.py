@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hyperframe.frame import GoAwayFrame, PingFrame
 
+from support.backends import GET
 from support.certificates import write_certificate
-from support.http2_raw import RawHttp2
-from support.http_rig import Connection, connect_tls, tls_port, workers
-from support.publishers import GET, Site, site
-from support.relays import LIMIT, eventually
+from support.connection import Connection, connect_tls
+from support.deployment import Deployment
+from support.proxy_process import tls_port, worker_pids
+from support.raw_http2 import RawHttp2
+from support.waiting import LIMIT, wait_until
 
 UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 LARGE = 4_000_000
 
 
-@pytest.fixture
-def web() -> Iterator[Site]:
-    with site() as made:
-        yield made
-
-
 def backend(connection: Connection) -> None:
-    while head := connection.head():
+    while head := connection.read_head():
         if b"Upgrade" in head:
             connection.send(SWITCHED + b"a" * (LARGE if b"/large" in head else 1))
             return
@@ -36,35 +32,35 @@ def backend(connection: Connection) -> None:
 
 def idles(connection: Connection) -> None:
     connection.send(GET)
-    connection.response()
+    connection.read_response()
 
 
 def idles_by_2(connection: Connection) -> None:
     client = RawHttp2(connection)
     client.get(1)
-    assert client.answer(1)[1] == b"ok"
-    client.until(GoAwayFrame)
+    assert client.read_response(1)[1] == b"ok"
+    client.read_until(GoAwayFrame)
 
 
 def floods(connection: Connection) -> None:
     client = RawHttp2(connection)
     client.send(*[PingFrame(0, b"12345678")] * 1200)
-    client.until(GoAwayFrame)
+    client.read_until(GoAwayFrame)
 
 
 def breaks_a_rule(connection: Connection) -> None:
     connection.send(b"GET / HTTP/1.1\r\n\r\n")
-    assert connection.response()[0].status == 400
+    assert connection.read_response()[0].status == 400
 
 
 def asks_for_the_end(connection: Connection) -> None:
     connection.send(GET[:-2] + b"Connection: close\r\n\r\n")
-    connection.response()
+    connection.read_response()
 
 
 def hears_the_last_of_a_web_socket(connection: Connection) -> None:
     connection.send(UPGRADE)
-    connection.until(b"\r\n\r\na")
+    connection.read_until(b"\r\n\r\na")
 
 
 CASES = {
@@ -80,14 +76,14 @@ CASES = {
 class Door:
     """A proxy that listens by TLS, and how many descriptors its worker has."""
 
-    def __init__(self, web: Site, folder: Path, *more: str) -> None:
-        flags = ["-choose", "static", "-backend", web.backend(backend).address]
+    def __init__(self, deployment: Deployment, folder: Path, *more: str) -> None:
+        flags = ["-choose", "static", "-backend", deployment.backend(backend).address]
         flags += ["-cert", write_certificate(folder, "a.example", file="a")]
         flags += ["-tls-listen", "127.0.0.1:0", "-idle", "300ms", *more]
-        self.proxy = proxy = web.proxy(*flags)
+        self.proxy = proxy = deployment.proxy(*flags)
         self._port = tls_port(proxy.process)
         self._context = ssl.create_default_context(cafile=folder / "a.pem")
-        (worker,) = workers(proxy.process)
+        (worker,) = worker_pids(proxy.process)
         self._descriptors = Path(f"/proc/{worker}/fd")
 
     def connect(self, protocols: list[str]) -> Connection:
@@ -101,49 +97,51 @@ class Door:
 
 @pytest.mark.parametrize(("acts", "protocols"), CASES.values(), ids=CASES)
 def test_they_keep_no_descriptor_until_a_timeout(
-    web: Site, tmp_path: Path, acts: Callable[[Connection], None], protocols: list[str]
+    deployment: Deployment, tmp_path: Path, acts: Callable[[Connection], None], protocols: list[str]
 ) -> None:
     """Which would be for -timeout, and longer than this test waits."""
-    door = Door(web, tmp_path)
+    door = Door(deployment, tmp_path)
     before = door.in_use()
     connection = door.connect(protocols)
     acts(connection)
-    eventually(lambda: door.in_use() <= before)  # its side is open all the while
+    wait_until(lambda: door.in_use() <= before)  # its side is open all the while
     connection.close()
 
 
-def test_who_reads_slowly_hears_the_last_of_a_web_socket(web: Site, tmp_path: Path) -> None:
+def test_who_reads_slowly_hears_the_last_of_a_web_socket(
+    deployment: Deployment, tmp_path: Path
+) -> None:
     """It does not begin to read until a client that is deaf would have been cut off."""
-    door = Door(web, tmp_path)
+    door = Door(deployment, tmp_path)
     deaf, slow = door.connect([]), door.connect([])
     before = door.in_use()
     slow.send(UPGRADE.replace(b"GET / ", b"GET /large "))
-    slow.until(b"\r\n\r\n")
+    slow.read_until(b"\r\n\r\n")
     deaf.send(UPGRADE)
-    deaf.until(b"\r\n\r\na")
-    eventually(lambda: door.in_use() < before)
-    assert slow.rest() == b"a" * LARGE
+    deaf.read_until(b"\r\n\r\na")
+    wait_until(lambda: door.in_use() < before)
+    assert slow.read_to_end() == b"a" * LARGE
     for connection in (deaf, slow):
         connection.close()
 
 
-def test_who_never_reads_it_is_cut_off_in_the_end(web: Site, tmp_path: Path) -> None:
-    door = Door(web, tmp_path, "-timeout", "1s")
+def test_who_never_reads_it_is_cut_off_in_the_end(deployment: Deployment, tmp_path: Path) -> None:
+    door = Door(deployment, tmp_path, "-timeout", "1s")
     before = door.in_use()
     connection = door.connect([])
     connection.send(UPGRADE.replace(b"GET / ", b"GET /large "))
-    connection.until(b"\r\n\r\n")
-    eventually(lambda: door.in_use() <= before)
+    connection.read_until(b"\r\n\r\n")
+    wait_until(lambda: door.in_use() <= before)
     connection.close()
 
 
 def test_an_end_of_a_web_socket_that_is_left_does_not_keep_the_proxy(
-    web: Site, tmp_path: Path
+    deployment: Deployment, tmp_path: Path
 ) -> None:
-    door = Door(web, tmp_path, "-grace", "300ms")
+    door = Door(deployment, tmp_path, "-grace", "300ms")
     connection = door.connect([])
     connection.send(UPGRADE.replace(b"GET / ", b"GET /large "))
-    connection.until(b"\r\n\r\n")
+    connection.read_until(b"\r\n\r\n")
     door.proxy.process.terminate()
     assert door.proxy.process.wait(LIMIT) == 0
     connection.close()

@@ -8,22 +8,28 @@ import threading
 import pytest
 
 import arke
-from support.http_rig import Backend, Connection, Script, running, start_proxy
+from support.backends import Backend, Script
+from support.connection import Connection
+from support.ports import free_port
+from support.processes import start_process
 from support.programs import program
-from support.relays import LIMIT, Relays, eventually, free_port, start
+from support.proxy_harness import harness_for
+from support.proxy_process import start_cluster_proxy
+from support.relays import Relays
+from support.waiting import LIMIT, wait_until
 
 GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 def good(connection: Connection) -> None:
-    while connection.head():
+    while connection.read_head():
         connection.send(OK)
 
 
 def waiting(asked: threading.Event, go: threading.Event) -> Script:
     def script(connection: Connection) -> None:
-        while connection.head():
+        while connection.read_head():
             asked.set()
             assert go.wait(LIMIT)
             connection.send(OK)
@@ -42,24 +48,24 @@ def refused(port: int) -> bool:
 @pytest.mark.parametrize("signal", ["SIGTERM", "SIGINT"])
 def test_what_runs_is_answered_before_the_proxy_leaves(relays: Relays, signal: str) -> None:
     asked, go = threading.Event(), threading.Event()
-    with running(relays.start(), "web") as rig:
-        rig.backends(waiting(asked, go))
-        connection, idle = rig.connect(), rig.connect()
+    with harness_for(relays.start(), "web") as harness:
+        harness.start_backends(waiting(asked, go))
+        connection, idle = harness.connect(), harness.connect()
         idle.send(GET.replace(b"GET", b"HEAD"))
         go.set()
-        idle.head()
+        idle.read_head()
         go.clear()
         asked.clear()
         connection.send(GET)
         assert asked.wait(LIMIT)
-        rig.process.signal(getattr(__import__("signal"), signal))
-        eventually(lambda: refused(rig.port))
+        harness.process.signal(getattr(__import__("signal"), signal))
+        wait_until(lambda: refused(harness.port))
         go.set()
-        response, body = connection.response()
+        response, body = connection.read_response()
         assert (response.getheader("connection"), body) == ("close", b"ok")
-        assert connection.rest() == b""
-        assert idle.rest() == b""
-        assert rig.process.wait(LIMIT) == 0
+        assert connection.read_to_end() == b""
+        assert idle.read_to_end() == b""
+        assert harness.process.wait(LIMIT) == 0
 
 
 def test_an_answer_that_began_before_the_proxy_leaves_is_the_last(relays: Relays) -> None:
@@ -67,59 +73,59 @@ def test_an_answer_that_began_before_the_proxy_leaves_is_the_last(relays: Relays
     go = threading.Event()
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf")
         assert go.wait(LIMIT)
         connection.send(b"half")
-        connection.rest()
+        connection.read_to_end()
 
-    with running(relays.start(), "web") as rig:
-        rig.backends(script)
-        connection, idle = rig.connect(), rig.connect()
+    with harness_for(relays.start(), "web") as harness:
+        harness.start_backends(script)
+        connection, idle = harness.connect(), harness.connect()
         connection.send(GET)
-        connection.until(b"half")
-        rig.process.terminate()
-        assert idle.rest() == b""  # what idled has been closed
+        connection.read_until(b"half")
+        harness.process.terminate()
+        assert idle.read_to_end() == b""  # what idled has been closed
         go.set()
-        assert connection.rest() == b"half"
-        assert rig.process.wait(LIMIT) == 0
-        assert "did not end" not in rig.process.log
+        assert connection.read_to_end() == b"half"
+        assert harness.process.wait(LIMIT) == 0
+        assert "did not end" not in harness.process.log
 
 
 def test_a_request_on_its_way_when_the_proxy_leaves_is_answered(relays: Relays) -> None:
-    with running(relays.start(), "web") as rig:
-        rig.backends(good)
-        connection = rig.connect()
+    with harness_for(relays.start(), "web") as harness:
+        harness.start_backends(good)
+        connection = harness.connect()
         connection.send(GET)
-        connection.response()
-        rig.process.terminate()
-        rig.process.wait_for_line("stopping", LIMIT)
+        connection.read_response()
+        harness.process.terminate()
+        harness.process.wait_for_line("stopping", LIMIT)
         connection.send(GET)
-        response, body = connection.response()
+        response, body = connection.read_response()
         assert (response.getheader("connection"), body) == ("close", b"ok")
-        assert rig.process.wait(LIMIT) == 0
+        assert harness.process.wait(LIMIT) == 0
 
 
 def test_what_does_not_end_is_cut_after_the_time_of_grace(relays: Relays) -> None:
     asked, go = threading.Event(), threading.Event()
-    with running(relays.start(), "web", "-grace", "2s") as rig:
-        rig.backends(waiting(asked, go))
-        connection = rig.connect()
+    with harness_for(relays.start(), "web", "-grace", "2s") as harness:
+        harness.start_backends(waiting(asked, go))
+        connection = harness.connect()
         connection.send(GET)
         assert asked.wait(LIMIT)
-        rig.process.terminate()
-        assert rig.process.wait(LIMIT) == 0
+        harness.process.terminate()
+        assert harness.process.wait(LIMIT) == 0
         with pytest.raises(ConnectionResetError):
-            connection.rest()
+            connection.read_to_end()
         go.set()
-        assert "still open after 2 s" in rig.process.log
+        assert "still open after 2 s" in harness.process.log
 
 
 def test_nobody_serves_the_cluster(relays: Relays) -> None:
-    process, port = start_proxy(relays.start(), "nobody")
+    process, port = start_cluster_proxy(relays.start(), "nobody")
     connection = Connection(socket.create_connection(("127.0.0.1", port), LIMIT))
     connection.send(GET)
-    response, body = connection.response()
+    response, body = connection.read_response()
     assert (response.status, response.getheader("retry-after")) == (503, "1")
     assert body == b"Cluster nobody has no members.\n"
     connection.close()
@@ -132,46 +138,46 @@ def test_nobody_serves_the_cluster(relays: Relays) -> None:
 def test_the_cluster_is_too_busy_to_answer(relays: Relays) -> None:
     # One question is under way, one may wait, and any further one is refused.
     limits = arke.Limits(requests=1, request_bytes=1)
-    with running(relays.start(), "web", limits=limits) as rig:
-        rig.cluster.answers = [""]
-        for connection in (rig.connect(), rig.connect()):
+    with harness_for(relays.start(), "web", limits=limits) as harness:
+        harness.cluster.answers = [""]
+        for connection in (harness.connect(), harness.connect()):
             connection.send(GET)
         sentence = b"Cluster web did not name a backend: it is overloaded.\n"
-        eventually(lambda: rig.get()[1] == sentence)
+        wait_until(lambda: harness.get()[1] == sentence)
 
 
 def test_the_cluster_does_not_answer(relays: Relays) -> None:
-    with running(relays.start(), "web") as rig:
-        rig.cluster.answers = [""]
-        response, body = rig.get()
+    with harness_for(relays.start(), "web") as harness:
+        harness.cluster.answers = [""]
+        response, body = harness.get()
         assert response.status == 503
         assert body == b"Cluster web did not name a backend: no answer within 1 s.\n"
 
 
 def test_the_relay_goes_and_comes_back(relays: Relays) -> None:
     relay = relays.start()
-    with running(relay, "web") as rig:
-        rig.backends(good)
-        assert rig.get()[1] == b"ok"
+    with harness_for(relay, "web") as harness:
+        harness.start_backends(good)
+        assert harness.get()[1] == b"ok"
         relay.process.terminate()
         relay.process.wait(LIMIT)
-        response, body = rig.get()
+        response, body = harness.get()
         assert response.status == 503
         assert body == b"The proxy is not connected to its relay.\n"
         relays.start(port=relay.port)
-        eventually(lambda: rig.get()[1] == b"ok")
+        wait_until(lambda: harness.get()[1] == b"ok")
 
 
 def test_a_port_that_is_taken(relays: Relays) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        process = start(
+        process = start_process(
             "proxy", [*program("proxy"), "-cluster", "a", "-listen", f"127.0.0.1:{port}"]
         )
         assert process.wait(LIMIT) == 2
     assert process.log == (
         f"proxy: -listen 127.0.0.1:{port}: the port is in use; "
-        "stop what uses it, or choose another with -listen\n"
+        "stop the program that uses it, or change -listen\n"
     )
     process.close()
 
@@ -180,7 +186,7 @@ def test_a_port_that_is_taken(relays: Relays) -> None:
 def test_a_port_for_two_of_its_flags(workers: str) -> None:
     where = f"127.0.0.1:{free_port()}"
     words = ["-choose", "static", "-backend", "127.0.0.1:9", "-workers", workers]
-    process = start("proxy", [*program("proxy"), *words, "-listen", where, "-admin", where])
+    process = start_process("proxy", [*program("proxy"), *words, "-listen", where, "-admin", where])
     assert process.wait(LIMIT) == 2
     assert process.log.startswith(f"proxy: -admin {where}: the port is in use; ")
     process.close()
@@ -189,7 +195,7 @@ def test_a_port_for_two_of_its_flags(workers: str) -> None:
 def test_no_relay() -> None:
     port = free_port()
     words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", str(port)]
-    process = start("proxy", [*program("proxy"), *words])
+    process = start_process("proxy", [*program("proxy"), *words])
     assert process.wait(LIMIT) == 1
     last = process.log.splitlines()[-1]  # before it the SDK says that it is trying
     assert last.startswith("proxy: ")
@@ -202,9 +208,9 @@ def test_what_is_no_relay() -> None:
     stranger = Backend(lambda connection: connection.send(b"SSH-2.0-OpenSSH_9.2p1\r\n"))
     port = stranger.address.rpartition(":")[2]
     words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", port]
-    process = start("proxy", [*program("proxy"), *words])
+    process = start_process("proxy", [*program("proxy"), *words])
     assert process.wait(LIMIT) == 1
-    stranger.end()
+    stranger.stop()
     assert process.log.splitlines()[-1].startswith(f"proxy: -port {port}: ")
     assert "Traceback" not in process.log
     process.close()
@@ -213,7 +219,7 @@ def test_what_is_no_relay() -> None:
 @pytest.mark.parametrize("signal", ["SIGTERM", "SIGINT"])
 def test_a_proxy_that_waits_for_its_relay_can_be_stopped(signal: str) -> None:
     words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", str(free_port())]
-    process = start("proxy", [*program("proxy"), *words])
+    process = start_process("proxy", [*program("proxy"), *words])
     process.wait_for_line("no relay at", LIMIT)
     process.signal(getattr(__import__("signal"), signal))
     assert process.wait(LIMIT) == 0
@@ -237,7 +243,7 @@ def test_a_proxy_that_waits_for_its_relay_can_be_stopped(signal: str) -> None:
     ],
 )
 def test_a_bad_flag_is_one_line(words: list[str], named: str) -> None:
-    process = start("proxy", [*program("proxy"), *words])
+    process = start_process("proxy", [*program("proxy"), *words])
     assert process.wait(LIMIT) == 2
     assert process.log.startswith("proxy: ")
     assert named in process.log

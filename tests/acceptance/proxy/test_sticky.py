@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from support.http_rig import Connection
-from support.publishers import GET, Proxy, Site, says, site
+from support.backends import GET, respond_with
+from support.connection import Connection
+from support.deployment import Deployment, Proxy
 from support.relays import Relays
 
 FLAGS = ("-choose", "static", "-sticky", "seat")
-
-
-@pytest.fixture
-def web() -> Iterator[Site]:
-    with site() as made:
-        yield made
 
 
 def with_cookie(cookie: str) -> bytes:
@@ -25,22 +18,22 @@ def with_cookie(cookie: str) -> bytes:
 
 def visit(proxy: Proxy, cookie: str = "") -> tuple[str, str]:
     """Return who answered, and the cookie to come back with."""
-    response, body = proxy.exchange(with_cookie(cookie) if cookie else GET)
+    response, body = proxy.request(with_cookie(cookie) if cookie else GET)
     assert response.status == 200
     given = response.headers.get("Set-Cookie", "")
     return body.decode(), given.partition(";")[0] or cookie
 
 
-def test_a_visitor_stays_until_the_backend_is_lost(web: Site) -> None:
-    ends = {name: web.backend(says(name)) for name in ("one", "two", "three")}
+def test_a_visitor_stays_until_the_backend_is_lost(deployment: Deployment) -> None:
+    ends = {name: deployment.backend(respond_with(name)) for name in ("one", "two", "three")}
     backends = [word for end in ends.values() for word in ("-backend", end.address)]
-    proxy = web.proxy(*FLAGS, *backends)
+    proxy = deployment.proxy(*FLAGS, *backends)
     here, cookie = visit(proxy)
     assert cookie.startswith("seat=")
     assert ends[here].address not in cookie
     for _ in range(20):
         assert visit(proxy, cookie) == (here, cookie)
-    ends[here].end()
+    ends[here].stop()
     there, another = visit(proxy, cookie)
     assert there != here
     assert another != cookie
@@ -49,27 +42,27 @@ def test_a_visitor_stays_until_the_backend_is_lost(web: Site) -> None:
 
 
 @pytest.mark.parametrize("cookie", ["seat=127.0.0.1:1", "seat=", "seat=AAAA", "seat=" + "A" * 5000])
-def test_what_the_proxy_did_not_write_is_ignored(web: Site, cookie: str) -> None:
-    proxy = web.proxy(*FLAGS, "-backend", web.backend(says("one")).address)
+def test_what_the_proxy_did_not_write_is_ignored(deployment: Deployment, cookie: str) -> None:
+    proxy = deployment.proxy(*FLAGS, "-backend", deployment.backend(respond_with("one")).address)
     body, given = visit(proxy, cookie)
     assert body == "one"
     assert given != cookie
 
 
-def test_a_web_socket_is_come_back_to(web: Site) -> None:
+def test_a_web_socket_is_come_back_to(deployment: Deployment) -> None:
     def switches(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         lines = b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
         connection.send(b"HTTP/1.1 101 Switching Protocols\r\n" + lines)
-        connection.rest()
+        connection.read_to_end()
 
-    proxy = web.proxy(*FLAGS, "-backend", web.backend(switches).address)
+    proxy = deployment.proxy(*FLAGS, "-backend", deployment.backend(switches).address)
     ask = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
 
     def opening(cookie: bytes = b"") -> bytes:
         connection = proxy.connect()
         connection.send(ask + cookie + b"\r\n")
-        head = connection.head()
+        head = connection.read_head()
         connection.close()
         assert head.startswith(b"HTTP/1.1 101 ")
         assert b"Cache-Control" not in head
@@ -90,21 +83,25 @@ def test_a_web_socket_is_come_back_to(web: Site) -> None:
         ("no-store", "no-store"),
     ],
 )
-def test_no_cache_hands_ones_cookie_to_others(web: Site, said: str | None, kept: str) -> None:
+def test_no_cache_hands_ones_cookie_to_others(
+    deployment: Deployment, said: str | None, kept: str
+) -> None:
     status = f"200 OK\r\ncache-control: {said}" if said else "200 OK"
-    proxy = web.proxy(*FLAGS, "-backend", web.backend(says("one", status)).address)
-    first, _ = proxy.exchange()
+    proxy = deployment.proxy(
+        *FLAGS, "-backend", deployment.backend(respond_with("one", status)).address
+    )
+    first, _ = proxy.request()
     assert first.getheader("Cache-Control") == kept
     cookie = first.headers["Set-Cookie"].partition(";")[0]
-    second, _ = proxy.exchange(with_cookie(cookie))
+    second, _ = proxy.request(with_cookie(cookie))
     assert second.getheader("Cache-Control") == said
 
 
-def test_members_that_publish_are_come_back_to(web: Site, relays: Relays) -> None:
+def test_members_that_publish_are_come_back_to(deployment: Deployment, relays: Relays) -> None:
     relay = relays.start()
     for name in ("one", "two"):
-        web.publish(relay, says(name))
-    proxy = web.proxy("-cluster", "web", "-port", str(relay.port), "-sticky", "seat")
+        deployment.publish(relay, respond_with(name))
+    proxy = deployment.proxy("-cluster", "web", "-port", str(relay.port), "-sticky", "seat")
     here, cookie = visit(proxy)
     assert {visit(proxy, cookie) for _ in range(20)} == {(here, cookie)}
     assert len({visit(proxy)[0] for _ in range(40)}) == 2

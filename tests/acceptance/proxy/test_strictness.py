@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from support.http_rig import Connection, Rig, standing
-from support.relays import LIMIT
-from support.strict_answers import ANSWERS, CHUNKS, OK
+from support.connection import Connection
+from support.proxy_harness import ProxyHarness, proxy_harness
 from support.strict_requests import ACCEPTED, HEADS, LIMITS, POST
+from support.strict_responses import CHUNKS, OK, RESPONSES
+from support.waiting import LIMIT
 
 SECRET = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret"
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -27,9 +28,9 @@ class Witness:
         self.rests: list[bytes] = []
 
     def __call__(self, connection: Connection) -> None:
-        if head := connection.head():
+        if head := connection.read_head():
             self.heads.append(head)
-            self.rests.append(connection.rest())
+            self.rests.append(connection.read_to_end())
 
 
 def send(connection: Connection, data: bytes, step: int) -> None:
@@ -40,31 +41,33 @@ def send(connection: Connection, data: bytes, step: int) -> None:
 
 @STEPS
 @pytest.mark.parametrize(("raw", "status"), REFUSED.values(), ids=REFUSED)
-def test_what_is_ambiguous_is_refused(rig: Rig, raw: bytes, status: int, step: int) -> None:
+def test_what_is_ambiguous_is_refused(
+    harness: ProxyHarness, raw: bytes, status: int, step: int
+) -> None:
     witness = Witness()
-    rig.backends(witness)
-    connection = rig.connect()
+    harness.start_backends(witness)
+    connection = harness.connect()
     send(connection, raw + SMUGGLED, step)
-    response, body = connection.response()
+    response, body = connection.read_response()
     assert (response.status, response.getheader("connection")) == (status, "close")
     assert body.endswith(b".\n")
-    assert connection.rest() == b""
-    rig.tidy()
+    assert connection.read_to_end() == b""
+    harness.clean_up()
     assert witness.heads == []
 
 
 @STEPS
 @pytest.mark.parametrize("raw", CHUNKS.values(), ids=CHUNKS)
-def test_a_body_that_is_ambiguous_is_refused(rig: Rig, raw: bytes, step: int) -> None:
+def test_a_body_that_is_ambiguous_is_refused(harness: ProxyHarness, raw: bytes, step: int) -> None:
     witness = Witness()
-    rig.backends(witness)
-    connection = rig.connect()
+    harness.start_backends(witness)
+    connection = harness.connect()
     send(connection, CHUNKED + raw + SMUGGLED, step)
-    response, _ = connection.response()
+    response, _ = connection.read_response()
     assert response.status == 400 or (response.status == 431 and b"A: b\r\n" * 101 in raw)
     assert response.getheader("connection") == "close"
-    assert connection.rest() == b""
-    rig.tidy()
+    assert connection.read_to_end() == b""
+    harness.clean_up()
     # A head that was good has gone to the backend by the time its body turns out bad.
     assert len(witness.heads) <= 1
     assert not any(b"smuggled" in rest or rest.endswith(b"0\r\n\r\n") for rest in witness.rests)
@@ -72,36 +75,38 @@ def test_a_body_that_is_ambiguous_is_refused(rig: Rig, raw: bytes, step: int) ->
 
 @STEPS
 @pytest.mark.parametrize(("raw", "expected"), ACCEPTED.values(), ids=ACCEPTED)
-def test_what_is_odd_and_valid_passes(rig: Rig, raw: bytes, expected: bytes, step: int) -> None:
+def test_what_is_odd_and_valid_passes(
+    harness: ProxyHarness, raw: bytes, expected: bytes, step: int
+) -> None:
     heads = []
 
     def script(connection: Connection) -> None:
-        heads.append(connection.head())
+        heads.append(connection.read_head())
         if b"\r\nTransfer-Encoding: chunked\r\n" in heads[-1]:
-            connection.until(b"0\r\n\r\n")
+            connection.read_until(b"0\r\n\r\n")
         connection.send(OK + b"Connection: close\r\nContent-Length: 2\r\n\r\nok")
 
-    rig.backends(script)
-    connection = rig.connect()
+    harness.start_backends(script)
+    connection = harness.connect()
     send(connection, raw, step)
-    response, body = connection.response()
+    response, body = connection.read_response()
     assert (response.status, body) == (200, b"ok")
     assert expected in heads[0]
     connection.send(b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
-    assert connection.response()[1] == b"ok"
+    assert connection.read_response()[1] == b"ok"
     assert heads[1].startswith(b"GET /next HTTP/1.1\r\n")
 
 
 @STEPS
-@pytest.mark.parametrize("raw", ANSWERS.values(), ids=ANSWERS)
-def test_backends_are_read_as_strictly(rig: Rig, raw: bytes, step: int) -> None:
+@pytest.mark.parametrize("raw", RESPONSES.values(), ids=RESPONSES)
+def test_backends_are_read_as_strictly(harness: ProxyHarness, raw: bytes, step: int) -> None:
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         send(connection, raw + SECRET, step)
-        connection.rest()
+        connection.read_to_end()
 
-    rig.backends(script)
-    response, body = rig.exchange(POST + b"\r\n")
+    harness.start_backends(script)
+    response, body = harness.exchange(POST + b"\r\n")
     assert response.status == 502
     assert b"secret" not in body
     assert body.endswith(b".\n")
@@ -109,14 +114,16 @@ def test_backends_are_read_as_strictly(rig: Rig, raw: bytes, step: int) -> None:
 
 @STEPS
 @pytest.mark.parametrize("raw", CHUNKS.values(), ids=CHUNKS)
-def test_an_answers_body_that_is_ambiguous_is_cut(rig: Rig, raw: bytes, step: int) -> None:
+def test_an_answers_body_that_is_ambiguous_is_cut(
+    harness: ProxyHarness, raw: bytes, step: int
+) -> None:
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         send(connection, OK + b"Transfer-Encoding: chunked\r\n\r\n" + raw + SECRET, step)
-        connection.rest()
+        connection.read_to_end()
 
-    rig.backends(script)
-    connection = rig.connect()
+    harness.start_backends(script)
+    connection = harness.connect()
     connection.send(POST + b"Connection: close\r\n\r\n")
     got = b""
     with suppress(ConnectionResetError):
@@ -135,38 +142,38 @@ def test_an_answers_body_that_is_ambiguous_is_cut(rig: Rig, raw: bytes, step: in
         (b"HEAD / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n", b"400"),
     ],
 )
-def test_a_refusal_of_head_has_no_body(rig: Rig, raw: bytes, status: bytes) -> None:
-    connection = rig.connect()
+def test_a_refusal_of_head_has_no_body(harness: ProxyHarness, raw: bytes, status: bytes) -> None:
+    connection = harness.connect()
     connection.send(raw)
-    assert connection.head().startswith(b"HTTP/1.1 " + status)
-    assert connection.rest() == b""
+    assert connection.read_head().startswith(b"HTTP/1.1 " + status)
+    assert connection.read_to_end() == b""
 
 
-def test_a_head_that_never_comes_whole(rig: Rig) -> None:
-    connection = rig.connect()
+def test_a_head_that_never_comes_whole(harness: ProxyHarness) -> None:
+    connection = harness.connect()
     connection.sock.settimeout(2 * LIMIT)
     connection.send(b"GET / HTTP/1.1\r\nHost: ")
-    response, body = connection.response()
+    response, body = connection.read_response()
     assert response.status == 408
-    assert body == b"No whole head came within 10 s.\n"
-    assert connection.rest() == b""
+    assert body == b"The request's head was not complete within 10 s.\n"
+    assert connection.read_to_end() == b""
 
 
 def test_a_body_may_have_a_largest_size(tmp_path: Path) -> None:
     witness = Witness()
-    with standing(tmp_path, "-max-body", "1k") as rig:
-        rig.backends(witness)
+    with proxy_harness(tmp_path, "-max-body", "1k") as harness:
+        harness.start_backends(witness)
         for framing in (
             b"Content-Length: 1025\r\n\r\n",
             b"Transfer-Encoding: chunked\r\n\r\n200\r\n" + b"a" * 512 + b"\r\n201\r\n",
         ):
-            connection = rig.connect()
+            connection = harness.connect()
             connection.send(POST + framing)
-            response, body = connection.response()
+            response, body = connection.read_response()
             assert (response.status, response.getheader("connection")) == (413, "close")
-            assert body == b"The request is refused: its body is larger than 1024 bytes.\n"
-            assert connection.rest() == b""
-        rig.tidy()
+            assert body == b"The request is rejected: its body is larger than 1024 bytes.\n"
+            assert connection.read_to_end() == b""
+        harness.clean_up()
         assert witness.heads == []
 
 
@@ -174,7 +181,7 @@ def test_only_a_trusted_proxy_is_believed(tmp_path: Path) -> None:
     heads = []
 
     def script(connection: Connection) -> None:
-        heads.append(connection.head())
+        heads.append(connection.read_head())
         connection.send(OK + b"Content-Length: 0\r\n\r\n")
 
     request = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\nX-Request-Id: 7\r\n\r\n"
@@ -182,9 +189,9 @@ def test_only_a_trusted_proxy_is_believed(tmp_path: Path) -> None:
     for number, words in enumerate((flags[:2], flags)):
         folder = tmp_path / str(number)
         folder.mkdir()
-        with standing(folder, *words) as rig:
-            rig.backends(script)
-            assert rig.exchange(request)[0].status == 200
+        with proxy_harness(folder, *words) as harness:
+            harness.start_backends(script)
+            assert harness.exchange(request)[0].status == 200
     assert b"\r\nX-Forwarded-For: 127.0.0.1\r\n" in heads[0]
     assert b"\r\nX-Request-Id: 7\r\n" not in heads[0]
     assert b"\r\nForwarded: " not in heads[0]

@@ -10,11 +10,13 @@ from pathlib import Path
 
 from lab import Process
 from support.admin_pages import fetch
+from support.backends import GET, respond_with
 from support.certificates import write_certificate
-from support.http_rig import Connection, connect_tls
+from support.connection import Connection, connect_tls
+from support.deployment import Deployment, new_deployment
+from support.processes import start_process
 from support.programs import program
-from support.publishers import GET, Site, says, site
-from support.relays import LIMIT, start
+from support.waiting import LIMIT
 
 # Holds a socket for each name, says where they are, and becomes what the further words say.
 HOLDER = """
@@ -35,11 +37,11 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-def held(web: Site, names: str, *flags: str) -> tuple[Process, list[int]]:
+def held(deployment: Deployment, names: str, *flags: str) -> tuple[Process, list[int]]:
     """Start a proxy that is handed sockets of these names; their ports."""
-    backend = web.backend(says("ok"))
+    backend = deployment.backend(respond_with("ok"))
     words = [*program("proxy"), "-choose", "static", "-backend", backend.address, *flags]
-    process = start("proxy", [sys.executable, "-c", HOLDER, names, *words])
+    process = start_process("proxy", [sys.executable, "-c", HOLDER, names, *words])
     match = process.wait_for_line(r"held( \d+)+", LIMIT)
     return process, [int(port) for port in match[0].split()[1:]]
 
@@ -51,12 +53,12 @@ def stop(process: Process) -> None:
 
 
 def test_who_comes_early_is_answered() -> None:
-    with site() as web:
-        process, (port,) = held(web, "")
+    with new_deployment() as deployment:
+        process, (port,) = held(deployment, "")
         early = Connection(socket.create_connection(("127.0.0.1", port), LIMIT))
         early.send(GET)
         process.wait_for_line(f"proxy listening on 127.0.0.1:{port},", LIMIT)
-        assert early.response()[1] == b"ok"
+        assert early.read_response()[1] == b"ok"
         early.close()
         stop(process)
 
@@ -64,8 +66,8 @@ def test_who_comes_early_is_answered() -> None:
 def test_sockets_with_names_are_for_tls_and_operators(tmp_path: Path) -> None:
     certificate = write_certificate(tmp_path, "a.example", file="a")
     flags = ("-tls-listen", ":0", "-cert", certificate, "-admin", "127.0.0.1:0")
-    with site() as web:
-        process, (tls, plain, admin) = held(web, "tls:whatever:admin", *flags)
+    with new_deployment() as deployment:
+        process, (tls, plain, admin) = held(deployment, "tls:whatever:admin", *flags)
         process.wait_for_line(f"proxy listening on 127.0.0.1:{plain},", LIMIT)
         # Each of the two lines is a record of its own.
         line = rf"(?m)^\S+ \S+ INFO proxy listening with TLS on 127\.0\.0\.1:{tls}$"
@@ -79,16 +81,16 @@ def test_sockets_with_names_are_for_tls_and_operators(tmp_path: Path) -> None:
             Connection(socket.create_connection(("127.0.0.1", plain), LIMIT)),
         ):
             connection.send(GET)
-            assert connection.response()[1] == b"ok"
+            assert connection.read_response()[1] == b"ok"
             connection.close()
         assert fetch(admin, "/-/healthz")[1] == b"OK\n"
         stop(process)
 
 
 def test_a_socket_whose_flag_is_missing_is_one_line() -> None:
-    with site() as web:
-        for name, sentence in (("tls", "give -tls-listen and -cert too"), ("admin", "give -admin")):
-            process, _ = held(web, f"public:{name}")
+    with new_deployment() as deployment:
+        for name, sentence in (("tls", "give -tls-listen and -cert"), ("admin", "give -admin")):
+            process, _ = held(deployment, f"public:{name}")
             assert process.wait(LIMIT) == 2
             held_line, fault = process.log.splitlines()
             assert held_line.startswith("held ")

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from support.certificates import write_certificate
-from support.http_rig import Connection, Rig, standing
-from support.needs import tool
+from support.connection import Connection
+from support.needs import require_tool
+from support.processes import start_process
 from support.programs import program
-from support.relays import LIMIT, eventually, start
+from support.proxy_harness import ProxyHarness, proxy_harness
+from support.waiting import LIMIT, wait_until
 
 GET = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
 CLOSING = b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n"
@@ -26,16 +28,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def standing_rig(folder: Path) -> Iterator[Rig]:
+def module_harness(folder: Path) -> Iterator[ProxyHarness]:
     first = write_certificate(folder, "a.example", file="a")
     second = write_certificate(folder, "*.b.example", file="b")
     flags = ["-tls-listen", "127.0.0.1:0", "-cert", first, "-cert", second, "-timeout", "2s"]
-    with standing(folder, *flags) as rig:
-        yield rig
+    with proxy_harness(folder, *flags) as harness:
+        yield harness
 
 
 def echoing(connection: Connection) -> None:
-    while head := connection.head():
+    while head := connection.read_head():
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(head) + head)
 
 
@@ -43,160 +45,164 @@ def context(folder: Path, file: str = "a") -> ssl.SSLContext:
     return ssl.create_default_context(cafile=folder / f"{file}.pem")
 
 
-def connect(rig: Rig, context: ssl.SSLContext, name: str = "a.example") -> Connection:
-    return rig.connect_tls(context, name)
+def connect(harness: ProxyHarness, context: ssl.SSLContext, name: str = "a.example") -> Connection:
+    return harness.connect_tls(context, name)
 
 
-def test_a_browser_that_speaks_http_1(rig: Rig, folder: Path) -> None:
-    rig.backends(echoing)
-    connection = connect(rig, context(folder))
+def test_a_browser_that_speaks_http_1(harness: ProxyHarness, folder: Path) -> None:
+    harness.start_backends(echoing)
+    connection = connect(harness, context(folder))
     assert isinstance(connection.sock, ssl.SSLSocket)
     assert connection.sock.version() == "TLSv1.3"
     for _ in range(2):
         connection.send(GET)
-        _, head = connection.response()
+        _, head = connection.read_response()
         assert b"X-Forwarded-Proto: https\r\n" in head
     connection.send(CLOSING)
-    response, _ = connection.response()
+    response, _ = connection.read_response()
     assert response.getheader("connection") == "close"
-    assert connection.rest() == b""  # the end is TLS's own, not a cut
+    assert connection.read_to_end() == b""  # the end is TLS's own, not a cut
 
 
-def test_curl(rig: Rig, folder: Path) -> None:
-    rig.backends(echoing)
-    words = [tool("curl", "curl"), "--silent", "--show-error", "--fail", "--http1.1"]
+def test_curl(harness: ProxyHarness, folder: Path) -> None:
+    harness.start_backends(echoing)
+    words = [require_tool("curl", "curl"), "--silent", "--show-error", "--fail", "--http1.1"]
     words += [
         "--cacert",
         str(folder / "b.pem"),
         "--resolve",
-        f"x.b.example:{rig.tls_port}:127.0.0.1",
+        f"x.b.example:{harness.tls_port}:127.0.0.1",
     ]
-    url = f"https://x.b.example:{rig.tls_port}/"
+    url = f"https://x.b.example:{harness.tls_port}/"
     done = subprocess.run([*words, url], capture_output=True, timeout=LIMIT, check=True)
-    assert f"X-Forwarded-Host: x.b.example:{rig.tls_port}\r\n".encode() in done.stdout
+    assert f"X-Forwarded-Host: x.b.example:{harness.tls_port}\r\n".encode() in done.stdout
 
 
 @pytest.mark.parametrize("size", [100, 5_000_000])
-def test_a_large_answer_before_the_end(rig: Rig, folder: Path, size: int) -> None:
+def test_a_large_answer_before_the_end(harness: ProxyHarness, folder: Path, size: int) -> None:
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"a" * size)
 
-    rig.backends(script)
-    connection = connect(rig, context(folder))
+    harness.start_backends(script)
+    connection = connect(harness, context(folder))
     connection.send(CLOSING)
-    _, body = connection.response()
+    _, body = connection.read_response()
     assert len(body) == size
-    assert connection.rest() == b""
+    assert connection.read_to_end() == b""
 
 
-def test_an_answer_that_breaks_does_not_look_whole(rig: Rig, folder: Path) -> None:
+def test_an_answer_that_breaks_does_not_look_whole(harness: ProxyHarness, folder: Path) -> None:
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
 
-    rig.backends(script)
-    connection = connect(rig, context(folder))
+    harness.start_backends(script)
+    connection = connect(harness, context(folder))
     connection.send(GET)
     with pytest.raises((ssl.SSLEOFError, ConnectionResetError)):
-        connection.rest()
+        connection.read_to_end()
 
 
 @pytest.mark.parametrize("backend_ends", [True, False])
-def test_a_websocket(rig: Rig, folder: Path, backend_ends: bool) -> None:
+def test_a_websocket(harness: ProxyHarness, folder: Path, backend_ends: bool) -> None:
     ended = []
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(
             b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
         )
-        connection.send(connection.exactly(4).upper())
+        connection.send(connection.read_exactly(4).upper())
         if not backend_ends:
-            ended.append(connection.rest())
+            ended.append(connection.read_to_end())
 
-    rig.backends(script)
-    connection = connect(rig, context(folder))
+    harness.start_backends(script)
+    connection = connect(harness, context(folder))
     connection.send(
         b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     )
-    assert connection.head().startswith(b"HTTP/1.1 101")
+    assert connection.read_head().startswith(b"HTTP/1.1 101")
     connection.send(b"ping")
-    assert connection.exactly(4) == b"PING"
+    assert connection.read_exactly(4) == b"PING"
     if backend_ends:
-        assert connection.rest() == b""
+        assert connection.read_to_end() == b""
     else:
         assert isinstance(connection.sock, ssl.SSLSocket)
         connection.sock.unwrap()
         connection.close()
-        eventually(lambda: ended == [b""])
-    assert "returning true from eof_received" not in rig.process.log
+        wait_until(lambda: ended == [b""])
+    assert "returning true from eof_received" not in harness.process.log
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
-def test_old_versions_are_refused(rig: Rig, folder: Path, version: ssl.TLSVersion) -> None:
+def test_old_versions_are_refused(
+    harness: ProxyHarness, folder: Path, version: ssl.TLSVersion
+) -> None:
     old = context(folder)
     old.minimum_version = old.maximum_version = version
     old.set_ciphers("ALL:@SECLEVEL=0")
     with pytest.raises(ssl.SSLError, match="EOF"):
-        connect(rig, old)
+        connect(harness, old)
 
 
 def test_ciphers_without_authentication_or_forward_secrecy_are_refused(
-    rig: Rig, folder: Path
+    harness: ProxyHarness, folder: Path
 ) -> None:
     old = context(folder)
     old.maximum_version = ssl.TLSVersion.TLSv1_2
-    connection = connect(rig, old)
+    connection = connect(harness, old)
     assert isinstance(connection.sock, ssl.SSLSocket)
     cipher = connection.sock.cipher()
     assert cipher
     assert "GCM" in cipher[0]
     old.set_ciphers("ECDHE-ECDSA-AES256-SHA384:ECDHE-ECDSA-AES128-SHA")
     with pytest.raises(ssl.SSLError, match="EOF"):
-        connect(rig, old)
+        connect(harness, old)
 
 
 @pytest.mark.parametrize("data", [GET, b"\x16\x03\x01", b""], ids=["plain", "half", "nothing"])
-def test_who_does_not_speak_tls_harms_nobody(rig: Rig, folder: Path, data: bytes) -> None:
-    rig.backends(echoing)
-    stranger = Connection(socket.create_connection(("127.0.0.1", rig.tls_port), LIMIT))
+def test_who_does_not_speak_tls_harms_nobody(
+    harness: ProxyHarness, folder: Path, data: bytes
+) -> None:
+    harness.start_backends(echoing)
+    stranger = Connection(socket.create_connection(("127.0.0.1", harness.tls_port), LIMIT))
     stranger.send(data)
     if data == GET:
-        assert not stranger.rest().startswith(b"HTTP")
-    connection = connect(rig, context(folder))
+        assert not stranger.read_to_end().startswith(b"HTTP")
+    connection = connect(harness, context(folder))
     connection.send(GET)
-    assert connection.response()[0].status == 200
+    assert connection.read_response()[0].status == 200
     stranger.close()
 
 
-def test_a_new_certificate_needs_no_restart(rig: Rig, folder: Path) -> None:
-    rig.backends(echoing)
-    before = connect(rig, context(folder))
+def test_a_new_certificate_needs_no_restart(harness: ProxyHarness, folder: Path) -> None:
+    harness.start_backends(echoing)
+    before = connect(harness, context(folder))
     write_certificate(folder, "a.example", "new.example", file="a")
-    rig.process.wait_for_line("certificate .*a.pem read anew", LIMIT)
-    after = connect(rig, context(folder), "new.example")
+    harness.process.wait_for_line("certificate .*a.pem read anew", LIMIT)
+    after = connect(harness, context(folder), "new.example")
     for connection in (before, after):
         connection.send(GET)
-        assert connection.response()[0].status == 200
+        assert connection.read_response()[0].status == 200
     (folder / "a.key").write_bytes(b"")
-    rig.process.wait_for_line("holds no private key .* goes on", LIMIT)
-    connect(rig, context(folder), "new.example")
+    harness.process.wait_for_line("holds no private key .* goes on", LIMIT)
+    connect(harness, context(folder), "new.example")
 
 
 def test_draining_ends_connections_by_tls(folder: Path) -> None:
     argument = write_certificate(folder, "c.example", file="c")
     flags = ["-tls-listen", "127.0.0.1:0", "-cert", argument]
-    with standing(folder, *flags) as rig:
-        rig.backends(echoing)
-        connection = connect(rig, context(folder, "c"), "c.example")
+    with proxy_harness(folder, *flags) as harness:
+        harness.start_backends(echoing)
+        connection = connect(harness, context(folder, "c"), "c.example")
         connection.send(GET)
-        connection.response()
-        rig.process.terminate()
-        assert connection.rest() == b""
-        rig.process.wait(LIMIT)  # although the client does not say goodbye
-        assert "did not end" not in rig.process.log
+        connection.read_response()
+        harness.process.terminate()
+        assert connection.read_to_end() == b""
+        harness.process.wait(LIMIT)  # although the client does not say goodbye
+        assert "did not end" not in harness.process.log
 
 
 @pytest.mark.parametrize(
@@ -211,7 +217,9 @@ def test_draining_ends_connections_by_tls(folder: Path) -> None:
     ],
 )
 def test_a_start_that_fails_says_why(flags: list[str], sentence: str) -> None:
-    process = start("proxy", [*program("proxy"), "-cluster", "web", "-listen", ":0", *flags])
+    process = start_process(
+        "proxy", [*program("proxy"), "-cluster", "web", "-listen", ":0", *flags]
+    )
     assert process.wait(LIMIT) == 2
     assert process.log == f"proxy: {sentence}\n"
     process.close()

@@ -11,14 +11,17 @@ from typing import Any
 
 import pytest
 
-from support.admin_pages import counted
+from support.admin_pages import metric_value
+from support.backends import GET, respond_with
 from support.certificates import write_certificate
-from support.http_rig import Connection, connect_tls, tls_port
-from support.publishers import GET, Proxy, says, site
-from support.relays import LIMIT, eventually, free_port
+from support.connection import Connection, connect_tls
+from support.deployment import Proxy, new_deployment
+from support.ports import free_port
+from support.proxy_process import tls_port
+from support.waiting import LIMIT, wait_until
 
-NO_HANDSHAKE = 'arke_proxy_failures_total{reason="no handshake"}'
-EXHAUSTED = 'arke_proxy_failures_total{reason="exhausted"}'
+NO_HANDSHAKE = 'arke_proxy_failures_total{reason="tls_handshake_failed"}'
+EXHAUSTED = 'arke_proxy_failures_total{reason="too_many_connections"}'
 
 
 class Door:
@@ -51,12 +54,12 @@ class Door:
         except OSError:
             return False
         connection.send(GET)
-        done = connection.response()[1] == b"one"
+        done = connection.read_response()[1] == b"one"
         connection.close()
         return done
 
     def counted(self, metric: str) -> float:
-        return counted(self._admin, metric)
+        return metric_value(self._admin, metric)
 
     def logged(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.read_text(encoding="ascii").splitlines()]
@@ -69,7 +72,7 @@ class Door:
 def ended_unanswered(connection: Connection) -> None:
     """Wait for the end, whatever end the kernel chooses."""
     with suppress(ConnectionResetError):
-        assert connection.rest() == b""
+        assert connection.read_to_end() == b""
 
 
 Make = Callable[[Sequence[str], int | None], Door]
@@ -79,16 +82,18 @@ Make = Callable[[Sequence[str], int | None], Door]
 def make(tmp_path: Path) -> Iterator[Make]:
     """Make a door whose proxy has these flags, and perhaps few descriptors."""
     doors: list[Door] = []
-    with site() as web:
+    with new_deployment() as deployment:
 
         def made(flags: Sequence[str] = (), descriptors: int | None = None) -> Door:
             admin = free_port()
-            backend = web.backend(says("one"))
+            backend = deployment.backend(respond_with("one"))
             words = ["-choose", "static", "-backend", backend.address]
             words += ["-cert", write_certificate(tmp_path, "a.example", file="a")]
             words += ["-tls-listen", "127.0.0.1:0", "-admin", f"127.0.0.1:{admin}"]
             words += ["-access-log", str(tmp_path / "access.log"), "-access-format", "json"]
-            doors.append(Door(web.proxy(*words, *flags, descriptors=descriptors), admin, tmp_path))
+            doors.append(
+                Door(deployment.proxy(*words, *flags, descriptors=descriptors), admin, tmp_path)
+            )
             return doors[-1]
 
         yield made
@@ -100,15 +105,15 @@ def make(tmp_path: Path) -> Iterator[Make]:
 def test_they_take_the_places_of_clients(make: Make, flag: str) -> None:
     door = make((flag, "3"), None)
     silent = [door.silent() for _ in range(3)]
-    eventually(lambda: door.counted("arke_proxy_connections") == 3)
+    wait_until(lambda: door.counted("arke_proxy_connections") == 3)
     assert not door.served()  # and is told nothing, as it would not understand
-    response, body = door.proxy.exchange()
+    response, body = door.proxy.request()
     assert (response.status, body[:27]) == (503, b"The proxy serves 3 connecti")
     assert door.counted(EXHAUSTED) == 2
-    eventually(lambda: [one["status"] for one in door.logged()] == [0, 503])
-    door.proxy.process.wait_for_line("The proxy serves 3 connections", LIMIT)
+    wait_until(lambda: [one["status"] for one in door.logged()] == [0, 503])
+    door.proxy.process.wait_for_line("The proxy has 3 client connections", LIMIT)
     silent[0].close()
-    eventually(door.served)
+    wait_until(door.served)
     assert door.counted(NO_HANDSHAKE) == 0
 
 
@@ -116,15 +121,15 @@ def test_they_cannot_use_up_the_descriptors(make: Make) -> None:
     door = make((), 128)
     kept = door.connect()
     silent = [door.silent() for _ in range(200)]
-    eventually(lambda: door.counted(EXHAUSTED) > 100)
+    wait_until(lambda: door.counted(EXHAUSTED) > 100)
     for _ in range(5):
-        assert door.proxy.exchange()[0].status == 503
+        assert door.proxy.request()[0].status == 503
         kept.send(GET)
-        assert kept.response()[1] == b"one"
+        assert kept.read_response()[1] == b"one"
     assert "descriptors are in use" not in door.proxy.process.log
     for one in silent:
         one.close()
-    eventually(door.served)
+    wait_until(door.served)
 
 
 def test_they_have_as_long_as_a_head(make: Make) -> None:
@@ -133,7 +138,7 @@ def test_they_have_as_long_as_a_head(make: Make) -> None:
     silent = door.silent()
     for connection in (half, silent):
         ended_unanswered(connection)
-    eventually(lambda: door.counted(NO_HANDSHAKE) == 2)
+    wait_until(lambda: door.counted(NO_HANDSHAKE) == 2)
     assert door.counted("arke_proxy_connections") == 0
 
 
@@ -141,11 +146,15 @@ def test_what_is_no_handshake_is_counted_and_logged(make: Make) -> None:
     door = make((), None)
     silent = door.silent(GET)
     with suppress(ConnectionResetError):
-        silent.rest()  # TLS has a word for this
+        silent.read_to_end()  # TLS has a word for this
     assert door.counted(NO_HANDSHAKE) == 1
-    eventually(lambda: len(door.logged()) == 1)
+    wait_until(lambda: len(door.logged()) == 1)
     (line,) = door.logged()
-    assert (line["client"], line["status"], line["outcome"]) == ("127.0.0.1", 0, "no handshake")
+    assert (line["client"], line["status"], line["outcome"]) == (
+        "127.0.0.1",
+        0,
+        "tls_handshake_failed",
+    )
 
 
 @pytest.mark.parametrize("reset", [False, True])
@@ -153,19 +162,19 @@ def test_who_leaves_before_it_is_done_is_forgotten(make: Make, reset: bool) -> N
     """Monitors do that all day; it is not worth a line."""
     door = make(("-max-clients", "1"), None)
     stranger = door.silent(b"\x16\x03\x01\x02")
-    eventually(lambda: door.counted("arke_proxy_connections") == 1)
+    wait_until(lambda: door.counted("arke_proxy_connections") == 1)
     if reset:
         stranger.reset()
     else:
         stranger.close()
-    eventually(door.served)
+    wait_until(door.served)
     assert door.counted(NO_HANDSHAKE) == 0
 
 
 def test_they_do_not_hold_up_the_end(make: Make) -> None:
     door = make(("-grace", "25s"), None)
     silent = door.silent(b"\x16\x03")
-    eventually(lambda: door.counted("arke_proxy_connections") == 1)
+    wait_until(lambda: door.counted("arke_proxy_connections") == 1)
     door.proxy.process.terminate()
     ended_unanswered(silent)
     assert door.proxy.process.wait(LIMIT) == 0

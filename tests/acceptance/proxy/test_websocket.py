@@ -14,8 +14,12 @@ from contextlib import ExitStack, asynccontextmanager
 import pytest
 from aiohttp import ClientSession, WSMsgType, web
 
-from support.http_rig import Backend, Connection, Rig, start_any_proxy
-from support.relays import LIMIT, free_port
+from support.backends import Backend
+from support.connection import Connection
+from support.ports import free_port
+from support.proxy_harness import ProxyHarness
+from support.proxy_process import start_proxy
+from support.waiting import LIMIT
 
 ASK = b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
@@ -53,13 +57,13 @@ async def web_sockets(codes: list[int | None]) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def test_a_web_socket(rig: Rig) -> None:
+async def test_a_web_socket(harness: ProxyHarness) -> None:
     codes: list[int | None] = []
     large = hashlib.shake_256(b"large").digest(5 * MIB)
     async with web_sockets(codes) as address, ClientSession() as session:
-        rig.cluster.answers = [address]
+        harness.cluster.answers = [address]
         async with asyncio.timeout(LIMIT):
-            url = f"http://127.0.0.1:{rig.port}/ws"
+            url = f"http://127.0.0.1:{harness.port}/ws"
             async with session.ws_connect(url, max_msg_size=0) as talk:
                 for text in ("hello", "", "ü" * 1000):
                     await talk.send_str(text)
@@ -71,122 +75,122 @@ async def test_a_web_socket(rig: Rig) -> None:
     assert codes == [4000]
 
 
-def test_what_is_said_at_once_is_not_lost(rig: Rig) -> None:
+def test_what_is_said_at_once_is_not_lost(harness: ProxyHarness) -> None:
     """The backend speaks in the same packet as its 101, the client before it has seen that."""
     heads = []
 
     def script(connection: Connection) -> None:
-        heads.append(connection.head())
+        heads.append(connection.read_head())
         connection.send(SWITCH + b"first")
-        connection.send(connection.exactly(5)[::-1])
+        connection.send(connection.read_exactly(5)[::-1])
 
-    rig.backends(script)
-    connection = rig.connect()
+    harness.start_backends(script)
+    connection = harness.connect()
     connection.send(ASK + b"early")
-    head = connection.head().lower()
+    head = connection.read_head().lower()
     assert head.startswith(b"http/1.1 101 ")
     assert b"\r\nupgrade: websocket\r\n" in head
     assert b"\r\nconnection: upgrade\r\n" in head
-    assert connection.exactly(10) == b"firstylrae"
+    assert connection.read_exactly(10) == b"firstylrae"
     assert b"\r\nconnection: upgrade\r\n" in heads[0].lower()
     assert b"\r\nupgrade: websocket\r\n" in heads[0].lower()
 
 
 @pytest.mark.parametrize("first", ["client", "backend"])
-def test_each_direction_ends_by_itself(rig: Rig, first: str) -> None:
+def test_each_direction_ends_by_itself(harness: ProxyHarness, first: str) -> None:
     done = threading.Event()
 
     def end(connection: Connection) -> None:
         connection.sock.shutdown(socket.SHUT_WR)
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(SWITCH)
         if first == "client":
-            assert connection.rest() == b"that is all"
+            assert connection.read_to_end() == b"that is all"
             connection.send(b"and this")
         else:
             connection.send(b"and this")
             end(connection)
-            assert connection.rest() == b"that is all"
+            assert connection.read_to_end() == b"that is all"
         done.set()
 
-    rig.backends(script)
-    connection = rig.connect()
+    harness.start_backends(script)
+    connection = harness.connect()
     connection.send(ASK)
-    connection.head()
+    connection.read_head()
     if first == "client":
         connection.send(b"that is all")
         end(connection)
-        assert connection.rest() == b"and this"
+        assert connection.read_to_end() == b"and this"
     else:
-        assert connection.rest() == b"and this"
+        assert connection.read_to_end() == b"and this"
         connection.send(b"that is all")
         end(connection)
     assert done.wait(LIMIT)
 
 
-def test_a_backend_that_dies_is_no_orderly_end(rig: Rig) -> None:
+def test_a_backend_that_dies_is_no_orderly_end(harness: ProxyHarness) -> None:
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(SWITCH)
-        connection.exactly(1)
+        connection.read_exactly(1)
         connection.reset()
 
-    rig.backends(script)
-    connection = rig.connect()
+    harness.start_backends(script)
+    connection = harness.connect()
     connection.send(ASK)
-    connection.head()
+    connection.read_head()
     connection.send(b"x")
     with pytest.raises(ConnectionResetError):
-        connection.rest()
+        connection.read_to_end()
 
 
 @pytest.mark.alone
-def test_who_reads_slowly_slows_the_other(rig: Rig) -> None:
+def test_who_reads_slowly_slows_the_other(harness: ProxyHarness) -> None:
     size = 48 * MIB
     data = hashlib.shake_256(b"splice").digest(size)
     stalled = threading.Event()
     digests = []
 
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(SWITCH)
         assert stalled.wait(LIMIT)
         digest = hashlib.sha256()
         for _ in range(size // MIB):
-            digest.update(connection.exactly(MIB))
+            digest.update(connection.read_exactly(MIB))
         digests.append(digest.digest())
         connection.send(b"all")
 
-    rig.backends(script)
-    connection = rig.connect()
+    harness.start_backends(script)
+    connection = harness.connect()
     connection.send(ASK)
-    connection.head()
-    before = rig.memory
+    connection.read_head()
+    before = harness.memory
     sent = 0
     connection.sock.setblocking(False)
     while select.select([], [connection.sock], [], 1.0)[1]:
         sent += connection.sock.send(data[sent : sent + MIB])
         assert sent < size, "nothing slows the client down"
-    assert rig.memory - before < 2 * MIB
+    assert harness.memory - before < 2 * MIB
     stalled.set()
     connection.sock.settimeout(LIMIT)
     connection.send(data[sent:])
-    assert connection.exactly(3) == b"all"
+    assert connection.read_exactly(3) == b"all"
     assert digests == [hashlib.sha256(data).digest()]
 
 
-def test_a_backend_may_decline(rig: Rig) -> None:
+def test_a_backend_may_decline(harness: ProxyHarness) -> None:
     def script(connection: Connection) -> None:
-        while connection.head():
+        while connection.read_head():
             connection.send(OK)
 
-    rig.backends(script)
-    connection = rig.connect()
+    harness.start_backends(script)
+    connection = harness.connect()
     for _ in range(2):
         connection.send(ASK)
-        assert connection.response()[1] == b"ok"
+        assert connection.read_response()[1] == b"ok"
 
 
 UNASKED = {
@@ -201,14 +205,14 @@ UNASKED = {
 
 
 @pytest.mark.parametrize("request_", UNASKED.values(), ids=UNASKED)
-def test_nobody_switches_unasked(rig: Rig, request_: bytes) -> None:
+def test_nobody_switches_unasked(harness: ProxyHarness, request_: bytes) -> None:
     def script(connection: Connection) -> None:
-        connection.head()
+        connection.read_head()
         connection.send(SWITCH + b"smuggled")
-        connection.rest()
+        connection.read_to_end()
 
-    rig.backends(script)
-    response, body = rig.exchange(request_)
+    harness.start_backends(script)
+    response, body = harness.exchange(request_)
     assert response.status == 502
     assert b"smuggled" not in body
 
@@ -218,27 +222,27 @@ def test_a_backend_that_switches_has_answered() -> None:
     times = iter(range(100))
 
     def breaks_once(connection: Connection) -> None:
-        assert connection.head()
+        assert connection.read_head()
         if next(times):
             connection.send(SWITCH)
-            connection.rest()
+            connection.read_to_end()
 
     backend = Backend(breaks_once)
     admin = free_port()
     flags = ["-choose", "static", "-backend", backend.address, "-admin", f"127.0.0.1:{admin}"]
-    process, port = start_any_proxy(*flags)
+    process, port = start_proxy(*flags)
     ends = ExitStack()
     try:
         for first in (b"HTTP/1.1 502", b"HTTP/1.1 101"):
             connection = Connection(socket.create_connection(("127.0.0.1", port), LIMIT))
             ends.callback(connection.close)
             connection.send(ASK)
-            assert connection.head().startswith(first)
+            assert connection.read_head().startswith(first)
         pages = Connection(socket.create_connection(("127.0.0.1", admin), LIMIT))
         ends.callback(pages.close)
         pages.send(b"GET /-/backends HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        pages.until(b"\r\n\r\n")
-        body = pages.rest()
+        pages.read_until(b"\r\n\r\n")
+        body = pages.read_to_end()
         (state,) = json.loads(body)["workers"][0]["backends"]
         assert not state["ejected"]
         assert state["outstanding"] == 1
@@ -247,4 +251,4 @@ def test_a_backend_that_switches_has_answered() -> None:
         process.terminate()
         process.wait(LIMIT)
         process.close()
-        backend.end()
+        backend.stop()

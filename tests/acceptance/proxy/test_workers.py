@@ -10,25 +10,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
+from support.backends import GET, respond_with
 from support.certificates import write_certificate
-from support.http_rig import Connection, workers
-from support.publishers import GET, Proxy, Site, says, site
-from support.relays import LIMIT
+from support.connection import Connection
+from support.deployment import Deployment, Proxy
+from support.proxy_process import worker_pids
+from support.waiting import LIMIT
 
 LISTENS = "0A"  # as /proc/net/tcp writes it
 
 
-@pytest.fixture
-def web() -> Iterator[Site]:
-    with site() as made:
-        yield made
-
-
-def two_workers(web: Site, *flags: str) -> Proxy:
-    backend = web.backend(says("ok"))
-    return web.proxy("-choose", "static", "-backend", backend.address, "-workers", "2", *flags)
+def two_workers(deployment: Deployment, *flags: str) -> Proxy:
+    backend = deployment.backend(respond_with("ok"))
+    return deployment.proxy(
+        "-choose", "static", "-backend", backend.address, "-workers", "2", *flags
+    )
 
 
 @contextmanager
@@ -52,34 +48,34 @@ def waiting(port: int) -> list[int]:
     return queues
 
 
-def test_a_burst_is_shared_by_the_workers(web: Site) -> None:
-    proxy = two_workers(web)
-    with hanging(*workers(proxy.process)):
+def test_a_burst_is_shared_by_the_workers(deployment: Deployment) -> None:
+    proxy = two_workers(deployment)
+    with hanging(*worker_pids(proxy.process)):
         burst = [proxy.connect() for _ in range(200)]
         one, other = waiting(proxy.port)
         assert one + other == 200
         assert min(one, other) > 50  # by chance alone: once in 10¹² runs
     for connection in burst:
         connection.send(GET)
-        assert connection.response()[1] == b"ok"
+        assert connection.read_response()[1] == b"ok"
         connection.close()
 
 
-def test_whoever_comes_to_a_worker_that_hangs_is_served_by_another(web: Site) -> None:
-    proxy = two_workers(web)
-    with hanging(workers(proxy.process)[0]):
+def test_whoever_comes_to_a_worker_that_hangs_is_served_by_another(deployment: Deployment) -> None:
+    proxy = two_workers(deployment)
+    with hanging(worker_pids(proxy.process)[0]):
         assert proxy.bodies(40) == {"ok"}
 
 
-def test_by_tls_too(web: Site, tmp_path: Path) -> None:
+def test_by_tls_too(deployment: Deployment, tmp_path: Path) -> None:
     certificate = write_certificate(tmp_path, "a.example")
-    proxy = two_workers(web, "-tls-listen", "127.0.0.1:0", "-cert", certificate)
+    proxy = two_workers(deployment, "-tls-listen", "127.0.0.1:0", "-cert", certificate)
     match = proxy.process.wait_for_line(r"with TLS on 127\.0\.0\.1:(\d+)", LIMIT)
     context = ssl.create_default_context(cafile=tmp_path / "server.pem")
-    with hanging(workers(proxy.process)[1]):
+    with hanging(worker_pids(proxy.process)[1]):
         for _ in range(40):
             plain = socket.create_connection(("127.0.0.1", int(match[1])), LIMIT)
             connection = Connection(context.wrap_socket(plain, server_hostname="a.example"))
             connection.send(GET)
-            assert connection.response()[1] == b"ok"
+            assert connection.read_response()[1] == b"ok"
             connection.close()

@@ -13,15 +13,17 @@ import zmq
 from arke_relay.errors import JoinRefused
 from arke_relay.peers.batches import FRAME
 from arke_relay.peers.keys import CurvePair
-from support.handshakes import let_in
-from support.keyholder import Keyholder
-from support.relays import LIMIT, Relay, Relays, free_port
-from support.traffic import peers, until, until_peers
+from support.ports import free_port
+from support.raw_peer import RawPeer
+from support.relay_status import peer_states, wait_for_peers
+from support.relays import Relay, Relays
+from support.waiting import LIMIT, wait_until_async
+from support.zmq_handshake import handshake_succeeds
 
 
 @pytest.fixture
-def keyholder(relays: Relays) -> Iterator[Keyholder]:
-    made = Keyholder(relays.network, relays.key)
+def keyholder(relays: Relays) -> Iterator[RawPeer]:
+    made = RawPeer(relays.network, relays.key)
     yield made
     made.close()
 
@@ -83,16 +85,16 @@ async def test_a_seed_of_another_network_is_refused_for_good_and_said_once(
         outsider = stranger(relays, kind, "-join", f"127.0.0.1:{tap.port}")
 
         async def dialled() -> bool:
-            assert await peers(member) == await peers(outsider) == []
+            assert await peer_states(member) == await peer_states(outsider) == []
             return tap.count >= 4
 
-        await until(dialled)
+        await wait_until_async(dialled)
     lines = [line for line in outsider.process.log.splitlines() if str(tap.port) in line]
     assert len(lines) == 1
     assert "peer not joined" in lines[0]
     assert "another network, or another key" in lines[0]
     friend = relays.start(join=[member])
-    await until_peers(member, [friend])
+    await wait_for_peers(member, [friend])
 
 
 @pytest.mark.parametrize("kind", ["another key", "another net"])
@@ -104,15 +106,15 @@ async def test_an_announcement_of_another_network_is_ignored_and_said_once(
     for relay in (member, outsider):
         relay.process.wait_for_line("mdns record ignored cause=stranger", LIMIT)
     friend = relays.start(mdns=True)
-    await until_peers(member, [friend])
-    await until_peers(friend, [member])
-    assert await peers(outsider) == []
+    await wait_for_peers(member, [friend])
+    await wait_for_peers(friend, [member])
+    assert await peer_states(outsider) == []
     assert member.process.log.count("cause=stranger") == 1
 
 
 @pytest.mark.parametrize("mechanism", ["NULL", "PLAIN"])
 async def test_clients_without_encryption_get_nothing(
-    relays: Relays, keyholder: Keyholder, mechanism: str
+    relays: Relays, keyholder: RawPeer, mechanism: str
 ) -> None:
     relay = relays.start()
     for kind in (zmq.DEALER, zmq.REQ, zmq.PUSH, zmq.PULL, zmq.SUB):
@@ -121,36 +123,36 @@ async def test_clients_without_encryption_get_nothing(
                 sock.linger = 0
                 if mechanism == "PLAIN":
                     sock.plain_username = sock.plain_password = b"arke"
-                assert not await let_in(sock, f"tcp://{relay.address}:{port}")
+                assert not await handshake_succeeds(sock, f"tcp://{relay.address}:{port}")
 
 
 async def test_without_the_join_key_nobody_gets_through_the_handshake(
-    relays: Relays, keyholder: Keyholder
+    relays: Relays, keyholder: RawPeer
 ) -> None:
     relay = relays.start()
     where = f"tcp://{relay.address}:{relay.peer_port}"
     guess = CurvePair.fresh(os.urandom)
     with keyholder.client(zmq.DEALER, keyholder.curve, guess.public, 8192) as sock:
-        assert not await let_in(sock, where)
+        assert not await handshake_succeeds(sock, where)
     with keyholder.client(zmq.DEALER, keyholder.curve, keyholder.join_keys.public, 8192) as sock:
-        assert await let_in(sock, where)
+        assert await handshake_succeeds(sock, where)
 
 
 async def test_the_join_key_without_the_rsa_key_admits_nobody(relays: Relays) -> None:
     relay = relays.start()
-    thief = Keyholder(relays.network, relays.new_key(), relays.key)
+    thief = RawPeer(relays.network, relays.new_key(), relays.key)
     try:
         for _ in range(3):
             with pytest.raises(JoinRefused, match="signed by none of this relay's RSA keys"):
                 await thief.join(relay)
     finally:
         thief.close()
-    assert await peers(relay) == []
+    assert await peer_states(relay) == []
     assert relay.process.log.count("peer refused") == 1
 
 
 async def test_the_data_socket_lets_in_nobody_but_the_admitted(
-    relays: Relays, keyholder: Keyholder
+    relays: Relays, keyholder: RawPeer
 ) -> None:
     relay = relays.start()
     admitted = await keyholder.join(relay)
@@ -164,10 +166,10 @@ async def test_the_data_socket_lets_in_nobody_but_the_admitted(
         (fresh, admitted.curve_key),
     ):
         with keyholder.client(zmq.PUSH, keys, server_key, FRAME) as sock:
-            assert not await let_in(sock, where)
+            assert not await handshake_succeeds(sock, where)
     await keyholder.join(relay)  # once more: a peer that stays silent is given up
     with keyholder.client(zmq.PUSH, keyholder.curve, admitted.curve_key, FRAME) as sock:
-        assert await let_in(sock, where)
+        assert await handshake_succeeds(sock, where)
     assert relay.process.log.count("connection turned away") == 1
 
 
@@ -175,6 +177,6 @@ async def test_a_relay_never_takes_itself_for_a_peer(relays: Relays) -> None:
     address = "127.84.84.84"
     relay = relays.start("-join", f"{address}:55556", "-log-level", "debug", address=address)
     relay.process.wait_for_line("peer not joined.*this is me", LIMIT)
-    assert await peers(relay) == []
+    assert await peer_states(relay) == []
     friend = relays.start(join=[relay])
-    await until_peers(relay, [friend])
+    await wait_for_peers(relay, [friend])

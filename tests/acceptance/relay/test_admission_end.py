@@ -12,18 +12,21 @@ import pytest
 import arke
 from arke.wire.messages import PeerOp
 from lab import Lab
-from support.keyholder import Keyholder, Link, receive, unbatched
+from support.ports import free_port
 from support.programs import program
-from support.relays import LIMIT, Relay, Relays, eventually, free_port
-from support.traffic import Traffic, echo, peers, until, until_members, until_topic
+from support.raw_peer import RawPeer, RawPeerLink, receive, unpack_batch
+from support.relay_status import peer_states, wait_for_members, wait_for_topic
+from support.relays import Relay, Relays
+from support.traffic import Traffic, echo_service
+from support.waiting import LIMIT, wait_until, wait_until_async
 
 RENEWALS = 10
 
 
 @pytest.fixture
-def passing(relays: Relays) -> Iterator[Keyholder]:
+def passing(relays: Relays) -> Iterator[RawPeer]:
     """A peer that others admit for two seconds, and whose join port nobody answers at."""
-    made = Keyholder(relays.network, relays.key, lifetime=2)
+    made = RawPeer(relays.network, relays.key, lifetime=2)
     yield made
     made.close()
 
@@ -37,14 +40,14 @@ def dropped(metrics_port: int, cause: str) -> int:
 
 
 async def test_what_comes_under_an_ended_admission_is_dropped_and_counted(
-    relays: Relays, passing: Keyholder
+    relays: Relays, passing: RawPeer
 ) -> None:
     metrics = free_port()
     relay = relays.start("-metrics", f"127.0.0.1:{metrics}")
     async with arke.connect(port=relay.port) as mesh, mesh.subscribe("t") as events:
         link = await passing.link(relay)
         relay.process.wait_for_line("peer linked", LIMIT)
-        await link.say((PeerOp.PUBLISH.value, "t", b"admitted", 1, None))
+        await link.send((PeerOp.PUBLISH.value, "t", b"admitted", 1, None))
         async with asyncio.timeout(LIMIT):
             assert (await anext(events)).body == b"admitted"
 
@@ -52,33 +55,33 @@ async def test_what_comes_under_an_ended_admission_is_dropped_and_counted(
         relay.process.wait_for_line("peer lost .*its admission ended", LIMIT)
         before = dropped(metrics, "peer_not_admitted")
         for _ in range(20):
-            await link.say((PeerOp.PUBLISH.value, "t", b"ended", 1, None))
+            await link.send((PeerOp.PUBLISH.value, "t", b"ended", 1, None))
 
         async def counted() -> bool:
             return dropped(metrics, "peer_not_admitted") >= before + 20
 
-        await until(counted)
+        await wait_until_async(counted)
         await mesh.publish("t", b"after")
         async with asyncio.timeout(LIMIT):
             assert (await anext(events)).body == b"after"
 
 
 async def test_nothing_is_sent_under_an_ended_admission_until_there_is_a_new_one(
-    relays: Relays, passing: Keyholder
+    relays: Relays, passing: RawPeer
 ) -> None:
     relay = relays.start()
     told: list[bytes] = []
 
-    async def hear(body: bytes, link: Link) -> None:
+    async def hear(body: bytes, link: RawPeerLink) -> None:
         async with asyncio.timeout(LIMIT):
             while body not in told:
-                await link.say()
-                told.extend(events(await receive(passing.ears)))
+                await link.send()
+                told.extend(events(await receive(passing.incoming)))
 
     async with arke.connect(port=relay.port) as mesh:
         link = await passing.link(relay)
-        await link.say((PeerOp.SUBSCRIBED.value, "t"))
-        await until_topic(mesh, "t")
+        await link.send((PeerOp.SUBSCRIBED.value, "t"))
+        await wait_for_topic(mesh, "t")
         await mesh.publish("t", b"admitted")
         await hear(b"admitted", link)
 
@@ -86,23 +89,23 @@ async def test_nothing_is_sent_under_an_ended_admission_until_there_is_a_new_one
         await mesh.publish("t", b"ended")
 
         link = await passing.link(relay)
-        await link.say((PeerOp.SUBSCRIBED.value, "t"))
-        await until_topic(mesh, "t")
+        await link.send((PeerOp.SUBSCRIBED.value, "t"))
+        await wait_for_topic(mesh, "t")
         await mesh.publish("t", b"admitted again")
         await hear(b"admitted again", link)
         assert told == [b"admitted", b"admitted again"]
 
 
-async def link_ends(relay: Relay, link: Link) -> None:
+async def link_ends(relay: Relay, link: RawPeerLink) -> None:
     """Keep a link alive until the relay gives it up all the same."""
     async with asyncio.timeout(LIMIT):
-        while await peers(relay):
-            await link.say()
+        while await peer_states(relay):
+            await link.send()
             await asyncio.sleep(0.1)
 
 
 def events(batch: bytes) -> list[bytes]:
-    _, *messages = unbatched(batch)
+    _, *messages = unpack_batch(batch)
     return [message[2] for message in messages if message[0] == PeerOp.PUBLISH]
 
 
@@ -119,7 +122,7 @@ def test_without_renewal_two_nodes_part_though_their_link_is_whole(
         node.wait_for_line("peer linked", LIMIT)
     other.start([*program("arke"), "serve", "cluster", "--echo"])
     ask = [*program("arke"), "request", "cluster", "x"]
-    eventually(lambda: one.run(ask, check=False).stdout == "x")
+    wait_until(lambda: one.run(ask, check=False).stdout == "x")
 
     rule = ["ipproto", "tcp", "dport", "55556", "unreachable"]
     for host in (one, other):
@@ -146,14 +149,14 @@ async def test_renewals_under_load_fail_nothing(relays: Relays) -> None:
         return sum(relay.process.log.count("admission renewed") for relay in (one, other))
 
     async with (
-        echo("work", other.port),
+        echo_service("work", other.port),
         arke.connect(port=one.port) as mesh,
     ):
-        await until_members(mesh, "work", 1)
+        await wait_for_members(mesh, "work", 1)
         async with Traffic("work", [mesh] * 8) as traffic:
             async with asyncio.timeout(4 * LIMIT):
                 while renewals() < RENEWALS:
-                    await traffic.goes_on()
+                    await traffic.wait_for_replies()
     for relay in (one, other):
         assert relay.process.log.count("peer linked") == 1
         assert "admission not renewed" not in relay.process.log

@@ -20,10 +20,13 @@ import pytest
 import arke
 from lab import LabError, Process
 from support import needs
+from support.ports import free_port
+from support.processes import start_process
 from support.programs import program
 from support.raw_program import raw_program
-from support.relays import LIMIT, Relay, Relays, free_port, start
-from support.traffic import until_peers
+from support.relay_status import wait_for_peers
+from support.relays import Relay, Relays
+from support.waiting import LIMIT
 
 NOBODY = 65534
 
@@ -34,7 +37,7 @@ def run() -> Iterator[Callable[..., Process]]:
     running: list[Process] = []
 
     def command(*flags: str | Path, **environ: str) -> Process:
-        running.append(start("relay", [*program("relay"), *flags], **environ))
+        running.append(start_process("relay", [*program("relay"), *flags], **environ))
         return running[-1]
 
     yield command
@@ -69,7 +72,7 @@ async def test_flags_come_from_the_environment_as_well(
         ARKE_BIND="the line wins",
     )
     process.wait_for_line("relay started", LIMIT)
-    await until_peers(Relay(process, port, "127.87.87.87", 55556), [seed])
+    await wait_for_peers(Relay(process, port, "127.87.87.87", 55556), [seed])
 
 
 async def test_the_command_that_dev_prints_lets_another_relay_in(
@@ -112,7 +115,7 @@ async def test_a_socket_serves_programs_and_no_port_does(relays: Relays, shared:
 @contextmanager
 def somebody_else() -> Iterator[None]:
     """Be another user for a moment, to the kernel as well as to whom one connects to."""
-    needs.root("be another user for a moment")
+    needs.require_root("be another user for a moment")
     os.seteuid(NOBODY)
     try:
         yield
@@ -188,7 +191,7 @@ async def test_the_log_in_json_is_one_object_a_line_whatever_others_say(relays: 
     name = 'x"}\n{"level": "error", "message": "forged"}\n'
     async with raw_program(relay.port, name) as program:
         await program.send(b"\xc1")
-        await program.ended()
+        await program.wait_until_closed()
     with socket.create_connection(("127.0.0.1", relay.port)) as stranger:
         stranger.sendall(b"GET / HTTP/1.0\r\n\r\n")
         stranger.settimeout(LIMIT)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from support.relay_status import wait_for_peers
 from support.relays import Relays
-from support.traffic import until_peers
 
 
 async def test_one_seed_is_enough_to_find_everyone(relays: Relays) -> None:
@@ -15,14 +15,14 @@ async def test_one_seed_is_enough_to_find_everyone(relays: Relays) -> None:
         (second, [first, third]),
         (third, [first, second]),
     ):
-        await until_peers(relay, others)
+        await wait_for_peers(relay, others)
 
 
 async def test_two_that_know_one_and_the_same_seed_find_each_other(relays: Relays) -> None:
     seed = relays.start()
     one, other = relays.start(join=[seed]), relays.start(join=[seed])
-    await until_peers(one, [seed, other])
-    await until_peers(other, [seed, one])
+    await wait_for_peers(one, [seed, other])
+    await wait_for_peers(other, [seed, one])
 
 
 async def test_multicast_alone_is_enough(relays: Relays) -> None:
@@ -32,7 +32,7 @@ async def test_multicast_alone_is_enough(relays: Relays) -> None:
         (second, [first, third]),
         (third, [first, second]),
     ):
-        await until_peers(relay, others)
+        await wait_for_peers(relay, others)
 
 
 async def test_a_seed_may_start_later(relays: Relays) -> None:
@@ -40,6 +40,6 @@ async def test_a_seed_may_start_later(relays: Relays) -> None:
     early = relays.start(join=[seed])
     seed.process.terminate()
     seed.process.wait(30.0)
-    await until_peers(early, [])
+    await wait_for_peers(early, [])
     late = relays.start(address=seed.address)
-    await until_peers(early, [late])
+    await wait_for_peers(early, [late])

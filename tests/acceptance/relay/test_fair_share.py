@@ -12,8 +12,10 @@ from arke.wire.limits import CHUNK, MAX_HEADERS, MAX_TOPICS
 from arke.wire.messages import Failure, Op
 from arke_relay.core.directory import MAX_ENTRIES
 from support.raw_program import RawProgram, packed, raw_program
-from support.relays import LIMIT, Relays, members
-from support.traffic import Traffic, echo, until_members, until_topic
+from support.relay_status import member_count, wait_for_members, wait_for_topic
+from support.relays import Relays
+from support.traffic import Traffic, echo_service
+from support.waiting import LIMIT
 
 MIB = 1024 * 1024
 UNREAD = 64 * MIB  # octets that a relay keeps for a program that does not read
@@ -34,15 +36,15 @@ async def test_a_member_that_answers_calls_of_others_changes_nothing(relays: Rel
         call = asyncio.ensure_future(mesh.request("work", b"", timeout=LIMIT))
         await asked.wait()
         async with raw_program(relay.port, "meddler") as meddler:
-            await meddler.say([Op.REGISTER, "work", None])
+            await meddler.send_message([Op.REGISTER, "work", None])
             for number in range(100):
-                await meddler.say(
+                await meddler.send_message(
                     [Op.REPLY, number, b"forged"],
                     [Op.FAULT, number, "Forged", "forged"],
                     [Op.REFUSED, number, "forged"],
                     [Op.CANCEL, number],
                 )
-            await meddler.settled()
+            await meddler.wait_until_processed()
             assert not call.done()
         go.set()
         assert await call == b"mine"
@@ -60,8 +62,8 @@ async def test_a_subscriber_that_does_not_read_costs_a_bounded_amount_and_nobody
         reader.subscribe("t") as events,
         raw_program(relay.port, "deaf") as deaf,
     ):
-        await deaf.say([Op.SUBSCRIBE, "t"])
-        await deaf.settled()
+        await deaf.send_message([Op.SUBSCRIBE, "t"])
+        await deaf.wait_until_processed()
         deaf.writer.transport.pause_reading()
         before = relay.memory
         most = 0
@@ -76,7 +78,7 @@ async def test_a_subscriber_that_does_not_read_costs_a_bounded_amount_and_nobody
 
 async def test_no_program_can_fill_a_frame_beyond_what_a_peer_takes(relays: Relays) -> None:
     """libzmq cuts a link that carries a frame over its bound: with all that others have on it."""
-    one, other = relays.pair()
+    one, other = relays.start_pair()
     headers = {"h": "x" * (MAX_HEADERS - 1)}
     whole = [[Op.PUBLISH, "t", bytes(CHUNK), headers]]
     cut = [[Op.CHUNK, 1, 3 * CHUNK, bytes(CHUNK)]] * 3 + [[Op.PUBLISH, "t", 1, headers]]
@@ -86,16 +88,16 @@ async def test_no_program_can_fill_a_frame_beyond_what_a_peer_takes(relays: Rela
         far.subscribe("t") as events,
         raw_program(one.port, "greedy") as greedy,
     ):
-        await until_topic(near, "t")
+        await wait_for_topic(near, "t")
         sent = []
         # While it is stopped, what waits for it is put together as tightly as can be.
         other.process.stop()
-        await greedy.say(*[[Op.PUBLISH, "t", bytes(CHUNK), None]] * 100)
+        await greedy.send_message(*[[Op.PUBLISH, "t", bytes(CHUNK), None]] * 100)
         for count in range(100, 140):
             small = [[Op.PUBLISH, "t", bytes(500), None]] * count
-            await greedy.say(*small, *(cut if count % 2 else whole))
+            await greedy.send_message(*small, *(cut if count % 2 else whole))
             sent += [500] * count + [3 * CHUNK if count % 2 else CHUNK]
-        await greedy.settled()
+        await greedy.wait_until_processed()
         other.process.cont()
         async with asyncio.timeout(LIMIT):
             heard = [len((await anext(events)).body) for _ in range(100 + len(sent))]
@@ -105,22 +107,22 @@ async def test_no_program_can_fill_a_frame_beyond_what_a_peer_takes(relays: Rela
 
 
 async def test_no_program_can_cut_its_node_off_by_announcing_too_much(relays: Relays) -> None:
-    one, other = relays.pair()
+    one, other = relays.start_pair()
     async with AsyncExitStack() as stack:
         for number in range(MAX_ENTRIES // MAX_TOPICS + 1):
             program = await stack.enter_async_context(raw_program(one.port, f"busy{number}"))
             topics = (f"{number}/{topic}" for topic in range(MAX_TOPICS))
             await program.send(packed(*([Op.SUBSCRIBE, topic] for topic in topics)))
-            await program.settled()
-        async with echo("after", one.port), arke.connect(port=other.port) as far:
-            await until_members(far, "after", 1)
+            await program.wait_until_processed()
+        async with echo_service("after", one.port), arke.connect(port=other.port) as far:
+            await wait_for_members(far, "after", 1)
             assert await far.request("after", b"x") == b"x"
     async with (
         arke.connect(port=one.port) as near,
         arke.connect(port=other.port) as far,
         near.subscribe("now") as events,
     ):
-        await until_topic(far, "now")
+        await wait_for_topic(far, "now")
         await far.publish("now", b"x")
         async with asyncio.timeout(LIMIT):
             assert (await anext(events)).body == b"x"
@@ -135,30 +137,30 @@ async def test_a_member_that_is_cut_off_is_gone_though_it_never_reads_why(relays
         raw_program(relay.port, "caller") as caller,
         raw_program(relay.port, "deaf") as deaf,
     ):
-        await deaf.say([Op.REGISTER, "work", None], [Op.SUBSCRIBE, "t"])
-        await deaf.settled()
+        await deaf.send_message([Op.REGISTER, "work", None], [Op.SUBSCRIBE, "t"])
+        await deaf.wait_until_processed()
         deaf.writer.transport.pause_reading()
         for _ in range(UNREAD // 2 // CHUNK):
             await mesh.publish("t", bytes(CHUNK))
-        await caller.say([Op.REQUEST, 1, "work", b"", 600_000, False, None])
-        await caller.settled()
+        await caller.send_message([Op.REQUEST, 1, "work", b"", 600_000, False, None])
+        await caller.wait_until_processed()
         await deaf.send(b"\xc1")
-        assert (await caller.hear_only(Op.FAILED))[1:3] == (1, Failure.MEMBER_LOST)
-        assert await members(mesh, "work") == 0
+        assert (await caller.receive_only(Op.FAILED))[1:3] == (1, Failure.MEMBER_LOST)
+        assert await member_count(mesh, "work") == 0
 
 
 @pytest.mark.alone
 async def test_a_program_that_floods_leaves_others_their_turns(relays: Relays) -> None:
     """Each flood is of what costs a relay most for the fewest octets."""
-    one, other = relays.pair()
+    one, other = relays.start_pair()
     floods = [[Op.PING, 1], [Op.STATUS, 1], [Op.REQUEST, 1, "no", b"", 1, False, None]]
-    async with echo("echo", other.port), arke.connect(port=one.port) as mesh:
-        await until_members(mesh, "echo", 1)
+    async with echo_service("echo", other.port), arke.connect(port=one.port) as mesh:
+        await wait_for_members(mesh, "echo", 1)
         for flood in floods:
             async with raw_program(one.port, "flood") as program:
                 flooding = asyncio.ensure_future(pour(program, packed(flood) * 100_000))
                 async with Traffic("echo", [mesh]) as traffic:
-                    await traffic.goes_on(20)
+                    await traffic.wait_for_replies(20)
                 flooding.cancel()
                 await asyncio.gather(flooding, return_exceptions=True)
     for relay in (one, other):
@@ -181,7 +183,7 @@ async def pour(program: RawProgram, octets: bytes) -> None:
 
 async def test_who_comes_and_goes_too_often_is_cut_off(relays: Relays) -> None:
     """Every change is told to every peer."""
-    one, other = relays.pair()
+    one, other = relays.start_pair()
     for change in (
         ([Op.REGISTER, "a", None], [Op.UNREGISTER]),
         ([Op.SUBSCRIBE, "a"], [Op.UNSUBSCRIBE, "a"]),
@@ -189,7 +191,7 @@ async def test_who_comes_and_goes_too_often_is_cut_off(relays: Relays) -> None:
         async with raw_program(one.port, "restless") as program:
             with suppress(ConnectionError):
                 await program.send(packed(*change) * 100_000)
-            await program.ended()
+            await program.wait_until_closed()
             one.process.wait_for_line("program gone .*it comes and goes too often", LIMIT)
     for relay in (one, other):
         assert relay.process.log.count("peer lost") == 0

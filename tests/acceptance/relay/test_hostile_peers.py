@@ -13,9 +13,11 @@ import arke
 from arke.wire.limits import CHUNK
 from arke.wire.messages import Op, PeerOp
 from arke_relay.peers.batches import FRAME
-from support.keyholder import Keyholder, send
-from support.relays import LIMIT, Relay, Relays
-from support.traffic import echo, peers
+from support.raw_peer import RawPeer, send
+from support.relay_status import peer_states
+from support.relays import Relay, Relays
+from support.traffic import echo_service
+from support.waiting import LIMIT
 
 MESSAGES: dict[str, Any] = {
     "no message": 7,
@@ -53,7 +55,7 @@ def relays_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relays]:
     try:
         yield made
     finally:
-        made.end()
+        made.stop()
 
 
 @pytest.fixture(scope="module")
@@ -62,40 +64,40 @@ def relay(relays_of_all: Relays) -> Relay:
 
 
 @pytest.fixture
-def hostile(relays_of_all: Relays) -> Iterator[Keyholder]:
-    made = Keyholder(relays_of_all.network, relays_of_all.key)
+def hostile(relays_of_all: Relays) -> Iterator[RawPeer]:
+    made = RawPeer(relays_of_all.network, relays_of_all.key)
     yield made
     made.close()
 
 
 async def is_cut_off(relay: Relay, node: str) -> None:
     relay.process.wait_for_line(f"peer lost node={node} .*not understood: ", LIMIT)
-    assert node not in {peer["id"] for peer in await peers(relay)}
-    async with echo("echo", relay.port), arke.connect(port=relay.port) as mesh:
+    assert node not in {peer["id"] for peer in await peer_states(relay)}
+    async with echo_service("echo", relay.port), arke.connect(port=relay.port) as mesh:
         assert await mesh.request("echo", b"well") == b"well"
 
 
 @pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES.keys())
 async def test_a_message_that_is_none_ends_the_link(
-    relay: Relay, hostile: Keyholder, message: Any
+    relay: Relay, hostile: RawPeer, message: Any
 ) -> None:
     link = await hostile.link(relay)
-    await link.say(message)
+    await link.send(message)
     await is_cut_off(relay, hostile.node)
 
 
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES.keys())
 async def test_a_frame_that_is_none_ends_the_link(
-    relay: Relay, hostile: Keyholder, frame: bytes
+    relay: Relay, hostile: RawPeer, frame: bytes
 ) -> None:
     link = await hostile.link(relay)
-    await send(link.mouth, frame)
+    await send(link.socket, frame)
     await is_cut_off(relay, hostile.node)
 
 
-async def test_it_may_come_back_and_do_better(relay: Relay, hostile: Keyholder) -> None:
+async def test_it_may_come_back_and_do_better(relay: Relay, hostile: RawPeer) -> None:
     link = await hostile.link(relay)
-    await send(link.mouth, b"\xc1")
+    await send(link.socket, b"\xc1")
     await is_cut_off(relay, hostile.node)
     again = relay.process.written
     await hostile.link(relay)

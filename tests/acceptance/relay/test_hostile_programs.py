@@ -13,8 +13,9 @@ import arke
 from arke.wire.limits import CHUNK, MAX_HEADERS, MAX_STREAMS, MAX_TOPICS
 from arke.wire.messages import MAGIC, VERSION, Op, PeerOp
 from support.raw_program import RawProgram, packed, raw_program
-from support.relays import LIMIT, Relay, Relays
-from support.traffic import echo
+from support.relays import Relay, Relays
+from support.traffic import echo_service
+from support.waiting import LIMIT
 
 BAD_NAMES = ["", "x" * 256, "ü" * 128, 7, None, b"x", ["x"], {}]
 BAD_MAPS: list[Any] = [7, ["a"], {"a": 1}, {"a": None}, {b"a": "b"}, {7: "a"}]
@@ -152,7 +153,7 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     try:
         yield relays.start()
     finally:
-        relays.end()
+        relays.stop()
 
 
 async def feed(program: RawProgram, octets: bytes, way: str) -> None:
@@ -171,8 +172,8 @@ async def test_who_says_hello_under_no_identity_is_turned_away(
     relay: Relay, identity: object
 ) -> None:
     async with raw_program(relay.port) as hostile:
-        await hostile.say((Op.HELLO.value, MAGIC, VERSION, "hostile", identity))
-        assert re.match(CUT_OFF, await hostile.ended() or "")
+        await hostile.send_message((Op.HELLO.value, MAGIC, VERSION, "hostile", identity))
+        assert re.match(CUT_OFF, await hostile.wait_until_closed() or "")
 
 
 @pytest.mark.parametrize("way", ["whole", "octet by octet", "with more behind"])
@@ -182,13 +183,13 @@ async def test_who_breaks_the_protocol_is_cut_off_alone(
 ) -> None:
     begin = relay.process.written
     async with (
-        echo("echo", relay.port),
+        echo_service("echo", relay.port),
         arke.connect(port=relay.port) as bystander,
         raw_program(relay.port, "hostile") as hostile,
     ):
         with suppress(ConnectionError):
             await feed(hostile, octets, way)
-        reason = await hostile.ended()
+        reason = await hostile.wait_until_closed()
         # What it still sends may destroy the reason on its way; the log has it all the same.
         assert way != "whole" or re.match(CUT_OFF, reason or "")
         relay.process.wait_for_line(

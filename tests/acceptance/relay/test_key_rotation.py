@@ -8,8 +8,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import arke
-from support.relays import LIMIT, Relay, Relays
-from support.traffic import Traffic, echo, peers, until_members, until_peers
+from support.relay_status import peer_states, wait_for_members, wait_for_peers
+from support.relays import Relay, Relays
+from support.traffic import Traffic, echo_service
+from support.waiting import LIMIT
 
 
 def again(relays: Relays, relay: Relay, keys: Sequence[Path], join: Sequence[Relay]) -> Relay:
@@ -25,20 +27,20 @@ async def test_a_rolling_change_of_the_key_under_load_fails_nothing(relays: Rela
     nodes = [first, relays.start(join=[first]), relays.start(join=[first])]
     async with AsyncExitStack() as stack:
         for node in nodes:
-            await stack.enter_async_context(echo("work", node.port))
+            await stack.enter_async_context(echo_service("work", node.port))
         meshes = [await stack.enter_async_context(arke.connect(port=node.port)) for node in nodes]
         for mesh in meshes:
-            await until_members(mesh, "work", 3)
+            await wait_for_members(mesh, "work", 3)
         async with Traffic("work", meshes * 3) as traffic:
             for keys in ([old, new], [new, old], [new]):
                 for at, node in enumerate(nodes):
                     others = [other for other in nodes if other is not node]
                     nodes[at] = await asyncio.to_thread(again, relays, node, keys, others)
                     for mesh in meshes:
-                        await until_members(mesh, "work", 3)
-                    await traffic.goes_on()
+                        await wait_for_members(mesh, "work", 3)
+                    await traffic.wait_for_replies()
     for node in nodes:
-        await until_peers(node, [other for other in nodes if other is not node])
+        await wait_for_peers(node, [other for other in nodes if other is not node])
 
 
 async def test_who_was_left_behind_with_the_old_key_is_out(relays: Relays) -> None:
@@ -46,6 +48,6 @@ async def test_who_was_left_behind_with_the_old_key_is_out(relays: Relays) -> No
     changed = relays.start(keys=[new])
     between = relays.start(keys=[new, old], join=[changed])
     behind = relays.start(keys=[old], join=[changed])
-    await until_peers(changed, [between])
+    await wait_for_peers(changed, [between])
     behind.process.wait_for_line("peer not joined", LIMIT)
-    assert await peers(behind) == []
+    assert await peer_states(behind) == []

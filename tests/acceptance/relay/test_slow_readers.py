@@ -11,8 +11,9 @@ import arke
 from arke.wire.limits import CHUNK
 from arke.wire.messages import Op
 from support.raw_program import raw_program
-from support.relays import LIMIT, Relay, Relays
-from support.traffic import until, until_topic
+from support.relay_status import wait_for_topic
+from support.relays import Relay, Relays
+from support.waiting import LIMIT, wait_until_async
 
 pytestmark = pytest.mark.alone
 
@@ -31,13 +32,13 @@ async def until_nobody_listens(mesh: arke.Mesh) -> None:
     async def nobody() -> bool:
         return "t" not in (await mesh.status())["topics"]
 
-    await until(nobody)
+    await wait_until_async(nobody)
 
 
 async def deaf_program(relay: Relay, mesh: arke.Mesh, relays: Relays) -> None:
     async with raw_program(relay.port, "deaf") as deaf:
-        await deaf.say([Op.SUBSCRIBE, "t"])
-        await deaf.settled()
+        await deaf.send_message([Op.SUBSCRIBE, "t"])
+        await deaf.wait_until_processed()
         deaf.writer.transport.pause_reading()
         await publish(mesh, UNREAD)
         deaf.writer.transport.abort()
@@ -48,7 +49,7 @@ async def paused_peer(relay: Relay, mesh: arke.Mesh, relays: Relays) -> None:
     async with AsyncExitStack() as stack:
         listener = await stack.enter_async_context(arke.connect(port=other.port))
         await stack.enter_async_context(listener.subscribe("t"))
-        await until_topic(mesh, "t")
+        await wait_for_topic(mesh, "t")
         other.process.stop()
         await publish(mesh, UNREAD)
         other.process.kill()

@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 import arke
 from arke.compiled import is_compiled
 from arke.keygen import write_key
-from support.needs import tool
+from support.needs import require_tool
+from support.ports import free_port
 from support.programs import program
-from support.relays import LIMIT, free_port
+from support.waiting import LIMIT
 
 ADDRESS = "127.86.86.86"
 LONG_NAME = "the name of a network has 1 to 255 bytes of UTF-8; choose another: -net NAME"
@@ -118,7 +119,7 @@ def test_a_key_file_that_this_user_cannot_read(key: Path) -> None:
     key.chmod(0)
     wrap: list[str] = []
     if os.geteuid() == 0:  # who may read everything, unless it is taken from them
-        wrap = [tool("setpriv", "util-linux"), "--bounding-set=-all", "--inh-caps=-all"]
+        wrap = [require_tool("setpriv", "util-linux"), "--bounding-set=-all", "--inh-caps=-all"]
     line = refused("-net", "x", "-rsa", key, wrap=wrap)
     assert "cannot be read by this user; give it to them: sudo chown " in line
 

@@ -16,8 +16,10 @@ import arke
 from arke.wire.limits import MAX_HELLO
 from arke.wire.messages import MAGIC, VERSION, Op
 from support.raw_program import packed, raw_program
-from support.relays import LIMIT, Relays
-from support.traffic import Traffic, echo, until_members
+from support.relay_status import wait_for_members
+from support.relays import Relays
+from support.traffic import Traffic, echo_service
+from support.waiting import LIMIT
 
 pytestmark = pytest.mark.alone
 
@@ -119,20 +121,20 @@ PEER_WORDS = {
 
 async def test_who_says_no_proper_hello_is_shown_out(relays: Relays) -> None:
     relay = relays.start()
-    async with echo("echo", relay.port), arke.connect(port=relay.port) as mesh:
+    async with echo_service("echo", relay.port), arke.connect(port=relay.port) as mesh:
         async with Traffic("echo", [mesh]) as traffic:
             where = ("127.0.0.1", relay.port)
             crowd = [one for word in PROGRAM_WORDS.values() for one in await strangers(where, word)]
             await shown_out(crowd)
-            await traffic.goes_on()
+            await traffic.wait_for_replies()
         assert (await mesh.status())["programs"] == 2
     assert relay.process.log.count("connection refused") <= 2  # one line in ten seconds
 
 
 async def test_who_does_not_speak_as_a_peer_is_shown_out_of_the_peer_ports(relays: Relays) -> None:
-    one, other = relays.pair()
-    async with echo("echo", other.port), arke.connect(port=one.port) as mesh:
-        await until_members(mesh, "echo", 1)
+    one, other = relays.start_pair()
+    async with echo_service("echo", other.port), arke.connect(port=one.port) as mesh:
+        await wait_for_members(mesh, "echo", 1)
         async with Traffic("echo", [mesh]) as traffic:
             crowd = [
                 stranger
@@ -141,16 +143,16 @@ async def test_who_does_not_speak_as_a_peer_is_shown_out_of_the_peer_ports(relay
                 for stranger in await strangers((one.address, port), word)
             ]
             await shown_out(crowd)
-            await traffic.goes_on()
+            await traffic.wait_for_replies()
         # libzmq says its own greeting to everybody, and nothing after that.
         assert max(len(stranger.heard) for stranger in crowd) <= len(GREETING)
         assert len((await mesh.status())["peers"]) == 1
 
 
 async def test_a_port_scanner_leaves_no_trace(relays: Relays) -> None:
-    one, other = relays.pair()
-    async with echo("echo", other.port), arke.connect(port=one.port) as mesh:
-        await until_members(mesh, "echo", 1)
+    one, other = relays.start_pair()
+    async with echo_service("echo", other.port), arke.connect(port=one.port) as mesh:
+        await wait_for_members(mesh, "echo", 1)
         async with Traffic("echo", [mesh]) as traffic:
             doors = [
                 (one.address, one.peer_port),
@@ -163,7 +165,7 @@ async def test_a_port_scanner_leaves_no_trace(relays: Relays) -> None:
                         if linger:
                             scanner.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 await asyncio.sleep(0)
-            await traffic.goes_on()
+            await traffic.wait_for_replies()
         assert one.process.running
     for relay in (one, other):
         assert relay.process.log.count("peer lost") == 0
@@ -171,15 +173,15 @@ async def test_a_port_scanner_leaves_no_trace(relays: Relays) -> None:
 
 
 async def test_two_thousand_half_open_strangers_and_thirty_loud_ones(relays: Relays) -> None:
-    one, other = relays.pair()
+    one, other = relays.start_pair()
     async with (
-        echo("near", one.port),
-        echo("far", other.port),
+        echo_service("near", one.port),
+        echo_service("far", other.port),
         arke.connect(port=one.port) as mesh,
     ):
-        await until_members(mesh, "far", 1)
+        await wait_for_members(mesh, "far", 1)
         async with Traffic("near", [mesh] * 4) as traffic, Traffic("far", [mesh] * 4) as across:
-            await traffic.goes_on(500)
+            await traffic.wait_for_replies(500)
             before = most = one.memory
             crowd = []
             for port in (one.peer_port, one.peer_port + 1):
@@ -189,8 +191,8 @@ async def test_two_thousand_half_open_strangers_and_thirty_loud_ones(relays: Rel
             crowd += await strangers(door, NESTED, 10)
             gone = asyncio.ensure_future(shown_out(crowd))
             while not gone.done():
-                await traffic.goes_on()
-                await across.goes_on()
+                await traffic.wait_for_replies()
+                await across.wait_for_replies()
                 most = max(most, one.memory)
             await gone
     assert most - before < 50 * MIB
@@ -202,7 +204,7 @@ async def test_silent_connections_keep_no_program_out(relays: Relays) -> None:
     relay = relays.start()
     crowd = await strangers(("127.0.0.1", relay.port), b"", 2_000)
     async with raw_program(relay.port, "honest") as program:
-        await program.settled()
+        await program.wait_until_processed()
     await shown_out(crowd)
 
 

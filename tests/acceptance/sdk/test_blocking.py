@@ -13,8 +13,12 @@ import pytest
 import arke
 from arke.blocking import Mesh, connect
 from lab import Process
-from support.http_rig import Backend, Cluster, Connection
-from support.relays import LIMIT, Relay, Relays, start
+from support.backends import Backend
+from support.connection import Connection
+from support.processes import start_process
+from support.proxy_harness import AddressService
+from support.relays import Relay, Relays
+from support.waiting import LIMIT
 
 SERVICE = """
 import sys
@@ -47,7 +51,7 @@ def relay(relays: Relays, tmp_path: Path) -> Iterator[Relay]:
     relay = relays.start()
     script = tmp_path / "service.py"
     script.write_text(SERVICE)
-    service: Process = start("service", [sys.executable, script, str(relay.port)])
+    service: Process = start_process("service", [sys.executable, script, str(relay.port)])
     try:
         relay.process.wait_for_line("program registered .*cluster=work", LIMIT)
         yield relay
@@ -88,11 +92,11 @@ def test_every_call_has_a_face_that_waits(relay: Relay) -> None:
 
 def test_a_member_connects_to_its_http_server(relays: Relays) -> None:
     def script(connection: Connection) -> None:
-        connection.send(connection.until(b"\n").upper())
+        connection.send(connection.read_until(b"\n").upper())
 
     relay = relays.start()
     server = Backend(script)
-    member = Cluster("web", relay.port, http=server.address)
+    member = AddressService("web", relay.port, http=server.address)
     member.join()
     with connect(port=relay.port) as mesh:
         (listed,) = mesh.members("web")
@@ -100,7 +104,7 @@ def test_a_member_connects_to_its_http_server(relays: Relays) -> None:
             tunnel.send(b"said in a tunnel\n")
             assert list(tunnel) == [b"SAID IN A TUNNEL\n"]
     member.leave()
-    server.end()
+    server.stop()
 
 
 def test_threads_share_a_mesh(relay: Relay) -> None:

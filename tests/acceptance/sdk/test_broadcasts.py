@@ -7,7 +7,9 @@ import asyncio
 import pytest
 
 import arke
-from support.relays import LIMIT, Relays, members
+from support.relay_status import member_count
+from support.relays import Relays
+from support.waiting import LIMIT
 
 
 @pytest.fixture(params=["one relay", "two relays"])
@@ -16,7 +18,7 @@ def ports(request: pytest.FixtureRequest, relays: Relays) -> tuple[int, int]:
     if request.param == "one relay":
         port = relays.start().port
         return port, port
-    one, other = relays.pair()
+    one, other = relays.start_pair()
     return one.port, other.port
 
 
@@ -52,7 +54,7 @@ async def test_every_member_hears_every_broadcast_in_order(ports: tuple[int, int
         arke.connect(port=ports[0]) as mesh,
     ):
         async with asyncio.timeout(LIMIT):
-            while await members(mesh, "ears") != 4:
+            while await member_count(mesh, "ears") != 4:
                 await asyncio.sleep(0.01)
             for body in bodies:
                 await mesh.broadcast("ears", body)
@@ -156,7 +158,7 @@ async def test_casts_in_a_row_arrive_one_by_one_whatever_their_size(
         await subscribed(mesh, "a")
         await subscribed(mesh, "b")
         async with asyncio.timeout(LIMIT):
-            while await members(mesh, "ears") != 1:
+            while await member_count(mesh, "ears") != 1:
                 await asyncio.sleep(0.01)
             for i, body in enumerate(bodies):
                 await mesh.broadcast("ears", body)

@@ -13,10 +13,12 @@ import pytest
 
 import arke
 from arke.wire.messages import Op, Purpose
-from support.http_rig import RESET
+from support.connection import RESET_ON_CLOSE
+from support.ports import free_port
 from support.raw_program import raw_program
-from support.relays import LIMIT, Relay, Relays, free_port
-from support.traffic import until_members
+from support.relay_status import wait_for_members
+from support.relays import Relay, Relays
+from support.waiting import LIMIT
 
 MIB = 1024 * 1024
 
@@ -26,7 +28,7 @@ Serve = Callable[[StreamReader, StreamWriter], Awaitable[None]]
 @pytest.fixture
 def nodes(relays: Relays) -> tuple[Relay, Relay]:
     """Where the program is that opens tunnels, and where the service."""
-    return relays.pair()
+    return relays.start_pair()
 
 
 @asynccontextmanager
@@ -49,7 +51,7 @@ async def talking(
 ) -> AsyncIterator[tuple[arke.Mesh, str]]:
     """The service is there; a mesh that knows it, and its member's id."""
     async with service, arke.connect(port=nodes[0].port) as mesh, asyncio.timeout(2 * LIMIT):
-        await until_members(mesh, service.cluster, 1)
+        await wait_for_members(mesh, service.cluster, 1)
         (member,) = await mesh.members(service.cluster)
         yield mesh, member.id
 
@@ -134,7 +136,7 @@ async def test_a_server_that_resets_breaks_the_tunnel(nodes: tuple[Relay, Relay]
     async def reset(reader: StreamReader, writer: StreamWriter) -> None:
         await reader.read(3)
         sock = writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         writer.transport.abort()
 
     async with serving(reset) as address:
@@ -174,7 +176,7 @@ async def test_the_end_of_the_tunnel_is_the_end_of_the_connection(
 async def test_a_service_that_stops_breaks_it_off(nodes: tuple[Relay, Relay]) -> None:
     async with serving(silent) as address, arke.connect(port=nodes[0].port) as mesh:
         async with arke.Service("web", http=address, port=nodes[1].port, drain=0.1):
-            await until_members(mesh, "web", 1)
+            await wait_for_members(mesh, "web", 1)
             (member,) = await mesh.members("web")
             tunnel = await mesh.http_tunnel(member.id)
         with pytest.raises(arke.TunnelClosed, match="the service stopped"):
@@ -205,7 +207,7 @@ async def test_a_service_without_one_refuses_and_its_own_tunnels_are_its_own(
         handed.append(await tunnel.recv())
 
     async with talking(nodes, service) as (mesh, member):
-        with pytest.raises(arke.Overloaded, match="it has no HTTP server"):
+        with pytest.raises(arke.Overloaded, match="the service has no HTTP server"):
             await mesh.http_tunnel(member)
         async with mesh.tunnel("web") as tunnel:
             await tunnel.send(b"mine")
@@ -242,10 +244,10 @@ async def test_nothing_in_an_opening_names_the_address(nodes: tuple[Relay, Relay
             purpose, size = Purpose.HTTP.value, 65536
             headers = {"http": other, "host": other, "address": other}
             said = Op.OPEN.value, 1, other, other.encode(), 5000, member, purpose, size, size
-            await stranger.say((*said, headers))
-            await stranger.hear_only(Op.ACCEPT)
-            await stranger.say((Op.CREDIT.value, 1, size))
-            *_, data = await stranger.hear_only(Op.DATA)
+            await stranger.send_message((*said, headers))
+            await stranger.receive_only(Op.ACCEPT)
+            await stranger.send_message((Op.CREDIT.value, 1, size))
+            *_, data = await stranger.receive_only(Op.DATA)
             assert data.endswith(b"the registered one")
 
 

@@ -9,13 +9,14 @@ from contextlib import AsyncExitStack, aclosing
 import pytest
 
 import arke
-from support.relays import LIMIT, Relay, Relays
-from support.traffic import until_members
+from support.relay_status import wait_for_members
+from support.relays import Relay, Relays
+from support.waiting import LIMIT
 
 
 @pytest.fixture(params=[1, 2], ids=["one relay", "two relays"])
 def nodes(request: pytest.FixtureRequest, relays: Relays) -> tuple[Relay, Relay]:
-    return relays.pair() if request.param == 2 else (relays.start(),) * 2
+    return relays.start_pair() if request.param == 2 else (relays.start(),) * 2
 
 
 def named(name: str, port: int) -> arke.Service:
@@ -41,7 +42,7 @@ async def test_one_member_can_be_asked_alone(nodes: tuple[Relay, Relay]) -> None
         for number, node in enumerate((*nodes, *nodes)):
             await stack.enter_async_context(named(f"{number}", node.port))
         mesh = await stack.enter_async_context(arke.connect(port=nodes[0].port))
-        await until_members(mesh, "work", 4)
+        await wait_for_members(mesh, "work", 4)
         members = await mesh.members("work")
         assert sorted(member.metadata["name"] for member in members) == ["0", "1", "2", "3"]
         addresses = {member.node: member.address for member in members}
@@ -56,11 +57,11 @@ async def test_one_member_can_be_asked_alone(nodes: tuple[Relay, Relay]) -> None
 async def test_a_member_that_left_is_said_to_be_gone_at_once(nodes: tuple[Relay, Relay]) -> None:
     async with arke.connect(port=nodes[0].port) as mesh, named("stays", nodes[0].port):
         async with named("leaves", nodes[1].port):
-            await until_members(mesh, "work", 2)
+            await wait_for_members(mesh, "work", 2)
             (leaving,) = [
                 each for each in await mesh.members("work") if each.metadata["name"] == "leaves"
             ]
-        await until_members(mesh, "work", 1)
+        await wait_for_members(mesh, "work", 1)
         with pytest.raises(arke.NoSuchMember):
             await mesh.request("work", b"", member=leaving.id, timeout=LIMIT)
         with pytest.raises(ValueError, match="member"):
@@ -72,7 +73,7 @@ async def test_all_members_answer_each_for_itself(nodes: tuple[Relay, Relay]) ->
         for number in range(6):
             await stack.enter_async_context(named(f"{number}", nodes[number % 2].port))
         mesh = await stack.enter_async_context(arke.connect(port=nodes[0].port))
-        await until_members(mesh, "work", 6)
+        await wait_for_members(mesh, "work", 6)
         answers = await mesh.request_all("work", b"3", timeout=LIMIT)
         assert len(answers) == 6
         for member, body, error in answers:
@@ -108,7 +109,7 @@ async def test_who_watches_is_told_who_is_there_and_who_comes_and_goes(
 ) -> None:
     async with arke.connect(port=nodes[0].port) as mesh:
         async with named("first", nodes[1].port):
-            await until_members(mesh, "work", 1)
+            await wait_for_members(mesh, "work", 1)
             async with aclosing(mesh.watch("work")) as changes:
                 assert await the_next(changes) == (True, "first")
                 async with named("second", nodes[0].port):
@@ -123,7 +124,7 @@ async def test_who_watches_is_told_who_is_there_and_who_comes_and_goes(
 
 
 async def test_a_node_that_is_lost_takes_its_members_along(relays: Relays) -> None:
-    one, other = relays.pair()
+    one, other = relays.start_pair()
     async with (
         named("here", one.port),
         arke.connect(port=one.port) as mesh,
@@ -140,7 +141,7 @@ async def test_a_node_that_is_lost_takes_its_members_along(relays: Relays) -> No
 
 async def test_a_watch_goes_on_at_the_relay_that_comes_back(relays: Relays) -> None:
     """Whoever came back at once was never gone; whoever did not is said to have left."""
-    one, other = relays.pair()
+    one, other = relays.start_pair()
     stays = named("stays", other.port)
     here = named("here", one.port)
     async with (
@@ -166,9 +167,9 @@ async def test_who_watches_slowly_misses_only_what_is_over(relays: Relays) -> No
             assert await the_next(changes) == (True, "stays")
             for number in range(20):
                 async with named(f"brief {number}", relay.port):
-                    await until_members(mesh, "work", 2)
-            await until_members(mesh, "work", 1)
-        await until_members(mesh, "work", 0)
+                    await wait_for_members(mesh, "work", 2)
+            await wait_for_members(mesh, "work", 1)
+        await wait_for_members(mesh, "work", 0)
         assert await the_next(changes) == (False, "stays")
 
 

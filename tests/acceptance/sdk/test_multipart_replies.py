@@ -9,13 +9,14 @@ from contextlib import aclosing
 import pytest
 
 import arke
-from support.relays import LIMIT, Relay, Relays
-from support.traffic import until_members
+from support.relay_status import wait_for_members
+from support.relays import Relay, Relays
+from support.waiting import LIMIT
 
 
 @pytest.fixture(params=[1, 2], ids=["one relay", "two relays"])
 def nodes(request: pytest.FixtureRequest, relays: Relays) -> tuple[Relay, Relay]:
-    return relays.pair() if request.param == 2 else (relays.start(),) * 2
+    return relays.start_pair() if request.param == 2 else (relays.start(),) * 2
 
 
 class Counter:
@@ -42,7 +43,7 @@ class Counter:
 async def test_parts_come_in_order_and_end_with_the_handler(nodes: tuple[Relay, Relay]) -> None:
     counter = Counter(nodes[1].port)
     async with counter.service, arke.connect(port=nodes[0].port) as mesh:
-        await until_members(mesh, "count", 1)
+        await wait_for_members(mesh, "count", 1)
         parts = [int(part.split()[0]) async for part in mesh.request_many("count", b"1000 7")]
         assert parts == list(range(1000))
         assert [part async for part in mesh.request_many("count", b"0 0")] == []
@@ -52,7 +53,7 @@ async def test_what_the_handler_raises_comes_behind_its_parts(nodes: tuple[Relay
     counter = Counter(nodes[1].port)
     got = 0
     async with counter.service, arke.connect(port=nodes[0].port) as mesh:
-        await until_members(mesh, "count", 1)
+        await wait_for_members(mesh, "count", 1)
         parts = mesh.request_many("count", b"5 0", headers={"raise": "enough"})
         with pytest.raises(arke.RemoteError, match="ValueError: enough"):  # noqa: PT012
             async for _ in parts:
@@ -63,7 +64,7 @@ async def test_what_the_handler_raises_comes_behind_its_parts(nodes: tuple[Relay
 async def test_a_handler_goes_on_only_as_parts_are_taken(nodes: tuple[Relay, Relay]) -> None:
     counter = Counter(nodes[1].port)
     async with counter.service, arke.connect(port=nodes[0].port) as mesh:
-        await until_members(mesh, "count", 1)
+        await wait_for_members(mesh, "count", 1)
         async with aclosing(mesh.request_many("count", b"10000 50000")) as parts:
             await anext(parts)
             before = -1
@@ -79,10 +80,10 @@ async def test_a_handler_goes_on_only_as_parts_are_taken(nodes: tuple[Relay, Rel
 async def test_a_relay_that_leaves_lets_an_answer_come_to_its_end(
     relays: Relays, leaving: str
 ) -> None:
-    near, far = relays.pair()
+    near, far = relays.start_pair()
     counter = Counter(far.port)
     async with counter.service, arke.connect(port=near.port) as mesh:
-        await until_members(mesh, "count", 1)
+        await wait_for_members(mesh, "count", 1)
         async with aclosing(mesh.request_many("count", b"200 50000")) as parts:
             await anext(parts)
             relay = near if leaving == "the caller's" else far
@@ -95,7 +96,7 @@ async def test_a_relay_that_leaves_lets_an_answer_come_to_its_end(
 async def test_who_wants_no_more_ends_the_handler(nodes: tuple[Relay, Relay]) -> None:
     counter = Counter(nodes[1].port)
     async with counter.service, arke.connect(port=nodes[0].port) as mesh:
-        await until_members(mesh, "count", 1)
+        await wait_for_members(mesh, "count", 1)
         async with aclosing(mesh.request_many("count", b"1000000 1000")) as parts:
             async for part in parts:
                 if part.startswith(b"10 "):
@@ -150,11 +151,11 @@ async def test_parts_that_do_not_come_in_time_are_not_waited_for(relays: Relays)
 
 
 async def test_a_member_that_dies_is_told(relays: Relays) -> None:
-    one, other = relays.pair()
+    one, other = relays.start_pair()
     counter = Counter(other.port)
     await counter.service.__aenter__()
     async with arke.connect(port=one.port) as mesh, asyncio.timeout(2 * LIMIT):
-        await until_members(mesh, "count", 1)
+        await wait_for_members(mesh, "count", 1)
         parts = mesh.request_many("count", b"1000000 100000", timeout=LIMIT)
         await anext(parts)
         other.process.kill()
@@ -196,7 +197,7 @@ async def test_cancelling_a_call_stops_its_handler(nodes: tuple[Relay, Relay], a
         arke.connect(port=nodes[0].port) as mesh,
         asyncio.timeout(LIMIT),
     ):
-        await until_members(mesh, "slow", 1)
+        await wait_for_members(mesh, "slow", 1)
         member = (await mesh.members("slow"))[0].id if alone else None
         calls = [
             asyncio.ensure_future(
@@ -232,10 +233,10 @@ async def test_a_caller_that_dies_stops_its_handlers(nodes: tuple[Relay, Relay])
         raise AssertionError
 
     async with service, arke.connect(port=nodes[0].port) as mesh, asyncio.timeout(LIMIT):
-        await until_members(mesh, "slow", 1)
+        await wait_for_members(mesh, "slow", 1)
         call = asyncio.ensure_future(mesh.request("slow", b"", timeout=LIMIT))
         await begun.wait()
-        link = mesh.attachment.link
+        link = mesh.runtime.attachment.connection
         assert link
         link.abort("as if killed")
         with pytest.raises(arke.ConnectionLost):

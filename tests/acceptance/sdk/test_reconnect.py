@@ -10,20 +10,23 @@ import pytest
 
 import arke
 from arke.wire.messages import Op
+from support.ports import free_port
 from support.raw_program import packed, raw_program
-from support.relays import LIMIT, Relay, Relays, free_port, members
+from support.relay_status import member_count
+from support.relays import Relay, Relays
+from support.waiting import LIMIT
 
 
 async def known(mesh: arke.Mesh, cluster: str, count: int) -> None:
     async with asyncio.timeout(LIMIT):
-        while await members(mesh, cluster) != count:
+        while await member_count(mesh, cluster) != count:
             await asyncio.sleep(0.01)
 
 
 async def detached(mesh: arke.Mesh) -> None:
     """Until then a call may be written to a connection that is dead: its fate is unknown."""
     async with asyncio.timeout(LIMIT):
-        while mesh.attachment.link is not None:
+        while mesh.runtime.attachment.connection is not None:
             await asyncio.sleep(0.001)
 
 
@@ -97,7 +100,7 @@ async def test_while_detached_a_call_waits_no_longer_than_its_deadline(relays: R
         await detached(mesh)
         with pytest.raises(arke.RequestTimeout):
             await mesh.request("echo", b"", timeout=0.3)
-        assert len(mesh.caller.calls) == 0
+        assert len(mesh.runtime.requests.pending) == 0
 
 
 async def test_no_relay_is_one_clear_error() -> None:
@@ -128,7 +131,7 @@ async def test_on_init_may_refuse_to_serve(relays: Relays) -> None:
         async with service:
             raise AssertionError("it served")
     async with arke.connect(port=relay.port) as mesh:
-        assert await members(mesh, "never") == 0
+        assert await member_count(mesh, "never") == 0
 
 
 async def test_a_rolling_restart_of_every_node_under_load_loses_no_request(relays: Relays) -> None:
@@ -199,24 +202,24 @@ async def test_what_was_said_before_an_attachment_never_comes_behind_what_is_sai
         raw_program(relay.port) as old,
         raw_program(relay.port) as new,
     ):
-        await listener.say((Op.SUBSCRIBE.value, "t"))
-        await listener.settled()
+        await listener.send_message((Op.SUBSCRIBE.value, "t"))
+        await listener.wait_until_processed()
         await old.hello("talker", program)
         relay.process.signal(signal.SIGSTOP)
         old.writer.write(before)  # as much as the kernel takes, and the program stays
         welcomed = asyncio.ensure_future(new.hello("talker", program))
         relay.process.signal(signal.SIGCONT)
         await welcomed
-        await new.say((Op.PUBLISH.value, "t", b"after", None))
-        await new.settled()
-        await listener.say((Op.PING.value, 1))
+        await new.send_message((Op.PUBLISH.value, "t", b"after", None))
+        await new.wait_until_processed()
+        await listener.send_message((Op.PING.value, 1))
         heard = []
-        while (message := await listener.hear())[0] != Op.PONG:
+        while (message := await listener.receive())[0] != Op.PONG:
             bodies = message[2] if isinstance(message[2], tuple) else (message[2],)
             heard += [bytes(body) for body in bodies]
         assert heard[-1] == b"after"
         assert heard.count(b"after") == 1
-        await old.ended()
+        await old.wait_until_closed()
 
 
 async def test_what_waits_for_the_relay_leaves_before_what_comes_later(relays: Relays) -> None:
@@ -225,8 +228,8 @@ async def test_what_waits_for_the_relay_leaves_before_what_comes_later(relays: R
         raw_program(relay.port, "listener") as listener,
         arke.connect(port=relay.port) as mesh,
     ):
-        await listener.say((Op.SUBSCRIBE.value, "t"))
-        await listener.settled()
+        await listener.send_message((Op.SUBSCRIBE.value, "t"))
+        await listener.wait_until_processed()
         relay.process.signal(signal.SIGSTOP)
         await detached(mesh)
         waiting = [asyncio.ensure_future(mesh.publish("t", b"%d" % n)) for n in range(100)]
@@ -238,6 +241,6 @@ async def test_what_waits_for_the_relay_leaves_before_what_comes_later(relays: R
             await asyncio.gather(*waiting)
         heard: list[bytes] = []
         while len(heard) < 101:
-            bodies = (await listener.hear_only(Op.DELIVER_EVENT))[2]
+            bodies = (await listener.receive_only(Op.DELIVER_EVENT))[2]
             heard += bodies if isinstance(bodies, tuple) else (bodies,)
         assert heard == [*(b"%d" % n for n in range(100)), b"later"]

@@ -8,7 +8,9 @@ import time
 import pytest
 
 import arke
-from support.relays import LIMIT, Relay, Relays, members
+from support.relay_status import member_count
+from support.relays import Relay, Relays
+from support.waiting import LIMIT
 
 
 @pytest.fixture(params=["one relay", "two relays"])
@@ -17,7 +19,7 @@ def ports(request: pytest.FixtureRequest, relays: Relays) -> tuple[int, int]:
     if request.param == "one relay":
         port = relays.start().port
         return port, port
-    one, other = relays.pair()
+    one, other = relays.start_pair()
     return one.port, other.port
 
 
@@ -33,7 +35,7 @@ def echo(port: int, **settings: object) -> arke.Service:
 
 async def known(mesh: arke.Mesh, cluster: str, count: int = 1) -> None:
     async with asyncio.timeout(LIMIT):
-        while await members(mesh, cluster) != count:
+        while await member_count(mesh, cluster) != count:
             await asyncio.sleep(0.01)
 
 
@@ -224,7 +226,7 @@ async def test_cancelling_a_call_leaves_nothing_behind(relays: Relays) -> None:
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        assert len(mesh.caller.calls) == 0
+        assert len(mesh.runtime.requests.pending) == 0
         forever.set()
         # The relay drains at once: it waits for no call.
         relay.process.terminate()
@@ -273,14 +275,14 @@ async def test_more_nested_calls_than_any_pool_has_threads(relays: Relays) -> No
 async def test_a_bad_name_is_refused_at_the_sender(relays: Relays, bad: str) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh:
-        with pytest.raises(ValueError, match="named by 1 to 255 octets"):
+        with pytest.raises(ValueError, match="must be text of 1 to 255 bytes"):
             await mesh.request(bad, b"")
-        with pytest.raises(ValueError, match="named by 1 to 255 octets"):
+        with pytest.raises(ValueError, match="must be text of 1 to 255 bytes"):
             mesh.subscribe(bad)
 
 
 async def test_requests_are_spread_over_members_and_nodes(relays: Relays) -> None:
-    one, other = relays.pair()
+    one, other = relays.start_pair()
     counts: dict[str, int] = {}
 
     def named(name: str, relay: Relay) -> arke.Service:

@@ -14,8 +14,10 @@ import arke
 from arke.wire.limits import CHUNK, MAX_TOPICS, READ_SIZE, unpacker
 from arke.wire.messages import MAGIC, VERSION, Op
 from support.raw_program import raw_program
-from support.relays import LIMIT, Relays
-from support.traffic import echo, until_members
+from support.relay_status import wait_for_members
+from support.relays import Relays
+from support.traffic import echo_service
+from support.waiting import LIMIT
 
 MIB = 1024 * 1024
 
@@ -26,13 +28,13 @@ MIB = 1024 * 1024
 async def test_who_is_behind_still_reads_all_and_why_it_was_cut_off(relays: Relays) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh, raw_program(relay.port, "slow") as slow:
-        await slow.say([Op.SUBSCRIBE, "t"])
-        await slow.settled()
+        await slow.send_message([Op.SUBSCRIBE, "t"])
+        await slow.wait_until_processed()
         slow.writer.transport.pause_reading()
         for _ in range(150):
             await mesh.publish("t", bytes(CHUNK))
-        await mesh.attachment.link.settled()  # type: ignore[union-attr]
-        await slow.say([Op.REGISTER, 5, None])
+        await mesh.runtime.attachment.connection.synchronize()  # type: ignore[union-attr]
+        await slow.send_message([Op.REGISTER, 5, None])
         slow.writer.transport.resume_reading()
         heard = [message async for message in everything(slow.reader)]
     assert [message[0] for message in heard[:-1]] == [Op.DELIVER_EVENT] * 150
@@ -68,12 +70,12 @@ async def test_what_was_told_before_still_leaves_while_the_relay_is_leaving() ->
 async def test_who_does_not_read_holds_up_no_leaving_relay(relays: Relays) -> None:
     relay = relays.start("-grace", "600s")
     async with arke.connect(port=relay.port) as mesh, raw_program(relay.port, "deaf") as deaf:
-        await deaf.say([Op.SUBSCRIBE, "t"])
-        await deaf.settled()
+        await deaf.send_message([Op.SUBSCRIBE, "t"])
+        await deaf.wait_until_processed()
         deaf.writer.transport.pause_reading()
         for _ in range(2 * 10 * MIB // CHUNK):
             await mesh.publish("t", bytes(CHUNK))
-        await mesh.attachment.link.settled()  # type: ignore[union-attr]
+        await mesh.runtime.attachment.connection.synchronize()  # type: ignore[union-attr]
         relay.process.terminate()
         assert relay.process.wait(LIMIT) == 0
 
@@ -113,10 +115,10 @@ async def test_a_status_that_was_asked_of_a_lost_relay_is_lost_and_all_else_goes
 ) -> None:
     relay = relays.start()
     async with (
-        echo("echo", relay.port),
+        echo_service("echo", relay.port),
         arke.connect(port=relay.port) as mesh,
     ):
-        await until_members(mesh, "echo", 1)
+        await wait_for_members(mesh, "echo", 1)
         relay.process.stop()
         asked = asyncio.ensure_future(mesh.status())
         call = asyncio.ensure_future(mesh.request("echo", b"again", timeout=LIMIT, idempotent=True))
@@ -179,7 +181,7 @@ class ByHand:
 
 async def test_a_goodbye_that_comes_with_the_welcome_is_heard() -> None:
     async with relay_by_hand(leaving=True) as (port, _):
-        with pytest.raises(arke.ProtocolError, match="leaving"):
+        with pytest.raises(arke.ProtocolError, match="shutting down"):
             await arke.connect(port=port, wait=0.0).__aenter__()
 
 
@@ -189,7 +191,7 @@ async def test_a_goodbye_that_comes_with_the_welcome_is_heard() -> None:
 async def test_headers_that_are_none_are_none(relays: Relays) -> None:
     relay = relays.start()
     async with (
-        echo("echo", relay.port),
+        echo_service("echo", relay.port),
         arke.connect(port=relay.port) as mesh,
         mesh.subscribe("t") as events,
     ):
@@ -202,7 +204,7 @@ async def test_headers_that_are_none_are_none(relays: Relays) -> None:
             assert (await anext(events)).headers == {}
         with pytest.raises(ValueError, match="text"):
             await mesh.request("echo", b"x", headers={"a": 1})  # type: ignore[dict-item]
-        assert len(mesh.caller.calls) == 0
+        assert len(mesh.runtime.requests.pending) == 0
 
 
 async def test_events_that_nobody_waits_for_any_more_leave_nothing(relays: Relays) -> None:
@@ -215,7 +217,7 @@ async def test_events_that_nobody_waits_for_any_more_leave_nothing(relays: Relay
             async with reader.subscribe("big"):
                 for _ in range(4):
                     await writer.publish("big", bytes(4 * MIB))
-        link = reader.attachment.link
+        link = reader.runtime.attachment.connection
         assert link
         async with asyncio.timeout(LIMIT):
             while link._inbox.size:  # what is still under way comes to its end
@@ -227,7 +229,7 @@ async def test_more_topics_than_a_program_may_have_are_refused_where_they_are_as
 ) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh:
-        topics = mesh._topics
+        topics = mesh.runtime.topics
         topics._listeners = {str(number): [] for number in range(MAX_TOPICS)}
         with pytest.raises(ValueError, match=str(MAX_TOPICS)):
             async with mesh.subscribe("one more"):
@@ -247,7 +249,7 @@ async def test_a_close_that_is_cut_short_closes_all_the_same(relays: Relays) -> 
     closing.cancel()
     await asyncio.gather(closing, return_exceptions=True)
     assert not mesh.attached
-    supervisor = mesh.attachment._supervisor
+    supervisor = mesh.runtime.attachment._supervisor
     assert supervisor
     assert supervisor.done()
     relay.process.cont()

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 import arke
-from support.relays import LIMIT, Relay, Relays
-from support.traffic import until_members
+from support.relay_status import wait_for_members
+from support.relays import Relay, Relays
+from support.waiting import LIMIT
 
 MIB = 1024 * 1024
 
@@ -19,14 +20,14 @@ MIB = 1024 * 1024
 @pytest.fixture(params=[1, 2], ids=["one relay", "two relays"])
 def nodes(request: pytest.FixtureRequest, relays: Relays) -> tuple[Relay, Relay]:
     """Where the program is that opens tunnels, and where the service."""
-    return relays.pair() if request.param == 2 else (relays.start(),) * 2
+    return relays.start_pair() if request.param == 2 else (relays.start(),) * 2
 
 
 @asynccontextmanager
 async def talking(nodes: tuple[Relay, Relay], service: arke.Service) -> AsyncIterator[arke.Mesh]:
     """The service is there, and known where the mesh attaches."""
     async with service, arke.connect(port=nodes[0].port) as mesh, asyncio.timeout(2 * LIMIT):
-        await until_members(mesh, service.cluster, 1)
+        await wait_for_members(mesh, service.cluster, 1)
         yield mesh
 
 
@@ -217,11 +218,11 @@ async def test_a_caller_that_fails_tells_the_handler(nodes: tuple[Relay, Relay])
 
 @pytest.mark.parametrize("who", ["service", "relay"])
 async def test_a_dead_end_is_told_at_the_other(relays: Relays, who: str) -> None:
-    one, other = relays.pair()
+    one, other = relays.start_pair()
     service = echoing(other.port)
     async with arke.connect(port=one.port) as mesh, asyncio.timeout(2 * LIMIT):
         await service.__aenter__()
-        await until_members(mesh, "echo", 1)
+        await wait_for_members(mesh, "echo", 1)
         async with (
             mesh.tunnel("echo", timeout=LIMIT) as reading,
             mesh.tunnel("echo", timeout=LIMIT) as writing,
@@ -236,7 +237,7 @@ async def test_a_dead_end_is_told_at_the_other(relays: Relays, who: str) -> None
             if who == "relay":
                 other.process.kill()
             else:
-                link = service.mesh.attachment.link
+                link = service.mesh.runtime.attachment.connection
                 assert link
                 link.abort("as if killed")
             for each in waiting:
@@ -254,7 +255,7 @@ async def test_a_service_that_stops_ends_its_tunnels(nodes: tuple[Relay, Relay])
 
     async with arke.connect(port=nodes[0].port) as mesh, asyncio.timeout(LIMIT):
         await service.__aenter__()
-        await until_members(mesh, "stuck", 1)
+        await wait_for_members(mesh, "stuck", 1)
         async with mesh.tunnel("stuck", timeout=LIMIT) as tunnel:
             await service.__aexit__(None, None, None)
             with pytest.raises(arke.TunnelClosed, match="service stopped"):
@@ -280,7 +281,7 @@ async def test_an_opening_fails_as_a_request_does(nodes: tuple[Relay, Relay]) ->
     async with deaf, talking(nodes, service) as mesh:
         with pytest.raises(arke.NoSuchCluster):
             await opened(mesh, "nobody")
-        await until_members(mesh, "deaf", 1)
+        await wait_for_members(mesh, "deaf", 1)
         with pytest.raises(arke.Overloaded, match="no handler"):
             await opened(mesh, "deaf")
         with pytest.raises(arke.NoSuchMember):
@@ -289,7 +290,7 @@ async def test_an_opening_fails_as_a_request_does(nodes: tuple[Relay, Relay]) ->
             with pytest.raises(arke.Overloaded, match="full"):
                 await opened(mesh, "echo")
         for bad in ({"window": 100}, {"max_message": 0}, {"timeout": -1}):
-            with pytest.raises(ValueError, match=r"window|message|time-out"):
+            with pytest.raises(ValueError, match=r"window|message|timeout"):
                 await opened(mesh, "echo", **bad)
 
 
@@ -313,7 +314,7 @@ async def test_an_opening_that_is_given_up_leaves_nothing(relays: Relays) -> Non
         async with mesh.tunnel("echo", timeout=LIMIT) as tunnel:
             await tunnel.send(b"well")
             assert await tunnel.recv() == b"well"
-        assert len(mesh.caller.calls) == 0
+        assert len(mesh.runtime.requests.pending) == 0
 
 
 async def test_a_message_over_the_limit_is_refused_at_the_sender(

@@ -172,7 +172,7 @@ async def test_a_message_over_the_window_is_joined_and_the_next_one_waits() -> N
     for _ in range(200):
         await asyncio.sleep(0)
     assert not sending.done()
-    assert sum(len(data) for data, *_ in other._pieces) <= MIN_WINDOW
+    assert sum(len(data) for data, *_ in other._received) <= MIN_WINDOW
     assert len(await within(everything(other))) == 100
     await within(sending)
 
@@ -226,7 +226,7 @@ async def test_half_of_it_closes() -> None:
     assert await within(everything(one)) == [b"answer"]
     with pytest.raises(TunnelClosed, match="sending side"):
         await one.send(b"more")
-    assert sorted(wire.forgotten) == [-7, 7]
+    assert sorted(wire.removed) == [-7, 7]
 
 
 async def test_what_was_sent_before_it_was_closed_is_read_and_nothing_can_be_answered() -> None:
@@ -243,7 +243,7 @@ async def test_what_was_sent_before_it_was_closed_is_read_and_nothing_can_be_ans
     with pytest.raises(TunnelClosed, match="this end"):
         await one.recv()
     await other.close()
-    assert set(wire.forgotten) == {-7, 7}
+    assert set(wire.removed) == {-7, 7}
 
 
 async def test_an_exception_breaks_it_with_its_type_and_text() -> None:
@@ -264,7 +264,7 @@ async def test_an_exception_breaks_it_with_its_type_and_text() -> None:
         assert caught.value.type == "ValueError"
     with pytest.raises(TunnelClosed):
         await everything(other)
-    assert set(wire.forgotten) == {-7, 7}
+    assert set(wire.removed) == {-7, 7}
 
 
 @pytest.mark.parametrize("how", ["abort", "break off", "close"])
@@ -278,7 +278,7 @@ async def test_who_waits_learns_of_the_end(how: str) -> None:
     elif how == "close":
         await other.close()
     else:
-        one.break_off(TunnelClosed("the relay is gone"))
+        one.fail(TunnelClosed("the relay is gone"))
     for each in waiting:
         with pytest.raises(TunnelClosed):
             await within(each)
@@ -290,7 +290,7 @@ async def test_a_sender_learns_of_an_end_that_came_while_it_let_others_have_thei
     await asyncio.sleep(0)
     sending = asyncio.ensure_future(one.send(body(1, 2 * window)))
     await asyncio.sleep(0)
-    one.break_off(TunnelClosed("the relay is gone"))
+    one.fail(TunnelClosed("the relay is gone"))
     with pytest.raises(TunnelClosed, match="the relay is gone"):
         await within(sending)
 

@@ -16,7 +16,7 @@ from arke_proxy.backends.address import BackendAddress, parse_address
         ("2001:DB8::1", BackendAddress("2001:db8::1", 63450)),
     ],
 )
-def test_an_answer_is_an_address(text: str, address: BackendAddress) -> None:
+def test_valid_address_is_parsed(text: str, address: BackendAddress) -> None:
     assert parse_address(text, 63450) == address
 
 
@@ -28,11 +28,11 @@ def test_an_answer_is_an_address(text: str, address: BackendAddress) -> None:
         *("1.2.3.4:\u0661", "0.0.0.0", "[::]:80", "224.0.0.1", "1.2.3.4\r\nX: y"),
     ],
 )
-def test_anything_else_is_garbage(text: str) -> None:
+def test_invalid_address_raises(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         parse_address(text, 63450)
 
 
-def test_an_address_is_shown_as_it_is_written() -> None:
+def test_address_round_trip() -> None:
     assert str(BackendAddress("1.2.3.4", 80)) == "1.2.3.4:80"
     assert str(BackendAddress("::1", 80)) == "[::1]:80"

@@ -15,9 +15,9 @@ from arke_proxy.backends.address import BackendAddress
 from arke_proxy.backends.dialer import Dialer
 from arke_proxy.balancing.rotation import Rotation
 from arke_proxy.balancing.routes import Route, Routes
-from arke_proxy.connections.hub import Hub, Times
+from arke_proxy.connections.timeouts import TimeLimits
+from arke_proxy.context import new_context
 from arke_proxy.http.forwarded import Form, Forwarding
-from arke_proxy.observability.request_record import NullRecorder
 from arke_proxy.processes.proxy_server import HttpListener, ProxyServer
 
 LIMIT = 20.0
@@ -80,8 +80,15 @@ async def test_unsent_request_is_retried_on_another_backend(
     dialer = SlowDialer(loop, None, LIMIT, 10)
     dialer.slow = slow
     forwarding = Forwarding((), Form.X, bytes)
-    hub = Hub(Routes(Route("web", rotation)), Times(), loop, 9, NullRecorder(), dialer, forwarding)
-    proxy = ProxyServer(hub)
+    context = new_context(
+        loop=loop,
+        routes=Routes(Route("web", rotation)),
+        dialer=dialer,
+        forwarding=forwarding,
+        limits=TimeLimits(),
+        max_clients=9,
+    )
+    proxy = ProxyServer(context)
     one, dialer.hasty = await serving(hasty)
     other, well = await serving(answers)
     for address in (dialer.hasty, well):

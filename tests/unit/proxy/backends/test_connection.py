@@ -8,14 +8,13 @@ from collections.abc import Iterator
 import pytest
 
 from arke_proxy.backends.address import BackendAddress
-from arke_proxy.backends.connect import connect
-from arke_proxy.backends.connection import BackendConnection, describe
+from arke_proxy.backends.connection import BackendConnection, BackendEnvironment, describe
+from arke_proxy.backends.connector import BackendConnector
 from arke_proxy.backends.dialer import Dialer
-from arke_proxy.balancing.routes import Route, Routes
-from arke_proxy.balancing.static_balancer import StaticBalancer
-from arke_proxy.connections.hub import Hub, Times
-from arke_proxy.http.forwarded import Form, Forwarding
-from arke_proxy.observability.request_record import NullRecorder
+from arke_proxy.backends.pool import Pool
+from arke_proxy.connections.write_batch import WriteBatch
+from arke_proxy.log import log
+from arke_proxy.observability.log_throttle import WarningThrottle
 
 HERE = BackendAddress("127.0.0.1", 80)
 
@@ -39,24 +38,33 @@ class Idle(asyncio.Transport):
 
 
 async def idle(sock: socket.socket) -> BackendConnection:
-    backend = BackendConnection(HERE, sock, await hub())
+    backend = BackendConnection(HERE, sock, environment())
     backend.connection_made(Idle())
     return backend
 
 
-async def hub() -> Hub:
+def environment() -> BackendEnvironment:
     loop = asyncio.get_running_loop()
-    times = Times(connect=0.2)
-    routes = Routes(Route("web", StaticBalancer([])))
-    dialer = Dialer(loop, None, times.connect, 10)
-    return Hub(routes, times, loop, 1, NullRecorder(), dialer, Forwarding((), Form.X, bytes))
+    return BackendEnvironment(
+        pool=Pool(1, 4.0),
+        dialer=Dialer(loop, None, 0.2, 10),
+        write_batch=WriteBatch(loop),
+        warnings=WarningThrottle(log, loop.time),
+    )
 
 
-async def test_an_idle_connection_is_there(pair: tuple[socket.socket, socket.socket]) -> None:
+def connector() -> BackendConnector:
+    loop = asyncio.get_running_loop()
+    dialer = Dialer(loop, None, 0.2, 10)
+    warnings = WarningThrottle(log, loop.time)
+    return BackendConnector(dialer, loop, WriteBatch(loop), warnings, idle_seconds=4.0)
+
+
+async def test_idle_connection_is_not_dead(pair: tuple[socket.socket, socket.socket]) -> None:
     assert not (await idle(pair[0])).is_dead()
 
 
-async def test_a_closed_one_is_gone_before_the_loop_knows(
+async def test_closed_connection_is_dead_before_the_loop_knows(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     backend = await idle(pair[0])
@@ -64,7 +72,7 @@ async def test_a_closed_one_is_gone_before_the_loop_knows(
     assert backend.is_dead()
 
 
-async def test_one_that_speaks_unasked_is_good_for_nothing(
+async def test_connection_with_unexpected_data_is_dead(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     backend = await idle(pair[0])
@@ -72,9 +80,9 @@ async def test_one_that_speaks_unasked_is_good_for_nothing(
     assert backend.is_dead()
 
 
-async def test_the_kernel_looks_after_a_connection() -> None:
+async def test_keepalive_and_user_timeout_are_set() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        backend = await connect(BackendAddress(*server.getsockname()), await hub())
+        backend = await connector().connect(BackendAddress(*server.getsockname()))
         options = [
             backend._socket.getsockopt(socket.IPPROTO_TCP, option)
             for option in (
@@ -90,26 +98,26 @@ async def test_the_kernel_looks_after_a_connection() -> None:
     assert options[4] != 0
 
 
-async def test_a_host_that_is_silent_is_given_up() -> None:
+async def test_connecting_to_a_silent_host_times_out() -> None:
     # A listener whose queue is full: the kernel drops what else would connect.
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen(0)
         address = server.getsockname()
         with socket.create_connection(address), pytest.raises(TimeoutError) as silent:
-            await connect(BackendAddress(*address), await hub())
-    assert describe(silent.value) == "is silent"
+            await connector().connect(BackendAddress(*address))
+    assert describe(silent.value) == "timed out"
 
 
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (None, "closed the connection before it had answered"),
-        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), "refuses connections"),
-        (OSError(errno.ETIMEDOUT, "timed out"), "is silent"),
-        (OSError(errno.EHOSTUNREACH, "-"), "cannot be talked to (No route to host)"),
-        (OSError("odd"), "cannot be talked to (odd)"),
+        (None, "closed the connection before it answered"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), "refused the connection"),
+        (OSError(errno.ETIMEDOUT, "timed out"), "timed out"),
+        (OSError(errno.EHOSTUNREACH, "-"), "failed (No route to host)"),
+        (OSError("odd"), "failed (odd)"),
     ],
 )
-def test_what_is_said_about_a_backend(error: Exception | None, sentence: str) -> None:
+def test_describe_connection_error(error: Exception | None, sentence: str) -> None:
     assert describe(error) == sentence

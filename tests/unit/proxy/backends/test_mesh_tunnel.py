@@ -1,4 +1,4 @@
-"""A tunnel as a transport: what a protocol at one end sees, with a real tunnel's other end."""
+"""The tunnel transport, as seen by its protocol and by the other end of a real tunnel."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ MIB = 1024 * 1024
 
 
 class Recorder(asyncio.Protocol):
-    """Keeps what it is told; `stays` is what it answers to the end of the stream."""
+    """Records its calls; `stays` is the return value of `eof_received`."""
 
     def __init__(self, *, stays: bool = False) -> None:
         self.got = b""
-        self.told: list[str] = []
+        self.calls: list[str] = []
         self.stays = stays
         self.lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         self.changed = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.told.append("made")
+        self.calls.append("made")
 
     def data_received(self, data: bytes) -> None:
         self.got += data
@@ -49,7 +49,7 @@ class Recorder(asyncio.Protocol):
         self.lost.set_result(exc)
 
     async def until(self, event: str) -> None:
-        while event not in self.told:
+        while event not in self.calls:
             self.changed.clear()
             await self.changed.wait()
 
@@ -59,7 +59,7 @@ class Recorder(asyncio.Protocol):
             await self.changed.wait()
 
     def _note(self, event: str) -> None:
-        self.told.append(event)
+        self.calls.append(event)
         self.changed.set()
 
 
@@ -81,27 +81,27 @@ async def connection() -> AsyncIterator[Connection]:
     transport.abort()
     async with asyncio.timeout(LIMIT):
         await protocol.lost
-        # Neither of its tasks outlives it.
+        # Both of its tasks have ended.
         while len(asyncio.all_tasks()) > 1:
             await asyncio.sleep(0)
 
 
 async def turns(count: int = 20) -> None:
-    """Let everything happen that does not wait for this test."""
+    """Run the loop until nothing is ready."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
-# Octets.
+# Data.
 
 
-async def test_what_is_written_in_one_turn_leaves_as_one_message(connection: Connection) -> None:
+async def test_writes_of_one_iteration_are_sent_as_one_message(connection: Connection) -> None:
     for piece in (b"GET / ", bytearray(b"HTTP/1.1"), memoryview(b"\r\n\r\n"), b""):
         connection.transport.write(piece)
     assert await connection.member.recv() == b"GET / HTTP/1.1\r\n\r\n"
 
 
-async def test_more_than_a_piece_leaves_in_pieces(connection: Connection) -> None:
+async def test_large_write_is_split_into_messages(connection: Connection) -> None:
     sent = bytes(range(256)) * 1024
     connection.transport.write(sent)
     got = b""
@@ -112,34 +112,34 @@ async def test_more_than_a_piece_leaves_in_pieces(connection: Connection) -> Non
     assert got == sent
 
 
-async def test_what_comes_is_handed_on(connection: Connection) -> None:
+async def test_received_messages_reach_the_protocol(connection: Connection) -> None:
     await connection.member.send(b"HTTP/1.1 ")
     await connection.member.send(b"200 OK")
     await connection.protocol.until_got(15)
     assert connection.protocol.got == b"HTTP/1.1 200 OK"
 
 
-# Room.
+# Flow control.
 
 
-async def test_a_writer_is_paused_and_resumed_around_its_limits(connection: Connection) -> None:
+async def test_writing_pauses_and_resumes_at_buffer_limits(connection: Connection) -> None:
     transport, protocol = connection.transport, connection.protocol
     transport.set_write_buffer_limits(high=1000, low=10)
     assert transport.get_write_buffer_limits() == (10, 1000)
     transport.write(bytes(1000))
-    assert protocol.told == ["made"]
+    assert protocol.calls == ["made"]
     transport.write(b"x")
-    assert protocol.told == ["made", "pause"]
+    assert protocol.calls == ["made", "pause"]
     assert transport.get_write_buffer_size() == 1001
     await protocol.until("resume")
     assert transport.get_write_buffer_size() == 0
 
 
-async def test_what_a_slow_member_does_not_take_counts_as_waiting(connection: Connection) -> None:
+async def test_unacknowledged_bytes_count_as_buffered(connection: Connection) -> None:
     transport, protocol = connection.transport, connection.protocol
     transport.write(bytes(MIB))
     await turns()
-    assert protocol.told == ["made", "pause"]
+    assert protocol.calls == ["made", "pause"]
     waiting = transport.get_write_buffer_size()
     assert waiting > MIB - 3 * 65536
     got = 0
@@ -149,12 +149,14 @@ async def test_what_a_slow_member_does_not_take_counts_as_waiting(connection: Co
 
 
 @pytest.mark.parametrize(("high", "low"), [(-1, None), (5, 6), (5, -1)])
-async def test_limits_are_in_order(connection: Connection, high: int, low: int | None) -> None:
+async def test_invalid_buffer_limits_raise(
+    connection: Connection, high: int, low: int | None
+) -> None:
     with pytest.raises(ValueError, match="in order"):
         connection.transport.set_write_buffer_limits(high, low)
 
 
-async def test_a_reader_that_pauses_gets_nothing_and_then_all(connection: Connection) -> None:
+async def test_paused_reader_gets_all_data_after_resume(connection: Connection) -> None:
     transport, protocol = connection.transport, connection.protocol
     transport.pause_reading()
     assert not transport.is_reading()
@@ -178,10 +180,10 @@ async def _send(tunnel: arke.Tunnel, count: int) -> None:
         await tunnel.send(bytes(1000))
 
 
-# Ends.
+# Closing.
 
 
-async def test_half_an_end_leaves_the_other_half(connection: Connection) -> None:
+async def test_write_eof_keeps_reading(connection: Connection) -> None:
     connection.protocol.stays = True
     connection.transport.write(b"last")
     connection.transport.write_eof()
@@ -191,19 +193,19 @@ async def test_half_an_end_leaves_the_other_half(connection: Connection) -> None
     await connection.protocol.until_got(6)
     connection.member.close_send()
     await connection.protocol.until("eof")
-    assert connection.protocol.told == ["made", "eof"]
+    assert connection.protocol.calls == ["made", "eof"]
 
 
-async def test_the_members_end_closes_unless_the_protocol_stays(connection: Connection) -> None:
+async def test_eof_of_member_closes_unless_protocol_keeps_it_open(connection: Connection) -> None:
     await connection.member.send(b"answer")
     connection.member.close_send()
     assert await connection.protocol.lost is None
-    assert connection.protocol.told == ["made", "eof", "lost"]
+    assert connection.protocol.calls == ["made", "eof", "lost"]
     assert connection.protocol.got == b"answer"
-    assert not connection.member.heard
+    assert not connection.member.peer_reads
 
 
-async def test_closing_sends_what_waits_first(connection: Connection) -> None:
+async def test_close_sends_buffered_data_first(connection: Connection) -> None:
     transport = connection.transport
     transport.write(bytes(MIB))
     transport.close()
@@ -212,28 +214,31 @@ async def test_closing_sends_what_waits_first(connection: Connection) -> None:
     transport.write(b"too late")
     assert sum([len(message) async for message in connection.member]) == MIB
     assert await connection.protocol.lost is None
-    assert not connection.member.heard
+    assert not connection.member.peer_reads
 
 
-async def test_nothing_is_handed_on_after_closing(connection: Connection) -> None:
+async def test_no_data_is_received_after_close(connection: Connection) -> None:
     await connection.member.send(b"answer")
     connection.transport.close()
     assert await connection.protocol.lost is None
     assert connection.protocol.got == b""
 
 
-async def test_aborting_drops_what_waits_and_breaks_the_tunnel(connection: Connection) -> None:
+async def test_abort_drops_buffered_data_and_aborts_tunnel(connection: Connection) -> None:
     connection.transport.write(bytes(MIB))
     await turns()
     connection.transport.abort()
-    assert connection.protocol.told == ["made", "pause"]  # it is told in a turn of its own
+    assert connection.protocol.calls == [
+        "made",
+        "pause",
+    ]  # connection_lost comes in the next iteration
     assert await connection.protocol.lost is None
     assert connection.transport.get_write_buffer_size() == 0
-    with pytest.raises(arke.TunnelClosed, match="broke it off"):
+    with pytest.raises(arke.TunnelClosed, match="aborted by the proxy"):
         await _all(connection.member)
 
 
-async def test_a_break_is_no_end(connection: Connection) -> None:
+async def test_aborted_tunnel_is_reported_as_connection_reset(connection: Connection) -> None:
     await connection.member.send(b"half an ans")
     await turns()
     connection.member.abort("reset\nby peer" + "r" * 1000, "ConnectionResetError")
@@ -242,20 +247,20 @@ async def test_a_break_is_no_end(connection: Connection) -> None:
     text = str(lost)
     assert text.startswith("ConnectionResetError: reset?by peer")
     assert len(text) == 100
-    assert connection.protocol.told == ["made", "lost"]
+    assert connection.protocol.calls == ["made", "lost"]
     assert connection.protocol.got == b"half an ans"
 
 
-async def test_a_break_while_writing_is_told_once(connection: Connection) -> None:
+async def test_abort_during_write_is_reported_once(connection: Connection) -> None:
     connection.transport.write(bytes(MIB))
     await turns()
     connection.member.abort("gone")
     assert isinstance(await connection.protocol.lost, ConnectionResetError)
     await turns()
-    assert connection.protocol.told.count("lost") == 1
+    assert connection.protocol.calls.count("lost") == 1
 
 
-async def test_one_that_ended_at_once_is_known_to_be_closing() -> None:
+async def test_tunnel_closed_at_once_is_closing() -> None:
     wire = Wire()
 
     class Member:
@@ -271,7 +276,7 @@ async def test_one_that_ended_at_once_is_known_to_be_closing() -> None:
         assert await protocol.lost is None
 
 
-async def test_another_protocol_takes_over(connection: Connection) -> None:
+async def test_set_protocol(connection: Connection) -> None:
     other = Recorder()
     connection.transport.set_protocol(other)
     assert connection.transport.get_protocol() is other
@@ -281,7 +286,7 @@ async def test_another_protocol_takes_over(connection: Connection) -> None:
     connection.transport.set_protocol(connection.protocol)
 
 
-async def test_what_a_protocol_raises_ends_the_connection(connection: Connection) -> None:
+async def test_exception_in_protocol_aborts_the_tunnel(connection: Connection) -> None:
     raised = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context))
 

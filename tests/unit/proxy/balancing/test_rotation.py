@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from arke_proxy.backends.address import BackendAddress
 from arke_proxy.balancing.balancer import Outcome
 from arke_proxy.balancing.rotation import Rotation
-from arke_proxy.errors import AllTried, NoBackend, ProxyError
+from arke_proxy.errors import AllBackendsTried, NoBackend, ProxyError
 
 ADDRESSES = [BackendAddress("127.0.0.1", port) for port in range(1, 11)]
 ONE, TWO, THREE, FOUR, *_ = ADDRESSES
@@ -272,7 +272,7 @@ def test_retry_uses_ejected_backend_if_no_other_is_left() -> None:
     bench.rotation.connect_failed(ONE)
     assert bench.rotation.pick_now({TWO}) == THREE
     assert bench.rotation.pick_now({TWO, THREE}) == ONE
-    with pytest.raises(AllTried, match="Cluster web has no other backend"):
+    with pytest.raises(AllBackendsTried, match="Cluster web has no other backend"):
         bench.rotation.pick_now({ONE, TWO, THREE})
 
 

@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 
 from arke_proxy.clients.certificates import Certificates, pair
-from arke_proxy.errors import BadCertificate
+from arke_proxy.errors import InvalidCertificate
 from support.certificates import write_certificate
 
 
@@ -92,7 +92,7 @@ def test_what_cannot_be_used_at_the_start(tmp_path: Path) -> None:
         (certificate, "holds no private key in PEM form; name its file too"),
         (good.partition(",")[2], "good.key holds no certificate in PEM form"),
     ):
-        with pytest.raises(BadCertificate, match=sentence):
+        with pytest.raises(InvalidCertificate, match=sentence):
             certificates(argument)
 
 

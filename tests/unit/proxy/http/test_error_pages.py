@@ -32,7 +32,7 @@ def test_the_form_that_the_client_likes_best(accept: bytes, form: str) -> None:
 
 
 def test_an_html_page_repeats_nothing_that_a_browser_would_obey() -> None:
-    error = BadRequest('The request is refused: <script>alert("x")</script>.')
+    error = BadRequest('The request is rejected: <script>alert("x")</script>.')
     fields, body = own_message(error, 0.0, BROWSER)
     assert b"<script>" not in body
     assert b"&lt;script&gt;" in body
@@ -44,7 +44,7 @@ def test_json_names_the_error_in_words() -> None:
     fields, body = own_message(NoBackend("Nobody serves cluster web."), 0.0, b"application/json")
     assert json.loads(body) == {
         "status": 503,
-        "error": "no backend",
+        "error": "no_backend",
         "detail": "Nobody serves cluster web.",
     }
     assert dict(fields)[b"Retry-After"] == b"1"
@@ -54,7 +54,7 @@ def test_json_names_the_error_in_words() -> None:
 def test_every_response_says_that_it_is_the_proxys() -> None:
     head = own_response(NoRoute("Nothing here."), 0.0, b"Connection: close\r\n", with_body=False)
     assert head.startswith(b"HTTP/1.1 404 Not Found\r\n")
-    assert b'\r\nServer-Timing: arke;desc="no route"\r\n' in head
+    assert b'\r\nServer-Timing: arke;desc="no_route"\r\n' in head
     assert head.endswith(b"Connection: close\r\n\r\n")
     assert b"Content-Length: 14\r\n" in head
 

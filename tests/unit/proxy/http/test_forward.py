@@ -42,7 +42,7 @@ def test_a_switch_of_protocols_is_about_both_connections() -> None:
     assert lines in writing.request_head(head, b"", BACKEND)
     answer = parse_response(b"HTTP/1.1 101 -\r\n" + lines + b"\r\n")
     assert answer.upgrade
-    assert writing.response_head(answer, b"", writing.switching(answer.upgrade)) == (
+    assert writing.response_head(answer, b"", writing.upgrade_lines(answer.upgrade)) == (
         b"HTTP/1.1 101 -\r\nVia: 1.1 arke\r\n" + lines + b"\r\n"
     )
 

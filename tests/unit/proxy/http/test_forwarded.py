@@ -20,12 +20,12 @@ def names(size: int) -> bytes:
     return (bytes(15) + b"\x01" + bytes(7) + b"\xc1") * (size // 24)
 
 
-def passed_on(
+def forwarded_lines(
     lines: bytes = b"", peer: str = STRANGER, form: Form = Form.X, *, tls: bool = False
 ) -> list[bytes]:
     forwarding = Forwarding([ip_network("10.0.0.0/8")], form, names)
     head = parse_request(b"GET / HTTP/1.1\r\nHost: example:80\r\n" + lines + b"\r\n")
-    return forwarding.origin(peer, tls=tls).passed_on(head)[0].split(b"\r\n")[:-1]
+    return forwarding.origin(peer, tls=tls).forwarded_lines(head)[0].split(b"\r\n")[:-1]
 
 
 def value(lines: list[bytes], name: bytes) -> bytes | None:
@@ -42,8 +42,8 @@ CLAIMS = (
 
 def test_a_strangers_word_is_replaced() -> None:
     assert (
-        passed_on(CLAIMS)
-        == passed_on()
+        forwarded_lines(CLAIMS)
+        == forwarded_lines()
         == [
             b"X-Forwarded-For: 203.0.113.9",
             b"X-Forwarded-Proto: http",
@@ -55,7 +55,7 @@ def test_a_strangers_word_is_replaced() -> None:
 
 
 def test_a_trusted_proxys_word_is_gone_on_with() -> None:
-    assert passed_on(CLAIMS, TRUSTED)[:3] == [
+    assert forwarded_lines(CLAIMS, TRUSTED)[:3] == [
         b"X-Forwarded-For: 6.6.6.6, 7.7.7.7, 10.0.0.1",
         b"X-Forwarded-Proto: https",
         b"X-Forwarded-Host: shop.example",
@@ -64,7 +64,7 @@ def test_a_trusted_proxys_word_is_gone_on_with() -> None:
 
 @pytest.mark.parametrize("peer", ["10.1.2.3", "::ffff:10.1.2.3"])
 def test_trust_goes_by_the_plain_address(peer: str) -> None:
-    assert value(passed_on(CLAIMS, peer), b"X-Forwarded-Proto") == b"https"
+    assert value(forwarded_lines(CLAIMS, peer), b"X-Forwarded-Proto") == b"https"
 
 
 @pytest.mark.parametrize(
@@ -77,12 +77,12 @@ def test_trust_goes_by_the_plain_address(peer: str) -> None:
     ],
 )
 def test_a_client_is_named_by_its_plain_address(peer: str, shown: bytes) -> None:
-    assert value(passed_on(peer=peer), b"X-Forwarded-For") == shown
+    assert value(forwarded_lines(peer=peer), b"X-Forwarded-For") == shown
 
 
 def test_tls_is_told() -> None:
-    assert value(passed_on(tls=True), b"X-Forwarded-Proto") == b"https"
-    assert value(passed_on(form=Form.RFC7239, tls=True), b"Forwarded") == (
+    assert value(forwarded_lines(tls=True), b"X-Forwarded-Proto") == b"https"
+    assert value(forwarded_lines(form=Form.RFC7239, tls=True), b"Forwarded") == (
         b'for=203.0.113.9;proto=https;host="example:80"'
     )
 
@@ -100,7 +100,7 @@ def test_tls_is_told() -> None:
 def test_what_a_trusted_proxy_says_has_to_make_sense(
     line: bytes, name: bytes, shown: bytes
 ) -> None:
-    assert value(passed_on(line, TRUSTED), name) == shown
+    assert value(forwarded_lines(line, TRUSTED), name) == shown
 
 
 @pytest.mark.parametrize(
@@ -118,13 +118,13 @@ def test_what_a_trusted_proxy_says_has_to_make_sense(
     ],
 )
 def test_the_standard_form(line: bytes, peer: str, shown: bytes) -> None:
-    lines = passed_on(line, peer, Form.RFC7239)
+    lines = forwarded_lines(line, peer, Form.RFC7239)
     assert value(lines, b"Forwarded") == shown
     assert value(lines, b"X-Forwarded-For") is None
 
 
 def test_both_forms() -> None:
-    lines = passed_on(form=Form.BOTH)
+    lines = forwarded_lines(form=Form.BOTH)
     assert value(lines, b"X-Forwarded-For") == STRANGER.encode()
     assert value(lines, b"Forwarded")
 
@@ -145,14 +145,14 @@ def test_both_forms() -> None:
 def test_a_request_keeps_its_name_or_gets_one(line: bytes, peer: str, kept: bool) -> None:
     forwarding = Forwarding([ip_network("10.0.0.0/8")], Form.X, names)
     head = parse_request(b"GET / HTTP/1.1\r\nHost: a\r\n" + line + b"\r\n")
-    lines, request_id = forwarding.origin(peer, tls=False).passed_on(head)
+    lines, request_id = forwarding.origin(peer, tls=False).forwarded_lines(head)
     assert b"X-Request-Id: " + request_id + b"\r\n" in lines
     assert (request_id == b"%032x" % 1) is not kept
 
 
 @pytest.mark.parametrize("peer", [TRUSTED, STRANGER])
 def test_a_trace_goes_on(peer: str) -> None:
-    lines = passed_on(
+    lines = forwarded_lines(
         b"TraceParent: " + PARENT + b"\r\ntracestate: a=1\r\ntracestate: b=2\r\n", peer
     )
     assert lines[-3:] == [b"traceparent: " + PARENT, b"tracestate: a=1", b"tracestate: b=2"]
@@ -176,7 +176,7 @@ def test_a_trace_goes_on(peer: str) -> None:
     ],
 )
 def test_a_trace_that_is_none_begins_anew(parent: bytes, valid: bool) -> None:
-    lines = passed_on(b"traceparent: " + parent + b"\r\ntracestate: a=1\r\n")
+    lines = forwarded_lines(b"traceparent: " + parent + b"\r\ntracestate: a=1\r\n")
     assert (value(lines, b"tracestate") == b"a=1") is valid
     assert (value(lines, b"traceparent") == parent) is valid
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from arke_proxy.errors import Malformed
+from arke_proxy.errors import MalformedMessage
 from arke_proxy.http1.body import (
     Body,
     ChunkedBody,
@@ -14,7 +14,7 @@ from arke_proxy.http1.body import (
     response_body,
 )
 from arke_proxy.http1.head_parser import parse_request, parse_response
-from support.strict_answers import CHUNKS
+from support.strict_responses import CHUNKS
 
 STEPS = pytest.mark.parametrize("step", [1, 3, 1 << 20], ids=["byte by byte", "by three", "whole"])
 
@@ -82,7 +82,7 @@ def test_trailers_are_kept_unless_they_belong_to_a_head(step: int) -> None:
 @pytest.mark.parametrize("data", CHUNKS.values(), ids=CHUNKS)
 @pytest.mark.parametrize("step", [1, 1 << 20], ids=["byte by byte", "whole"])
 def test_malformed_chunks_are_refused(data: bytes, step: int) -> None:
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedMessage):
         read(ChunkedBody(), data, step)
 
 

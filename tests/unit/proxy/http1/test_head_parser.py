@@ -6,12 +6,12 @@ import tracemalloc
 
 import pytest
 
-from arke_proxy.errors import Malformed
+from arke_proxy.errors import MalformedMessage
 from arke_proxy.http.messages import RequestHead, ResponseHead
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.http1.head_parser import parse_request, parse_response
-from support.strict_answers import ANSWERS, SWITCH
 from support.strict_requests import GET, HEADS, LIMITS, POST
+from support.strict_responses import RESPONSES, SWITCH
 
 STEPS = pytest.mark.parametrize("step", [1, 7, 1 << 20], ids=["byte by byte", "by seven", "whole"])
 
@@ -161,7 +161,7 @@ def test_empty_lines_before_a_request_mean_nothing() -> None:
 @STEPS
 @pytest.mark.parametrize("raw", HEADS.values(), ids=HEADS)
 def test_what_is_malformed_or_ambiguous_is_refused(raw: bytes, step: int) -> None:
-    with pytest.raises(Malformed) as refused:
+    with pytest.raises(MalformedMessage) as refused:
         request(raw, step)
     assert refused.value.status == 400
 
@@ -171,7 +171,7 @@ def test_what_is_malformed_or_ambiguous_is_refused(raw: bytes, step: int) -> Non
 def test_what_is_too_much_or_not_offered_has_a_code_of_its_own(
     raw: bytes, status: int, step: int
 ) -> None:
-    with pytest.raises(Malformed) as refused:
+    with pytest.raises(MalformedMessage) as refused:
         request(raw, step)
     assert refused.value.status == status
 
@@ -186,7 +186,7 @@ def test_a_lone_line_feed_is_refused_before_the_head_is_whole() -> None:
     buffer.push(b"GET / HTTP/1.1\r\nHost: a\r")
     assert buffer.pull() is None
     buffer.push(b"\nX: 1\n")
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedMessage):
         buffer.pull()
 
 
@@ -252,9 +252,9 @@ def test_a_backend_says_whether_its_connection_goes_on(raw: bytes, keep_alive: b
 
 
 @STEPS
-@pytest.mark.parametrize("raw", ANSWERS.values(), ids=ANSWERS)
+@pytest.mark.parametrize("raw", RESPONSES.values(), ids=RESPONSES)
 def test_backends_are_read_as_strictly(raw: bytes, step: int) -> None:
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedMessage):
         response(raw, step)
 
 

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arke_proxy.backends.address import BackendAddress
-from arke_proxy.errors import Malformed
+from arke_proxy.errors import MalformedMessage
 from arke_proxy.http.messages import RequestHead, ResponseHead
 from arke_proxy.http1 import serializer as writing
 from arke_proxy.http1.body import ChunkedBody
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.http1.head_parser import parse_request, parse_response
-from support.strict_answers import ANSWERS, CHUNKS
 from support.strict_requests import ACCEPTED, HEADS
+from support.strict_responses import CHUNKS, RESPONSES
 
 BACKEND = BackendAddress("192.168.56.102", 63450)
 NAMES = [
@@ -59,7 +59,7 @@ def wrote(head: RequestHead) -> bytes:
 @CASES
 @given(REQUEST_LINE, FIELDS)
 def test_a_request_that_is_written_is_read_the_same(line: bytes, fields: bytes) -> None:
-    with suppress(Malformed):
+    with suppress(MalformedMessage):
         head = parse_request(head_of(line, fields))
         again = parse_request(wrote(head))
         assert (again.method, again.target) == (head.method, head.target)
@@ -76,9 +76,9 @@ def test_a_request_that_is_written_is_read_the_same(line: bytes, fields: bytes) 
 @CASES
 @given(STATUS_LINE, FIELDS)
 def test_an_answer_that_is_written_is_read_the_same(line: bytes, fields: bytes) -> None:
-    with suppress(Malformed):
+    with suppress(MalformedMessage):
         head = parse_response(head_of(line, fields))
-        connection = writing.switching(head.upgrade) if head.upgrade else b""
+        connection = writing.upgrade_lines(head.upgrade) if head.upgrade else b""
         framing = writing.response_framing(head, b"GET", to_1_0=False)
         if head.status < 200:
             framing = writing.Framing(b"")
@@ -106,7 +106,7 @@ class Seen:
 @CASES
 @given(REQUEST_LINE, FIELDS)
 def test_another_parser_agrees_with_what_is_written(line: bytes, fields: bytes) -> None:
-    with suppress(Malformed):
+    with suppress(MalformedMessage):
         head = parse_request(head_of(line, fields))
         seen = Seen()
         parser = httptools.HttpRequestParser(seen)
@@ -131,7 +131,7 @@ def pulled(raw: bytes, cuts: list[int], *, answer: bool) -> RequestHead | Respon
             buffer.push(raw[begin:end])
             if (head := buffer.pull()) is not None:
                 return parse_response(head) if answer else parse_request(head)
-    except Malformed:
+    except MalformedMessage:
         return "refused"
     return None
 
@@ -148,7 +148,7 @@ def test_how_a_request_is_cut_is_no_matter(raw: bytes, cuts: list[int]) -> None:
 
 @CASES
 @given(
-    st.sampled_from([*ANSWERS.values()])
+    st.sampled_from([*RESPONSES.values()])
     | st.tuples(STATUS_LINE, FIELDS).map(lambda t: head_of(*t)),
     CUTS,
 )
@@ -167,7 +167,7 @@ def chunks(data: bytes, cuts: list[int]) -> tuple[bytes, bytes, bytes] | None:
             payload += piece
             if body.done:
                 return payload, rest + data[end:], body.trailer
-    except Malformed:
+    except MalformedMessage:
         return None
     return payload, b"", b""
 

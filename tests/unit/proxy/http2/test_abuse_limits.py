@@ -15,7 +15,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from arke_proxy.http2.abuse_limits import PREFACE, Abuse, Guard, goaway
+from arke_proxy.http2.abuse_limits import PREFACE, AbuseLimits, AbusiveFrames, goaway_frame
 
 HEADERS = HeadersFrame(1, b"a" * 100, flags=["END_HEADERS", "END_STREAM"])
 UPDATE = WindowUpdateFrame(1, window_increment=1)
@@ -23,13 +23,13 @@ UPDATE = WindowUpdateFrame(1, window_increment=1)
 
 def borne(frame: Frame, *, seconds_between: float = 0.0, most: int = 3000) -> int:
     """How many of these frames a new guard lets pass."""
-    guard = Guard(0.0)
-    guard.look(PREFACE, 0.0)
+    guard = AbuseLimits(0.0)
+    guard.check(PREFACE, 0.0)
     data = frame.serialize()
     for count in range(most):
         try:
-            guard.look(data, count * seconds_between)
-        except Abuse:
+            guard.check(data, count * seconds_between)
+        except AbusiveFrames:
             return count
     return most
 
@@ -61,60 +61,60 @@ def test_requests_are_free(frame: Frame) -> None:
 
 
 def test_rapid_resets_do_not_pass_for_requests() -> None:
-    guard = Guard(0.0)
-    guard.look(PREFACE, 0.0)
+    guard = AbuseLimits(0.0)
+    guard.check(PREFACE, 0.0)
     pair = HEADERS.serialize() + RstStreamFrame(1).serialize()
-    with pytest.raises(Abuse) as refused:
-        guard.look(pair * 400, 0.0)
+    with pytest.raises(AbusiveFrames) as refused:
+        guard.check(pair * 400, 0.0)
     assert refused.value.code is ErrorCodes.ENHANCE_YOUR_CALM
 
 
 def test_reading_an_answer_earns_window_updates() -> None:
-    guard = Guard(0.0)
-    guard.look(PREFACE, 0.0)
+    guard = AbuseLimits(0.0)
+    guard.check(PREFACE, 0.0)
     for _ in range(3000):
-        guard.sent(16_384, 16_384)
-        guard.look(UPDATE.serialize() * 2, 0.0)
+        guard.on_data_sent(16_384, 16_384)
+        guard.check(UPDATE.serialize() * 2, 0.0)
     for _ in range(3000):
-        guard.sent(1, 16_384)  # the client's window was that small
-    with pytest.raises(Abuse):
-        guard.look(UPDATE.serialize() * 1001, 0.0)
+        guard.on_data_sent(1, 16_384)  # the client's window was that small
+    with pytest.raises(AbusiveFrames):
+        guard.check(UPDATE.serialize() * 1001, 0.0)
 
 
 def test_a_list_of_fields_without_end() -> None:
-    guard = Guard(0.0)
-    guard.look(PREFACE + HeadersFrame(1, b"a" * 16_384).serialize(), 0.0)
+    guard = AbuseLimits(0.0)
+    guard.check(PREFACE + HeadersFrame(1, b"a" * 16_384).serialize(), 0.0)
     more = ContinuationFrame(1, b"a" * 16_384).serialize()
-    guard.look(more * 15, 0.0)
-    assert guard.in_block
-    with pytest.raises(Abuse, match="too long"):
-        guard.look(more, 0.0)
+    guard.check(more * 15, 0.0)
+    assert guard.in_header_block
+    with pytest.raises(AbusiveFrames, match="too large"):
+        guard.check(more, 0.0)
 
 
 def test_a_large_frame_is_refused_before_it_comes() -> None:
-    guard = Guard(0.0)
+    guard = AbuseLimits(0.0)
     header = DataFrame(1, b"a" * 16_385).serialize()[:9]
-    with pytest.raises(Abuse) as refused:
-        guard.look(PREFACE + header, 0.0)
+    with pytest.raises(AbusiveFrames) as refused:
+        guard.check(PREFACE + header, 0.0)
     assert refused.value.code is ErrorCodes.FRAME_SIZE_ERROR
 
 
 @pytest.mark.parametrize("step", [1, 2, 7, 9, 24, 1000])
 def test_frames_in_pieces(step: int) -> None:
-    guard = Guard(0.0)
+    guard = AbuseLimits(0.0)
     frames = (HEADERS, DataFrame(1, b"abc"), HeadersFrame(3, b"x" * 40), ContinuationFrame(3, b""))
     data = PREFACE + b"".join(frame.serialize() for frame in frames)
     for at in range(0, len(data), step):
-        guard.look(data[at : at + step], 0.0)
-    assert guard.in_block
+        guard.check(data[at : at + step], 0.0)
+    assert guard.in_header_block
     end = ContinuationFrame(3, b"", flags=["END_HEADERS"])
     for octet in end.serialize():
-        guard.look(bytes([octet]), 0.0)
-    assert not guard.in_block
+        guard.check(bytes([octet]), 0.0)
+    assert not guard.in_header_block
 
 
 def test_goodbye_is_a_frame() -> None:
-    data = goaway(7, ErrorCodes.ENHANCE_YOUR_CALM)
+    data = goaway_frame(7, ErrorCodes.ENHANCE_YOUR_CALM)
     frame, length = Frame.parse_frame_header(memoryview(data[:9]))
     frame.parse_body(memoryview(data[9:]))
     assert isinstance(frame, GoAwayFrame)

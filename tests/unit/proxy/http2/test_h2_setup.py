@@ -6,7 +6,7 @@ from h2.events import RemoteSettingsChanged, ResponseReceived
 from h2.settings import SettingCodes
 from hpack import Encoder
 
-from arke_proxy.http2.h2_setup import begin, new_connection
+from arke_proxy.http2.h2_setup import new_connection, send_settings
 
 
 def client() -> H2Connection:
@@ -17,7 +17,7 @@ def client() -> H2Connection:
 
 def test_what_a_client_is_told_first() -> None:
     server, peer = new_connection(), client()
-    begin(server)
+    send_settings(server)
     events = peer.receive_data(server.data_to_send())
     told = next(event for event in events if isinstance(event, RemoteSettingsChanged))
     settings = {code: change.new_value for code, change in told.changed_settings.items()}
@@ -29,7 +29,7 @@ def test_what_a_client_is_told_first() -> None:
 
 def test_a_client_cannot_make_the_proxy_remember_more() -> None:
     server, peer = new_connection(), client()
-    begin(server)
+    send_settings(server)
     peer.update_settings({SettingCodes.HEADER_TABLE_SIZE: 2**32 - 1})
     request = [(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/")]
     peer.send_headers(1, request, end_stream=True)

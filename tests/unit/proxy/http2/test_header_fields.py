@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from arke_proxy.errors import Malformed
+from arke_proxy.errors import MalformedMessage
 from arke_proxy.http1.head_parser import parse_request, parse_response
 from arke_proxy.http2.header_fields import (
     read_request,
@@ -39,7 +39,7 @@ def test_a_request() -> None:
         (b"x", b"1"),
         (b"te", b"trailers"),
     ]
-    head = read_request(fields, ended=False)
+    head = read_request(fields, complete=False)
     assert (head.method, head.target, head.host) == (b"POST", b"/a?b", b"example")
     assert (head.length, head.chunked, head.keep_alive, head.is_1_0) == (5, False, True, False)
     assert list(head.fields) == [(b"x", b"1")]
@@ -49,28 +49,28 @@ def test_it_is_no_other_request_though_the_same_is_written_for_it() -> None:
     """Heads are remembered by what is written."""
     raw = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
     for _ in range(2):
-        assert read_request(pseudo(), ended=True).version == b"2.0"
+        assert read_request(pseudo(), complete=True).version == b"2.0"
         assert parse_request(raw).version == b"1.1"
 
 
 def test_a_body_of_unknown_length_goes_in_chunks() -> None:
-    assert read_request(pseudo(b"POST"), ended=False).chunked
-    assert not read_request(pseudo(b"POST"), ended=True).chunked
+    assert read_request(pseudo(b"POST"), complete=False).chunked
+    assert not read_request(pseudo(b"POST"), complete=True).chunked
 
 
 def test_crumbs_of_cookies_are_joined() -> None:
     crumbs = [(b"cookie", b"a=1"), (b"x", b"y"), (b"cookie", b"b=2")]
-    head = read_request([*pseudo(), *crumbs], ended=True)
+    head = read_request([*pseudo(), *crumbs], complete=True)
     assert list(head.fields) == [(b"x", b"y"), (b"cookie", b"a=1; b=2")]
 
 
 def test_host_may_stand_for_authority() -> None:
-    assert read_request([*without(b":authority"), (b"host", b"h")], ended=True).host == b"h"
-    assert read_request([*pseudo(), (b"host", b"EXAMPLE")], ended=True).host == b"example"
+    assert read_request([*without(b":authority"), (b"host", b"h")], complete=True).host == b"h"
+    assert read_request([*pseudo(), (b"host", b"EXAMPLE")], complete=True).host == b"example"
 
 
 def test_options_of_the_whole_server() -> None:
-    assert read_request(pseudo(b"OPTIONS", b"*"), ended=True).target == b"*"
+    assert read_request(pseudo(b"OPTIONS", b"*"), complete=True).target == b"*"
 
 
 REFUSED: dict[str, tuple[Fields, int]] = {
@@ -133,27 +133,27 @@ REFUSED: dict[str, tuple[Fields, int]] = {
 
 @pytest.mark.parametrize(("fields", "status"), REFUSED.values(), ids=REFUSED)
 def test_what_is_ambiguous_is_refused(fields: Fields, status: int) -> None:
-    with pytest.raises(Malformed) as refused:
-        read_request(fields, ended=True)
+    with pytest.raises(MalformedMessage) as refused:
+        read_request(fields, complete=True)
     assert refused.value.status == status
 
 
 @pytest.mark.parametrize("value", [b"+5", b"5, 5", b"0x5", b" 5", b"", b"-1", b"9" * 30])
 def test_a_length_that_is_none(value: bytes) -> None:
-    with pytest.raises(Malformed):
-        read_request([*pseudo(b"POST"), (b"content-length", value)], ended=False)
+    with pytest.raises(MalformedMessage):
+        read_request([*pseudo(b"POST"), (b"content-length", value)], complete=False)
 
 
 def test_two_lengths() -> None:
-    with pytest.raises(Malformed):
-        read_request([*pseudo(b"POST"), *[(b"content-length", b"5")] * 2], ended=False)
+    with pytest.raises(MalformedMessage):
+        read_request([*pseudo(b"POST"), *[(b"content-length", b"5")] * 2], complete=False)
 
 
 def test_trailers() -> None:
     fields = [(b"sum", b"1"), (b"content-length", b"5"), (b"x-forwarded-for", b"1.1.1.1")]
     assert read_trailer(fields) == b"sum: 1\r\n"
     for bad in ((b":path", b"/"), (b"A", b"b"), (b"a", b"b\r\n"), (b"connection", b"close")):
-        with pytest.raises(Malformed):
+        with pytest.raises(MalformedMessage):
             read_trailer([bad])
 
 

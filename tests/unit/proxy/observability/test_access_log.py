@@ -12,7 +12,7 @@ from arke_proxy.http.messages import RequestHead
 from arke_proxy.observability.access_log import AccessLog, pieces
 from arke_proxy.observability.access_log_format import as_json, combined, common, escaped
 from arke_proxy.observability.request_record import RequestRecord
-from support.relays import LIMIT, eventually
+from support.waiting import LIMIT, wait_until
 
 
 def record(target: bytes = b"/a?b", agent: bytes = b"curl/8") -> RequestRecord:
@@ -49,11 +49,11 @@ def test_json_format_has_time_of_each_phase() -> None:
 
 def test_json_format_has_outcome_and_detail() -> None:
     failed = record()
-    failed.outcome, failed.detail = "bad answer", 'It answered "\x1b\n".'
+    failed.outcome, failed.detail = "bad_cluster_reply", 'It answered "\x1b\n".'
     line = as_json(failed, 0.0)
     assert line.count(b"\n") == 1
     story = json.loads(line)
-    assert (story["outcome"], story["detail"]) == ("bad answer", 'It answered "\x1b\n".')
+    assert (story["outcome"], story["detail"]) == ("bad_cluster_reply", 'It answered "\x1b\n".')
     assert "detail" not in json.loads(as_json(record(), 0.0))
 
 
@@ -144,7 +144,7 @@ def test_partial_line_is_terminated_before_the_next(tmp_path: Path) -> None:
     os.set_blocking(reader, True)
     assert os.read(reader, 10)
     os.close(reader)
-    eventually(lambda: bool(complaints), LIMIT)
+    wait_until(lambda: bool(complaints), LIMIT)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     os.set_blocking(reader, True)
     opened.record(record(b"/2"))

@@ -50,12 +50,12 @@ def test_retries_and_failures_are_counted() -> None:
     retried = record(BackendAddress("192.0.2.9", 80))
     retried.attempts = 3
     failed = record(None, 503)
-    failed.outcome = "no backend"
+    failed.outcome = "no_backend"
     for one in (retried, failed):
         counts.record(one)
     text = shown(counts)
     assert "arke_proxy_retries_total 2.0" in text
-    assert 'arke_proxy_failures_total{reason="no backend"} 1.0' in text
+    assert 'arke_proxy_failures_total{reason="no_backend"} 1.0' in text
 
 
 def test_phases_are_never_negative_after_failed_retry() -> None:

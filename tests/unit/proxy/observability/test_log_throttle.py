@@ -4,14 +4,14 @@ import logging
 
 import pytest
 
-from arke_proxy.observability.log_throttle import Complaints
+from arke_proxy.observability.log_throttle import WarningThrottle
 
 
 def test_one_warning_in_five_seconds_and_the_rest_is_counted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     now = [100.0]
-    complaints = Complaints(logging.getLogger("test"), lambda: now[0])
+    complaints = WarningThrottle(logging.getLogger("test"), lambda: now[0])
     for _ in range(3):
         complaints.warn("a", "a is broken")
     complaints.warn("b", "b is broken")
@@ -29,7 +29,7 @@ def test_one_warning_in_five_seconds_and_the_rest_is_counted(
 
 
 def test_what_is_remembered_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    complaints = Complaints(logging.getLogger("test"), lambda: 0.0)
+    complaints = WarningThrottle(logging.getLogger("test"), lambda: 0.0)
     for number in range(3000):
         complaints.warn(number, "broken")
     assert len(caplog.messages) == 3000

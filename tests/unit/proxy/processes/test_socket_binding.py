@@ -10,7 +10,8 @@ from itertools import chain
 import pytest
 
 from arke_proxy.processes.socket_binding import bind_sockets
-from support.relays import LIMIT, free_port
+from support.ports import free_port
+from support.waiting import LIMIT
 
 
 def reachable(host: str, port: int) -> bool:

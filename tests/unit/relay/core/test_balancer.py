@@ -10,20 +10,22 @@ import pytest
 from arke_relay.core.balancer import FAULT, HALF_LIFE, REFUSAL, Balancer
 from arke_relay.core.directory import Candidate, Cluster
 from arke_relay.core.endpoints import Peer, Program
-from support.sinks import Recorder
+from support.recording_sink import RecordingSink
 
 DRAWS = 20_000
 
 
 def program(number: int) -> Program:
-    return Program(number, "p", "me", Recorder())
+    return Program(number, "p", "me", RecordingSink())
 
 
 def cluster_of(*members: int) -> Cluster:
     """Candidates with so many members each: one is a program here, more are a peer with them."""
     cluster = Cluster("c")
     for number, count in enumerate(members):
-        endpoint = program(number) if count == 1 else Peer(f"node{number}", Recorder(), "10.9.8.7")
+        endpoint = (
+            program(number) if count == 1 else Peer(f"node{number}", RecordingSink(), "10.9.8.7")
+        )
         candidate = Candidate("c", endpoint)
         for member in range(count):
             cluster.add(candidate, member, {})

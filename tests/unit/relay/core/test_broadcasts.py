@@ -7,8 +7,8 @@ import pytest
 from arke.wire.limits import CHUNK
 from arke.wire.messages import Op, PeerOp
 from arke_relay.core.endpoints import Endpoint, Peer
-from support.rooms import Room, recorder, taken
-from support.sinks import Recorder
+from support.core_harness import CoreHarness, sent_to, sink_of
+from support.recording_sink import RecordingSink
 
 TOLD, EVENT = Op.DELIVER_BROADCAST.value, Op.DELIVER_EVENT.value
 PEER_TOLD, PEER_EVENT = PeerOp.BROADCAST.value, PeerOp.PUBLISH.value
@@ -21,7 +21,7 @@ class Audience:
     """Members and subscribers of one name here and at two peers, and endpoints of another name."""
 
     def __init__(self) -> None:
-        self.room = room = Room()
+        self.room = room = CoreHarness()
         self.sender = room.client()
         self.members = [room.member("c"), room.member("c"), room.member("d")]
         self.peers = [room.peer("one", 1, 2), room.peer("other", 3, cluster="d")]
@@ -32,7 +32,7 @@ class Audience:
         self.everybody: list[Endpoint] = [self.sender, *self.members, *self.peers]
 
     def got(self) -> dict[Endpoint, list[tuple[object, ...]]]:
-        return {endpoint: got for endpoint in self.everybody if (got := taken(endpoint))}
+        return {endpoint: got for endpoint in self.everybody if (got := sent_to(endpoint))}
 
 
 @pytest.mark.parametrize("body", [b"", b"body", LARGE])
@@ -90,12 +90,12 @@ def test_several_in_one_message_stay_in_one_message() -> None:
 
 
 def test_a_sender_that_listens_hears_itself() -> None:
-    room = Room()
+    room = CoreHarness()
     member = room.member("c")
     room.core.subscribe(member, "t")
     room.core.broadcasts.broadcast(member, "c", b"body", None)
     room.core.broadcasts.publish(member, "t", b"body", None)
-    assert [message[0] for message in taken(member)] == [TOLD, EVENT]
+    assert [message[0] for message in sent_to(member)] == [TOLD, EVENT]
 
 
 def test_nobody_is_nobody() -> None:
@@ -124,20 +124,20 @@ def test_who_left_is_told_nothing() -> None:
 @pytest.mark.parametrize("body", [b"body", LARGE])
 def test_the_order_is_that_of_a_sender_and_a_name(body: bytes) -> None:
     """To everybody under the same key, whichever way it came: what is large keeps it too."""
-    room = Room()
+    room = CoreHarness()
     peer = room.peer("one", 1)
     member, sender = room.member(), room.client()
     room.core.broadcasts.broadcast(sender, "c", body, None)
     room.core.broadcasts.peer_broadcast(peer, "c", body, 7, None)
-    assert recorder(member).orders == [(sender.sender, "c"), ("one/7", "c")]
-    assert recorder(peer).orders == [(sender.sender, "c")]
+    assert sink_of(member).orders == [(sender.sender, "c"), ("one/7", "c")]
+    assert sink_of(peer).orders == [(sender.sender, "c")]
 
 
 def test_a_slow_party_harms_itself_and_each_drop_is_counted() -> None:
-    room = Room()
+    room = CoreHarness()
     slow, quick, sender = room.member(room=1), room.member(), room.client()
     peer: Peer = room.peer("one", 1)
-    assert isinstance(peer.sink, Recorder)
+    assert isinstance(peer.sink, RecordingSink)
     peer.sink.room = 0
     for endpoint in (slow, quick):
         room.core.subscribe(endpoint, "t")
@@ -145,27 +145,27 @@ def test_a_slow_party_harms_itself_and_each_drop_is_counted() -> None:
     for number in range(3):
         broadcasts.broadcast(sender, "c", b"%d" % number, None)
     broadcasts.publish(sender, "t", (b"one", b"other"), None)
-    assert len(taken(quick)) == 4
-    assert len(taken(slow)) == 1
+    assert len(sent_to(quick)) == 4
+    assert len(sent_to(slow)) == 1
     assert room.counters.drops == {"broadcast_queue_full": 3 + 2 + 2}
     assert room.counters.broadcasts == 3
     assert room.counters.published == 2
 
 
 def test_what_peers_tell_is_counted_where_it_began() -> None:
-    room = Room()
+    room = CoreHarness()
     peer, member = room.peer("one", 1), room.member()
     room.core.subscribe(member, "t")
     room.core.broadcasts.peer_broadcast(peer, "c", b"", 1, None)
     room.core.broadcasts.peer_publish(peer, "t", b"", 1, None)
-    assert len(taken(member)) == 2
+    assert len(sent_to(member)) == 2
     assert (room.counters.broadcasts, room.counters.published) == (0, 0)
 
 
 def test_a_leaving_peers_subscribers_still_hear() -> None:
-    room = Room()
+    room = CoreHarness()
     peer, sender = room.peer("one", 1), room.client()
     room.core.directory.subscribe("t", peer)
     room.core.drain_peer(peer, 0, 0.0)
     room.core.broadcasts.publish(sender, "t", b"", None)
-    assert [message[0] for message in taken(peer)] == [PEER_EVENT]
+    assert [message[0] for message in sent_to(peer)] == [PEER_EVENT]

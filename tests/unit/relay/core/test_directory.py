@@ -13,7 +13,7 @@ from arke.wire.messages import PeerOp
 from arke_relay.core import directory as module
 from arke_relay.core.directory import Directory, Metadata, member_of
 from arke_relay.core.endpoints import Endpoint, Message, Peer, Program
-from support.sinks import Recorder
+from support.recording_sink import RecordingSink
 
 JOINED, LEFT = PeerOp.MEMBER_JOINED.value, PeerOp.MEMBER_LEFT.value
 SUBSCRIBED, UNSUBSCRIBED = PeerOp.SUBSCRIBED.value, PeerOp.UNSUBSCRIBED.value
@@ -28,8 +28,8 @@ class Place:
 
     def __post_init__(self) -> None:
         self.directory = Directory(self.announced.append, self._watched)
-        self.programs = [Program(number, "p", "me", Recorder()) for number in range(1, 4)]
-        self.peers = [Peer(node, Recorder(), "10.9.8.7") for node in ("one", "other")]
+        self.programs = [Program(number, "p", "me", RecordingSink()) for number in range(1, 4)]
+        self.peers = [Peer(node, RecordingSink(), "10.9.8.7") for node in ("one", "other")]
         self.endpoints: list[Endpoint] = [*self.programs, *self.peers]
         self.seen: dict[str, set[str]] = {}
         """What somebody believes who watches every cluster since before anybody was there."""

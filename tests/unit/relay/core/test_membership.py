@@ -6,16 +6,16 @@ import pytest
 
 from arke.wire.messages import Failure
 from arke_relay.core.membership import BEAT, CONFIRMATION, PATIENCE
-from support.meshes import STEP, Mesh, Relay
-from support.rooms import FAILED, REPLY, taken
-from support.sinks import Recorder
+from support.core_harness import FAILED, REPLY, sent_to
+from support.recording_sink import RecordingSink
+from support.simulated_network import STEP, SimulatedNetwork, SimulatedRelay
 
 SOON = 4 * STEP
 """A join, two handshakes, and a heartbeat each way."""
 
 
-def pair(seed: int = 0) -> tuple[Mesh, Relay, Relay]:
-    mesh = Mesh(2, seed)
+def pair(seed: int = 0) -> tuple[SimulatedNetwork, SimulatedRelay, SimulatedRelay]:
+    mesh = SimulatedNetwork(2, seed)
     one, other = mesh.all
     return mesh, one, other
 
@@ -28,9 +28,9 @@ def test_two_relays_link_and_know_what_the_other_serves() -> None:
     one.serve("a")
     other.serve("a")
     other.serve("b")
-    mesh.until(mesh.agrees, SOON)
+    mesh.run_until(mesh.converged, SOON)
     mesh.run(60)
-    assert mesh.agrees()
+    assert mesh.converged()
     assert one.losses == other.losses == []
 
 
@@ -38,26 +38,26 @@ def test_a_request_crosses() -> None:
     mesh, one, other = pair()
     member = other.serve("a")
     mesh.run(1)
-    client = one.core.attach("client", Recorder())
-    one.ask(client, 1, "a")
-    mesh.until(lambda: bool(member.sink.messages), SOON)  # type: ignore[attr-defined]
-    other.answer(member)
-    mesh.until(lambda: bool(client.sink.messages), SOON)  # type: ignore[attr-defined]
-    assert taken(client) == [(REPLY, 1, b"answer")]
+    client = one.core.attach("client", RecordingSink())
+    one.request(client, 1, "a")
+    mesh.run_until(lambda: bool(member.sink.messages), SOON)  # type: ignore[attr-defined]
+    other.reply(member)
+    mesh.run_until(lambda: bool(client.sink.messages), SOON)  # type: ignore[attr-defined]
+    assert sent_to(client) == [(REPLY, 1, b"answer")]
 
 
 def test_what_a_request_waited_in_a_cable_is_taken_off_its_time() -> None:
     mesh, one, other = pair()
     member = other.serve("a")
-    client = one.core.attach("client", Recorder())
+    client = one.core.attach("client", RecordingSink())
     mesh.run(1)
     mesh.cut(0, 1)
-    one.ask(client, 1, "a", timeout=1.0)
-    one.ask(client, 2, "a", timeout=5.0)
+    one.request(client, 1, "a", timeout=1.0)
+    one.request(client, 2, "a", timeout=5.0)
     mesh.run(1.5)
     mesh.heal()
     mesh.run(2 * STEP)
-    ((_, _, _, timeout, *_),) = taken(member)
+    ((_, _, _, timeout, *_),) = sent_to(member)
     assert timeout == pytest.approx(3500, abs=2 * STEP * 1000)
     assert other.core.counters.drops["expired_in_transit"] == 1
 
@@ -71,7 +71,7 @@ def test_what_changes_while_a_link_begins_is_not_missed(moment: float) -> None:
     one.core.leave(early)
     other.serve("c")
     mesh.run(1)
-    assert mesh.agrees(), mesh.describe()
+    assert mesh.converged(), mesh.describe()
 
 
 def test_a_session_carries_nothing_before_it_is_heard() -> None:
@@ -86,14 +86,14 @@ def test_a_session_carries_nothing_before_it_is_heard() -> None:
     assert other.core.directory.clusters == {}
     assert link._outbox.size == 0
     mesh.heal()
-    mesh.until(mesh.agrees, SOON + BEAT)
+    mesh.run_until(mesh.converged, SOON + BEAT)
 
 
 def test_a_newcomer_is_introduced_to_all_and_all_to_it() -> None:
-    mesh = Mesh(3)
+    mesh = SimulatedNetwork(3)
     one, other, newcomer = mesh.all
     newcomer.paused = True
-    mesh.until(lambda: one.membership.synced == 1 == other.membership.synced, SOON)
+    mesh.run_until(lambda: one.membership.synced == 1 == other.membership.synced, SOON)
     newcomer.paused = False
     mesh.run(1)
     assert newcomer.known == {one.node, other.node}
@@ -105,35 +105,35 @@ def test_a_newcomer_is_introduced_to_all_and_all_to_it() -> None:
 
 def test_silence_one_way_ends_both_ways() -> None:
     mesh, one, other = pair()
-    mesh.until(mesh.agrees, SOON)
+    mesh.run_until(mesh.converged, SOON)
     mesh.cut(0, 1)
-    lost = mesh.until(lambda: bool(other.losses), PATIENCE + 3 * BEAT)
+    lost = mesh.run_until(lambda: bool(other.losses), PATIENCE + 3 * BEAT)
     assert lost > PATIENCE - BEAT
-    mesh.until(lambda: bool(one.losses), PATIENCE + 3 * BEAT)
+    mesh.run_until(lambda: bool(one.losses), PATIENCE + 3 * BEAT)
     mesh.run(10)
     assert len(one.losses) == len(other.losses) == 1
     assert one.core.peers == other.core.peers == {}
     mesh.heal()
-    mesh.until(mesh.agrees, SOON)
+    mesh.run_until(mesh.converged, SOON)
 
 
 def test_what_a_silent_peer_had_is_lost_with_it() -> None:
     mesh, one, other = pair()
     member = other.serve("a")
     mesh.run(1)
-    client = one.core.attach("client", Recorder())
-    one.ask(client, 1, "a")
+    client = one.core.attach("client", RecordingSink())
+    one.request(client, 1, "a")
     mesh.run(2 * STEP)
     mesh.cut(1, 0)
-    mesh.until(lambda: bool(one.losses), PATIENCE + 3 * BEAT)
-    ((op, number, failure, _),) = taken(client)
+    mesh.run_until(lambda: bool(one.losses), PATIENCE + 3 * BEAT)
+    ((op, number, failure, _),) = sent_to(client)
     assert (op, number, failure) == (FAILED, 1, Failure.MEMBER_LOST)
     assert one.core.directory.clusters == {}
-    other.answer(member)
+    other.reply(member)
     mesh.heal()
     mesh.run(5)
-    assert mesh.agrees()
-    assert taken(client) == []
+    assert mesh.converged()
+    assert sent_to(client) == []
 
 
 def test_a_broken_connection_ends_the_link_at_once_and_it_begins_again() -> None:
@@ -144,7 +144,7 @@ def test_a_broken_connection_ends_the_link_at_once_and_it_begins_again() -> None
     mesh.break_link(0, 1)
     assert [reason for _, reason in one.losses] == ["the connection broke"]
     mesh.run(1)
-    assert mesh.agrees(), mesh.describe()
+    assert mesh.converged(), mesh.describe()
     assert len(one.losses) == 1
     assert other.losses == [], "it noticed by the new session alone"
 
@@ -154,15 +154,15 @@ def test_a_peer_that_began_anew_has_lost_what_it_was_asked() -> None:
     mesh, one, other = pair()
     members = [one.serve("a"), other.serve("b")]
     mesh.run(1)
-    clients = [relay.core.attach("client", Recorder()) for relay in (one, other)]
-    one.ask(clients[0], 1, "b")
-    other.ask(clients[1], 1, "a")
+    clients = [relay.core.attach("client", RecordingSink()) for relay in (one, other)]
+    one.request(clients[0], 1, "b")
+    other.request(clients[1], 1, "a")
     mesh.run(2 * STEP)
-    assert all(taken(member) for member in members)
+    assert all(sent_to(member) for member in members)
     mesh.break_link(0, 1)
     mesh.run(1)
     for client in clients:
-        assert [message[:3] for message in taken(client)] == [(FAILED, 1, Failure.MEMBER_LOST)]
+        assert [message[:3] for message in sent_to(client)] == [(FAILED, 1, Failure.MEMBER_LOST)]
     for relay in (one, other):
         assert len(relay.core.router) == 0
 
@@ -172,22 +172,22 @@ def test_nothing_from_before_a_break_arrives_after_it() -> None:
     mesh, one, other = pair()
     member = other.serve("a")
     mesh.run(1)
-    client = one.core.attach("client", Recorder())
+    client = one.core.attach("client", RecordingSink())
     mesh.cut(0, 1)
-    one.ask(client, 1, "a")
-    mesh.until(lambda: bool(one.losses and other.losses), 2 * PATIENCE + 6 * BEAT)
+    one.request(client, 1, "a")
+    mesh.run_until(lambda: bool(one.losses and other.losses), 2 * PATIENCE + 6 * BEAT)
     (late,) = [cable for cable in mesh.closed if cable.sender is one]
     frames = list(late.frames)
     late.frames.clear()
     assert frames
     mesh.heal()
-    mesh.until(mesh.agrees, SOON)
+    mesh.run_until(mesh.converged, SOON)
     for frame in frames:
         other.batches.receive(one.node, frame, other.now)
-    assert taken(member) == []
+    assert sent_to(member) == []
     assert other.core.counters.drops["stale_session"] == len(frames)
     mesh.run(5)
-    assert mesh.agrees()
+    assert mesh.converged()
     assert len(one.losses) == 1
 
 
@@ -201,7 +201,7 @@ def test_an_admission_that_ended_is_neither_sent_to_nor_listened_to() -> None:
     assert one.membership.neighbours == {}
     assert not [link for link in mesh._open_links() if link.cable.sender is one]
     mesh.run(1)
-    assert mesh.agrees()
+    assert mesh.converged()
 
 
 def test_a_member_that_comes_while_the_relay_leaves_is_not_called() -> None:
@@ -224,24 +224,24 @@ def test_who_links_with_a_leaving_relay_is_told_so() -> None:
     mesh.run(1)
     assert other.core.directory.clusters == {}
     assert other.core.peers[one.node].draining
-    client = other.core.attach("client", Recorder())
+    client = other.core.attach("client", RecordingSink())
     other.core.router.settle(other.now)
-    other.ask(client, 1, "a")
-    assert [m[:3] for m in taken(client)] == [(FAILED, 1, Failure.NO_SUCH_CLUSTER)]
+    other.request(client, 1, "a")
+    assert [m[:3] for m in sent_to(client)] == [(FAILED, 1, Failure.NO_SUCH_CLUSTER)]
 
 
 def test_a_peer_that_takes_its_leave_brings_its_answers_first() -> None:
     mesh, near, far = pair()
     member = far.serve("a")
-    mesh.until(lambda: near.members() == {"a": {far.node: {member.id}}}, 5)
-    client = near.core.attach("client", Recorder())
-    near.ask(client, 1, "a")
-    mesh.until(lambda: len(far.core.router) == 1, 1)
-    far.answer(member)
+    mesh.run_until(lambda: near.members() == {"a": {far.node: {member.id}}}, 5)
+    client = near.core.attach("client", RecordingSink())
+    near.request(client, 1, "a")
+    mesh.run_until(lambda: len(far.core.router) == 1, 1)
+    far.reply(member)
     far.membership.say_farewell(far.now)
-    mesh.until(lambda: (far.node, "it left") in near.losses, 1)
-    assert [message[0] for message in taken(client)] == [REPLY]
-    mesh.until(lambda: (near.node, "it left") in far.losses, 1)
+    mesh.run_until(lambda: (far.node, "it left") in near.losses, 1)
+    assert [message[0] for message in sent_to(client)] == [REPLY]
+    mesh.run_until(lambda: (near.node, "it left") in far.losses, 1)
 
 
 # Pauses.
@@ -256,7 +256,7 @@ def test_when_all_sleep_nobody_is_lost(seconds: float) -> None:
     mesh.time += seconds
     mesh.heal()
     mesh.run(5)
-    assert mesh.agrees()
+    assert mesh.converged()
     assert one.losses == other.losses == []
 
 
@@ -275,9 +275,9 @@ def test_who_sleeps_long_is_lost_and_found() -> None:
     one.serve("a")
     mesh.run(1)
     one.paused = True
-    mesh.until(lambda: bool(other.losses), PATIENCE + 3 * BEAT)
+    mesh.run_until(lambda: bool(other.losses), PATIENCE + 3 * BEAT)
     assert other.core.directory.clusters == {}
     mesh.run(30)
     mesh.heal()
     mesh.run(PATIENCE + CONFIRMATION)
-    assert mesh.agrees(), mesh.describe()
+    assert mesh.converged(), mesh.describe()

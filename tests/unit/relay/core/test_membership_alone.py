@@ -12,11 +12,11 @@ from arke.wire.limits import MAX_MESSAGE
 from arke.wire.messages import PeerOp
 from arke_relay.core.membership import BEAT, CONFIRMATION, CannotDial, Membership, Neighbour
 from arke_relay.core.message_core import MessageCore
-from support.sinks import Recorder
+from support.recording_sink import RecordingSink
 
 
 @dataclass(eq=False)
-class Link(Recorder):
+class Link(RecordingSink):
     """What a membership does with a link."""
 
     session: int = 0
@@ -67,7 +67,7 @@ def ops(link: Link) -> list[int]:
 
 def test_a_session_is_heard_confirmed_and_told() -> None:
     alone = Alone()
-    alone.core.register(alone.core.attach("p", Recorder()), "a", {}, 0.0)
+    alone.core.register(alone.core.attach("p", RecordingSink()), "a", {}, 0.0)
     alone.admit(0.0)
     (link,) = alone.links
     assert alone.hear(9, 0, 0.1) is not None
@@ -143,7 +143,7 @@ def test_changes_go_to_links_that_are_heard_and_to_no_other() -> None:
     (first,) = alone.links
 
     def serve() -> None:
-        alone.core.register(alone.core.attach("p", Recorder()), "a", {}, 0.0)
+        alone.core.register(alone.core.attach("p", RecordingSink()), "a", {}, 0.0)
 
     serve()
     alone.hear(9, 0, 0.1)
@@ -175,13 +175,13 @@ def test_a_link_that_misses_a_change_begins_anew() -> None:
     (link,) = alone.links
     alone.hear(9, link.session, 0.1)
     link.room = len(link.messages)
-    alone.core.register(alone.core.attach("p", Recorder()), "a", {}, 0.0)
+    alone.core.register(alone.core.attach("p", RecordingSink()), "a", {}, 0.0)
     assert link.overruns == 1
 
 
 def test_a_link_that_has_no_room_for_the_directory_begins_anew() -> None:
     alone = Alone()
-    alone.core.register(alone.core.attach("p", Recorder()), "a", {}, 0.0)
+    alone.core.register(alone.core.attach("p", RecordingSink()), "a", {}, 0.0)
     alone.admit(0.0)
     (link,) = alone.links
     link.room = len(link.messages) + 1  # SYNCED finds none

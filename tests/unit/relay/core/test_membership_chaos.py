@@ -9,9 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from arke_relay.core.membership import BEAT, CONFIRMATION, PATIENCE
-from support.meshes import STEP, Mesh
-from support.rooms import taken
-from support.sinks import Recorder
+from support.core_harness import sent_to
+from support.recording_sink import RecordingSink
+from support.simulated_network import STEP, SimulatedNetwork
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Event:
     other: int
     seconds: float
 
-    def befall(self, mesh: Mesh, traffic: Traffic, random: Random) -> None:
+    def befall(self, mesh: SimulatedNetwork, traffic: Traffic, random: Random) -> None:
         one, other = self.one % len(mesh.all), self.other % len(mesh.all)
         relay = mesh.all[one]
         if self.what == "cut":
@@ -37,7 +37,7 @@ class Event:
         elif self.what == "pause":
             relay.paused = True
         elif self.what == "trouble":
-            mesh.trouble = 0.9
+            mesh.failure_rate = 0.9
         elif self.what == "ask":
             traffic.ask(one, random.choice("ab"), idempotent=random.random() < 0.5)
         elif self.what == "serve":
@@ -52,14 +52,14 @@ class Event:
 class Traffic:
     """Requests of one client a relay, answered by whoever serves."""
 
-    def __init__(self, mesh: Mesh) -> None:
+    def __init__(self, mesh: SimulatedNetwork) -> None:
         self.mesh = mesh
         self.asked = 0
-        self.clients = [relay.core.attach("client", Recorder()) for relay in mesh.all]
+        self.clients = [relay.core.attach("client", RecordingSink()) for relay in mesh.all]
 
     def ask(self, one: int, cluster: str, *, idempotent: bool) -> None:
         self.asked += 1
-        self.mesh.all[one].ask(
+        self.mesh.all[one].request(
             self.clients[one], self.asked, cluster, timeout=5.0, idempotent=idempotent
         )
 
@@ -67,10 +67,10 @@ class Traffic:
         for relay in self.mesh.all:
             for member in list(relay.core.programs.values()):
                 if not relay.paused and member not in self.clients:
-                    relay.answer(member)
+                    relay.reply(member)
 
     def all_ended_once(self) -> None:
-        ended = [message[1] for client in self.clients for message in taken(client)]
+        ended = [message[1] for client in self.clients for message in sent_to(client)]
         assert sorted(ended) == list(range(1, self.asked + 1))
         for relay in self.mesh.all:
             assert len(relay.core.router) == 0
@@ -94,7 +94,7 @@ AGREED = 8 * BEAT
 """How soon all is well once nothing is in the way any more: a few redials and handshakes."""
 
 
-def converges(mesh: Mesh, events: list[Event], seed: int) -> None:
+def converges(mesh: SimulatedNetwork, events: list[Event], seed: int) -> None:
     random = Random(seed)
     traffic = Traffic(mesh)
     for event in events:
@@ -105,7 +105,7 @@ def converges(mesh: Mesh, events: list[Event], seed: int) -> None:
     losses = [list(relay.losses) for relay in mesh.all]
     for _ in range(round(2 * (PATIENCE + CONFIRMATION) / STEP)):
         mesh.step()
-        assert mesh.agrees(), mesh.describe()
+        assert mesh.converged(), mesh.describe()
     assert losses == [relay.losses for relay in mesh.all], mesh.describe()
     traffic.all_ended_once()
 
@@ -124,7 +124,7 @@ def converges(mesh: Mesh, events: list[Event], seed: int) -> None:
     seed=1,
 )
 def test_two_relays_agree_soon_after_all_is_healed(events: list[Event], seed: int) -> None:
-    mesh = Mesh(2, seed)
+    mesh = SimulatedNetwork(2, seed)
     two = [Event(e.what, e.one % 2, e.other % 2, e.seconds) for e in events]
     converges(mesh, [event for event in two if event.one != event.other], seed)
 
@@ -132,4 +132,4 @@ def test_two_relays_agree_soon_after_all_is_healed(events: list[Event], seed: in
 @settings(max_examples=60)
 @given(events=EVENTS, seed=st.integers(0, 1000))
 def test_three_relays_agree_soon_after_all_is_healed(events: list[Event], seed: int) -> None:
-    converges(Mesh(3, seed), events, seed)
+    converges(SimulatedNetwork(3, seed), events, seed)

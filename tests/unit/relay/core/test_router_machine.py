@@ -11,7 +11,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from arke.wire.messages import Failure, Op, PeerOp
 from arke_relay.core.endpoints import Endpoint, Peer, Program
-from support.rooms import CALL, FAILED, FAULT, PEER_CALL, REFUSED, REPLY, Room, taken
+from support.core_harness import (
+    CALL,
+    FAILED,
+    FAULT,
+    PEER_CALL,
+    REFUSED,
+    REPLY,
+    CoreHarness,
+    sent_to,
+)
 
 Key = tuple[int, int]
 """A request of ours: the program's id, and its own number."""
@@ -33,7 +42,7 @@ class HandedOver:
 class Requests(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.room = Room(settled=False)
+        self.room = CoreHarness(settled=False)
         self.clients = [self.room.client(), self.room.client()]
         self.members: list[Program] = []
         self.peers: list[Peer] = []
@@ -71,7 +80,7 @@ class Requests(RuleBasedStateMachine):
         asking = self.peers[peer % len(self.peers)]
         self.number += 1
         self.of_peers.add((asking, self.number))
-        self.room.peer_call(asking, self.number, cluster, timeout=timeout)
+        self.room.peer_request(asking, self.number, cluster, timeout=timeout)
 
     @precondition(lambda self: self.idempotent)
     @rule(which=SOME)
@@ -158,7 +167,7 @@ class Requests(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 5.0]))
     def time_passes(self, seconds: float) -> None:
-        self.room.later(seconds)
+        self.room.advance_clock(seconds)
 
     @rule()
     def settle(self) -> None:
@@ -173,7 +182,7 @@ class Requests(RuleBasedStateMachine):
         for member in self.members:
             self._taken_over(member)
         for client in self.clients:
-            for op, number, what, *_ in taken(client):
+            for op, number, what, *_ in sent_to(client):
                 key = (client.id, number)
                 assert op in {REPLY, FAULT, FAILED}
                 assert what != b"forged"
@@ -206,15 +215,15 @@ class Requests(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.room.router.settle(self.room.now)
-        self.room.later(100)
+        self.room.advance_clock(100)
         self.everyone_hears_once()
-        assert self.room.left_over() == []
+        assert self.room.leftovers() == []
         assert set(self.idempotent) == self.ended | self.unheard
 
     # Inside.
 
     def _taken_over(self, endpoint: Endpoint) -> None:
-        for message in taken(endpoint):
+        for message in sent_to(endpoint):
             op, number, *fields = message
             if op in {CALL, PEER_CALL}:
                 words = fields[endpoint.is_peer].split()

@@ -11,8 +11,8 @@ from arke.wire.messages import Failure, Op, PeerOp, Purpose, TunnelClose
 from arke_relay.core.directed_request import DirectedRequest, TunnelParameters
 from arke_relay.core.endpoints import Endpoint, Message, Peer, Program
 from arke_relay.core.tunnels import ROOM
-from support.rooms import FAILED, REFUSED, STOP, Room, call_of, taken
-from support.rooms import recorder as sink
+from support.core_harness import FAILED, REFUSED, STOP, CoreHarness, request_id_of, sent_to
+from support.core_harness import sink_of as sink
 
 ACCEPT, DATA, CREDIT, END = (op.value for op in (Op.ACCEPT, Op.DATA, Op.CREDIT, Op.END))
 OFFER, PEER_OPEN = Op.OFFER.value, PeerOp.OPEN.value
@@ -21,7 +21,7 @@ LARGEST = 1000
 
 
 def open_tunnel(
-    room: Room,
+    room: CoreHarness,
     origin: Endpoint,
     number: int,
     *,
@@ -41,7 +41,7 @@ def open_tunnel(
 class Tunnel:
     """An open one: how messages from each end call it, and whom they reach."""
 
-    room: Room
+    room: CoreHarness
     one: Endpoint
     here: int
     other: Endpoint
@@ -61,105 +61,105 @@ class Tunnel:
         self.room.core.tunnels.end(endpoint, name, ending, "", text)
 
     def heard(self) -> tuple[list[Message], list[Message]]:
-        return taken(self.one), taken(self.other)
+        return sent_to(self.one), sent_to(self.other)
 
 
 def tunnel(
-    room: Room, one: Endpoint, other: Endpoint, number: int = 3, window: int = WINDOW
+    room: CoreHarness, one: Endpoint, other: Endpoint, number: int = 3, window: int = WINDOW
 ) -> Tunnel:
     open_tunnel(room, one, number, window=window)
-    (offer,) = taken(other)
+    (offer,) = sent_to(other)
     assert offer[0] == (PEER_OPEN if other.is_peer else OFFER)
     room.router.accept(other, offer[1], window, LARGEST)
-    assert [message[0] for message in taken(one)] == [ACCEPT]
+    assert [message[0] for message in sent_to(one)] == [ACCEPT]
     return Tunnel(room, one, number, other, -offer[1])
 
 
-def left_over(room: Room) -> list[object]:
+def left_over(room: CoreHarness) -> list[object]:
     endpoints = [*room.core.programs.values(), *room.core.peers.values()]
-    return [end for endpoint in endpoints for end in endpoint.tunnels.values()] + room.left_over()
+    return [end for endpoint in endpoints for end in endpoint.tunnels.values()] + room.leftovers()
 
 
 # TunnelParameters.
 
 
 def test_a_tunnel_is_offered_to_a_member_and_accepted() -> None:
-    room = Room()
+    room = CoreHarness()
     client, member = room.client(), room.member()
     open_tunnel(room, client, 3)
-    ((op, call, body, timeout, stamp, purpose, window, largest, sender, headers),) = taken(member)
+    ((op, call, body, timeout, stamp, purpose, window, largest, sender, headers),) = sent_to(member)
     assert (op, body, purpose, window, largest) == (OFFER, b"", Purpose.TUNNEL, WINDOW, LARGEST)
     assert (stamp, sender, headers) == (room.now * 1000, client.sender, None)
     assert 5000 <= timeout <= 5001
     room.router.accept(member, call, 100_000, 77)
-    assert taken(client) == [(ACCEPT, 3, 100_000, 77)]
-    assert room.left_over() == []
+    assert sent_to(client) == [(ACCEPT, 3, 100_000, 77)]
+    assert room.leftovers() == []
     assert room.counters.outcomes == {"opened": 1}
     assert room.counters.tunnels == 1
 
 
 def test_a_member_cannot_widen_the_window() -> None:
-    room = Room()
+    room = CoreHarness()
     client, member = room.client(), room.member()
     open_tunnel(room, client, 3, window=100_000)
     room.router.accept(member, call_of_offer(member), 10**9, LARGEST)
-    assert taken(client) == [(ACCEPT, 3, 100_000, LARGEST)]
+    assert sent_to(client) == [(ACCEPT, 3, 100_000, LARGEST)]
 
 
 def call_of_offer(endpoint: Endpoint) -> int:
-    ((_, call, *_),) = taken(endpoint)
+    ((_, call, *_),) = sent_to(endpoint)
     return int(call)
 
 
 def test_across_nodes_each_relay_has_a_name_of_its_own_for_it() -> None:
-    room = Room()
+    room = CoreHarness()
     client, peer = room.client(), room.peer("there", 1)
     open_tunnel(room, client, 3)
-    ((op, call, cluster, body, expiry, program, member, *opening, headers),) = taken(peer)
+    ((op, call, cluster, body, expiry, program, member, *opening, headers),) = sent_to(peer)
     assert (op, cluster, body, program, member) == (PEER_OPEN, "c", b"", client.id, 0)
     assert opening == [Purpose.TUNNEL, WINDOW, LARGEST]
     assert expiry == pytest.approx((room.now + 5) * 1000, abs=1)
     assert headers is None
     room.router.accept(peer, call, WINDOW, 5)
-    assert taken(client) == [(ACCEPT, 3, WINDOW, 5)]
+    assert sent_to(client) == [(ACCEPT, 3, WINDOW, 5)]
     room.core.tunnels.grant(peer, -call, 10)
     room.core.tunnels.data(client, 3, None, b"1234567890")
-    assert taken(client) == [(CREDIT, -3, 10)]
-    assert taken(peer) == [(DATA, call, None, b"1234567890")]
+    assert sent_to(client) == [(CREDIT, -3, 10)]
+    assert sent_to(peer) == [(DATA, call, None, b"1234567890")]
 
 
 def test_a_peers_opening_goes_to_a_member_here() -> None:
-    room = Room()
+    room = CoreHarness()
     peer, member = room.peer("asking"), room.member()
     room.peer("other", 1, 2, 3)
     open_tunnel(room, peer, 9)
-    ((_, call, *_, sender, _),) = taken(member)
+    ((_, call, *_, sender, _),) = sent_to(member)
     assert sender == "asking/7"
     room.router.accept(member, call, WINDOW, LARGEST)
-    assert taken(peer) == [(ACCEPT, 9, WINDOW, LARGEST)]
+    assert sent_to(peer) == [(ACCEPT, 9, WINDOW, LARGEST)]
 
 
 def test_a_refused_tunnel_is_offered_to_another_member() -> None:
-    room = Room()
+    room = CoreHarness()
     client, members = room.client(), [room.member(), room.member()]
     open_tunnel(room, client, 3)
     (first,) = [member for member in members if sink(member).messages]
     (second,) = [member for member in members if member is not first]
     room.router.refused(first, call_of_offer(first), "full", room.now)
     room.router.accept(second, call_of_offer(second), WINDOW, LARGEST)
-    assert [message[0] for message in taken(client)] == [ACCEPT]
+    assert [message[0] for message in sent_to(client)] == [ACCEPT]
     assert left_over(room)[:0] == []
 
 
 def test_an_opening_has_a_deadline() -> None:
-    room = Room()
+    room = CoreHarness()
     client, member = room.client(), room.member()
     open_tunnel(room, client, 3, timeout=1.0)
     call = call_of_offer(member)
-    room.later(1.0)
-    assert [message[:3] for message in taken(client)] == [(FAILED, 3, Failure.TIMED_OUT)]
+    room.advance_clock(1.0)
+    assert [message[:3] for message in sent_to(client)] == [(FAILED, 3, Failure.TIMED_OUT)]
     room.router.accept(member, call, WINDOW, LARGEST)
-    assert taken(member) == [
+    assert sent_to(member) == [
         (STOP, call),
         (END, call, BROKEN, "", "nobody waits for it any more"),
     ]
@@ -167,85 +167,85 @@ def test_an_opening_has_a_deadline() -> None:
 
 
 def test_an_opening_that_is_cancelled_is_taken_back() -> None:
-    room = Room()
+    room = CoreHarness()
     client, member = room.client(), room.member()
     open_tunnel(room, client, 3)
     call = call_of_offer(member)
     room.router.cancel(client, 3)
-    assert taken(member) == [(STOP, call)]
+    assert sent_to(member) == [(STOP, call)]
     room.router.accept(member, call, WINDOW, LARGEST)
-    assert taken(member)[0][:3] == (END, call, BROKEN)
+    assert sent_to(member)[0][:3] == (END, call, BROKEN)
     assert left_over(room) == []
 
 
 def test_only_who_was_offered_it_can_accept_it() -> None:
-    room = Room()
+    room = CoreHarness()
     client, member, stranger = room.client(), room.member(), room.client()
     open_tunnel(room, client, 3)
     call = call_of_offer(member)
     room.router.accept(stranger, call, WINDOW, LARGEST)
-    assert taken(stranger)[0][:3] == (END, call, BROKEN)
-    assert taken(client) == []
+    assert sent_to(stranger)[0][:3] == (END, call, BROKEN)
+    assert sent_to(client) == []
     room.request(client, 4)
-    room.router.accept(member, call_of(member), WINDOW, LARGEST)
-    assert [message[:3] for message in taken(client)] == [(FAILED, 4, Failure.MEMBER_LOST)]
+    room.router.accept(member, request_id_of(member), WINDOW, LARGEST)
+    assert [message[:3] for message in sent_to(client)] == [(FAILED, 4, Failure.MEMBER_LOST)]
 
 
 # One member alone.
 
 
 def test_a_tunnel_goes_to_the_member_that_is_named() -> None:
-    room = Room()
+    room = CoreHarness()
     client, members = room.client(), [room.member() for _ in range(5)]
     peer = room.peer("there", 41, 42)
     for number, member in enumerate(members):
         open_tunnel(room, client, number, cluster="", to=member.sender)
         assert call_of_offer(member)
     open_tunnel(room, client, 10, cluster="", to="there/42")
-    ((op, _, cluster, _, _, _, member_number, *_),) = taken(peer)
+    ((op, _, cluster, _, _, _, member_number, *_),) = sent_to(peer)
     assert (op, cluster, member_number) == (PEER_OPEN, "c", 42)
 
 
 @pytest.mark.parametrize("to", ["me/99", "gone/1", "nonsense", "there/2"])
 def test_a_member_that_is_not_there_is_said_so_at_once(to: str) -> None:
-    room = Room()
+    room = CoreHarness()
     client = room.client()
     room.peer("there", 1)
     open_tunnel(room, client, 1, cluster="", to=to)
-    ((op, number, failure, text),) = taken(client)
+    ((op, number, failure, text),) = sent_to(client)
     assert (op, number, failure) == (FAILED, 1, Failure.NO_SUCH_MEMBER)
     assert to in text
     assert left_over(room) == []
 
 
 def test_a_named_member_that_refuses_is_not_replaced() -> None:
-    room = Room()
+    room = CoreHarness()
     client, member, other = room.client(), room.member(), room.member()
     open_tunnel(room, client, 1, cluster="", to=member.sender)
     room.router.refused(member, call_of_offer(member), "full", room.now)
-    ((_, _, failure, text),) = taken(client)
+    ((_, _, failure, text),) = sent_to(client)
     assert failure == Failure.OVERLOADED
     assert "full" in text
-    assert taken(other) == []
+    assert sent_to(other) == []
 
 
 def test_a_member_may_still_turn_up_soon_after_the_start() -> None:
-    room = Room(settled=False)
+    room = CoreHarness(settled=False)
     client = room.client()
     open_tunnel(room, client, 1, cluster="", to="there/42")
-    assert taken(client) == []
+    assert sent_to(client) == []
     peer = room.peer("there", 42)
-    assert taken(peer)[0][0] == PEER_OPEN
+    assert sent_to(peer)[0][0] == PEER_OPEN
     open_tunnel(room, client, 2, cluster="", to="there/43")
     room.router.settle(room.now)
-    assert [message[:3] for message in taken(client)] == [(FAILED, 2, Failure.NO_SUCH_MEMBER)]
+    assert [message[:3] for message in sent_to(client)] == [(FAILED, 2, Failure.NO_SUCH_MEMBER)]
 
 
 # Data and credit.
 
 
 def test_data_goes_through_as_far_as_there_is_credit() -> None:
-    room = Room()
+    room = CoreHarness()
     open_one = tunnel(room, room.client(), room.member())
     open_one.grant(100, back=True)
     open_one.grant(50)
@@ -263,7 +263,7 @@ def test_data_goes_through_as_far_as_there_is_credit() -> None:
 
 @pytest.mark.parametrize("back", [False, True])
 def test_who_sends_more_than_was_granted_loses_the_tunnel(back: bool) -> None:
-    room = Room()
+    room = CoreHarness()
     open_one = tunnel(room, room.client(), room.member())
     open_one.grant(100, back=not back)
     open_one.heard()
@@ -279,7 +279,7 @@ def test_who_sends_more_than_was_granted_loses_the_tunnel(back: bool) -> None:
 
 
 def test_who_grants_without_end_loses_the_tunnel() -> None:
-    room = Room()
+    room = CoreHarness()
     open_one = tunnel(room, room.client(), room.member())
     open_one.grant(ROOM)
     open_one.heard()
@@ -289,18 +289,18 @@ def test_who_grants_without_end_loses_the_tunnel() -> None:
 
 
 def test_credit_that_finds_no_room_breaks_the_tunnel_rather_than_stall_it() -> None:
-    room = Room()
+    room = CoreHarness()
     client, member = room.client(), room.member()
     open_one = tunnel(room, client, member)
     sink(member).room = 0
     open_one.grant(10)
-    assert [message[2] for message in taken(client)] == [BROKEN]
+    assert [message[2] for message in sent_to(client)] == [BROKEN]
     assert left_over(room) == []
 
 
 @pytest.mark.parametrize("what", ["data", "grant", "end"])
 def test_nobody_reaches_anothers_tunnel(what: str) -> None:
-    room = Room()
+    room = CoreHarness()
     open_one = tunnel(room, room.client(), room.member())
     stranger, tunnels = room.client(), room.core.tunnels
     for name in (open_one.here, open_one.there, 99):
@@ -311,25 +311,25 @@ def test_nobody_reaches_anothers_tunnel(what: str) -> None:
         else:
             tunnels.end(stranger, name, BROKEN, "", "")
     assert open_one.heard() == ([], [])
-    assert taken(stranger) == []
+    assert sent_to(stranger) == []
 
 
 def test_the_more_tunnels_a_party_has_the_smaller_are_their_windows() -> None:
-    room = Room()
+    room = CoreHarness()
     client, member = room.client(), room.member()
     windows = []
     for number in range(1, MAX_TUNNELS + 1):
         open_tunnel(room, client, number)
-        ((_, call, _, _, _, _, window, *_),) = taken(member)
+        ((_, call, _, _, _, _, window, *_),) = sent_to(member)
         windows.append(window)
         room.router.accept(member, call, window, LARGEST)
     assert windows[:4] == [WINDOW] * 4
     assert windows == sorted(windows, reverse=True)
     assert windows[-1] == MIN_WINDOW >= CHUNK
     assert sum(windows) < 10 * ROOM
-    taken(client)
+    sent_to(client)
     open_tunnel(room, client, MAX_TUNNELS + 1)
-    assert [message[:3] for message in taken(client)] == [
+    assert [message[:3] for message in sent_to(client)] == [
         (FAILED, MAX_TUNNELS + 1, Failure.OVERLOADED)
     ]
 
@@ -339,7 +339,7 @@ def test_the_more_tunnels_a_party_has_the_smaller_are_their_windows() -> None:
 
 @pytest.mark.parametrize("back", [False, True])
 def test_it_lives_until_both_have_sent_all(back: bool) -> None:
-    room = Room()
+    room = CoreHarness()
     open_one = tunnel(room, room.client(), room.member())
     open_one.grant(10, back=not back)
     open_one.grant(10, back=back)
@@ -357,7 +357,7 @@ def test_it_lives_until_both_have_sent_all(back: bool) -> None:
 @pytest.mark.parametrize("ending", [CLOSED, BROKEN])
 def test_either_end_ends_it_for_both(ending: int) -> None:
     for back in (False, True):
-        room = Room()
+        room = CoreHarness()
         open_one = tunnel(room, room.client(), room.member())
         open_one.end(ending, back=back, text="why")
         open_one.end(ending, back=not back, text="too late")
@@ -369,7 +369,7 @@ def test_either_end_ends_it_for_both(ending: int) -> None:
 
 @pytest.mark.parametrize("who", ["one", "other"])
 def test_who_is_gone_ends_its_tunnels(who: str) -> None:
-    room = Room()
+    room = CoreHarness()
     client, peer = room.client(), room.peer("there", 1)
     open_one = tunnel(room, client, peer)
     gone: Program | Peer = client if who == "one" else peer
@@ -377,21 +377,21 @@ def test_who_is_gone_ends_its_tunnels(who: str) -> None:
         room.core.detach(gone, room.now)
     else:
         room.core.unlink(gone, room.now)
-    ((op, name, ending, kind, text),) = taken(peer if gone is client else client)
+    ((op, name, ending, kind, text),) = sent_to(peer if gone is client else client)
     assert (op, name, ending, kind) == (END, -open_one.there if who == "one" else -3, BROKEN, "")
     assert ("program" if who == "one" else "there") in text
     assert left_over(room) == []
 
 
 def test_a_program_that_talks_with_itself_leaves_nothing() -> None:
-    room = Room()
+    room = CoreHarness()
     member = room.member()
     open_tunnel(room, member, 3, purpose=Purpose.MULTIPART_REPLY)
     call = call_of_offer(member)
     room.router.accept(member, call, WINDOW, LARGEST)
     room.core.tunnels.grant(member, -call, 10)
     room.core.tunnels.data(member, 3, None, b"hello")
-    assert [message[:2] for message in taken(member)] == [(ACCEPT, 3), (CREDIT, -3), (DATA, call)]
+    assert [message[:2] for message in sent_to(member)] == [(ACCEPT, 3), (CREDIT, -3), (DATA, call)]
     assert room.core.tunnels.answers == 1
     room.core.detach(member, room.now)
     assert member.tunnels == {}
@@ -399,18 +399,18 @@ def test_a_program_that_talks_with_itself_leaves_nothing() -> None:
 
 
 def test_a_link_that_begins_anew_has_lost_its_tunnels() -> None:
-    room = Room()
+    room = CoreHarness()
     client, peer = room.client(), room.peer("there", 1)
     tunnel(room, client, peer)
     room.core.relink(peer, sink(peer), "it began anew", room.now)
-    assert taken(client)[0][2] == BROKEN
+    assert sent_to(client)[0][2] == BROKEN
     assert left_over(room) == []
 
 
 def test_a_leaving_relay_takes_no_new_tunnels() -> None:
-    room = Room()
+    room = CoreHarness()
     peer = room.peer("asking")
     room.member()
     room.router.draining = True
     open_tunnel(room, peer, 1)
-    assert [message[:2] for message in taken(peer)] == [(REFUSED, 1)]
+    assert [message[:2] for message in sent_to(peer)] == [(REFUSED, 1)]

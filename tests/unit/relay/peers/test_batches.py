@@ -13,8 +13,8 @@ from msgpack import packb
 
 from arke.wire.limits import CHUNK, MAX_METADATA
 from arke.wire.messages import Failure, Op, PeerOp
-from support.meshes import Mesh, Relay
-from support.rooms import CALL, taken
+from support.core_harness import CALL, sent_to
+from support.simulated_network import SimulatedNetwork, SimulatedRelay
 
 STAMP = 1
 BAD_MAPS: list[Any] = [None, [], "x", {"a": 1}, {1: "a"}, {"a": "x" * MAX_METADATA}]
@@ -25,13 +25,13 @@ class Peers:
     """A linked pair; `frame` is what the second would send the first in its present session."""
 
     def __init__(self) -> None:
-        self.mesh = Mesh(2)
+        self.mesh = SimulatedNetwork(2)
         self.here, self.there = self.mesh.all
         self.member = self.here.serve("c")
         self.client = self.here.core.attach("client", self.member.sink)
         self.there.serve("d")
         self.mesh.run(1)
-        assert self.mesh.agrees()
+        assert self.mesh.converged()
 
     def frame(self, *messages: Any) -> bytes:
         back = self.there.membership.neighbours[self.here.node]
@@ -59,7 +59,7 @@ def cut_off(peers: Peers) -> Iterator[None]:
     assert peers.here.core.peers == {}
     assert list(peers.here.core.directory.clusters) == ["c"]
     peers.mesh.run(1)
-    assert peers.mesh.agrees(), peers.mesh.describe()
+    assert peers.mesh.converged(), peers.mesh.describe()
 
 
 def test_a_heartbeat_is_a_batch() -> None:
@@ -168,7 +168,7 @@ def test_a_batch_ends_with_its_last_message(rest: bytes) -> None:
 @pytest.mark.parametrize("half", [b"\x93\x01", b"\x93\x01\x01\x00\x92", b"\x92"])
 def test_half_a_message_of_one_peer_is_not_the_beginning_of_anothers(half: bytes) -> None:
     """All share one unpacker."""
-    mesh = Mesh(3)
+    mesh = SimulatedNetwork(3)
     here, broken, whole = mesh.all
     whole.serve("c")
     mesh.run(1)
@@ -176,7 +176,7 @@ def test_half_a_message_of_one_peer_is_not_the_beginning_of_anothers(half: bytes
     here.batches.receive(broken.node, packb((session, STAMP, 0)) + half, here.now)
     assert not here.membership.linked(broken.node)
     mesh.run(1)
-    assert mesh.agrees(), mesh.describe()
+    assert mesh.converged(), mesh.describe()
     assert not [loss for loss in here.losses if loss[0] == whole.node]
 
 
@@ -203,7 +203,7 @@ def test_a_peer_that_is_not_linked_is_not_heard() -> None:
 # Large bodies.
 
 
-def expiry(relay: Relay) -> int:
+def expiry(relay: SimulatedRelay) -> int:
     return int(relay.now * 1000) + 5000
 
 
@@ -214,7 +214,7 @@ def test_a_large_body_is_joined_across_frames() -> None:
     assert peers.here.batches.receiving
     peers.send((Op.CHUNK, 0, len(body), body[CHUNK:]))
     peers.send((PeerOp.REQUEST, 1, "c", 0, expiry(peers.there), 7, None))
-    ((op, _, joined, *_),) = taken(peers.member)
+    ((op, _, joined, *_),) = sent_to(peers.member)
     assert (op, joined) == (CALL, body)
     assert not peers.here.batches.receiving
 
@@ -224,7 +224,7 @@ def test_a_body_half_sent_in_one_session_is_not_finished_in_the_next() -> None:
     peers.send((Op.CHUNK, 0, 2 * CHUNK, bytes(CHUNK)))
     peers.mesh.break_link(1, 0)
     peers.mesh.run(1)
-    assert peers.mesh.agrees()
+    assert peers.mesh.converged()
     assert not peers.here.batches.receiving
     with cut_off(peers):
         peers.send(
@@ -244,16 +244,16 @@ def test_outcomes_reach_who_asked() -> None:
     peers = Peers()
     router = peers.here.core.router
     for number in range(1, 5):
-        peers.here.ask(peers.client, number, "d", timeout=5.0)
+        peers.here.request(peers.client, number, "d", timeout=5.0)
     calls = [call.id for call in router._assigned.values()]
-    taken(peers.client)
+    sent_to(peers.client)
     peers.send(
         (Op.REPLY, calls[0], b"answer"),
         (Op.FAULT, calls[1], "ValueError", "no"),
         (Op.REFUSED, calls[2], "full"),
         (Op.FAILED, calls[3], Failure.MEMBER_LOST, "it died"),
     )
-    assert [message[:3] for message in taken(peers.client)] == [
+    assert [message[:3] for message in sent_to(peers.client)] == [
         (Op.REPLY, 1, b"answer"),
         (Op.FAULT, 2, "ValueError"),
         (Op.FAILED, 3, Failure.OVERLOADED),

@@ -6,7 +6,7 @@ import msgpack
 import pytest
 
 from arke_relay.peers.introduction import Introduction
-from support.joining import Relay, first, refusal
+from support.handshake_nodes import HandshakeNode, next_message, refusal_reason
 
 BAD_INTRODUCTIONS = [
     [],
@@ -33,12 +33,12 @@ BAD_INTRODUCTIONS = [
 def test_a_bad_introduction_is_refused_on_both_sides(
     introduction: list[Any],
 ) -> None:
-    ann, bob = Relay("192.168.56.101"), Relay("192.168.56.102")
+    ann, bob = HandshakeNode("192.168.56.101"), HandshakeNode("192.168.56.102")
     initiator, responder = ann.initiator(), bob.responder(ann)
-    proof = msgpack.unpackb(first(initiator, first(responder, initiator.hello())))
+    proof = msgpack.unpackb(next_message(initiator, next_message(responder, initiator.hello())))
     bad = msgpack.packb([3, proof[1], introduction])
-    assert refusal(responder, bad) == "a malformed introduction"
-    assert refusal(initiator, msgpack.packb([4, introduction])) == "a malformed introduction"
+    assert refusal_reason(responder, bad) == "a malformed introduction"
+    assert refusal_reason(initiator, msgpack.packb([4, introduction])) == "a malformed introduction"
 
 
 @pytest.mark.parametrize("reached", ["", "192.168.56.1", "::1", "fe80::1%eth1", "0.0.0.0"])

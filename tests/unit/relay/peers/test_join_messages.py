@@ -11,50 +11,50 @@ from hypothesis import strategies as st
 
 from arke_relay.errors import JoinRefused
 from arke_relay.peers.join_messages import refused
-from support.joining import NOW, Relay, first, refusal
+from support.handshake_nodes import NOW, HandshakeNode, next_message, refusal_reason
 
-ANN = Relay("192.168.56.101")
-
-
-@pytest.fixture
-def ann() -> Relay:
-    return Relay("192.168.56.101")
+ANN = HandshakeNode("192.168.56.101")
 
 
 @pytest.fixture
-def bob() -> Relay:
-    return Relay("192.168.56.102", lifetime=60)
+def ann() -> HandshakeNode:
+    return HandshakeNode("192.168.56.101")
 
 
-def test_a_refusal_reaches_the_initiator(ann: Relay, bob: Relay) -> None:
-    assert refusal(ann.initiator(), refused("table full")) == (
+@pytest.fixture
+def bob() -> HandshakeNode:
+    return HandshakeNode("192.168.56.102", lifetime=60)
+
+
+def test_a_refusal_reaches_the_initiator(ann: HandshakeNode, bob: HandshakeNode) -> None:
+    assert refusal_reason(ann.initiator(), refused("table full")) == (
         "refused by the other relay: table full"
     )
     initiator = ann.initiator()
-    first(initiator, first(bob.responder(ann), initiator.hello()))
-    assert "full" in refusal(initiator, refused("table full"))
+    next_message(initiator, next_message(bob.responder(ann), initiator.hello()))
+    assert "full" in refusal_reason(initiator, refused("table full"))
 
 
-def test_a_responder_takes_no_refusal(ann: Relay, bob: Relay) -> None:
-    assert "instead of HELLO" in refusal(bob.responder(ann), refused("no"))
+def test_a_responder_takes_no_refusal(ann: HandshakeNode, bob: HandshakeNode) -> None:
+    assert "instead of HELLO" in refusal_reason(bob.responder(ann), refused("no"))
 
 
-def test_a_reason_cannot_write_lines_of_a_log(ann: Relay) -> None:
+def test_a_reason_cannot_write_lines_of_a_log(ann: HandshakeNode) -> None:
     forged = msgpack.packb([5, "no\n12:00 admitted \x1b[2J"])
-    assert refusal(ann.initiator(), forged).endswith(": no?12:00 admitted ?[2J")
+    assert refusal_reason(ann.initiator(), forged).endswith(": no?12:00 admitted ?[2J")
 
 
-def test_a_long_reason_is_cut(ann: Relay) -> None:
-    reason = refusal(ann.initiator(), refused("ß" * 5000))
+def test_a_long_reason_is_cut(ann: HandshakeNode) -> None:
+    reason = refusal_reason(ann.initiator(), refused("ß" * 5000))
     assert reason.endswith(": " + "ß" * 200)
-    assert "instead of CHALLENGE" in refusal(ann.initiator(), msgpack.packb([5, "n" * 900]))
+    assert "instead of CHALLENGE" in refusal_reason(ann.initiator(), msgpack.packb([5, "n" * 900]))
 
 
 @pytest.mark.parametrize("hello", [[1, 2, bytes(32)], [1, 2], [1, "2", None, []]])
-def test_another_version_is_named(hello: list[Any], ann: Relay, bob: Relay) -> None:
-    assert "another version" in refusal(bob.responder(ann), msgpack.packb(hello))
+def test_another_version_is_named(hello: list[Any], ann: HandshakeNode, bob: HandshakeNode) -> None:
+    assert "another version" in refusal_reason(bob.responder(ann), msgpack.packb(hello))
     challenge = [2, *hello[1:], b"certificate"]
-    assert "another version" in refusal(ann.initiator(), msgpack.packb(challenge))
+    assert "another version" in refusal_reason(ann.initiator(), msgpack.packb(challenge))
 
 
 @pytest.mark.parametrize(
@@ -75,13 +75,15 @@ def test_another_version_is_named(hello: list[Any], ann: Relay, bob: Relay) -> N
         "hello",
     ],
 )
-def test_a_malformed_hello_is_refused(hello: object, ann: Relay, bob: Relay) -> None:
-    assert "malformed" in refusal(bob.responder(ann), msgpack.packb(hello))
+def test_a_malformed_hello_is_refused(
+    hello: object, ann: HandshakeNode, bob: HandshakeNode
+) -> None:
+    assert "malformed" in refusal_reason(bob.responder(ann), msgpack.packb(hello))
 
 
-def test_a_hello_of_8_kib_is_not_looked_at(ann: Relay, bob: Relay) -> None:
+def test_a_hello_of_8_kib_is_not_looked_at(ann: HandshakeNode, bob: HandshakeNode) -> None:
     long = msgpack.packb([1, 1, bytes(32), *[bytes(2000)] * 5])
-    assert refusal(bob.responder(ann), long) == "a malformed message"
+    assert refusal_reason(bob.responder(ann), long) == "a malformed message"
 
 
 values = st.recursive(
@@ -111,14 +113,14 @@ hostile = (
 
 @given(message=hostile)
 def test_any_bytes_are_refused_in_every_state(message: bytes) -> None:
-    bob = Relay("192.168.56.102")
+    bob = HandshakeNode("192.168.56.102")
     initiator, responder = ANN.initiator(), bob.responder(ANN)
-    challenge = first(bob.responder(ANN), initiator.hello())
-    first(responder, ANN.initiator().hello())
-    refusal(responder, message)
-    refusal(ANN.initiator(), message)
-    first(initiator, challenge)
-    refusal(initiator, message)
+    challenge = next_message(bob.responder(ANN), initiator.hello())
+    next_message(responder, ANN.initiator().hello())
+    refusal_reason(responder, message)
+    refusal_reason(ANN.initiator(), message)
+    next_message(initiator, challenge)
+    refusal_reason(initiator, message)
     try:
         bob.responder(ANN).receive(message, NOW)
     except JoinRefused:
@@ -129,9 +131,9 @@ def test_any_bytes_are_refused_in_every_state(message: bytes) -> None:
 
 @given(data=st.data())
 def test_any_changed_byte_of_a_proof_is_refused_or_means_the_same(data: st.DataObject) -> None:
-    bob = Relay("192.168.56.102")
+    bob = HandshakeNode("192.168.56.102")
     initiator, responder = ANN.initiator(), bob.responder(ANN)
-    proof = bytearray(first(initiator, first(responder, initiator.hello())))
+    proof = bytearray(next_message(initiator, next_message(responder, initiator.hello())))
     proof[data.draw(st.integers(0, len(proof) - 1))] ^= data.draw(st.integers(1, 255))
     try:
         step = responder.receive(bytes(proof), NOW)

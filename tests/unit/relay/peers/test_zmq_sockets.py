@@ -5,7 +5,7 @@ import asyncio
 import zmq
 
 from arke_relay.peers.zmq_sockets import Watched, drain, endpoint
-from support.relays import LIMIT
+from support.waiting import LIMIT
 
 MESSAGES = 20
 

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from arke.errors import ConnectionLost, MeshClosed, RequestTimeout
-from arke.runtime.deadlines import Call, Calls
+from arke.runtime.deadlines import PendingRequest, PendingRequests
+from arke.runtime.resend import requeue_or_fail
 
 SLACK = 0.01
 """Seconds that an end may be late by: scans pause for a while, the more calls the longer."""
@@ -70,11 +71,11 @@ class Desk:
     clock: Clock
 
     def __post_init__(self) -> None:
-        self.calls = Calls(self.clock, self.clock.monotonic)  # type: ignore[arg-type]
+        self.calls = PendingRequests(self.clock, self.clock.monotonic)  # type: ignore[arg-type]
 
-    def add(self, timeout: float, *, idempotent: bool = False, sent: bool = True) -> Call:
+    def add(self, timeout: float, *, idempotent: bool = False, sent: bool = True) -> PendingRequest:
         deadline = self.clock.now + timeout
-        call = Call(self.clock.loop.create_future(), deadline, idempotent)
+        call = PendingRequest(self.clock.loop.create_future(), deadline, idempotent)
         self.calls.add(call)
         call.sent = sent
         return call
@@ -87,7 +88,7 @@ def desk() -> Iterator[Desk]:
     loop.close()
 
 
-def outcome(call: Call) -> object:
+def outcome(call: PendingRequest) -> object:
     """The kind of its end; None while it is open."""
     if not call.future.done():
         return None
@@ -95,8 +96,8 @@ def outcome(call: Call) -> object:
     return "answered" if error is None else type(error)
 
 
-def answer(desk: Desk, call: Call) -> None:
-    taken = desk.calls.take(call.id)
+def answer(desk: Desk, call: PendingRequest) -> None:
+    taken = desk.calls.take(call.request_id)
     assert taken is call
     call.future.set_result(b"")
 
@@ -150,7 +151,7 @@ def test_who_was_answered_or_dropped_does_not_time_out(desk: Desk) -> None:
 def test_an_answer_that_nobody_waits_for_is_counted(desk: Desk) -> None:
     call = desk.add(1.0)
     desk.clock.until(1001.0)
-    assert desk.calls.take(call.id) is None
+    assert desk.calls.take(call.request_id) is None
     assert desk.calls.take(99) is None
     assert desk.calls.late == 2
 
@@ -187,14 +188,14 @@ STEPS = st.lists(
 def test_nobody_ends_early_and_nobody_late(desk: Desk, steps: list[tuple[str, Any]]) -> None:
     desk = Desk(desk.clock)
     desk.clock.timers.clear()
-    open_calls: list[Call] = []
+    open_calls: list[PendingRequest] = []
     for what, value in steps:
         if what == "add":
             open_calls.append(desk.add(value, idempotent=True))
         elif what == "pass":
             desk.clock.until(desk.clock.now + value)
         elif what == "lose":
-            desk.calls.lost("gone", 0 if value else None)
+            requeue_or_fail(desk.calls, "gone", 0 if value else None)
         elif open_calls:
             call = open_calls.pop(value % len(open_calls))
             if what == "drop":
@@ -218,7 +219,7 @@ def test_nobody_ends_early_and_nobody_late(desk: Desk, steps: list[tuple[str, An
 def test_what_was_under_way_is_lost_and_the_rest_goes_again(desk: Desk) -> None:
     under_way, unsent = desk.add(5.0), desk.add(5.0, sent=False)
     idempotent = desk.add(5.0, idempotent=True)
-    desk.calls.lost("the relay died", None)
+    requeue_or_fail(desk.calls, "the relay died", None)
     assert outcome(under_way) is ConnectionLost
     assert str(under_way.future.exception()) == "the relay died"
     assert desk.calls.unsent() == [unsent, idempotent]
@@ -227,25 +228,25 @@ def test_what_was_under_way_is_lost_and_the_rest_goes_again(desk: Desk) -> None:
 
 def test_what_a_leaving_relay_did_not_accept_goes_again(desk: Desk) -> None:
     accepted, last, not_accepted = (desk.add(5.0) for _ in range(3))
-    desk.calls.lost("the relay is leaving", last.id)
+    requeue_or_fail(desk.calls, "the relay is leaving", last.request_id)
     assert [outcome(call) for call in (accepted, last)] == [ConnectionLost, ConnectionLost]
     assert desk.calls.unsent() == [not_accepted]
 
 
 def test_a_relay_that_accepted_nothing_is_not_one_that_said_nothing(desk: Desk) -> None:
     call = desk.add(5.0)
-    desk.calls.lost("the relay is leaving", 0)
+    requeue_or_fail(desk.calls, "the relay is leaving", 0)
     assert desk.calls.unsent() == [call]
 
 
 def test_what_goes_again_has_a_new_id_and_its_old_deadline(desk: Desk) -> None:
     calls = [desk.add(5.0, idempotent=True) for _ in range(3)]
-    ids = [call.id for call in calls]
+    ids = [call.request_id for call in calls]
     desk.clock.until(1004.0)
-    desk.calls.lost("gone", None)
+    requeue_or_fail(desk.calls, "gone", None)
     assert desk.calls.unsent() == calls, "in the order they were made"
-    assert [call.id for call in calls] == sorted(call.id for call in calls)
-    assert min(call.id for call in calls) > max(ids)
+    assert [call.request_id for call in calls] == sorted(call.request_id for call in calls)
+    assert min(call.request_id for call in calls) > max(ids)
     assert desk.calls.take(ids[0]) is None, "an answer to the first sending is none to the second"
     desk.clock.until(1005.0)
     assert [outcome(call) for call in calls] == [RequestTimeout] * 3
@@ -254,7 +255,7 @@ def test_what_goes_again_has_a_new_id_and_its_old_deadline(desk: Desk) -> None:
 def test_who_gave_up_meanwhile_is_left_alone(desk: Desk) -> None:
     call = desk.add(5.0)
     call.future.cancel()
-    desk.calls.lost("gone", None)
+    requeue_or_fail(desk.calls, "gone", None)
     desk.clock.until(1005.0)
     assert call.future.cancelled()
     assert len(desk.calls) == 0

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arke.runtime.handler_pool import Workers
+from arke.runtime.handler_pool import HandlerPool
 
 MINE: ContextVar[str] = ContextVar("mine", default="nobody's")
 
@@ -34,7 +34,7 @@ class Work:
 
 @dataclass
 class Shop:
-    """Workers, and what became of their work. Kinds: see `_run`."""
+    """HandlerPool, and what became of their work. Kinds: see `_run`."""
 
     limit: int
     begun: list[int] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Shop:
     count: int = 0
 
     def __post_init__(self) -> None:
-        self.workers = Workers(self.limit, self._run)
+        self.workers = HandlerPool(self.limit, self._run)
 
     def put(self, kind: str) -> Work:
         work = Work(kind, self.count, asyncio.get_running_loop().create_future())
@@ -109,7 +109,7 @@ async def play(limit: int, steps: tuple[object, ...]) -> None:
     assert shop.begun == list(range(len(shop.begun))), "begun in the order put, each once"
     for work in waiting:
         shop.release(work)
-    await shop.workers.idle()
+    await shop.workers.wait_idle()
     assert sorted(shop.ended) == list(range(shop.count))
     assert shop.most <= limit
     assert set(shop.saw) <= {"nobody's"}
@@ -143,7 +143,7 @@ async def test_handlers_that_answer_at_once_cost_two_tasks_at_most() -> None:
     shop = Shop(100)
     for _ in range(1000):
         shop.put("answers")
-    await shop.workers.idle()
+    await shop.workers.wait_idle()
     assert len(shop.tasks) == 1
     assert len(shop.workers._tasks) <= 2
     await shop.workers.stop()
@@ -153,7 +153,7 @@ async def test_a_rested_worker_works_again() -> None:
     shop = Shop(100)
     for _ in range(10):
         shop.put("answers")
-        await shop.workers.idle()
+        await shop.workers.wait_idle()
         await settle()
     assert len(shop.tasks) == 1
     await shop.workers.stop()
@@ -178,7 +178,7 @@ async def test_one_at_a_time_is_one_after_another() -> None:
         await settle()
         assert shop.running == {work}
         shop.release(work)
-    await shop.workers.idle()
+    await shop.workers.wait_idle()
     assert shop.ended == [0, 1, 2, 3, 4]
     await shop.workers.stop()
 
@@ -195,7 +195,7 @@ async def test_a_handler_sees_what_its_service_set_and_nothing_of_others() -> No
     MINE.set("whoever puts")
     for kind in ["answers", "marks", "answers", "marks and waits", "answers", "marks", "answers"]:
         shop.release(shop.put(kind))
-    await shop.workers.idle()
+    await shop.workers.wait_idle()
     assert shop.saw == ["the service's"] * 7
     await shop.workers.stop()
 
@@ -205,10 +205,10 @@ async def test_a_handler_sees_what_its_service_set_and_nothing_of_others() -> No
 
 async def test_idle_is_at_once_when_nothing_is_to_be_done() -> None:
     shop = Shop(2)
-    await shop.workers.idle()
+    await shop.workers.wait_idle()
     shop.put("answers")
-    await shop.workers.idle()
-    await shop.workers.idle()
+    await shop.workers.wait_idle()
+    await shop.workers.wait_idle()
     assert shop.ended == [0]
     await shop.workers.stop()
 
@@ -217,7 +217,7 @@ async def test_idle_is_at_once_when_nothing_is_to_be_done() -> None:
 async def test_idle_waits_for_the_last(kind: str) -> None:
     shop = Shop(1)
     first, last = shop.put(kind), shop.put(kind)
-    waiters = [asyncio.ensure_future(shop.workers.idle()) for _ in range(3)]
+    waiters = [asyncio.ensure_future(shop.workers.wait_idle()) for _ in range(3)]
     await settle()
     shop.release(first)
     await settle()
@@ -233,7 +233,7 @@ async def test_idle_waits_for_the_last(kind: str) -> None:
 async def test_idle_is_not_over_when_more_came_before_it_was_told() -> None:
     shop = Shop(1)
     first = shop.put("waits")
-    waiter = asyncio.ensure_future(shop.workers.idle())
+    waiter = asyncio.ensure_future(shop.workers.wait_idle())
     await settle()
     shop.release(first)
     while not shop.ended:
@@ -265,7 +265,7 @@ async def test_stop_cancels_what_runs_and_begins_nothing_more() -> None:
 async def test_stop_cancels_those_who_rest() -> None:
     shop = Shop(2)
     shop.put("answers")
-    await shop.workers.idle()
+    await shop.workers.wait_idle()
     await shop.workers.stop()
     assert not shop.workers._tasks
 
@@ -289,7 +289,7 @@ async def test_a_handler_that_ignores_its_cancellation_ends_when_it_ends() -> No
             except asyncio.CancelledError:
                 release.set()
 
-    workers = Workers(1, stubborn)
+    workers = HandlerPool(1, stubborn)
     workers.put(1)
     workers.put(2)
     await settle()
@@ -301,13 +301,13 @@ async def test_a_worker_cancelled_as_it_is_woken_does_not_take_the_work_with_it(
     """A handler's task is the worker: user code that cancels it late hits a worker that rests."""
     shop = Shop(1)
     shop.put("answers")
-    await shop.workers.idle()
+    await shop.workers.wait_idle()
     await settle()
     (worker,) = shop.tasks
     assert worker
     shop.put("answers")
     worker.cancel()
-    await shop.workers.idle()
+    await shop.workers.wait_idle()
     assert sorted(shop.ended) == [0, 1]
     await shop.workers.stop()
 
@@ -315,13 +315,13 @@ async def test_a_worker_cancelled_as_it_is_woken_does_not_take_the_work_with_it(
 async def test_a_worker_cancelled_as_it_rests_is_not_missed() -> None:
     shop = Shop(1)
     shop.put("answers")
-    await shop.workers.idle()
+    await shop.workers.wait_idle()
     await settle()
     (worker,) = shop.tasks
     assert worker
     worker.cancel()
     shop.put("answers")
-    await shop.workers.idle()
+    await shop.workers.wait_idle()
     assert sorted(shop.ended) == [0, 1]
     await shop.workers.stop()
 
@@ -331,6 +331,6 @@ async def test_a_worker_cancelled_before_it_ran_does_not_take_the_work_with_it()
     shop.put("answers")
     (worker,) = shop.workers._tasks
     worker.cancel()
-    await shop.workers.idle()
+    await shop.workers.wait_idle()
     assert shop.ended == [0]
     await shop.workers.stop()

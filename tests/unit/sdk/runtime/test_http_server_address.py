@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 import arke
-from arke.runtime.http_server_address import parse
+from arke.runtime.http_server_address import parse_http_address
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from arke.runtime.http_server_address import parse
     ],
 )
 def test_an_address_is_an_ip_and_a_port(text: str, written: str) -> None:
-    assert str(parse(text)) == written
+    assert str(parse_http_address(text)) == written
 
 
 @pytest.mark.parametrize(
@@ -34,5 +34,5 @@ def test_anything_else_is_none(text: str) -> None:
 
 def test_the_metadata_leaves_room_for_it() -> None:
     arke.Service("web", metadata={"a": "x" * 4095})
-    with pytest.raises(ValueError, match="over"):
+    with pytest.raises(ValueError, match="must not exceed"):
         arke.Service("web", metadata={"a": "x" * 4095}, http=":80")

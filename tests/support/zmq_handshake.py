@@ -7,7 +7,7 @@ import asyncio
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from support.relays import LIMIT
+from support.waiting import LIMIT
 
 _REFUSED = {
     zmq.EVENT_DISCONNECTED,
@@ -17,7 +17,7 @@ _REFUSED = {
 }
 
 
-async def let_in(sock: zmq.Socket[bytes], where: str) -> bool:
+async def handshake_succeeds(sock: zmq.Socket[bytes], where: str) -> bool:
     """Connect, and tell whether the handshake succeeds."""
     with sock.get_monitor_socket() as monitor:
         sock.connect(where)

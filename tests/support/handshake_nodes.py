@@ -23,7 +23,7 @@ OLD, NEW, STRANGE = network_key("old"), network_key("new"), network_key("strange
 
 
 @dataclass
-class Relay:
+class HandshakeNode:
     """A relay with keys of its own, which can take either side of a join."""
 
     address: str
@@ -44,7 +44,7 @@ class Relay:
     def initiator(self) -> Initiator:
         return Initiator(self.identity, self.introduction, os.urandom, NOW)
 
-    def responder(self, peer: Relay) -> Responder:
+    def responder(self, peer: HandshakeNode) -> Responder:
         """The side that answers on a connection which CURVE says is from `peer`."""
         return Responder(
             self.identity,
@@ -55,7 +55,7 @@ class Relay:
         )
 
 
-def first(side: Initiator | Responder, message: bytes, now: float = NOW) -> bytes:
+def next_message(side: Initiator | Responder, message: bytes, now: float = NOW) -> bytes:
     """What `side` sends when it receives `message`, and nothing is decided yet."""
     step = side.receive(message, now)
     assert step.admitted is None
@@ -63,10 +63,10 @@ def first(side: Initiator | Responder, message: bytes, now: float = NOW) -> byte
     return step.send
 
 
-def join(a: Relay, b: Relay) -> tuple[Admitted, Admitted]:
+def join(a: HandshakeNode, b: HandshakeNode) -> tuple[Admitted, Admitted]:
     """What b admits and what a admits, once a has joined b."""
     initiator, responder = a.initiator(), b.responder(a)
-    proof = first(initiator, first(responder, initiator.hello()))
+    proof = next_message(initiator, next_message(responder, initiator.hello()))
     step = responder.receive(proof, NOW)
     assert step.send is not None
     assert step.admitted is not None
@@ -76,37 +76,41 @@ def join(a: Relay, b: Relay) -> tuple[Admitted, Admitted]:
     return step.admitted, last.admitted
 
 
-def refusal(side: Initiator | Responder, message: bytes, now: float = NOW) -> str:
-    with pytest.raises(JoinRefused) as refusal:
+def refusal_reason(side: Initiator | Responder, message: bytes, now: float = NOW) -> str:
+    with pytest.raises(JoinRefused) as refusal_reason:
         side.receive(message, now)
     with pytest.raises(JoinRefused, match="after the end"):  # one life
         side.receive(message, now)
-    reason = refusal.value.reason
+    reason = refusal_reason.value.reason
     assert reason.isprintable()
     assert len(refused(reason)) < 1024
     return reason
 
 
-def challenge_of(relay: Relay, peer: Relay, hello: bytes, **changes: Any) -> bytes:
+def challenge_from(
+    relay: HandshakeNode, peer: HandshakeNode, hello: bytes, **changes: Any
+) -> bytes:
     """A CHALLENGE that only a holder of the RSA key can make, with one part as he likes."""
-    certificate = certified(relay, peer, msgpack.unpackb(hello)[2], Role.RESPONDER)
+    certificate = make_certificate(relay, peer, msgpack.unpackb(hello)[2], Role.RESPONDER)
     return bytes(msgpack.packb([2, 1, bytes(32), replace(certificate, **changes).seal(OLD)]))
 
 
-def proof_of(
-    relay: Relay,
-    peer: Relay,
+def proof_from(
+    relay: HandshakeNode,
+    peer: HandshakeNode,
     challenge: bytes,
     signer: NetworkKey = OLD,
     **changes: Any,
 ) -> bytes:
     """A PROOF likewise."""
-    certificate = certified(relay, peer, msgpack.unpackb(challenge)[2], Role.INITIATOR)
+    certificate = make_certificate(relay, peer, msgpack.unpackb(challenge)[2], Role.INITIATOR)
     sealed = replace(certificate, **changes).seal(signer)
     return bytes(msgpack.packb([3, sealed, [55556, 55557, "", "", 1]]))
 
 
-def certified(relay: Relay, peer: Relay, nonce: bytes, role: Role) -> Certificate:
+def make_certificate(
+    relay: HandshakeNode, peer: HandshakeNode, nonce: bytes, role: Role
+) -> Certificate:
     return Certificate(
         network=relay.network,
         node=relay.node,

@@ -8,7 +8,7 @@ from arke.wire.messages import Op, PeerOp
 from arke_relay.core.endpoints import Endpoint, Message, Peer, Program
 from arke_relay.core.message_core import MessageCore
 from arke_relay.core.routed_request import RoutedRequest
-from support.sinks import Recorder
+from support.recording_sink import RecordingSink
 
 CALL, PEER_CALL = Op.DELIVER_REQUEST.value, PeerOp.REQUEST.value
 REPLY, FAULT = Op.REPLY.value, Op.FAULT.value
@@ -16,7 +16,7 @@ REFUSED, FAILED = Op.REFUSED.value, Op.FAILED.value
 STOP, DROP_CALL = Op.REQUEST_CANCELLED.value, PeerOp.CANCEL.value
 
 
-class Room:
+class CoreHarness:
     """A relay `me` whose peers have told what they serve, unless `settled` is False."""
 
     def __init__(self, *, settled: bool = True, seed: int = 0) -> None:
@@ -27,15 +27,15 @@ class Room:
         self.router.settled = settled
 
     def client(self) -> Program:
-        return self.core.attach("client", Recorder())
+        return self.core.attach("client", RecordingSink())
 
     def member(self, cluster: str = "c", room: int | None = None) -> Program:
-        program = self.core.attach("member", Recorder(room))
+        program = self.core.attach("member", RecordingSink(room))
         self.core.register(program, cluster, {}, self.now)
         return program
 
     def peer(self, node: str, *members: int, cluster: str = "c") -> Peer:
-        peer = self.core.link(node, Recorder(), "10.9.8.7")
+        peer = self.core.link(node, RecordingSink(), "10.9.8.7")
         for member in members:
             self.core.directory.join(cluster, peer, member, {})
         self.router.arrived(cluster, self.now)
@@ -51,14 +51,14 @@ class Room:
         timeout: float = 5.0,
         idempotent: bool = False,
     ) -> None:
-        self._ask(program, number, cluster, body, timeout, idempotent, program.sender)
+        self._request(program, number, cluster, body, timeout, idempotent, program.sender)
 
-    def peer_call(
+    def peer_request(
         self, peer: Peer, number: int, cluster: str = "c", *, timeout: float = 5.0
     ) -> None:
-        self._ask(peer, number, cluster, b"body", timeout, False, f"{peer.node}/7")
+        self._request(peer, number, cluster, b"body", timeout, False, f"{peer.node}/7")
 
-    def _ask(
+    def _request(
         self,
         origin: Endpoint,
         number: int,
@@ -75,11 +75,11 @@ class Room:
         )
         self.router.request(call, now)
 
-    def later(self, seconds: float) -> None:
+    def advance_clock(self, seconds: float) -> None:
         self.now += seconds
         self.router.expire(self.now)
 
-    def left_over(self) -> list[object]:
+    def leftovers(self) -> list[object]:
         """What is in any table though no call is open."""
         endpoints = [*self.core.programs.values(), *self.core.peers.values()]
         return [
@@ -96,17 +96,17 @@ class Room:
         ]
 
 
-def recorder(endpoint: Endpoint) -> Recorder:
-    assert isinstance(endpoint.sink, Recorder)
+def sink_of(endpoint: Endpoint) -> RecordingSink:
+    assert isinstance(endpoint.sink, RecordingSink)
     return endpoint.sink
 
 
-def taken(endpoint: Endpoint) -> list[Message]:
-    return recorder(endpoint).take()
+def sent_to(endpoint: Endpoint) -> list[Message]:
+    return sink_of(endpoint).take()
 
 
-def call_of(endpoint: Endpoint) -> int:
+def request_id_of(endpoint: Endpoint) -> int:
     """The id of the one call the endpoint was just handed."""
-    ((op, request_id, *_),) = taken(endpoint)
+    ((op, request_id, *_),) = sent_to(endpoint)
     assert op == (PEER_CALL if endpoint.is_peer else CALL)
     return int(request_id)

@@ -60,7 +60,7 @@ CHUNKS = {
 }
 
 # Heads of answers; the client gets 502.
-ANSWERS = {
+RESPONSES = {
     "no HTTP": b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
     "HTTP/2": b"HTTP/2.0 200 OK\r\n\r\n",
     "two digits": b"HTTP/1.1 20 OK\r\n\r\n",

@@ -19,8 +19,8 @@ from arke_relay.core.membership import BEAT, Membership, Neighbour
 from arke_relay.core.message_core import MessageCore
 from arke_relay.core.routed_request import RoutedRequest
 from arke_relay.peers.batches import Batches
-from support.rooms import CALL, taken
-from support.sinks import Recorder
+from support.core_harness import CALL, sent_to
+from support.recording_sink import RecordingSink
 
 STEP = BEAT / 5
 """Seconds between two looks of the simulated world; frames travel one step."""
@@ -32,16 +32,18 @@ REDIAL = 0.1
 class Cable:
     """The frames of one link, on their way."""
 
-    def __init__(self, sender: Relay, receiver: Relay) -> None:
+    def __init__(self, sender: SimulatedRelay, receiver: SimulatedRelay) -> None:
         self.sender = sender
         self.receiver = receiver
         self.frames: deque[bytes] = deque()
 
 
-class FakeLink:
+class SimulatedLink:
     """One session toward one peer, as PeerLink is with sockets."""
 
-    def __init__(self, mesh: Mesh, owner: Relay, neighbour: Neighbour, session: int) -> None:
+    def __init__(
+        self, mesh: SimulatedNetwork, owner: SimulatedRelay, neighbour: Neighbour, session: int
+    ) -> None:
         self._mesh = mesh
         self._owner = owner
         self._peer = mesh.relays[neighbour.node]
@@ -104,10 +106,10 @@ class FakeLink:
         self._sent = True
 
 
-class Relay:
+class SimulatedRelay:
     """One relay: its core, its batches, and who it admits."""
 
-    def __init__(self, mesh: Mesh, node: str, random: Random) -> None:
+    def __init__(self, mesh: SimulatedNetwork, node: str, random: Random) -> None:
         self._mesh = mesh
         self.node = node
         self.paused = False
@@ -134,11 +136,11 @@ class Relay:
         return self._mesh.time + self.clock_began
 
     def serve(self, cluster: str) -> Program:
-        program = self.core.attach("service", Recorder())
+        program = self.core.attach("service", RecordingSink())
         self.core.register(program, cluster, {}, self.now)
         return program
 
-    def ask(
+    def request(
         self,
         client: Program,
         number: int,
@@ -154,13 +156,13 @@ class Relay:
         )
         self.core.router.request(call, now)
 
-    def answer(self, member: Program) -> None:
+    def reply(self, member: Program) -> None:
         """What the member was handed is answered."""
-        for op, call, *_ in taken(member):
+        for op, call, *_ in sent_to(member):
             assert op == CALL
             self.core.router.reply(member, call, b"answer", self.now)
 
-    def admit(self, other: Relay) -> None:
+    def admit(self, other: SimulatedRelay) -> None:
         self.admissions.add(other.node)
         self.membership.admitted(other.node, b"", other.node, 1, 2, MAX_MESSAGE, self.now)
 
@@ -181,8 +183,8 @@ class Relay:
                 told.setdefault(name, {}).setdefault(node, set()).update(candidate.members)
         return told
 
-    def _dial(self, neighbour: Neighbour, session: int) -> FakeLink:
-        return FakeLink(self._mesh, self, neighbour, session)
+    def _dial(self, neighbour: Neighbour, session: int) -> SimulatedLink:
+        return SimulatedLink(self._mesh, self, neighbour, session)
 
     def _lost(self, neighbour: Neighbour, reason: str) -> None:
         self.losses.append((neighbour.node, reason))
@@ -190,21 +192,21 @@ class Relay:
         self.dial_at[neighbour.node] = self.now + REDIAL
 
 
-class Mesh:
+class SimulatedNetwork:
     """`count` relays and the world between them."""
 
     def __init__(self, count: int, seed: int = 0) -> None:
         self.time = 0.0
         self.random = Random(seed)
-        self.links: list[FakeLink] = []
+        self.links: list[SimulatedLink] = []
         self.cuts: set[tuple[str, str]] = set()
-        self.trouble = 0.0
+        self.failure_rate = 0.0
         """How often a welcome is lost, or a step brings a connection no further."""
         self.closed: list[Cable] = []
-        self.relays: dict[str, Relay] = {}
+        self.relays: dict[str, SimulatedRelay] = {}
         for number in range(count):
             node = f"{number:016x}"
-            self.relays[node] = Relay(self, node, self.random)
+            self.relays[node] = SimulatedRelay(self, node, self.random)
         self.all = list(self.relays.values())
 
     # What happens to it.
@@ -214,7 +216,7 @@ class Mesh:
 
     def heal(self) -> None:
         self.cuts.clear()
-        self.trouble = 0.0
+        self.failure_rate = 0.0
         for relay in self.all:
             relay.paused = False
 
@@ -231,7 +233,7 @@ class Mesh:
         for _ in range(round(seconds / STEP)):
             self.step()
 
-    def until(self, condition: Callable[[], bool], seconds: float) -> float:
+    def run_until(self, condition: Callable[[], bool], seconds: float) -> float:
         """Run until the condition holds, and say how long that took."""
         began = self.time
         while not condition():
@@ -250,21 +252,21 @@ class Mesh:
             self._dial(relay)
         self._deliver()
         for link in self._open_links():
-            delayed = self.random.random() < self.trouble
+            delayed = self.random.random() < self.failure_rate
             if not link.connected and not link._owner.paused and not delayed:
                 link.connect()
         for link in self._open_links():
             if not link._owner.paused:
                 link.flush()
 
-    def _open_links(self) -> list[FakeLink]:
+    def _open_links(self) -> list[SimulatedLink]:
         for link in self.links:
             if not link.open and link.cable.frames:
                 self.closed.append(link.cable)
         self.links = [link for link in self.links if link.open]
         return list(self.links)
 
-    def _dial(self, relay: Relay) -> None:
+    def _dial(self, relay: SimulatedRelay) -> None:
         for other in self.all:
             if other is relay or relay.membership.linked(other.node) or other.paused:
                 continue
@@ -273,7 +275,7 @@ class Mesh:
             if {(relay.node, other.node), (other.node, relay.node)} & self.cuts:
                 continue
             other.admit(relay)
-            if self.random.random() >= self.trouble:
+            if self.random.random() >= self.failure_rate:
                 relay.admit(other)
             else:
                 relay.dial_at[other.node] = relay.now + REDIAL
@@ -295,7 +297,7 @@ class Mesh:
 
     # What has become of it.
 
-    def agrees(self) -> bool:
+    def converged(self) -> bool:
         """Every two relays are linked, hear one another, and know what the other serves."""
         return not self.disagreements()
 
@@ -320,7 +322,7 @@ class Mesh:
         return "\n".join(lines)
 
 
-def _differences(one: Relay, other: Relay) -> list[str]:
+def _differences(one: SimulatedRelay, other: SimulatedRelay) -> list[str]:
     who = f"{one.node[-1]} of {other.node[-1]}: "
     there = one.membership.neighbours.get(other.node)
     back = other.membership.neighbours.get(one.node)

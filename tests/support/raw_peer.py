@@ -22,12 +22,14 @@ from arke_relay.peers.join_messages import MESSAGE_BYTES
 from arke_relay.peers.keyfile import load_key
 from arke_relay.peers.keys import CurvePair
 from arke_relay.peers.zmq_sockets import curve_client, endpoint
-from support.relays import LIMIT, Relay, free_port
+from support.ports import free_port
+from support.relays import Relay
+from support.waiting import LIMIT
 
 Socket = zmq.Socket[bytes]
 
 
-class Keyholder:
+class RawPeer:
     """One pretended node; others admit it for `lifetime` seconds.
 
     The first key signs, as with a relay's `-rsa`; the last is that of the join socket to dial.
@@ -41,11 +43,11 @@ class Keyholder:
         self.curve = CurvePair.fresh(os.urandom)
         self.join_keys = CurvePair.from_secret(network_keys[-1].join_secret(network))
         self.context: zmq.Context[Socket] = zmq.Context()
-        self.ears = self.context.socket(zmq.PULL)
+        self.incoming = self.context.socket(zmq.PULL)
         """Where a relay that admitted this node sends its batches."""
-        self.ears.curve_server = 1
-        self.ears.curve_secretkey = self.curve.secret
-        self._data_port = self.ears.bind_to_random_port(f"tcp://{address}")
+        self.incoming.curve_server = 1
+        self.incoming.curve_secretkey = self.curve.secret
+        self._data_port = self.incoming.bind_to_random_port(f"tcp://{address}")
         self._address = address
         self._clients: list[Socket] = []
         self._sessions = 0
@@ -75,14 +77,14 @@ class Keyholder:
         sock.connect(endpoint(relay.address, port, self._address))
         return sock
 
-    async def link(self, relay: Relay) -> Link:
+    async def link(self, relay: Relay) -> RawPeerLink:
         """Be admitted, and linked in both directions; the next link is a new session."""
         admitted = await self.join(relay)
         mouth = self.dial(relay, admitted, self.curve)
-        (session, _, _), *_ = unbatched(await receive(self.ears))
+        (session, _, _), *_ = unpack_batch(await receive(self.incoming))
         self._sessions += 1
-        link = Link(mouth, self._sessions, session)
-        await link.say((PeerOp.SYNCED.value,))
+        link = RawPeerLink(mouth, self._sessions, session)
+        await link.send((PeerOp.SYNCED.value,))
         return link
 
     def client(self, kind: int, keys: CurvePair, server_key: bytes, largest: int) -> Socket:
@@ -91,21 +93,21 @@ class Keyholder:
         return made
 
 
-class Link:
+class RawPeerLink:
     """This node's direction of a link, one session."""
 
     def __init__(self, mouth: Socket, session: int, hearing: int) -> None:
-        self.mouth = mouth
+        self.socket = mouth
         self._session = session
         self._hearing = hearing
 
-    async def say(self, *messages: Any) -> None:
+    async def send(self, *messages: Any) -> None:
         """Send one batch."""
         header = (self._session, int(time.monotonic() * 1000), self._hearing)
-        await send(self.mouth, b"".join(msgpack.packb(part) for part in (header, *messages)))
+        await send(self.socket, b"".join(msgpack.packb(part) for part in (header, *messages)))
 
 
-def unbatched(frame: bytes) -> list[Any]:
+def unpack_batch(frame: bytes) -> list[Any]:
     """Take a batch apart: (session, stamp, session heard), then the messages."""
     parts = msgpack.Unpacker(use_list=False)
     parts.feed(frame)

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import arke
 from support.iris_client import Handlers, IrisFault, IrisProgram, IrisTimeout, iris_program
 from support.iris_tunnel import IrisTunnel, TunnelEnded
-from support.relays import LIMIT, Relay
-from support.traffic import until_members
+from support.relay_status import wait_for_members
+from support.relays import Relay
+from support.waiting import LIMIT
 
 Tunnel = IrisTunnel | arke.Tunnel
 
@@ -21,10 +22,10 @@ PAIRS = (("iris", "iris"), ("iris", "native"), ("native", "iris"))
 
 FAULT: dict[str, type[Exception]] = {"iris": IrisFault, "native": arke.RemoteError}
 TIMEOUT: dict[str, type[Exception]] = {"iris": IrisTimeout, "native": arke.RequestTimeout}
-NOBODY: dict[str, type[Exception]] = {"iris": IrisTimeout, "native": arke.NoSuchCluster}
+NO_MEMBERS: dict[str, type[Exception]] = {"iris": IrisTimeout, "native": arke.NoSuchCluster}
 """What the caller of that protocol gets."""
 
-ENDED = (TunnelEnded, arke.TunnelClosed)
+TUNNEL_ENDED = (TunnelEnded, arke.TunnelClosed)
 
 _numbers = itertools.count()
 
@@ -117,36 +118,39 @@ def _install(service: arke.Service, handlers: Handlers, made: NativeProgram) -> 
 
 
 @dataclass
-class Ends:
+class ProtocolPair:
     """A caller's protocol and relay, and a member's; `cluster` is no other test's."""
 
     caller: str
     member: str
-    near: Relay
-    far: Relay
+    caller_relay: Relay
+    member_relay: Relay
     cluster: str = field(default_factory=lambda: f"cluster {next(_numbers)}")
 
     @asynccontextmanager
-    async def talking(self, handlers: Handlers) -> AsyncIterator[Program]:
+    async def connected_caller(self, handlers: Handlers) -> AsyncIterator[Program]:
         """A caller, while a member that is known to its relay serves."""
-        async with self.serving(handlers), program(self.caller, self.near.port) as caller:
+        async with (
+            self.running_member(handlers),
+            program(self.caller, self.caller_relay.port) as caller,
+        ):
             yield caller
 
     @asynccontextmanager
-    async def serving(self, handlers: Handlers) -> AsyncIterator[Program]:
-        async with program(self.member, self.far.port, self.cluster, handlers) as member:
-            async with arke.connect(port=self.near.port) as observer:
-                await until_members(observer, self.cluster, 1)
+    async def running_member(self, handlers: Handlers) -> AsyncIterator[Program]:
+        async with program(self.member, self.member_relay.port, self.cluster, handlers) as member:
+            async with arke.connect(port=self.caller_relay.port) as observer:
+                await wait_for_members(observer, self.cluster, 1)
             yield member
 
 
-async def echo(body: bytes) -> bytes:
+async def echo_request(body: bytes) -> bytes:
     return body
 
 
-async def converse(tunnel: Tunnel) -> None:
+async def echo_tunnel(tunnel: Tunnel) -> None:
     async for message in tunnel:
         await tunnel.send(message)
 
 
-ECHO = Handlers(request=echo, tunnel=converse)
+ECHO = Handlers(request=echo_request, tunnel=echo_tunnel)

@@ -14,7 +14,7 @@ from hyperframe.frame import (
     SettingsFrame,
 )
 
-from support.http_rig import Connection
+from support.connection import Connection
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 Fields = Sequence[tuple[bytes, bytes]]
@@ -28,11 +28,11 @@ GET: Fields = [
 POST: Fields = [(b":method", b"POST"), *GET[1:]]
 
 
-class Reset(Exception):
+class StreamReset(Exception):
     """The proxy has reset the stream; the argument is the code."""
 
 
-class GoneAway(Exception):
+class ConnectionClosed(Exception):
     """The proxy has ended the connection; the argument is the code."""
 
 
@@ -44,7 +44,7 @@ class RawHttp2:
         self.connection = connection
         self.encoder = Encoder()
         self.decoder = Decoder()
-        self.held: list[Frame] = []
+        self.unread: list[Frame] = []
         numbers = {getattr(SettingsFrame, name): value for name, value in settings.items()}
         connection.send(PREFACE + SettingsFrame(0, numbers).serialize())
 
@@ -59,38 +59,38 @@ class RawHttp2:
     def get(self, stream: int, fields: Fields = GET) -> None:
         self.send(self.headers(stream, fields, "END_STREAM"))
 
-    def frame(self) -> Frame:
+    def read_frame(self) -> Frame:
         """Read one frame; an answer's fields become its `fields`."""
-        header = memoryview(self.connection.exactly(9))
+        header = memoryview(self.connection.read_exactly(9))
         frame, length = Frame.parse_frame_header(header)
-        frame.parse_body(memoryview(self.connection.exactly(length)))
+        frame.parse_body(memoryview(self.connection.read_exactly(length)))
         if isinstance(frame, HeadersFrame):
             frame.fields = dict(self.decoder.decode(frame.data, raw=True))  # type: ignore[attr-defined]
         return frame
 
-    def until(self, kind: type[Frame] | tuple[type[Frame], ...]) -> Frame:
-        while not isinstance(frame := self.frame(), kind):
+    def read_until(self, kind: type[Frame] | tuple[type[Frame], ...]) -> Frame:
+        while not isinstance(frame := self.read_frame(), kind):
             continue
         return frame
 
-    def answer(self, stream: int) -> tuple[dict[bytes, bytes], bytes]:
+    def read_response(self, stream: int) -> tuple[dict[bytes, bytes], bytes]:
         """Read one answer to its end. Raises Reset, GoneAway."""
-        return self.answers(stream)[stream]
+        return self.read_responses(stream)[stream]
 
-    def answers(self, *streams: int) -> dict[int, tuple[dict[bytes, bytes], bytes]]:
+    def read_responses(self, *streams: int) -> dict[int, tuple[dict[bytes, bytes], bytes]]:
         """Read these answers to their ends, in any order. Raises Reset, GoneAway."""
         fields: dict[int, dict[bytes, bytes]] = {stream: {} for stream in streams}
         bodies = dict.fromkeys(streams, b"")
         open_ = set(streams)
         while open_:
-            frame = self.frame()
+            frame = self.read_frame()
             stream = frame.stream_id
             if isinstance(frame, GoAwayFrame):
-                raise GoneAway(frame.error_code)
+                raise ConnectionClosed(frame.error_code)
             if stream not in open_:
                 continue
             if isinstance(frame, RstStreamFrame):
-                raise Reset(frame.error_code)
+                raise StreamReset(frame.error_code)
             if isinstance(frame, HeadersFrame):
                 fields[stream] |= frame.fields  # type: ignore[attr-defined]
             elif isinstance(frame, DataFrame):
@@ -99,12 +99,12 @@ class RawHttp2:
                 open_.remove(stream)
         return {stream: (fields[stream], bodies[stream]) for stream in streams}
 
-    def goodbye(self) -> int:
+    def read_until_goaway(self) -> int:
         """Read to the end of the connection; return the code of the last GOAWAY."""
         code = -1
         while True:
             try:
-                frame = self.frame()
+                frame = self.read_frame()
             except (AssertionError, ConnectionError):
                 return code
             if isinstance(frame, GoAwayFrame):

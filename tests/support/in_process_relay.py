@@ -24,7 +24,7 @@ NODE = "0011223344556677"
 PEER = "8899aabbccddeeff"
 
 
-class Transport(asyncio.Transport):
+class RecordingTransport(asyncio.Transport):
     """What a connection writes, kept."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Transport(asyncio.Transport):
         self.closed = True
 
 
-class Link:
+class RecordingLink:
     """The sink of the one peer."""
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class Link:
         """It is not used any more."""
 
 
-class Stage:
+class InProcessRelay:
     """Programs and a peer, by their letters, at one relay."""
 
     def __init__(self) -> None:
@@ -111,8 +111,8 @@ class Stage:
             lambda: b"{}",
             Log(logging.getLogger("arke.stage")),
         )
-        self._programs: dict[str, Transport] = {}
-        self._link = Link()
+        self._programs: dict[str, RecordingTransport] = {}
+        self._link = RecordingLink()
         self._membership = Membership(self._core, self._dial, lambda *_: None)
         self._batches = Batches(
             self._core,
@@ -128,7 +128,7 @@ class Stage:
         return set(self._membership.neighbours)
 
     def attach(self, who: str) -> None:
-        transport = self._programs[who] = Transport()
+        transport = self._programs[who] = RecordingTransport()
         transport.protocol = ProtocolDetector(self._registry, asyncio.get_running_loop())
         transport.protocol.connection_made(transport)
 
@@ -136,20 +136,20 @@ class Stage:
         """The relay's side of an attached program."""
         return self._programs[who].protocol
 
-    def admit(self) -> None:
+    def admit_peer(self) -> None:
         self._membership.admitted(PEER, b"", "192.168.56.102", 55556, 55557, MAX_MESSAGE, NOW)
 
-    def say(self, who: str, octets: bytes) -> None:
+    def send(self, who: str, octets: bytes) -> None:
         transport = self._programs[who]
         for at in range(0, len(octets), 16 * 1024):
             transport.protocol.data_received(octets[at : at + 16 * 1024])
         self._flusher.flush()
 
-    def say_as_peer(self, frame: bytes) -> None:
+    def send_as_peer(self, frame: bytes) -> None:
         self._batches.receive(PEER, frame, NOW)
         self._flusher.flush()
 
-    def heard(self, who: str) -> bytes:
+    def received(self, who: str) -> bytes:
         """All that it has heard since the last time."""
         transport = self._programs[who]
         written, transport.written = transport.written, bytearray()
@@ -159,7 +159,7 @@ class Stage:
         """Its socket is full from now on."""
         self._programs[who].protocol.pause_writing()
 
-    def read_on(self, who: str) -> None:
+    def resume_reading(self, who: str) -> None:
         self._programs[who].protocol.resume_writing()
 
     @property
@@ -172,15 +172,15 @@ class Stage:
         """Octets that wait for all programs together."""
         return self._registry.queued
 
-    def pass_time(self, seconds: float) -> None:
+    def advance_clock(self, seconds: float) -> None:
         self._now += seconds
         self._core.router.expire(self._now)
         self._flusher.flush()
 
-    def heard_by_peer(self) -> bytes:
+    def received_by_peer(self) -> bytes:
         return self._link.take()
 
-    def _dial(self, neighbour: Neighbour, session: int) -> Link:
+    def _dial(self, neighbour: Neighbour, session: int) -> RecordingLink:
         return self._link
 
 

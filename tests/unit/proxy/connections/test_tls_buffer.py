@@ -13,9 +13,9 @@ from typing import Any, cast
 import pytest
 import uvloop
 
-from arke_proxy.clients.tls_buffer import attach
+from arke_proxy.connections.tls_buffer import attach
 from support.certificates import write_certificate
-from support.relays import LIMIT
+from support.waiting import LIMIT
 
 
 class Client:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from support.iris_packets import CLIENT_MAGIC, RELAY_MAGIC, VERSION, Decoder, Op, Packet, encoded
-from support.relays import LIMIT
+from support.waiting import LIMIT
 
 READ = 1 << 16
 
@@ -29,26 +29,26 @@ class RawIris:
     async def attach(self, cluster: str = "") -> None:
         """Shake hands as every program does."""
         await self.send(hello(cluster))
-        assert await self.hear() == (Op.INIT, RELAY_MAGIC, VERSION)
+        assert await self.receive() == (Op.INIT, RELAY_MAGIC, VERSION)
 
     async def send(self, octets: bytes) -> None:
         self.writer.write(octets)
         async with asyncio.timeout(LIMIT):
             await self.writer.drain()
 
-    async def say(self, op: Op, *fields: Any) -> None:
+    async def send_packet(self, op: Op, *fields: Any) -> None:
         await self.send(encoded(op, *fields))
 
-    def put(self, op: Op, *fields: Any) -> None:
+    def send_packet_nowait(self, op: Op, *fields: Any) -> None:
         """Say something small without waiting for room: who reads must never wait to write."""
         self.writer.write(encoded(op, *fields))
 
-    async def hear(self) -> Packet:
+    async def receive(self) -> Packet:
         """Return the next packet. Raises EOFError, or ConnectionError, when there is none."""
         async with asyncio.timeout(LIMIT):
-            return await self.next()
+            return await self.receive_without_limit()
 
-    async def next(self) -> Packet:
+    async def receive_without_limit(self) -> Packet:
         """Return the next packet, however long it takes."""
         while True:
             for packet in self._decoder:
@@ -59,34 +59,34 @@ class RawIris:
                 raise EOFError
             self._decoder.feed(data)
 
-    async def hear_only(self, op: Op) -> Packet:
+    async def receive_only(self, op: Op) -> Packet:
         """Return the next packet of one kind, past others."""
-        while (packet := await self.hear())[0] != op:
+        while (packet := await self.receive())[0] != op:
             pass
         return packet
 
-    async def settled(self) -> None:
+    async def wait_until_processed(self) -> None:
         """Wait until the relay has handled all that was said; what comes meanwhile is lost."""
         topic = f"settled {id(self)}"
-        await self.say(Op.SUBSCRIBE, topic)
-        await self.say(Op.PUBLISH, topic, b"now")
-        while await self.hear_only(Op.PUBLISH) != (Op.PUBLISH, topic, b"now"):
+        await self.send_packet(Op.SUBSCRIBE, topic)
+        await self.send_packet(Op.PUBLISH, topic, b"now")
+        while await self.receive_only(Op.PUBLISH) != (Op.PUBLISH, topic, b"now"):
             pass
-        await self.say(Op.UNSUBSCRIBE, topic)
+        await self.send_packet(Op.UNSUBSCRIBE, topic)
 
-    async def ended(self) -> str | None:
+    async def wait_until_closed(self) -> str | None:
         """Wait for the end of the connection; return the reason that the relay gave."""
         reason = None
         try:
             while True:
-                packet = await self.hear()
+                packet = await self.receive()
                 if packet[0] in {Op.CLOSE, Op.DENY}:
                     reason = packet[-1]
         except (EOFError, ConnectionError):
             return reason
 
 
-async def pour(raw: RawIris, octets: bytes, piece: int) -> None:
+async def send_in_pieces(raw: RawIris, octets: bytes, piece: int) -> None:
     """Send octets so many at a time, while others have their turns."""
     for at in range(0, len(octets), piece):
         raw.writer.write(octets[at : at + piece])

@@ -12,7 +12,7 @@ from arke_relay.core.endpoints import Message
 
 
 @dataclass(eq=False)
-class Recorder:
+class RecordingSink:
     """`room` is how many messages it takes; None: any number."""
 
     room: int | None = None

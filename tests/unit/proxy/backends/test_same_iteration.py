@@ -1,4 +1,4 @@
-"""What arrives in one turn of the loop, in whichever order: nobody gets another's answer."""
+"""Data that arrives in the same loop iteration as a request is not taken for its response."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from arke_proxy.backends.address import BackendAddress
 from arke_proxy.backends.dialer import Dialer
 from arke_proxy.balancing.routes import Route, Routes
 from arke_proxy.balancing.static_balancer import StaticBalancer
-from arke_proxy.connections.hub import Hub, Times
+from arke_proxy.connections.timeouts import TimeLimits
+from arke_proxy.context import new_context
 from arke_proxy.http.forwarded import Form, Forwarding
-from arke_proxy.observability.request_record import NullRecorder
 from arke_proxy.processes.proxy_server import HttpListener, ProxyServer
 
 LIMIT = 20.0
-UNASKED = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"
+UNEXPECTED = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"
 
 
 class BackendConnection:
@@ -70,8 +70,15 @@ async def proxied() -> AsyncIterator[tuple[BackendConnection, Client, Client]]:
     static = StaticBalancer([BackendAddress(*server.sockets[0].getsockname())])
     dialer = Dialer(loop, None, LIMIT, 10)
     forwarding = Forwarding((), Form.X, bytes)
-    hub = Hub(Routes(Route("web", static)), Times(), loop, 9, NullRecorder(), dialer, forwarding)
-    proxy = ProxyServer(hub)
+    context = new_context(
+        loop=loop,
+        routes=Routes(Route("web", static)),
+        dialer=dialer,
+        forwarding=forwarding,
+        limits=TimeLimits(),
+        max_clients=9,
+    )
+    proxy = ProxyServer(context)
     sock = socket.create_server(("127.0.0.1", 0))
     address = sock.getsockname()
     await proxy.start(HttpListener(sock))
@@ -88,22 +95,22 @@ async def proxied() -> AsyncIterator[tuple[BackendConnection, Client, Client]]:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_what_a_backend_says_before_it_is_asked_is_nobodys_answer(method: str) -> None:
+async def test_data_before_the_request_is_not_taken_for_its_response(method: str) -> None:
     async with proxied() as (backend, one, other):
         one.ask("/1")
         assert await one.body() == b"/1"
-        one.ask("/2", method)  # which takes the idle connection
-        backend.writers[0].write(UNASKED)  # and this comes in the same turn
+        one.ask("/2", method)  # this takes the idle connection
+        backend.writers[0].write(UNEXPECTED)  # in the same loop iteration
         assert await one.body() == b"/2"
         other.ask("/3")
         assert await other.body() == b"/3"
 
 
-async def test_a_client_that_says_no_more_still_gets_its_answer() -> None:
+async def test_half_closed_client_still_gets_its_response() -> None:
     async with proxied() as (backend, one, _):
         one.ask("/wait")
         await backend.waits.wait()
         backend.writers[0].write(answer(b"late"))
-        one.writer.write_eof()  # both are there before the proxy looks
+        one.writer.write_eof()  # request and EOF arrive before the proxy reads
         assert await one.body() == b"late"
         assert await one.reader.read() == b""

@@ -1,0 +1,81 @@
+"""What all connections of one proxy process share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from arke_proxy.backends.connector import BackendConnector
+from arke_proxy.backends.dialer import Dialer
+from arke_proxy.balancing.retry import RetryBudget
+from arke_proxy.balancing.routes import Routes
+from arke_proxy.connections.client_registry import ClientRegistry
+from arke_proxy.connections.timeouts import TimeLimits, Timeouts
+from arke_proxy.connections.write_batch import WriteBatch
+from arke_proxy.http.forwarded import Forwarding
+from arke_proxy.log import log
+from arke_proxy.observability.log_throttle import WarningThrottle
+from arke_proxy.observability.request_record import NullRecorder, RequestRecorder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyContext:
+    """The parts of a proxy process that its connections use; `new_context` makes one."""
+
+    loop: asyncio.AbstractEventLoop
+    clock: Callable[[], float]
+    routes: Routes
+    forwarding: Forwarding
+    recorder: RequestRecorder
+    clients: ClientRegistry
+    backends: BackendConnector
+    timeouts: Timeouts
+    retry_budget: RetryBudget
+    write_batch: WriteBatch
+    warnings: WarningThrottle
+    max_body: int | None  # bytes of a request's body
+
+    def sweep(self) -> None:
+        """Handle everything whose time limit has passed; called periodically."""
+        now = self.clock()
+        self.timeouts.sweep(self.clients, now)
+        self.retry_budget.advance(now)
+        self.backends.sweep(now)
+
+
+def new_context(
+    *,
+    loop: asyncio.AbstractEventLoop,
+    routes: Routes,
+    dialer: Dialer,
+    forwarding: Forwarding,
+    limits: TimeLimits,
+    max_clients: int,
+    max_per_address: int | None = None,
+    max_body: int | None = None,
+    recorder: RequestRecorder | None = None,
+    clock: Callable[[], float] = monotonic,
+) -> ProxyContext:
+    """Build the context of a proxy that serves `routes`.
+
+    `max_clients` and `max_per_address` limit the client connections: in total, and from each IP
+    address.
+    """
+    write_batch = WriteBatch(loop)
+    warnings = WarningThrottle(log, loop.time)
+    return ProxyContext(
+        loop=loop,
+        clock=clock,
+        routes=routes,
+        forwarding=forwarding,
+        recorder=recorder or NullRecorder(),
+        clients=ClientRegistry(max_clients, max_per_address),
+        backends=BackendConnector(dialer, loop, write_batch, warnings, idle_seconds=limits.pooled),
+        timeouts=Timeouts(limits, clock),
+        retry_budget=RetryBudget(clock()),
+        write_batch=write_batch,
+        warnings=warnings,
+        max_body=max_body,
+    )

@@ -1,0 +1,7 @@
+"""The proxy's logger."""
+
+from __future__ import annotations
+
+import logging
+
+log = logging.getLogger("arke.proxy")

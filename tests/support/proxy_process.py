@@ -1,0 +1,46 @@
+"""Start the real `proxy`, and look at its processes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lab import Process
+from support.processes import start_process
+from support.programs import program
+from support.relays import Relay
+from support.waiting import LIMIT
+
+
+def tls_port(proxy: Process) -> int:
+    """Where a proxy listens that was given -tls-listen 127.0.0.1:0."""
+    match = proxy.wait_for_line(r"listening with TLS on 127\.0\.0\.1:(\d+)", LIMIT)
+    return int(match[1])
+
+
+def worker_pids(proxy: Process) -> list[int]:
+    """The numbers of the processes that serve for a proxy, the oldest first."""
+    pid = proxy.machine_pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    return [int(child) for child in children.split()]
+
+
+def resident_bytes(pid: int) -> int:
+    """The bytes of a process that are in memory."""
+    pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()
+    return int(pages[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def start_cluster_proxy(relay: Relay, cluster: str, *flags: str) -> tuple[Process, int]:
+    """Start the real thing on a port of its choice, which is returned once it listens."""
+    return start_proxy("-cluster", cluster, "-port", str(relay.port), *flags)
+
+
+def start_proxy(*flags: str, descriptors: int | None = None) -> tuple[Process, int]:
+    """Start one that has perhaps no default cluster, or no relay, or few `descriptors`."""
+    words = [*program("proxy"), "-listen", "127.0.0.1:0", *flags]
+    if descriptors:
+        words = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *words]
+    process = start_process("proxy", words)
+    match = process.wait_for_line(r"proxy listening on 127\.0\.0\.1:(\d+), forwarding", LIMIT)
+    return process, int(match[1])

@@ -1,0 +1,52 @@
+"""What a relay reports about its members, topics and peers, and waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import arke
+from support.relays import Relay
+from support.waiting import wait_until_async
+
+
+async def member_count(mesh: arke.Mesh, cluster: str) -> int:
+    """How many members of a cluster the relay of `mesh` knows."""
+    known: dict[str, Any] = (await mesh.status())["clusters"].get(cluster, {})
+    return int(known.get("here", 0) + known.get("elsewhere", 0))
+
+
+async def wait_for_members(mesh: arke.Mesh, cluster: str, count: int) -> None:
+    async def known() -> bool:
+        return await member_count(mesh, cluster) == count
+
+    await wait_until_async(known)
+
+
+async def wait_for_topic(mesh: arke.Mesh, topic: str) -> None:
+    """Wait until a peer of the mesh's relay is known to listen to a topic."""
+
+    async def known() -> bool:
+        found = (await mesh.status())["topics"].get(topic, {})
+        return int(found.get("elsewhere", 0)) > 0
+
+    await wait_until_async(known)
+
+
+async def peer_states(relay: Relay) -> list[dict[str, Any]]:
+    """Whom a relay counts among its peers, in whatever state."""
+    async with arke.connect(port=relay.port) as mesh:
+        found: list[dict[str, Any]] = (await mesh.status())["peers"]
+        return found
+
+
+async def wait_for_peers(relay: Relay, others: Sequence[Relay]) -> None:
+    """Wait until a relay is linked with these and no others."""
+    wanted = sorted((other.address, "linked") for other in others)
+
+    async def met() -> bool:
+        return (
+            sorted((peer["address"], peer["state"]) for peer in await peer_states(relay)) == wanted
+        )
+
+    await wait_until_async(met)
