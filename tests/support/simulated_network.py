@@ -316,7 +316,7 @@ class SimulatedNetwork:
             lines += [
                 f"{relay.node[-1]} → {neighbour.node[-1]}: session {neighbour.session} "
                 f"{'confirmed' if neighbour.confirmed else 'unconfirmed'}, "
-                f"hears {neighbour.heard_session}, gave up {neighbour.given_up}"
+                f"hears {neighbour.heard_session}, gave up {neighbour.rejected_session}"
                 for neighbour in relay.membership.neighbours.values()
             ]
         return "\n".join(lines)

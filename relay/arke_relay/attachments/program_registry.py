@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from arke.program.logging import Lines, Log
+from arke.program.logging import Log
 from arke.wire.messages import Op
 from arke_relay.attachments.attached_connection import AttachedConnection
 from arke_relay.attachments.detach_reason import DETACH_TEXTS, DetachReason
@@ -102,7 +102,7 @@ class ProgramRegistry:
             log = self._limited("cut off", _MAX_FAILURE_LINES)
         log.info("program detached", program=program, reason=reason.value, **fields)
 
-    def _limited(self, kind: str, most: int = _MAX_LINES) -> Lines:
+    def _limited(self, kind: str, most: int = _MAX_LINES) -> Log:
         """Return the log for lines that every user of this machine can cause at will."""
         return self._log.limited(kind, 1.0, most)
 

@@ -154,9 +154,7 @@ class Router:
         if not origin.sink.put_in_flow((_ACCEPT, request.origin_id, window, max_message), None):
             origin.sink.overrun()
 
-    def fault(
-        self, assignee: Endpoint, request_id: int, kind: str, text: str, now: float
-    ) -> None:
+    def fault(self, assignee: Endpoint, request_id: int, kind: str, text: str, now: float) -> None:
         """Return the exception that the handler raised."""
         request = self._assigned_request(assignee, request_id)
         if request is not None:

@@ -6,8 +6,8 @@ for a slow endpoint never exceed what that endpoint's side has granted.
 
 from __future__ import annotations
 
-from arke.wire.limits import MIN_WINDOW, MAX_TUNNELS
-from arke.wire.messages import TunnelClose, Op, Purpose
+from arke.wire.limits import MAX_TUNNELS, MIN_WINDOW
+from arke.wire.messages import Op, Purpose, TunnelClose
 from arke_relay.core.counters import Counters, DropCause
 from arke_relay.core.endpoints import Endpoint, Message
 

@@ -78,15 +78,27 @@ class NativeRequests:
             self._route(request, now)
 
     def _on_open(self, message: Message, now: float) -> None:
-        _, request_id, cluster, body, remaining_ms, member, purpose, window, max_message, headers = (
-            message
-        )
+        (
+            _,
+            request_id,
+            cluster,
+            body,
+            remaining_ms,
+            member,
+            purpose,
+            window,
+            max_message,
+            headers,
+        ) = message
         tunnel = TunnelParameters(Purpose(purpose), check_size(window), check_size(max_message))
         if tunnel.window < MIN_WINDOW:
             raise Malformed(f"a window must be at least {MIN_WINDOW} bytes")
         check_name(cluster if member is None else member)
         request = self._directed(
-            (request_id, cluster, body, remaining_ms, headers), member=member, tunnel=tunnel, now=now
+            (request_id, cluster, body, remaining_ms, headers),
+            member=member,
+            tunnel=tunnel,
+            now=now,
         )
         if request is not None:
             self._route(request, now)
