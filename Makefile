@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 4  # processes that run tests; most tests wait more than they compute
 
-.PHONY: demo test test-pure check compiled pure bench bench-proxy simulate simulate-mutants soak fuzz docs clean
+.PHONY: demo test test-pure check compiled pure bench bench-proxy simulate simulate-mutants soak fuzz docs reference clean
 
 demo: .venv/ready
 	@exec $(BIN)/python demo-httpserver/demo.py $(DEMO)
@@ -55,6 +55,10 @@ simulate: .venv/ready
 
 simulate-mutants: .venv/ready
 	PYTHONPATH=tests $(BIN)/python -m simulation.mutants --seeds $(or $(SEEDS),500) --jobs $(or $(JOBS),1) $(MUTANTS)
+
+# Write the generated parts of the reference pages: flags, SDK, metrics, log events.
+reference: .venv/ready
+	PYTHONPATH=tests $(BIN)/python -m support.docs_reference
 
 # The documentation as a site in site/. A link to a page or a heading that does not exist is an error.
 docs: .venv/docs/ready

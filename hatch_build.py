@@ -30,12 +30,13 @@ _ROOT = Path(__file__).parent
 # each module takes seconds to compile.
 _COMPILED = {
     "sdk/arke/runtime": "deadlines dispatch relay_connection resend",
-    "sdk/arke/wire": "chunked_body liveness outbox reassembly transit_time tunnel_batch",
+    "sdk/arke/wire": "chunked_body flow_scheduler liveness outbox reassembly transit_time "
+    "tunnel_batch",
     "relay/arke_relay/attachments": "connection fair_reader",
     "relay/arke_relay/attachments/iris": "connection",
     "relay/arke_relay/attachments/native": "broadcasts connection fields requests",
-    "relay/arke_relay/core": "balancer broadcasts counters directed directory endpoints requests "
-    "router",
+    "relay/arke_relay/core": "balancer broadcasts counters directed_request directory endpoints "
+    "routed_request router",
     "proxy/arke_proxy/backends": "address connect connection pool",
     "proxy/arke_proxy/balancing": "ask balancer fallback members passive_health prefetch "
     "recent_backends retry rotation routes static sticky",

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arke.program.logging import Log
-from arke_relay.attachments.local_listeners import Doors
-from arke_relay.attachments.program_registry import Hub
-from arke_relay.core.message_core import Exchange
+from arke_relay.attachments.local_listeners import LocalListeners
+from arke_relay.attachments.program_registry import ProgramRegistry
+from arke_relay.core.message_core import MessageCore
 from arke_relay.discovery.addresses import Address
 from arke_relay.discovery.hints import Hint
 from arke_relay.discovery.mdns import Mdns
@@ -76,10 +76,10 @@ class Relay:
         node = secrets.token_hex(8)
         curve = CurvePair.fresh(secrets.token_bytes)
         self._flusher = Flusher()
-        self._exchange = Exchange(node, random.random)
-        self._hub = Hub(
+        self._core = MessageCore(node, random.random)
+        self._registry = ProgramRegistry(
             self._loop,
-            self._exchange,
+            self._core,
             self._flusher,
             settings.network,
             settings.max_message,
@@ -87,8 +87,8 @@ class Relay:
             self._document,
             log,
         )
-        self._exchange.address = settings.bound[0].ip
-        self._doors = Doors(self._loop, self._hub, log)
+        self._core.address = settings.bound[0].ip
+        self._local_listeners = LocalListeners(self._loop, self._registry, log)
         environment = RelayEnvironment(
             loop=self._loop,
             clock=time.monotonic,
@@ -102,12 +102,12 @@ class Relay:
             NodeIdentity(settings.network, node, curve.public, settings.keys, settings.lifetime),
             curve,
             PeerSettings(settings.bound, settings.max_message, settings.version),
-            self._exchange,
+            self._core,
             self._flusher,
             self._moved,
         )
         self._status = Status(
-            self._exchange,
+            self._core,
             self._network.membership,
             settings.network,
             settings.version,
@@ -123,9 +123,9 @@ class Relay:
         try:
             self._network.bind(settings.peer_port)
             if settings.port:
-                await self._doors.open_port(settings.port)
+                await self._local_listeners.open_port(settings.port)
             if settings.socket:
-                await self._doors.open_socket(settings.socket)
+                await self._local_listeners.open_socket(settings.socket)
             if settings.metrics:
                 await self._serve_metrics(*settings.metrics)
         except BaseException:
@@ -133,7 +133,7 @@ class Relay:
             raise
         self._log.info(
             "relay started",
-            node=self._exchange.node,
+            node=self._core.node,
             network=settings.network,
             port=settings.port,
             peers=f"{self._network.join_port}-{self._network.data_port}",
@@ -151,16 +151,16 @@ class Relay:
 
     async def stop(self) -> None:
         """Drain: accept nothing new, finish what is under way, say goodbye, leave."""
-        self._log.info("relay draining", calls=len(self._exchange.router))
-        self._doors.close()
-        self._exchange.router.draining = True
-        self._hub.say_goodbye()
-        self._exchange.tell_draining()
+        self._log.info("relay draining", calls=len(self._core.router))
+        self._local_listeners.close()
+        self._core.router.draining = True
+        self._registry.say_goodbye()
+        self._core.tell_draining()
         self._flusher.flush()
         ends = self._loop.time() + self._settings.grace
         while self._busy and self._loop.time() < ends:  # noqa: ASYNC110 — it is over many parts
             await asyncio.sleep(_DRAIN_LOOK)
-        left = len(self._exchange.router)
+        left = len(self._core.router)
         if left:
             self._log.warning("requests cut off", calls=left, after_s=self._settings.grace)
         await self._release()
@@ -168,8 +168,8 @@ class Relay:
 
     async def _release(self) -> None:
         """Close everything there is, in order: programs, peers, then what others look at."""
-        self._doors.close()
-        self._hub.close("the relay is leaving")
+        self._local_listeners.close()
+        self._registry.close("the relay is leaving")
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -186,11 +186,11 @@ class Relay:
     @property
     def _busy(self) -> bool:
         return bool(
-            len(self._exchange.router)
-            or self._exchange.tunnels.answers
-            or self._hub.still_read(time.monotonic())
+            len(self._core.router)
+            or self._core.tunnels.answers
+            or self._registry.still_read(time.monotonic())
             or self._network.queued
-            or self._hub.receiving
+            or self._registry.receiving
             or self._network.batches.receiving
         )
 
@@ -201,9 +201,9 @@ class Relay:
 
         def snap() -> Snapshot:
             return snapshot(
-                self._exchange,
+                self._core,
                 self._network.membership,
-                {"program": self._hub.queued, "peer": self._network.queued},
+                {"program": self._registry.queued, "peer": self._network.queued},
                 self._ignored,
                 self._settings.version,
             )
@@ -216,13 +216,13 @@ class Relay:
     def _ignored(self) -> dict[str, int]:
         """Hints that led nowhere, by cause."""
         counts = dict(self._mdns.counts) if self._mdns else {}
-        refused = self._network.targets.refused
+        refused = self._network.dial_targets.refused
         return counts | ({"table_full": refused} if refused else {})
 
     def _unready(self) -> str | None:
-        if self._exchange.router.draining:
+        if self._core.router.draining:
             return "draining"
-        return None if self._exchange.router.settled else "looking for peers"
+        return None if self._core.router.settled else "looking for peers"
 
     # What goes on meanwhile.
 
@@ -237,10 +237,10 @@ class Relay:
                 self._log.exception("regular work failed")
 
     def _expire(self) -> None:
-        self._exchange.router.expire(time.monotonic())
+        self._core.router.expire(time.monotonic())
 
     def _second(self) -> None:
-        self._hub.tick(time.monotonic())
+        self._registry.tick(time.monotonic())
         self._status.tick()
 
     async def _seek(self) -> None:
@@ -251,7 +251,7 @@ class Relay:
 
     async def _search(self) -> None:
         settings = self._settings
-        network, node = settings.network, self._exchange.node
+        network, node = settings.network, self._core.node
 
         def match(tag: bytes, instance: str) -> int | None:
             for index, key in enumerate(settings.keys):
@@ -282,12 +282,12 @@ class Relay:
 
     def _hint(self, hint: Hint) -> None:
         now = time.monotonic()
-        self._network.targets.hint(hint.addresses, hint.port, hint.node, hint.key_index, now)
+        self._network.dial_targets.hint(hint.addresses, hint.port, hint.node, hint.key_index, now)
         self._network.dial_soon()
 
     def _moved(self, address: str) -> None:
-        if address != self._exchange.address:
-            self._hub.move(address)
+        if address != self._core.address:
+            self._registry.move(address)
             self._flusher.flush()
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from arke_relay.core.membership import Membership
-from arke_relay.core.message_core import Exchange
+from arke_relay.core.message_core import MessageCore
 
 _MOST_NAMES = 10_000
 """Clusters and topics shown, each: a document of some megabytes still."""
@@ -18,13 +18,13 @@ class Status:
 
     def __init__(
         self,
-        exchange: Exchange,
+        core: MessageCore,
         membership: Membership,
         network: str,
         version: str,
         clock: Callable[[], float],
     ) -> None:
-        self._exchange = exchange
+        self._core = core
         self._membership = membership
         self._network = network
         self._version = version
@@ -39,7 +39,7 @@ class Status:
         self._ticked = now
         totals = {
             name: sum(candidate.answered for candidate in cluster.candidates.values())
-            for name, cluster in self._exchange.directory.clusters.items()
+            for name, cluster in self._core.directory.clusters.items()
         }
         self._rates = {
             name: max(0, total - self._totals.get(name, total)) / seconds
@@ -52,8 +52,8 @@ class Status:
         return json.dumps(
             {
                 "node": {
-                    "id": self._exchange.node,
-                    "address": self._exchange.address,
+                    "id": self._core.node,
+                    "address": self._core.address,
                     "network": self._network,
                     "version": self._version,
                     "uptime_s": round(self._clock() - self._started, 1),
@@ -61,16 +61,16 @@ class Status:
                 "peers": self._peers(),
                 "clusters": self._clusters(),
                 "topics": self._topics(),
-                "programs": len(self._exchange.programs),
+                "programs": len(self._core.programs),
             }
         ).encode()
 
     def _peers(self) -> list[dict[str, Any]]:
         now = self._clock()
         members: dict[str, int] = {}
-        for cluster in self._exchange.directory.clusters.values():
-            for party, candidate in cluster.candidates.items():
-                node = getattr(party, "node", "")
+        for cluster in self._core.directory.clusters.values():
+            for endpoint, candidate in cluster.candidates.items():
+                node = getattr(endpoint, "node", "")
                 members[node] = members.get(node, 0) + len(candidate.members)
         return [
             {
@@ -85,7 +85,7 @@ class Status:
 
     def _clusters(self) -> dict[str, dict[str, Any]]:
         shown = {}
-        for name, cluster in list(self._exchange.directory.clusters.items())[:_MOST_NAMES]:
+        for name, cluster in list(self._core.directory.clusters.items())[:_MOST_NAMES]:
             here = len(cluster.here)
             shown[name] = {
                 "here": here,
@@ -97,7 +97,7 @@ class Status:
 
     def _topics(self) -> dict[str, dict[str, int]]:
         shown = {}
-        for name, parties in list(self._exchange.directory.topics.items())[:_MOST_NAMES]:
-            elsewhere = sum(party.is_peer for party in parties)
-            shown[name] = {"here": len(parties) - elsewhere, "elsewhere": elsewhere}
+        for name, endpoints in list(self._core.directory.topics.items())[:_MOST_NAMES]:
+            elsewhere = sum(endpoint.is_peer for endpoint in endpoints)
+            shown[name] = {"here": len(endpoints) - elsewhere, "elsewhere": elsewhere}
         return shown

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from arke.wire.limits import LEAST_WINDOW, WINDOW
+from arke.wire.limits import MIN_WINDOW, WINDOW
 
 _MIB = 1024 * 1024
 
@@ -35,5 +35,5 @@ class Limits:
         for name in self.__slots__:
             if getattr(self, name) < 1:
                 raise ValueError(f"limit {name} must be at least 1")
-        if self.window < LEAST_WINDOW:
-            raise ValueError(f"limit window must be at least {LEAST_WINDOW}")
+        if self.window < MIN_WINDOW:
+            raise ValueError(f"limit window must be at least {MIN_WINDOW}")

@@ -31,11 +31,11 @@ from arke.subscription import Subscription
 from arke.tunnel import Tunnel
 from arke.values import Answer, Change, Member, Node
 from arke.wire.limits import (
-    HTTP_PIECE,
+    HTTP_SEGMENT,
     HTTP_WINDOW,
-    LEAST_WINDOW,
-    LONGEST_CALL,
     MAX_HEADERS,
+    MAX_TIMEOUT,
+    MIN_WINDOW,
     WINDOW,
 )
 from arke.wire.messages import Op, Purpose
@@ -163,8 +163,8 @@ class Mesh:
         idempotent: bool,
         member: str | None,
     ) -> Call:
-        if not 0 <= timeout <= LONGEST_CALL:
-            raise ValueError(f"a time-out is from 0 to {LONGEST_CALL:g} seconds, not {timeout}")
+        if not 0 <= timeout <= MAX_TIMEOUT:
+            raise ValueError(f"a time-out is from 0 to {MAX_TIMEOUT:g} seconds, not {timeout}")
         attachment = self._attachment or self.attachment
         if self._scope is not None:
             timeout = min(timeout, self._scope[0] - monotonic())
@@ -198,7 +198,7 @@ class Mesh:
         does.
         """
         opened = self._open(
-            cluster, body, timeout, member, Purpose.PARTS, WINDOW, _MAX_PARTS, headers
+            cluster, body, timeout, member, Purpose.MULTIPART_REPLY, WINDOW, _MAX_PARTS, headers
         )
         async with await opened as tunnel:
             try:
@@ -283,7 +283,7 @@ class Mesh:
         Overloaded that it did not try.
         """
         return await self._open(
-            "", b"", timeout, member, Purpose.HTTP, HTTP_WINDOW, HTTP_PIECE, None
+            "", b"", timeout, member, Purpose.HTTP, HTTP_WINDOW, HTTP_SEGMENT, None
         )
 
     async def _open(
@@ -297,10 +297,10 @@ class Mesh:
         largest: int,
         headers: Mapping[str, str] | None,
     ) -> Tunnel:
-        if not 0 <= timeout <= LONGEST_CALL:
-            raise ValueError(f"a time-out is from 0 to {LONGEST_CALL:g} seconds, not {timeout}")
-        if window < LEAST_WINDOW or largest < 1:
-            raise ValueError(f"a window is {LEAST_WINDOW} bytes at least, and a message one")
+        if not 0 <= timeout <= MAX_TIMEOUT:
+            raise ValueError(f"a time-out is from 0 to {MAX_TIMEOUT:g} seconds, not {timeout}")
+        if window < MIN_WINDOW or largest < 1:
+            raise ValueError(f"a window is {MIN_WINDOW} bytes at least, and a message one")
         if member is None or cluster:
             self._check("cluster", cluster, body)
         if member is not None:

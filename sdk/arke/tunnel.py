@@ -18,9 +18,9 @@ from msgpack import Packer
 
 from arke.errors import MessageTooLarge, TunnelClosed
 from arke.runtime.relay_connection import RelayLink
-from arke.wire.limits import BATCH, CHUNK
-from arke.wire.messages import Ending, Op
-from arke.wire.tunnel_batch import Pieces
+from arke.wire.limits import CHUNK, FANOUT_BATCH
+from arke.wire.messages import Op, TunnelClose
+from arke.wire.tunnel_batch import TunnelBatchDecoder
 
 _DATA = Op.DATA.value
 _CREDIT = Op.CREDIT.value
@@ -75,7 +75,7 @@ class Tunnel:
         self._sent_all = False
         self._unheard = False  # the other end reads nothing more
 
-        self._opened = Pieces()
+        self._opened = TunnelBatchDecoder()
         self._pieces: deque[tuple[bytes, bool, int]] = deque()  # data, is it packed, paid for
         self._messages: deque[bytes] = deque()
         self._half = bytearray()
@@ -121,7 +121,9 @@ class Tunnel:
             self._flush()
             self._sent_all = self._slow = True
             if not self._unheard:
-                self._link.send_part((_END, self._name, Ending.SEND_CLOSED.value, "", ""), self)
+                self._link.send_part(
+                    (_END, self._name, TunnelClose.SEND_CLOSED.value, "", ""), self
+                )
             if self._heard_all:
                 self._forget(self._name)
 
@@ -137,7 +139,7 @@ class Tunnel:
         if self._broken is None:
             self._flush()
             if not self._unheard:
-                self._link.send_part((_END, self._name, Ending.CLOSED.value, "", ""), self)
+                self._link.send_part((_END, self._name, TunnelClose.CLOSED.value, "", ""), self)
             self._broken = TunnelClosed("it was closed at this end")
             self._end()
 
@@ -145,8 +147,8 @@ class Tunnel:
         """End both directions at once: what is under way may be lost, and the other end is told."""
         if self._broken is None:
             self._packed.clear()
-            self._link.drop_parts(self)
-            message = (_END, self._name, Ending.ABORTED.value, kind, text[:_TEXT])
+            self._link.drop_flow(self)
+            message = (_END, self._name, TunnelClose.ABORTED.value, kind, text[:_TEXT])
             self._link.send_part(message, self)
             self._broken = TunnelClosed(text)
             self._end()
@@ -160,7 +162,7 @@ class Tunnel:
         size = len(data)
         self._credit -= size
         self._packed_size += size
-        if self._packed_size >= BATCH:
+        if self._packed_size >= FANOUT_BATCH:
             self._flush()
 
     def _flush(self) -> None:
@@ -269,7 +271,7 @@ class Tunnel:
     def _open(self, data: bytes, packed: bool, paid: int) -> None:
         """Take messages out of a piece, and let the other end send as much again."""
         if packed:
-            messages = self._opened.open(data)
+            messages = self._opened.decode(data)
             if messages is None:
                 self.abort("what came cannot be understood")
                 return
@@ -335,11 +337,11 @@ class Tunnel:
         self._wake(self._creditor)
 
     def on_end(self, ending: int, kind: str, text: str) -> None:
-        if ending == Ending.ABORTED:
+        if ending == TunnelClose.ABORTED:
             self.break_off(TunnelClosed(text, kind))
             return
         self._heard_all = True
-        if ending == Ending.CLOSED:
+        if ending == TunnelClose.CLOSED:
             self._unheard = self._slow = True
             if self.when_unheard:
                 self.when_unheard()

@@ -7,7 +7,7 @@ from math import inf, nan
 from random import Random
 from typing import Any
 
-from arke.wire.limits import CHUNK, LEAST_WINDOW, MAX_METADATA
+from arke.wire.limits import CHUNK, MAX_METADATA, MIN_WINDOW
 from arke.wire.messages import MAGIC, VERSION, Op, PeerOp
 
 Field = Callable[[Random], Any]
@@ -34,7 +34,7 @@ def tunnel(random: Random) -> int:
 
 
 def size(random: Random) -> int:
-    return random.choice((0, 1, 100, CHUNK, CHUNK + 1, LEAST_WINDOW, 4 * CHUNK, *_EDGES))
+    return random.choice((0, 1, 100, CHUNK, CHUNK + 1, MIN_WINDOW, 4 * CHUNK, *_EDGES))
 
 
 def octets(random: Random) -> bytes:
@@ -128,7 +128,7 @@ _NATIVE: Mapping[int, Sequence[Field]] = {
         of(1000, 60_000, 0),
         lambda random: member(random) if random.random() < 0.3 else None,
         of(0, 0, 1, 2),
-        of(LEAST_WINDOW, LEAST_WINDOW, 4 * CHUNK, 0, 2**64 - 1),
+        of(MIN_WINDOW, MIN_WINDOW, 4 * CHUNK, 0, 2**64 - 1),
         size,
         headers,
     ),

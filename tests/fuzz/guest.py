@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
 from arke_relay.attachments.connection import Connection
-from arke_relay.attachments.protocol_detection import PATIENCE, Greeting
+from arke_relay.attachments.protocol_detection import PATIENCE, ProtocolDetector
 from fuzz.finding import promise
 from fuzz.loop import FakeLoop, FakeTransport
 from fuzz.script import steps
@@ -24,8 +24,8 @@ class Guest(ABC):
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self._refused = world.exchange.counters.drops["stranger_refused"]
-        self._greeting = Greeting(world.hub, world.loop)
+        self._refused = world.core.counters.drops["handshake_refused"]
+        self._greeting = ProtocolDetector(world.registry, world.loop)
         self.transport = FakeTransport(world.loop, self._greeting)
         self.left = False
         """It said that it leaves."""
@@ -61,7 +61,7 @@ class Guest(ABC):
             else:
                 await self.check_alive()
         if self.transport.is_closing() and not self.left:
-            refused = self.world.exchange.counters.drops["stranger_refused"] > self._refused
+            refused = self.world.core.counters.drops["handshake_refused"] > self._refused
             reason = self.connection and self.connection._ended
             promise(refused or reason, "it was closed without a reason")
         self.transport.cut()

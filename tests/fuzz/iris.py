@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
-from arke.wire.limits import CHUNK, READ
+from arke.wire.limits import CHUNK, READ_SIZE
 from arke_relay.attachments.iris.connection import IrisConnection
 from arke_relay.attachments.iris.packets import Packet
 from fuzz.finding import promise
@@ -47,7 +47,7 @@ class IrisGuest(Guest):
         connection = self.connection
         if isinstance(connection, IrisConnection):
             rest = len(connection._rest)
-            promise(rest <= MAX_MESSAGE + READ, f"{rest} octets of a packet are kept")
+            promise(rest <= MAX_MESSAGE + READ_SIZE, f"{rest} octets of a packet are kept")
 
     async def check_alive(self) -> None:
         connection = self.connection
@@ -60,7 +60,7 @@ class IrisGuest(Guest):
         elif not connection._rest:
             self.feed(packet(Packet.SUBSCRIBE, field(_STILL)))
             await self.world.rest()
-            heard = _STILL in self.world.exchange.directory.topics
+            heard = _STILL in self.world.core.directory.topics
             promise(heard or self.transport.is_closing(), "a program is attached, and not heard")
         else:  # in the middle of a packet: zeros complete it, and a zero begins none
             for _ in range(2 * MAX_MESSAGE // CHUNK):

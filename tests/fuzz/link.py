@@ -11,9 +11,9 @@ from msgpack import packb
 
 import arke
 from arke.runtime import relay_connection as link
-from arke.wire.limits import CHUNK, LEAST_WINDOW
+from arke.wire.limits import CHUNK, MIN_WINDOW
 from arke.wire.messages import VERSION, Op
-from arke_relay.attachments.protocol_detection import Greeting
+from arke_relay.attachments.protocol_detection import ProtocolDetector
 from fuzz.finding import promise
 from fuzz.grammar import relayed_messages
 from fuzz.loop import FakeLoop, FakeTransport
@@ -38,11 +38,11 @@ CANNED = {
     0x21: (Op.CHUNK, 1, CHUNK + 1, bytes(CHUNK)),
     0x22: (Op.DELIVER_REQUEST, 1, bytes(CHUNK), 1000, 1, "x", None),
     0x23: (Op.DATA, 1, CHUNK, bytes(CHUNK)),
-    0x24: (Op.OFFER, 1, b"", 60_000, 1, 0, LEAST_WINDOW, LEAST_WINDOW, "x", None),
+    0x24: (Op.OFFER, 1, b"", 60_000, 1, 0, MIN_WINDOW, MIN_WINDOW, "x", None),
 }
 _PACKED = {number: packb(tuple(message)) for number, message in CANNED.items()}
 _CLUSTER = "s"
-_LIMITS = arke.Limits(window=LEAST_WINDOW, max_message=256 * 1024)
+_LIMITS = arke.Limits(window=MIN_WINDOW, max_message=256 * 1024)
 _TOKEN = 4711
 _ZEROS = 512 * 1024
 logging.getLogger("arke").setLevel(logging.CRITICAL)
@@ -72,7 +72,7 @@ class Rig:
     def _dial(self, protocol: asyncio.Protocol) -> None:
         self.relay = FakeTransport(self.loop, protocol)
         if self.good is not None:
-            self._far = FakeTransport(self.loop, Greeting(self.good.hub, self.loop))
+            self._far = FakeTransport(self.loop, ProtocolDetector(self.good.registry, self.loop))
             return
         self.shadow = Shadow()
         self.loop.call_soon(self.feed, _welcome())
@@ -120,7 +120,7 @@ class Rig:
             held = sum(len(data) for data, _, _ in tunnel._pieces) + len(tunnel._half)
             pieces = len(tunnel._pieces)
             promise(held <= _LIMITS.max_message + 2 * CHUNK, f"{held} octets wait in a tunnel")
-            promise(pieces <= LEAST_WINDOW, f"{pieces} pieces wait in a tunnel")
+            promise(pieces <= MIN_WINDOW, f"{pieces} pieces wait in a tunnel")
 
     async def check_alive(self) -> None:
         """It answers a ping, or it closed the connection with a reason."""
@@ -201,7 +201,7 @@ async def _echo(tunnel: arke.Tunnel) -> None:
 
 
 async def _open(mesh: arke.Mesh) -> None:
-    async with mesh.tunnel("x", timeout=1e5, window=LEAST_WINDOW) as tunnel:
+    async with mesh.tunnel("x", timeout=1e5, window=MIN_WINDOW) as tunnel:
         await tunnel.send(b"first")
         async for _ in tunnel:
             pass

@@ -7,7 +7,7 @@ import selectors
 from collections.abc import Callable
 from typing import Any, cast
 
-from arke.wire.limits import READ
+from arke.wire.limits import READ_SIZE
 from fuzz.finding import Finding
 
 _ROUNDS = 20_000  # turns of the loop in which one event must come to rest
@@ -82,7 +82,7 @@ class FakeTransport(asyncio.Transport):
 
     def feed(self, octets: bytes) -> None:
         """The other side sends; what comes while reading is paused waits."""
-        self._pending += [octets[at : at + READ] for at in range(0, len(octets), READ)]
+        self._pending += [octets[at : at + READ_SIZE] for at in range(0, len(octets), READ_SIZE)]
         self._hand_over()
 
     def stall(self) -> None:

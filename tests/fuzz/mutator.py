@@ -8,7 +8,7 @@ from typing import Any
 
 from msgpack import Unpacker, packb
 
-from arke.wire.malformed import UNREADABLE
+from arke.wire.malformed import DECODE_ERRORS
 from fuzz.grammar import anything
 from fuzz.script import CUT, LITERAL, MARK, REPEAT, SINGLY, event
 
@@ -131,7 +131,7 @@ def _messages(octets: bytes) -> list[bytes]:
             end = unpacker.tell()
             parts.append(escaped(octets[at:end]))
             at = end
-    except UNREADABLE:
+    except DECODE_ERRORS:
         pass
     return parts + [escaped(octets[at:])] * (at < len(octets))
 
@@ -147,5 +147,5 @@ def _read(part: bytes) -> Any:
     unpacker.feed(part.replace(bytes((MARK, LITERAL)), bytes((MARK,))))
     try:
         return next(unpacker)
-    except (*UNREADABLE, StopIteration):
+    except (*DECODE_ERRORS, StopIteration):
         return None

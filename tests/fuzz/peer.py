@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 from msgpack import Packer, packb
 
-from arke.wire.limits import CHUNK, MAX_NUMBER, unpacker
+from arke.wire.limits import CHUNK, MAX_ID, unpacker
 from arke.wire.messages import Op, PeerOp
 from arke.wire.outbox import Outbox
 from arke_relay.core.endpoints import Peer
@@ -68,12 +68,12 @@ class Link:
         self.blocked = False
         self.open = True
         self.frames: list[bytes] = []
-        self.outbox = Outbox(OUTBOX, largest=MAX_MESSAGE)
+        self.outbox = Outbox(OUTBOX, max_body=MAX_MESSAGE)
         self.put = self.outbox.put
         self.put_body = self.outbox.put_body
         self.put_packed = self.outbox.put_packed
-        self.put_part = self.outbox.put_part
-        self.drop_parts = self.outbox.drop_parts
+        self.put_in_flow = self.outbox.put_in_flow
+        self.drop_flow = self.outbox.drop_flow
         self.overran = False
 
     def overrun(self) -> None:
@@ -107,9 +107,9 @@ class PeerWorld(World):
         super().__init__(loop)
         self.links: dict[str, Link] = {}
         self.losses: list[str] = []
-        self.membership = Membership(self.exchange, self._dial, self._lost)
+        self.membership = Membership(self.core, self._dial, self._lost)
         self.batches = BatchReader(
-            self.exchange,
+            self.core,
             self.membership,
             MAX_MESSAGE,
             on_known_peer=lambda node, address, port: None,
@@ -126,7 +126,7 @@ class PeerWorld(World):
 
     @property
     def guest(self) -> Peer | None:
-        return self.exchange.peers.get(GUEST)
+        return self.core.peers.get(GUEST)
 
     def receive(self, node: str, session: int, *messages: tuple[object, ...]) -> None:
         self.receive_octets(node, session, b"".join(packb(tuple(each)) for each in messages))
@@ -142,7 +142,7 @@ class PeerWorld(World):
         self.flush()
 
     def flush(self) -> None:
-        self.hub.flusher.flush()
+        self.registry.flusher.flush()
         for node, link in list(self.links.items()):
             if link.overran and link.open:
                 self.membership.broke(node, link._session, "send_buffer_full", self.loop.now)
@@ -162,7 +162,7 @@ class PeerWorld(World):
         super().check_bounds()
         for link in self.links.values():
             check_outbox(link.outbox)
-        for peer in self.exchange.peers.values():
+        for peer in self.core.peers.values():
             if peer.inbox is not None:
                 check_inbox(peer.inbox, INBOX)
 
@@ -172,14 +172,14 @@ class PeerWorld(World):
         if neighbour is not None:
             session = max(self.session, neighbour.heard_session, neighbour.given_up + 1)
             self.receive(GUEST, session, (PeerOp.SUBSCRIBED, "still there"))
-            heard = "still there" in self.exchange.directory.topics
-            over = session > MAX_NUMBER  # it has used up its numbers
+            heard = "still there" in self.core.directory.topics
+            over = session > MAX_ID  # it has used up its numbers
             promise(heard or over, "a peer is linked, and not heard")
             self.membership.end(GUEST, "it was time", self.loop.now)
         promise(all(self.losses), "a peer was cut off without a reason")
-        promise(GUEST not in self.exchange.peers, "the peer is still there")
-        promise(GUEST not in self.exchange.audience, "a peer that is gone is still told")
-        topics = {*self.exchange.directory.topics} - {TOPIC}
+        promise(GUEST not in self.core.peers, "the peer is still there")
+        promise(GUEST not in self.core.audience, "a peer that is gone is still told")
+        topics = {*self.core.directory.topics} - {TOPIC}
         promise(not topics, f"topics are left: {topics!r:.100}")
 
     async def check_friend(self) -> None:

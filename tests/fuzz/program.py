@@ -7,13 +7,13 @@ from typing import Any
 
 from msgpack import packb
 
-from arke.wire.chunked_body import Chunked
-from arke.wire.limits import CHUNK, LEAST_WINDOW, MAX_MESSAGE, READ, unpacker
-from arke.wire.malformed import UNREADABLE
-from arke.wire.messages import MAGIC, VERSION, Ending, Op, Purpose
-from arke.wire.reassembly import Inbox
-from arke_relay.attachments.program_registry import Hub
-from arke_relay.attachments.protocol_detection import Greeting
+from arke.wire.chunked_body import ChunkedBody
+from arke.wire.limits import CHUNK, MAX_MESSAGE, MIN_WINDOW, READ_SIZE, unpacker
+from arke.wire.malformed import DECODE_ERRORS
+from arke.wire.messages import MAGIC, VERSION, Op, Purpose, TunnelClose
+from arke.wire.reassembly import Reassembler
+from arke_relay.attachments.program_registry import ProgramRegistry
+from arke_relay.attachments.protocol_detection import ProtocolDetector
 from fuzz.finding import Finding, promise
 from fuzz.loop import FakeLoop, FakeTransport
 from fuzz.shapes import fits
@@ -32,10 +32,10 @@ _CASTS = {Op.DELIVER_BROADCAST, Op.DELIVER_EVENT}
 class HonestProgram:
     """Answers calls with their bodies, takes tunnels and echoes them, reads all it is told."""
 
-    def __init__(self, hub: Hub, loop: FakeLoop, name: str) -> None:
-        self.transport = FakeTransport(loop, Greeting(hub, loop))
+    def __init__(self, registry: ProgramRegistry, loop: FakeLoop, name: str) -> None:
+        self.transport = FakeTransport(loop, ProtocolDetector(registry, loop))
         self._unpacker = unpacker()
-        self._inbox = Inbox(MAX_MESSAGE, 4 * MAX_MESSAGE)
+        self._inbox = Reassembler(MAX_MESSAGE, 4 * MAX_MESSAGE)
         self._calls = 0
         self.open_calls: set[int] = set()
         self.answers: dict[int, Any] = {}
@@ -55,7 +55,7 @@ class HonestProgram:
 
     def open(self, cluster: str) -> int:
         call = self._next()
-        sizes = Purpose.TUNNEL.value, LEAST_WINDOW, MAX_MESSAGE
+        sizes = Purpose.TUNNEL.value, MIN_WINDOW, MAX_MESSAGE
         self.say(Op.OPEN, call, cluster, b"", 60_000, None, *sizes, None)
         return call
 
@@ -65,7 +65,7 @@ class HonestProgram:
     def end(self, tunnel: int) -> None:
         self.tunnels.discard(tunnel)
         self._credit.pop(tunnel, None)
-        self.say(Op.END, tunnel, Ending.CLOSED.value, "", "")
+        self.say(Op.END, tunnel, TunnelClose.CLOSED.value, "", "")
 
     def react(self) -> bool:
         """Read what came, and do what it asks. False: nothing came."""
@@ -76,12 +76,12 @@ class HonestProgram:
         octets = bytes(received)
         received.clear()
         try:
-            for at in range(0, len(octets), READ):
-                self._unpacker.feed(octets[at : at + READ])
+            for at in range(0, len(octets), READ_SIZE):
+                self._unpacker.feed(octets[at : at + READ_SIZE])
                 for message in self._unpacker:
                     promise(fits(message), f"an innocent was told {message!r:.200}")
                     self._take(message)
-        except UNREADABLE as error:
+        except DECODE_ERRORS as error:
             raise Finding(f"an innocent cannot read what it is told: {error}") from error
         return True
 
@@ -94,9 +94,9 @@ class HonestProgram:
         op, *fields = message
         at = _BODIES.get(op)
         if at is not None and type(message[at]) is not bytes:
-            join = self._inbox.cast if op in _CASTS else self._inbox.body
+            join = self._inbox.take_fanout if op in _CASTS else self._inbox.take_body
             joined = join(message[at])
-            fields[at - 1] = bytes(joined) if isinstance(joined, Chunked) else joined
+            fields[at - 1] = bytes(joined) if isinstance(joined, ChunkedBody) else joined
         take = self._handlers.get(op)
         if take is not None:
             take(*fields)
@@ -104,7 +104,7 @@ class HonestProgram:
     @property
     def _handlers(self) -> dict[int, Callable[..., None]]:
         return {
-            Op.CHUNK: self._inbox.chunk,
+            Op.CHUNK: self._inbox.add_chunk,
             Op.DELIVER_REQUEST: self._on_call,
             Op.OFFER: self._on_offer,
             Op.ACCEPT: self._on_accept,
@@ -130,13 +130,13 @@ class HonestProgram:
             self.say(Op.REFUSED, call, "full")
             return
         self.tunnels.add(-call)
-        self.say(Op.ACCEPT, call, LEAST_WINDOW, MAX_MESSAGE)
-        self.say(Op.CREDIT, -call, LEAST_WINDOW)
+        self.say(Op.ACCEPT, call, MIN_WINDOW, MAX_MESSAGE)
+        self.say(Op.CREDIT, -call, MIN_WINDOW)
 
     def _on_accept(self, call: int, *_: Any) -> None:
         self._end_call(call, "opened")
         self.tunnels.add(call)
-        self.say(Op.CREDIT, call, LEAST_WINDOW)
+        self.say(Op.CREDIT, call, MIN_WINDOW)
 
     def _on_data(self, name: int, _: int | None, data: bytes) -> None:
         tunnel = -name
@@ -154,7 +154,7 @@ class HonestProgram:
 
     def _on_end(self, name: int, ending: int, *_: str) -> None:
         tunnel = -name
-        if tunnel in self.tunnels and ending != Ending.ABORTED:
-            self.say(Op.END, tunnel, Ending.CLOSED.value, "", "")
+        if tunnel in self.tunnels and ending != TunnelClose.ABORTED:
+            self.say(Op.END, tunnel, TunnelClose.CLOSED.value, "", "")
         self.tunnels.discard(tunnel)
         self._credit.pop(tunnel, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from arke.wire.limits import CHUNK, unpacker
-from arke.wire.malformed import UNREADABLE
+from arke.wire.malformed import DECODE_ERRORS
 from arke.wire.messages import Op
 
 
@@ -28,7 +28,7 @@ class Shadow:
                 for message in self._unpacker:
                     self.closed |= type(message) is tuple and message[:1] == (Op.CLOSE,)
                     self._whole = self._unpacker.tell()
-        except UNREADABLE:
+        except DECODE_ERRORS:
             self.broken = True
 
     @property

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from arke.wire.limits import MAX_ENTRIES, MAX_HEADERS, MAX_METADATA, is_name
-from arke.wire.messages import Ending, Failure, Op, Purpose
+from arke.wire.limits import MAX_HEADERS, MAX_MAP_ENTRIES, MAX_METADATA, is_name
+from arke.wire.messages import Failure, Op, Purpose, TunnelClose
 
 Check = Callable[[Any], bool]
 
@@ -39,7 +39,7 @@ def _cast(value: Any) -> bool:
 
 def _map_of(most: int) -> Check:
     def check(value: Any) -> bool:
-        if type(value) is not dict or len(value) > MAX_ENTRIES:
+        if type(value) is not dict or len(value) > MAX_MAP_ENTRIES:
             return False
         texts = [*value, *value.values()]
         return all(map(_text, texts)) and sum(len(text.encode()) for text in texts) <= most
@@ -51,7 +51,7 @@ def _or_nil(check: Check) -> Check:
     return lambda value: value is None or check(value)
 
 
-def _one_of(values: type[Ending | Failure | Purpose]) -> Check:
+def _one_of(values: type[TunnelClose | Failure | Purpose]) -> Check:
     return lambda value: type(value) is int and value in set(values)
 
 
@@ -90,7 +90,7 @@ TOLD: dict[int, tuple[Check, ...]] = {
     Op.ACCEPT: (_integer, lambda window: _size(window) and window >= 64 * 1024, _size),
     Op.DATA: (_integer, _or_nil(_size), lambda data: _octets(data) and len(data) > 0),
     Op.CREDIT: (_integer, _size),
-    Op.END: (_integer, _one_of(Ending), _text, _text),
+    Op.END: (_integer, _one_of(TunnelClose), _text, _text),
 }
 
 

@@ -15,14 +15,14 @@ from arke.program.logging import Log
 from arke.wire import outbox
 from arke.wire.limits import CHUNK, MAX_HEADERS, MAX_STREAMS, MAX_TUNNELS
 from arke.wire.messages import Op
-from arke.wire.reassembly import Inbox
+from arke.wire.reassembly import Reassembler
 from arke_relay.attachments.connection import Connection
 from arke_relay.attachments.iris import connection as iris
 from arke_relay.attachments.native import connection as native
-from arke_relay.attachments.program_registry import Hub
+from arke_relay.attachments.program_registry import ProgramRegistry
 from arke_relay.core import router
-from arke_relay.core.endpoints import Party
-from arke_relay.core.message_core import Exchange
+from arke_relay.core.endpoints import Endpoint
+from arke_relay.core.message_core import MessageCore
 from arke_relay.flusher import Flusher
 from fuzz.finding import Finding, promise
 from fuzz.loop import FakeLoop
@@ -53,7 +53,7 @@ HAPPENINGS = (ASKED, OFFERED, TOLD, LATER, MUCH_LATER, MEMBER_STALLED, MEMBER_GO
 _GUESTS = "d"  # a cluster that only guests serve
 _ROUNDS = 1_000
 _STALL = 12
-"""Looks of the hub through which the member may read nothing. Each counts as 1.25 s at most, and
+"""Ticks of the registry in which the member may read nothing. Each counts as 1.25 s at most, and
 with the 10 s before a ping they stay below the silence after which a program is given up."""
 _OVERHEAD = 48  # octets that Python needs for each
 _LOG = Log(logging.getLogger("arke fuzz"))
@@ -66,8 +66,8 @@ def small_bounds() -> Iterator[None]:
         patch.object(native, "OUTBOX", OUTBOX),
         patch.object(native, "_INBOX", INBOX),
         patch.object(iris, "OUTBOX", OUTBOX),
-        patch.object(outbox, "_RESERVE", RESERVE),
-        patch.object(outbox, "_PARTS", PARTS),
+        patch.object(outbox, "_CONTROL_RESERVE", RESERVE),
+        patch.object(outbox, "_MAX_TUNNEL_BYTES", PARTS),
         patch.object(router, "HELD_LIMIT", HELD),
     ):
         yield
@@ -78,19 +78,19 @@ class World:
 
     def __init__(self, loop: FakeLoop) -> None:
         self.loop = loop
-        self.exchange = Exchange(NODE, Random(0).random)
-        self.exchange.router.settled = True
-        self.hub = Hub(
-            loop, self.exchange, Flusher(), "net", MAX_MESSAGE, loop.time, lambda: b"{}", _LOG
+        self.core = MessageCore(NODE, Random(0).random)
+        self.core.router.settled = True
+        self.registry = ProgramRegistry(
+            loop, self.core, Flusher(), "net", MAX_MESSAGE, loop.time, lambda: b"{}", _LOG
         )
-        self.member = HonestProgram(self.hub, loop, "member")
-        self.client = HonestProgram(self.hub, loop, "client")
+        self.member = HonestProgram(self.registry, loop, "member")
+        self.client = HonestProgram(self.registry, loop, "client")
         self.member.say(Op.REGISTER, CLUSTER, None)
         self.member.say(Op.SUBSCRIBE, TOPIC)
         self.client.say(Op.WATCH, CLUSTER)
         self.innocents = (self.member, self.client)
         self._looks = 0
-        """Of the hub, since the member stalled."""
+        """Of the registry, since the member stalled."""
 
     async def rest(self) -> None:
         """Until nobody has anything left to say."""
@@ -126,9 +126,9 @@ class World:
 
     async def pass_time(self, seconds: float) -> None:
         self.loop.now += seconds
-        self.exchange.router.expire(self.loop.now)
-        self.hub.tick(self.loop.now)
-        self.hub.flusher.flush()
+        self.core.router.expire(self.loop.now)
+        self.registry.tick(self.loop.now)
+        self.registry.flusher.flush()
         self._looks += 1
         if self._looks >= _STALL:
             self.member.transport.go_on()
@@ -136,11 +136,11 @@ class World:
 
     def check_bounds(self) -> None:
         """Nobody makes the relay hold more than it is willing to."""
-        for party in (*self.exchange.programs.values(), *self.exchange.peers.values()):
-            check_party(party)
-        for each in list(self.hub._connections):
+        for endpoint in (*self.core.programs.values(), *self.core.peers.values()):
+            check_endpoint(endpoint)
+        for each in list(self.registry._connections):
             check_connection(each)
-        for each in list(self.hub._closing):
+        for each in list(self.registry._closing):
             check_connection(each)
 
     async def check_innocents(self) -> None:
@@ -167,13 +167,13 @@ class World:
         for each in self.innocents:
             each.transport.cut()
         await self.loop.rest()
-        exchange = self.exchange
-        left = (exchange.programs, exchange.directory.clusters, exchange.directory.watchers)
+        core = self.core
+        left = (core.programs, core.directory.clusters, core.directory.watchers)
         promise(not any(left), f"left in the tables: {left!r:.200}")
-        promise(self.hub._topics == 0, "topics were not counted right")
-        promise(not self.hub._connections, "a connection was left")
-        promise(not self.hub._closing, "a closing connection was left")
-        promise(not self.hub._strangers, "a stranger was left")
+        promise(self.registry._topics == 0, "topics were not counted right")
+        promise(not self.registry._connections, "a connection was left")
+        promise(not self.registry._closing, "a closing connection was left")
+        promise(not self.registry._strangers, "a stranger was left")
         promise(self.loop.timers == 0, "a timer was left")
 
     def _end_tunnels(self) -> None:
@@ -182,30 +182,32 @@ class World:
                 each.end(tunnel)
 
     def _check_tunnels(self) -> None:
-        parties = (*self.exchange.programs.values(), *self.exchange.peers.values())
-        for party in parties:
-            for end in party.tunnels.values():
-                promise(end.other.party in parties, "a tunnel leads to somebody who is gone")
+        endpoints = (*self.core.programs.values(), *self.core.peers.values())
+        for endpoint in endpoints:
+            for end in endpoint.tunnels.values():
+                promise(end.other.endpoint in endpoints, "a tunnel leads to somebody who is gone")
 
     def check_empty(self) -> None:
         """No call is open, and no tunnel: no table may know of any."""
-        exchange = self.exchange
-        promise(len(exchange.router) == 0, "a call was left with the router")
-        for party in (*exchange.programs.values(), *exchange.peers.values()):
-            left = (*party.calls, *party.tunnels)
-            if left or party.held:
-                raise Finding(f"{left} and {party.held} octets were left with {party!r}")
-        for cluster in exchange.directory.clusters.values():
+        core = self.core
+        promise(len(core.router) == 0, "a call was left with the router")
+        for endpoint in (*core.programs.values(), *core.peers.values()):
+            left = (*endpoint.requests, *endpoint.tunnels)
+            if left or endpoint.held_bytes:
+                raise Finding(
+                    f"{left} and {endpoint.held_bytes} octets were left with {endpoint!r}"
+                )
+        for cluster in core.directory.clusters.values():
             for candidate in cluster.candidates.values():
                 promise(not candidate.outstanding, "work is counted that nobody does")
 
 
-def check_party(party: Party) -> None:
+def check_endpoint(endpoint: Endpoint) -> None:
     """What is kept for its calls, and how many tunnels it has."""
-    held = sum(len(call.body) + _octets_of(call.headers) for call in party.calls.values())
+    held = sum(len(call.body) + _octets_of(call.headers) for call in endpoint.requests.values())
     if held > HELD + MAX_MESSAGE + MAX_HEADERS:
-        raise Finding(f"{held} octets are held for {party!r}")
-    promise(len(party.tunnels) <= MAX_TUNNELS, "a party has too many tunnels")
+        raise Finding(f"{held} octets are held for {endpoint!r}")
+    promise(len(endpoint.tunnels) <= MAX_TUNNELS, "a endpoint has too many tunnels")
 
 
 def check_connection(connection: Connection) -> None:
@@ -222,7 +224,7 @@ def check_outbox(box: outbox.Outbox) -> None:
         raise Finding(f"{waiting} messages of {box.size} octets wait for one receiver")
 
 
-def check_inbox(inbox: Inbox, limit: int) -> None:
+def check_inbox(inbox: Reassembler, limit: int) -> None:
     held = sum(len(half.body) for half in inbox._streams.values() if half.body is not None)
     if not held <= inbox.size <= limit:
         raise Finding(f"{held} octets are half received, {inbox.size} counted")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from arke.wire.limits import CHUNK, LEAST_WINDOW, WINDOW
+from arke.wire.limits import CHUNK, MIN_WINDOW, WINDOW
 from arke.wire.messages import Op
 from arke_relay.attachments.iris import tunnels
 from arke_relay.attachments.iris.tunnel import LARGEST
@@ -16,7 +16,7 @@ from support.stage import Stage, packed, unpacked
 from support.tunnel_ends import CLUSTER, NUMBER, End, IrisEnd, NativeEnd, settle
 
 KINDS = st.sampled_from(["iris", "native"])
-WINDOWS = st.sampled_from([LEAST_WINDOW, 87_000, 2 * CHUNK, WINDOW])
+WINDOWS = st.sampled_from([MIN_WINDOW, 87_000, 2 * CHUNK, WINDOW])
 SIZES = st.lists(
     st.one_of(
         st.integers(1, 100),
@@ -26,7 +26,7 @@ SIZES = st.lists(
     ),
     max_size=20,
 )
-ALLOWANCES = st.sampled_from([LEAST_WINDOW, 100_000, 2 * 1024 * 1024, 64 * 1024 * 1024])
+ALLOWANCES = st.sampled_from([MIN_WINDOW, 100_000, 2 * 1024 * 1024, 64 * 1024 * 1024])
 
 
 @pytest.fixture(autouse=True)
@@ -58,9 +58,9 @@ def message(number: int, size: int) -> bytes:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 @given(opener=KINDS, taker=KINDS, window=WINDOWS, allowance=ALLOWANCES, there=SIZES, back=SIZES)
-@example("iris", "iris", LEAST_WINDOW, 2 * 1024 * 1024, [20_000, CHUNK], [])
-@example("iris", "native", LEAST_WINDOW, 2 * 1024 * 1024, [10_000, CHUNK], [CHUNK])
-@example("native", "iris", WINDOW, LEAST_WINDOW, [10 * CHUNK, CHUNK + 1], [])
+@example("iris", "iris", MIN_WINDOW, 2 * 1024 * 1024, [20_000, CHUNK], [])
+@example("iris", "native", MIN_WINDOW, 2 * 1024 * 1024, [10_000, CHUNK], [CHUNK])
+@example("native", "iris", WINDOW, MIN_WINDOW, [10 * CHUNK, CHUNK + 1], [])
 async def test_whatever_is_sent_arrives(
     opener: str, taker: str, window: int, allowance: int, there: list[int], back: list[int]
 ) -> None:
@@ -149,7 +149,7 @@ async def test_an_iris_end_cannot_mislead_a_native_one(
 
 
 async def test_a_closed_tunnel_still_brings_what_waited_for_credit() -> None:
-    _, one, other = opened("iris", "native", window=LEAST_WINDOW)
+    _, one, other = opened("iris", "native", window=MIN_WINDOW)
     other.reads = False
     one.send(message(1, CHUNK - 1))
     one.send(message(2, CHUNK))

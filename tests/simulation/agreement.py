@@ -33,15 +33,17 @@ def _links(relay: Relay, others: list[Relay]) -> Iterator[str]:
 
 def _members(relay: Relay, others: list[Relay]) -> Iterator[str]:
     believed = {
-        member: candidate.cluster for member, candidate in relay.exchange.directory.members.items()
+        member: candidate.cluster for member, candidate in relay.core.directory.members.items()
     }
     true = {
-        attachment.party.sender: attachment.program.cluster
+        attachment.endpoint.sender: attachment.program.cluster
         for other in others
         for attachment in other.attachments
         if attachment.program.cluster is not None
     }
-    says = {each.party.sender: each.program.says for other in others for each in other.attachments}
+    says = {
+        each.endpoint.sender: each.program.says for other in others for each in other.attachments
+    }
     if believed != true:
         yield f"{relay.node} believes {sorted(believed.items() ^ true.items())}"
     for attachment in relay.attachments:
@@ -55,9 +57,9 @@ def _members(relay: Relay, others: list[Relay]) -> Iterator[str]:
 
 def _listeners(relay: Relay, others: list[Relay]) -> Iterator[str]:
     true = _topics(others, relay)
-    for topic in dict.fromkeys((*relay.exchange.directory.topics, *true)):
-        parties = relay.exchange.directory.topics.get(topic, {})
-        listening = sorted(party.node for party in parties)
+    for topic in dict.fromkeys((*relay.core.directory.topics, *true)):
+        endpoints = relay.core.directory.topics.get(topic, {})
+        listening = sorted(endpoint.node for endpoint in endpoints)
         if listening != sorted(true.get(topic, [])):
             yield f"{relay.node} believes that {listening} listen to {topic}"
 

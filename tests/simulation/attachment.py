@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from arke.wire.limits import unpacker
 from arke.wire.messages import Op
 from arke.wire.outbox import Outbox
-from arke.wire.reassembly import Inbox
-from arke_relay.attachments.native.broadcasts import Casts
-from arke_relay.attachments.native.requests import Calls
-from arke_relay.attachments.native.tunnels import Tunnels
+from arke.wire.reassembly import Reassembler
+from arke_relay.attachments.native.broadcasts import NativeBroadcasts
+from arke_relay.attachments.native.requests import NativeRequests
+from arke_relay.attachments.native.tunnels import NativeTunnels
 from arke_relay.core.endpoints import Message
 from simulation.bounds import BATCH, ON_TIME, PIPE, PROGRAM_OUTBOX
 from simulation.requests import OUTCOMES, Request
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Attachment:
-    """The outlet of one program. `program` is the simulated one, `party` what the core calls so."""
+    """The sink of one program: `program` is the simulated one, `endpoint` the core's."""
 
     def __init__(self, relay: Relay, program: Program) -> None:
         self.relay = relay
@@ -33,31 +33,31 @@ class Attachment:
         """The program reads what it is sent."""
         self.outbox = Outbox(PROGRAM_OUTBOX, self._wake, self.flush)
         self.put_packed = self.outbox.put_packed
-        self.put_part = self.outbox.put_part
-        self.drop_parts = self.outbox.drop_parts
-        self.inbox = Inbox(relay.joins.max_message, 64 * 1024 * 1024)
+        self.put_in_flow = self.outbox.put_in_flow
+        self.drop_flow = self.outbox.drop_flow
+        self.inbox = Reassembler(relay.joins.max_message, 64 * 1024 * 1024)
         self._unpacker = unpacker()
         self._under_way = 0
         self._unaccepted: dict[int, Request] = {}
-        exchange = relay.exchange
-        party = self.party = exchange.attach(program.key, self)
+        core = relay.core
+        endpoint = self.endpoint = core.attach(program.key, self)
         self._handlers: dict[int, Callable[[Message, float], object]] = {
-            **Calls(party, self.inbox, exchange).handlers,
-            **Casts(party, self.inbox, exchange).handlers,
-            **Tunnels(party, exchange).handlers,
-            Op.CHUNK: lambda message, now: self.inbox.chunk(*message[1:]),
+            **NativeRequests(endpoint, self.inbox, core).handlers,
+            **NativeBroadcasts(endpoint, self.inbox, core).handlers,
+            **NativeTunnels(endpoint, core).handlers,
+            Op.CHUNK: lambda message, now: self.inbox.add_chunk(*message[1:]),
             Op.PING: lambda message, now: self._on_ping(message[1]),
-            Op.REGISTER: lambda message, now: exchange.register(party, message[1], message[2], now),
-            Op.UNREGISTER: lambda message, now: exchange.leave(party),
-            Op.SUBSCRIBE: lambda message, now: exchange.subscribe(party, message[1]),
-            Op.UNSUBSCRIBE: lambda message, now: exchange.unsubscribe(party, message[1]),
-            Op.WATCH: lambda message, now: exchange.watch(party, message[1]),
-            Op.UNWATCH: lambda message, now: exchange.unwatch(party, message[1]),
+            Op.REGISTER: lambda message, now: core.register(endpoint, message[1], message[2], now),
+            Op.UNREGISTER: lambda message, now: core.leave(endpoint),
+            Op.SUBSCRIBE: lambda message, now: core.subscribe(endpoint, message[1]),
+            Op.UNSUBSCRIBE: lambda message, now: core.unsubscribe(endpoint, message[1]),
+            Op.WATCH: lambda message, now: core.watch(endpoint, message[1]),
+            Op.UNWATCH: lambda message, now: core.unwatch(endpoint, message[1]),
             Op.CLOSE: lambda message, now: self.close("it left"),
         }
         relay.attachments[self] = None
 
-    # Outlet.
+    # MessageSink.
 
     def put(self, message: Message) -> bool:
         if self.outbox.put(message):
@@ -111,11 +111,11 @@ class Attachment:
             self._handlers[message[0]](message, now)
             if not self.open:
                 return
-        for number in [n for n in self._unaccepted if n in self.party.calls]:
+        for number in [n for n in self._unaccepted if n in self.endpoint.requests]:
             self._accepted(self._unaccepted.pop(number))
 
     def _on_ping(self, token: int) -> None:
-        if not self.outbox.put_behind((Op.PONG.value, token)):
+        if not self.outbox.put_after_bodies((Op.PONG.value, token)):
             self.overrun()
 
     def close(self, reason: str) -> None:
@@ -124,7 +124,7 @@ class Attachment:
             self.relay.world.trace.note(self.relay.node, "detaches", self.program.key, reason)
             self.open = False
             self.relay.attachments.pop(self, None)
-            self.relay.exchange.detach(self.party, self.relay.now)
+            self.relay.core.detach(self.endpoint, self.relay.now)
             # What is queued still leaves, and the end of it last.
             while self.outbox.size:
                 data = self.outbox.take(BATCH)
@@ -153,7 +153,7 @@ class Attachment:
         request.check_outcome(op, message, self)
 
     def _check_ended(self, request: Request) -> None:
-        call = self.party.calls.get(request.number)
+        call = self.endpoint.requests.get(request.number)
         if call is None or not self.open:
             return
         world = self.relay.world

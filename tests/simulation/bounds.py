@@ -61,9 +61,9 @@ fails, the longest pause passes, and a link that came of it on one side only is 
 def lowered() -> Iterator[None]:
     """The bounds of the core as they are in here."""
     held, router.HELD_LIMIT = router.HELD_LIMIT, HELD
-    reserve, outbox._RESERVE = outbox._RESERVE, RESERVE
+    reserve, outbox._CONTROL_RESERVE = outbox._CONTROL_RESERVE, RESERVE
     try:
         yield
     finally:
         router.HELD_LIMIT = held
-        outbox._RESERVE = reserve
+        outbox._CONTROL_RESERVE = reserve

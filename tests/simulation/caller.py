@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Caller:
-    """The requests of one program, openings of tunnels among them."""
+    """The requests of one program, opening_tunnels of tunnels among them."""
 
     def __init__(self, program: Program) -> None:
         self._program = program

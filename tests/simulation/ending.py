@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from arke.wire.limits import CHUNK
-from arke.wire.messages import Ending as Way
+from arke.wire.messages import TunnelClose as Way
 from arke_relay.core.membership import BEAT, CONFIRMATION, PATIENCE
 from simulation.agreement import disagreements
 from simulation.bounds import AGREED
@@ -68,7 +68,7 @@ class Ending:
             found = next(self._disagreements(), None)
             if found is None:
                 return
-            if any(relay.exchange.router.draining for relay in world.relays()):
+            if any(relay.core.router.draining for relay in world.relays()):
                 ends = max(ends, self._schedule.time + seconds)
             if self._schedule.time > ends:
                 text = "; ".join(islice(self._disagreements(), 6))
@@ -86,7 +86,7 @@ class Ending:
         if len(relays) < len(self._world.nodes):
             yield "a relay has not started"
         for relay in relays:
-            if not relay.exchange.router.settled:
+            if not relay.core.router.settled:
                 yield f"{relay.node} is not settled"
             yield from disagreements(relay, relays)
 
@@ -123,7 +123,7 @@ class Ending:
     def _count(self) -> None:
         """What the relays have counted."""
         for relay in self._world.all:
-            counters = relay.exchange.counters
+            counters = relay.core.counters
             self._world.tally.seen["retries"] += counters.retries
             for cause, count in counters.drops.items():
                 self._world.tally.seen[f"drop: {cause}"] += count

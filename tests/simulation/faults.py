@@ -155,7 +155,7 @@ class Faults:
 
     def _drain(self, seconds: float) -> float | None:
         relay = self._some_relay()
-        if relay is None or relay.exchange.router.draining:
+        if relay is None or relay.core.router.draining:
             return None
         self.drain(relay, seconds)
         return seconds

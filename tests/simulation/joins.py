@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from arke.wire.limits import MAX_MESSAGE
-from arke_relay.core.dial_targets import Prospect, Prospects
+from arke_relay.core.dial_targets import DialTarget, DialTargets
 from simulation.bounds import JOIN_LIMIT, SMALL_MESSAGES
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ _RETRY = 0.2
 class _Join:
     """One that this relay has begun."""
 
-    def __init__(self, prospect: Prospect) -> None:
-        self.prospect = prospect
+    def __init__(self, dial_target: DialTarget) -> None:
+        self.dial_target = dial_target
         self.over = False
 
 
@@ -31,33 +31,33 @@ class Joins:
         self._world = world
         self._relay = relay
         self.admissions: set[str] = set()
-        self.prospects = Prospects(world.random.random)
+        self.dial_targets = DialTargets(world.random.random)
         self.closed = False
         self.max_message = SMALL_MESSAGES if world.random.random() < 0.2 else MAX_MESSAGE
         """What this relay says of itself: the largest body that it takes."""
 
     def hint(self, place: int, node: str | None = None) -> None:
         """Somebody may be at another node."""
-        self.prospects.hint((str(place),), 1, node, None, self._relay.now)
+        self.dial_targets.hint((str(place),), 1, node, None, self._relay.now)
 
     def dial_due(self) -> None:
         relay = self._relay
         if not self.closed:
-            for prospect in self.prospects.due(relay.membership.linked, relay.now):
-                join = _Join(prospect)
+            for dial_target in self.dial_targets.due(relay.membership.linked, relay.now):
+                join = _Join(dial_target)
                 self._world.schedule.after(JOIN_LIMIT, relay.do, self._give_up, join)
                 self._reach(join)
 
     def _reach(self, join: _Join) -> None:
         """Our hello arrives at the other node, at the first attempt or the tenth."""
         world, here = self._world, self._relay.place
-        place = int(join.prospect.address)
+        place = int(join.dial_target.address)
         other = world.nodes[place].relay
         if join.over:
             return
         if place == here:
             join.over = True
-            self.prospects.failed(join.prospect, self._relay.now, myself=True)
+            self.dial_targets.failed(join.dial_target, self._relay.now, myself=True)
         elif other is None or not world.lines.open(here, place):
             world.schedule.after(_RETRY, self._relay.do, self._reach, join)
         else:
@@ -78,17 +78,17 @@ class Joins:
         if join.over or self.closed:
             return
         join.over = True
-        self.prospects.succeeded(join.prospect, other.node, self._relay.now)
+        self.dial_targets.succeeded(join.dial_target, other.node, self._relay.now)
         self._admit(other)
 
     def _give_up(self, join: _Join) -> None:
         if not join.over:
             join.over = True
-            self.prospects.failed(join.prospect, self._relay.now)
+            self.dial_targets.failed(join.dial_target, self._relay.now)
 
     def _admit(self, other: Relay) -> None:
         now = self._relay.now
         self.admissions.add(other.node)
-        self.prospects.hint((str(other.place),), 1, other.node, None, now)
+        self.dial_targets.hint((str(other.place),), 1, other.node, None, now)
         largest = other.joins.max_message
         self._relay.membership.admitted(other.node, b"", str(other.place), 1, 2, largest, now)

@@ -90,8 +90,8 @@ class Link:
         self.put = self.outbox.put
         self.put_body = self.outbox.put_body
         self.put_packed = self.outbox.put_packed
-        self.put_part = self.outbox.put_part
-        self.drop_parts = self.outbox.drop_parts
+        self.put_in_flow = self.outbox.put_in_flow
+        self.drop_flow = self.outbox.drop_flow
         self._pack = Packer().pack
         self._hearing = 0
         self._open = True

@@ -55,7 +55,7 @@ class Listener:
         body = f"{program.key} {name} {number} ".encode()
         body += bytes(max(0, size - len(body)))
         if shared:
-            program.outbox.put_cast(op, name, body)
+            program.outbox.put_fanout(op, name, body)
         else:
             program.outbox.put_body((op, name, body, None), 2, (op, name))
         program.world.trace.note(program.key, Op(op).name, "to", name, number, len(body))
@@ -95,7 +95,7 @@ class Listener:
 
     def _hear(self, op: int, name: str | None, body: object, sender: str) -> None:
         program = self._program
-        cast = program.inbox.cast(body)
+        cast = program.inbox.take_fanout(body)
         if cast is None:
             raise Violation("honest bodies find room", str(name), program.key)
         for each in cast if type(cast) is tuple else (cast,):

@@ -46,9 +46,9 @@ class Member:
         Where there was no room to say so, and that was counted, they go on until their deadlines.
         """
         self._forget_expired()
-        if any(relay.exchange.counters.drops["stop_without_room"] for relay in self._world.all):
+        if any(relay.core.counters.drops["cancel_queue_full"] for relay in self._world.all):
             return []
-        open_here = self._program.attachment.relay.exchange.router._open
+        open_here = self._program.attachment.relay.core.router._assigned
         return [call for call in self.handling if call not in open_here]
 
     # What the relay says.

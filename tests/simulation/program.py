@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from arke.wire.limits import MAX_MESSAGE, unpacker
 from arke.wire.messages import Op
 from arke.wire.outbox import Outbox
-from arke.wire.reassembly import Inbox
+from arke.wire.reassembly import Reassembler
 from simulation.attachment import Attachment
 from simulation.bounds import BATCH, LARGEST
 from simulation.caller import Caller
@@ -46,7 +46,7 @@ class Program:
         self.largest = min(LARGEST, relay.joins.max_message)
         """Octets of the largest body that its relay takes of it."""
         self.outbox = Outbox(64 * 1024 * 1024)
-        self.inbox = Inbox(MAX_MESSAGE, 64 * 1024 * 1024)
+        self.inbox = Reassembler(MAX_MESSAGE, 64 * 1024 * 1024)
         self._unpacker = unpacker()
         self._unread: list[bytes] = []
         self._later: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
@@ -55,7 +55,7 @@ class Program:
         self.sent: list[Request] = []
         """Requests that leave with the next octets."""
         self.attachment = Attachment(relay, self)
-        self.member_id = self.attachment.party.sender
+        self.member_id = self.attachment.endpoint.sender
         self.caller = Caller(self)
         self.member = Member(self)
         self.listener = Listener(self)
@@ -65,7 +65,7 @@ class Program:
             **self.member.handlers,
             **self.listener.handlers,
             **self.tunnels.handlers,
-            Op.CHUNK: self.inbox.chunk,
+            Op.CHUNK: self.inbox.add_chunk,
             Op.PONG: self._on_pong,
             Op.NODE_ADDRESS: lambda address: None,
         }
@@ -92,7 +92,7 @@ class Program:
         """A body that stands in a message, or came before it in chunks."""
         if type(body) is bytes:
             return body
-        joined = self.inbox.body(body)
+        joined = self.inbox.take_body(body)
         if joined is None:
             raise Violation("honest bodies find room", str(body), self.key)
         return bytes(joined)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from arke.wire.messages import Op
 from arke_relay.core.membership import BEAT, LAST_WORDS, Membership, Neighbour
-from arke_relay.core.message_core import Exchange
+from arke_relay.core.message_core import MessageCore
 from arke_relay.flusher import Flusher
 from arke_relay.peers.batch_reader import BatchReader
 from simulation.attachment import Attachment
@@ -41,12 +41,12 @@ class Relay:
         self._sessions: dict[str, int] = {}
         """The latest of each peer that something was heard of."""
         self.flusher = Flusher()
-        self.exchange = Exchange(self.node, world.random.random)
-        self.exchange.address = str(place)
-        self.membership = Membership(self.exchange, self._dial, self._lost)
+        self.core = MessageCore(self.node, world.random.random)
+        self.core.address = str(place)
+        self.membership = Membership(self.core, self._dial, self._lost)
         self.joins = Joins(world, self)
         self.batches = BatchReader(
-            self.exchange,
+            self.core,
             self.membership,
             self.joins.max_message,
             on_known_peer=self._known,
@@ -111,11 +111,11 @@ class Relay:
 
     def drain(self) -> None:
         """As `Relay.stop` does: accept nothing new, finish what is under way, say goodbye."""
-        self.exchange.router.draining = True
-        for program in self.exchange.programs.values():
+        self.core.router.draining = True
+        for program in self.core.programs.values():
             text = "the relay is leaving"
-            program.outlet.put((Op.DRAINING.value, program.last_call, text))
-        self.exchange.tell_draining()
+            program.sink.put((Op.DRAINING.value, program.last_request_id, text))
+        self.core.tell_draining()
         self._drain_look(self.now + GRACE)
 
     def _drain_look(self, ends: float) -> None:
@@ -144,8 +144,8 @@ class Relay:
     def busy(self) -> bool:
         links = (n.link for n in self.membership.neighbours.values())
         return bool(
-            len(self.exchange.router)
-            or self.exchange.tunnels.answers
+            len(self.core.router)
+            or self.core.tunnels.answers
             or any(each.outbox.size and each.read for each in self.attachments)
             or any(link.queued for link in links if isinstance(link, Link))
             or any(each.inbox.size for each in self.attachments)
@@ -159,22 +159,22 @@ class Relay:
         now = self.now
         self.membership.tick(now)
         self.joins.dial_due()
-        if not self.exchange.router.settled and self._is_settled(now):
-            self.exchange.settle(now)
+        if not self.core.router.settled and self._is_settled(now):
+            self.core.settle(now)
 
     def _is_settled(self, now: float) -> bool:
         if now - self._started >= SETTLE:
             return True
-        peers = self.exchange.peers
+        peers = self.core.peers
         linked = len(self.membership.neighbours)
         return (
             0 < linked == len(peers) == self.membership.synced
-            and not self.joins.prospects.exploring
+            and not self.joins.dial_targets.exploring
         )
 
     def _expire(self) -> None:
         self.world.schedule.after(EXPIRY, self.do, self._expire)
-        self.exchange.router.expire(self.now)
+        self.core.router.expire(self.now)
 
     def end_admission(self, node: str) -> None:
         self.membership.end(node, "admission_expired", self.now)
@@ -183,7 +183,7 @@ class Relay:
 
     def take(self, node: str, session: int, frame: bytes) -> None:
         """An admitted peer sent a frame."""
-        drops = self.exchange.counters.drops
+        drops = self.core.counters.drops
         dropped = drops["stale_session"]
         self.batches.receive(node, frame, self.now)
         latest = self._sessions.get(node, 0)
@@ -203,8 +203,8 @@ class Relay:
             raise Violation("honest peers are understood", reason, self.node, neighbour.node)
         self.losses += 1
         self.joins.admissions.discard(neighbour.node)
-        self.joins.prospects.lost(neighbour.node, self.now)
+        self.joins.dial_targets.lost(neighbour.node, self.now)
 
     def _known(self, node: str, address: str, port: int) -> None:
         if node != self.node and not self.membership.linked(node):
-            self.joins.prospects.hint((address,), port, node, None, self.now)
+            self.joins.dial_targets.hint((address,), port, node, None, self.now)

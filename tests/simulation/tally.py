@@ -46,11 +46,11 @@ SEEN = (
     "watched comings",
     "tunnel octets",
     "retries",
-    "drop: cast_without_room",
-    "drop: expired_on_the_way",
+    "drop: broadcast_queue_full",
+    "drop: expired_in_transit",
     "drop: late_reply",
-    "drop: of_no_tunnel",
-    "drop: reply_without_room",
+    "drop: unknown_tunnel",
+    "drop: reply_queue_full",
     "drop: stale_session",
 )
 

@@ -7,7 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from arke.wire.limits import CHUNK
-from arke.wire.messages import Ending, Op
+from arke.wire.messages import Op, TunnelClose
 from simulation.bounds import LARGEST, WINDOWS
 from simulation.requests import Request
 from simulation.trace import Violation
@@ -42,7 +42,7 @@ class End:
         self.reads = True
         self.wants = 0
         """Octets that it still wants to send."""
-        self.plan: Ending | None = None
+        self.plan: TunnelClose | None = None
         """How it ends once these are sent; None: not by itself."""
         self._window = window
         self._credit = 0
@@ -69,26 +69,26 @@ class End:
             size = min(self.wants, self._credit, random.choice((100, 5_000, CHUNK)))
             at = self._offset(self.side, self._sent)
             total = self._sent if self._sent % 3 else None
-            outbox.put_part((Op.DATA.value, self.name, total, _OCTETS[at : at + size]), self)
+            outbox.put_in_flow((Op.DATA.value, self.name, total, _OCTETS[at : at + size]), self)
             self._sent += size
             self.wants -= size
             self._credit -= size
         if not self.wants and self.plan is not None:
             self.end(self.plan)
 
-    def end(self, ending: Ending) -> None:
+    def end(self, ending: TunnelClose) -> None:
         """Send nothing more; with CLOSED read nothing more either; or break it off."""
-        if self.over or (self._said and ending == Ending.SEND_CLOSED):
+        if self.over or (self._said and ending == TunnelClose.SEND_CLOSED):
             return
         self.program.world.trace.note(self.program.key, "ends", self.tunnel.key, ending.name)
-        if ending == Ending.ABORTED:
-            self.program.outbox.drop_parts(self)
+        if ending == TunnelClose.ABORTED:
+            self.program.outbox.drop_flow(self)
         elif not self._said:
             self.tunnel.sent_all[self.side] = self._sent
         self._said = True
         message = (Op.END.value, self.name, ending.value, "Planned", "as planned")
-        self.program.outbox.put_part(message, self)
-        if ending != Ending.SEND_CLOSED or self._heard:
+        self.program.outbox.put_in_flow(message, self)
+        if ending != TunnelClose.SEND_CLOSED or self._heard:
             self.finish(f"{ending.name} here")
 
     # Receiving.
@@ -123,18 +123,18 @@ class End:
 
     def on_end(self, ending: int, kind: str, text: str) -> None:
         key = self.tunnel.key
-        if ending == Ending.ABORTED:
+        if ending == TunnelClose.ABORTED:
             self._check_break(text)
             self.finish(f"ABORTED: {_cause(kind, text)}")
             return
         sent = self.tunnel.sent_all[1 - self.side]
-        if self._received != sent or (self._heard and ending == Ending.SEND_CLOSED):
+        if self._received != sent or (self._heard and ending == TunnelClose.SEND_CLOSED):
             says = f"end {self.side} of {key} has {self._received} octets of {sent}"
             raise Violation("an ended tunnel has brought everything", says, key)
         self._heard = True
-        self.program.world.tally.endings[Ending(ending).name] += 1
-        if ending == Ending.CLOSED or self._said:
-            self.finish(f"{Ending(ending).name} there")
+        self.program.world.tally.endings[TunnelClose(ending).name] += 1
+        if ending == TunnelClose.CLOSED or self._said:
+            self.finish(f"{TunnelClose(ending).name} there")
 
     def finish(self, how: str) -> None:
         if not self.over:
@@ -181,8 +181,14 @@ class Tunnels:
 
     def decline(self, number: int) -> None:
         """Nobody waits for the tunnel any more."""
-        message = (Op.END.value, number, Ending.ABORTED.value, "", "nobody waits for it any more")
-        self._program.outbox.put_part(message, number)
+        message = (
+            Op.END.value,
+            number,
+            TunnelClose.ABORTED.value,
+            "",
+            "nobody waits for it any more",
+        )
+        self._program.outbox.put_in_flow(message, number)
 
     def gone(self, reason: str) -> None:
         for end in list(self.ends.values()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from arke.wire.limits import CHUNK
-from arke.wire.messages import Ending, Op
+from arke.wire.messages import Op, TunnelClose
 from simulation.bounds import KIB
 from simulation.program import Program
 from simulation.relay import Relay
@@ -59,7 +59,7 @@ class Workload:
             self._world.schedule.after(self._random.uniform(0.0, 0.3), self.attach, relay)
 
     def attach(self, relay: Relay, cluster: str | None = None) -> Program | None:
-        if not relay.up or relay.paused or relay.exchange.router.draining:
+        if not relay.up or relay.paused or relay.core.router.draining:
             return None
         program = Program(self._world, relay)
         if cluster is None and self._random.random() < 0.65:
@@ -120,10 +120,10 @@ class Workload:
         if what < 0.6:
             end.send(self._random.choice((10, 3_000, 80 * KIB)))
         elif what < 0.75:
-            end.plan = self._random.choice((Ending.SEND_CLOSED, Ending.CLOSED))
+            end.plan = self._random.choice((TunnelClose.SEND_CLOSED, TunnelClose.CLOSED))
             end.pump()
         elif what < 0.8:
-            end.end(Ending.ABORTED)
+            end.end(TunnelClose.ABORTED)
         else:
             end.reads = not end.reads
             end.read()
@@ -188,10 +188,12 @@ class Workload:
         """A tunnel is there: what this end of it will do."""
         random = self._random
         if self.calm:
-            end.plan = Ending.SEND_CLOSED
+            end.plan = TunnelClose.SEND_CLOSED
             end.send(end.program.world.calm_octets(end))
             return
-        end.plan = random.choice((Ending.SEND_CLOSED, Ending.SEND_CLOSED, Ending.CLOSED, None))
+        end.plan = random.choice(
+            (TunnelClose.SEND_CLOSED, TunnelClose.SEND_CLOSED, TunnelClose.CLOSED, None)
+        )
         end.reads = random.random() < 0.9
         end.send(random.choice((0, 10, 3_000, 20 * KIB, 150 * KIB)))
 

@@ -87,9 +87,9 @@ class World:
         if self.workload.calm:
             return
         if relay is not None and relay.node.endswith(".1"):
-            if not relay.exchange.router.draining:
+            if not relay.core.router.draining:
                 self.faults.drain(relay)
-        elif relay is not None and relay.exchange.router.settled:
+        elif relay is not None and relay.core.router.settled:
             place += 1
         if place < len(self.nodes):
             self.schedule.after(0.1, self._roll, place)

@@ -16,11 +16,11 @@ from arke.wire.limits import MAX_MESSAGE
 from arke.wire.outbox import Outbox
 from arke_relay.core.endpoints import Message, Peer, Program
 from arke_relay.core.membership import BEAT, Membership, Neighbour
-from arke_relay.core.message_core import Exchange
-from arke_relay.core.requests import Call
+from arke_relay.core.message_core import MessageCore
+from arke_relay.core.routed_request import RoutedRequest
 from arke_relay.peers.batch_reader import BatchReader
-from support.outlets import Recorder
 from support.rooms import CALL, taken
+from support.sinks import Recorder
 
 STEP = BEAT / 5
 """Seconds between two looks of the simulated world; frames travel one step."""
@@ -117,10 +117,10 @@ class Relay:
         self.dial_at: dict[str, float] = {}
         self.known: set[str] = set()
         self.losses: list[tuple[str, str]] = []
-        self.exchange = Exchange(node, random.random)
-        self.membership = Membership(self.exchange, self._dial, self._lost)
+        self.core = MessageCore(node, random.random)
+        self.membership = Membership(self.core, self._dial, self._lost)
         self.batches = BatchReader(
-            self.exchange,
+            self.core,
             self.membership,
             16 * 1024 * 1024,
             on_known_peer=lambda node, address, port: self.known.add(node),
@@ -134,8 +134,8 @@ class Relay:
         return self._mesh.time + self.clock_began
 
     def serve(self, cluster: str) -> Program:
-        program = self.exchange.attach("service", Recorder())
-        self.exchange.register(program, cluster, {}, self.now)
+        program = self.core.attach("service", Recorder())
+        self.core.register(program, cluster, {}, self.now)
         return program
 
     def ask(
@@ -149,16 +149,16 @@ class Relay:
     ) -> None:
         """A program here makes a request."""
         now, sender = self.now, client.sender
-        call = Call(
+        call = RoutedRequest(
             client, number, cluster, b"question", now, now + timeout, idempotent, sender, None
         )
-        self.exchange.router.request(call, now)
+        self.core.router.request(call, now)
 
     def answer(self, member: Program) -> None:
         """What the member was handed is answered."""
         for op, call, *_ in taken(member):
             assert op == CALL
-            self.exchange.router.reply(member, call, b"answer", self.now)
+            self.core.router.reply(member, call, b"answer", self.now)
 
     def admit(self, other: Relay) -> None:
         self.admissions.add(other.node)
@@ -170,14 +170,14 @@ class Relay:
 
     def beat(self) -> None:
         self.membership.tick(self.now)
-        self.exchange.router.expire(self.now)
+        self.core.router.expire(self.now)
 
     def members(self) -> dict[str, dict[str, set[int]]]:
         """Who serves what, by node, as this relay believes."""
         told: dict[str, dict[str, set[int]]] = {}
-        for name, cluster in self.exchange.directory.clusters.items():
-            for party, candidate in cluster.candidates.items():
-                node = party.node if isinstance(party, Peer) else self.node
+        for name, cluster in self.core.directory.clusters.items():
+            for endpoint, candidate in cluster.candidates.items():
+                node = endpoint.node if isinstance(endpoint, Peer) else self.node
                 told.setdefault(name, {}).setdefault(node, set()).update(candidate.members)
         return told
 

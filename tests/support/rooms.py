@@ -1,14 +1,14 @@
-"""One relay's core with recorders for parties: what the tests of requests and casts stand on."""
+"""One relay core with recorders for endpoints: the fixture of the request and broadcast tests."""
 
 from __future__ import annotations
 
 from random import Random
 
 from arke.wire.messages import Op, PeerOp
-from arke_relay.core.endpoints import Message, Party, Peer, Program
-from arke_relay.core.message_core import Exchange
-from arke_relay.core.requests import Call
-from support.outlets import Recorder
+from arke_relay.core.endpoints import Endpoint, Message, Peer, Program
+from arke_relay.core.message_core import MessageCore
+from arke_relay.core.routed_request import RoutedRequest
+from support.sinks import Recorder
 
 CALL, PEER_CALL = Op.DELIVER_REQUEST.value, PeerOp.REQUEST.value
 REPLY, FAULT = Op.REPLY.value, Op.FAULT.value
@@ -21,23 +21,23 @@ class Room:
 
     def __init__(self, *, settled: bool = True, seed: int = 0) -> None:
         self.now = 1000.0
-        self.exchange = Exchange("me", Random(seed).random)
-        self.router = self.exchange.router
-        self.counters = self.exchange.counters
+        self.core = MessageCore("me", Random(seed).random)
+        self.router = self.core.router
+        self.counters = self.core.counters
         self.router.settled = settled
 
     def client(self) -> Program:
-        return self.exchange.attach("client", Recorder())
+        return self.core.attach("client", Recorder())
 
     def member(self, cluster: str = "c", room: int | None = None) -> Program:
-        program = self.exchange.attach("member", Recorder(room))
-        self.exchange.register(program, cluster, {}, self.now)
+        program = self.core.attach("member", Recorder(room))
+        self.core.register(program, cluster, {}, self.now)
         return program
 
     def peer(self, node: str, *members: int, cluster: str = "c") -> Peer:
-        peer = self.exchange.link(node, Recorder(), "10.9.8.7")
+        peer = self.core.link(node, Recorder(), "10.9.8.7")
         for member in members:
-            self.exchange.directory.join(cluster, peer, member, {})
+            self.core.directory.join(cluster, peer, member, {})
         self.router.arrived(cluster, self.now)
         return peer
 
@@ -60,7 +60,7 @@ class Room:
 
     def _ask(
         self,
-        origin: Party,
+        origin: Endpoint,
         number: int,
         cluster: str,
         body: bytes,
@@ -70,7 +70,9 @@ class Room:
     ) -> None:
         now = self.now
         headers = None if origin.is_peer else {"h": "v"}
-        call = Call(origin, number, cluster, body, now, now + timeout, idempotent, sender, headers)
+        call = RoutedRequest(
+            origin, number, cluster, body, now, now + timeout, idempotent, sender, headers
+        )
         self.router.request(call, now)
 
     def later(self, seconds: float) -> None:
@@ -79,32 +81,32 @@ class Room:
 
     def left_over(self) -> list[object]:
         """What is in any table though no call is open."""
-        parties = [*self.exchange.programs.values(), *self.exchange.peers.values()]
+        endpoints = [*self.core.programs.values(), *self.core.peers.values()]
         return [
-            *self.router._open.values(),
-            *self.router._parked.values(),
-            *(call for party in parties for call in party.calls.values()),
-            *(party for party in parties if party.held),
+            *self.router._assigned.values(),
+            *self.router._waiting.values(),
+            *(call for endpoint in endpoints for call in endpoint.requests.values()),
+            *(endpoint for endpoint in endpoints if endpoint.held_bytes),
             *(
                 candidate
-                for cluster in self.exchange.directory.clusters.values()
+                for cluster in self.core.directory.clusters.values()
                 for candidate in cluster.candidates.values()
                 if candidate.outstanding
             ),
         ]
 
 
-def recorder(party: Party) -> Recorder:
-    assert isinstance(party.outlet, Recorder)
-    return party.outlet
+def recorder(endpoint: Endpoint) -> Recorder:
+    assert isinstance(endpoint.sink, Recorder)
+    return endpoint.sink
 
 
-def taken(party: Party) -> list[Message]:
-    return recorder(party).take()
+def taken(endpoint: Endpoint) -> list[Message]:
+    return recorder(endpoint).take()
 
 
-def call_of(party: Party) -> int:
-    """The id of the one call the party was just handed."""
-    ((op, call_id, *_),) = taken(party)
-    assert op == (PEER_CALL if party.is_peer else CALL)
-    return int(call_id)
+def call_of(endpoint: Endpoint) -> int:
+    """The id of the one call the endpoint was just handed."""
+    ((op, request_id, *_),) = taken(endpoint)
+    assert op == (PEER_CALL if endpoint.is_peer else CALL)
+    return int(request_id)

@@ -12,10 +12,10 @@ from msgpack import Packer, Unpacker
 from arke.program.logging import Log
 from arke.wire.limits import MAX_MESSAGE
 from arke.wire.outbox import Outbox
-from arke_relay.attachments.program_registry import Hub
-from arke_relay.attachments.protocol_detection import Greeting
+from arke_relay.attachments.program_registry import ProgramRegistry
+from arke_relay.attachments.protocol_detection import ProtocolDetector
 from arke_relay.core.membership import Membership, Neighbour
-from arke_relay.core.message_core import Exchange
+from arke_relay.core.message_core import MessageCore
 from arke_relay.flusher import Flusher
 from arke_relay.peers.batch_reader import BatchReader
 
@@ -59,15 +59,15 @@ class Transport(asyncio.Transport):
 
 
 class Link:
-    """The outlet of the one peer."""
+    """The sink of the one peer."""
 
     def __init__(self) -> None:
         outbox = self._outbox = Outbox(MAX_MESSAGE)
         self.put = outbox.put
         self.put_body = outbox.put_body
         self.put_packed = outbox.put_packed
-        self.put_part = outbox.put_part
-        self.drop_parts = outbox.drop_parts
+        self.put_in_flow = outbox.put_in_flow
+        self.drop_flow = outbox.drop_flow
 
     def take(self) -> bytes:
         taken = b""
@@ -98,12 +98,12 @@ class Stage:
         loop = asyncio.get_running_loop()
         self._now = NOW
         self._flusher = Flusher()
-        self._exchange = Exchange(NODE, Random(0).random)
-        self._exchange.address = "192.168.56.101"
-        self._exchange.router.settled = True
-        self._hub = Hub(
+        self._core = MessageCore(NODE, Random(0).random)
+        self._core.address = "192.168.56.101"
+        self._core.router.settled = True
+        self._registry = ProgramRegistry(
             loop,
-            self._exchange,
+            self._core,
             self._flusher,
             "cluster",
             MAX_MESSAGE,
@@ -113,9 +113,9 @@ class Stage:
         )
         self._programs: dict[str, Transport] = {}
         self._link = Link()
-        self._membership = Membership(self._exchange, self._dial, lambda *_: None)
+        self._membership = Membership(self._core, self._dial, lambda *_: None)
         self._batches = BatchReader(
-            self._exchange,
+            self._core,
             self._membership,
             MAX_MESSAGE,
             on_known_peer=lambda *_: None,
@@ -129,7 +129,7 @@ class Stage:
 
     def attach(self, who: str) -> None:
         transport = self._programs[who] = Transport()
-        transport.protocol = Greeting(self._hub, asyncio.get_running_loop())
+        transport.protocol = ProtocolDetector(self._registry, asyncio.get_running_loop())
         transport.protocol.connection_made(transport)
 
     def connection(self, who: str) -> Any:
@@ -170,11 +170,11 @@ class Stage:
     @property
     def queued(self) -> int:
         """Octets that wait for all programs together."""
-        return self._hub.queued
+        return self._registry.queued
 
     def pass_time(self, seconds: float) -> None:
         self._now += seconds
-        self._exchange.router.expire(self._now)
+        self._core.router.expire(self._now)
         self._flusher.flush()
 
     def heard_by_peer(self) -> bytes:

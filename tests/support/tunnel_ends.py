@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from msgpack import Unpacker
 
 from arke.wire.limits import CHUNK
-from arke.wire.messages import MAGIC, Ending, Op, Purpose
+from arke.wire.messages import MAGIC, Op, Purpose, TunnelClose
 from arke.wire.messages import VERSION as NATIVE
 from support.iris_packets import CLIENT_MAGIC, VERSION, Decoder, encoded
 from support.iris_packets import Op as Iris
@@ -138,7 +138,7 @@ class NativeEnd:
             self._queue.append((0 if at else len(message), message[at : at + most]))
 
     def close(self) -> None:
-        self.say(Op.END, self._name, Ending.CLOSED.value, "", "")
+        self.say(Op.END, self._name, TunnelClose.CLOSED.value, "", "")
 
     def look(self) -> bool:
         did = False

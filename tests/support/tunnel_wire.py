@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from arke.tunnel import Tunnel
-from arke.wire.limits import CHUNK, LEAST_WINDOW
+from arke.wire.limits import CHUNK, MIN_WINDOW
 from arke.wire.messages import Op
 
 MIB = 1024 * 1024
@@ -27,7 +27,7 @@ class Link:
     def send_part(self, message: tuple[Any, ...], tunnel: Hashable) -> None:
         self._wire.carry(self._number, message)
 
-    def drop_parts(self, tunnel: Hashable) -> None:
+    def drop_flow(self, tunnel: Hashable) -> None:
         self._wire.drop(self._number)
 
 
@@ -35,7 +35,7 @@ class Wire:
     """Carries messages in order, a turn of the loop later, and holds both ends to their credit."""
 
     def __init__(
-        self, window: int = LEAST_WINDOW, largest: int = 4 * MIB, theirs: int | None = None
+        self, window: int = MIN_WINDOW, largest: int = 4 * MIB, theirs: int | None = None
     ) -> None:
         self.window = window
         self.queues: list[list[tuple[Any, ...]]] = [[], []]

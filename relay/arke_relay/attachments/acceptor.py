@@ -25,7 +25,7 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Acceptor:
-    """Turns connections to a bound, blocking `listener` into protocols until it is closed."""
+    """FairReader connections to a bound, blocking `listener` into protocols until it is closed."""
 
     def __init__(
         self,

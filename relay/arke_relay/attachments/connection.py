@@ -6,30 +6,32 @@ import asyncio
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from arke.wire.limits import HIGH_WATER, READ
+from arke.wire.limits import HIGH_WATER, READ_SIZE
 from arke.wire.outbox import Outbox
 from arke_relay.attachments.fair_reader import PIECE
 from arke_relay.core.endpoints import Program
 
 if TYPE_CHECKING:
-    from arke_relay.attachments.program_registry import Hub
+    from arke_relay.attachments.program_registry import ProgramRegistry
 
 OUTBOX = 64 * 1024 * 1024
 """Octets a program may leave unread before what comes next is dropped, and counted."""
 
 
 class Connection(ABC):
-    """What all have; a codec adds what the octets mean, and the Outlet of its Program.
+    """What all have; a codec adds what the octets mean, and the MessageSink of its Program.
 
     For the loop it is a protocol.
     """
 
-    def __init__(self, hub: Hub, transport: asyncio.Transport, outbox: Outbox) -> None:
-        self._hub = hub
+    def __init__(
+        self, registry: ProgramRegistry, transport: asyncio.Transport, outbox: Outbox
+    ) -> None:
+        self._registry = registry
         self._transport = transport
-        self._flusher = hub.flusher
+        self._flusher = registry.flusher
         self._outbox = outbox
-        self._turns = hub.turns
+        self._turns = registry.turns
         self._paused = False
         self._ended = ""
         self._program: Program | None = None
@@ -81,7 +83,7 @@ class Connection(ABC):
     def connection_lost(self, error: Exception | None) -> None:
         self._turns.drop(self)
         self._detach(self._ended or (str(error) if error else ""))
-        self._hub.closed(self)
+        self._registry.closed(self)
         self._stop_handling()
         self._outbox.close()
         self._flusher.flush()
@@ -100,7 +102,7 @@ class Connection(ABC):
         self._paused = False
         self.flush()
 
-    # Outlet.
+    # MessageSink.
 
     def overrun(self) -> None:
         # Not at once: whoever found out is in the middle of something.
@@ -115,7 +117,7 @@ class Connection(ABC):
             return
         outbox = self._outbox
         while outbox.size and not self._paused:
-            transport.write(outbox.take(READ))
+            transport.write(outbox.take(READ_SIZE))
         if self._ended and not outbox.size:
             self._finish()
 
@@ -151,7 +153,7 @@ class Connection(ABC):
         self._turns.drop(self)
         self._stop_handling()
         self.pause_reading()
-        self._hub.closing(self)
+        self._registry.closing(self)
         self._detach(self._ended)
         self.flush()
 
@@ -162,4 +164,4 @@ class Connection(ABC):
     def _detach(self, reason: str) -> None:
         program, self._program = self._program, None
         if program is not None:
-            self._hub.detached(program, self, reason)
+            self._registry.detached(program, self, reason)

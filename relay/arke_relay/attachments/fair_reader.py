@@ -31,7 +31,7 @@ class Reader(Protocol):
     def abort(self, reason: str) -> None: ...
 
 
-class Turns:
+class FairReader:
     """Hands long reads on in turns; who is waiting for one reads nothing more until all is done."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:

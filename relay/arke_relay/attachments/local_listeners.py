@@ -14,8 +14,8 @@ from typing import cast
 
 from arke.program.logging import Log
 from arke_relay.attachments.acceptor import Acceptor, keep_descriptors
-from arke_relay.attachments.program_registry import Hub
-from arke_relay.attachments.protocol_detection import Greeting
+from arke_relay.attachments.program_registry import ProgramRegistry
+from arke_relay.attachments.protocol_detection import ProtocolDetector
 from arke_relay.errors import ConfigurationError
 
 _BACKLOG = 512
@@ -24,12 +24,14 @@ _LIVE = 1.0  # seconds in which a living relay takes a connection
 _NO_IPV6 = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 
-class Doors:
+class LocalListeners:
     """Opens what is asked for; raises ConfigurationError with the mend."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, hub: Hub, log: Log) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, registry: ProgramRegistry, log: Log
+    ) -> None:
         self._loop = loop
-        self._hub = hub
+        self._registry = registry
         self._log = log
         self._acceptors: list[Acceptor] = []
         self._path: Path | None = None
@@ -47,7 +49,7 @@ class Doors:
                     f"port {port} on {host} cannot be opened ({error.strerror}): "
                     "stop what uses it, or choose another with -port"
                 ) from error
-            self._listen(listener, Greeting)
+            self._listen(listener, ProtocolDetector)
 
     async def open_socket(self, path: Path) -> None:
         """Listen on a Unix socket that only this user, and root, may use."""
@@ -76,12 +78,14 @@ class Doors:
             self._path.unlink(missing_ok=True)
             self._path = None
 
-    def _listen(self, listener: socket.socket, greeting: type[Greeting]) -> None:
-        acceptor = Acceptor(self._loop, listener, _BACKLOG, lambda: greeting(self._hub, self._loop))
+    def _listen(self, listener: socket.socket, detector: type[ProtocolDetector]) -> None:
+        acceptor = Acceptor(
+            self._loop, listener, _BACKLOG, lambda: detector(self._registry, self._loop)
+        )
         self._acceptors.append(acceptor)
 
 
-class _Checked(Greeting):
+class _Checked(ProtocolDetector):
     """A connection over the Unix socket: guarded by the file's mode and by the kernel's word."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -90,7 +94,7 @@ class _Checked(Greeting):
         _, user, _ = _CREDENTIALS.unpack(packed)
         super().connection_made(transport)
         if user not in {0, os.getuid()}:
-            self._hub.refused(f"user {user} may not use this socket")
+            self._registry.refused(f"user {user} may not use this socket")
             self.abort()
 
 

@@ -1,4 +1,4 @@
-"""What all local connections share: the exchange, the flusher, and who is attached."""
+"""What all local connections share: the core, the flusher, and who is attached."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 from arke.program.logging import Log
 from arke.wire.liveness import Liveness
 from arke.wire.messages import Op
-from arke_relay.attachments.fair_reader import Turns
+from arke_relay.attachments.fair_reader import FairReader
 from arke_relay.core.directory import MAX_ENTRIES, Metadata
-from arke_relay.core.endpoints import Outlet, Program
-from arke_relay.core.message_core import Exchange
+from arke_relay.core.endpoints import MessageSink, Program
+from arke_relay.core.message_core import MessageCore
 from arke_relay.flusher import Flusher
 
 if TYPE_CHECKING:
     from arke_relay.attachments.connection import Connection
-    from arke_relay.attachments.protocol_detection import Greeting
+    from arke_relay.attachments.protocol_detection import ProtocolDetector
 
 LEFT = "it left"
 """Why most programs are gone."""
@@ -41,13 +41,13 @@ _COMINGS = 100  # lines of one kind in a second: each costs as much as attaching
 _FAILURES = 1000  # the same about programs that did not leave by themselves
 
 
-class Hub:
+class ProgramRegistry:
     """`clock` is monotonic, in seconds; `status` makes the JSON document of `arke status`."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        exchange: Exchange,
+        core: MessageCore,
         flusher: Flusher,
         network: str,
         max_message: int,
@@ -55,17 +55,17 @@ class Hub:
         status: Callable[[], bytes],
         log: Log,
     ) -> None:
-        self.exchange = exchange
+        self.core = core
         self.flusher = flusher
         self.network = network
         self.max_message = max_message
         self.clock = clock
-        self.turns = Turns(loop, clock)
+        self.turns = FairReader(loop, clock)
         self._status = status
         self._document = b""
         self._documented = 0.0
         self._log = log
-        self._strangers: dict[Greeting, None] = {}
+        self._strangers: dict[ProtocolDetector, None] = {}
         self._connections: dict[Connection, Liveness] = {}
         self._identities: dict[bytes, Connection] = {}
         self._closing: dict[Connection, tuple[int, float]] = {}
@@ -75,43 +75,43 @@ class Hub:
 
     # Strangers.
 
-    def admit(self, greeting: Greeting) -> None:
+    def admit(self, detector: ProtocolDetector) -> None:
         if len(self._strangers) >= _STRANGERS:
             oldest = next(iter(self._strangers))
             self.dismiss(oldest)
             self.refused("too many connections have not said hello")
             oldest.abort()
-        self._strangers[greeting] = None
+        self._strangers[detector] = None
 
-    def dismiss(self, greeting: Greeting) -> None:
-        self._strangers.pop(greeting, None)
+    def dismiss(self, detector: ProtocolDetector) -> None:
+        self._strangers.pop(detector, None)
 
     def refused(self, reason: str) -> None:
-        self.exchange.counters.drops["stranger_refused"] += 1
+        self.core.counters.drops["handshake_refused"] += 1
         self._log.limited("stranger", 10.0).info("connection refused", reason=reason)
 
     # Programs.
 
-    def attached(self, name: str, connection: Connection, outlet: Outlet) -> Program:
+    def attached(self, name: str, connection: Connection, sink: MessageSink) -> Program:
         identity = connection.identity
         if identity:
             # What is still unread there was said before what is going to be said here.
             if earlier := self._identities.get(identity):
                 earlier.end("the program has attached anew")
             self._identities[identity] = connection
-        program = self.exchange.attach(name, outlet)
+        program = self.core.attach(name, sink)
         self._connections[connection] = Liveness(_PATIENCE, _BEAT, self.clock())
         self._lines("attached").info("program attached", program=program)
         return program
 
     def registered(self, program: Program, cluster: str, metadata: Metadata, now: float) -> None:
-        self.exchange.register(program, cluster, metadata, now)
+        self.core.register(program, cluster, metadata, now)
         log = self._lines("registered")
         log.info("program registered", program=program, cluster=cluster)
 
     def left(self, program: Program) -> None:
         cluster = program.cluster
-        self.exchange.leave(program)
+        self.core.leave(program)
         if cluster is not None:
             log = self._lines("left")
             log.info("program left", program=program, cluster=cluster)
@@ -119,7 +119,7 @@ class Hub:
     def subscribe(self, program: Program, topic: str) -> None:
         """Where there are too many topics in all, whoever has most of them is cut off."""
         before = len(program.topics)
-        self.exchange.subscribe(program, topic)
+        self.core.subscribe(program, topic)
         self._topics += len(program.topics) - before
         if self._topics > _TOPICS:
             greediest = max(self._connections, key=lambda each: each.topics)
@@ -127,7 +127,7 @@ class Hub:
 
     def unsubscribe(self, program: Program, topic: str) -> None:
         before = len(program.topics)
-        self.exchange.unsubscribe(program, topic)
+        self.core.unsubscribe(program, topic)
         self._topics += len(program.topics) - before
 
     def detached(self, program: Program, connection: Connection, reason: str) -> None:
@@ -135,7 +135,7 @@ class Hub:
         if self._identities.get(connection.identity) is connection:
             del self._identities[connection.identity]
         self._topics -= len(program.topics)
-        self.exchange.detach(program, self.clock())
+        self.core.detach(program, self.clock())
         if reason and reason != LEFT:
             log = self._lines("cut off", _FAILURES)
         else:
@@ -164,17 +164,17 @@ class Hub:
 
     def move(self, address: str) -> None:
         """The node is reached at another address: programs may want to know."""
-        self.exchange.address = address
-        for program in self.exchange.programs.values():
-            program.outlet.put((Op.NODE_ADDRESS.value, address))
+        self.core.address = address
+        for program in self.core.programs.values():
+            program.sink.put((Op.NODE_ADDRESS.value, address))
 
     def tick(self, now: float) -> None:
         """Called once a second: ping the quiet, drop the dead."""
         for connection, liveness in list(self._connections.items()):
             if connection.heard:
                 connection.heard = False
-                liveness.heard(now)
-            if liveness.tick(now):
+                liveness.on_traffic(now)
+            if liveness.timed_out(now):
                 connection.abort(f"silent for {_PATIENCE:g} s")
             elif liveness.silence(now) >= _PING_AFTER:
                 connection.ping()
@@ -186,15 +186,15 @@ class Hub:
                 connection.abort("it does not read")
 
     def say_goodbye(self) -> None:
-        for program in self.exchange.programs.values():
+        for program in self.core.programs.values():
             text = "the relay is leaving"
-            program.outlet.put((Op.DRAINING.value, program.last_call, text))
+            program.sink.put((Op.DRAINING.value, program.last_request_id, text))
 
     def close(self, reason: str) -> None:
         for connection in list(self._connections):
             connection.end(reason)
-        for greeting in list(self._strangers):
-            greeting.abort()
+        for detector in list(self._strangers):
+            detector.abort()
 
     @property
     def receiving(self) -> bool:

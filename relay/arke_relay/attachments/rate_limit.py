@@ -10,7 +10,7 @@ _CHANGES_PER_SECOND = 1_000.0
 """Registrations, subscriptions and watches of one program: all when it attaches, then some."""
 
 
-class Changes:
+class RegistrationRateLimit:
     """Those of one program."""
 
     __slots__ = ("_changed", "_left")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Sequence
 
 from arke_relay.core.directory import Candidate
-from arke_relay.core.endpoints import Party
+from arke_relay.core.endpoints import Endpoint
 
 HALF_LIFE = 1.0
 """Seconds in which a penalty halves."""
@@ -32,11 +32,11 @@ class Balancer:
         self._random = random
 
     def choose(
-        self, draws: Sequence[Candidate], tried: Container[Party], now: float
+        self, draws: Sequence[Candidate], tried: Container[Endpoint], now: float
     ) -> Candidate | None:
         """One of `draws` (each as often as it has members) outside `tried`, or None."""
         if tried:
-            draws = [c for c in draws if c.party not in tried]
+            draws = [c for c in draws if c.endpoint not in tried]
         if len(draws) < 2:
             return draws[0] if draws else None
         one, other = self._draw(draws)

@@ -33,7 +33,7 @@ class Counters:
         self.broadcasts = 0
         self.published = 0
         self.tunnels = 0
-        """Tunnels that were opened, through this relay."""
+        """TunnelRouter that were opened, through this relay."""
         self.latency = [0] * (len(BUCKETS) + 1)
         self.latency_sum = 0.0
 

@@ -1,6 +1,6 @@
 """Addresses worth dialling, and when: hints come in, dials that are due come out.
 
-A prospect is one join address. It may claim to be a certain node; what it really is only a join
+A dial_target is one join address. It may claim to be a certain node; what it really is only a join
 can tell.
 """
 
@@ -25,7 +25,7 @@ AT_ONCE = 32
 
 
 @dataclass(slots=True)
-class Prospect:
+class DialTarget:
     """One address; `node` is who it claims or was found to be."""
 
     address: str
@@ -46,12 +46,12 @@ class Prospect:
         return f"{host}:{self.port}"
 
 
-class Prospects:
+class DialTargets:
     """`random` returns floats in [0, 1): it spreads the dials of many relays."""
 
     def __init__(self, random: Callable[[], float]) -> None:
         self._random = random
-        self._all: dict[tuple[str, int], Prospect] = {}
+        self._all: dict[tuple[str, int], DialTarget] = {}
         self.refused = 0
         """Hints dropped because the table was full."""
         self.exploring = False
@@ -75,7 +75,7 @@ class Prospects:
                 if len(self._all) >= MOST:
                     self.refused += 1
                     continue
-                self._all[address, port] = Prospect(address, port, node, key_index or 0, now, now)
+                self._all[address, port] = DialTarget(address, port, node, key_index or 0, now, now)
                 continue
             known.hinted = now
             if node is not None and node != known.node:
@@ -86,51 +86,51 @@ class Prospects:
             if key_index is not None:
                 known.key_index = key_index
 
-    def due(self, linked: Callable[[str], bool], now: float) -> list[Prospect]:
-        """Take the prospects to dial now; each must be given back with `succeeded` or `failed`."""
+    def due(self, linked: Callable[[str], bool], now: float) -> list[DialTarget]:
+        """Return the targets to dial now. Each is given back with `succeeded` or `failed`."""
         dialling = 0
-        ready: list[Prospect] = []
+        ready: list[DialTarget] = []
         self.exploring = False
-        for key, prospect in list(self._all.items()):
-            dialling += prospect.dialling
-            if prospect.node is not None and linked(prospect.node):
+        for key, dial_target in list(self._all.items()):
+            dialling += dial_target.dialling
+            if dial_target.node is not None and linked(dial_target.node):
                 continue
-            self.exploring |= not prospect.tried
-            if prospect.dialling:
+            self.exploring |= not dial_target.tried
+            if dial_target.dialling:
                 continue
-            if now - prospect.hinted > FORGET_AFTER:
+            if now - dial_target.hinted > FORGET_AFTER:
                 del self._all[key]
-            elif prospect.due <= now:
-                ready.append(prospect)
+            elif dial_target.due <= now:
+                ready.append(dial_target)
         # Those that have waited longest: many dead addresses must not keep a living one waiting.
-        ready.sort(key=lambda prospect: prospect.due)
+        ready.sort(key=lambda dial_target: dial_target.due)
         taken = ready[: max(0, AT_ONCE - dialling)]
-        for prospect in taken:
-            prospect.dialling = True
+        for dial_target in taken:
+            dial_target.dialling = True
         return taken
 
-    def succeeded(self, prospect: Prospect, node: str, now: float) -> None:
+    def succeeded(self, dial_target: DialTarget, node: str, now: float) -> None:
         """`node` answered there. If it is lost, it is dialled again at once."""
-        prospect.dialling = False
-        prospect.tried = True
-        prospect.node = node
-        prospect.hinted = now
-        prospect.pause = FIRST_RETRY
-        prospect.due = now + prospect.pause
+        dial_target.dialling = False
+        dial_target.tried = True
+        dial_target.node = node
+        dial_target.hinted = now
+        dial_target.pause = FIRST_RETRY
+        dial_target.due = now + dial_target.pause
 
-    def failed(self, prospect: Prospect, now: float, *, myself: bool = False) -> None:
+    def failed(self, dial_target: DialTarget, now: float, *, myself: bool = False) -> None:
         """Nobody admissible answered; the next dial waits twice as long."""
-        prospect.dialling = False
-        prospect.tried = True
-        prospect.key_index += 1
-        pause = MYSELF_RETRY if myself else prospect.pause
-        prospect.due = now + pause * (0.75 + 0.5 * self._random())
-        prospect.pause = min(LONGEST_RETRY, 2 * prospect.pause)
+        dial_target.dialling = False
+        dial_target.tried = True
+        dial_target.key_index += 1
+        pause = MYSELF_RETRY if myself else dial_target.pause
+        dial_target.due = now + pause * (0.75 + 0.5 * self._random())
+        dial_target.pause = min(LONGEST_RETRY, 2 * dial_target.pause)
 
     def lost(self, node: str, now: float) -> None:
         """A link was lost: try its addresses soon."""
-        for prospect in self._all.values():
-            if prospect.node == node:
-                prospect.hinted = now
-                prospect.pause = FIRST_RETRY
-                prospect.due = now + FIRST_RETRY
+        for dial_target in self._all.values():
+            if dial_target.node == node:
+                dial_target.hinted = now
+                dial_target.pause = FIRST_RETRY
+                dial_target.due = now + FIRST_RETRY

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from arke.wire.messages import PeerOp
-from arke_relay.core.endpoints import Message, Party, Peer, Program
+from arke_relay.core.endpoints import Endpoint, Message, Peer, Program
 
 MAX_ENTRIES = 65_536
 """Members and topics one peer may announce: beyond any honest node, within any relay's memory."""
@@ -16,21 +16,21 @@ Metadata = Mapping[str, str]
 
 
 class Candidate:
-    """A possible taker of a cluster's requests: a member here, or a peer with its members."""
+    """A possible assignee of a cluster's requests: a member here, or a peer with its members."""
 
     __slots__ = (
         "answered",
         "cluster",
+        "endpoint",
         "members",
         "outstanding",
-        "party",
         "penalised_at",
         "penalty",
     )
 
-    def __init__(self, cluster: str, party: Party) -> None:
+    def __init__(self, cluster: str, endpoint: Endpoint) -> None:
         self.cluster = cluster
-        self.party = party
+        self.endpoint = endpoint
         self.members: dict[int, Metadata] = {}
         self.outstanding = 0
         self.penalty = 0.0
@@ -45,22 +45,22 @@ class Cluster:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.candidates: dict[Party, Candidate] = {}
+        self.candidates: dict[Endpoint, Candidate] = {}
         self.draws: list[Candidate] = []
         """Each candidate as often as it has members: one draw is one member."""
         self.here: list[Candidate] = []
         """The members at this node alone."""
 
     def add(self, candidate: Candidate, member: int, metadata: Metadata) -> None:
-        self.candidates[candidate.party] = candidate
+        self.candidates[candidate.endpoint] = candidate
         candidate.members[member] = metadata
         self.draws.append(candidate)
-        if not candidate.party.is_peer:
+        if not candidate.endpoint.is_peer:
             self.here.append(candidate)
 
     def redraw(self) -> None:
         self.draws = [c for c in self.candidates.values() for _ in c.members]
-        self.here = [c for c in self.draws if not c.party.is_peer]
+        self.here = [c for c in self.draws if not c.endpoint.is_peer]
 
 
 class Directory:
@@ -73,13 +73,13 @@ class Directory:
     def __init__(
         self,
         announce: Callable[[Message], None],
-        watched: Callable[[str, Party, str, Metadata | None], None],
+        watched: Callable[[str, Endpoint, str, Metadata | None], None],
     ) -> None:
         self._announce = announce
         self._watched = watched
         self._peer_entries: dict[Peer, int] = {}
         self.clusters: dict[str, Cluster] = {}
-        self.topics: dict[str, dict[Party, None]] = {}
+        self.topics: dict[str, dict[Endpoint, None]] = {}
         self.members: dict[str, Candidate] = {}
         """By the id that programs know a member by: its node and its number there."""
         self.watchers: dict[str, dict[Program, None]] = {}
@@ -87,52 +87,52 @@ class Directory:
 
     # Clusters.
 
-    def join(self, name: str, party: Party, member: int, metadata: Metadata) -> bool:
+    def join(self, name: str, endpoint: Endpoint, member: int, metadata: Metadata) -> bool:
         """A member arrived. False: the peer announced more than is borne."""
         cluster = self.clusters.get(name)
-        candidate = cluster.candidates.get(party) if cluster else None
+        candidate = cluster.candidates.get(endpoint) if cluster else None
         if candidate is not None and member in candidate.members:
             return True
-        if isinstance(party, Peer) and not self._count(party, 1):
+        if isinstance(endpoint, Peer) and not self._count(endpoint, 1):
             return False
         if cluster is None:
             cluster = self.clusters[name] = Cluster(name)
-        candidate = candidate or Candidate(name, party)
+        candidate = candidate or Candidate(name, endpoint)
         cluster.add(candidate, member, metadata)
-        member_id = member_of(party, member)
+        member_id = member_of(endpoint, member)
         self.members[member_id] = candidate
-        if not party.is_peer:
+        if not endpoint.is_peer:
             self._announce((PeerOp.MEMBER_JOINED.value, name, member, metadata))
         if name in self.watchers:
-            self._watched(name, party, member_id, metadata)
+            self._watched(name, endpoint, member_id, metadata)
         return True
 
-    def leave(self, name: str, party: Party, member: int) -> None:
+    def leave(self, name: str, endpoint: Endpoint, member: int) -> None:
         cluster = self.clusters.get(name)
-        candidate = cluster.candidates.get(party) if cluster else None
+        candidate = cluster.candidates.get(endpoint) if cluster else None
         if cluster is None or candidate is None or member not in candidate.members:
             return
         del candidate.members[member]
         if not candidate.members:
-            del cluster.candidates[party]
+            del cluster.candidates[endpoint]
         self._went(cluster, candidate, (member,))
-        if isinstance(party, Peer):
-            self._count(party, -1)
+        if isinstance(endpoint, Peer):
+            self._count(endpoint, -1)
         else:
             self._announce((PeerOp.MEMBER_LEFT.value, name, member))
 
     def _went(self, cluster: Cluster, candidate: Candidate, members: Iterable[int]) -> None:
         """These members of the candidate are not in the cluster any more."""
-        party = candidate.party
+        endpoint = candidate.endpoint
         cluster.redraw()
         if not cluster.candidates:
             del self.clusters[cluster.name]
         for member in members:
-            member_id = member_of(party, member)
+            member_id = member_of(endpoint, member)
             if self.members.get(member_id) is candidate:
                 del self.members[member_id]
             if cluster.name in self.watchers:
-                self._watched(cluster.name, party, member_id, None)
+                self._watched(cluster.name, endpoint, member_id, None)
 
     def watch(self, name: str, program: Program) -> None:
         self.watchers.setdefault(name, {})[program] = None
@@ -144,32 +144,32 @@ class Directory:
 
     # Topics.
 
-    def subscribe(self, topic: str, party: Party) -> bool:
-        parties = self.topics.get(topic, {})
-        if party in parties:
+    def subscribe(self, topic: str, endpoint: Endpoint) -> bool:
+        endpoints = self.topics.get(topic, {})
+        if endpoint in endpoints:
             return True
-        if isinstance(party, Peer) and not self._count(party, 1):
+        if isinstance(endpoint, Peer) and not self._count(endpoint, 1):
             return False
-        self.topics[topic] = parties
-        first = not party.is_peer and all(other.is_peer for other in parties)
-        parties[party] = None
+        self.topics[topic] = endpoints
+        first = not endpoint.is_peer and all(other.is_peer for other in endpoints)
+        endpoints[endpoint] = None
         if first:
             self._announce((PeerOp.SUBSCRIBED.value, topic))
         return True
 
-    def unsubscribe(self, topic: str, party: Party) -> None:
-        parties = self.topics.get(topic)
-        if parties is None or party not in parties:
+    def unsubscribe(self, topic: str, endpoint: Endpoint) -> None:
+        endpoints = self.topics.get(topic)
+        if endpoints is None or endpoint not in endpoints:
             return
-        del parties[party]
-        if not parties:
+        del endpoints[endpoint]
+        if not endpoints:
             del self.topics[topic]
-        if isinstance(party, Peer):
-            self._count(party, -1)
-        elif all(other.is_peer for other in parties):
+        if isinstance(endpoint, Peer):
+            self._count(endpoint, -1)
+        elif all(other.is_peer for other in endpoints):
             self._announce((PeerOp.UNSUBSCRIBED.value, topic))
 
-    # Parties.
+    # Endpoints.
 
     def forget_program(self, program: Program) -> None:
         if program.cluster is not None:
@@ -191,9 +191,9 @@ class Directory:
 
     def forget_peer(self, peer: Peer) -> None:
         self.retire_peer(peer)
-        for topic, parties in list(self.topics.items()):
-            parties.pop(peer, None)
-            if not parties:
+        for topic, endpoints in list(self.topics.items()):
+            endpoints.pop(peer, None)
+            if not endpoints:
                 del self.topics[topic]
         self._peer_entries.pop(peer, None)
 
@@ -201,11 +201,11 @@ class Directory:
         """What a new peer must be told of this node, ending with SYNCED."""
         for cluster in self.clusters.values():
             for candidate in cluster.candidates.values():
-                if not candidate.party.is_peer:
+                if not candidate.endpoint.is_peer:
                     for member, metadata in candidate.members.items():
                         yield (PeerOp.MEMBER_JOINED.value, cluster.name, member, metadata)
-        for topic, parties in self.topics.items():
-            if any(not party.is_peer for party in parties):
+        for topic, endpoints in self.topics.items():
+            if any(not endpoint.is_peer for endpoint in endpoints):
                 yield (PeerOp.SUBSCRIBED.value, topic)
         yield (PeerOp.SYNCED.value,)
 
@@ -217,6 +217,6 @@ class Directory:
         return True
 
 
-def member_of(party: Party, member: int) -> str:
+def member_of(endpoint: Endpoint, member: int) -> str:
     """The id of a member as programs know it."""
-    return f"{party.node}/{member}"
+    return f"{endpoint.node}/{member}"

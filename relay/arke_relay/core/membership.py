@@ -20,9 +20,9 @@ from typing import Protocol
 
 from arke.wire.liveness import Liveness
 from arke.wire.messages import PeerOp
-from arke.wire.transit_time import Lateness
-from arke_relay.core.endpoints import Outlet, Peer
-from arke_relay.core.message_core import Exchange
+from arke.wire.transit_time import TransitTime
+from arke_relay.core.endpoints import MessageSink, Peer
+from arke_relay.core.message_core import MessageCore
 
 BEAT = 0.25
 """Seconds between two looks at all links; a link that was quiet that long carries a heartbeat."""
@@ -38,7 +38,7 @@ LAST_WORDS = 0.25
 """Seconds in which what was last sent on a link that ends may still arrive."""
 
 
-class Link(Outlet, Protocol):
+class Link(MessageSink, Protocol):
     """Our sending direction to one peer."""
 
     def flush(self) -> None:
@@ -114,7 +114,7 @@ class Neighbour:
         self.heard_session = 0
         self.given_up = 0
         self.peer: Peer | None = None
-        self.lateness = Lateness()
+        self.lateness = TransitTime()
         self.liveness = Liveness(PATIENCE, BEAT, now)
 
     @property
@@ -131,9 +131,9 @@ class Membership:
     """`lost` is told who and why, after its links have ended and its calls failed."""
 
     def __init__(
-        self, exchange: Exchange, dial: Dialler, lost: Callable[[Neighbour, str], None]
+        self, core: MessageCore, dial: Dialler, lost: Callable[[Neighbour, str], None]
     ) -> None:
-        self._exchange = exchange
+        self._core = core
         self._dial = dial
         self._lost = lost
         self._sessions = 0
@@ -147,7 +147,7 @@ class Membership:
     @property
     def synced(self) -> int:
         """How many peers have told their whole directory."""
-        return sum(peer.synced for peer in self._exchange.peers.values())
+        return sum(peer.synced for peer in self._core.peers.values())
 
     # Admission.
 
@@ -185,11 +185,11 @@ class Membership:
             return
         if neighbour.heard_session:
             self._remember(node, max(neighbour.heard_session, neighbour.given_up))
-        self._exchange.hush(node)
+        self._core.hush(node)
         if neighbour.link:
             neighbour.link.close(linger)
         if neighbour.peer:
-            self._exchange.unlink(neighbour.peer, now)
+            self._core.unlink(neighbour.peer, now)
         self._lost(neighbour, reason)
 
     def say_farewell(self, now: float) -> None:
@@ -219,7 +219,7 @@ class Membership:
             return None
         if session > neighbour.heard_session:
             self._begin(neighbour, session, now)
-        neighbour.liveness.heard(now)
+        neighbour.liveness.on_traffic(now)
         if hearing == neighbour.session:
             if not neighbour.confirmed:
                 self._confirm(neighbour)
@@ -228,7 +228,7 @@ class Membership:
             if neighbour.link is None:
                 return None
         assert neighbour.peer
-        return neighbour.peer, neighbour.lateness.waited(stamp, now * 1000)
+        return neighbour.peer, neighbour.lateness.delay(stamp, now * 1000)
 
     def broke(self, node: str, session: int, reason: str, now: float) -> None:
         """The connection that carried our session ended."""
@@ -239,7 +239,7 @@ class Membership:
     def tick(self, now: float) -> None:
         """Called every BEAT: heartbeats out, silent peers gone."""
         for neighbour in list(self.neighbours.values()):
-            if neighbour.liveness.tick(now):
+            if neighbour.liveness.timed_out(now):
                 self.end(neighbour.node, f"silent for {PATIENCE:g} s", now)
             elif not neighbour.confirmed and now - neighbour.opened > CONFIRMATION:
                 self.end(neighbour.node, "it does not hear us", now)
@@ -250,18 +250,18 @@ class Membership:
 
     def _begin(self, neighbour: Neighbour, session: int, now: float) -> None:
         if neighbour.peer:
-            self._exchange.unlink(neighbour.peer, now)
+            self._core.unlink(neighbour.peer, now)
         neighbour.heard_session = session
-        neighbour.lateness = Lateness()
+        neighbour.lateness = TransitTime()
         assert neighbour.link
-        neighbour.peer = self._exchange.link(neighbour.node, neighbour.link, neighbour.address)
+        neighbour.peer = self._core.link(neighbour.node, neighbour.link, neighbour.address)
         neighbour.link.hear(session)
 
     def _confirm(self, neighbour: Neighbour) -> None:
         neighbour.confirmed = True
         assert neighbour.link
         self._introduce(neighbour, neighbour.link)
-        self._exchange.tell(neighbour.node, neighbour.link)
+        self._core.tell(neighbour.node, neighbour.link)
 
     def _introduce(self, newcomer: Neighbour, link: Link) -> None:
         """Tell the newcomer who else there is, and the others of it: one seed is enough.
@@ -302,13 +302,13 @@ class Membership:
 
     def _reopen(self, neighbour: Neighbour, reason: str, now: float) -> None:
         """Our direction begins anew; what the peer had of us it has dropped."""
-        self._exchange.hush(neighbour.node)
+        self._core.hush(neighbour.node)
         if neighbour.link:
             neighbour.link.close()
         peer = neighbour.peer
         self._open(neighbour, now)
         if peer and neighbour.link:
-            self._exchange.relink(peer, neighbour.link, reason, now)
+            self._core.relink(peer, neighbour.link, reason, now)
 
     def _remember(self, node: str, session: int) -> None:
         """Node ids are never used twice, so the oldest can go."""

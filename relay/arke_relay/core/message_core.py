@@ -1,4 +1,4 @@
-"""The relay's core as its attachments and peers see it: parties come, ask, tell and go."""
+"""The relay's core as its attachments and peers see it: endpoints come, ask, tell and go."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Callable
 from arke.wire.limits import MAX_TOPICS, MAX_WATCHES
 from arke.wire.messages import Op, PeerOp
 from arke_relay.core.balancer import Balancer
-from arke_relay.core.broadcasts import Casts
+from arke_relay.core.broadcasts import Broadcasts
 from arke_relay.core.counters import Counters
 from arke_relay.core.directory import Directory, Metadata, member_of
-from arke_relay.core.endpoints import Message, Outlet, Party, Peer, Program
+from arke_relay.core.endpoints import Endpoint, Message, MessageSink, Peer, Program
 from arke_relay.core.router import Router
-from arke_relay.core.tunnels import Tunnels
+from arke_relay.core.tunnels import TunnelRouter
 
 
 class NotAllowed(ValueError):
-    """A party asked for what the protocol does not allow; its connection ends with this text."""
+    """A endpoint asked for what the protocol does not allow; its connection ends with this text."""
 
 
-class Exchange:
+class MessageCore:
     """`node` is this relay's id; `random` returns floats in [0, 1)."""
 
     def __init__(self, node: str, random: Callable[[], float]) -> None:
@@ -28,20 +28,20 @@ class Exchange:
         self.address = ""
         """Where peers reach this node."""
         self.directory = Directory(self._announce, self._watched)
-        self.tunnels = Tunnels(self.counters)
+        self.tunnels = TunnelRouter(self.counters)
         self.router = Router(self.directory, Balancer(random), self.counters, self.tunnels)
-        self.casts = Casts(self.directory, self.counters)
+        self.broadcasts = Broadcasts(self.directory, self.counters)
         self.programs: dict[int, Program] = {}
         self.peers: dict[str, Peer] = {}
-        self.audience: dict[str, Outlet] = {}
+        self.audience: dict[str, MessageSink] = {}
         """The links that were told the directory, and are told every change of it, by node."""
         self._numbers = 0
 
     # Programs.
 
-    def attach(self, name: str, outlet: Outlet) -> Program:
+    def attach(self, name: str, sink: MessageSink) -> Program:
         self._numbers += 1
-        program = Program(self._numbers, name, self.node, outlet)
+        program = Program(self._numbers, name, self.node, sink)
         self.programs[program.id] = program
         return program
 
@@ -80,9 +80,9 @@ class Exchange:
         program.watches[cluster] = None
         self.directory.watch(cluster, program)
         known = self.directory.clusters.get(cluster)
-        for party, candidate in known.candidates.items() if known else ():
+        for endpoint, candidate in known.candidates.items() if known else ():
             for number, metadata in candidate.members.items():
-                self._tell_came(program, cluster, party, member_of(party, number), metadata)
+                self._tell_came(program, cluster, endpoint, member_of(endpoint, number), metadata)
         if self.router.settled:
             self._tell_named(program, cluster)
 
@@ -98,14 +98,14 @@ class Exchange:
 
     # Peers.
 
-    def link(self, node: str, outlet: Outlet, address: str) -> Peer:
+    def link(self, node: str, sink: MessageSink, address: str) -> Peer:
         """A peer can be heard: from now on it may announce, ask and answer."""
-        peer = self.peers[node] = Peer(node, outlet, address)
+        peer = self.peers[node] = Peer(node, sink, address)
         return peer
 
-    def relink(self, peer: Peer, outlet: Outlet, why: str, now: float) -> None:
+    def relink(self, peer: Peer, sink: MessageSink, why: str, now: float) -> None:
         """Our direction to the peer begins anew: what it was asked, and was told, it has lost."""
-        peer.outlet = outlet
+        peer.sink = sink
         text = f"the link to node {peer.node}: {why}"
         self.router.lost(peer, text, now)
         self.tunnels.lost(peer, text)
@@ -132,7 +132,7 @@ class Exchange:
 
     # What peers are told.
 
-    def tell(self, node: str, link: Outlet) -> None:
+    def tell(self, node: str, link: MessageSink) -> None:
         """The peer hears this link: tell it the directory, and every change from now on."""
         self.audience[node] = link
         for message in self.directory.snapshot():
@@ -151,8 +151,8 @@ class Exchange:
         for node, link in self.audience.items():
             self._tell_draining(node, link)
 
-    def _tell_draining(self, node: str, link: Outlet) -> None:
-        link.put((PeerOp.DRAINING.value, self.peers[node].last_call))
+    def _tell_draining(self, node: str, link: MessageSink) -> None:
+        link.put((PeerOp.DRAINING.value, self.peers[node].last_request_id))
 
     def _announce(self, message: Message) -> None:
         for link in self.audience.values():
@@ -162,20 +162,22 @@ class Exchange:
 
     # What watchers are told.
 
-    def _watched(self, cluster: str, party: Party, member: str, metadata: Metadata | None) -> None:
+    def _watched(
+        self, cluster: str, endpoint: Endpoint, member: str, metadata: Metadata | None
+    ) -> None:
         for program in list(self.directory.watchers[cluster]):
             if metadata is not None:
-                self._tell_came(program, cluster, party, member, metadata)
-            elif not program.outlet.put((Op.MEMBER_LEFT.value, cluster, member)):
-                program.outlet.overrun()
+                self._tell_came(program, cluster, endpoint, member, metadata)
+            elif not program.sink.put((Op.MEMBER_LEFT.value, cluster, member)):
+                program.sink.overrun()
 
     def _tell_came(
-        self, program: Program, cluster: str, party: Party, member: str, metadata: Metadata
+        self, program: Program, cluster: str, endpoint: Endpoint, member: str, metadata: Metadata
     ) -> None:
-        address = party.address if isinstance(party, Peer) else self.address
-        if not program.outlet.put((Op.MEMBER_JOINED.value, cluster, member, address, metadata)):
-            program.outlet.overrun()
+        address = endpoint.address if isinstance(endpoint, Peer) else self.address
+        if not program.sink.put((Op.MEMBER_JOINED.value, cluster, member, address, metadata)):
+            program.sink.overrun()
 
     def _tell_named(self, program: Program, cluster: str) -> None:
-        if not program.outlet.put((Op.MEMBERS_LISTED.value, cluster)):
-            program.outlet.overrun()
+        if not program.sink.put((Op.MEMBERS_LISTED.value, cluster)):
+            program.sink.overrun()

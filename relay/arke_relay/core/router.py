@@ -1,23 +1,23 @@
-"""Requests: find a taker, bring the answer back, retry where that is safe, end each once."""
+"""Requests: find a assignee, bring the answer back, retry where that is safe, end each once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from arke.wire.chunked_body import Body
-from arke.wire.limits import CHUNK, MAX_CALLS
+from arke.wire.limits import CHUNK, MAX_PENDING_REQUESTS
 from arke.wire.malformed import Malformed
 from arke.wire.messages import Failure, Op, PeerOp
 from arke_relay.core.balancer import FAULT, REFUSAL, Balancer
 from arke_relay.core.counters import Counters
-from arke_relay.core.directed import SpecialCall, hand_over
+from arke_relay.core.directed_request import DirectedRequest, send_directed
 from arke_relay.core.directory import Directory
-from arke_relay.core.endpoints import Party, Peer
-from arke_relay.core.requests import Call
-from arke_relay.core.tunnels import Tunnels
+from arke_relay.core.endpoints import Endpoint, Peer
+from arke_relay.core.routed_request import RoutedRequest
+from arke_relay.core.tunnels import TunnelRouter
 
 HELD_LIMIT = 256 * 1024 * 1024
-"""Octets of open requests one party may leave in this relay's care."""
+"""Octets of open requests one endpoint may leave in this relay's care."""
 
 _CALL = Op.DELIVER_REQUEST.value
 _PEER_CALL = PeerOp.REQUEST.value
@@ -36,15 +36,15 @@ _OUTCOMES = {
 }
 
 
-class DuplicateCall(Malformed):
-    """A party used the id of a call, or of a tunnel, that is still open."""
+class DuplicateRequest(Malformed):
+    """A endpoint used the id of a call, or of a tunnel, that is still open."""
 
 
 class Router:
     """Calls come from programs here, or from peers; a peer's only go to members here."""
 
     def __init__(
-        self, directory: Directory, balancer: Balancer, counters: Counters, tunnels: Tunnels
+        self, directory: Directory, balancer: Balancer, counters: Counters, tunnels: TunnelRouter
     ) -> None:
         self._tunnels = tunnels
         self._clusters = directory.clusters
@@ -52,8 +52,8 @@ class Router:
         self._balancer = balancer
         self._choose = balancer.choose
         self._counters = counters
-        self._open: dict[int, Call] = {}
-        self._parked: dict[int, Call] = {}
+        self._assigned: dict[int, RoutedRequest] = {}
+        self._waiting: dict[int, RoutedRequest] = {}
         self._last = 0
         self.draining = False
         """This relay leaves: calls beyond those it said it accepted are not taken."""
@@ -61,106 +61,108 @@ class Router:
         """The peers have told what they serve: an unknown cluster is one that nobody serves."""
 
     def __len__(self) -> int:
-        return len(self._open) + len(self._parked)
+        return len(self._assigned) + len(self._waiting)
 
     # From origins.
 
-    def request(self, call: Call, now: float) -> None:
-        """A program here asks, or a peer for a member here. Raises DuplicateCall."""
+    def request(self, call: RoutedRequest, now: float) -> None:
+        """A program here asks, or a peer for a member here. Raises DuplicateRequest."""
         origin = call.origin
-        calls = origin.calls
+        calls = origin.requests
         number = call.origin_id
-        if number > origin.last_call:
+        if number > origin.last_request_id:
             if self.draining:
                 # A program was told that such calls never started, and sends them elsewhere.
                 if origin.is_peer:
-                    origin.outlet.put((_REFUSED, number, "this node is leaving"))
+                    origin.sink.put((_REFUSED, number, "this node is leaving"))
                 return
-            origin.last_call = number
+            origin.last_request_id = number
         elif number in calls or number in origin.tunnels:
-            raise DuplicateCall(f"call {number} is still open")
+            raise DuplicateRequest(f"call {number} is still open")
         calls[number] = call
-        origin.held += call.size
+        origin.held_bytes += call.size
         self._last = call.id = self._last + 1
-        if origin.held > HELD_LIMIT or len(calls) > MAX_CALLS:
+        if origin.held_bytes > HELD_LIMIT or len(calls) > MAX_PENDING_REQUESTS:
             self._refuse(call, "its caller has too many requests open")
         else:
             self._dispatch(call, now)
 
-    def cancel(self, origin: Party, call_id: int) -> None:
+    def cancel(self, origin: Endpoint, request_id: int) -> None:
         """Nobody waits for the outcome any more."""
-        call = origin.calls.get(call_id)
+        call = origin.requests.get(request_id)
         if call is not None:
             self._end(call, "cancelled")
-            self._tell_taker(call)
+            self._cancel_at_assignee(call)
 
     # From takers.
 
-    def reply(self, taker: Party, call_id: int, body: Body, now: float) -> None:
-        call = self._open.get(call_id)
+    def reply(self, assignee: Endpoint, request_id: int, body: Body, now: float) -> None:
+        call = self._assigned.get(request_id)
         candidate = call.candidate if call is not None else None
-        if call is None or candidate is None or candidate.party is not taker:
+        if call is None or candidate is None or candidate.endpoint is not assignee:
             self._counters.drops["late_reply"] += 1
             return
         if call.opens:
-            self._answered_otherwise(call)
+            self._fail_wrong_reply(call)
             return
         # What `_end` does, here without a call: every answered request comes this way.
-        del self._open[call_id]
+        del self._assigned[request_id]
         candidate.outstanding -= 1
         candidate.answered += 1
         origin = call.origin
-        del origin.calls[call.origin_id]
-        origin.held -= call.size
+        del origin.requests[call.origin_id]
+        origin.held_bytes -= call.size
         if not origin.is_peer:
             self._counters.replied(now - call.arrived)
-        put_body = origin.outlet.put_body
+        put_body = origin.sink.put_body
         if not put_body((_REPLY, call.origin_id, body), 2):
-            self._counters.drops["reply_without_room"] += 1
+            self._counters.drops["reply_queue_full"] += 1
             text = "there was no room to bring the answer"
-            origin.outlet.put((_FAULT, call.origin_id, "Overloaded", text))
+            origin.sink.put((_FAULT, call.origin_id, "Overloaded", text))
 
-    def accept(self, taker: Party, call_id: int, window: int, largest: int) -> None:
+    def accept(self, assignee: Endpoint, request_id: int, window: int, largest: int) -> None:
         """The member takes the tunnel it was offered, with windows and messages of these sizes."""
-        call = self._open.get(call_id)
-        if call is None or call.candidate is None or call.candidate.party is not taker:
-            self._tunnels.refuse(taker, call_id, "nobody waits for it any more")
+        call = self._assigned.get(request_id)
+        if call is None or call.candidate is None or call.candidate.endpoint is not assignee:
+            self._tunnels.refuse(assignee, request_id, "nobody waits for it any more")
             return
-        if not isinstance(call, SpecialCall) or call.opening is None:
-            self._answered_otherwise(call)
+        if not isinstance(call, DirectedRequest) or call.opening is None:
+            self._fail_wrong_reply(call)
             return
         origin = call.origin
         self._end(call, "opened")
         window = min(window, call.opening.window)
-        self._tunnels.join(origin, call.origin_id, taker, call_id, call.opening.purpose)
-        if not origin.outlet.put_part((_ACCEPT, call.origin_id, window, largest), None):
-            origin.outlet.overrun()
+        self._tunnels.join(origin, call.origin_id, assignee, request_id, call.opening.purpose)
+        if not origin.sink.put_in_flow((_ACCEPT, call.origin_id, window, largest), None):
+            origin.sink.overrun()
 
-    def fault(self, taker: Party, call_id: int, kind: str, text: str, now: float) -> None:
+    def fault(self, assignee: Endpoint, request_id: int, kind: str, text: str, now: float) -> None:
         """The handler raised."""
-        call = self._taken(taker, call_id)
+        call = self._assigned_request(assignee, request_id)
         if call is not None:
             assert call.candidate
             self._balancer.penalise(call.candidate, FAULT, now)
             self._end(call, "faulted")
-            if not call.origin.outlet.put((_FAULT, call.origin_id, kind, text)):
-                self._counters.drops["reply_without_room"] += 1
+            if not call.origin.sink.put((_FAULT, call.origin_id, kind, text)):
+                self._counters.drops["reply_queue_full"] += 1
 
-    def refused(self, taker: Party, call_id: int, reason: str, now: float) -> None:
+    def refused(self, assignee: Endpoint, request_id: int, reason: str, now: float) -> None:
         """The handler was never started: another member may have the call."""
-        call = self._taken(taker, call_id)
+        call = self._assigned_request(assignee, request_id)
         if call is not None:
             call.refusal = reason
-            self._try_another(call, now)
+            self._retry(call, now)
 
-    def failed(self, taker: Party, call_id: int, failure: int, text: str, now: float) -> None:
+    def failed(
+        self, assignee: Endpoint, request_id: int, failure: int, text: str, now: float
+    ) -> None:
         """A peer could not bring the answer of its member."""
-        call = self._taken(taker, call_id)
+        call = self._assigned_request(assignee, request_id)
         if call is None:
             return
         if failure == Failure.MEMBER_LOST and call.idempotent:
             call.lost = text
-            self._try_another(call, now)
+            self._retry(call, now)
         else:
             self._fail(call, failure, text)
 
@@ -168,78 +170,78 @@ class Router:
 
     def arrived(self, cluster: str, now: float) -> None:
         """The cluster has a member: calls that waited for one go there."""
-        if self._parked:
+        if self._waiting:
             # A call for one member does not say which cluster that is in.
             names = cluster, ""
-            waiting = [call for call in self._parked.values() if call.cluster in names]
-            self._unpark(waiting, now)
+            waiting = [call for call in self._waiting.values() if call.cluster in names]
+            self._dispatch_waiting(waiting, now)
 
     def settle(self, now: float) -> None:
         self.settled = True
-        self._unpark(list(self._parked.values()), now)
+        self._dispatch_waiting(list(self._waiting.values()), now)
 
-    def lost(self, party: Party, text: str, now: float) -> None:
-        """The party is gone, with the calls it made and the calls it had."""
-        for call in list(party.calls.values()):
+    def lost(self, endpoint: Endpoint, text: str, now: float) -> None:
+        """The endpoint is gone, with the calls it made and the calls it had."""
+        for call in list(endpoint.requests.values()):
             self._end(call, "abandoned")
-            self._tell_taker(call)
-        self.taker_lost(party, text, now)
+            self._cancel_at_assignee(call)
+        self.assignee_lost(endpoint, text, now)
 
-    def taker_lost(self, party: Party, text: str, now: float) -> None:
-        """Calls that the party had were perhaps started: only idempotent ones are tried again."""
-        for call in self._calls_of(party):
+    def assignee_lost(self, endpoint: Endpoint, text: str, now: float) -> None:
+        """Fail the requests assigned to the endpoint; retry those that are idempotent."""
+        for call in self._assigned_to(endpoint):
             if call.idempotent:
                 call.lost = text
-                self._try_another(call, now)
+                self._retry(call, now)
             else:
                 self._fail(call, Failure.MEMBER_LOST, text)
 
     def peer_draining(self, peer: Peer, last_accepted: int, now: float) -> None:
         """The peer leaves, and never saw the calls after `last_accepted`."""
-        for call in self._calls_of(peer):
+        for call in self._assigned_to(peer):
             if call.id > last_accepted:
-                self._try_another(call, now)
+                self._retry(call, now)
 
     def expire(self, now: float) -> None:
         """End what has reached its deadline."""
-        for call in [c for c in self._open.values() if c.deadline <= now]:
+        for call in [c for c in self._assigned.values() if c.deadline <= now]:
             assert call.candidate
             # A caller with little patience tells little about the member.
             patience = min(1.0, call.deadline - call.arrived)
             self._balancer.penalise(call.candidate, REFUSAL * patience, now)
             self._time_out(call)
-        for call in [c for c in self._parked.values() if c.deadline <= now]:
+        for call in [c for c in self._waiting.values() if c.deadline <= now]:
             self._time_out(call)
 
     # Inside.
 
-    def _dispatch(self, call: Call, now: float) -> None:
+    def _dispatch(self, call: RoutedRequest, now: float) -> None:
         """Hand the call to a member, or end it."""
         origin = call.origin
         if call.deadline <= now:
             if origin.is_peer and not call.tried:
-                self._counters.drops["expired_on_the_way"] += 1
+                self._counters.drops["expired_in_transit"] += 1
             self._time_out(call)
             return
         if not call.is_plain:
-            self._dispatch_specially(call, now)
+            self._dispatch_directed(call, now)
             return
         choose = self._choose
         while True:
             cluster = self._clusters.get(call.cluster)
             if cluster is None:
-                self._nobody_yet(call)
+                self._wait_or_fail(call)
                 return
             draws = cluster.here if origin.is_peer else cluster.draws
             candidate = choose(draws, call.tried, now)
             if candidate is None:
-                self._nobody(call)
+                self._fail_unassignable(call)
                 return
-            party = candidate.party
-            put_body = party.outlet.put_body
+            endpoint = candidate.endpoint
+            put_body = endpoint.sink.put_body
             # A large one is overtaken by small ones: what takes it back must keep behind it.
             order = None if call.size <= CHUNK else call.id
-            if party.is_peer:
+            if endpoint.is_peer:
                 expiry = int(call.deadline * 1000) + 1
                 name, program, headers = call.cluster, origin.id, call.headers
                 handed = put_body(
@@ -254,20 +256,20 @@ class Router:
             if handed:
                 candidate.outstanding += 1
                 call.candidate = candidate
-                self._open[call.id] = call
+                self._assigned[call.id] = call
                 return
             self._balancer.penalise(candidate, REFUSAL, now)
-            call.tried |= {party}
+            call.tried |= {endpoint}
 
-    def _dispatch_specially(self, call: Call, now: float) -> None:
+    def _dispatch_directed(self, call: RoutedRequest, now: float) -> None:
         """The same for a call that is for one member alone, or opens a tunnel."""
-        assert isinstance(call, SpecialCall)
+        assert isinstance(call, DirectedRequest)
         origin = call.origin
         while True:
             if call.to is not None:
                 candidate = self._members.get(call.to)
                 found = candidate is not None
-                if candidate is not None and candidate.party in call.tried:
+                if candidate is not None and candidate.endpoint in call.tried:
                     candidate = None
             else:
                 cluster = self._clusters.get(call.cluster)
@@ -275,57 +277,57 @@ class Router:
                 draws = (cluster.here if origin.is_peer else cluster.draws) if cluster else ()
                 candidate = self._choose(draws, call.tried, now)
             if not found:
-                self._nobody_yet(call)
+                self._wait_or_fail(call)
                 return
             if candidate is None:
-                self._nobody(call)
+                self._fail_unassignable(call)
                 return
             call.cluster = candidate.cluster
-            if hand_over(call, candidate.party, self._tunnels, now):
+            if send_directed(call, candidate.endpoint, self._tunnels, now):
                 candidate.outstanding += 1
                 if call.opens:
-                    origin.openings += 1
-                    candidate.party.openings += 1
+                    origin.opening_tunnels += 1
+                    candidate.endpoint.opening_tunnels += 1
                 call.candidate = candidate
-                self._open[call.id] = call
+                self._assigned[call.id] = call
                 return
             self._balancer.penalise(candidate, REFUSAL, now)
-            call.tried |= {candidate.party}
+            call.tried |= {candidate.endpoint}
 
-    def _nobody_yet(self, call: Call) -> None:
+    def _wait_or_fail(self, call: RoutedRequest) -> None:
         """Whom the call is for is not known here. Peers may still tell, soon after the start."""
         if self.settled or call.origin.is_peer:
-            self._nobody(call)
+            self._fail_unassignable(call)
         else:
-            self._parked[call.id] = call
+            self._waiting[call.id] = call
 
-    def _taken(self, taker: Party, call_id: int) -> Call | None:
-        """The open call that `taker` answers; nobody else may."""
-        call = self._open.get(call_id)
-        if call is None or call.candidate is None or call.candidate.party is not taker:
+    def _assigned_request(self, assignee: Endpoint, request_id: int) -> RoutedRequest | None:
+        """The open call that `assignee` answers; nobody else may."""
+        call = self._assigned.get(request_id)
+        if call is None or call.candidate is None or call.candidate.endpoint is not assignee:
             self._counters.drops["late_reply"] += 1
             return None
         return call
 
-    def _try_another(self, call: Call, now: float) -> None:
+    def _retry(self, call: RoutedRequest, now: float) -> None:
         candidate = call.candidate
         assert candidate
         self._release(call)
         call.candidate = None
         self._balancer.penalise(candidate, REFUSAL, now)
-        call.tried |= {candidate.party}
+        call.tried |= {candidate.endpoint}
         # A second hand-over takes a new id: an answer to the first is then an answer to nothing.
         self._last += 1
         call.id = self._last
         self._counters.retries += 1
         self._dispatch(call, now)
 
-    def _nobody(self, call: Call) -> None:
+    def _fail_unassignable(self, call: RoutedRequest) -> None:
         if call.lost is not None:
             self._fail(call, Failure.MEMBER_LOST, call.lost)
         elif call.tried:
             self._refuse(call, call.refusal or "no member could be reached")
-        elif isinstance(call, SpecialCall) and call.to is not None:
+        elif isinstance(call, DirectedRequest) and call.to is not None:
             self._fail(call, Failure.NO_SUCH_MEMBER, f"there is no member {call.to}")
         elif call.origin.is_peer:
             self._refuse(call, "the member is no longer there")
@@ -333,7 +335,7 @@ class Router:
             text = f"nobody in the network serves {call.cluster!r}"
             self._fail(call, Failure.NO_SUCH_CLUSTER, text)
 
-    def _refuse(self, call: Call, reason: str) -> None:
+    def _refuse(self, call: RoutedRequest, reason: str) -> None:
         """No handler was started."""
         if not call.origin.is_peer:
             text = f"nobody in {call.cluster!r} took the request: {reason}"
@@ -341,55 +343,57 @@ class Router:
             return
         # The origin knows more members than this node: it decides whether to try another.
         self._end(call, "refused")
-        if not call.origin.outlet.put((_REFUSED, call.origin_id, reason)):
-            self._counters.drops["reply_without_room"] += 1
+        if not call.origin.sink.put((_REFUSED, call.origin_id, reason)):
+            self._counters.drops["reply_queue_full"] += 1
 
-    def _time_out(self, call: Call) -> None:
+    def _time_out(self, call: RoutedRequest) -> None:
         self._fail(call, Failure.TIMED_OUT, f"no answer from {call.cluster!r} in time")
         if call.opens:
-            self._tell_taker(call)  # a request's taker knows by itself when to stop
+            self._cancel_at_assignee(call)  # a request's assignee knows by itself when to stop
 
-    def _fail(self, call: Call, failure: int, text: str) -> None:
+    def _fail(self, call: RoutedRequest, failure: int, text: str) -> None:
         self._end(call, _OUTCOMES.get(Failure(failure), "failed"))
         if failure == Failure.TIMED_OUT and call.origin.is_peer:
             return  # the origin's own clock has told its caller
-        if not call.origin.outlet.put((_FAILED, call.origin_id, int(failure), text)):
-            self._counters.drops["reply_without_room"] += 1
+        if not call.origin.sink.put((_FAILED, call.origin_id, int(failure), text)):
+            self._counters.drops["reply_queue_full"] += 1
 
-    def _answered_otherwise(self, call: Call) -> None:
+    def _fail_wrong_reply(self, call: RoutedRequest) -> None:
         self._fail(call, Failure.MEMBER_LOST, "the member answered what it was not asked")
 
-    def _release(self, call: Call) -> None:
+    def _release(self, call: RoutedRequest) -> None:
         """Nobody has the call any more."""
-        self._open.pop(call.id, None)
-        self._parked.pop(call.id, None)
+        self._assigned.pop(call.id, None)
+        self._waiting.pop(call.id, None)
         candidate = call.candidate
         if candidate is not None:
             candidate.outstanding -= 1
             if call.opens:
-                call.origin.openings -= 1
-                candidate.party.openings -= 1
+                call.origin.opening_tunnels -= 1
+                candidate.endpoint.opening_tunnels -= 1
 
-    def _end(self, call: Call, outcome: str) -> None:
+    def _end(self, call: RoutedRequest, outcome: str) -> None:
         self._release(call)
         origin = call.origin
-        origin.calls.pop(call.origin_id, None)
-        origin.held -= call.size
+        origin.requests.pop(call.origin_id, None)
+        origin.held_bytes -= call.size
         if not origin.is_peer:
             self._counters.failures[outcome] += 1
 
-    def _tell_taker(self, call: Call) -> None:
+    def _cancel_at_assignee(self, call: RoutedRequest) -> None:
         """Whoever has it need not bring an answer that nobody waits for."""
         if call.candidate is not None:
-            taker = call.candidate.party
-            op = PeerOp.CANCEL.value if taker.is_peer else Op.REQUEST_CANCELLED.value
-            if not taker.outlet.put_part((op, call.id), call.id):
-                self._counters.drops["stop_without_room"] += 1
+            assignee = call.candidate.endpoint
+            op = PeerOp.CANCEL.value if assignee.is_peer else Op.REQUEST_CANCELLED.value
+            if not assignee.sink.put_in_flow((op, call.id), call.id):
+                self._counters.drops["cancel_queue_full"] += 1
 
-    def _calls_of(self, party: Party) -> list[Call]:
-        return [c for c in self._open.values() if c.candidate and c.candidate.party is party]
+    def _assigned_to(self, endpoint: Endpoint) -> list[RoutedRequest]:
+        return [
+            c for c in self._assigned.values() if c.candidate and c.candidate.endpoint is endpoint
+        ]
 
-    def _unpark(self, calls: Iterable[Call], now: float) -> None:
+    def _dispatch_waiting(self, calls: Iterable[RoutedRequest], now: float) -> None:
         for call in calls:
-            del self._parked[call.id]
+            del self._waiting[call.id]
             self._dispatch(call, now)

@@ -8,21 +8,21 @@ from collections.abc import Mapping
 
 from arke_relay.core.counters import BUCKETS
 from arke_relay.core.membership import Membership
-from arke_relay.core.message_core import Exchange
+from arke_relay.core.message_core import MessageCore
 from arke_relay.metrics.names import Distribution, Snapshot
 
 
 def snapshot(
-    exchange: Exchange,
+    core: MessageCore,
     membership: Membership,
     queued: Mapping[str, int],
     ignored: Mapping[str, int],
     version: str,
 ) -> Snapshot:
     """`queued` are octets waiting by kind of receiver, `ignored` the mDNS records by cause."""
-    counters = exchange.counters
+    counters = core.counters
     members: dict[tuple[str, ...], float] = {}
-    for name, cluster in exchange.directory.clusters.items():
+    for name, cluster in core.directory.clusters.items():
         members[name, "here"] = len(cluster.here)
         members[name, "elsewhere"] = len(cluster.draws) - len(cluster.here)
     states = Counter(neighbour.state for neighbour in membership.neighbours.values())
@@ -34,10 +34,10 @@ def snapshot(
         "arke_broadcasts_total": {(): counters.broadcasts},
         "arke_published_total": {(): counters.published},
         "arke_tunnels_total": {(): counters.tunnels},
-        "arke_tunnels": {(): sum(len(p.tunnels) for p in exchange.programs.values())},
+        "arke_tunnels": {(): sum(len(p.tunnels) for p in core.programs.values())},
         "arke_dropped_total": _by_one(counters.drops),
         "arke_queue_bytes": _by_one(queued),
-        "arke_programs": {(): len(exchange.programs)},
+        "arke_programs": {(): len(core.programs)},
         "arke_members": members,
         "arke_peers": _by_one(states),
         "arke_hints_ignored_total": _by_one(ignored),

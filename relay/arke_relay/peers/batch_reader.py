@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from arke.wire.limits import MAX_NUMBER, unpacker
-from arke.wire.malformed import UNREADABLE, Malformed, why
+from arke.wire.limits import MAX_ID, unpacker
+from arke.wire.malformed import DECODE_ERRORS, Malformed, describe_malformed
 from arke_relay.core.endpoints import Message, Peer
 from arke_relay.core.membership import Membership
-from arke_relay.core.message_core import Exchange
+from arke_relay.core.message_core import MessageCore
 from arke_relay.peers.message_handlers import MessageHandlers
 
 MAX_FRAME = 128 * 1024
@@ -30,7 +30,7 @@ class BatchReader:
 
     def __init__(
         self,
-        exchange: Exchange,
+        core: MessageCore,
         membership: Membership,
         max_message: int,
         *,
@@ -38,10 +38,10 @@ class BatchReader:
         on_synced: Callable[[Peer], None],
         on_draining: Callable[[Peer], None],
     ) -> None:
-        self._exchange = exchange
+        self._core = core
         self._membership = membership
         self._unpacker = unpacker(MAX_FRAME + 1)  # shared: a frame holds whole messages
-        handlers = MessageHandlers(exchange, max_message, on_known_peer, on_synced, on_draining)
+        handlers = MessageHandlers(core, max_message, on_known_peer, on_synced, on_draining)
         self._handlers: list[Callable[[Peer, Message, float, float], None]] = handlers.table
 
     def receive(self, node: str, frame: bytes, now: float) -> None:
@@ -52,11 +52,11 @@ class BatchReader:
             session, stamp, hearing = next(messages)
             if type(session) is not int or type(stamp) is not int or type(hearing) is not int:
                 raise Malformed("a batch must begin with three integers")
-            if session > MAX_NUMBER:
-                raise Malformed(f"a session number must be {MAX_NUMBER} at most")
+            if session > MAX_ID:
+                raise Malformed(f"a session number must be {MAX_ID} at most")
             heard = self._membership.heard(node, session, stamp, hearing, now)
             if heard is None:
-                self._exchange.counters.drops["stale_session"] += 1
+                self._core.counters.drops["stale_session"] += 1
                 self._unpacker = unpacker(MAX_FRAME + 1)
                 return
             peer, waited = heard
@@ -76,8 +76,8 @@ class BatchReader:
                 self._membership.depart(node, now)
         except StopIteration:
             self._close_link(node, "empty batch", now)
-        except UNREADABLE as error:
-            self._close_link(node, why(error), now)
+        except DECODE_ERRORS as error:
+            self._close_link(node, describe_malformed(error), now)
         except BaseException:
             self._unpacker = unpacker(MAX_FRAME + 1)  # discard the rest of this frame
             raise
@@ -89,5 +89,5 @@ class BatchReader:
     @property
     def receiving(self) -> bool:
         """Whether a body of some peer has arrived only in part."""
-        peers = self._exchange.peers.values()
+        peers = self._core.peers.values()
         return any(peer.inbox.size for peer in peers if peer.inbox)

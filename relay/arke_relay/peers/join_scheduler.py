@@ -8,7 +8,7 @@ from typing import Protocol
 
 import zmq
 
-from arke_relay.core.dial_targets import Prospect, Prospects
+from arke_relay.core.dial_targets import DialTarget, DialTargets
 from arke_relay.core.membership import Neighbour
 from arke_relay.discovery.addresses import Address, source_for
 from arke_relay.environment import RelayEnvironment
@@ -53,7 +53,7 @@ class JoinScheduler:
         curve: CurvePair,
         join_keys: Sequence[CurvePair],
         bound: Sequence[Address],
-        targets: Prospects,
+        targets: DialTargets,
         handler: OutgoingJoinHandler,
     ) -> None:
         self._loop = environment.loop
@@ -106,7 +106,7 @@ class JoinScheduler:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _dial(self, target: Prospect) -> None:
+    async def _dial(self, target: DialTarget) -> None:
         now = self._clock()
         try:
             peer = await self._join(target.address, target.port, target.key_index)

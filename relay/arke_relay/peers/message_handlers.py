@@ -7,22 +7,22 @@ from typing import Any
 
 from arke.wire.chunked_body import Body
 from arke.wire.limits import (
-    LEAST_WINDOW,
-    LONGEST_CALL,
     MAX_HEADERS,
+    MAX_ID,
     MAX_METADATA,
-    MAX_NUMBER,
     MAX_REASON,
+    MAX_TIMEOUT,
+    MIN_WINDOW,
     check_map,
     check_name,
 )
 from arke.wire.malformed import Malformed
-from arke.wire.messages import Ending, Failure, Op, PeerOp, Purpose
-from arke.wire.reassembly import Inbox
-from arke_relay.core.directed import Opening, SpecialCall
+from arke.wire.messages import Failure, Op, PeerOp, Purpose, TunnelClose
+from arke.wire.reassembly import Reassembler
+from arke_relay.core.directed_request import DirectedRequest, TunnelParameters
 from arke_relay.core.endpoints import Message, Peer
-from arke_relay.core.message_core import Exchange
-from arke_relay.core.requests import Call
+from arke_relay.core.message_core import MessageCore
+from arke_relay.core.routed_request import RoutedRequest
 
 _MAX_INBOX = 256 * 1024 * 1024
 """Bytes of partly received bodies of one peer: as much as the largest body that any relay takes."""
@@ -35,19 +35,19 @@ Handler = Callable[[Peer, Message, float, float], None]
 
 
 class MessageHandlers:
-    """One handler for each operation. All raise an exception of `UNREADABLE` for invalid fields."""
+    """One handler for each operation. Invalid fields raise one of `DECODE_ERRORS`."""
 
     def __init__(
         self,
-        exchange: Exchange,
+        core: MessageCore,
         max_message: int,
         on_known_peer: Callable[[str, str, int], None],
         on_synced: Callable[[Peer], None],
         on_draining: Callable[[Peer], None],
     ) -> None:
-        self._exchange = exchange
-        self._router = exchange.router
-        self._tunnels = exchange.tunnels
+        self._core = core
+        self._router = core.router
+        self._tunnels = core.tunnels
         self._max_message = max_message
         self._known_peer = on_known_peer
         self._synced = on_synced
@@ -88,21 +88,21 @@ class MessageHandlers:
         metadata = check_map(message[3], MAX_METADATA)
         if peer.draining:
             return  # a draining peer takes no requests, so new members there do not count
-        if self._exchange.directory.join(cluster, peer, member, metadata):
+        if self._core.directory.join(cluster, peer, member, metadata):
             self._router.arrived(cluster, now)
         else:
-            self._exchange.counters.drops["announcement_over_limit"] += 1
+            self._core.counters.drops["announcement_limit_exceeded"] += 1
 
     def _on_left(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        self._exchange.directory.leave(check_name(message[1]), peer, _number(message[2]))
+        self._core.directory.leave(check_name(message[1]), peer, _number(message[2]))
 
     def _on_subscribed(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         # Do not close the link: the programs of the peer's node cause the subscriptions.
-        if not self._exchange.directory.subscribe(check_name(message[1]), peer):
-            self._exchange.counters.drops["announcement_over_limit"] += 1
+        if not self._core.directory.subscribe(check_name(message[1]), peer):
+            self._core.counters.drops["announcement_limit_exceeded"] += 1
 
     def _on_unsubscribed(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        self._exchange.directory.unsubscribe(check_name(message[1]), peer)
+        self._core.directory.unsubscribe(check_name(message[1]), peer)
 
     def _on_synced(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         peer.synced = True
@@ -112,7 +112,7 @@ class MessageHandlers:
         self._known_peer(check_name(message[1]), check_name(message[2]), _number(message[3]))
 
     def _on_draining(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        self._exchange.drain_peer(peer, _number(message[1]), now)
+        self._core.drain_peer(peer, _number(message[1]), now)
         self._draining(peer)
 
     def _on_close(self, peer: Peer, message: Message, offset: float, now: float) -> None:
@@ -126,7 +126,7 @@ class MessageHandlers:
             peer, request_id, cluster, body, deadline, number, headers, offset, now
         )
         if fields is not None:
-            self._router.request(Call(*fields), now)
+            self._router.request(RoutedRequest(*fields), now)
 
     def _on_request_member(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         _, request_id, cluster, body, deadline, number, member, headers = message
@@ -134,7 +134,9 @@ class MessageHandlers:
             peer, request_id, cluster, body, deadline, number, headers, offset, now
         )
         if fields is not None:
-            self._router.request(SpecialCall(*fields, to=self._member(member), opening=None), now)
+            self._router.request(
+                DirectedRequest(*fields, to=self._member(member), opening=None), now
+            )
 
     def _on_open(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         (
@@ -154,9 +156,9 @@ class MessageHandlers:
             peer, request_id, cluster, body, deadline, number, headers, offset, now
         )
         if fields is not None:
-            opening = Opening(Purpose(purpose), _window(window), _number(largest))
+            opening = TunnelParameters(Purpose(purpose), _window(window), _number(largest))
             to = self._member(member)
-            self._router.request(SpecialCall(*fields, to=to, opening=opening), now)
+            self._router.request(DirectedRequest(*fields, to=to, opening=opening), now)
 
     def _request_fields(
         self,
@@ -170,24 +172,22 @@ class MessageHandlers:
         offset: float,
         now: float,
     ) -> tuple[Any, ...] | None:
-        """Return the arguments of a Call. None: refused, there is no room for its chunked body."""
+        """Return the arguments of a RoutedRequest; None if there is no memory for its body."""
         if headers is not None:
             check_map(headers, MAX_HEADERS)
         joined = self._body(peer, body)
         if joined is None:
-            peer.outlet.put(
-                (Op.REFUSED.value, _number(request_id), "no memory for the chunked body")
-            )
+            peer.sink.put((Op.REFUSED.value, _number(request_id), "no memory for the chunked body"))
             return None
         deadline = _number(deadline) / 1000 + offset
-        if deadline - now > LONGEST_CALL + _MAX_CLOCK_DRIFT:
+        if deadline - now > MAX_TIMEOUT + _MAX_CLOCK_DRIFT:
             raise Malformed("a deadline beyond the longest request")
         sender = f"{peer.node}/{_number(number)}"
         name = check_name(cluster)
         return peer, _number(request_id), name, joined, now, deadline, False, sender, headers
 
     def _member(self, number: Any) -> str | None:
-        return f"{self._exchange.node}/{number}" if _number(number) else None
+        return f"{self._core.node}/{number}" if _number(number) else None
 
     def _on_cancel(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         self._router.cancel(peer, _number(message[1]))
@@ -226,7 +226,7 @@ class MessageHandlers:
 
     def _on_end(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         _, name, ending, kind, text = message
-        self._tunnels.end(peer, name, Ending(ending), _text(kind), _text(text))
+        self._tunnels.end(peer, name, TunnelClose(ending), _text(kind), _text(text))
 
     # Broadcasts and publications.
 
@@ -234,11 +234,11 @@ class MessageHandlers:
         _, cluster, body, number, headers = message
         if headers is not None:
             check_map(headers, MAX_HEADERS)
-        joined = self._inbox(peer).cast(body)
+        joined = self._inbox(peer).take_fanout(body)
         if joined is None:
-            self._exchange.counters.drops["cast_too_large_for_now"] += 1
+            self._core.counters.drops["broadcast_buffer_full"] += 1
         else:
-            self._exchange.casts.peer_broadcast(
+            self._core.broadcasts.peer_broadcast(
                 peer, check_name(cluster), joined, _number(number), headers
             )
 
@@ -246,25 +246,25 @@ class MessageHandlers:
         _, topic, body, number, headers = message
         if headers is not None:
             check_map(headers, MAX_HEADERS)
-        joined = self._inbox(peer).cast(body)
+        joined = self._inbox(peer).take_fanout(body)
         if joined is None:
-            self._exchange.counters.drops["cast_too_large_for_now"] += 1
+            self._core.counters.drops["broadcast_buffer_full"] += 1
         else:
-            self._exchange.casts.peer_publish(
+            self._core.broadcasts.peer_publish(
                 peer, check_name(topic), joined, _number(number), headers
             )
 
     # Bodies.
 
     def _on_chunk(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        self._inbox(peer).chunk(message[1], message[2], message[3])
+        self._inbox(peer).add_chunk(message[1], message[2], message[3])
 
     def _body(self, peer: Peer, body: Any) -> Body | None:
-        return body if type(body) is bytes else self._inbox(peer).body(body)
+        return body if type(body) is bytes else self._inbox(peer).take_body(body)
 
-    def _inbox(self, peer: Peer) -> Inbox:
+    def _inbox(self, peer: Peer) -> Reassembler:
         if peer.inbox is None:
-            peer.inbox = Inbox(self._max_message, _MAX_INBOX)
+            peer.inbox = Reassembler(self._max_message, _MAX_INBOX)
         return peer.inbox
 
     def _unknown(self, peer: Peer, message: Message, offset: float, now: float) -> None:
@@ -272,15 +272,15 @@ class MessageHandlers:
 
 
 def _number(number: object) -> int:
-    if type(number) is not int or not 0 <= number <= MAX_NUMBER:
-        raise Malformed(f"expected an integer from 0 to {MAX_NUMBER}")
+    if type(number) is not int or not 0 <= number <= MAX_ID:
+        raise Malformed(f"expected an integer from 0 to {MAX_ID}")
     return number
 
 
 def _window(size: object) -> int:
     window = _number(size)
-    if window < LEAST_WINDOW:
-        raise Malformed(f"a window must be at least {LEAST_WINDOW} bytes")
+    if window < MIN_WINDOW:
+        raise Malformed(f"a window must be at least {MIN_WINDOW} bytes")
     return window
 
 

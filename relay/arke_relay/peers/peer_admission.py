@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from arke_relay.core.counters import Counters
-from arke_relay.core.dial_targets import Prospects
+from arke_relay.core.dial_targets import DialTargets
 from arke_relay.core.membership import Membership
 from arke_relay.discovery.addresses import Address
 from arke_relay.environment import RelayEnvironment
@@ -40,7 +40,7 @@ class PeerAdmission:
         identity: NodeIdentity,
         settings: PeerSettings,
         membership: Membership,
-        targets: Prospects,
+        targets: DialTargets,
         counters: Counters,
         on_address: Callable[[str], None],
     ) -> None:

@@ -26,7 +26,7 @@ must stay within MAX_FRAME: libzmq closes a connection that carries more."""
 
 
 class PeerLink:
-    """One session toward one peer: the outlet of a Peer. `on_broken` gets the reason."""
+    """One session toward one peer: the MessageSink of a Peer. `on_broken` gets the reason."""
 
     def __init__(
         self,
@@ -49,8 +49,8 @@ class PeerLink:
         self.put = self._outbox.put
         self.put_body = self._outbox.put_body
         self.put_packed = self._outbox.put_packed
-        self.put_part = self._outbox.put_part
-        self.drop_parts = self._outbox.drop_parts
+        self.put_in_flow = self._outbox.put_in_flow
+        self.drop_flow = self._outbox.drop_flow
         self._connected = False
         self._blocked = False
         self._sent = False
@@ -71,7 +71,7 @@ class PeerLink:
         """Bytes that wait to be sent."""
         return self._outbox.size + len(self._unsent)
 
-    # The outlet's methods, and the link's.
+    # MessageSink and Link.
 
     def overrun(self) -> None:
         # Not now: the caller may be iterating over the peers.

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import zmq
 
-from arke_relay.core.dial_targets import Prospects
+from arke_relay.core.dial_targets import DialTargets
 from arke_relay.core.endpoints import Peer
 from arke_relay.core.membership import BEAT, LAST_WORDS, CannotDial, Membership, Neighbour
-from arke_relay.core.message_core import Exchange
+from arke_relay.core.message_core import MessageCore
 from arke_relay.discovery.addresses import source_for
 from arke_relay.environment import RelayEnvironment
 from arke_relay.errors import ConfigurationError
@@ -48,7 +48,7 @@ class PeerNetwork:
         identity: NodeIdentity,
         curve: CurvePair,
         settings: PeerSettings,
-        exchange: Exchange,
+        core: MessageCore,
         flusher: Flusher,
         on_address: Callable[[str], None],
     ) -> None:
@@ -60,15 +60,15 @@ class PeerNetwork:
         self._node = identity.node
         self._curve = curve
         self._bound = settings.bound
-        self._exchange = exchange
+        self._core = core
         self._flusher = flusher
         self._started = self._clock()
         self._tick_handle: asyncio.Handle | None = None
         self._closed = False
-        self.targets = Prospects(environment.random)
-        self.membership = Membership(exchange, self._open_link, self._peer_lost)
+        self.dial_targets = DialTargets(environment.random)
+        self.membership = Membership(core, self._open_link, self._peer_lost)
         self.batches = BatchReader(
-            exchange,
+            core,
             self.membership,
             settings.max_message,
             on_known_peer=self._peer_known,
@@ -80,8 +80,8 @@ class PeerNetwork:
             identity,
             settings,
             self.membership,
-            self.targets,
-            exchange.counters,
+            self.dial_targets,
+            core.counters,
             on_address,
         )
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -103,7 +103,7 @@ class PeerNetwork:
             curve,
             join_keys,
             self._bound,
-            self.targets,
+            self.dial_targets,
             self._admission,
         )
 
@@ -145,7 +145,7 @@ class PeerNetwork:
         self._tick_handle = self._loop.call_soon(self._tick)
 
     async def close_links(self) -> None:
-        """Exchange CLOSE with every peer, so that both sides receive what was sent before.
+        """MessageCore CLOSE with every peer, so that both sides receive what was sent before.
 
         A link that just breaks may be noticed before its last batches are read, because another
         socket reports the break.
@@ -218,17 +218,19 @@ class PeerNetwork:
                 self._joins.renew(self.membership.neighbours[node])
         if not self._closed:
             self._joins.dial_due()
-        if not self._exchange.router.settled and self._is_settled(now):
-            self._exchange.settle(now)
+        if not self._core.router.settled and self._is_settled(now):
+            self._core.settle(now)
         self._flusher.flush()
 
     def _is_settled(self, now: float) -> bool:
         """Whether the directory can be taken as complete."""
         if now - self._started >= _SETTLE_TIME:
             return True
-        peers = self._exchange.peers
+        peers = self._core.peers
         linked = len(self.membership.neighbours)
-        return 0 < linked == len(peers) == self.membership.synced and not self.targets.exploring
+        return (
+            0 < linked == len(peers) == self.membership.synced and not self.dial_targets.exploring
+        )
 
     def dial_soon(self) -> None:
         """Dial new targets without waiting for the next tick."""
@@ -259,7 +261,7 @@ class PeerNetwork:
 
     def _peer_lost(self, neighbour: Neighbour, reason: str) -> None:
         self._admission.table.revoke(neighbour.node)
-        self.targets.lost(neighbour.node, self._clock())
+        self.dial_targets.lost(neighbour.node, self._clock())
         expected = self._closed or (neighbour.peer is not None and neighbour.peer.draining)
         log = self._log.info if expected else self._log.warning
         log("peer lost", node=neighbour.node, address=neighbour.address, reason=reason)
@@ -271,7 +273,7 @@ class PeerNetwork:
                 source_for(address, self._bound)
             except ValueError:
                 return
-            self.targets.hint((address,), port, node, None, self._clock())
+            self.dial_targets.hint((address,), port, node, None, self._clock())
 
     def _peer_synced(self, peer: Peer) -> None:
         self._log.info("peer linked", node=peer.node)
@@ -284,7 +286,7 @@ class PeerNetwork:
     def _receive(self, key: bytes, frame: bytes) -> None:
         node = self._admission.table.lookup(key, self._lifetime_clock())
         if node is None:
-            self._exchange.counters.drops["not_admitted"] += 1
+            self._core.counters.drops["peer_not_admitted"] += 1
         else:
             self.batches.receive(node, frame, self._clock())
 
@@ -297,7 +299,7 @@ class PeerNetwork:
         return node
 
     def _connection_rejected(self, address: str) -> None:
-        self._exchange.counters.drops["connection_rejected"] += 1
+        self._core.counters.drops["connection_not_admitted"] += 1
         self._log.limited(("zap", address), LOG_PERIOD).warning(
             "connection rejected", address=address, reason="key_not_admitted"
         )

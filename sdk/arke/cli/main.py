@@ -25,10 +25,10 @@ _COMMANDS = {
 }
 
 _MODULES = {
-    "request": "calls",
-    "broadcast": "calls",
-    "publish": "calls",
-    "subscribe": "calls",
+    "request": "messages",
+    "broadcast": "messages",
+    "publish": "messages",
+    "subscribe": "messages",
     "bench": "bench.command",
 }
 

@@ -24,9 +24,9 @@ from arke.runtime.http_tunnels import HttpTunnels
 from arke.runtime.relay_connection import Handler, Message, RelayLink
 from arke.tunnel import Tunnel
 from arke.values import NO_HEADERS, Broadcast, Request
-from arke.wire.limits import HTTP_PIECE, HTTP_WINDOW
+from arke.wire.limits import HTTP_SEGMENT, HTTP_WINDOW
 from arke.wire.messages import Op, Purpose
-from arke.wire.transit_time import Lateness
+from arke.wire.transit_time import TransitTime
 
 log = logging.getLogger("arke")
 
@@ -96,7 +96,7 @@ class Serving:
         self._broadcasts = Workers(limits.broadcasts, self._handle_broadcast)
         self._request_bytes = 0
         self._broadcast_bytes = 0
-        self._lateness = Lateness()
+        self._lateness = TransitTime()
         self._stamp = 0
         self._arrived = 0.0
         self._waited = 0.0
@@ -153,7 +153,7 @@ class Serving:
         }
 
     def attached(self, link: RelayLink) -> None:
-        self._lateness = Lateness()  # another relay may have another clock
+        self._lateness = TransitTime()  # another relay may have another clock
         if self._joined:
             link.send((Op.REGISTER.value, self.cluster, self._metadata or None))
 
@@ -186,7 +186,7 @@ class Serving:
         if stamp != self._stamp or now != self._arrived:
             # What one read brought was mostly stamped at one moment: one look serves all of it.
             self._stamp, self._arrived = stamp, now
-            self._waited = self._lateness.waited(stamp, now * 1000)
+            self._waited = self._lateness.delay(stamp, now * 1000)
         left = timeout - self._waited
         if left <= 0:
             self.expired += 1
@@ -240,14 +240,14 @@ class Serving:
         _, call, body, timeout, stamp, purpose, window, theirs, sender, headers = message
         if type(body) is not bytes:
             body = link.body(message, 2)
-        left = timeout - self._lateness.waited(stamp, link.now * 1000)
+        left = timeout - self._lateness.delay(stamp, link.now * 1000)
         if left <= 0:
             self.expired += 1
             return
         headers = headers or NO_HEADERS
         tunnels = self._mesh.tunnels
         if purpose == Purpose.HTTP:
-            sizes = min(window, HTTP_WINDOW), HTTP_PIECE, theirs
+            sizes = min(window, HTTP_WINDOW), HTTP_SEGMENT, theirs
             accept = partial(tunnels.accept, link, call, *sizes, sender, headers)
             self._http_tunnels.offer(link, call, left / 1000, accept)
             return
@@ -268,7 +268,7 @@ class Serving:
             request = Request(call, body, inf, sender, headers, self._mesh)
             handling = self._handle_parts(request, tunnel)
         task = asyncio.create_task(handling)
-        if purpose == Purpose.PARTS:
+        if purpose == Purpose.MULTIPART_REPLY:
             tunnel.when_unheard = task.cancel
         self._tunnels[task] = tunnel
         task.add_done_callback(self._tunnels.pop)

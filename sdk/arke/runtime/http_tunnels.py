@@ -14,7 +14,7 @@ from arke.errors import TunnelClosed
 from arke.runtime.http_server_address import HttpServer
 from arke.runtime.relay_connection import RelayLink
 from arke.tunnel import Tunnel
-from arke.wire.limits import HTTP_PIECE
+from arke.wire.limits import HTTP_SEGMENT
 from arke.wire.messages import Op
 
 log = logging.getLogger("arke")
@@ -71,7 +71,7 @@ class HttpTunnels:
     ) -> None:
         try:
             async with asyncio.timeout(timeout):
-                reader, writer = await asyncio.open_connection(*where, limit=HTTP_PIECE)
+                reader, writer = await asyncio.open_connection(*where, limit=HTTP_SEGMENT)
         except OSError as error:
             text = f"its HTTP server at {where[0]} port {where[1]}: {error.strerror or 'silent'}"
             link.send((_FAULT, call, type(error).__name__, text))
@@ -117,7 +117,7 @@ async def splice(tunnel: Tunnel, reader: StreamReader, writer: StreamWriter) -> 
 
 async def _send(tunnel: Tunnel, reader: StreamReader) -> None:
     try:
-        while data := await reader.read(HTTP_PIECE):
+        while data := await reader.read(HTTP_SEGMENT):
             await tunnel.send(data)
         tunnel.close_send()
     except TunnelClosed:

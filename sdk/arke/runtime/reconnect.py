@@ -17,7 +17,7 @@ from arke.errors import MeshClosed, ProtocolError, RelayUnreachable
 from arke.runtime.relay_connection import Handler, Message, RelayLink
 from arke.runtime.send_queue import Turn, call
 from arke.values import Node
-from arke.wire.limits import MAX_ENTRIES, MAX_NAME, is_name
+from arke.wire.limits import MAX_MAP_ENTRIES, MAX_NAME, is_name
 from arke.wire.malformed import Malformed
 from arke.wire.messages import Op
 
@@ -259,6 +259,6 @@ def check_headers(given: Mapping[str, str], what: str, most: int) -> dict[str, s
         if type(key) is not str or type(value) is not str:
             raise ValueError(f"{what}: {key!r:.60} is not text, or what it is set to")
         size += len(key.encode()) + len(value.encode())
-    if size > most or len(given) > MAX_ENTRIES:
-        raise ValueError(f"{what}: over {MAX_ENTRIES} entries or {most} octets")
+    if size > most or len(given) > MAX_MAP_ENTRIES:
+        raise ValueError(f"{what}: over {MAX_MAP_ENTRIES} entries or {most} octets")
     return dict(given)

@@ -9,12 +9,12 @@ from typing import Any, Final, cast
 
 from arke.errors import ProtocolError
 from arke.values import Node
-from arke.wire.limits import HIGH_WATER, MAX_MESSAGE, READ, unpacker
+from arke.wire.limits import HIGH_WATER, MAX_MESSAGE, READ_SIZE, unpacker
 from arke.wire.liveness import Liveness
-from arke.wire.malformed import UNREADABLE
+from arke.wire.malformed import DECODE_ERRORS
 from arke.wire.messages import MAGIC, VERSION, Op
 from arke.wire.outbox import Outbox
-from arke.wire.reassembly import Inbox
+from arke.wire.reassembly import Reassembler
 
 _BEAT: Final = 0.5
 """Seconds between two looks at the relay's life; a quiet link carries a ping each second beat."""
@@ -54,10 +54,10 @@ class RelayLink:
         self._outbox = Outbox(_OUTBOX, self._wake, self._flush)
         self.send = self._outbox.put
         self.send_body = self._outbox.put_body
-        self.send_cast = self._outbox.put_cast
-        self.send_part = self._outbox.put_part
-        self.drop_parts = self._outbox.drop_parts
-        self._inbox = Inbox(MAX_MESSAGE, _OUTBOX)
+        self.send_cast = self._outbox.put_fanout
+        self.send_part = self._outbox.put_in_flow
+        self.drop_flow = self._outbox.drop_flow
+        self._inbox = Reassembler(MAX_MESSAGE, _OUTBOX)
         self._traffic = True
         self._liveness = Liveness(_PATIENCE, _BEAT, time.monotonic())
         self._timer: asyncio.TimerHandle | None = None
@@ -103,7 +103,7 @@ class RelayLink:
             unpacked.feed(data)
             for message in unpacked:
                 handlers[message[0]](message, self)
-        except UNREADABLE as error:
+        except DECODE_ERRORS as error:
             self.abort(f"the relay sent what cannot be understood: {error}")
 
     def eof_received(self) -> bool:
@@ -149,7 +149,7 @@ class RelayLink:
 
     def casts(self, body: object) -> tuple[bytes, ...]:
         """The bodies that one cast carries; none if there was no room for it."""
-        cast = self._inbox.cast(body)
+        cast = self._inbox.take_fanout(body)
         if cast is None:
             return ()
         return cast if isinstance(cast, tuple) else (bytes(cast),)
@@ -159,7 +159,7 @@ class RelayLink:
         body = message[at]
         if type(body) is bytes:
             return body
-        joined = self._inbox.body(body)
+        joined = self._inbox.take_body(body)
         return None if joined is None else bytes(joined)
 
     async def room(self, limit: float | None = None) -> bool:
@@ -208,7 +208,7 @@ class RelayLink:
             return
         outbox = self._outbox
         while outbox.size and not self.congested:
-            transport.write(outbox.take(READ))
+            transport.write(outbox.take(READ_SIZE))
         if self._last_words and not outbox.size:
             transport.close()
 
@@ -216,8 +216,8 @@ class RelayLink:
         now = time.monotonic()
         if self._traffic:
             self._traffic = False
-            self._liveness.heard(now)
-        if self._liveness.tick(now):
+            self._liveness.on_traffic(now)
+        if self._liveness.timed_out(now):
             self.abort(f"the relay has been silent for {_PATIENCE} s")
             return
         if self._liveness.silence(now) >= _BEAT:
@@ -231,7 +231,7 @@ class RelayLink:
         if version != VERSION:
             raise ValueError(f"it speaks version {version}, this program version {VERSION}")
         self.max_message = largest
-        self._inbox = Inbox(largest, max(_OUTBOX, 2 * largest))
+        self._inbox = Reassembler(largest, max(_OUTBOX, 2 * largest))
         if not self.welcomed.done():
             self.welcomed.set_result(Node(node, address, network))
 
@@ -244,7 +244,7 @@ class RelayLink:
             future.set_result(None)
 
     def _on_chunk(self, message: Message, link: RelayLink) -> None:
-        self._inbox.chunk(message[1], message[2], message[3])
+        self._inbox.add_chunk(message[1], message[2], message[3])
 
     def _on_close(self, message: Message, link: RelayLink) -> None:
         self._reason = self._reason or str(message[1])

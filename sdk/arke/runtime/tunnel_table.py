@@ -11,7 +11,7 @@ from arke.runtime.relay_connection import Handler, Message, RelayLink
 from arke.tunnel import Tunnel
 from arke.values import NO_HEADERS
 from arke.wire.malformed import Malformed
-from arke.wire.messages import Ending, Op
+from arke.wire.messages import Op, TunnelClose
 
 if TYPE_CHECKING:
     from arke.runtime.reconnect import Attachment
@@ -98,7 +98,7 @@ class Tunnels:
         call = self._caller.calls.take(number)
         if call is None or call.future.done():
             text = "nobody waits for it any more"
-            link.send_part((_END, number, Ending.ABORTED.value, "", text), number)
+            link.send_part((_END, number, TunnelClose.ABORTED.value, "", text), number)
             return
         if call.message[0] != _OPEN:
             call.future.set_exception(ProtocolError("a request was answered like an opening"))

@@ -1,4 +1,4 @@
-"""What both ends of a connection speak: messages, their bounds, and how bodies are cut and joined.
+"""The wire format shared by the SDK and the relay: messages, limits, queueing and reassembly.
 
-Imported by the SDK and by the relay; it imports neither, and does no I/O.
+It does no I/O, and it imports neither the SDK's public API nor the relay.
 """

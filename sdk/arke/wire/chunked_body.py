@@ -1,12 +1,12 @@
-"""A large body as it travels: passed on, it is neither joined nor cut again."""
+"""A large body kept in chunks, so that a relay forwards it without joining and splitting it."""
 
 from __future__ import annotations
 
 from arke.wire.limits import CHUNK
 
 
-class Chunked:
-    """A body over CHUNK octets, in pieces of CHUNK octets but for the last."""
+class ChunkedBody:
+    """A body over CHUNK bytes, stored in chunks of CHUNK bytes except for the last."""
 
     __slots__ = ("_chunks", "_size", "_tail")
 
@@ -16,20 +16,21 @@ class Chunked:
         self._size = 0
 
     def append(self, data: bytes) -> None:
+        """Add the next bytes of the body."""
         self._size += len(data)
         tail = self._tail
         if not tail and len(data) == CHUNK:
-            self._chunks.append(data)  # as every honest sender cuts
+            self._chunks.append(data)  # a correct sender cuts at CHUNK bytes, so nothing is copied
             return
-        # What comes in crumbs must not cost more than it holds.
+        # Small pieces are merged: a Python object for each would cost far more than its bytes.
         tail += data
         while len(tail) >= CHUNK:
             self._chunks.append(bytes(tail[:CHUNK]))
             del tail[:CHUNK]
 
-    def chunk(self, at: int) -> bytes:
-        """The piece that begins `at` octets into the body."""
-        number = at // CHUNK
+    def chunk(self, offset: int) -> bytes:
+        """Return the chunk that starts at `offset`, a multiple of CHUNK."""
+        number = offset // CHUNK
         return self._chunks[number] if number < len(self._chunks) else bytes(self._tail)
 
     def __len__(self) -> int:
@@ -39,7 +40,7 @@ class Chunked:
         return b"".join((*self._chunks, self._tail))
 
 
-Body = bytes | Chunked
+Body = bytes | ChunkedBody
 
-Cast = Body | tuple[bytes, ...]
-"""What one broadcast or event message carries: one body, or several small ones."""
+FanoutBody = Body | tuple[bytes, ...]
+"""The body of a broadcast or event message: one body, or several small ones that share it."""

@@ -1,35 +1,37 @@
-"""When the other end counts as gone. Any traffic is life; our pauses are not its silence."""
+"""Detect a dead connection: a timeout without traffic that ignores pauses of our own process."""
 
 from __future__ import annotations
 
 
 class Liveness:
-    """Judges one silent partner; times are seconds of a monotonic clock.
+    """Decides when one remote end is considered dead. Times are seconds of a monotonic clock.
 
-    `patience` is how long silence is borne. `tick` must be called about every `beat` seconds: a
-    call that comes much later means that *we* were stopped (SIGSTOP, a suspended VM, a handler
-    that blocked the loop), and the time we did not look does not count against the partner.
+    The remote end times out after `timeout` seconds without traffic. `timed_out` must be called
+    about every `interval` seconds. A much later call means that our own process was stopped
+    (SIGSTOP, a suspended VM, a handler that blocks the loop); that pause does not count as silence
+    of the remote end.
     """
 
-    __slots__ = ("_beat", "_heard", "_patience", "_ticked")
+    __slots__ = ("_checked_at", "_interval", "_last_traffic", "_timeout")
 
-    def __init__(self, patience: float, beat: float, now: float) -> None:
-        self._patience = patience
-        self._beat = beat
-        self._heard = now
-        self._ticked = now
+    def __init__(self, timeout: float, interval: float, now: float) -> None:
+        self._timeout = timeout
+        self._interval = interval
+        self._last_traffic = now
+        self._checked_at = now
 
-    def heard(self, now: float) -> None:
-        self._heard = now
+    def on_traffic(self, now: float) -> None:
+        """Record that data arrived."""
+        self._last_traffic = now
 
     def silence(self, now: float) -> float:
-        """Seconds since the partner was last heard."""
-        return now - self._heard
+        """Return the seconds since the last traffic."""
+        return now - self._last_traffic
 
-    def tick(self, now: float) -> bool:
-        """Whether the partner is to be given up."""
-        paused = now - self._ticked - self._beat
-        self._ticked = now
-        if paused > self._beat:
-            self._heard = min(now, self._heard + paused)
-        return now - self._heard > self._patience
+    def timed_out(self, now: float) -> bool:
+        """Return whether the remote end is considered dead."""
+        paused = now - self._checked_at - self._interval
+        self._checked_at = now
+        if paused > self._interval:
+            self._last_traffic = min(now, self._last_traffic + paused)
+        return now - self._last_traffic > self._timeout

@@ -1,4 +1,4 @@
-"""What no honest sender sends, and what to say of it."""
+"""The error for messages that break the protocol, and the errors that decoding can raise."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from msgpack.exceptions import UnpackException
 
 
 class Malformed(ValueError):
-    """A message that breaks the protocol; the text says how, for whoever sent it."""
+    """A message breaks the protocol. The text says how; it is sent to the sender."""
 
 
-UNREADABLE = (ValueError, TypeError, LookupError, RecursionError, UnpackException)
-"""What handling a message may raise whose octets, or fields, are not what they should be.
+DECODE_ERRORS = (ValueError, TypeError, LookupError, RecursionError, UnpackException)
+"""What handling a malformed message can raise.
 
-MessagePack nests deeper than Python's `repr` goes, and errors quote what they are about.
+RecursionError is one of them because MessagePack nests deeper than Python's `repr`, which error
+texts use.
 """
 
 
-def why(error: Exception) -> str:
-    """What is wrong; Python's own words help nobody."""
+def describe_malformed(error: Exception) -> str:
+    """Describe a decoding error for the sender. The texts of Python's own errors are left out."""
     return str(error) if isinstance(error, Malformed) else "a malformed message"

@@ -1,12 +1,17 @@
-"""The native protocol: every message is one MessagePack array, `[op, …fields]`.
+"""The native protocol: its operations. A message is a MessagePack array `[op, …fields]`.
 
-Fields are given in order; `headers`, where it stands, is a map of text to text or nil. A field
-named `body` is either binary or, for a body over `CHUNK` bytes, the number of the stream whose
-chunks came before (see `outbox`). In a cast (BROADCAST, PUBLISH, TOLD, EVENT) it may also be an
-array of up to 16 small bodies: as many casts, in this order. Times are milliseconds.
+Conventions for the fields listed below:
 
-A tunnel is named by the number of the call that opened it; whoever was called says that number
-negated. So what comes in under a name goes out under the name negated.
+* All fields are required and positional. `headers` is a map of text to text, or nil.
+* `body` is binary. For a body over `CHUNK` bytes it is the number of the stream that carried the
+  chunks instead (see `outbox`). In BROADCAST, PUBLISH, DELIVER_BROADCAST and DELIVER_EVENT it may
+  also be an array of up to 16 small bodies: one message for each body, in this order.
+* `request_id` is chosen by the sender of the request and is unique on its connection.
+* `remaining_ms` is the time left until the request's deadline. All times are milliseconds.
+* `stamp` is the relay's monotonic clock when it wrote the message.
+* `tunnel` is the `request_id` that opened the tunnel. The end that opened it uses the number as it
+  is, the end that accepted it uses the negated number. So a message received for tunnel N is
+  answered with a message for tunnel -N.
 """
 
 from __future__ import annotations
@@ -18,64 +23,64 @@ VERSION = 1
 
 
 class Op(IntEnum):
-    """Operations between a program and its relay."""
+    """Operations between a program and its relay. Their fields follow in the comments."""
 
     # Both directions.
-    HELLO = 1  # program → relay: magic, version, name of the program, its identity
-    WELCOME = 2  # relay → program: version, node, address, network, largest message in bytes
-    PING = 3  # token; answered by PONG, behind all calls and casts sent before it was handled
+    HELLO = 1  # program → relay: magic, version, program name, and optionally its identity
+    WELCOME = 2  # relay → program: version, node, address, network, maximum body size
+    PING = 3  # token; the relay answers with PONG after all earlier requests and broadcasts
     PONG = 4  # token
-    CLOSE = 5  # reason; the sender closes the connection behind it
-    CHUNK = 6  # stream, total bytes, data: a part of a body over CHUNK bytes
+    CLOSE = 5  # reason; the sender then closes the connection
+    CHUNK = 6  # stream, total size, data: a part of a body over CHUNK bytes
 
     # Program → relay.
     REGISTER = 10  # cluster, metadata (a map of text to text, or nil); once per connection
-    UNREGISTER = 11  # (nothing); what was handed over before is still answered
+    UNREGISTER = 11  # (no fields); requests delivered before it are still answered
     SUBSCRIBE = 12  # topic
     UNSUBSCRIBE = 13  # topic
-    REQUEST = 14  # call, cluster, body, timeout, idempotent, headers
-    CANCEL = 15  # call; nobody waits for its outcome any more
+    REQUEST = 14  # request_id, cluster, body, remaining_ms, idempotent, headers
+    CANCEL = 15  # request_id: the caller no longer waits for the reply
     BROADCAST = 16  # cluster, body, headers
     PUBLISH = 17  # topic, body, headers
-    STATUS = 18  # call; answered by REPLY with a JSON document
-    REQUEST_MEMBER = 19  # call, member, body, timeout, idempotent, headers: a request to one member
-    WATCH = 54  # cluster; answered by CAME for each member and NAMED, then told who comes and goes
+    STATUS = 18  # request_id; answered by REPLY with a JSON document
+    REQUEST_MEMBER = 19  # request_id, member, body, remaining_ms, idempotent, headers
+    WATCH = 54  # cluster; answered by MEMBER_JOINED for each member, then MEMBERS_LISTED;
+    #          later joins and leaves are sent as they happen
     UNWATCH = 55  # cluster
 
     # Relay → program.
-    DELIVER_REQUEST = (
-        20  # call, body, timeout, stamp (the relay's monotonic clock), sender, headers
-    )
+    DELIVER_REQUEST = 20  # request_id, body, remaining_ms, stamp, sender, headers
     DELIVER_BROADCAST = 21  # body, sender, headers: a broadcast to the program's cluster
-    DELIVER_EVENT = 22  # topic, body, sender, headers
-    NODE_ADDRESS = 23  # address: the node is reached at another address from now on
+    DELIVER_EVENT = 22  # topic, body, sender, headers: a message published to a topic
+    NODE_ADDRESS = 23  # address: the node's new address
+    DRAINING = 24  # last request_id accepted, reason: the relay is shutting down; later requests
+    #          were not started
     MEMBER_JOINED = 25  # cluster, member, address of its node, metadata
     MEMBER_LEFT = 26  # cluster, member
-    MEMBERS_LISTED = 28  # cluster: every member there is has been named, here and at all peers
-    REQUEST_CANCELLED = 27  # call: nobody waits for its answer any more
-    DRAINING = 24  # last call accepted, reason: the relay is leaving; later calls never started
+    REQUEST_CANCELLED = 27  # request_id: the caller no longer waits for the reply
+    MEMBERS_LISTED = 28  # cluster: every current member has been listed
 
-    # Outcomes, in both directions.
-    REPLY = 30  # call, body
-    FAULT = 31  # call, type, text: the handler raised
-    REFUSED = 32  # program → relay: call, reason; the handler was never started
-    FAILED = 33  # relay → program: call, Failure, text
+    # Outcomes of a request, in both directions.
+    REPLY = 30  # request_id, body
+    FAULT = 31  # request_id, type, text: the handler raised an exception
+    REFUSED = 32  # program → relay: request_id, reason; no handler was started
+    FAILED = 33  # relay → program: request_id, Failure, text
 
-    # Tunnels. An offer is answered by ACCEPT, FAULT or REFUSED, as a call is; once it is accepted,
-    # each side grants the other credit, in octets of `data`.
-    OPEN = 34  # program → relay: call, cluster, body, timeout, member or nil, purpose, window,
-    #          largest, headers
-    OFFER = 35  # relay → program: call, body, timeout, stamp, purpose, window, largest, sender,
-    #          headers
-    ACCEPT = 36  # call, window, largest: the most credit to grant, and the largest message taken
-    DATA = 37  # tunnel, total, data: total is nil for whole small messages, each MessagePack
-    #          binary; else octets of a message, at its beginning with its length, then with 0
-    CREDIT = 38  # tunnel, octets that may be sent beside those granted before
-    END = 39  # tunnel, Ending, type, text
+    # Tunnels. OFFER is answered by ACCEPT, FAULT or REFUSED. After ACCEPT each end grants the other
+    # credit, counted in bytes of `data`.
+    OPEN = 34  # program → relay: request_id, cluster, body, remaining_ms, member or nil, purpose,
+    #          window, maximum message size, headers
+    OFFER = 35  # relay → program: request_id, body, remaining_ms, stamp, purpose, window,
+    #          maximum message size, sender, headers
+    ACCEPT = 36  # request_id, window (the most credit to grant), maximum message size
+    DATA = 37  # tunnel, total, data. total nil: whole small messages, each a MessagePack binary.
+    #          total > 0: the first bytes of a message of that size. total 0: its next bytes
+    CREDIT = 38  # tunnel, bytes that may be sent in addition to earlier grants
+    END = 39  # tunnel, TunnelClose, error type, error text
 
 
 class Failure(IntEnum):
-    """Why the mesh could not bring an answer."""
+    """Why the relay could not deliver a request or its reply."""
 
     NO_SUCH_CLUSTER = 1
     MEMBER_LOST = 2
@@ -86,45 +91,45 @@ class Failure(IntEnum):
 
 
 class Purpose(IntEnum):
-    """What a tunnel is opened for."""
+    """What a tunnel carries."""
 
-    TUNNEL = 0
-    PARTS = 1  # the answer to a request, part by part
-    HTTP = 2  # the octets of a connection to the HTTP server whose address the member registered
+    TUNNEL = 0  # messages between two programs
+    MULTIPART_REPLY = 1  # the parts of a reply
+    HTTP = 2  # the bytes of a connection to the HTTP server that the member registered
 
 
-class Ending(IntEnum):
-    """How one side of a tunnel ends."""
+class TunnelClose(IntEnum):
+    """How one end closes a tunnel."""
 
-    SEND_CLOSED = 0  # it sends nothing more; it still reads
-    CLOSED = 1  # it sends nothing more, and reads nothing more
-    ABORTED = 2  # nothing that is under way can be relied on; `type` and `text` say why
+    SEND_CLOSED = 0  # half-close: the sender sends no more data, but still reads
+    CLOSED = 1  # the sender neither sends nor reads any more
+    ABORTED = 2  # data in transit may be lost; the error type and text say why
 
 
 class PeerOp(IntEnum):
-    """Operations between two relays; outcomes and chunks as in `Op`.
+    """Operations between two relays. Outcomes, chunks and tunnels use the operations of `Op`.
 
-    A batch begins with `[session, stamp, hearing]`: the sender's session, its monotonic clock, and
-    the session of the receiver that it is listening to (0: none; negative: it has given up that one
-    and all before it). Then the messages follow.
+    A batch starts with `[session, stamp, acknowledged session]`: the sender's session, its
+    monotonic clock, and the receiver's session that the sender accepts (0: none yet; negative: it
+    rejects that session and all earlier ones). The messages follow.
+
+    `expiry` is the deadline on the sender's monotonic clock; `program` is the number of the calling
+    program on the sender's node.
     """
 
-    MEMBER_JOINED = (
-        40  # cluster, member, metadata: a program of the sender's node serves the cluster
-    )
+    MEMBER_JOINED = 40  # cluster, member, metadata: a program of the sender's node registered
     MEMBER_LEFT = 41  # cluster, member
-    SUBSCRIBED = 42  # topic: at least one program of the sender's node listens
-    UNSUBSCRIBED = 43  # topic
-    SYNCED = 44  # (nothing); the sender's directory has been told whole
-    KNOWN_PEER = 45  # node, address, join port: somebody the sender is linked with
-    CLOSE = 46  # (nothing); the sender has done. Whoever hears it says the same, and goes
-    DRAINING = 47  # last call accepted: take the node out; later calls never started
-    REQUEST = 48  # call, cluster, body, expiry (the sender's monotonic clock), program, headers
-    CANCEL = 49  # call
+    SUBSCRIBED = 42  # topic: at least one program of the sender's node subscribes
+    UNSUBSCRIBED = 43  # topic: the last subscriber of the sender's node unsubscribed
+    SYNCED = 44  # (no fields); the sender's whole directory has been sent
+    KNOWN_PEER = 45  # node, address, join port of another relay that the sender is linked with
+    CLOSE = 46  # (no fields); the sender is done. The receiver answers with CLOSE and disconnects
+    DRAINING = 47  # last request_id accepted: the node is shutting down; later requests were not
+    #          started
+    REQUEST = 48  # request_id, cluster, body, expiry, program, headers
+    CANCEL = 49  # request_id
     BROADCAST = 50  # cluster, body, program, headers
     PUBLISH = 51  # topic, body, program, headers
-    OPEN = 52  # call, cluster, body, expiry, program, member (0: any), purpose, window, largest,
-    #          headers
-    REQUEST_MEMBER = (
-        53  # call, cluster, body, expiry, program, member, headers: a call to one member
-    )
+    OPEN = 52  # request_id, cluster, body, expiry, program, member (0: any), purpose, window,
+    #          maximum message size, headers
+    REQUEST_MEMBER = 53  # request_id, cluster, body, expiry, program, member, headers

@@ -1,84 +1,59 @@
-"""An outbox that cuts large bodies into chunks, and lets small messages pass them.
+"""Outbox: the bounded queue of messages to one receiver, in which small messages pass large bodies.
 
-A large body travels as `[CHUNK, stream, total, data]` messages, followed by its own message with
-the stream's number in place of the body. Streams and tunnels share the link in turns and small
-messages go first, except those that must keep their order behind a large one of the same sender and
-name. The other end has an `Inbox`.
+A body over CHUNK bytes is sent as `[CHUNK, stream, total, data]` messages, followed by its own
+message with the stream number in place of the body; the receiver joins them with a `Reassembler`.
+Small messages wait in one first-in, first-out queue. Large bodies and tunnel messages, and what
+must stay in order behind them, wait in a `FlowScheduler`.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Hashable
 from math import inf
 from typing import Any, Final
 
 from msgpack import Packer
 
-from arke.wire.chunked_body import Chunked
-from arke.wire.limits import BATCH, CHUNK, HALF_SENT, MAX_CASTS, SMALL_BATCH
-from arke.wire.messages import Op
+from arke.wire.flow_scheduler import FlowScheduler
+from arke.wire.limits import CHUNK, FANOUT_BATCH, MAX_SHARED_BODIES, REQUEST_BATCH
 
-_CHUNK_OP: Final = int(Op.CHUNK)
-_RESERVE: Final = 1024 * 1024  # octets kept for messages without a body, on which others wait
-_SMALL_PART: Final = 4096  # octets of a tunnel's message that may go ahead like any other
-_SMALL_CAST: Final = 1024  # octets of a body that is worth sharing a message
-_OVERHEAD: Final = 48  # octets that Python needs beside a message's own: small ones are not free
-_PARTS = 192 * 1024 * 1024  # more than the credit of all tunnels that one receiver may have
-_RUNNING_START: Final = 32 * 1024  # small messages that may go ahead of a chunk in one batch
+_CONTROL_RESERVE: Final = 1024 * 1024  # bytes beyond the limit for messages without a body
+_MAX_SMALL_TUNNEL_MESSAGE: Final = 4096  # larger tunnel messages take turns in a flow
+_MAX_SHARING_BODY: Final = 1024  # larger broadcast bodies get a message of their own
+_MESSAGE_OVERHEAD: Final = 48  # bytes that Python needs for each message beside its data
+_MAX_TUNNEL_BYTES = 192 * 1024 * 1024  # more than the credit of all tunnels of one receiver
+_MAX_BEFORE_CHUNK: Final = 32 * 1024  # bytes of small messages ahead of a chunk in one batch
 
 
-def _nothing() -> None:
-    """For an outbox that is looked after anyway."""
-
-
-class _Large:
-    """One message whose body is being cut."""
-
-    __slots__ = ("at", "body", "fields", "last", "number", "sent", "stream")
-
-    def __init__(self, fields: tuple[Any, ...], at: int, number: int) -> None:
-        self.number = number
-        """How many were put before it, and it."""
-        self.fields = fields
-        self.at = at
-        self.body = fields[at]
-        self.stream = 0
-        self.sent = 0
-        self.last = b""
-        """The message itself, once nothing but it is left to send."""
+def _ignore() -> None:
+    """Do nothing: the default callback."""
 
 
 class Outbox:
-    """Messages on their way to one receiver, bounded in octets.
+    """Messages that wait to be sent to one receiver, bounded in bytes.
 
-    `put` is the hot path: one pack, one append. `take` empties it in an order that lets small
-    messages pass. `wake` is called when the first message comes, `hurry` as soon as enough for a
-    batch of its own is there and whenever more comes then. Bodies that need chunks and are over
-    `largest` octets find no room. `pack` makes octets of a message; unless given, MessagePack does.
+    `put…` methods add a message and return False when the outbox is full and the message was
+    dropped. `put` and `put_body` are the hot path: one pack and one append. `take` removes the next
+    batch.
+
+    `wake` is called when a message is added to the empty outbox. `flush` is called when a batch is
+    large enough to be sent at once, and on each further message until it is taken. `max_body`
+    rejects larger bodies, if they need chunks. `pack` encodes a message, by default as MessagePack.
     """
 
     __slots__ = (
-        "_behind",
-        "_careful",
-        "_cast",
-        "_casts",
-        "_casts_size",
-        "_coming",
+        "_chunk_due",
+        "_fanout",
+        "_fanout_bodies",
+        "_fanout_size",
         "_flows",
-        "_half_sent",
-        "_hurry",
-        "_larges",
-        "_largest",
-        "_late",
-        "_left",
+        "_flush",
         "_limit",
-        "_owed",
+        "_max_body",
+        "_needs_checks",
         "_pack",
         "_ready",
-        "_streams",
-        "_turn",
-        "_waiting",
+        "_scheduler",
         "_wake",
         "size",
     )
@@ -86,42 +61,36 @@ class Outbox:
     def __init__(
         self,
         limit: int,
-        wake: Callable[[], None] = _nothing,
-        hurry: Callable[[], None] = _nothing,
-        largest: float = inf,
+        wake: Callable[[], None] = _ignore,
+        flush: Callable[[], None] = _ignore,
+        max_body: float = inf,
         pack: Callable[[Any], bytes] | None = None,
     ) -> None:
         self.size = 0
-        self._largest = max(CHUNK, largest)
+        """Bytes that wait; only packed messages count with what packing adds."""
+        self._max_body = max(CHUNK, max_body)
         self._limit = limit
         self._wake = wake
-        self._hurry = hurry
+        self._flush = flush
         self._pack = pack or Packer().pack
-        self._careful = False  # a cast or large bodies wait, or there is no room
+        # Whether put_body must look at more than the size: a shared broadcast message or flows
+        # wait, or the outbox is full.
+        self._needs_checks = False
         self._ready: list[bytes] = []
-        self._cast: tuple[int, str] | None = None  # operation and name of the casts that wait
-        self._casts: list[bytes] = []
-        self._casts_size = 0
-        self._left = 0  # small messages that left while large ones were here
-        # The flow of an order begins with a large one; the flow of a tunnel has none.
-        self._flows: dict[Hashable, deque[_Large | bytes]] = {}
-        # Flows that have not begun, each behind so many small messages: of orders, of tunnels.
-        self._waiting: deque[tuple[Hashable, int]] = deque()
-        self._coming: deque[tuple[Hashable, int]] = deque()
-        self._turn: deque[Hashable] = deque()  # flows that have begun
-        self._behind = 0  # messages in flows
-        self._larges = 0  # that were ever put
-        self._late: deque[tuple[int, bytes]] = deque()  # each behind so many of them
-        self._half_sent = 0
-        self._streams = 0
-        self._owed = False  # the last batch had no room for a chunk
+        # The broadcast or event message that collects small bodies: its operation and name.
+        self._fanout: tuple[int, str] | None = None
+        self._fanout_bodies: list[bytes] = []
+        self._fanout_size = 0
+        self._scheduler = FlowScheduler(self._ready, self._pack)
+        self._flows = self._scheduler.flows  # the same dictionary, to save a look-up
+        self._chunk_due = False  # the last batch had no room for a message of a flow
 
     def put(self, message: tuple[Any, ...] | bytes) -> bool:
-        """Queue a message without a large body. False: there is no room, and it was dropped."""
-        if self._cast:
-            self._end_cast()
+        """Queue a message without a large body."""
+        if self._fanout:
+            self._finish_fanout()
         size = self.size
-        if size > SMALL_BATCH and self._full(_RESERVE):
+        if size > REQUEST_BATCH and self._is_full(_CONTROL_RESERVE):
             return False
         data = self._pack(message)
         self._ready.append(data)
@@ -130,346 +99,246 @@ class Outbox:
             self._wake()
         return True
 
-    def put_behind(self, message: tuple[Any, ...]) -> bool:
-        """The same, for one that must not pass a large body which waits now."""
-        if not self._first_large():
+    def put_after_bodies(self, message: tuple[Any, ...]) -> bool:
+        """Queue a message that must not pass the large bodies which wait now."""
+        if not self._scheduler.has_bodies():
             return self.put(message)
-        if self._full(_RESERVE):
+        if self._is_full(_CONTROL_RESERVE):
             return False
         data = self._pack(message)
-        self._late.append((self._larges, data))
+        self._scheduler.add_behind_bodies(data)
         self.size += len(data)
         return True
 
-    def put_body(self, message: tuple[Any, ...], at: int, order: Hashable = None) -> bool:
-        """Queue a message whose body is field `at`; those with an equal `order` stay in order."""
+    def put_body(self, message: tuple[Any, ...], body_index: int, key: Hashable = None) -> bool:
+        """Queue a message whose body is field `body_index`.
+
+        Messages with the same `key` stay in order; without a key, small ones pass large ones.
+        """
         queued = self.size
-        if not queued or self._careful or len(message[at]) > CHUNK:
-            return self._put_carefully(message, at, order)
+        if not queued or self._needs_checks or len(message[body_index]) > CHUNK:
+            return self._put_body_checked(message, body_index, key)
         pack = self._pack
         data = pack(message)
         self._ready.append(data)
         self.size = queued = queued + len(data)
-        if queued >= SMALL_BATCH:
-            self._grown(order)
+        if queued >= REQUEST_BATCH:
+            self._on_batch(key)
         return True
 
-    def _put_carefully(self, message: tuple[Any, ...], at: int, order: Hashable) -> bool:
-        """The same where there is more to look at than that it is one small message more."""
-        if self._cast:
-            self._end_cast()
-        if self._flows or len(message[at]) > CHUNK:
-            return self._put_behind(message, at, order)
+    def _put_body_checked(self, message: tuple[Any, ...], body_index: int, key: Hashable) -> bool:
+        """Do what put_body does when the message is not simply one more small message."""
+        if self._fanout:
+            self._finish_fanout()
+        if self._flows or len(message[body_index]) > CHUNK:
+            return self._put_beside_flows(message, body_index, key)
         size = self.size
-        if size > SMALL_BATCH and self._full(0):
+        if size > REQUEST_BATCH and self._is_full(0):
             return False
         data = self._pack(message)
         self._ready.append(data)
         self.size = size + len(data)
         if not size:
             self._wake()
-        self._grown(order)
+        self._on_batch(key)
         return True
 
-    def _grown(self, order: Hashable) -> None:
-        # Where order matters nobody waits for each: larger batches cost less.
-        if self.size >= (SMALL_BATCH if order is None else BATCH):
-            self._hurry()
-        self._look()
-
-    def _look(self) -> None:
-        waiting = self.size + _OVERHEAD * len(self._ready)
-        self._careful = bool(self._cast or self._flows) or waiting > self._limit
-
-    def _full(self, reserve: int) -> bool:
-        """What waits here costs more than the limit and `reserve`."""
-        waiting = len(self._ready) + self._behind + len(self._late)
-        return self.size + _OVERHEAD * waiting > self._limit + reserve
-
-    def put_cast(self, op: int, name: str, body: bytes) -> bool:
-        """Queue a broadcast or event without headers; small ones in a row travel as one message."""
-        size = self.size
-        octets = len(body)
-        if octets > _SMALL_CAST or self._flows:
-            return self.put_body((op, name, body, None), 2, (op, name))
-        if size > SMALL_BATCH and self._full(0):
+    def _put_beside_flows(self, message: tuple[Any, ...], body_index: int, key: Hashable) -> bool:
+        """Queue a message that is large, or may have to stay behind a large one."""
+        size = len(message[body_index])
+        if size > self._max_body or (self.size > REQUEST_BATCH and self._is_full(0)):
             return False
-        cast = self._cast
-        if cast is None or cast[1] != name or cast[0] != op:
-            if cast is not None:
-                self._end_cast()
-            self._cast = (op, name)
-            self._careful = True
-        self._casts.append(body)
-        octets += 1  # or nobody would see that an empty one waits
-        self._casts_size += octets
-        self.size += octets
+        if not self.size:
+            self._wake()
+        if size <= CHUNK:
+            flow = None if key is None else self._flows.get(key)
+            data = self._pack(message)
+            if flow is None:
+                self._ready.append(data)
+            else:
+                self._scheduler.append(flow, data)
+            self.size += len(data)
+            return True
+        self._scheduler.add_body(message, body_index, key)
+        self.size += size
+        self._needs_checks = True
+        self._flush()
+        return True
+
+    def put_fanout(self, op: int, name: str, body: bytes) -> bool:
+        """Queue a broadcast or event without headers; consecutive small ones share a message."""
+        size = self.size
+        counted = len(body)
+        if counted > _MAX_SHARING_BODY or self._flows:
+            return self.put_body((op, name, body, None), 2, (op, name))
+        if size > REQUEST_BATCH and self._is_full(0):
+            return False
+        fanout = self._fanout
+        if fanout is None or fanout[1] != name or fanout[0] != op:
+            if fanout is not None:
+                self._finish_fanout()
+            self._fanout = (op, name)
+            self._needs_checks = True
+        self._fanout_bodies.append(body)
+        counted += 1  # so that the outbox is not empty when only an empty body waits
+        self._fanout_size += counted
+        self.size += counted
         if not size:
             self._wake()
-        if len(self._casts) == MAX_CASTS:
-            self._end_cast()
-            if self.size >= BATCH:
-                self._hurry()
+        if len(self._fanout_bodies) == MAX_SHARED_BODIES:
+            self._finish_fanout()
+            if self.size >= FANOUT_BATCH:
+                self._flush()
         return True
 
-    def _end_cast(self) -> None:
-        assert self._cast
-        op, name = self._cast
-        bodies = self._casts
-        self.size -= self._casts_size
-        # Before anything can go wrong: what cannot be packed must not spoil what comes next.
-        self._cast, self._casts, self._casts_size = None, [], 0
+    def _finish_fanout(self) -> None:
+        """Pack the shared broadcast message and move it to the queue of small messages."""
+        assert self._fanout
+        op, name = self._fanout
+        bodies = self._fanout_bodies
+        self.size -= self._fanout_size
+        # Reset first: packing raises for a name that UTF-8 cannot encode.
+        self._fanout, self._fanout_bodies, self._fanout_size = None, [], 0
         data = self._pack((op, name, bodies[0] if len(bodies) == 1 else bodies, None))
         self._ready.append(data)
         self.size += len(data)
-        self._look()
+        self._update_checks()
 
-    def put_packed(self, data: bytes, order: Hashable) -> bool:
+    def put_packed(self, data: bytes, key: Hashable) -> bool:
         """Queue a message that was packed once for many receivers."""
         size = self.size
-        if size > SMALL_BATCH and self._full(0):
+        if size > REQUEST_BATCH and self._is_full(0):
             return False
-        flow = self._flows.get(order) if self._flows else None
+        flow = self._flows.get(key) if self._flows else None
         if flow is None:
             self._ready.append(data)
         else:
-            flow.append(data)
-            self._behind += 1
+            self._scheduler.append(flow, data)
         self.size = size + len(data)
         if not size:
             self._wake()
-        if self.size >= BATCH:
-            self._hurry()
+        if self.size >= FANOUT_BATCH:
+            self._flush()
         return True
 
-    def put_part(self, message: tuple[Any, ...] | bytes, tunnel: Hashable) -> bool:
-        """Queue a message of a tunnel, in its order.
+    def put_in_flow(self, message: tuple[Any, ...] | bytes, key: Hashable) -> bool:
+        """Queue a message of a tunnel, or one that must stay in order behind a request.
 
-        Its bound is the tunnel's credit. False: it was dropped, for so much is waiting as no
-        receiver can have granted before it read.
+        The tunnel's credit bounds what waits here, not the limit of the outbox. False: more waits
+        than the receiver can have granted.
         """
-        if self._cast:
-            self._end_cast()
-        if self.size > SMALL_BATCH and self._full(_PARTS):
+        if self._fanout:
+            self._finish_fanout()
+        if self.size > REQUEST_BATCH and self._is_full(_MAX_TUNNEL_BYTES):
             return False
         data = self._pack(message)
-        flow = self._flows.get(tunnel)
+        flow = self._flows.get(key)
         if flow is not None:
-            flow.append(data)
-            self._behind += 1
-        elif len(data) <= _SMALL_PART:
+            self._scheduler.append(flow, data)
+        elif len(data) <= _MAX_SMALL_TUNNEL_MESSAGE:
             self._ready.append(data)
         else:
-            self._flows[tunnel] = deque((data,))
-            self._behind += 1
-            self._coming.append((tunnel, self._left + len(self._ready)))
-            self._careful = True
+            self._scheduler.add_tunnel_message(data, key)
+            self._needs_checks = True
         queued = self.size
         self.size = queued + len(data)
         if not queued:
             self._wake()
-        if self.size >= BATCH:
-            self._hurry()
+        if self.size >= FANOUT_BATCH:
+            self._flush()
         return True
 
-    def drop_parts(self, tunnel: Hashable) -> None:
-        """Forget what waits for a tunnel that has ended; not the call that opens it, if it does."""
-        flow = self._flows.get(tunnel)
-        if flow is None:
-            return
-        larges = deque[_Large | bytes](item for item in flow if isinstance(item, _Large))
-        self.size -= sum(len(part) for part in flow if isinstance(part, bytes))
-        self._behind -= len(flow) - len(larges)
-        if larges:
-            self._flows[tunnel] = larges
-        else:
-            del self._flows[tunnel]
-            if tunnel in self._turn:
-                self._turn.remove(tunnel)
-                self._owed = self._owed and bool(self._turn)
-            else:
-                # Left there, it would hold up whoever comes behind it, or have two turns at once.
-                self._coming = deque(each for each in self._coming if each[0] != tunnel)
-        self._look()
+    def drop_flow(self, key: Hashable) -> None:
+        """Drop the messages that wait for a closed tunnel, but not the request that opens it."""
+        self.size -= self._scheduler.drop_tunnel_messages(key)
+        self._chunk_due = self._chunk_due and bool(self._scheduler.active)
+        self._update_checks()
 
-    def _put_behind(self, message: tuple[Any, ...], at: int, order: Hashable) -> bool:
-        """Queue a message that is large, or may have to keep behind one that is."""
-        size = len(message[at])
-        if size > self._largest or (self.size > SMALL_BATCH and self._full(0)):
-            return False
-        if not self.size:
-            self._wake()
-        flow = None if order is None else self._flows.get(order)
-        if size <= CHUNK:
-            data = self._pack(message)
-            (self._ready if flow is None else flow).append(data)
-            self._behind += flow is not None
-            self.size += len(data)
-            return True
-        self._larges += 1
-        large = _Large(message, at, self._larges)
-        self._behind += 1
-        if flow is not None:
-            flow.append(large)
-        else:
-            key = large if order is None else order
-            self._flows[key] = deque((large,))
-            self._wait(key)
-        self.size += size
-        self._careful = True
-        self._hurry()
-        return True
+    def take(self, max_size: int) -> bytes:
+        """Remove and return the next batch: at least one message, or b"" when the outbox is empty.
 
-    def take(self, room: int) -> bytes:
-        """The next octets to send, at least one message; empty when there is none.
-
-        They are at most `room`, but for a single message or chunk that begins within it.
+        A batch has at most `max_size` bytes, except for the last message or chunk that starts
+        within them.
         """
-        if self._cast:
-            self._end_cast()
+        if self._fanout:
+            self._finish_fanout()
         ready = self._ready
-        if not self._flows and self.size <= room:
+        if not self._flows and self.size <= max_size:
             data = ready[0] if len(ready) == 1 else b"".join(ready)
             ready.clear()
             self.size = 0
-            self._careful = False
+            self._needs_checks = False
             return data
-        return self._take_some(room)
+        return self._take_some(max_size)
 
-    def _take_some(self, room: int) -> bytes:
-        parts: list[bytes] = []
-        taken = 0
-        if not self._owed:
-            parts = self._take_ready(room)
-            taken = sum(map(len, parts))
-        self._begin()
-        # Large bodies move with every batch: small messages pass them but cannot starve them.
-        self._owed = bool(self._turn) and taken >= room
-        while self._turn and taken < room:
-            part = self._next_part()
-            parts.append(part)
-            taken += len(part)
-            if taken >= _RUNNING_START:
+    def _take_some(self, max_size: int) -> bytes:
+        scheduler = self._scheduler
+        batch: list[bytes] = []
+        batch_size = 0
+        if not self._chunk_due:
+            batch = self._take_ready(max_size)
+            batch_size = sum(map(len, batch))
+            self.size -= batch_size
+        scheduler.start_flows()
+        # Flows get a share of the batches: small messages pass them but cannot starve them.
+        active = scheduler.active
+        self._chunk_due = bool(active) and batch_size >= max_size
+        while active and batch_size < max_size:
+            data, shrinks = scheduler.next_message()
+            self.size -= shrinks
+            batch.append(data)
+            batch_size += len(data)
+            if batch_size >= _MAX_BEFORE_CHUNK:
                 break
-        self.size -= taken
-        self._look()
-        return b"".join(parts)
+        self._update_checks()
+        return b"".join(batch)
 
-    def _take_ready(self, room: int) -> list[bytes]:
-        """Small messages within the room; the first one whatever its size."""
+    def _take_ready(self, max_size: int) -> list[bytes]:
+        """Remove small messages up to `max_size` bytes, but at least one."""
         ready = self._ready
-        enough = min(room, _RUNNING_START) if self._turn else room
-        taken = 0
+        enough = min(max_size, _MAX_BEFORE_CHUNK) if self._scheduler.active else max_size
+        size = 0
         count = 0
         for data in ready:
-            taken += len(data)
-            if taken > room and count:
+            size += len(data)
+            if size > max_size and count:
                 break
             count += 1
-            if taken >= enough:
+            if size >= enough:
                 break
-        parts = ready[:count]
+        batch = ready[:count]
         del ready[:count]
-        self._left += count
-        return parts
-
-    def _wait(self, key: Hashable) -> None:
-        # What was put before it leaves before it begins: nothing it must follow is left behind.
-        self._waiting.append((key, self._left + len(self._ready)))
-
-    def _begin(self) -> None:
-        """Begin the flows whose time has come; bodies as far as the receiver has room for them."""
-        while self._coming and self._coming[0][1] <= self._left:
-            self._turn.append(self._coming.popleft()[0])
-        while self._waiting:
-            key, after = self._waiting[0]
-            large = self._flows[key][0]
-            assert isinstance(large, _Large)
-            half_sent = self._half_sent + len(large.body)
-            if after > self._left or (self._half_sent and half_sent > HALF_SENT):
-                return
-            self._half_sent = half_sent
-            large.stream = self._streams
-            self._streams += 1
-            self._turn.append(self._waiting.popleft()[0])
-
-    def _next_part(self) -> bytes:
-        """A message of the tunnel whose turn it is; or a chunk of a body, or what is behind it."""
-        flow = self._flows[self._turn[0]]
-        large = flow[0]
-        if not isinstance(large, _Large):
-            flow.popleft()
-            self._behind -= 1
-            if flow:
-                self._turn.rotate(-1)
-            else:
-                del self._flows[self._turn.popleft()]
-            return large
-        if large.last:
-            self._end(flow, large)
-            return large.last
-        body = large.body
-        at = large.sent
-        data = body.chunk(at) if type(body) is Chunked else body[at : at + CHUNK]
-        large.sent += len(data)
-        part: bytes = self._pack((_CHUNK_OP, large.stream, len(body), data))
-        self.size += len(part) - len(data)
-        if large.sent < len(body):
-            self._turn.rotate(-1)
-        else:
-            fields, at = large.fields, large.at
-            large.last = self._pack((*fields[:at], large.stream, *fields[at + 1 :]))
-            self.size += len(large.last)
-        return part
+        self._scheduler.ready_sent += count
+        return batch
 
     def close(self) -> None:
-        """Nothing is sent any more: let go of what waits, and of those who were told of it.
+        """Drop all messages and both callbacks.
 
-        They hold this outbox in their turn, and would all stay until a collection of everything,
-        which may be an hour away: with up to the limit of octets each.
+        The callbacks form reference cycles with their owner, so that the messages would stay in
+        memory until the next full garbage collection.
         """
-        self._wake = self._hurry = _nothing
-        self._cast, self._casts, self._casts_size = None, [], 0
-        for waiting in (
-            self._ready,
-            self._flows,
-            self._waiting,
-            self._coming,
-            self._turn,
-            self._late,
-        ):
-            waiting.clear()
-        self.size = self._behind = self._half_sent = 0
-        self._owed = False
-        self._look()
+        self._wake = self._flush = _ignore
+        self._fanout, self._fanout_bodies, self._fanout_size = None, [], 0
+        self._ready.clear()
+        self._scheduler.clear()
+        self.size = 0
+        self._chunk_due = False
+        self._update_checks()
 
-    def _first_large(self) -> int:
-        """The number of the first large body that waits; 0: there is none."""
-        items = (item for flow in self._flows.values() for item in flow)
-        return min((item.number for item in items if isinstance(item, _Large)), default=0)
+    def _on_batch(self, key: Hashable) -> None:
+        # Messages with a key are broadcasts: no caller waits, and larger batches cost less.
+        if self.size >= (REQUEST_BATCH if key is None else FANOUT_BATCH):
+            self._flush()
+        self._update_checks()
 
-    def _end(self, flow: deque[_Large | bytes], large: _Large) -> None:
-        """The body is sent: what kept behind it goes on."""
-        self._end_flow(flow, large)
-        if self._late:
-            first = self._first_large()
-            while self._late and (not first or self._late[0][0] < first):
-                self._ready.append(self._late.popleft()[1])
+    def _update_checks(self) -> None:
+        cost = self.size + _MESSAGE_OVERHEAD * len(self._ready)
+        self._needs_checks = bool(self._fanout or self._flows) or cost > self._limit
 
-    def _end_flow(self, flow: deque[_Large | bytes], large: _Large) -> None:
-        key = self._turn.popleft()
-        self._half_sent -= len(large.body)
-        flow.popleft()
-        self._behind -= 1
-        while flow:
-            item = flow[0]
-            if isinstance(item, _Large):
-                self._wait(key)
-                return
-            self._ready.append(item)
-            flow.popleft()
-            self._behind -= 1
-        del self._flows[key]
+    def _is_full(self, reserve: int) -> bool:
+        """Whether the messages cost more memory than the limit plus `reserve`."""
+        count = len(self._ready) + self._scheduler.message_count
+        return self.size + _MESSAGE_OVERHEAD * count > self._limit + reserve
 
     def __bool__(self) -> bool:
         return self.size > 0

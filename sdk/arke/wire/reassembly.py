@@ -1,85 +1,92 @@
-"""An inbox that gathers the chunks of large bodies which an `Outbox` has cut."""
+"""Reassemble large bodies from the chunks that an `Outbox` sends."""
 
 from __future__ import annotations
 
-from arke.wire.chunked_body import Cast, Chunked
+from arke.wire.chunked_body import ChunkedBody, FanoutBody
 from arke.wire.limits import CHUNK, MAX_STREAMS
 from arke.wire.malformed import Malformed
 
 
-class BrokenStream(Malformed):
-    """The chunks do not add up; the connection that sent them cannot be understood any further."""
+class ReassemblyError(Malformed):
+    """The sender's chunks are inconsistent, so its connection must be closed."""
 
 
-class _Half:
-    """A body that is half received; without a body it was given up."""
+class _PartialBody:
+    """A body that is being received; `body` is None when it was dropped for lack of room."""
 
     __slots__ = ("body", "total")
 
-    def __init__(self, total: int, body: Chunked | None) -> None:
+    def __init__(self, total: int, body: ChunkedBody | None) -> None:
         self.total = total
         self.body = body
 
 
-class Inbox:
-    """Gathers the chunks of one sender's large bodies, bounded in octets and in streams."""
+class Reassembler:
+    """Joins the chunks of one sender's large bodies; bounded in bytes and in streams.
 
-    __slots__ = ("_largest", "_limit", "_streams", "refused", "size")
+    `max_body` is the largest body accepted; `limit` bounds the total size of all partial bodies.
+    """
 
-    def __init__(self, largest: int, limit: int) -> None:
-        self._largest = max(CHUNK, largest)
+    __slots__ = ("_limit", "_max_body", "_streams", "refused", "size")
+
+    def __init__(self, max_body: int, limit: int) -> None:
+        self._max_body = max(CHUNK, max_body)
         self._limit = limit
-        self._streams: dict[int, _Half] = {}
+        self._streams: dict[int, _PartialBody] = {}
         self.size = 0
-        """Octets of the bodies half received, once they are whole: what this may come to cost."""
+        """Total announced size of the partial bodies: the memory they will need when complete."""
         self.refused = 0
-        """Bodies given up because the limit was reached."""
+        """Number of bodies that were dropped because the limit was reached."""
 
-    def chunk(self, stream: object, total: object, data: object) -> None:
-        """Take one chunk. Raises BrokenStream for what no honest sender sends."""
+    def add_chunk(self, stream: object, total: object, data: object) -> None:
+        """Add one chunk. Raises ReassemblyError when the sender breaks the protocol."""
         if type(stream) is not int or type(total) is not int or type(data) is not bytes:
-            raise BrokenStream("a chunk is a stream, a total and data")
-        half = self._streams.get(stream)
-        if half is None:
-            half = self._streams[stream] = self._begin(total)
-        elif half.total != total:
-            raise BrokenStream("a body is not as long as it said")
-        body = half.body
+            raise ReassemblyError("a chunk must have a stream, a total and data")
+        partial = self._streams.get(stream)
+        if partial is None:
+            partial = self._streams[stream] = self._start(total)
+        elif partial.total != total:
+            raise ReassemblyError("the chunks of a body announce different sizes")
+        body = partial.body
         if body is not None:
             if len(body) + len(data) > total:
-                raise BrokenStream("a body is longer than it said")
+                raise ReassemblyError("a body is longer than announced")
             body.append(data)
 
-    def cast(self, body: object) -> Cast | None:
-        """The body or bodies of a cast; None if a large one was given up for lack of room."""
+    def take_fanout(self, body: object) -> FanoutBody | None:
+        """Return the body or bodies of a broadcast or event; None if a large one was dropped."""
         if type(body) is bytes:
             return body
         if type(body) is not tuple:
-            return self.body(body)
+            return self.take_body(body)
         if not body or any(type(each) is not bytes for each in body) or sum(map(len, body)) > CHUNK:
-            raise BrokenStream("bodies that share a message are small, and octets")
+            raise ReassemblyError(
+                f"bodies that share a message must be binary, {CHUNK} bytes in all"
+            )
         return body
 
-    def body(self, stream: object) -> Chunked | None:
-        """The whole body of a stream that has ended; None if it was given up for lack of room."""
-        half = self._streams.pop(stream, None) if type(stream) is int else None
-        if half is None:
-            raise BrokenStream("a message names a body that was not sent")
-        body = half.body
+    def take_body(self, stream: object) -> ChunkedBody | None:
+        """Remove and return the complete body of a stream; None if it was dropped."""
+        partial = self._streams.pop(stream, None) if type(stream) is int else None
+        if partial is None:
+            raise ReassemblyError("a message refers to a stream without chunks")
+        body = partial.body
         if body is None:
             return None
-        self.size -= half.total
-        if len(body) < half.total:
-            raise BrokenStream("a body is shorter than it said")
+        self.size -= partial.total
+        if len(body) < partial.total:
+            raise ReassemblyError("a body is shorter than announced")
         return body
 
-    def _begin(self, total: int) -> _Half:
-        if not CHUNK < total <= self._largest:
-            raise BrokenStream(f"a body of {total} octets is not cut into chunks here")
+    def _start(self, total: int) -> _PartialBody:
+        if not CHUNK < total <= self._max_body:
+            raise ReassemblyError(
+                f"a chunked body must be {CHUNK + 1} to {self._max_body} bytes (announced {total})"
+            )
         if len(self._streams) >= MAX_STREAMS:
-            raise BrokenStream(f"more than {MAX_STREAMS} bodies half sent")
+            raise ReassemblyError(f"more than {MAX_STREAMS} partial bodies")
         if self.size + total > self._limit:
             self.refused += 1
-            return _Half(total, None)
+            return _PartialBody(total, None)
         self.size += total
-        return _Half(total, Chunked())
+        return _PartialBody(total, ChunkedBody())

@@ -1,36 +1,36 @@
-"""How long a message waited on its way, without comparing two clocks.
+"""Measure how long messages were delayed in transit, without synchronised clocks.
 
-A sender stamps what it sends with its own monotonic clock. The smallest difference ever seen
-between our clock and the stamp is a message that did not wait; what exceeds it is waiting: in a
-buffer, in a paused process, in a cable that was out. The minimum is kept over two windows of five
-seconds: a machine that was suspended stamps late from then on, and is believed soon.
+The sender stamps messages with its own monotonic clock. The smallest difference between the
+receiver's clock and the stamp belongs to a message that was not delayed. A larger difference is
+delay: in a buffer, in a stopped process or on an interrupted link. The minimum is kept over two
+windows of five seconds, so that a clock that jumps (a suspended machine) is accepted soon.
 """
 
 from __future__ import annotations
 
-_WINDOW = 5_000
+_WINDOW_MS = 5_000
 
 
-class Lateness:
-    """Times are milliseconds of any clock that never goes back."""
+class TransitTime:
+    """Estimates the delay of each message of one sender. Times are milliseconds."""
 
-    __slots__ = ("_best", "_previous", "_until")
+    __slots__ = ("_minimum", "_previous_minimum", "_window_end")
 
     def __init__(self) -> None:
-        self._best: float | None = None
-        self._previous: float | None = None
-        self._until = 0.0
+        self._minimum: float | None = None
+        self._previous_minimum: float | None = None
+        self._window_end = 0.0
 
-    def waited(self, stamp: float, now: float) -> float:
-        """Milliseconds that a message stamped `stamp` waited beyond the quickest one."""
+    def delay(self, stamp: float, now: float) -> float:
+        """Return by how much a message was slower than the fastest one, in milliseconds."""
         difference = now - stamp
-        if self._best is None or now >= self._until:
-            self._previous = self._best
-            self._best = difference
-            self._until = now + _WINDOW
-        elif difference < self._best:
-            self._best = difference
-        base = self._best
-        if self._previous is not None and self._previous < base:
-            base = self._previous
-        return difference - base
+        if self._minimum is None or now >= self._window_end:
+            self._previous_minimum = self._minimum
+            self._minimum = difference
+            self._window_end = now + _WINDOW_MS
+        elif difference < self._minimum:
+            self._minimum = difference
+        minimum = self._minimum
+        if self._previous_minimum is not None and self._previous_minimum < minimum:
+            minimum = self._previous_minimum
+        return difference - minimum

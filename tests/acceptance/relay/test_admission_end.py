@@ -50,12 +50,12 @@ async def test_what_comes_under_an_ended_admission_is_dropped_and_counted(
 
         await link_ends(relay, link)
         relay.process.wait_for_line("peer lost .*admission_expired", LIMIT)
-        before = dropped(metrics, "not_admitted")
+        before = dropped(metrics, "peer_not_admitted")
         for _ in range(20):
             await link.say((PeerOp.PUBLISH.value, "t", b"ended", 1, None))
 
         async def counted() -> bool:
-            return dropped(metrics, "not_admitted") >= before + 20
+            return dropped(metrics, "peer_not_admitted") >= before + 20
 
         await until(counted)
         await mesh.publish("t", b"after")

@@ -11,7 +11,7 @@ import pytest
 from msgpack import packb
 
 import arke
-from arke.wire.limits import CHUNK, MAX_TOPICS, READ, unpacker
+from arke.wire.limits import CHUNK, MAX_TOPICS, READ_SIZE, unpacker
 from arke.wire.messages import MAGIC, VERSION, Op
 from support.raw_program import raw_program
 from support.relays import LIMIT, Relays
@@ -36,13 +36,13 @@ async def test_who_is_behind_still_reads_all_and_why_it_was_cut_off(relays: Rela
         slow.writer.transport.resume_reading()
         heard = [message async for message in everything(slow.reader)]
     assert [message[0] for message in heard[:-1]] == [Op.DELIVER_EVENT] * 150
-    assert heard[-1] == (Op.CLOSE, "not understood: a name is 1 to 255 octets of text")
+    assert heard[-1] == (Op.CLOSE, "not understood: a name must be text of 1 to 255 bytes")
 
 
 async def everything(reader: asyncio.StreamReader) -> AsyncIterator[tuple[Any, ...]]:
     messages = unpacker()
     async with asyncio.timeout(LIMIT):
-        while octets := await reader.read(READ):
+        while octets := await reader.read(READ_SIZE):
             messages.feed(octets)
             for message in messages:
                 yield message

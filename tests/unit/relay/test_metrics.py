@@ -65,7 +65,7 @@ async def address(relay: Relay, log: Log) -> AsyncIterator[tuple[str, int]]:
         await server.stop()
 
 
-async def exchange(address: tuple[str, int], request: bytes) -> bytes:
+async def core(address: tuple[str, int], request: bytes) -> bytes:
     reader, writer = await asyncio.open_connection(*address)
     async with asyncio.timeout(LIMIT):
         writer.write(request)
@@ -78,7 +78,7 @@ async def exchange(address: tuple[str, int], request: bytes) -> bytes:
 
 async def ask(address: tuple[str, int], line: str) -> tuple[int, dict[str, str], str]:
     """Return status, headers and body of the reply to a request with this first line."""
-    reply = await exchange(address, f"{line} HTTP/1.1\r\nHost: relay\r\n\r\n".encode())
+    reply = await core(address, f"{line} HTTP/1.1\r\nHost: relay\r\n\r\n".encode())
     head, _, body = reply.decode().partition("\r\n\r\n")
     first, *lines = head.split("\r\n")
     return int(first.split()[1]), dict(line.split(": ", 1) for line in lines), body
@@ -223,18 +223,18 @@ async def test_what_else_is_asked(line: str, status: int, address: tuple[str, in
 
 
 async def test_http_1_0_is_answered_and_2_is_not(address: tuple[str, int]) -> None:
-    assert b" 200 OK" in await exchange(address, b"GET /healthz HTTP/1.0\r\n\r\n")
-    assert b" 400 " in await exchange(address, b"PRI * HTTP/2.0\r\n\r\n")
+    assert b" 200 OK" in await core(address, b"GET /healthz HTTP/1.0\r\n\r\n")
+    assert b" 400 " in await core(address, b"PRI * HTTP/2.0\r\n\r\n")
 
 
 async def test_a_head_without_end_is_refused(address: tuple[str, int]) -> None:
     endless = b"GET /healthz HTTP/1.1\r\n" + b"X: y\r\n" * 100_000
-    assert b" 431 " in await exchange(address, endless)
+    assert b" 431 " in await core(address, endless)
 
 
 async def test_a_body_nobody_asked_for_does_not_cost_the_reply(address: tuple[str, int]) -> None:
     request = b"POST /metrics HTTP/1.1\r\n\r\n" + b"x" * 20_000_000
-    assert b" 405 " in await exchange(address, request)
+    assert b" 405 " in await core(address, request)
 
 
 async def ended(reader: asyncio.StreamReader) -> None:

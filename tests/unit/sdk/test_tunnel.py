@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from arke.errors import MessageTooLarge, TunnelClosed
 from arke.tunnel import Tunnel
-from arke.wire.limits import CHUNK, LEAST_WINDOW
-from arke.wire.messages import Ending
+from arke.wire.limits import CHUNK, MIN_WINDOW
+from arke.wire.messages import TunnelClose
 from support.tunnel_wire import Wire
 
 LIMIT = 20.0
@@ -39,7 +39,7 @@ SIZES = [0, 1, 100, 4095, 4096, 4097, 20_000, CHUNK - 1, CHUNK, CHUNK + 1, 300_0
 # What is sent arrives.
 
 
-@pytest.mark.parametrize("window", [LEAST_WINDOW, 4 * MIB])
+@pytest.mark.parametrize("window", [MIN_WINDOW, 4 * MIB])
 @pytest.mark.parametrize("size", SIZES)
 async def test_a_message_of_any_size_arrives_as_it_was_sent(size: int, window: int) -> None:
     one, other = Wire(window).ends
@@ -57,7 +57,7 @@ async def both(one: Tunnel, other: Tunnel, size: int) -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     sizes=st.lists(st.sampled_from(SIZES), max_size=30),
-    window=st.sampled_from([LEAST_WINDOW, 200_000, 4 * MIB]),
+    window=st.sampled_from([MIN_WINDOW, 200_000, 4 * MIB]),
     pauses=st.lists(st.integers(0, 3), min_size=1, max_size=10),
 )
 def test_all_that_is_sent_arrives_in_order(
@@ -157,7 +157,7 @@ async def test_a_reader_that_stops_stops_its_writer_at_the_window() -> None:
 
 async def test_a_message_over_the_window_is_joined_and_the_next_one_waits() -> None:
     """Memory at the receiver: what it joins, and beside that no more than a window."""
-    wire = Wire(LEAST_WINDOW, largest=2 * MIB)
+    wire = Wire(MIN_WINDOW, largest=2 * MIB)
     one, other = wire.ends
     big = body(5, 2 * MIB)
 
@@ -172,7 +172,7 @@ async def test_a_message_over_the_window_is_joined_and_the_next_one_waits() -> N
     for _ in range(200):
         await asyncio.sleep(0)
     assert not sending.done()
-    assert sum(len(data) for data, *_ in other._pieces) <= LEAST_WINDOW
+    assert sum(len(data) for data, *_ in other._pieces) <= MIN_WINDOW
     assert len(await within(everything(other))) == 100
     await within(sending)
 
@@ -363,6 +363,6 @@ async def test_what_cannot_be_understood_breaks_that_tunnel(
 
 async def test_an_ending_of_an_unknown_kind_is_the_end_of_what_is_sent() -> None:
     one, _ = Wire().ends
-    one.on_end(Ending.SEND_CLOSED, "", "")
+    one.on_end(TunnelClose.SEND_CLOSED, "", "")
     with pytest.raises(TunnelClosed):
         await within(one.recv())

@@ -8,20 +8,20 @@ from collections.abc import Callable, Hashable, Mapping
 from msgpack import unpackb
 
 from arke.wire.limits import MAX_HELLO, MAX_REASON, check_name
-from arke.wire.malformed import UNREADABLE, Malformed, why
+from arke.wire.malformed import DECODE_ERRORS, Malformed, describe_malformed
 from arke.wire.messages import Op
 from arke.wire.outbox import Outbox
 from arke_relay.attachments.connection import OUTBOX, Connection
 from arke_relay.attachments.iris import broadcasts as casts
 from arke_relay.attachments.iris import packets
 from arke_relay.attachments.iris import requests as calls
-from arke_relay.attachments.iris.broadcasts import Casts
+from arke_relay.attachments.iris.broadcasts import IrisBroadcasts
 from arke_relay.attachments.iris.fields import Unfinished, text
 from arke_relay.attachments.iris.handler import Handler
 from arke_relay.attachments.iris.packets import CLIENT_MAGIC, VERSION, Packet
-from arke_relay.attachments.iris.requests import Calls
-from arke_relay.attachments.iris.tunnels import Tunnels
-from arke_relay.attachments.program_registry import LEFT, Hub
+from arke_relay.attachments.iris.requests import IrisRequests
+from arke_relay.attachments.iris.tunnels import IrisTunnels
+from arke_relay.attachments.program_registry import LEFT, ProgramRegistry
 from arke_relay.core.directory import Candidate
 from arke_relay.core.endpoints import Message
 from arke_relay.core.message_core import NotAllowed
@@ -38,18 +38,18 @@ _PATIENCE = 30.0
 class IrisConnection(Connection):
     """A program that speaks version 1.0-draft2 of the Iris relay protocol."""
 
-    def __init__(self, hub: Hub, transport: asyncio.Transport) -> None:
+    def __init__(self, registry: ProgramRegistry, transport: asyncio.Transport) -> None:
         # What leaves is packets already: the outbox has nothing to pack.
         outbox = Outbox(OUTBOX, self._wake, self.flush, pack=_as_it_is)
-        super().__init__(hub, transport, outbox)
-        self.drop_parts = outbox.drop_parts
+        super().__init__(registry, transport, outbox)
+        self.drop_flow = outbox.drop_flow
         self._rest = bytearray()
         self._needed = 0
         self._leaving = 0.0
         self._served: Candidate | None = None  # what it was, to those who asked it, when it left
         self._departing = False
         self._said_farewell = False
-        self._tunnels: Tunnels | None = None
+        self._tunnels: IrisTunnels | None = None
         self._tunnel_messages: dict[int, Callable[[Message], bool]] = {}
         self._handlers: list[Handler] = [self._unknown] * 256
         self._handle({Packet.WELCOME: self._on_hello})
@@ -58,7 +58,7 @@ class IrisConnection(Connection):
 
     def understand(self, data: bytes | memoryview) -> None:
         self.heard = True
-        now = self._hub.clock()
+        now = self._registry.clock()
         if self._rest:
             self._rest += data
             if len(self._rest) < self._needed:
@@ -77,8 +77,8 @@ class IrisConnection(Connection):
             self._needed = error.needed - at
         except NotAllowed as error:
             self.end(str(error))
-        except UNREADABLE as error:
-            self.end(f"not understood: {why(error)}")
+        except DECODE_ERRORS as error:
+            self.end(f"not understood: {describe_malformed(error)}")
         self._flusher.flush()
 
     def ping(self) -> None:
@@ -99,7 +99,7 @@ class IrisConnection(Connection):
         self._handlers[:] = [_ignore] * 256
         self._rest.clear()
 
-    # Outlet.
+    # MessageSink.
 
     def put(self, message: Message) -> bool:
         op = message[0]
@@ -120,7 +120,7 @@ class IrisConnection(Connection):
         message = unpackb(data, use_list=False)
         return self._outbox.put_packed(_ENCODERS[message[0]](message), None)
 
-    def put_part(self, message: Message, tunnel: int | None) -> bool:
+    def put_in_flow(self, message: Message, tunnel: int | None) -> bool:
         return self._tunnel_messages[message[0]](message)
 
     def flush(self) -> None:
@@ -134,7 +134,7 @@ class IrisConnection(Connection):
         magic, at = text(data, at, MAX_HELLO)
         version, at = text(data, at, MAX_HELLO)
         cluster, at = text(data, at, MAX_HELLO)
-        hub = self._hub
+        registry = self._registry
         if magic != CLIENT_MAGIC:
             raise Malformed("not the hello of an Iris program")
         if version != VERSION:
@@ -142,12 +142,12 @@ class IrisConnection(Connection):
             return at
         if cluster:
             check_name(cluster)
-        if hub.exchange.router.draining:
+        if registry.core.router.draining:
             self.end("the relay is leaving")
             return at
         self._outbox.put(packets.welcome())
-        program = self._program = hub.attached("iris", self, self)
-        tunnels = self._tunnels = Tunnels(program, hub.exchange, self._outbox, self.overrun)
+        program = self._program = registry.attached("iris", self, self)
+        tunnels = self._tunnels = IrisTunnels(program, registry.core, self._outbox, self.overrun)
         self._tunnel_messages = {
             Op.OFFER: tunnels.offered,
             Op.ACCEPT: tunnels.accepted,
@@ -157,12 +157,12 @@ class IrisConnection(Connection):
             Op.REQUEST_CANCELLED: tunnels.withdrawn,
         }
         self._handlers[Packet.WELCOME] = self._unknown
-        self._handle(Calls(program, hub.exchange, self, hub.max_message).handlers)
-        self._handle(Casts(program, hub).handlers)
+        self._handle(IrisRequests(program, registry.core, self, registry.max_message).handlers)
+        self._handle(IrisBroadcasts(program, registry).handlers)
         self._handle(tunnels.handlers)
         self._handle({Packet.CLOSE: self._on_close})
         if cluster:
-            hub.registered(program, cluster, {}, now)
+            registry.registered(program, cluster, {}, now)
         return at
 
     def _on_close(self, data: bytes, at: int, now: float) -> int:
@@ -170,8 +170,8 @@ class IrisConnection(Connection):
         assert self._program
         if not self._leaving:
             self._leaving = now
-            self._served = self._hub.exchange.directory.members.get(self._program.sender)
-            self._hub.left(self._program)
+            self._served = self._registry.core.directory.members.get(self._program.sender)
+            self._registry.left(self._program)
             self._look()
         return at
 
@@ -179,7 +179,7 @@ class IrisConnection(Connection):
         if self._ended or self._program is None:
             return
         assert self._tunnels
-        patient = self._hub.clock() - self._leaving < _PATIENCE
+        patient = self._registry.clock() - self._leaving < _PATIENCE
         owes = self._served is not None and self._served.outstanding > 0
         if owes or (patient and self._tunnels.holding):
             asyncio.get_running_loop().call_later(_LOOK, self._look)

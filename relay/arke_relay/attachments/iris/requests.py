@@ -6,15 +6,15 @@ has the even number of the two that belong to its own, an opening the odd one.
 
 from __future__ import annotations
 
-from arke.wire.limits import LONGEST_CALL_MS
+from arke.wire.limits import MAX_TIMEOUT_MS
 from arke.wire.messages import Failure, Op
 from arke_relay.attachments.iris import packets
 from arke_relay.attachments.iris.fields import binary, flag, name, text, varint
 from arke_relay.attachments.iris.handler import Encoder, Handler
 from arke_relay.attachments.iris.packets import Packet
-from arke_relay.core.endpoints import Message, Outlet, Program
-from arke_relay.core.message_core import Exchange
-from arke_relay.core.requests import Call
+from arke_relay.core.endpoints import Message, MessageSink, Program
+from arke_relay.core.message_core import MessageCore
+from arke_relay.core.routed_request import RoutedRequest
 
 _TEXT = 4096  # characters of a fault that cross
 _FAULT = "Fault"
@@ -23,13 +23,15 @@ _FAULT = "Fault"
 _UNANSWERED = frozenset((Failure.TIMED_OUT, Failure.NO_SUCH_CLUSTER))
 
 
-class Calls:
+class IrisRequests:
     """Requests of one program, and its answers to others'."""
 
-    def __init__(self, program: Program, exchange: Exchange, outlet: Outlet, largest: int) -> None:
+    def __init__(
+        self, program: Program, core: MessageCore, sink: MessageSink, largest: int
+    ) -> None:
         self._program = program
-        self._router = exchange.router
-        self._outlet = outlet
+        self._router = core.router
+        self._outlet = sink
         self._largest = largest
 
     @property
@@ -48,9 +50,9 @@ class Calls:
             self._outlet.put((Op.FAILED.value, call, Failure.OVERLOADED.value, text))
             return at
         program = self._program
-        deadline = now + min(timeout, LONGEST_CALL_MS) / 1000
+        deadline = now + min(timeout, MAX_TIMEOUT_MS) / 1000
         facts = (program, call, cluster, body, now, deadline, False, program.sender, None)
-        self._router.request(Call(*facts), now)
+        self._router.request(RoutedRequest(*facts), now)
         return at
 
     def _on_reply(self, data: bytes, at: int, now: float) -> int:

@@ -20,7 +20,7 @@ Piece = tuple[int, bytes]
 class Broken(Exception):
     """An end did with the tunnel what nobody may; the text says what, `cause` how it is counted."""
 
-    def __init__(self, text: str, cause: str = "malformed_in_tunnel") -> None:
+    def __init__(self, text: str, cause: str = "malformed_tunnel_data") -> None:
         super().__init__(text)
         self.cause = cause
 
@@ -75,7 +75,7 @@ class IrisTunnel:
         """A chunk came: what there is credit for, to pass on now. Raises Broken."""
         octets = len(chunk)
         if self._held or not self._credit:
-            raise Broken("it sent more than it was granted", "beyond_credit")
+            raise Broken("it sent more than it was granted", "credit_exceeded")
         if octets > CHUNK_LIMIT:
             raise Broken(f"a chunk of {octets} bytes is over the limit of {CHUNK_LIMIT}")
         if size > self.largest:

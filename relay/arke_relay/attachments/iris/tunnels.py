@@ -4,40 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from arke.wire.limits import LONGEST_CALL_MS, WINDOW
+from arke.wire.limits import MAX_TIMEOUT_MS, WINDOW
 from arke.wire.malformed import Malformed
-from arke.wire.messages import Ending, Purpose
+from arke.wire.messages import Purpose, TunnelClose
 from arke.wire.outbox import Outbox
-from arke.wire.tunnel_batch import Pieces
+from arke.wire.tunnel_batch import TunnelBatchDecoder
 from arke_relay.attachments.iris import packets
 from arke_relay.attachments.iris.fields import binary, name, varint
 from arke_relay.attachments.iris.handler import Handler
 from arke_relay.attachments.iris.packets import CHUNK_LIMIT, Packet
 from arke_relay.attachments.iris.tunnel import LARGEST, Broken, IrisTunnel
-from arke_relay.core.directed import Opening, SpecialCall
+from arke_relay.core.directed_request import DirectedRequest, TunnelParameters
 from arke_relay.core.endpoints import Message, Program
-from arke_relay.core.message_core import Exchange
+from arke_relay.core.message_core import MessageCore
 
 _UNREAD = 256 * 1024
 """Octets waiting for the program from which on it is taken for one that does not read: what it has
 granted is then kept back, for it all comes through the one connection."""
 
 
-class Tunnels:
+class IrisTunnels:
     """`outbox` is the program's; `overrun` is called when what it must be told has no room there.
 
-    What the core tells answers whether there was room, as an Outlet does.
+    What the core tells answers whether there was room, as an MessageSink does.
     """
 
     def __init__(
-        self, program: Program, exchange: Exchange, outbox: Outbox, overrun: Callable[[], None]
+        self, program: Program, core: MessageCore, outbox: Outbox, overrun: Callable[[], None]
     ) -> None:
         self._program = program
-        self._router = exchange.router
-        self._tunnels = exchange.tunnels
-        self._drops = exchange.counters.drops
+        self._router = core.router
+        self._tunnels = core.tunnels
+        self._drops = core.counters.drops
         self._outbox = outbox
-        self._put = outbox.put_part
+        self._put = outbox.put_in_flow
         self._overrun = overrun
         self._by_id: dict[int, IrisTunnel] = {}
         self._by_name: dict[int, IrisTunnel] = {}
@@ -46,7 +46,7 @@ class Tunnels:
         """Window and largest message of the tunnels that it was offered."""
         self._kept_back: dict[IrisTunnel, None] = {}
         """Whose other end gets no credit until the program has read."""
-        self._pieces: Pieces | None = None  # most programs have no tunnel
+        self._pieces: TunnelBatchDecoder | None = None  # most programs have no tunnel
 
     @property
     def holding(self) -> bool:
@@ -75,20 +75,20 @@ class Tunnels:
             self._say(packets.tunnel_timed_out(number), None)
             return at
         program = self._program
-        deadline = now + min(timeout, LONGEST_CALL_MS) / 1000
-        opening = Opening(Purpose.TUNNEL, WINDOW, LARGEST)
+        deadline = now + min(timeout, MAX_TIMEOUT_MS) / 1000
+        opening = TunnelParameters(Purpose.TUNNEL, WINDOW, LARGEST)
         facts = (program, 2 * number + 1, cluster, b"", now, deadline, False, program.sender, None)
-        self._router.request(SpecialCall(*facts, to=None, opening=opening), now)
+        self._router.request(DirectedRequest(*facts, to=None, opening=opening), now)
         return at
 
     def _on_confirm(self, data: bytes, at: int, now: float) -> int:
         build, at = varint(data, at)
         number, at = varint(data, at)
-        if number in self._by_id or 2 * number + 1 in self._program.calls:
+        if number in self._by_id or 2 * number + 1 in self._program.requests:
             raise Malformed(f"tunnel {number} is still open")
         offer = self._offers.pop(build, None)
         if offer is None:
-            self._drops["of_no_tunnel"] += 1
+            self._drops["unknown_tunnel"] += 1
             self._say(packets.tunnel_close(number, "nobody waits for it any more"), None)
             return at
         window, largest = offer
@@ -101,7 +101,7 @@ class Tunnels:
         octets, at = varint(data, at)
         tunnel = self._by_id.get(number)
         if tunnel is None:
-            self._drops["of_no_tunnel"] += 1
+            self._drops["unknown_tunnel"] += 1
         else:
             tunnel.granted(octets)
             self._grant(tunnel)
@@ -113,9 +113,9 @@ class Tunnels:
         chunk, at = binary(data, at, 2 * CHUNK_LIMIT)
         tunnel = self._by_id.get(number)
         if tunnel is None:
-            self._drops["of_no_tunnel"] += 1
+            self._drops["unknown_tunnel"] += 1
         elif not chunk:
-            self._drops["empty_in_tunnel"] += 1
+            self._drops["empty_tunnel_message"] += 1
         else:
             try:
                 piece = tunnel.transfer(size, chunk)
@@ -129,7 +129,7 @@ class Tunnels:
         number, at = varint(data, at)
         tunnel = self._by_id.pop(number, None)
         if tunnel is None:
-            self._drops["of_no_tunnel"] += 1
+            self._drops["unknown_tunnel"] += 1
             return at
         # Whoever closes waits for this.
         self._say(packets.tunnel_close(number, ""), -tunnel.name)
@@ -202,13 +202,13 @@ class Tunnels:
         """The other end sends nothing more, or is gone."""
         _, name, ending, kind, text = message
         tunnel = self._by_name.get(name)
-        if tunnel is None or ending == Ending.SEND_CLOSED:
+        if tunnel is None or ending == TunnelClose.SEND_CLOSED:
             # An Iris tunnel has no half: it goes on until both have ended.
             return True
         self._forget(tunnel)
         if tunnel.closing:
             return True
-        reason = (text or kind or "it broke") if ending == Ending.ABORTED else ""
+        reason = (text or kind or "it broke") if ending == TunnelClose.ABORTED else ""
         return self._put(packets.tunnel_close(tunnel.id, reason), name)
 
     def read(self) -> None:
@@ -223,8 +223,8 @@ class Tunnels:
     def _opened(self, data: bytes) -> list[bytes]:
         """The small messages that share a piece. Raises Broken."""
         if self._pieces is None:
-            self._pieces = Pieces()
-        messages = self._pieces.open(data)
+            self._pieces = TunnelBatchDecoder()
+        messages = self._pieces.decode(data)
         if messages is None:
             raise Broken("what came cannot be understood")
         return messages
@@ -247,16 +247,16 @@ class Tunnels:
 
     def _end(self, tunnel: IrisTunnel) -> None:
         self._forget(tunnel)
-        self._tunnels.end(self._program, tunnel.name, Ending.CLOSED, "", "")
+        self._tunnels.end(self._program, tunnel.name, TunnelClose.CLOSED, "", "")
 
     def _break(self, tunnel: IrisTunnel, error: Broken) -> None:
         self._drops[error.cause] += 1
         self._forget(tunnel)
         text = str(error)
         if not tunnel.closing:
-            self._outbox.drop_parts(-tunnel.name)
+            self._outbox.drop_flow(-tunnel.name)
             self._say(packets.tunnel_close(tunnel.id, text), -tunnel.name)
-        self._tunnels.end(self._program, tunnel.name, Ending.ABORTED, "", text)
+        self._tunnels.end(self._program, tunnel.name, TunnelClose.ABORTED, "", text)
 
     def _forget(self, tunnel: IrisTunnel) -> None:
         self._by_name.pop(-tunnel.name, None)

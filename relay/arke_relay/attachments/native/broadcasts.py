@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from arke.wire.chunked_body import Cast
+from arke.wire.chunked_body import FanoutBody
 from arke.wire.limits import MAX_HEADERS, check_map, check_name
 from arke.wire.messages import Op
-from arke.wire.reassembly import Inbox
+from arke.wire.reassembly import Reassembler
 from arke_relay.attachments.native.fields import Handler
 from arke_relay.core.endpoints import Message, Program
-from arke_relay.core.message_core import Exchange
+from arke_relay.core.message_core import MessageCore
 
 
-class Casts:
+class NativeBroadcasts:
     """Broadcasts and events of one program."""
 
-    def __init__(self, program: Program, inbox: Inbox, exchange: Exchange) -> None:
+    def __init__(self, program: Program, inbox: Reassembler, core: MessageCore) -> None:
         self._program = program
         self._inbox = inbox
-        self._counters = exchange.counters
-        self._clusters = exchange.directory.clusters
-        self._topics = exchange.directory.topics
-        self._broadcast = exchange.casts.broadcast
-        self._publish = exchange.casts.publish
+        self._counters = core.counters
+        self._clusters = core.directory.clusters
+        self._topics = core.directory.topics
+        self._broadcast = core.broadcasts.broadcast
+        self._publish = core.broadcasts.publish
 
     @property
     def handlers(self) -> dict[int, Handler]:
@@ -49,10 +49,10 @@ class Casts:
             publish = self._publish
             publish(self._program, topic, body, headers)
 
-    def _body(self, body: Any, headers: Any) -> Cast | None:
+    def _body(self, body: Any, headers: Any) -> FanoutBody | None:
         if headers is not None:
             check_map(headers, MAX_HEADERS)
-        cast = self._inbox.cast(body)
+        cast = self._inbox.take_fanout(body)
         if cast is None:
-            self._counters.drops["cast_too_large_for_now"] += 1
+            self._counters.drops["broadcast_buffer_full"] += 1
         return cast

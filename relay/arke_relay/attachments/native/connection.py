@@ -6,17 +6,17 @@ import asyncio
 from collections.abc import Mapping
 
 from arke.wire.limits import MAX_IDENTITY, MAX_REASON, unpacker
-from arke.wire.malformed import UNREADABLE, Malformed, why
+from arke.wire.malformed import DECODE_ERRORS, Malformed, describe_malformed
 from arke.wire.messages import MAGIC, VERSION, Op
 from arke.wire.outbox import Outbox
-from arke.wire.reassembly import Inbox
+from arke.wire.reassembly import Reassembler
 from arke_relay.attachments.connection import OUTBOX, Connection
-from arke_relay.attachments.native.broadcasts import Casts
+from arke_relay.attachments.native.broadcasts import NativeBroadcasts
 from arke_relay.attachments.native.fields import Handler
 from arke_relay.attachments.native.registration import Registry
-from arke_relay.attachments.native.requests import Calls
-from arke_relay.attachments.native.tunnels import Tunnels
-from arke_relay.attachments.program_registry import LEFT, Hub
+from arke_relay.attachments.native.requests import NativeRequests
+from arke_relay.attachments.native.tunnels import NativeTunnels
+from arke_relay.attachments.program_registry import LEFT, ProgramRegistry
 from arke_relay.core.endpoints import Message
 from arke_relay.core.message_core import NotAllowed
 
@@ -27,16 +27,16 @@ _OPS = frozenset(Op)
 class NativeConnection(Connection):
     """A program that speaks the native protocol."""
 
-    def __init__(self, hub: Hub, transport: asyncio.Transport) -> None:
+    def __init__(self, registry: ProgramRegistry, transport: asyncio.Transport) -> None:
         outbox = Outbox(OUTBOX, self._wake, self.flush)
-        super().__init__(hub, transport, outbox)
-        # The outlet's part of this is the outbox itself: a call less for every message.
+        super().__init__(registry, transport, outbox)
+        # The sink's part of this is the outbox itself: a call less for every message.
         self.put = outbox.put
         self.put_body = outbox.put_body
         self.put_packed = outbox.put_packed
-        self.put_part = outbox.put_part
-        self.drop_parts = outbox.drop_parts
-        self._inbox = Inbox(hub.max_message, max(_INBOX, 2 * hub.max_message))
+        self.put_in_flow = outbox.put_in_flow
+        self.drop_flow = outbox.drop_flow
+        self._inbox = Reassembler(registry.max_message, max(_INBOX, 2 * registry.max_message))
         self._unpacker = unpacker()
         self._handlers: list[Handler] = [self._unknown] * 64
         self._handle(
@@ -51,7 +51,7 @@ class NativeConnection(Connection):
 
     def understand(self, data: bytes | memoryview) -> None:
         self.heard = True
-        now = self._hub.clock()
+        now = self._registry.clock()
         unpacked = self._unpacker
         handlers = self._handlers
         try:
@@ -60,8 +60,8 @@ class NativeConnection(Connection):
                 handlers[message[0]](message, now)
         except NotAllowed as error:
             self.end(str(error))
-        except UNREADABLE as error:
-            self.end(f"not understood: {why(error)}")
+        except DECODE_ERRORS as error:
+            self.end(f"not understood: {describe_malformed(error)}")
         self._flusher.flush()
 
     def ping(self) -> None:
@@ -89,26 +89,26 @@ class NativeConnection(Connection):
         if version != VERSION:
             self.end(f"this relay speaks version {VERSION} of the protocol, not {version}")
             return
-        hub = self._hub
-        if hub.exchange.router.draining:
+        registry = self._registry
+        if registry.core.router.draining:
             self.end("the relay is leaving")
             return
         if len(message) > 4:
             self.identity = _identity(message[4])
-        program = self._program = hub.attached(name[:200], self, self)
-        exchange, inbox = hub.exchange, self._inbox
-        self._handle(Calls(program, inbox, exchange).handlers)
-        self._handle(Casts(program, inbox, exchange).handlers)
-        self._handle(Tunnels(program, exchange).handlers)
-        self._handle(Registry(program, hub).handlers)
+        program = self._program = registry.attached(name[:200], self, self)
+        core, inbox = registry.core, self._inbox
+        self._handle(NativeRequests(program, inbox, core).handlers)
+        self._handle(NativeBroadcasts(program, inbox, core).handlers)
+        self._handle(NativeTunnels(program, core).handlers)
+        self._handle(Registry(program, registry).handlers)
         self.put(
             (
                 Op.WELCOME.value,
                 VERSION,
-                exchange.node,
-                exchange.address,
-                hub.network,
-                hub.max_message,
+                core.node,
+                core.address,
+                registry.network,
+                registry.max_message,
             )
         )
 
@@ -116,7 +116,7 @@ class NativeConnection(Connection):
         token = message[1]
         if type(token) is not int:
             raise Malformed("a token is a number")
-        if not self._outbox.put_behind((Op.PONG.value, token)):
+        if not self._outbox.put_after_bodies((Op.PONG.value, token)):
             self.overrun()  # whoever waits for it would wait for ever
 
     def _on_pong(self, message: Message, now: float) -> None:
@@ -126,7 +126,7 @@ class NativeConnection(Connection):
         self._close(LEFT)
 
     def _on_chunk(self, message: Message, now: float) -> None:
-        self._inbox.chunk(message[1], message[2], message[3])
+        self._inbox.add_chunk(message[1], message[2], message[3])
 
     def _unknown(self, message: Message, now: float) -> None:
         if self._program is None and message[0] in _OPS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from arke.wire.limits import LONGEST_CALL_MS, MAX_NUMBER
+from arke.wire.limits import MAX_ID, MAX_TIMEOUT_MS
 from arke.wire.malformed import Malformed
 from arke_relay.core.endpoints import Message
 
@@ -29,6 +29,6 @@ def check_call(call: Any, timeout: Any) -> int:
     """A call's number is one. Returns its time-out, bounded, in milliseconds."""
     if type(call) is not int or type(timeout) is not int or timeout < 0:
         raise Malformed("a request has a number and a time-out in milliseconds")
-    if not 0 <= call <= MAX_NUMBER:
-        raise Malformed(f"a request's number is from 0 to {MAX_NUMBER}")
-    return min(timeout, LONGEST_CALL_MS)
+    if not 0 <= call <= MAX_ID:
+        raise Malformed(f"a request's number is from 0 to {MAX_ID}")
+    return min(timeout, MAX_TIMEOUT_MS)

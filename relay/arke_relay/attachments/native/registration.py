@@ -6,18 +6,18 @@ from arke.wire.limits import CHUNK, MAX_METADATA, check_map, check_name
 from arke.wire.malformed import Malformed
 from arke.wire.messages import Failure, Op
 from arke_relay.attachments.native.fields import Handler
-from arke_relay.attachments.program_registry import Hub
-from arke_relay.attachments.rate_limit import Changes
+from arke_relay.attachments.program_registry import ProgramRegistry
+from arke_relay.attachments.rate_limit import RegistrationRateLimit
 from arke_relay.core.endpoints import Message, Program
 
 
 class Registry:
     """Registrations, subscriptions, watches and questions of one program."""
 
-    def __init__(self, program: Program, hub: Hub) -> None:
+    def __init__(self, program: Program, registry: ProgramRegistry) -> None:
         self._program = program
-        self._hub = hub
-        self._changes = Changes()
+        self._registry = registry
+        self._changes = RegistrationRateLimit()
 
     @property
     def handlers(self) -> dict[int, Handler]:
@@ -35,33 +35,33 @@ class Registry:
         self._changes.count(now)
         _, cluster, metadata = message
         metadata = {} if metadata is None else check_map(metadata, MAX_METADATA)
-        self._hub.registered(self._program, check_name(cluster), metadata, now)
+        self._registry.registered(self._program, check_name(cluster), metadata, now)
 
     def _on_leave(self, message: Message, now: float) -> None:
-        self._hub.left(self._program)
+        self._registry.left(self._program)
 
     def _on_subscribe(self, message: Message, now: float) -> None:
         self._changes.count(now)
-        self._hub.subscribe(self._program, check_name(message[1]))
+        self._registry.subscribe(self._program, check_name(message[1]))
 
     def _on_unsubscribe(self, message: Message, now: float) -> None:
-        self._hub.unsubscribe(self._program, check_name(message[1]))
+        self._registry.unsubscribe(self._program, check_name(message[1]))
 
     def _on_watch(self, message: Message, now: float) -> None:
         self._changes.count(now)
-        self._hub.exchange.watch(self._program, check_name(message[1]))
+        self._registry.core.watch(self._program, check_name(message[1]))
 
     def _on_unwatch(self, message: Message, now: float) -> None:
-        self._hub.exchange.unwatch(self._program, check_name(message[1]))
+        self._registry.core.unwatch(self._program, check_name(message[1]))
 
     def _on_status(self, message: Message, now: float) -> None:
         call = message[1]
         if type(call) is not int:
             raise Malformed("a call is a number")
-        document = self._hub.document(now)
-        outlet = self._program.outlet
-        if len(document) > max(CHUNK, self._hub.max_message):
+        document = self._registry.document(now)
+        sink = self._program.sink
+        if len(document) > max(CHUNK, self._registry.max_message):
             why = f"a status of {len(document)} bytes is over the relay's limit (-max-message)"
-            outlet.put((Op.FAILED.value, call, Failure.TOO_LARGE.value, why))
-        elif not outlet.put_body((Op.REPLY.value, call, document), 2):
-            self._hub.exchange.counters.drops["reply_without_room"] += 1
+            sink.put((Op.FAILED.value, call, Failure.TOO_LARGE.value, why))
+        elif not sink.put_body((Op.REPLY.value, call, document), 2):
+            self._registry.core.counters.drops["reply_queue_full"] += 1

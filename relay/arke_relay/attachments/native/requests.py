@@ -5,25 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from arke.wire.chunked_body import Body
-from arke.wire.limits import LEAST_WINDOW, MAX_HEADERS, MAX_REASON, check_map, check_name
+from arke.wire.limits import MAX_HEADERS, MAX_REASON, MIN_WINDOW, check_map, check_name
 from arke.wire.malformed import Malformed
 from arke.wire.messages import Failure, Op, Purpose
-from arke.wire.reassembly import Inbox
+from arke.wire.reassembly import Reassembler
 from arke_relay.attachments.native.fields import Handler, check_call, size, text
-from arke_relay.core.directed import Opening, SpecialCall
+from arke_relay.core.directed_request import DirectedRequest, TunnelParameters
 from arke_relay.core.endpoints import Message, Program
-from arke_relay.core.message_core import Exchange
-from arke_relay.core.requests import Call
+from arke_relay.core.message_core import MessageCore
+from arke_relay.core.routed_request import RoutedRequest
 
 
-class Calls:
-    """Requests and openings of one program, and its answers to others'."""
+class NativeRequests:
+    """Requests and opening_tunnels of one program, and its answers to others'."""
 
-    def __init__(self, program: Program, inbox: Inbox, exchange: Exchange) -> None:
+    def __init__(self, program: Program, inbox: Reassembler, core: MessageCore) -> None:
         self._program = program
         self._inbox = inbox
-        self._router = exchange.router
-        self._clusters = exchange.directory.clusters
+        self._router = core.router
+        self._clusters = core.directory.clusters
         # Each is loaded once more before it is called: the interpreter is quicker with that.
         self._request = self._router.request
         self._reply = self._router.reply
@@ -59,7 +59,10 @@ class Calls:
         again = idempotent is True
         request = self._request
         request(
-            Call(program, call, cluster, body, now, deadline, again, program.sender, headers), now
+            RoutedRequest(
+                program, call, cluster, body, now, deadline, again, program.sender, headers
+            ),
+            now,
         )
 
     def _on_ask(self, message: Message, now: float) -> None:
@@ -69,9 +72,9 @@ class Calls:
 
     def _on_open(self, message: Message, now: float) -> None:
         _, call, cluster, body, timeout, member, purpose, window, largest, headers = message
-        opening = Opening(Purpose(purpose), size(window), size(largest))
-        if opening.window < LEAST_WINDOW:
-            raise Malformed(f"a window is {LEAST_WINDOW} octets at least")
+        opening = TunnelParameters(Purpose(purpose), size(window), size(largest))
+        if opening.window < MIN_WINDOW:
+            raise Malformed(f"a window is {MIN_WINDOW} octets at least")
         check_name(cluster if member is None else member)
         self._special(call, cluster, member, body, timeout, False, opening, headers, now)
 
@@ -83,7 +86,7 @@ class Calls:
         body: Any,
         timeout: Any,
         idempotent: Any,
-        opening: Opening | None,
+        opening: TunnelParameters | None,
         headers: Any,
         now: float,
     ) -> None:
@@ -98,14 +101,14 @@ class Calls:
         deadline = now + timeout / 1000
         again = idempotent is True
         facts = (program, call, cluster, body, now, deadline, again, program.sender, headers)
-        self._request(SpecialCall(*facts, to=member, opening=opening), now)
+        self._request(DirectedRequest(*facts, to=member, opening=opening), now)
 
     def _joined(self, call: int, body: Any) -> Body | None:
         """The body that a call names; None when it failed for lack of room to join it."""
-        joined = self._inbox.body(body)
+        joined = self._inbox.take_body(body)
         if joined is None:
             why = "no room to join the request"
-            self._program.outlet.put((Op.FAILED.value, call, Failure.OVERLOADED.value, why))
+            self._program.sink.put((Op.FAILED.value, call, Failure.OVERLOADED.value, why))
         return joined
 
     def _on_cancel(self, message: Message, now: float) -> None:
@@ -116,7 +119,7 @@ class Calls:
     def _on_reply(self, message: Message, now: float) -> None:
         _, call, body = message
         if type(body) is not bytes:
-            body = self._inbox.body(body)
+            body = self._inbox.take_body(body)
             if body is None:
                 why = "the relay had no room to join the answer"
                 self._router.fault(self._program, call, "Overloaded", why, now)
@@ -136,5 +139,5 @@ class Calls:
 
     def _on_accept(self, message: Message, now: float) -> None:
         _, call, window, largest = message
-        window = max(LEAST_WINDOW, size(window))
+        window = max(MIN_WINDOW, size(window))
         self._router.accept(self._program, call, window, size(largest))

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from arke.wire.malformed import Malformed
-from arke.wire.messages import Ending, Op
+from arke.wire.messages import Op, TunnelClose
 from arke_relay.attachments.native.fields import Handler, size, text
 from arke_relay.core.endpoints import Message, Program
-from arke_relay.core.message_core import Exchange
+from arke_relay.core.message_core import MessageCore
 
 
-class Tunnels:
+class NativeTunnels:
     """Data, credit and ends, from one program."""
 
-    def __init__(self, program: Program, exchange: Exchange) -> None:
+    def __init__(self, program: Program, core: MessageCore) -> None:
         self._program = program
-        self._tunnels = exchange.tunnels
+        self._tunnels = core.tunnels
 
     @property
     def handlers(self) -> dict[int, Handler]:
@@ -33,4 +33,4 @@ class Tunnels:
     def _on_end(self, message: Message, now: float) -> None:
         _, tunnel, ending, kind, why = message
         kind, why = text(kind, "the type of an end"), text(why, "an end")
-        self._tunnels.end(self._program, tunnel, Ending(ending), kind, why)
+        self._tunnels.end(self._program, tunnel, TunnelClose(ending), kind, why)

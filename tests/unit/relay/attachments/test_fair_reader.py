@@ -6,7 +6,7 @@ from itertools import count
 
 import pytest
 
-from arke_relay.attachments.fair_reader import PIECE, Turns
+from arke_relay.attachments.fair_reader import PIECE, FairReader
 
 
 class Reader:
@@ -33,10 +33,10 @@ class Reader:
 
 
 @pytest.fixture
-async def turns() -> Turns:
+async def turns() -> FairReader:
     """Looks at a clock on which each look takes two milliseconds: two pieces a turn."""
     clock = count()
-    return Turns(asyncio.get_running_loop(), lambda: next(clock) * 0.002)
+    return FairReader(asyncio.get_running_loop(), lambda: next(clock) * 0.002)
 
 
 async def finish(*readers: Reader) -> list[int]:
@@ -52,7 +52,7 @@ async def finish(*readers: Reader) -> list[int]:
 
 @pytest.mark.parametrize("size", [PIECE + 1, 2 * PIECE, 10 * PIECE + 7])
 async def test_all_is_handled_in_order_and_then_there_is_more_to_read(
-    turns: Turns, size: int
+    turns: FairReader, size: int
 ) -> None:
     data = bytes(i % 251 for i in range(size))
     reader = Reader()
@@ -62,13 +62,13 @@ async def test_all_is_handled_in_order_and_then_there_is_more_to_read(
     assert max(map(len, reader.heard)) == PIECE
 
 
-async def test_others_on_the_loop_get_their_turns_meanwhile(turns: Turns) -> None:
+async def test_others_on_the_loop_get_their_turns_meanwhile(turns: FairReader) -> None:
     reader = Reader()
     turns.take(reader, bytes(10 * PIECE))
     assert await finish(reader) == [2, 4, 6, 8, 10]
 
 
-async def test_those_who_read_much_share_one_turn(turns: Turns) -> None:
+async def test_those_who_read_much_share_one_turn(turns: FairReader) -> None:
     readers = [Reader() for _ in range(4)]
     for reader in readers:
         turns.take(reader, bytes(4 * PIECE))
@@ -83,7 +83,7 @@ async def test_those_who_read_much_share_one_turn(turns: Turns) -> None:
     assert [len(reader.heard) for reader in readers] == [4] * 4
 
 
-async def test_what_is_dropped_is_not_handled(turns: Turns) -> None:
+async def test_what_is_dropped_is_not_handled(turns: FairReader) -> None:
     reader = Reader()
     reader.on_piece = lambda: turns.drop(reader)
     turns.take(reader, bytes(10 * PIECE))
@@ -91,7 +91,7 @@ async def test_what_is_dropped_is_not_handled(turns: Turns) -> None:
     assert len(reader.heard) == 1
 
 
-async def test_who_cannot_be_handled_is_cut_off_and_others_go_on(turns: Turns) -> None:
+async def test_who_cannot_be_handled_is_cut_off_and_others_go_on(turns: FairReader) -> None:
     broken, sound = Reader(), Reader()
     turns.take(sound, bytes(4 * PIECE))
 

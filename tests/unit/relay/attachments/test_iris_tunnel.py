@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arke.wire.limits import CHUNK, LEAST_WINDOW
+from arke.wire.limits import CHUNK, MIN_WINDOW
 from arke_relay.attachments.iris.tunnel import IrisTunnel
 
 ALLOWANCE = 10_000
@@ -15,7 +15,7 @@ ALLOWANCE = 10_000
 def test_after_every_message_that_was_read_there_is_as_much_credit_as_the_program_gave(
     sizes: list[int],
 ) -> None:
-    tunnel = IrisTunnel(1, 1, LEAST_WINDOW, 0)
+    tunnel = IrisTunnel(1, 1, MIN_WINDOW, 0)
     tunnel.granted(ALLOWANCE)
     credit = tunnel.grant()
     for size in sizes:
@@ -33,5 +33,5 @@ def test_after_every_message_that_was_read_there_is_as_much_credit_as_the_progra
         tunnel.granted(size)
         credit += tunnel.grant()
         # What is lent comes in halves of a window; what is left of the last is owed and paid.
-        assert credit <= ALLOWANCE + LEAST_WINDOW
+        assert credit <= ALLOWANCE + MIN_WINDOW
     assert tunnel._ungranted + tunnel._granted - tunnel._debt == ALLOWANCE

@@ -10,7 +10,7 @@ import pytest
 from arke_relay.core.balancer import FAULT, HALF_LIFE, REFUSAL, Balancer
 from arke_relay.core.directory import Candidate, Cluster
 from arke_relay.core.endpoints import Peer, Program
-from support.outlets import Recorder
+from support.sinks import Recorder
 
 DRAWS = 20_000
 
@@ -23,8 +23,8 @@ def cluster_of(*members: int) -> Cluster:
     """Candidates with so many members each: one is a program here, more are a peer with them."""
     cluster = Cluster("c")
     for number, count in enumerate(members):
-        party = program(number) if count == 1 else Peer(f"node{number}", Recorder(), "10.9.8.7")
-        candidate = Candidate("c", party)
+        endpoint = program(number) if count == 1 else Peer(f"node{number}", Recorder(), "10.9.8.7")
+        candidate = Candidate("c", endpoint)
         for member in range(count):
             cluster.add(candidate, member, {})
     return cluster
@@ -99,12 +99,12 @@ def test_the_busiest_of_many_never_wins_against_another() -> None:
 def test_those_who_were_tried_are_not_tried_again() -> None:
     cluster = cluster_of(1, 1, 3)
     balancer = Balancer(Random(1).random)
-    parties = list(cluster.candidates)
+    endpoints = list(cluster.candidates)
     tried: set[object] = set()
-    for _ in parties:
+    for _ in endpoints:
         found = {balancer.choose(cluster.draws, tried, 0.0) for _ in range(100)}  # type: ignore[arg-type]
-        assert {c.party for c in found if c} == set(parties) - tried
-        tried.add(parties[len(tried)])
+        assert {c.endpoint for c in found if c} == set(endpoints) - tried
+        tried.add(endpoints[len(tried)])
     assert balancer.choose(cluster.draws, tried, 0.0) is None  # type: ignore[arg-type]
 
 

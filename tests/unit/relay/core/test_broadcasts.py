@@ -6,9 +6,9 @@ import pytest
 
 from arke.wire.limits import CHUNK
 from arke.wire.messages import Op, PeerOp
-from arke_relay.core.endpoints import Party, Peer
-from support.outlets import Recorder
+from arke_relay.core.endpoints import Endpoint, Peer
 from support.rooms import Room, recorder, taken
+from support.sinks import Recorder
 
 TOLD, EVENT = Op.DELIVER_BROADCAST.value, Op.DELIVER_EVENT.value
 PEER_TOLD, PEER_EVENT = PeerOp.BROADCAST.value, PeerOp.PUBLISH.value
@@ -18,21 +18,21 @@ LARGE = bytes(CHUNK + 1)
 
 
 class Audience:
-    """Members and subscribers of one name here and at two peers, and parties of another name."""
+    """Members and subscribers of one name here and at two peers, and endpoints of another name."""
 
     def __init__(self) -> None:
         self.room = room = Room()
         self.sender = room.client()
         self.members = [room.member("c"), room.member("c"), room.member("d")]
         self.peers = [room.peer("one", 1, 2), room.peer("other", 3, cluster="d")]
-        exchange = room.exchange
-        for party in (self.members[0], self.members[2]):
-            exchange.subscribe(party, "t")
-        exchange.directory.subscribe("t", self.peers[0])
-        self.everybody: list[Party] = [self.sender, *self.members, *self.peers]
+        core = room.core
+        for endpoint in (self.members[0], self.members[2]):
+            core.subscribe(endpoint, "t")
+        core.directory.subscribe("t", self.peers[0])
+        self.everybody: list[Endpoint] = [self.sender, *self.members, *self.peers]
 
-    def got(self) -> dict[Party, list[tuple[object, ...]]]:
-        return {party: got for party in self.everybody if (got := taken(party))}
+    def got(self) -> dict[Endpoint, list[tuple[object, ...]]]:
+        return {endpoint: got for endpoint in self.everybody if (got := taken(endpoint))}
 
 
 @pytest.mark.parametrize("body", [b"", b"body", LARGE])
@@ -40,7 +40,7 @@ class Audience:
 def test_a_broadcast_reaches_every_member_once(body: bytes, headers: dict[str, str] | None) -> None:
     audience = Audience()
     sender = audience.sender
-    audience.room.exchange.casts.broadcast(sender, "c", body, headers)
+    audience.room.core.broadcasts.broadcast(sender, "c", body, headers)
     here = (TOLD, body, sender.sender, headers)
     assert audience.got() == {
         audience.members[0]: [here],
@@ -56,7 +56,7 @@ def test_an_event_reaches_every_subscriber_once(
 ) -> None:
     audience = Audience()
     sender = audience.sender
-    audience.room.exchange.casts.publish(sender, "t", body, headers)
+    audience.room.core.broadcasts.publish(sender, "t", body, headers)
     here = (EVENT, "t", body, sender.sender, headers)
     assert audience.got() == {
         audience.members[0]: [here],
@@ -68,10 +68,10 @@ def test_an_event_reaches_every_subscriber_once(
 @pytest.mark.parametrize("body", [b"body", LARGE])
 def test_what_a_peer_tells_goes_to_programs_here_and_no_further(body: bytes) -> None:
     audience = Audience()
-    casts = audience.room.exchange.casts
+    broadcasts = audience.room.core.broadcasts
     peer = audience.peers[1]
-    casts.peer_broadcast(peer, "c", body, 7, HEADERS)
-    casts.peer_publish(peer, "t", body, 7, None)
+    broadcasts.peer_broadcast(peer, "c", body, 7, HEADERS)
+    broadcasts.peer_publish(peer, "t", body, 7, None)
     told, event = (TOLD, body, "other/7", HEADERS), (EVENT, "t", body, "other/7", None)
     assert audience.got() == {
         audience.members[0]: [told, event],
@@ -83,7 +83,7 @@ def test_what_a_peer_tells_goes_to_programs_here_and_no_further(body: bytes) -> 
 def test_several_in_one_message_stay_in_one_message() -> None:
     audience = Audience()
     bodies = (b"one", b"other")
-    audience.room.exchange.casts.publish(audience.sender, "t", bodies, None)
+    audience.room.core.broadcasts.publish(audience.sender, "t", bodies, None)
     got = audience.got()
     assert [message[2] for messages in got.values() for message in messages] == [bodies] * 3
     assert audience.room.counters.published == 2
@@ -92,32 +92,32 @@ def test_several_in_one_message_stay_in_one_message() -> None:
 def test_a_sender_that_listens_hears_itself() -> None:
     room = Room()
     member = room.member("c")
-    room.exchange.subscribe(member, "t")
-    room.exchange.casts.broadcast(member, "c", b"body", None)
-    room.exchange.casts.publish(member, "t", b"body", None)
+    room.core.subscribe(member, "t")
+    room.core.broadcasts.broadcast(member, "c", b"body", None)
+    room.core.broadcasts.publish(member, "t", b"body", None)
     assert [message[0] for message in taken(member)] == [TOLD, EVENT]
 
 
 def test_nobody_is_nobody() -> None:
     audience = Audience()
-    casts = audience.room.exchange.casts
-    casts.broadcast(audience.sender, "nobody", b"", None)
-    casts.publish(audience.sender, "nobody", b"", None)
-    casts.peer_broadcast(audience.peers[0], "nobody", b"", 1, None)
-    casts.peer_publish(audience.peers[0], "nobody", b"", 1, None)
+    broadcasts = audience.room.core.broadcasts
+    broadcasts.broadcast(audience.sender, "nobody", b"", None)
+    broadcasts.publish(audience.sender, "nobody", b"", None)
+    broadcasts.peer_broadcast(audience.peers[0], "nobody", b"", 1, None)
+    broadcasts.peer_publish(audience.peers[0], "nobody", b"", 1, None)
     assert audience.got() == {}
     assert not audience.room.counters.drops
 
 
 def test_who_left_is_told_nothing() -> None:
     audience = Audience()
-    exchange = audience.room.exchange
-    exchange.leave(audience.members[0])
-    exchange.unsubscribe(audience.members[0], "t")
-    exchange.detach(audience.members[1], 0.0)
-    exchange.unlink(audience.peers[0], 0.0)
-    exchange.casts.broadcast(audience.sender, "c", b"", None)
-    exchange.casts.publish(audience.sender, "t", b"", None)
+    core = audience.room.core
+    core.leave(audience.members[0])
+    core.unsubscribe(audience.members[0], "t")
+    core.detach(audience.members[1], 0.0)
+    core.unlink(audience.peers[0], 0.0)
+    core.broadcasts.broadcast(audience.sender, "c", b"", None)
+    core.broadcasts.publish(audience.sender, "t", b"", None)
     assert list(audience.got()) == [audience.members[2]]
 
 
@@ -127,8 +127,8 @@ def test_the_order_is_that_of_a_sender_and_a_name(body: bytes) -> None:
     room = Room()
     peer = room.peer("one", 1)
     member, sender = room.member(), room.client()
-    room.exchange.casts.broadcast(sender, "c", body, None)
-    room.exchange.casts.peer_broadcast(peer, "c", body, 7, None)
+    room.core.broadcasts.broadcast(sender, "c", body, None)
+    room.core.broadcasts.peer_broadcast(peer, "c", body, 7, None)
     assert recorder(member).orders == [(sender.sender, "c"), ("one/7", "c")]
     assert recorder(peer).orders == [(sender.sender, "c")]
 
@@ -137,17 +137,17 @@ def test_a_slow_party_harms_itself_and_each_drop_is_counted() -> None:
     room = Room()
     slow, quick, sender = room.member(room=1), room.member(), room.client()
     peer: Peer = room.peer("one", 1)
-    assert isinstance(peer.outlet, Recorder)
-    peer.outlet.room = 0
-    for party in (slow, quick):
-        room.exchange.subscribe(party, "t")
-    casts = room.exchange.casts
+    assert isinstance(peer.sink, Recorder)
+    peer.sink.room = 0
+    for endpoint in (slow, quick):
+        room.core.subscribe(endpoint, "t")
+    broadcasts = room.core.broadcasts
     for number in range(3):
-        casts.broadcast(sender, "c", b"%d" % number, None)
-    casts.publish(sender, "t", (b"one", b"other"), None)
+        broadcasts.broadcast(sender, "c", b"%d" % number, None)
+    broadcasts.publish(sender, "t", (b"one", b"other"), None)
     assert len(taken(quick)) == 4
     assert len(taken(slow)) == 1
-    assert room.counters.drops == {"cast_without_room": 3 + 2 + 2}
+    assert room.counters.drops == {"broadcast_queue_full": 3 + 2 + 2}
     assert room.counters.broadcasts == 3
     assert room.counters.published == 2
 
@@ -155,9 +155,9 @@ def test_a_slow_party_harms_itself_and_each_drop_is_counted() -> None:
 def test_what_peers_tell_is_counted_where_it_began() -> None:
     room = Room()
     peer, member = room.peer("one", 1), room.member()
-    room.exchange.subscribe(member, "t")
-    room.exchange.casts.peer_broadcast(peer, "c", b"", 1, None)
-    room.exchange.casts.peer_publish(peer, "t", b"", 1, None)
+    room.core.subscribe(member, "t")
+    room.core.broadcasts.peer_broadcast(peer, "c", b"", 1, None)
+    room.core.broadcasts.peer_publish(peer, "t", b"", 1, None)
     assert len(taken(member)) == 2
     assert (room.counters.broadcasts, room.counters.published) == (0, 0)
 
@@ -165,7 +165,7 @@ def test_what_peers_tell_is_counted_where_it_began() -> None:
 def test_a_leaving_peers_subscribers_still_hear() -> None:
     room = Room()
     peer, sender = room.peer("one", 1), room.client()
-    room.exchange.directory.subscribe("t", peer)
-    room.exchange.drain_peer(peer, 0, 0.0)
-    room.exchange.casts.publish(sender, "t", b"", None)
+    room.core.directory.subscribe("t", peer)
+    room.core.drain_peer(peer, 0, 0.0)
+    room.core.broadcasts.publish(sender, "t", b"", None)
     assert [message[0] for message in taken(peer)] == [PEER_EVENT]

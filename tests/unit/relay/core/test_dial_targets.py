@@ -15,16 +15,16 @@ from arke_relay.core.dial_targets import (
     FORGET_AFTER,
     LONGEST_RETRY,
     MYSELF_RETRY,
-    Prospect,
-    Prospects,
+    DialTarget,
+    DialTargets,
 )
 
 
 class Search:
-    """Prospects, a clock, and who is linked."""
+    """DialTargets, a clock, and who is linked."""
 
     def __init__(self) -> None:
-        self.prospects = Prospects(Random(3).random)
+        self.dial_targets = DialTargets(Random(3).random)
         self.now = 100.0
         self.linked: set[str] = set()
 
@@ -34,19 +34,19 @@ class Search:
         node: str | None = None,
         key: int | None = None,
     ) -> None:
-        self.prospects.hint(addresses, 55556, node, key, self.now)
+        self.dial_targets.hint(addresses, 55556, node, key, self.now)
 
-    def due(self) -> list[Prospect]:
-        return self.prospects.due(self.linked.__contains__, self.now)
+    def due(self) -> list[DialTarget]:
+        return self.dial_targets.due(self.linked.__contains__, self.now)
 
-    def fail(self, prospect: Prospect, *, myself: bool = False) -> float:
+    def fail(self, dial_target: DialTarget, *, myself: bool = False) -> float:
         """Seconds until it is due again."""
-        self.prospects.failed(prospect, self.now, myself=myself)
-        return prospect.due - self.now
+        self.dial_targets.failed(dial_target, self.now, myself=myself)
+        return dial_target.due - self.now
 
 
-def addresses(prospects: list[Prospect]) -> list[str]:
-    return [prospect.address for prospect in prospects]
+def addresses(dial_targets: list[DialTarget]) -> list[str]:
+    return [dial_target.address for dial_target in dial_targets]
 
 
 def test_a_hint_is_due_at_once_and_once() -> None:
@@ -60,9 +60,9 @@ def test_a_hint_is_due_at_once_and_once() -> None:
 
 def test_ports_tell_addresses_apart() -> None:
     search = Search()
-    search.prospects.hint(["one"], 1, None, None, search.now)
-    search.prospects.hint(["one"], 2, None, None, search.now)
-    assert [prospect.where for prospect in search.due()] == ["one:1", "one:2"]
+    search.dial_targets.hint(["one"], 1, None, None, search.now)
+    search.dial_targets.hint(["one"], 2, None, None, search.now)
+    assert [dial_target.where for dial_target in search.due()] == ["one:1", "one:2"]
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_ports_tell_addresses_apart() -> None:
 def test_where_it_is_as_people_write_it(address: str, where: str) -> None:
     search = Search()
     search.hint(address)
-    (prospect,) = search.due()
-    assert prospect.where == where
+    (dial_target,) = search.due()
+    assert dial_target.where == where
 
 
 def test_who_is_linked_is_not_dialled_at_any_address() -> None:
@@ -89,12 +89,12 @@ def test_who_does_not_answer_is_asked_ever_more_seldom_but_for_ever() -> None:
     search.hint("one")
     expected = FIRST_RETRY
     for _ in range(20):
-        (prospect,) = search.due()
-        pause = search.fail(prospect)
+        (dial_target,) = search.due()
+        pause = search.fail(dial_target)
         assert 0.75 * expected <= pause <= 1.25 * expected
-        search.now = prospect.due - 0.001
+        search.now = dial_target.due - 0.001
         assert search.due() == []
-        search.now = prospect.due
+        search.now = dial_target.due
         expected = min(LONGEST_RETRY, 2 * expected)
 
 
@@ -103,43 +103,43 @@ def test_each_failure_is_tried_with_the_next_key() -> None:
     search.hint("one", key=1)
     keys = []
     for _ in range(4):
-        (prospect,) = search.due()
-        keys.append(prospect.key_index % 2)
-        search.fail(prospect)
-        search.now = prospect.due
+        (dial_target,) = search.due()
+        keys.append(dial_target.key_index % 2)
+        search.fail(dial_target)
+        search.now = dial_target.due
     assert keys == [1, 0, 1, 0]
     search.hint("one", key=1)
-    (prospect,) = search.due()
-    assert prospect.key_index == 1
+    (dial_target,) = search.due()
+    assert dial_target.key_index == 1
 
 
 def test_an_address_of_our_own_is_left_alone_for_long() -> None:
     search = Search()
     search.hint("me")
-    (prospect,) = search.due()
-    assert search.fail(prospect, myself=True) >= 0.75 * MYSELF_RETRY
+    (dial_target,) = search.due()
+    assert search.fail(dial_target, myself=True) >= 0.75 * MYSELF_RETRY
 
 
 def test_another_node_at_an_address_is_dialled_at_once() -> None:
     search = Search()
     search.hint("one", node="old")
-    (prospect,) = search.due()
+    (dial_target,) = search.due()
     for _ in range(8):
-        search.fail(prospect)
+        search.fail(dial_target)
     search.hint("one", node="old")
     assert search.due() == []
     search.hint("one")
     assert search.due() == []
     search.hint("one", node="new")
-    assert search.due() == [prospect]
-    assert search.fail(prospect) <= 1.25 * FIRST_RETRY
+    assert search.due() == [dial_target]
+    assert search.fail(dial_target) <= 1.25 * FIRST_RETRY
 
 
 def test_what_is_found_is_who_it_was_found_to_be() -> None:
     search = Search()
     search.hint("one", node="claimed")
-    (prospect,) = search.due()
-    search.prospects.succeeded(prospect, "true", search.now)
+    (dial_target,) = search.due()
+    search.dial_targets.succeeded(dial_target, "true", search.now)
     search.linked = {"true"}
     search.now += 100
     assert search.due() == []
@@ -149,13 +149,13 @@ def test_who_is_lost_is_dialled_soon() -> None:
     search = Search()
     search.hint("one", "other", node="n")
     first, second = search.due()
-    search.prospects.succeeded(first, "n", search.now)
+    search.dial_targets.succeeded(first, "n", search.now)
     for _ in range(8):
         search.fail(second)
     search.linked = {"n"}
     search.now += 1000
     search.linked = set()
-    search.prospects.lost("n", search.now)
+    search.dial_targets.lost("n", search.now)
     assert search.due() == []
     search.now += FIRST_RETRY
     assert search.due() == [first, second]
@@ -165,27 +165,27 @@ def test_who_is_lost_is_dialled_soon() -> None:
 def test_who_is_hinted_at_no_more_is_forgotten() -> None:
     search = Search()
     search.hint("gone", "configured")
-    for prospect in search.due():
-        search.fail(prospect)
+    for dial_target in search.due():
+        search.fail(dial_target)
     search.now += FORGET_AFTER
     search.hint("configured")  # as every round of the seeds does
     search.now += 1
     assert addresses(search.due()) == ["configured"]
-    assert len(search.prospects) == 1
+    assert len(search.dial_targets) == 1
 
 
 def test_who_is_linked_is_remembered_however_long() -> None:
     search = Search()
     search.hint("one", node="n")
-    (prospect,) = search.due()
-    search.prospects.succeeded(prospect, "n", search.now)
+    (dial_target,) = search.due()
+    search.dial_targets.succeeded(dial_target, "n", search.now)
     search.linked = {"n"}
     search.now += 10 * FORGET_AFTER
     assert search.due() == []
     search.linked = set()
-    search.prospects.lost("n", search.now)
+    search.dial_targets.lost("n", search.now)
     search.now += FIRST_RETRY
-    assert search.due() == [prospect]
+    assert search.due() == [dial_target]
 
 
 def test_so_many_are_dialled_at_once() -> None:
@@ -194,8 +194,8 @@ def test_so_many_are_dialled_at_once() -> None:
     first = search.due()
     assert len(first) == AT_ONCE
     assert search.due() == []
-    for prospect in first[:3]:
-        search.fail(prospect)
+    for dial_target in first[:3]:
+        search.fail(dial_target)
     assert len(search.due()) == 3
 
 
@@ -204,15 +204,15 @@ def test_the_dead_do_not_keep_the_living_waiting() -> None:
     search = Search()
     search.hint(*map(str, range(10 * AT_ONCE)))
     dialled: set[str] = set()
-    dialling: list[Prospect] = []
+    dialling: list[DialTarget] = []
     rounds = 0
     while "new" not in dialled:
         rounds += 1
         assert rounds < 30
         if rounds == 5:
             search.hint("new")
-        for prospect in dialling:
-            search.fail(prospect)
+        for dial_target in dialling:
+            search.fail(dial_target)
         search.now += LONGEST_RETRY
         dialling = search.due()
         assert len(dialling) == AT_ONCE
@@ -224,10 +224,10 @@ def test_the_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST", 3)
     search = Search()
     search.hint("1", "2", "3", "4", "5")
-    assert len(search.prospects) == 3
-    assert search.prospects.refused == 2
-    for prospect in search.due():
-        search.fail(prospect)
+    assert len(search.dial_targets) == 3
+    assert search.dial_targets.refused == 2
+    for dial_target in search.due():
+        search.fail(dial_target)
     search.hint("6", "1", node="n")
     assert addresses(search.due()) == ["1"], "what is known is heard of though the table is full"
 
@@ -238,18 +238,18 @@ def test_the_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_explores_until_every_address_was_tried() -> None:
     search = Search()
     assert search.due() == []
-    assert not search.prospects.exploring
+    assert not search.dial_targets.exploring
     search.hint("seed")
     search.hint("found", node="n")
     seed, found = search.due()
-    assert search.prospects.exploring
+    assert search.dial_targets.exploring
     search.fail(seed)
     search.due()
-    assert search.prospects.exploring, "the other is being dialled"
-    search.prospects.succeeded(found, "n", search.now)
+    assert search.dial_targets.exploring, "the other is being dialled"
+    search.dial_targets.succeeded(found, "n", search.now)
     search.linked = {"n"}
     search.due()
-    assert not search.prospects.exploring
+    assert not search.dial_targets.exploring
 
 
 def test_the_other_addresses_of_who_is_linked_need_no_exploring() -> None:
@@ -257,28 +257,28 @@ def test_the_other_addresses_of_who_is_linked_need_no_exploring() -> None:
     search.linked = {"n"}
     search.hint("one", "other", node="n")
     search.due()
-    assert not search.prospects.exploring
+    assert not search.dial_targets.exploring
     search.hint("third", node="m")
     search.due()
-    assert search.prospects.exploring, "it may know what nobody else does"
+    assert search.dial_targets.exploring, "it may know what nobody else does"
 
 
 def test_another_node_at_an_address_is_worth_exploring() -> None:
     search = Search()
     search.hint("one", node="old")
-    (prospect,) = search.due()
-    search.fail(prospect)
+    (dial_target,) = search.due()
+    search.fail(dial_target)
     search.due()
-    assert not search.prospects.exploring
+    assert not search.dial_targets.exploring
     search.hint("one", node="new")
     search.due()
-    assert search.prospects.exploring
+    assert search.dial_targets.exploring
 
 
 @given(st.data())
 def test_dials_never_exceed_their_bound_and_all_come_back(data: st.DataObject) -> None:
     search = Search()
-    dialling: list[Prospect] = []
+    dialling: list[DialTarget] = []
     for _ in range(data.draw(st.integers(0, 30))):
         search.now += data.draw(st.sampled_from([0.0, 0.1, 5.0, 700.0]))
         what = data.draw(st.sampled_from(["hint", "fail", "succeed", "lost", "due"]))
@@ -287,17 +287,17 @@ def test_dials_never_exceed_their_bound_and_all_come_back(data: st.DataObject) -
             search.hint(*data.draw(st.lists(st.sampled_from("abcdef"), max_size=3)), node=node)
         elif what == "lost" and node:
             search.linked.discard(node)
-            search.prospects.lost(node, search.now)
+            search.dial_targets.lost(node, search.now)
         elif what in {"fail", "succeed"} and dialling:
-            prospect = dialling.pop()
+            dial_target = dialling.pop()
             if what == "fail":
-                search.fail(prospect)
+                search.fail(dial_target)
             else:
-                search.prospects.succeeded(prospect, node or "n", search.now)
+                search.dial_targets.succeeded(dial_target, node or "n", search.now)
                 search.linked.add(node or "n")
-        for prospect in search.due():
-            assert prospect not in dialling
-            assert prospect.node not in search.linked
-            assert prospect.due <= search.now
-            dialling.append(prospect)
+        for dial_target in search.due():
+            assert dial_target not in dialling
+            assert dial_target.node not in search.linked
+            assert dial_target.due <= search.now
+            dialling.append(dial_target)
         assert len(dialling) <= AT_ONCE

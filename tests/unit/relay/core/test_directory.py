@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from arke.wire.messages import PeerOp
 from arke_relay.core import directory as module
 from arke_relay.core.directory import Directory, Metadata, member_of
-from arke_relay.core.endpoints import Message, Party, Peer, Program
-from support.outlets import Recorder
+from arke_relay.core.endpoints import Endpoint, Message, Peer, Program
+from support.sinks import Recorder
 
 JOINED, LEFT = PeerOp.MEMBER_JOINED.value, PeerOp.MEMBER_LEFT.value
 SUBSCRIBED, UNSUBSCRIBED = PeerOp.SUBSCRIBED.value, PeerOp.UNSUBSCRIBED.value
@@ -22,7 +22,7 @@ SYNCED = (PeerOp.SYNCED.value,)
 
 @dataclass
 class Place:
-    """A directory, its parties, and what it announced."""
+    """A directory, its endpoints, and what it announced."""
 
     announced: list[Message] = field(default_factory=list)
 
@@ -30,54 +30,56 @@ class Place:
         self.directory = Directory(self.announced.append, self._watched)
         self.programs = [Program(number, "p", "me", Recorder()) for number in range(1, 4)]
         self.peers = [Peer(node, Recorder(), "10.9.8.7") for node in ("one", "other")]
-        self.parties: list[Party] = [*self.programs, *self.peers]
+        self.endpoints: list[Endpoint] = [*self.programs, *self.peers]
         self.seen: dict[str, set[str]] = {}
         """What somebody believes who watches every cluster since before anybody was there."""
         for cluster in ("a", "b"):
             self.seen[cluster] = set()
             self.directory.watch(cluster, self.programs[0])
 
-    def _watched(self, cluster: str, party: Party, member: str, metadata: Metadata | None) -> None:
-        assert member.startswith(f"{party.node}/")
+    def _watched(
+        self, cluster: str, endpoint: Endpoint, member: str, metadata: Metadata | None
+    ) -> None:
+        assert member.startswith(f"{endpoint.node}/")
         if metadata is None:
             self.seen[cluster].remove(member)
         else:
             assert member not in self.seen[cluster]
             self.seen[cluster].add(member)
 
-    def join(self, party: Party, cluster: str, member: int) -> None:
-        """As the exchange and the batches do it."""
-        if isinstance(party, Program):
-            if party.cluster is None:
-                party.cluster = cluster
-                self.directory.join(cluster, party, party.id, {})
+    def join(self, endpoint: Endpoint, cluster: str, member: int) -> None:
+        """As the core and the batches do it."""
+        if isinstance(endpoint, Program):
+            if endpoint.cluster is None:
+                endpoint.cluster = cluster
+                self.directory.join(cluster, endpoint, endpoint.id, {})
         else:
-            self.directory.join(cluster, party, member, {})
+            self.directory.join(cluster, endpoint, member, {})
 
-    def leave(self, party: Party, cluster: str, member: int) -> None:
-        if isinstance(party, Program):
-            if party.cluster is not None:
-                self.directory.leave(party.cluster, party, party.id)
-                party.cluster = None
+    def leave(self, endpoint: Endpoint, cluster: str, member: int) -> None:
+        if isinstance(endpoint, Program):
+            if endpoint.cluster is not None:
+                self.directory.leave(endpoint.cluster, endpoint, endpoint.id)
+                endpoint.cluster = None
         else:
-            self.directory.leave(cluster, party, member)
+            self.directory.leave(cluster, endpoint, member)
 
-    def subscribe(self, party: Party, topic: str) -> None:
-        if isinstance(party, Program):
-            party.topics[topic] = None
-        self.directory.subscribe(topic, party)
+    def subscribe(self, endpoint: Endpoint, topic: str) -> None:
+        if isinstance(endpoint, Program):
+            endpoint.topics[topic] = None
+        self.directory.subscribe(topic, endpoint)
 
-    def unsubscribe(self, party: Party, topic: str) -> None:
-        if isinstance(party, Program):
-            party.topics.pop(topic, None)
-        self.directory.unsubscribe(topic, party)
+    def unsubscribe(self, endpoint: Endpoint, topic: str) -> None:
+        if isinstance(endpoint, Program):
+            endpoint.topics.pop(topic, None)
+        self.directory.unsubscribe(topic, endpoint)
 
-    def forget(self, party: Party) -> None:
-        if isinstance(party, Program):
-            self.directory.forget_program(party)
+    def forget(self, endpoint: Endpoint) -> None:
+        if isinstance(endpoint, Program):
+            self.directory.forget_program(endpoint)
         else:
-            assert isinstance(party, Peer)
-            self.directory.forget_peer(party)
+            assert isinstance(endpoint, Peer)
+            self.directory.forget_peer(endpoint)
 
 
 NAMES = st.sampled_from(["a", "b"])
@@ -95,7 +97,7 @@ STEPS = st.lists(
 def play(steps: list[tuple[object, ...]], each: Callable[[Place], None]) -> Place:
     place = Place()
     for what, who, *rest in steps:
-        getattr(place, str(what))(place.parties[int(str(who))], *rest)
+        getattr(place, str(what))(place.endpoints[int(str(who))], *rest)
         each(place)
     return place
 
@@ -135,10 +137,10 @@ def test_every_member_is_drawn_once(steps: list[tuple[object, ...]]) -> None:
     def whole(place: Place) -> None:
         for cluster in place.directory.clusters.values():
             assert cluster.candidates
-            for party, candidate in cluster.candidates.items():
-                assert candidate.party is party
+            for endpoint, candidate in cluster.candidates.items():
+                assert candidate.endpoint is endpoint
                 assert cluster.draws.count(candidate) == len(candidate.members) > 0
-                assert cluster.here.count(candidate) == (not party.is_peer)
+                assert cluster.here.count(candidate) == (not endpoint.is_peer)
             assert len(cluster.draws) == sum(len(c.members) for c in cluster.candidates.values())
             assert len(cluster.here) == sum(not p.is_peer for p in cluster.candidates)
         assert all(place.directory.topics.values())
@@ -152,8 +154,8 @@ def test_who_watches_knows_every_member(steps: list[tuple[object, ...]]) -> None
         for name in ("a", "b"):
             cluster = place.directory.clusters.get(name)
             there = {
-                member_of(party, member)
-                for party, candidate in (cluster.candidates if cluster else {}).items()
+                member_of(endpoint, member)
+                for endpoint, candidate in (cluster.candidates if cluster else {}).items()
                 for member in candidate.members
             }
             assert place.seen[name] == there
@@ -164,8 +166,8 @@ def test_who_watches_knows_every_member(steps: list[tuple[object, ...]]) -> None
 @given(STEPS)
 def test_when_all_are_forgotten_nothing_is_left(steps: list[tuple[object, ...]]) -> None:
     place = play(steps, lambda _: None)
-    for party in place.parties:
-        place.forget(party)
+    for endpoint in place.endpoints:
+        place.forget(endpoint)
     assert place.directory.clusters == {}
     assert place.directory.topics == {}
     assert place.directory._peer_entries == {}
@@ -238,4 +240,4 @@ def test_what_nobody_announced_cannot_be_taken_back() -> None:
         place.directory.leave(cluster, peer, member)
     place.directory.leave("a", other, 1)
     place.directory.unsubscribe("a", other)
-    assert [c.party for c in place.directory.clusters["a"].draws] == [peer]
+    assert [c.endpoint for c in place.directory.clusters["a"].draws] == [peer]

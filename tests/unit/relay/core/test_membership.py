@@ -7,8 +7,8 @@ import pytest
 from arke.wire.messages import Failure
 from arke_relay.core.membership import BEAT, CONFIRMATION, PATIENCE
 from support.meshes import STEP, Mesh, Relay
-from support.outlets import Recorder
 from support.rooms import FAILED, REPLY, taken
+from support.sinks import Recorder
 
 SOON = 4 * STEP
 """A join, two handshakes, and a heartbeat each way."""
@@ -38,18 +38,18 @@ def test_a_request_crosses() -> None:
     mesh, one, other = pair()
     member = other.serve("a")
     mesh.run(1)
-    client = one.exchange.attach("client", Recorder())
+    client = one.core.attach("client", Recorder())
     one.ask(client, 1, "a")
-    mesh.until(lambda: bool(member.outlet.messages), SOON)  # type: ignore[attr-defined]
+    mesh.until(lambda: bool(member.sink.messages), SOON)  # type: ignore[attr-defined]
     other.answer(member)
-    mesh.until(lambda: bool(client.outlet.messages), SOON)  # type: ignore[attr-defined]
+    mesh.until(lambda: bool(client.sink.messages), SOON)  # type: ignore[attr-defined]
     assert taken(client) == [(REPLY, 1, b"answer")]
 
 
 def test_what_a_request_waited_in_a_cable_is_taken_off_its_time() -> None:
     mesh, one, other = pair()
     member = other.serve("a")
-    client = one.exchange.attach("client", Recorder())
+    client = one.core.attach("client", Recorder())
     mesh.run(1)
     mesh.cut(0, 1)
     one.ask(client, 1, "a", timeout=1.0)
@@ -59,7 +59,7 @@ def test_what_a_request_waited_in_a_cable_is_taken_off_its_time() -> None:
     mesh.run(2 * STEP)
     ((_, _, _, timeout, *_),) = taken(member)
     assert timeout == pytest.approx(3500, abs=2 * STEP * 1000)
-    assert other.exchange.counters.drops["expired_on_the_way"] == 1
+    assert other.core.counters.drops["expired_in_transit"] == 1
 
 
 @pytest.mark.parametrize("moment", [n * STEP for n in range(8)])
@@ -68,7 +68,7 @@ def test_what_changes_while_a_link_begins_is_not_missed(moment: float) -> None:
     early = one.serve("a")
     mesh.run(moment)
     one.serve("b")
-    one.exchange.leave(early)
+    one.core.leave(early)
     other.serve("c")
     mesh.run(1)
     assert mesh.agrees(), mesh.describe()
@@ -83,7 +83,7 @@ def test_a_session_carries_nothing_before_it_is_heard() -> None:
     mesh.run(PATIENCE / 2)
     (link,) = [link for link in mesh.links if link.cable.sender is one]
     assert other.membership.neighbours[one.node].heard_session == link.session
-    assert other.exchange.directory.clusters == {}
+    assert other.core.directory.clusters == {}
     assert link._outbox.size == 0
     mesh.heal()
     mesh.until(mesh.agrees, SOON + BEAT)
@@ -112,7 +112,7 @@ def test_silence_one_way_ends_both_ways() -> None:
     mesh.until(lambda: bool(one.losses), PATIENCE + 3 * BEAT)
     mesh.run(10)
     assert len(one.losses) == len(other.losses) == 1
-    assert one.exchange.peers == other.exchange.peers == {}
+    assert one.core.peers == other.core.peers == {}
     mesh.heal()
     mesh.until(mesh.agrees, SOON)
 
@@ -121,14 +121,14 @@ def test_what_a_silent_peer_had_is_lost_with_it() -> None:
     mesh, one, other = pair()
     member = other.serve("a")
     mesh.run(1)
-    client = one.exchange.attach("client", Recorder())
+    client = one.core.attach("client", Recorder())
     one.ask(client, 1, "a")
     mesh.run(2 * STEP)
     mesh.cut(1, 0)
     mesh.until(lambda: bool(one.losses), PATIENCE + 3 * BEAT)
     ((op, number, failure, _),) = taken(client)
     assert (op, number, failure) == (FAILED, 1, Failure.MEMBER_LOST)
-    assert one.exchange.directory.clusters == {}
+    assert one.core.directory.clusters == {}
     other.answer(member)
     mesh.heal()
     mesh.run(5)
@@ -154,7 +154,7 @@ def test_a_peer_that_began_anew_has_lost_what_it_was_asked() -> None:
     mesh, one, other = pair()
     members = [one.serve("a"), other.serve("b")]
     mesh.run(1)
-    clients = [relay.exchange.attach("client", Recorder()) for relay in (one, other)]
+    clients = [relay.core.attach("client", Recorder()) for relay in (one, other)]
     one.ask(clients[0], 1, "b")
     other.ask(clients[1], 1, "a")
     mesh.run(2 * STEP)
@@ -164,7 +164,7 @@ def test_a_peer_that_began_anew_has_lost_what_it_was_asked() -> None:
     for client in clients:
         assert [message[:3] for message in taken(client)] == [(FAILED, 1, Failure.MEMBER_LOST)]
     for relay in (one, other):
-        assert len(relay.exchange.router) == 0
+        assert len(relay.core.router) == 0
 
 
 def test_nothing_from_before_a_break_arrives_after_it() -> None:
@@ -172,7 +172,7 @@ def test_nothing_from_before_a_break_arrives_after_it() -> None:
     mesh, one, other = pair()
     member = other.serve("a")
     mesh.run(1)
-    client = one.exchange.attach("client", Recorder())
+    client = one.core.attach("client", Recorder())
     mesh.cut(0, 1)
     one.ask(client, 1, "a")
     mesh.until(lambda: bool(one.losses and other.losses), 2 * PATIENCE + 6 * BEAT)
@@ -185,7 +185,7 @@ def test_nothing_from_before_a_break_arrives_after_it() -> None:
     for frame in frames:
         other.batches.receive(one.node, frame, other.now)
     assert taken(member) == []
-    assert other.exchange.counters.drops["stale_session"] == len(frames)
+    assert other.core.counters.drops["stale_session"] == len(frames)
     mesh.run(5)
     assert mesh.agrees()
     assert len(one.losses) == 1
@@ -196,8 +196,8 @@ def test_an_admission_that_ended_is_neither_sent_to_nor_listened_to() -> None:
     other.serve("a")
     mesh.run(1)
     one.end_admission(other.node)
-    assert one.exchange.peers == {}
-    assert one.exchange.directory.clusters == {}
+    assert one.core.peers == {}
+    assert one.core.directory.clusters == {}
     assert one.membership.neighbours == {}
     assert not [link for link in mesh._open_links() if link.cable.sender is one]
     mesh.run(1)
@@ -208,24 +208,24 @@ def test_a_member_that_comes_while_the_relay_leaves_is_not_called() -> None:
     mesh, one, other = pair()
     one.serve("a")
     mesh.run(1)
-    one.exchange.router.draining = True
-    one.exchange.tell_draining()
+    one.core.router.draining = True
+    one.core.tell_draining()
     one.serve("a")
     one.serve("b")
     mesh.run(1)
-    assert other.exchange.directory.clusters == {}
+    assert other.core.directory.clusters == {}
 
 
 def test_who_links_with_a_leaving_relay_is_told_so() -> None:
     mesh, one, other = pair()
     one.serve("a")
-    one.exchange.router.draining = True
-    one.exchange.tell_draining()
+    one.core.router.draining = True
+    one.core.tell_draining()
     mesh.run(1)
-    assert other.exchange.directory.clusters == {}
-    assert other.exchange.peers[one.node].draining
-    client = other.exchange.attach("client", Recorder())
-    other.exchange.router.settle(other.now)
+    assert other.core.directory.clusters == {}
+    assert other.core.peers[one.node].draining
+    client = other.core.attach("client", Recorder())
+    other.core.router.settle(other.now)
     other.ask(client, 1, "a")
     assert [m[:3] for m in taken(client)] == [(FAILED, 1, Failure.NO_SUCH_CLUSTER)]
 
@@ -234,9 +234,9 @@ def test_a_peer_that_takes_its_leave_brings_its_answers_first() -> None:
     mesh, near, far = pair()
     member = far.serve("a")
     mesh.until(lambda: near.members() == {"a": {far.node: {member.id}}}, 5)
-    client = near.exchange.attach("client", Recorder())
+    client = near.core.attach("client", Recorder())
     near.ask(client, 1, "a")
-    mesh.until(lambda: len(far.exchange.router) == 1, 1)
+    mesh.until(lambda: len(far.core.router) == 1, 1)
     far.answer(member)
     far.membership.say_farewell(far.now)
     mesh.until(lambda: (far.node, "it left") in near.losses, 1)
@@ -276,7 +276,7 @@ def test_who_sleeps_long_is_lost_and_found() -> None:
     mesh.run(1)
     one.paused = True
     mesh.until(lambda: bool(other.losses), PATIENCE + 3 * BEAT)
-    assert other.exchange.directory.clusters == {}
+    assert other.core.directory.clusters == {}
     mesh.run(30)
     mesh.heal()
     mesh.run(PATIENCE + CONFIRMATION)

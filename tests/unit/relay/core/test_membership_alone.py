@@ -11,8 +11,8 @@ import pytest
 from arke.wire.limits import MAX_MESSAGE
 from arke.wire.messages import PeerOp
 from arke_relay.core.membership import BEAT, CONFIRMATION, CannotDial, Membership, Neighbour
-from arke_relay.core.message_core import Exchange
-from support.outlets import Recorder
+from arke_relay.core.message_core import MessageCore
+from support.sinks import Recorder
 
 
 @dataclass(eq=False)
@@ -39,12 +39,12 @@ class Alone:
     """A membership, the links it opened, and the neighbours it lost."""
 
     def __init__(self) -> None:
-        self.exchange = Exchange("me", Random(0).random)
+        self.core = MessageCore("me", Random(0).random)
         self.links: list[Link] = []
         self.lost: list[str] = []
         self.broken = False
         self.membership = Membership(
-            self.exchange, self._dial, lambda neighbour, reason: self.lost.append(reason)
+            self.core, self._dial, lambda neighbour, reason: self.lost.append(reason)
         )
 
     def admit(self, now: float, address: str = "10.9.8.7") -> Neighbour:
@@ -67,7 +67,7 @@ def ops(link: Link) -> list[int]:
 
 def test_a_session_is_heard_confirmed_and_told() -> None:
     alone = Alone()
-    alone.exchange.register(alone.exchange.attach("p", Recorder()), "a", {}, 0.0)
+    alone.core.register(alone.core.attach("p", Recorder()), "a", {}, 0.0)
     alone.admit(0.0)
     (link,) = alone.links
     assert alone.hear(9, 0, 0.1) is not None
@@ -133,7 +133,7 @@ def test_a_session_that_the_peer_gave_up_is_replaced() -> None:
     assert ops(second) == []
     alone.hear(10, second.session, 0.4)
     assert ops(second) == [PeerOp.SYNCED]
-    assert alone.exchange.peers["peer"].outlet is second
+    assert alone.core.peers["peer"].sink is second
     assert alone.lost == []
 
 
@@ -143,7 +143,7 @@ def test_changes_go_to_links_that_are_heard_and_to_no_other() -> None:
     (first,) = alone.links
 
     def serve() -> None:
-        alone.exchange.register(alone.exchange.attach("p", Recorder()), "a", {}, 0.0)
+        alone.core.register(alone.core.attach("p", Recorder()), "a", {}, 0.0)
 
     serve()
     alone.hear(9, 0, 0.1)
@@ -166,7 +166,7 @@ def test_changes_go_to_links_that_are_heard_and_to_no_other() -> None:
     alone.membership.end("peer", "for a reason", 0.3)
     serve()
     assert len(alone.links[1].messages) == told
-    assert alone.exchange.audience == {}
+    assert alone.core.audience == {}
 
 
 def test_a_link_that_misses_a_change_begins_anew() -> None:
@@ -175,13 +175,13 @@ def test_a_link_that_misses_a_change_begins_anew() -> None:
     (link,) = alone.links
     alone.hear(9, link.session, 0.1)
     link.room = len(link.messages)
-    alone.exchange.register(alone.exchange.attach("p", Recorder()), "a", {}, 0.0)
+    alone.core.register(alone.core.attach("p", Recorder()), "a", {}, 0.0)
     assert link.overruns == 1
 
 
 def test_a_link_that_has_no_room_for_the_directory_begins_anew() -> None:
     alone = Alone()
-    alone.exchange.register(alone.exchange.attach("p", Recorder()), "a", {}, 0.0)
+    alone.core.register(alone.core.attach("p", Recorder()), "a", {}, 0.0)
     alone.admit(0.0)
     (link,) = alone.links
     link.room = len(link.messages) + 1  # SYNCED finds none
@@ -246,7 +246,7 @@ def test_what_was_given_up_is_remembered_within_bounds() -> None:
     assert len(membership._given_up) <= 4096
     assert membership._given_up["4999"] == 3
     assert membership.neighbours == {}
-    assert alone.exchange.peers == {}
+    assert alone.core.peers == {}
 
 
 def test_the_states_of_a_neighbour() -> None:
@@ -257,7 +257,7 @@ def test_the_states_of_a_neighbour() -> None:
     assert neighbour.state == "synchronising"
     peer.synced = True
     assert neighbour.state == "linked"
-    alone.exchange.drain_peer(peer, 0, 0.2)
+    alone.core.drain_peer(peer, 0, 0.2)
     assert neighbour.state == "leaving"
 
 
@@ -269,7 +269,7 @@ def test_a_link_that_cannot_be_made_ends_the_peer_and_not_the_relay() -> None:
     assert alone.hear(9, -alone.links[0].session, 0.2) is None, "it asks for another link"
     assert alone.lost == ["no link can be made: no descriptors"]
     assert alone.membership.neighbours == {}
-    assert alone.exchange.peers == {}
+    assert alone.core.peers == {}
     alone.membership.admitted("other", b"", "10.9.8.7", 1, 2, MAX_MESSAGE, 0.3)
     assert len(alone.lost) == 2
     alone.broken = False
@@ -311,7 +311,7 @@ def test_a_relay_started_anew_takes_the_place_of_a_silent_one(silent: float, gon
     alone = Alone()
     alone.admit(0.0)
     alone.hear(9, alone.links[0].session, 0.1)
-    other = alone.exchange.peers["peer"]
+    other = alone.core.peers["peer"]
     alone.membership.admitted("anew", b"", other.address, 5, 6, MAX_MESSAGE, 0.1 + silent)
     assert alone.lost == (["another relay has taken its place"] if gone else [])
     assert (alone.hear(9, 0, 0.2 + silent) is None) == gone

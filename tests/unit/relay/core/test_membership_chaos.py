@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from arke_relay.core.membership import BEAT, CONFIRMATION, PATIENCE
 from support.meshes import STEP, Mesh
-from support.outlets import Recorder
 from support.rooms import taken
+from support.sinks import Recorder
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Event:
             traffic.ask(one, random.choice("ab"), idempotent=random.random() < 0.5)
         elif self.what == "serve":
             relay.serve(random.choice("ab"))
-        elif self.what == "leave" and relay.exchange.programs:
-            program = random.choice(list(relay.exchange.programs.values()))
-            relay.exchange.leave(program)
+        elif self.what == "leave" and relay.core.programs:
+            program = random.choice(list(relay.core.programs.values()))
+            relay.core.leave(program)
         mesh.run(self.seconds)
         traffic.answer()
 
@@ -55,7 +55,7 @@ class Traffic:
     def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
         self.asked = 0
-        self.clients = [relay.exchange.attach("client", Recorder()) for relay in mesh.all]
+        self.clients = [relay.core.attach("client", Recorder()) for relay in mesh.all]
 
     def ask(self, one: int, cluster: str, *, idempotent: bool) -> None:
         self.asked += 1
@@ -65,7 +65,7 @@ class Traffic:
 
     def answer(self) -> None:
         for relay in self.mesh.all:
-            for member in list(relay.exchange.programs.values()):
+            for member in list(relay.core.programs.values()):
                 if not relay.paused and member not in self.clients:
                     relay.answer(member)
 
@@ -73,9 +73,9 @@ class Traffic:
         ended = [message[1] for client in self.clients for message in taken(client)]
         assert sorted(ended) == list(range(1, self.asked + 1))
         for relay in self.mesh.all:
-            assert len(relay.exchange.router) == 0
-            for peer in relay.exchange.peers.values():
-                assert (peer.calls, peer.held) == ({}, 0)
+            assert len(relay.core.router) == 0
+            for peer in relay.core.peers.values():
+                assert (peer.requests, peer.held_bytes) == ({}, 0)
 
 
 WHAT = ["cut", "heal", "break", "end", "pause", "trouble", "serve", "leave", "ask"]

@@ -8,8 +8,8 @@ from arke.wire.limits import CHUNK
 from arke.wire.messages import Failure
 from arke_relay.core import router as module
 from arke_relay.core.balancer import REFUSAL
-from arke_relay.core.directed import SpecialCall
-from arke_relay.core.router import DuplicateCall
+from arke_relay.core.directed_request import DirectedRequest
+from arke_relay.core.router import DuplicateRequest
 from support.rooms import (
     CALL,
     DROP_CALL,
@@ -23,7 +23,7 @@ from support.rooms import (
     call_of,
     taken,
 )
-from support.rooms import recorder as outlet
+from support.rooms import recorder as sink
 
 NOBODY = Failure.NO_SUCH_CLUSTER
 LOST = Failure.MEMBER_LOST
@@ -103,17 +103,17 @@ def test_an_id_in_use_is_not_used_again() -> None:
     room = Room()
     client, member, peer = room.client(), room.member(), room.peer("there")
     room.request(client, 1)
-    with pytest.raises(DuplicateCall):
+    with pytest.raises(DuplicateRequest):
         room.request(client, 1)
     room.peer_call(peer, 1)
-    with pytest.raises(DuplicateCall):
+    with pytest.raises(DuplicateRequest):
         room.peer_call(peer, 1)
     for _, call, *_ in taken(member):
         room.router.reply(member, call, b"", room.now)
     assert taken(client) == [(REPLY, 1, b"")]
     assert taken(peer) == [(REPLY, 1, b"")]
     room.request(client, 1)
-    assert room.router._open
+    assert room.router._assigned
 
 
 # Nobody, and not yet.
@@ -159,7 +159,7 @@ def test_a_request_that_was_refused_before_the_peers_have_told_waits_too() -> No
     room = Room(settled=False)
     client, member = room.client(), room.member()
     room.request(client, 1)
-    room.exchange.leave(member)
+    room.core.leave(member)
     room.router.refused(member, call_of(member), "full", room.now)
     assert taken(client) == []
     peer = room.peer("there", 1)
@@ -175,7 +175,7 @@ def test_what_waits_can_expire_be_cancelled_and_abandoned() -> None:
     room.request(client, 2)
     room.request(other, 1)
     room.router.cancel(client, 2)
-    room.exchange.detach(other, room.now)
+    room.core.detach(other, room.now)
     room.later(1.0)
     assert [message[:3] for message in taken(client)] == [(FAILED, 1, LATE)]
     assert room.left_over() == []
@@ -204,7 +204,7 @@ def test_who_refuses_is_not_asked_again_and_others_are() -> None:
     room.request(client, 1)
     ids = []
     for _ in members:
-        (member,) = [m for m in members if outlet(m).messages]
+        (member,) = [m for m in members if sink(m).messages]
         ids.append(call_of(member))
         room.router.refused(member, ids[-1], "full", room.now)
     ((*failed, text),) = taken(client)
@@ -224,7 +224,7 @@ def test_a_member_whose_outlet_is_full_was_never_asked() -> None:
     assert len(taken(member)) == 20
     assert taken(full) == []
     assert taken(client) == []
-    room.exchange.detach(member, room.now)
+    room.core.detach(member, room.now)
     taken(client)
     room.request(client, 20)
     assert [message[:3] for message in taken(client)] == [(FAILED, 20, OVERLOADED)]
@@ -236,7 +236,7 @@ def test_a_refusal_after_the_deadline_ends_it() -> None:
     client, one, other = room.client(), room.member(), room.member()
     room.request(client, 1, timeout=1)
     room.now += 1.0
-    (member,) = [m for m in (one, other) if outlet(m).messages]
+    (member,) = [m for m in (one, other) if sink(m).messages]
     room.router.refused(member, call_of(member), "full", room.now)
     assert taken(one) == taken(other) == []
     assert [message[:3] for message in taken(client)] == [(FAILED, 1, LATE)]
@@ -248,7 +248,7 @@ def test_a_second_hand_over_has_the_time_that_is_left() -> None:
     client, one, other = room.client(), room.member(), room.member()
     room.request(client, 1, timeout=5)
     room.now += 4.0
-    first, second = (one, other) if outlet(one).messages else (other, one)
+    first, second = (one, other) if sink(one).messages else (other, one)
     room.router.refused(first, call_of(first), "full", room.now)
     ((_, _, _, timeout, *_),) = taken(second)
     assert 1000 <= timeout <= 1001
@@ -259,7 +259,7 @@ def test_a_peers_request_that_all_here_refuse_goes_back_to_it() -> None:
     peer, one, other = room.peer("there", 1), room.member(), room.member()
     room.peer_call(peer, 4)
     for _ in range(2):
-        member = one if outlet(one).messages else other
+        member = one if sink(one).messages else other
         room.router.refused(member, call_of(member), "full", room.now)
     assert [message[:2] for message in taken(peer)] == [(REFUSED, 4)]
     assert room.left_over() == []
@@ -273,7 +273,7 @@ def test_what_a_lost_member_had_fails_at_once() -> None:
     client, member, other = room.client(), room.member(), room.member("d")
     room.request(client, 1)
     room.request(client, 2, "d")
-    room.exchange.detach(member, room.now)
+    room.core.detach(member, room.now)
     assert [message[:3] for message in taken(client)] == [(FAILED, 1, LOST)]
     assert len(taken(other)) == 1
     assert room.counters.outcomes == {"member_lost": 1}
@@ -283,7 +283,7 @@ def test_what_a_lost_peer_had_fails_at_once() -> None:
     room = Room()
     client, peer = room.client(), room.peer("there", 1)
     room.request(client, 1)
-    room.exchange.unlink(peer, room.now)
+    room.core.unlink(peer, room.now)
     assert [message[:3] for message in taken(client)] == [(FAILED, 1, LOST)]
     assert room.left_over() == []
     room.request(client, 2)
@@ -294,9 +294,9 @@ def test_an_idempotent_request_is_tried_again() -> None:
     room = Room()
     client, one, other = room.client(), room.member(), room.member()
     room.request(client, 1, idempotent=True)
-    first, second = (one, other) if outlet(one).messages else (other, one)
+    first, second = (one, other) if sink(one).messages else (other, one)
     lost = call_of(first)
-    room.exchange.detach(first, room.now)
+    room.core.detach(first, room.now)
     call = call_of(second)
     assert call != lost
     room.router.reply(second, call, b"again", room.now)
@@ -309,12 +309,12 @@ def test_an_idempotent_request_that_nobody_is_left_for_was_lost_not_refused() ->
     room = Room()
     client, one, other = room.client(), room.member(), room.member()
     room.request(client, 1, idempotent=True)
-    first, second = (one, other) if outlet(one).messages else (other, one)
-    room.exchange.detach(first, room.now)
+    first, second = (one, other) if sink(one).messages else (other, one)
+    room.core.detach(first, room.now)
     room.router.refused(second, call_of(second), "full", room.now)
     assert [message[:3] for message in taken(client)] == [(FAILED, 1, LOST)]
     room.request(client, 2, idempotent=True)
-    room.exchange.detach(second, room.now)
+    room.core.detach(second, room.now)
     assert [message[:3] for message in taken(client)] == [(FAILED, 2, LOST)]
     assert room.left_over() == []
 
@@ -340,7 +340,7 @@ def test_an_idempotent_request_that_a_peers_member_lost_is_tried_again() -> None
     room.router.failed(peer, call, LOST, "it died", room.now)
     room.router.reply(member, call_of(member), b"again", room.now)
     assert taken(client) == [(REPLY, 1, b"again")]
-    room.exchange.detach(member, room.now)
+    room.core.detach(member, room.now)
     room.request(client, 2, idempotent=True)
     room.router.failed(peer, call_of(peer), LOST, "", room.now)
     assert taken(client) == [(FAILED, 2, LOST, "")]
@@ -353,7 +353,7 @@ def test_what_a_lost_program_asked_is_dropped_where_it_is() -> None:
     room.request(client, 1)
     room.request(client, 2, "d")
     here, there = call_of(member), call_of(peer)
-    room.exchange.detach(client, room.now)
+    room.core.detach(client, room.now)
     assert taken(peer) == [(DROP_CALL, there)]
     room.router.reply(member, here, b"", room.now)
     room.router.reply(peer, there, b"", room.now)
@@ -365,7 +365,7 @@ def test_a_program_that_asks_itself_and_goes_leaves_nothing() -> None:
     room = Room()
     member = room.member()
     room.request(member, 1, idempotent=True)
-    room.exchange.detach(member, room.now)
+    room.core.detach(member, room.now)
     assert room.left_over() == []
     assert room.counters.outcomes == {"abandoned": 1}
 
@@ -377,7 +377,7 @@ def test_a_member_that_leaves_still_answers_what_it_has() -> None:
     room = Room()
     client, member = room.client(), room.member()
     room.request(client, 1)
-    room.exchange.leave(member)
+    room.core.leave(member)
     room.request(client, 2)
     room.router.reply(member, call_of(member), b"done", room.now)
     assert [message[:3] for message in taken(client)] == [(FAILED, 2, NOBODY), (REPLY, 1, b"done")]
@@ -391,7 +391,7 @@ def test_what_a_leaving_peer_never_accepted_goes_elsewhere() -> None:
         room.request(client, number)
     accepted, _, _ = (call for _, call, *_ in taken(peer))
     member = room.member()
-    room.exchange.drain_peer(peer, accepted, room.now)
+    room.core.drain_peer(peer, accepted, room.now)
     room.request(client, 4)
     assert taken(peer) == []
     for _, call, *_ in taken(member):
@@ -420,7 +420,7 @@ def test_a_leaving_relay_accepts_nothing_new() -> None:
     assert [message[:2] for message in taken(peer)] == [(REFUSED, 6)]
     room.request(client, 4)
     assert len(taken(member)) == 1, "it was on its way in pieces when the goodbye was said"
-    assert (client.last_call, peer.last_call) == (5, 5)
+    assert (client.last_request_id, peer.last_request_id) == (5, 5)
 
 
 # What the balancer is told.
@@ -430,7 +430,7 @@ def test_a_leaving_relay_accepts_nothing_new() -> None:
 def test_a_failure_is_held_against_who_failed(failure: str) -> None:
     room = Room()
     client, member = room.client(), room.member(room=0 if failure == "full" else None)
-    (candidate,) = room.exchange.directory.clusters["c"].draws
+    (candidate,) = room.core.directory.clusters["c"].draws
     room.request(client, 1)
     if failure == "fault":
         room.router.fault(member, call_of(member), "E", "", room.now)
@@ -446,7 +446,7 @@ def test_a_failure_is_held_against_who_failed(failure: str) -> None:
 def test_a_caller_with_little_patience_tells_little_about_a_member(patience: float) -> None:
     room = Room()
     client, _ = room.client(), room.member()
-    (candidate,) = room.exchange.directory.clusters["c"].draws
+    (candidate,) = room.core.directory.clusters["c"].draws
     room.request(client, 1, timeout=patience)
     room.later(patience)
     assert candidate.penalty == pytest.approx(REFUSAL * patience)
@@ -455,7 +455,7 @@ def test_a_caller_with_little_patience_tells_little_about_a_member(patience: flo
 def test_an_answer_is_held_against_nobody() -> None:
     room = Room()
     client, member = room.client(), room.member()
-    (candidate,) = room.exchange.directory.clusters["c"].draws
+    (candidate,) = room.core.directory.clusters["c"].draws
     for number in range(3):
         room.request(client, number)
         room.router.reply(member, call_of(member), b"", room.now)
@@ -474,7 +474,7 @@ def test_a_stop_that_finds_no_room_is_counted() -> None:
     room.request(client, 1)
     room.router.cancel(client, 1)
     call_of(member)  # nothing else
-    assert room.counters.drops["stop_without_room"] == 1
+    assert room.counters.drops["cancel_queue_full"] == 1
     assert room.left_over() == []
 
 
@@ -525,7 +525,7 @@ def test_what_expired_on_the_way_is_not_begun() -> None:
     room.request(client, 1, timeout=0)
     assert taken(member) == []
     assert [message[:3] for message in taken(client)] == [(FAILED, 1, LATE)]
-    assert room.counters.drops == {"expired_on_the_way": 2}
+    assert room.counters.drops == {"expired_in_transit": 2}
     assert room.left_over() == []
 
 
@@ -542,8 +542,8 @@ def test_only_who_has_a_call_may_end_it(outcome: str) -> None:
         "refused": ("forged",),
         "failed": (LOST, "forged"),
     }
-    for party in wrong:
-        getattr(room.router, outcome)(party, call, *fields[outcome], room.now)
+    for endpoint in wrong:
+        getattr(room.router, outcome)(endpoint, call, *fields[outcome], room.now)
     getattr(room.router, outcome)(member, call + 1, *fields[outcome], room.now)
     assert taken(client) == []
     room.router.reply(member, call, b"true", room.now)
@@ -569,7 +569,7 @@ def test_an_answer_to_the_first_hand_over_is_none_to_the_second() -> None:
 def test_an_answer_without_room_is_counted() -> None:
     room = Room()
     client, member, peer = room.client(), room.member(), room.peer("there")
-    outlet(client).room = outlet(peer).room = 0
+    sink(client).room = sink(peer).room = 0
     for number in range(3):
         room.request(client, number)
         room.peer_call(peer, number)
@@ -578,9 +578,9 @@ def test_an_answer_without_room_is_counted() -> None:
     room.router.reply(member, second, b"", room.now)
     room.router.fault(member, third, "E", "", room.now)
     room.router.refused(member, fourth, "full", room.now)
-    assert room.counters.drops["reply_without_room"] == 4
-    room.exchange.detach(member, room.now)
-    assert room.counters.drops["reply_without_room"] == 4 + len(rest)
+    assert room.counters.drops["reply_queue_full"] == 4
+    room.core.detach(member, room.now)
+    assert room.counters.drops["reply_queue_full"] == 4 + len(rest)
     assert room.left_over() == []
 
 
@@ -588,7 +588,7 @@ def test_an_answer_without_room_is_counted() -> None:
 
 
 def test_a_party_may_have_so_many_requests_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_CALLS", 3)
+    monkeypatch.setattr(module, "MAX_PENDING_REQUESTS", 3)
     room = Room()
     client, member, peer = room.client(), room.member(), room.peer("there")
     for number in range(1, 5):
@@ -616,7 +616,7 @@ def test_a_party_may_leave_so_many_octets_in_our_care(monkeypatch: pytest.Monkey
     room.router.cancel(client, 1)
     room.request(client, 3, body=bytes(header + 100))
     assert [message[0] for message in taken(member)] == [STOP, CALL]
-    assert client.held == 2 * header + 100
+    assert client.held_bytes == 2 * header + 100
 
 
 @pytest.mark.parametrize("special", [False, True])
@@ -624,14 +624,14 @@ def test_a_party_may_leave_so_many_octets_in_our_care(monkeypatch: pytest.Monkey
 def test_what_takes_a_large_request_back_cannot_pass_it(special: bool, there: bool) -> None:
     room = Room()
     client = room.client()
-    taker = room.peer("there", 1) if there else room.member()
+    assignee = room.peer("there", 1) if there else room.member()
     if special:
         facts = (client, 1, "c", bytes(CHUNK + 1), room.now, room.now + 5, False, "s", None)
-        room.router.request(SpecialCall(*facts, to=None, opening=None), room.now)
+        room.router.request(DirectedRequest(*facts, to=None, opening=None), room.now)
     else:
         room.request(client, 1, body=bytes(CHUNK + 1))
     room.router.cancel(client, 1)
-    assert [m[0] for m in taker.outlet.messages][1:] == [DROP_CALL if there else STOP]
-    first, second = taker.outlet.orders
+    assert [m[0] for m in assignee.sink.messages][1:] == [DROP_CALL if there else STOP]
+    first, second = assignee.sink.orders
     assert first == second
     assert first is not None

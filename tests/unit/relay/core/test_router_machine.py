@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from arke.wire.messages import Failure, Op, PeerOp
-from arke_relay.core.endpoints import Party, Peer, Program
+from arke_relay.core.endpoints import Endpoint, Peer, Program
 from support.rooms import CALL, FAILED, FAULT, PEER_CALL, REFUSED, REPLY, Room, taken
 
 Key = tuple[int, int]
@@ -23,9 +23,9 @@ TIMEOUTS = st.sampled_from([0.5, 2.0, 10.0])
 
 @dataclass
 class HandedOver:
-    """One hand-over that its taker has not answered."""
+    """One hand-over that its assignee has not answered."""
 
-    party: Party
+    endpoint: Endpoint
     call: int
     key: Key | None
 
@@ -91,21 +91,21 @@ class Requests(RuleBasedStateMachine):
         router, now = self.room.router, self.room.now
         if outcome == "refused":
             self._not_begun(handed)
-            router.refused(handed.party, handed.call, "full", now)
+            router.refused(handed.endpoint, handed.call, "full", now)
         elif outcome == "fault":
-            router.fault(handed.party, handed.call, "E", "", now)
-        elif outcome == "failed" and handed.party.is_peer:
-            router.failed(handed.party, handed.call, Failure.MEMBER_LOST, "lost", now)
+            router.fault(handed.endpoint, handed.call, "E", "", now)
+        elif outcome == "failed" and handed.endpoint.is_peer:
+            router.failed(handed.endpoint, handed.call, Failure.MEMBER_LOST, "lost", now)
         else:
-            router.reply(handed.party, handed.call, b"answer", now)
+            router.reply(handed.endpoint, handed.call, b"answer", now)
 
     @precondition(lambda self: self.pending and self.members)
     @rule(which=SOME, forger=SOME)
     def forge(self, which: int, forger: int) -> None:
         handed = self.pending[which % len(self.pending)]
-        party = self.members[forger % len(self.members)]
-        if party is not handed.party:
-            self.room.router.reply(party, handed.call, b"forged", self.room.now)
+        endpoint = self.members[forger % len(self.members)]
+        if endpoint is not handed.endpoint:
+            self.room.router.reply(endpoint, handed.call, b"forged", self.room.now)
 
     # Comings and goings.
 
@@ -126,15 +126,15 @@ class Requests(RuleBasedStateMachine):
     def member_goes(self, which: int, says_so: bool) -> None:
         member = self.members.pop(which % len(self.members))
         if says_so:
-            self.room.exchange.leave(member)
-        self.room.exchange.detach(member, self.room.now)
+            self.room.core.leave(member)
+        self.room.core.detach(member, self.room.now)
         self._gone(member)
 
     @precondition(lambda self: self.peers)
     @rule(which=SOME)
     def peer_goes(self, which: int) -> None:
         peer = self.peers.pop(which % len(self.peers))
-        self.room.exchange.unlink(peer, self.room.now)
+        self.room.core.unlink(peer, self.room.now)
         self._gone(peer)
 
     @precondition(lambda self: any(not peer.draining for peer in self.peers))
@@ -142,18 +142,18 @@ class Requests(RuleBasedStateMachine):
     def peer_leaves(self, which: int, accepted: int) -> None:
         staying = [peer for peer in self.peers if not peer.draining]
         peer = staying[which % len(staying)]
-        calls = sorted(h.call for h in self.pending if h.party is peer)
+        calls = sorted(h.call for h in self.pending if h.endpoint is peer)
         last = ([0, *calls])[accepted % (len(calls) + 1)]
-        for handed in [h for h in self.pending if h.party is peer and h.call > last]:
+        for handed in [h for h in self.pending if h.endpoint is peer and h.call > last]:
             self.pending.remove(handed)
             self._not_begun(handed)
-        self.room.exchange.drain_peer(peer, last, self.room.now)
+        self.room.core.drain_peer(peer, last, self.room.now)
 
     @precondition(lambda self: len(self.clients) > 1)
     @rule()
     def client_goes(self) -> None:
         client = self.clients.pop()
-        self.room.exchange.detach(client, self.room.now)
+        self.room.core.detach(client, self.room.now)
         self.unheard |= {key for key in self.idempotent if key[0] == client.id}
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 5.0]))
@@ -192,16 +192,16 @@ class Requests(RuleBasedStateMachine):
     @invariant()
     def the_tables_agree(self) -> None:
         room = self.room
-        parties = [*room.exchange.programs.values(), *room.exchange.peers.values()]
-        calls = [call for party in parties for call in party.calls.values()]
-        tables = [*room.router._open.values(), *room.router._parked.values()]
+        endpoints = [*room.core.programs.values(), *room.core.peers.values()]
+        calls = [call for endpoint in endpoints for call in endpoint.requests.values()]
+        tables = [*room.router._assigned.values(), *room.router._waiting.values()]
         assert sorted(map(id, calls)) == sorted(map(id, tables))
-        for party in parties:
-            assert party.held == sum(call.size for call in party.calls.values())
-        for cluster in room.exchange.directory.clusters.values():
+        for endpoint in endpoints:
+            assert endpoint.held_bytes == sum(call.size for call in endpoint.requests.values())
+        for cluster in room.core.directory.clusters.values():
             for candidate in cluster.candidates.values():
                 assert candidate.outstanding == sum(
-                    call.candidate is candidate for call in room.router._open.values()
+                    call.candidate is candidate for call in room.router._assigned.values()
                 )
 
     def teardown(self) -> None:
@@ -213,29 +213,29 @@ class Requests(RuleBasedStateMachine):
 
     # Inside.
 
-    def _taken_over(self, party: Party) -> None:
-        for message in taken(party):
+    def _taken_over(self, endpoint: Endpoint) -> None:
+        for message in taken(endpoint):
             op, number, *fields = message
             if op in {CALL, PEER_CALL}:
-                words = fields[party.is_peer].split()
+                words = fields[endpoint.is_peer].split()
                 key = (int(words[0]), int(words[1])) if len(words) == 2 else None
-                assert not (party.is_peer and key is None), "a peer's request went on to a peer"
-                self.pending.append(HandedOver(party, number, key))
+                assert not (endpoint.is_peer and key is None), "a peer's request went on to a peer"
+                self.pending.append(HandedOver(endpoint, number, key))
                 if key is not None:
                     self.begun[key] += 1
             elif op in {PeerOp.CANCEL, Op.REQUEST_CANCELLED}:
-                assert party.is_peer == (op == PeerOp.CANCEL)
+                assert endpoint.is_peer == (op == PeerOp.CANCEL)
             else:
                 assert op in {REPLY, FAULT, REFUSED, FAILED}
-                assert isinstance(party, Peer)
-                self.of_peers.remove((party, number))  # a second outcome finds none
+                assert isinstance(endpoint, Peer)
+                self.of_peers.remove((endpoint, number))  # a second outcome finds none
 
     def _not_begun(self, handed: HandedOver) -> None:
         if handed.key is not None:
             self.begun[handed.key] -= 1
 
-    def _gone(self, party: Party) -> None:
-        self.pending = [handed for handed in self.pending if handed.party is not party]
+    def _gone(self, endpoint: Endpoint) -> None:
+        self.pending = [handed for handed in self.pending if handed.endpoint is not endpoint]
 
 
 Requests.TestCase.settings = settings(max_examples=150, stateful_step_count=40)

@@ -1,4 +1,4 @@
-"""Tunnels as the relay in the middle knows them: opened once, credit counted, ended for both."""
+"""The tunnel router: tunnels are opened once, credit is counted, both ends see the end."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from dataclasses import dataclass
 
 import pytest
 
-from arke.wire.limits import CHUNK, LEAST_WINDOW, MAX_TUNNELS, WINDOW
-from arke.wire.messages import Ending, Failure, Op, PeerOp, Purpose
-from arke_relay.core.directed import Opening, SpecialCall
-from arke_relay.core.endpoints import Message, Party, Peer, Program
+from arke.wire.limits import CHUNK, MAX_TUNNELS, MIN_WINDOW, WINDOW
+from arke.wire.messages import Failure, Op, PeerOp, Purpose, TunnelClose
+from arke_relay.core.directed_request import DirectedRequest, TunnelParameters
+from arke_relay.core.endpoints import Endpoint, Message, Peer, Program
 from arke_relay.core.tunnels import ROOM
 from support.rooms import FAILED, REFUSED, STOP, Room, call_of, taken
-from support.rooms import recorder as outlet
+from support.rooms import recorder as sink
 
 ACCEPT, DATA, CREDIT, END = (op.value for op in (Op.ACCEPT, Op.DATA, Op.CREDIT, Op.END))
 OFFER, PEER_OPEN = Op.OFFER.value, PeerOp.OPEN.value
-SENT, CLOSED, BROKEN = (ending.value for ending in Ending)
+SENT, CLOSED, BROKEN = (ending.value for ending in TunnelClose)
 LARGEST = 1000
 
 
 def open_tunnel(
     room: Room,
-    origin: Party,
+    origin: Endpoint,
     number: int,
     *,
     cluster: str = "c",
@@ -31,10 +31,10 @@ def open_tunnel(
     timeout: float = 5.0,
     purpose: Purpose = Purpose.TUNNEL,
 ) -> None:
-    now, opening = room.now, Opening(purpose.value, window, LARGEST)
+    now, opening = room.now, TunnelParameters(purpose.value, window, LARGEST)
     sender = origin.sender if isinstance(origin, Program) else f"{origin.node}/7"
     facts = (origin, number, cluster, b"", now, now + timeout, False, sender, None)
-    room.router.request(SpecialCall(*facts, to=to, opening=opening), now)
+    room.router.request(DirectedRequest(*facts, to=to, opening=opening), now)
 
 
 @dataclass
@@ -42,29 +42,31 @@ class Tunnel:
     """An open one: how messages from each end call it, and whom they reach."""
 
     room: Room
-    one: Party
+    one: Endpoint
     here: int
-    other: Party
+    other: Endpoint
     there: int
 
     def send(self, octets: int, *, back: bool = False, total: int | None = None) -> None:
-        party, name = (self.other, self.there) if back else (self.one, self.here)
-        self.room.exchange.tunnels.data(party, name, total, bytes(octets))
+        endpoint, name = (self.other, self.there) if back else (self.one, self.here)
+        self.room.core.tunnels.data(endpoint, name, total, bytes(octets))
 
     def grant(self, octets: int, *, back: bool = False) -> None:
         """`back`: the end that was called lets the one that opened it send."""
-        party, name = (self.other, self.there) if back else (self.one, self.here)
-        self.room.exchange.tunnels.grant(party, name, octets)
+        endpoint, name = (self.other, self.there) if back else (self.one, self.here)
+        self.room.core.tunnels.grant(endpoint, name, octets)
 
     def end(self, ending: int, *, back: bool = False, text: str = "") -> None:
-        party, name = (self.other, self.there) if back else (self.one, self.here)
-        self.room.exchange.tunnels.end(party, name, ending, "", text)
+        endpoint, name = (self.other, self.there) if back else (self.one, self.here)
+        self.room.core.tunnels.end(endpoint, name, ending, "", text)
 
     def heard(self) -> tuple[list[Message], list[Message]]:
         return taken(self.one), taken(self.other)
 
 
-def tunnel(room: Room, one: Party, other: Party, number: int = 3, window: int = WINDOW) -> Tunnel:
+def tunnel(
+    room: Room, one: Endpoint, other: Endpoint, number: int = 3, window: int = WINDOW
+) -> Tunnel:
     open_tunnel(room, one, number, window=window)
     (offer,) = taken(other)
     assert offer[0] == (PEER_OPEN if other.is_peer else OFFER)
@@ -74,11 +76,11 @@ def tunnel(room: Room, one: Party, other: Party, number: int = 3, window: int = 
 
 
 def left_over(room: Room) -> list[object]:
-    parties = [*room.exchange.programs.values(), *room.exchange.peers.values()]
-    return [end for party in parties for end in party.tunnels.values()] + room.left_over()
+    endpoints = [*room.core.programs.values(), *room.core.peers.values()]
+    return [end for endpoint in endpoints for end in endpoint.tunnels.values()] + room.left_over()
 
 
-# Opening.
+# TunnelParameters.
 
 
 def test_a_tunnel_is_offered_to_a_member_and_accepted() -> None:
@@ -104,8 +106,8 @@ def test_a_member_cannot_widen_the_window() -> None:
     assert taken(client) == [(ACCEPT, 3, 100_000, LARGEST)]
 
 
-def call_of_offer(party: Party) -> int:
-    ((_, call, *_),) = taken(party)
+def call_of_offer(endpoint: Endpoint) -> int:
+    ((_, call, *_),) = taken(endpoint)
     return int(call)
 
 
@@ -120,8 +122,8 @@ def test_across_nodes_each_relay_has_a_name_of_its_own_for_it() -> None:
     assert headers is None
     room.router.accept(peer, call, WINDOW, 5)
     assert taken(client) == [(ACCEPT, 3, WINDOW, 5)]
-    room.exchange.tunnels.grant(peer, -call, 10)
-    room.exchange.tunnels.data(client, 3, None, b"1234567890")
+    room.core.tunnels.grant(peer, -call, 10)
+    room.core.tunnels.data(client, 3, None, b"1234567890")
     assert taken(client) == [(CREDIT, -3, 10)]
     assert taken(peer) == [(DATA, call, None, b"1234567890")]
 
@@ -141,7 +143,7 @@ def test_a_refused_tunnel_is_offered_to_another_member() -> None:
     room = Room()
     client, members = room.client(), [room.member(), room.member()]
     open_tunnel(room, client, 3)
-    (first,) = [member for member in members if outlet(member).messages]
+    (first,) = [member for member in members if sink(member).messages]
     (second,) = [member for member in members if member is not first]
     room.router.refused(first, call_of_offer(first), "full", room.now)
     room.router.accept(second, call_of_offer(second), WINDOW, LARGEST)
@@ -271,9 +273,9 @@ def test_who_sends_more_than_was_granted_loses_the_tunnel(back: bool) -> None:
             (BROKEN, "", "it sent more than it was granted")
         ]
     assert left_over(room) == []
-    assert room.counters.drops == {"beyond_credit": 1}
+    assert room.counters.drops == {"credit_exceeded": 1}
     open_one.send(1, back=back)
-    assert room.counters.drops["of_no_tunnel"] == 1
+    assert room.counters.drops["unknown_tunnel"] == 1
 
 
 def test_who_grants_without_end_loses_the_tunnel() -> None:
@@ -290,7 +292,7 @@ def test_credit_that_finds_no_room_breaks_the_tunnel_rather_than_stall_it() -> N
     room = Room()
     client, member = room.client(), room.member()
     open_one = tunnel(room, client, member)
-    outlet(member).room = 0
+    sink(member).room = 0
     open_one.grant(10)
     assert [message[2] for message in taken(client)] == [BROKEN]
     assert left_over(room) == []
@@ -300,7 +302,7 @@ def test_credit_that_finds_no_room_breaks_the_tunnel_rather_than_stall_it() -> N
 def test_nobody_reaches_anothers_tunnel(what: str) -> None:
     room = Room()
     open_one = tunnel(room, room.client(), room.member())
-    stranger, tunnels = room.client(), room.exchange.tunnels
+    stranger, tunnels = room.client(), room.core.tunnels
     for name in (open_one.here, open_one.there, 99):
         if what == "data":
             tunnels.data(stranger, name, None, b"x")
@@ -323,7 +325,7 @@ def test_the_more_tunnels_a_party_has_the_smaller_are_their_windows() -> None:
         room.router.accept(member, call, window, LARGEST)
     assert windows[:4] == [WINDOW] * 4
     assert windows == sorted(windows, reverse=True)
-    assert windows[-1] == LEAST_WINDOW >= CHUNK
+    assert windows[-1] == MIN_WINDOW >= CHUNK
     assert sum(windows) < 10 * ROOM
     taken(client)
     open_tunnel(room, client, MAX_TUNNELS + 1)
@@ -345,7 +347,7 @@ def test_it_lives_until_both_have_sent_all(back: bool) -> None:
     open_one.end(SENT, back=back)
     open_one.send(1, back=back)
     open_one.send(5, back=not back)
-    assert room.counters.drops == {"of_no_tunnel": 1}
+    assert room.counters.drops == {"unknown_tunnel": 1}
     open_one.end(SENT, back=not back)
     for messages in open_one.heard():
         assert [message[0] for message in messages if message[0] == END] == [END]
@@ -372,9 +374,9 @@ def test_who_is_gone_ends_its_tunnels(who: str) -> None:
     open_one = tunnel(room, client, peer)
     gone: Program | Peer = client if who == "one" else peer
     if isinstance(gone, Program):
-        room.exchange.detach(gone, room.now)
+        room.core.detach(gone, room.now)
     else:
-        room.exchange.unlink(gone, room.now)
+        room.core.unlink(gone, room.now)
     ((op, name, ending, kind, text),) = taken(peer if gone is client else client)
     assert (op, name, ending, kind) == (END, -open_one.there if who == "one" else -3, BROKEN, "")
     assert ("program" if who == "one" else "there") in text
@@ -384,23 +386,23 @@ def test_who_is_gone_ends_its_tunnels(who: str) -> None:
 def test_a_program_that_talks_with_itself_leaves_nothing() -> None:
     room = Room()
     member = room.member()
-    open_tunnel(room, member, 3, purpose=Purpose.PARTS)
+    open_tunnel(room, member, 3, purpose=Purpose.MULTIPART_REPLY)
     call = call_of_offer(member)
     room.router.accept(member, call, WINDOW, LARGEST)
-    room.exchange.tunnels.grant(member, -call, 10)
-    room.exchange.tunnels.data(member, 3, None, b"hello")
+    room.core.tunnels.grant(member, -call, 10)
+    room.core.tunnels.data(member, 3, None, b"hello")
     assert [message[:2] for message in taken(member)] == [(ACCEPT, 3), (CREDIT, -3), (DATA, call)]
-    assert room.exchange.tunnels.answers == 1
-    room.exchange.detach(member, room.now)
+    assert room.core.tunnels.answers == 1
+    room.core.detach(member, room.now)
     assert member.tunnels == {}
-    assert room.exchange.tunnels.answers == 0
+    assert room.core.tunnels.answers == 0
 
 
 def test_a_link_that_begins_anew_has_lost_its_tunnels() -> None:
     room = Room()
     client, peer = room.client(), room.peer("there", 1)
     tunnel(room, client, peer)
-    room.exchange.relink(peer, outlet(peer), "it began anew", room.now)
+    room.core.relink(peer, sink(peer), "it began anew", room.now)
     assert taken(client)[0][2] == BROKEN
     assert left_over(room) == []
 

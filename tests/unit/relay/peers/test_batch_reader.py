@@ -28,7 +28,7 @@ class Peers:
         self.mesh = Mesh(2)
         self.here, self.there = self.mesh.all
         self.member = self.here.serve("c")
-        self.client = self.here.exchange.attach("client", self.member.outlet)
+        self.client = self.here.core.attach("client", self.member.sink)
         self.there.serve("d")
         self.mesh.run(1)
         assert self.mesh.agrees()
@@ -56,8 +56,8 @@ def cut_off(peers: Peers) -> Iterator[None]:
     yield
     assert not peers.linked
     assert peers.here.losses[-1][1].startswith("protocol_error: ")
-    assert peers.here.exchange.peers == {}
-    assert list(peers.here.exchange.directory.clusters) == ["c"]
+    assert peers.here.core.peers == {}
+    assert list(peers.here.core.directory.clusters) == ["c"]
     peers.mesh.run(1)
     assert peers.mesh.agrees(), peers.mesh.describe()
 
@@ -76,10 +76,10 @@ def test_messages_are_handled_in_order() -> None:
         (PeerOp.MEMBER_LEFT, "x", 1),
         (PeerOp.SUBSCRIBED, "t"),
     )
-    assert set(peers.here.exchange.directory.clusters) == {"c", "d", "y"}
-    assert set(peers.here.exchange.directory.topics) == {"t"}
+    assert set(peers.here.core.directory.clusters) == {"c", "d", "y"}
+    assert set(peers.here.core.directory.topics) == {"t"}
     peers.send((PeerOp.UNSUBSCRIBED, "t"))
-    assert peers.here.exchange.directory.topics == {}
+    assert peers.here.core.directory.topics == {}
 
 
 @pytest.mark.parametrize(
@@ -186,9 +186,9 @@ def test_what_a_stale_frame_holds_is_not_even_looked_at() -> None:
     stale = packb((session - 1, STAMP, 0)) + b"\xc1"
     peers.receive(stale)
     assert peers.linked
-    assert peers.here.exchange.counters.drops["stale_session"] == 1
+    assert peers.here.core.counters.drops["stale_session"] == 1
     peers.send((PeerOp.MEMBER_JOINED, "x", 1, {}))
-    assert "x" in peers.here.exchange.directory.clusters
+    assert "x" in peers.here.core.directory.clusters
 
 
 def test_a_peer_that_is_not_linked_is_not_heard() -> None:
@@ -196,7 +196,7 @@ def test_a_peer_that_is_not_linked_is_not_heard() -> None:
     peers.here.batches.receive(
         "stranger", peers.frame((PeerOp.MEMBER_JOINED, "x", 1, {})), peers.here.now
     )
-    assert "x" not in peers.here.exchange.directory.clusters
+    assert "x" not in peers.here.core.directory.clusters
     assert peers.linked
 
 
@@ -242,10 +242,10 @@ def test_a_peer_that_is_forgotten_leaves_no_half_bodies() -> None:
 
 def test_outcomes_reach_who_asked() -> None:
     peers = Peers()
-    router = peers.here.exchange.router
+    router = peers.here.core.router
     for number in range(1, 5):
         peers.here.ask(peers.client, number, "d", timeout=5.0)
-    calls = [call.id for call in router._open.values()]
+    calls = [call.id for call in router._assigned.values()]
     taken(peers.client)
     peers.send(
         (Op.REPLY, calls[0], b"answer"),
@@ -289,7 +289,7 @@ def test_whatever_a_peer_sends_it_is_understood_or_cut_off(
     )
     peers.mesh.run(5)
     assert peers.linked
-    assert peers.here.exchange.router._parked == {}
+    assert peers.here.core.router._waiting == {}
 
 
 def test_what_nobody_foresaw_in_one_batch_spoils_no_other(
@@ -306,5 +306,5 @@ def test_what_nobody_foresaw_in_one_batch_spoils_no_other(
             peers.send((Op.REPLY, 1, b"left behind"))
     peers.send((PeerOp.MEMBER_JOINED, "d", 77, {}))
     assert peers.here.losses == []
-    peer = peers.here.exchange.peers[peers.there.node]
-    assert 77 in peers.here.exchange.directory.clusters["d"].candidates[peer].members
+    peer = peers.here.core.peers[peers.there.node]
+    assert 77 in peers.here.core.directory.clusters["d"].candidates[peer].members

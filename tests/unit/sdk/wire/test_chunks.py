@@ -1,4 +1,4 @@
-"""What an Outbox takes comes out of an Inbox whole, in order and bounded, however it is cut."""
+"""Outbox and Reassembler: bodies arrive whole, in order and within the bounds."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgpack import packb
 
+from arke.wire import flow_scheduler
 from arke.wire import outbox as module
-from arke.wire.chunked_body import Chunked
+from arke.wire.chunked_body import ChunkedBody
 from arke.wire.limits import (
-    BATCH,
     CHUNK,
-    HALF_SENT,
-    MAX_CASTS,
+    FANOUT_BATCH,
     MAX_HEADERS,
+    MAX_PARTIAL_BYTES,
+    MAX_SHARED_BODIES,
     MAX_STREAMS,
-    READ,
-    SMALL_BATCH,
+    READ_SIZE,
+    REQUEST_BATCH,
     unpacker,
 )
 from arke.wire.messages import Op
 from arke.wire.outbox import Outbox
-from arke.wire.reassembly import BrokenStream, Inbox
+from arke.wire.reassembly import Reassembler, ReassemblyError
 from arke_relay.peers.batch_reader import MAX_FRAME
 
 LIMIT = 64 * 1024 * 1024
@@ -52,8 +53,8 @@ class Message:
 class Receiver:
     """Reads octets as both ends do, and keeps the messages that came out."""
 
-    split: int = READ
-    inbox: Inbox = field(default_factory=lambda: Inbox(LIMIT, LIMIT))
+    split: int = READ_SIZE
+    inbox: Reassembler = field(default_factory=lambda: Reassembler(LIMIT, LIMIT))
     got: list[tuple[int, bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -64,10 +65,10 @@ class Receiver:
             self._unpacker.feed(octets[at : at + self.split])
             for op, *fields in self._unpacker:
                 if op == Op.CHUNK:
-                    self.inbox.chunk(*fields)
+                    self.inbox.add_chunk(*fields)
                     continue
                 _, cast, _ = fields
-                joined = self.inbox.cast(cast)
+                joined = self.inbox.take_fanout(cast)
                 assert joined is not None
                 for each in joined if isinstance(joined, tuple) else (bytes(joined),):
                     self.got.append((int(each[:8]), each))
@@ -89,7 +90,7 @@ def put(outbox: Outbox, number: int, message: Message, *, relay: bool = False) -
     if relay and message.size <= CHUNK:
         return outbox.put_packed(packb(fields), (TOLD, name))
     if headers is None and not relay:
-        return outbox.put_cast(*fields[:3])
+        return outbox.put_fanout(*fields[:3])
     return outbox.put_body(fields, 2, (TOLD, name))
 
 
@@ -105,7 +106,7 @@ SIZES = st.sampled_from(EDGES) | st.integers(0, 3 * CHUNK) | st.integers(0, 2000
 MESSAGES = st.builds(
     Message, SIZES, st.none() | st.integers(1, 3), headers=st.booleans(), cast=st.booleans()
 )
-ROOMS = st.sampled_from([1, 1000, ROOM, READ]) | st.integers(1, 2 * CHUNK)
+ROOMS = st.sampled_from([1, 1000, ROOM, READ_SIZE]) | st.integers(1, 2 * CHUNK)
 
 S = Message(15 * 1024, order=1)
 L = Message(CHUNK + 1, order=1)
@@ -115,13 +116,15 @@ C = Message(100, order=1, cast=True)
 @given(
     steps=st.lists(MESSAGES | ROOMS, max_size=25),
     rest=ROOMS,
-    split=st.sampled_from([1021, 4096, CHUNK, READ]),
+    split=st.sampled_from([1021, 4096, CHUNK, READ_SIZE]),
     relay=st.booleans(),
 )
-@example(steps=[*[S] * 7, L], rest=ROOM, split=READ, relay=True)  # small ones before their large
-@example(steps=[L, S, L, 1000, 1000, S, S], rest=ROOM, split=READ, relay=True)
-@example(steps=[Message(2 * CHUNK)], rest=1, split=READ, relay=True)  # the last chunk is full
-@example(steps=[*[C] * 40, L, C, S, C, C], rest=ROOM, split=READ, relay=False)
+@example(
+    steps=[*[S] * 7, L], rest=ROOM, split=READ_SIZE, relay=True
+)  # small ones before their large
+@example(steps=[L, S, L, 1000, 1000, S, S], rest=ROOM, split=READ_SIZE, relay=True)
+@example(steps=[Message(2 * CHUNK)], rest=1, split=READ_SIZE, relay=True)  # the last chunk is full
+@example(steps=[*[C] * 40, L, C, S, C, C], rest=ROOM, split=READ_SIZE, relay=False)
 def test_whatever_is_put_comes_out_whole_and_in_order(
     steps: list[Message | int], rest: int, split: int, *, relay: bool
 ) -> None:
@@ -166,7 +169,7 @@ def test_every_batch_fits_a_frame(steps: list[Message | int]) -> None:
     assert max(map(len, batches), default=0) <= MAX_FRAME - 1024
 
 
-@pytest.mark.parametrize("room", [1, ROOM, READ])
+@pytest.mark.parametrize("room", [1, ROOM, READ_SIZE])
 def test_a_batch_is_never_empty_while_something_waits(room: int) -> None:
     outbox = Outbox(LIMIT)
     for number in range(4):
@@ -177,7 +180,7 @@ def test_a_batch_is_never_empty_while_something_waits(room: int) -> None:
     assert outbox.take(room) == b""
 
 
-@pytest.mark.parametrize("room", [ROOM, READ])
+@pytest.mark.parametrize("room", [ROOM, READ_SIZE])
 def test_a_small_message_passes_a_large_one(room: int) -> None:
     outbox, receiver = Outbox(LIMIT), Receiver()
     put(outbox, 1, Message(16 * CHUNK, order=1))
@@ -211,14 +214,14 @@ def test_small_casts_in_a_row_share_a_message() -> None:
     messages = unpacker()
     messages.feed(outbox.take(ROOM))
     shared = [1 if op == PING or type(rest[1]) is bytes else len(rest[1]) for op, *rest in messages]
-    assert shared == [MAX_CASTS, MAX_CASTS, 8, 1, 1, 1]
+    assert shared == [MAX_SHARED_BODIES, MAX_SHARED_BODIES, 8, 1, 1, 1]
 
 
-@pytest.mark.parametrize("count", [1, MAX_CASTS - 1, MAX_CASTS])
+@pytest.mark.parametrize("count", [1, MAX_SHARED_BODIES - 1, MAX_SHARED_BODIES])
 def test_an_empty_cast_is_waiting_like_any_other(count: int) -> None:
     outbox = Outbox(LIMIT)
     for _ in range(count):
-        outbox.put_cast(TOLD, "name", b"")
+        outbox.put_fanout(TOLD, "name", b"")
     assert outbox
     assert outbox.take(ROOM)
     assert outbox.size == 0
@@ -226,7 +229,7 @@ def test_an_empty_cast_is_waiting_like_any_other(count: int) -> None:
 
 def test_a_name_that_cannot_be_written_harms_no_other() -> None:
     outbox, receiver = Outbox(LIMIT), Receiver()
-    outbox.put_cast(TOLD, "\ud800", body(1, 10))
+    outbox.put_fanout(TOLD, "\ud800", body(1, 10))
     with pytest.raises(UnicodeEncodeError):
         put(outbox, 2, C)
     put(outbox, 3, C)
@@ -261,12 +264,12 @@ def test_what_finds_no_room_is_dropped_whole() -> None:
 
 
 def test_a_body_over_what_the_receiver_takes_finds_no_room() -> None:
-    outbox = Outbox(LIMIT, largest=2 * CHUNK)
+    outbox = Outbox(LIMIT, max_body=2 * CHUNK)
     assert not put(outbox, 1, Message(2 * CHUNK + 1))
     assert outbox.size == 0
     assert put(outbox, 2, Message(2 * CHUNK))
     assert put(outbox, 3, Message(1))
-    tiny = Outbox(LIMIT, largest=1)
+    tiny = Outbox(LIMIT, max_body=1)
     assert put(tiny, 4, Message(CHUNK)), "what needs no chunks is not looked at"
 
 
@@ -293,28 +296,28 @@ def test_small_messages_count_for_what_they_cost() -> None:
 
 
 def test_what_no_credit_explains_finds_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PARTS", 4 * CHUNK)
+    monkeypatch.setattr(module, "_MAX_TUNNEL_BYTES", 4 * CHUNK)
     outbox = Outbox(CHUNK)
     parts = 0
-    while outbox.put_part((Op.DATA.value, 1, None, bytes(5000)), parts % 3):
+    while outbox.put_in_flow((Op.DATA.value, 1, None, bytes(5000)), parts % 3):
         parts += 1
         assert parts < 100
     assert parts > 5 * CHUNK // 5100
     for tunnel in range(3):
-        outbox.drop_parts(tunnel)
-    assert (outbox.size, outbox._behind) == (0, 0)
-    assert outbox.put_part((Op.DATA.value, 1, None, b"x"), 1)
+        outbox.drop_flow(tunnel)
+    assert (outbox.size, outbox._scheduler.message_count) == (0, 0)
+    assert outbox.put_in_flow((Op.DATA.value, 1, None, b"x"), 1)
 
 
-@pytest.mark.parametrize("size", [CHUNK + 1, 5 * CHUNK, HALF_SENT // 4])
+@pytest.mark.parametrize("size", [CHUNK + 1, 5 * CHUNK, MAX_PARTIAL_BYTES // 4])
 def test_a_sender_never_has_more_half_sent_than_its_receiver_bears(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A tenth of everything: the ratios are what matters, and 64 MiB through Python takes a while.
     size = max(size // 10, CHUNK + 1)
-    bearable = HALF_SENT // 10
-    monkeypatch.setattr(module, "HALF_SENT", bearable)
-    outbox, inbox = Outbox(bearable), Inbox(HALF_SENT, bearable)
+    bearable = MAX_PARTIAL_BYTES // 10
+    monkeypatch.setattr(flow_scheduler, "MAX_PARTIAL_BYTES", bearable)
+    outbox, inbox = Outbox(bearable), Reassembler(MAX_PARTIAL_BYTES, bearable)
     receiver = Receiver(inbox=inbox)
     large = (TOLD, "t", body(1, size), None)
     sent = 0
@@ -329,12 +332,15 @@ def test_a_sender_never_has_more_half_sent_than_its_receiver_bears(
 
 
 def test_a_body_longer_than_that_travels_alone() -> None:
-    outbox, inbox = Outbox(2 * HALF_SENT), Inbox(HALF_SENT + CHUNK, HALF_SENT + CHUNK)
+    outbox, inbox = (
+        Outbox(2 * MAX_PARTIAL_BYTES),
+        Reassembler(MAX_PARTIAL_BYTES + CHUNK, MAX_PARTIAL_BYTES + CHUNK),
+    )
     receiver = Receiver(inbox=inbox)
-    for number, size in enumerate([CHUNK + 1, HALF_SENT + CHUNK, CHUNK + 1]):
+    for number, size in enumerate([CHUNK + 1, MAX_PARTIAL_BYTES + CHUNK, CHUNK + 1]):
         outbox.put_body((TOLD, "t", body(number, size), None), 2)
         receiver.read(outbox.take(ROOM))
-    for batch in drain(outbox, READ):
+    for batch in drain(outbox, READ_SIZE):
         receiver.read(batch)
     assert [number for number, _ in receiver.got] == [0, 1, 2]
 
@@ -371,17 +377,17 @@ def test_a_sender_is_woken_by_the_first_message_after_it_sent_all(message: Messa
 
 def test_a_sender_is_hurried_once_a_batch_is_there() -> None:
     sender = Sender()
-    while sender.outbox.size < SMALL_BATCH:
+    while sender.outbox.size < REQUEST_BATCH:
         assert sender.hurried == 0
         put(sender.outbox, 1, Message(500))
     assert sender.hurried == 1
     drain(sender.outbox)
-    while sender.outbox.size < BATCH:
+    while sender.outbox.size < FANOUT_BATCH:
         assert sender.hurried == 1
         put(sender.outbox, 1, Message(500, order=1))
     assert sender.hurried == 2
     drain(sender.outbox)
-    while sender.outbox.size < BATCH:
+    while sender.outbox.size < FANOUT_BATCH:
         assert sender.hurried == 2
         put(sender.outbox, 1, Message(500, order=1, cast=True), relay=True)
     assert sender.hurried == 3
@@ -397,7 +403,7 @@ def test_a_sender_may_take_all_as_soon_as_it_is_hurried() -> None:
     assert [number for number, _ in receiver.got] == list(range(200))
 
 
-# Inbox: what no honest sender sends.
+# Reassembler: what no honest sender sends.
 
 WHOLE = bytes(CHUNK)
 
@@ -418,96 +424,96 @@ WHOLE = bytes(CHUNK)
     ],
 )
 def test_a_chunk_that_cannot_be_is_refused(stream: object, total: object, data: object) -> None:
-    with pytest.raises(BrokenStream):
-        Inbox(LIMIT, LIMIT).chunk(stream, total, data)
+    with pytest.raises(ReassemblyError):
+        Reassembler(LIMIT, LIMIT).add_chunk(stream, total, data)
 
 
 @pytest.mark.parametrize(
     "cast", [(), ("text",), (b"", 1), (b"", (b"",)), (bytes(CHUNK), b"x"), None, 7, "text", {}]
 )
 def test_bodies_that_share_a_message_are_small_and_octets(cast: object) -> None:
-    with pytest.raises(BrokenStream):
-        Inbox(LIMIT, LIMIT).cast(cast)
+    with pytest.raises(ReassemblyError):
+        Reassembler(LIMIT, LIMIT).take_fanout(cast)
 
 
 @pytest.mark.parametrize("cast", [b"", bytes(CHUNK), (b"",), (b"one", b"other")])
 def test_bodies_that_came_whole_are_as_they_are(cast: object) -> None:
-    assert Inbox(LIMIT, LIMIT).cast(cast) == cast
+    assert Reassembler(LIMIT, LIMIT).take_fanout(cast) == cast
 
 
 @pytest.mark.parametrize("stream", [0, 7, "1", None, True, (), [1]])
 def test_a_body_that_was_not_sent_is_refused(stream: object) -> None:
-    inbox = Inbox(LIMIT, LIMIT)
-    inbox.chunk(1, 2 * CHUNK, WHOLE)
-    with pytest.raises(BrokenStream):
-        inbox.body(stream)
+    inbox = Reassembler(LIMIT, LIMIT)
+    inbox.add_chunk(1, 2 * CHUNK, WHOLE)
+    with pytest.raises(ReassemblyError):
+        inbox.take_body(stream)
 
 
 def test_a_body_is_as_long_as_it_said() -> None:
-    inbox = Inbox(LIMIT, LIMIT)
-    inbox.chunk(1, 2 * CHUNK, WHOLE)
-    with pytest.raises(BrokenStream):
-        inbox.body(1)
-    inbox.chunk(2, 2 * CHUNK, WHOLE)
-    with pytest.raises(BrokenStream):
-        inbox.chunk(2, 3 * CHUNK, WHOLE)
-    inbox.chunk(3, 2 * CHUNK, WHOLE)
-    inbox.chunk(3, 2 * CHUNK, WHOLE)
-    with pytest.raises(BrokenStream):
-        inbox.chunk(3, 2 * CHUNK, b"x")
+    inbox = Reassembler(LIMIT, LIMIT)
+    inbox.add_chunk(1, 2 * CHUNK, WHOLE)
+    with pytest.raises(ReassemblyError):
+        inbox.take_body(1)
+    inbox.add_chunk(2, 2 * CHUNK, WHOLE)
+    with pytest.raises(ReassemblyError):
+        inbox.add_chunk(2, 3 * CHUNK, WHOLE)
+    inbox.add_chunk(3, 2 * CHUNK, WHOLE)
+    inbox.add_chunk(3, 2 * CHUNK, WHOLE)
+    with pytest.raises(ReassemblyError):
+        inbox.add_chunk(3, 2 * CHUNK, b"x")
 
 
 def test_a_body_is_taken_once() -> None:
-    inbox = Inbox(LIMIT, LIMIT)
-    inbox.chunk(1, CHUNK + 1, WHOLE)
-    inbox.chunk(1, CHUNK + 1, b"x")
-    assert bytes(inbox.body(1) or b"") == WHOLE + b"x"
-    with pytest.raises(BrokenStream):
-        inbox.body(1)
+    inbox = Reassembler(LIMIT, LIMIT)
+    inbox.add_chunk(1, CHUNK + 1, WHOLE)
+    inbox.add_chunk(1, CHUNK + 1, b"x")
+    assert bytes(inbox.take_body(1) or b"") == WHOLE + b"x"
+    with pytest.raises(ReassemblyError):
+        inbox.take_body(1)
 
 
 def test_bodies_begun_are_bounded_by_what_they_may_come_to() -> None:
     """Each begins small, and none may grow past the room that was there when it began."""
-    inbox = Inbox(4 * CHUNK, 10 * CHUNK)
+    inbox = Reassembler(4 * CHUNK, 10 * CHUNK)
     for stream in range(100):
-        inbox.chunk(stream, 4 * CHUNK, b"x")
+        inbox.add_chunk(stream, 4 * CHUNK, b"x")
     assert inbox.refused == 98
     assert inbox.size == 8 * CHUNK
     for _ in range(3):
         for stream in range(100):
-            inbox.chunk(stream, 4 * CHUNK, WHOLE)
+            inbox.add_chunk(stream, 4 * CHUNK, WHOLE)
     assert sum(len(half.body) for half in inbox._streams.values() if half.body) <= 10 * CHUNK
 
 
 @pytest.mark.parametrize("total", [CHUNK + 1, 2 * CHUNK])
 def test_what_is_too_much_is_not_kept(total: int) -> None:
     """A connection that ends may linger: what it holds must still be what is counted."""
-    inbox = Inbox(LIMIT, LIMIT)
-    inbox.chunk(1, total, WHOLE)
-    inbox.chunk(1, total, bytes(total - CHUNK))
-    with pytest.raises(BrokenStream, match="longer than it said"):
-        inbox.chunk(1, total, WHOLE)
+    inbox = Reassembler(LIMIT, LIMIT)
+    inbox.add_chunk(1, total, WHOLE)
+    inbox.add_chunk(1, total, bytes(total - CHUNK))
+    with pytest.raises(ReassemblyError, match="longer than announced"):
+        inbox.add_chunk(1, total, WHOLE)
     assert sum(len(half.body) for half in inbox._streams.values() if half.body) == inbox.size
 
 
 def test_a_body_given_up_is_not_half_there() -> None:
-    inbox = Inbox(4 * CHUNK, 4 * CHUNK)
-    inbox.chunk(1, 3 * CHUNK, WHOLE)
-    inbox.chunk(2, 3 * CHUNK, WHOLE)
-    assert inbox.body(2) is None
-    inbox.chunk(1, 3 * CHUNK, WHOLE)
-    inbox.chunk(1, 3 * CHUNK, WHOLE)
-    assert bytes(inbox.body(1) or b"") == 3 * WHOLE
-    inbox.chunk(2, 3 * CHUNK, WHOLE)
+    inbox = Reassembler(4 * CHUNK, 4 * CHUNK)
+    inbox.add_chunk(1, 3 * CHUNK, WHOLE)
+    inbox.add_chunk(2, 3 * CHUNK, WHOLE)
+    assert inbox.take_body(2) is None
+    inbox.add_chunk(1, 3 * CHUNK, WHOLE)
+    inbox.add_chunk(1, 3 * CHUNK, WHOLE)
+    assert bytes(inbox.take_body(1) or b"") == 3 * WHOLE
+    inbox.add_chunk(2, 3 * CHUNK, WHOLE)
     assert inbox.refused == 1
 
 
 def test_streams_are_bounded_even_those_given_up() -> None:
-    inbox = Inbox(2 * CHUNK, 2 * CHUNK)
+    inbox = Reassembler(2 * CHUNK, 2 * CHUNK)
     for stream in range(MAX_STREAMS):
-        inbox.chunk(stream, 2 * CHUNK, b"")
-    with pytest.raises(BrokenStream, match="half sent"):
-        inbox.chunk(MAX_STREAMS, 2 * CHUNK, b"")
+        inbox.add_chunk(stream, 2 * CHUNK, b"")
+    with pytest.raises(ReassemblyError, match="partial bodies"):
+        inbox.add_chunk(MAX_STREAMS, 2 * CHUNK, b"")
 
 
 # Passed on.
@@ -515,7 +521,7 @@ def test_streams_are_bounded_even_those_given_up() -> None:
 
 @given(st.integers(CHUNK + 1, 3 * CHUNK), st.lists(st.integers(0, CHUNK), min_size=1, max_size=20))
 def test_a_body_is_passed_on_as_it_came_however_it_was_cut(size: int, cuts: list[int]) -> None:
-    whole, came = body(1, size), Chunked()
+    whole, came = body(1, size), ChunkedBody()
     at = 0
     for cut in cuts:
         came.append(whole[at : at + cut])
@@ -533,7 +539,7 @@ def test_a_body_is_passed_on_as_it_came_however_it_was_cut(size: int, cuts: list
 
 
 def test_crumbs_cost_no_more_than_they_hold() -> None:
-    came = Chunked()
+    came = ChunkedBody()
     for _ in range(CHUNK + 1):
         came.append(b"x")
     assert len(came._chunks) == 1
@@ -554,7 +560,7 @@ def _ops(batches: list[bytes]) -> list[int]:
 def test_what_takes_a_large_body_back_keeps_behind_it() -> None:
     outbox = Outbox(LIMIT)
     outbox.put_body((Op.DELIVER_REQUEST.value, 7, bytes(3 * CHUNK), 1), 2, 7)
-    outbox.put_part((Op.REQUEST_CANCELLED.value, 7), 7)
+    outbox.put_in_flow((Op.REQUEST_CANCELLED.value, 7), 7)
     outbox.put((PING, 0))
     assert _ops(drain(outbox)) == [PING, Op.DELIVER_REQUEST, Op.REQUEST_CANCELLED]
 
@@ -566,7 +572,7 @@ def test_a_pong_comes_behind_every_large_body_before_it_and_no_other(count: int)
         outbox.put_body(
             (Op.DELIVER_REQUEST.value, number, bytes((count - number) * 2 * CHUNK), 1), 2, number
         )
-    assert outbox.put_behind((Op.PONG.value, 0))
+    assert outbox.put_after_bodies((Op.PONG.value, 0))
     outbox.put_body((TOLD, bytes(20 * CHUNK), "s", None), 1)
     outbox.put((PING, 0))
     ops = _ops(drain(outbox))
@@ -581,7 +587,7 @@ def test_a_pong_comes_behind_every_large_body_before_it_and_no_other(count: int)
 def test_pongs_are_bounded_too() -> None:
     outbox = Outbox(CHUNK)
     outbox.put_body((TOLD, bytes(2 * CHUNK), "s", None), 1)
-    taken = sum(outbox.put_behind((Op.PONG.value, 0)) for _ in range(100_000))
+    taken = sum(outbox.put_after_bodies((Op.PONG.value, 0)) for _ in range(100_000))
     assert 0 < taken < 100_000
     list(drain(outbox))
     assert outbox.size == 0
@@ -591,8 +597,8 @@ def test_what_is_dropped_behind_a_large_body_leaves_it_whole() -> None:
     outbox = Outbox(LIMIT)
     for number in (1, 2):
         outbox.put_body((Op.DELIVER_REQUEST.value, number, bytes(2 * CHUNK), 1), 2, number)
-        outbox.put_part((Op.DATA.value, number, None, b"x"), number)
-        outbox.drop_parts(number)
+        outbox.put_in_flow((Op.DATA.value, number, None, b"x"), number)
+        outbox.drop_flow(number)
     assert _ops(drain(outbox)) == [Op.DELIVER_REQUEST, Op.DELIVER_REQUEST]
     assert outbox.size == 0
 
@@ -600,6 +606,8 @@ def test_what_is_dropped_behind_a_large_body_leaves_it_whole() -> None:
 def test_nothing_is_left_of_what_is_closed() -> None:
     outbox = Outbox(LIMIT)
     outbox.put_body((Op.DELIVER_REQUEST.value, 1, bytes(2 * CHUNK), 1), 2, 1)
-    outbox.put_behind((Op.PONG.value, 0))
+    outbox.put_after_bodies((Op.PONG.value, 0))
     outbox.close()
-    assert not any((outbox._ready, outbox._flows, outbox._late, outbox._waiting, outbox.size))
+    scheduler = outbox._scheduler
+    assert not any((outbox._ready, outbox._flows, outbox.size, scheduler.message_count))
+    assert not any((scheduler._behind_bodies, scheduler._bodies_waiting))

@@ -11,17 +11,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from arke.wire.limits import (
-    BATCH,
     CHUNK,
-    HALF_SENT,
+    FANOUT_BATCH,
     HIGH_WATER,
     MAX_HEADERS,
     MAX_HELLO,
     MAX_MESSAGE,
     MAX_NAME,
+    MAX_PARTIAL_BYTES,
     MAX_STREAMS,
-    READ,
-    SMALL_BATCH,
+    READ_SIZE,
+    REQUEST_BATCH,
     unpacker,
 )
 
@@ -90,10 +90,10 @@ def test_a_length_that_is_announced_costs_no_more_than_a_message_and_a_read(
 ) -> None:
     """The unpacker looks at a length only once all of it is there: its buffer is the bound."""
     messages = unpacker()
-    messages.feed(announced + bytes(READ))
+    messages.feed(announced + bytes(READ_SIZE))
     assert list(messages) == []
     with pytest.raises(msgpack.BufferFull):
-        messages.feed(bytes(READ))
+        messages.feed(bytes(READ_SIZE))
 
 
 def test_a_message_may_end_at_any_place_in_a_full_read() -> None:
@@ -103,7 +103,7 @@ def test_a_message_may_end_at_any_place_in_a_full_read() -> None:
     messages = unpacker()
     messages.feed(octets[:-1])
     assert list(messages) == []
-    messages.feed((octets[-1:] + octets * 4)[:READ])
+    messages.feed((octets[-1:] + octets * 4)[:READ_SIZE])
     assert next(messages) == message
 
 
@@ -137,7 +137,7 @@ def test_ten_strangers_with_nested_headers_cost_little(header: bytes) -> None:
 
 
 def test_the_bounds_agree_with_one_another() -> None:
-    assert MAX_NAME < MAX_HELLO < CHUNK < READ < MAX_MESSAGE <= HALF_SENT
-    assert SMALL_BATCH <= BATCH <= CHUNK
-    assert HIGH_WATER <= SMALL_BATCH
-    assert HALF_SENT // (CHUNK + 1) <= MAX_STREAMS
+    assert MAX_NAME < MAX_HELLO < CHUNK < READ_SIZE < MAX_MESSAGE <= MAX_PARTIAL_BYTES
+    assert REQUEST_BATCH <= FANOUT_BATCH <= CHUNK
+    assert HIGH_WATER <= REQUEST_BATCH
+    assert MAX_PARTIAL_BYTES // (CHUNK + 1) <= MAX_STREAMS

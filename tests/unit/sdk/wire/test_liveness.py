@@ -19,7 +19,7 @@ def live(now: float = 0.0) -> Liveness:
 
 def ticks_until_given_up(liveness: Liveness, start: float, beat: float = BEAT) -> int:
     for count in range(1, 1000):
-        if liveness.tick(start + count * beat):
+        if liveness.timed_out(start + count * beat):
             return count
     raise AssertionError("never given up")
 
@@ -32,8 +32,8 @@ def test_silence_is_borne_for_the_patience_and_no_longer() -> None:
 def test_any_sign_of_life_starts_the_patience_anew() -> None:
     liveness = live()
     for beat in range(1, 100):
-        liveness.heard(beat * BEAT)
-        assert not liveness.tick(beat * BEAT)
+        liveness.on_traffic(beat * BEAT)
+        assert not liveness.timed_out(beat * BEAT)
     assert ticks_until_given_up(liveness, 99 * BEAT) == PATIENCE / BEAT + 1
 
 
@@ -41,9 +41,9 @@ def test_any_sign_of_life_starts_the_patience_anew() -> None:
 def test_a_pause_of_ours_counts_as_one_beat(paused: float) -> None:
     liveness = live()
     for beat in (1, 2, 3):
-        assert not liveness.tick(beat * BEAT)
+        assert not liveness.timed_out(beat * BEAT)
     now = 3 * BEAT + paused
-    assert not liveness.tick(now)
+    assert not liveness.timed_out(now)
     assert liveness.silence(now) == pytest.approx(4 * BEAT)
     # Of the eight beats of patience four are gone.
     assert ticks_until_given_up(liveness, now) in {4, 5}
@@ -52,9 +52,9 @@ def test_a_pause_of_ours_counts_as_one_beat(paused: float) -> None:
 def test_a_pause_forgives_no_more_than_itself() -> None:
     """What was heard while we slept is not in the future afterwards."""
     liveness = live()
-    liveness.tick(BEAT)
-    liveness.heard(9.9)
-    assert not liveness.tick(10.0)
+    liveness.timed_out(BEAT)
+    liveness.on_traffic(9.9)
+    assert not liveness.timed_out(10.0)
     assert liveness.silence(10.0) == 0
     assert liveness.silence(11.0) == 1.0
 
@@ -70,9 +70,9 @@ def test_nobody_is_given_up_before_the_patience_is_over(
     last = 0.0
     for now, life in zip(accumulate(gaps), heard, strict=False):
         if life:
-            liveness.heard(now)
+            liveness.on_traffic(now)
             last = now
-        given_up = liveness.tick(now)
+        given_up = liveness.timed_out(now)
         assert liveness.silence(now) >= 0
         assert not given_up or now - last > PATIENCE
 
@@ -81,4 +81,4 @@ def test_nobody_is_given_up_before_the_patience_is_over(
 def test_the_silent_are_given_up_however_slow_we_are(gaps: list[float]) -> None:
     """Each look, however late, counts for a beat at least: a slow loop keeps nobody for ever."""
     liveness = live()
-    assert any(liveness.tick(now) for now in accumulate(gaps[: int(PATIENCE / BEAT) + 2]))
+    assert any(liveness.timed_out(now) for now in accumulate(gaps[: int(PATIENCE / BEAT) + 2]))

@@ -44,10 +44,10 @@ class Sender:
         match what:
             case "part":
                 message = (DATA, tunnel, self._number, bytes(size))
-                self.outbox.put_part(message, f"tunnel {tunnel}")
+                self.outbox.put_in_flow(message, f"tunnel {tunnel}")
                 self.waiting[tunnel].append(self._number)
             case "drop":
-                self.outbox.drop_parts(f"tunnel {tunnel}")
+                self.outbox.drop_flow(f"tunnel {tunnel}")
                 # What went ahead among the small messages still comes.
                 self.waiting[tunnel] = [-abs(number) for number in self.waiting[tunnel]]
             case "body":

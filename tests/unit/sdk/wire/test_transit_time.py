@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arke.wire.transit_time import Lateness
+from arke.wire.transit_time import TransitTime
 
 WINDOW = 60_000
 
@@ -16,7 +16,7 @@ CLOCKS = st.floats(-1e9, 1e9)
 
 
 def test_the_first_message_did_not_wait() -> None:
-    assert Lateness().waited(stamp=7.0, now=123_456.0) == 0
+    assert TransitTime().delay(stamp=7.0, now=123_456.0) == 0
 
 
 @given(
@@ -27,42 +27,42 @@ def test_the_first_message_did_not_wait() -> None:
 def test_waiting_is_what_exceeds_the_quickest(
     apart: float, distance: float, waits: list[float]
 ) -> None:
-    lateness = Lateness()
-    lateness.waited(apart, distance)
+    lateness = TransitTime()
+    lateness.delay(apart, distance)
     for wait in waits:
         sent = 10.0
-        told = lateness.waited(sent + apart, sent + distance + wait)
+        told = lateness.delay(sent + apart, sent + distance + wait)
         assert told == pytest.approx(wait, abs=1e-5)
 
 
 @given(arrivals=st.lists(st.tuples(CLOCKS, st.floats(0, 1e6)), min_size=1))
 def test_it_is_never_negative(arrivals: list[tuple[float, float]]) -> None:
-    lateness = Lateness()
+    lateness = TransitTime()
     now = 0.0
     for stamp, passed in arrivals:
         now += passed
-        assert lateness.waited(stamp, now) >= 0
+        assert lateness.delay(stamp, now) >= 0
 
 
 def test_a_quicker_message_makes_the_earlier_ones_late_in_hindsight() -> None:
-    lateness = Lateness()
-    assert lateness.waited(stamp=0, now=500) == 0
-    assert lateness.waited(stamp=1000, now=1100) == 0
-    assert lateness.waited(stamp=2000, now=2500) == 400
+    lateness = TransitTime()
+    assert lateness.delay(stamp=0, now=500) == 0
+    assert lateness.delay(stamp=1000, now=1100) == 0
+    assert lateness.delay(stamp=2000, now=2500) == 400
 
 
 @pytest.mark.parametrize("drift", [100e-6, -100e-6])
 def test_drift_does_not_add_up(drift: float) -> None:
     """Two clocks a tenth of a per mille apart, an hour long: 360 ms if nothing were forgotten."""
-    lateness = Lateness()
-    told = [lateness.waited(second * 1000 * (1 - drift), second * 1000) for second in range(3600)]
+    lateness = TransitTime()
+    told = [lateness.delay(second * 1000 * (1 - drift), second * 1000) for second in range(3600)]
     assert max(told) <= 2 * WINDOW * abs(drift) + 1e-6
 
 
 def test_a_longer_way_is_the_way_after_two_windows() -> None:
-    lateness = Lateness()
-    lateness.waited(stamp=0, now=10)
-    told = [lateness.waited(stamp=now - 60, now=now) for now in range(1000, 4 * WINDOW, 1000)]
+    lateness = TransitTime()
+    lateness.delay(stamp=0, now=10)
+    told = [lateness.delay(stamp=now - 60, now=now) for now in range(1000, 4 * WINDOW, 1000)]
     assert told[0] == 50
     assert told[-1] == 0
     assert all(after <= before for before, after in pairwise(told))
@@ -70,7 +70,7 @@ def test_a_longer_way_is_the_way_after_two_windows() -> None:
 
 
 def test_a_late_message_at_the_turn_of_a_window_is_still_late() -> None:
-    lateness = Lateness()
+    lateness = TransitTime()
     for now in range(0, WINDOW, 1000):
-        lateness.waited(stamp=now - 10, now=now)
-    assert lateness.waited(stamp=WINDOW - 510, now=WINDOW) == 500
+        lateness.delay(stamp=now - 10, now=now)
+    assert lateness.delay(stamp=WINDOW - 510, now=WINDOW) == 500

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from arke.wire.chunked_body import Body
 from arke.wire.messages import Op, PeerOp
-from arke_relay.core.endpoints import Party
-from arke_relay.core.requests import Call
-from arke_relay.core.tunnels import Tunnels
+from arke_relay.core.endpoints import Endpoint
+from arke_relay.core.routed_request import RoutedRequest
+from arke_relay.core.tunnels import TunnelRouter
 
 _CALL = Op.DELIVER_REQUEST.value
 _OFFER = Op.OFFER.value
@@ -17,7 +17,7 @@ _PEER_ASK = PeerOp.REQUEST_MEMBER.value
 _PEER_OPEN = PeerOp.OPEN.value
 
 
-class Opening(NamedTuple):
+class TunnelParameters(NamedTuple):
     """What a tunnel is to be like. Sizes are octets."""
 
     purpose: int
@@ -27,7 +27,7 @@ class Opening(NamedTuple):
     """The largest message that the origin takes."""
 
 
-class SpecialCall(Call):
+class DirectedRequest(RoutedRequest):
     """A call for one member alone, or one that opens a tunnel, or both."""
 
     is_plain = False
@@ -36,7 +36,7 @@ class SpecialCall(Call):
 
     def __init__(
         self,
-        origin: Party,
+        origin: Endpoint,
         origin_id: int,
         cluster: str,
         body: Body,
@@ -47,7 +47,7 @@ class SpecialCall(Call):
         headers: Mapping[str, str] | None,
         *,
         to: str | None,
-        opening: Opening | None,
+        opening: TunnelParameters | None,
     ) -> None:
         super().__init__(
             origin, origin_id, cluster, body, now, deadline, idempotent, sender, headers
@@ -58,23 +58,25 @@ class SpecialCall(Call):
         self.opens = opening is not None
 
 
-def hand_over(call: SpecialCall, party: Party, tunnels: Tunnels, now: float) -> bool:
+def send_directed(
+    call: DirectedRequest, endpoint: Endpoint, tunnels: TunnelRouter, now: float
+) -> bool:
     """Hand the call to a member, or to the relay of one. False: there is no room."""
-    put_body = party.outlet.put_body
+    put_body = endpoint.sink.put_body
     order = call.id  # what takes it back must keep behind it
     here = int((call.deadline - now) * 1000) + 1, int(now * 1000)
     there = int(call.deadline * 1000) + 1, call.origin.id, _number(call.to)
     if call.opening is None:
-        if party.is_peer:
+        if endpoint.is_peer:
             message = (_PEER_ASK, call.id, call.cluster, call.body, *there, call.headers)
             return put_body(message, 3, order)
         return put_body((_CALL, call.id, call.body, *here, call.sender, call.headers), 2, order)
     purpose, window, largest = call.opening
-    window = min(window, tunnels.room(call.origin), tunnels.room(party))
+    window = min(window, tunnels.room(call.origin), tunnels.room(endpoint))
     if not window:
         return False
-    call.opening = opening = Opening(purpose, window, largest)
-    if party.is_peer:
+    call.opening = opening = TunnelParameters(purpose, window, largest)
+    if endpoint.is_peer:
         body, headers = call.body, call.headers
         return put_body(
             (_PEER_OPEN, call.id, call.cluster, body, *there, *opening, headers), 3, order

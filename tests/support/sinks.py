@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import msgpack
 
-from arke.wire.chunked_body import Chunked
+from arke.wire.chunked_body import ChunkedBody
 from arke_relay.core.endpoints import Message
 
 
@@ -25,7 +25,7 @@ class Recorder:
 
     def put_body(self, message: Message, at: int, order: Hashable = None) -> bool:
         body = message[at]
-        if isinstance(body, Chunked):
+        if isinstance(body, ChunkedBody):
             return self._take((*message[:at], bytes(body), *message[at + 1 :]), order)
         assert type(body) in {bytes, tuple}
         return self._take(message, order)
@@ -33,10 +33,10 @@ class Recorder:
     def put_packed(self, data: bytes, order: Hashable) -> bool:
         return self._take(msgpack.unpackb(data, use_list=False), order)
 
-    def put_part(self, message: Message, tunnel: Hashable) -> bool:
+    def put_in_flow(self, message: Message, tunnel: Hashable) -> bool:
         return self._take(message, tunnel)
 
-    def drop_parts(self, tunnel: Hashable) -> None:
+    def drop_flow(self, tunnel: Hashable) -> None:
         """What a recorder was given it keeps."""
 
     def flush(self) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 from arke.wire.chunked_body import Body
 from arke_relay.core.directory import Candidate
-from arke_relay.core.endpoints import Party
+from arke_relay.core.endpoints import Endpoint
 
-_NOBODY: frozenset[Party] = frozenset()
+_NOBODY: frozenset[Endpoint] = frozenset()
 _ENTRY = 128
 """Octets that Python needs for a header beside its text."""
 
 
-class Call:
+class RoutedRequest:
     """`origin` waits for it under `origin_id`; `candidate` has it under `id`.
 
     The body is kept until the end, because a refusal sends it to another member.
@@ -45,7 +45,7 @@ class Call:
 
     def __init__(
         self,
-        origin: Party,
+        origin: Endpoint,
         origin_id: int,
         cluster: str,
         body: Body,
