@@ -27,7 +27,7 @@ from arke.wire.limits import (
 from arke.wire.messages import Op
 from arke.wire.outbox import Outbox
 from arke.wire.reassembly import Reassembler, ReassemblyError
-from arke_relay.peers.batches import FRAME
+from arke_relay.peers.batch_reader import MAX_FRAME
 
 LIMIT = 64 * 1024 * 1024
 ROOM = 48 * 1024
@@ -166,7 +166,7 @@ def test_every_batch_fits_a_frame(steps: list[Message | int]) -> None:
             put(outbox, number, step)
     batches += drain(outbox)
     # Room to spare: names, which these messages lack, and a batch's own header.
-    assert max(map(len, batches), default=0) <= FRAME - 1024
+    assert max(map(len, batches), default=0) <= MAX_FRAME - 1024
 
 
 @pytest.mark.parametrize("room", [1, ROOM, READ_SIZE])
