@@ -46,7 +46,7 @@ class IrisGuest(Guest):
     def follow(self, octets: bytes) -> None:
         connection = self.connection
         if isinstance(connection, IrisConnection):
-            rest = len(connection._rest)
+            rest = len(connection._incomplete)
             promise(rest <= MAX_MESSAGE + READ_SIZE, f"{rest} octets of a packet are kept")
 
     async def check_alive(self) -> None:
@@ -57,7 +57,7 @@ class IrisGuest(Guest):
                 await self.world.pass_time(7 * 24 * 3600.0)
             gone = self.transport.is_closing() or self.transport.ended
             promise(gone, "who leaves, and owes nothing any more, is not let go")
-        elif not connection._rest:
+        elif not connection._incomplete:
             self.feed(packet(Packet.SUBSCRIBE, field(_STILL)))
             await self.world.rest()
             heard = _STILL in self.world.core.directory.topics

@@ -20,7 +20,7 @@ def snapshot(
     ignored: Mapping[str, int],
     version: str,
 ) -> Snapshot:
-    """Return all metrics. `queued` is bytes by kind of receiver, `ignored` mDNS records by cause."""
+    """Return all metrics. `queued`: bytes by kind of receiver; `ignored`: hints by cause."""
     counters = core.counters
     members: dict[tuple[str, ...], float] = {}
     for name, cluster in core.directory.clusters.items():

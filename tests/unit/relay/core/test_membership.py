@@ -239,9 +239,9 @@ def test_a_peer_that_takes_its_leave_brings_its_answers_first() -> None:
     mesh.run_until(lambda: len(far.core.router) == 1, 1)
     far.reply(member)
     far.membership.send_close(far.now)
-    mesh.run_until(lambda: (far.node, "it left") in near.losses, 1)
+    mesh.run_until(lambda: (far.node, "closed_by_peer") in near.losses, 1)
     assert [message[0] for message in sent_to(client)] == [REPLY]
-    mesh.run_until(lambda: (near.node, "it left") in far.losses, 1)
+    mesh.run_until(lambda: (near.node, "closed_by_peer") in far.losses, 1)
 
 
 # Pauses.

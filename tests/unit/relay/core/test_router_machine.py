@@ -206,7 +206,9 @@ class Requests(RuleBasedStateMachine):
         tables = [*room.router._assigned.values(), *room.router._waiting.values()]
         assert sorted(map(id, calls)) == sorted(map(id, tables))
         for endpoint in endpoints:
-            assert endpoint.held_bytes == sum(call.size for call in endpoint.requests.values())
+            assert endpoint.held_bytes == sum(
+                call.held_bytes for call in endpoint.requests.values()
+            )
         for cluster in room.core.directory.clusters.values():
             for candidate in cluster.candidates.values():
                 assert candidate.outstanding == sum(
