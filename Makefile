@@ -60,8 +60,10 @@ simulate-mutants: .venv/ready
 reference: .venv/ready
 	PYTHONPATH=tests $(BIN)/python -m support.docs_reference
 
-# The documentation as a site in site/. A link to a page or a heading that does not exist is an error.
+# The documentation as a site in site/. A link to a page or a heading that does not exist is an
+# error. So is a Kubernetes manifest that does not match the schema.
 docs: .venv/docs/ready
+	.venv/docs/bin/kubernetes-validate --quiet --strict docs/how-to/files/kubernetes.yaml
 	.venv/docs/bin/zensical build --strict --clean
 
 clean: pure

@@ -46,12 +46,8 @@ class Options:
 
 
 def main(argv: Sequence[str]) -> None:
-    options = flags.parse(
-        Options,
-        program=PROGRAM,
-        summary="Measure Arke beside its peers.",
-        argv=argv,
-        environ=os.environ,
+    options = flags.Command(PROGRAM, Options, "Measure Arke beside its peers.").parse(
+        argv, os.environ
     )
     try:
         report = take(options)

@@ -53,12 +53,8 @@ def request(octets: bytes, at: int) -> tuple[int, bytes, int]:
 
 
 def main() -> None:
-    options = flags.parse(
-        Options,
-        program="iris_member",
-        summary="Answers for iris_side.",
-        argv=sys.argv[1:],
-        environ={},
+    options = flags.Command("iris_member", Options, "Answers for iris_side.").parse(
+        sys.argv[1:], None
     )
     sock = attach(options.port, options.cluster)
     os.write(1, b"ready\n")

@@ -167,13 +167,9 @@ def main(argv: Sequence[str]) -> None:
         commands=PATTERNS,
         argv=argv,
     )
-    load = flags.parse(
-        Load,
-        program=f"iris_side {pattern}",
-        summary=f"Measures how fast a relay is: {PATTERNS[pattern]}.",
-        argv=argv,
-        environ={},
-    )
+    load = flags.Command(
+        f"iris_side {pattern}", Load, f"Measures how fast a relay is: {PATTERNS[pattern]}."
+    ).parse(argv, None)
     try:
         print(RUNS[pattern](load).as_json())
     except (IrisError, OSError) as error:

@@ -67,12 +67,8 @@ async def stdin_ends() -> None:
 
 
 def main() -> None:
-    options = flags.parse(
-        Options,
-        program="nats_receiver",
-        summary="Receives for nats_side.",
-        argv=sys.argv[1:],
-        environ={},
+    options = flags.Command("nats_receiver", Options, "Receives for nats_side.").parse(
+        sys.argv[1:], None
     )
     uvloop.run(receive(options))
 

@@ -149,13 +149,9 @@ def main(argv: Sequence[str]) -> None:
         commands=PATTERNS,
         argv=argv,
     )
-    load = flags.parse(
-        Load,
-        program=f"nats_side {pattern}",
-        summary=f"Measures how fast messages move: {PATTERNS[pattern]}.",
-        argv=argv,
-        environ={},
-    )
+    load = flags.Command(
+        f"nats_side {pattern}", Load, f"Measures how fast messages move: {PATTERNS[pattern]}."
+    ).parse(argv, None)
     try:
         result = uvloop.run(measure(pattern, load))
     except (BenchError, nats.errors.Error, OSError) as error:

@@ -243,13 +243,11 @@ async def run(options: Options) -> int:
 
 
 def main() -> None:
-    options = flags.parse(
+    options = flags.Command(
+        PROGRAM,
         Options,
-        program=PROGRAM,
-        summary="Run the whole demo on this machine: three nodes, two web servers, the proxy.",
-        argv=sys.argv[1:],
-        environ={},  # a flag meant for one relay must not reach three
-    )
+        "Run the whole demo on this machine: three nodes, two web servers, the proxy.",
+    ).parse(sys.argv[1:], None)
     check_ports(options)
     logging.getLogger("arke").setLevel(logging.ERROR)  # that relays take a moment is no news
     sys.exit(asyncio.run(run(options)))

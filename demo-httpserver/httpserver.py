@@ -77,13 +77,9 @@ async def serve(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    given = flags.parse(
-        Options,
-        program="httpserver",
-        summary="Serves a web page as a member of a cluster.",
-        argv=sys.argv[1:],
-        environ=os.environ,
-    )
+    given = flags.Command(
+        "httpserver", Options, "Serves a web page as a member of a cluster."
+    ).parse(sys.argv[1:], os.environ)
     try:
         asyncio.run(serve(given))
     except arke.ArkeError as error:

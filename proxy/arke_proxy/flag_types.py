@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from ipaddress import ip_network
 
-from arke_proxy.http.forwarded import Form, Network
+from arke_proxy.http.forwarded import ForwardedForm, Network
 
 _SIZE = re.compile(r"([0-9]{1,15})([kmg]?)", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -27,9 +27,9 @@ def size(value: str) -> int:
     return int(match[1]) * _UNITS[match[2].lower()]
 
 
-def form(value: str) -> Form:
+def form(value: str) -> ForwardedForm:
     """Take a way to tell backends about clients."""
     try:
-        return Form(value)
+        return ForwardedForm(value)
     except ValueError:
         raise ValueError("must be x, rfc7239 or both") from None

@@ -23,7 +23,7 @@ from arke_proxy.balancing.routes import Pattern
 from arke_proxy.balancing.sticky_cookies import cookie_name, read_key
 from arke_proxy.clients.certificates import Certificates, Pair, pair
 from arke_proxy.errors import InvalidCertificate
-from arke_proxy.http.forwarded import Form, Network
+from arke_proxy.http.forwarded import ForwardedForm, Network
 from arke_proxy.processes.socket_binding import bind_sockets, describe_bind_error
 from arke_proxy.processes.systemd_sockets import inherited_sockets
 from arke_proxy.processes.worker_config import MasterConfig, new_secret
@@ -32,13 +32,6 @@ PROGRAM = "proxy"
 _MASTER = "arke_proxy.processes.master"
 _MAX_WORKERS = 64
 _ANY_ADDRESS = ("::", "0.0.0.0")  # noqa: S104 — what getsockname returns for an empty host
-
-
-def _workers(text: str) -> int:
-    number = flags.count(text)
-    if not 1 <= number <= _MAX_WORKERS:
-        raise ValueError(f"must be between 1 and {_MAX_WORKERS} (got {number})")
-    return number
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +134,7 @@ class Options:
         repeat=True,
         help="trusted proxies; their X-Forwarded-* and Forwarded headers are kept",
     )
-    forwarded: Form = flags.flag(
+    forwarded: ForwardedForm = flags.flag(
         "x|rfc7239|both",
         parse=flag_types.form,
         default="x",
@@ -166,7 +159,10 @@ class Options:
         help="time to finish open connections in the old workers after a reload",
     )
     workers: int = flags.flag(
-        "N", parse=_workers, default=1, help="worker processes; at most one per CPU core"
+        "N",
+        parse=flags.number(1, _MAX_WORKERS),
+        default=1,
+        help="worker processes; at most one per CPU core",
     )
     admin: flags.HostPort | None = flags.flag(
         "HOST:PORT",
@@ -184,15 +180,14 @@ class Options:
     )
 
 
+COMMAND = flags.Command(
+    PROGRAM, Options, "HTTP reverse proxy: balance requests over the backends of Arke clusters."
+)
+
+
 def parse_flags(argv: list[str]) -> Options:
     """Parse the command line. Exits with one line and status 2 if it is invalid."""
-    return flags.parse(
-        Options,
-        program=PROGRAM,
-        summary="HTTP reverse proxy: balance requests over the backends of Arke clusters.",
-        argv=argv,
-        environ=os.environ,
-    )
+    return COMMAND.parse(argv, os.environ)
 
 
 def balancing_config(options: Options, generated_secret: bytes) -> BalancingConfig:

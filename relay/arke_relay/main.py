@@ -93,11 +93,12 @@ class Options:
     log_format: str = logging.format_flag()
 
 
+COMMAND = flags.Command("relay", Options, _SUMMARY)
+
+
 def main() -> None:
     """Run a relay until SIGTERM or SIGINT. Exit status 2: it cannot start as configured."""
-    options = flags.parse(
-        Options, program="relay", summary=_SUMMARY, argv=sys.argv[1:], environ=os.environ
-    )
+    options = COMMAND.parse(sys.argv[1:], os.environ)
     log = logging.configure("arke_relay", options.log_level, options.log_format)
     _raise_descriptor_limit()
     try:

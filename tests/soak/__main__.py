@@ -27,13 +27,9 @@ class Options:
 
 
 def main() -> None:
-    options = flags.parse(
-        Options,
-        program=PROGRAM,
-        summary="Break real relays and programs under load, and count.",
-        argv=sys.argv[1:],
-        environ=os.environ,
-    )
+    options = flags.Command(
+        PROGRAM, Options, "Break real relays and programs under load, and count."
+    ).parse(sys.argv[1:], os.environ)
     seed = options.seed or random.randrange(1, 1 << 31)
     say(f"make soak MINUTES={options.minutes} SEED={seed}")
     try:

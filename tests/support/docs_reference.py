@@ -13,15 +13,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 from arke.program import flags
 from support import docs_sdk
-from support.docs_pages import DOCS
+from support.docs_logs import events
+from support.docs_pages import DOCS, rows
 from support.programs import CHECKOUT
 
-_PART = re.compile(r"(<!-- generated: (?P<name>[\w .-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_PART = re.compile(
+    r"(<!-- generated: (?P<name>[\w .-]+) -->\n)(?P<old>.*?)(<!-- end -->)", re.DOTALL
+)
 
 _DEMO = CHECKOUT / "demo-httpserver"
 _BENCH = ("request", "publish", "broadcast", "tunnel")
@@ -33,7 +36,8 @@ def rewritten(page: Path) -> str:
     def part(match: re.Match[str]) -> str:
         name = match["name"]
         kind, _, argument = name.partition(" ")
-        return f"{match[1]}\n{_PARTS[kind](argument)}\n{match[3]}"
+        text = _PARTS[kind](argument, match["old"])
+        return f"{match[1]}\n{text}\n<!-- end -->"
 
     return _PART.sub(part, page.read_text(encoding="utf-8"))
 
@@ -49,13 +53,20 @@ def generated_pages() -> list[Path]:
 class _Captured(Exception):
     """A command declared its flags: parsing stops here."""
 
-    def __init__(self, command: flags.Command[Any]) -> None:
+    def __init__(self, command: flags.Command[Any], *, environment: bool) -> None:
         super().__init__(command.name)
-        self.command = command
+        self.declared = Declared(command, environment)
 
 
-def _capture(command: flags.Command[Any], *_: object) -> None:
-    raise _Captured(command)
+class Declared(NamedTuple):
+    """A command, and whether its flags can be set in the environment."""
+
+    command: flags.Command[Any]
+    environment: bool
+
+
+def _capture(command: flags.Command[Any], _: object, environ: object) -> None:
+    raise _Captured(command, environment=environ is not None)
 
 
 @contextmanager
@@ -74,9 +85,9 @@ def _script(name: str) -> Callable[[], None]:
     return run
 
 
-def commands() -> dict[str, flags.Command[Any]]:
+def commands() -> dict[str, Declared]:
     """Return every command with flags, by its name."""
-    found: dict[str, flags.Command[Any]] = {}
+    found: dict[str, Declared] = {}
     calls: dict[str, Callable[[], object]] = {
         "relay": import_module("arke_relay.main").main,
         "proxy": import_module("arke_proxy.main").main,
@@ -92,17 +103,17 @@ def commands() -> dict[str, flags.Command[Any]]:
             try:
                 call()
             except _Captured as captured:
-                found[name] = captured.command
+                found[name] = captured.declared
     return found
 
 
 def flag_table(name: str) -> str:
     """Return usage, summary and one row for each flag of a command."""
-    command = commands()[name]
+    command, in_environment = commands()[name]
     specs = command.specs
     arguments = [spec for spec in specs.values() if spec.positional]
     usage = " ".join([name, "[flags]", *(spec.metavar for spec in arguments)])
-    lines = [f"`{usage}`: {_sentence(command.summary)}", ""]
+    lines = [_cell(command.summary), "", f"Usage: `{usage}`", ""]
     if arguments:
         lines += ["| argument | meaning |", "|---|---|"]
         lines += [f"| `{spec.metavar}` | {_cell(spec.help)} |" for spec in arguments]
@@ -113,7 +124,7 @@ def flag_table(name: str) -> str:
             continue
         flag = f"-{field.replace('_', '-')} {spec.metavar}".strip()
         about = _cell(spec.help) + ("; repeatable" if spec.repeat else "")
-        environment = f"`ARKE_{field.upper()}`"
+        environment = f"`ARKE_{field.upper()}`" if in_environment else ""
         lines.append(f"| `{_cell(flag)}` | {environment} | {_default(spec)} | {about} |")
     return "\n".join(lines) + "\n"
 
@@ -131,16 +142,41 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def _sentence(text: str) -> str:
-    text = " ".join(text.split())
-    return text[:1].lower() + text[1:]
+# Metrics and log events.
 
 
-_PARTS: Mapping[str, Callable[[str], str]] = {
-    "flags": flag_table,
-    "sdk": docs_sdk.describe,
-    "limits": docs_sdk.limits,
-    "values": docs_sdk.values,
+def metric_table(prefix: str) -> str:
+    """Return one row for each metric whose name begins so."""
+    from support.docs_metrics import METRICS  # noqa: PLC0415 - the other parts do not need it
+
+    lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for name, metric in METRICS.items():
+        if name.startswith("arke_proxy_") is (prefix == "proxy"):
+            labels = ", ".join(f"`{label}`" for label in metric.labels)
+            lines.append(f"| `{name}` | {metric.kind} | {labels} | {_cell(metric.help)} |")
+    return "\n".join(lines) + "\n"
+
+
+def log_table(package: str, old: str) -> str:
+    """Return one row for each log event; the meanings are kept from the page."""
+    meanings = {cells[0].strip("`"): cells[-1] for cells in rows(old)}
+    lines = ["| event | level | fields | meaning |", "|---|---|---|---|"]
+    for event in events(package):
+        fields = ", ".join(f"`{field}`" for field in event.fields)
+        text = _cell(event.text)
+        lines.append(f"| `{text}` | {event.level} | {fields} | {meanings.get(text, MISSING)} |")
+    return "\n".join(lines) + "\n"
+
+
+MISSING = "(not described yet)"
+
+_PARTS: Mapping[str, Callable[[str, str], str]] = {
+    "flags": lambda name, _: flag_table(name),
+    "sdk": lambda name, _: docs_sdk.describe(name),
+    "limits": lambda name, _: docs_sdk.limits(name),
+    "values": lambda name, _: docs_sdk.values(name),
+    "metrics": lambda name, _: metric_table(name),
+    "log": log_table,
 }
 
 

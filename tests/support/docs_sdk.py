@@ -31,10 +31,11 @@ def describe(argument: str) -> str:
     if short in _CONSTRUCTED and constructor is not None:
         assert isinstance(constructor, ast.FunctionDef)
         lines += ["```text", _signature(constructor, f"arke.{short}"), "```", ""]
+    owners = [node, *_bases(thing)]
     for member in members:
-        found = [part for part in node.body if _is(part, member)]
+        found = [part for owner in owners for part in owner.body if _is(part, member)]
         if not found:
-            lines += [_attribute(node, short, member), ""]
+            lines += [_attribute(owners, short, member), ""]
             continue
         part = found[0]
         assert isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)
@@ -73,9 +74,14 @@ def _is(node: ast.AST, name: str) -> bool:
     return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name
 
 
-def _attribute(owner: ast.ClassDef, short: str, member: str) -> str:
+def _bases(thing: Any) -> list[ast.ClassDef]:
+    ours = [base for base in thing.__mro__[1:] if base.__module__.split(".")[0] == "arke"]
+    return [node for node in map(_node, ours) if isinstance(node, ast.ClassDef)]
+
+
+def _attribute(owners: list[ast.ClassDef], short: str, member: str) -> str:
     """Render an attribute that a constructor sets, with the string behind it."""
-    for node in ast.walk(owner):
+    for node in (part for owner in owners for part in ast.walk(owner)):
         body = getattr(node, "body", None)
         if not isinstance(body, list):
             continue

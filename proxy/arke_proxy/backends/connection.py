@@ -17,7 +17,7 @@ from arke_proxy.backends.pool import Pool
 from arke_proxy.connections.write_batch import BatchedWriter, WriteBatch
 from arke_proxy.errors import BadResponse, MalformedMessage
 from arke_proxy.http.messages import RequestHead, ResponseHead, has_body
-from arke_proxy.http1.body import Body, StreamBody, response_body
+from arke_proxy.http1.body import BodyParser, StreamBody, response_body
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.http1.head_parser import parse_response
 from arke_proxy.observability.log_throttle import WarningThrottle
@@ -113,7 +113,7 @@ class BackendConnection:
         self.owes_100 = False  # the client waits for 100 Continue before the body
         self._upgrade: bytes | None = None  # the value of the request's `Upgrade` field
         self._head: ResponseHead | None = None  # of the final response, once it has arrived
-        self._body: Body | None = None
+        self._body: BodyParser | None = None
         self._reusable = True
         self._interim = 0  # responses 1xx to this request
         self._sent = 0  # bytes of this request

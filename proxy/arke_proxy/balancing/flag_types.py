@@ -15,7 +15,7 @@ _PATH = re.compile(r"/[!$-~]*")  # printable ASCII without spaces, quotes and #
 def backend(text: str) -> BackendAddress:
     """Convert `IP:PORT`."""
     try:
-        return parse_address(text, 0)
+        return parse_address(text)
     except ValueError:
         raise ValueError("must be IP:PORT") from None
 

@@ -35,7 +35,7 @@ def parse_metadata(member: arke.Member) -> PublishedBackend | None:
     if host in _ANY_ADDRESS:
         host = f"[{member.address}]" if ":" in member.address else member.address
     try:
-        address = parse_address(f"{host}:{port}", 0)
+        address = parse_address(f"{host}:{port}")
     except ValueError:
         raise ValueError(f"http={text[:60]!r}, which is not IP:PORT") from None
     return PublishedBackend(address, _parse_weight(member.metadata.get(_WEIGHT, "1")))

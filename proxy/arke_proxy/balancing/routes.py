@@ -89,9 +89,9 @@ def parse_route(text: str) -> tuple[Pattern, str]:
     if not sign or not cluster:
         raise ValueError("must be HOST/PATH=CLUSTER, such as shop.example/api=api")
     if not where.isascii() or not where.isprintable() or set(where) & set(' ?#"'):
-        raise ValueError("host and path must be printable ASCII without spaces, quotes, ? and #")
+        raise ValueError("must be printable ASCII without spaces, quotes, ? and #")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError("the host must have no port; a route applies to every port")
+        raise ValueError("must have a host without a port, because a route applies to every port")
     host = "" if host == "*" else host.lower().removesuffix(".")
     return Pattern(host.encode(), f"{slash}{path}".rstrip("/").encode()), cluster
 

@@ -1,1 +1,1 @@
-"""Connections of clients."""
+"""Client connections: HTTP/1.1, HTTP/2, TLS."""

@@ -36,7 +36,7 @@ from arke_proxy.http.messages import RequestHead, ResponseHead
 from arke_proxy.http.response_handler import ResponseHandler
 from arke_proxy.http.websocket import Splice
 from arke_proxy.http1 import serializer
-from arke_proxy.http1.body import Body, chunk, last_chunk, request_body
+from arke_proxy.http1.body import BodyParser, chunk, last_chunk, request_body
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.http1.head_parser import parse_request
 from arke_proxy.observability.request_record import refusal
@@ -86,7 +86,7 @@ class Http1Connection(ResponseHandler):
         self._heads = HeadBuffer()
         self._exchange: Exchange | None = None
         self._head: RequestHead  # of the running request
-        self._body: Body | None = None  # the parser of its body
+        self._body: BodyParser | None = None  # the parser of its body
         self._chunked = False  # the running response has chunked framing
         self._keep_alive = False  # the connection stays open after the running response
         self._any_request = False  # a request has arrived on this connection

@@ -1,1 +1,1 @@
-"""What every connection shares: deadlines, batched writes, descriptor limits."""
+"""What all connections share: states and time limits, batched writes, descriptor limits."""

@@ -1,4 +1,4 @@
-"""What time it is, as messages say it."""
+"""The Date header field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The proxy's own responses: an honest sentence each, in the form that the client likes best."""
+"""The proxy's own responses: one sentence, as text, JSON or HTML by the Accept field."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from arke_proxy.errors import ProxyError
 from arke_proxy.http.date import http_date
 from arke_proxy.http.header_fields import Field
 
-_RETRY_AFTER = 1  # seconds; members come and go in less
+_RETRY_AFTER = 1  # seconds; members join and leave within less
 _TEXT = "text/plain"
 _JSON = "application/json"
 _HTML = "text/html"
-_FORMS = (_TEXT, _JSON, _HTML)  # of equals, the first is taken
-_MOST = 1000  # octets of an Accept field that are looked at
+_FORMS = (_TEXT, _JSON, _HTML)  # in the order of preference when Accept gives them equal quality
+_MAX_ACCEPT = 1000  # bytes of an Accept field that are parsed
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -31,10 +31,10 @@ _PAGE = """<!doctype html>
 def own_response(
     error: ProxyError, now: float, connection: bytes, *, with_body: bool, accept: bytes = b""
 ) -> bytes:
-    """Write the whole response that tells a client what went wrong.
+    """Write an HTTP/1.1 response for an error.
 
-    `now` is in seconds since 1970; `connection` is the line that says whether the connection stays
-    open. The response to HEAD goes without its body.
+    `now`: seconds since 1970; `connection`: the Connection line, if any; `with_body`: False for
+    HEAD.
     """
     fields, body = own_message(error, now, accept)
     status = HTTPStatus(error.status)
@@ -44,12 +44,12 @@ def own_response(
 
 
 def own_message(error: ProxyError, now: float, accept: bytes = b"") -> tuple[list[Field], bytes]:
-    """Return the fields and the body of such a response; its status is that of the error.
+    """Return the fields and the body of the response for an error.
 
-    `Server-Timing: arke` says why. A backend could say it too, and another proxy of ours behind
-    this one does; but what they have said has `Via`, and this has none.
+    `Server-Timing: arke` contains the failure code. A backend could send that field too, for
+    instance another Arke proxy; but forwarded responses have `Via`, and own responses do not.
     """
-    form = preferred(accept[:_MOST])
+    form = preferred_form(accept[:_MAX_ACCEPT])
     body = _body(error, form)
     fields = [
         (b"Date", http_date(now)),
@@ -58,7 +58,7 @@ def own_message(error: ProxyError, now: float, accept: bytes = b"") -> tuple[lis
         (b"Content-Type", f"{form}; charset=utf-8".encode() if form != _JSON else form.encode()),
         (b"Content-Length", b"%d" % len(body)),
         (b"Cache-Control", b"no-store"),
-        (b"X-Content-Type-Options", b"nosniff"),  # it may repeat what the client sent
+        (b"X-Content-Type-Options", b"nosniff"),  # the sentence may quote the request
     ]
     if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
         fields.append((b"Retry-After", b"%d" % _RETRY_AFTER))
@@ -66,14 +66,14 @@ def own_message(error: ProxyError, now: float, accept: bytes = b"") -> tuple[lis
 
 
 def accept_of(fields: Iterable[Field]) -> bytes:
-    """Return what a request says about the forms it likes."""
+    """Return the request's Accept value; several fields are joined."""
     return b",".join([value for name, value in fields if name.lower() == b"accept"])
 
 
 @lru_cache(maxsize=256)
-def preferred(accept: bytes) -> str:
-    """Choose among text, JSON and HTML by an Accept field (RFC 9110, 12.5.1); text if in doubt."""
-    ranges = dict(_range(part) for part in accept.decode("latin-1").lower().split(","))
+def preferred_form(accept: bytes) -> str:
+    """Choose text, JSON or HTML by an Accept field (RFC 9110, 12.5.1); text by default."""
+    ranges = dict(_parse_range(part) for part in accept.decode("latin-1").lower().split(","))
 
     def quality(form: str) -> float:
         kind = form.partition("/")[0]
@@ -85,7 +85,8 @@ def preferred(accept: bytes) -> str:
     return max(_FORMS, key=quality)
 
 
-def _range(part: str) -> tuple[str, float]:
+def _parse_range(part: str) -> tuple[str, float]:
+    """Return the media range and its quality."""
     name, *parameters = [word.strip() for word in part.split(";")]
     quality = 1.0
     for parameter in parameters:
@@ -101,8 +102,8 @@ def _body(error: ProxyError, form: str) -> bytes:
     status = HTTPStatus(error.status)
     match form:
         case "application/json":
-            story = {"status": status.value, "error": error.code, "detail": str(error)}
-            return json.dumps(story).encode() + b"\n"
+            fields = {"status": status.value, "error": error.code, "detail": str(error)}
+            return json.dumps(fields).encode() + b"\n"
         case "text/html":
             sentence = html.escape(str(error))
             page = _PAGE.format(status=status.value, phrase=status.phrase, sentence=sentence)

@@ -1,4 +1,4 @@
-"""What a backend learns about where a request comes from, and by which names it is traced."""
+"""Forwarding information for backends: X-Forwarded-*, Forwarded, X-Request-Id, traceparent."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ Network = IPv4Network | IPv6Network
 _ANY: Final = re.compile(rb".+")
 _PROTO: Final = re.compile(rb"https?")
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
-# Version 00 ends after the flags; a later one may go on after a further hyphen; ff is none.
+# Version 00 ends after the flags. A later version may continue after a hyphen; ff is invalid.
 _TRACEPARENT: Final = re.compile(
     rb"(?!ff|00.{53}-)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
     rb"(?:-[!-~]*)?"
 )
-# As sampled: a backend that is told "not sampled" would record nothing.
-_BEGUN: Final = b"traceparent: 00-%b-%b-01\r\n"
-_NAMES: Final = 256  # drawn at once
-_TRACE: Final = 32  # digits of a trace's name
-_SPAN: Final = 16  # and of a span's
+# Marked as sampled: backends would not record a new trace that is marked as not sampled.
+_NEW_TRACE: Final = b"traceparent: 00-%b-%b-01\r\n"
+_IDS_PER_DRAW: Final = 256
+_TRACE_DIGITS: Final = 32
+_SPAN_DIGITS: Final = 16
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PAIR: Final = rb'%b=(?:%b|"(?:[\t !#-\[\]-~]|\\[\t -~])*")' % (_TOKEN, _TOKEN)
 _ELEMENT: Final = rb"%b(?:;%b)*" % (_PAIR, _PAIR)
 _FORWARDED: Final = re.compile(rb"%b(?:[ \t]*,[ \t]*%b)*" % (_ELEMENT, _ELEMENT))
 
 
-class Form(Enum):
-    """How a client's address is told."""
+class ForwardedForm(Enum):
+    """The header fields in which backends learn the client's address."""
 
     X = "x"  # X-Forwarded-For, -Proto and -Host
     RFC7239 = "rfc7239"  # Forwarded
@@ -43,38 +43,43 @@ class Form(Enum):
 
 
 class Forwarding:
-    """Made once, from what the operator says: who is believed, and in which form to speak."""
+    """The operator's configuration: which proxies are trusted, and which fields are sent.
+
+    `randbytes` makes the ids of requests and traces, which must be unique, but not secret.
+    """
 
     def __init__(
-        self, trusted: Sequence[Network], form: Form, randbytes: Callable[[int], bytes]
+        self, trusted: Sequence[Network], form: ForwardedForm, randbytes: Callable[[int], bytes]
     ) -> None:
         self._trusted = trusted
         self.form = form
-        self.only_x = form is Form.X
-        self._randbytes = randbytes  # need not be secret: what is drawn only has to differ
-        self._digits = b""  # of names that nobody has yet
+        self.only_x = form is ForwardedForm.X
+        self._randbytes = randbytes
+        self._digits = b""  # of unused ids
         self._at = 0
 
-    def name(self) -> bytes:
-        """Draw a name for a trace and its first span: 48 hexadecimal digits."""
+    def new_ids(self) -> bytes:
+        """Return a new trace id followed by a span id: 48 hexadecimal digits."""
         at = self._at
         if at == len(self._digits):
-            self._digits = self._randbytes(_NAMES * (_TRACE + _SPAN) // 2).hex().encode()
+            size = _IDS_PER_DRAW * (_TRACE_DIGITS + _SPAN_DIGITS) // 2
+            self._digits = self._randbytes(size).hex().encode()
             at = 0
-        self._at = at + _TRACE + _SPAN
+        self._at = at + _TRACE_DIGITS + _SPAN_DIGITS
         return self._digits[at : self._at]
 
     def origin(self, peer: str, *, tls: bool) -> ClientOrigin:
-        """Make what is constant for the connection of a client at this address, "" if unknown."""
+        """Make the origin of a connection from the IP address `peer`; "" if it is unknown."""
         if not peer:
             return ClientOrigin(self, b"unknown", trusted=False, tls=tls)
-        plain = peer.removeprefix("::ffff:").partition("%")[0]  # IPv4 on an IPv6 socket; the zone
+        # Without the prefix of IPv4 on an IPv6 socket, and without the IPv6 zone.
+        plain = peer.removeprefix("::ffff:").partition("%")[0]
         trusted = bool(self._trusted) and any(ip_address(plain) in net for net in self._trusted)
         return ClientOrigin(self, plain.encode(), trusted=trusted, tls=tls)
 
 
 class ClientOrigin:
-    """One client's connection, as backends learn of it."""
+    """What backends learn about one client connection."""
 
     __slots__ = ("_address", "_forwarding", "_lines", "_proto", "_trusted", "tls")
 
@@ -82,22 +87,22 @@ class ClientOrigin:
         self._forwarding = forwarding
         self._address = address
         self._trusted = trusted
-        self.tls = tls  # the client came over it
+        self.tls = tls  # the client connection uses TLS
         self._proto = b"https" if tls else b"http"
         self._lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (address, self._proto)
 
     def forwarded_lines(self, head: RequestHead) -> tuple[bytes, bytes]:
-        """Say about a request where it comes from; of what it says itself, what is believed.
+        """Return the lines that are added to a request, the same for each attempt, and its id.
 
-        Returns the lines, for each attempt the same, and the request's id. What is begun here, the
-        id and the trace, has one name.
+        Fields of the same names in the request are kept only from a trusted proxy; a trace is
+        always continued. A new request id is the id of the new trace, too.
         """
         forwarding = self._forwarding
         host = head.host
-        name = forwarding.name()
-        request_id = name[:_TRACE]
-        span = name[_TRACE:]
-        if host and not head.forwarded and forwarding.only_x:  # nearly always
+        ids = forwarding.new_ids()
+        request_id = ids[:_TRACE_DIGITS]
+        span = ids[_TRACE_DIGITS:]
+        if host and not head.forwarded and forwarding.only_x:  # the usual case
             parts = (
                 self._lines,
                 b"X-Forwarded-Host: ",
@@ -116,56 +121,57 @@ class ClientOrigin:
             if host is not None:
                 lines = b"%bX-Forwarded-Host: %b\r\n" % (lines, host)
         else:
-            lines = self._from_trusted(head.forwarded if self._trusted else (), host)
-        trace = _trace(head.forwarded) or _BEGUN % (request_id, span)
+            lines = self._merged_lines(head.forwarded if self._trusted else (), host)
+        trace = _continued_trace(head.forwarded) or _NEW_TRACE % (request_id, span)
         if self._trusted:
-            request_id = _only(head.forwarded, b"x-request-id", _REQUEST_ID) or request_id
+            request_id = _single(head.forwarded, b"x-request-id", _REQUEST_ID) or request_id
         return b"%bX-Request-Id: %b\r\n%b" % (lines, request_id, trace), request_id
 
-    def _from_trusted(self, said: Sequence[Field], host: bytes | None) -> bytes:
+    def _merged_lines(self, received: Sequence[Field], host: bytes | None) -> bytes:
+        """Return the lines in the configured form; `received`: the fields of a trusted proxy."""
         form = self._forwarding.form
         return b"".join(
             (
-                b"" if form is Form.RFC7239 else self._x_forwarded(said, host),
-                b"" if form is Form.X else self._forwarded(said, host),
+                b"" if form is ForwardedForm.RFC7239 else self._x_forwarded(received, host),
+                b"" if form is ForwardedForm.X else self._forwarded(received, host),
             )
         )
 
-    def _x_forwarded(self, said: Sequence[Field], host: bytes | None) -> bytes:
-        way = [value for name, value in said if name == b"x-forwarded-for" and value]
-        proto = _only(said, b"x-forwarded-proto", _PROTO) or self._proto
-        named = _only(said, b"x-forwarded-host", _ANY)
+    def _x_forwarded(self, received: Sequence[Field], host: bytes | None) -> bytes:
+        addresses = [value for name, value in received if name == b"x-forwarded-for" and value]
+        proto = _single(received, b"x-forwarded-proto", _PROTO) or self._proto
+        received_host = _single(received, b"x-forwarded-host", _ANY)
         try:
-            first = checked_host(named) if named else host
+            original_host = checked_host(received_host) if received_host else host
         except MalformedMessage:
-            first = host
+            original_host = host
         return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n%b" % (
-            b", ".join([*way, self._address]),
+            b", ".join([*addresses, self._address]),
             proto,
-            b"X-Forwarded-Host: %b\r\n" % first if first is not None else b"",
+            b"X-Forwarded-Host: %b\r\n" % original_host if original_host is not None else b"",
         )
 
-    def _forwarded(self, said: Sequence[Field], host: bytes | None) -> bytes:
-        way = [value for name, value in said if name == b"forwarded"]
-        if not all(_FORWARDED.fullmatch(value) for value in way):
-            way = []  # an open quote would swallow what is appended
+    def _forwarded(self, received: Sequence[Field], host: bytes | None) -> bytes:
+        elements = [value for name, value in received if name == b"forwarded"]
+        if not all(_FORWARDED.fullmatch(value) for value in elements):
+            elements = []  # an open quote would swallow the element that is appended
         node = b'"[%b]"' % self._address if b":" in self._address else self._address
-        here = b"for=%b;proto=%b" % (node, self._proto)
+        own = b"for=%b;proto=%b" % (node, self._proto)
         if host is not None:
-            here = b'%b;host="%b"' % (here, host)
-        return b"Forwarded: %b\r\n" % b", ".join([*way, here])
+            own = b'%b;host="%b"' % (own, host)
+        return b"Forwarded: %b\r\n" % b", ".join([*elements, own])
 
 
-def _only(said: Sequence[Field], name: bytes, form: re.Pattern[bytes]) -> bytes:
-    """Return the value of the one field of this name that has this form, else b""."""
-    values = [value for other, value in said if other == name]
+def _single(fields: Sequence[Field], name: bytes, form: re.Pattern[bytes]) -> bytes:
+    """Return the value of the field `name` if there is exactly one and it matches, else b""."""
+    values = [value for other, value in fields if other == name]
     return values[0] if len(values) == 1 and form.fullmatch(values[0]) else b""
 
 
-def _trace(said: Sequence[Field]) -> bytes:
-    """Return the lines that go on with a trace (W3C Trace Context), b"" if there is none."""
-    parent = _only(said, b"traceparent", _TRACEPARENT)
+def _continued_trace(fields: Sequence[Field]) -> bytes:
+    """Return the lines that continue a trace (W3C Trace Context), b"" if there is none."""
+    parent = _single(fields, b"traceparent", _TRACEPARENT)
     if not parent:
         return b""
-    states = [b"tracestate: %b\r\n" % value for name, value in said if name == b"tracestate"]
+    states = [b"tracestate: %b\r\n" % value for name, value in fields if name == b"tracestate"]
     return b"traceparent: %b\r\n%b" % (parent, b"".join(states))

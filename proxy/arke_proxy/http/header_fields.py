@@ -1,4 +1,4 @@
-"""What a proxy must know about header fields, on either side."""
+"""Groups of header fields that a proxy treats specially."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Field = tuple[bytes, bytes]
 
 MAX_FIELDS: Final = 100
 
-# About one connection, not about the message: never passed on (RFC 9110, 7.6.1).
+# They are about one connection, and are never forwarded (RFC 9110, 7.6.1).
 HOP_BY_HOP: Final = frozenset(
     (
         b"connection",
@@ -25,7 +25,7 @@ HOP_BY_HOP: Final = frozenset(
     )
 )
 
-# What the proxy itself tells a backend; a client's word is believed only where that is said.
+# The proxy sets these for backends. Values from clients are kept only from trusted proxies.
 FORWARDED: Final = frozenset(
     (
         b"forwarded",
@@ -38,11 +38,11 @@ FORWARDED: Final = frozenset(
     )
 )
 
-# What the proxy reads, and must therefore reach nobody under another spelling.
+# The proxy acts on these; a backend must not see them under a similar name.
 GUARDED: Final = HOP_BY_HOP | FORWARDED | {b"content-length", b"expect", b"host"}
-LOOKALIKE: Final = b""  # stands for the name of a field that some would read as a guarded one
+LOOKALIKE: Final = b""  # replaces a name that some backends would take for a guarded one
 
-# What has a meaning only before the body (RFC 9110, 6.5.1).
+# Fields that are not allowed in trailers (RFC 9110, 6.5.1).
 NOT_IN_TRAILERS: Final = GUARDED | {
     b"authorization",
     b"cache-control",
@@ -57,21 +57,21 @@ NOT_IN_TRAILERS: Final = GUARDED | {
 }
 
 
-_MOST_REMEMBERED: Final = 128  # bytes of a value; a long one would be kept as thousands of tokens
+_MAX_CACHED_SIZE: Final = 128  # bytes of a value; long values have thousands of tokens
 
 
 def tokens(value: bytes) -> frozenset[bytes]:
     """Split a comma-separated value such as that of `Connection`."""
-    return _remembered(value) if len(value) <= _MOST_REMEMBERED else _tokens(value)
+    return _cached_tokens(value) if len(value) <= _MAX_CACHED_SIZE else _tokens(value)
 
 
 def _tokens(value: bytes) -> frozenset[bytes]:
     return frozenset([token.strip() for token in value.lower().split(b",")])
 
 
-_remembered = lru_cache(maxsize=64)(_tokens)
+_cached_tokens = lru_cache(maxsize=64)(_tokens)
 
 
 def written(fields: Iterable[Field]) -> bytes:
-    """Return the lines of these fields."""
+    """Return these fields as lines."""
     return b"".join([b"%b: %b\r\n" % field for field in fields])

@@ -1,4 +1,4 @@
-"""Heads, as the proxy knows them once they are read."""
+"""Parsed heads of requests and responses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _PRIVATE = (b"no-store", b"private")
 
 
 class RequestHead:
-    """A request that can be forwarded. Once it is read nobody changes it: heads are shared."""
+    """The head of a request that can be forwarded. Immutable after parsing: heads are cached."""
 
     __slots__ = (
         "begin",
@@ -47,20 +47,22 @@ class RequestHead:
         self.method = method
         self.target = target  # in origin form, or `*`
         self.host = host  # None only in HTTP/1.0
-        self.fields = fields  # end to end, in the client's order and spelling; without those below
+        self.fields = (
+            fields  # end-to-end fields, in the client's order and spelling; without those below
+        )
         self.is_1_0 = is_1_0
         self.length = length  # of the body; None if it is chunked or there is none
         self.chunked = chunked
-        self.keep_alive = keep_alive  # the client is willing
-        self.upgrade = upgrade  # the protocol that it asks to switch to, in lower case
-        self.forwarded = forwarded  # FORWARDED, with names in lower case: what the client says
-        self.lines = lines  # `fields` as they are written, if at hand
-        self.version = version  # of HTTP, as the client spoke it
-        self.begin: bytes | None = None  # what every backend gets of it, if at hand
+        self.keep_alive = keep_alive  # the client can keep the connection open
+        self.upgrade = upgrade  # the protocol to switch to, in lower case
+        self.forwarded = forwarded  # the fields in FORWARDED, with names in lower case
+        self.lines = lines  # `fields` as bytes, if available
+        self.version = version  # the client's version of HTTP
+        self.begin: bytes | None = None  # the serialized part that is the same for all backends
 
 
 class ResponseHead:
-    """A response that can be forwarded. Once it is read nobody changes it: heads are shared."""
+    """The head of a response that can be forwarded. Immutable after parsing: heads are cached."""
 
     __slots__ = (
         "begin",
@@ -92,30 +94,34 @@ class ResponseHead:
     ) -> None:
         self.status = status
         self.status_text = status_text  # `200 OK`
-        self.fields = fields  # end to end, in the backend's order and spelling; without the length
+        self.fields = (
+            fields  # end-to-end fields, in the backend's order and spelling; without Content-Length
+        )
         self.length = length
         self.chunked = chunked
-        self.keep_alive = keep_alive  # the backend is willing
-        self.upgrade = upgrade  # the protocol that it switches to, with 101; in lower case
-        self.lines = lines  # `fields` as they are written, if at hand
-        self.version = version  # of HTTP, as the backend spoke it
-        self.dated = dated  # it says when it was made, or need not
-        self.begin: bytes | None = None  # what every client gets of it, if at hand
+        self.keep_alive = keep_alive  # the backend can keep the connection open
+        self.upgrade = upgrade  # the protocol that a 101 response switches to, in lower case
+        self.lines = lines  # `fields` as bytes, if available
+        self.version = version  # the backend's version of HTTP
+        self.dated = dated  # it has a Date field, or needs none
+        self.begin: bytes | None = None  # the serialized part that is the same for all clients
 
 
 def has_body(head: ResponseHead, method: bytes) -> bool:
-    """Say whether this answer to `method` has a body, be it empty (RFC 9112, 6.3)."""
+    """Say whether this response to `method` has a body, which may be empty (RFC 9112, 6.3)."""
     return method != b"HEAD" and head.status not in (204, 304)
 
 
 def with_cookie(head: ResponseHead, cookie: bytes) -> ResponseHead:
-    """Return the head with this `Set-Cookie`, and with what keeps it to the client it is for.
+    """Return the head with this `Set-Cookie`, and with `Cache-Control: private`.
 
-    Nothing in HTTP forbids a cache to hand an answer's cookies to everybody (RFC 9111, 7.3).
+    HTTP allows a shared cache to send a stored response's cookies to all clients (RFC 9111, 7.3).
     """
     fields = [*head.fields, (b"Set-Cookie", cookie)]
     if head.status != 101 and not any(map(_is_private, head.fields)):
-        fields.append((b"Cache-Control", b"private"))  # the stricter directive counts (4.2.1)
+        fields.append(
+            (b"Cache-Control", b"private")
+        )  # the stricter directive applies (RFC 9111, 4.2.1)
     return ResponseHead(
         head.status,
         head.status_text,
@@ -130,6 +136,6 @@ def with_cookie(head: ResponseHead, cookie: bytes) -> ResponseHead:
 
 
 def _is_private(field: Field) -> bool:
-    """Say that a cache which others share keeps no answer with this field, nor one alike."""
+    """Say whether this field forbids shared caches to store the response."""
     name, value = field
     return name.lower() == b"cache-control" and not tokens(value).isdisjoint(_PRIVATE)

@@ -1,4 +1,4 @@
-"""What a request asks for, and of whom: its method, its target and its host."""
+"""Request targets, hosts and methods (RFC 9112, 3)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 from arke_proxy.errors import MalformedMessage
 
-# Of the registry of methods, those that servers know: some take an unknown one for GET.
+# Registered methods that servers implement. Some servers take an unknown method for GET.
 METHODS: Final = frozenset(
     b"GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT QUERY PURGE "
     b"ACL BIND CHECKIN CHECKOUT COPY LABEL LINK LOCK MERGE MKACTIVITY MKCALENDAR MKCOL "
@@ -25,7 +25,7 @@ _HOST: Final = re.compile(
 
 @lru_cache(maxsize=1024)  # a proxy sees few hosts, very often
 def checked_host(host: bytes) -> bytes:
-    """Return what a Host field says, HOST or HOST:PORT. Raises MalformedMessage."""
+    """Return the value of a Host field, HOST or HOST:PORT. Raises MalformedMessage."""
     if not _HOST.fullmatch(host):
         raise MalformedMessage("its host is malformed")
     return host
@@ -44,7 +44,7 @@ def resolve_target(method: bytes, target: bytes, host: bytes | None) -> tuple[by
         raise MalformedMessage("its target is neither a path nor a URL")
     authority = checked_host(match["authority"])
     port = b":80" if len(match["scheme"]) == len(b"http") else b":443"
-    if host is not None and _without(port, host) != _without(port, authority):
+    if host is not None and _normalized(port, host) != _normalized(port, authority):
         raise MalformedMessage("its target and its Host field name different hosts")
     path = match["path"]
     if not path.startswith(b"/"):
@@ -52,6 +52,6 @@ def resolve_target(method: bytes, target: bytes, host: bytes | None) -> tuple[by
     return path, authority
 
 
-def _without(port: bytes, host: bytes) -> bytes:
-    """Return a host such that two are the same if they are equal; `port` is that of the scheme."""
+def _normalized(port: bytes, host: bytes) -> bytes:
+    """Return a host without the default port of its scheme, for comparison."""
     return host.lower().removesuffix(port)

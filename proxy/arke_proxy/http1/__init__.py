@@ -1,1 +1,1 @@
-"""HTTP/1.1 as octets: heads and bodies, read strictly and written, without I/O."""
+"""HTTP/1.1: parses and serializes heads and bodies, without I/O."""

@@ -1,7 +1,7 @@
-"""Where a body ends: the three ways of HTTP/1.1, without I/O.
+"""Parses message bodies in the three framings of HTTP/1.1, without I/O.
 
-Each reader is fed what arrives and returns (payload, rest): what belongs to the body, without its
-framing, and what follows it, which is empty until the reader is `done`.
+Each parser is fed received bytes and returns (payload, rest): the content of the body without its
+framing, and the bytes after the body, which are empty until the parser is `done`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 from arke_proxy.errors import MalformedMessage
 from arke_proxy.http.header_fields import LOOKALIKE, NOT_IN_TRAILERS
 from arke_proxy.http.messages import RequestHead, ResponseHead, has_body
-from arke_proxy.http1.field_parser import join, read_lines
+from arke_proxy.http1.field_parser import join, parse_lines
 from arke_proxy.http1.head_buffer import HeadBuffer
 
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -23,16 +23,16 @@ _EXTENSION: Final = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (_TOKEN, _T
 _CHUNK_LINE: Final = re.compile(rb"(?P<size>[0-9A-Fa-f]{1,15})(?:%b)*" % _EXTENSION)
 _MAX_CHUNK_LINE: Final = 256
 
-_Step = Callable[["ChunkedBody", bytes, int, list[bytes]], int]
+_ParseStep = Callable[["ChunkedBody", bytes, int, list[bytes]], int]
 
 
-class Body(ABC):
-    """The reader of one body."""
+class BodyParser(ABC):
+    """The parser of one body."""
 
     __slots__ = ()
 
     done: bool
-    trailer: bytes  # the lines that followed a chunked body, and may be passed on
+    trailer: bytes  # the trailer lines of a chunked body that may be forwarded
 
     @abstractmethod
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
@@ -40,24 +40,24 @@ class Body(ABC):
 
     @abstractmethod
     def ends_with_stream(self) -> bool:
-        """Say whether the end of the stream, now, is the end of the body."""
+        """Say whether the body ends where the connection is closed now."""
 
 
-class LengthBody(Body):
-    """As many bytes as Content-Length said; `length` is at least 1."""
+class LengthBody(BodyParser):
+    """A body with Content-Length; `length` is at least 1."""
 
-    __slots__ = ("_left", "done")
+    __slots__ = ("_remaining", "done")
 
     trailer = b""
 
     def __init__(self, length: int) -> None:
-        self._left = length
+        self._remaining = length
         self.done = False
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        left = self._left - len(data)
+        left = self._remaining - len(data)
         if left > 0:
-            self._left = left
+            self._remaining = left
             return data, b""
         self.done = True
         if left == 0:
@@ -68,8 +68,8 @@ class LengthBody(Body):
         return False
 
 
-class StreamBody(Body):
-    """Everything until the connection ends."""
+class StreamBody(BodyParser):
+    """A body that ends where the connection is closed."""
 
     __slots__ = ()
 
@@ -83,31 +83,31 @@ class StreamBody(Body):
         return True
 
 
-class ChunkedBody(Body):
-    """Chunks (RFC 9112, 7.1), of no more than `most` bytes if that is given.
+class ChunkedBody(BodyParser):
+    """A chunked body (RFC 9112, 7.1), of at most `most` bytes if given.
 
-    Extensions are dropped, and trailers that may not be passed on.
+    Chunk extensions are dropped, as are trailer fields that may not be forwarded.
     """
 
-    __slots__ = ("_held", "_left", "_most", "_read", "_size", "done", "trailer")
+    __slots__ = ("_buffered", "_most", "_remaining", "_size", "_step", "done", "trailer")
 
     def __init__(self, most: int | None = None) -> None:
         self._most = most
-        self._size = 0  # of all chunks so far
-        self._held = b""  # the beginning of a line, or of a trailer section
-        self._left = 0  # of the chunk's data, the two bytes after it included
-        self._read: _Step = ChunkedBody._read_size  # not bound: no cycle for the collector
+        self._size = 0  # bytes of all chunks so far
+        self._buffered = b""  # the first part of a line, or of the trailer section
+        self._remaining = 0  # bytes of the chunk, with the CR LF after it
+        self._step: _ParseStep = ChunkedBody._read_size  # unbound: avoids a reference cycle
         self.done = False
         self.trailer = b""
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        if self._held:
-            data = self._held + data
-            self._held = b""
+        if self._buffered:
+            data = self._buffered + data
+            self._buffered = b""
         payload: list[bytes] = []
         at = 0
         while at < len(data) and not self.done:
-            at = self._read(self, data, at, payload)
+            at = self._step(self, data, at, payload)
         return b"".join(payload), data[at:]
 
     def ends_with_stream(self) -> bool:
@@ -119,26 +119,26 @@ class ChunkedBody(Body):
             return self._hold(data, at, _MAX_CHUNK_LINE)
         match = _CHUNK_LINE.fullmatch(data, at, end - 1)
         if not match or data[end - 1] != 0x0D:
-            raise MalformedMessage("the size of a chunk is none")
+            raise MalformedMessage("a chunk size is malformed")
         size = int(match["size"], 16)
         self._size += size
         check_size(self._size, self._most)
-        self._left = size + 2
-        self._read = ChunkedBody._read_data if size else ChunkedBody._read_trailer
+        self._remaining = size + 2
+        self._step = ChunkedBody._read_data if size else ChunkedBody._read_trailer
         return end + 1
 
     def _read_data(self, data: bytes, at: int, payload: list[bytes]) -> int:
-        if self._left > 2:
-            piece = data[at : at + self._left - 2]
+        if self._remaining > 2:
+            piece = data[at : at + self._remaining - 2]
             payload.append(piece)
-            self._left -= len(piece)
+            self._remaining -= len(piece)
             return at + len(piece)
-        ending = data[at : at + self._left]
-        if ending != b"\r\n"[2 - self._left :][: len(ending)]:
-            raise MalformedMessage("a chunk does not end where its size says")
-        self._left -= len(ending)
-        if not self._left:
-            self._read = ChunkedBody._read_size
+        ending = data[at : at + self._remaining]
+        if ending != b"\r\n"[2 - self._remaining :][: len(ending)]:
+            raise MalformedMessage("a chunk is longer than its size")
+        self._remaining -= len(ending)
+        if not self._remaining:
+            self._step = ChunkedBody._read_size
         return at + len(ending)
 
     def _read_trailer(self, data: bytes, at: int, _: list[bytes]) -> int:
@@ -154,8 +154,8 @@ class ChunkedBody(Body):
 
     def _hold(self, data: bytes, at: int, limit: int) -> int:
         if len(data) - at > limit:
-            raise MalformedMessage("the framing of its body has no end")
-        self._held = data[at:]
+            raise MalformedMessage("the framing of its body is too long")
+        self._buffered = data[at:]
         return len(data)
 
 
@@ -167,16 +167,18 @@ def check_size(size: int, most: int | None) -> None:
 
 def kept_trailer(trailer: bytes) -> bytes:
     """Return the trailer lines that may be forwarded. Raises MalformedMessage."""
-    lines = read_lines(trailer)
+    lines = parse_lines(trailer)
     if any(line.name == LOOKALIKE for line in lines):
-        raise MalformedMessage("the name of a field in its trailer could be taken for another")
+        raise MalformedMessage(
+            "a field name in its trailer could be mistaken for another one by the backend"
+        )
     return join(line for line in lines if line.name not in NOT_IN_TRAILERS)
 
 
-def request_body(head: RequestHead, most: int | None = None) -> Body | None:
-    """Make the reader of a request's body, None if it has none (RFC 9112, 6.3).
+def request_body(head: RequestHead, most: int | None = None) -> BodyParser | None:
+    """Make the parser of a request's body; None if it has no body (RFC 9112, 6.3).
 
-    `most` is how many bytes it may have. Raises MalformedMessage if it says that it has more.
+    Raises MalformedMessage if Content-Length is more than `most` bytes.
     """
     if head.chunked:
         return ChunkedBody(most)
@@ -186,8 +188,8 @@ def request_body(head: RequestHead, most: int | None = None) -> Body | None:
     return LengthBody(head.length)
 
 
-def response_body(head: ResponseHead, method: bytes) -> Body | None:
-    """Make the reader of the body of an answer to `method`, None if it has none."""
+def response_body(head: ResponseHead, method: bytes) -> BodyParser | None:
+    """Make the parser of the body of a response to `method`; None if it has no body."""
     if not has_body(head, method):
         return None
     if head.chunked:
@@ -198,10 +200,10 @@ def response_body(head: ResponseHead, method: bytes) -> Body | None:
 
 
 def chunk(payload: bytes) -> bytes:
-    """Frame a payload as one chunk; an empty one as nothing, for an empty chunk ends the body."""
+    """Frame a payload as one chunk. An empty payload is not framed: that would end the body."""
     return b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
 
 
 def last_chunk(trailer: bytes) -> bytes:
-    """End a chunked body."""
+    """Return the end of a chunked body."""
     return b"0\r\n%b\r\n" % trailer

@@ -1,4 +1,4 @@
-"""The field lines of one head, read strictly: each name a token, each value free of controls."""
+"""Parses the field lines of a head, strictly: names are tokens, values have no controls."""
 
 from __future__ import annotations
 
@@ -14,59 +14,60 @@ _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _PLAIN_NAME: Final = re.compile(rb"[0-9A-Za-z-]+")
 _ODD: Final = re.compile(rb"[^0-9A-Za-z]")
 _CONTROLS: Final = bytes((*range(0x20), 0x7F)).replace(b"\t", b"")
-_REMEMBERED: Final = 1024  # lines: most of a head is what the same client said before, or another
-_MOST_REMEMBERED: Final = 2048  # bytes of one
+_CACHE_SIZE: Final = 1024  # lines; most lines of a head repeat those of earlier heads
+_MAX_CACHED_SIZE: Final = 2048  # bytes of a line
 
 
-class Line(NamedTuple):
-    """One field."""
+class FieldLine(NamedTuple):
+    """One header field."""
 
     name: bytes  # in lower case, or LOOKALIKE
-    field: Field  # in its own spelling
-    text: bytes  # as it is written
+    field: Field  # as the sender spelled it
+    text: bytes  # the whole line, as it is forwarded
 
 
-def read_lines(block: bytes) -> list[Line]:
-    """Split what follows a head's first line, the empty line included. Raises MalformedMessage."""
+def parse_lines(block: bytes) -> list[FieldLine]:
+    """Parse what follows a head's first line, with the empty line. Raises MalformedMessage."""
     if block == b"\r\n":
         return []
     if not block.endswith(b"\r\n\r\n"):
-        raise MalformedMessage("its head has no end")
+        raise MalformedMessage("its head is not complete")
     lines = block[:-4].split(b"\r\n")
-    # The only controls are the ends of lines: no CR or LF of its own, no NUL, no DEL.
+    # The only control characters are those of the line ends: no bare CR or LF, no NUL, no DEL.
     if len(block) - len(block.translate(None, _CONTROLS)) != 2 * len(lines) + 2:
-        raise MalformedMessage("a field has a control character, or its line ends without CR LF")
+        raise MalformedMessage(
+            "a field has a control character, or its line does not end with CR LF"
+        )
     if len(lines) > MAX_FIELDS:
         raise MalformedMessage(f"it has more than {MAX_FIELDS} fields", 431)
-    if len(block) <= _MOST_REMEMBERED:
-        return list(map(_remembered, lines))
+    if len(block) <= _MAX_CACHED_SIZE:
+        return list(map(_cached_line, lines))
     return [
-        _remembered(line) if len(line) <= _MOST_REMEMBERED else _read_line(line) for line in lines
+        _cached_line(line) if len(line) <= _MAX_CACHED_SIZE else _parse_line(line) for line in lines
     ]
 
 
-def join(lines: Iterable[Line]) -> bytes:
-    """Write these lines again."""
+def join(lines: Iterable[FieldLine]) -> bytes:
+    """Return these lines as bytes."""
     return b"".join([line[2] for line in lines])
 
 
-def _read_line(line: bytes) -> Line:
+def _parse_line(line: bytes) -> FieldLine:
     name, colon, value = line.partition(b":")
     if not colon or not _NAME.fullmatch(name):
-        raise MalformedMessage("the name of a field is none, or does not end with a colon")
+        raise MalformedMessage("a field name is malformed, or not followed by a colon")
     value = value.strip(b" \t")
-    return Line(_plain(name), (name, value), b"%b: %b\r\n" % (name, value))
+    return FieldLine(_normalized(name), (name, value), b"%b: %b\r\n" % (name, value))
 
 
-_remembered = lru_cache(_REMEMBERED)(_read_line)
+_cached_line = lru_cache(_CACHE_SIZE)(_parse_line)
 
 
-def _plain(name: bytes) -> bytes:
+def _normalized(name: bytes) -> bytes:
     """Return a name in lower case, or LOOKALIKE.
 
-    CGI, WSGI and PHP know a field by its name with underscores for hyphens, some for dots and
-    others too: to them `Content_Length` is `Content-Length`. Other names with such characters are
-    in use, and harmless.
+    CGI, WSGI and PHP replace hyphens in names, and some other characters, by underscores: to them
+    `Content_Length` is `Content-Length`. Other names with such characters are harmless.
     """
     lower = name.lower()
     if not _PLAIN_NAME.fullmatch(name) and _ODD.sub(b"-", lower) in GUARDED:

@@ -1,7 +1,7 @@
-"""Heads of requests and responses: parsed once, strictly, into what the proxy needs.
+"""Parses the heads of requests and responses, strictly.
 
-The hot path. What comes again byte for byte, from the same client or another, is remembered: a
-head as a whole, and for other targets a request's from its version on.
+This is the hot path. Heads that were seen before, byte for byte, are taken from a cache: whole
+heads, and the parts of request heads after the target, which often differs alone.
 """
 
 from __future__ import annotations
@@ -14,52 +14,56 @@ from arke_proxy.errors import MalformedMessage
 from arke_proxy.http.header_fields import FORWARDED, HOP_BY_HOP, LOOKALIKE, Field, tokens, written
 from arke_proxy.http.messages import RequestHead, ResponseHead
 from arke_proxy.http.request_target import METHODS, checked_host, resolve_target
-from arke_proxy.http1.field_parser import Line, read_lines
+from arke_proxy.http1.field_parser import FieldLine, parse_lines
 from arke_proxy.http1.serializer import request_begin, response_begin
 
 _ORIGIN: Final = re.compile(rb"/[!-\"$-~]*")  # no fragment
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
-_STEPS: Final = b"max-forwards"
+_MAX_FORWARDS: Final = b"max-forwards"
 _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _STATUS_LINE: Final = re.compile(
     rb"HTTP/1\.(?P<minor>[01]) (?P<status>[1-9][0-9]{2})(?: (?P<reason>[^\r\n\x00]*))?"
 )
-# What may be spoken past the proxy. No form of HTTP is among it (h2c, HTTP/2.0, TLS/1.0): requests
-# inside would reach a backend unseen.
+# Protocols that a connection may switch to. No form of HTTP (h2c, HTTP/2.0, TLS/1.0): requests in
+# it would reach a backend unchecked.
 _UPGRADES: Final = frozenset((b"websocket",))
-_CONNECTION_OPTIONS: Final = {b"close", b"keep-alive", b"upgrade"}  # which name no field to keep
-_ASIDE_IN_RESPONSES: Final = HOP_BY_HOP | {b"content-length"}
-_ASIDE_IN_REQUESTS: Final = _ASIDE_IN_RESPONSES | FORWARDED | {b"expect", b"host", LOOKALIKE}
-_NOTHING: frozenset[bytes] = frozenset()
-_REMEMBERED: Final = 256  # heads of each kind
-_MOST_REMEMBERED: Final = 2048  # bytes of one
+_CONNECTION_OPTIONS: Final = {
+    b"close",
+    b"keep-alive",
+    b"upgrade",
+}  # options that are no field names
+_SPECIAL_IN_RESPONSES: Final = HOP_BY_HOP | {b"content-length"}
+_SPECIAL_IN_REQUESTS: Final = _SPECIAL_IN_RESPONSES | FORWARDED | {b"expect", b"host", LOOKALIKE}
+_NO_NAMES: frozenset[bytes] = frozenset()
+_CACHE_SIZE: Final = 256  # entries in each cache
+_MAX_CACHED_SIZE: Final = 2048  # bytes of an entry
 
 
 def parse_request(raw: bytes) -> RequestHead:
-    """Read one whole head, its empty line included. Raises MalformedMessage."""
-    read = _remembered_request if len(raw) <= _MOST_REMEMBERED else _read_request
-    return read(raw)
+    """Parse a complete head, with its empty line. Raises MalformedMessage."""
+    parse = _cached_request if len(raw) <= _MAX_CACHED_SIZE else _parse_request
+    return parse(raw)
 
 
 def parse_translated(raw: bytes, version: bytes) -> RequestHead:
-    """Read a head that was written for a request of a later version. Raises MalformedMessage."""
-    read = _remembered_request if len(raw) <= _MOST_REMEMBERED else _read_request
-    return read(raw, version)
+    """Parse an HTTP/2 request, written as an HTTP/1.1 head. Raises MalformedMessage."""
+    parse = _cached_request if len(raw) <= _MAX_CACHED_SIZE else _parse_request
+    return parse(raw, version)
 
 
-def _read_request(raw: bytes, version: bytes | None = None) -> RequestHead:
+def _parse_request(raw: bytes, version: bytes | None = None) -> RequestHead:
     method, _, rest = raw.partition(b" ")
     target, _, tail = rest.partition(b" ")
-    read = _remembered_tail if len(tail) <= _MOST_REMEMBERED else _read_tail
-    is_1_0, host, fields, lines, (length, chunked, keep_alive, upgrade, _), forwarded = read(tail)
+    parse = _cached_tail if len(tail) <= _MAX_CACHED_SIZE else _parse_tail
+    is_1_0, host, fields, lines, (length, chunked, keep_alive, upgrade, _), forwarded = parse(tail)
     if method not in METHODS:
-        raise MalformedMessage("its method is none that this proxy knows")
+        raise MalformedMessage("its method is unknown")
     if method == b"CONNECT":
-        raise MalformedMessage("this proxy opens no tunnels", 501)
-    if method == b"TRACE":  # what comes back would show what this proxy tells backends
-        raise MalformedMessage("this proxy sends no request back", 501)
+        raise MalformedMessage("this proxy does not support CONNECT", 501)
+    if method == b"TRACE":  # the response would reveal the fields that this proxy adds
+        raise MalformedMessage("this proxy does not support TRACE", 501)
     if method == b"OPTIONS":
-        fields, lines = _one_step_less(fields, lines)
+        fields, lines = _decrement_max_forwards(fields, lines)
     if host is None and not is_1_0:
         raise MalformedMessage("it has no Host field")
     if not _ORIGIN.fullmatch(target):
@@ -85,27 +89,27 @@ def _read_request(raw: bytes, version: bytes | None = None) -> RequestHead:
 
 
 def parse_response(raw: bytes) -> ResponseHead:
-    """Read one whole head, its empty line included. Raises MalformedMessage.
+    """Parse a complete head, with its empty line. Raises MalformedMessage.
 
-    Whether a switch of protocols (101) had been asked for, the caller knows.
+    The caller checks that a 101 response answers a request with Upgrade.
     """
-    read = _remembered_response if len(raw) <= _MOST_REMEMBERED else _read_response
-    return read(raw)
+    parse = _cached_response if len(raw) <= _MAX_CACHED_SIZE else _parse_response
+    return parse(raw)
 
 
-def _read_response(raw: bytes) -> ResponseHead:
+def _parse_response(raw: bytes) -> ResponseHead:
     line, _, block = raw.partition(b"\r\n")
-    status, status_text, is_1_0 = _read_status_line(line)
-    read = _remembered_answer if len(block) <= _MOST_REMEMBERED else _read_answer
-    fields, lines, dated, (length, chunked, keep_alive, upgrade, _) = read(block, is_1_0)
+    status, status_text, is_1_0 = _parse_status_line(line)
+    parse = _cached_response_fields if len(block) <= _MAX_CACHED_SIZE else _parse_response_fields
+    fields, lines, dated, (length, chunked, keep_alive, upgrade, _) = parse(block, is_1_0)
     if status < 200 and (length is not None or chunked):
-        raise MalformedMessage("it has a body, and its status allows none")
+        raise MalformedMessage("its status does not allow a body, but it has one")
     if status == 204 and (length or chunked):
-        keep_alive = False  # what follows may be that body, or the next answer
+        keep_alive = False  # the next bytes may be a body, or the next response
     if status != 101:
         upgrade = None
     elif is_1_0 or upgrade is None:
-        raise MalformedMessage("it switches protocols, and does not say to which")
+        raise MalformedMessage("it switches protocols without naming one")
     head = ResponseHead(
         status,
         status_text,
@@ -122,35 +126,35 @@ def _read_response(raw: bytes) -> ResponseHead:
     return head
 
 
-class _Framing(NamedTuple):
+class HeadFraming(NamedTuple):
     length: int | None
     chunked: bool
     keep_alive: bool
     upgrade: bytes | None  # what `Connection` and one `Upgrade` field agree on
-    named: frozenset[bytes]  # the fields that `Connection` names
+    named: frozenset[bytes]  # the fields that `Connection` lists
 
 
-class _Tail(NamedTuple):
-    """A request's head from its version on."""
+class RequestTail(NamedTuple):
+    """The part of a request head after the target."""
 
     is_1_0: bool
     host: bytes | None
     fields: tuple[Field, ...]
     lines: bytes
-    framing: _Framing
+    framing: HeadFraming
     forwarded: tuple[Field, ...]
 
 
-def _read_tail(tail: bytes) -> _Tail:
+def _parse_tail(tail: bytes) -> RequestTail:
     version, _, block = tail.partition(b"\r\n")
     is_1_0 = _is_1_0(version)
-    fields, texts, aside, framing = _sort(block, _ASIDE_IN_REQUESTS, is_1_0=is_1_0)
+    fields, lines_out, special, framing = _sort_fields(block, _SPECIAL_IN_REQUESTS, is_1_0=is_1_0)
     length, chunked, _, upgrade, _ = framing
     if upgrade and (is_1_0 or length or chunked or upgrade not in _UPGRADES):
         framing = framing._replace(upgrade=None)
     host: bytes | None = None
     forwarded: list[Field] = []
-    for name, (spelling, value), text in aside:
+    for name, (spelling, value), text in special:
         if name == b"host":
             if host is not None:
                 raise MalformedMessage("it has two Host fields")
@@ -158,98 +162,102 @@ def _read_tail(tail: bytes) -> _Tail:
         elif name in FORWARDED:
             forwarded.append((name, value))
         elif name == LOOKALIKE:
-            raise MalformedMessage("the name of a field could be taken for another that frames it")
-        elif name == b"expect" and _waits_for_100(value) and not is_1_0 and (length or chunked):
-            # Where no body waits, some backends would begin to wait for one.
+            raise MalformedMessage("a field name could be mistaken for another one by the backend")
+        elif name == b"expect" and _expects_100(value) and not is_1_0 and (length or chunked):
+            # Forwarded with a body only: without one, some backends would wait for it.
             fields.append((spelling, value))
-            texts.append(text)
-    return _Tail(is_1_0, host, tuple(fields), b"".join(texts), framing, tuple(forwarded))
+            lines_out.append(text)
+    return RequestTail(is_1_0, host, tuple(fields), b"".join(lines_out), framing, tuple(forwarded))
 
 
-def _read_answer(block: bytes, is_1_0: bool) -> tuple[tuple[Field, ...], bytes, bool, _Framing]:
-    fields, texts, _, framing = _sort(block, _ASIDE_IN_RESPONSES, is_1_0=is_1_0)
-    lines = b"".join(texts)
+def _parse_response_fields(
+    block: bytes, is_1_0: bool
+) -> tuple[tuple[Field, ...], bytes, bool, HeadFraming]:
+    fields, lines_out, _, framing = _sort_fields(block, _SPECIAL_IN_RESPONSES, is_1_0=is_1_0)
+    lines = b"".join(lines_out)
     dated = b"\ndate:" in b"\n" + lines.lower()
     return tuple(fields), lines, dated, framing
 
 
-_remembered_tail: Final = lru_cache(_REMEMBERED)(_read_tail)
-_remembered_answer: Final = lru_cache(_REMEMBERED)(_read_answer)
-_remembered_request: Final = lru_cache(_REMEMBERED)(_read_request)
-_remembered_response: Final = lru_cache(_REMEMBERED)(_read_response)
+_cached_tail: Final = lru_cache(_CACHE_SIZE)(_parse_tail)
+_cached_response_fields: Final = lru_cache(_CACHE_SIZE)(_parse_response_fields)
+_cached_request: Final = lru_cache(_CACHE_SIZE)(_parse_request)
+_cached_response: Final = lru_cache(_CACHE_SIZE)(_parse_response)
 
 
-class _Sorted(NamedTuple):
-    fields: list[Field]  # end to end
-    texts: list[bytes]  # the same, as they are written
-    aside: list[Line]
-    framing: _Framing
+class SortedFields(NamedTuple):
+    fields: list[Field]  # end-to-end fields, which are forwarded
+    lines_out: list[bytes]  # the same, as lines
+    special: list[FieldLine]  # fields with a meaning for the proxy
+    framing: HeadFraming
 
 
-def _sort(block: bytes, aside_names: frozenset[bytes], *, is_1_0: bool) -> _Sorted:
-    lines = read_lines(block)
-    aside = [line for line in lines if line[0] in aside_names]
-    framing = _frame(aside, is_1_0=is_1_0)
-    dropped = aside_names | framing.named if framing.named else aside_names
+def _sort_fields(block: bytes, special_names: frozenset[bytes], *, is_1_0: bool) -> SortedFields:
+    lines = parse_lines(block)
+    special = [line for line in lines if line[0] in special_names]
+    framing = _head_framing(special, is_1_0=is_1_0)
+    dropped = special_names | framing.named if framing.named else special_names
     fields: list[Field] = []
-    texts: list[bytes] = []
+    lines_out: list[bytes] = []
     for name, field, text in lines:
         if name not in dropped:
             fields.append(field)
-            texts.append(text)
-    return _Sorted(fields, texts, aside, framing)
+            lines_out.append(text)
+    return SortedFields(fields, lines_out, special, framing)
 
 
-def _frame(aside: list[Line], *, is_1_0: bool) -> _Framing:
+def _head_framing(special: list[FieldLine], *, is_1_0: bool) -> HeadFraming:
     length: int | None = None
     chunked = False
-    named: frozenset[bytes] = _NOTHING
+    named: frozenset[bytes] = _NO_NAMES
     upgrades: list[bytes] = []
-    for name, (_, value), _ in aside:
+    for name, (_, value), _ in special:
         if name == b"connection":
             named |= tokens(value)
         elif name == b"content-length":
             if length is not None or not _LENGTH.fullmatch(value):
-                raise MalformedMessage("its length is none, or said twice")
+                raise MalformedMessage("its Content-Length is not a number, or given twice")
             length = int(value)
         elif name == b"transfer-encoding":
             if chunked or is_1_0 or value.lower() != b"chunked":
-                raise MalformedMessage("its transfer coding is not chunked, of HTTP/1.1")
+                raise MalformedMessage("its Transfer-Encoding is not chunked, or it is HTTP/1.0")
             chunked = True
         elif name == b"upgrade":
             upgrades.append(value)
     if chunked and length is not None:
-        raise MalformedMessage("it is chunked, and has a length")
+        raise MalformedMessage("it has both Transfer-Encoding and Content-Length")
     keep_alive = b"close" not in named and (not is_1_0 or b"keep-alive" in named)
     upgrade = upgrades[0] if len(upgrades) == 1 and b"upgrade" in named else b""
     named -= _CONNECTION_OPTIONS
-    return _Framing(length, chunked, keep_alive, upgrade.lower() or None, named)
+    return HeadFraming(length, chunked, keep_alive, upgrade.lower() or None, named)
 
 
-def _one_step_less(fields: tuple[Field, ...], lines: bytes) -> tuple[tuple[Field, ...], bytes]:
+def _decrement_max_forwards(
+    fields: tuple[Field, ...], lines: bytes
+) -> tuple[tuple[Field, ...], bytes]:
     """Decrement Max-Forwards (RFC 9110, 7.6.2). Raises MalformedMessage.
 
     Of the methods that it applies to, only OPTIONS is forwarded.
     """
-    said = [(at, value) for at, (name, value) in enumerate(fields) if name.lower() == _STEPS]
-    if not said:
+    found = [
+        (at, value) for at, (name, value) in enumerate(fields) if name.lower() == _MAX_FORWARDS
+    ]
+    if not found:
         return fields, lines
-    at, steps = said[0]
-    if len(said) > 1 or not _LENGTH.fullmatch(steps):
+    at, hops = found[0]
+    if len(found) > 1 or not _LENGTH.fullmatch(hops):
         raise MalformedMessage("its Max-Forwards is not a number, or given twice")
-    if int(steps) == 0:
-        raise MalformedMessage(
-            "it may go no further, and this proxy has no options of its own", 501
-        )
-    less = (fields[at][0], b"%d" % (int(steps) - 1))
+    if int(hops) == 0:
+        raise MalformedMessage("its Max-Forwards is 0, and this proxy does not answer OPTIONS", 501)
+    less = (fields[at][0], b"%d" % (int(hops) - 1))
     fields = (*fields[:at], less, *fields[at + 1 :])
     return fields, written(fields)
 
 
-def _waits_for_100(expectation: bytes) -> bool:
-    """Say that the client waits for an answer 100 (RFC 9110, 10.1.1). Raises MalformedMessage."""
+def _expects_100(expectation: bytes) -> bool:
+    """Check an Expect field: True for 100-continue (RFC 9110, 10.1.1). Raises MalformedMessage."""
     if expectation.lower() != b"100-continue":
-        raise MalformedMessage("it expects what this proxy does not know", 417)
+        raise MalformedMessage("its Expect is not 100-continue", 417)
     return True
 
 
@@ -259,12 +267,12 @@ def _is_1_0(version: bytes) -> bool:
     if version == b"HTTP/1.0":
         return True
     if _VERSION.fullmatch(version):
-        raise MalformedMessage("this proxy speaks HTTP/1.1 and HTTP/1.0", 505)
+        raise MalformedMessage("this proxy supports HTTP/1.1 and HTTP/1.0", 505)
     raise MalformedMessage("its first line is not METHOD TARGET VERSION")
 
 
 @lru_cache(maxsize=256)
-def _read_status_line(line: bytes) -> tuple[int, bytes, bool]:
+def _parse_status_line(line: bytes) -> tuple[int, bytes, bool]:
     match = _STATUS_LINE.fullmatch(line)
     if not match:
         raise MalformedMessage("it does not begin with an HTTP/1.1 status line")

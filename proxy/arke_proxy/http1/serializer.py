@@ -1,4 +1,4 @@
-"""Heads as the proxy writes them, each in one piece."""
+"""Serializes request and response heads, each into one bytes object."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEEP_ALIVE: Final = b"Connection: keep-alive\r\n"  # for HTTP/1.0, where it is n
 
 
 def request_begin(head: RequestHead) -> bytes | None:
-    """Write what every backend gets of a head; None for one that names no host."""
+    """Write the part of a head that is the same for all backends; None for a head without host."""
     return None if head.host is None else _request_begin(head, head.host)
 
 
@@ -36,7 +36,7 @@ def _request_begin(head: RequestHead, host: bytes) -> bytes:
 
 
 def request_head(head: RequestHead, forwarded: bytes, backend: BackendAddress) -> bytes:
-    """Write the head that the backend gets; `forwarded` is from ClientOrigin.passed_on."""
+    """Write the head for a backend; `forwarded` is from ClientOrigin.forwarded_lines."""
     begin = head.begin
     if begin is None:
         host = backend.authority.encode() if head.host is None else head.host
@@ -44,32 +44,32 @@ def request_head(head: RequestHead, forwarded: bytes, backend: BackendAddress) -
     return b"".join((begin, forwarded, b"\r\n"))
 
 
-class Framing(NamedTuple):
-    """How the client learns where an answer's body ends."""
+class ResponseFraming(NamedTuple):
+    """How the client recognises the end of a response's body."""
 
     line: bytes
     chunked: bool = False
-    closes: bool = False  # the connection's end is the body's
+    closes: bool = False  # the body ends where the connection is closed
 
 
-def response_framing(head: ResponseHead, method: bytes, *, to_1_0: bool) -> Framing:
-    """Choose the framing of the answer to `method`."""
+def response_framing(head: ResponseHead, method: bytes, *, to_1_0: bool) -> ResponseFraming:
+    """Choose the framing of a response to `method`."""
     if head.length is not None:
-        return Framing(b"" if head.status == 204 else content_length(head.length))
+        return ResponseFraming(b"" if head.status == 204 else content_length(head.length))
     if not has_body(head, method):
-        return Framing(b"")
-    return Framing(b"", closes=True) if to_1_0 else Framing(CHUNKED, chunked=True)
+        return ResponseFraming(b"")
+    return ResponseFraming(b"", closes=True) if to_1_0 else ResponseFraming(CHUNKED, chunked=True)
 
 
 def response_begin(head: ResponseHead) -> bytes | None:
-    """Write what every client gets of a head; None where it depends on the client, or the time."""
+    """Write the part of a head that is the same for all clients; None if it differs for them."""
     if head.length is None or head.status == 204 or not head.dated:
         return None
     return response_start(head, content_length(head.length))
 
 
 def response_start(head: ResponseHead, framing: bytes) -> bytes:
-    """Write a head, with the line for its framing, but for what is said of the connection."""
+    """Write a head up to the Connection line; `framing` is the framing line."""
     return b"HTTP/1.1 %b\r\n%b%bVia: %b arke\r\n" % (
         head.status_text,
         written(head.fields) if head.lines is None else head.lines,
@@ -79,17 +79,17 @@ def response_start(head: ResponseHead, framing: bytes) -> bytes:
 
 
 def date_line(now: float) -> bytes:
-    """Say when an answer came, for a backend that has not (RFC 9110, 6.6.1)."""
+    """Write a Date line, for a response without one (RFC 9110, 6.6.1)."""
     return b"Date: %b\r\n" % http_date(now)
 
 
 def response_head(head: ResponseHead, framing: bytes, connection: bytes) -> bytes:
-    """Write the head that the client gets, with the lines for framing and connection."""
+    """Write a head with these lines for framing and connection."""
     return b"%b%b\r\n" % (response_start(head, framing), connection)
 
 
 def connection_line(*, keep_alive: bool, to_1_0: bool) -> bytes:
-    """Say what becomes of the client's connection, where it is not what the version implies."""
+    """Write the Connection line, if the connection's future is not the version's default."""
     if not keep_alive:
         return CLOSE
     return KEEP_ALIVE if to_1_0 else b""
@@ -100,5 +100,5 @@ def content_length(length: int) -> bytes:
 
 
 def upgrade_lines(protocol: bytes) -> bytes:
-    """Ask for another protocol, or agree to it: the lines that say what a connection becomes."""
+    """Write the lines that request a switch of protocols, or confirm it."""
     return b"Connection: Upgrade\r\nUpgrade: %b\r\n" % protocol

@@ -1,1 +1,1 @@
-"""What a client may send by HTTP/2, without I/O; the library `h2` knows the rest."""
+"""HTTP/2: set-up of the h2 library, header fields, limits on abusive clients."""

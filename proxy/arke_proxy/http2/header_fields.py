@@ -1,8 +1,8 @@
-"""From fields of HTTP/2 to a head, and back (RFC 9113, 8).
+"""Converts HTTP/2 header fields to heads, and back (RFC 9113, 8).
 
-A request is written as the head that HTTP/1.1 would have for it, and read as strictly as any other:
-there is one set of rules for what may reach a backend. Checked here is what could not be written
-so, and what HTTP/2 alone forbids.
+A request is written as an HTTP/1.1 head, which the strict HTTP/1.1 parser then checks: one set of
+rules decides what may reach a backend. This module checks only what such a head cannot express,
+and what HTTP/2 alone forbids.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from arke_proxy.http1.head_parser import parse_translated
 
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
-_WORD = re.compile(rb"[\x21-\x7e]+")  # what a first line or an authority can be made of
+_WORD = re.compile(rb"[\x21-\x7e]+")  # for the request line and the authority
 _PSEUDO = frozenset((b":authority", b":method", b":path", b":scheme"))
-_VERSION = b"2.0"  # as RFC 9110 (2.5) writes versions
-_SCHEMES = frozenset((b"http", b"https"))  # whoever stands before us may have decrypted it
-_OF_A_CONNECTION = frozenset(
+_VERSION = b"2.0"  # as in RFC 9110, 2.5
+_SCHEMES = frozenset((b"http", b"https"))  # a proxy in front may have terminated TLS
+_CONNECTION_FIELDS = frozenset(
     (
         b"connection",
         b"http2-settings",
@@ -39,18 +39,18 @@ def read_request(fields: Iterable[Field], *, complete: bool) -> RequestHead:
     """Parse a request. `complete`: no body follows. Raises MalformedMessage."""
     pseudo: dict[bytes, bytes] = {}
     lines: list[bytes] = []
-    crumbs: list[bytes] = []
+    cookies: list[bytes] = []
     host: bytes | None = None
     has_length = False
     for name, value in fields:
         if name.startswith(b":"):
-            if lines or crumbs or host is not None:
-                raise MalformedMessage("a pseudo-header comes after a field")
+            if lines or cookies or host is not None:
+                raise MalformedMessage("a pseudo-header field follows a regular field")
             _add_pseudo(pseudo, name, value)
             continue
         _check_field(name, value)
         if name == b"cookie":
-            crumbs.append(value)
+            cookies.append(value)
         elif name == b"host":
             if host is not None:
                 raise MalformedMessage("it has two Host fields")
@@ -58,29 +58,29 @@ def read_request(fields: Iterable[Field], *, complete: bool) -> RequestHead:
         else:
             has_length = has_length or name == b"content-length"
             lines.append(b"%b: %b\r\n" % (name, value))
-    if crumbs:  # RFC 9113, 8.2.3
-        lines.append(b"cookie: %b\r\n" % b"; ".join(crumbs))
-    method, target = _first_line(pseudo)
+    if cookies:  # RFC 9113, 8.2.3
+        lines.append(b"cookie: %b\r\n" % b"; ".join(cookies))
+    method, target = _method_and_path(pseudo)
     if not complete and not has_length:
         lines.append(b"Transfer-Encoding: chunked\r\n")
     first = b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (method, target, _authority(pseudo, host))
-    head = parse_translated(_whole(first, *lines), _VERSION)
+    head = parse_translated(_block(first, *lines), _VERSION)
     if complete and head.length:
-        raise MalformedMessage("it has a length, and no body")
+        raise MalformedMessage("it has a Content-Length, but no body")
     return head
 
 
 def read_trailer(fields: Iterable[Field]) -> bytes:
-    """Return the lines that may be passed on behind a chunked body. Raises MalformedMessage."""
+    """Return the trailer lines that may be forwarded. Raises MalformedMessage."""
     lines = []
     for name, value in fields:
         _check_field(name, value)
         lines.append(b"%b: %b\r\n" % (name, value))
-    return kept_trailer(_whole(*lines))
+    return kept_trailer(_block(*lines))
 
 
 def response_fields(head: ResponseHead) -> list[Field]:
-    """Return the fields that begin an answer."""
+    """Return the HTTP/2 fields of a response."""
     fields = [(b":status", b"%d" % head.status)]
     fields += [(name.lower(), value.strip()) for name, value in head.fields]
     if head.length is not None and head.status != 204:
@@ -90,12 +90,12 @@ def response_fields(head: ResponseHead) -> list[Field]:
 
 
 def own_fields(status: int, fields: Iterable[Field]) -> list[Field]:
-    """Return the fields that begin an answer of the proxy itself."""
+    """Return the HTTP/2 fields of the proxy's own response."""
     return [(b":status", b"%d" % status), *((name.lower(), value) for name, value in fields)]
 
 
 def trailer_fields(lines: bytes) -> list[Field]:
-    """Return the fields behind an answer, from the lines behind a chunked body."""
+    """Return the HTTP/2 fields of a trailer, from the trailer lines of a chunked body."""
     fields = []
     for line in lines.splitlines():
         name, _, value = line.partition(b":")
@@ -103,45 +103,45 @@ def trailer_fields(lines: bytes) -> list[Field]:
     return fields
 
 
-def _whole(*lines: bytes) -> bytes:
-    whole = b"".join((*lines, b"\r\n"))
-    if len(whole) > HeadBuffer.MAX_HEAD:
+def _block(*lines: bytes) -> bytes:
+    block = b"".join((*lines, b"\r\n"))
+    if len(block) > HeadBuffer.MAX_HEAD:
         raise MalformedMessage(f"its fields are larger than {HeadBuffer.MAX_HEAD} bytes", 431)
-    return whole
+    return block
 
 
 def _add_pseudo(pseudo: dict[bytes, bytes], name: bytes, value: bytes) -> None:
     if name not in _PSEUDO:
-        raise MalformedMessage("it has a pseudo-header that no request has")
+        raise MalformedMessage("it has an unknown pseudo-header field")
     if name in pseudo:
-        raise MalformedMessage("it has a pseudo-header twice")
+        raise MalformedMessage("it has a pseudo-header field twice")
     if not _WORD.fullmatch(value):
-        raise MalformedMessage("a pseudo-header is empty, or has characters that it may not have")
+        raise MalformedMessage("a pseudo-header field is empty or has invalid characters")
     pseudo[name] = value
 
 
 def _check_field(name: bytes, value: bytes) -> None:
     if not _NAME.fullmatch(name):
-        raise MalformedMessage("the name of a field is malformed, or not in lower case")
+        raise MalformedMessage("a field name is malformed, or not in lower case")
     if not _VALUE.fullmatch(value):
-        raise MalformedMessage("the value of a field has characters that it may not have")
-    if name in _OF_A_CONNECTION or (name == b"te" and value.lower() != b"trailers"):
+        raise MalformedMessage("a field value has invalid characters")
+    if name in _CONNECTION_FIELDS or (name == b"te" and value.lower() != b"trailers"):
         raise MalformedMessage("it has a field that HTTP/2 forbids")
 
 
-def _first_line(pseudo: dict[bytes, bytes]) -> tuple[bytes, bytes]:
+def _method_and_path(pseudo: dict[bytes, bytes]) -> tuple[bytes, bytes]:
     method = pseudo.get(b":method")
     if method == b"CONNECT":
-        raise MalformedMessage("this proxy opens no tunnels", 501)
+        raise MalformedMessage("this proxy does not support CONNECT", 501)
     path = pseudo.get(b":path")
     if method is None or path is None or b":scheme" not in pseudo:
         raise MalformedMessage("it has no :method, :scheme or :path")
     if pseudo[b":scheme"].lower() not in _SCHEMES:
-        raise MalformedMessage("its :scheme is not that of HTTP")
+        raise MalformedMessage("its :scheme is neither http nor https")
     if len(method) + len(path) > HeadBuffer.MAX_LINE:
         raise MalformedMessage(f"its :path is longer than {HeadBuffer.MAX_LINE} bytes", 414)
     if not path.startswith(b"/") and (path, method) != (b"*", b"OPTIONS"):
-        raise MalformedMessage("its :path is none")
+        raise MalformedMessage("its :path is not a path")
     return method, path
 
 
@@ -152,5 +152,5 @@ def _authority(pseudo: dict[bytes, bytes], host: bytes | None) -> bytes:
     elif host is not None and host.lower() != authority.lower():
         raise MalformedMessage("its :authority and its Host field name different hosts")
     if not authority or not _WORD.fullmatch(authority):
-        raise MalformedMessage("it names no host")
+        raise MalformedMessage("it has neither :authority nor Host")
     return authority

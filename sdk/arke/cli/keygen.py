@@ -12,19 +12,20 @@ from arke.program import flags
 
 
 @dataclass(frozen=True, slots=True)
-class _Options:
+class _KeygenOptions:
     file: str = flags.argument("FILE", help="where to write the key; must not exist")
+
+
+KEYGEN = flags.Command(
+    "arke keygen",
+    _KeygenOptions,
+    "Makes the RSA key of a network; give the same file to each of its relays.",
+)
 
 
 def keygen(argv: Sequence[str], environ: Mapping[str, str]) -> None:
     """Write a new RSA key that only its owner can read."""
-    options = flags.parse(
-        _Options,
-        program="arke keygen",
-        summary="Makes the RSA key of a network; give the same file to each of its relays.",
-        argv=argv,
-        environ=environ,
-    )
+    options = KEYGEN.parse(argv, environ)
     try:
         write_key(Path(options.file))
     except FileExistsError:

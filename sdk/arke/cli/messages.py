@@ -21,7 +21,7 @@ log = logging.getLogger("arke")
 
 
 @dataclass(frozen=True, slots=True)
-class _Request(Attached):
+class _RequestOptions(Attached):
     cluster: str = flags.argument("CLUSTER", parse=flags.name, help="whom to ask")
     body: str = flags.argument("BODY", parse=str, help=_BODY)
     timeout: float = flags.flag(
@@ -29,32 +29,44 @@ class _Request(Attached):
     )
 
 
+REQUEST = flags.Command(
+    "arke request", _RequestOptions, "Asks one member of a cluster and prints its reply."
+)
+
+
 @dataclass(frozen=True, slots=True)
-class _Broadcast(Attached):
+class _BroadcastOptions(Attached):
     cluster: str = flags.argument("CLUSTER", parse=flags.name, help="whom to tell")
     body: str = flags.argument("BODY", parse=str, help=_BODY)
 
 
+BROADCAST = flags.Command("arke broadcast", _BroadcastOptions, "Tells every member of a cluster.")
+
+
 @dataclass(frozen=True, slots=True)
-class _Publish(Attached):
+class _PublishOptions(Attached):
     topic: str = flags.argument("TOPIC", parse=flags.name, help="what it is about")
     body: str = flags.argument("BODY", parse=str, help=_BODY)
 
 
+PUBLISH = flags.Command("arke publish", _PublishOptions, "Tells every subscriber of a topic.")
+
+
 @dataclass(frozen=True, slots=True)
-class _Subscribe(Attached):
+class _SubscribeOptions(Attached):
     topic: str = flags.argument("TOPIC", parse=flags.name, help="what to listen to")
+
+
+SUBSCRIBE = flags.Command(
+    "arke subscribe",
+    _SubscribeOptions,
+    "Prints what is published to a topic, one body a line, until Ctrl-C.",
+)
 
 
 def request(argv: Sequence[str], environ: Mapping[str, str]) -> None:
     """Print the reply of one member, as it is."""
-    options = flags.parse(
-        _Request,
-        program="arke request",
-        summary="Asks one member of a cluster and prints its reply.",
-        argv=argv,
-        environ=environ,
-    )
+    options = REQUEST.parse(argv, environ)
     body = _read(options.body)
 
     async def ask() -> None:
@@ -67,13 +79,7 @@ def request(argv: Sequence[str], environ: Mapping[str, str]) -> None:
 
 def broadcast(argv: Sequence[str], environ: Mapping[str, str]) -> None:
     """Tell every member of a cluster."""
-    options = flags.parse(
-        _Broadcast,
-        program="arke broadcast",
-        summary="Tells every member of a cluster.",
-        argv=argv,
-        environ=environ,
-    )
+    options = BROADCAST.parse(argv, environ)
     body = _read(options.body)
 
     async def tell() -> None:
@@ -85,13 +91,7 @@ def broadcast(argv: Sequence[str], environ: Mapping[str, str]) -> None:
 
 def publish(argv: Sequence[str], environ: Mapping[str, str]) -> None:
     """Tell every subscriber of a topic."""
-    options = flags.parse(
-        _Publish,
-        program="arke publish",
-        summary="Tells every subscriber of a topic.",
-        argv=argv,
-        environ=environ,
-    )
+    options = PUBLISH.parse(argv, environ)
     body = _read(options.body)
 
     async def tell() -> None:
@@ -103,13 +103,7 @@ def publish(argv: Sequence[str], environ: Mapping[str, str]) -> None:
 
 def subscribe(argv: Sequence[str], environ: Mapping[str, str]) -> None:
     """Print the body of each event and a newline, until Ctrl-C."""
-    options = flags.parse(
-        _Subscribe,
-        program="arke subscribe",
-        summary="Prints what is published to a topic, one body a line, until Ctrl-C.",
-        argv=argv,
-        environ=environ,
-    )
+    options = SUBSCRIBE.parse(argv, environ)
 
     async def listen() -> None:
         dropped = 0

@@ -21,7 +21,7 @@ def _http(value: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Options(Attached):
+class _ServeOptions(Attached):
     cluster: str = flags.argument("CLUSTER", parse=flags.name, help="which cluster to join")
     exec: str | None = flags.flag(
         "COMMAND", help="shell command: the body is its stdin, its stdout the reply"
@@ -34,16 +34,17 @@ class _Options(Attached):
     )
 
 
+SERVE = flags.Command(
+    "arke serve",
+    _ServeOptions,
+    "Joins a cluster and answers its requests until SIGTERM or Ctrl-C. A command that "
+    "fails raises at the caller, with the end of its stderr.",
+)
+
+
 def serve(argv: Sequence[str], environ: Mapping[str, str]) -> None:
     """Answer requests until SIGTERM or Ctrl-C, then finish what was begun."""
-    options = flags.parse(
-        _Options,
-        program="arke serve",
-        summary="Joins a cluster and answers its requests until SIGTERM or Ctrl-C. A command that "
-        "fails raises at the caller, with the end of its stderr.",
-        argv=argv,
-        environ=environ,
-    )
+    options = SERVE.parse(argv, environ)
     ways = (options.exec is not None) + options.echo
     if ways > 1 or (not ways and options.http is None):
         flags.fail("arke", "say how to answer, with either -exec COMMAND or -echo, or use -http")

@@ -15,19 +15,18 @@ Row = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Options(Attached):
+class _StatusOptions(Attached):
     json: bool = flags.switch(help="print everything as JSON")
+
+
+STATUS = flags.Command(
+    "arke status", _StatusOptions, "Shows this node, its peers, and who serves and listens to what."
+)
 
 
 def status(argv: Sequence[str], environ: Mapping[str, str]) -> None:
     """Print what the relay of this machine knows."""
-    options = flags.parse(
-        _Options,
-        program="arke status",
-        summary="Shows this node, its peers, and who serves and listens to what.",
-        argv=argv,
-        environ=environ,
-    )
+    options = STATUS.parse(argv, environ)
 
     async def show() -> None:
         async with options.connect() as mesh:

@@ -16,28 +16,29 @@ from arke.program import flags
 
 
 @dataclass(frozen=True, slots=True)
-class _Options(Attached):
+class _TunnelOptions(Attached):
     cluster: str = flags.argument("CLUSTER", parse=flags.name, help="whom to talk with")
     timeout: float = flags.flag(
         "TIME", parse=flags.seconds, default="5s", help="how long to wait for a member"
     )
 
 
+TUNNEL = flags.Command(
+    "arke tunnel",
+    _TunnelOptions,
+    "Sends stdin to one member of a cluster, and writes what comes back to stdout.",
+)
+
+
 def tunnel(argv: Sequence[str], environ: Mapping[str, str]) -> None:
     """Pipe until both directions have ended."""
-    options = flags.parse(
-        _Options,
-        program="arke tunnel",
-        summary="Sends stdin to one member of a cluster, and writes what comes back to stdout.",
-        argv=argv,
-        environ=environ,
-    )
+    options = TUNNEL.parse(argv, environ)
     if sys.stdin is None:
         fail("stdin is closed; if nothing is to be sent, add </dev/null")
     run(_pipe(options), limit=None)
 
 
-async def _pipe(options: _Options) -> None:
+async def _pipe(options: _TunnelOptions) -> None:
     async with (
         options.connect() as mesh,
         mesh.tunnel(options.cluster, timeout=options.timeout) as opened,

@@ -138,7 +138,7 @@ def test_what_it_cannot_do_is_one_line(servers: Servers) -> None:
     assert "Traceback" not in silent.log
     for listen, cluster, line in (
         ("nosuchhost.invalid:1", "web", "-listen nosuchhost.invalid:1: "),
-        ("127.0.0.1:0", "x" * 256, f"-cluster {'x' * 256}: must be 1 to 255 octets of UTF-8 text"),
+        ("127.0.0.1:0", "x" * 256, "-cluster must be 1 to 255 bytes of UTF-8 text"),
     ):
         process = servers.start(1, listen, cluster=cluster)
         assert process.wait(LIMIT) == 2

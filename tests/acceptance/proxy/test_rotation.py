@@ -138,14 +138,20 @@ STATIC = ["-choose", "static", "-backend", "127.0.0.1:1"]
     [
         ([], "give -cluster NAME"),
         (["-choose", "static"], "-choose static needs -backend"),
-        (["-choose", "static", "-backend", "example.com:80"], "-backend example.com:80: must be"),
-        (["-choose", "static", "-backend", "127.0.0.1:0"], "-backend 127.0.0.1:0: must be"),
+        (
+            ["-choose", "static", "-backend", "example.com:80"],
+            "-backend must be IP:PORT (got example.com",
+        ),
+        (
+            ["-choose", "static", "-backend", "127.0.0.1:0"],
+            "-backend must be IP:PORT (got 127.0.0.1",
+        ),
         (["-cluster", "a", "-backend", "127.0.0.1:1"], "-backend needs -choose static"),
-        (["-route", "a"], "-route a: must be HOST/PATH=CLUSTER"),
+        (["-route", "a"], "-route must be HOST/PATH=CLUSTER"),
         (["-route", "a=b", "-route", "A=c"], "two -route flags have the same host and path"),
         (["-cluster", "a", "-choose", "ask", "-check", "/"], "-check and -via need addresses"),
-        (["-cluster", "a", "-via", "foot"], "-via foot: must be direct, tunnel or auto"),
-        (["-cluster", "a", "-check", "healthz"], "-check healthz: must be a path"),
+        (["-cluster", "a", "-via", "foot"], "-via must be direct, tunnel or auto (got foot)"),
+        (["-cluster", "a", "-check", "healthz"], "-check must be a path"),
         (["-cluster", "a", "-sticky", "a b"], "must be a cookie name"),
         (["-sticky", "s", "-route", "a/b;c=d"], "becomes a cookie's path: remove the ; from it"),
         (

@@ -131,16 +131,19 @@ def test_a_key_file_that_this_user_cannot_read(key: Path) -> None:
         (["-po", "1"], "unrecognized arguments: -po 1; see `relay -h`"),
         (["extra"], "unrecognized arguments: extra; see `relay -h`"),
         (["-rsa"], "-rsa: expected one argument; see `relay -h`"),
-        (["-port", "x"], "-port x: must be a port, 1 to 65535, or 0 for any"),
-        (["-port", "70000"], "-port 70000: must be a port, 1 to 65535, or 0 for any"),
-        (["-mdns", "maybe"], "-mdns maybe: must be on or off"),
-        (["-join", "nowhere"], "-join nowhere: must be HOST:PORT, with an IPv6 host in brackets"),
-        (["-log-format", "xml"], "-log-format xml: must be text or json"),
-        (["-log-level", "loud"], "-log-level loud: must be debug, info, warn or error"),
+        (["-port", "x"], "-port must be between 0 and 65535 (got x)"),
+        (["-port", "70000"], "-port must be between 0 and 65535 (got 70000)"),
+        (["-mdns", "maybe"], "-mdns must be on or off (got maybe)"),
+        (
+            ["-join", "nowhere"],
+            "-join must be HOST:PORT, with an IPv6 host in brackets (got nowhere)",
+        ),
+        (["-log-format", "xml"], "-log-format must be text or json (got xml)"),
+        (["-log-level", "loud"], "-log-level must be debug, info, warn or error (got loud)"),
         (["-cert-life", "25h"], "-cert-life must be from 1s to 24h"),
         (["-cert-life", "0.5s"], "-cert-life must be from 1s to 24h"),
         (["-port", "0"], "-port 0 leaves programs no way in: add -socket PATH"),
-        (["-net", ""], "-net '': must not be empty"),
+        (["-net", ""], "-net must not be empty (got '')"),
         (["-net", "x" * 256], LONG_NAME),
     ],
 )
@@ -161,8 +164,8 @@ def test_an_address_that_this_machine_has_not(key: Path, where: str) -> None:
     assert f"-bind '{where}' is no address, network or interface of this machine" in line
 
 
-def test_the_environment_is_checked_like_the_line(key: Path) -> None:
-    assert refused("-rsa", key, ARKE_NET="x", ARKE_PORT="x").startswith("relay: ARKE_PORT=x: ")
+def test_the_environment_is_checked_like_the_command_line(key: Path) -> None:
+    assert refused("-rsa", key, ARKE_NET="x", ARKE_PORT="x").startswith("relay: ARKE_PORT must be")
 
 
 def test_a_port_for_programs_that_is_taken(key: Path) -> None:

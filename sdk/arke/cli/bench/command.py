@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 import uvloop
 
@@ -38,38 +37,34 @@ _LOOK = 0.02
 _SLACK = 60.0  # for starting, waiting for stragglers and ending, each bounded by itself
 
 
-_Number = TypeVar("_Number", int, float)
-
-
-def _at_most(parse: Callable[[str], _Number], most: _Number) -> Callable[[str], _Number]:
-    def bounded(value: str) -> _Number:
-        if parse(value) > most:
-            raise ValueError(f"must be at most {most:g}")
-        return parse(value)
-
-    return bounded
-
-
 @dataclass(frozen=True, slots=True)
-class _Options(Attached):
+class _BenchOptions(Attached):
     member_port: int | None = flags.flag(
         "N", parse=flags.port, help="port of another relay, for the receivers to attach to"
     )
     inflight: int = flags.flag(
-        "N", parse=_at_most(flags.count, 10_000), default=64, help="requests under way at once"
+        "N", parse=flags.at_most(flags.count, 10_000), default=64, help="requests under way at once"
     )
     size: int = flags.flag(
-        "OCTETS", parse=_at_most(flags.count, MAX_MESSAGE), default=128, help="of each body"
+        "BYTES", parse=flags.at_most(flags.count, MAX_MESSAGE), default=128, help="of each body"
     )
     seconds: float = flags.flag(
-        "TIME", parse=_at_most(flags.seconds, 300.0), default="3s", help="how long to measure"
+        "TIME", parse=flags.at_most(flags.seconds, 300.0), default="3s", help="how long to measure"
     )
     members: int | None = flags.flag(
         "N",
-        parse=_at_most(flags.count, 64),
+        parse=flags.at_most(flags.count, 64),
         help="receivers, each in a process of its own (default: 1; of a broadcast: 4)",
     )
     json: bool = flags.switch(help="print the figures as JSON")
+
+
+BENCH = {
+    pattern: flags.Command(
+        f"arke bench {pattern}", _BenchOptions, f"Measures how fast messages move: {about}."
+    )
+    for pattern, about in _PATTERNS.items()
+}
 
 
 def bench(argv: Sequence[str], environ: Mapping[str, str]) -> None:
@@ -80,13 +75,7 @@ def bench(argv: Sequence[str], environ: Mapping[str, str]) -> None:
         commands=_PATTERNS,
         argv=argv,
     )
-    options = flags.parse(
-        _Options,
-        program=f"arke bench {pattern}",
-        summary=f"Measures how fast messages move: {_PATTERNS[pattern]}.",
-        argv=argv,
-        environ=environ,
-    )
+    options = BENCH[pattern].parse(argv, environ)
     try:
         run(
             _run(pattern, options),
@@ -97,7 +86,7 @@ def bench(argv: Sequence[str], environ: Mapping[str, str]) -> None:
         fail(str(error))
 
 
-async def _run(pattern: str, options: _Options) -> None:
+async def _run(pattern: str, options: _BenchOptions) -> None:
     async with options.connect() as mesh:
         result = await _measure(mesh, pattern, options)
     line = result.as_json() if options.json else result.as_line()
@@ -109,7 +98,7 @@ async def _run(pattern: str, options: _Options) -> None:
         )
 
 
-async def _measure(mesh: arke.Mesh, pattern: str, options: _Options) -> Result:
+async def _measure(mesh: arke.Mesh, pattern: str, options: _BenchOptions) -> Result:
     name = f"bench-{secrets.token_hex(8)}"
     members = options.members or _MEMBERS[pattern]
     # A tunnel has a window of its own.

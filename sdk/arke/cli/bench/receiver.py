@@ -24,7 +24,7 @@ REPORT = struct.Struct("<QQ")
 
 
 @dataclass(frozen=True, slots=True)
-class _Options(Attached):
+class _ReceiverOptions(Attached):
     pattern: str = flags.argument("PATTERN", help="request, publish, broadcast or tunnel")
     name: str = flags.argument("NAME", help="cluster to join or topic to subscribe to")
     every: int = flags.flag("N", parse=flags.count, required=True, help="messages between reports")
@@ -48,7 +48,7 @@ class _Tally:
             self.report()
 
 
-async def _receive(options: _Options) -> None:
+async def _receive(options: _ReceiverOptions) -> None:
     tally = _Tally(options.every)
     if options.pattern == "publish":
         await _subscribe(options, tally)
@@ -56,7 +56,7 @@ async def _receive(options: _Options) -> None:
         await _serve(options, tally)
 
 
-async def _serve(options: _Options, tally: _Tally) -> None:
+async def _serve(options: _ReceiverOptions, tally: _Tally) -> None:
     service = arke.Service(options.name, port=options.port, path=options.path, wait=0.0)
 
     @service.on_request
@@ -78,7 +78,7 @@ async def _serve(options: _Options, tally: _Tally) -> None:
     tally.report()
 
 
-async def _subscribe(options: _Options, tally: _Tally) -> None:
+async def _subscribe(options: _ReceiverOptions, tally: _Tally) -> None:
     async def listen(events: arke.Subscription) -> None:
         async for _ in events:
             tally.add()
@@ -101,13 +101,9 @@ async def _stdin_ends() -> None:
 
 def main() -> None:
     """Receive until stdin ends."""
-    options = flags.parse(
-        _Options,
-        program="arke-bench-receiver",
-        summary="Receives for `arke bench`.",
-        argv=sys.argv[1:],
-        environ={},
-    )
+    options = flags.Command(
+        "arke-bench-receiver", _ReceiverOptions, "Receives for `arke bench`."
+    ).parse(sys.argv[1:], None)
     try:
         run(_receive(options), limit=None, loop_factory=uvloop.new_event_loop)
     except arke.ArkeError as error:

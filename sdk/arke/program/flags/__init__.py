@@ -1,38 +1,38 @@
-"""One way to read a command line, for every command of Arke.
+"""Command lines: a dataclass declares the flags of a command, and argparse parses them.
 
     @dataclass(frozen=True, slots=True)
     class Options:
         net: str | None = flags.flag("NAME", help="name of the network")
-        port: int = flags.flag("N", parse=flags.port, default=55555, help="where programs attach")
-        dev: bool = flags.switch(help="make up a network and a key")
+        port: int = flags.flag("N", parse=flags.port, default=55555, help="port for programs")
+        dev: bool = flags.switch(help="use a temporary network name and key")
 
-    options = flags.parse(
-        Options, program="relay", summary="…", argv=sys.argv[1:], environ=os.environ
-    )
+    COMMAND = flags.Command("relay", Options, "Connect the programs of this machine.")
 
-`-port 7`, `--port 7`, `-port=7` and ARKE_PORT=7 mean the same; nothing is abbreviated; an error
-is one line and status 2.
+    options = COMMAND.parse(sys.argv[1:], os.environ)
+
+`-port 7`, `--port 7`, `-port=7` and ARKE_PORT=7 are equal. Names are not abbreviated. An error is
+one line on stderr and exit status 2.
 """
 
+from arke.program.addresses import HostPort, any_port, host_port, listen_address, port
 from arke.program.flags.converters import (
-    HostPort,
-    any_port,
+    at_most,
     choice,
     count,
-    host_port,
-    listen_address,
     name,
+    number,
     on_off,
-    port,
     seconds,
     text,
 )
-from arke.program.flags.parser import argument, choose, fail, flag, parse, switch
+from arke.program.flags.parser import Command, argument, choose, fail, flag, switch
 
 __all__ = [
+    "Command",
     "HostPort",
     "any_port",
     "argument",
+    "at_most",
     "choice",
     "choose",
     "count",
@@ -41,8 +41,8 @@ __all__ = [
     "host_port",
     "listen_address",
     "name",
+    "number",
     "on_off",
-    "parse",
     "port",
     "seconds",
     "switch",

@@ -1,7 +1,7 @@
-"""Command lines and environments into typed dataclasses.
+"""Declare the flags of a command as a dataclass; fill it from the command line and environment.
 
-argparse finds the words; values are converted here, so that one from the environment is
-checked, and complained about, exactly like one from the line.
+argparse splits the command line. Values are converted here, so that values from the environment
+get the same checks and messages.
 """
 
 from __future__ import annotations
@@ -11,158 +11,207 @@ import dataclasses
 import difflib
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from arke import __version__
 from arke.compiled import is_compiled
-from arke.program.flags import converters, help_text
-from arke.program.flags.spec import KEY, Kind, Spec, spelling, variable
+from arke.program.flags import converters
 
 Options = TypeVar("Options")
+_KEY = "arke.program.flags"  # in the metadata of a dataclass field
+_MAX_WIDTH = 100  # columns of a help page
+_MAX_SHOWN = 100  # characters of a wrong value in an error
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Spec:
+    """The declaration of one flag, switch (`metavar` is empty) or positional argument."""
+
+    metavar: str
+    help: str
+    parse: Callable[[str], Any]
+    default: Any = None  # as the help page shows it
+    repeat: bool = False
+    required: bool = False
+    positional: bool = False
 
 
 def flag(
     metavar: str,
     *,
-    help: str,  # noqa: A002 - the word argparse taught everyone
+    help: str,  # noqa: A002  argparse's word
     parse: Callable[[str], Any] = converters.text,
     default: Any = None,
     repeat: bool = False,
     required: bool = False,
 ) -> Any:
-    """Declare a flag with a value; a field `peer_port` becomes `-peer-port`.
+    """Declare a flag with a value; the field `peer_port` becomes `-peer-port`.
 
-    `parse` is a converter (see `arke.program.flags.converters`). A default written as text is
-    converted too, and the help shows it as written. With `repeat` the field is a tuple.
+    `parse` is a converter. A default that is text is converted too. With `repeat` the field is a
+    tuple.
     """
-    shown = help_text.shown(default)
     value = parse(default) if isinstance(default, str) else default
-    return _field(
-        Spec(Kind.FLAG, metavar, help, parse, shown, repeat=repeat, required=required),
-        () if repeat and default is None else value,
-    )
+    spec = Spec(metavar, help, parse, default, repeat, required)
+    return _field(spec, () if repeat and default is None else value)
 
 
 def switch(*, help: str) -> Any:  # noqa: A002
-    """Declare a flag without a value: False unless it is given."""
-    return _field(Spec(Kind.SWITCH, "", help, converters.on_off), default=False)
+    """Declare a flag without a value: True if it is given."""
+    return _field(Spec("", help, converters.on_off), default=False)
 
 
 def argument(metavar: str, *, help: str, parse: Callable[[str], Any] = converters.text) -> Any:  # noqa: A002
-    """Declare a positional argument, always required, in the order of the fields."""
-    return _field(Spec(Kind.ARGUMENT, metavar, help, parse, required=True), None)
+    """Declare a required positional argument."""
+    return _field(Spec(metavar, help, parse, positional=True), None)
 
 
 def fail(program: str, message: str, *, status: int = 2) -> NoReturn:
-    """Print `message` as one line on stderr and end the process; status 2 means wrong usage."""
+    """Print `message` as one line on stderr and exit; status 2 means wrong usage."""
     line = " ".join(message.split())
     printable = "".join(character if character.isprintable() else "?" for character in line)
     sys.stderr.write(f"{program.split(maxsplit=1)[0]}: {printable}\n")
     sys.exit(status)
 
 
-def parse(
-    options: type[Options],
-    *,
-    program: str,
-    summary: str,
-    argv: Sequence[str],
-    environ: Mapping[str, str],
-) -> Options:
-    """Return `options` filled from `argv`, then from `environ`, then from its defaults.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Command(Generic[Options]):
+    """A command or sub-command: its name, the dataclass of its flags, and a summary."""
 
-    Ends the process where the line asks for it: status 0 after `-h` and `-version`, status 2
-    after one line on stderr for anything wrong.
-    """
-    specs = {field.name: field.metadata[KEY] for field in dataclasses.fields(options)}  # type: ignore[arg-type]
-    hint = ""
-    if any(spec.kind is Kind.ARGUMENT for spec in specs.values()) and _unknown(argv, specs):
-        hint = "write -- before a value that begins with -; "
-    parser = _parser(program, help_text.command(program, summary, specs), hint)
-    for name, spec in specs.items():
-        spellings = (spelling(name), f"-{spelling(name)}")
-        match spec.kind:
-            case Kind.ARGUMENT:
-                parser.add_argument(name, metavar=spec.metavar)
-            case Kind.SWITCH:
-                parser.add_argument(*spellings, dest=name, action="store_true")
-            case Kind.FLAG:
-                action = "append" if spec.repeat else "store"
-                parser.add_argument(*spellings, dest=name, action=action)
-    given = vars(parser.parse_args(list(argv)))
+    name: str
+    options: type[Options]
+    summary: str
 
-    values: dict[str, Any] = {}
-    for name, spec in specs.items():
-        if name in given:
-            source = spec.metavar if spec.kind is Kind.ARGUMENT else spelling(name)
-            values[name] = _convert(program, spec, f"{source} ", given[name])
-        elif text := environ.get(variable(name)):  # empty is how a unit file says "not set"
-            parts = [part.strip() for part in text.split(",")] if spec.repeat else text
-            values[name] = _convert(program, spec, f"{variable(name)}=", parts)
-        elif spec.required:
-            fail(program, f"give {spelling(name)} {spec.metavar}, or set {variable(name)}")
-    return options(**values)
+    @property
+    def specs(self) -> dict[str, Spec]:
+        """The declarations by field name."""
+        return {field.name: field.metadata[_KEY] for field in dataclasses.fields(self.options)}  # type: ignore[arg-type]
+
+    def parse(self, argv: Sequence[str], environ: Mapping[str, str] | None) -> Options:
+        """Return the options from `argv`, else from `environ`, else from their defaults.
+
+        Exits after `-h` and `-version` with status 0, after an error with status 2.
+        """
+        specs = self.specs
+        parser = self._parser(with_environment=environ is not None)
+        if any(spec.positional for spec in specs.values()) and _unknown_flags(argv, specs):
+            parser.hint = "write -- before a value that begins with -; "
+        given = vars(parser.parse_args(list(argv)))
+        values: dict[str, Any] = {}
+        for name, spec in specs.items():
+            if name in given:
+                source = spec.metavar if spec.positional else spelling(name)
+                values[name] = _convert(self.name, spec, source, given[name])
+            elif text := (environ or {}).get(variable(name)):  # empty means not set
+                parts = [part.strip() for part in text.split(",")] if spec.repeat else text
+                values[name] = _convert(self.name, spec, variable(name), parts)
+            elif spec.required:
+                fail(self.name, f"give {spelling(name)} {spec.metavar}, or set {variable(name)}")
+        return self.options(**values)
+
+    def declare(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments and flags to an argparse parser."""
+        arguments = parser.add_argument_group("arguments")
+        flags = parser.add_argument_group("flags")
+        for name, spec in self.specs.items():
+            if spec.positional:
+                arguments.add_argument(name, metavar=spec.metavar, help=_described(spec))
+                continue
+            about: dict[str, Any] = {"dest": name, "help": _described(spec)}
+            if spec.metavar:
+                about |= {"metavar": spec.metavar, "action": "append" if spec.repeat else "store"}
+            else:
+                about |= {"action": "store_true"}
+            flags.add_argument(spelling(name), f"-{spelling(name)}", **about)
+        _declare_help(flags)
+
+    def _parser(self, *, with_environment: bool) -> _Parser:
+        words = [self.name, "[flags]", *(s.metavar for s in self.specs.values() if s.positional)]
+        parser = _Parser(self.name, self.summary, usage=" ".join(words))
+        self.declare(parser)
+        if with_environment and self.specs:
+            example = max(self.specs, key=lambda name: name.count("_"))
+            parser.epilog = (
+                f"Flags can also be set in the environment, {spelling(example)} as "
+                f"{variable(example)} and so on. The command line takes precedence."
+            )
+        return parser
 
 
 def choose(
     *, program: str, summary: str, commands: Mapping[str, str], argv: Sequence[str]
 ) -> tuple[str, Sequence[str]]:
-    """Return the sub-command that `argv` begins with, and the rest of the line for it.
+    """Return the sub-command that `argv` begins with, and the rest of `argv`.
 
-    `commands` maps names to what they do, in a few words. Ends the process as `parse` does.
+    `commands` maps each name to a short description. Exits as `Command.parse` does.
     """
     first = argv[0] if argv else ""
     if first in commands:
         return first, argv[1:]
     if not first:
-        fail(program, f"say which command; `{program} -h` lists them")
+        fail(program, f"a command is missing; `{program} -h` lists them")
     if not first.startswith("-"):
         close = difflib.get_close_matches(first, commands, n=1)
         hint = f"did you mean {close[0]}?" if close else f"`{program} -h` lists them"
-        fail(program, f"there is no command {shlex.quote(first)}; {hint}")
-    _parser(program, help_text.commands(program, summary, commands)).parse_known_args(argv[:1])
-    fail(program, f"flags such as {shlex.quote(first)} stand after the command")
+        fail(program, f"unknown command {shlex.quote(first)}; {hint}")
+    parser = _Parser(program, summary, usage=f"{program} COMMAND …")
+    parser.epilog = f"`{program} COMMAND -h` shows the flags of a command."
+    table = parser.add_argument_group("commands")
+    for name, about in commands.items():
+        table.add_argument(name, nargs="?", help=about)
+    _declare_help(parser.add_argument_group("flags"))
+    parser.parse_known_args(argv[:1])
+    fail(program, f"flags such as {shlex.quote(first)} must follow the command")
+
+
+def spelling(name: str) -> str:
+    """Return a field name as a flag: `-peer-port` for `peer_port`."""
+    return "-" + name.replace("_", "-")
+
+
+def variable(name: str) -> str:
+    """Return a field name as an environment variable: `ARKE_PEER_PORT` for `peer_port`."""
+    return "ARKE_" + name.upper()
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse without its usage dump, its help format and its guesses."""
+    """argparse without abbreviations, with one-line errors."""
 
-    def __init__(self, program: str, help_page: str, hint: str) -> None:
+    hint = ""
+
+    def __init__(self, name: str, summary: str, *, usage: str) -> None:
         super().__init__(
-            prog=program,
+            name,
+            usage,
+            summary,
             add_help=False,
             allow_abbrev=False,
             argument_default=argparse.SUPPRESS,
+            formatter_class=_HelpFormatter,
         )
-        self._help_page = help_page
-        self._hint = hint
-
-    def format_help(self) -> str:
-        return self._help_page
 
     def error(self, message: str) -> NoReturn:
         mistake = re.sub(r"^argument (\S+)/--\S+:", r"\1:", message)
-        fail(self.prog, f"{mistake}; {self._hint}see `{self.prog} -h`")
+        fail(self.prog, f"{mistake}; {self.hint}see `{self.prog} -h`")
 
     def _get_option_tuples(self, option_string: str) -> list[Any]:  # noqa: ARG002
-        # allow_abbrev=False covers double dashes only: -po would still become -port, and -h5 -h.
-        return []
+        return []  # allow_abbrev=False alone still takes -po for -port, and -h5 for -h
 
 
-def _parser(program: str, help_page: str, hint: str = "") -> _Parser:
-    parser = _Parser(program, help_page, hint)
-    parser.add_argument("-h", "-help", "--help", action="help")
-    parser.add_argument("-version", "--version", action=_ShowVersion, nargs=0)
-    return parser
+class _HelpFormatter(argparse.HelpFormatter):
+    """Shows one spelling of each flag, and all help texts in one column."""
 
+    def __init__(self, prog: str) -> None:
+        width = min(shutil.get_terminal_size().columns, _MAX_WIDTH)
+        super().__init__(prog, max_help_position=_MAX_WIDTH, width=width)
 
-def _unknown(argv: Sequence[str], specs: Mapping[str, Spec]) -> bool:
-    """Tell whether a word looks like a flag and is none."""
-    known = {spelling(name) for name in specs}
-    flags = (word.partition("=")[0] for word in argv if word.startswith("-"))
-    return any(flag.replace("--", "-", 1) not in known for flag in flags if flag.strip("-"))
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings:
+            return str(action.metavar or action.dest)
+        metavar = f" {action.metavar}" if action.metavar else ""
+        return f"{action.option_strings[0]}{metavar}"
 
 
 class _ShowVersion(argparse.Action):
@@ -172,8 +221,31 @@ class _ShowVersion(argparse.Action):
         sys.exit(0)
 
 
+def _declare_help(flags: argparse._ArgumentGroup) -> None:
+    flags.add_argument("-h", "-help", "--help", action="help", help="show this page")
+    flags.add_argument(
+        "-version", "--version", action=_ShowVersion, nargs=0, help="show the version"
+    )
+
+
 def _field(spec: Spec, default: Any) -> Any:
-    return dataclasses.field(default=default, kw_only=True, metadata={KEY: spec})
+    return dataclasses.field(default=default, kw_only=True, metadata={_KEY: spec})
+
+
+def _described(spec: Spec) -> str:
+    notes = ["required"] if spec.required else []
+    notes += ["repeatable"] if spec.repeat else []
+    if spec.default is not None:
+        words = {"True": "on", "False": "off"}
+        notes.append(f"default: {words.get(str(spec.default), spec.default)}")
+    about = f"{spec.help} ({'; '.join(notes)})" if notes else spec.help
+    return about.replace("%", "%%")  # argparse formats help texts with %
+
+
+def _unknown_flags(argv: Sequence[str], specs: Mapping[str, Spec]) -> bool:
+    known = {spelling(name) for name in specs}
+    words = [f"-{word.strip('-').partition('=')[0]}" for word in argv if word.startswith("-")]
+    return any(word not in known for word in words if word != "-")
 
 
 def _convert(program: str, spec: Spec, source: str, given: Any) -> Any:
@@ -182,8 +254,8 @@ def _convert(program: str, spec: Spec, source: str, given: Any) -> Any:
     if isinstance(given, bool):
         return given
     try:
-        if spec.kind is not Kind.ARGUMENT:
+        if not spec.positional:
             converters.text(given)
         return spec.parse(given)
     except ValueError as error:
-        fail(program, f"{source}{shlex.quote(given)}: {error}")
+        fail(program, f"{source} {error} (got {shlex.quote(given[:_MAX_SHOWN])})")

@@ -17,7 +17,7 @@ from arke_proxy.balancing.rotation import Rotation
 from arke_proxy.balancing.routes import Route, Routes
 from arke_proxy.connections.timeouts import TimeLimits
 from arke_proxy.context import new_context
-from arke_proxy.http.forwarded import Form, Forwarding
+from arke_proxy.http.forwarded import ForwardedForm, Forwarding
 from arke_proxy.processes.proxy_server import HttpListener, ProxyServer
 
 LIMIT = 20.0
@@ -79,7 +79,7 @@ async def test_unsent_request_is_retried_on_another_backend(
     rotation = Rotation("web", lambda _, text: said.append(text), draw=lambda: 0.0)
     dialer = SlowDialer(loop, None, LIMIT, 10)
     dialer.slow = slow
-    forwarding = Forwarding((), Form.X, bytes)
+    forwarding = Forwarding((), ForwardedForm.X, bytes)
     context = new_context(
         loop=loop,
         routes=Routes(Route("web", rotation)),

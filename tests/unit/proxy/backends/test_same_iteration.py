@@ -16,7 +16,7 @@ from arke_proxy.balancing.routes import Route, Routes
 from arke_proxy.balancing.static_balancer import StaticBalancer
 from arke_proxy.connections.timeouts import TimeLimits
 from arke_proxy.context import new_context
-from arke_proxy.http.forwarded import Form, Forwarding
+from arke_proxy.http.forwarded import ForwardedForm, Forwarding
 from arke_proxy.processes.proxy_server import HttpListener, ProxyServer
 
 LIMIT = 20.0
@@ -69,7 +69,7 @@ async def proxied() -> AsyncIterator[tuple[BackendConnection, Client, Client]]:
     server = await asyncio.start_server(backend.serve, "127.0.0.1", 0)
     static = StaticBalancer([BackendAddress(*server.sockets[0].getsockname())])
     dialer = Dialer(loop, None, LIMIT, 10)
-    forwarding = Forwarding((), Form.X, bytes)
+    forwarding = Forwarding((), ForwardedForm.X, bytes)
     context = new_context(
         loop=loop,
         routes=Routes(Route("web", static)),

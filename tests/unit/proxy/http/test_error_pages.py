@@ -5,7 +5,7 @@ import json
 import pytest
 
 from arke_proxy.errors import BadRequest, NoBackend, NoRoute
-from arke_proxy.http.error_pages import accept_of, own_message, own_response, preferred
+from arke_proxy.http.error_pages import accept_of, own_message, own_response, preferred_form
 
 BROWSER = b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
@@ -28,7 +28,7 @@ BROWSER = b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
     ],
 )
 def test_the_form_that_the_client_likes_best(accept: bytes, form: str) -> None:
-    assert preferred(accept) == form
+    assert preferred_form(accept) == form
 
 
 def test_an_html_page_repeats_nothing_that_a_browser_would_obey() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from arke_proxy.backends.address import BackendAddress
 from arke_proxy.http.messages import RequestHead
-from arke_proxy.http1 import serializer as writing
+from arke_proxy.http1 import serializer
 from arke_proxy.http1.head_parser import parse_request, parse_response
 
 BACKEND = BackendAddress("192.168.56.102", 63450)
@@ -15,7 +15,7 @@ def test_the_head_that_a_backend_gets() -> None:
         b"POST http://example/a HTTP/1.1\r\nHost: example\r\nX-Forwarded-For: 6.6.6.6\r\n"
         b"Connection: close\r\nVia: 1.0 other\r\nContent-Length: 3\r\n\r\n"
     )
-    assert writing.request_head(head, b"X-Forwarded-For: 10.1.2.3\r\n", BACKEND) == (
+    assert serializer.request_head(head, b"X-Forwarded-For: 10.1.2.3\r\n", BACKEND) == (
         b"POST /a HTTP/1.1\r\nHost: example\r\nVia: 1.0 other\r\nContent-Length: 3\r\n"
         b"Via: 1.1 arke\r\nX-Forwarded-For: 10.1.2.3\r\n\r\n"
     )
@@ -23,26 +23,26 @@ def test_the_head_that_a_backend_gets() -> None:
 
 def test_a_backend_always_gets_http_1_1_and_a_host() -> None:
     head = parse_request(b"GET / HTTP/1.0\r\n\r\n")
-    assert writing.request_head(head, b"", BACKEND) == (
+    assert serializer.request_head(head, b"", BACKEND) == (
         b"GET / HTTP/1.1\r\nHost: 192.168.56.102:63450\r\nVia: 1.0 arke\r\n\r\n"
     )
 
 
 def test_fields_without_lines_at_hand_are_written_as_well() -> None:
     head = parse_request(b"GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\ny: 2\r\n\r\n")
-    written = writing.request_head(head, b"", BACKEND)
+    written = serializer.request_head(head, b"", BACKEND)
     assert b"\r\nX: 1\r\ny: 2\r\n" in written
     bare = RequestHead(head.method, head.target, head.host, head.fields)
-    assert writing.request_head(bare, b"", BACKEND) == written
+    assert serializer.request_head(bare, b"", BACKEND) == written
 
 
 def test_a_switch_of_protocols_is_about_both_connections() -> None:
     lines = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
     head = parse_request(b"GET / HTTP/1.1\r\nHost: a\r\n" + lines + b"\r\n")
-    assert lines in writing.request_head(head, b"", BACKEND)
+    assert lines in serializer.request_head(head, b"", BACKEND)
     answer = parse_response(b"HTTP/1.1 101 -\r\n" + lines + b"\r\n")
     assert answer.upgrade
-    assert writing.response_head(answer, b"", writing.upgrade_lines(answer.upgrade)) == (
+    assert serializer.response_head(answer, b"", serializer.upgrade_lines(answer.upgrade)) == (
         b"HTTP/1.1 101 -\r\nVia: 1.1 arke\r\n" + lines + b"\r\n"
     )
 
@@ -57,8 +57,8 @@ def test_a_switch_of_protocols_is_about_both_connections() -> None:
         (b"GET", b"204 -\r\nContent-Length: 5\r\n", False, (b"", 0, 0)),
         (b"GET", b"204 -\r\n", False, (b"", 0, 0)),
         (b"HEAD", b"200 OK\r\nTransfer-Encoding: chunked\r\n", False, (b"", 0, 0)),
-        (b"GET", b"200 OK\r\n", False, (writing.CHUNKED, 1, 0)),
-        (b"GET", b"200 OK\r\nTransfer-Encoding: chunked\r\n", False, (writing.CHUNKED, 1, 0)),
+        (b"GET", b"200 OK\r\n", False, (serializer.CHUNKED, 1, 0)),
+        (b"GET", b"200 OK\r\nTransfer-Encoding: chunked\r\n", False, (serializer.CHUNKED, 1, 0)),
         (b"GET", b"200 OK\r\n", True, (b"", 0, 1)),
         (b"GET", b"200 OK\r\nTransfer-Encoding: chunked\r\n", True, (b"", 0, 1)),
     ],
@@ -67,7 +67,7 @@ def test_how_a_client_learns_where_the_body_ends(
     method: bytes, head: bytes, to_1_0: bool, framing: tuple[bytes, int, int]
 ) -> None:
     parsed = parse_response(b"HTTP/1.1 " + head + b"\r\n")
-    assert writing.response_framing(parsed, method, to_1_0=to_1_0) == framing
+    assert serializer.response_framing(parsed, method, to_1_0=to_1_0) == framing
 
 
 @pytest.mark.parametrize(
@@ -82,12 +82,12 @@ def test_how_a_client_learns_where_the_body_ends(
 def test_what_a_client_learns_about_its_connection(
     keep_alive: bool, to_1_0: bool, line: bytes
 ) -> None:
-    assert writing.connection_line(keep_alive=keep_alive, to_1_0=to_1_0) == line
+    assert serializer.connection_line(keep_alive=keep_alive, to_1_0=to_1_0) == line
 
 
 def test_the_head_that_a_client_gets() -> None:
     head = parse_response(b"HTTP/1.0 200 Fine\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n")
-    assert writing.response_head(head, writing.CHUNKED, writing.CLOSE) == (
+    assert serializer.response_head(head, serializer.CHUNKED, serializer.CLOSE) == (
         b"HTTP/1.1 200 Fine\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nTransfer-Encoding: chunked\r\n"
         b"Via: 1.0 arke\r\nConnection: close\r\n\r\n"
     )

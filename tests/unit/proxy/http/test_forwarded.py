@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import pytest
 
 from arke_proxy import flag_types as converters
-from arke_proxy.http.forwarded import Form, Forwarding
+from arke_proxy.http.forwarded import ForwardedForm, Forwarding
 from arke_proxy.http1.head_parser import parse_request
 
 TRUSTED = "10.0.0.1"
@@ -21,7 +21,11 @@ def names(size: int) -> bytes:
 
 
 def forwarded_lines(
-    lines: bytes = b"", peer: str = STRANGER, form: Form = Form.X, *, tls: bool = False
+    lines: bytes = b"",
+    peer: str = STRANGER,
+    form: ForwardedForm = ForwardedForm.X,
+    *,
+    tls: bool = False,
 ) -> list[bytes]:
     forwarding = Forwarding([ip_network("10.0.0.0/8")], form, names)
     head = parse_request(b"GET / HTTP/1.1\r\nHost: example:80\r\n" + lines + b"\r\n")
@@ -82,7 +86,7 @@ def test_a_client_is_named_by_its_plain_address(peer: str, shown: bytes) -> None
 
 def test_tls_is_told() -> None:
     assert value(forwarded_lines(tls=True), b"X-Forwarded-Proto") == b"https"
-    assert value(forwarded_lines(form=Form.RFC7239, tls=True), b"Forwarded") == (
+    assert value(forwarded_lines(form=ForwardedForm.RFC7239, tls=True), b"Forwarded") == (
         b'for=203.0.113.9;proto=https;host="example:80"'
     )
 
@@ -118,13 +122,13 @@ def test_what_a_trusted_proxy_says_has_to_make_sense(
     ],
 )
 def test_the_standard_form(line: bytes, peer: str, shown: bytes) -> None:
-    lines = forwarded_lines(line, peer, Form.RFC7239)
+    lines = forwarded_lines(line, peer, ForwardedForm.RFC7239)
     assert value(lines, b"Forwarded") == shown
     assert value(lines, b"X-Forwarded-For") is None
 
 
 def test_both_forms() -> None:
-    lines = forwarded_lines(form=Form.BOTH)
+    lines = forwarded_lines(form=ForwardedForm.BOTH)
     assert value(lines, b"X-Forwarded-For") == STRANGER.encode()
     assert value(lines, b"Forwarded")
 
@@ -143,7 +147,7 @@ def test_both_forms() -> None:
     ],
 )
 def test_a_request_keeps_its_name_or_gets_one(line: bytes, peer: str, kept: bool) -> None:
-    forwarding = Forwarding([ip_network("10.0.0.0/8")], Form.X, names)
+    forwarding = Forwarding([ip_network("10.0.0.0/8")], ForwardedForm.X, names)
     head = parse_request(b"GET / HTTP/1.1\r\nHost: a\r\n" + line + b"\r\n")
     lines, request_id = forwarding.origin(peer, tls=False).forwarded_lines(head)
     assert b"X-Request-Id: " + request_id + b"\r\n" in lines

@@ -4,7 +4,7 @@ import pytest
 
 from arke_proxy.errors import MalformedMessage
 from arke_proxy.http1.body import (
-    Body,
+    BodyParser,
     ChunkedBody,
     LengthBody,
     StreamBody,
@@ -19,7 +19,7 @@ from support.strict_responses import CHUNKS
 STEPS = pytest.mark.parametrize("step", [1, 3, 1 << 20], ids=["byte by byte", "by three", "whole"])
 
 
-def read(body: Body, data: bytes, step: int) -> tuple[bytes, bytes]:
+def read(body: BodyParser, data: bytes, step: int) -> tuple[bytes, bytes]:
     """Feed in pieces; return the payload, and what was left when the body was done."""
     payload = b""
     for at in range(0, len(data), step):

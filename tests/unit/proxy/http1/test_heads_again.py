@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from arke_proxy.backends.address import BackendAddress
 from arke_proxy.errors import MalformedMessage
 from arke_proxy.http.messages import RequestHead, ResponseHead
-from arke_proxy.http1 import serializer as writing
+from arke_proxy.http1 import serializer
 from arke_proxy.http1.body import ChunkedBody
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.http1.head_parser import parse_request, parse_response
@@ -53,7 +53,7 @@ def head_of(line: bytes, fields: bytes) -> bytes:
 
 
 def wrote(head: RequestHead) -> bytes:
-    return writing.request_head(head, b"", BACKEND)
+    return serializer.request_head(head, b"", BACKEND)
 
 
 @CASES
@@ -78,11 +78,11 @@ def test_a_request_that_is_written_is_read_the_same(line: bytes, fields: bytes) 
 def test_an_answer_that_is_written_is_read_the_same(line: bytes, fields: bytes) -> None:
     with suppress(MalformedMessage):
         head = parse_response(head_of(line, fields))
-        connection = writing.upgrade_lines(head.upgrade) if head.upgrade else b""
-        framing = writing.response_framing(head, b"GET", to_1_0=False)
+        connection = serializer.upgrade_lines(head.upgrade) if head.upgrade else b""
+        framing = serializer.response_framing(head, b"GET", to_1_0=False)
         if head.status < 200:
-            framing = writing.Framing(b"")
-        again = parse_response(writing.response_head(head, framing.line, connection))
+            framing = serializer.ResponseFraming(b"")
+        again = parse_response(serializer.response_head(head, framing.line, connection))
         assert (again.status, again.status_text) == (head.status, head.status_text)
         version = line[len(b"HTTP/") : len(b"HTTP/1.1")]
         assert again.fields == (*head.fields, (b"Via", version + b" arke"))

@@ -1,0 +1,79 @@
+"""Read every log event of the three packages from the code: its text, level and fields."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from support.docs_source import nodes
+
+_LEVELS = {
+    "debug": "debug",
+    "info": "info",
+    "warning": "warn",
+    "warn": "warn",
+    "error": "error",
+    "exception": "error",
+}
+_FOLDERS = {"relay": "relay/arke_relay", "proxy": "proxy/arke_proxy", "sdk": "sdk/arke/"}
+_NOT_EVENTS = ("sdk/arke/program", "sdk/arke/cli")
+
+
+class Event(NamedTuple):
+    """One kind of log line. `…` in the text stands for a value."""
+
+    text: str
+    level: str
+    fields: tuple[str, ...]
+
+
+def events(package: str) -> list[Event]:
+    """Return the events of a package, sorted; one with two levels has both."""
+    found: dict[str, tuple[set[str], list[str]]] = {}
+    for event in _events(package):
+        levels, fields = found.setdefault(event.text, (set(), []))
+        levels.add(event.level)
+        fields += [field for field in event.fields if field not in fields]
+    order = list(dict.fromkeys(_LEVELS.values()))
+    return [
+        Event(text, " or ".join(sorted(levels, key=order.index)), tuple(fields))
+        for text, (levels, fields) in sorted(found.items(), key=lambda item: item[0].lower())
+    ]
+
+
+def _events(package: str) -> Iterator[Event]:
+    for file, call in nodes(ast.Call, _FOLDERS[package]):
+        if any(folder in str(file) for folder in _NOT_EVENTS):
+            continue
+        level = _level(call)
+        message = next((text for text in map(_text, call.args[:2]) if text), "")
+        if level and message:
+            fields = tuple(keyword.arg for keyword in call.keywords if keyword.arg)
+            if isinstance(call.func, ast.Name):  # log = self._log.info if … else self._log.warning
+                yield Event(message, "info", fields)
+                yield Event(message, "warn", fields)
+            else:
+                yield Event(message, level, fields)
+
+
+def _level(call: ast.Call) -> str:
+    """Return the level of a call that writes a log line, or nothing."""
+    if isinstance(call.func, ast.Name):
+        return "info" if call.func.id == "log" else ""
+    if not isinstance(call.func, ast.Attribute):
+        return ""
+    receiver = ast.unparse(call.func.value)
+    is_log = re.search(r"log\b|limited\(|_lines\(|warnings\b|complaints\b|throttle\b", receiver)
+    return _LEVELS.get(call.func.attr, "") if is_log else ""
+
+
+def _text(node: ast.AST) -> str:
+    """Return a message with `…` for each value that varies."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return re.sub(r"%(\.\d+)?[srdgf]", "…", node.value)
+    if isinstance(node, ast.JoinedStr):
+        parts = (part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+        return "".join(str(part) for part in parts)
+    return ""

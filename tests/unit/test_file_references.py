@@ -1,0 +1,56 @@
+"""Files that are named by path in build settings and patches exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+
+from support.programs import CHECKOUT
+from support.source_tree import tree
+
+
+def compiled_modules() -> list[str]:
+    """Return the paths of the modules that hatch_build.py compiles."""
+    for node in tree(CHECKOUT / "hatch_build.py").body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_COMPILED":
+            table: dict[str, str] = ast.literal_eval(node.value)
+            return [
+                f"{place}/{name}.py" for place, names in table.items() for name in names.split()
+            ]
+    raise AssertionError("hatch_build.py has no _COMPILED")
+
+
+def alternatives(pattern: str) -> Iterator[str]:
+    """Expand the braces of a glob pattern: `a/{b,c}.py` is `a/b.py` and `a/c.py`."""
+    if match := re.search(r"\{([^{}]*)\}", pattern):
+        for choice in match[1].split(","):
+            yield from alternatives(pattern[: match.start()] + choice + pattern[match.end() :])
+    else:
+        yield pattern
+
+
+def test_compiled_modules_exist() -> None:
+    named = compiled_modules()
+    assert len(named) > 20
+    assert [name for name in named if not (CHECKOUT / name).is_file()] == []
+
+
+def test_ruff_per_file_ignores_match_files() -> None:
+    settings = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = settings["tool"]["ruff"]["lint"]["per-file-ignores"]
+    named = [name for pattern in patterns for name in alternatives(pattern)]
+    assert [name for name in named if next(CHECKOUT.glob(name), None) is None] == []
+
+
+def test_files_that_mutant_patches_change_exist() -> None:
+    patches = list((CHECKOUT / "tests/simulation/mutants").glob("*.patch"))
+    assert patches
+    missing = [
+        f"{patch.name}: {name}"
+        for patch in patches
+        for name in re.findall(r"(?m)^(?:---|\+\+\+) (\S+)", patch.read_text(encoding="utf-8"))
+        if not (CHECKOUT / name).is_file()
+    ]
+    assert missing == []
