@@ -62,7 +62,7 @@ class Guest(ABC):
                 await self.check_alive()
         if self.transport.is_closing() and not self.left:
             refused = self.world.core.counters.drops["handshake_refused"] > self._refused
-            reason = self.connection and self.connection._ended
+            reason = self.connection and self.connection._reason
             promise(refused or reason, "it was closed without a reason")
         self.transport.cut()
         await self.world.rest()

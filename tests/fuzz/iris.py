@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from arke.wire.limits import CHUNK, READ_SIZE
-from arke_relay.attachments.iris.connection import IrisConnection
+from arke_relay.attachments.iris.connection import CloseState, IrisConnection
 from arke_relay.attachments.iris.packets import Packet
 from fuzz.finding import promise
 from fuzz.guest import EVENTS, Guest, play
@@ -52,7 +52,7 @@ class IrisGuest(Guest):
     async def check_alive(self) -> None:
         connection = self.connection
         assert isinstance(connection, IrisConnection)
-        if connection._leaving:
+        if connection._close_state is not CloseState.OPEN:
             for _ in range(3):
                 await self.world.pass_time(7 * 24 * 3600.0)
             gone = self.transport.is_closing() or self.transport.ended
