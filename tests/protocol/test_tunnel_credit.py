@@ -102,11 +102,11 @@ async def test_what_waits_for_an_iris_program_that_does_not_read_is_bounded(kind
 @pytest.mark.parametrize(
     ("pieces", "why"),
     [
-        ([(LARGEST + 1, b"x")], "over the"),
-        ([(2**62, b"x")], "over the"),
-        ([(3, b"four")], "longer than it said"),
-        ([(0, b"more of nothing")], "longer than it said"),
-        ([(10, b"ten"), (0, bytes(10))], "longer than it said"),
+        ([(LARGEST + 1, b"x")], "exceeds the"),
+        ([(2**62, b"x")], "exceeds the"),
+        ([(3, b"four")], "longer than its size field"),
+        ([(0, b"more of nothing")], "longer than its size field"),
+        ([(10, b"ten"), (0, bytes(10))], "longer than its size field"),
         ([(None, b"\xc1")], "cannot be understood"),
         ([(None, packed("text"))], "cannot be understood"),
     ],
@@ -126,11 +126,11 @@ async def test_a_native_end_cannot_mislead_an_iris_one(
 @pytest.mark.parametrize(
     ("chunks", "why"),
     [
-        ([(LARGEST + 1, b"x")], "over the"),
-        ([(3, b"four")], "longer than it said"),
-        ([(0, b"more of nothing")], "longer than it said"),
-        ([(CHUNK + 1, bytes(CHUNK + 1))], "over the limit"),
-        ([(CHUNK, bytes(CHUNK))] * 65, "more than it was granted"),
+        ([(LARGEST + 1, b"x")], "exceeds the"),
+        ([(3, b"four")], "longer than its size field"),
+        ([(0, b"more of nothing")], "longer than its size field"),
+        ([(CHUNK + 1, bytes(CHUNK + 1))], "exceeds the limit"),
+        ([(CHUNK, bytes(CHUNK))] * 65, "more data than credit"),
     ],
 )
 async def test_an_iris_end_cannot_mislead_a_native_one(

@@ -55,7 +55,7 @@ class Attachment:
             Op.UNSUBSCRIBE: lambda message, now: core.programs.unsubscribe(endpoint, message[1]),
             Op.WATCH: lambda message, now: core.programs.watch(endpoint, message[1]),
             Op.UNWATCH: lambda message, now: core.programs.unwatch(endpoint, message[1]),
-            Op.CLOSE: lambda message, now: self.close("it left"),
+            Op.CLOSE: lambda message, now: self.close("closed_by_program"),
         }
         relay.attachments[self] = None
 
@@ -80,7 +80,7 @@ class Attachment:
     def overrun(self) -> None:
         self.relay.world.tally.seen["programs overrun"] += 1
         self.relay.world.faults.may_lose = True
-        self.relay.world.schedule.after(0.0, self.relay.do, self.close, "it does not read")
+        self.relay.world.schedule.after(0.0, self.relay.do, self.close, "stalled")
 
     def flush(self) -> None:
         outbox, program = self.outbox, self.program

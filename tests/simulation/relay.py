@@ -113,7 +113,7 @@ class Relay:
         """As `Relay.stop` does: accept nothing new, finish what is under way, say goodbye."""
         self.core.router.draining = True
         for program in self.core.programs.by_number.values():
-            text = "the relay is leaving"
+            text = "the relay is shutting down"
             program.sink.put((Op.DRAINING.value, program.last_request_id, text))
         self.core.peers.announce_draining()
         self._drain_look(self.now + GRACE)
@@ -133,7 +133,7 @@ class Relay:
             self.world.schedule.after(_DRAIN_LOOK, self.do, self._farewell_look, ends)
             return
         for attachment in list(self.attachments):
-            attachment.close("the relay is leaving")
+            attachment.close("the relay is shutting down")
         for node in list(self.membership.neighbours):
             self.membership.end(node, "relay_stopping", self.now, CLOSE_LINGER)
         self.flusher.flush()

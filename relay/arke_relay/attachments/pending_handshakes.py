@@ -57,7 +57,7 @@ class PendingHandshakes:
         """Count and log a connection that is closed before its handshake."""
         self._counters.drops[DropCause.HANDSHAKE_REFUSED] += 1
         log = self._log.limited("handshake", _LOG_PERIOD)
-        log.info("connection rejected", reason=reason.value, **fields)
+        log.info("program rejected", reason=reason.value, **fields)
 
     def close(self) -> None:
         """Close them all."""

@@ -95,7 +95,7 @@ def test_a_member_that_does_not_listen_is_said_so(relay: Relay) -> None:
     )
     assert done.returncode == 1
     (line,) = done.stderr.decode().splitlines()
-    assert line.startswith("arke: nobody in the network serves 'nobody'")
+    assert line.startswith("arke: cluster 'nobody' has no members")
 
 
 @pytest.mark.parametrize("size", [64, 65536])

@@ -24,9 +24,8 @@ def read_init(data: bytes, at: int) -> tuple[str, int]:
     if magic != CLIENT_MAGIC:
         raise Malformed("the first packet is not the INIT of an Iris program")
     if version != VERSION:
-        raise UnsupportedVersion(
-            f"unsupported protocol version (the program: {version:.20}, this relay: {VERSION})"
-        )
+        # The text of Iris itself.
+        raise UnsupportedVersion(f"Unsupported protocol. Client: {version:.20}. Iris: {VERSION}.")
     if cluster:
         check_name(cluster)
     return cluster, at
