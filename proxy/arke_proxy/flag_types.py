@@ -1,4 +1,4 @@
-"""Converters for the proxy's own flags, in the form that `arke.program.flags` expects."""
+"""Converters for command-line flags of the proxy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 def network(value: str) -> Network:
-    """Take a network, or one address: `10.0.0.0/8`, `192.168.56.1`, `fd00::/8`."""
+    """Convert a network or one address: `10.0.0.0/8`, `192.168.56.1`, `fd00::/8`."""
     try:
         return ip_network(value)
     except ValueError as error:
@@ -20,7 +20,7 @@ def network(value: str) -> Network:
 
 
 def size(value: str) -> int:
-    """Take a number of bytes: `65536`, `64k`, `10m`, `2g`."""
+    """Convert a number of bytes: `65536`, `64k`, `10m`, `2g`."""
     match = _SIZE.fullmatch(value)
     if not match:
         raise ValueError("must be a number of bytes such as 65536, 64k, 10m or 2g")
@@ -28,7 +28,7 @@ def size(value: str) -> int:
 
 
 def form(value: str) -> ForwardedForm:
-    """Take a way to tell backends about clients."""
+    """Convert the form of the headers that describe clients to backends."""
     try:
         return ForwardedForm(value)
     except ValueError:

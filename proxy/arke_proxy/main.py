@@ -21,7 +21,7 @@ from arke_proxy.balancing.config import BalancingConfig
 from arke_proxy.balancing.members_balancer import Via
 from arke_proxy.balancing.routes import Pattern
 from arke_proxy.balancing.sticky_cookies import cookie_name, read_key
-from arke_proxy.clients.certificates import Certificates, Pair, pair
+from arke_proxy.clients.certificates import CertificateFiles, Certificates, certificate_files
 from arke_proxy.errors import InvalidCertificate
 from arke_proxy.http.forwarded import ForwardedForm, Network
 from arke_proxy.processes.socket_binding import bind_sockets, describe_bind_error
@@ -55,9 +55,9 @@ class Options:
         parse=flags.listen_address,
         help="address for TLS clients (HTTP/2 and HTTP/1.1)",
     )
-    cert: tuple[Pair, ...] = flags.flag(
+    cert: tuple[CertificateFiles, ...] = flags.flag(
         "CERT.pem[,KEY.pem]",
-        parse=pair,
+        parse=certificate_files,
         repeat=True,
         help="TLS certificate and key, reloaded when the files change; the first is the default "
         "when no certificate matches the client's server name",

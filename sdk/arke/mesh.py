@@ -170,6 +170,7 @@ class Mesh(MeshLifecycle):
         argument.
         """
         check_timeout(timeout)
+        check_body(body)
         started = monotonic()
         members = await self.members(cluster)
         if not members:

@@ -67,3 +67,13 @@ def test_promtool_accepts_the_files(command: tuple[str, str]) -> None:
     kind, file = command
     promtool = require_tool("promtool", "prometheus")
     subprocess.run([promtool, "check", kind, file], cwd=FILES, check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [(n, label) for n, m in METRICS.items() for label, values in m.labels.items() if values],
+)
+def test_every_label_value_is_described(name: str, label: str) -> None:
+    page = (DOCS / "metrics-and-logs.md").read_text(encoding="utf-8")
+    for value in METRICS[name].labels[label] or ():
+        assert f"`{value}`" in page

@@ -8,7 +8,7 @@ import pytest
 
 import arke
 from support.docs_pages import DOCS, rows
-from support.docs_reference import generated_pages, rewritten
+from support.docs_reference import commands, generated_pages, rewritten
 
 PAGES = generated_pages()
 
@@ -34,3 +34,9 @@ def test_every_error_says_whether_a_retry_is_safe() -> None:
         if isinstance(getattr(arke, name), type) and issubclass(getattr(arke, name), Exception)
     }
     assert documented == errors
+
+
+def test_every_command_has_its_flags_on_the_page() -> None:
+    page = (DOCS / "flags.md").read_text(encoding="utf-8")
+    for command in commands():
+        assert f"<!-- generated: flags {command} -->" in page

@@ -116,6 +116,10 @@ class Session:
     def _start_relay(self, step: Step, node: str) -> None:
         process = self._start(step, node)
         process.wait_for_line("relay started", LIMIT)
+        deadline = time.monotonic() + LIMIT
+        while not shows(process.log, step.expected):
+            assert time.monotonic() < deadline, f"{step.block.name}: {process.log}"
+            time.sleep(0.05)
 
     def _start(self, step: Step, node: str) -> Process:
         environ = self.environ(node)

@@ -1,4 +1,4 @@
-"""TLS towards clients: certificates chosen by name, and read anew when their files change."""
+"""TLS certificates: selected by SNI, and reloaded when their files change."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from cryptography import x509
 from arke_proxy.errors import InvalidCertificate
 from arke_proxy.log import log
 
-# TLS 1.2 with forward secrecy and authenticated encryption only; those of 1.3 are all of that kind.
-_CIPHERS_OF_1_2 = "ECDHE+AESGCM:ECDHE+CHACHA20"
-_PROTOCOLS = ["h2", "http/1.1"]
-_EVERY = 1.0  # seconds between two looks at the files
+# TLS 1.2: only forward secrecy and authenticated encryption. TLS 1.3 has nothing else.
+_TLS_1_2_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+_ALPN_PROTOCOLS = ["h2", "http/1.1"]
+_CHECK_INTERVAL = 1.0  # seconds between two checks of the files
 
 _Stamp = tuple[tuple[int, int, int], ...]
 
 
-class Pair(NamedTuple):
-    """Where a certificate, with those that vouch for it, and its key are."""
+class CertificateFiles(NamedTuple):
+    """The files of a certificate chain and its key."""
 
     certificate: Path
     key: Path
@@ -30,62 +30,62 @@ class Pair(NamedTuple):
         return f"{self.certificate}"
 
 
-def pair(text: str) -> Pair:
-    """Take the text of a flag: CERT.pem,KEY.pem, or one file that holds both."""
+def certificate_files(text: str) -> CertificateFiles:
+    """Parse the value of -cert: CERT.pem,KEY.pem, or one file with both."""
     certificate, comma, key = text.partition(",")
     if not certificate or (comma and not key):
         raise ValueError("must be CERT.pem, or CERT.pem,KEY.pem")
-    return Pair(Path(certificate), Path(key or certificate))
+    return CertificateFiles(Path(certificate), Path(key or certificate))
 
 
-class _Loaded(NamedTuple):
+class LoadedCertificate(NamedTuple):
     context: ssl.SSLContext
     names: list[str]  # in lower case; `*.example.org` is one
     stamp: _Stamp
 
 
 class Certificates:
-    """All certificates of a listener; the first is for clients that ask for no name, or another.
+    """All certificates of a listener. The first one is the default: without SNI, or without match.
 
-    Raises InvalidCertificate if one cannot be used when the proxy starts; afterwards a bad one is
-    complained about, and the one before it goes on.
+    Raises InvalidCertificate if a file cannot be used. When a file is replaced by one that cannot
+    be used, a warning is logged, and the earlier certificate stays in use.
     """
 
-    def __init__(self, pairs: Sequence[Pair]) -> None:
-        self._pairs = pairs
-        self._loaded = [_load(pair) for pair in pairs]
-        self._failed: dict[Pair, _Stamp] = {}  # what the files were that could not be used
-        self._look = 0.0
+    def __init__(self, files: Sequence[CertificateFiles]) -> None:
+        self._files = files
+        self._loaded = [_load(each) for each in files]
+        self._failed: dict[CertificateFiles, _Stamp] = {}  # of files that could not be used
+        self._next_check = 0.0
         self._by_name: dict[str, ssl.SSLContext] = {}
         self._index()
-        # Every handshake begins in this one, whose ticket keys thus outlive a change of files.
-        self.context = _load(pairs[0]).context
+        # All handshakes start in this context, so that its session ticket keys survive a reload.
+        self.context = _load(files[0]).context
         self.context.sni_callback = self._present
 
     def refresh(self, now: float) -> None:
-        """Look, once a second, whether files have changed, and use what they hold now.
+        """Reload the files that have changed; checks once a second.
 
         `now` is in seconds, on any clock.
         """
-        if now < self._look:
+        if now < self._next_check:
             return
-        self._look = now + _EVERY
-        for at, pair in enumerate(self._pairs):
-            stamp = _stamp(pair)
-            if stamp in (self._loaded[at].stamp, self._failed.get(pair)):
+        self._next_check = now + _CHECK_INTERVAL
+        for at, files in enumerate(self._files):
+            stamp = _stamp(files)
+            if stamp in (self._loaded[at].stamp, self._failed.get(files)):
                 continue
             try:
-                self._loaded[at] = _load(pair)
+                self._loaded[at] = _load(files)
             except InvalidCertificate as error:
-                self._failed[pair] = stamp
-                log.warning("-cert %s: %s; the one read before goes on", pair, error)
+                self._failed[files] = stamp
+                log.warning("-cert %s: %s; the earlier certificate stays in use", files, error)
                 continue
-            self._failed.pop(pair, None)
+            self._failed.pop(files, None)
             self._index()
-            log.info("certificate %s read anew", pair)
+            log.info("certificate %s reloaded", files)
 
     def choose(self, name: str | None) -> ssl.SSLContext:
-        """Return what to present to a client that asks for `name`."""
+        """Return the TLS context for a client that asks for the host `name`."""
         name = (name or "").lower()
         wildcard = "*." + name.partition(".")[2]
         return self._by_name.get(name) or self._by_name.get(wildcard) or self._loaded[0].context
@@ -96,43 +96,43 @@ class Certificates:
         handshake.context = self.choose(name)
 
     def _index(self) -> None:
-        """Where two certificates have a name in common, the first one gets it."""
+        """Map host names to contexts; the first of several certificates for a name is used."""
         self._by_name = {
             name: loaded.context for loaded in reversed(self._loaded) for name in loaded.names
         }
 
 
-def _load(pair: Pair) -> _Loaded:
-    stamp = _stamp(pair)
-    names = _names(pair.certificate)
+def _load(files: CertificateFiles) -> LoadedCertificate:
+    stamp = _stamp(files)
+    names = _names(files.certificate)
     context = _new_context()
 
     def encrypted() -> NoReturn:
         raise InvalidCertificate(
-            f"the key in {pair.key} is encrypted; `openssl pkey -in {pair.key}` writes it in clear"
+            f"the key in {files.key} is encrypted; `openssl pkey -in {files.key}` decrypts it"
         )
 
     try:
-        context.load_cert_chain(pair.certificate, pair.key, encrypted)
+        context.load_cert_chain(files.certificate, files.key, encrypted)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            fault = f"the key in {pair.key} belongs to another certificate"
+            fault = f"the key in {files.key} belongs to another certificate"
         else:
-            fault = f"{pair.key} holds no private key in PEM form"
-            if pair.key == pair.certificate:
+            fault = f"{files.key} holds no private key in PEM form"
+            if files.key == files.certificate:
                 fault += "; name its file too: -cert CERT.pem,KEY.pem"
         raise InvalidCertificate(fault) from None
     except OSError as error:
-        raise InvalidCertificate(f"{pair.key} cannot be read: {error.strerror}") from None
-    return _Loaded(context, names, stamp)
+        raise InvalidCertificate(f"{files.key} cannot be read: {error.strerror}") from None
+    return LoadedCertificate(context, names, stamp)
 
 
 def _new_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    context.set_ciphers(_CIPHERS_OF_1_2)
-    context.set_alpn_protocols(_PROTOCOLS)
+    context.set_ciphers(_TLS_1_2_CIPHERS)
+    context.set_alpn_protocols(_ALPN_PROTOCOLS)
     return context
 
 
@@ -149,10 +149,10 @@ def _names(file: Path) -> list[str]:
     return [name.lower() for name in names.value.get_values_for_type(x509.DNSName)]
 
 
-def _stamp(pair: Pair) -> _Stamp:
-    """Return what changes when a file is written, or replaced."""
+def _stamp(files: CertificateFiles) -> _Stamp:
+    """Return values that change when a file is written or replaced."""
     stamp = []
-    for file in pair:
+    for file in files:
         try:
             status = file.stat()
         except OSError:

@@ -1,4 +1,4 @@
-"""The access log: lines are gathered while the loop runs, and written by a thread of their own."""
+"""Write the access log from a thread, so that a slow disk or pipe never blocks the event loop."""
 
 from __future__ import annotations
 
@@ -14,81 +14,81 @@ from collections.abc import Callable, Iterator
 from arke_proxy.observability.access_log_format import Format
 from arke_proxy.observability.request_record import RequestRecord
 
-_MOST = 4 * 1024 * 1024  # octets that wait for a disk that stands still; then lines are dropped
-_FAREWELL = 2.0  # seconds that the last lines may take
+_MAX_BUFFERED = 4 * 1024 * 1024  # bytes of unwritten lines; further lines are dropped
+_CLOSE_TIMEOUT = 2.0  # seconds to write the last lines
 _STDOUT = 1
 
 
 class AccessLog:
     """Appends a line for each request to a file, or to stdout (`-`).
 
-    The loop calls `note` and `flush`; only the thread ever waits for the disk or the pipe. Several
-    processes may append to one file: each write is of whole lines, and no longer than a pipe takes
-    at once (unless a single line is). `complain` is called in the thread.
+    The event loop calls `record` and `flush`; only the writer thread waits for the disk or pipe.
+    Several processes may append to one file: each write holds whole lines and is small enough to be
+    atomic, unless a single line is too long. `warn` is called in the writer thread.
     """
 
     def __init__(
         self,
         path: str,
-        form: Format,
-        complain: Callable[[str], None],
+        format_line: Format,
+        warn: Callable[[str], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Open the file. Raises OSError."""
         self._path = path
-        self._form = form
-        self._complain = complain
+        self._format_line = format_line
+        self._warn = warn
         self._clock = clock
-        self._lines: list[bytes] = []
-        self._gathered = 0  # octets so far; only the loop counts here
-        self._settled = 0  # octets written or dropped so far; only the thread counts here
+        self._lines: list[bytes] = []  # not passed to the writer thread yet
+        self._bytes_recorded = 0  # changed by the event loop only
+        self._bytes_handled = 0  # written or dropped; changed by the writer thread only
         self._lock = threading.Condition()
-        self._orders: list[list[bytes] | None] = []  # lines to write, or to open the file anew
-        self._ending = False
-        self._torn = False  # the last line is there in part
-        self._turned_away = 0  # lines, in the loop
-        self._failed = 0  # lines, in the thread
+        self._queue: list[list[bytes] | None] = []  # lines to write; None reopens the file
+        self._closing = False
+        self._partial_line = False  # the last write ended within a line
+        self._dropped_full = 0  # lines dropped by the event loop: the buffer was full
+        self._dropped_failed = 0  # lines dropped by the writer thread: the write failed
         self._file = self._open()
-        self._piece = _piece(self._file)
+        self._max_write = _max_write(self._file)
         self._thread = threading.Thread(target=self._run, name="access log", daemon=True)
         self._thread.start()
 
     @property
     def dropped(self) -> int:
-        """Lines that were lost because the disk or the pipe was full, failed, or stood still."""
-        return self._turned_away + self._failed
+        """How many lines were lost because the disk or pipe was full, slow or failed."""
+        return self._dropped_full + self._dropped_failed
 
     def record(self, record: RequestRecord) -> None:
-        """Gather a line."""
-        if self._gathered - self._settled > _MOST:
-            self._turned_away += 1
+        """Format and buffer a line."""
+        if self._bytes_recorded - self._bytes_handled > _MAX_BUFFERED:
+            self._dropped_full += 1
             return
-        line = self._form(record, self._clock())
-        self._gathered += len(line)
+        line = self._format_line(record, self._clock())
+        self._bytes_recorded += len(line)
         self._lines.append(line)
 
     def flush(self) -> None:
-        """Hand what was gathered to the thread."""
+        """Pass the buffered lines to the writer thread."""
         if self._lines:
             lines, self._lines = self._lines, []
-            self._order(lines)
+            self._put(lines)
 
     def reopen(self) -> None:
-        """Go on in a new file: the old one has been renamed."""
+        """Continue in a new file, because the old one has been renamed."""
         self.flush()
-        self._order(None)
+        self._put(None)
 
     def close(self) -> None:
-        """Write what is left, if that does not take long."""
+        """Write the last lines, within a time limit."""
         self.flush()
         with self._lock:
-            self._ending = True
+            self._closing = True
             self._lock.notify()
-        self._thread.join(_FAREWELL)
+        self._thread.join(_CLOSE_TIMEOUT)
 
-    def _order(self, order: list[bytes] | None) -> None:
+    def _put(self, item: list[bytes] | None) -> None:
         with self._lock:
-            self._orders.append(order)
+            self._queue.append(item)
             self._lock.notify()
 
     def _open(self) -> int:
@@ -96,85 +96,85 @@ class AccessLog:
             return _STDOUT
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         try:
-            # Without waiting for somebody who reads, if it is a pipe; the writes may wait.
+            # Opening must not wait for the reader of a named pipe; writing may.
             file = os.open(self._path, flags | os.O_NONBLOCK, 0o640)
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
-            raise OSError(errno.ENXIO, "nobody reads this pipe") from None
+            raise OSError(errno.ENXIO, "the named pipe has no reader") from None
         os.set_blocking(file, True)
         return file
 
-    # In the thread.
+    # In the writer thread.
 
     def _run(self) -> None:
         while True:
             with self._lock:
-                while not (self._orders or self._ending):
+                while not (self._queue or self._closing):
                     self._lock.wait()
-                orders, self._orders = self._orders, []
-                ending = self._ending
-            for lines in orders:
+                items, self._queue = self._queue, []
+                closing = self._closing
+            for lines in items:
                 if lines is None:
-                    self._replace()
+                    self._reopen_file()
                 else:
-                    self._write_all(lines)
-            if ending:
+                    self._write_lines(lines)
+            if closing:
                 return
 
-    def _write_all(self, lines: list[bytes]) -> None:
-        for count, piece in pieces(lines, self._piece):
+    def _write_lines(self, lines: list[bytes]) -> None:
+        for count, batch in batches(lines, self._max_write):
             try:
-                self._write(piece)
+                self._write(batch)
             except OSError as error:
-                self._failed += count
-                self._complain(f"-access-log {self._path}: {error.strerror or error}")
-        self._settled += sum(map(len, lines))
+                self._dropped_failed += count
+                self._warn(f"-access-log {self._path}: {error.strerror or error}")
+        self._bytes_handled += sum(map(len, lines))
 
-    def _write(self, piece: bytes) -> None:
-        if self._torn:
-            piece = b"\n" + piece
-        rest = piece
+    def _write(self, batch: bytes) -> None:
+        if self._partial_line:
+            batch = b"\n" + batch
+        rest = batch
         try:
             while rest:
                 rest = rest[os.write(self._file, rest) :]
         finally:
-            self._torn = 0 < len(rest) < len(piece) or (self._torn and rest is piece)
+            unchanged = rest is batch
+            self._partial_line = 0 < len(rest) < len(batch) or (self._partial_line and unchanged)
 
-    def _replace(self) -> None:
+    def _reopen_file(self) -> None:
         if self._file == _STDOUT:
             return
         try:
             file = self._open()
         except OSError as error:
-            self._complain(
-                f"-access-log {self._path}: {error.strerror or error}; the old one stays"
-            )
+            fault = error.strerror or error
+            self._warn(f"-access-log {self._path}: {fault}; logging continues in the old file")
             return
         with contextlib.suppress(OSError):
             os.close(self._file)
         self._file = file
-        self._piece = _piece(file)
-        self._torn = False
+        self._max_write = _max_write(file)
+        self._partial_line = False
 
 
-def _piece(file: int) -> int:
-    """Return how much one write may hold such that nobody else's comes in between."""
+def _max_write(file: int) -> int:
+    """Return how many bytes one write may have without mixing with those of other processes."""
     return 1024 * 1024 if stat.S_ISREG(os.fstat(file).st_mode) else select.PIPE_BUF
 
 
-def pieces(lines: list[bytes], most: int) -> Iterator[tuple[int, bytes]]:
-    """Join whole lines into pieces of `most` octets; yield how many lines each has.
+def batches(lines: list[bytes], limit: int) -> Iterator[tuple[int, bytes]]:
+    """Join whole lines into batches of at most `limit` bytes; yield each with its line count.
 
-    A line that is longer is a piece by itself.
+    A longer line is a batch of its own.
     """
-    held: list[bytes] = []
+    batch: list[bytes] = []
     size = 0
     for line in lines:
-        if held and size + len(line) > most:
-            yield len(held), b"".join(held)
-            held, size = [], 0
-        held.append(line)
+        if batch and size + len(line) > limit:
+            yield len(batch), b"".join(batch)
+            batch, size = [], 0
+        batch.append(line)
         size += len(line)
-    if held:
-        yield len(held), b"".join(held)
+    if batch:
+        yield len(batch), b"".join(batch)

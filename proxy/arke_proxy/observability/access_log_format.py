@@ -1,4 +1,4 @@
-"""How a request looks in an access log. Pure: a record and the time in, one line out."""
+"""Access log formats: format the record of one request as a line."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from arke_proxy.observability.request_record import RequestRecord
 _quote = json.encoder.encode_basestring_ascii
 
 Format = Callable[[RequestRecord, float], bytes]
-"""Takes the record and the time of day, in seconds since 1970; returns a line with its end."""
+"""Takes a record and the Unix time of its end; returns a line with its newline."""
 
-# What could end a line, or a quoted part of it, or play tricks with a terminal.
+# Bytes that could end the line or a quoted field, or control a terminal.
 _UNSAFE = re.compile(rb'[\x00-\x1f"\\\x7f-\xff]')
 
 
 def escaped(value: bytes | None) -> bytes:
-    """Return the octets such that they can stand between quotes on one line; `-` for none."""
+    """Escape a value for a quoted field; `-` if it is missing or empty."""
     if not value:
         return b"-"
     return _UNSAFE.sub(lambda match: b"\\x%02x" % match[0][0], value)
 
 
 def common(record: RequestRecord, now: float) -> bytes:
-    """The Common Log Format of NCSA's server, which Apache and nginx kept."""
+    """Format as the Common Log Format of NCSA httpd, Apache and nginx."""
     return _common(record, now) + b"\n"
 
 
 def combined(record: RequestRecord, now: float) -> bytes:
-    """The same, with Referer and User-Agent."""
+    """Format as the Combined Log Format: the common one with Referer and User-Agent."""
     referer, agent = escaped(record.referer), escaped(record.user_agent)
     return b'%b "%b" "%b"\n' % (_common(record, now), referer, agent)
 
 
 def as_json(record: RequestRecord, now: float) -> bytes:
-    """Everything, with the milliseconds of each phase; a phase that did not come is not there.
+    """Format all fields as JSON; `ms` has the duration of each phase that was reached.
 
-    Written by hand: json.dumps of such a dictionary takes three times as long.
+    Formatted by hand, because json.dumps takes three times as long.
     """
     backend = record.backend
-    story = (
+    fields = (
         f'{{"time":"{_iso(now)}","client":{_quote(_plain(record.client))}'
         f',"method":{_text(record.method)},"target":{_text(record.target)}'
         f',"version":{_quote(record.version)},"host":{_text(record.host)}'
@@ -57,7 +57,7 @@ def as_json(record: RequestRecord, now: float) -> bytes:
     upgraded = ',"upgraded":true' if record.upgraded else ""
     outcome = f',"outcome":{_quote(record.outcome)}' if record.outcome else ""
     detail = f',"detail":{_quote(record.detail)}' if record.detail else ""
-    return f"{story}{upgraded}{outcome}{detail}}}\n".encode()
+    return f"{fields}{upgraded}{outcome}{detail}}}\n".encode()
 
 
 FORMATS: dict[str, Format] = {"common": common, "combined": combined, "json": as_json}
@@ -65,8 +65,8 @@ FORMATS: dict[str, Format] = {"common": common, "combined": combined, "json": as
 
 def _milliseconds(record: RequestRecord) -> str:
     began, sent, answered, ended = record.began, record.sent, record.answered, record.ended
-    chosen = record.chosen or sent  # where both were at hand, it was sent at once
-    if sent and chosen > sent:  # another one was chosen later, and not reached
+    chosen = record.chosen or sent  # 0.0 if it was sent at once
+    if sent and chosen > sent:  # a backend was picked later, and could not be reached
         chosen = sent
     phases = f'"total":{(ended - began) * 1000:.3f}'
     if answered:
@@ -92,14 +92,14 @@ def _common(record: RequestRecord, now: float) -> bytes:
 
 
 def _plain(client: str) -> str:
-    return client.removeprefix("::ffff:")  # IPv4 on an IPv6 socket
+    return client.removeprefix("::ffff:")  # an IPv4 client of an IPv6 socket
 
 
 def _text(value: bytes | None) -> str:
     return _quote(value.decode("latin-1")) if value else "null"
 
 
-@lru_cache(maxsize=2)  # formatting it takes longer than all the rest
+@lru_cache(maxsize=2)  # slower than the rest of the line
 def _clf_time(second: int) -> bytes:
     return time.strftime("%d/%b/%Y:%H:%M:%S %z", time.localtime(second)).encode()
 

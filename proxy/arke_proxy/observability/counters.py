@@ -1,7 +1,7 @@
-"""What a worker counts of its requests: plain dictionaries, made into metrics only when asked.
+"""A worker's request counters: cheap to update, converted to metrics only on demand.
 
-The keys of a report are a metric and its labels, joined by SEPARATOR: so whoever adds up the
-numbers of several workers need not know what they are.
+The keys of a report are a metric and its labels, joined by SEPARATOR. So the master can sum reports
+without knowing the metrics.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from arke_proxy.observability.request_record import RequestRecord
 
 SEPARATOR = "\x1f"
 
-# Seconds. A pooled connection takes microseconds, a question to the mesh a millisecond.
+# Upper bounds of the histogram buckets, in seconds.
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 PHASES = ("choose", "connect", "answer", "total")
 OTHER = "(other)"
-"""The label of all backends beyond the first 200: they come and go for as long as a proxy runs."""
+"""The backend label after the first 200 backends, which limits the number of series."""
 
-_AT_ONCE = 512  # records; they take half a millisecond
-_MOST = 200
-_MOST_SERIES = 5000  # a backend may answer with any code
-_NOWHERE = BackendAddress("", 0)  # stands for all the others
+_BATCH = 512  # records; counting them takes half a millisecond
+_MAX_BACKENDS = 200
+_MAX_SERIES = 5000  # a backend may answer with any status code
+_OTHER_ADDRESS = BackendAddress("", 0)  # counted as OTHER
 
 
 class Histogram:
-    """How many values are in each bucket alone, and their sum."""
+    """The number of values in each bucket (not cumulative), and the sum of all values."""
 
     __slots__ = ("counts", "sum")
 
@@ -36,7 +36,7 @@ class Histogram:
         self.sum = 0.0
 
     def add(self, values: list[float]) -> None:
-        """Add many: sorting them costs less than finding the bucket of each."""
+        """Add many values at once: sorting them is faster than a search per value."""
         values.sort()
         self.sum += sum(values)
         below = 0
@@ -48,7 +48,7 @@ class Histogram:
 
 
 class RequestCounters:
-    """Takes records at the price of an append, and counts many at a time."""
+    """Collects request records, and counts them in batches."""
 
     __slots__ = (
         "_backends",
@@ -62,9 +62,9 @@ class RequestCounters:
     )
 
     def __init__(self) -> None:
-        self._records: list[RequestRecord] = []  # not counted yet
+        self._records: list[RequestRecord] = []  # not yet counted
         self._requests: dict[tuple[str, int, BackendAddress | None], int] = {}
-        self._backends: dict[BackendAddress | None, str] = {None: "", _NOWHERE: OTHER}
+        self._backends: dict[BackendAddress | None, str] = {None: "", _OTHER_ADDRESS: OTHER}
         self._failures: Counter[str] = Counter()
         self._phases = tuple(Histogram() for _ in PHASES)
         self._bytes_in = 0
@@ -72,9 +72,9 @@ class RequestCounters:
         self._retries = 0
 
     def record(self, record: RequestRecord) -> None:
-        """Count a request that has ended, soon."""
+        """Collect the record of a request that has ended."""
         self._records.append(record)
-        if len(self._records) >= _AT_ONCE:
+        if len(self._records) >= _BATCH:
             self._count()
 
     def _count(self) -> None:
@@ -92,16 +92,16 @@ class RequestCounters:
         choose.add([at - one.began for at, one in zip(chosen, sent, strict=True)])
         connect.add([one.sent - at for at, one in zip(chosen, sent, strict=True)])
         answer.add([one.answered - one.sent for one in sent if one.answered])
-        # A WebSocket's hours are not a request's.
+        # A WebSocket lasts for hours, so it is left out.
         total.add([one.ended - one.began for one in records if not one.upgraded])
 
     def report(self) -> dict[str, float]:
-        """Return every count under its key."""
+        """Return all counters by key."""
         self._count()
         numbers: dict[str, float] = {
             _key("retries"): self._retries,
-            _key("octets", "in"): self._bytes_in,
-            _key("octets", "out"): self._bytes_out,
+            _key("bytes", "in"): self._bytes_in,
+            _key("bytes", "out"): self._bytes_out,
         }
         for (cluster, status, backend), count in self._requests.items():
             key = _key("requests", cluster, str(status), self._backends[backend])
@@ -117,17 +117,17 @@ class RequestCounters:
     def _add(self, cluster: str, status: int, backend: BackendAddress | None, count: int) -> None:
         key = (cluster, status, backend)
         if key not in self._requests:
-            if backend not in self._backends and len(self._backends) < _MOST + 2:
+            if backend not in self._backends and len(self._backends) < _MAX_BACKENDS + 2:
                 self._backends[backend] = str(backend)
-            if backend not in self._backends or len(self._requests) >= _MOST_SERIES:
-                key = (cluster, status, _NOWHERE)
+            if backend not in self._backends or len(self._requests) >= _MAX_SERIES:
+                key = (cluster, status, _OTHER_ADDRESS)
         self._requests[key] = self._requests.get(key, 0) + count
 
 
 def _chosen(record: RequestRecord) -> float:
-    """Return when the backend was chosen that the request was sent to.
+    """Return when the backend was picked that the request was sent to.
 
-    Where it and a connection were at hand, that was at once; one chosen later was not reached.
+    `chosen` is 0.0 if the request was sent at once; after `sent` if a later pick was not reachable.
     """
     return record.chosen if 0.0 < record.chosen <= record.sent else record.sent
 

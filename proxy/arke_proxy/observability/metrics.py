@@ -1,4 +1,4 @@
-"""The workers' numbers as Prometheus reads them. Importing this takes some 60 ms."""
+"""Render the totals of all workers as Prometheus metrics. Slow to import (60 ms)."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 _COUNTERS = {
     "requests": (
         "arke_proxy_requests_total",
-        "Requests, by cluster, code (0: none was sent), and the backend that was sent them last.",
+        "Requests by cluster, status code (0: no response) and last backend.",
         ("cluster", "code", "backend"),
     ),
     "failures": (
         "arke_proxy_failures_total",
-        "Requests that no backend has answered as a whole, by what happened.",
+        "Requests without a complete response from a backend, by reason.",
         ("reason",),
     ),
-    "retries": ("arke_proxy_retries_total", "Requests that were sent once more.", ()),
-    "octets": (
+    "retries": ("arke_proxy_retries_total", "Retries of requests.", ()),
+    "bytes": (
         "arke_proxy_body_bytes_total",
-        "Of requests (in) and answers (out).",
+        "Bytes of request bodies (in) and response bodies (out).",
         ("direction",),
     ),
     "dropped": (
         "arke_proxy_access_log_dropped_total",
-        "Lines of the access log that were lost, because its disk or pipe was full or failed.",
+        "Access log lines lost because the disk or pipe was full, slow or failed.",
         (),
     ),
 }
 _GAUGES = {
-    "connections": ("arke_proxy_connections", "Connections of clients that are open.", ()),
-    "workers": ("arke_proxy_workers", "Processes that serve or finish, by state.", ("state",)),
+    "connections": ("arke_proxy_connections", "Open client connections.", ()),
+    "workers": ("arke_proxy_workers", "Worker processes by state.", ("state",)),
 }
 
 Labelled = dict[tuple[str, ...], float]
 
 
 def page(totals: Mapping[str, Any]) -> bytes:
-    """Render what `Totals.sum` has added up."""
+    """Render the result of `Aggregate.totals`."""
     registry = CollectorRegistry()
     registry.register(_Collector(totals))
     return generate(registry)
@@ -61,13 +61,13 @@ class _Collector(Collector):
         self._gauges = _by_metric(totals["gauges"])
 
     def collect(self) -> Iterator[Family]:
-        for key, (name, story, labels) in _COUNTERS.items():
-            family = CounterMetricFamily(name, story, labels=labels)
+        for key, (name, text, labels) in _COUNTERS.items():
+            family = CounterMetricFamily(name, text, labels=labels)
             for values, count in self._counters[key].items():
                 family.add_metric(values, count)
             yield family
-        for key, (name, story, labels) in _GAUGES.items():
-            gauge = GaugeMetricFamily(name, story, labels=labels)
+        for key, (name, text, labels) in _GAUGES.items():
+            gauge = GaugeMetricFamily(name, text, labels=labels)
             for values, number in self._gauges[key].items():
                 gauge.add_metric(values, number)
             yield gauge
@@ -76,7 +76,7 @@ class _Collector(Collector):
     def _phases(self) -> Family:
         family = HistogramMetricFamily(
             "arke_proxy_phase_seconds",
-            "To choose a backend, to connect to it, until it began to answer; and in total.",
+            "Time to pick a backend, to connect to it, until it answered; and in total.",
             labels=("phase",),
         )
         bounds = [*map(str, BOUNDS), "+Inf"]
@@ -89,9 +89,9 @@ class _Collector(Collector):
 
 
 def _by_metric(numbers: Mapping[str, float]) -> defaultdict[str, Labelled]:
-    sorted_out: defaultdict[str, Labelled] = defaultdict(dict)
+    metrics: defaultdict[str, Labelled] = defaultdict(dict)
     for key, value in numbers.items():
-        # A lone surrogate has no UTF-8, and would cost the whole page.
+        # A lone surrogate cannot be encoded as UTF-8; it would make the whole page fail.
         metric, *labels = key.encode(errors="replace").decode().split(SEPARATOR)
-        sorted_out[metric][tuple(labels)] = value
-    return sorted_out
+        metrics[metric][tuple(labels)] = value
+    return metrics

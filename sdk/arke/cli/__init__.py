@@ -1,1 +1,1 @@
-"""The `arke` command, for people: one module per group of commands."""
+"""The `arke` command: one module for each subcommand or group of subcommands."""

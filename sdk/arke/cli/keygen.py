@@ -1,4 +1,4 @@
-"""`arke keygen`: the one secret of a network."""
+"""`arke keygen`: generate the RSA key of a network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _KeygenOptions:
 KEYGEN = flags.Command(
     "arke keygen",
     _KeygenOptions,
-    "Makes the RSA key of a network; give the same file to each of its relays.",
+    "Generates the RSA key of a network; every relay of the network needs a copy.",
 )
 
 
@@ -29,6 +29,6 @@ def keygen(argv: Sequence[str], environ: Mapping[str, str]) -> None:
     try:
         write_key(Path(options.file))
     except FileExistsError:
-        fail(f"{options.file} exists; a key is never overwritten: choose another name")
+        fail(f"{options.file} exists and is not overwritten; choose another name")
     except OSError as error:
         fail(f"cannot write {options.file}: {error.strerror}")

@@ -1,4 +1,4 @@
-"""Composes the `arke` command out of its groups."""
+"""The entry point of the `arke` command: choose the subcommand and run its module."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import sys
 from importlib import import_module
 
 import arke
-from arke.cli import exit_status as ending
+from arke.cli import exit_status
 from arke.program import flags
 
 _SUMMARY = "Talks to the network through the relay of this machine."
 
 _COMMANDS = {
-    "status": "show this node, its peers, and who serves and listens to what",
-    "request": "ask one member of a cluster and print its reply",
-    "broadcast": "tell every member of a cluster",
-    "publish": "tell every subscriber of a topic",
-    "subscribe": "print what is published to a topic",
-    "tunnel": "send stdin to one member of a cluster, and print what it sends",
-    "serve": "answer the requests of a cluster with a shell command",
-    "keygen": "make the RSA key of a network",
+    "status": "show this node, its peers, clusters and topics",
+    "request": "send a request to one member of a cluster and print its reply",
+    "broadcast": "send a message to every member of a cluster",
+    "publish": "send a message to every subscriber of a topic",
+    "subscribe": "print the messages published to a topic",
+    "tunnel": "connect stdin and stdout with one member of a cluster",
+    "serve": "handle the requests of a cluster with a shell command",
+    "keygen": "generate the RSA key of a network",
     "bench": "measure requests, publishing, broadcasts or tunnels",
 }
 
@@ -34,9 +34,9 @@ _MODULES = {
 
 
 def main() -> None:
-    """Run the command that the line names; only its own module is imported."""
-    if sys.stdout is None:  # and the descriptor would be given to the next thing opened
-        ending.fail("stdout is closed; if nobody is to read it, add >/dev/null")
+    """Run the subcommand; only its own module is imported."""
+    if sys.stdout is None:  # the next opened file would get its descriptor
+        exit_status.fail("stdout is closed; to discard the output, add >/dev/null")
     command, argv = flags.choose(
         program="arke", summary=_SUMMARY, commands=_COMMANDS, argv=sys.argv[1:]
     )
@@ -45,11 +45,11 @@ def main() -> None:
         getattr(module, command)(argv, os.environ)
         sys.stdout.flush()
     except arke.ArkeError as error:
-        ending.fail(ending.explained(error))
+        exit_status.fail(exit_status.describe(error))
     except (KeyboardInterrupt, BrokenPipeError):
-        ending.leave_quietly()
+        exit_status.exit_quietly()
     except OSError as error:
-        ending.fail(str(error))
+        exit_status.fail(str(error))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`arke request`, `broadcast`, `publish` and `subscribe`: one message each way, for people."""
+"""`arke request`, `arke broadcast`, `arke publish` and `arke subscribe`."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 
 from arke.cli import stdout as output
 from arke.cli.exit_status import fail
-from arke.cli.session import PROMPTLY, Attached, run
+from arke.cli.session import RELAY_TIMEOUT, RelayOptions, run
 from arke.program import flags
 
-_BODY = "what to send; - reads it from stdin"
+_BODY = "the body; - reads it from stdin"
 
-_STDIN = 256 * 1024 * 1024  # of memory; what a message may hold the relay says by itself
+_MAX_STDIN = 256 * 1024 * 1024  # bounds memory; the relay has its own, lower limit
 
 log = logging.getLogger("arke")
 
 
 @dataclass(frozen=True, slots=True)
-class _RequestOptions(Attached):
-    cluster: str = flags.argument("CLUSTER", parse=flags.name, help="whom to ask")
+class _RequestOptions(RelayOptions):
+    cluster: str = flags.argument("CLUSTER", parse=flags.name, help="cluster of the member")
     body: str = flags.argument("BODY", parse=str, help=_BODY)
     timeout: float = flags.flag(
         "TIME", parse=flags.seconds, default="5s", help="how long to wait for the reply"
@@ -30,99 +30,107 @@ class _RequestOptions(Attached):
 
 
 REQUEST = flags.Command(
-    "arke request", _RequestOptions, "Asks one member of a cluster and prints its reply."
+    "arke request",
+    _RequestOptions,
+    "Sends a request to one member of a cluster and prints its reply.",
 )
 
 
 @dataclass(frozen=True, slots=True)
-class _BroadcastOptions(Attached):
-    cluster: str = flags.argument("CLUSTER", parse=flags.name, help="whom to tell")
+class _BroadcastOptions(RelayOptions):
+    cluster: str = flags.argument("CLUSTER", parse=flags.name, help="cluster of the members")
     body: str = flags.argument("BODY", parse=str, help=_BODY)
 
 
-BROADCAST = flags.Command("arke broadcast", _BroadcastOptions, "Tells every member of a cluster.")
+BROADCAST = flags.Command(
+    "arke broadcast", _BroadcastOptions, "Sends a message to every member of a cluster."
+)
 
 
 @dataclass(frozen=True, slots=True)
-class _PublishOptions(Attached):
-    topic: str = flags.argument("TOPIC", parse=flags.name, help="what it is about")
+class _PublishOptions(RelayOptions):
+    topic: str = flags.argument("TOPIC", parse=flags.name, help="topic of the message")
     body: str = flags.argument("BODY", parse=str, help=_BODY)
 
 
-PUBLISH = flags.Command("arke publish", _PublishOptions, "Tells every subscriber of a topic.")
+PUBLISH = flags.Command(
+    "arke publish", _PublishOptions, "Sends a message to every subscriber of a topic."
+)
 
 
 @dataclass(frozen=True, slots=True)
-class _SubscribeOptions(Attached):
-    topic: str = flags.argument("TOPIC", parse=flags.name, help="what to listen to")
+class _SubscribeOptions(RelayOptions):
+    topic: str = flags.argument("TOPIC", parse=flags.name, help="topic to subscribe to")
 
 
 SUBSCRIBE = flags.Command(
     "arke subscribe",
     _SubscribeOptions,
-    "Prints what is published to a topic, one body a line, until Ctrl-C.",
+    "Prints the messages published to a topic, one body a line, until Ctrl-C.",
 )
 
 
 def request(argv: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Print the reply of one member, as it is."""
+    """Print the reply of one member, unchanged."""
     options = REQUEST.parse(argv, environ)
-    body = _read(options.body)
+    body = _read_body(options.body)
 
-    async def ask() -> None:
+    async def send() -> None:
         async with options.connect() as mesh:
             reply = await mesh.request(options.cluster, body, timeout=options.timeout)
         await output.write(reply + b"\n" if sys.stdout.isatty() else reply)
 
-    run(ask(), limit=options.timeout + PROMPTLY)
+    run(send(), limit=options.timeout + RELAY_TIMEOUT)
 
 
 def broadcast(argv: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Tell every member of a cluster."""
+    """Send a broadcast."""
     options = BROADCAST.parse(argv, environ)
-    body = _read(options.body)
+    body = _read_body(options.body)
 
-    async def tell() -> None:
+    async def send() -> None:
         async with options.connect() as mesh:
             await mesh.broadcast(options.cluster, body)
 
-    run(tell(), limit=PROMPTLY)
+    run(send(), limit=RELAY_TIMEOUT)
 
 
 def publish(argv: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Tell every subscriber of a topic."""
+    """Publish a message."""
     options = PUBLISH.parse(argv, environ)
-    body = _read(options.body)
+    body = _read_body(options.body)
 
-    async def tell() -> None:
+    async def send() -> None:
         async with options.connect() as mesh:
             await mesh.publish(options.topic, body)
 
-    run(tell(), limit=PROMPTLY)
+    run(send(), limit=RELAY_TIMEOUT)
 
 
 def subscribe(argv: Sequence[str], environ: Mapping[str, str]) -> None:
     """Print the body of each event and a newline, until Ctrl-C."""
     options = SUBSCRIBE.parse(argv, environ)
 
-    async def listen() -> None:
+    async def receive() -> None:
         dropped = 0
         async with options.connect() as mesh, mesh.subscribe(options.topic) as events:
             async for event in events:
                 await output.write(event.body + b"\n")
                 if events.dropped > dropped:
-                    log.warning("%d events lost: read them faster", events.dropped - dropped)
+                    log.warning(
+                        "dropped %d events: stdout is read too slowly", events.dropped - dropped
+                    )
                     dropped = events.dropped
 
-    run(listen(), limit=None)
+    run(receive(), limit=None)
 
 
-def _read(body: str) -> bytes:
+def _read_body(body: str) -> bytes:
     if body != "-":
-        return os.fsencode(body)  # as the shell passed it, whatever its encoding
+        return os.fsencode(body)  # the bytes that the shell passed, in any encoding
     if sys.stdin is None:
-        fail("stdin is closed, and BODY is to be read from it; if nothing is to be, add </dev/null")
-    read = sys.stdin.buffer.read(_STDIN + 1)
-    if len(read) > _STDIN:
-        fail(f"stdin holds more than {_STDIN} bytes; send it in parts")
-    return read
+        fail("BODY is read from stdin, which is closed; for an empty body, add </dev/null")
+    data = sys.stdin.buffer.read(_MAX_STDIN + 1)
+    if len(data) > _MAX_STDIN:
+        fail(f"stdin must not exceed {_MAX_STDIN} bytes; send it in parts")
+    return data

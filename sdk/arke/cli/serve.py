@@ -1,4 +1,4 @@
-"""`arke serve`: a member of a cluster out of any shell command."""
+"""`arke serve`: run a member of a cluster whose handler is a shell command."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import arke
 from arke.cli import shell
-from arke.cli.session import Attached, show_log
+from arke.cli.session import RelayOptions, show_log
 from arke.program import flags
 from arke.runtime.http_server_address import parse_http_address
 
-_AT_ONCE = 32  # a process each: the default of arke.Limits is meant for handlers
+_MAX_COMMANDS = 32  # processes at once; the default of arke.Limits suits coroutines
 
 
 def _http(value: str) -> str:
@@ -21,37 +21,41 @@ def _http(value: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _ServeOptions(Attached):
-    cluster: str = flags.argument("CLUSTER", parse=flags.name, help="which cluster to join")
+class _ServeOptions(RelayOptions):
+    cluster: str = flags.argument("CLUSTER", parse=flags.name, help="cluster to join")
     exec: str | None = flags.flag(
-        "COMMAND", help="shell command: the body is its stdin, its stdout the reply"
+        "COMMAND", help="shell command that gets the body on stdin and prints the reply"
     )
-    echo: bool = flags.switch(help="reply with the body itself; tunnels echo what they carry")
+    echo: bool = flags.switch(
+        help="reply with the body of the request; echo the messages of tunnels"
+    )
     http: str | None = flags.flag(
         "[IP]:PORT",
         parse=_http,
-        help="where an HTTP server of this machine listens; others find it through the cluster",
+        help="address of an HTTP server to register for the cluster",
     )
 
 
 SERVE = flags.Command(
     "arke serve",
     _ServeOptions,
-    "Joins a cluster and answers its requests until SIGTERM or Ctrl-C. A command that "
-    "fails raises at the caller, with the end of its stderr.",
+    "Joins a cluster and handles its requests until SIGTERM or Ctrl-C. The caller of a command "
+    "that fails gets an error with the end of its stderr.",
 )
 
 
 def serve(argv: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Answer requests until SIGTERM or Ctrl-C, then finish what was begun."""
+    """Handle requests until SIGTERM or Ctrl-C, then finish the running ones."""
     options = SERVE.parse(argv, environ)
-    ways = (options.exec is not None) + options.echo
-    if ways > 1 or (not ways and options.http is None):
-        flags.fail("arke", "say how to answer, with either -exec COMMAND or -echo, or use -http")
+    handlers = (options.exec is not None) + options.echo
+    if handlers > 1:
+        flags.fail("arke", "-exec and -echo exclude each other")
+    if not handlers and options.http is None:
+        flags.fail("arke", "-exec COMMAND, -echo or -http ADDRESS is required")
     show_log(logging.WARNING)
     service = arke.Service(
         options.cluster,
-        limits=arke.Limits(requests=_AT_ONCE),
+        limits=arke.Limits(requests=_MAX_COMMANDS),
         http=options.http,
         port=options.port,
         path=options.path,
@@ -61,17 +65,17 @@ def serve(argv: Sequence[str], environ: Mapping[str, str]) -> None:
     if command is not None:
 
         @service.on_request
-        async def answer(request: arke.Request) -> bytes:
+        async def run_command(request: arke.Request) -> bytes:
             return await shell.run(command, request.body, timeout=request.remaining())
 
     if options.echo:
 
         @service.on_request
-        async def repeat(request: arke.Request) -> bytes:
+        async def echo_request(request: arke.Request) -> bytes:
             return request.body
 
         @service.on_tunnel
-        async def converse(tunnel: arke.Tunnel) -> None:
+        async def echo_tunnel(tunnel: arke.Tunnel) -> None:
             async for message in tunnel:
                 await tunnel.send(message)
 

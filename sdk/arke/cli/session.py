@@ -1,4 +1,4 @@
-"""What every command that attaches to the relay shares."""
+"""Options and event loop of every command that attaches to the relay."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 import arke
 from arke.program import flags
 
-PROMPTLY = 10.0
-"""Seconds for a command that only talks to the relay."""
+RELAY_TIMEOUT = 10.0
+"""Seconds for what a command does at the relay alone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Attached:
-    """Where to attach."""
+class RelayOptions:
+    """The address of the relay."""
 
     port: int = flags.flag(
         "N", parse=flags.port, default=55555, help="port of the relay on 127.0.0.1"
@@ -25,7 +25,7 @@ class Attached:
     path: str | None = flags.flag("SOCKET", help="Unix socket of the relay, instead of the port")
 
     def connect(self) -> arke.Mesh:
-        """Attach at once or not at all: a person who waits wants to know."""
+        """Attach without retries, so that the user sees at once that no relay runs."""
         return arke.connect(port=self.port, path=self.path, wait=0.0)
 
 
@@ -35,10 +35,10 @@ def run(
     limit: float | None,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> None:
-    """Run a command to its end. Raises RelayUnreachable if that takes over `limit` seconds."""
+    """Run a command. Raises RelayUnreachable if it takes more than `limit` seconds."""
 
     async def bounded() -> None:
-        # While the relay is away the SDK waits for it to come back; a person need not.
+        # The SDK waits for a lost relay to return; the user should not have to.
         async with asyncio.timeout(limit):
             await work
 
@@ -50,10 +50,10 @@ def run(
         raise
     except TimeoutError:
         raise arke.RelayUnreachable(
-            f"not done after {limit:g} s: is the relay stopped, or overloaded?"
+            f"timed out after {limit:g} s: is the relay stopped or overloaded?"
         ) from None
 
 
 def show_log(level: int) -> None:
-    """Let the SDK speak on stderr: of a relay that went away, to whoever stays to see it back."""
+    """Print the SDK's log records on stderr: lost and restored connections to the relay."""
     logging.basicConfig(format="arke: %(message)s", level=level)

@@ -1,4 +1,4 @@
-"""`arke status`: what the relay knows, as tables for people or JSON for programs."""
+"""`arke status`: print what the relay knows, as tables or as JSON."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from arke.cli import stdout as output
-from arke.cli.session import PROMPTLY, Attached, run
+from arke.cli.session import RELAY_TIMEOUT, RelayOptions, run
 from arke.program import flags
 
 Row = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _StatusOptions(Attached):
+class _StatusOptions(RelayOptions):
     json: bool = flags.switch(help="print everything as JSON")
 
 
 STATUS = flags.Command(
-    "arke status", _StatusOptions, "Shows this node, its peers, and who serves and listens to what."
+    "arke status", _StatusOptions, "Shows this node, its peers, clusters and topics."
 )
 
 
@@ -34,11 +34,11 @@ def status(argv: Sequence[str], environ: Mapping[str, str]) -> None:
         page = json.dumps(known, indent=2) if options.json else tables(known)
         await output.write(page.encode() + b"\n")
 
-    run(show(), limit=PROMPTLY)
+    run(show(), limit=RELAY_TIMEOUT)
 
 
 def tables(known: Mapping[str, Any]) -> str:
-    """Lay out a status document for people."""
+    """Format a status document as tables."""
     node = known["node"]
     head = _aligned(
         [
@@ -99,7 +99,7 @@ def _aligned(rows: Sequence[Row]) -> str:
 
 
 def _printable(text: str) -> str:
-    """Names come from anybody in the network, and must not steer a terminal."""
+    """Replace control characters: names come from other programs."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 

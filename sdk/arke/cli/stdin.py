@@ -1,17 +1,17 @@
-"""Reads stdin as it comes, without ever blocking the event loop."""
+"""Read stdin without blocking the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from arke.wire.limits import CHUNK
 
 
-async def chunks() -> AsyncIterator[bytes]:
-    """What stdin holds, in pieces of 64 KiB at most, until it ends."""
+async def chunks() -> AsyncGenerator[bytes, None]:
+    """Yield what is read from stdin, at most 64 KiB at once, until it is closed."""
     descriptor = sys.stdin.fileno()
     while True:
         await _readable(descriptor)
@@ -27,7 +27,7 @@ async def _readable(descriptor: int) -> None:
     try:
         loop.add_reader(descriptor, ready.set)
     except PermissionError:
-        return  # a file, or the like: it is always ready, and no loop can be asked about it
+        return  # a file is always ready, and epoll does not accept it
     try:
         await ready.wait()
     finally:

@@ -1,4 +1,4 @@
-"""Writes bytes to stdout without ever blocking the event loop."""
+"""Write to stdout without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _ATOMIC = select.PIPE_BUF
 
 
 async def write(data: bytes) -> None:
-    """Write everything, as fast as the reader takes it. Raises BrokenPipeError when it is gone.
+    """Write everything, as fast as the reader reads. Raises BrokenPipeError if it has exited.
 
-    A reader that pauses (`| less`) must not stop the heartbeats to the relay. What is ready for
-    writing takes PIPE_BUF bytes at once, so asking first is enough and the descriptor, which
-    others share, can stay in blocking mode.
+    A reader that pauses (`| less`) must not stop the heartbeats to the relay. A pipe that is ready
+    for writing takes PIPE_BUF bytes, so polling first is enough. The descriptor stays in blocking
+    mode, because other processes share it.
     """
     descriptor = sys.stdout.fileno()
     poll = select.poll()

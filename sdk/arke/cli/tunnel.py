@@ -1,4 +1,4 @@
-"""`arke tunnel`: stdin to one member of a cluster, and what it sends to stdout."""
+"""`arke tunnel`: connect stdin and stdout with one member of a cluster."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import arke
 from arke.cli import stdout as output
 from arke.cli.exit_status import fail
-from arke.cli.session import Attached, run
+from arke.cli.session import RelayOptions, run
 from arke.cli.stdin import chunks
 from arke.program import flags
 
 
 @dataclass(frozen=True, slots=True)
-class _TunnelOptions(Attached):
-    cluster: str = flags.argument("CLUSTER", parse=flags.name, help="whom to talk with")
+class _TunnelOptions(RelayOptions):
+    cluster: str = flags.argument("CLUSTER", parse=flags.name, help="cluster of the member")
     timeout: float = flags.flag(
         "TIME", parse=flags.seconds, default="5s", help="how long to wait for a member"
     )
@@ -26,15 +26,15 @@ class _TunnelOptions(Attached):
 TUNNEL = flags.Command(
     "arke tunnel",
     _TunnelOptions,
-    "Sends stdin to one member of a cluster, and writes what comes back to stdout.",
+    "Sends stdin to one member of a cluster and writes its messages to stdout.",
 )
 
 
 def tunnel(argv: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Pipe until both directions have ended."""
+    """Forward until both directions are closed."""
     options = TUNNEL.parse(argv, environ)
     if sys.stdin is None:
-        fail("stdin is closed; if nothing is to be sent, add </dev/null")
+        fail("stdin is closed; to send nothing, add </dev/null")
     run(_pipe(options), limit=None)
 
 
@@ -48,10 +48,10 @@ async def _pipe(options: _TunnelOptions) -> None:
             async for message in opened:
                 await output.write(message)
             if opened.peer_reads:
-                await sending  # or nobody is there any more for what stdin may still bring
+                await sending  # otherwise the rest of stdin has no reader
         except arke.TunnelClosed:
             if sending.done():
-                sending.result()  # what went wrong there is why it broke
+                sending.result()  # its error is the cause
             raise
         finally:
             sending.cancel()
@@ -63,7 +63,7 @@ async def _send(opened: arke.Tunnel) -> None:
             await opened.send(data)
         opened.close_send()
     except arke.TunnelClosed:
-        return  # the member wants no more; what it still sends is written all the same
+        return  # the member stopped reading; what it still sends is written
     except Exception as error:
         opened.abort(str(error), type(error).__name__)
         raise

@@ -108,7 +108,7 @@ def receivers(relay: Relay) -> list[int]:
 # Seeing.
 
 
-def test_status_is_tables_for_people_and_json_for_programs(relay: Relay) -> None:
+def test_status_prints_tables_or_json(relay: Relay) -> None:
     document = json.loads(run(relay.port, "status", "--json").stdout)
     page = run(relay.port, "status").stdout.decode()
     assert document["node"]["address"] == relay.address
@@ -117,7 +117,7 @@ def test_status_is_tables_for_people_and_json_for_programs(relay: Relay) -> None
     assert "\n\nPEER  ADDRESS  STATE  HEARD  MEMBERS\nnone\n\n" in page
 
 
-async def test_status_lists_who_serves(relay: Relay) -> None:
+async def test_status_lists_clusters(relay: Relay) -> None:
     with started(relay.port, "serve listed --echo"):
         await known(relay, "clusters", "listed")
         page = run(relay.port, "status").stdout.decode()
@@ -127,14 +127,14 @@ async def test_status_lists_who_serves(relay: Relay) -> None:
 # Asking.
 
 
-async def test_the_reply_is_written_as_it_is(relay: Relay) -> None:
+async def test_request_prints_the_reply_unchanged(relay: Relay) -> None:
     with started(relay.port, "serve upper", "--exec", "tr a-z A-Z"):
         await known(relay, "clusters", "upper")
         done = run(relay.port, "request upper", "hello")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"HELLO", b"")
 
 
-async def test_a_body_from_stdin_may_be_any_octets(relay: Relay) -> None:
+async def test_body_from_stdin_may_be_any_bytes(relay: Relay) -> None:
     body = bytes(range(256)) * 1000
     with started(relay.port, "serve echo --echo"):
         await known(relay, "clusters", "echo")
@@ -142,7 +142,7 @@ async def test_a_body_from_stdin_may_be_any_octets(relay: Relay) -> None:
     assert (done.returncode, done.stdout) == (0, body)
 
 
-def test_a_cluster_nobody_serves_is_one_line(relay: Relay) -> None:
+def test_request_to_an_empty_cluster_prints_one_line(relay: Relay) -> None:
     done = run(relay.port, "request nobody x")
     assert (done.returncode, done.stdout) == (1, b"")
     line = the_line(done.stderr)
@@ -150,7 +150,7 @@ def test_a_cluster_nobody_serves_is_one_line(relay: Relay) -> None:
     assert "`arke status`" in line
 
 
-async def test_a_failing_command_raises_at_the_caller_with_its_status_and_stderr(
+async def test_failing_command_raises_at_the_caller_with_status_and_stderr(
     relay: Relay,
 ) -> None:
     with started(relay.port, "serve broken", "--exec", "echo no paper >&2; exit 3"):
@@ -161,35 +161,41 @@ async def test_a_failing_command_raises_at_the_caller_with_its_status_and_stderr
                 await mesh.request("broken", b"x")
     assert (caught.value.type, caught.value.text) == ("CommandError", "exit status 3: no paper")
     assert (done.returncode, done.stdout) == (1, b"")
-    assert the_line(done.stderr) == "the member raised CommandError: exit status 3: no paper"
+    assert (
+        the_line(done.stderr)
+        == "the handler of the member raised CommandError: exit status 3: no paper"
+    )
 
 
-async def test_a_late_reply_is_one_line(relay: Relay) -> None:
+async def test_request_timeout_prints_one_line(relay: Relay) -> None:
     with started(relay.port, "serve slow", "--exec", "sleep 60"):
         await known(relay, "clusters", "slow")
         done = run(relay.port, "request slow x --timeout 300ms")
     assert done.returncode == 1
-    assert the_line(done.stderr).endswith("give it longer with -timeout")
+    assert the_line(done.stderr).endswith("increase -timeout")
 
 
-def test_no_relay_is_one_line_and_at_once() -> None:
+def test_missing_relay_prints_one_line_at_once() -> None:
     for command in ("status", "request c b", "publish t b", "subscribe t", "bench request"):
         done = run(1, command)
         assert (done.returncode, done.stdout) == (1, b"")
         assert "start one with `relay " in the_line(done.stderr)
 
 
-@pytest.mark.parametrize("how", [[], ["--echo", "--exec", "cat"]])
-def test_serve_needs_exactly_one_way_to_answer(relay: Relay, how: list[str]) -> None:
-    done = run(relay.port, "serve c", *how)
+@pytest.mark.parametrize(
+    ("flags", "error"),
+    [
+        ([], "-exec COMMAND, -echo or -http ADDRESS is required"),
+        (["--echo", "--exec", "cat"], "-exec and -echo exclude each other"),
+    ],
+)
+def test_serve_requires_one_handler(relay: Relay, flags: list[str], error: str) -> None:
+    done = run(relay.port, "serve c", *flags)
     assert done.returncode == 2
-    assert (
-        the_line(done.stderr)
-        == "say how to answer, with either -exec COMMAND or -echo, or use -http"
-    )
+    assert the_line(done.stderr) == error
 
 
-def test_a_name_over_the_limit_is_one_line(relay: Relay) -> None:
+def test_name_over_the_limit_prints_one_line(relay: Relay) -> None:
     done = run(relay.port, "request", "é" * 128, "x")
     assert done.returncode == 2
     assert "CLUSTER must be 1 to 255 bytes of UTF-8 text (got " in the_line(done.stderr)
@@ -198,7 +204,7 @@ def test_a_name_over_the_limit_is_one_line(relay: Relay) -> None:
 @pytest.mark.parametrize(
     ("line", "mend"), [("request c - <&-", "</dev/null"), ("status >&-", ">/dev/null")]
 )
-def test_a_stream_that_is_closed_is_one_line(line: str, mend: str) -> None:
+def test_closed_stdin_or_stdout_prints_one_line(line: str, mend: str) -> None:
     done = subprocess.run(
         ["sh", "-c", f"exec {shlex.join(map(str, program('arke')))} {line}"],
         capture_output=True,
@@ -209,7 +215,7 @@ def test_a_stream_that_is_closed_is_one_line(line: str, mend: str) -> None:
     assert the_line(done.stderr).endswith(mend)
 
 
-def test_a_body_that_looks_like_a_flag_says_how_to_write_it(relay: Relay) -> None:
+def test_body_that_looks_like_a_flag_prints_a_hint(relay: Relay) -> None:
     done = run(relay.port, "request nobody", "-x")
     assert done.returncode == 2
     assert "; write -- before a value that begins with -; see" in the_line(done.stderr)
@@ -218,7 +224,7 @@ def test_a_body_that_looks_like_a_flag_says_how_to_write_it(relay: Relay) -> Non
     assert "--" not in the_line(run(relay.port, "request nobody").stderr)
 
 
-async def test_serve_finishes_what_it_began(relay: Relay, tmp_path: Path) -> None:
+async def test_serve_drains_on_sigterm(relay: Relay, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     with started(relay.port, "serve gate", "--exec", f"cat {gate}") as serving:
@@ -254,7 +260,7 @@ async def opened_by_a_reader(fifo: Path) -> int:
 # Telling.
 
 
-async def test_a_broadcast_reaches_members(relay: Relay) -> None:
+async def test_broadcast_command_reaches_members(relay: Relay) -> None:
     heard: asyncio.Queue[bytes] = asyncio.Queue()
     service = arke.Service("town", port=relay.port)
 
@@ -268,7 +274,7 @@ async def test_a_broadcast_reaches_members(relay: Relay) -> None:
         assert await heard.get() == b"fire"
 
 
-async def test_what_is_published_is_printed_a_line_each_until_ctrl_c(relay: Relay) -> None:
+async def test_subscribe_prints_one_line_per_event_until_ctrl_c(relay: Relay) -> None:
     with started(relay.port, "subscribe news") as listening:
         await known(relay, "topics", "news")
         for body in ("one", "two"):
@@ -279,7 +285,7 @@ async def test_what_is_published_is_printed_a_line_each_until_ctrl_c(relay: Rela
         assert listening.returncode == 130
 
 
-async def test_a_reader_that_leaves_ends_the_command_quietly(relay: Relay) -> None:
+async def test_closed_pipe_ends_subscribe_quietly(relay: Relay) -> None:
     with started(relay.port, "subscribe left") as listening:
         await known(relay, "topics", "left")
         assert listening.stdout
@@ -290,7 +296,7 @@ async def test_a_reader_that_leaves_ends_the_command_quietly(relay: Relay) -> No
         assert listening.stderr.read() == b""
 
 
-async def test_a_reader_that_pauses_gets_everything_in_the_end(relay: Relay) -> None:
+async def test_paused_reader_gets_everything(relay: Relay) -> None:
     body = os.urandom(1024 * 1024).replace(b"\n", b"-")
     with started(relay.port, "subscribe slow") as listening:
         await known(relay, "topics", "slow")
@@ -298,7 +304,7 @@ async def test_a_reader_that_pauses_gets_everything_in_the_end(relay: Relay) -> 
         assert await next_line(listening) == body + b"\n"
 
 
-async def test_a_reader_that_pauses_does_not_keep_the_command_from_ending(relay: Relay) -> None:
+async def test_ctrl_c_ends_subscribe_with_a_paused_reader(relay: Relay) -> None:
     with started(relay.port, "subscribe stuck") as listening:
         await known(relay, "topics", "stuck")
         run(relay.port, "publish stuck -", stdin=b"begun\n" + bytes(1024 * 1024))
@@ -311,7 +317,7 @@ async def test_a_reader_that_pauses_does_not_keep_the_command_from_ending(relay:
 
 
 @pytest.mark.parametrize(("pattern", "members"), [("request", 1), ("publish", 2), ("broadcast", 4)])
-def test_bench_measures_and_leaves_nothing_behind(relay: Relay, pattern: str, members: int) -> None:
+def test_bench_measures_and_leaves_no_processes(relay: Relay, pattern: str, members: int) -> None:
     done = run(
         relay.port,
         f"bench {pattern} --seconds 300ms --inflight 8 --json",
@@ -327,20 +333,20 @@ def test_bench_measures_and_leaves_nothing_behind(relay: Relay, pattern: str, me
     assert receivers(relay) == []
 
 
-def test_bench_has_a_line_for_people(relay: Relay) -> None:
+def test_bench_prints_one_line(relay: Relay) -> None:
     done = run(relay.port, "bench request --seconds 100ms --size 16")
     assert done.stdout.startswith(b"request  ")
     assert done.stdout.count(b"\n") == 1
 
 
-def test_bench_says_why_its_receivers_do_not_start(relay: Relay) -> None:
+def test_bench_explains_why_receivers_do_not_start(relay: Relay) -> None:
     done = run(relay.port, "bench request --member-port 1")
     assert done.returncode == 1
     assert the_line(done.stderr).startswith("a receiver did not start: no relay at 127.0.0.1:1")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-async def test_receivers_end_with_the_benchmark(relay: Relay, number: signal.Signals) -> None:
+async def test_receivers_exit_with_the_benchmark(relay: Relay, number: signal.Signals) -> None:
     with started(relay.port, "bench request --seconds 60 --members 2") as measuring:
         await both_serve(relay)
         found = [os.pidfd_open(process) for process in receivers(relay)]
@@ -353,7 +359,7 @@ async def test_receivers_end_with_the_benchmark(relay: Relay, number: signal.Sig
 
 
 @pytest.mark.parametrize("pattern", ["request", "broadcast"])
-async def test_a_receiver_that_dies_spoils_the_figures(relay: Relay, pattern: str) -> None:
+async def test_dead_receiver_makes_the_benchmark_fail(relay: Relay, pattern: str) -> None:
     with started(relay.port, f"bench {pattern} --seconds 2 --members 2") as measuring:
         await both_serve(relay)
         victim, _ = receivers(relay)

@@ -45,7 +45,7 @@ def tunnel(relay: Relay, *words: str) -> list[str]:
     return [*program("arke"), "tunnel", *words, "-port", str(relay.port)]
 
 
-def test_what_goes_in_comes_out_again(relay: Relay) -> None:
+def test_tunnel_echoes_stdin(relay: Relay) -> None:
     octets = os.urandom(3_000_000)
     with echo(relay):
         done = subprocess.run(
@@ -55,7 +55,7 @@ def test_what_goes_in_comes_out_again(relay: Relay) -> None:
     assert done.stdout == octets
 
 
-def test_it_answers_while_it_is_still_being_told(relay: Relay) -> None:
+def test_tunnel_streams_both_ways(relay: Relay) -> None:
     with (
         echo(relay),
         subprocess.Popen(
@@ -72,7 +72,7 @@ def test_it_answers_while_it_is_still_being_told(relay: Relay) -> None:
         assert process.wait(LIMIT) == 0
 
 
-def test_it_reads_files_and_nothing(relay: Relay) -> None:
+def test_tunnel_reads_files_and_empty_stdin(relay: Relay) -> None:
     with echo(relay), Path(__file__).open("rb") as file:
         done = subprocess.run(
             tunnel(relay, "echo"), stdin=file, capture_output=True, timeout=LIMIT, check=False
@@ -89,7 +89,7 @@ def test_it_reads_files_and_nothing(relay: Relay) -> None:
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-def test_a_member_that_does_not_listen_is_said_so(relay: Relay) -> None:
+def test_tunnel_to_a_member_without_handler_prints_one_line(relay: Relay) -> None:
     done = subprocess.run(
         tunnel(relay, "nobody"), input=b"", capture_output=True, timeout=LIMIT, check=False
     )
@@ -99,7 +99,7 @@ def test_a_member_that_does_not_listen_is_said_so(relay: Relay) -> None:
 
 
 @pytest.mark.parametrize("size", [64, 65536])
-def test_the_bench_counts_what_was_read(relay: Relay, size: int) -> None:
+def test_bench_tunnel_counts_received_messages(relay: Relay, size: int) -> None:
     done = subprocess.run(
         [
             *program("arke"),

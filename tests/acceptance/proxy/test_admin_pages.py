@@ -52,7 +52,7 @@ def until_ready(port: int, *, ready: bool) -> bytes:
     return fetch(port, "/-/readyz")[1]
 
 
-def test_readiness_follows_the_relay_and_health_does_not(
+def test_readyz_depends_on_relay_and_healthz_does_not(
     harness: ProxyHarness, admin_port: int
 ) -> None:
     assert until_ready(admin_port, ready=True) == b"OK\n"
@@ -65,7 +65,7 @@ def test_readiness_follows_the_relay_and_health_does_not(
 
 
 @pytest.mark.parametrize("choose", ["auto", "watch", "ask"])
-def test_a_proxy_is_ready_while_somebody_serves(
+def test_proxy_is_ready_while_a_cluster_has_members(
     relays: Relays, admin_port: int, choose: str
 ) -> None:
     relay = relays.start()
@@ -80,7 +80,9 @@ def test_a_proxy_is_ready_while_somebody_serves(
         assert until_ready(admin_port, ready=False) == unready
 
 
-def test_metrics_count_by_cluster_code_and_backend(harness: ProxyHarness, admin_port: int) -> None:
+def test_requests_are_counted_by_cluster_code_and_backend(
+    harness: ProxyHarness, admin_port: int
+) -> None:
     (backend,) = harness.start_backends(good)
     for _ in range(3):
         assert harness.get()[1] == b"ok"
@@ -94,14 +96,14 @@ def test_metrics_count_by_cluster_code_and_backend(harness: ProxyHarness, admin_
     assert 'arke_proxy_workers{state="serving"} 1.0' in text
 
 
-def test_backends_are_json(harness: ProxyHarness, admin_port: int) -> None:
+def test_backends_page_is_json(harness: ProxyHarness, admin_port: int) -> None:
     response, body = fetch(admin_port, "/-/backends")
     assert response.getheader("content-type") == "application/json"
     (pid,) = worker_pids(harness.process)
     assert [worker["worker"] for worker in json.loads(body)["workers"]] == [pid]
 
 
-def test_the_admin_listener_serves_nothing_else(harness: ProxyHarness, admin_port: int) -> None:
+def test_admin_listener_serves_admin_pages_only(harness: ProxyHarness, admin_port: int) -> None:
     assert fetch(admin_port, "/")[0].status == 404
     assert b"/-/metrics" in fetch(admin_port, "/")[1]
     assert fetch(admin_port, "/-/healthz", "POST")[0].status == 405
@@ -111,9 +113,7 @@ def test_the_admin_listener_serves_nothing_else(harness: ProxyHarness, admin_por
     assert harness.get("/-/healthz")[1] == b"ok"  # the public one knows nothing of it
 
 
-def test_who_holds_admin_connections_open_keeps_nobody_out(
-    harness: ProxyHarness, admin_port: int
-) -> None:
+def test_idle_admin_connections_are_evicted(harness: ProxyHarness, admin_port: int) -> None:
     where = ("127.0.0.1", admin_port)
     held = [Connection(socket.create_connection(where, LIMIT)) for _ in range(20)]
     for connection in held[:3]:
@@ -123,9 +123,7 @@ def test_who_holds_admin_connections_open_keeps_nobody_out(
         connection.close()
 
 
-def test_several_workers_count_together_and_nothing_is_lost_by_a_reload(
-    relays: Relays, admin_port: int
-) -> None:
+def test_counters_of_all_workers_survive_a_reload(relays: Relays, admin_port: int) -> None:
     flags = ("-workers", "2", "-admin", f"127.0.0.1:{admin_port}")
     with harness_for(relays.start(), "web", *flags) as harness:
         harness.start_backends(good)
@@ -148,7 +146,7 @@ def lines(path: Path, count: int) -> list[bytes]:
     return path.read_bytes().splitlines()
 
 
-def test_a_log_in_the_combined_format(relays: Relays, tmp_path: Path) -> None:
+def test_access_log_in_combined_format(relays: Relays, tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     with harness_for(relays.start(), "web", "-access-log", str(path)) as harness:
         harness.start_backends(good)
@@ -164,7 +162,7 @@ def test_a_log_in_the_combined_format(relays: Relays, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("switches", [False, True], ids=["request", "WebSocket"])
-def test_what_is_cut_at_the_end_has_a_line_too(tmp_path: Path, switches: bool) -> None:
+def test_requests_cut_at_shutdown_are_logged(tmp_path: Path, switches: bool) -> None:
     path = tmp_path / "access.log"
     asked = threading.Event()
     upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -195,7 +193,7 @@ def test_what_is_cut_at_the_end_has_a_line_too(tmp_path: Path, switches: bool) -
     assert story.get("outcome") == (None if switches else "response_aborted")
 
 
-def test_a_log_in_json(relays: Relays, tmp_path: Path) -> None:
+def test_access_log_in_json(relays: Relays, tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     flags = ("-access-log", str(path), "-access-format", "json")
     with harness_for(relays.start(), "web", *flags) as harness:
@@ -233,7 +231,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("raw", "target", "fault"), REFUSED.values(), ids=REFUSED)
-def test_a_refusal_is_logged_with_its_reason(
+def test_refused_request_is_logged_with_reason(
     tmp_path: Path, raw: bytes, target: str, fault: str
 ) -> None:
     path = tmp_path / "access.log"
@@ -254,9 +252,7 @@ def test_a_refusal_is_logged_with_its_reason(
         assert json.loads(body)["detail"] == story["detail"]
 
 
-def test_the_last_requests_are_logged_before_the_proxy_leaves(
-    relays: Relays, tmp_path: Path
-) -> None:
+def test_last_requests_are_logged_before_exit(relays: Relays, tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     with harness_for(relays.start(), "web", "-access-log", str(path)) as harness:
         harness.start_backends(good)
@@ -266,7 +262,7 @@ def test_the_last_requests_are_logged_before_the_proxy_leaves(
     assert b"GET /last " in path.read_bytes()
 
 
-def test_a_log_that_is_rotated(relays: Relays, tmp_path: Path) -> None:
+def test_access_log_rotation(relays: Relays, tmp_path: Path) -> None:
     path, old = tmp_path / "access.log", tmp_path / "access.log.1"
     with harness_for(relays.start(), "web", "-access-log", str(path), "-workers", "2") as harness:
         harness.start_backends(good)
@@ -283,7 +279,7 @@ def test_a_log_that_is_rotated(relays: Relays, tmp_path: Path) -> None:
         assert b"GET /3 " in lines(path, 1)[-1]
 
 
-def test_a_log_on_stdout(relays: Relays) -> None:
+def test_access_log_on_stdout(relays: Relays) -> None:
     with harness_for(
         relays.start(), "web", "-access-log", "-", "-access-format", "common"
     ) as harness:
@@ -292,7 +288,7 @@ def test_a_log_on_stdout(relays: Relays) -> None:
         harness.process.wait_for_line(r'"GET /x HTTP/1\.1" 200 2$', LIMIT)
 
 
-def test_a_log_that_cannot_be_opened_is_one_line(relays: Relays, tmp_path: Path) -> None:
+def test_unwritable_access_log_is_a_one_line_error(relays: Relays, tmp_path: Path) -> None:
     words = ["-cluster", "web", "-port", str(relays.start().port), "-listen", "127.0.0.1:0"]
     words += ["-workers", "2", "-access-log", str(tmp_path / "no" / "log")]
     process = start_process("proxy", [*program("proxy"), *words])
@@ -302,18 +298,18 @@ def test_a_log_that_cannot_be_opened_is_one_line(relays: Relays, tmp_path: Path)
     process.close()
 
 
-def test_a_pipe_that_nobody_reads_is_one_line(tmp_path: Path) -> None:
+def test_access_log_pipe_without_reader_is_a_one_line_error(tmp_path: Path) -> None:
     pipe = tmp_path / "log"
     os.mkfifo(pipe)
     words = ["-choose", "static", "-backend", "127.0.0.1:9", "-listen", "127.0.0.1:0"]
     process = start_process("proxy", [*program("proxy"), *words, "-access-log", str(pipe)])
     assert process.wait(LIMIT) == 2
-    said = f"proxy: -access-log {pipe}: nobody reads this pipe; start its reader first\n"
+    said = f"proxy: -access-log {pipe}: the named pipe has no reader; start its reader first\n"
     assert process.log == said
     process.close()
 
 
-def test_a_pipe_with_a_reader_is_a_log(tmp_path: Path) -> None:
+def test_access_log_to_named_pipe(tmp_path: Path) -> None:
     pipe = tmp_path / "log"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -325,7 +321,7 @@ def test_a_pipe_with_a_reader_is_a_log(tmp_path: Path) -> None:
         assert '"GET / HTTP/1.1" 200 2 ' in log.readline()
 
 
-def test_an_own_answer_has_no_via_and_what_a_backend_says_has(relays: Relays) -> None:
+def test_via_is_added_to_responses_of_backends_only(relays: Relays) -> None:
     """By that they are told apart, whatever the backend says: it may be a proxy of ours."""
 
     def pretends(connection: Connection) -> None:
@@ -344,7 +340,7 @@ def test_an_own_answer_has_no_via_and_what_a_backend_says_has(relays: Relays) ->
         assert response.getheader("via") is None
 
 
-def test_errors_come_in_the_form_that_is_liked(relays: Relays) -> None:
+def test_error_format_follows_accept(relays: Relays) -> None:
     with harness_for(relays.start(), "web") as harness:
         harness.cluster.answers = ["nonsense <b>"]
         sentence = "Cluster web answered the request for a backend with b'nonsense <b>'"

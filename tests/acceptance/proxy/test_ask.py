@@ -36,12 +36,12 @@ async def ask(relays: Relays) -> AsyncIterator[AskBalancer]:
         cluster.leave()
 
 
-async def test_a_further_attempt_takes_an_answer_that_names_another(ask: AskBalancer) -> None:
+async def test_retry_uses_prefetched_answer_of_another_backend(ask: AskBalancer) -> None:
     assert ask.pick_now(()) == ONE
     ask.connect_failed(ONE)
     assert await ask.pick({ONE}) == TWO
 
 
-async def test_nobody_takes_an_answer_that_names_the_failed_one(ask: AskBalancer) -> None:
+async def test_prefetched_answer_of_failed_backend_is_skipped(ask: AskBalancer) -> None:
     ask.connect_failed(ONE)
     assert ask.pick_now(()) == TWO

@@ -35,7 +35,7 @@ def closed_port() -> str:
 # Nobody to forward to.
 
 
-def test_a_cluster_that_names_garbage(harness: ProxyHarness) -> None:
+def test_invalid_backend_address_is_502(harness: ProxyHarness) -> None:
     harness.cluster.answers = ["example.com:80\r\nX: y"]
     response, body = harness.get()
     assert response.status == 502
@@ -45,20 +45,20 @@ def test_a_cluster_that_names_garbage(harness: ProxyHarness) -> None:
     )
 
 
-def test_a_cluster_whose_member_raises(harness: ProxyHarness) -> None:
+def test_failing_member_is_503(harness: ProxyHarness) -> None:
     harness.cluster.answers = [LookupError("secret")]
     response, body = harness.get()
     assert (response.status, response.getheader("retry-after")) == (503, "1")
     assert body == b"Cluster web did not name a backend: a member failed with LookupError.\n"
 
 
-def test_a_cluster_that_answers_at_the_second_try(harness: ProxyHarness) -> None:
+def test_second_answer_of_cluster_is_used(harness: ProxyHarness) -> None:
     (backend,) = harness.start_backends(good)
     harness.cluster.answers = [LookupError(), backend.address]
     assert harness.get()[1] == b"ok"
 
 
-def test_the_proxy_s_own_answers_keep_the_connection(harness: ProxyHarness) -> None:
+def test_error_responses_keep_the_connection(harness: ProxyHarness) -> None:
     connection = harness.connect()
     harness.cluster.answers = ["garbage"]
     connection.send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -73,21 +73,21 @@ def test_the_proxy_s_own_answers_keep_the_connection(harness: ProxyHarness) -> N
 # Backends that cannot be reached.
 
 
-def test_another_one_is_tried_even_for_a_post(harness: ProxyHarness) -> None:
+def test_unreachable_backend_is_retried_on_another_even_for_post(harness: ProxyHarness) -> None:
     (backend,) = harness.start_backends(good)
     harness.cluster.answers = [closed_port(), backend.address]
     for request in (GET, POST, GET, POST):
         assert harness.exchange(request)[1] == b"ok"
 
 
-def test_the_one_just_tried_is_not_tried_again(harness: ProxyHarness) -> None:
+def test_retry_skips_tried_backend(harness: ProxyHarness) -> None:
     (backend,) = harness.start_backends(good)
     closed = closed_port()
     harness.cluster.answers = [closed, closed, closed, backend.address]
     assert harness.get()[1] == b"ok"
 
 
-def test_there_is_no_other_one(harness: ProxyHarness) -> None:
+def test_unreachable_backend_without_alternative_is_502(harness: ProxyHarness) -> None:
     closed = closed_port()
     harness.cluster.answers = [closed]
     for _ in range(2):  # the last one is tried each time
@@ -96,20 +96,20 @@ def test_there_is_no_other_one(harness: ProxyHarness) -> None:
         assert body == f"No backend answered: {closed} refused the connection.\n".encode()
 
 
-def test_another_one_is_found_however_often_the_first_is_named(harness: ProxyHarness) -> None:
+def test_other_backend_is_found_after_repeated_answers(harness: ProxyHarness) -> None:
     (backend,) = harness.start_backends(good)
     harness.cluster.answers = [closed_port()] * 20 + [backend.address]
     assert harness.get()[1] == b"ok"
 
 
-def test_what_could_not_be_reached_is_left_alone_for_a_while(harness: ProxyHarness) -> None:
+def test_unreachable_backend_is_ejected(harness: ProxyHarness) -> None:
     (backend,) = harness.start_backends(good)
     harness.cluster.answers = [closed_port(), closed_port(), closed_port(), backend.address]
     harness.get()  # finds out, and may find nothing else
     assert [harness.get()[1] for _ in range(4)] == [b"ok"] * 4
 
 
-def test_three_are_tried_and_no_more(harness: ProxyHarness) -> None:
+def test_at_most_three_backends_are_tried(harness: ProxyHarness) -> None:
     ports = [closed_port() for _ in range(4)]
     harness.cluster.answers = ports
     response, body = harness.get()
@@ -117,7 +117,7 @@ def test_three_are_tried_and_no_more(harness: ProxyHarness) -> None:
     assert body.count(b"refused the connection") == 3
 
 
-def test_a_body_that_arrives_meanwhile_is_not_lost(harness: ProxyHarness) -> None:
+def test_body_received_while_connecting_is_sent(harness: ProxyHarness) -> None:
     (backend,) = harness.start_backends(good)
     harness.cluster.answers = [closed_port(), closed_port(), backend.address]
     connection = harness.connect()
@@ -130,7 +130,7 @@ def test_a_body_that_arrives_meanwhile_is_not_lost(harness: ProxyHarness) -> Non
 
 
 @pytest.mark.parametrize("request_", [GET, POST.replace(b"POST", b"PUT")])
-def test_what_may_be_sent_twice_is_sent_to_another_one(
+def test_idempotent_request_is_retried_on_another_backend(
     harness: ProxyHarness, request_: bytes
 ) -> None:
     harness.start_backends(closes, good)
@@ -138,7 +138,7 @@ def test_what_may_be_sent_twice_is_sent_to_another_one(
         assert harness.exchange(request_)[1] == b"ok"
 
 
-def test_a_backend_that_breaks_in_mid_head(harness: ProxyHarness) -> None:
+def test_backend_that_closes_within_response_head(harness: ProxyHarness) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-")
@@ -147,7 +147,7 @@ def test_a_backend_that_breaks_in_mid_head(harness: ProxyHarness) -> None:
     assert [harness.get()[1] for _ in range(3)] == [b"ok"] * 3
 
 
-def test_a_post_is_never_sent_twice(harness: ProxyHarness) -> None:
+def test_post_is_never_sent_twice(harness: ProxyHarness) -> None:
     harness.cluster.answers = ()
     heads = []
 
@@ -168,7 +168,7 @@ def test_a_post_is_never_sent_twice(harness: ProxyHarness) -> None:
     assert len(heads) == 1
 
 
-def test_a_put_whose_body_is_no_longer_at_hand_is_not_sent_twice(harness: ProxyHarness) -> None:
+def test_put_with_unbuffered_body_is_not_retried(harness: ProxyHarness) -> None:
     size = 100_000
 
     def script(connection: Connection) -> None:
@@ -183,7 +183,7 @@ def test_a_put_whose_body_is_no_longer_at_hand_is_not_sent_twice(harness: ProxyH
     assert first.connections + second.connections == 1
 
 
-def test_a_kept_connection_that_is_closed_on_use(harness: ProxyHarness) -> None:
+def test_pooled_connection_closed_on_use_is_retried(harness: ProxyHarness) -> None:
     """The backend gave up the connection just as the next request was sent."""
 
     def script(connection: Connection) -> None:
@@ -199,7 +199,7 @@ def test_a_kept_connection_that_is_closed_on_use(harness: ProxyHarness) -> None:
     assert backend.connections == 3
 
 
-def test_a_post_goes_out_on_a_connection_that_is_open(harness: ProxyHarness) -> None:
+def test_post_uses_an_open_connection(harness: ProxyHarness) -> None:
     """A kept connection that the backend has closed is noticed before anything is sent."""
     closed = threading.Event()
 
@@ -231,20 +231,20 @@ def only_promises(connection: Connection) -> None:
     connection.read_until(b"body")
 
 
-def test_a_promise_is_no_answer(harness: ProxyHarness) -> None:
+def test_interim_response_is_not_the_answer(harness: ProxyHarness) -> None:
     harness.start_backends(only_promises)
     response, body = harness.exchange(POST, "POST")
     assert response.status == 502
     assert b"closed the connection before it answered" in body
 
 
-def test_a_promise_does_not_stand_in_the_way_of_another_try(harness: ProxyHarness) -> None:
+def test_request_is_retried_after_interim_response(harness: ProxyHarness) -> None:
     harness.start_backends(only_promises, good)
     request = POST.replace(b"POST", b"PUT")
     assert [harness.exchange(request)[1] for _ in range(4)] == [b"ok"] * 4
 
 
-def test_a_promise_that_is_not_kept(harness: ProxyHarness) -> None:
+def test_interim_response_without_final_one(harness: ProxyHarness) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(CONTINUE)
@@ -256,7 +256,7 @@ def test_a_promise_that_is_not_kept(harness: ProxyHarness) -> None:
     assert body == f"Backend {backend.address} did not answer within 2 s.\n".encode()
 
 
-def test_promises_do_not_buy_time(harness: ProxyHarness) -> None:
+def test_interim_responses_do_not_extend_the_timeout(harness: ProxyHarness) -> None:
     over = threading.Event()
 
     def script(connection: Connection) -> None:
@@ -271,7 +271,7 @@ def test_promises_do_not_buy_time(harness: ProxyHarness) -> None:
         over.set()
 
 
-def test_promises_without_end(harness: ProxyHarness) -> None:
+def test_endless_interim_responses_are_502(harness: ProxyHarness) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(CONTINUE * 101)
@@ -287,7 +287,7 @@ EXPECT = POST[:-4].replace(b"Host", b"Expect: 100-continue\r\nHost")
 
 
 @pytest.mark.parametrize("hint", [b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
-def test_a_promise_that_is_waited_for(harness: ProxyHarness, hint: bytes) -> None:
+def test_expect_100_continue_times_out(harness: ProxyHarness, hint: bytes) -> None:
     """The client is right to send no body, and it is the backend that is silent."""
 
     def script(connection: Connection) -> None:
@@ -306,7 +306,9 @@ def test_a_promise_that_is_waited_for(harness: ProxyHarness, hint: bytes) -> Non
 
 
 @pytest.mark.parametrize(("promise", "begun"), [(CONTINUE, b""), (b"", b"bo")])
-def test_a_client_that_need_not_wait(harness: ProxyHarness, promise: bytes, begun: bytes) -> None:
+def test_client_sends_body_without_100_continue(
+    harness: ProxyHarness, promise: bytes, begun: bytes
+) -> None:
     """It has been told to go on, or has gone on by itself, and then stands still."""
 
     def script(connection: Connection) -> None:
@@ -325,7 +327,7 @@ def test_a_client_that_need_not_wait(harness: ProxyHarness, promise: bytes, begu
 # Backends that break in mid-answer.
 
 
-def test_the_log_says_that_it_was_in_mid_answer(harness: ProxyHarness) -> None:
+def test_incomplete_response_is_logged(harness: ProxyHarness) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
@@ -348,7 +350,7 @@ def test_the_log_says_that_it_was_in_mid_answer(harness: ProxyHarness) -> None:
     ],
 )
 @pytest.mark.parametrize("version", [b"1.1", b"1.0"])
-def test_half_an_answer_never_looks_whole(
+def test_incomplete_response_is_cut_visibly(
     harness: ProxyHarness, begin: bytes, end: bytes, version: bytes
 ) -> None:
     read = threading.Event()
@@ -372,7 +374,7 @@ def test_half_an_answer_never_looks_whole(
 # Backends that are silent, or talk nonsense.
 
 
-def test_a_backend_that_never_answers(harness: ProxyHarness) -> None:
+def test_silent_backend_is_504(harness: ProxyHarness) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         assert connection.read_to_end() == b""
@@ -383,7 +385,7 @@ def test_a_backend_that_never_answers(harness: ProxyHarness) -> None:
     assert body == f"Backend {backend.address} did not answer within 2 s.\n".encode()
 
 
-def test_a_backend_that_stops_in_mid_body(harness: ProxyHarness) -> None:
+def test_backend_that_stalls_within_body_is_cut(harness: ProxyHarness) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
@@ -397,7 +399,7 @@ def test_a_backend_that_stops_in_mid_body(harness: ProxyHarness) -> None:
         connection.read_to_end()
 
 
-def test_a_client_that_stops_in_mid_body(harness: ProxyHarness) -> None:
+def test_client_that_stalls_within_body_is_408(harness: ProxyHarness) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.read_to_end()
@@ -420,7 +422,7 @@ def test_a_client_that_stops_in_mid_body(harness: ProxyHarness) -> None:
         b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000,
     ],
 )
-def test_a_backend_that_talks_nonsense(harness: ProxyHarness, answer: bytes) -> None:
+def test_malformed_response_is_502(harness: ProxyHarness, answer: bytes) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(answer)
@@ -432,7 +434,7 @@ def test_a_backend_that_talks_nonsense(harness: ProxyHarness, answer: bytes) -> 
     assert body.endswith(b".\n")
 
 
-def test_more_than_the_answer_is_not_taken_for_the_next_one(harness: ProxyHarness) -> None:
+def test_excess_data_is_not_taken_for_the_next_response(harness: ProxyHarness) -> None:
     evil = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
 
     def script(connection: Connection) -> None:
@@ -447,7 +449,7 @@ def test_more_than_the_answer_is_not_taken_for_the_next_one(harness: ProxyHarnes
     assert backend.connections == 5
 
 
-def test_what_comes_unasked_is_not_taken_for_an_answer(harness: ProxyHarness) -> None:
+def test_unexpected_data_is_not_taken_for_a_response(harness: ProxyHarness) -> None:
     answered = threading.Event()
 
     def script(connection: Connection) -> None:

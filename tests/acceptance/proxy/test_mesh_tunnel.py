@@ -99,7 +99,7 @@ def far(relays: Relays) -> Iterator[Far]:
         made.end()
 
 
-def test_requests_share_one_connection_and_a_pool_keeps_it(far: Far) -> None:
+def test_tunnel_is_pooled_and_shared_by_requests(far: Far) -> None:
     backend = far.backend(respond_always(OK))
     far.start()
     for _ in range(2):
@@ -111,7 +111,7 @@ def test_requests_share_one_connection_and_a_pool_keeps_it(far: Far) -> None:
     assert backend.connections == 1
 
 
-def test_an_upload_of_20_mb_goes_no_faster_than_it_is_read(far: Far) -> None:
+def test_upload_through_tunnel_has_backpressure(far: Far) -> None:
     read_on = threading.Event()
 
     def script(connection: Connection) -> None:
@@ -137,7 +137,7 @@ def test_an_upload_of_20_mb_goes_no_faster_than_it_is_read(far: Far) -> None:
     assert growth(before) < 2 * MIB
 
 
-def test_a_download_of_20_mb_is_nowhere_held_whole(far: Far) -> None:
+def test_download_through_tunnel_has_backpressure(far: Far) -> None:
     body = os.urandom(MIB) * 20
     stalled = threading.Event()
 
@@ -183,7 +183,7 @@ def peak(pid: int) -> int:
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 1000\r\n", b"Connection: close\r\n"])
-def test_a_member_that_dies_in_mid_answer_cuts_the_client_off(far: Far, framing: bytes) -> None:
+def test_member_that_dies_within_response_cuts_the_client(far: Far, framing: bytes) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\nhalf an ans")
@@ -199,7 +199,7 @@ def test_a_member_that_dies_in_mid_answer_cuts_the_client_off(far: Far, framing:
         client.read_to_end()
 
 
-def test_an_answer_that_ends_with_the_stream_is_whole(far: Far) -> None:
+def test_response_delimited_by_close_through_tunnel(far: Far) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nwhole")
@@ -211,7 +211,7 @@ def test_an_answer_that_ends_with_the_stream_is_whole(far: Far) -> None:
     assert client.read_response()[1] == b"whole"
 
 
-def test_a_member_whose_server_is_away_is_passed_over(far: Far) -> None:
+def test_member_with_stopped_http_server_is_skipped(far: Far) -> None:
     far.member("-http", f"127.0.0.1:{free_port()}")
     backend = far.backend(respond_always(OK))
     far.start()
@@ -224,7 +224,7 @@ def test_a_member_whose_server_is_away_is_passed_over(far: Far) -> None:
     assert backend.connections >= 1
 
 
-def test_who_fails_its_checks_at_the_far_end_is_out_until_one_goes_well(far: Far) -> None:
+def test_health_checks_through_tunnel_eject_and_recover(far: Far) -> None:
     well = threading.Event()
     hosts = []
 
@@ -251,7 +251,7 @@ def test_who_fails_its_checks_at_the_far_end_is_out_until_one_goes_well(far: Far
     far.proxy.wait_for_line(rf"{place}\S+ returned to rotation", LIMIT)
 
 
-def test_who_is_not_there_to_be_checked_is_out(far: Far) -> None:
+def test_health_check_without_http_server_ejects(far: Far) -> None:
     port = free_port()
     far.member("-http", f"127.0.0.1:{port}")
     far.backend(respond_always(OK))
@@ -262,7 +262,7 @@ def test_who_is_not_there_to_be_checked_is_out(far: Far) -> None:
 
 
 @pytest.mark.parametrize("at", ["rest", "work"])
-def test_a_member_that_leaves_waits_for_no_idle_connection(
+def test_member_exits_without_waiting_for_idle_tunnels(
     relays: Relays, caplog: pytest.LogCaptureFixture, at: str
 ) -> None:
     """The proxy would keep one for longer than this member waits."""
@@ -302,7 +302,7 @@ async def nobody_serves(relay: Relay) -> None:
         await wait_for_members(mesh, "web", 0)
 
 
-def test_a_member_without_a_server_is_none(far: Far) -> None:
+def test_member_without_http_server_is_no_backend(far: Far) -> None:
     far.member("-echo")
     far.start()
     client = far.connect()
@@ -312,7 +312,7 @@ def test_a_member_without_a_server_is_none(far: Far) -> None:
     assert b"has no backend" in page
 
 
-def test_a_web_socket_passes(far: Far) -> None:
+def test_websocket_through_tunnel(far: Far) -> None:
     ended = threading.Event()
 
     def script(connection: Connection) -> None:

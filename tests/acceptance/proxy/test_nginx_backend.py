@@ -82,7 +82,7 @@ def curl(proxy: Proxy, path: str, *words: str) -> bytes:
 
 
 @VERSIONS
-def test_a_file_a_part_of_it_and_its_head(proxy: Proxy, version: str) -> None:
+def test_file_range_and_head(proxy: Proxy, version: str) -> None:
     assert curl(proxy, "/large", version) == LARGE
     part = curl(proxy, "/large", version, "--range", "1000000-1000009", "--include")
     head, _, body = part.partition(b"\r\n\r\n")
@@ -94,7 +94,7 @@ def test_a_file_a_part_of_it_and_its_head(proxy: Proxy, version: str) -> None:
 
 
 @VERSIONS
-def test_what_has_not_changed(proxy: Proxy, version: str) -> None:
+def test_not_modified(proxy: Proxy, version: str) -> None:
     head = curl(proxy, "/text", version, "--head")
     (etag,) = [line for line in head.splitlines() if line.lower().startswith(b"etag: ")]
     match = "If-None-Match: " + etag.decode().partition(": ")[2]
@@ -104,7 +104,7 @@ def test_what_has_not_changed(proxy: Proxy, version: str) -> None:
 
 
 @VERSIONS
-def test_what_is_compressed_on_the_fly_comes_in_chunks(proxy: Proxy, version: str) -> None:
+def test_compressed_response_is_chunked(proxy: Proxy, version: str) -> None:
     assert curl(proxy, "/text", version, "--compressed") == b"to be or not to be\n" * 1000
     head = curl(proxy, "/text", version, "--compressed", "--dump-header", "-", "--output", "-")
     assert b"\r\ncontent-encoding: gzip\r\n" in head.lower()
@@ -112,7 +112,7 @@ def test_what_is_compressed_on_the_fly_comes_in_chunks(proxy: Proxy, version: st
 
 @VERSIONS
 @pytest.mark.parametrize("framing", ["length", "chunks"])
-def test_an_upload(proxy: Proxy, folder: Path, version: str, framing: str) -> None:
+def test_upload_to_nginx(proxy: Proxy, folder: Path, version: str, framing: str) -> None:
     name = f"/put/{version}-{framing}"
     words = [version, "--upload-file", str(folder / "files" / "large")]
     if framing == "chunks" and version == "--http1.1":
@@ -124,12 +124,12 @@ def test_an_upload(proxy: Proxy, folder: Path, version: str, framing: str) -> No
 
 
 @VERSIONS
-def test_what_it_is_told(proxy: Proxy, version: str) -> None:
+def test_forwarded_headers_reach_nginx(proxy: Proxy, version: str) -> None:
     told = curl(proxy, "/told", version).decode()
     number = {"--http1.1": "1.1"}.get(version, "2.0")
     assert told == f"127.0.0.1:{proxy.port} 127.0.0.1 {number} arke"
 
 
 @VERSIONS
-def test_a_connection_that_it_ends_after_each_answer(proxy: Proxy, version: str) -> None:
+def test_backend_that_closes_after_each_response(proxy: Proxy, version: str) -> None:
     assert [curl(proxy, "/short", version) for _ in range(5)] == [b"short"] * 5

@@ -55,7 +55,7 @@ def running_process(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_a_reload_under_load_fails_no_request(relays: Relays, size: int) -> None:
+def test_reload_under_load_fails_no_request(relays: Relays, size: int) -> None:
     with harness_for(relays.start(), "web", "-workers", str(size)) as harness:
         harness.start_backends(answer_posts)
         first = worker_pids(harness.process)
@@ -73,9 +73,7 @@ def test_a_reload_under_load_fails_no_request(relays: Relays, size: int) -> None
         assert harness.process.log.count("proxy listening on") == 1
 
 
-def test_a_reload_under_load_by_tls_and_http_2_fails_no_request(
-    relays: Relays, tmp_path: Path
-) -> None:
+def test_reload_under_tls_and_http2_load_fails_no_request(relays: Relays, tmp_path: Path) -> None:
     """A connection of HTTP/2 is told to go when it has idled, or after some seconds."""
     certificate = write_certificate(tmp_path, "a.example", file="a")
     flags = ("-tls-listen", "127.0.0.1:0", "-cert", certificate)
@@ -122,7 +120,7 @@ def test_rolling_restarts_of_all_workers_fail_no_request(relays: Relays) -> None
         assert not visitors.failures
 
 
-def test_what_runs_during_a_reload_is_answered_by_the_old_process(relays: Relays) -> None:
+def test_old_worker_finishes_running_requests_after_reload(relays: Relays) -> None:
     asked, go = threading.Event(), threading.Event()
 
     def slow(connection: Connection) -> None:
@@ -165,7 +163,7 @@ def talks_or_takes_posts(connection: Connection) -> None:
 
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("by_tls", [False, True])
-def test_websockets_live_through_reloads_under_load(
+def test_websockets_survive_reloads_under_load(
     relays: Relays, tmp_path: Path, size: int, by_tls: bool
 ) -> None:
     certificate = write_certificate(tmp_path, "a.example", file="a")
@@ -200,7 +198,7 @@ def test_websockets_live_through_reloads_under_load(
         wait_until(lambda: len(worker_pids(harness.process)) == size)
 
 
-def test_a_rolling_restart_of_the_relays_loses_no_request_and_no_websocket(relays: Relays) -> None:
+def test_rolling_restart_of_relays_loses_no_request_and_no_websocket(relays: Relays) -> None:
     near, far = relays.start_pair()
     upgrade = b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     with new_deployment() as deployment:
@@ -226,7 +224,7 @@ def test_a_rolling_restart_of_the_relays_loses_no_request_and_no_websocket(relay
         talk.close()
 
 
-def test_what_does_not_end_after_a_reload_is_cut_when_it_has_lingered(relays: Relays) -> None:
+def test_connections_are_cut_after_linger_time(relays: Relays) -> None:
     asked = threading.Event()
 
     def silent(connection: Connection) -> None:
@@ -248,7 +246,7 @@ def test_what_does_not_end_after_a_reload_is_cut_when_it_has_lingered(relays: Re
 
 
 @pytest.mark.parametrize("by_tls", [False, True])
-def test_stopping_lets_retired_workers_finish(relays: Relays, tmp_path: Path, by_tls: bool) -> None:
+def test_stop_lets_retired_workers_finish(relays: Relays, tmp_path: Path, by_tls: bool) -> None:
     asked, stopping = threading.Event(), threading.Event()
 
     def slow(connection: Connection) -> None:
@@ -273,7 +271,7 @@ def test_stopping_lets_retired_workers_finish(relays: Relays, tmp_path: Path, by
         assert "Traceback" not in harness.process.log
 
 
-def test_stopping_ends_retired_workers_too(relays: Relays) -> None:
+def test_stop_ends_retired_workers_after_grace_period(relays: Relays) -> None:
     asked = threading.Event()
 
     def silent(connection: Connection) -> None:
@@ -302,7 +300,7 @@ def named(name: bytes) -> Script:
     return script
 
 
-def test_visitors_come_back_to_their_backend_after_a_reload(relays: Relays) -> None:
+def test_sticky_cookies_are_valid_after_a_reload(relays: Relays) -> None:
     with harness_for(relays.start(), "web", "-sticky", "home") as harness:
         harness.start_backends(named(b"n1"), named(b"n2"))
         response, home = harness.get()
@@ -314,7 +312,7 @@ def test_visitors_come_back_to_their_backend_after_a_reload(relays: Relays) -> N
         wait_until(lambda: {harness.exchange(again)[1] for _ in range(30)} == {home})
 
 
-def test_a_reload_that_fails_leaves_the_old_workers(relays: Relays) -> None:
+def test_failed_reload_keeps_old_workers(relays: Relays) -> None:
     relay = relays.start()
     with harness_for(relay, "web") as harness:
         harness.start_backends(good)
@@ -332,7 +330,7 @@ def test_a_reload_that_fails_leaves_the_old_workers(relays: Relays) -> None:
         assert harness.get()[1] == b"ok"
 
 
-def test_a_worker_that_is_killed_is_replaced_and_the_port_is_never_closed(relays: Relays) -> None:
+def test_killed_worker_is_restarted_and_port_stays_open(relays: Relays) -> None:
     with harness_for(relays.start(), "web") as harness:
         harness.start_backends(good)
         (old,) = worker_pids(harness.process)
@@ -344,7 +342,7 @@ def test_a_worker_that_is_killed_is_replaced_and_the_port_is_never_closed(relays
         assert harness.process.log.count("proxy listening on") == 1
 
 
-def test_workers_leave_when_their_master_is_killed(relays: Relays) -> None:
+def test_workers_exit_when_master_is_killed(relays: Relays) -> None:
     with harness_for(relays.start(), "web", "-workers", "2") as harness:
         orphans = worker_pids(harness.process)
         harness.process.kill()
@@ -352,7 +350,7 @@ def test_workers_leave_when_their_master_is_killed(relays: Relays) -> None:
         wait_until(lambda: not any(map(running_process, orphans)))
 
 
-def test_a_child_from_before_the_proxy_is_nobodys_worker(relays: Relays) -> None:
+def test_inherited_child_process_is_not_taken_for_a_worker(relays: Relays) -> None:
     words = ["-cluster", "web", "-port", str(relays.start().port), "-listen", "127.0.0.1:0"]
     shell = ["sh", "-c", 'sleep 1000 & exec "$@"', "sh", *program("proxy"), *words]
     process = start_process("proxy", shell)
@@ -365,7 +363,7 @@ def test_a_child_from_before_the_proxy_is_nobodys_worker(relays: Relays) -> None
     process.close()
 
 
-def test_several_workers_complain_once(relays: Relays) -> None:
+def test_start_error_is_logged_once_for_all_workers(relays: Relays) -> None:
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         port = stranger.getsockname()[1]
         words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", str(port), "-workers", "3"]
@@ -377,7 +375,7 @@ def test_several_workers_complain_once(relays: Relays) -> None:
         process.close()
 
 
-def test_the_master_stays_small(relays: Relays) -> None:
+def test_master_memory_is_small(relays: Relays) -> None:
     process, _ = start_cluster_proxy(relays.start(), "web")
     maps = Path(f"/proc/{process.machine_pid}/maps").read_text(encoding="utf-8")
     assert resident_bytes(process.machine_pid) < 20 * 1024 * 1024

@@ -26,13 +26,13 @@ def static(*backends: Backend) -> list[str]:
     return words
 
 
-def test_backends_may_be_named_beforehand(deployment: Deployment) -> None:
+def test_static_backends(deployment: Deployment) -> None:
     backends = [deployment.backend(respond_with(body)) for body in ("one", "two", "three")]
     proxy = deployment.proxy(*static(*backends))
     assert proxy.bodies() == {"one", "two", "three"}
 
 
-def test_no_get_fails_when_a_backend_dies_under_load(deployment: Deployment) -> None:
+def test_no_get_fails_when_backend_dies_under_load(deployment: Deployment) -> None:
     doomed, *others = [deployment.backend(respond_with(body)) for body in ("one", "two", "three")]
     proxy = deployment.proxy(*static(doomed, *others))
     under_load = threading.Barrier(9, timeout=LIMIT)
@@ -67,7 +67,7 @@ def test_no_get_fails_when_a_backend_dies_under_load(deployment: Deployment) -> 
     assert proxy.bodies() == {"two", "three"}
 
 
-def test_who_refuses_is_left_alone_and_comes_back_after_a_trial(deployment: Deployment) -> None:
+def test_refusing_backend_is_ejected_and_recovers_by_trial(deployment: Deployment) -> None:
     well = deployment.backend(respond_with("well"))
     port = free_port()
     proxy = deployment.proxy(*static(well), "-backend", f"127.0.0.1:{port}")
@@ -80,7 +80,7 @@ def test_who_refuses_is_left_alone_and_comes_back_after_a_trial(deployment: Depl
     proxy.process.wait_for_line(f"127.0.0.1:{port} returned to rotation", LIMIT)
 
 
-def test_the_only_one_is_never_out(deployment: Deployment) -> None:
+def test_only_backend_is_always_used(deployment: Deployment) -> None:
     backend = deployment.backend(respond_with("no", "503 Service Unavailable"))
     proxy = deployment.proxy(*static(backend))
     for _ in range(8):
@@ -91,7 +91,7 @@ def test_the_only_one_is_never_out(deployment: Deployment) -> None:
 # Checks.
 
 
-def test_who_fails_its_checks_is_out_until_one_goes_well(deployment: Deployment) -> None:
+def test_failed_health_checks_eject_until_one_passes(deployment: Deployment) -> None:
     well = threading.Event()
 
     def script(connection: Connection) -> None:
@@ -112,7 +112,7 @@ def test_who_fails_its_checks_is_out_until_one_goes_well(deployment: Deployment)
     wait_until(lambda: proxy.bodies() == {"sick", "well"})
 
 
-def test_all_may_fail_their_checks(deployment: Deployment) -> None:
+def test_panic_mode_when_all_health_checks_fail(deployment: Deployment) -> None:
     def script(connection: Connection) -> None:
         if connection.read_head().startswith(b"GET /healthz "):
             connection.send(b"no HTTP at all\r\n")
@@ -164,7 +164,7 @@ STATIC = ["-choose", "static", "-backend", "127.0.0.1:1"]
         ([*STATIC, "-via", "tunnel"], "remove -cluster and -via"),
     ],
 )
-def test_what_does_not_go_together_is_said_in_one_line(words: list[str], sentence: str) -> None:
+def test_conflicting_flags_are_a_one_line_error(words: list[str], sentence: str) -> None:
     process = start_process("proxy", [*program("proxy"), "-listen", "127.0.0.1:0", *words])
     assert process.wait(LIMIT) == 2
     assert process.log.startswith("proxy: ")
@@ -173,7 +173,7 @@ def test_what_does_not_go_together_is_said_in_one_line(words: list[str], sentenc
     process.close()
 
 
-def test_a_key_of_cookies_is_kept_secret(tmp_path: Path) -> None:
+def test_sticky_key_file_is_checked(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_bytes(b"k" * 40)
     words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-sticky", "s", "-sticky-key", str(key)]

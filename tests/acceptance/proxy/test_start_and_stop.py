@@ -46,7 +46,7 @@ def refused(port: int) -> bool:
 
 
 @pytest.mark.parametrize("signal", ["SIGTERM", "SIGINT"])
-def test_what_runs_is_answered_before_the_proxy_leaves(relays: Relays, signal: str) -> None:
+def test_running_requests_are_answered_before_exit(relays: Relays, signal: str) -> None:
     asked, go = threading.Event(), threading.Event()
     with harness_for(relays.start(), "web") as harness:
         harness.start_backends(waiting(asked, go))
@@ -68,7 +68,7 @@ def test_what_runs_is_answered_before_the_proxy_leaves(relays: Relays, signal: s
         assert harness.process.wait(LIMIT) == 0
 
 
-def test_an_answer_that_began_before_the_proxy_leaves_is_the_last(relays: Relays) -> None:
+def test_connection_closes_after_response_during_shutdown(relays: Relays) -> None:
     """Its head has promised that the connection stays open; who idles in it is not waited for."""
     go = threading.Event()
 
@@ -92,7 +92,7 @@ def test_an_answer_that_began_before_the_proxy_leaves_is_the_last(relays: Relays
         assert "did not end" not in harness.process.log
 
 
-def test_a_request_on_its_way_when_the_proxy_leaves_is_answered(relays: Relays) -> None:
+def test_request_in_flight_at_shutdown_is_answered(relays: Relays) -> None:
     with harness_for(relays.start(), "web") as harness:
         harness.start_backends(good)
         connection = harness.connect()
@@ -106,7 +106,7 @@ def test_a_request_on_its_way_when_the_proxy_leaves_is_answered(relays: Relays) 
         assert harness.process.wait(LIMIT) == 0
 
 
-def test_what_does_not_end_is_cut_after_the_time_of_grace(relays: Relays) -> None:
+def test_connections_are_cut_after_grace_period(relays: Relays) -> None:
     asked, go = threading.Event(), threading.Event()
     with harness_for(relays.start(), "web", "-grace", "2s") as harness:
         harness.start_backends(waiting(asked, go))
@@ -121,7 +121,7 @@ def test_what_does_not_end_is_cut_after_the_time_of_grace(relays: Relays) -> Non
         assert "still open after 2 s" in harness.process.log
 
 
-def test_nobody_serves_the_cluster(relays: Relays) -> None:
+def test_cluster_without_members_is_503(relays: Relays) -> None:
     process, port = start_cluster_proxy(relays.start(), "nobody")
     connection = Connection(socket.create_connection(("127.0.0.1", port), LIMIT))
     connection.send(GET)
@@ -135,7 +135,7 @@ def test_nobody_serves_the_cluster(relays: Relays) -> None:
     process.close()
 
 
-def test_the_cluster_is_too_busy_to_answer(relays: Relays) -> None:
+def test_overloaded_cluster_is_503(relays: Relays) -> None:
     # One question is under way, one may wait, and any further one is refused.
     limits = arke.Limits(requests=1, request_bytes=1)
     with harness_for(relays.start(), "web", limits=limits) as harness:
@@ -146,7 +146,7 @@ def test_the_cluster_is_too_busy_to_answer(relays: Relays) -> None:
         wait_until(lambda: harness.get()[1] == sentence)
 
 
-def test_the_cluster_does_not_answer(relays: Relays) -> None:
+def test_silent_cluster_is_503(relays: Relays) -> None:
     with harness_for(relays.start(), "web") as harness:
         harness.cluster.answers = [""]
         response, body = harness.get()
@@ -154,7 +154,7 @@ def test_the_cluster_does_not_answer(relays: Relays) -> None:
         assert body == b"Cluster web did not name a backend: no answer within 1 s.\n"
 
 
-def test_the_relay_goes_and_comes_back(relays: Relays) -> None:
+def test_relay_disconnects_and_reconnects(relays: Relays) -> None:
     relay = relays.start()
     with harness_for(relay, "web") as harness:
         harness.start_backends(good)
@@ -168,7 +168,7 @@ def test_the_relay_goes_and_comes_back(relays: Relays) -> None:
         wait_until(lambda: harness.get()[1] == b"ok")
 
 
-def test_a_port_that_is_taken(relays: Relays) -> None:
+def test_listen_port_in_use(relays: Relays) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         process = start_process(
@@ -183,7 +183,7 @@ def test_a_port_that_is_taken(relays: Relays) -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_port_for_two_of_its_flags(workers: str) -> None:
+def test_same_port_in_two_flags(workers: str) -> None:
     where = f"127.0.0.1:{free_port()}"
     words = ["-choose", "static", "-backend", "127.0.0.1:9", "-workers", workers]
     process = start_process("proxy", [*program("proxy"), *words, "-listen", where, "-admin", where])
@@ -192,7 +192,7 @@ def test_a_port_for_two_of_its_flags(workers: str) -> None:
     process.close()
 
 
-def test_no_relay() -> None:
+def test_relay_not_running() -> None:
     port = free_port()
     words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", str(port)]
     process = start_process("proxy", [*program("proxy"), *words])
@@ -204,7 +204,7 @@ def test_no_relay() -> None:
     process.close()
 
 
-def test_what_is_no_relay() -> None:
+def test_port_of_another_program_instead_of_relay() -> None:
     stranger = Backend(lambda connection: connection.send(b"SSH-2.0-OpenSSH_9.2p1\r\n"))
     port = stranger.address.rpartition(":")[2]
     words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", port]
@@ -217,7 +217,7 @@ def test_what_is_no_relay() -> None:
 
 
 @pytest.mark.parametrize("signal", ["SIGTERM", "SIGINT"])
-def test_a_proxy_that_waits_for_its_relay_can_be_stopped(signal: str) -> None:
+def test_proxy_waiting_for_relay_can_be_stopped(signal: str) -> None:
     words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", str(free_port())]
     process = start_process("proxy", [*program("proxy"), *words])
     process.wait_for_line("no relay at", LIMIT)
@@ -242,7 +242,7 @@ def test_a_proxy_that_waits_for_its_relay_can_be_stopped(signal: str) -> None:
         (["-cluster", "a", "-access-format", "xml"], "-access-format"),
     ],
 )
-def test_a_bad_flag_is_one_line(words: list[str], named: str) -> None:
+def test_invalid_flag_is_a_one_line_error(words: list[str], named: str) -> None:
     process = start_process("proxy", [*program("proxy"), *words])
     assert process.wait(LIMIT) == 2
     assert process.log.startswith("proxy: ")

@@ -24,7 +24,7 @@ def visit(proxy: Proxy, cookie: str = "") -> tuple[str, str]:
     return body.decode(), given.partition(";")[0] or cookie
 
 
-def test_a_visitor_stays_until_the_backend_is_lost(deployment: Deployment) -> None:
+def test_client_keeps_sticky_backend_until_it_fails(deployment: Deployment) -> None:
     ends = {name: deployment.backend(respond_with(name)) for name in ("one", "two", "three")}
     backends = [word for end in ends.values() for word in ("-backend", end.address)]
     proxy = deployment.proxy(*FLAGS, *backends)
@@ -42,14 +42,14 @@ def test_a_visitor_stays_until_the_backend_is_lost(deployment: Deployment) -> No
 
 
 @pytest.mark.parametrize("cookie", ["seat=127.0.0.1:1", "seat=", "seat=AAAA", "seat=" + "A" * 5000])
-def test_what_the_proxy_did_not_write_is_ignored(deployment: Deployment, cookie: str) -> None:
+def test_forged_sticky_cookie_is_ignored(deployment: Deployment, cookie: str) -> None:
     proxy = deployment.proxy(*FLAGS, "-backend", deployment.backend(respond_with("one")).address)
     body, given = visit(proxy, cookie)
     assert body == "one"
     assert given != cookie
 
 
-def test_a_web_socket_is_come_back_to(deployment: Deployment) -> None:
+def test_sticky_cookie_on_websocket(deployment: Deployment) -> None:
     def switches(connection: Connection) -> None:
         connection.read_head()
         lines = b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
@@ -83,7 +83,7 @@ def test_a_web_socket_is_come_back_to(deployment: Deployment) -> None:
         ("no-store", "no-store"),
     ],
 )
-def test_no_cache_hands_ones_cookie_to_others(
+def test_response_with_sticky_cookie_is_not_cacheable(
     deployment: Deployment, said: str | None, kept: str
 ) -> None:
     status = f"200 OK\r\ncache-control: {said}" if said else "200 OK"
@@ -97,7 +97,7 @@ def test_no_cache_hands_ones_cookie_to_others(
     assert second.getheader("Cache-Control") == said
 
 
-def test_members_that_publish_are_come_back_to(deployment: Deployment, relays: Relays) -> None:
+def test_sticky_cookie_with_published_addresses(deployment: Deployment, relays: Relays) -> None:
     relay = relays.start()
     for name in ("one", "two"):
         deployment.publish(relay, respond_with(name))

@@ -52,7 +52,7 @@ def stop(process: Process) -> None:
     process.close()
 
 
-def test_who_comes_early_is_answered() -> None:
+def test_client_that_connects_before_start_is_answered() -> None:
     with new_deployment() as deployment:
         process, (port,) = held(deployment, "")
         early = Connection(socket.create_connection(("127.0.0.1", port), LIMIT))
@@ -63,7 +63,7 @@ def test_who_comes_early_is_answered() -> None:
         stop(process)
 
 
-def test_sockets_with_names_are_for_tls_and_operators(tmp_path: Path) -> None:
+def test_named_sockets_for_tls_and_admin(tmp_path: Path) -> None:
     certificate = write_certificate(tmp_path, "a.example", file="a")
     flags = ("-tls-listen", ":0", "-cert", certificate, "-admin", "127.0.0.1:0")
     with new_deployment() as deployment:
@@ -87,7 +87,7 @@ def test_sockets_with_names_are_for_tls_and_operators(tmp_path: Path) -> None:
         stop(process)
 
 
-def test_a_socket_whose_flag_is_missing_is_one_line() -> None:
+def test_named_socket_without_flag_is_a_one_line_error() -> None:
     with new_deployment() as deployment:
         for name, sentence in (("tls", "give -tls-listen and -cert"), ("admin", "give -admin")):
             process, _ = held(deployment, f"public:{name}")

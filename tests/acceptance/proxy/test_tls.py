@@ -181,13 +181,13 @@ def test_a_new_certificate_needs_no_restart(harness: ProxyHarness, folder: Path)
     harness.start_backends(echoing)
     before = connect(harness, context(folder))
     write_certificate(folder, "a.example", "new.example", file="a")
-    harness.process.wait_for_line("certificate .*a.pem read anew", LIMIT)
+    harness.process.wait_for_line("certificate .*a.pem reloaded", LIMIT)
     after = connect(harness, context(folder), "new.example")
     for connection in (before, after):
         connection.send(GET)
         assert connection.read_response()[0].status == 200
     (folder / "a.key").write_bytes(b"")
-    harness.process.wait_for_line("holds no private key .* goes on", LIMIT)
+    harness.process.wait_for_line("holds no private key .* stays in use", LIMIT)
     connect(harness, context(folder), "new.example")
 
 

@@ -16,7 +16,7 @@ def watching(deployment: Deployment, relay: Relay, *flags: str) -> Proxy:
     return deployment.proxy("-cluster", "web", "-port", str(relay.port), *flags)
 
 
-def test_published_addresses_are_used_and_nobody_is_asked(
+def test_published_addresses_are_used_without_asking(
     deployment: Deployment, relays: Relays
 ) -> None:
     relay = relays.start()
@@ -27,7 +27,9 @@ def test_published_addresses_are_used_and_nobody_is_asked(
     assert one.requests == two.requests == 0
 
 
-def test_who_joins_is_used_and_who_leaves_is_not(deployment: Deployment, relays: Relays) -> None:
+def test_backends_follow_members_that_join_and_leave(
+    deployment: Deployment, relays: Relays
+) -> None:
     near, far = relays.start_pair()
     _, one = deployment.publish(near, respond_with("one"))
     proxy = watching(deployment, near)
@@ -39,9 +41,7 @@ def test_who_joins_is_used_and_who_leaves_is_not(deployment: Deployment, relays:
     wait_until(lambda: proxy.bodies() == {"two"})
 
 
-def test_the_cluster_is_asked_until_a_member_publishes(
-    deployment: Deployment, relays: Relays
-) -> None:
+def test_auto_asks_until_a_member_publishes(deployment: Deployment, relays: Relays) -> None:
     relay = relays.start()
     asked = deployment.backend(respond_with("asked"))
     member = deployment.member(relay)
@@ -55,7 +55,7 @@ def test_the_cluster_is_asked_until_a_member_publishes(
     wait_until(lambda: proxy.bodies(3) == {"asked"})
 
 
-def test_a_proxy_that_only_watches_does_not_ask(deployment: Deployment, relays: Relays) -> None:
+def test_watch_does_not_ask(deployment: Deployment, relays: Relays) -> None:
     relay = relays.start()
     member = deployment.member(relay)
     proxy = watching(deployment, relay, "-choose", "watch")
@@ -66,7 +66,7 @@ def test_a_proxy_that_only_watches_does_not_ask(deployment: Deployment, relays: 
     wait_until(lambda: proxy.request()[1] == b"Cluster web has no members.\n")
 
 
-def test_a_proxy_that_only_asks_does_not_watch(deployment: Deployment, relays: Relays) -> None:
+def test_ask_does_not_watch(deployment: Deployment, relays: Relays) -> None:
     relay = relays.start()
     asked = deployment.backend(respond_with("asked"))
     _, member = deployment.publish(relay, respond_with("watched"))
@@ -74,7 +74,7 @@ def test_a_proxy_that_only_asks_does_not_watch(deployment: Deployment, relays: R
     assert watching(deployment, relay, "-choose", "ask").bodies(3) == {"asked"}
 
 
-def test_who_was_known_stays_known_while_the_relay_is_away(
+def test_known_backends_stay_while_relay_is_disconnected(
     deployment: Deployment, relays: Relays
 ) -> None:
     relay = relays.start()
@@ -91,7 +91,7 @@ def test_who_was_known_stays_known_while_the_relay_is_away(
     wait_until(lambda: proxy.bodies() == {"one", "two"})
 
 
-def test_a_missing_ip_is_that_of_the_member_s_node(deployment: Deployment, relays: Relays) -> None:
+def test_published_port_uses_ip_of_node(deployment: Deployment, relays: Relays) -> None:
     near, far = relays.start_pair()
     backend = deployment.backend(respond_with("there"), host=far.address)
     port = backend.address.rpartition(":")[2]
@@ -100,9 +100,7 @@ def test_a_missing_ip_is_that_of_the_member_s_node(deployment: Deployment, relay
     wait_until(lambda: proxy.body() == "there")
 
 
-def test_what_cannot_be_read_is_complained_about_and_left_out(
-    deployment: Deployment, relays: Relays
-) -> None:
+def test_invalid_metadata_is_ignored_with_warning(deployment: Deployment, relays: Relays) -> None:
     relay = relays.start()
     deployment.publish(relay, respond_with("one"))
     deployment.member(relay, http="example.com:80")
@@ -112,7 +110,9 @@ def test_what_cannot_be_read_is_complained_about_and_left_out(
     assert proxy.bodies() == {"one"}
 
 
-def test_loopback_of_another_node_is_left_out(deployment: Deployment, relays: Relays) -> None:
+def test_loopback_address_of_another_node_is_ignored(
+    deployment: Deployment, relays: Relays
+) -> None:
     near, far = relays.start_pair()
     deployment.publish(near, respond_with("one"))
     deployment.publish(far, respond_with("another machine's, or this one's"))
@@ -124,7 +124,7 @@ def test_loopback_of_another_node_is_left_out(deployment: Deployment, relays: Re
 # Several clusters.
 
 
-def test_each_route_has_its_cluster(deployment: Deployment, relays: Relays) -> None:
+def test_routes_select_clusters(deployment: Deployment, relays: Relays) -> None:
     relay = relays.start()
     for cluster in ("shop", "api", "rest"):
         deployment.publish(relay, respond_with(cluster), cluster)
@@ -138,7 +138,7 @@ def test_each_route_has_its_cluster(deployment: Deployment, relays: Relays) -> N
         assert proxy.body(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()) == cluster
 
 
-def test_a_default_cluster_is_not_needed(deployment: Deployment, relays: Relays) -> None:
+def test_routes_without_default_cluster(deployment: Deployment, relays: Relays) -> None:
     relay = relays.start()
     deployment.publish(relay, respond_with("api"), "api")
     proxy = deployment.proxy("-port", str(relay.port), "-route", "*/api=api")

@@ -48,7 +48,7 @@ def waiting(port: int) -> list[int]:
     return queues
 
 
-def test_a_burst_is_shared_by_the_workers(deployment: Deployment) -> None:
+def test_connections_are_spread_over_workers(deployment: Deployment) -> None:
     proxy = two_workers(deployment)
     with hanging(*worker_pids(proxy.process)):
         burst = [proxy.connect() for _ in range(200)]
@@ -61,13 +61,15 @@ def test_a_burst_is_shared_by_the_workers(deployment: Deployment) -> None:
         connection.close()
 
 
-def test_whoever_comes_to_a_worker_that_hangs_is_served_by_another(deployment: Deployment) -> None:
+def test_connections_of_hanging_worker_are_accepted_by_another(deployment: Deployment) -> None:
     proxy = two_workers(deployment)
     with hanging(worker_pids(proxy.process)[0]):
         assert proxy.bodies(40) == {"ok"}
 
 
-def test_by_tls_too(deployment: Deployment, tmp_path: Path) -> None:
+def test_connections_of_hanging_worker_are_accepted_by_another_with_tls(
+    deployment: Deployment, tmp_path: Path
+) -> None:
     certificate = write_certificate(tmp_path, "a.example")
     proxy = two_workers(deployment, "-tls-listen", "127.0.0.1:0", "-cert", certificate)
     match = proxy.process.wait_for_line(r"with TLS on 127\.0\.0\.1:(\d+)", LIMIT)

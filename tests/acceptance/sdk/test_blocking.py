@@ -61,7 +61,7 @@ def relay(relays: Relays, tmp_path: Path) -> Iterator[Relay]:
         service.close()
 
 
-def test_every_call_has_a_face_that_waits(relay: Relay) -> None:
+def test_blocking_mesh_has_every_call(relay: Relay) -> None:
     with connect(port=relay.port) as mesh:
         assert mesh.attached
         assert mesh.node.network
@@ -90,7 +90,7 @@ def test_every_call_has_a_face_that_waits(relay: Relay) -> None:
         mesh.request("work", b"")
 
 
-def test_a_member_connects_to_its_http_server(relays: Relays) -> None:
+def test_blocking_http_tunnel_reaches_the_server(relays: Relays) -> None:
     def script(connection: Connection) -> None:
         connection.send(connection.read_until(b"\n").upper())
 
@@ -107,14 +107,14 @@ def test_a_member_connects_to_its_http_server(relays: Relays) -> None:
     server.stop()
 
 
-def test_threads_share_a_mesh(relay: Relay) -> None:
+def test_threads_share_one_blocking_mesh(relay: Relay) -> None:
     with connect(port=relay.port) as mesh, ThreadPoolExecutor(16) as threads:
         bodies = [f"{number:04}".encode() for number in range(500)]
         replies = threads.map(lambda body: mesh.request("work", body, timeout=LIMIT), bodies)
         assert list(replies) == [body[::-1] for body in bodies]
 
 
-def test_an_iteration_that_is_left_leaves_nothing(relay: Relay) -> None:
+def test_abandoned_iteration_is_closed(relay: Relay) -> None:
     with connect(port=relay.port) as mesh:
         for part in mesh.request_many("work", b"1000000"):
             if part == b"3":
@@ -128,13 +128,13 @@ def test_an_iteration_that_is_left_leaves_nothing(relay: Relay) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "arke"]
 
 
-def test_a_relay_that_is_not_there_is_said_so() -> None:
+def test_blocking_connect_without_a_relay_raises() -> None:
     with pytest.raises(arke.RelayUnreachable):
         connect(port=1, wait=0.0).__enter__()
     assert not [thread for thread in threading.enumerate() if thread.name == "arke"]
 
 
-def test_who_calls_while_the_mesh_is_closed_is_told_so(relay: Relay) -> None:
+def test_pending_blocking_call_raises_when_the_mesh_closes(relay: Relay) -> None:
     """Before it, in the midst of it, or after: every call ends."""
 
     def call(mesh: Mesh, begun: threading.Barrier) -> None:

@@ -43,7 +43,7 @@ async def subscribed(mesh: arke.Mesh, topic: str, count: int = 1) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_every_member_hears_every_broadcast_in_order(ports: tuple[int, int]) -> None:
+async def test_every_member_receives_every_broadcast_in_order(ports: tuple[int, int]) -> None:
     bodies = [b"%d" % i * (100_000 if i % 50 == 7 else 1) for i in range(500)]
     ears = [Ears(ports[i % 2], len(bodies)) for i in range(4)]
     async with (
@@ -64,7 +64,7 @@ async def test_every_member_hears_every_broadcast_in_order(ports: tuple[int, int
         assert ear.heard == bodies
 
 
-async def test_every_subscriber_gets_every_event_in_order(ports: tuple[int, int]) -> None:
+async def test_every_subscriber_receives_every_event_in_order(ports: tuple[int, int]) -> None:
     bodies = [b"%d" % i * (100_000 if i % 50 == 7 else 1) for i in range(500)]
     async with (
         arke.connect(port=ports[0]) as sender,
@@ -89,7 +89,7 @@ async def test_every_subscriber_gets_every_event_in_order(ports: tuple[int, int]
             assert subscription.dropped == 0
 
 
-async def test_leaving_a_topic_ends_its_events_and_two_listeners_share_one_subscription(
+async def test_unsubscribe_stops_events_and_subscriptions_of_a_topic_are_shared(
     relays: Relays,
 ) -> None:
     relay = relays.start()
@@ -104,7 +104,7 @@ async def test_leaving_a_topic_ends_its_events_and_two_listeners_share_one_subsc
         assert [event async for event in one] == []
 
 
-async def test_closing_the_mesh_ends_the_events(relays: Relays) -> None:
+async def test_closing_the_mesh_ends_subscriptions(relays: Relays) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh, mesh.subscribe("a") as events:
         reading = asyncio.ensure_future(anext(events))
@@ -115,7 +115,7 @@ async def test_closing_the_mesh_ends_the_events(relays: Relays) -> None:
                 await reading
 
 
-async def test_telling_nobody_is_no_error(relays: Relays) -> None:
+async def test_broadcast_without_receivers_is_no_error(relays: Relays) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh:
         await mesh.broadcast("nobody", b"x")
@@ -123,7 +123,7 @@ async def test_telling_nobody_is_no_error(relays: Relays) -> None:
         assert (await mesh.status())["programs"] == 1
 
 
-async def test_a_broadcast_handler_that_raises_harms_nobody(relays: Relays) -> None:
+async def test_broadcast_handler_that_raises_does_not_stop_the_service(relays: Relays) -> None:
     relay = relays.start()
     service = arke.Service("fragile", port=relay.port)
     heard = asyncio.Event()
@@ -142,7 +142,7 @@ async def test_a_broadcast_handler_that_raises_harms_nobody(relays: Relays) -> N
 
 
 @pytest.mark.parametrize("size", [0, 1, 1024, 1025, 65_536])
-async def test_casts_in_a_row_arrive_one_by_one_whatever_their_size(
+async def test_consecutive_broadcasts_of_any_size_arrive_separately(
     ports: tuple[int, int], size: int
 ) -> None:
     """Small ones share messages on the way; nobody can tell."""

@@ -74,7 +74,7 @@ async def everything(tunnel: arke.Tunnel) -> bytes:
 # What it carries.
 
 
-async def test_octets_both_ways_and_each_end_by_itself(nodes: tuple[Relay, Relay]) -> None:
+async def test_http_tunnel_carries_bytes_and_half_closes(nodes: tuple[Relay, Relay]) -> None:
     async with serving(echo) as address:
         service = arke.Service("web", http=address, port=nodes[1].port)
         async with talking(nodes, service) as (mesh, member):
@@ -88,7 +88,7 @@ async def test_octets_both_ways_and_each_end_by_itself(nodes: tuple[Relay, Relay
             await tunnel.close()
 
 
-async def test_much_of_it_both_ways_at_once(nodes: tuple[Relay, Relay]) -> None:
+async def test_http_tunnel_carries_much_data_both_ways(nodes: tuple[Relay, Relay]) -> None:
     async with serving(echo) as address:
         service = arke.Service("web", http=address, port=nodes[1].port)
         async with talking(nodes, service) as (mesh, member):
@@ -104,7 +104,7 @@ async def test_much_of_it_both_ways_at_once(nodes: tuple[Relay, Relay]) -> None:
             assert got == sent
 
 
-async def test_who_does_not_read_stops_the_server(nodes: tuple[Relay, Relay]) -> None:
+async def test_stalled_reader_stops_the_http_server(nodes: tuple[Relay, Relay]) -> None:
     written = 0
     stalled = asyncio.Event()
 
@@ -132,7 +132,7 @@ async def test_who_does_not_read_stops_the_server(nodes: tuple[Relay, Relay]) ->
 # How it ends.
 
 
-async def test_a_server_that_resets_breaks_the_tunnel(nodes: tuple[Relay, Relay]) -> None:
+async def test_reset_by_the_http_server_aborts_the_tunnel(nodes: tuple[Relay, Relay]) -> None:
     async def reset(reader: StreamReader, writer: StreamWriter) -> None:
         await reader.read(3)
         sock = writer.get_extra_info("socket")
@@ -150,7 +150,7 @@ async def test_a_server_that_resets_breaks_the_tunnel(nodes: tuple[Relay, Relay]
 
 
 @pytest.mark.parametrize("orderly", [True, False])
-async def test_the_end_of_the_tunnel_is_the_end_of_the_connection(
+async def test_closing_the_tunnel_closes_the_http_connection(
     nodes: tuple[Relay, Relay], orderly: bool
 ) -> None:
     ended = asyncio.Event()
@@ -173,7 +173,7 @@ async def test_the_end_of_the_tunnel_is_the_end_of_the_connection(
             await ended.wait()
 
 
-async def test_a_service_that_stops_breaks_it_off(nodes: tuple[Relay, Relay]) -> None:
+async def test_stopping_service_aborts_http_tunnels(nodes: tuple[Relay, Relay]) -> None:
     async with serving(silent) as address, arke.connect(port=nodes[0].port) as mesh:
         async with arke.Service("web", http=address, port=nodes[1].port, drain=0.1):
             await wait_for_members(mesh, "web", 1)
@@ -186,7 +186,7 @@ async def test_a_service_that_stops_breaks_it_off(nodes: tuple[Relay, Relay]) ->
 # Who does not get one.
 
 
-async def test_a_server_that_is_not_there_is_told_at_the_opening(
+async def test_unreachable_http_server_fails_the_opening(
     nodes: tuple[Relay, Relay],
 ) -> None:
     service = arke.Service("web", http=f"127.0.0.1:{free_port()}", port=nodes[1].port)
@@ -196,7 +196,7 @@ async def test_a_server_that_is_not_there_is_told_at_the_opening(
         assert caught.value.type == "ConnectionRefusedError"
 
 
-async def test_a_service_without_one_refuses_and_its_own_tunnels_are_its_own(
+async def test_service_without_http_server_refuses_http_tunnels(
     nodes: tuple[Relay, Relay],
 ) -> None:
     service = arke.Service("web", port=nodes[1].port)
@@ -216,7 +216,7 @@ async def test_a_service_without_one_refuses_and_its_own_tunnels_are_its_own(
     assert handed == [b"mine"]
 
 
-async def test_there_are_no_more_than_the_limit(nodes: tuple[Relay, Relay]) -> None:
+async def test_http_tunnels_are_bounded_by_the_limit(nodes: tuple[Relay, Relay]) -> None:
     async with serving(echo) as address:
         limits = arke.Limits(http=1)
         service = arke.Service("web", http=address, port=nodes[1].port, limits=limits)
@@ -228,7 +228,7 @@ async def test_there_are_no_more_than_the_limit(nodes: tuple[Relay, Relay]) -> N
             assert await everything(tunnel) == b""
 
 
-async def test_nothing_in_an_opening_names_the_address(nodes: tuple[Relay, Relay]) -> None:
+async def test_opening_cannot_choose_the_http_address(nodes: tuple[Relay, Relay]) -> None:
     async def name(_: StreamReader, writer: StreamWriter) -> None:
         writer.write(b"the registered one")
 
@@ -255,7 +255,7 @@ async def test_nothing_in_an_opening_names_the_address(nodes: tuple[Relay, Relay
 
 
 @pytest.mark.parametrize("text", [":8000", "0.0.0.0:8000", "[::]:8000"])
-async def test_without_an_ip_it_is_wherever_its_node_is(
+async def test_http_address_without_ip_follows_the_node(
     nodes: tuple[Relay, Relay], text: str
 ) -> None:
     service = arke.Service("web", http=text, metadata={"zone": "a"}, port=nodes[1].port)

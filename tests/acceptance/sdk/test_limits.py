@@ -23,7 +23,7 @@ async def known(mesh: arke.Mesh, cluster: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2], ids=["one relay", "two relays"])
-async def test_more_large_bodies_at_once_than_any_buffer_holds(relays: Relays, size: int) -> None:
+async def test_concurrent_large_bodies_beyond_all_buffers(relays: Relays, size: int) -> None:
     """In both directions: each is answered, or refused at once; none is lost on the way."""
     one, other = relays.start_pair() if size > 1 else (relays.start(),) * 2
     service = arke.Service("echo", port=other.port)
@@ -43,7 +43,7 @@ async def test_more_large_bodies_at_once_than_any_buffer_holds(relays: Relays, s
         assert len(answered) >= 50
 
 
-async def test_closing_and_subscribing_behind_a_full_buffer(relays: Relays) -> None:
+async def test_close_and_subscribe_behind_a_full_buffer(relays: Relays) -> None:
     relay = relays.start()
     async with asyncio.timeout(2 * LIMIT):
         async with arke.connect(port=relay.port) as mesh, mesh.subscribe("big") as events:
@@ -56,7 +56,7 @@ async def test_closing_and_subscribing_behind_a_full_buffer(relays: Relays) -> N
 
 
 @pytest.mark.parametrize("limit", [-1.0, math.nan, math.inf, 8 * 24 * 3600.0])
-async def test_a_bad_time_out_harms_no_other_call(relays: Relays, limit: float) -> None:
+async def test_invalid_timeout_affects_no_other_request(relays: Relays, limit: float) -> None:
     relay = relays.start()
     service = arke.Service("slow", port=relay.port)
     begun = asyncio.Event()
@@ -77,7 +77,7 @@ async def test_a_bad_time_out_harms_no_other_call(relays: Relays, limit: float) 
         assert await good == b"well"
 
 
-async def test_a_name_that_cannot_be_written_harms_no_other_message(relays: Relays) -> None:
+async def test_name_that_cannot_be_encoded_affects_no_other_message(relays: Relays) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh, mesh.subscribe("fine") as events:
         with pytest.raises(ValueError, match="text of 1 to 255 bytes"):
@@ -87,7 +87,7 @@ async def test_a_name_that_cannot_be_written_harms_no_other_message(relays: Rela
             assert (await anext(events)).body == b"y"
 
 
-async def test_whatever_a_handler_raises_reaches_the_caller(relays: Relays) -> None:
+async def test_any_exception_of_a_handler_reaches_the_caller(relays: Relays) -> None:
     relay = relays.start()
     odd = arke.Service("odd", port=relay.port)
     plain = arke.Service("plain", port=relay.port)
@@ -107,7 +107,7 @@ async def test_whatever_a_handler_raises_reaches_the_caller(relays: Relays) -> N
             await mesh.request("plain", b"", timeout=LIMIT)
 
 
-async def test_a_closed_mesh_says_so(relays: Relays) -> None:
+async def test_calls_on_a_closed_mesh_raise(relays: Relays) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh:
         pass
@@ -120,7 +120,7 @@ async def test_a_closed_mesh_says_so(relays: Relays) -> None:
             raise AssertionError("subscribed to nothing")
 
 
-async def test_a_body_over_the_limit_of_the_relay_that_comes_back(relays: Relays) -> None:
+async def test_resent_body_over_the_limit_of_the_next_relay_fails(relays: Relays) -> None:
     """It was within no relay's limit when it was handed over: there was none."""
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh:
@@ -139,7 +139,7 @@ async def test_a_body_over_the_limit_of_the_relay_that_comes_back(relays: Relays
             await small
 
 
-async def test_relays_that_take_bodies_of_different_sizes_stay_linked(relays: Relays) -> None:
+async def test_relays_with_different_body_limits_stay_linked(relays: Relays) -> None:
     """What one of them cannot take is refused before it is sent there; all else goes on."""
     one = relays.start()
     other = relays.start("-max-message", str(MIB), join=[one])
@@ -176,7 +176,7 @@ async def test_relays_that_take_bodies_of_different_sizes_stay_linked(relays: Re
         assert relay.process.log.count("peer lost") == 0
 
 
-async def test_why_nobody_took_a_request_is_told(relays: Relays) -> None:
+async def test_overloaded_error_has_the_reason_of_the_refusal(relays: Relays) -> None:
     one, other = relays.start_pair()
     async with arke.Service("deaf", port=other.port), arke.connect(port=one.port) as mesh:
         await known(mesh, "deaf")
@@ -184,7 +184,7 @@ async def test_why_nobody_took_a_request_is_told(relays: Relays) -> None:
             await mesh.request("deaf", b"", timeout=LIMIT)
 
 
-async def test_what_a_service_never_began_goes_elsewhere(relays: Relays) -> None:
+async def test_requests_not_started_by_a_stopping_service_are_retried(relays: Relays) -> None:
     """Its time to drain is over while requests still wait for their turn."""
     relay = relays.start()
     begun = asyncio.Event()
@@ -214,7 +214,7 @@ async def test_what_a_service_never_began_goes_elsewhere(relays: Relays) -> None
     assert outcomes[1:] == [b"second"] * 4
 
 
-async def test_a_status_over_the_limit_of_a_message_harms_nobody(relays: Relays) -> None:
+async def test_status_over_the_message_limit_fails_cleanly(relays: Relays) -> None:
     relay = relays.start("-max-message", str(64 * 1024))
     async with arke.connect(port=relay.port) as mesh, asyncio.timeout(LIMIT):
         async with AsyncExitStack() as stack:
@@ -225,7 +225,7 @@ async def test_a_status_over_the_limit_of_a_message_harms_nobody(relays: Relays)
         assert (await mesh.status())["topics"] == {}
 
 
-async def test_what_is_dropped_can_be_seen(relays: Relays) -> None:
+async def test_drops_are_counted(relays: Relays) -> None:
     relay = relays.start()
     service = arke.Service("slow", port=relay.port, limits=arke.Limits(broadcast_bytes=1))
     go_on = asyncio.Event()

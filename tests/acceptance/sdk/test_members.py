@@ -37,7 +37,7 @@ async def the_next(changes: AsyncIterator[arke.Change]) -> tuple[bool, str]:
     return joined, member.metadata["name"]
 
 
-async def test_one_member_can_be_asked_alone(nodes: tuple[Relay, Relay]) -> None:
+async def test_request_to_one_member(nodes: tuple[Relay, Relay]) -> None:
     async with AsyncExitStack() as stack:
         for number, node in enumerate((*nodes, *nodes)):
             await stack.enter_async_context(named(f"{number}", node.port))
@@ -54,7 +54,9 @@ async def test_one_member_can_be_asked_alone(nodes: tuple[Relay, Relay]) -> None
                 assert reply.decode() == member.metadata["name"]
 
 
-async def test_a_member_that_left_is_said_to_be_gone_at_once(nodes: tuple[Relay, Relay]) -> None:
+async def test_request_to_a_member_that_left_raises_no_such_member(
+    nodes: tuple[Relay, Relay],
+) -> None:
     async with arke.connect(port=nodes[0].port) as mesh, named("stays", nodes[0].port):
         async with named("leaves", nodes[1].port):
             await wait_for_members(mesh, "work", 2)
@@ -68,7 +70,7 @@ async def test_a_member_that_left_is_said_to_be_gone_at_once(nodes: tuple[Relay,
             await mesh.request("work", b"", member="", timeout=LIMIT)
 
 
-async def test_all_members_answer_each_for_itself(nodes: tuple[Relay, Relay]) -> None:
+async def test_request_all_returns_an_answer_per_member(nodes: tuple[Relay, Relay]) -> None:
     async with AsyncExitStack() as stack:
         for number in range(6):
             await stack.enter_async_context(named(f"{number}", nodes[number % 2].port))
@@ -87,7 +89,7 @@ async def test_all_members_answer_each_for_itself(nodes: tuple[Relay, Relay]) ->
             await mesh.request_all("nobody", b"", timeout=LIMIT)
 
 
-async def test_a_silent_member_costs_the_others_nothing(relays: Relays) -> None:
+async def test_request_all_with_a_silent_member(relays: Relays) -> None:
     relay = relays.start()
     silent = arke.Service("work", port=relay.port, metadata={"name": "silent"}, drain=0.0)
 
@@ -104,7 +106,7 @@ async def test_a_silent_member_costs_the_others_nothing(relays: Relays) -> None:
         assert isinstance(by_name["silent"].error, arke.RequestTimeout)
 
 
-async def test_who_watches_is_told_who_is_there_and_who_comes_and_goes(
+async def test_watch_reports_members_joins_and_leaves(
     nodes: tuple[Relay, Relay],
 ) -> None:
     async with arke.connect(port=nodes[0].port) as mesh:
@@ -123,7 +125,7 @@ async def test_who_watches_is_told_who_is_there_and_who_comes_and_goes(
         assert await mesh.members("work") == []
 
 
-async def test_a_node_that_is_lost_takes_its_members_along(relays: Relays) -> None:
+async def test_watch_reports_the_members_of_a_lost_node(relays: Relays) -> None:
     one, other = relays.start_pair()
     async with (
         named("here", one.port),
@@ -139,7 +141,7 @@ async def test_a_node_that_is_lost_takes_its_members_along(relays: Relays) -> No
         await service.__aexit__(None, None, None)
 
 
-async def test_a_watch_goes_on_at_the_relay_that_comes_back(relays: Relays) -> None:
+async def test_watch_continues_after_a_relay_restart(relays: Relays) -> None:
     """Whoever came back at once was never gone; whoever did not is said to have left."""
     one, other = relays.start_pair()
     stays = named("stays", other.port)
@@ -160,7 +162,7 @@ async def test_a_watch_goes_on_at_the_relay_that_comes_back(relays: Relays) -> N
             assert await the_next(changes) == (True, "new")
 
 
-async def test_who_watches_slowly_misses_only_what_is_over(relays: Relays) -> None:
+async def test_slow_watcher_misses_only_members_that_left_again(relays: Relays) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh, aclosing(mesh.watch("work")) as changes:
         async with named("stays", relay.port):
@@ -173,7 +175,7 @@ async def test_who_watches_slowly_misses_only_what_is_over(relays: Relays) -> No
         assert await the_next(changes) == (False, "stays")
 
 
-async def test_a_closed_mesh_ends_its_watches(relays: Relays) -> None:
+async def test_closing_the_mesh_ends_watches(relays: Relays) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh:
         changes = mesh.watch("work")
@@ -184,6 +186,6 @@ async def test_a_closed_mesh_ends_its_watches(relays: Relays) -> None:
 
 
 @pytest.mark.parametrize("metadata", [{"a": "x" * 5000}, {"a": 1}, {f"{n}": "" for n in range(70)}])
-def test_metadata_is_text_and_not_much_of_it(metadata: dict[str, str]) -> None:
+def test_invalid_metadata_raises(metadata: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="metadata"):
         arke.Service("work", metadata=metadata)

@@ -40,7 +40,7 @@ class Counter:
                 self.ended.set()
 
 
-async def test_parts_come_in_order_and_end_with_the_handler(nodes: tuple[Relay, Relay]) -> None:
+async def test_parts_arrive_in_order_and_end_with_the_handler(nodes: tuple[Relay, Relay]) -> None:
     counter = Counter(nodes[1].port)
     async with counter.service, arke.connect(port=nodes[0].port) as mesh:
         await wait_for_members(mesh, "count", 1)
@@ -49,7 +49,7 @@ async def test_parts_come_in_order_and_end_with_the_handler(nodes: tuple[Relay, 
         assert [part async for part in mesh.request_many("count", b"0 0")] == []
 
 
-async def test_what_the_handler_raises_comes_behind_its_parts(nodes: tuple[Relay, Relay]) -> None:
+async def test_handler_exception_arrives_after_its_parts(nodes: tuple[Relay, Relay]) -> None:
     counter = Counter(nodes[1].port)
     got = 0
     async with counter.service, arke.connect(port=nodes[0].port) as mesh:
@@ -61,7 +61,7 @@ async def test_what_the_handler_raises_comes_behind_its_parts(nodes: tuple[Relay
     assert got <= 5
 
 
-async def test_a_handler_goes_on_only_as_parts_are_taken(nodes: tuple[Relay, Relay]) -> None:
+async def test_multipart_handler_waits_for_the_reader(nodes: tuple[Relay, Relay]) -> None:
     counter = Counter(nodes[1].port)
     async with counter.service, arke.connect(port=nodes[0].port) as mesh:
         await wait_for_members(mesh, "count", 1)
@@ -77,9 +77,7 @@ async def test_a_handler_goes_on_only_as_parts_are_taken(nodes: tuple[Relay, Rel
 
 
 @pytest.mark.parametrize("leaving", ["the caller's", "the member's"])
-async def test_a_relay_that_leaves_lets_an_answer_come_to_its_end(
-    relays: Relays, leaving: str
-) -> None:
+async def test_draining_relay_finishes_a_multipart_reply(relays: Relays, leaving: str) -> None:
     near, far = relays.start_pair()
     counter = Counter(far.port)
     async with counter.service, arke.connect(port=near.port) as mesh:
@@ -93,7 +91,7 @@ async def test_a_relay_that_leaves_lets_an_answer_come_to_its_end(
         assert await asyncio.to_thread(relay.process.wait, LIMIT) == 0
 
 
-async def test_who_wants_no_more_ends_the_handler(nodes: tuple[Relay, Relay]) -> None:
+async def test_closing_the_iteration_cancels_the_handler(nodes: tuple[Relay, Relay]) -> None:
     counter = Counter(nodes[1].port)
     async with counter.service, arke.connect(port=nodes[0].port) as mesh:
         await wait_for_members(mesh, "count", 1)
@@ -104,10 +102,10 @@ async def test_who_wants_no_more_ends_the_handler(nodes: tuple[Relay, Relay]) ->
         async with asyncio.timeout(LIMIT):
             await counter.ended.wait()
         assert counter.yielded < 1_000_000
-        assert len(mesh.tunnels) == 0
+        assert len(mesh.runtime.tunnels) == 0
 
 
-async def test_a_plain_handler_answers_in_one_part(relays: Relays) -> None:
+async def test_request_handler_replies_in_one_part(relays: Relays) -> None:
     relay = relays.start()
     service = arke.Service("plain", port=relay.port)
 
@@ -119,7 +117,7 @@ async def test_a_plain_handler_answers_in_one_part(relays: Relays) -> None:
         assert [part async for part in mesh.request_many("plain", b"ab")] == [b"abab"]
 
 
-async def test_a_handler_of_parts_does_not_answer_plain_requests(relays: Relays) -> None:
+async def test_multipart_handler_does_not_serve_plain_requests(relays: Relays) -> None:
     relay = relays.start()
     counter = Counter(relay.port)
     async with counter.service, arke.connect(port=relay.port) as mesh:
@@ -129,7 +127,7 @@ async def test_a_handler_of_parts_does_not_answer_plain_requests(relays: Relays)
             await anext(mesh.request_many("nobody", b""))
 
 
-async def test_parts_that_do_not_come_in_time_are_not_waited_for(relays: Relays) -> None:
+async def test_late_part_raises_request_timeout(relays: Relays) -> None:
     relay = relays.start()
     service = arke.Service("slow", port=relay.port)
     stopped = asyncio.Event()
@@ -150,7 +148,7 @@ async def test_parts_that_do_not_come_in_time_are_not_waited_for(relays: Relays)
         await stopped.wait()
 
 
-async def test_a_member_that_dies_is_told(relays: Relays) -> None:
+async def test_multipart_reply_of_a_lost_member_raises_member_lost(relays: Relays) -> None:
     one, other = relays.start_pair()
     counter = Counter(other.port)
     await counter.service.__aenter__()
@@ -165,7 +163,7 @@ async def test_a_member_that_dies_is_told(relays: Relays) -> None:
     await counter.service.__aexit__(None, None, None)
 
 
-def test_a_handler_of_parts_is_an_async_generator() -> None:
+def test_multipart_handler_must_be_an_async_generator() -> None:
     service = arke.Service("x")
     with pytest.raises(TypeError, match="async generator"):
         service.on_request_many(lambda _: None)  # type: ignore[type-var, arg-type, return-value]
@@ -177,7 +175,9 @@ def test_a_handler_of_parts_is_an_async_generator() -> None:
 
 
 @pytest.mark.parametrize("alone", [False, True], ids=["anybody", "one member"])
-async def test_cancelling_a_call_stops_its_handler(nodes: tuple[Relay, Relay], alone: bool) -> None:
+async def test_cancelling_a_request_cancels_its_handler(
+    nodes: tuple[Relay, Relay], alone: bool
+) -> None:
     service = arke.Service("slow", port=nodes[1].port, limits=arke.Limits(requests=2))
     begun, stopped = asyncio.Semaphore(0), asyncio.Semaphore(0)
     ran: list[bytes] = []
@@ -219,7 +219,7 @@ async def test_cancelling_a_call_stops_its_handler(nodes: tuple[Relay, Relay], a
     assert ran == [b"0", b"1", b"last"]
 
 
-async def test_a_caller_that_dies_stops_its_handlers(nodes: tuple[Relay, Relay]) -> None:
+async def test_death_of_the_caller_cancels_its_handlers(nodes: tuple[Relay, Relay]) -> None:
     service = arke.Service("slow", port=nodes[1].port)
     begun, stopped = asyncio.Event(), asyncio.Event()
 

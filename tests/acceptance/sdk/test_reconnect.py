@@ -35,7 +35,7 @@ def again(relays: Relays, relay: Relay, join: list[Relay] | None = None) -> Rela
     return relays.start(address=relay.address, port=relay.port, join=join or [])
 
 
-async def test_a_service_attaches_and_registers_again(relays: Relays) -> None:
+async def test_service_reconnects_and_registers_again(relays: Relays) -> None:
     relay = relays.start()
     service = arke.Service("echo", port=relay.port)
     dropped = []
@@ -59,7 +59,7 @@ async def test_a_service_attaches_and_registers_again(relays: Relays) -> None:
             assert (await anext(events)).body == b"after"
 
 
-async def test_the_fate_of_a_call_is_told_when_its_relay_dies(relays: Relays) -> None:
+async def test_loss_of_the_relay_fails_or_resends_requests(relays: Relays) -> None:
     relay = relays.start()
     service = arke.Service("hold", port=relay.port, drain=0.1)
     running = asyncio.Event()
@@ -92,7 +92,7 @@ async def test_the_fate_of_a_call_is_told_when_its_relay_dies(relays: Relays) ->
         forever.set()
 
 
-async def test_while_detached_a_call_waits_no_longer_than_its_deadline(relays: Relays) -> None:
+async def test_request_while_detached_times_out_at_its_deadline(relays: Relays) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh:
         relay.process.kill()
@@ -103,13 +103,13 @@ async def test_while_detached_a_call_waits_no_longer_than_its_deadline(relays: R
         assert len(mesh.runtime.requests.pending) == 0
 
 
-async def test_no_relay_is_one_clear_error() -> None:
+async def test_connect_without_a_relay_raises_relay_unreachable() -> None:
     with pytest.raises(arke.RelayUnreachable, match="start one with `relay -net NAME"):
         async with arke.connect(port=free_port(), wait=0.1):
             raise AssertionError("attached to nothing")
 
 
-async def test_a_program_may_start_before_its_relay(relays: Relays) -> None:
+async def test_program_may_start_before_its_relay(relays: Relays) -> None:
     port = free_port()
     mesh = arke.connect(port=port, wait=LIMIT)
     opening = asyncio.ensure_future(mesh.__aenter__())
@@ -119,7 +119,7 @@ async def test_a_program_may_start_before_its_relay(relays: Relays) -> None:
     await mesh.close()
 
 
-async def test_on_init_may_refuse_to_serve(relays: Relays) -> None:
+async def test_on_init_that_raises_stops_the_service(relays: Relays) -> None:
     relay = relays.start()
     service = arke.Service("never", port=relay.port)
 
@@ -134,7 +134,7 @@ async def test_on_init_may_refuse_to_serve(relays: Relays) -> None:
         assert await member_count(mesh, "never") == 0
 
 
-async def test_a_rolling_restart_of_every_node_under_load_loses_no_request(relays: Relays) -> None:
+async def test_rolling_restart_under_load_loses_no_request(relays: Relays) -> None:
     """Callers and members on three nodes; each relay is stopped with SIGTERM and started again."""
     first = relays.start()
     all_of_them = [first, relays.start(join=[first]), relays.start(join=[first])]
@@ -190,7 +190,7 @@ async def test_a_rolling_restart_of_every_node_under_load_loses_no_request(relay
         assert answered > 300
 
 
-async def test_what_was_said_before_an_attachment_never_comes_behind_what_is_said_after(
+async def test_messages_keep_their_order_across_a_reconnect(
     relays: Relays,
 ) -> None:
     """A relay that stood still finds two connections of one program, and much to read in both."""
@@ -222,7 +222,7 @@ async def test_what_was_said_before_an_attachment_never_comes_behind_what_is_sai
         await old.wait_until_closed()
 
 
-async def test_what_waits_for_the_relay_leaves_before_what_comes_later(relays: Relays) -> None:
+async def test_messages_that_wait_for_the_relay_are_sent_first(relays: Relays) -> None:
     relay = relays.start()
     async with (
         raw_program(relay.port, "listener") as listener,

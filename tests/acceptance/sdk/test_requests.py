@@ -40,14 +40,14 @@ async def known(mesh: arke.Mesh, cluster: str, count: int = 1) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 200_000, 16 * 1024 * 1024])
-async def test_bodies_of_every_size_come_back_as_sent(ports: tuple[int, int], size: int) -> None:
+async def test_bodies_of_every_size_are_echoed_unchanged(ports: tuple[int, int], size: int) -> None:
     body = bytes(i * 31 & 0xFF for i in range(256)) * (size // 256 + 1)
     async with echo(ports[1]), arke.connect(port=ports[0]) as mesh:
         await known(mesh, "echo")
         assert await mesh.request("echo", body[:size], timeout=LIMIT) == body[:size]
 
 
-async def test_a_request_carries_headers_sender_and_deadline(ports: tuple[int, int]) -> None:
+async def test_request_has_headers_sender_and_deadline(ports: tuple[int, int]) -> None:
     service = arke.Service("tell", port=ports[1])
 
     @service.on_request
@@ -63,7 +63,7 @@ async def test_a_request_carries_headers_sender_and_deadline(ports: tuple[int, i
         assert 15.0 < float(remaining) <= 20.0
 
 
-async def test_many_requests_in_flight_are_answered_each_with_its_own(
+async def test_concurrent_requests_get_their_own_replies(
     ports: tuple[int, int],
 ) -> None:
     async with echo(ports[1]), arke.connect(port=ports[0]) as mesh:
@@ -75,7 +75,7 @@ async def test_many_requests_in_flight_are_answered_each_with_its_own(
         assert replies == bodies
 
 
-async def test_a_plain_function_answers_from_threads_of_its_own(ports: tuple[int, int]) -> None:
+async def test_plain_handler_runs_in_threads(ports: tuple[int, int]) -> None:
     service = arke.Service("thread", port=ports[1], limits=arke.Limits(requests=40))
     barrier_size = 40  # more than asyncio's default executor has threads
     waiting = []
@@ -94,7 +94,7 @@ async def test_a_plain_function_answers_from_threads_of_its_own(ports: tuple[int
         assert set(await asyncio.gather(*calls)) == {b"True"}
 
 
-async def test_a_handler_that_raises_is_a_remote_error_and_the_service_goes_on(
+async def test_handler_exception_is_a_remote_error_and_the_service_continues(
     ports: tuple[int, int],
 ) -> None:
     service = arke.Service("picky", port=ports[1])
@@ -113,7 +113,7 @@ async def test_a_handler_that_raises_is_a_remote_error_and_the_service_goes_on(
         assert await mesh.request("picky", b"good") == b"fine"
 
 
-async def test_a_handler_slower_than_the_deadline_is_a_timeout_and_its_answer_is_dropped(
+async def test_slow_handler_times_out_and_its_late_reply_is_dropped(
     ports: tuple[int, int],
 ) -> None:
     service = arke.Service("slow", port=ports[1])
@@ -134,7 +134,7 @@ async def test_a_handler_slower_than_the_deadline_is_a_timeout_and_its_answer_is
         assert await mesh.request("slow", b"now") == b"late"
 
 
-async def test_what_is_only_begun_ends_as_a_request_does(ports: tuple[int, int]) -> None:
+async def test_begin_request_has_the_outcomes_of_request(ports: tuple[int, int]) -> None:
     async with echo(ports[1]), arke.connect(port=ports[0]) as mesh:
         await known(mesh, "echo")
         bodies = [b"%d" % i for i in range(500)]
@@ -152,7 +152,7 @@ async def test_what_is_only_begun_ends_as_a_request_does(ports: tuple[int, int])
         mesh.begin_request("echo", b"")
 
 
-async def test_nobody_serves_is_told_at_once(ports: tuple[int, int]) -> None:
+async def test_request_to_an_empty_cluster_raises_at_once(ports: tuple[int, int]) -> None:
     async with arke.connect(port=ports[0]) as mesh:
         # A relay that just started waits for its peers' directories first, 2 s at most.
         with pytest.raises(arke.NoSuchCluster):
@@ -163,7 +163,7 @@ async def test_nobody_serves_is_told_at_once(ports: tuple[int, int]) -> None:
         assert time.monotonic() - began < LIMIT / 10  # far from its time-out
 
 
-async def test_a_body_over_the_limit_is_refused_before_anything_is_sent(relays: Relays) -> None:
+async def test_body_over_the_limit_raises_before_sending(relays: Relays) -> None:
     relay = relays.start("-max-message", "1000")
     async with echo(relay.port), arke.connect(port=relay.port) as mesh:
         with pytest.raises(arke.MessageTooLarge):
@@ -175,7 +175,7 @@ async def test_a_body_over_the_limit_is_refused_before_anything_is_sent(relays: 
         assert await mesh.request("echo", bytes(1000)) == bytes(1000)
 
 
-async def test_over_its_limit_a_member_refuses_and_another_answers(relays: Relays) -> None:
+async def test_request_refused_by_a_full_member_is_retried(relays: Relays) -> None:
     relay = relays.start()
     blocked = asyncio.Event()
     busy = arke.Service("work", port=relay.port, limits=arke.Limits(requests=1, request_bytes=1))
@@ -208,7 +208,7 @@ async def test_over_its_limit_a_member_refuses_and_another_answers(relays: Relay
             assert await asyncio.gather(*held) == [b"busy", b"busy"]
 
 
-async def test_cancelling_a_call_leaves_nothing_behind(relays: Relays) -> None:
+async def test_cancelled_request_leaves_no_state(relays: Relays) -> None:
     relay = relays.start()
     service = arke.Service("stuck", port=relay.port)
     running = asyncio.Event()
@@ -234,7 +234,7 @@ async def test_cancelling_a_call_leaves_nothing_behind(relays: Relays) -> None:
         assert "calls=0" in relay.process.log
 
 
-async def test_nested_calls_inherit_the_deadline_and_the_trace(relays: Relays) -> None:
+async def test_nested_requests_inherit_deadline_and_traceparent(relays: Relays) -> None:
     relay = relays.start()
     inner = arke.Service("inner", port=relay.port)
     outer = arke.Service("outer", port=relay.port)
@@ -255,7 +255,7 @@ async def test_nested_calls_inherit_the_deadline_and_the_trace(relays: Relays) -
         assert trace == "00-abc-def-01"
 
 
-async def test_more_nested_calls_than_any_pool_has_threads(relays: Relays) -> None:
+async def test_nested_requests_beyond_any_thread_pool(relays: Relays) -> None:
     relay = relays.start()
     service = arke.Service("deep", port=relay.port)
 
@@ -272,7 +272,7 @@ async def test_more_nested_calls_than_any_pool_has_threads(relays: Relays) -> No
 
 
 @pytest.mark.parametrize("bad", ["", "x" * 256, "ü" * 128, 7])
-async def test_a_bad_name_is_refused_at_the_sender(relays: Relays, bad: str) -> None:
+async def test_invalid_name_raises_at_the_sender(relays: Relays, bad: str) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh:
         with pytest.raises(ValueError, match="must be text of 1 to 255 bytes"):
@@ -281,7 +281,7 @@ async def test_a_bad_name_is_refused_at_the_sender(relays: Relays, bad: str) -> 
             mesh.subscribe(bad)
 
 
-async def test_requests_are_spread_over_members_and_nodes(relays: Relays) -> None:
+async def test_requests_are_balanced_over_members_and_nodes(relays: Relays) -> None:
     one, other = relays.start_pair()
     counts: dict[str, int] = {}
 

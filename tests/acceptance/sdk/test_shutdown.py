@@ -25,7 +25,7 @@ MIB = 1024 * 1024
 # What programs are told last.
 
 
-async def test_who_is_behind_still_reads_all_and_why_it_was_cut_off(relays: Relays) -> None:
+async def test_slow_program_reads_all_messages_and_the_close_reason(relays: Relays) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh, raw_program(relay.port, "slow") as slow:
         await slow.send_message([Op.SUBSCRIBE, "t"])
@@ -50,7 +50,7 @@ async def everything(reader: asyncio.StreamReader) -> AsyncIterator[tuple[Any, .
                 yield message
 
 
-async def test_what_was_told_before_still_leaves_while_the_relay_is_leaving() -> None:
+async def test_messages_before_close_are_sent_to_a_draining_relay() -> None:
     """Nobody can be asked any more whether it arrived."""
     async with relay_by_hand() as (port, heard):
         async with arke.connect(port=port) as mesh:
@@ -67,7 +67,7 @@ async def test_what_was_told_before_still_leaves_while_the_relay_is_leaving() ->
 # The end of a relay.
 
 
-async def test_who_does_not_read_holds_up_no_leaving_relay(relays: Relays) -> None:
+async def test_stalled_program_does_not_delay_a_draining_relay(relays: Relays) -> None:
     relay = relays.start("-grace", "600s")
     async with arke.connect(port=relay.port) as mesh, raw_program(relay.port, "deaf") as deaf:
         await deaf.send_message([Op.SUBSCRIBE, "t"])
@@ -80,7 +80,7 @@ async def test_who_does_not_read_holds_up_no_leaving_relay(relays: Relays) -> No
         assert relay.process.wait(LIMIT) == 0
 
 
-async def test_who_says_hello_to_a_leaving_relay_is_sent_away(relays: Relays) -> None:
+async def test_draining_relay_rejects_new_programs(relays: Relays) -> None:
     relay = relays.start("-grace", "600s")
     late = await asyncio.open_connection("127.0.0.1", relay.port)
     begun, end = asyncio.Event(), asyncio.Event()
@@ -110,7 +110,7 @@ async def test_who_says_hello_to_a_leaving_relay_is_sent_away(relays: Relays) ->
 # New beginnings.
 
 
-async def test_a_status_that_was_asked_of_a_lost_relay_is_lost_and_all_else_goes_on(
+async def test_status_request_fails_with_its_relay_and_the_mesh_continues(
     relays: Relays,
 ) -> None:
     relay = relays.start()
@@ -179,7 +179,7 @@ class ByHand:
                     self.say(Op.PONG.value, message[1])
 
 
-async def test_a_goodbye_that_comes_with_the_welcome_is_heard() -> None:
+async def test_draining_sent_with_welcome_is_handled() -> None:
     async with relay_by_hand(leaving=True) as (port, _):
         with pytest.raises(arke.ProtocolError, match="shutting down"):
             await arke.connect(port=port, wait=0.0).__aenter__()
@@ -188,7 +188,7 @@ async def test_a_goodbye_that_comes_with_the_welcome_is_heard() -> None:
 # What a program may do, and still be there.
 
 
-async def test_headers_that_are_none_are_none(relays: Relays) -> None:
+async def test_empty_headers_are_not_sent(relays: Relays) -> None:
     relay = relays.start()
     async with (
         echo_service("echo", relay.port),
@@ -207,7 +207,7 @@ async def test_headers_that_are_none_are_none(relays: Relays) -> None:
         assert len(mesh.runtime.requests.pending) == 0
 
 
-async def test_events_that_nobody_waits_for_any_more_leave_nothing(relays: Relays) -> None:
+async def test_large_events_after_unsubscribe_leave_no_memory(relays: Relays) -> None:
     relay = relays.start()
     async with (
         arke.connect(port=relay.port) as writer,
@@ -220,27 +220,27 @@ async def test_events_that_nobody_waits_for_any_more_leave_nothing(relays: Relay
         link = reader.runtime.attachment.connection
         assert link
         async with asyncio.timeout(LIMIT):
-            while link._inbox.size:  # what is still under way comes to its end
+            while link._reassembler.size:  # what is still under way comes to its end
                 await asyncio.sleep(0.01)
 
 
-async def test_more_topics_than_a_program_may_have_are_refused_where_they_are_asked_for(
+async def test_subscribing_too_many_topics_raises(
     relays: Relays,
 ) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh:
         topics = mesh.runtime.topics
-        topics._listeners = {str(number): [] for number in range(MAX_TOPICS)}
+        topics._sinks = {str(number): [] for number in range(MAX_TOPICS)}
         with pytest.raises(ValueError, match=str(MAX_TOPICS)):
             async with mesh.subscribe("one more"):
                 raise AssertionError("subscribed")
-        topics._listeners = {}
+        topics._sinks = {}
         async with mesh.subscribe("t"):
             pass
     assert relay.process.log.count("program detached") <= 1
 
 
-async def test_a_close_that_is_cut_short_closes_all_the_same(relays: Relays) -> None:
+async def test_cancelled_close_still_closes(relays: Relays) -> None:
     relay = relays.start()
     mesh = await arke.connect(port=relay.port).__aenter__()
     relay.process.stop()

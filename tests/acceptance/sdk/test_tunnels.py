@@ -50,7 +50,7 @@ def echoing(port: int, **limits: int) -> arke.Service:
 
 
 @pytest.mark.parametrize("size", [0, 1, 5000, 65536, 65537, 5 * MIB, 20 * MIB])
-async def test_messages_of_any_size_come_back(nodes: tuple[Relay, Relay], size: int) -> None:
+async def test_messages_of_any_size_are_echoed(nodes: tuple[Relay, Relay], size: int) -> None:
     body = bytes(range(256)) * (size // 256 + 1)
     async with (
         talking(nodes, echoing(nodes[1].port)) as mesh,
@@ -61,7 +61,7 @@ async def test_messages_of_any_size_come_back(nodes: tuple[Relay, Relay], size: 
             assert await tunnel.recv() == body[:size]
 
 
-async def test_a_stream_both_ways_keeps_its_order(nodes: tuple[Relay, Relay]) -> None:
+async def test_messages_both_ways_keep_their_order(nodes: tuple[Relay, Relay]) -> None:
     sizes = [10, 3000, 70_000, 1, 200_000]
     sent = [n.to_bytes(4, "big") + bytes(sizes[n % 5]) for n in range(500)]
     async with (
@@ -79,7 +79,7 @@ async def test_a_stream_both_ways_keeps_its_order(nodes: tuple[Relay, Relay]) ->
         await sending
 
 
-async def test_many_tunnels_at_once(nodes: tuple[Relay, Relay]) -> None:
+async def test_concurrent_tunnels(nodes: tuple[Relay, Relay]) -> None:
     async def talk(mesh: arke.Mesh, number: int) -> None:
         async with mesh.tunnel("echo", timeout=LIMIT) as tunnel:
             for turn in range(10):
@@ -89,18 +89,22 @@ async def test_many_tunnels_at_once(nodes: tuple[Relay, Relay]) -> None:
 
     async with talking(nodes, echoing(nodes[1].port)) as mesh:
         await asyncio.gather(*(talk(mesh, number) for number in range(100)))
-        assert len(mesh.tunnels) == 0
+        assert len(mesh.runtime.tunnels) == 0
 
 
 # Who does not read.
 
 
-async def test_a_reader_that_stops_stops_its_own_writer_and_nobody_else(
+async def test_stalled_reader_stops_only_its_own_writer(
     nodes: tuple[Relay, Relay],
 ) -> None:
-    service = echoing(nodes[1].port)
+    service = arke.Service("echo", port=nodes[1].port)
     stalled, go_on = asyncio.Event(), asyncio.Event()
     read = 0
+
+    @service.on_request
+    async def answer(request: arke.Request) -> bytes:
+        return request.body
 
     @service.on_tunnel
     async def read_late(tunnel: arke.Tunnel) -> None:
@@ -143,7 +147,7 @@ async def test_a_reader_that_stops_stops_its_own_writer_and_nobody_else(
 # Ends.
 
 
-async def test_half_closed_it_still_carries_the_answer(nodes: tuple[Relay, Relay]) -> None:
+async def test_half_closed_tunnel_carries_the_other_direction(nodes: tuple[Relay, Relay]) -> None:
     service = arke.Service("sum", port=nodes[1].port)
 
     @service.on_tunnel
@@ -164,7 +168,7 @@ async def test_half_closed_it_still_carries_the_answer(nodes: tuple[Relay, Relay
             await tunnel.send(b"more")
 
 
-async def test_what_was_sent_before_closing_arrives(nodes: tuple[Relay, Relay]) -> None:
+async def test_messages_sent_before_close_arrive(nodes: tuple[Relay, Relay]) -> None:
     service = arke.Service("sink", port=nodes[1].port)
     got: list[int] = []
     ended = asyncio.Event()
@@ -182,7 +186,9 @@ async def test_what_was_sent_before_closing_arrives(nodes: tuple[Relay, Relay]) 
     assert got == list(range(0, 500_000, 10_000))
 
 
-async def test_a_handler_that_raises_tells_the_other_end(nodes: tuple[Relay, Relay]) -> None:
+async def test_handler_exception_reaches_the_caller_as_tunnel_closed(
+    nodes: tuple[Relay, Relay],
+) -> None:
     service = arke.Service("broken", port=nodes[1].port)
 
     @service.on_tunnel
@@ -197,7 +203,9 @@ async def test_a_handler_that_raises_tells_the_other_end(nodes: tuple[Relay, Rel
         assert caught.value.type == "LookupError"
 
 
-async def test_a_caller_that_fails_tells_the_handler(nodes: tuple[Relay, Relay]) -> None:
+async def test_caller_exception_reaches_the_handler_as_tunnel_closed(
+    nodes: tuple[Relay, Relay],
+) -> None:
     service = arke.Service("patient", port=nodes[1].port)
     seen: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
@@ -217,7 +225,7 @@ async def test_a_caller_that_fails_tells_the_handler(nodes: tuple[Relay, Relay])
 
 
 @pytest.mark.parametrize("who", ["service", "relay"])
-async def test_a_dead_end_is_told_at_the_other(relays: Relays, who: str) -> None:
+async def test_loss_of_one_end_closes_the_other(relays: Relays, who: str) -> None:
     one, other = relays.start_pair()
     service = echoing(other.port)
     async with arke.connect(port=one.port) as mesh, asyncio.timeout(2 * LIMIT):
@@ -246,7 +254,7 @@ async def test_a_dead_end_is_told_at_the_other(relays: Relays, who: str) -> None
         await service.__aexit__(None, None, None)
 
 
-async def test_a_service_that_stops_ends_its_tunnels(nodes: tuple[Relay, Relay]) -> None:
+async def test_stopping_service_aborts_its_tunnels(nodes: tuple[Relay, Relay]) -> None:
     service = arke.Service("stuck", port=nodes[1].port, drain=0.2)
 
     @service.on_tunnel
@@ -262,7 +270,7 @@ async def test_a_service_that_stops_ends_its_tunnels(nodes: tuple[Relay, Relay])
                 await tunnel.recv()
 
 
-async def test_a_mesh_that_closes_ends_its_tunnels(nodes: tuple[Relay, Relay]) -> None:
+async def test_closing_the_mesh_closes_its_tunnels(nodes: tuple[Relay, Relay]) -> None:
     async with talking(nodes, echoing(nodes[1].port)) as mesh:
         async with arke.connect(port=nodes[0].port) as other:
             block = other.tunnel("echo", timeout=LIMIT)
@@ -275,7 +283,7 @@ async def test_a_mesh_that_closes_ends_its_tunnels(nodes: tuple[Relay, Relay]) -
 # Openings that fail.
 
 
-async def test_an_opening_fails_as_a_request_does(nodes: tuple[Relay, Relay]) -> None:
+async def test_tunnel_opening_has_the_errors_of_request(nodes: tuple[Relay, Relay]) -> None:
     service = echoing(nodes[1].port, tunnels=1)
     deaf = arke.Service("deaf", port=nodes[1].port)
     async with deaf, talking(nodes, service) as mesh:
@@ -299,7 +307,7 @@ async def opened(mesh: arke.Mesh, cluster: str, **how: Any) -> None:
         raise AssertionError("it opened")
 
 
-async def test_an_opening_that_is_given_up_leaves_nothing(relays: Relays) -> None:
+async def test_cancelled_opening_leaves_no_state(relays: Relays) -> None:
     relay = relays.start()
     service = echoing(relay.port)
     async with talking((relay, relay), service) as mesh:
@@ -309,7 +317,7 @@ async def test_an_opening_that_is_given_up_leaves_nothing(relays: Relays) -> Non
                 await asyncio.sleep(0)
             opening.cancel()
             await asyncio.gather(opening, return_exceptions=True)
-        while len(mesh.tunnels) or len(service.mesh.tunnels):
+        while len(mesh.runtime.tunnels) or len(service.mesh.runtime.tunnels):
             await asyncio.sleep(0.01)
         async with mesh.tunnel("echo", timeout=LIMIT) as tunnel:
             await tunnel.send(b"well")
@@ -317,7 +325,7 @@ async def test_an_opening_that_is_given_up_leaves_nothing(relays: Relays) -> Non
         assert len(mesh.runtime.requests.pending) == 0
 
 
-async def test_a_message_over_the_limit_is_refused_at_the_sender(
+async def test_message_over_the_limit_raises_at_the_sender(
     nodes: tuple[Relay, Relay],
 ) -> None:
     service = echoing(nodes[1].port, max_message=MIB)

@@ -41,7 +41,7 @@ SIZES = [0, 1, 100, 4095, 4096, 4097, 20_000, CHUNK - 1, CHUNK, CHUNK + 1, 300_0
 
 @pytest.mark.parametrize("window", [MIN_WINDOW, 4 * MIB])
 @pytest.mark.parametrize("size", SIZES)
-async def test_a_message_of_any_size_arrives_as_it_was_sent(size: int, window: int) -> None:
+async def test_message_of_any_size_is_delivered_unchanged(size: int, window: int) -> None:
     one, other = Wire(window).ends
     await within(one.send(body(1, size)) if size <= window // 2 else both(one, other, size))
     if size <= window // 2:
@@ -60,9 +60,7 @@ async def both(one: Tunnel, other: Tunnel, size: int) -> None:
     window=st.sampled_from([MIN_WINDOW, 200_000, 4 * MIB]),
     pauses=st.lists(st.integers(0, 3), min_size=1, max_size=10),
 )
-def test_all_that_is_sent_arrives_in_order(
-    sizes: list[int], window: int, pauses: list[int]
-) -> None:
+def test_messages_are_delivered_in_order(sizes: list[int], window: int, pauses: list[int]) -> None:
     async def play() -> None:
         wire = Wire(window)
         one, other = wire.ends
@@ -89,7 +87,7 @@ def test_all_that_is_sent_arrives_in_order(
     asyncio.run(play())
 
 
-async def test_small_messages_of_one_turn_travel_together() -> None:
+async def test_small_messages_of_one_iteration_share_a_data_message() -> None:
     wire = Wire(4 * MIB)
     one, other = wire.ends
     for number in range(1000):
@@ -100,7 +98,7 @@ async def test_small_messages_of_one_turn_travel_together() -> None:
     assert sum(wire.sizes) == 1000 * (64 + 2)
 
 
-async def test_both_directions_at_once() -> None:
+async def test_both_directions_carry_messages_concurrently() -> None:
     one, other = Wire().ends
 
     async def talk(end: Tunnel) -> int:
@@ -118,7 +116,7 @@ async def test_both_directions_at_once() -> None:
     assert await within(asyncio.gather(talk(one), talk(other))) == [50, 50]
 
 
-async def test_many_senders_share_an_end() -> None:
+async def test_concurrent_senders_share_a_tunnel_end() -> None:
     one, other = Wire().ends
     sizes = [10, 5_000, CHUNK, 200_000]
     sending = [asyncio.ensure_future(one.send(body(n, sizes[n % 4]))) for n in range(40)]
@@ -130,7 +128,7 @@ async def test_many_senders_share_an_end() -> None:
 # A reader that stops.
 
 
-async def test_a_reader_that_stops_stops_its_writer_at_the_window() -> None:
+async def test_stalled_reader_stops_its_writer_at_the_window() -> None:
     wire = Wire(4 * MIB)
     one, other = wire.ends
     sent = 0
@@ -155,7 +153,7 @@ async def test_a_reader_that_stops_stops_its_writer_at_the_window() -> None:
     sending.cancel()
 
 
-async def test_a_message_over_the_window_is_joined_and_the_next_one_waits() -> None:
+async def test_message_larger_than_the_window_is_reassembled_and_the_next_waits() -> None:
     """Memory at the receiver: what it joins, and beside that no more than a window."""
     wire = Wire(MIN_WINDOW, largest=2 * MIB)
     one, other = wire.ends
@@ -180,7 +178,7 @@ async def test_a_message_over_the_window_is_joined_and_the_next_one_waits() -> N
 # Messages that do not arrive.
 
 
-async def test_a_message_over_what_the_other_end_takes_is_refused_where_it_is_sent() -> None:
+async def test_message_over_the_peer_limit_raises_at_the_sender() -> None:
     one, other = Wire(theirs=1000, largest=MIB).ends
     with pytest.raises(MessageTooLarge, match="1000"):
         await one.send(bytes(5000))
@@ -189,7 +187,7 @@ async def test_a_message_over_what_the_other_end_takes_is_refused_where_it_is_se
 
 
 @pytest.mark.parametrize("size", [10, 30_000, 200_000])
-async def test_a_message_given_up_in_the_middle_never_arrives_and_the_next_one_does(
+async def test_cancelled_send_is_not_delivered_and_the_next_message_is(
     size: int,
 ) -> None:
     wire = Wire()
@@ -212,7 +210,7 @@ async def test_a_message_given_up_in_the_middle_never_arrives_and_the_next_one_d
 # Ends.
 
 
-async def test_half_of_it_closes() -> None:
+async def test_half_close_ends_one_direction() -> None:
     wire = Wire()
     one, other = wire.ends
     await one.send(b"question")
@@ -229,7 +227,7 @@ async def test_half_of_it_closes() -> None:
     assert sorted(wire.removed) == [-7, 7]
 
 
-async def test_what_was_sent_before_it_was_closed_is_read_and_nothing_can_be_answered() -> None:
+async def test_messages_sent_before_close_are_delivered_and_sending_fails() -> None:
     wire = Wire()
     one, other = wire.ends
     async with one:
@@ -246,7 +244,7 @@ async def test_what_was_sent_before_it_was_closed_is_read_and_nothing_can_be_ans
     assert set(wire.removed) == {-7, 7}
 
 
-async def test_an_exception_breaks_it_with_its_type_and_text() -> None:
+async def test_exception_in_the_block_aborts_with_type_and_text() -> None:
     wire = Wire()
     one, other = wire.ends
     with pytest.raises(ValueError, match="no"):  # noqa: PT012 — the block is what is tested
@@ -268,7 +266,7 @@ async def test_an_exception_breaks_it_with_its_type_and_text() -> None:
 
 
 @pytest.mark.parametrize("how", ["abort", "break off", "close"])
-async def test_who_waits_learns_of_the_end(how: str) -> None:
+async def test_close_wakes_waiting_senders_and_receivers(how: str) -> None:
     one, other = Wire().ends
     waiting = asyncio.ensure_future(one.send(bytes(3 * MIB))), asyncio.ensure_future(one.recv())
     for _ in range(10):
@@ -284,7 +282,7 @@ async def test_who_waits_learns_of_the_end(how: str) -> None:
             await within(each)
 
 
-async def test_a_sender_learns_of_an_end_that_came_while_it_let_others_have_their_turn() -> None:
+async def test_sender_that_yielded_notices_the_close() -> None:
     window = 4 * CHUNK  # after which a sender pauses for a turn of the loop
     one, _ = Wire(window).ends
     await asyncio.sleep(0)
@@ -295,7 +293,7 @@ async def test_a_sender_learns_of_an_end_that_came_while_it_let_others_have_thei
         await within(sending)
 
 
-async def test_closing_waits_for_who_is_in_the_middle_of_a_message() -> None:
+async def test_close_waits_for_a_message_being_sent() -> None:
     one, other = Wire().ends
     sending = asyncio.ensure_future(one.send(body(3, 300_000)))
     await asyncio.sleep(0)
@@ -304,7 +302,7 @@ async def test_closing_waits_for_who_is_in_the_middle_of_a_message() -> None:
     await within(asyncio.gather(sending, closing))
 
 
-async def test_one_task_reads() -> None:
+async def test_second_receiving_task_raises() -> None:
     one, _ = Wire().ends
     reading = asyncio.ensure_future(one.recv())
     await asyncio.sleep(0)
@@ -313,7 +311,7 @@ async def test_one_task_reads() -> None:
     reading.cancel()
 
 
-async def test_a_reader_that_gives_up_loses_nothing() -> None:
+async def test_cancelled_receive_loses_no_message() -> None:
     one, other = Wire().ends
     for _ in range(3):
         reading = asyncio.ensure_future(other.recv())
@@ -324,7 +322,7 @@ async def test_a_reader_that_gives_up_loses_nothing() -> None:
     assert await within(other.recv()) == b"still here"
 
 
-async def test_a_message_is_octets() -> None:
+async def test_message_that_is_not_bytes_raises() -> None:
     one, _ = Wire().ends
     with pytest.raises(TypeError, match="str"):
         await one.send("text")  # type: ignore[arg-type]
@@ -347,7 +345,7 @@ HOSTILE: list[Callable[[Tunnel], None]] = [
 
 
 @pytest.mark.parametrize("attack", HOSTILE)
-async def test_what_cannot_be_understood_breaks_that_tunnel(
+async def test_malformed_data_aborts_only_that_tunnel(
     attack: Callable[[Tunnel], None],
 ) -> None:
     wire = Wire()
@@ -361,7 +359,7 @@ async def test_what_cannot_be_understood_breaks_that_tunnel(
         await within(one.recv())
 
 
-async def test_an_ending_of_an_unknown_kind_is_the_end_of_what_is_sent() -> None:
+async def test_unknown_close_value_is_a_half_close() -> None:
     one, _ = Wire().ends
     one.on_end(TunnelClose.SEND_CLOSED, "", "")
     with pytest.raises(TunnelClosed):

@@ -1,1 +1,1 @@
-"""`arke bench`: how fast messages move on this machine, right now."""
+"""`arke bench`: measure the throughput and latency of messages on this machine."""

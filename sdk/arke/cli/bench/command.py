@@ -1,4 +1,4 @@
-"""`arke bench`: starts receivers, measures, and prints what they saw."""
+"""`arke bench`: start receivers, measure one pattern and print the result."""
 
 from __future__ import annotations
 
@@ -14,39 +14,41 @@ import uvloop
 
 import arke
 from arke.cli import stdout as output
-from arke.cli.bench import requests
-from arke.cli.bench import throughput as casts
+from arke.cli.bench import requests, throughput
 from arke.cli.bench.receivers import BenchError, Group, receiving
 from arke.cli.bench.result import Result
 from arke.cli.exit_status import fail
-from arke.cli.session import Attached, run
+from arke.cli.session import RelayOptions, run
 from arke.program import flags
 from arke.wire.limits import MAX_MESSAGE
 
 _PATTERNS = {
-    "request": "one member answers; the rate counts replies",
-    "publish": "every subscriber hears; the rate counts deliveries",
-    "broadcast": "every member hears; the rate counts deliveries",
+    "request": "one member replies; the rate counts replies",
+    "publish": "every subscriber receives; the rate counts deliveries",
+    "broadcast": "every member receives; the rate counts deliveries",
     "tunnel": "one member reads a tunnel; the rate counts its messages",
 }
 _MEMBERS = {"request": 1, "publish": 1, "broadcast": 4, "tunnel": 1}
 
 _WARMUP = 0.5
-_DIRECTORY = 10.0  # generous: another relay hears of a member within milliseconds
-_LOOK = 0.02
-_SLACK = 60.0  # for starting, waiting for stragglers and ending, each bounded by itself
+_DIRECTORY_TIMEOUT = 10.0  # generous: members are known at other relays within milliseconds
+_POLL_INTERVAL = 0.02
+_OVERHEAD = 60.0  # for start, last deliveries and stop; each has its own timeout
 
 
 @dataclass(frozen=True, slots=True)
-class _BenchOptions(Attached):
+class _BenchOptions(RelayOptions):
     member_port: int | None = flags.flag(
         "N", parse=flags.port, help="port of another relay, for the receivers to attach to"
     )
     inflight: int = flags.flag(
-        "N", parse=flags.at_most(flags.count, 10_000), default=64, help="requests under way at once"
+        "N", parse=flags.at_most(flags.count, 10_000), default=64, help="pending requests at once"
     )
     size: int = flags.flag(
-        "BYTES", parse=flags.at_most(flags.count, MAX_MESSAGE), default=128, help="of each body"
+        "BYTES",
+        parse=flags.at_most(flags.count, MAX_MESSAGE),
+        default=128,
+        help="size of each body",
     )
     seconds: float = flags.flag(
         "TIME", parse=flags.at_most(flags.seconds, 300.0), default="3s", help="how long to measure"
@@ -54,24 +56,24 @@ class _BenchOptions(Attached):
     members: int | None = flags.flag(
         "N",
         parse=flags.at_most(flags.count, 64),
-        help="receivers, each in a process of its own (default: 1; of a broadcast: 4)",
+        help="number of receiver processes (default: 1; for broadcast: 4)",
     )
-    json: bool = flags.switch(help="print the figures as JSON")
+    json: bool = flags.switch(help="print the result as JSON")
 
 
 BENCH = {
     pattern: flags.Command(
-        f"arke bench {pattern}", _BenchOptions, f"Measures how fast messages move: {about}."
+        f"arke bench {pattern}", _BenchOptions, f"Measures throughput and latency: {about}."
     )
     for pattern, about in _PATTERNS.items()
 }
 
 
 def bench(argv: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Measure one pattern; a drop or an error makes the figures worthless, and the status 1."""
+    """Measure one pattern. The exit status is 1 for any drop or error: the result is invalid."""
     pattern, argv = flags.choose(
         program="arke bench",
-        summary="Measures how fast messages move, with receivers it starts itself.",
+        summary="Measures throughput and latency, with receivers that it starts itself.",
         commands=_PATTERNS,
         argv=argv,
     )
@@ -79,7 +81,7 @@ def bench(argv: Sequence[str], environ: Mapping[str, str]) -> None:
     try:
         run(
             _run(pattern, options),
-            limit=options.seconds + _SLACK,
+            limit=options.seconds + _OVERHEAD,
             loop_factory=uvloop.new_event_loop,
         )
     except BenchError as error:
@@ -93,19 +95,19 @@ async def _run(pattern: str, options: _BenchOptions) -> None:
     await output.write(line.encode() + b"\n")
     if not result.clean:
         raise BenchError(
-            f"these figures say nothing: {result.errors} errors, {result.drops} drops"
-            + (f"; the first: {result.first_error}" if result.first_error else "")
+            f"the result is invalid: {result.errors} errors, {result.drops} drops"
+            + (f"; the first error: {result.first_error}" if result.first_error else "")
         )
 
 
 async def _measure(mesh: arke.Mesh, pattern: str, options: _BenchOptions) -> Result:
     name = f"bench-{secrets.token_hex(8)}"
     members = options.members or _MEMBERS[pattern]
-    # A tunnel has a window of its own.
-    bounded = pattern != "tunnel"
-    windows = casts.Window
-    window = (windows.for_bodies if bounded else windows.beyond)(options.size)
-    # To a relay of its own the receivers go by port; to ours, the way that we go.
+    # Tunnels have flow control of their own.
+    is_tunnel = pattern == "tunnel"
+    windows = throughput.Window
+    window = (windows.unbounded if is_tunnel else windows.for_bodies)(options.size)
+    # Receivers at another relay attach by port; at the same relay, as this process does.
     path = options.path if options.member_port is None else None
     body = secrets.token_bytes(options.size)
     async with receiving(
@@ -113,7 +115,7 @@ async def _measure(mesh: arke.Mesh, pattern: str, options: _BenchOptions) -> Res
         port=options.member_port or options.port,
         path=path,
     ) as receivers:
-        await _known(mesh, pattern, name, members)
+        await _wait_until_known(mesh, pattern, name, members)
         if pattern == "request":
             result = await requests.measure(
                 mesh,
@@ -125,8 +127,8 @@ async def _measure(mesh: arke.Mesh, pattern: str, options: _BenchOptions) -> Res
             )
             await receivers.check()
             return result
-        async with sending(mesh, pattern, name) as send:
-            return await casts.measure(
+        async with _sender(mesh, pattern, name) as send:
+            return await throughput.measure(
                 pattern,
                 send,
                 receivers,
@@ -138,10 +140,10 @@ async def _measure(mesh: arke.Mesh, pattern: str, options: _BenchOptions) -> Res
 
 
 @asynccontextmanager
-async def sending(
+async def _sender(
     mesh: arke.Mesh, pattern: str, name: str
 ) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
-    """How one body is sent."""
+    """Yield the function that sends one body."""
     if pattern == "tunnel":
         async with mesh.tunnel(name) as tunnel:
             yield tunnel.send
@@ -149,14 +151,14 @@ async def sending(
         yield partial(mesh.publish if pattern == "publish" else mesh.broadcast, name)
 
 
-async def _known(mesh: arke.Mesh, pattern: str, name: str, members: int) -> None:
-    """Wait until our relay has heard of the receivers. Raises BenchError."""
-    # Another relay tells only that somebody there subscribes; all of them do by now.
+async def _wait_until_known(mesh: arke.Mesh, pattern: str, name: str, members: int) -> None:
+    """Wait until the relay of this process knows the receivers. Raises BenchError."""
+    # Another relay announces only that it has subscribers, not how many.
     kind, enough = ("topics", 1) if pattern == "publish" else ("clusters", members)
-    until = time.monotonic() + _DIRECTORY
+    until = time.monotonic() + _DIRECTORY_TIMEOUT
     while time.monotonic() < until:
         listed = (await mesh.status())[kind].get(name)
         if listed and listed["here"] + listed["elsewhere"] >= enough:
             return
-        await asyncio.sleep(_LOOK)
-    raise BenchError("the relay does not hear of the receivers: are both relays of one network?")
+        await asyncio.sleep(_POLL_INTERVAL)
+    raise BenchError("the relay does not know the receivers: are both relays in one network?")

@@ -1,7 +1,7 @@
-"""One receiver of the benchmark, a process of its own: `python -m arke.cli.bench.receiver`.
+"""One receiver process of the benchmark: `python -m arke.cli.bench.receiver`.
 
-It reports on stdout, after joining and then after every so many messages, how many it has seen
-and when, and a last time when its stdin ends: then the benchmark is over, or has died.
+It reports the number of received messages and the time on stdout: after joining, after every
+`-every` messages, and when its stdin is closed, because the benchmark is over or has died.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from dataclasses import dataclass
 import uvloop
 
 import arke
-from arke.cli.session import Attached, run
+from arke.cli.session import RelayOptions, run
 from arke.program import flags
 
 REPORT = struct.Struct("<QQ")
-"""Messages seen; the time in nanoseconds of the monotonic clock, which all processes share."""
+"""Messages received; time in nanoseconds of the monotonic clock, which all processes share."""
 
 
 @dataclass(frozen=True, slots=True)
-class _ReceiverOptions(Attached):
+class _ReceiverOptions(RelayOptions):
     pattern: str = flags.argument("PATTERN", help="request, publish, broadcast or tunnel")
     name: str = flags.argument("NAME", help="cluster to join or topic to subscribe to")
     every: int = flags.flag("N", parse=flags.count, required=True, help="messages between reports")
 
 
-class _Tally:
-    """Counts messages; reports every so many."""
+class _MessageCounter:
+    """Count messages and report regularly."""
 
     def __init__(self, every: int) -> None:
         self._every = every
@@ -49,58 +49,58 @@ class _Tally:
 
 
 async def _receive(options: _ReceiverOptions) -> None:
-    tally = _Tally(options.every)
+    counter = _MessageCounter(options.every)
     if options.pattern == "publish":
-        await _subscribe(options, tally)
+        await _subscribe(options, counter)
     else:
-        await _serve(options, tally)
+        await _serve(options, counter)
 
 
-async def _serve(options: _ReceiverOptions, tally: _Tally) -> None:
+async def _serve(options: _ReceiverOptions, counter: _MessageCounter) -> None:
     service = arke.Service(options.name, port=options.port, path=options.path, wait=0.0)
 
     @service.on_request
-    async def answer(request: arke.Request) -> bytes:
+    async def echo(request: arke.Request) -> bytes:
         return request.body
 
     @service.on_broadcast
-    async def hear(_: arke.Broadcast) -> None:
-        tally.add()
+    async def count_broadcast(_: arke.Broadcast) -> None:
+        counter.add()
 
     @service.on_tunnel
-    async def read(tunnel: arke.Tunnel) -> None:
+    async def count_messages(tunnel: arke.Tunnel) -> None:
         async for _ in tunnel:
-            tally.add()
+            counter.add()
 
     async with service:
-        tally.report()
-        await _stdin_ends()
-    tally.report()
+        counter.report()
+        await _wait_for_stdin_close()
+    counter.report()
 
 
-async def _subscribe(options: _ReceiverOptions, tally: _Tally) -> None:
-    async def listen(events: arke.Subscription) -> None:
+async def _subscribe(options: _ReceiverOptions, counter: _MessageCounter) -> None:
+    async def count_events(events: arke.Subscription) -> None:
         async for _ in events:
-            tally.add()
+            counter.add()
 
     async with options.connect() as mesh, mesh.subscribe(options.name) as events:
-        tally.report()
-        listening = asyncio.create_task(listen(events))
-        await _stdin_ends()
-        listening.cancel()
-    tally.report()
+        counter.report()
+        counting = asyncio.create_task(count_events(events))
+        await _wait_for_stdin_close()
+        counting.cancel()
+    counter.report()
 
 
-async def _stdin_ends() -> None:
+async def _wait_for_stdin_close() -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_reader(0, ended.set)  # nothing is ever written to it
+    loop.add_reader(0, ended.set)  # readable only at its end: nothing is written to it
     await ended.wait()
     loop.remove_reader(0)
 
 
 def main() -> None:
-    """Receive until stdin ends."""
+    """Receive until stdin is closed."""
     options = flags.Command(
         "arke-bench-receiver", _ReceiverOptions, "Receives for `arke bench`."
     ).parse(sys.argv[1:], None)

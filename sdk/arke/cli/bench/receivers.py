@@ -1,4 +1,4 @@
-"""Starts the receivers of the benchmark, follows their reports, and always ends them."""
+"""Start the receivers of the benchmark, read their reports, and always stop them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from dataclasses import dataclass
 
 from arke.cli.bench.receiver import REPORT
 
-_START = 15.0
-_END = 5.0
+_START_TIMEOUT = 15.0
+_STOP_TIMEOUT = 5.0
 
 
 class BenchError(Exception):
-    """The benchmark could not be run; the text says what to look at."""
+    """The benchmark failed. The text says what to check."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Who receives what: `members` processes, each reporting after `every` messages."""
+    """A group of receivers: `members` processes, each reporting after `every` messages."""
 
     pattern: str
     name: str
@@ -32,8 +32,8 @@ class Group:
 class Receivers:
     """Running receivers, made by `receiving`.
 
-    `seen` is how many messages each has reported; `on_report` is told the receiver, its count and
-    its time, in nanoseconds of the monotonic clock.
+    `seen` is how many messages each has reported. `on_report` is called with the receiver, its
+    count and its time, in nanoseconds of the monotonic clock.
     """
 
     def __init__(self, processes: list[Process]) -> None:
@@ -45,27 +45,27 @@ class Receivers:
 
     @property
     def slowest(self) -> int:
-        """How many messages everybody has seen."""
+        """How many messages the slowest receiver has reported."""
         return min(self.seen)
 
     async def start(self) -> None:
-        """Wait until everybody receives. Raises BenchError."""
+        """Wait until every receiver is ready. Raises BenchError."""
         numbers = range(len(self._processes))
         try:
-            async with asyncio.timeout(_START):
+            async with asyncio.timeout(_START_TIMEOUT):
                 await asyncio.gather(*(self._first_report(number) for number in numbers))
         except TimeoutError:
-            raise BenchError(f"the receivers did not start within {_START:g} s") from None
+            raise BenchError(f"the receivers did not start within {_START_TIMEOUT:g} s") from None
         self._followers = [asyncio.create_task(self._follow(number)) for number in numbers]
 
-    async def progress(self, patience: float) -> bool:
-        """Wait for the next report; False if none comes for `patience` seconds.
+    async def wait_for_report(self, timeout: float) -> bool:  # noqa: ASYNC109
+        """Wait for the next report. Returns False if none arrives within `timeout` seconds.
 
         Raises BenchError if a receiver has died.
         """
         self._progress.clear()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 await self._progress.wait()
         await self.check()
         return self._progress.is_set()
@@ -74,34 +74,34 @@ class Receivers:
         """Raise BenchError if a receiver has died."""
         for number, follower in enumerate(self._followers):
             if follower.done():
-                raise BenchError(f"a receiver died: {await self._last_words(number)}")
+                raise BenchError(f"a receiver exited: {await self._last_stderr_line(number)}")
 
     async def finish(self) -> None:
-        """Let the receivers end by themselves, and take their last counts."""
+        """Close the stdin of the receivers and read their last reports."""
         for process in self._processes:
             assert process.stdin
             process.stdin.close()
         if self._followers:
-            await asyncio.wait(self._followers, timeout=_END)
+            await asyncio.wait(self._followers, timeout=_STOP_TIMEOUT)
 
     async def _first_report(self, number: int) -> None:
         try:
             await self._take_report(number)
         except asyncio.IncompleteReadError:
-            words = await self._last_words(number)
+            words = await self._last_stderr_line(number)
             raise BenchError(f"a receiver did not start: {words}") from None
 
     async def _follow(self, number: int) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError):
             while True:
                 await self._take_report(number)
-        self._progress.set()  # whoever waits learns at once that it has ended
+        self._progress.set()  # wait_for_report then checks the receivers
 
-    async def _last_words(self, number: int) -> str:
+    async def _last_stderr_line(self, number: int) -> str:
         stderr = self._processes[number].stderr
         assert stderr
         lines = (await stderr.read()).decode(errors="replace").splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "nothing on stderr"
 
     async def _take_report(self, number: int) -> None:
         stdout = self._processes[number].stdout
@@ -114,7 +114,7 @@ class Receivers:
 
 @contextlib.asynccontextmanager
 async def receiving(group: Group, port: int, path: str | None) -> AsyncIterator[Receivers]:
-    """Run the receivers for as long as the block lasts. Raises BenchError."""
+    """Run the receivers during the block. Raises BenchError."""
     where = ["-port", str(port)] if path is None else ["-path", path]
     command = [sys.executable, "-m", "arke.cli.bench.receiver", *where, "-every", str(group.every)]
     processes: list[Process] = []
@@ -126,7 +126,7 @@ async def receiving(group: Group, port: int, path: str | None) -> AsyncIterator[
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=PIPE,
-                start_new_session=True,  # Ctrl-C is for us; they end with their stdin
+                start_new_session=True,  # Ctrl-C must not reach them; they stop with stdin
             )
             processes.append(process)
         receivers = Receivers(processes)

@@ -1,4 +1,4 @@
-"""Measures requests: so many callers, each asking again as soon as it has its reply."""
+"""Measure requests: concurrent callers, each sends its next request after the reply."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import arke
 from arke.cli.bench.result import Result, percentile
 
 
-class _Seen:
-    """What the callers saw; latencies in nanoseconds."""
+class _Outcomes:
+    """The outcomes of the requests; latencies in nanoseconds."""
 
     def __init__(self) -> None:
         self.latencies = array("q")
@@ -26,50 +26,52 @@ class _Seen:
 async def measure(
     mesh: arke.Mesh, cluster: str, *, body: bytes, inflight: int, warmup: float, seconds: float
 ) -> Result:
-    """Keep `inflight` requests under way for `warmup` and then `seconds`; return the latter.
+    """Keep `inflight` requests pending for `warmup`, then for `seconds`; measure the latter.
 
-    Errors of both count: after one, the figures say nothing.
+    Errors of both phases count, because any error makes the result invalid.
     """
-    warm = await _ask_for(mesh, cluster, body, inflight, warmup)
+    warm = await _run_callers(mesh, cluster, body, inflight, warmup)
     began = time.perf_counter()
-    seen = await _ask_for(mesh, cluster, body, inflight, seconds)
+    outcomes = await _run_callers(mesh, cluster, body, inflight, seconds)
     elapsed = time.perf_counter() - began
-    replies = len(seen.latencies)
+    replies = len(outcomes.latencies)
     return Result(
         pattern="request",
         size=len(body),
         rate=replies / elapsed,
-        p50_us=percentile(seen.latencies, 50),
-        p99_us=percentile(seen.latencies, 99),
+        p50_us=percentile(outcomes.latencies, 50),
+        p99_us=percentile(outcomes.latencies, 99),
         received=replies,
-        errors=warm.errors + seen.errors,
-        first_error=warm.first_error or seen.first_error,
+        errors=warm.errors + outcomes.errors,
+        first_error=warm.first_error or outcomes.first_error,
     )
 
 
-async def _ask_for(
+async def _run_callers(
     mesh: arke.Mesh, cluster: str, body: bytes, inflight: int, seconds: float
-) -> _Seen:
-    seen = _Seen()
+) -> _Outcomes:
+    outcomes = _Outcomes()
     until = time.perf_counter_ns() + int(seconds * 1e9)
     async with asyncio.TaskGroup() as callers:
         for _ in range(inflight):
-            callers.create_task(_ask_until(mesh, cluster, body, until, seen))
-    return seen
+            callers.create_task(_call_until(mesh, cluster, body, until, outcomes))
+    return outcomes
 
 
-async def _ask_until(mesh: arke.Mesh, cluster: str, body: bytes, until: int, seen: _Seen) -> None:
-    request, clock, took = mesh.request, time.perf_counter_ns, seen.latencies.append
+async def _call_until(
+    mesh: arke.Mesh, cluster: str, body: bytes, until: int, outcomes: _Outcomes
+) -> None:
+    request, clock, took = mesh.request, time.perf_counter_ns, outcomes.latencies.append
     began = clock()
     while began < until:
         try:
             reply = await request(cluster, body)
         except arke.ArkeError as error:
-            seen.error(str(error))
+            outcomes.error(str(error))
             reply = None
         ended = clock()
         if reply == body:
             took(ended - began)
         elif reply is not None:
-            seen.error("a reply was not the body that was sent")
+            outcomes.error("a reply differs from the body of its request")
         began = ended

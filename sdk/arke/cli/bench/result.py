@@ -1,4 +1,4 @@
-"""What one run of the benchmark found."""
+"""The result of one benchmark run."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Figures of the measured time; the warm-up is not in them.
+    """The figures of the measured time, without the warm-up.
 
-    `rate` is what the receivers saw per second: replies of requests, deliveries of publishing and
-    broadcasts, messages of a tunnel, all receivers together; `received` is how many, each of `size`
-    octets. Latencies are microseconds, from a call to its reply, or from sending to the receiver's
-    handler. `drops` are deliveries that never came.
+    `rate` is per second: replies to requests, deliveries of events or broadcasts, or messages of a
+    tunnel, over all receivers. `received` is their number, each of `size` bytes. Latencies are
+    microseconds, from a request to its reply, or from the sender to the receiver's handler. `drops`
+    are messages that were not delivered.
     """
 
     pattern: str
@@ -29,12 +29,12 @@ class Result:
 
     @property
     def clean(self) -> bool:
-        """Whether the figures may be believed."""
+        """Whether the result is valid."""
         return not self.errors and not self.drops
 
     @property
     def megabytes(self) -> float:
-        """Of bodies, a second: millions of octets."""
+        """Megabytes of bodies per second."""
         return self.rate * self.size / 1e6
 
     def as_json(self) -> str:

@@ -1,8 +1,8 @@
-"""Measures publishing, broadcasts and tunnels, by what the receivers saw.
+"""Measure events, broadcasts and tunnels by the reports of the receivers.
 
-The sender keeps a window of messages under way to the slowest receiver, so that nothing has to be
-dropped. Receivers report after every few hundred messages only: counting costs next to nothing,
-and the time of the report against the time of sending that very message is its latency.
+The sender keeps at most one window of messages in transit to the slowest receiver, so that nothing
+is dropped. Receivers report only every few hundred messages, which keeps counting cheap. The time
+of a report minus the time of sending the message that caused it is the latency.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from arke.cli.bench.result import Result, percentile
 
 _WINDOW = 4096
 _WINDOW_BYTES = 4 * 1024 * 1024
-_BOUNDLESS = 256 * 1024 * 1024
+_UNBOUNDED_BYTES = 256 * 1024 * 1024
 _REPORTS_PER_WINDOW = 8
 _BURST = 64
-_PATIENCE = 5.0  # without a report for so long, what is missing will not come any more
+_REPORT_TIMEOUT = 5.0  # without a report for so long, the missing messages are lost
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How many messages may be under way, how many are sent at once, and when receivers report.
+    """How many messages may be in transit, are sent at once, and are in one report.
 
-    All are powers of two, so that a report always falls on the end of a burst.
+    All are powers of two, so that a report is always due at the end of a burst.
     """
 
     size: int
@@ -36,14 +36,14 @@ class Window:
     burst: int
 
     @classmethod
-    def for_bodies(cls, octets: int) -> Window:
-        """Return the window for bodies of so many octets."""
-        return cls._of(max(1, min(_WINDOW, _WINDOW_BYTES // octets)))
+    def for_bodies(cls, body_size: int) -> Window:
+        """Return the window for bodies of a size."""
+        return cls._of(max(1, min(_WINDOW, _WINDOW_BYTES // body_size)))
 
     @classmethod
-    def beyond(cls, octets: int) -> Window:
-        """Return one that is no bound for bodies of so many octets: something else is."""
-        return cls._of(max(_REPORTS_PER_WINDOW, _BOUNDLESS // octets))
+    def unbounded(cls, body_size: int) -> Window:
+        """Return a window that never limits the sender: the tunnel does."""
+        return cls._of(max(_REPORTS_PER_WINDOW, _UNBOUNDED_BYTES // body_size))
 
     @classmethod
     def _of(cls, fits: int) -> Window:
@@ -53,7 +53,7 @@ class Window:
 
 
 class _Reports:
-    """What the receivers reported between two moments, in nanoseconds of the monotonic clock."""
+    """The reports between two times, in nanoseconds of the monotonic clock."""
 
     def __init__(self, members: int, every: int, begin: int, end: int) -> None:
         self._every = every
@@ -62,7 +62,7 @@ class _Reports:
         self._first: list[tuple[int, int] | None] = [None] * members
         self._last = [(0, 0)] * members
         self.sent_at = array("q")
-        """When the message that makes a report due was sent; the first of them, the second, …"""
+        """For each report, when the message that makes it due was sent."""
         self.latencies = array("q")
 
     def take(self, receiver: int, seen: int, at: int) -> None:
@@ -76,11 +76,11 @@ class _Reports:
             self.latencies.append(at - self.sent_at[number - 1])
 
     def deliveries(self) -> tuple[int, float]:
-        """Return how many there were, and how many a second, all receivers together."""
+        """Return the number of deliveries and their rate, over all receivers."""
         received, rate = 0, 0.0
         for first, (seen, at) in zip(self._first, self._last, strict=True):
             if first is None or first[1] == at:
-                raise BenchError("a receiver saw too little to measure; give it more -seconds")
+                raise BenchError("too few messages to measure; increase -seconds")
             received += seen - first[0]
             rate += (seen - first[0]) * 1e9 / (at - first[1])
         return received, rate
@@ -96,13 +96,13 @@ async def measure(
     warmup: float,
     seconds: float,
 ) -> Result:
-    """Send for `warmup` and then `seconds`; return the figures of the latter. Raises BenchError."""
+    """Send for `warmup`, then for `seconds`; measure the latter. Raises BenchError."""
     begin = time.monotonic_ns() + int(warmup * 1e9)
     end = begin + int(seconds * 1e9)
     reports = _Reports(len(receivers.seen), window.every, begin, end)
     receivers.on_report = reports.take
     sent = await _send_until(end, send, receivers, body, window, reports.sent_at)
-    while receivers.slowest < sent and await receivers.progress(_PATIENCE):
+    while receivers.slowest < sent and await receivers.wait_for_report(_REPORT_TIMEOUT):
         pass
     await receivers.finish()
     received, rate = reports.deliveries()
@@ -125,12 +125,12 @@ async def _send_until(
     window: Window,
     sent_at: array[int],
 ) -> int:
-    """Send until the clock says `end`; return how many."""
+    """Send until the time `end`; return the number of messages."""
     clock = time.monotonic_ns
     sent = 0
     while clock() < end or sent % window.every:
         if sent - receivers.slowest > window.size - window.burst:
-            if not await receivers.progress(_PATIENCE):
+            if not await receivers.wait_for_report(_REPORT_TIMEOUT):
                 break
             continue
         for _ in range(window.burst):
@@ -138,5 +138,5 @@ async def _send_until(
         sent += window.burst
         if not sent % window.every:
             sent_at.append(clock())
-        await asyncio.sleep(0)  # the socket is written, and reports are read, between bursts
+        await asyncio.sleep(0)  # lets the loop write the socket and read reports
     return sent

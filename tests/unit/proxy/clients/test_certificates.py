@@ -7,22 +7,22 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from arke_proxy.clients.certificates import Certificates, pair
+from arke_proxy.clients.certificates import Certificates, certificate_files
 from arke_proxy.errors import InvalidCertificate
 from support.certificates import write_certificate
 
 
 def certificates(*arguments: str) -> Certificates:
-    return Certificates([pair(argument) for argument in arguments])
+    return Certificates([certificate_files(argument) for argument in arguments])
 
 
 def presented(server: Certificates, name: str | None) -> set[str]:
-    """The names in the certificate that a client sees."""
+    """Return the host names in the certificate that a client gets."""
     to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
-    anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    anybody.check_hostname = False
-    anybody.verify_mode = ssl.CERT_NONE
-    client = anybody.wrap_bio(to_client, to_server, server_hostname=name)
+    unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    unverified.check_hostname = False
+    unverified.verify_mode = ssl.CERT_NONE
+    client = unverified.wrap_bio(to_client, to_server, server_hostname=name)
     proxy = server.context.wrap_bio(to_server, to_client, server_side=True)
     for end in (client, proxy, client):
         try:
@@ -40,7 +40,7 @@ def names_in(certificate: bytes) -> set[str]:
     return set(names.get_values_for_type(x509.DNSName))
 
 
-def test_the_name_chooses(tmp_path: Path) -> None:
+def test_sni_selects_certificate(tmp_path: Path) -> None:
     server = certificates(
         write_certificate(tmp_path, "one.example", file="1"),
         write_certificate(tmp_path, "Two.example", "*.two.example", file="2"),
@@ -56,8 +56,10 @@ def test_the_name_chooses(tmp_path: Path) -> None:
     assert presented(server, None) == one
 
 
-def test_files_that_change_are_read_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING, logger="arke.proxy")  # fuzzing leaves its parent silent
+def test_changed_certificate_files_are_reloaded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, logger="arke.proxy")
     argument = write_certificate(tmp_path, "old.example")
     server = certificates(argument)
     server.refresh(100.0)
@@ -68,7 +70,7 @@ def test_files_that_change_are_read_anew(tmp_path: Path, caplog: pytest.LogCaptu
     server.refresh(101.0)
     server.refresh(102.0)
     assert presented(server, None) == {"old.example"}
-    fault = f"{key} holds no private key in PEM form; the one read before goes on"
+    fault = f"{key} holds no private key in PEM form; the earlier certificate stays in use"
     assert caplog.messages == [f"-cert {tmp_path}/server.pem: {fault}"]
     key.write_bytes(whole)
     server.refresh(103.0)
@@ -79,7 +81,7 @@ def test_files_that_change_are_read_anew(tmp_path: Path, caplog: pytest.LogCaptu
     assert presented(server, None) == {"new.example"}
 
 
-def test_what_cannot_be_used_at_the_start(tmp_path: Path) -> None:
+def test_unusable_files_raise_invalid_certificate(tmp_path: Path) -> None:
     good = write_certificate(tmp_path, "a.example", file="good")
     other = write_certificate(tmp_path, "a.example", file="other")
     encrypted = write_certificate(tmp_path, "a.example", file="encrypted", password=b"secret")
@@ -97,12 +99,12 @@ def test_what_cannot_be_used_at_the_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", ",key.pem", "cert.pem,"])
-def test_a_pair_has_both(text: str) -> None:
+def test_cert_flag_rejects_missing_file(text: str) -> None:
     with pytest.raises(ValueError, match=r"must be CERT\.pem"):
-        pair(text)
+        certificate_files(text)
 
 
-def test_one_file_may_hold_both(tmp_path: Path) -> None:
+def test_one_file_may_contain_certificate_and_key(tmp_path: Path) -> None:
     paths = [Path(path) for path in write_certificate(tmp_path, "a.example").split(",")]
     both = tmp_path / "both.pem"
     both.write_bytes(b"".join(path.read_bytes() for path in paths))

@@ -3,7 +3,7 @@ from __future__ import annotations
 from arke_proxy.connections.deadlines import Deadlines
 
 
-def test_deadlines_pass_in_the_order_of_their_start() -> None:
+def test_deadlines_expire_in_order_of_start() -> None:
     deadlines: Deadlines[str] = Deadlines(2.0)
     deadlines.start("a", 10.0)
     deadlines.start("b", 11.0)
@@ -14,7 +14,7 @@ def test_deadlines_pass_in_the_order_of_their_start() -> None:
     assert len(deadlines) == 1
 
 
-def test_who_starts_again_has_the_full_time_again() -> None:
+def test_restarted_item_has_full_time() -> None:
     deadlines: Deadlines[str] = Deadlines(2.0)
     deadlines.start("a", 10.0)
     deadlines.start("b", 10.5)
@@ -23,7 +23,7 @@ def test_who_starts_again_has_the_full_time_again() -> None:
     assert list(deadlines.expired(13.0)) == ["a"]
 
 
-def test_who_stops_is_forgotten() -> None:
+def test_stopped_item_does_not_expire() -> None:
     deadlines: Deadlines[str] = Deadlines(2.0)
     deadlines.start("a", 10.0)
     deadlines.stop("a")
@@ -31,7 +31,7 @@ def test_who_stops_is_forgotten() -> None:
     assert list(deadlines.expired(99.0)) == []
 
 
-def test_what_becomes_of_one_may_concern_others() -> None:
+def test_items_may_be_started_and_stopped_during_iteration() -> None:
     deadlines: Deadlines[str] = Deadlines(2.0)
     for item in "abcd":
         deadlines.start(item, 10.0)

@@ -7,28 +7,26 @@ import pytest
 from arke_proxy.connections.descriptors import connection_limits, describe_shortage
 
 
-def test_half_are_for_clients() -> None:
+def test_clients_get_half_of_the_descriptors() -> None:
     assert connection_limits(80) == (24, 24)
     assert connection_limits(1024) == (496, 496)
     assert connection_limits(1024, others=40) == (476, 476)
 
 
 @pytest.mark.parametrize(("wanted", "clients"), [(1, 1), (100, 100), (744, 744), (10_000, 744)])
-def test_a_quarter_is_left_for_backends_however_many_clients_are_wanted(
-    wanted: int, clients: int
-) -> None:
+def test_a_quarter_is_kept_for_backends(wanted: int, clients: int) -> None:
     assert connection_limits(1024, wanted) == (clients, 992 - clients)
 
 
 @pytest.mark.parametrize("limit", [0, 32, 33, 36])
 @pytest.mark.parametrize("wanted", [None, 1, 1000])
-def test_somebody_can_always_be_answered(limit: int, wanted: int | None) -> None:
+def test_each_side_gets_at_least_one_descriptor(limit: int, wanted: int | None) -> None:
     limits = connection_limits(limit, wanted)
     assert min(limits) >= 1
 
 
-def test_a_shortage_names_what_helps() -> None:
-    own = describe_shortage(OSError(errno.EMFILE, ""))
-    assert own.endswith("in use: raise LimitNOFILE (ulimit -n), or lower -max-clients")
-    everybodys = describe_shortage(OSError(errno.ENFILE, ""))
-    assert everybodys == "Too many open files in system: raise fs.file-max (sysctl)"
+def test_shortage_message_names_the_fix() -> None:
+    process = describe_shortage(OSError(errno.EMFILE, ""))
+    assert process.endswith("in use: raise LimitNOFILE (ulimit -n), or lower -max-clients")
+    machine = describe_shortage(OSError(errno.ENFILE, ""))
+    assert machine == "Too many open files in system: raise fs.file-max (sysctl)"

@@ -19,7 +19,7 @@ from support.waiting import LIMIT
 
 
 class Client:
-    """What is attached: it keeps all that it hears."""
+    """The attached protocol: collects the received data."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -47,11 +47,11 @@ class Handshake(asyncio.Protocol):
         self._clients.append(client)
 
 
-Says = Callable[[ssl.SSLSocket], None]
+ClientScript = Callable[[ssl.SSLSocket], None]
 
 
-class Door:
-    """Where clients come by TLS; `hear` is all of one connection."""
+class TlsServer:
+    """Accepts TLS connections; `serve` runs one client to its end."""
 
     def __init__(self, folder: Path) -> None:
         certificate, key = write_certificate(folder, "a.example").split(",")
@@ -67,8 +67,8 @@ class Door:
             lambda: Handshake(self._clients), "127.0.0.1", 0, ssl=self._server
         )
 
-    async def hear(self, says: Says) -> Client:
-        await asyncio.to_thread(self._say, says)
+    async def serve(self, script: ClientScript) -> Client:
+        await asyncio.to_thread(self._run_client, script)
         async with asyncio.timeout(LIMIT):
             while not self._clients:
                 await asyncio.sleep(0)
@@ -79,26 +79,26 @@ class Door:
     def close(self) -> None:
         self._listening.close()
 
-    def _say(self, says: Says) -> None:
+    def _run_client(self, script: ClientScript) -> None:
         plain = socket.create_connection(self._listening.sockets[0].getsockname(), LIMIT)
         with self._client.wrap_socket(plain, server_hostname="a.example") as sock:
-            says(sock)
+            script(sock)
             sock.shutdown(socket.SHUT_WR)
-            while sock.recv(4096):  # what it leaves unread would take back what it has said
+            while sock.recv(4096):  # closing with unread data would reset the connection
                 pass
 
 
-def run(folder: Path, work: Callable[[Door], Any]) -> None:
-    async def whole() -> None:
-        door = Door(folder)
-        await door.open()
+def run(folder: Path, work: Callable[[TlsServer], Any]) -> None:
+    async def run_server() -> None:
+        server = TlsServer(folder)
+        await server.open()
         try:
-            await work(door)
+            await work(server)
         finally:
-            door.close()
+            server.close()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(whole())
+        runner.run(run_server())
 
 
 @contextmanager
@@ -111,23 +111,23 @@ def no_collection() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("record", [16384, 1000], ids=["large records", "small records"])
-def test_all_that_was_sent_before_the_end_arrives(tmp_path: Path, record: int) -> None:
-    async def work(door: Door) -> None:
+def test_all_data_before_tls_close_is_received(tmp_path: Path, record: int) -> None:
+    async def work(server: TlsServer) -> None:
         for size in range(60_000, 900_000, 7001):
             data = bytes(range(256)) * (size // 256)
 
-            def says(sock: ssl.SSLSocket, data: bytes = data) -> None:
+            def script(sock: ssl.SSLSocket, data: bytes = data) -> None:
                 for at in range(0, len(data), record):
                     sock.sendall(data[at : at + record])
 
-            assert (await door.hear(says)).data == data
+            assert (await server.serve(script)).data == data
 
     run(tmp_path, work)
 
 
-def test_nothing_of_a_connection_waits_for_a_collection(tmp_path: Path) -> None:
-    async def work(door: Door) -> None:
-        client = await door.hear(lambda sock: sock.sendall(b"x"))
+def test_closed_connection_is_freed_without_garbage_collection(tmp_path: Path) -> None:
+    async def work(server: TlsServer) -> None:
+        client = await server.serve(lambda sock: sock.sendall(b"x"))
         assert client.data == b"x"
         left = weakref.ref(client)
         del client

@@ -27,7 +27,7 @@ def read(theirs: socket.socket) -> bytes:
         return b""
 
 
-async def test_what_is_small_leaves_by_the_end_of_the_turn(
+async def test_small_writes_are_joined_at_end_of_iteration(
     ends: tuple[BatchedWriter, socket.socket],
 ) -> None:
     writer, theirs = ends
@@ -37,7 +37,7 @@ async def test_what_is_small_leaves_by_the_end_of_the_turn(
     assert await asyncio.get_running_loop().sock_recv(theirs, 100) == b"one, two"
 
 
-async def test_what_is_large_leaves_at_once_and_behind_what_is_held(
+async def test_large_write_is_immediate_and_in_order(
     ends: tuple[BatchedWriter, socket.socket],
 ) -> None:
     writer, theirs = ends
@@ -46,7 +46,7 @@ async def test_what_is_large_leaves_at_once_and_behind_what_is_held(
     assert read(theirs) == b"small" + b"x" * 10_000
 
 
-async def test_nothing_is_held_back_from_a_connection_that_closes(
+async def test_pending_data_is_flushed_before_close(
     ends: tuple[BatchedWriter, socket.socket],
 ) -> None:
     writer, theirs = ends

@@ -27,11 +27,11 @@ BROWSER = b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
         (b";;;,,q=,\xff=\x00", "text/plain"),
     ],
 )
-def test_the_form_that_the_client_likes_best(accept: bytes, form: str) -> None:
+def test_accept_selects_text_json_or_html(accept: bytes, form: str) -> None:
     assert preferred_form(accept) == form
 
 
-def test_an_html_page_repeats_nothing_that_a_browser_would_obey() -> None:
+def test_html_page_escapes_request_content() -> None:
     error = BadRequest('The request is rejected: <script>alert("x")</script>.')
     fields, body = own_message(error, 0.0, BROWSER)
     assert b"<script>" not in body
@@ -40,7 +40,7 @@ def test_an_html_page_repeats_nothing_that_a_browser_would_obey() -> None:
     assert dict(fields)[b"X-Content-Type-Options"] == b"nosniff"
 
 
-def test_json_names_the_error_in_words() -> None:
+def test_json_body_has_failure_code_and_detail() -> None:
     fields, body = own_message(NoBackend("Nobody serves cluster web."), 0.0, b"application/json")
     assert json.loads(body) == {
         "status": 503,
@@ -51,7 +51,7 @@ def test_json_names_the_error_in_words() -> None:
     assert dict(fields)[b"Content-Length"] == b"%d" % len(body)
 
 
-def test_every_response_says_that_it_is_the_proxys() -> None:
+def test_own_response_has_server_timing_with_failure_code() -> None:
     head = own_response(NoRoute("Nothing here."), 0.0, b"Connection: close\r\n", with_body=False)
     assert head.startswith(b"HTTP/1.1 404 Not Found\r\n")
     assert b'\r\nServer-Timing: arke;desc="no_route"\r\n' in head
@@ -59,5 +59,5 @@ def test_every_response_says_that_it_is_the_proxys() -> None:
     assert b"Content-Length: 14\r\n" in head
 
 
-def test_accept_is_found_whatever_its_case_and_number() -> None:
+def test_accept_fields_are_joined_in_any_case() -> None:
     assert accept_of([(b"ACCEPT", b"a/b"), (b"X", b"y"), (b"accept", b"c/d")]) == b"a/b,c/d"

@@ -1,4 +1,4 @@
-"""What a backend learns about a client: constant numbers stand for the random ones."""
+"""Forwarding fields for backends. Ids, which are random in production, are constant here."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from ipaddress import ip_network
 
 import pytest
 
-from arke_proxy import flag_types as converters
+from arke_proxy import flag_types
 from arke_proxy.http.forwarded import ForwardedForm, Forwarding
 from arke_proxy.http1.head_parser import parse_request
 
 TRUSTED = "10.0.0.1"
-STRANGER = "203.0.113.9"
+UNTRUSTED = "203.0.113.9"
 PARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-def names(size: int) -> bytes:
-    """Make the names of traces and spans, which are random elsewhere: 1 and c1 each time."""
+def constant_ids(size: int) -> bytes:
+    """Return trace id 1 and span id c1, each time."""
     return (bytes(15) + b"\x01" + bytes(7) + b"\xc1") * (size // 24)
 
 
 def forwarded_lines(
     lines: bytes = b"",
-    peer: str = STRANGER,
+    peer: str = UNTRUSTED,
     form: ForwardedForm = ForwardedForm.X,
     *,
     tls: bool = False,
 ) -> list[bytes]:
-    forwarding = Forwarding([ip_network("10.0.0.0/8")], form, names)
+    forwarding = Forwarding([ip_network("10.0.0.0/8")], form, constant_ids)
     head = parse_request(b"GET / HTTP/1.1\r\nHost: example:80\r\n" + lines + b"\r\n")
     return forwarding.origin(peer, tls=tls).forwarded_lines(head)[0].split(b"\r\n")[:-1]
 
@@ -38,15 +38,15 @@ def value(lines: list[bytes], name: bytes) -> bytes | None:
     return values[0] if values else None
 
 
-CLAIMS = (
+SPOOFED = (
     b"X-Forwarded-For: 6.6.6.6\r\nx-forwarded-for: 7.7.7.7\r\nX-Forwarded-Proto: https\r\n"
     b"X-Forwarded-Host: shop.example\r\nForwarded: for=6.6.6.6;proto=https\r\n"
 )
 
 
-def test_a_strangers_word_is_replaced() -> None:
+def test_forwarded_fields_from_untrusted_client_are_replaced() -> None:
     assert (
-        forwarded_lines(CLAIMS)
+        forwarded_lines(SPOOFED)
         == forwarded_lines()
         == [
             b"X-Forwarded-For: 203.0.113.9",
@@ -58,8 +58,8 @@ def test_a_strangers_word_is_replaced() -> None:
     )
 
 
-def test_a_trusted_proxys_word_is_gone_on_with() -> None:
-    assert forwarded_lines(CLAIMS, TRUSTED)[:3] == [
+def test_forwarded_fields_from_trusted_proxy_are_extended() -> None:
+    assert forwarded_lines(SPOOFED, TRUSTED)[:3] == [
         b"X-Forwarded-For: 6.6.6.6, 7.7.7.7, 10.0.0.1",
         b"X-Forwarded-Proto: https",
         b"X-Forwarded-Host: shop.example",
@@ -67,8 +67,8 @@ def test_a_trusted_proxys_word_is_gone_on_with() -> None:
 
 
 @pytest.mark.parametrize("peer", ["10.1.2.3", "::ffff:10.1.2.3"])
-def test_trust_goes_by_the_plain_address(peer: str) -> None:
-    assert value(forwarded_lines(CLAIMS, peer), b"X-Forwarded-Proto") == b"https"
+def test_ipv4_mapped_address_of_trusted_proxy_is_trusted(peer: str) -> None:
+    assert value(forwarded_lines(SPOOFED, peer), b"X-Forwarded-Proto") == b"https"
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,11 @@ def test_trust_goes_by_the_plain_address(peer: str) -> None:
         ("", b"unknown"),
     ],
 )
-def test_a_client_is_named_by_its_plain_address(peer: str, shown: bytes) -> None:
+def test_x_forwarded_for_has_plain_client_address(peer: str, shown: bytes) -> None:
     assert value(forwarded_lines(peer=peer), b"X-Forwarded-For") == shown
 
 
-def test_tls_is_told() -> None:
+def test_forwarded_proto_is_https_for_tls() -> None:
     assert value(forwarded_lines(tls=True), b"X-Forwarded-Proto") == b"https"
     assert value(forwarded_lines(form=ForwardedForm.RFC7239, tls=True), b"Forwarded") == (
         b'for=203.0.113.9;proto=https;host="example:80"'
@@ -101,7 +101,7 @@ def test_tls_is_told() -> None:
         (b"X-Forwarded-For:\r\n", b"X-Forwarded-For", b"10.0.0.1"),
     ],
 )
-def test_what_a_trusted_proxy_says_has_to_make_sense(
+def test_malformed_forwarded_fields_from_trusted_proxy_are_replaced(
     line: bytes, name: bytes, shown: bytes
 ) -> None:
     assert value(forwarded_lines(line, TRUSTED), name) == shown
@@ -110,9 +110,9 @@ def test_what_a_trusted_proxy_says_has_to_make_sense(
 @pytest.mark.parametrize(
     ("line", "peer", "shown"),
     [
-        (b"", STRANGER, b'for=203.0.113.9;proto=http;host="example:80"'),
+        (b"", UNTRUSTED, b'for=203.0.113.9;proto=http;host="example:80"'),
         (b"", "2001:db8::1", b'for="[2001:db8::1]";proto=http;host="example:80"'),
-        (b"Forwarded: for=6.6.6.6\r\n", STRANGER, b'for=203.0.113.9;proto=http;host="example:80"'),
+        (b"Forwarded: for=6.6.6.6\r\n", UNTRUSTED, b'for=203.0.113.9;proto=http;host="example:80"'),
         (
             b'Forwarded: for="[::1]";by=a, for=b\r\n',
             TRUSTED,
@@ -121,15 +121,15 @@ def test_what_a_trusted_proxy_says_has_to_make_sense(
         (b'Forwarded: for="\r\n', TRUSTED, b'for=10.0.0.1;proto=http;host="example:80"'),
     ],
 )
-def test_the_standard_form(line: bytes, peer: str, shown: bytes) -> None:
+def test_rfc_7239_forwarded(line: bytes, peer: str, shown: bytes) -> None:
     lines = forwarded_lines(line, peer, ForwardedForm.RFC7239)
     assert value(lines, b"Forwarded") == shown
     assert value(lines, b"X-Forwarded-For") is None
 
 
-def test_both_forms() -> None:
+def test_x_forwarded_and_forwarded_together() -> None:
     lines = forwarded_lines(form=ForwardedForm.BOTH)
-    assert value(lines, b"X-Forwarded-For") == STRANGER.encode()
+    assert value(lines, b"X-Forwarded-For") == UNTRUSTED.encode()
     assert value(lines, b"Forwarded")
 
 
@@ -137,7 +137,7 @@ def test_both_forms() -> None:
     ("line", "peer", "kept"),
     [
         (b"X-Request-Id: a-1\r\n", TRUSTED, True),
-        (b"X-Request-Id: a-1\r\n", STRANGER, False),
+        (b"X-Request-Id: a-1\r\n", UNTRUSTED, False),
         (b"X-Request-Id: " + b"a" * 128 + b"\r\n", TRUSTED, True),
         (b"X-Request-Id: " + b"a" * 129 + b"\r\n", TRUSTED, False),
         (b"X-Request-Id: a b\r\n", TRUSTED, False),
@@ -146,16 +146,16 @@ def test_both_forms() -> None:
         (b"X-Request-Id: a\r\nX-Request-Id: b\r\n", TRUSTED, False),
     ],
 )
-def test_a_request_keeps_its_name_or_gets_one(line: bytes, peer: str, kept: bool) -> None:
-    forwarding = Forwarding([ip_network("10.0.0.0/8")], ForwardedForm.X, names)
+def test_request_id_is_kept_from_trusted_proxy_only(line: bytes, peer: str, kept: bool) -> None:
+    forwarding = Forwarding([ip_network("10.0.0.0/8")], ForwardedForm.X, constant_ids)
     head = parse_request(b"GET / HTTP/1.1\r\nHost: a\r\n" + line + b"\r\n")
     lines, request_id = forwarding.origin(peer, tls=False).forwarded_lines(head)
     assert b"X-Request-Id: " + request_id + b"\r\n" in lines
     assert (request_id == b"%032x" % 1) is not kept
 
 
-@pytest.mark.parametrize("peer", [TRUSTED, STRANGER])
-def test_a_trace_goes_on(peer: str) -> None:
+@pytest.mark.parametrize("peer", [TRUSTED, UNTRUSTED])
+def test_trace_context_is_continued(peer: str) -> None:
     lines = forwarded_lines(
         b"TraceParent: " + PARENT + b"\r\ntracestate: a=1\r\ntracestate: b=2\r\n", peer
     )
@@ -179,32 +179,32 @@ def test_a_trace_goes_on(peer: str) -> None:
         (PARENT + b"\r\ntraceparent: " + PARENT, False),
     ],
 )
-def test_a_trace_that_is_none_begins_anew(parent: bytes, valid: bool) -> None:
+def test_invalid_traceparent_starts_new_trace(parent: bytes, valid: bool) -> None:
     lines = forwarded_lines(b"traceparent: " + parent + b"\r\ntracestate: a=1\r\n")
     assert (value(lines, b"tracestate") == b"a=1") is valid
     assert (value(lines, b"traceparent") == parent) is valid
 
 
 @pytest.mark.parametrize("text", ["10.0.0.1/8", "example", "10.0.0.0/33", ""])
-def test_what_is_no_network(text: str) -> None:
+def test_network_flag_rejects_malformed_value(text: str) -> None:
     with pytest.raises(ValueError, match="must be a network"):
-        converters.network(text)
+        flag_types.network(text)
 
 
-def test_what_is_a_network() -> None:
-    assert converters.network("10.0.0.1") == ip_network("10.0.0.1/32")
-    assert converters.network("fd00::/8") == ip_network("fd00::/8")
+def test_network_flag_parses_address_and_prefix() -> None:
+    assert flag_types.network("10.0.0.1") == ip_network("10.0.0.1/32")
+    assert flag_types.network("fd00::/8") == ip_network("fd00::/8")
 
 
 @pytest.mark.parametrize(
     ("text", "size"),
     [("0", 0), ("65536", 65536), ("64k", 65536), ("10M", 10 << 20), ("1g", 1 << 30)],
 )
-def test_a_size(text: str, size: int) -> None:
-    assert converters.size(text) == size
+def test_size_flag_parses_units(text: str, size: int) -> None:
+    assert flag_types.size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "k", "1.5m", "-1", "1kb", "\u0661"])
-def test_what_is_no_size(text: str) -> None:
+def test_size_flag_rejects_malformed_value(text: str) -> None:
     with pytest.raises(ValueError, match="number of bytes"):
-        converters.size(text)
+        flag_types.size(text)

@@ -16,11 +16,11 @@ from arke_proxy.http1.body import (
 from arke_proxy.http1.head_parser import parse_request, parse_response
 from support.strict_responses import CHUNKS
 
-STEPS = pytest.mark.parametrize("step", [1, 3, 1 << 20], ids=["byte by byte", "by three", "whole"])
+STEPS = pytest.mark.parametrize("step", [1, 3, 1 << 20], ids=["byte by byte", "3 bytes", "at once"])
 
 
 def read(body: BodyParser, data: bytes, step: int) -> tuple[bytes, bytes]:
-    """Feed in pieces; return the payload, and what was left when the body was done."""
+    """Feed in steps; return the payload, and the bytes after the body."""
     payload = b""
     for at in range(0, len(data), step):
         piece, rest = body.feed(data[at : at + step])
@@ -32,20 +32,20 @@ def read(body: BodyParser, data: bytes, step: int) -> tuple[bytes, bytes]:
 
 
 @STEPS
-def test_a_length_ends_a_body(step: int) -> None:
+def test_content_length_body_ends_after_length(step: int) -> None:
     body = LengthBody(5)
     assert read(body, b"helloGET /", step) == (b"hello", b"GET /")
     assert body.done
 
 
-def test_a_body_cut_short_is_not_done() -> None:
+def test_truncated_body_is_not_done() -> None:
     body = LengthBody(5)
     assert body.feed(b"hell") == (b"hell", b"")
     assert not body.done
     assert not body.ends_with_stream()
 
 
-def test_a_stream_ends_with_its_connection_only() -> None:
+def test_stream_body_ends_with_connection() -> None:
     body = StreamBody()
     assert body.feed(b"0\r\n\r\n") == (b"0\r\n\r\n", b"")
     assert not body.done
@@ -64,14 +64,14 @@ def test_a_stream_ends_with_its_connection_only() -> None:
         (b"5 ;spaced\r\nhello\r\n0\r\n\r\n", b"hello"),
     ],
 )
-def test_chunks_are_joined(data: bytes, payload: bytes, step: int) -> None:
+def test_chunked_body_is_decoded(data: bytes, payload: bytes, step: int) -> None:
     body = ChunkedBody()
     assert read(body, data + b"GET /", step) == (payload, b"GET /")
     assert body.done
 
 
 @STEPS
-def test_trailers_are_kept_unless_they_belong_to_a_head(step: int) -> None:
+def test_trailer_fields_not_allowed_in_trailers_are_dropped(step: int) -> None:
     body = ChunkedBody()
     data = b"1\r\na\r\n0\r\nX-Sum: 7\r\nContent-Length: 9\r\nHOST: b\r\nY:\r\n\r\n"
     assert read(body, data, step) == (b"a", b"")
@@ -80,13 +80,13 @@ def test_trailers_are_kept_unless_they_belong_to_a_head(step: int) -> None:
 
 
 @pytest.mark.parametrize("data", CHUNKS.values(), ids=CHUNKS)
-@pytest.mark.parametrize("step", [1, 1 << 20], ids=["byte by byte", "whole"])
-def test_malformed_chunks_are_refused(data: bytes, step: int) -> None:
+@pytest.mark.parametrize("step", [1, 1 << 20], ids=["byte by byte", "at once"])
+def test_malformed_chunks_are_rejected(data: bytes, step: int) -> None:
     with pytest.raises(MalformedMessage):
         read(ChunkedBody(), data, step)
 
 
-def test_chunks_that_are_written_can_be_read() -> None:
+def test_serialized_chunks_can_be_parsed() -> None:
     data = chunk(b"hello") + chunk(b"") + chunk(b"0" * 300) + last_chunk(b"A: b\r\n")
     body = ChunkedBody()
     assert read(body, data, 1 << 20) == (b"hello" + b"0" * 300, b"")
@@ -102,7 +102,7 @@ def test_chunks_that_are_written_can_be_read() -> None:
         (b"Transfer-Encoding: chunked\r\n", ChunkedBody),
     ],
 )
-def test_how_a_request_body_ends(lines: bytes, kind: type | None) -> None:
+def test_request_body_framing(lines: bytes, kind: type | None) -> None:
     body = request_body(parse_request(b"POST / HTTP/1.1\r\nHost: a\r\n" + lines + b"\r\n"))
     assert kind is None if body is None else type(body) is kind
 
@@ -121,6 +121,6 @@ def test_how_a_request_body_ends(lines: bytes, kind: type | None) -> None:
         (b"HEAD", b"200 OK\r\n", None),
     ],
 )
-def test_how_a_response_body_ends(method: bytes, head: bytes, kind: type | None) -> None:
+def test_response_body_framing(method: bytes, head: bytes, kind: type | None) -> None:
     body = response_body(parse_response(b"HTTP/1.1 " + head + b"\r\n"), method)
     assert kind is None if body is None else type(body) is kind

@@ -1,4 +1,4 @@
-"""Heads, strictly: each input as one piece, and byte by byte as a socket may deliver it."""
+"""The strict head parser: each input at once, and split as a socket may deliver it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from arke_proxy.http1.head_parser import parse_request, parse_response
 from support.strict_requests import GET, HEADS, LIMITS, POST
 from support.strict_responses import RESPONSES, SWITCH
 
-STEPS = pytest.mark.parametrize("step", [1, 7, 1 << 20], ids=["byte by byte", "by seven", "whole"])
+STEPS = pytest.mark.parametrize("step", [1, 7, 1 << 20], ids=["byte by byte", "7 bytes", "at once"])
 
 
 def pieces(data: bytes, step: int) -> list[bytes]:
@@ -26,7 +26,7 @@ def request(raw: bytes, step: int = 1 << 20) -> RequestHead:
         buffer.push(piece)
         if (head := buffer.pull()) is not None:
             return parse_request(head)
-    raise AssertionError("the head never became whole")
+    raise AssertionError("the head is not complete")
 
 
 def response(raw: bytes, step: int = 1 << 20) -> ResponseHead:
@@ -35,11 +35,11 @@ def response(raw: bytes, step: int = 1 << 20) -> ResponseHead:
         buffer.push(piece)
         if (head := buffer.pull()) is not None:
             return parse_response(head)
-    raise AssertionError("the head never became whole")
+    raise AssertionError("the head is not complete")
 
 
 @STEPS
-def test_a_request_is_read(step: int) -> None:
+def test_request_head_is_parsed(step: int) -> None:
     raw = (
         b"POST /a?b=c HTTP/1.1\r\nHost: example:80\r\nX-One:  1\r\n"
         b"Content-Length: 5\r\nx-two:\t2 \r\n\r\n"
@@ -67,11 +67,11 @@ def test_a_request_is_read(step: int) -> None:
         (b"HTTP/1.0\r\nConnection: Keep-Alive\r\n", True),
     ],
 )
-def test_a_client_says_whether_its_connection_goes_on(lines: bytes, keep_alive: bool) -> None:
+def test_request_keep_alive(lines: bytes, keep_alive: bool) -> None:
     assert request(b"GET / " + lines + b"\r\n").keep_alive is keep_alive
 
 
-def test_what_is_about_the_connection_or_about_the_proxy_is_dropped() -> None:
+def test_hop_by_hop_and_forwarded_fields_are_removed() -> None:
     head = request(
         GET + b"Connection: keep-alive, X-Secret\r\nx-secret: 1\r\nKeep-Alive: 5\r\n"
         b"TE: trailers\r\nUpgrade: websocket\r\nProxy-Connection: keep-alive\r\n"
@@ -89,7 +89,7 @@ def test_what_is_about_the_connection_or_about_the_proxy_is_dropped() -> None:
 
 
 @pytest.mark.parametrize("named", [b"Host", b"Content-Length", b"Transfer-Encoding"])
-def test_a_connection_field_cannot_name_away_what_frames_a_request(named: bytes) -> None:
+def test_connection_field_cannot_remove_framing_fields(named: bytes) -> None:
     head = request(POST + b"Content-Length: 3\r\nConnection: close, " + named + b"\r\n\r\n")
     assert (head.host, head.length) == (b"example", 3)
 
@@ -104,7 +104,7 @@ def test_a_connection_field_cannot_name_away_what_frames_a_request(named: bytes)
         (b"OPTIONS * HTTP/1.1", b"*", b"example"),
     ],
 )
-def test_the_target_becomes_a_path(line: bytes, target: bytes, host: bytes) -> None:
+def test_absolute_target_becomes_origin_form(line: bytes, target: bytes, host: bytes) -> None:
     head = request(line + b"\r\nHost: example\r\n\r\n")
     assert (head.target, head.host) == (target, host)
 
@@ -129,7 +129,7 @@ UPGRADE = b"Connection: upgrade\r\nUpgrade: websocket\r\n"
         (GET + b"Connection: upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: \r\n", None),
     ],
 )
-def test_an_upgrade_may_be_passed_on(raw: bytes, upgrade: bytes | None) -> None:
+def test_only_valid_websocket_upgrade_is_forwarded(raw: bytes, upgrade: bytes | None) -> None:
     head = request(raw + b"\r\n")
     assert (head.upgrade, list(head.fields)) == (upgrade, [])
 
@@ -144,44 +144,42 @@ def test_an_upgrade_may_be_passed_on(raw: bytes, upgrade: bytes | None) -> None:
         (b"POST / HTTP/1.0\r\nContent-Length: 1\r\n", False),
     ],
 )
-def test_an_expectation_is_passed_on_where_a_body_waits(raw: bytes, kept: bool) -> None:
+def test_expect_is_forwarded_only_with_body(raw: bytes, kept: bool) -> None:
     head = request(raw + b"Expect: 100-Continue\r\n\r\n")
     assert (head.fields == ((b"Expect", b"100-Continue"),)) is kept
     assert (b"Expect" in (head.lines or b"")) is kept
 
 
-def test_an_old_request_needs_no_host() -> None:
+def test_http_1_0_request_needs_no_host() -> None:
     assert request(b"GET / HTTP/1.0\r\n\r\n").host is None
 
 
-def test_empty_lines_before_a_request_mean_nothing() -> None:
+def test_empty_lines_before_request_are_skipped() -> None:
     assert request(b"\r\n\r\n" + GET + b"\r\n", 1).target == b"/a?b=c"
 
 
 @STEPS
 @pytest.mark.parametrize("raw", HEADS.values(), ids=HEADS)
-def test_what_is_malformed_or_ambiguous_is_refused(raw: bytes, step: int) -> None:
-    with pytest.raises(MalformedMessage) as refused:
+def test_malformed_or_ambiguous_request_is_rejected(raw: bytes, step: int) -> None:
+    with pytest.raises(MalformedMessage) as rejected:
         request(raw, step)
-    assert refused.value.status == 400
+    assert rejected.value.status == 400
 
 
 @pytest.mark.parametrize(("raw", "status"), LIMITS.values(), ids=LIMITS)
-@pytest.mark.parametrize("step", [1, 1 << 20], ids=["byte by byte", "whole"])
-def test_what_is_too_much_or_not_offered_has_a_code_of_its_own(
-    raw: bytes, status: int, step: int
-) -> None:
-    with pytest.raises(MalformedMessage) as refused:
+@pytest.mark.parametrize("step", [1, 1 << 20], ids=["byte by byte", "at once"])
+def test_exceeded_limits_have_their_own_status(raw: bytes, status: int, step: int) -> None:
+    with pytest.raises(MalformedMessage) as rejected:
         request(raw, step)
-    assert refused.value.status == status
+    assert rejected.value.status == status
 
 
-def test_the_limits_themselves_are_allowed() -> None:
+def test_request_at_the_limits_is_accepted() -> None:
     line = b"GET /" + b"a" * (8192 - len(b"GET / HTTP/1.1")) + b" HTTP/1.1"
     assert len(request(line + b"\r\nHost: a\r\n" + b"X: a\r\n" * 99 + b"\r\n").fields) == 99
 
 
-def test_a_lone_line_feed_is_refused_before_the_head_is_whole() -> None:
+def test_bare_line_feed_is_rejected_before_head_is_complete() -> None:
     buffer = HeadBuffer()
     buffer.push(b"GET / HTTP/1.1\r\nHost: a\r")
     assert buffer.pull() is None
@@ -190,7 +188,7 @@ def test_a_lone_line_feed_is_refused_before_the_head_is_whole() -> None:
         buffer.pull()
 
 
-def test_what_follows_a_head_is_kept() -> None:
+def test_bytes_after_head_stay_buffered() -> None:
     buffer = HeadBuffer()
     buffer.push(GET + b"\r\n" + GET + b"\r\nrest")
     assert buffer.pull() == GET + b"\r\n"
@@ -200,7 +198,7 @@ def test_what_follows_a_head_is_kept() -> None:
 
 
 @STEPS
-def test_a_response_is_read(step: int) -> None:
+def test_response_head_is_parsed(step: int) -> None:
     raw = (
         b"HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\nDate: b\r\nConnection: X-B\r\n"
         b"X-B: c\r\nKeep-Alive: timeout=5\r\nUpgrade: h2c\r\nProxy-Authenticate: Basic\r\n\r\n"
@@ -216,7 +214,7 @@ def test_a_response_is_read(step: int) -> None:
 
 
 @STEPS
-def test_a_switch_of_protocols_names_one(step: int) -> None:
+def test_101_response_has_upgrade(step: int) -> None:
     raw = SWITCH + b"Upgrade: WebSocket\r\nConnection: upgrade\r\n\r\n"
     assert (response(raw, step).status, response(raw, step).upgrade) == (101, b"websocket")
 
@@ -231,7 +229,7 @@ def test_a_switch_of_protocols_names_one(step: int) -> None:
         (b"HTTP/1.0 999 Odd", b"999 Odd"),
     ],
 )
-def test_a_reason_is_passed_on_if_it_is_text(line: bytes, text: bytes) -> None:
+def test_printable_reason_phrase_is_forwarded(line: bytes, text: bytes) -> None:
     assert response(line + b"\r\n\r\n").status_text == text
 
 
@@ -247,19 +245,19 @@ def test_a_reason_is_passed_on_if_it_is_text(line: bytes, text: bytes) -> None:
         (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\n", True),
     ],
 )
-def test_a_backend_says_whether_its_connection_goes_on(raw: bytes, keep_alive: bool) -> None:
+def test_response_keep_alive(raw: bytes, keep_alive: bool) -> None:
     assert response(raw).keep_alive is keep_alive
 
 
 @STEPS
 @pytest.mark.parametrize("raw", RESPONSES.values(), ids=RESPONSES)
-def test_backends_are_read_as_strictly(raw: bytes, step: int) -> None:
+def test_malformed_response_is_rejected(raw: bytes, step: int) -> None:
     with pytest.raises(MalformedMessage):
         response(raw, step)
 
 
-def test_long_lists_of_tokens_are_not_remembered() -> None:
-    """One client would make a proxy keep a hundred megabytes by a few megabytes of heads."""
+def test_long_connection_fields_are_not_cached() -> None:
+    """A client could else fill 100 MB of cache with a few megabytes of heads."""
     tracemalloc.start()
     try:
         for number in range(16):
@@ -278,10 +276,13 @@ def test_long_lists_of_tokens_are_not_remembered() -> None:
         (b"A: b\r\nDATE:x\r\n", True),
         (b"X-Date: 1\r\nA: date: 2\r\n", False),
         (b"", False),
-        (b"Date: x\r\nConnection: date\r\n", False),  # what is of the connection is not passed on
+        (
+            b"Date: x\r\nConnection: date\r\n",
+            False,
+        ),  # listed in Connection
     ],
 )
-def test_whether_an_answer_says_its_date(lines: bytes, dated: bool) -> None:
+def test_response_with_date_field_is_dated(lines: bytes, dated: bool) -> None:
     for status in (b"200 OK", b"204 No Content"):
         raw = b"HTTP/1.1 %b\r\n%bContent-Length: 0\r\n\r\n" % (status, lines)
         assert parse_response(raw).dated is dated

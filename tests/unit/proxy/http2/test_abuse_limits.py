@@ -21,14 +21,14 @@ HEADERS = HeadersFrame(1, b"a" * 100, flags=["END_HEADERS", "END_STREAM"])
 UPDATE = WindowUpdateFrame(1, window_increment=1)
 
 
-def borne(frame: Frame, *, seconds_between: float = 0.0, most: int = 3000) -> int:
-    """How many of these frames a new guard lets pass."""
-    guard = AbuseLimits(0.0)
-    guard.check(PREFACE, 0.0)
+def accepted(frame: Frame, *, seconds_between: float = 0.0, most: int = 3000) -> int:
+    """Return how many of these frames are accepted on a new connection."""
+    limits = AbuseLimits(0.0)
+    limits.check(PREFACE, 0.0)
     data = frame.serialize()
     for count in range(most):
         try:
-            guard.check(data, count * seconds_between)
+            limits.check(data, count * seconds_between)
         except AbusiveFrames:
             return count
     return most
@@ -48,72 +48,72 @@ def borne(frame: Frame, *, seconds_between: float = 0.0, most: int = 3000) -> in
         (GoAwayFrame(0), 1000),
     ],
 )
-def test_floods_exhaust_its_patience(frame: Frame, count: int) -> None:
-    assert borne(frame) == count
-    assert borne(frame, seconds_between=0.1) == 3000  # which time restores
+def test_frame_flood_exhausts_budget(frame: Frame, count: int) -> None:
+    assert accepted(frame) == count
+    assert accepted(frame, seconds_between=0.1) == 3000  # the budget refills
 
 
 @pytest.mark.parametrize(
     "frame", [HEADERS, DataFrame(1, b"a"), DataFrame(1, b"", flags=["END_STREAM"])]
 )
-def test_requests_are_free(frame: Frame) -> None:
-    assert borne(frame) == 3000
+def test_request_frames_cost_nothing(frame: Frame) -> None:
+    assert accepted(frame) == 3000
 
 
-def test_rapid_resets_do_not_pass_for_requests() -> None:
-    guard = AbuseLimits(0.0)
-    guard.check(PREFACE, 0.0)
+def test_rapid_reset_exhausts_budget() -> None:
+    limits = AbuseLimits(0.0)
+    limits.check(PREFACE, 0.0)
     pair = HEADERS.serialize() + RstStreamFrame(1).serialize()
-    with pytest.raises(AbusiveFrames) as refused:
-        guard.check(pair * 400, 0.0)
-    assert refused.value.code is ErrorCodes.ENHANCE_YOUR_CALM
+    with pytest.raises(AbusiveFrames) as rejected:
+        limits.check(pair * 400, 0.0)
+    assert rejected.value.code is ErrorCodes.ENHANCE_YOUR_CALM
 
 
-def test_reading_an_answer_earns_window_updates() -> None:
-    guard = AbuseLimits(0.0)
-    guard.check(PREFACE, 0.0)
+def test_sent_data_refills_budget_for_window_updates() -> None:
+    limits = AbuseLimits(0.0)
+    limits.check(PREFACE, 0.0)
     for _ in range(3000):
-        guard.on_data_sent(16_384, 16_384)
-        guard.check(UPDATE.serialize() * 2, 0.0)
+        limits.on_data_sent(16_384, 16_384)
+        limits.check(UPDATE.serialize() * 2, 0.0)
     for _ in range(3000):
-        guard.on_data_sent(1, 16_384)  # the client's window was that small
+        limits.on_data_sent(1, 16_384)  # because of the client's small window
     with pytest.raises(AbusiveFrames):
-        guard.check(UPDATE.serialize() * 1001, 0.0)
+        limits.check(UPDATE.serialize() * 1001, 0.0)
 
 
-def test_a_list_of_fields_without_end() -> None:
-    guard = AbuseLimits(0.0)
-    guard.check(PREFACE + HeadersFrame(1, b"a" * 16_384).serialize(), 0.0)
+def test_endless_header_block_is_rejected() -> None:
+    limits = AbuseLimits(0.0)
+    limits.check(PREFACE + HeadersFrame(1, b"a" * 16_384).serialize(), 0.0)
     more = ContinuationFrame(1, b"a" * 16_384).serialize()
-    guard.check(more * 15, 0.0)
-    assert guard.in_header_block
+    limits.check(more * 15, 0.0)
+    assert limits.in_header_block
     with pytest.raises(AbusiveFrames, match="too large"):
-        guard.check(more, 0.0)
+        limits.check(more, 0.0)
 
 
-def test_a_large_frame_is_refused_before_it_comes() -> None:
-    guard = AbuseLimits(0.0)
+def test_oversized_frame_is_rejected_from_its_header() -> None:
+    limits = AbuseLimits(0.0)
     header = DataFrame(1, b"a" * 16_385).serialize()[:9]
-    with pytest.raises(AbusiveFrames) as refused:
-        guard.check(PREFACE + header, 0.0)
-    assert refused.value.code is ErrorCodes.FRAME_SIZE_ERROR
+    with pytest.raises(AbusiveFrames) as rejected:
+        limits.check(PREFACE + header, 0.0)
+    assert rejected.value.code is ErrorCodes.FRAME_SIZE_ERROR
 
 
 @pytest.mark.parametrize("step", [1, 2, 7, 9, 24, 1000])
-def test_frames_in_pieces(step: int) -> None:
-    guard = AbuseLimits(0.0)
+def test_frames_split_anywhere_are_checked(step: int) -> None:
+    limits = AbuseLimits(0.0)
     frames = (HEADERS, DataFrame(1, b"abc"), HeadersFrame(3, b"x" * 40), ContinuationFrame(3, b""))
     data = PREFACE + b"".join(frame.serialize() for frame in frames)
     for at in range(0, len(data), step):
-        guard.check(data[at : at + step], 0.0)
-    assert guard.in_header_block
+        limits.check(data[at : at + step], 0.0)
+    assert limits.in_header_block
     end = ContinuationFrame(3, b"", flags=["END_HEADERS"])
-    for octet in end.serialize():
-        guard.check(bytes([octet]), 0.0)
-    assert not guard.in_header_block
+    for byte in end.serialize():
+        limits.check(bytes([byte]), 0.0)
+    assert not limits.in_header_block
 
 
-def test_goodbye_is_a_frame() -> None:
+def test_goaway_frame_is_well_formed() -> None:
     data = goaway_frame(7, ErrorCodes.ENHANCE_YOUR_CALM)
     frame, length = Frame.parse_frame_header(memoryview(data[:9]))
     frame.parse_body(memoryview(data[9:]))

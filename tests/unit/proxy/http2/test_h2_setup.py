@@ -15,19 +15,19 @@ def client() -> H2Connection:
     return made
 
 
-def test_what_a_client_is_told_first() -> None:
+def test_initial_settings() -> None:
     server, peer = new_connection(), client()
     send_settings(server)
     events = peer.receive_data(server.data_to_send())
-    told = next(event for event in events if isinstance(event, RemoteSettingsChanged))
-    settings = {code: change.new_value for code, change in told.changed_settings.items()}
+    changed = next(event for event in events if isinstance(event, RemoteSettingsChanged))
+    settings = {code: change.new_value for code, change in changed.changed_settings.items()}
     assert settings[SettingCodes.MAX_CONCURRENT_STREAMS] == 100
     assert settings[SettingCodes.MAX_HEADER_LIST_SIZE] == 65_536
     assert settings[SettingCodes.INITIAL_WINDOW_SIZE] == 65_535
     assert peer.outbound_flow_control_window == 512 * 1024
 
 
-def test_a_client_cannot_make_the_proxy_remember_more() -> None:
+def test_encoder_table_is_bounded() -> None:
     server, peer = new_connection(), client()
     send_settings(server)
     peer.update_settings({SettingCodes.HEADER_TABLE_SIZE: 2**32 - 1})
@@ -45,5 +45,5 @@ def test_a_client_cannot_make_the_proxy_remember_more() -> None:
     assert len(answer.headers or ()) == 1001
 
 
-def test_old_streams_are_forgotten() -> None:
+def test_number_of_remembered_closed_streams_is_bounded() -> None:
     assert new_connection().MAX_CLOSED_STREAMS <= 1024

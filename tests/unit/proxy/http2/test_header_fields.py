@@ -32,7 +32,7 @@ def without(name: bytes) -> Fields:
     return [field for field in pseudo() if field[0] != name]
 
 
-def test_a_request() -> None:
+def test_request_fields_become_head() -> None:
     fields = [
         *pseudo(b"POST", b"/a?b"),
         (b"content-length", b"5"),
@@ -45,31 +45,31 @@ def test_a_request() -> None:
     assert list(head.fields) == [(b"x", b"1")]
 
 
-def test_it_is_no_other_request_though_the_same_is_written_for_it() -> None:
-    """Heads are remembered by what is written."""
+def test_http2_and_http1_requests_are_cached_separately() -> None:
+    """Heads are cached by their HTTP/1.1 form."""
     raw = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
     for _ in range(2):
         assert read_request(pseudo(), complete=True).version == b"2.0"
         assert parse_request(raw).version == b"1.1"
 
 
-def test_a_body_of_unknown_length_goes_in_chunks() -> None:
+def test_body_without_length_is_chunked() -> None:
     assert read_request(pseudo(b"POST"), complete=False).chunked
     assert not read_request(pseudo(b"POST"), complete=True).chunked
 
 
-def test_crumbs_of_cookies_are_joined() -> None:
-    crumbs = [(b"cookie", b"a=1"), (b"x", b"y"), (b"cookie", b"b=2")]
-    head = read_request([*pseudo(), *crumbs], complete=True)
+def test_cookie_fields_are_joined() -> None:
+    cookies = [(b"cookie", b"a=1"), (b"x", b"y"), (b"cookie", b"b=2")]
+    head = read_request([*pseudo(), *cookies], complete=True)
     assert list(head.fields) == [(b"x", b"y"), (b"cookie", b"a=1; b=2")]
 
 
-def test_host_may_stand_for_authority() -> None:
+def test_host_field_replaces_authority() -> None:
     assert read_request([*without(b":authority"), (b"host", b"h")], complete=True).host == b"h"
     assert read_request([*pseudo(), (b"host", b"EXAMPLE")], complete=True).host == b"example"
 
 
-def test_options_of_the_whole_server() -> None:
+def test_options_asterisk() -> None:
     assert read_request(pseudo(b"OPTIONS", b"*"), complete=True).target == b"*"
 
 
@@ -82,14 +82,14 @@ REFUSED: dict[str, tuple[Fields, int]] = {
     "late behind cookie": ([*without(b":path"), (b"cookie", b"y"), (b":path", b"/")], 400),
     "late behind host": ([*without(b":path"), (b"host", b"example"), (b":path", b"/")], 400),
     "unknown pseudo": ([*pseudo(), (b":protocol", b"websocket")], 400),
-    "pseudo of answers": ([*pseudo(), (b":status", b"200")], 400),
+    "pseudo of responses": ([*pseudo(), (b":status", b"200")], 400),
     "empty path": (pseudo(path=b""), 400),
     "path without slash": (pseudo(path=b"a"), 400),
     "absolute path": (pseudo(path=b"http://example/"), 400),
     "asterisk": (pseudo(path=b"*"), 400),
     "space in path": (pseudo(path=b"/a HTTP/1.1"), 400),
     "line in path": (pseudo(path=b"/ HTTP/1.1\r\nX: y\r\n\r\n"), 400),
-    "octets in path": (pseudo(path=b"/\xe9"), 400),
+    "non-ASCII path": (pseudo(path=b"/\xe9"), 400),
     "fragment": (pseudo(path=b"/a#b"), 400),
     "long path": (pseudo(path=b"/" + b"a" * 9000), 414),
     "empty method": (pseudo(b""), 400),
@@ -132,24 +132,24 @@ REFUSED: dict[str, tuple[Fields, int]] = {
 
 
 @pytest.mark.parametrize(("fields", "status"), REFUSED.values(), ids=REFUSED)
-def test_what_is_ambiguous_is_refused(fields: Fields, status: int) -> None:
-    with pytest.raises(MalformedMessage) as refused:
+def test_malformed_http2_request_is_rejected(fields: Fields, status: int) -> None:
+    with pytest.raises(MalformedMessage) as rejected:
         read_request(fields, complete=True)
-    assert refused.value.status == status
+    assert rejected.value.status == status
 
 
 @pytest.mark.parametrize("value", [b"+5", b"5, 5", b"0x5", b" 5", b"", b"-1", b"9" * 30])
-def test_a_length_that_is_none(value: bytes) -> None:
+def test_malformed_content_length_is_rejected(value: bytes) -> None:
     with pytest.raises(MalformedMessage):
         read_request([*pseudo(b"POST"), (b"content-length", value)], complete=False)
 
 
-def test_two_lengths() -> None:
+def test_two_content_lengths_are_rejected() -> None:
     with pytest.raises(MalformedMessage):
         read_request([*pseudo(b"POST"), *[(b"content-length", b"5")] * 2], complete=False)
 
 
-def test_trailers() -> None:
+def test_trailer_fields_are_filtered_and_checked() -> None:
     fields = [(b"sum", b"1"), (b"content-length", b"5"), (b"x-forwarded-for", b"1.1.1.1")]
     assert read_trailer(fields) == b"sum: 1\r\n"
     for bad in ((b":path", b"/"), (b"A", b"b"), (b"a", b"b\r\n"), (b"connection", b"close")):
@@ -157,7 +157,7 @@ def test_trailers() -> None:
             read_trailer([bad])
 
 
-def test_answers() -> None:
+def test_response_fields() -> None:
     lines = b"X-Some: Thing \r\nContent-Length: 3\r\nConnection: close\r\n\r\n"
     assert response_fields(parse_response(b"HTTP/1.1 404 Not Found\r\n" + lines)) == [
         (b":status", b"404"),

@@ -9,7 +9,7 @@ import pytest
 
 from arke_proxy.backends.address import BackendAddress
 from arke_proxy.http.messages import RequestHead
-from arke_proxy.observability.access_log import AccessLog, pieces
+from arke_proxy.observability.access_log import AccessLog, batches
 from arke_proxy.observability.access_log_format import as_json, combined, common, escaped
 from arke_proxy.observability.request_record import RequestRecord
 from support.waiting import LIMIT, wait_until
@@ -76,11 +76,11 @@ def test_client_input_cannot_inject_log_lines(form) -> None:
 
 def test_batches_have_whole_lines() -> None:
     lines = [b"a" * 30, b"b" * 30, b"c" * 200, b"d"]
-    assert list(pieces(lines, 64)) == [(2, b"a" * 30 + b"b" * 30), (1, b"c" * 200), (1, b"d")]
+    assert list(batches(lines, 64)) == [(2, b"a" * 30 + b"b" * 30), (1, b"c" * 200), (1, b"d")]
 
 
-def log(path: Path | str, complaints: list[str] | None = None) -> AccessLog:
-    said = [] if complaints is None else complaints
+def log(path: Path | str, warnings: list[str] | None = None) -> AccessLog:
+    said = [] if warnings is None else warnings
     return AccessLog(str(path), lambda one, _: one.target + b"\n", said.append)
 
 
@@ -98,13 +98,13 @@ def test_access_log_is_reopened_after_rename(tmp_path: Path) -> None:
 
 
 def test_full_disk_drops_lines() -> None:
-    complaints: list[str] = []
-    opened = log("/dev/full", complaints)
+    warnings: list[str] = []
+    opened = log("/dev/full", warnings)
     for _ in range(3):
         opened.record(record(b"/1"))
     opened.close()
     assert opened.dropped == 3
-    assert "No space left" in complaints[0]
+    assert "No space left" in warnings[0]
 
 
 def test_pipe_without_reader_drops_lines(tmp_path: Path) -> None:
@@ -137,14 +137,14 @@ def test_partial_line_is_terminated_before_the_next(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    complaints: list[str] = []
-    opened = log(path, complaints)
+    warnings: list[str] = []
+    opened = log(path, warnings)
     opened.record(record(b"/" + b"x" * 100_000))  # more than the pipe holds
     opened.flush()
     os.set_blocking(reader, True)
     assert os.read(reader, 10)
     os.close(reader)
-    wait_until(lambda: bool(complaints), LIMIT)
+    wait_until(lambda: bool(warnings), LIMIT)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     os.set_blocking(reader, True)
     opened.record(record(b"/2"))

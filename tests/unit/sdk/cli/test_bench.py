@@ -20,7 +20,7 @@ def test_percentiles_are_nearest_ranks_in_microseconds() -> None:
 
 
 @given(st.integers(1, MAX_MESSAGE))
-def test_a_window_is_bounded_and_reports_fall_on_the_end_of_bursts(octets: int) -> None:
+def test_send_window_is_bounded_and_reports_align_with_bursts(octets: int) -> None:
     window = Window.for_bodies(octets)
     assert 1 <= window.burst <= window.every <= window.size <= 4096
     assert window.every % window.burst == 0
@@ -29,6 +29,6 @@ def test_a_window_is_bounded_and_reports_fall_on_the_end_of_bursts(octets: int) 
 
 
 @pytest.mark.parametrize(("errors", "drops"), [(1, 0), (0, 1)])
-def test_a_run_with_an_error_or_a_drop_is_not_clean(errors: int, drops: int) -> None:
+def test_result_with_errors_or_drops_is_not_clean(errors: int, drops: int) -> None:
     assert Result("publish", 1, 1.0, 1, 1, 1).clean
     assert not Result("publish", 1, 1.0, 1, 1, 1, errors=errors, drops=drops).clean

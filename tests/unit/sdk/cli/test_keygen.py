@@ -18,7 +18,7 @@ def keygen(*argv: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_key_is_3072_bits_and_its_owner_s_only(tmp_path: Path) -> None:
+def test_key_has_3072_bits_and_mode_0600(tmp_path: Path) -> None:
     file = tmp_path / "id_rsa"
     done = keygen(str(file))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -29,18 +29,16 @@ def test_the_key_is_3072_bits_and_its_owner_s_only(tmp_path: Path) -> None:
     assert key.key_size == 3072
 
 
-def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
+def test_keygen_never_overwrites_a_file(tmp_path: Path) -> None:
     file = tmp_path / "id_rsa"
     file.write_text("precious")
     done = keygen(str(file))
     assert done.returncode == 1
-    assert done.stderr == (
-        f"arke: {file} exists; a key is never overwritten: choose another name\n"
-    )
+    assert done.stderr == (f"arke: {file} exists and is not overwritten; choose another name\n")
     assert file.read_text() == "precious"
 
 
-def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+def test_keygen_error_is_one_line(tmp_path: Path) -> None:
     file = tmp_path / "nowhere" / "id_rsa"
     done = keygen(str(file))
     assert done.returncode == 1

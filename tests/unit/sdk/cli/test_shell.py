@@ -14,16 +14,16 @@ from arke.wire.limits import MAX_MESSAGE
 LONG = 60.0
 
 
-async def test_the_body_is_stdin_and_stdout_the_reply() -> None:
+async def test_command_gets_the_body_on_stdin_and_replies_on_stdout() -> None:
     assert await shell.run("tr a-z A-Z", b"hello", timeout=LONG) == b"HELLO"
 
 
-async def test_the_largest_body_passes_both_ways() -> None:
+async def test_largest_body_passes_both_ways() -> None:
     body = os.urandom(MAX_MESSAGE)
     assert await shell.run("cat", body, timeout=LONG) == body
 
 
-async def test_a_command_need_not_read_its_body() -> None:
+async def test_command_may_ignore_its_stdin() -> None:
     assert await shell.run("exec <&-; echo done", bytes(MAX_MESSAGE), timeout=LONG) == b"done\n"
 
 
@@ -35,26 +35,26 @@ async def test_a_command_need_not_read_its_body() -> None:
         ("kill -9 $$", "killed by signal 9: nothing on stderr"),
     ],
 )
-async def test_a_failure_says_how_and_ends_with_stderr(command: str, text: str) -> None:
+async def test_failure_has_the_status_and_stderr(command: str, text: str) -> None:
     with pytest.raises(shell.CommandError) as caught:
         await shell.run(command, b"", timeout=LONG)
     assert str(caught.value) == text
 
 
-async def test_only_the_end_of_a_long_stderr_travels() -> None:
+async def test_long_stderr_is_truncated_to_its_end() -> None:
     with pytest.raises(shell.CommandError) as caught:
         await shell.run("seq 100000 >&2; exit 1", b"", timeout=LONG)
     assert str(caught.value).endswith("\n100000")
     assert len(str(caught.value)) < 2100
 
 
-async def test_a_reply_over_the_limit_is_a_failure_at_once() -> None:
+async def test_reply_over_the_limit_fails_at_once() -> None:
     with pytest.raises(shell.CommandError, match="over 16777216 bytes"):
         await shell.run("yes", b"", timeout=LONG)
 
 
 @pytest.mark.parametrize("ending", ["deadline", "cancelled", "cancelled at its start"])
-async def test_the_whole_process_group_ends_with_the_call(tmp_path: Path, ending: str) -> None:
+async def test_process_group_is_killed_with_the_request(tmp_path: Path, ending: str) -> None:
     held = tmp_path / "held"
     os.mkfifo(held)
     reading = os.open(held, os.O_RDONLY | os.O_NONBLOCK)

@@ -28,7 +28,7 @@ KNOWN = {
 }
 
 
-def test_people_see_four_tables() -> None:
+def test_status_prints_four_tables() -> None:
     assert tables(KNOWN) == (
         "node      6c1f0a\n"
         "address   192.168.56.101\n"
@@ -49,7 +49,7 @@ def test_people_see_four_tables() -> None:
     )
 
 
-def test_a_name_cannot_steer_the_terminal() -> None:
+def test_control_characters_in_names_are_replaced() -> None:
     hostile = {"\x1b[2Jx\n": {"here": 1, "elsewhere": 0}}
     page = tables({**KNOWN, "topics": hostile})
     assert "\x1b" not in page

@@ -105,7 +105,7 @@ def answer(desk: Desk, call: PendingRequest) -> None:
 # Deadlines.
 
 
-def test_each_ends_at_its_own_deadline_whatever_the_order(desk: Desk) -> None:
+def test_requests_expire_at_their_deadlines_in_any_order(desk: Desk) -> None:
     late, early, middle = desk.add(5.0), desk.add(1.0), desk.add(3.0)
     for at, ended in ((0.999, []), (1.0, [early]), (2.9, [early]), (3.0, [early, middle])):
         desk.clock.until(1000.0 + at)
@@ -116,21 +116,21 @@ def test_each_ends_at_its_own_deadline_whatever_the_order(desk: Desk) -> None:
     assert desk.clock.set == 0
 
 
-def test_a_deadline_that_has_passed_is_told_at_once(desk: Desk) -> None:
+def test_passed_deadline_expires_at_the_next_timer(desk: Desk) -> None:
     call = desk.add(-1.0)
     assert outcome(call) is None, "not inside the call that adds it"
     desk.clock.until(desk.clock.now)
     assert outcome(call) is RequestTimeout
 
 
-def test_after_all_have_ended_the_next_one_ends_too(desk: Desk) -> None:
+def test_timer_is_set_again_after_all_requests_expired(desk: Desk) -> None:
     for _ in range(3):
         call = desk.add(1.0)
         desk.clock.until(desk.clock.now + 2.0)
         assert outcome(call) is RequestTimeout
 
 
-def test_who_gave_up_is_not_told_of_the_deadline(desk: Desk) -> None:
+def test_cancelled_future_is_not_failed_at_the_deadline(desk: Desk) -> None:
     gone, call = desk.add(1.0), desk.add(1.0)
     gone.future.cancel()
     desk.clock.until(1002.0)
@@ -138,7 +138,7 @@ def test_who_gave_up_is_not_told_of_the_deadline(desk: Desk) -> None:
     assert gone.future.cancelled()
 
 
-def test_who_was_answered_or_dropped_does_not_time_out(desk: Desk) -> None:
+def test_replied_or_dropped_request_does_not_expire(desk: Desk) -> None:
     answered, dropped = desk.add(1.0), desk.add(1.0)
     answer(desk, answered)
     desk.calls.drop(dropped)
@@ -148,7 +148,7 @@ def test_who_was_answered_or_dropped_does_not_time_out(desk: Desk) -> None:
     assert desk.calls.late == 0
 
 
-def test_an_answer_that_nobody_waits_for_is_counted(desk: Desk) -> None:
+def test_late_reply_is_counted(desk: Desk) -> None:
     call = desk.add(1.0)
     desk.clock.until(1001.0)
     assert desk.calls.take(call.request_id) is None
@@ -156,7 +156,7 @@ def test_an_answer_that_nobody_waits_for_is_counted(desk: Desk) -> None:
     assert desk.calls.late == 2
 
 
-def test_equal_time_outs_cost_about_one_look_a_time_out(desk: Desk) -> None:
+def test_equal_timeouts_cost_one_scan_per_timeout(desk: Desk) -> None:
     """The hot path: calls come and are answered, and the timer is not touched by each."""
     for _ in range(10_000):
         desk.clock.until(desk.clock.now + 0.001)
@@ -164,7 +164,7 @@ def test_equal_time_outs_cost_about_one_look_a_time_out(desk: Desk) -> None:
     assert desk.clock.fired <= 3
 
 
-def test_many_deadlines_in_a_row_are_looked_for_together(desk: Desk) -> None:
+def test_close_deadlines_share_scans(desk: Desk) -> None:
     for number in range(2000):
         desk.add(1.0 + number * 1e-5)
     desk.clock.until(1002.0)
@@ -185,7 +185,7 @@ STEPS = st.lists(
 
 @given(steps=STEPS)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_nobody_ends_early_and_nobody_late(desk: Desk, steps: list[tuple[str, Any]]) -> None:
+def test_requests_never_expire_early_or_late(desk: Desk, steps: list[tuple[str, Any]]) -> None:
     desk = Desk(desk.clock)
     desk.clock.timers.clear()
     open_calls: list[PendingRequest] = []
@@ -216,7 +216,7 @@ def test_nobody_ends_early_and_nobody_late(desk: Desk, steps: list[tuple[str, An
 # The link is lost.
 
 
-def test_what_was_under_way_is_lost_and_the_rest_goes_again(desk: Desk) -> None:
+def test_sent_requests_fail_and_the_others_are_resent(desk: Desk) -> None:
     under_way, unsent = desk.add(5.0), desk.add(5.0, sent=False)
     idempotent = desk.add(5.0, idempotent=True)
     requeue_or_fail(desk.calls, "the relay died", None)
@@ -226,20 +226,20 @@ def test_what_was_under_way_is_lost_and_the_rest_goes_again(desk: Desk) -> None:
     assert len(desk.calls) == 2
 
 
-def test_what_a_leaving_relay_did_not_accept_goes_again(desk: Desk) -> None:
+def test_requests_that_a_draining_relay_did_not_accept_are_resent(desk: Desk) -> None:
     accepted, last, not_accepted = (desk.add(5.0) for _ in range(3))
     requeue_or_fail(desk.calls, "the relay is leaving", last.request_id)
     assert [outcome(call) for call in (accepted, last)] == [ConnectionLost, ConnectionLost]
     assert desk.calls.unsent() == [not_accepted]
 
 
-def test_a_relay_that_accepted_nothing_is_not_one_that_said_nothing(desk: Desk) -> None:
+def test_draining_relay_that_accepted_none_allows_resending_all(desk: Desk) -> None:
     call = desk.add(5.0)
     requeue_or_fail(desk.calls, "the relay is leaving", 0)
     assert desk.calls.unsent() == [call]
 
 
-def test_what_goes_again_has_a_new_id_and_its_old_deadline(desk: Desk) -> None:
+def test_resent_request_gets_a_new_id_and_keeps_its_deadline(desk: Desk) -> None:
     calls = [desk.add(5.0, idempotent=True) for _ in range(3)]
     ids = [call.request_id for call in calls]
     desk.clock.until(1004.0)
@@ -252,7 +252,7 @@ def test_what_goes_again_has_a_new_id_and_its_old_deadline(desk: Desk) -> None:
     assert [outcome(call) for call in calls] == [RequestTimeout] * 3
 
 
-def test_who_gave_up_meanwhile_is_left_alone(desk: Desk) -> None:
+def test_cancelled_request_is_not_resent(desk: Desk) -> None:
     call = desk.add(5.0)
     call.future.cancel()
     requeue_or_fail(desk.calls, "gone", None)
@@ -261,7 +261,7 @@ def test_who_gave_up_meanwhile_is_left_alone(desk: Desk) -> None:
     assert len(desk.calls) == 0
 
 
-def test_at_the_end_all_fail_and_nothing_ticks(desk: Desk) -> None:
+def test_close_fails_all_requests_and_stops_the_timer(desk: Desk) -> None:
     calls = [desk.add(5.0), desk.add(1.0, sent=False)]
     gone = desk.add(5.0)
     gone.future.cancel()
@@ -271,7 +271,7 @@ def test_at_the_end_all_fail_and_nothing_ticks(desk: Desk) -> None:
     assert desk.clock.set == 0
 
 
-def test_after_the_end_a_call_still_has_a_deadline(desk: Desk) -> None:
+def test_request_after_close_still_expires(desk: Desk) -> None:
     desk.add(1.0)
     desk.calls.fail_all(MeshClosed("closed"))
     late = desk.add(5.0)

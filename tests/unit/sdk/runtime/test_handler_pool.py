@@ -121,11 +121,11 @@ async def play(limit: int, steps: tuple[object, ...]) -> None:
     limit=st.integers(1, 4),
     steps=st.lists(st.sampled_from(KINDS) | st.none() | st.integers(0, 5), max_size=25),
 )
-def test_nothing_is_left_lying_whatever_the_handlers_do(limit: int, steps: list[object]) -> None:
+def test_every_item_is_handled_whatever_the_handlers_do(limit: int, steps: list[object]) -> None:
     run(lambda: play(limit, tuple(steps)))
 
 
-def test_nothing_is_left_lying_in_any_short_order() -> None:
+def test_every_item_is_handled_in_all_short_sequences() -> None:
     """All orders of four steps with two workers."""
     steps = ["answers", "waits", "marks", "is cancelled", None, 0]
 
@@ -139,7 +139,7 @@ def test_nothing_is_left_lying_in_any_short_order() -> None:
 # Who works.
 
 
-async def test_handlers_that_answer_at_once_cost_two_tasks_at_most() -> None:
+async def test_handlers_that_never_wait_use_at_most_two_tasks() -> None:
     shop = Shop(100)
     for _ in range(1000):
         shop.put("answers")
@@ -149,7 +149,7 @@ async def test_handlers_that_answer_at_once_cost_two_tasks_at_most() -> None:
     await shop.workers.stop()
 
 
-async def test_a_rested_worker_works_again() -> None:
+async def test_resting_worker_is_reused() -> None:
     shop = Shop(100)
     for _ in range(10):
         shop.put("answers")
@@ -159,7 +159,7 @@ async def test_a_rested_worker_works_again() -> None:
     await shop.workers.stop()
 
 
-async def test_so_many_run_at_once_and_no_more() -> None:
+async def test_concurrency_is_bounded_by_the_limit() -> None:
     shop = Shop(3)
     works = [shop.put("waits") for _ in range(10)]
     await settle()
@@ -171,7 +171,7 @@ async def test_so_many_run_at_once_and_no_more() -> None:
     await shop.workers.stop()
 
 
-async def test_one_at_a_time_is_one_after_another() -> None:
+async def test_limit_of_one_runs_handlers_in_sequence() -> None:
     shop = Shop(1)
     works = [shop.put("marks and waits") for _ in range(5)]
     for work in works:
@@ -186,7 +186,7 @@ async def test_one_at_a_time_is_one_after_another() -> None:
 # What they see.
 
 
-async def test_a_handler_sees_what_its_service_set_and_nothing_of_others() -> None:
+async def test_handlers_get_the_context_of_the_service_only() -> None:
     token = MINE.set("the service's")
     try:
         shop = Shop(2)
@@ -203,7 +203,7 @@ async def test_a_handler_sees_what_its_service_set_and_nothing_of_others() -> No
 # Idle.
 
 
-async def test_idle_is_at_once_when_nothing_is_to_be_done() -> None:
+async def test_wait_idle_returns_at_once_when_idle() -> None:
     shop = Shop(2)
     await shop.workers.wait_idle()
     shop.put("answers")
@@ -214,7 +214,7 @@ async def test_idle_is_at_once_when_nothing_is_to_be_done() -> None:
 
 
 @pytest.mark.parametrize("kind", ["waits", "marks and waits", "waits and is cancelled"])
-async def test_idle_waits_for_the_last(kind: str) -> None:
+async def test_wait_idle_waits_for_the_last_handler(kind: str) -> None:
     shop = Shop(1)
     first, last = shop.put(kind), shop.put(kind)
     waiters = [asyncio.ensure_future(shop.workers.wait_idle()) for _ in range(3)]
@@ -230,7 +230,7 @@ async def test_idle_waits_for_the_last(kind: str) -> None:
     await shop.workers.stop()
 
 
-async def test_idle_is_not_over_when_more_came_before_it_was_told() -> None:
+async def test_wait_idle_includes_work_queued_meanwhile() -> None:
     shop = Shop(1)
     first = shop.put("waits")
     waiter = asyncio.ensure_future(shop.workers.wait_idle())
@@ -249,7 +249,7 @@ async def test_idle_is_not_over_when_more_came_before_it_was_told() -> None:
 # The end.
 
 
-async def test_stop_cancels_what_runs_and_begins_nothing_more() -> None:
+async def test_stop_cancels_running_handlers_and_starts_no_more() -> None:
     shop = Shop(2)
     for _ in range(5):
         shop.put("waits")
@@ -262,7 +262,7 @@ async def test_stop_cancels_what_runs_and_begins_nothing_more() -> None:
     assert shop.begun == [0, 1]
 
 
-async def test_stop_cancels_those_who_rest() -> None:
+async def test_stop_cancels_resting_workers() -> None:
     shop = Shop(2)
     shop.put("answers")
     await shop.workers.wait_idle()
@@ -270,14 +270,14 @@ async def test_stop_cancels_those_who_rest() -> None:
     assert not shop.workers._tasks
 
 
-async def test_stop_before_anything_began() -> None:
+async def test_stop_before_any_handler_started() -> None:
     shop = Shop(2)
     shop.put("answers")
     await shop.workers.stop()
     assert shop.begun == []
 
 
-async def test_a_handler_that_ignores_its_cancellation_ends_when_it_ends() -> None:
+async def test_stop_waits_for_a_handler_that_ignores_cancellation() -> None:
     release = asyncio.Event()
     begun: list[int] = []
 
@@ -297,7 +297,7 @@ async def test_a_handler_that_ignores_its_cancellation_ends_when_it_ends() -> No
     assert begun == [1]
 
 
-async def test_a_worker_cancelled_as_it_is_woken_does_not_take_the_work_with_it() -> None:
+async def test_worker_cancelled_while_woken_does_not_lose_work() -> None:
     """A handler's task is the worker: user code that cancels it late hits a worker that rests."""
     shop = Shop(1)
     shop.put("answers")
@@ -312,7 +312,7 @@ async def test_a_worker_cancelled_as_it_is_woken_does_not_take_the_work_with_it(
     await shop.workers.stop()
 
 
-async def test_a_worker_cancelled_as_it_rests_is_not_missed() -> None:
+async def test_worker_cancelled_while_resting_is_replaced() -> None:
     shop = Shop(1)
     shop.put("answers")
     await shop.workers.wait_idle()
@@ -326,7 +326,7 @@ async def test_a_worker_cancelled_as_it_rests_is_not_missed() -> None:
     await shop.workers.stop()
 
 
-async def test_a_worker_cancelled_before_it_ran_does_not_take_the_work_with_it() -> None:
+async def test_worker_cancelled_before_its_start_does_not_lose_work() -> None:
     shop = Shop(1)
     shop.put("answers")
     (worker,) = shop.workers._tasks

@@ -125,7 +125,7 @@ C = Message(100, order=1, cast=True)
 @example(steps=[L, S, L, 1000, 1000, S, S], rest=ROOM, split=READ_SIZE, relay=True)
 @example(steps=[Message(2 * CHUNK)], rest=1, split=READ_SIZE, relay=True)  # the last chunk is full
 @example(steps=[*[C] * 40, L, C, S, C, C], rest=ROOM, split=READ_SIZE, relay=False)
-def test_whatever_is_put_comes_out_whole_and_in_order(
+def test_messages_arrive_whole_and_in_order(
     steps: list[Message | int], rest: int, split: int, *, relay: bool
 ) -> None:
     outbox, receiver = Outbox(LIMIT), Receiver(split)
@@ -156,7 +156,7 @@ def test_whatever_is_put_comes_out_whole_and_in_order(
 @example(steps=[L, Message(CHUNK, 1, headers=True), *[Message(16_300)] * 3])
 @example(steps=[Message(2 * CHUNK, headers=True), ROOM, *[Message(16_300)] * 3])
 @example(steps=[Message(2 * CHUNK, headers=True), *[Message(1000)] * 60])
-def test_every_batch_fits_a_frame(steps: list[Message | int]) -> None:
+def test_every_batch_fits_into_a_frame(steps: list[Message | int]) -> None:
     outbox = Outbox(LIMIT)
     batches = []
     for number, step in enumerate(steps):
@@ -170,7 +170,7 @@ def test_every_batch_fits_a_frame(steps: list[Message | int]) -> None:
 
 
 @pytest.mark.parametrize("room", [1, ROOM, READ_SIZE])
-def test_a_batch_is_never_empty_while_something_waits(room: int) -> None:
+def test_batch_is_never_empty_while_messages_wait(room: int) -> None:
     outbox = Outbox(LIMIT)
     for number in range(4):
         put(outbox, number, Message(3 * CHUNK, order=number % 2))
@@ -181,7 +181,7 @@ def test_a_batch_is_never_empty_while_something_waits(room: int) -> None:
 
 
 @pytest.mark.parametrize("room", [ROOM, READ_SIZE])
-def test_a_small_message_passes_a_large_one(room: int) -> None:
+def test_small_message_passes_a_large_body(room: int) -> None:
     outbox, receiver = Outbox(LIMIT), Receiver()
     put(outbox, 1, Message(16 * CHUNK, order=1))
     receiver.read(outbox.take(room))
@@ -192,7 +192,7 @@ def test_a_small_message_passes_a_large_one(room: int) -> None:
 
 
 @pytest.mark.parametrize("size", [100, 20_000, CHUNK])
-def test_small_messages_do_not_starve_a_large_one(size: int) -> None:
+def test_small_messages_do_not_starve_a_large_body(size: int) -> None:
     outbox, receiver = Outbox(LIMIT), Receiver()
     put(outbox, 1, Message(16 * CHUNK))
     batches = 0
@@ -204,7 +204,7 @@ def test_small_messages_do_not_starve_a_large_one(size: int) -> None:
         assert batches <= 2 * 17 + 1
 
 
-def test_small_casts_in_a_row_share_a_message() -> None:
+def test_consecutive_small_broadcasts_share_a_message() -> None:
     outbox = Outbox(LIMIT)
     for number in range(40):
         put(outbox, number, C)
@@ -218,7 +218,7 @@ def test_small_casts_in_a_row_share_a_message() -> None:
 
 
 @pytest.mark.parametrize("count", [1, MAX_SHARED_BODIES - 1, MAX_SHARED_BODIES])
-def test_an_empty_cast_is_waiting_like_any_other(count: int) -> None:
+def test_empty_broadcast_body_makes_the_outbox_non_empty(count: int) -> None:
     outbox = Outbox(LIMIT)
     for _ in range(count):
         outbox.put_fanout(TOLD, "name", b"")
@@ -227,7 +227,7 @@ def test_an_empty_cast_is_waiting_like_any_other(count: int) -> None:
     assert outbox.size == 0
 
 
-def test_a_name_that_cannot_be_written_harms_no_other() -> None:
+def test_name_that_cannot_be_encoded_affects_no_other_message() -> None:
     outbox, receiver = Outbox(LIMIT), Receiver()
     outbox.put_fanout(TOLD, "\ud800", body(1, 10))
     with pytest.raises(UnicodeEncodeError):
@@ -239,7 +239,7 @@ def test_a_name_that_cannot_be_written_harms_no_other() -> None:
     assert outbox.size == 0
 
 
-def test_large_ones_take_turns() -> None:
+def test_large_bodies_are_sent_round_robin() -> None:
     outbox, receiver = Outbox(LIMIT), Receiver()
     put(outbox, 1, Message(100 * CHUNK))
     receiver.read(outbox.take(ROOM))
@@ -250,7 +250,7 @@ def test_large_ones_take_turns() -> None:
     assert outbox.size > 90 * CHUNK
 
 
-def test_what_finds_no_room_is_dropped_whole() -> None:
+def test_message_over_the_limit_is_dropped_whole() -> None:
     outbox, receiver = Outbox(3 * CHUNK), Receiver()
     assert put(outbox, 1, Message(4 * CHUNK, order=1))
     for number, message in enumerate(
@@ -263,7 +263,7 @@ def test_what_finds_no_room_is_dropped_whole() -> None:
     assert put(outbox, 7, Message(1))
 
 
-def test_a_body_over_what_the_receiver_takes_finds_no_room() -> None:
+def test_body_over_max_body_is_rejected() -> None:
     outbox = Outbox(LIMIT, max_body=2 * CHUNK)
     assert not put(outbox, 1, Message(2 * CHUNK + 1))
     assert outbox.size == 0
@@ -273,7 +273,7 @@ def test_a_body_over_what_the_receiver_takes_finds_no_room() -> None:
     assert put(tiny, 4, Message(CHUNK)), "what needs no chunks is not looked at"
 
 
-def test_some_room_is_kept_for_what_others_wait_on() -> None:
+def test_reserve_accepts_messages_without_a_body() -> None:
     outbox = Outbox(3 * CHUNK)
     assert outbox.put_body((PING, bytes(4 * CHUNK)), 1)
     assert not outbox.put_body((PING, b"x"), 1)
@@ -282,7 +282,7 @@ def test_some_room_is_kept_for_what_others_wait_on() -> None:
     assert outbox.size > 1024 * 1024
 
 
-def test_small_messages_count_for_what_they_cost() -> None:
+def test_limit_counts_the_overhead_of_small_messages() -> None:
     """Three octets each on the wire, and some fifty in Python."""
     outbox = Outbox(CHUNK)
     pings = 0
@@ -295,7 +295,7 @@ def test_small_messages_count_for_what_they_cost() -> None:
     assert outbox.put((PING, 1))
 
 
-def test_what_no_credit_explains_finds_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tunnel_messages_beyond_any_credit_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_TUNNEL_BYTES", 4 * CHUNK)
     outbox = Outbox(CHUNK)
     parts = 0
@@ -310,7 +310,7 @@ def test_what_no_credit_explains_finds_no_room(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("size", [CHUNK + 1, 5 * CHUNK, MAX_PARTIAL_BYTES // 4])
-def test_a_sender_never_has_more_half_sent_than_its_receiver_bears(
+def test_partial_bodies_stay_within_the_receiver_limit(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A tenth of everything: the ratios are what matters, and 64 MiB through Python takes a while.
@@ -331,7 +331,7 @@ def test_a_sender_never_has_more_half_sent_than_its_receiver_bears(
     assert inbox.size == 0
 
 
-def test_a_body_longer_than_that_travels_alone() -> None:
+def test_body_over_the_partial_limit_is_sent_alone() -> None:
     outbox, inbox = (
         Outbox(2 * MAX_PARTIAL_BYTES),
         Reassembler(MAX_PARTIAL_BYTES + CHUNK, MAX_PARTIAL_BYTES + CHUNK),
@@ -364,7 +364,7 @@ class Sender:
 
 
 @pytest.mark.parametrize("message", [Message(10), Message(0, cast=True), L, Message(CHUNK)])
-def test_a_sender_is_woken_by_the_first_message_after_it_sent_all(message: Message) -> None:
+def test_wake_is_called_for_the_first_message_of_an_empty_outbox(message: Message) -> None:
     sender = Sender()
     for turn in range(1, 4):
         put(sender.outbox, 1, message)
@@ -375,7 +375,7 @@ def test_a_sender_is_woken_by_the_first_message_after_it_sent_all(message: Messa
         drain(sender.outbox)
 
 
-def test_a_sender_is_hurried_once_a_batch_is_there() -> None:
+def test_flush_is_called_once_a_batch_is_full() -> None:
     sender = Sender()
     while sender.outbox.size < REQUEST_BATCH:
         assert sender.hurried == 0
@@ -393,7 +393,7 @@ def test_a_sender_is_hurried_once_a_batch_is_there() -> None:
     assert sender.hurried == 3
 
 
-def test_a_sender_may_take_all_as_soon_as_it_is_hurried() -> None:
+def test_flush_callback_may_take_everything() -> None:
     sender, receiver = Sender(), Receiver()
     sender.outbox = outbox = Outbox(LIMIT, lambda: None, lambda: receiver.read(outbox.take(ROOM)))
     for number in range(200):
@@ -423,7 +423,7 @@ WHOLE = bytes(CHUNK)
         (1, CHUNK + 1, bytes(CHUNK + 2)),
     ],
 )
-def test_a_chunk_that_cannot_be_is_refused(stream: object, total: object, data: object) -> None:
+def test_invalid_chunk_raises(stream: object, total: object, data: object) -> None:
     with pytest.raises(ReassemblyError):
         Reassembler(LIMIT, LIMIT).add_chunk(stream, total, data)
 
@@ -431,25 +431,25 @@ def test_a_chunk_that_cannot_be_is_refused(stream: object, total: object, data: 
 @pytest.mark.parametrize(
     "cast", [(), ("text",), (b"", 1), (b"", (b"",)), (bytes(CHUNK), b"x"), None, 7, "text", {}]
 )
-def test_bodies_that_share_a_message_are_small_and_octets(cast: object) -> None:
+def test_invalid_shared_bodies_raise(cast: object) -> None:
     with pytest.raises(ReassemblyError):
         Reassembler(LIMIT, LIMIT).take_fanout(cast)
 
 
 @pytest.mark.parametrize("cast", [b"", bytes(CHUNK), (b"",), (b"one", b"other")])
-def test_bodies_that_came_whole_are_as_they_are(cast: object) -> None:
+def test_bodies_without_chunks_are_returned_unchanged(cast: object) -> None:
     assert Reassembler(LIMIT, LIMIT).take_fanout(cast) == cast
 
 
 @pytest.mark.parametrize("stream", [0, 7, "1", None, True, (), [1]])
-def test_a_body_that_was_not_sent_is_refused(stream: object) -> None:
+def test_message_that_refers_to_an_unknown_stream_raises(stream: object) -> None:
     inbox = Reassembler(LIMIT, LIMIT)
     inbox.add_chunk(1, 2 * CHUNK, WHOLE)
     with pytest.raises(ReassemblyError):
         inbox.take_body(stream)
 
 
-def test_a_body_is_as_long_as_it_said() -> None:
+def test_body_with_a_wrong_size_raises() -> None:
     inbox = Reassembler(LIMIT, LIMIT)
     inbox.add_chunk(1, 2 * CHUNK, WHOLE)
     with pytest.raises(ReassemblyError):
@@ -463,7 +463,7 @@ def test_a_body_is_as_long_as_it_said() -> None:
         inbox.add_chunk(3, 2 * CHUNK, b"x")
 
 
-def test_a_body_is_taken_once() -> None:
+def test_body_can_be_taken_only_once() -> None:
     inbox = Reassembler(LIMIT, LIMIT)
     inbox.add_chunk(1, CHUNK + 1, WHOLE)
     inbox.add_chunk(1, CHUNK + 1, b"x")
@@ -472,7 +472,7 @@ def test_a_body_is_taken_once() -> None:
         inbox.take_body(1)
 
 
-def test_bodies_begun_are_bounded_by_what_they_may_come_to() -> None:
+def test_partial_bodies_are_bounded_by_their_announced_size() -> None:
     """Each begins small, and none may grow past the room that was there when it began."""
     inbox = Reassembler(4 * CHUNK, 10 * CHUNK)
     for stream in range(100):
@@ -486,7 +486,7 @@ def test_bodies_begun_are_bounded_by_what_they_may_come_to() -> None:
 
 
 @pytest.mark.parametrize("total", [CHUNK + 1, 2 * CHUNK])
-def test_what_is_too_much_is_not_kept(total: int) -> None:
+def test_data_beyond_the_announced_size_is_not_kept(total: int) -> None:
     """A connection that ends may linger: what it holds must still be what is counted."""
     inbox = Reassembler(LIMIT, LIMIT)
     inbox.add_chunk(1, total, WHOLE)
@@ -496,7 +496,7 @@ def test_what_is_too_much_is_not_kept(total: int) -> None:
     assert sum(len(half.body) for half in inbox._streams.values() if half.body) == inbox.size
 
 
-def test_a_body_given_up_is_not_half_there() -> None:
+def test_dropped_body_is_reported_as_dropped() -> None:
     inbox = Reassembler(4 * CHUNK, 4 * CHUNK)
     inbox.add_chunk(1, 3 * CHUNK, WHOLE)
     inbox.add_chunk(2, 3 * CHUNK, WHOLE)
@@ -508,7 +508,7 @@ def test_a_body_given_up_is_not_half_there() -> None:
     assert inbox.refused == 1
 
 
-def test_streams_are_bounded_even_those_given_up() -> None:
+def test_streams_are_bounded_including_dropped_ones() -> None:
     inbox = Reassembler(2 * CHUNK, 2 * CHUNK)
     for stream in range(MAX_STREAMS):
         inbox.add_chunk(stream, 2 * CHUNK, b"")
@@ -520,7 +520,9 @@ def test_streams_are_bounded_even_those_given_up() -> None:
 
 
 @given(st.integers(CHUNK + 1, 3 * CHUNK), st.lists(st.integers(0, CHUNK), min_size=1, max_size=20))
-def test_a_body_is_passed_on_as_it_came_however_it_was_cut(size: int, cuts: list[int]) -> None:
+def test_chunked_body_is_forwarded_unchanged_for_any_chunk_sizes(
+    size: int, cuts: list[int]
+) -> None:
     whole, came = body(1, size), ChunkedBody()
     at = 0
     for cut in cuts:
@@ -538,7 +540,7 @@ def test_a_body_is_passed_on_as_it_came_however_it_was_cut(size: int, cuts: list
     assert receiver.got == [(1, whole)]
 
 
-def test_crumbs_cost_no_more_than_they_hold() -> None:
+def test_tiny_chunks_are_merged() -> None:
     came = ChunkedBody()
     for _ in range(CHUNK + 1):
         came.append(b"x")
@@ -557,7 +559,7 @@ def _ops(batches: list[bytes]) -> list[int]:
     return ops
 
 
-def test_what_takes_a_large_body_back_keeps_behind_it() -> None:
+def test_cancel_stays_behind_its_large_body() -> None:
     outbox = Outbox(LIMIT)
     outbox.put_body((Op.DELIVER_REQUEST.value, 7, bytes(3 * CHUNK), 1), 2, 7)
     outbox.put_in_flow((Op.REQUEST_CANCELLED.value, 7), 7)
@@ -566,7 +568,7 @@ def test_what_takes_a_large_body_back_keeps_behind_it() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_a_pong_comes_behind_every_large_body_before_it_and_no_other(count: int) -> None:
+def test_pong_waits_for_earlier_large_bodies_only(count: int) -> None:
     outbox = Outbox(LIMIT)
     for number in range(count):
         outbox.put_body(
@@ -584,7 +586,7 @@ def test_a_pong_comes_behind_every_large_body_before_it_and_no_other(count: int)
     assert outbox.size == 0
 
 
-def test_pongs_are_bounded_too() -> None:
+def test_pongs_behind_a_large_body_are_bounded() -> None:
     outbox = Outbox(CHUNK)
     outbox.put_body((TOLD, bytes(2 * CHUNK), "s", None), 1)
     taken = sum(outbox.put_after_bodies((Op.PONG.value, 0)) for _ in range(100_000))
@@ -593,7 +595,7 @@ def test_pongs_are_bounded_too() -> None:
     assert outbox.size == 0
 
 
-def test_what_is_dropped_behind_a_large_body_leaves_it_whole() -> None:
+def test_drop_flow_keeps_the_large_body() -> None:
     outbox = Outbox(LIMIT)
     for number in (1, 2):
         outbox.put_body((Op.DELIVER_REQUEST.value, number, bytes(2 * CHUNK), 1), 2, number)
@@ -603,7 +605,7 @@ def test_what_is_dropped_behind_a_large_body_leaves_it_whole() -> None:
     assert outbox.size == 0
 
 
-def test_nothing_is_left_of_what_is_closed() -> None:
+def test_close_drops_all_messages() -> None:
     outbox = Outbox(LIMIT)
     outbox.put_body((Op.DELIVER_REQUEST.value, 1, bytes(2 * CHUNK), 1), 2, 1)
     outbox.put_after_bodies((Op.PONG.value, 0))

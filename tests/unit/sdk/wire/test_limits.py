@@ -49,7 +49,7 @@ def read(octets: bytes) -> list[object]:
         (14, 1, "cluster", bytes(CHUNK), 5000, False, {"h": "v" * (MAX_HEADERS - 1)}),
     ],
 )
-def test_what_is_within_every_bound_is_taken(value: object) -> None:
+def test_values_within_all_limits_are_unpacked(value: object) -> None:
     assert read(msgpack.packb(value) * 2) == [value, value]
 
 
@@ -70,7 +70,7 @@ def test_what_is_within_every_bound_is_taken(value: object) -> None:
         pytest.param(b"\x91" * 2000, id="nested"),
     ],
 )
-def test_what_is_beyond_a_bound_is_refused(octets: bytes) -> None:
+def test_values_beyond_a_limit_raise(octets: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 — their texts are msgpack's
         read(octets)
 
@@ -79,13 +79,13 @@ def test_what_is_beyond_a_bound_is_refused(octets: bytes) -> None:
 @example(b"\xc7\x00\x05")
 @example(b"\xd6\xff\xff\xff\xff\xff")
 @example(b"\x80")
-def test_octets_are_values_or_refused_and_nothing_else(octets: bytes) -> None:
+def test_any_bytes_are_unpacked_or_raise_value_error(octets: bytes) -> None:
     with suppress(ValueError):
         read(octets)
 
 
 @pytest.mark.parametrize("announced", [b"\xc6\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff"])
-def test_a_length_that_is_announced_costs_no_more_than_a_message_and_a_read(
+def test_announced_length_allocates_at_most_one_message_and_one_read(
     announced: bytes,
 ) -> None:
     """The unpacker looks at a length only once all of it is there: its buffer is the bound."""
@@ -96,7 +96,7 @@ def test_a_length_that_is_announced_costs_no_more_than_a_message_and_a_read(
         messages.feed(bytes(READ_SIZE))
 
 
-def test_a_message_may_end_at_any_place_in_a_full_read() -> None:
+def test_message_may_end_anywhere_in_a_full_read() -> None:
     """The largest message but one octet is waiting when a whole read comes in."""
     message = (14, 1, "n" * MAX_NAME, bytes(CHUNK), 5000, False, {"h": "v" * (MAX_HEADERS - 1)})
     octets = msgpack.packb(message)
@@ -118,7 +118,7 @@ def test_a_message_may_end_at_any_place_in_a_full_read() -> None:
         b"\xde\x00\x40\xa0",
     ],
 )
-def test_ten_strangers_with_nested_headers_cost_little(header: bytes) -> None:
+def test_nested_array_headers_allocate_little(header: bytes) -> None:
     """With the default bounds of the unpacker these same octets cost ten times 33 MB."""
     strangers = []
     tracemalloc.start()
@@ -136,7 +136,7 @@ def test_ten_strangers_with_nested_headers_cost_little(header: bytes) -> None:
     assert peak < 16 * 1024 * 1024
 
 
-def test_the_bounds_agree_with_one_another() -> None:
+def test_limits_are_consistent() -> None:
     assert MAX_NAME < MAX_HELLO < CHUNK < READ_SIZE < MAX_MESSAGE <= MAX_PARTIAL_BYTES
     assert REQUEST_BATCH <= FANOUT_BATCH <= CHUNK
     assert HIGH_WATER <= REQUEST_BATCH

@@ -24,12 +24,12 @@ def ticks_until_given_up(liveness: Liveness, start: float, beat: float = BEAT) -
     raise AssertionError("never given up")
 
 
-def test_silence_is_borne_for_the_patience_and_no_longer() -> None:
+def test_silent_remote_end_times_out() -> None:
     liveness = live()
     assert ticks_until_given_up(liveness, 0.0) == PATIENCE / BEAT + 1
 
 
-def test_any_sign_of_life_starts_the_patience_anew() -> None:
+def test_traffic_restarts_the_timeout() -> None:
     liveness = live()
     for beat in range(1, 100):
         liveness.on_traffic(beat * BEAT)
@@ -38,7 +38,7 @@ def test_any_sign_of_life_starts_the_patience_anew() -> None:
 
 
 @pytest.mark.parametrize("paused", [0.6, 2.0, 5.0, 3600.0])
-def test_a_pause_of_ours_counts_as_one_beat(paused: float) -> None:
+def test_own_pause_counts_as_one_interval(paused: float) -> None:
     liveness = live()
     for beat in (1, 2, 3):
         assert not liveness.timed_out(beat * BEAT)
@@ -49,7 +49,7 @@ def test_a_pause_of_ours_counts_as_one_beat(paused: float) -> None:
     assert ticks_until_given_up(liveness, now) in {4, 5}
 
 
-def test_a_pause_forgives_no_more_than_itself() -> None:
+def test_own_pause_extends_the_timeout_only_by_itself() -> None:
     """What was heard while we slept is not in the future afterwards."""
     liveness = live()
     liveness.timed_out(BEAT)
@@ -63,9 +63,7 @@ def test_a_pause_forgives_no_more_than_itself() -> None:
     gaps=st.lists(st.floats(0.01, 100), max_size=60),
     heard=st.lists(st.booleans(), min_size=60, max_size=60),
 )
-def test_nobody_is_given_up_before_the_patience_is_over(
-    gaps: list[float], heard: list[bool]
-) -> None:
+def test_no_timeout_before_its_time(gaps: list[float], heard: list[bool]) -> None:
     liveness = live()
     last = 0.0
     for now, life in zip(accumulate(gaps), heard, strict=False):
@@ -78,7 +76,7 @@ def test_nobody_is_given_up_before_the_patience_is_over(
 
 
 @given(gaps=st.lists(st.floats(BEAT, 100), min_size=20, max_size=20))
-def test_the_silent_are_given_up_however_slow_we_are(gaps: list[float]) -> None:
+def test_slow_checks_still_time_out(gaps: list[float]) -> None:
     """Each look, however late, counts for a beat at least: a slow loop keeps nobody for ever."""
     liveness = live()
     assert any(liveness.timed_out(now) for now in accumulate(gaps[: int(PATIENCE / BEAT) + 2]))

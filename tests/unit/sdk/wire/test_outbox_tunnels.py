@@ -80,7 +80,7 @@ class Sender:
 
 @given(steps)
 @example([("ping", 0, 0), ("part", 0, LARGE), ("drop", 0, 0), ("take", 0, EVERYTHING)])
-def test_every_batch_has_something_and_every_tunnel_keeps_its_order(given: list[Step]) -> None:
+def test_batches_are_not_empty_and_tunnels_keep_their_order(given: list[Step]) -> None:
     sender = Sender()
     for what, which, size in given:
         sender.do(what, which, size)
@@ -89,7 +89,7 @@ def test_every_batch_has_something_and_every_tunnel_keeps_its_order(given: list[
     assert not [number for left in sender.waiting.values() for number in left if number > 0]
 
 
-def test_a_tunnel_that_ended_before_its_turn_holds_up_no_other() -> None:
+def test_dropped_flow_does_not_block_other_flows() -> None:
     sender = Sender()
     sender.do("ping", 0, 0)
     sender.do("part", 1, LARGE)
@@ -100,7 +100,7 @@ def test_a_tunnel_that_ended_before_its_turn_holds_up_no_other() -> None:
     assert not sender.outbox.size
 
 
-def test_a_batch_that_would_have_been_a_dropped_tunnels_has_something_else() -> None:
+def test_batch_is_filled_after_its_flow_was_dropped() -> None:
     sender = Sender()
     sender.do("part", 1, LARGE)
     sender.do("ping", 0, 0)
@@ -111,7 +111,7 @@ def test_a_batch_that_would_have_been_a_dropped_tunnels_has_something_else() -> 
     assert not sender.outbox.size
 
 
-def test_a_tunnel_that_ended_before_its_turn_may_say_so_at_length() -> None:
+def test_dropped_flow_can_be_started_again() -> None:
     sender = Sender()
     sender.do("part", 1, LARGE)
     sender.do("drop", 1, 0)

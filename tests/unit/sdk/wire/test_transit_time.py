@@ -15,7 +15,7 @@ WINDOW = 60_000
 CLOCKS = st.floats(-1e9, 1e9)
 
 
-def test_the_first_message_did_not_wait() -> None:
+def test_first_message_has_no_delay() -> None:
     assert TransitTime().delay(stamp=7.0, now=123_456.0) == 0
 
 
@@ -24,7 +24,7 @@ def test_the_first_message_did_not_wait() -> None:
     distance=st.floats(0, 1000),
     waits=st.lists(st.floats(0, 10_000), max_size=50),
 )
-def test_waiting_is_what_exceeds_the_quickest(
+def test_delay_is_relative_to_the_fastest_message(
     apart: float, distance: float, waits: list[float]
 ) -> None:
     lateness = TransitTime()
@@ -36,7 +36,7 @@ def test_waiting_is_what_exceeds_the_quickest(
 
 
 @given(arrivals=st.lists(st.tuples(CLOCKS, st.floats(0, 1e6)), min_size=1))
-def test_it_is_never_negative(arrivals: list[tuple[float, float]]) -> None:
+def test_delay_is_never_negative(arrivals: list[tuple[float, float]]) -> None:
     lateness = TransitTime()
     now = 0.0
     for stamp, passed in arrivals:
@@ -44,7 +44,7 @@ def test_it_is_never_negative(arrivals: list[tuple[float, float]]) -> None:
         assert lateness.delay(stamp, now) >= 0
 
 
-def test_a_quicker_message_makes_the_earlier_ones_late_in_hindsight() -> None:
+def test_faster_message_lowers_the_minimum() -> None:
     lateness = TransitTime()
     assert lateness.delay(stamp=0, now=500) == 0
     assert lateness.delay(stamp=1000, now=1100) == 0
@@ -52,14 +52,14 @@ def test_a_quicker_message_makes_the_earlier_ones_late_in_hindsight() -> None:
 
 
 @pytest.mark.parametrize("drift", [100e-6, -100e-6])
-def test_drift_does_not_add_up(drift: float) -> None:
+def test_clock_drift_does_not_accumulate(drift: float) -> None:
     """Two clocks a tenth of a per mille apart, an hour long: 360 ms if nothing were forgotten."""
     lateness = TransitTime()
     told = [lateness.delay(second * 1000 * (1 - drift), second * 1000) for second in range(3600)]
     assert max(told) <= 2 * WINDOW * abs(drift) + 1e-6
 
 
-def test_a_longer_way_is_the_way_after_two_windows() -> None:
+def test_longer_transit_is_accepted_after_two_windows() -> None:
     lateness = TransitTime()
     lateness.delay(stamp=0, now=10)
     told = [lateness.delay(stamp=now - 60, now=now) for now in range(1000, 4 * WINDOW, 1000)]
@@ -69,7 +69,7 @@ def test_a_longer_way_is_the_way_after_two_windows() -> None:
     assert told.index(0) <= 2 * WINDOW // 1000
 
 
-def test_a_late_message_at_the_turn_of_a_window_is_still_late() -> None:
+def test_late_message_at_a_window_change_is_still_late() -> None:
     lateness = TransitTime()
     for now in range(0, WINDOW, 1000):
         lateness.delay(stamp=now - 10, now=now)

@@ -10,7 +10,7 @@ from arke_proxy.http1.head_parser import parse_request, parse_response
 BACKEND = BackendAddress("192.168.56.102", 63450)
 
 
-def test_the_head_that_a_backend_gets() -> None:
+def test_request_head_for_backend() -> None:
     head = parse_request(
         b"POST http://example/a HTTP/1.1\r\nHost: example\r\nX-Forwarded-For: 6.6.6.6\r\n"
         b"Connection: close\r\nVia: 1.0 other\r\nContent-Length: 3\r\n\r\n"
@@ -21,14 +21,14 @@ def test_the_head_that_a_backend_gets() -> None:
     )
 
 
-def test_a_backend_always_gets_http_1_1_and_a_host() -> None:
+def test_http_1_0_request_is_forwarded_as_1_1_with_host() -> None:
     head = parse_request(b"GET / HTTP/1.0\r\n\r\n")
     assert serializer.request_head(head, b"", BACKEND) == (
         b"GET / HTTP/1.1\r\nHost: 192.168.56.102:63450\r\nVia: 1.0 arke\r\n\r\n"
     )
 
 
-def test_fields_without_lines_at_hand_are_written_as_well() -> None:
+def test_request_without_cached_lines_is_serialized_alike() -> None:
     head = parse_request(b"GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\ny: 2\r\n\r\n")
     written = serializer.request_head(head, b"", BACKEND)
     assert b"\r\nX: 1\r\ny: 2\r\n" in written
@@ -36,7 +36,7 @@ def test_fields_without_lines_at_hand_are_written_as_well() -> None:
     assert serializer.request_head(bare, b"", BACKEND) == written
 
 
-def test_a_switch_of_protocols_is_about_both_connections() -> None:
+def test_upgrade_is_forwarded_in_both_directions() -> None:
     lines = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
     head = parse_request(b"GET / HTTP/1.1\r\nHost: a\r\n" + lines + b"\r\n")
     assert lines in serializer.request_head(head, b"", BACKEND)
@@ -63,7 +63,7 @@ def test_a_switch_of_protocols_is_about_both_connections() -> None:
         (b"GET", b"200 OK\r\nTransfer-Encoding: chunked\r\n", True, (b"", 0, 1)),
     ],
 )
-def test_how_a_client_learns_where_the_body_ends(
+def test_response_framing(
     method: bytes, head: bytes, to_1_0: bool, framing: tuple[bytes, int, int]
 ) -> None:
     parsed = parse_response(b"HTTP/1.1 " + head + b"\r\n")
@@ -79,13 +79,11 @@ def test_how_a_client_learns_where_the_body_ends(
         (False, True, b"Connection: close\r\n"),
     ],
 )
-def test_what_a_client_learns_about_its_connection(
-    keep_alive: bool, to_1_0: bool, line: bytes
-) -> None:
+def test_connection_line(keep_alive: bool, to_1_0: bool, line: bytes) -> None:
     assert serializer.connection_line(keep_alive=keep_alive, to_1_0=to_1_0) == line
 
 
-def test_the_head_that_a_client_gets() -> None:
+def test_response_head_for_client() -> None:
     head = parse_response(b"HTTP/1.0 200 Fine\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n")
     assert serializer.response_head(head, serializer.CHUNKED, serializer.CLOSE) == (
         b"HTTP/1.1 200 Fine\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nTransfer-Encoding: chunked\r\n"

@@ -1,4 +1,4 @@
-"""What the proxy writes, it would read the same; and how a head is cut into pieces is no matter."""
+"""Properties of parser and serializer: they agree, also when the input is split anywhere."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ def head_of(line: bytes, fields: bytes) -> bytes:
     return line + b"\r\nHost: a\r\n" + fields + b"\r\n"
 
 
-def wrote(head: RequestHead) -> bytes:
+def serialized(head: RequestHead) -> bytes:
     return serializer.request_head(head, b"", BACKEND)
 
 
 @CASES
 @given(REQUEST_LINE, FIELDS)
-def test_a_request_that_is_written_is_read_the_same(line: bytes, fields: bytes) -> None:
+def test_serialized_request_parses_to_same_head(line: bytes, fields: bytes) -> None:
     with suppress(MalformedMessage):
         head = parse_request(head_of(line, fields))
-        again = parse_request(wrote(head))
+        again = parse_request(serialized(head))
         assert (again.method, again.target) == (head.method, head.target)
         assert again.fields == (*head.fields, (b"Via", b"%b arke" % head.version))
         assert head.version == (b"1.0" if head.is_1_0 else b"1.1")
@@ -75,7 +75,7 @@ def test_a_request_that_is_written_is_read_the_same(line: bytes, fields: bytes) 
 
 @CASES
 @given(STATUS_LINE, FIELDS)
-def test_an_answer_that_is_written_is_read_the_same(line: bytes, fields: bytes) -> None:
+def test_serialized_response_parses_to_same_head(line: bytes, fields: bytes) -> None:
     with suppress(MalformedMessage):
         head = parse_response(head_of(line, fields))
         connection = serializer.upgrade_lines(head.upgrade) if head.upgrade else b""
@@ -89,30 +89,30 @@ def test_an_answer_that_is_written_is_read_the_same(line: bytes, fields: bytes) 
         assert again.upgrade == head.upgrade
 
 
-class Seen:
-    """What another parser, that many servers have, finds in a head."""
+class ParsedFields:
+    """The fields that llhttp finds, the parser of Node.js and others."""
 
     def __init__(self) -> None:
         self.fields: list[tuple[bytes, bytes]] = []
-        self.whole = False
+        self.complete = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.fields.append((name, value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
-        self.whole = True
+        self.complete = True
 
 
 @CASES
 @given(REQUEST_LINE, FIELDS)
-def test_another_parser_agrees_with_what_is_written(line: bytes, fields: bytes) -> None:
+def test_llhttp_parses_serialized_request_alike(line: bytes, fields: bytes) -> None:
     with suppress(MalformedMessage):
         head = parse_request(head_of(line, fields))
-        seen = Seen()
+        seen = ParsedFields()
         parser = httptools.HttpRequestParser(seen)
         with suppress(httptools.HttpParserUpgrade):
-            parser.feed_data(wrote(head))
-        assert seen.whole
+            parser.feed_data(serialized(head))
+        assert seen.complete
         assert parser.get_method() == head.method
         names = [name.lower() for name, _ in seen.fields]
         assert seen.fields[0][0] == b"Host"
@@ -122,8 +122,8 @@ def test_another_parser_agrees_with_what_is_written(line: bytes, fields: bytes) 
         assert [field for field in seen.fields if field in head.fields] == list(head.fields)
 
 
-def pulled(raw: bytes, cuts: list[int], *, answer: bool) -> RequestHead | ResponseHead | str | None:
-    """Return what comes of bytes that arrive in pieces; the fault's code if they are refused."""
+def parsed(raw: bytes, cuts: list[int], *, answer: bool) -> RequestHead | ResponseHead | str | None:
+    """Parse bytes that arrive split at `cuts`; "rejected" if they are malformed."""
     buffer = HeadBuffer(skips_empty_lines=not answer)
     places = [0, *sorted(cut % (len(raw) + 1) for cut in cuts), len(raw)]
     try:
@@ -132,7 +132,7 @@ def pulled(raw: bytes, cuts: list[int], *, answer: bool) -> RequestHead | Respon
             if (head := buffer.pull()) is not None:
                 return parse_response(head) if answer else parse_request(head)
     except MalformedMessage:
-        return "refused"
+        return "rejected"
     return None
 
 
@@ -142,8 +142,8 @@ REQUESTS = [*HEADS.values(), *(raw for raw, _ in ACCEPTED.values())]
 
 @CASES
 @given(st.sampled_from(REQUESTS) | st.tuples(REQUEST_LINE, FIELDS).map(lambda t: head_of(*t)), CUTS)
-def test_how_a_request_is_cut_is_no_matter(raw: bytes, cuts: list[int]) -> None:
-    assert pulled(raw, cuts, answer=False) == pulled(raw, [], answer=False)
+def test_request_split_anywhere_parses_alike(raw: bytes, cuts: list[int]) -> None:
+    assert parsed(raw, cuts, answer=False) == parsed(raw, [], answer=False)
 
 
 @CASES
@@ -152,12 +152,12 @@ def test_how_a_request_is_cut_is_no_matter(raw: bytes, cuts: list[int]) -> None:
     | st.tuples(STATUS_LINE, FIELDS).map(lambda t: head_of(*t)),
     CUTS,
 )
-def test_how_an_answer_is_cut_is_no_matter(raw: bytes, cuts: list[int]) -> None:
-    assert pulled(raw, cuts, answer=True) == pulled(raw, [], answer=True)
+def test_response_split_anywhere_parses_alike(raw: bytes, cuts: list[int]) -> None:
+    assert parsed(raw, cuts, answer=True) == parsed(raw, [], answer=True)
 
 
-def chunks(data: bytes, cuts: list[int]) -> tuple[bytes, bytes, bytes] | None:
-    """Return (payload, rest, trailer) of a body that arrives in pieces, None if it is refused."""
+def decoded(data: bytes, cuts: list[int]) -> tuple[bytes, bytes, bytes] | None:
+    """Return (payload, rest, trailer) of a body split at `cuts`; None if it is malformed."""
     body = ChunkedBody()
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     payload = b""
@@ -177,5 +177,5 @@ PIECES = [b"0\r\n", b"1\r\na\r\n", b"3;x\r\nabc\r\n", b"\r\n", b"A: b\r\n", b"\n
 
 @CASES
 @given(st.sampled_from([*CHUNKS.values()]) | st.lists(st.sampled_from(PIECES)).map(b"".join), CUTS)
-def test_how_chunks_are_cut_is_no_matter(data: bytes, cuts: list[int]) -> None:
-    assert chunks(data, cuts) == chunks(data, [])
+def test_chunked_body_split_anywhere_parses_alike(data: bytes, cuts: list[int]) -> None:
+    assert decoded(data, cuts) == decoded(data, [])
