@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure, print the tables, keep them."""
+"""`python -m benchmarks`: run the benchmarks, print the tables and save them."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from datetime import UTC, datetime
 
 from arke.program import flags
 from benchmarks import machine, rounds
-from benchmarks.measure import BenchError, Measure, Pairing
-from benchmarks.pairings import hop, iris, meeting, memory, messages, tunnels, web
+from benchmarks.comparisons import discovery, iris, memory, messages, tunnels, two_relays, web
+from benchmarks.measure import BenchError, Comparison, Measure
 from benchmarks.report import Report
 
 PROGRAM = "bench"
 MESH = (
-    messages.PAIRING,
-    hop.PAIRING,
-    tunnels.PAIRING,
-    iris.PAIRING,
-    meeting.PAIRING,
-    memory.PAIRING,
+    messages.COMPARISON,
+    two_relays.COMPARISON,
+    tunnels.COMPARISON,
+    iris.COMPARISON,
+    discovery.COMPARISON,
+    memory.COMPARISON,
 )
-PARTS = {"mesh": MESH, "proxy": web.PAIRINGS}
+PARTS = {"mesh": MESH, "proxy": web.COMPARISONS}
 NAMES = tuple(
-    measure.name for part in PARTS.values() for pairing in part for measure in pairing.measures
+    measure.name
+    for part in PARTS.values()
+    for comparison in part
+    for measure in comparison.measures
 )
 
 
@@ -36,17 +39,17 @@ class Options:
     seconds: float = flags.flag("TIME", parse=flags.seconds, default=3.0, help="length of each run")
     rounds: int = flags.flag("N", parse=flags.count, default=3, help="runs of each measure")
     part: str = flags.flag(
-        "mesh|proxy", parse=flags.choice(*PARTS), default="mesh", help="what of Arke is measured"
+        "mesh|proxy", parse=flags.choice(*PARTS), default="mesh", help="what to measure"
     )
     only: str | None = flags.flag(
         "NAME",
         parse=flags.choice(*NAMES),
-        help=f"one measure, shown and not kept: {', '.join(NAMES)}",
+        help=f"run one measure and save nothing: {', '.join(NAMES)}",
     )
 
 
 def main(argv: Sequence[str]) -> None:
-    options = flags.Command(PROGRAM, Options, "Measure Arke beside its peers.").parse(
+    options = flags.Command(PROGRAM, Options, "Measure Arke and its competitors.").parse(
         argv, os.environ
     )
     try:
@@ -57,35 +60,40 @@ def main(argv: Sequence[str]) -> None:
         sys.exit(130)
     print(report.markdown())
     if options.only is None:
-        say(f"kept as {report.save().name}")
+        say(f"saved as {report.save().name}")
 
 
 def take(options: Options) -> Report:
     wanted = [
-        (pairing, [measure for measure in pairing.measures if options.only in (None, measure.name)])
-        for pairing in PARTS[options.part]
+        (
+            comparison,
+            [measure for measure in comparison.measures if options.only in (None, measure.name)],
+        )
+        for comparison in PARTS[options.part]
     ]
-    wanted = [(pairing, measures) for pairing, measures in wanted if measures]
+    wanted = [(comparison, measures) for comparison, measures in wanted if measures]
     versions = machine.describe()
-    for pairing, _ in wanted:
-        versions |= pairing.prepare()
+    for comparison, _ in wanted:
+        versions |= comparison.prepare()
     return Report(
         taken=datetime.now(UTC),
         seconds=options.seconds,
         rounds=options.rounds,
         machine=versions,
-        tables=[(pairing, outcomes(pairing, measures, options)) for pairing, measures in wanted],
+        tables=[
+            (comparison, outcomes(comparison, measures, options)) for comparison, measures in wanted
+        ],
     )
 
 
 def outcomes(
-    pairing: Pairing, measures: Sequence[Measure], options: Options
+    comparison: Comparison, measures: Sequence[Measure], options: Options
 ) -> list[rounds.Outcome]:
     return [
         outcome
         for measure in measures
         for outcome in rounds.take(
-            measure, pairing.peer, rounds=options.rounds, seconds=options.seconds, say=say
+            measure, comparison.competitor, rounds=options.rounds, seconds=options.seconds, say=say
         )
     ]
 

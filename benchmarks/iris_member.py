@@ -1,4 +1,4 @@
-"""The member that `iris_side` asks, a process of its own: it answers with what it was sent."""
+"""The member for `iris_load`, in its own process: it replies with the request's body."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from benchmarks.iris_wire import READ, REPLY, REQUEST, attach, binary, read_vari
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Where to serve."""
+    """Where to register."""
 
-    cluster: str = flags.argument("CLUSTER", help="what to register in")
-    port: int = flags.flag("N", parse=flags.port, required=True, help="of the relay")
+    cluster: str = flags.argument("CLUSTER", help="cluster to register in")
+    port: int = flags.flag("N", parse=flags.port, required=True, help="port of the relay")
 
 
 def serve(sock: socket.socket) -> None:
-    """Answer until the connection ends."""
+    """Reply until the connection ends."""
     sock.settimeout(None)
     held = b""
     while data := sock.recv(READ):
@@ -30,30 +30,30 @@ def serve(sock: socket.socket) -> None:
         held = held[done:]
 
 
-def echoes(octets: bytes) -> tuple[bytes, int]:
-    """Return the replies to all requests that are whole, and where these end."""
+def echoes(buffer: bytes) -> tuple[bytes, int]:
+    """Return the replies to all complete requests, and the end of the last one."""
     answers, done = bytearray(), 0
     while True:
         try:
-            number, body, end = request(octets, done)
+            number, body, end = request(buffer, done)
         except IndexError:
             return bytes(answers), done
         answers += b"%c%b\x01%b" % (REPLY, varint(number), binary(body))
         done = end
 
 
-def request(octets: bytes, at: int) -> tuple[int, bytes, int]:
-    """Return its number, its body, and where it ends. Raises IndexError where it is not whole."""
-    if octets[at] != REQUEST:
-        sys.exit(f"iris_member: the relay sent operation {octets[at]}")
-    number, at = read_varint(octets, at + 1)
-    size, at = read_varint(octets, at)
-    _, end = read_varint(octets, at + size)  # the time that is left
-    return number, octets[at : at + size], end
+def request(buffer: bytes, at: int) -> tuple[int, bytes, int]:
+    """Return the request's id, body and end. Raises IndexError if it is incomplete."""
+    if buffer[at] != REQUEST:
+        sys.exit(f"iris_member: the relay sent operation {buffer[at]}")
+    number, at = read_varint(buffer, at + 1)
+    size, at = read_varint(buffer, at)
+    _, end = read_varint(buffer, at + size)  # the remaining time
+    return number, buffer[at : at + size], end
 
 
 def main() -> None:
-    options = flags.Command("iris_member", Options, "Answers for iris_side.").parse(
+    options = flags.Command("iris_member", Options, "Replies to iris_load.").parse(
         sys.argv[1:], None
     )
     sock = attach(options.port, options.cluster)

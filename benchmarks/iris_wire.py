@@ -1,6 +1,6 @@
-"""What `iris_side` and `iris_member` say to a relay: the Iris protocol on a blocking socket.
+"""The Iris protocol on a blocking socket, for `iris_load` and `iris_member`.
 
-As little as will do, so that the relay is what is measured: the bindings are compiled.
+It does as little as possible, so that the relay limits the rate.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _HELLO = b"\x00\x11iris-client-magic\x0bv1.0-draft2"
 
 
 class IrisError(Exception):
-    """The relay did not answer as it should."""
+    """The relay sent an unexpected answer."""
 
 
 def varint(value: int) -> bytes:
@@ -30,24 +30,24 @@ def varint(value: int) -> bytes:
     return bytes(written)
 
 
-def read_varint(octets: bytes, at: int) -> tuple[int, int]:
-    """Return the value, and where it ends. Raises IndexError where it is not whole."""
+def read_varint(buffer: bytes, at: int) -> tuple[int, int]:
+    """Return the value and its end. Raises IndexError if it is incomplete."""
     value = shift = 0
     while True:
-        octet = octets[at]
+        byte = buffer[at]
         at += 1
-        value |= (octet & 0x7F) << shift
-        if octet < 0x80:
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
             return value, at
         shift += 7
 
 
-def binary(octets: bytes) -> bytes:
-    return varint(len(octets)) + octets
+def binary(buffer: bytes) -> bytes:
+    return varint(len(buffer)) + buffer
 
 
 def attach(port: int, cluster: str = "") -> socket.socket:
-    """Connect and shake hands: as a client, or as a member of that cluster."""
+    """Connect and perform the handshake, as a client or as a member of a cluster."""
     sock = socket.create_connection(("127.0.0.1", port), LIMIT)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.sendall(_HELLO + binary(cluster.encode()))
@@ -55,20 +55,20 @@ def attach(port: int, cluster: str = "") -> socket.socket:
     return sock
 
 
-def leave(sock: socket.socket) -> None:
-    """Say goodbye, and wait until the relay has said it too."""
+def detach(sock: socket.socket) -> None:
+    """Send CLOSE, and wait for the relay's CLOSE."""
     sock.sendall(CLOSE)
     expect(sock, CLOSED)
     sock.close()
 
 
-def expect(sock: socket.socket, octets: bytes) -> None:
-    """Read exactly this. Raises IrisError."""
-    got = b""
-    while len(got) < len(octets):
-        data = sock.recv(len(octets) - len(got))
+def expect(sock: socket.socket, expected: bytes) -> None:
+    """Read exactly these bytes. Raises IrisError."""
+    received = b""
+    while len(received) < len(expected):
+        data = sock.recv(len(expected) - len(received))
         if not data:
             break
-        got += data
-    if got != octets:
-        raise IrisError(f"the relay said {got!r}, not {octets!r}")
+        received += data
+    if received != expected:
+        raise IrisError(f"the relay sent {received!r} instead of {expected!r}")

@@ -1,4 +1,4 @@
-"""The load generators, as runs of a measure: the same words on each command line."""
+"""Run the load generators of Arke, NATS and Iris with the same arguments."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from benchmarks.processes import finished, module
 from benchmarks.relays import network
 
 BODY = "128"
-MARGIN = 30.0  # seconds beside those measured: receivers start, and wait for what is missing
+MARGIN = 30.0  # seconds for the receivers to start and finish
 
 
 def arke(pattern: str, *arguments: str) -> Run:
-    """Return a run of `arke bench PATTERN` on a relay of its own."""
+    """Return a run of `arke bench PATTERN` on its own relay."""
 
     def run(seconds: float) -> Figures:
         with network() as relays, relays.relay("127.0.0.2", "-mdns", "off") as relay:
@@ -25,35 +25,35 @@ def arke(pattern: str, *arguments: str) -> Run:
 
 
 def arke_bench(port: int, pattern: str, seconds: float, *arguments: str) -> Figures:
-    """Put the load on a relay that is running."""
+    """Run `arke bench` on a running relay."""
     return _figures(arke_load(port, pattern, seconds, *arguments), seconds)
 
 
 def arke_load(port: int, pattern: str, seconds: float, *arguments: str) -> list[str]:
-    """Return the command for that; later arguments go before earlier ones."""
+    """Return its command line; a later argument overrides an earlier one."""
     line = ("bench", pattern, *_common(port, seconds), *arguments, "--json")
     return module("arke.cli.main", *line)
 
 
 def iris(pattern: str, *arguments: str) -> Run:
-    """Return a run of programs that speak Iris, on a relay of ours of its own."""
+    """Return a run of Iris programs on its own Arke relay."""
 
     def run(seconds: float) -> Figures:
         with network() as relays, relays.relay("127.0.0.2", "-mdns", "off") as relay:
             relay.ready()
             line = (pattern, *_common(relay.port, seconds), *arguments)
-            return _figures(module("benchmarks.iris_side", *line), seconds)
+            return _figures(module("benchmarks.iris_load", *line), seconds)
 
     return run
 
 
 def nats(pattern: str, *arguments: str) -> Run:
-    """Return the same run on a nats-server of its own."""
+    """Return a run of the same load on its own nats-server."""
 
     def run(seconds: float) -> Figures:
         with nats_server() as port:
             line = (pattern, *_common(port, seconds), *arguments)
-            return _figures(module("benchmarks.nats_side", *line), seconds)
+            return _figures(module("benchmarks.nats_load", *line), seconds)
 
     return run
 
@@ -67,4 +67,4 @@ def _figures(command: list[str], seconds: float) -> Figures:
     if result["errors"] or result["drops"]:
         raise BenchError(f"{command[2]}: {result}")
     figures = {figure: float(result[figure]) for figure in ("rate", "p50_us", "p99_us", "received")}
-    return figures | {"octets": figures["rate"] * result["size"]}
+    return figures | {"bytes": figures["rate"] * result["size"]}

@@ -1,4 +1,4 @@
-"""What the figures were taken on: enough to compare them, nothing that names the machine."""
+"""Describe the machine and the versions, without anything that identifies the machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DISTRIBUTIONS = ("arke", "uvloop", "pyzmq", "msgpack")
 
 
 def describe() -> dict[str, str]:
-    """Return CPU, kernel and Python, and the version of what Arke stands on."""
+    """Return CPU, kernel and Python, and the versions of Arke's dependencies."""
     cpu = _cpu_model(Path("/proc/cpuinfo").read_text().splitlines())
     return {
         "cpu": f"{cpu}, {os.cpu_count()} cores",

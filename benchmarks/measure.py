@@ -1,4 +1,4 @@
-"""What can be measured, in which unit, and how good is good enough."""
+"""Types of the benchmarks: measures, units and targets."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Literal
 
 Figures = Mapping[str, float]
 Run = Callable[[float], Figures]
-"""One run: takes the seconds to measure, returns figures by name, raises `BenchError`."""
+"""One run: takes its length in seconds; returns figures by name. Raises `BenchError`."""
 
 
 class BenchError(Exception):
-    """Something was lost, refused or late, or did not start: there is no figure to show."""
+    """A message was lost, refused or late, or a process did not start: there is no result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """How a figure is shown: `scale` of it make one `name`."""
+    """How to show a figure: divided by `scale`, with the unit's `name`."""
 
     name: str
     scale: float = 1.0
@@ -36,12 +36,12 @@ SECONDS = Unit("s", digits=2)
 MEGABYTES = Unit("MB", 1e6)
 MEGABYTES_PER_SECOND = Unit("MB/s", 1e6, 0)
 MILLISECONDS = Unit("ms", 1000.0)
-TIMES = Unit("×", digits=2)  # noqa: RUF001 - not the letter
+TIMES = Unit("×", digits=2)  # noqa: RUF001 - the multiplication sign
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
-    """What to reach: by Arke's own figure, or by its ratio to the peer's."""
+class Target:
+    """A target for Arke's figure, or for its ratio to the competitor's figure."""
 
     relation: Literal["≥", "≤"]
     limit: float
@@ -53,32 +53,32 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: a figure that a measure's runs return, and its bar."""
+    """One row of the table: a figure that a measure's runs return, and its target."""
 
     title: str
     figure: str
     unit: Unit
-    bar: Bar | None = None
+    target: Target | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One thing to run, on Arke and where there is one on the peer, and what to show of it."""
+    """One benchmark of Arke, and of the competitor if there is one, with its table rows."""
 
     name: str
     rows: tuple[Row, ...]
     arke: Run
-    peer: Run | None = None
+    competitor: Run | None = None
     once: bool = False
-    """One long run instead of rounds."""
+    """Run once instead of in rounds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pairing:
-    """Measures that share a table; `peer` heads the column beside Arke's."""
+class Comparison:
+    """Measures that share a table; `competitor` is the title of the second column."""
 
     title: str
     measures: tuple[Measure, ...]
-    peer: str | None = None
+    competitor: str | None = None
     prepare: Callable[[], dict[str, str]] = dict
-    """Returns the versions of the peer; raises `BenchError`, with the mend, where it is missing."""
+    """Returns the competitor's versions. Raises `BenchError` with the fix."""

@@ -1,4 +1,4 @@
-"""One receiver of `nats_side`, a process of its own: the twin of `arke.cli.bench.receiver`."""
+"""A receiver for `nats_load`, in its own process: the counterpart of `arke.cli.bench.receiver`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ QUEUE_GROUP = "members"
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to receive."""
+    """What to receive and report."""
 
     pattern: str = flags.argument("PATTERN", help="request, publish or broadcast")
     subject: str = flags.argument("SUBJECT", help="what to subscribe to")
-    port: int = flags.flag("N", parse=flags.port, required=True, help="of nats-server")
+    port: int = flags.flag("N", parse=flags.port, required=True, help="port of nats-server")
     every: int = flags.flag("N", parse=flags.count, required=True, help="messages between reports")
 
 
@@ -38,7 +38,7 @@ async def receive(options: Options) -> None:
     async def answer(message: Msg) -> None:
         await message.respond(message.data)
 
-    async def hear(_: Msg) -> None:
+    async def on_message(_: Msg) -> None:
         nonlocal seen, due
         seen += 1
         if seen == due:
@@ -51,23 +51,23 @@ async def receive(options: Options) -> None:
         if options.pattern == "request":
             await client.subscribe(options.subject, queue=QUEUE_GROUP, cb=answer)
         else:
-            await client.subscribe(options.subject, cb=hear)
+            await client.subscribe(options.subject, cb=on_message)
         await client.flush()
         report()
-        await stdin_ends()
+        await stdin_closed()
     report()
 
 
-async def stdin_ends() -> None:
+async def stdin_closed() -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_reader(0, ended.set)  # nothing is ever written to it
+    loop.add_reader(0, ended.set)  # the parent closes it and writes nothing
     await ended.wait()
     loop.remove_reader(0)
 
 
 def main() -> None:
-    options = flags.Command("nats_receiver", Options, "Receives for nats_side.").parse(
+    options = flags.Command("nats_receiver", Options, "Receives for nats_load.").parse(
         sys.argv[1:], None
     )
     uvloop.run(receive(options))

@@ -1,4 +1,4 @@
-"""A nats-server of our own: Debian's, without JetStream, on any free port of 127.0.0.1."""
+"""Start a nats-server (Debian's, without JetStream) on a free port of 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin"
 
 
 def prepare() -> dict[str, str]:
-    """Return NATS' versions; raise `BenchError`, with the mend, where a part is missing."""
+    """Return NATS' versions; raise `BenchError`, with the fix, if a part is not installed."""
     binary = _binary()
     if binary is None:
         raise BenchError("nats-server is missing: apt-get install nats-server")
@@ -35,7 +35,7 @@ def prepare() -> dict[str, str]:
 
 @contextlib.contextmanager
 def nats_server() -> Iterator[int]:
-    """Run a server for as long as the block; the value is its port."""
+    """Run a server for the duration of the block; the value is its port."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         config, log = folder / "nats.conf", folder / "log"
@@ -55,5 +55,5 @@ def _port(process: subprocess.Popen[bytes], folder: Path) -> int:
 
 
 def _binary() -> str | None:
-    # Debian puts it where a user's PATH does not look.
+    # Debian installs it in a folder that is not in a user's PATH.
     return shutil.which("nats-server") or shutil.which("nats-server", path=_SYSTEM_FOLDERS)

@@ -1,4 +1,4 @@
-"""Processes that are always reaped, and that do not outlive the benchmark however it ends."""
+"""Run processes that are always reaped, and that end with the benchmark even if it is killed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ LOG_SHOWN = 1000  # characters, from the end
 
 @contextlib.contextmanager
 def running(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server for as long as the block; its output goes to `log`, and beside an error."""
+    """Run a server for the duration of the block; its output goes to `log`."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            _tied(command), cwd=ROOT, env=_environment(), stdout=output, stderr=output
+            _with_parent_death_signal(command),
+            cwd=ROOT,
+            env=_environment(),
+            stdout=output,
+            stderr=output,
         )
     try:
         yield process
@@ -46,7 +50,7 @@ def finished(command: Sequence[str], limit: float) -> str:
     name = " ".join(Path(word).name for word in command[:4])
     try:
         ended = subprocess.run(
-            _tied(command),
+            _with_parent_death_signal(command),
             cwd=ROOT,
             env=_environment(),
             capture_output=True,
@@ -62,16 +66,16 @@ def finished(command: Sequence[str], limit: float) -> str:
 
 
 def module(name: str, *arguments: str) -> list[str]:
-    """Return the command that runs a module with this very Python."""
+    """Return the command that runs a module with the same Python."""
     return [sys.executable, "-m", name, *arguments]
 
 
-def _tied(command: Sequence[str]) -> list[str]:
-    # Without the prefix a benchmark that is killed would leave its servers behind.
+def _with_parent_death_signal(command: Sequence[str]) -> list[str]:
+    # Without this prefix a benchmark that is killed would leave its servers running.
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "TERM", "--", *command] if setpriv else list(command)
 
 
 def _environment() -> dict[str, str]:
-    # What a user has set for relays of their own must not reach ours.
+    # The user's ARKE_ variables must not affect these relays.
     return {name: value for name, value in os.environ.items() if not name.startswith("ARKE_")}

@@ -1,4 +1,4 @@
-"""Relays of our own, on 127.0.0.2 and up: a fresh key, a fresh name, ports nobody uses."""
+"""Start relays on 127.0.0.2 and up, with a new key, a new network name and free ports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEYFILE = "id_rsa"
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """A running relay: where programs attach, and where other relays knock."""
+    """A running relay: the port for programs, and the address for other relays."""
 
     process: subprocess.Popen[bytes]
     port: int
@@ -53,7 +53,7 @@ class Network:
 
     @contextlib.contextmanager
     def relay(self, address: str, *arguments: str) -> Iterator[Relay]:
-        """Start a relay bound to `address`, for as long as the block; it may not be ready yet."""
+        """Run a relay bound to `address` for the duration of the block; it may not be ready yet."""
         port, peer_port = free_ports("127.0.0.1", 1), free_ports(address, 2)
         log = self.folder / f"{address}.log"
         command = module("arke_relay.main", "-net", self.name, "-rsa", str(self.folder / KEYFILE))
@@ -64,7 +64,7 @@ class Network:
 
 @contextlib.contextmanager
 def network() -> Iterator[Network]:
-    """Make a network for as long as the block."""
+    """Make a network for the duration of the block."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         finished(module("arke.cli.main", "keygen", str(folder / KEYFILE)), START_LIMIT)
@@ -73,7 +73,7 @@ def network() -> Iterator[Network]:
 
 @contextlib.contextmanager
 def two_relays() -> Iterator[tuple[Relay, Relay]]:
-    """Make a network of a near and a far relay, for as long as the block."""
+    """Make a network of a near and a far relay, for the duration of the block."""
     with (
         network() as relays,
         relays.relay("127.0.0.2", "-mdns", "off") as far,

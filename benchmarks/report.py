@@ -1,4 +1,4 @@
-"""A run as a Markdown page, for people, and as JSON, for programs."""
+"""The report of a benchmark run, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from benchmarks import table
-from benchmarks.measure import Pairing
+from benchmarks.measure import Comparison
 from benchmarks.rounds import Outcome
 
 RESULTS = Path(__file__).parent / "results"
@@ -17,19 +17,19 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything one run has found, and on what."""
+    """All results of one run, and the machine."""
 
     taken: datetime
     seconds: float
     rounds: int
     machine: dict[str, str]
-    tables: Sequence[tuple[Pairing, Sequence[Outcome]]]
+    tables: Sequence[tuple[Comparison, Sequence[Outcome]]]
 
     def markdown(self) -> str:
         machine = ", ".join(f"{name} {value}" for name, value in self.machine.items())
         tables = "\n".join(
-            f"## {pairing.title}\n\n{table.markdown(pairing, outcomes)}"
-            for pairing, outcomes in self.tables
+            f"## {comparison.title}\n\n{table.markdown(comparison, outcomes)}"
+            for comparison, outcomes in self.tables
         )
         return (
             f"# Benchmarks of {self.taken:%d %B %Y, %H:%M} UTC\n\n"
@@ -44,15 +44,15 @@ class Report:
             "rounds": self.rounds,
             "machine": self.machine,
             "rows": [
-                {"pairing": pairing.title, "peer": pairing.peer, **values}
-                for pairing, outcomes in self.tables
+                {"pairing": comparison.title, "peer": comparison.competitor, **values}
+                for comparison, outcomes in self.tables
                 for values in table.values(outcomes)
             ],
         }
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
     def save(self) -> Path:
-        """Write both beside the earlier ones, and return where the page is."""
+        """Write both files to `results/`; return the path of the Markdown file."""
         RESULTS.mkdir(exist_ok=True)
         page = RESULTS / f"{self.taken:%Y-%m-%d-%H%M}.md"
         page.write_text(self.markdown())

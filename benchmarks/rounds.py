@@ -1,4 +1,4 @@
-"""Alternating rounds: Arke, peer, Arke, peer, …; medians of what they return."""
+"""Run rounds alternately: Arke, competitor, Arke, …; compute medians."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.measure import Figures, Measure, Row
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """One figure of one side, over all rounds."""
+    """The values of one figure over all rounds."""
 
     values: tuple[float, ...]
 
@@ -22,34 +22,42 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One row, measured."""
+    """The measured values of one row."""
 
     row: Row
     arke: Spread
-    peer: Spread | None
+    competitor: Spread | None
 
     @property
     def ratio(self) -> float | None:
-        return self.arke.median / self.peer.median if self.peer else None
+        return self.arke.median / self.competitor.median if self.competitor else None
 
     @property
     def reached(self) -> bool | None:
-        """Whether the bar was reached; None where none is set."""
-        if self.row.bar is None:
+        """Whether the target was reached; None without a target."""
+        if self.row.target is None:
             return None
-        value = self.arke.median if self.row.bar.of == "figure" else self.ratio
-        assert value is not None, "a bar on a ratio needs a peer"
-        return self.row.bar.reached(value)
+        value = self.arke.median if self.row.target.of == "figure" else self.ratio
+        assert value is not None, "a target for a ratio needs a competitor"
+        return self.row.target.reached(value)
 
 
 def take(
-    measure: Measure, peer: str | None, *, rounds: int, seconds: float, say: Callable[[str], None]
+    measure: Measure,
+    competitor: str | None,
+    *,
+    rounds: int,
+    seconds: float,
+    say: Callable[[str], None],
 ) -> list[Outcome]:
-    """Run `measure`, and return one outcome a row; `say` hears of each run as it ends."""
+    """Run `measure`, and return one outcome for each row; `say` logs each run."""
     ours: list[Figures] = []
     theirs: list[Figures] = []
     for number in range(1, 2 if measure.once else rounds + 1):
-        for side, run, figures in (("Arke", measure.arke, ours), (peer, measure.peer, theirs)):
+        for side, run, figures in (
+            ("Arke", measure.arke, ours),
+            (competitor, measure.competitor, theirs),
+        ):
             if run is None:
                 continue
             figures.append(run(seconds))

@@ -1,38 +1,40 @@
-"""Outcomes as a Markdown table, for people, and as plain values, for programs."""
+"""Format outcomes as a Markdown table and as values for JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from benchmarks.measure import TIMES, Pairing, Unit
+from benchmarks.measure import TIMES, Comparison, Unit
 from benchmarks.rounds import Outcome, Spread
 
 _MARKS = {None: "", True: ", reached", False: ", **missed**"}
 
 
-def markdown(pairing: Pairing, outcomes: Sequence[Outcome]) -> str:
-    """Return the table of one pairing: medians, and the lowest and highest round behind them."""
-    header = ["measure", "Arke", "bar"]
+def markdown(comparison: Comparison, outcomes: Sequence[Outcome]) -> str:
+    """Return the table of one comparison: medians, with the lowest and highest round."""
+    header = ["measure", "Arke", "target"]
     rule = ["---", "---:", "---"]
-    if pairing.peer:
-        header = ["measure", "Arke", pairing.peer, "bar", "ratio"]
+    if comparison.competitor:
+        header = ["measure", "Arke", comparison.competitor, "target", "ratio"]
         rule = ["---", "---:", "---:", "---", "---:"]
     lines = [header, rule, *(_cells(outcome) for outcome in outcomes)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def values(outcomes: Sequence[Outcome]) -> Iterator[dict[str, Any]]:
-    """Yield what `json.dumps` takes, one row at a time; figures in the units they came in."""
+    """Yield the values of each row for JSON, without unit conversion."""
     for outcome in outcomes:
         row = outcome.row
         yield {
             "measure": row.title,
             "figure": row.figure,
             "arke": list(outcome.arke.values),
-            "peer": list(outcome.peer.values) if outcome.peer else None,
+            "peer": list(outcome.competitor.values) if outcome.competitor else None,
             "ratio": outcome.ratio,
-            "bar": f"{row.bar.of} {row.bar.relation} {row.bar.limit}" if row.bar else None,
+            "bar": f"{row.target.of} {row.target.relation} {row.target.limit}"
+            if row.target
+            else None,
             "reached": outcome.reached,
         }
 
@@ -41,19 +43,19 @@ def _cells(outcome: Outcome) -> Iterator[str]:
     row = outcome.row
     yield row.title
     yield _spread(outcome.arke, row.unit)
-    if outcome.peer:
-        yield _spread(outcome.peer, row.unit)
-    yield _bar(outcome)
+    if outcome.competitor:
+        yield _spread(outcome.competitor, row.unit)
+    yield _target(outcome)
     if outcome.ratio is not None:
         yield TIMES.show(outcome.ratio)
 
 
-def _bar(outcome: Outcome) -> str:
-    bar = outcome.row.bar
-    if bar is None:
+def _target(outcome: Outcome) -> str:
+    target = outcome.row.target
+    if target is None:
         return ""
-    unit = outcome.row.unit if bar.of == "figure" else TIMES
-    return f"{bar.relation} {unit.show(bar.limit)}{_MARKS[outcome.reached]}"
+    unit = outcome.row.unit if target.of == "figure" else TIMES
+    return f"{target.relation} {unit.show(target.limit)}{_MARKS[outcome.reached]}"
 
 
 def _spread(spread: Spread, unit: Unit) -> str:

@@ -1,4 +1,4 @@
-"""What clients notice of others that only stay, and of a backend that dies."""
+"""Measure the effect of 10,000 idle clients, and of a backend that dies under load."""
 
 from __future__ import annotations
 
@@ -16,39 +16,44 @@ from typing import NamedTuple
 from benchmarks.measure import BenchError, Figures
 from benchmarks.processes import module, running
 from benchmarks.relays import free_ports
-from benchmarks.web_idlers import COUNT
+from benchmarks.web_idle_clients import COUNT
 from benchmarks.web_loads import CONNECTIONS, at_rate
-from benchmarks.web_proxies import LISTENING, await_line
-from benchmarks.web_servers import SMALL, START_LIMIT, await_port, backend, binary
+from benchmarks.web_proxies import LISTENING, wait_for_line
+from benchmarks.web_servers import SMALL, START_LIMIT, backend, binary, wait_for_port
 
-_RATE = 2_000.0  # requests a second, of the others
-_GLANCE = 0.001  # seconds between two looks at the rotation
-_ALL_COME = 60.0  # seconds for ten thousand clients to be answered
+_RATE = 2_000.0  # requests a second, of the active clients
+_GLANCE = 0.001  # seconds between two polls of the backends page
+_ALL_COME = 60.0  # seconds until ten thousand clients have their answer
 _NOT_2XX = re.compile(r"Non-2xx or 3xx responses: (\d+)")
 _ERRORS = re.compile(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)")
 
 
-def beside_idlers(seconds: float) -> Figures:
-    """Measure others, then come with ten thousand that ask once and stay, and measure again."""
+def with_idle_clients(seconds: float) -> Figures:
+    """Measure latency alone, then with ten thousand idle connections."""
     with (
         tempfile.TemporaryDirectory() as folder,
         backend() as port,
         _proxy([port]) as proxy,
     ):
         url = f"http://127.0.0.1:{proxy.port}{SMALL}"
-        at_rate(url, _RATE, 1.0)  # the first requests open connections, and are no measure
+        at_rate(url, _RATE, 1.0)  # warm up: the first requests open connections
         alone = at_rate(url, _RATE, seconds)["p99_us"]
         before = proxy.resident()
         log = Path(folder, "idlers")
-        with running(module("benchmarks.web_idlers", str(proxy.port), SMALL), log):
-            await_line(log, re.compile("ready"), _ALL_COME)
+        with running(module("benchmarks.web_idle_clients", str(proxy.port), SMALL), log):
+            wait_for_line(log, re.compile("ready"), _ALL_COME)
             each = (proxy.resident() - before) / COUNT
-            beside = at_rate(url, _RATE, seconds)["p99_us"]
-    return {"each": each, "alone": alone, "beside": beside, "times": beside / alone}
+            latency_under_load = at_rate(url, _RATE, seconds)["p99_us"]
+    return {
+        "each": each,
+        "alone": alone,
+        "beside": latency_under_load,
+        "times": latency_under_load / alone,
+    }
 
 
-def killed_under_load(seconds: float) -> Figures:
-    """Kill one of three backends in the midst of sixty-four connections' requests."""
+def backend_killed_under_load(seconds: float) -> Figures:
+    """Kill one of three backends under load from 64 connections."""
     with contextlib.ExitStack() as stack:
         ports = [stack.enter_context(backend()) for _ in range(2)]
         victim, port = stack.enter_context(_killable_backend())
@@ -61,7 +66,7 @@ def killed_under_load(seconds: float) -> Figures:
         killed = time.monotonic()
         while proxy.uses(port):
             if time.monotonic() - killed > START_LIMIT:
-                raise BenchError("the dead backend stays in rotation")
+                raise BenchError("the dead backend was not ejected")
             time.sleep(_GLANCE)
         out = time.monotonic() - killed
         text, _ = load.communicate(timeout=seconds + START_LIMIT)
@@ -69,7 +74,7 @@ def killed_under_load(seconds: float) -> Figures:
 
 
 def _failed(text: str) -> int:
-    """Add up what wrk says went wrong."""
+    """Sum the errors that wrk reports."""
     counts = [match for found in _ERRORS.findall(text) for match in found]
     return sum(map(int, [*counts, *_NOT_2XX.findall(text)]))
 
@@ -80,13 +85,13 @@ class _Proxy(NamedTuple):
     admin: int
 
     def resident(self) -> float:
-        """Return the resident octets of its workers."""
+        """Return the resident bytes of its workers."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         status = [Path(f"/proc/{child}/status").read_text() for child in children]
         return sum(float(re.findall(r"VmRSS:\s+(\d+) kB", text)[0]) * 1024 for text in status)
 
     def uses(self, port: int) -> bool:
-        """Say whether a backend is in rotation."""
+        """Whether a backend is in use."""
         url = f"http://127.0.0.1:{self.admin}/-/backends"
         with urllib.request.urlopen(url, timeout=START_LIMIT) as page:
             workers = json.load(page)["workers"]
@@ -109,12 +114,12 @@ def _proxy(backends: Sequence[int]) -> Iterator[_Proxy]:
         for port in backends:
             command += ["-backend", f"127.0.0.1:{port}"]
         with running(command, log) as process:
-            yield _Proxy(process.pid, int(await_line(log, LISTENING)[1]), admin)
+            yield _Proxy(process.pid, int(wait_for_line(log, LISTENING)[1]), admin)
 
 
 @contextlib.contextmanager
 def _killable_backend() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Nginx as a single process: killed, it is gone at once."""
+    """Start nginx as a single process, so that killing it takes effect at once."""
     with tempfile.TemporaryDirectory() as folder:
         port = free_ports("127.0.0.1", 1)
         config = Path(folder, "nginx.conf")
@@ -128,5 +133,5 @@ def _killable_backend() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
         """)
         command = [binary("nginx"), "-e", "stderr", "-c", str(config)]
         with running(command, Path(folder, "log")) as process:
-            await_port(port, "nginx")
+            wait_for_port(port, "nginx")
             yield process, port

@@ -1,4 +1,4 @@
-"""What clients do to a proxy: as fast as it goes, at a fixed rate, or nothing at all."""
+"""HTTP loads: closed loop with wrk, and a fixed rate with h2load."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.measure import BenchError, Figures
 from benchmarks.processes import finished
 
-MARGIN = 30.0  # seconds beside those measured
+MARGIN = 30.0  # seconds beyond the measured time
 CONNECTIONS = 64
 _RATE = re.compile(r"Requests/sec:\s+([0-9.]+)")
 _TRANSFER = re.compile(r"([0-9]+) requests in ([0-9.]+)s, ([0-9.]+)(KB|MB|GB) read")
@@ -19,20 +19,20 @@ _SIZES = {"KB": 1024.0, "MB": 1024.0**2, "GB": 1024.0**3}
 
 
 def closed_loop(url: str, seconds: float) -> Figures:
-    """Connections that ask again as soon as they are answered: requests and octets a second."""
+    """Run a closed loop on each connection; return requests and bytes a second."""
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", url]
     text = finished(command, seconds + MARGIN)
     if bad := _BAD.search(text):
         raise BenchError(f"{url}: {bad[0]}")
     rate, read = _RATE.search(text), _TRANSFER.search(text)
     if not rate or not read:
-        raise BenchError(f"wrk said what cannot be read: {text[-200:]}")
-    octets = float(read[3]) * _SIZES[read[4]] / float(read[2])
-    return {"rate": float(rate[1]), "octets": octets}
+        raise BenchError(f"cannot parse the output of wrk: {text[-200:]}")
+    throughput = float(read[3]) * _SIZES[read[4]] / float(read[2])
+    return {"rate": float(rate[1]), "bytes": throughput}
 
 
 def at_rate(url: str, rate: float, seconds: float) -> Figures:
-    """A fixed number of requests a second, spread over the connections: percentiles in µs."""
+    """Send requests at a fixed rate over all connections; return latency percentiles in µs."""
     each = max(1, round(rate / CONNECTIONS))
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")

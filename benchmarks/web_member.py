@@ -1,4 +1,4 @@
-"""A member that knows one backend: it publishes the address, and answers with it."""
+"""A member that publishes the address of one backend, and answers every request with it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ async def main(port: int, backend: str) -> None:
     service = arke.Service("web", port=port, metadata={"http": backend})
 
     @service.on_request
-    async def answer(request: arke.Request) -> bytes:  # noqa: ARG001 - whatever is asked
+    async def answer(request: arke.Request) -> bytes:  # noqa: ARG001 - the answer is always the same
         return backend.encode()
 
     async with service:

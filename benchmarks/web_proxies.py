@@ -1,4 +1,4 @@
-"""Our own proxy, with a relay and a member of its own."""
+"""Start Arke's proxy with its own relay and member."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LISTENING = re.compile(r"proxy listening on 127\.0\.0\.1:(\d+)")
 
 
 def arke_proxy(choose: str) -> Proxy:
-    """Return a proxy that learns of its backend by `ask` or by `watch`."""
+    """Return a proxy with `-choose ask` or `-choose watch`."""
 
     @contextlib.contextmanager
     def proxy(to: int, certificate: Path | None) -> Iterator[int]:
@@ -39,16 +39,16 @@ def arke_proxy(choose: str) -> Proxy:
                 command += ["-tls-listen", "127.0.0.1:0", "-cert", str(certificate)]
                 listening = _LISTENING_WITH_TLS
             with running(member, folder / "member"):
-                await_line(folder / "member", re.compile("ready"))
+                wait_for_line(folder / "member", re.compile("ready"))
                 log = folder / "proxy"
                 with running(command, log):
-                    yield int(await_line(log, listening)[1])
+                    yield int(wait_for_line(log, listening)[1])
 
     return proxy
 
 
-def await_line(log: Path, line: re.Pattern[str], limit: float = START_LIMIT) -> re.Match[str]:
-    """Wait until the program has said it. Raises `BenchError` if it does not in `limit` seconds."""
+def wait_for_line(log: Path, line: re.Pattern[str], limit: float = START_LIMIT) -> re.Match[str]:
+    """Wait until a line of the log matches. Raises `BenchError` on timeout."""
     give_up = time.monotonic() + limit
     while time.monotonic() < give_up:
         if log.exists() and (match := line.search(log.read_text(errors="replace"))):

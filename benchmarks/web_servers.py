@@ -27,7 +27,7 @@ the value of the block is the port of the proxy."""
 
 
 def prepare() -> dict[str, str]:
-    """Return the versions of what is used; raise `BenchError`, with the mend, if it is missing."""
+    """Return the versions of what is used; raise `BenchError`, with the fix, if it is missing."""
     for name, package in (
         ("nginx", "nginx"),
         ("haproxy", "haproxy"),
@@ -38,7 +38,7 @@ def prepare() -> dict[str, str]:
         if shutil.which(name, path=_path()) is None:
             raise BenchError(f"{name} is missing: apt-get install {package}")
     haproxy = finished([binary("haproxy"), "-v"], START_LIMIT).split()
-    # nginx tells its version on stderr alone; Debian's package knows it too.
+    # nginx prints its version to stderr only, so ask the package.
     nginx = finished(["dpkg-query", "-W", "-f=${Version}", "nginx"], START_LIMIT)
     return {"nginx": nginx, "haproxy": haproxy[2]}
 
@@ -48,17 +48,17 @@ def binary(name: str) -> str:
 
 
 def _path() -> str:
-    # Debian puts servers where a user's PATH does not look.
+    # Debian installs servers in folders that are not in a user's PATH.
     return f"{os.environ.get('PATH', '')}:{_SYSTEM_FOLDERS}"
 
 
 @contextlib.contextmanager
 def backend() -> Iterator[int]:
-    """nginx, which answers 12 octets or 100 KiB from memory."""
+    """Start nginx, which answers 12 bytes or 100 KiB from memory."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "large").write_bytes(b"x" * LARGE_SIZE)
-        folder.chmod(0o755)  # the worker is another user
+        folder.chmod(0o755)  # the worker runs as another user
         locations = f"""
             location = {SMALL} {{ return 200 "hello, you!\\n"; }}
             location = {LARGE} {{ root {folder}; sendfile on; }}
@@ -69,7 +69,7 @@ def backend() -> Iterator[int]:
 
 @contextlib.contextmanager
 def nginx_proxy(to: int, certificate: Path | None) -> Iterator[int]:
-    """Nginx with the settings that its manual gives for kept-alive upstreams."""
+    """Start nginx as a proxy, with keep-alive upstreams as in its manual."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         folder.chmod(0o755)
@@ -114,7 +114,7 @@ def _nginx(folder: Path, locations: str, *, upstream: str, tls: str) -> Iterator
     """)
     log = folder / "log"
     with running([binary("nginx"), "-e", "stderr", "-c", str(config)], log):
-        await_port(port, "nginx")
+        wait_for_port(port, "nginx")
         yield port
 
 
@@ -123,7 +123,7 @@ _TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 @contextlib.contextmanager
 def haproxy(to: int, certificate: Path | None) -> Iterator[int]:
-    """HAProxy with one thread."""
+    """Start HAProxy with one thread."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         port = free_ports("127.0.0.1", 1)
@@ -148,12 +148,12 @@ backend behind
     server one 127.0.0.1:{to}
 """)
         with running([binary("haproxy"), "-db", "-f", str(config)], folder / "log"):
-            await_port(port, "haproxy")
+            wait_for_port(port, "haproxy")
             yield port
 
 
-def await_port(port: int, name: str) -> None:
-    """Return once somebody listens there. Raises `BenchError` if nobody does in time."""
+def wait_for_port(port: int, name: str) -> None:
+    """Wait until the port accepts connections. Raises `BenchError` on timeout."""
     give_up = time.monotonic() + START_LIMIT
     while time.monotonic() < give_up:
         with contextlib.suppress(ConnectionRefusedError):
@@ -164,7 +164,7 @@ def await_port(port: int, name: str) -> None:
 
 
 def make_certificate(folder: Path) -> Path:
-    """Make a self-signed certificate and its key, in one file."""
+    """Create a self-signed certificate with its key in one file."""
     key, certificate, both = folder / "key", folder / "certificate", folder / "both.pem"
     finished(
         [

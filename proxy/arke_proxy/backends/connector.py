@@ -101,7 +101,9 @@ class BackendConnector:
         while not dialer.has_room:
             idle = self._pool.evict()
             if idle is None:
-                sentence = f"The limit of {dialer.limit} connections to backends is reached"
+                sentence = (
+                    f"The proxy has {dialer.limit} connections to backends, which is its limit"
+                )
                 self._warnings.warn(dialer, f"{sentence}: {DESCRIPTOR_FIX}")
                 raise TooManyConnections(f"{sentence}.")
             idle.abort()

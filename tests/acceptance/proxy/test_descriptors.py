@@ -92,7 +92,7 @@ def test_requests_of_http_2_do_not_use_up_the_descriptors(deployment: Deployment
         client.get(stream)
     for _ in range(SHARE):
         assert asked.acquire(timeout=LIMIT)
-    sentence = f"The limit of {SHARE} connections to backends is reached"
+    sentence = f"The proxy has {SHARE} connections to backends, which is its limit"
     proxy.process.wait_for_line(f"{sentence}: {DESCRIPTOR_FIX}", LIMIT)
     response, body = proxy.request()  # there are descriptors for clients
     assert (response.status, body) == (503, f"{sentence}.\n".encode())
@@ -145,9 +145,7 @@ def test_websockets_count(deployment: Deployment) -> None:
 def test_more_clients_than_descriptors_is_said(deployment: Deployment) -> None:
     flags = [*static(deployment.backend(respond_with("one"))), "-max-clients", "1000"]
     proxy = deployment.proxy(*flags, descriptors=FEW)
-    sentence = (
-        r"-max-clients 1000: 80 descriptors are enough for 36; raise LimitNOFILE \(ulimit -n\)"
-    )
+    sentence = r"-max-clients 1000: 80 descriptors allow only 36; raise LimitNOFILE \(ulimit -n\)"
     proxy.process.wait_for_line(sentence, LIMIT)
     assert proxy.body() == "one"
 

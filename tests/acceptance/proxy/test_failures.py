@@ -162,7 +162,7 @@ def test_post_is_never_sent_twice(harness: ProxyHarness) -> None:
         body
         == (
             f"Backend {broken.address} closed the connection before it answered, "
-            "and the request may not be sent twice.\n"
+            "and the request may not be retried.\n"
         ).encode()
     )
     assert len(heads) == 1

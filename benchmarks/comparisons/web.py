@@ -1,4 +1,4 @@
-"""The proxy beside nginx and HAProxy: the same backend, one worker or thread each."""
+"""The proxy compared with nginx and HAProxy: the same backend, one worker or thread each."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from benchmarks.measure import (
     MILLISECONDS,
     RATE,
     TIMES,
-    Bar,
+    Comparison,
     Figures,
     Measure,
-    Pairing,
     Row,
     Run,
+    Target,
     Unit,
 )
 from benchmarks.web_loads import at_rate, closed_loop
 from benchmarks.web_proxies import arke_proxy
 from benchmarks.web_servers import LARGE, SMALL, Proxy, backend, make_certificate
 
-_WARM = 0.5  # seconds of load before what is measured
+_WARM = 0.5  # seconds of warm-up
 _KILOBYTES = Unit("KB", 1000.0)
 _COUNT = Unit("", digits=0)
 
@@ -34,7 +34,7 @@ Load = Callable[[str, float], Figures]
 
 
 def through(proxy: Proxy, path: str, load: Load, *, tls: bool = False) -> Run:
-    """Return a run of a load on a proxy of its own."""
+    """Return a run of a load on its own proxy."""
 
     def run(seconds: float) -> Figures:
         with tempfile.TemporaryDirectory() as folder, backend() as port:
@@ -48,7 +48,7 @@ def through(proxy: Proxy, path: str, load: Load, *, tls: bool = False) -> Run:
 
 
 def half_of_saturation(url: str, seconds: float) -> Figures:
-    """Find out how much it can take, then ask for half of that."""
+    """Measure the maximum rate, then the latency at half of it."""
     most = closed_loop(url, seconds)["rate"]
     return at_rate(url, most / 2, seconds)
 
@@ -62,54 +62,54 @@ class _Case(NamedTuple):
     tls: bool = False
 
 
-_SMALL = _Case("small", Row("small answers", "rate", RATE, Bar("≥", 0.9, "ratio")), "watch")
+_SMALL = _Case("small", Row("small responses", "rate", RATE, Target("≥", 0.9, "ratio")), "watch")
 _ASK = _Case(
-    "ask", Row("small answers, each asked for", "rate", RATE, Bar("≥", 0.6, "ratio")), "ask"
+    "ask", Row("small responses, -choose ask", "rate", RATE, Target("≥", 0.6, "ratio")), "ask"
 )
 _OTHERS = (
     _Case(
         "tls",
-        Row("small answers, TLS 1.3", "rate", RATE, Bar("≥", 0.7, "ratio")),
+        Row("small responses, TLS 1.3", "rate", RATE, Target("≥", 0.7, "ratio")),
         "watch",
         tls=True,
     ),
     _Case(
         "large",
-        Row("100 KiB answers", "octets", MEGABYTES_PER_SECOND, Bar("≥", 0.8, "ratio")),
+        Row("100 KiB responses", "bytes", MEGABYTES_PER_SECOND, Target("≥", 0.8, "ratio")),
         "watch",
         LARGE,
     ),
     _Case(
         "half",
-        Row("at half of saturation, p99", "p99_us", MICROSECONDS, Bar("≤", 1.5, "ratio")),
+        Row("at half of saturation, p99", "p99_us", MICROSECONDS, Target("≤", 1.5, "ratio")),
         "watch",
         load=half_of_saturation,
     ),
 )
 
 
-def _pairing(peer: str, proxy: Proxy, cases: tuple[_Case, ...]) -> Pairing:
-    return Pairing(
-        title=f"HTTP beside {peer}",
-        peer=peer,
+def _comparison(competitor: str, proxy: Proxy, cases: tuple[_Case, ...]) -> Comparison:
+    return Comparison(
+        title=f"HTTP, compared with {competitor}",
+        competitor=competitor,
         prepare=web_servers.prepare,
         measures=tuple(
             Measure(
-                f"{case.name}-{peer.lower()}",
+                f"{case.name}-{competitor.lower()}",
                 (case.row,),
                 arke=through(arke_proxy(case.choose), case.path, case.load, tls=case.tls),
-                peer=through(proxy, case.path, case.load, tls=case.tls),
+                competitor=through(proxy, case.path, case.load, tls=case.tls),
             )
             for case in cases
         ),
     )
 
 
-PAIRINGS = (
-    _pairing("nginx", web_servers.nginx_proxy, (_SMALL, _ASK, *_OTHERS)),
-    _pairing("HAProxy", web_servers.haproxy, (_SMALL, _ASK)),
-    Pairing(
-        title="HTTP, and what goes wrong",
+COMPARISONS = (
+    _comparison("nginx", web_servers.nginx_proxy, (_SMALL, _ASK, *_OTHERS)),
+    _comparison("HAProxy", web_servers.haproxy, (_SMALL, _ASK)),
+    Comparison(
+        title="HTTP under faults",
         prepare=web_servers.prepare,
         measures=(
             Measure(
@@ -119,21 +119,21 @@ PAIRINGS = (
                         "each of 10,000 idle connections",
                         "each",
                         _KILOBYTES,
-                        Bar("≤", 20e3, "figure"),
+                        Target("≤", 20e3, "figure"),
                     ),
-                    Row("p99 of others alone", "alone", MILLISECONDS),
-                    Row("p99 of others beside them", "beside", MILLISECONDS),
-                    Row("times as long", "times", TIMES, Bar("≤", 1.25, "figure")),
+                    Row("p99 of active clients alone", "alone", MILLISECONDS),
+                    Row("p99 of active clients beside them", "beside", MILLISECONDS),
+                    Row("ratio", "times", TIMES, Target("≤", 1.25, "figure")),
                 ),
-                arke=web_faults.beside_idlers,
+                arke=web_faults.with_idle_clients,
             ),
             Measure(
                 "killed",
                 (
-                    Row("GETs that failed", "failed", _COUNT, Bar("≤", 0, "figure")),
-                    Row("out of rotation after", "out", MILLISECONDS, Bar("≤", 100e3, "figure")),
+                    Row("GETs that failed", "failed", _COUNT, Target("≤", 0, "figure")),
+                    Row("ejected after", "out", MILLISECONDS, Target("≤", 100e3, "figure")),
                 ),
-                arke=web_faults.killed_under_load,
+                arke=web_faults.backend_killed_under_load,
             ),
         ),
     ),

@@ -1,14 +1,14 @@
-"""Arke alone, from one node to another: caller and member on two relays, the hop encrypted."""
+"""Requests between two relays over the encrypted link: caller on one, member on the other."""
 
 from __future__ import annotations
 
 from benchmarks.loads import arke_bench
-from benchmarks.measure import MICROSECONDS, RATE, Bar, Figures, Measure, Pairing, Row, Run
+from benchmarks.measure import MICROSECONDS, RATE, Comparison, Figures, Measure, Row, Run, Target
 from benchmarks.relays import two_relays
 
 
 def requests(inflight: int) -> Run:
-    """Return a run of requests that all cross the hop."""
+    """Return a run of requests between the two relays."""
 
     def run(seconds: float) -> Figures:
         with two_relays() as (near, far):
@@ -18,13 +18,18 @@ def requests(inflight: int) -> Run:
     return run
 
 
-PAIRING = Pairing(
+COMPARISON = Comparison(
     title="Two relays, encrypted",
     measures=(
         Measure(
             "hop-1",
             (
-                Row("request, one at a time, p50", "p50_us", MICROSECONDS, Bar("≤", 500, "figure")),
+                Row(
+                    "request, one at a time, p50",
+                    "p50_us",
+                    MICROSECONDS,
+                    Target("≤", 500, "figure"),
+                ),
                 Row("request, one at a time, p99", "p99_us", MICROSECONDS),
             ),
             arke=requests(1),
@@ -32,7 +37,7 @@ PAIRING = Pairing(
         Measure(
             "hop-64",
             (
-                Row("request, 64 in flight", "rate", RATE, Bar("≥", 20_000, "figure")),
+                Row("request, 64 in flight", "rate", RATE, Target("≥", 20_000, "figure")),
                 Row("request, 64 in flight, p50", "p50_us", MICROSECONDS),
                 Row("request, 64 in flight, p99", "p99_us", MICROSECONDS),
             ),

@@ -1,4 +1,4 @@
-"""Tunnels, through one relay and across the encrypted hop; and what small requests feel of bulk."""
+"""Tunnel throughput on one and two relays; latency of small requests during bulk transfers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from benchmarks.measure import (
     MILLISECONDS,
     RATE,
     TIMES,
-    Bar,
     BenchError,
+    Comparison,
     Figures,
     Measure,
-    Pairing,
     Row,
     Run,
+    Target,
 )
 from benchmarks.processes import running
 from benchmarks.relays import two_relays
@@ -30,12 +30,12 @@ LARGE = ("--size", "65536")
 SMALL = ("--size", "64")
 BODY = ("--size", str(16 * 1024 * 1024), "--inflight", "2")
 ONE = ("--inflight", "1")
-RUN_UP = 1.5  # seconds until the bulk is at its full rate
-MORE = 30.0  # seconds that it would go on beside what is measured; it is ended before
+RAMP_UP = 1.5  # seconds until the bulk transfer is at its full rate
+MORE = 30.0  # extra seconds for the bulk transfer, which is stopped earlier
 
 
-def across(pattern: str, *arguments: str) -> Run:
-    """Return a run in which everything crosses the hop."""
+def two_relay_run(pattern: str, *arguments: str) -> Run:
+    """Return a run between two relays."""
 
     def run(seconds: float) -> Figures:
         with two_relays() as (near, far):
@@ -46,8 +46,8 @@ def across(pattern: str, *arguments: str) -> Run:
     return run
 
 
-def beside(pattern: str, *arguments: str, both_ways: bool = False) -> Run:
-    """Return a run of small requests across the hop, idle and then beside bulk on the same."""
+def latency_under_load(pattern: str, *arguments: str, both_ways: bool = False) -> Run:
+    """Return a run of small requests between two relays, alone and then during bulk transfers."""
 
     def run(seconds: float) -> Figures:
         with two_relays() as (near, far), TemporaryDirectory() as folder:
@@ -65,18 +65,20 @@ def beside(pattern: str, *arguments: str, both_ways: bool = False) -> Run:
                 )
                 for source, sink in ways
             ]
-            with _all(bulk, Path(folder)) as processes:
-                time.sleep(RUN_UP)
+            with running_all(bulk, Path(folder)) as processes:
+                time.sleep(RAMP_UP)
                 loaded = arke_bench(near.port, "request", seconds, *there, *ONE)["p99_us"]
                 if any(process.poll() is not None for process in processes):
-                    raise BenchError("the bulk ended before what was measured beside it")
+                    raise BenchError("the bulk transfer ended before the measurement")
         return {"idle": idle, "loaded": loaded, "times": loaded / idle}
 
     return run
 
 
 @contextlib.contextmanager
-def _all(commands: Sequence[list[str]], folder: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+def running_all(
+    commands: Sequence[list[str]], folder: Path
+) -> Iterator[list[subprocess.Popen[bytes]]]:
     with contextlib.ExitStack() as stack:
         yield [
             stack.enter_context(running(command, folder / str(number)))
@@ -84,19 +86,19 @@ def _all(commands: Sequence[list[str]], folder: Path) -> Iterator[list[subproces
         ]
 
 
-def _beside(name: str, what: str, run: Run) -> Measure:
+def _latency_under_load(name: str, what: str, run: Run) -> Measure:
     return Measure(
         name,
         (
             Row("small requests alone, p99", "idle", MILLISECONDS),
-            Row(f"beside {what}, p99", "loaded", MILLISECONDS, Bar("≤", 10_000, "figure")),
-            Row("times as long", "times", TIMES, Bar("≤", 5, "figure")),
+            Row(f"during {what}, p99", "loaded", MILLISECONDS, Target("≤", 10_000, "figure")),
+            Row("ratio", "times", TIMES, Target("≤", 5, "figure")),
         ),
         arke=run,
     )
 
 
-PAIRING = Pairing(
+COMPARISON = Comparison(
     title="Tunnels",
     measures=(
         Measure(
@@ -104,9 +106,9 @@ PAIRING = Pairing(
             (
                 Row(
                     "64 KiB messages, one relay",
-                    "octets",
+                    "bytes",
                     MEGABYTES_PER_SECOND,
-                    Bar("≥", 500e6, "figure"),
+                    Target("≥", 500e6, "figure"),
                 ),
             ),
             arke=arke("tunnel", *LARGE),
@@ -116,28 +118,28 @@ PAIRING = Pairing(
             (
                 Row(
                     "64 KiB messages, two relays, encrypted",
-                    "octets",
+                    "bytes",
                     MEGABYTES_PER_SECOND,
-                    Bar("≥", 150e6, "figure"),
+                    Target("≥", 150e6, "figure"),
                 ),
             ),
-            arke=across("tunnel", *LARGE),
+            arke=two_relay_run("tunnel", *LARGE),
         ),
         Measure(
             "tunnel-small",
-            (Row("64 B messages, one relay", "rate", RATE, Bar("≥", 200_000, "figure")),),
+            (Row("64 B messages, one relay", "rate", RATE, Target("≥", 200_000, "figure")),),
             arke=arke("tunnel", *SMALL),
         ),
         Measure(
             "tunnel-small-hop",
-            (Row("64 B messages, two relays", "rate", RATE, Bar("≥", 100_000, "figure")),),
-            arke=across("tunnel", *SMALL),
+            (Row("64 B messages, two relays", "rate", RATE, Target("≥", 100_000, "figure")),),
+            arke=two_relay_run("tunnel", *SMALL),
         ),
-        _beside("beside-tunnel", "a tunnel flat out", beside("tunnel", *LARGE)),
-        _beside(
+        _latency_under_load("beside-tunnel", "a bulk tunnel", latency_under_load("tunnel", *LARGE)),
+        _latency_under_load(
             "beside-bodies",
             "16 MiB requests both ways",
-            beside("request", *BODY, both_ways=True),
+            latency_under_load("request", *BODY, both_ways=True),
         ),
     ),
 )

@@ -1,4 +1,4 @@
-"""How long a node needs to join: from the start of its relay to its first answer from another."""
+"""Time to join: from the start of a relay to the first reply from a member on another relay."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import time
 
 import arke
-from benchmarks.measure import SECONDS, Bar, BenchError, Figures, Measure, Pairing, Row, Run
+from benchmarks.measure import SECONDS, BenchError, Comparison, Figures, Measure, Row, Run, Target
 from benchmarks.relays import network
 
 CLUSTER = "bench"
@@ -14,16 +14,16 @@ LIMIT = 10.0
 RETRY = 0.005
 
 
-def meeting(*, mdns: bool) -> Run:
-    """Return a run of two relays that meet over mDNS, or because the second is told where."""
+def discovery(*, mdns: bool) -> Run:
+    """Return a run of two relays that discover each other by mDNS, or with `-join`."""
 
     def run(_: float) -> Figures:
-        return {"seconds": asyncio.run(_meet(mdns=mdns))}
+        return {"seconds": asyncio.run(_measure_discovery(mdns=mdns))}
 
     return run
 
 
-async def _meet(*, mdns: bool) -> float:
+async def _measure_discovery(*, mdns: bool) -> float:
     switch = ("-mdns", "on" if mdns else "off")
     with network() as relays, relays.relay("127.0.0.2", *switch) as far:
         far.ready()
@@ -37,12 +37,12 @@ async def _meet(*, mdns: bool) -> float:
             joining = () if mdns else ("-join", far.seed)
             began = time.perf_counter()
             with relays.relay("127.0.0.3", *switch, *joining) as near:
-                await asyncio.to_thread(near.ready)  # the service answers meanwhile
-                await _first_answer(near.port)
+                await asyncio.to_thread(near.ready)  # the service must keep running
+                await _first_reply(near.port)
                 return time.perf_counter() - began
 
 
-async def _first_answer(port: int) -> None:
+async def _first_reply(port: int) -> None:
     try:
         async with asyncio.timeout(LIMIT), arke.connect(port=port) as mesh:
             while True:
@@ -56,18 +56,18 @@ async def _first_answer(port: int) -> None:
         raise BenchError(f"the relays did not find each other within {LIMIT:.0f} s") from None
 
 
-PAIRING = Pairing(
+COMPARISON = Comparison(
     title="Two relays find each other and can route",
     measures=(
         Measure(
             "meet-mdns",
-            (Row("over mDNS", "seconds", SECONDS, Bar("≤", 1.5, "figure")),),
-            arke=meeting(mdns=True),
+            (Row("over mDNS", "seconds", SECONDS, Target("≤", 1.5, "figure")),),
+            arke=discovery(mdns=True),
         ),
         Measure(
             "meet-join",
-            (Row("with -join", "seconds", SECONDS, Bar("≤", 0.5, "figure")),),
-            arke=meeting(mdns=False),
+            (Row("with -join", "seconds", SECONDS, Target("≤", 0.5, "figure")),),
+            arke=discovery(mdns=False),
         ),
     ),
 )

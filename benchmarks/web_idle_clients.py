@@ -1,6 +1,6 @@
-"""Ten thousand clients that have asked once, and stay: `python -m benchmarks.web_idlers PORT PATH`.
+"""Ten thousand idle HTTP clients: `python -m benchmarks.web_idle_clients PORT PATH`.
 
-Prints `ready` when all are answered, and keeps them until it is ended.
+Each sends one request. Prints `ready` when all have an answer, and keeps the connections open.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What a relay takes: at rest, and after a million requests."""
+"""Resident memory of a relay: at rest, and after a million requests."""
 
 from __future__ import annotations
 
 import time
 
 from benchmarks.loads import arke_bench
-from benchmarks.measure import MEGABYTES, Bar, Figures, Measure, Pairing, Row
+from benchmarks.measure import MEGABYTES, Comparison, Figures, Measure, Row, Target
 from benchmarks.relays import Relay, network
 
 SETTLED = 2.0
@@ -15,12 +15,12 @@ MARGIN = 1.1
 
 
 def resident(_: float) -> Figures:
-    """Return resident memory in octets at each stage; takes as long as a million requests do."""
+    """Return the resident memory at each stage, in bytes; ignores the given length."""
     with network() as relays, relays.relay("127.0.0.2") as relay:
         relay.ready()
         time.sleep(SETTLED)
         rest = relay.resident()
-        # Pools and code paths that any use fills are not growth.
+        # The first use fills pools and caches, which is not growth.
         rate = _requests(relay, WARM_UP)["rate"]
         before = relay.resident()
         answered = 0.0
@@ -34,16 +34,16 @@ def _requests(relay: Relay, seconds: float) -> Figures:
     return arke_bench(relay.port, "request", seconds, "--inflight", "64")
 
 
-PAIRING = Pairing(
+COMPARISON = Comparison(
     title="Resident memory of a relay, one long run",
     measures=(
         Measure(
             "memory",
             (
-                Row("at rest", "rest", MEGABYTES, Bar("≤", 60e6, "figure")),
+                Row("at rest", "rest", MEGABYTES, Target("≤", 60e6, "figure")),
                 Row("after the first requests", "before", MEGABYTES),
                 Row("after a million more", "after", MEGABYTES),
-                Row("growth over that million", "growth", MEGABYTES, Bar("≤", 1e6, "figure")),
+                Row("growth over that million", "growth", MEGABYTES, Target("≤", 1e6, "figure")),
             ),
             arke=resident,
             once=True,

@@ -1,8 +1,8 @@
-"""NATS as a Python user would drive it: the twin of `arke bench`, on a running nats-server.
+"""Load generator for NATS with nats-py: the counterpart of `arke bench`.
 
-`python -m benchmarks.nats_side request|publish|broadcast --port N …` prints the same JSON. Warm-up,
-window, counting and percentiles are the very code of `arke bench`; only what a user of nats-py
-would write differently stands here: the caller, and the receiver beside it in `nats_receiver`.
+`python -m benchmarks.nats_load request|publish|broadcast --port N …` prints the same JSON. Warm-up,
+window, counting and percentiles use the code of `arke bench`. Only the caller, and the receiver in
+`nats_receiver`, are written for nats-py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import nats
 import uvloop
 from nats.aio.client import Client
 
-from arke.cli.bench import throughput as casts
+from arke.cli.bench import throughput
 from arke.cli.bench.receivers import BenchError, Receivers
 from arke.cli.bench.result import Result, percentile
 from arke.program import flags
@@ -33,33 +33,35 @@ TIMEOUT = 5.0
 
 PATTERNS = {
     "request": "one member of a queue group answers; the rate counts replies",
-    "publish": "every subscriber hears; the rate counts deliveries",
+    "publish": "every subscriber receives it; the rate counts deliveries",
     "broadcast": "the same: to NATS a broadcast is a subject without a queue group",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What to put on the server."""
+    """The load on the server."""
 
     port: int = flags.flag("N", parse=flags.port, default=4222, help="port on 127.0.0.1")
-    inflight: int = flags.flag("N", parse=flags.count, default=64, help="requests under way")
-    size: int = flags.flag("OCTETS", parse=flags.count, default=128, help="of each body")
-    seconds: float = flags.flag("TIME", parse=flags.seconds, default="3s", help="to measure")
+    inflight: int = flags.flag("N", parse=flags.count, default=64, help="concurrent requests")
+    size: int = flags.flag("BYTES", parse=flags.count, default=128, help="size of each body")
+    seconds: float = flags.flag(
+        "TIME", parse=flags.seconds, default="3s", help="length of the measurement"
+    )
     members: int = flags.flag("N", parse=flags.count, default=1, help="processes that receive")
 
 
 async def measure(pattern: str, load: Load) -> Result:
-    """Start the receivers, put the load on, and return what was seen. Raises BenchError."""
+    """Start the receivers, run the load and return the result. Raises BenchError."""
     body = secrets.token_bytes(load.size)
-    window = casts.Window.for_bodies(load.size)
+    window = throughput.Window.for_bodies(load.size)
     async with (
         receiving(pattern, load, window.every) as receivers,
         await nats.connect(f"nats://127.0.0.1:{load.port}", allow_reconnect=False) as client,
     ):
         if pattern == "request":
             return await requests(client, body, load)
-        return await casts.measure(
+        return await throughput.measure(
             pattern,
             partial(client.publish, SUBJECT),
             receivers,
@@ -71,10 +73,10 @@ async def measure(pattern: str, load: Load) -> Result:
 
 
 async def requests(client: Client, body: bytes, load: Load) -> Result:
-    """Keep `inflight` requests under way, first to warm up and then to measure."""
-    await ask_for(client, body, load.inflight, WARM_UP)
+    """Keep `inflight` concurrent requests, first to warm up and then to measure."""
+    await request_for(client, body, load.inflight, WARM_UP)
     began = time.perf_counter()
-    latencies, errors = await ask_for(client, body, load.inflight, load.seconds)
+    latencies, errors = await request_for(client, body, load.inflight, load.seconds)
     elapsed = time.perf_counter() - began
     return Result(
         pattern="request",
@@ -88,19 +90,19 @@ async def requests(client: Client, body: bytes, load: Load) -> Result:
     )
 
 
-async def ask_for(
+async def request_for(
     client: Client, body: bytes, inflight: int, seconds: float
 ) -> tuple[array[int], list[str]]:
-    """Return the latencies of replies, in nanoseconds, and what went wrong."""
+    """Return the latencies of replies in nanoseconds, and the errors."""
     latencies, errors = array("q"), list[str]()
     until = time.perf_counter_ns() + int(seconds * 1e9)
     async with asyncio.TaskGroup() as callers:
         for _ in range(inflight):
-            callers.create_task(ask_until(client, body, until, latencies, errors))
+            callers.create_task(request_until(client, body, until, latencies, errors))
     return latencies, errors
 
 
-async def ask_until(
+async def request_until(
     client: Client, body: bytes, until: int, latencies: array[int], errors: list[str]
 ) -> None:
     request, clock, took = client.request, time.perf_counter_ns, latencies.append
@@ -115,13 +117,13 @@ async def ask_until(
         if reply == body:
             took(ended - began)
         elif reply is not None:
-            errors.append("a reply was not the body that was sent")
+            errors.append("a reply differs from the request's body")
         began = ended
 
 
 @asynccontextmanager
 async def receiving(pattern: str, load: Load, every: int) -> AsyncIterator[Receivers]:
-    """Run the receivers for as long as the block lasts; they end with their stdin."""
+    """Run the receivers for the duration of the block; closing their stdin ends them."""
     line = [sys.executable, "-m", "benchmarks.nats_receiver", pattern, SUBJECT]
     line += ["--port", str(load.port), "--every", str(every)]
     processes: list[Process] = []
@@ -144,18 +146,18 @@ async def receiving(pattern: str, load: Load, every: int) -> AsyncIterator[Recei
 
 def main(argv: Sequence[str]) -> None:
     pattern, argv = flags.choose(
-        program="nats_side",
+        program="nats_load",
         summary="Measures how fast messages move through a nats-server.",
         commands=PATTERNS,
         argv=argv,
     )
     load = flags.Command(
-        f"nats_side {pattern}", Load, f"Measures how fast messages move: {PATTERNS[pattern]}."
+        f"nats_load {pattern}", Load, f"Measures how fast messages move: {PATTERNS[pattern]}."
     ).parse(argv, None)
     try:
         result = uvloop.run(measure(pattern, load))
     except (BenchError, nats.errors.Error, OSError) as error:
-        sys.exit(f"nats_side: {error}")
+        sys.exit(f"nats_load: {error}")
     print(result.as_json())
 
 

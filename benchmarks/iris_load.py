@@ -1,6 +1,6 @@
-"""An Iris program as one puts load on a running relay: the twin of `arke bench`.
+"""Load generator for the Iris protocol: the counterpart of `arke bench`.
 
-`python -m benchmarks.iris_side request|attach --port N …` prints the same JSON.
+`python -m benchmarks.iris_load request|attach --port N …` prints the same JSON.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from benchmarks.iris_wire import (
     IrisError,
     attach,
     binary,
-    leave,
+    detach,
     varint,
 )
 from benchmarks.processes import module
@@ -35,50 +35,52 @@ WARM_UP = 0.5
 TIMEOUT_MS = 5000
 PATTERNS = {
     "request": "one member of a cluster answers; the rate counts replies",
-    "attach": "attach, register and leave, one after another",
+    "attach": "attach, register and detach, one after another",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What to put on the relay."""
+    """The load on the relay."""
 
     port: int = flags.flag("N", parse=flags.port, default=55555, help="port on 127.0.0.1")
-    inflight: int = flags.flag("N", parse=flags.count, default=64, help="requests under way")
-    size: int = flags.flag("OCTETS", parse=flags.count, default=128, help="of each body")
-    seconds: float = flags.flag("TIME", parse=flags.seconds, default=3.0, help="to measure")
+    inflight: int = flags.flag("N", parse=flags.count, default=64, help="concurrent requests")
+    size: int = flags.flag("BYTES", parse=flags.count, default=128, help="size of each body")
+    seconds: float = flags.flag(
+        "TIME", parse=flags.seconds, default=3.0, help="length of the measurement"
+    )
 
 
 def requests(load: Load) -> Result:
-    """Keep `inflight` requests under way, first to warm up and then to measure."""
+    """Keep `inflight` concurrent requests, first to warm up and then to measure."""
     with member(load.port):
         caller = Caller(load)
-        caller.ask_for(WARM_UP)
+        caller.request_for(WARM_UP)
         began = time.perf_counter()
-        latencies = caller.ask_for(load.seconds)
+        latencies = caller.request_for(load.seconds)
         elapsed = time.perf_counter() - began
-        leave(caller.sock)
+        detach(caller.sock)
     return result("request", load.size, latencies, elapsed)
 
 
 def attachments(load: Load) -> Result:
-    """Attach, register and leave again and again."""
+    """Attach, register and detach repeatedly."""
 
-    def come_and_go(seconds: float) -> array[int]:
+    def attach_and_detach(seconds: float) -> array[int]:
         latencies = array("q")
         clock = time.perf_counter_ns
         began = clock()
         until = began + int(seconds * 1e9)
         while began < until:
-            leave(attach(load.port, CLUSTER))
+            detach(attach(load.port, CLUSTER))
             ended = clock()
             latencies.append(ended - began)
             began = ended
         return latencies
 
-    come_and_go(WARM_UP)
+    attach_and_detach(WARM_UP)
     began = time.perf_counter()
-    latencies = come_and_go(load.seconds)
+    latencies = attach_and_detach(load.seconds)
     return result("attach", 0, latencies, time.perf_counter() - began)
 
 
@@ -94,7 +96,7 @@ def result(pattern: str, size: int, latencies: array[int], elapsed: float) -> Re
 
 
 class Caller:
-    """Asks again as soon as it has a reply, in as many slots as there are to be in flight.
+    """Sends the next request in a slot when its reply arrives; there are `inflight` slots.
 
     A slot is a request's number: of one octet, so that all replies are of one length.
     """
@@ -105,46 +107,46 @@ class Caller:
         self.sock: socket.socket = attach(load.port)
         body = binary(secrets.token_bytes(load.size))
         self._inflight = load.inflight
-        self._answer = b"\x00\x01" + body
-        question = binary(CLUSTER.encode()) + body + varint(TIMEOUT_MS)
-        self._questions = [bytes([REQUEST, slot]) + question for slot in range(load.inflight)]
+        self._reply = b"\x00\x01" + body
+        tail = binary(CLUSTER.encode()) + body + varint(TIMEOUT_MS)
+        self._requests = [bytes([REQUEST, slot]) + tail for slot in range(load.inflight)]
 
-    def ask_for(self, seconds: float) -> array[int]:
+    def request_for(self, seconds: float) -> array[int]:
         """Return the latencies of replies, in nanoseconds. Raises IrisError."""
         clock, receive, send = time.perf_counter_ns, self.sock.recv, self.sock.sendall
-        questions, answer = self._questions, self._answer
+        requests_by_slot, answer = self._requests, self._reply
         length = 2 + len(answer)
         latencies = array("q")
         began = [clock()] * self._inflight
         until = began[0] + int(seconds * 1e9)
-        send(b"".join(questions))
-        under_way, held = self._inflight, b""
-        while under_way:
+        send(b"".join(requests_by_slot))
+        pending, held = self._inflight, b""
+        while pending:
             data = receive(READ)
             if not data:
-                raise IrisError("the relay ended the connection")
+                raise IrisError("the relay closed the connection")
             held += data
             now = clock()
             again = []
             whole = len(held) - len(held) % length
             for at in range(0, whole, length):
                 if held[at] != REPLY or held[at + 2 : at + length] != answer:
-                    raise IrisError(f"not the reply: {held[at : at + length]!r}")
+                    raise IrisError(f"unexpected reply: {held[at : at + length]!r}")
                 slot = held[at + 1]
                 latencies.append(now - began[slot])
                 began[slot] = now
-                again.append(questions[slot])
+                again.append(requests_by_slot[slot])
             held = held[whole:]
             if now < until:
                 send(b"".join(again))
             else:
-                under_way -= len(again)
+                pending -= len(again)
         return latencies
 
 
 @contextmanager
 def member(port: int) -> Iterator[None]:
-    """Run the member that answers for as long as the block."""
+    """Run the replying member for the duration of the block."""
     line = module("benchmarks.iris_member", CLUSTER, "--port", str(port))
     with subprocess.Popen(line, stdout=subprocess.PIPE) as process:
         try:
@@ -162,18 +164,18 @@ RUNS: dict[str, Callable[[Load], Result]] = {"request": requests, "attach": atta
 
 def main(argv: Sequence[str]) -> None:
     pattern, argv = flags.choose(
-        program="iris_side",
+        program="iris_load",
         summary="Measures how fast a relay serves programs written for Iris.",
         commands=PATTERNS,
         argv=argv,
     )
     load = flags.Command(
-        f"iris_side {pattern}", Load, f"Measures how fast a relay is: {PATTERNS[pattern]}."
+        f"iris_load {pattern}", Load, f"Measures how fast a relay is: {PATTERNS[pattern]}."
     ).parse(argv, None)
     try:
         print(RUNS[pattern](load).as_json())
     except (IrisError, OSError) as error:
-        sys.exit(f"iris_side: {error}")
+        sys.exit(f"iris_load: {error}")
 
 
 if __name__ == "__main__":
