@@ -1,31 +1,54 @@
-# `make demo` and `make test` are all that is needed; both set up a private .venv first.
+# Plain `make` lists the targets. Each sets up a private .venv first, which takes a minute once.
 
 PYTHON ?= python3
 BIN := .venv/bin
-WORKERS ?= 4  # processes that run tests; most tests wait more than they compute
+# Processes that run tests: twice the cores, because most tests wait more than they compute.
+WORKERS ?= $(shell expr 2 \* $$(nproc))
 
-.PHONY: demo test test-pure check compiled pure bench bench-proxy simulate simulate-mutants soak fuzz docs reference clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-pure check compiled pure bench bench-proxy simulate simulate-mutants soak fuzz docs reference clean
 
-demo: .venv/ready
-	@exec $(BIN)/python demo-httpserver/demo.py $(DEMO)
+help:
+	@echo "make demo              a mesh on this machine: 3 relays, a proxy, 2 web servers (10 s to start)"
+	@echo "make check             lint, formatting and types (1 min)"
+	@echo "make test              compile, then run all tests (10 min on 2 cores; TESTS=tests/unit for some)"
+	@echo "make test-pure         unit and protocol tests without compiled modules (2 min)"
+	@echo "make compiled          compile the hot modules (3 min); make pure removes them"
+	@echo "make bench             the mesh beside its competitors (30 min; BENCH=-h for options)"
+	@echo "make bench-proxy       the proxy beside nginx and HAProxy (20 min)"
+	@echo "make simulate          fifty relays on a simulated clock (SEEDS=1000, SEED=17, JOBS=2)"
+	@echo "make simulate-mutants  does the simulation find planted bugs? (30 min)"
+	@echo "make soak              faults on real processes (MINUTES=20, SEED=7)"
+	@echo "make fuzz              every decoder (MINUTES=20, TARGET=native)"
+	@echo "make docs              the documentation as a site, links checked (1 min)"
+	@echo "make reference         write the generated parts of the reference pages"
+	@echo "make clean             remove .venv, caches and compiled modules"
 
-# Two runs: tests in parallel by file, then those that measure memory, time or descriptors.
-# Exit status 5 says that TESTS selects none of one kind.
+# Needs no installed Arke: it runs the sources.
+demo: .venv/demo
+	@PYTHONPATH=$(CURDIR)/sdk:$(CURDIR)/relay:$(CURDIR)/proxy exec $(BIN)/python demo-httpserver/demo.py $(DEMO)
+
 test: .venv/compiled
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not alone" $(TESTS); parallel=$$?; \
-	$(BIN)/python -m pytest -m alone $(TESTS); alone=$$?; \
-	case $$parallel,$$alone in 0,0 | 0,5 | 5,0) ;; *) exit 1 ;; esac
+	@$(call run-tests,$(TESTS))
+
+# Tests in parallel by file; then, one at a time, those that measure memory, time or descriptors.
+# pytest's exit status 5: none of the selected tests is of that kind.
+define run-tests
+$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not alone" $(1); parallel=$$?; \
+$(BIN)/python -m pytest -m alone $(1); alone=$$?; \
+case $$parallel,$$alone in 0,0 | 0,5 | 5,0) ;; *) exit 1 ;; esac
+endef
 
 check: .venv/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# The sources themselves: where there is no compiler they serve, only slower.
+# Without a C compiler an installation runs the sources; so must these tests.
 test-pure: .venv/ready pure
-	$(BIN)/python -m pytest tests/unit tests/protocol tests/acceptance/proxy/test_http1.py
+	@$(call run-tests,tests/unit tests/protocol tests/acceptance/proxy/test_http1.py)
 
-# Once more after each change; `make pure` goes back to running the sources themselves.
+# Compile again after each change; `make pure` goes back to running the sources.
 compiled: .venv/compiled
 
 pure:
@@ -83,10 +106,17 @@ clean: pure
 	$(BIN)/python hatch_build.py
 	@touch $@
 
-# The lock names every package with its hash, the build back end too: nothing else is installed.
-.venv/ready: pyproject.toml requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Arke needs Python 3.11 or later: make PYTHON=python3.12 ...")'
-	@$(PYTHON) -m venv .venv || { echo "python3 cannot make a virtual environment: apt install python3-venv" >&2; exit 1; }
+# The locks name every package with its hash, the build backend too: nothing else is installed.
+.venv/ready: .venv/created pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/demo: .venv/created demo-httpserver/requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement demo-httpserver/requirements.lock
+	@touch $@
+
+.venv/created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Arke needs Python 3.11 or later: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -m venv .venv || { echo "python3 cannot make a virtual environment: apt install python3-venv" >&2; exit 1; }
 	@touch $@

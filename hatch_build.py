@@ -1,13 +1,13 @@
-"""Compiles what handles each message: mypyc makes machine code of the same typed sources.
+"""Compile the hot modules with mypyc when a wheel is built.
 
-A wheel holds both, and Python takes the compiled ones. Where there is no C compiler, or no headers
-of Python, the wheel is made all the same; what it holds is slower. `python hatch_build.py` compiles
-into the source folders, for a checkout that is installed as editable.
+A wheel contains the compiled modules and their sources; Python prefers the compiled ones. Without a
+C compiler or Python's headers the wheel contains only the sources, which are slower.
+`python hatch_build.py` compiles into the source folders of an editable checkout.
 
-What is compiled takes its types at their word. An attribute that has just been set is what it was
-set to, whatever was called since; a variable keeps one type, that of an exception's name too; what
-is Final cannot be patched; a class that is not compiled cannot inherit from one that is. Tests run
-the compiled modules (`make test`) and the sources (`make test-pure`).
+Compiled code trusts its type annotations. After an attribute is set, it is assumed to have that
+value whatever is called in between. A variable has one type in a function, also as the name of an
+exception. A Final name cannot be patched. A class that is not compiled cannot inherit from a
+compiled one. `make test` tests the compiled modules, `make test-pure` the sources.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CCompilerError
 
 _ROOT = Path(__file__).parent
-# What handles each message and each request. The rest stays as it is: it would win nothing, and
-# each module takes seconds to compile.
+# The modules that handle each message and each request. Others would gain nothing, and each module
+# takes seconds to compile.
 _COMPILED = {
     "sdk/arke/runtime": "deadlines dispatch relay_connection request_sender resend",
     "sdk/arke/wire": "chunked_body flow_scheduler liveness outbox reassembly transit_time "
@@ -52,15 +53,15 @@ _COMPILED = {
     "proxy/arke_proxy/observability": "log_throttle request_record",
 }
 _FOLDERS = {"arke": "sdk", "arke_relay": "relay", "arke_proxy": "proxy"}  # of each package
-_LIBRARY = "arke"  # holds the code of all these modules
+_LIBRARY = "arke"  # the shared library with the code of all modules
 
 
-class NotCompiled(Exception):
-    """Why it could not be done, and the mend, in one line."""
+class CompileError(Exception):
+    """The modules cannot be compiled; the text is one line with the reason and the fix."""
 
 
 class CustomBuildHook(BuildHookInterface[Any]):
-    """Adds the compiled modules to a wheel, which is then one for this platform and this Python."""
+    """Adds the compiled modules to a wheel, which then fits this platform and Python only."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "editable":
@@ -68,7 +69,7 @@ class CustomBuildHook(BuildHookInterface[Any]):
         self._folder = tempfile.TemporaryDirectory()  # until the wheel is packed
         try:
             libraries = compile_modules(Path(self._folder.name))
-        except NotCompiled as error:
+        except CompileError as error:
             self.app.display_warning(str(error))
             return
         for library, place in libraries.items():
@@ -82,15 +83,16 @@ class CustomBuildHook(BuildHookInterface[Any]):
 
 
 def compile_modules(folder: Path) -> dict[Path, str]:
-    """Compile into a folder; return each library, and where in a wheel it belongs.
+    """Compile into a folder; return each shared library and its path in the wheel.
 
-    Raises NotCompiled.
+    Raises CompileError.
     """
     os.environ["MYPYPATH"] = ":".join(str(_ROOT / name) for name in _FOLDERS.values())
     os.chdir(_ROOT)
     sources = [f"{place}/{name}.py" for place, names in _COMPILED.items() for name in names.split()]
-    # What Arke depends on need not be there while it is built. `make check` is stricter.
+    # The dependencies need not be installed in the build environment; `make check` is stricter.
     flags = ["--ignore-missing-imports", "--follow-imports=silent", "--config-file="]
+    _show_progress(f"compiling: mypyc translates {len(sources)} modules to C")
     try:
         extensions = mypycify(
             [*flags, *sources],
@@ -100,35 +102,66 @@ def compile_modules(folder: Path) -> dict[Path, str]:
             multi_file=True,
             debug_level="0",
         )
-    except SystemExit:  # which is how it ends where it has printed what it finds wrong
-        raise NotCompiled(
-            "Not compiled, for the sources are not what this mypy takes: everything works, but "
-            "slower. The mend: the mypy that pyproject.toml names"
+    except SystemExit:  # mypyc has printed its errors
+        raise CompileError(
+            "Not compiled: this version of mypy rejects the sources. Everything works, but slower. "
+            "Fix: install the mypy version that pyproject.toml names"
         ) from None
-    command = build_ext(Distribution({"ext_modules": extensions}))
+    command = _BuildExtension(Distribution({"ext_modules": extensions}))
     command.build_lib = str(folder / "lib")
     command.build_temp = str(folder / "temp")
     command.ensure_finalized()
     try:
         command.run()
     except (BaseError, CCompilerError) as error:
-        raise NotCompiled(
-            f"Not compiled ({error}): everything works, but slower. "
-            "The mend: apt install gcc python3-dev"
+        raise CompileError(
+            f"Not compiled ({error}). Everything works, but slower. "
+            "Fix: apt install gcc python3-dev"
         ) from None
+    finally:
+        _end_progress()
     built = folder / "lib"
     return {path: str(path.relative_to(built)) for path in built.rglob("*.so")}
 
 
+class _BuildExtension(build_ext):
+    """Shows how many of the C files are compiled."""
+
+    def build_extensions(self) -> None:
+        compile_file: Callable[..., None] = self.compiler._compile  # noqa: SLF001  the only hook
+        total = sum(len(extension.sources) for extension in self.extensions)
+        count = 0
+
+        def compile_and_count(target: str, source: str, *arguments: Any) -> None:
+            nonlocal count
+            count += 1
+            _show_progress(f"compiling: C file {count} of {total}")
+            compile_file(target, source, *arguments)
+
+        self.compiler._compile = compile_and_count  # noqa: SLF001
+        super().build_extensions()
+
+
+def _show_progress(text: str) -> None:
+    """Replace the last line of a terminal; write a line to anything else."""
+    sys.stderr.write(f"\r{text}\x1b[K" if sys.stderr.isatty() else f"{text}\n")
+    sys.stderr.flush()
+
+
+def _end_progress() -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write("\n")
+
+
 def main() -> None:
-    """Compile into the source folders, in the place of what was compiled there before."""
+    """Compile into the source folders; replace what was compiled there before."""
     for name in _FOLDERS.values():
         for library in (_ROOT / name).rglob("*.so"):
             library.unlink()
     with tempfile.TemporaryDirectory() as folder:
         try:
             libraries = compile_modules(Path(folder))
-        except NotCompiled as error:
+        except CompileError as error:
             sys.exit(str(error))
         for library, place in libraries.items():
             shutil.copy(library, _ROOT / _FOLDERS.get(Path(place).parts[0], "sdk") / place)

@@ -14,8 +14,8 @@ from benchmarks.processes import module, running
 from benchmarks.relays import network
 from benchmarks.web_servers import START_LIMIT, Proxy
 
-_LISTENING_WITH_TLS = re.compile(r"proxy listening with TLS on 127\.0\.0\.1:(\d+)")
-LISTENING = re.compile(r"proxy listening on 127\.0\.0\.1:(\d+)")
+_LISTENING_WITH_TLS = re.compile(r"proxy listening .* tls=127\.0\.0\.1:(\d+)")
+LISTENING = re.compile(r"proxy listening address=127\.0\.0\.1:(\d+)")
 
 
 def arke_proxy(choose: str) -> Proxy:

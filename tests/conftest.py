@@ -1,28 +1,55 @@
-"""Makes the packages beside it (`lab`) importable, and hands a lab to the tests that want one."""
+"""Fixtures for all tests, and the logs of processes in the report of a test that fails."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from lab import Lab, LabUnavailable
-from support.relays import Relays
+from support import processes
+from support.relays import Relay, Relays, network
 
 _ROOT = Path(__file__).parent.parent
+_LOG_START = pytest.StashKey[dict[int, int]]()
+"""Where the log of each running process was, by machine pid, when the test began."""
+_LOG_CHARACTERS = 4000
 
 
 def pytest_sessionstart() -> None:
-    """Test what is there, not what was: Python prefers what is compiled, be it older."""
+    """Refuse to test compiled modules that are older than their sources: Python prefers them."""
     packages = [_ROOT / name for name in ("sdk", "relay", "proxy")]
     compiled = [path.stat().st_mtime for root in packages for path in root.rglob("*.so")]
     written = [path.stat().st_mtime for root in packages for path in root.rglob("*.py")]
     if compiled and max(written) > min(compiled):
-        pytest.exit("what is compiled is not of these sources: `make compiled`, or `make pure`")
+        pytest.exit(
+            "the compiled modules are older than the sources: `make compiled` or `make pure`"
+        )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.stash[_LOG_START] = {
+        process.machine_pid: process.written for process in processes.started if not process.closed
+    }
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what each process logged since a failed test began."""
+    report = yield
+    if report.failed:
+        before = item.stash.get(_LOG_START, {})
+        for process in processes.started:
+            if not process.closed:
+                log = process.log_from(before.get(process.machine_pid, 0))
+                report.sections.append((f"log of {process.name}", log[-_LOG_CHARACTERS:]))
+    return report
 
 
 @pytest.fixture
@@ -43,9 +70,25 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 @pytest.fixture
 def relays(tmp_path: Path) -> Iterator[Relays]:
-    """Relays of one network on loopback addresses of this machine."""
-    made = Relays(tmp_path)
-    try:
+    """Relays of one network on loopback addresses, for tests that stop, fill or configure them."""
+    with network(tmp_path) as made:
         yield made
-    finally:
-        made.stop()
+
+
+@pytest.fixture(scope="module")
+def module_relays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relays]:
+    """Relays that all tests of a module share."""
+    with network(tmp_path_factory.mktemp("relays")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def module_relay(module_relays: Relays) -> Relay:
+    """A relay that all tests of a module share."""
+    return module_relays.start()
+
+
+@pytest.fixture(scope="module")
+def module_pair(module_relays: Relays) -> tuple[Relay, Relay]:
+    """Two linked relays that all tests of a module share."""
+    return module_relays.start_pair()

@@ -64,7 +64,7 @@ def new_context(
     address.
     """
     write_batch = WriteBatch(loop)
-    warnings = WarningThrottle(log, loop.time)
+    warnings = WarningThrottle(log)
     return ProxyContext(
         loop=loop,
         clock=clock,

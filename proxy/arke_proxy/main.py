@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
-from arke.program import flags
+from arke.program import flags, logging
 from arke_proxy import flag_types
 from arke_proxy.backends.address import BackendAddress
 from arke_proxy.balancing import flag_types as balancing_flags
@@ -178,6 +178,8 @@ class Options:
         parse=flags.choice("common", "combined", "json"),
         help="access log format (default: combined)",
     )
+    log_level: str = logging.level_flag()
+    log_format: str = logging.format_flag()
 
 
 COMMAND = flags.Command(
@@ -242,15 +244,17 @@ def main() -> NoReturn:
         flags.fail(PROGRAM, "-access-format needs -access-log FILE")
     certificates(options)
     sockets = _bind(options)
-    greeting = f"proxy listening on {_address(sockets['public'][0])}, forwarding to {target}"
+    greeting = {"address": str(_address(sockets["public"][0])), "backends": target}
     if "tls" in sockets:
-        greeting = f"proxy listening with TLS on {_address(sockets['tls'][0])}\n{greeting}"
+        greeting["tls"] = str(_address(sockets["tls"][0]))
     config = MasterConfig(
         listeners={name: [one.fileno() for one in group] for name, group in sockets.items()},
         secret=new_secret(),
         workers=options.workers,
         grace=options.grace,
         greeting=greeting,
+        log_level=options.log_level,
+        log_format=options.log_format,
     )
     for descriptor in (*chain.from_iterable(config.listeners.values()), config.secret):
         os.set_inheritable(descriptor, True)

@@ -19,69 +19,84 @@ import uvloop
 from arke import __version__
 from arke.program import flags, logging
 from arke.program.logging import Log
-from arke_relay.discovery.addresses import choose, machine_adapters
+from arke_relay.discovery.addresses import Address, choose, machine_adapters
 from arke_relay.errors import ConfigurationError
 from arke_relay.peers.keyfile import load_key
 from arke_relay.relay import Relay, Settings
 
-_SUMMARY = "Brings this machine's programs into the network of relays with the same name and key."
-_JOIN_PORT = 55556
-_LAST_PORT = 65535
-_DAY = 24 * 3600
+_PORT = 55555
+_PEER_PORT = 55556
+_MAX_PORT = 65535
+_MAX_CERTIFICATE_LIFE = 24 * 3600.0  # seconds
 _MIB = 1024 * 1024
-_LARGEST = 256 * _MIB  # what one caller may leave in a relay's care
+_MAX_MESSAGE = 256 * _MIB
+
+
+def _certificate_life(text: str) -> float:
+    life = flags.seconds(text)
+    if not 1.0 <= life <= _MAX_CERTIFICATE_LIFE:
+        raise ValueError("must be between 1s and 24h")
+    return life
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The command line."""
+    """The flags of the `relay` command."""
 
     net: str | None = flags.flag("NAME", parse=flags.text, default=None, help="name of the network")
     rsa: tuple[Path, ...] = flags.flag(
         "KEYFILE",
         parse=Path,
         repeat=True,
-        help="RSA private key of the network; the first signs, each further one also admits",
+        help="RSA private key of the network; the first one signs, further ones only admit peers",
     )
-    dev: bool = flags.switch(help="make up a network name and a key, and print them")
+    dev: bool = flags.switch(
+        help="try it out: use a temporary key, and print commands for other terminals"
+    )
     port: int = flags.flag(
-        "N", parse=flags.any_port, default=55555, help="where local programs attach; 0 for nowhere"
+        "N", parse=flags.any_port, default=_PORT, help="loopback port for programs; 0 for none"
     )
     socket: Path | None = flags.flag(
-        "PATH", parse=Path, default=None, help="Unix socket where local programs attach"
+        "PATH", parse=Path, default=None, help="Unix socket for programs"
     )
     bind: str | None = flags.flag(
         "ADDRESS|CIDR|INTERFACE",
         parse=flags.text,
         default=None,
-        help="which of this machine's addresses the mesh uses (default: all but loopback)",
+        help="addresses of this machine that other relays connect to (default: all but loopback)",
     )
     peer_port: int = flags.flag(
         "N",
         parse=flags.any_port,
-        default=_JOIN_PORT,
-        help="where other relays join; their data uses the next port; 0 for any two",
+        default=_PEER_PORT,
+        help="port for other relays; the next port is used too; 0 for any two free ports",
     )
     join: tuple[flags.HostPort, ...] = flags.flag(
         "HOST:PORT",
         parse=flags.host_port,
         repeat=True,
-        help="a relay to look for, at its peer port",
+        help="a relay to connect to, with its peer port",
     )
     mdns: bool = flags.flag(
         "on|off", parse=flags.on_off, default=True, help="find relays by multicast DNS"
     )
     max_message: int = flags.flag(
-        "BYTES", parse=flags.count, default=16 * _MIB, help="largest body of a message"
+        "BYTES",
+        parse=flags.number(1, _MAX_MESSAGE),
+        default=16 * _MIB,
+        help="maximum size of a message body",
     )
     cert_life: float = flags.flag(
         "TIME",
-        parse=flags.seconds,
+        parse=_certificate_life,
         default="24h",
-        help="how long peers admit this relay, at most 24h",
+        help="how long peers admit this relay before it must prove its key again, at most 24h",
     )
     grace: float = flags.flag(
-        "TIME", parse=flags.seconds, default="30s", help="how long to finish requests when stopped"
+        "TIME",
+        parse=flags.seconds,
+        default="30s",
+        help="time to finish running requests when the relay stops",
     )
     metrics: flags.HostPort | None = flags.flag(
         "HOST:PORT",
@@ -93,11 +108,15 @@ class Options:
     log_format: str = logging.format_flag()
 
 
-COMMAND = flags.Command("relay", Options, _SUMMARY)
+COMMAND = flags.Command(
+    "relay",
+    Options,
+    "Connects the programs of this machine to the relays with the same network name and key.",
+)
 
 
 def main() -> None:
-    """Run a relay until SIGTERM or SIGINT. Exit status 2: it cannot start as configured."""
+    """Run a relay until SIGTERM or SIGINT. The exit status is 2 if it cannot start."""
     options = COMMAND.parse(sys.argv[1:], os.environ)
     log = logging.configure("arke_relay", options.log_level, options.log_format)
     _raise_descriptor_limit()
@@ -126,28 +145,26 @@ async def _run(settings: Settings, log: Log) -> None:
 
 @contextlib.contextmanager
 def _settings(options: Options) -> Iterator[Settings]:
-    """What the flags mean. Raises ConfigurationError."""
+    """Check the flags together. Raises ConfigurationError."""
+    if not options.dev and (options.net is None or not options.rsa):
+        raise ConfigurationError(
+            "give the network with -net NAME -rsa KEYFILE (`arke keygen FILE` makes a key), "
+            "or try it out with -dev"
+        )
+    if not options.port and options.socket is None:
+        raise ConfigurationError("-port 0 needs -socket PATH: programs could not attach")
+    if options.peer_port == _MAX_PORT:
+        raise ConfigurationError(f"-peer-port must be at most {_MAX_PORT - 1}: it uses two ports")
     with contextlib.ExitStack() as cleanup:
-        network, keyfiles = options.net, options.rsa
+        bound = _addresses(options)
+        network, keyfiles = options.net or f"dev-{os.urandom(3).hex()}", options.rsa
         if options.dev:
-            network, keyfiles = _made_up(options, cleanup)
-        if network is None or not keyfiles:
-            raise ConfigurationError(
-                "give the network with -net NAME -rsa KEYFILE (`arke keygen FILE` makes a key), "
-                "or try it out with -dev"
-            )
-        if not options.port and options.socket is None:
-            raise ConfigurationError("-port 0 leaves programs no way in: add -socket PATH")
-        if options.peer_port == _LAST_PORT:
-            raise ConfigurationError("-peer-port must leave a next port: 65534 at most")
-        if options.max_message > _LARGEST:
-            raise ConfigurationError(f"-max-message must be {_LARGEST} (256 MiB) at most")
-        if options.cert_life > _DAY or options.cert_life < 1:
-            raise ConfigurationError("-cert-life must be from 1s to 24h")
+            keyfiles = keyfiles or (_temporary_key(cleanup),)
+            _print_dev_commands(options, network, keyfiles[0], bound[0].ip)
         yield Settings(
             network=network,
             keys=[load_key(path) for path in keyfiles],
-            bound=choose(options.bind, machine_adapters()),
+            bound=bound,
             port=options.port,
             socket=options.socket,
             peer_port=options.peer_port,
@@ -161,22 +178,48 @@ def _settings(options: Options) -> Iterator[Settings]:
         )
 
 
-def _made_up(options: Options, cleanup: contextlib.ExitStack) -> tuple[str, tuple[Path, ...]]:
-    """A network for one try, and the command that lets another relay in."""
+def _addresses(options: Options) -> list[Address]:
+    """Return the addresses to bind; loopback for `-dev` on a machine without a network."""
+    adapters = machine_adapters()
+    try:
+        return choose(options.bind, adapters)
+    except ConfigurationError:
+        if options.dev and options.bind is None:
+            return choose("127.0.0.1", adapters)
+        raise
+
+
+def _temporary_key(cleanup: contextlib.ExitStack) -> Path:
     from arke.keygen import write_key  # noqa: PLC0415 — slow to import, and only -dev needs it
 
-    folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="arke-dev-")))
-    network = options.net or f"dev-{os.urandom(3).hex()}"
-    keyfiles = options.rsa
-    if not keyfiles:
-        keyfiles = (folder / "id_rsa",)
-        write_key(keyfiles[0])
-    print(shlex.join(["relay", "-net", network, "-rsa", str(keyfiles[0])]), flush=True)  # noqa: T201 — what was asked for
-    return network, keyfiles
+    key = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="arke-dev-")), "id_rsa")
+    write_key(key)
+    return key
+
+
+def _print_dev_commands(options: Options, network: str, key: Path, address: str) -> None:
+    """Print what to type in a second terminal: another relay, a service and a caller."""
+    step = 10 if max(options.port, options.peer_port) < _MAX_PORT - 10 else -10
+    here = ["-port", str(options.port)] if options.port else ["-path", str(options.socket)]
+    second = str((options.port or _PORT) + step)
+    peer_port = options.peer_port or _PEER_PORT
+    relay = ["relay", "-net", network, "-rsa", str(key), "-bind", address, "-port", second]
+    relay += ["-peer-port", str(peer_port + step)]
+    relay += ["-join", str(flags.HostPort(address, peer_port))] if options.peer_port else []
+    commands = {
+        "another relay": relay,
+        "a service": ["arke", "serve", "greeter", "-exec", "rev", *here],
+        "a caller": ["arke", "request", "greeter", "hello", *here],
+        "a caller at the other relay": ["arke", "request", "greeter", "hello", "-port", second],
+    }
+    lines = ["This relay uses a temporary key. In other terminals:", ""]
+    for about, words in commands.items():
+        lines += [f"# {about}", shlex.join(words)]
+    print("\n".join([*lines, ""]), flush=True)  # noqa: T201 — the output of -dev
 
 
 def _raise_descriptor_limit() -> None:
-    """As many connections as the system allows must be survived: libzmq has no bound."""
+    """Raise the soft limit to the hard limit: libzmq accepts peers without a bound of its own."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

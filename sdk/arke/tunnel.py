@@ -19,7 +19,7 @@ from msgpack import Packer
 from arke.errors import MessageTooLarge, TunnelClosed
 from arke.runtime.arguments import check_body
 from arke.runtime.relay_connection import RelayConnection
-from arke.runtime.tunnel_parameters import TunnelParameters
+from arke.runtime.tunnel_settings import TunnelSettings
 from arke.runtime.tunnel_state import (
     FINISHED,
     RECEIVING,
@@ -54,21 +54,21 @@ class Tunnel:
         self,
         connection: RelayConnection,
         number: int,
-        parameters: TunnelParameters,
+        settings: TunnelSettings,
         on_finished: Callable[[int], None],
     ) -> None:
-        self.sender = parameters.sender
+        self.sender = settings.sender
         """The program that opened the tunnel, as `node/number`; empty at the opening end."""
-        self.headers = parameters.headers
+        self.headers = settings.headers
         """The headers that the opening program sent."""
         self.on_peer_closed: Callable[[], object] | None = None
         """Called when the other end stops reading, or the tunnel fails."""
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._number = number
-        self._window = parameters.window
-        self._max_receive = parameters.max_receive
-        self._max_send = parameters.max_send
+        self._window = settings.window
+        self._max_receive = settings.max_receive
+        self._max_send = settings.max_send
         self._on_finished = on_finished
         self._state = TunnelState.OPEN
         self._error: TunnelClosed | None = None  # why the state is CLOSED

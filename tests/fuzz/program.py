@@ -7,7 +7,7 @@ from typing import Any
 
 from msgpack import packb
 
-from arke.wire.chunked_body import ChunkedBody
+from arke.wire.chunked_body import BodyChunks
 from arke.wire.limits import CHUNK, MAX_MESSAGE, MIN_WINDOW, READ_SIZE, unpacker
 from arke.wire.malformed import DECODE_ERRORS
 from arke.wire.messages import MAGIC, VERSION, Op, Purpose, TunnelClose
@@ -96,7 +96,7 @@ class HonestProgram:
         if at is not None and type(message[at]) is not bytes:
             join = self._inbox.take_fanout if op in _CASTS else self._inbox.take_body
             joined = join(message[at])
-            fields[at - 1] = bytes(joined) if isinstance(joined, ChunkedBody) else joined
+            fields[at - 1] = bytes(joined) if isinstance(joined, BodyChunks) else joined
         take = self._handlers.get(op)
         if take is not None:
             take(*fields)

@@ -74,8 +74,12 @@ class Process:
         """All that the process wrote to stdout and stderr so far."""
         return self._read(0).decode(errors="replace")
 
+    def log_from(self, start: int) -> str:
+        """Return the log from byte `start` on."""
+        return self._read(start).decode(errors="replace")
+
     def tail(self) -> str:
-        return self._read(max(0, self.written - SHOWN)).decode(errors="replace")
+        return self.log_from(max(0, self.written - SHOWN))
 
     def wait_for_line(self, pattern: str, limit: float, *, after: int = 0) -> re.Match[str]:
         """Return the first match of `pattern` in a whole line of the log from byte `after` on.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from arke.wire.limits import CHUNK, MIN_WINDOW, WINDOW
 from arke.wire.messages import Op
 from arke_relay.attachments.iris import tunnels
-from arke_relay.attachments.iris.tunnel import MAX_TUNNEL_MESSAGE
+from arke_relay.attachments.iris.tunnel import MAX_TUNNEL_MESSAGE as LARGEST
 from support.in_process_relay import InProcessRelay, packed, unpacked
 from support.iris_packets import Decoder, encoded
 from support.iris_packets import Op as Iris
@@ -102,7 +102,7 @@ async def test_what_waits_for_an_iris_program_that_does_not_read_is_bounded(kind
 @pytest.mark.parametrize(
     ("pieces", "why"),
     [
-        ([(MAX_TUNNEL_MESSAGE + 1, b"x")], "exceeds the"),
+        ([(LARGEST + 1, b"x")], "exceeds the"),
         ([(2**62, b"x")], "exceeds the"),
         ([(3, b"four")], "longer than its size field"),
         ([(0, b"more of nothing")], "longer than its size field"),
@@ -126,7 +126,7 @@ async def test_a_native_end_cannot_mislead_an_iris_one(
 @pytest.mark.parametrize(
     ("chunks", "why"),
     [
-        ([(MAX_TUNNEL_MESSAGE + 1, b"x")], "exceeds the"),
+        ([(LARGEST + 1, b"x")], "exceeds the"),
         ([(3, b"four")], "longer than its size field"),
         ([(0, b"more of nothing")], "longer than its size field"),
         ([(CHUNK + 1, bytes(CHUNK + 1))], "exceeds the limit"),
@@ -185,9 +185,7 @@ async def test_offers_that_ended_are_forgotten() -> None:
     NativeEnd(stage, "A", serves=False, window=WINDOW)
     IrisEnd(stage, "B", serves=True, allowance=1)
     for call in range(1, 2001):
-        stage.send(
-            "A", packed((Op.OPEN, call, CLUSTER, b"", 5, None, 0, WINDOW, MAX_TUNNEL_MESSAGE, None))
-        )
+        stage.send("A", packed((Op.OPEN, call, CLUSTER, b"", 5, None, 0, WINDOW, LARGEST, None)))
         stage.advance_clock(0.01)
     decoder = Decoder()
     decoder.feed(stage.received("B"))
@@ -211,11 +209,9 @@ async def test_who_accepts_an_offer_that_it_has_not_read_harms_nobody() -> None:
         octets = [Op.CHUNK, call, len(body), body[:CHUNK]]
         for _ in range(2):
             caller._send(*octets)
-        caller._send(Op.OPEN, call, CLUSTER, call, 5000, None, 0, WINDOW, MAX_TUNNEL_MESSAGE, None)
+        caller._send(Op.OPEN, call, CLUSTER, call, 5000, None, 0, WINDOW, LARGEST, None)
     stage.received("A")
-    stage.send(
-        "B", packed((Op.ACCEPT, 2, WINDOW, MAX_TUNNEL_MESSAGE), (Op.DATA, -2, None, b"\xc4\x01x"))
-    )
+    stage.send("B", packed((Op.ACCEPT, 2, WINDOW, LARGEST), (Op.DATA, -2, None, b"\xc4\x01x")))
     assert [message[0] for message in unpacked(stage.received("A"))] == [Op.ACCEPT, Op.END]
     stage.resume_reading("B")
     heard = [message[:2] for message in unpacked(stage.received("B")) if message[0] != Op.CHUNK]

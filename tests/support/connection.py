@@ -24,8 +24,17 @@ class Connection:
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
 
+    def limit_buffers(self) -> None:
+        """Keep the kernel from growing this end's buffers.
+
+        By default they grow up to net.ipv4.tcp_rmem and tcp_wmem, 32 MiB on some machines, and the
+        peer's receive buffer grows with what this end has in flight.
+        """
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            self.sock.setsockopt(socket.SOL_SOCKET, option, 128 * 1024)
+
     def send_until_stalled(self, data: bytes, patience: float) -> int:
-        """Send what goes, until nothing has gone for so many seconds; return how much that was."""
+        """Send until the peer has taken nothing for `patience` seconds; return the bytes sent."""
         sent = 0
         self.sock.settimeout(patience)
         try:

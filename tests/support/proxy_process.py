@@ -14,7 +14,7 @@ from support.waiting import LIMIT
 
 def tls_port(proxy: Process) -> int:
     """Where a proxy listens that was given -tls-listen 127.0.0.1:0."""
-    match = proxy.wait_for_line(r"listening with TLS on 127\.0\.0\.1:(\d+)", LIMIT)
+    match = proxy.wait_for_line(r" tls=127\.0\.0\.1:(\d+)", LIMIT)
     return int(match[1])
 
 
@@ -42,5 +42,5 @@ def start_proxy(*flags: str, descriptors: int | None = None) -> tuple[Process, i
     if descriptors:
         words = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *words]
     process = start_process("proxy", words)
-    match = process.wait_for_line(r"proxy listening on 127\.0\.0\.1:(\d+), forwarding", LIMIT)
+    match = process.wait_for_line(r"proxy listening address=127\.0\.0\.1:(\d+) ", LIMIT)
     return process, int(match[1])

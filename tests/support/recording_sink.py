@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import msgpack
 
-from arke.wire.chunked_body import ChunkedBody
+from arke.wire.chunked_body import BodyChunks
 from arke_relay.core.endpoints import Message
 
 
@@ -25,7 +25,7 @@ class RecordingSink:
 
     def put_body(self, message: Message, at: int, order: Hashable = None) -> bool:
         body = message[at]
-        if isinstance(body, ChunkedBody):
+        if isinstance(body, BodyChunks):
             return self._take((*message[:at], bytes(body), *message[at + 1 :]), order)
         assert type(body) in {bytes, tuple}
         return self._take(message, order)

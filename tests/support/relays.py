@@ -60,7 +60,7 @@ class Relays:
 
     def new_key(self) -> Path:
         """Write a key that differs from the others of this network."""
-        path = self._folder / f"id_rsa-{self._keys}"
+        path = self._folder / f"id_rsa-{os.urandom(4).hex()}"
         write_key_file(path, self._keys)
         self._keys += 1
         return path
@@ -121,7 +121,7 @@ class Relays:
 
 @contextmanager
 def network(folder: Path) -> Iterator[Relays]:
-    """A network whose relays are stopped after the block."""
+    """Relays of one network, which are stopped after the block."""
     relays = Relays(folder)
     try:
         yield relays

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Hashable
 from typing import Any
 
-from arke.runtime.tunnel_parameters import TunnelParameters
+from arke.runtime.tunnel_settings import TunnelSettings
 from arke.tunnel import Tunnel
 from arke.wire.limits import CHUNK, MIN_WINDOW
 from arke.wire.messages import Op
@@ -49,8 +49,8 @@ class Wire:
         for number, name in ((0, 7), (1, -7)):
             link: Any = Link(self, number)
             removed = self.removed.append
-            parameters = TunnelParameters(window, largest, theirs or largest)
-            self.ends.append(Tunnel(link, name, parameters, removed))
+            settings = TunnelSettings(window, largest, theirs or largest)
+            self.ends.append(Tunnel(link, name, settings, removed))
 
     def send(self, number: int, message: tuple[Any, ...]) -> None:
         op, name, *fields = message

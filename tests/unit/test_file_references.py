@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import tomllib
 from collections.abc import Iterator
 
@@ -54,3 +55,38 @@ def test_files_that_mutant_patches_change_exist() -> None:
         if not (CHECKOUT / name).is_file()
     ]
     assert missing == []
+
+
+CREATED = re.compile(
+    r"arke keygen (\S+)|-m venv ([^/\s]\S*)|> (\S+\.key)|-keyout (\S+) -out (\S+)",
+)
+"""Commands in the documentation that create a key, a certificate or an environment."""
+
+
+def test_git_ignores_the_keys_and_environments_that_the_documentation_creates() -> None:
+    pages = [CHECKOUT / "README.md", *(CHECKOUT / "docs").rglob("*.md")]
+    created = {
+        name
+        for page in pages
+        for groups in CREATED.findall(page.read_text(encoding="utf-8"))
+        for name in groups
+        if re.fullmatch(r"[\w.-]*[a-z]\w*", name)
+    }
+    assert {"id_rsa", "key.pem", "sticky.key", "arke-env"} <= created
+    shown = [f"{name}/" if name.endswith("env") else name for name in sorted(created)]
+    ignored = subprocess.run(
+        ["git", "check-ignore", "--no-index", *shown],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.split()
+    assert ignored == shown
+
+
+def test_the_demo_installs_a_part_of_the_locked_packages() -> None:
+    lock = (CHECKOUT / "requirements.lock").read_text(encoding="utf-8")
+    demo = (CHECKOUT / "demo-httpserver/requirements.lock").read_text(encoding="utf-8")
+    _, *packages = re.split(r"\n(?=[a-z])", demo.strip())
+    assert len(packages) > 10
+    assert [package for package in packages if package not in lock] == []

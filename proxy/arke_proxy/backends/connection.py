@@ -326,7 +326,8 @@ class BackendConnection:
         self._transport.abort()
         self._environment.warnings.warn(
             (self.address, "unexpected data"),
-            f"backend {self.address} sent data without a request",
+            "backend sent data without a request",
+            backend=self.address,
         )
 
     def _set_user_timeout(self, milliseconds: int) -> None:

@@ -65,7 +65,9 @@ class BackendConnector:
         except OSError as error:
             if error.errno not in NO_DESCRIPTORS:
                 raise
-            self._warnings.warn(NO_DESCRIPTORS, describe_shortage(error))
+            self._warnings.warn(
+                NO_DESCRIPTORS, "no file descriptor left", reason=describe_shortage(error)
+            )
             sentence = "The proxy has no file descriptor left for a connection to a backend."
             raise TooManyConnections(sentence) from None
         if connection.is_dead():
@@ -104,7 +106,11 @@ class BackendConnector:
                 sentence = (
                     f"The proxy has {dialer.limit} connections to backends, which is its limit"
                 )
-                self._warnings.warn(dialer, f"{sentence}: {DESCRIPTOR_FIX}")
+                self._warnings.warn(
+                    dialer,
+                    "too many connections to backends",
+                    reason=f"{sentence}: {DESCRIPTOR_FIX}",
+                )
                 raise TooManyConnections(f"{sentence}.")
             idle.abort()
             await asyncio.sleep(0)  # the event loop closes it in its next iteration

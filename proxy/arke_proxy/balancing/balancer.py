@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from arke_proxy.backends.address import BackendAddress
 
-Warn = Callable[[object, str], None]
-"""Logs a warning: the key under which it is rate limited, and the sentence."""
+
+class Warn(Protocol):
+    """Logs a warning; those with the same key are limited in rate."""
+
+    def __call__(self, key: Hashable, message: str, /, **fields: object) -> None: ...
 
 
 class Outcome(Enum):

@@ -102,7 +102,10 @@ class MembersBalancer(BackendBalancer):
         except ValueError as fault:
             self._warn(
                 (self._cluster, member.id),
-                f"member {member.id} of cluster {self._cluster} is ignored: it publishes {fault}",
+                "member ignored",
+                member=member.id,
+                cluster=self._cluster,
+                reason=f"it publishes {fault}",
             )
             return
         known = self._members.get(member.id)
@@ -170,8 +173,12 @@ class MembersBalancer(BackendBalancer):
                 self._change_address(member, member.tunnel)
                 member.until = self._clock() + _TUNNEL_FALLBACK
                 self._tunnel_fallbacks[member_id] = member
-                sentence = f"cannot connect to backend {address}: using a tunnel for a minute"
-                self._warn((address, "tunnel"), sentence)
+                self._warn(
+                    (address, "tunnel"),
+                    "cannot connect to backend: using a mesh tunnel",
+                    backend=address,
+                    seconds=_TUNNEL_FALLBACK,
+                )
 
     def statuses(self) -> list[BackendStatus]:
         if self._lingering:

@@ -238,13 +238,14 @@ class Rotation(BackendBalancer):
     def _ejected(self, one: RotationEntry, reason: str) -> None:
         one.in_use = False
         self._recompute_at = -math.inf
-        sentence = f"backend {one.address} ejected from rotation: {reason}"
-        self._warn((one.address, "ejected"), sentence)
+        key = (one.address, "ejected")
+        self._warn(key, "backend ejected from rotation", backend=one.address, reason=reason)
 
     def _recovered(self, one: RotationEntry) -> None:
         one.since = self._clock()
         self._recompute_at = -math.inf
-        self._warn((one.address, "recovered"), f"backend {one.address} returned to rotation")
+        key = (one.address, "recovered")
+        self._warn(key, "backend returned to rotation", backend=one.address)
 
     def _recompute(self, now: float) -> None:
         present = [one for one in self._known.values() if one.presence is not _DRAINING]
@@ -262,8 +263,10 @@ class Rotation(BackendBalancer):
             ejected = sum(one.health.ejected for one in present)
             self._warn(
                 (self._cluster, "panic"),
-                f"panic mode: {ejected} of {len(present)} backends of cluster {self._cluster} are "
-                "ejected from rotation; all that accept connections are used",
+                "panic mode: too many backends are ejected, so all reachable ones are used",
+                cluster=self._cluster,
+                ejected=ejected,
+                backends=len(present),
             )
         self.panicking = panicking
 

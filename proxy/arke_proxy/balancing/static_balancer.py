@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 from arke_proxy.backends.address import BackendAddress
 from arke_proxy.balancing.balancer import Warn
@@ -18,5 +18,5 @@ class StaticBalancer(Rotation):
             self.add(address)
 
 
-def _discard(key: object, sentence: str) -> None:
+def _discard(key: Hashable, message: str, /, **fields: object) -> None:
     pass

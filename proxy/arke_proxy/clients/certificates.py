@@ -78,11 +78,11 @@ class Certificates:
                 self._loaded[at] = _load(files)
             except InvalidCertificate as error:
                 self._failed[files] = stamp
-                log.warning("-cert %s: %s; the earlier certificate stays in use", files, error)
+                log.warning("certificate not reloaded: the old one stays", cert=files, reason=error)
                 continue
             self._failed.pop(files, None)
             self._index()
-            log.info("certificate %s reloaded", files)
+            log.info("certificate reloaded", cert=files)
 
     def choose(self, name: str | None) -> ssl.SSLContext:
         """Return the TLS context for a client that asks for the host `name`."""

@@ -396,7 +396,7 @@ class Http1Connection(ResponseHandler):
     def _turn_away(self, error: TooManyConnections) -> None:
         """Answer 503 and close at once: lingering would keep a descriptor that others need."""
         self.timer.enter(CLOSED)
-        self._context.warnings.warn(TooManyConnections, str(error))
+        self._context.warnings.warn(TooManyConnections, "client rejected", reason=str(error))
         self._context.recorder.record(refusal(self.peer, error, time.monotonic()))
         self._writer.write(own_response(error, time.time(), serializer.CLOSE, with_body=True))
         self._writer.flushed_transport().close()

@@ -338,7 +338,7 @@ class Http2Connection:
         """Close the connection for a protocol error or a flood of frames."""
         context = self.context
         context.warnings.warn(
-            ("HTTP/2", self.peer), f"closing an HTTP/2 connection of client {self.peer}: {sentence}"
+            ("HTTP/2", self.peer), "HTTP/2 connection closed", client=self.peer, reason=sentence
         )
         error = Http2ProtocolError(f"The connection is closed: {sentence}.")
         context.recorder.record(refusal(self.peer, error, time.monotonic(), version=VERSION))

@@ -385,7 +385,9 @@ class Exchange(BackendEvents):
             error = self._attempts().error()
         # Connection limits are logged where they are found, with the fix.
         if error.status >= 500 and not isinstance(error, TooManyConnections):
-            self._context.warnings.warn(str(error), str(error))
+            self._context.warnings.warn(
+                str(error), "request failed", status=error.status, reason=str(error)
+            )
         self.record.status = error.status
         self._finish(error.code, self._context.clock(), str(error))
         self._client.send_error(error)
@@ -419,4 +421,4 @@ class Exchange(BackendEvents):
         self._attempts().add(address, reason)
 
     def _warn(self, address: BackendAddress, reason: str) -> None:
-        self._context.warnings.warn(address, f"backend {address} {reason}")
+        self._context.warnings.warn(address, "backend failed", backend=address, reason=reason)

@@ -9,17 +9,19 @@ from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
+from arke.program.admin import AdminServer, Page
 from arke_proxy.balancing.cluster_balancers import ClusterBalancers
 from arke_proxy.balancing.routes import Route
 from arke_proxy.context import ProxyContext
+from arke_proxy.log import log
 from arke_proxy.observability.access_log import AccessLog
-from arke_proxy.observability.admin import Admin, Page
 from arke_proxy.observability.counters import RequestCounters
 from arke_proxy.observability.request_record import NullRecorder, RequestRecord, RequestRecorder
 from arke_proxy.processes.worker_ipc import WorkerIpc
 
 _FLUSH_INTERVAL = 0.1  # seconds between two batches of the access log
 _FLUSHES_PER_REPORT = 10
+MAX_ADMIN_CONNECTIONS = 8
 _JSON = "application/json"
 
 
@@ -44,7 +46,7 @@ class Telemetry:
         self._ipc = ipc
         self._access_log = access_log
         self._counters = RequestCounters() if pages else None
-        self._admin: Admin | None = None
+        self._admin: AdminServer | None = None
         self._task: asyncio.Task[None] | None = None
         self._context: ProxyContext
         self._balancers: ClusterBalancers
@@ -66,24 +68,24 @@ class Telemetry:
                 body = metrics.page(await self._totals())
                 return Page(HTTPStatus.OK, body, metrics.CONTENT_TYPE)
 
-            pages: dict[bytes, Callable[[], Awaitable[Page]]] = {
-                b"/-/healthz": self._health,
-                b"/-/readyz": self._readiness,
-                b"/-/backends": self._backends,
-                b"/-/metrics": prometheus,
+            pages: dict[str, Callable[[], Awaitable[Page]]] = {
+                "/-/healthz": self._health,
+                "/-/readyz": self._readiness,
+                "/-/backends": self._backends,
+                "/-/metrics": prometheus,
             }
-            self._admin = Admin(pages)
-            await self._admin.start(sock)
+            self._admin = AdminServer(pages, log, MAX_ADMIN_CONNECTIONS)
+            await self._admin.serve(sock)
         self._task = context.loop.create_task(self._run())
 
-    def stop_pages(self) -> None:
+    async def stop_pages(self) -> None:
         """Stop serving the admin pages; the other workers continue to."""
         if self._admin:
-            self._admin.stop()
+            await self._admin.stop()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Send the last report and write the last log lines."""
-        self.stop_pages()
+        await self.stop_pages()
         if self._task:
             self._task.cancel()
             self._report()
@@ -125,12 +127,12 @@ class Telemetry:
         return totals
 
     async def _health(self) -> Page:
-        return Page(HTTPStatus.OK, b"OK\n")
+        return Page.text(HTTPStatus.OK)
 
     async def _readiness(self) -> Page:
         if reason := await self._balancers.unready_reason():
-            return Page(HTTPStatus.SERVICE_UNAVAILABLE, f"{reason}\n".encode())
-        return Page(HTTPStatus.OK, b"OK\n")
+            return Page.text(HTTPStatus.SERVICE_UNAVAILABLE, reason)
+        return Page.text(HTTPStatus.OK)
 
     async def _backends(self) -> Page:
         totals = await self._totals()

@@ -8,7 +8,6 @@ imports as little as possible, because it lives as long as the proxy.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import signal
@@ -17,6 +16,7 @@ import sys
 import time
 from itertools import chain
 
+from arke_proxy.log import configure
 from arke_proxy.observability.aggregate import Aggregate
 from arke_proxy.processes import ipc
 from arke_proxy.processes.supervisor import Supervisor
@@ -115,13 +115,6 @@ class Master:
     def signal(self, pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
-    def log(self, level: str, sentence: str) -> None:
-        now = time.time()
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
-        line = f"{stamp},{int(now % 1 * 1000):03} {level} {sentence}\n"
-        with contextlib.suppress(OSError):  # the reader of stderr may have gone
-            os.write(2, line.encode())
-
     # Events.
 
     def _handle_signals(self, signals: set[int]) -> None:
@@ -177,5 +170,11 @@ class Master:
                 channel.send({"totals": self._aggregate.totals()})
 
 
+def main() -> int:
+    config = MasterConfig.from_json(sys.argv[1])
+    configure(config.log_level, config.log_format)
+    return Master(config, sys.argv[2:]).run()
+
+
 if __name__ == "__main__":
-    sys.exit(Master(MasterConfig.from_json(sys.argv[1]), sys.argv[2:]).run())
+    sys.exit(main())

@@ -101,7 +101,9 @@ class ProxyServer:
                 await context.clients.no_clients.wait()
         except TimeoutError:
             log.warning(
-                "closing %d connections still open after %g s", len(context.clients), timeout
+                "closing the connections that are still open",
+                connections=len(context.clients),
+                seconds=timeout,
             )
             for client in list(context.clients):
                 client.abort()
@@ -117,7 +119,9 @@ class ProxyServer:
         if (
             error := check_descriptors()
         ):  # without descriptors the loop drops new connections silently
-            self._context.warnings.warn(NO_DESCRIPTORS, describe_shortage(error))
+            self._context.warnings.warn(
+                NO_DESCRIPTORS, "no file descriptor left", reason=describe_shortage(error)
+            )
         for listener, server in zip(self._listeners, self._servers, strict=True):
             if not self._context.clients.draining:
                 self._accept_from_siblings(listener, server)

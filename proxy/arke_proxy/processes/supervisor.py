@@ -9,8 +9,11 @@ failed to start is DISCARDED.
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Protocol
+
+from arke_proxy.log import log
 
 START_TIMEOUT = 30.0  # seconds for a new generation; the first one may wait for its relay
 _STABLE_AFTER = 10.0  # seconds; a worker that ran this long did not fail at its start
@@ -42,9 +45,6 @@ class ProcessControl(Protocol):
     def signal(self, pid: int, number: signal.Signals) -> None:
         """Send a signal to a worker that has not been reaped."""
 
-    def log(self, level: str, sentence: str) -> None:
-        """Write a line to the log."""
-
 
 class _Worker:
     __slots__ = ("deadline", "generation", "started", "state")
@@ -57,12 +57,16 @@ class _Worker:
 
 
 class Supervisor:
-    """Keeps `size` workers running. `greeting` is logged when the first generation is ready.
+    """Keeps `size` workers running.
+
+    `greeting` has the fields of the event that is logged when the first generation is ready.
 
     Callers pass the time, in seconds of one monotonic clock.
     """
 
-    def __init__(self, control: ProcessControl, size: int, greeting: str, grace: float) -> None:
+    def __init__(
+        self, control: ProcessControl, size: int, greeting: Mapping[str, str], grace: float
+    ) -> None:
         self._control = control
         self._size = size
         self._greeting = greeting
@@ -95,8 +99,7 @@ class Supervisor:
         if self._next is not None:
             self._reload_pending = True
             return
-        sentence = "reload: starting new workers; the old ones serve until these are ready"
-        self._control.log("INFO", sentence)
+        log.info("reload: starting new workers")
         self._start_generation(now, now + START_TIMEOUT)
 
     def stop(self, now: float) -> None:
@@ -119,7 +122,7 @@ class Supervisor:
         worker.state = WorkerState.SERVING
         worker.deadline = _NEVER
         if worker.generation != self._next:
-            self._control.log("INFO", f"worker {pid} is ready")
+            log.info("worker ready", worker=pid)
             return
         generation = [w for w in self._workers.values() if w.generation == self._next]
         if len(generation) == 1:  # the first of a generation starts alone: it logs errors once
@@ -138,9 +141,11 @@ class Supervisor:
             pass
         elif worker.state is WorkerState.RETIRED:
             if status:
-                self._control.log("WARNING", f"retired worker {pid} {_describe_exit(status)}")
+                log.warning("retired worker failed", worker=pid, reason=_describe_exit(status))
         elif worker.generation == self._next:
-            self._fail_start(f"one {_describe_exit(status)}", status if status >= 0 else 1, now)
+            self._fail_start(
+                f"a new worker {_describe_exit(status)}", status if status >= 0 else 1, now
+            )
         else:
             self._schedule_restart(pid, worker, status, now)
 
@@ -149,10 +154,10 @@ class Supervisor:
         if now >= self._kill_at:
             self._kill_at = _NEVER
             for pid in self._workers:
-                self._control.log("WARNING", f"worker {pid} did not stop in time: killing it")
+                log.warning("worker did not stop in time: killing it", worker=pid)
                 self._control.signal(pid, signal.SIGKILL)
         if any(now >= worker.deadline for worker in self._workers.values()):
-            self._fail_start(f"not ready within {START_TIMEOUT:g} s", 1, now)
+            self._fail_start(f"the new workers were not ready within {START_TIMEOUT:g} s", 1, now)
         for when in [when for when in self._restarts if now >= when]:
             self._restarts.remove(when)
             self._spawn(self._current, now, _NEVER)
@@ -180,11 +185,9 @@ class Supervisor:
         for pid in retired[:-_MAX_RETIRED]:
             self._control.signal(pid, signal.SIGTERM)
         if first:
-            for line in self._greeting.splitlines():
-                self._control.log("INFO", line)
+            log.info("proxy listening", **self._greeting)
         else:
-            sentence = "reload: the new workers are ready; the old ones finish their connections"
-            self._control.log("INFO", sentence)
+            log.info("reload: the new workers are ready", retired=len(retired))
         self._run_pending_reload(now)
 
     def _fail_start(self, reason: str, status: int, now: float) -> None:
@@ -196,8 +199,7 @@ class Supervisor:
         if self._current == 0:
             self.status = status  # the worker has logged why
             return
-        sentence = f"reload failed: new workers: {reason}; the old ones continue"
-        self._control.log("ERROR", sentence)
+        log.error("reload failed: the old workers continue", reason=reason)
         self._run_pending_reload(now)
 
     def _discard(self, pid: int, worker: _Worker) -> None:
@@ -216,8 +218,12 @@ class Supervisor:
         backoff = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0**self._early_exits)
         self._early_exits = min(self._early_exits + 1, 10)
         self._restarts.append(now + backoff)
-        sentence = f"worker {pid} {_describe_exit(status)}; restarting it in {backoff:g} s"
-        self._control.log("ERROR", sentence)
+        log.error(
+            "worker exited: restarting it",
+            worker=pid,
+            reason=_describe_exit(status),
+            seconds=backoff,
+        )
 
     def _check_stopped(self) -> None:
         if not self._workers:

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import errno
 import gc
-import logging
 import math
 import os
 import signal
@@ -34,13 +33,12 @@ from arke_proxy.connections.descriptors import (
 from arke_proxy.connections.timeouts import TimeLimits
 from arke_proxy.context import ProxyContext, new_context
 from arke_proxy.http.forwarded import Forwarding
-from arke_proxy.log import log
+from arke_proxy.log import configure, log
 from arke_proxy.main import PROGRAM, Options, balancing_config, certificates, parse_flags
 from arke_proxy.observability.access_log import AccessLog
 from arke_proxy.observability.access_log_format import FORMATS
-from arke_proxy.observability.admin import MOST_CONNECTIONS
-from arke_proxy.observability.log_throttle import WarningThrottle, quieten
-from arke_proxy.observability.telemetry import Telemetry
+from arke_proxy.observability.log_throttle import WarningThrottle
+from arke_proxy.observability.telemetry import MAX_ADMIN_CONNECTIONS, Telemetry
 from arke_proxy.processes.proxy_server import HttpListener, ProxyServer
 from arke_proxy.processes.worker_config import WorkerConfig, read_secret
 from arke_proxy.processes.worker_ipc import WorkerIpc
@@ -53,8 +51,7 @@ def main() -> None:
     config = WorkerConfig.from_json(sys.argv[1])
     sys.argv[:2] = [PROGRAM]  # the program name that the relay logs
     options = parse_flags(sys.argv[1:])
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    quieten(logging.getLogger("asyncio"))
+    configure(options.log_level, options.log_format)
     gc.freeze()  # the objects that exist now stay for the whole run
     gc.set_threshold(_GC_THRESHOLD, 10, 10)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal signals all; only the master acts
@@ -115,10 +112,10 @@ async def _run(options: Options, config: WorkerConfig) -> None:
         await server.start(*listeners)
         ipc.ready()
         await _wait_first(stopped.wait(), ipc.retired.wait())
-        telemetry.stop_pages()
+        await telemetry.stop_pages()
         await _drain(server, context, stopped, options.linger)
         await balancers.stop()
-        telemetry.close()
+        await telemetry.close()
     finally:
         ipc.close()
         if mesh:
@@ -130,7 +127,7 @@ async def _start_balancers(
 ) -> ClusterBalancers:
     if mesh:
         await mesh.__aenter__()
-    warn = WarningThrottle(log, asyncio.get_running_loop().time).warn
+    warn = WarningThrottle(log).warn
     balancers = ClusterBalancers(config, mesh, check_dialer, warn)
     await balancers.start()
     return balancers
@@ -144,11 +141,11 @@ async def _drain(
     A signal to stop may arrive while a retired worker finishes its connections.
     """
     if not stopped.is_set():
-        log.info("retired; open connections: %d", len(context.clients))
+        log.info("worker retired", connections=len(context.clients))
         await _wait_first(server.stop(linger, _RETIRED_IDLE_TIMEOUT), stopped.wait())
         if not stopped.is_set():
             return
-    log.info("stopping; open connections: %d", len(context.clients))
+    log.info("worker stopping", connections=len(context.clients))
     limits = context.timeouts.limits
     await server.stop(limits.drain, limits.drain_idle)
 
@@ -185,14 +182,19 @@ def _listeners(options: Options, config: WorkerConfig) -> list[HttpListener]:
 def _access_log(options: Options, loop: asyncio.AbstractEventLoop) -> AccessLog | None:
     if options.access_log is None:
         return None
-    throttle = WarningThrottle(log, loop.time)
+    throttle = WarningThrottle(log)
 
-    def warn(sentence: str) -> None:  # called in the writer thread
+    def warn(reason: str) -> None:
+        throttle.warn(reason, "access log failed", reason=reason)
+
+    def warn_from_thread(reason: str) -> None:  # called in the writer thread
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(throttle.warn, sentence, sentence)
+            loop.call_soon_threadsafe(warn, reason)
 
     try:
-        return AccessLog(options.access_log, FORMATS[options.access_format or "combined"], warn)
+        return AccessLog(
+            options.access_log, FORMATS[options.access_format or "combined"], warn_from_thread
+        )
     except OSError as error:
         fault = error.strerror or error
         fix = "start its reader first" if error.errno == errno.ENXIO else "choose another file"
@@ -202,13 +204,17 @@ def _access_log(options: Options, loop: asyncio.AbstractEventLoop) -> AccessLog 
 def _connection_limits(options: Options) -> ConnectionLimits:
     limit = raise_descriptor_limit()
     reserved = 2 * (options.workers - 1)  # sockets of the siblings, with TLS and without
-    reserved += MOST_CONNECTIONS if options.admin else 0
+    reserved += MAX_ADMIN_CONNECTIONS if options.admin else 0
     reserved += MAX_CONCURRENT_CHECKS if options.check else 0
     wanted = options.max_clients
     limits = connection_limits(limit, wanted, reserved)
     if wanted and wanted > limits.clients:
-        fault = f"{limit} descriptors allow only {limits.clients}"
-        log.warning("-max-clients %d: %s; raise LimitNOFILE (ulimit -n)", wanted, fault)
+        log.warning(
+            "too few file descriptors for -max-clients: raise LimitNOFILE (ulimit -n)",
+            max_clients=wanted,
+            descriptors=limit,
+            allowed=limits.clients,
+        )
     return limits
 
 

@@ -20,7 +20,9 @@ class MasterConfig(NamedTuple):
     secret: int  # descriptor, see `new_secret`
     workers: int
     grace: float  # seconds
-    greeting: str  # logged when all workers are ready
+    greeting: dict[str, str]  # fields of the event that is logged when all workers are ready
+    log_level: str
+    log_format: str
 
     def to_json(self) -> str:
         return json.dumps(self)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from types import ModuleType
 
 import arke
 from arke.cli import exit_status
 from arke.program import flags
 
-_SUMMARY = "Talks to the network through the relay of this machine."
+SUMMARY = "Talks to the network through the relay of this machine."
 
-_COMMANDS = {
+COMMANDS = {
     "status": "show this node, its peers, clusters and topics",
     "request": "send a request to one member of a cluster and print its reply",
     "broadcast": "send a message to every member of a cluster",
@@ -22,6 +23,7 @@ _COMMANDS = {
     "serve": "handle the requests of a cluster with a shell command",
     "keygen": "generate the RSA key of a network",
     "bench": "measure requests, publishing, broadcasts or tunnels",
+    "completion": "print the completion script for a shell",
 }
 
 _MODULES = {
@@ -33,16 +35,20 @@ _MODULES = {
 }
 
 
+def module_of(command: str) -> ModuleType:
+    """Import the module of a command."""
+    return import_module(f"arke.cli.{_MODULES.get(command, command)}")
+
+
 def main() -> None:
     """Run the subcommand; only its own module is imported."""
     if sys.stdout is None:  # the next opened file would get its descriptor
         exit_status.fail("stdout is closed; to discard the output, add >/dev/null")
     command, argv = flags.choose(
-        program="arke", summary=_SUMMARY, commands=_COMMANDS, argv=sys.argv[1:]
+        program="arke", summary=SUMMARY, commands=COMMANDS, argv=sys.argv[1:]
     )
     try:
-        module = import_module(f"arke.cli.{_MODULES.get(command, command)}")
-        getattr(module, command)(argv, os.environ)
+        getattr(module_of(command), command)(argv, os.environ)
         sys.stdout.flush()
     except arke.ArkeError as error:
         exit_status.fail(exit_status.describe(error))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import arke
 from arke.cli import shell
-from arke.cli.session import RelayOptions, show_log
-from arke.program import flags
+from arke.cli.session import RelayOptions
+from arke.program import flags, logging
 from arke.runtime.http_server_address import parse_http_address
 
 _MAX_COMMANDS = 32  # processes at once; the default of arke.Limits suits coroutines
@@ -52,7 +51,7 @@ def serve(argv: Sequence[str], environ: Mapping[str, str]) -> None:
         flags.fail("arke", "-exec and -echo exclude each other")
     if not handlers and options.http is None:
         flags.fail("arke", "-exec COMMAND, -echo or -http ADDRESS is required")
-    show_log(logging.WARNING)
+    logging.configure("arke", "warn")
     service = arke.Service(
         options.cluster,
         limits=arke.Limits(requests=_MAX_COMMANDS),

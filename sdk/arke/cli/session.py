@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
 import arke
-from arke.program import flags
+from arke.program import flags, logging
 
 RELAY_TIMEOUT = 10.0
 """Seconds for what a command does at the relay alone."""
@@ -42,7 +41,7 @@ def run(
         async with asyncio.timeout(limit):
             await work
 
-    show_log(logging.WARNING if limit is None else logging.ERROR)
+    logging.configure("arke", "warn" if limit is None else "error")
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             runner.run(bounded())
@@ -52,8 +51,3 @@ def run(
         raise arke.RelayUnreachable(
             f"timed out after {limit:g} s: is the relay stopped or overloaded?"
         ) from None
-
-
-def show_log(level: int) -> None:
-    """Print the SDK's log records on stderr: lost and restored connections to the relay."""
-    logging.basicConfig(format="arke: %(message)s", level=level)

@@ -18,7 +18,7 @@ from arke.runtime.http_server_address import HttpServerAddress
 from arke.runtime.http_tunnels import HttpTunnels
 from arke.runtime.relay_connection import Message, RelayConnection
 from arke.runtime.service_handlers import MultipartHandler, TunnelHandler
-from arke.runtime.tunnel_parameters import TunnelParameters
+from arke.runtime.tunnel_settings import TunnelSettings
 from arke.tunnel import Tunnel
 from arke.values import NO_HEADERS
 from arke.wire.limits import HTTP_SEGMENT, HTTP_WINDOW
@@ -79,8 +79,8 @@ class TunnelDispatcher:
         headers = headers or NO_HEADERS
         if purpose == Purpose.HTTP:
             window = min(window, HTTP_WINDOW)
-            parameters = TunnelParameters(window, HTTP_SEGMENT, max_send, sender, headers)
-            accept = partial(self._accept, connection, request_id, parameters)
+            settings = TunnelSettings(window, HTTP_SEGMENT, max_send, sender, headers)
+            accept = partial(self._accept, connection, request_id, settings)
             self._http_tunnels.on_offer(connection, request_id, remaining, accept)
             return
         refusal = self._refusal(body, purpose)
@@ -88,8 +88,8 @@ class TunnelDispatcher:
             connection.send((_REFUSED, request_id, refusal))
             return
         window = min(window, self._limits.window)
-        parameters = TunnelParameters(window, self._limits.max_message, max_send, sender, headers)
-        tunnel = self._accept(connection, request_id, parameters)
+        settings = TunnelSettings(window, self._limits.max_message, max_send, sender, headers)
+        tunnel = self._accept(connection, request_id, settings)
         if purpose == Purpose.TUNNEL:
             self._start(tunnel, self._run_tunnel(tunnel))
         else:
@@ -98,9 +98,9 @@ class TunnelDispatcher:
             tunnel.on_peer_closed = task.cancel
 
     def _accept(
-        self, connection: RelayConnection, request_id: int, parameters: TunnelParameters
+        self, connection: RelayConnection, request_id: int, settings: TunnelSettings
     ) -> Tunnel:
-        return self._mesh.runtime.tunnels.accept(connection, request_id, parameters)
+        return self._mesh.runtime.tunnels.accept(connection, request_id, settings)
 
     def _refusal(self, body: bytes | None, purpose: int) -> str:
         """Why an offer is refused; empty if it is accepted."""

@@ -8,7 +8,7 @@ from arke.errors import ProtocolError, TunnelClosed
 from arke.runtime.deadlines import PendingRequest
 from arke.runtime.relay_connection import Message, MessageHandler, RelayConnection
 from arke.runtime.request_sender import RequestSender
-from arke.runtime.tunnel_parameters import TunnelParameters
+from arke.runtime.tunnel_settings import TunnelSettings
 from arke.tunnel import Tunnel
 from arke.wire.malformed import Malformed
 from arke.wire.messages import Op, Purpose, TunnelClose
@@ -46,12 +46,12 @@ class TunnelTable:
         return self._requests.begin_directed(_OPEN, cluster, body, timeout, rest, idempotent=False)
 
     def accept(
-        self, connection: RelayConnection, request_id: int, parameters: TunnelParameters
+        self, connection: RelayConnection, request_id: int, settings: TunnelSettings
     ) -> Tunnel:
         """Accept the tunnel that the relay offers under `request_id`."""
-        message = (_ACCEPT, request_id, parameters.window, parameters.max_receive)
+        message = (_ACCEPT, request_id, settings.window, settings.max_receive)
         connection.send(message)
-        return self._add(connection, -request_id, parameters)
+        return self._add(connection, -request_id, settings)
 
     # The component interface.
 
@@ -95,13 +95,11 @@ class TunnelTable:
             return
         # Added here, not where the future is awaited: data may follow in the same read.
         max_receive = request.message[_MAX_MESSAGE_FIELD]
-        parameters = TunnelParameters(window, max_receive, max_send)
-        request.future.set_result(self._add(connection, request_id, parameters))
+        settings = TunnelSettings(window, max_receive, max_send)
+        request.future.set_result(self._add(connection, request_id, settings))
 
-    def _add(
-        self, connection: RelayConnection, number: int, parameters: TunnelParameters
-    ) -> Tunnel:
-        tunnel = Tunnel(connection, number, parameters, self._remove)
+    def _add(self, connection: RelayConnection, number: int, settings: TunnelSettings) -> Tunnel:
+        tunnel = Tunnel(connection, number, settings, self._remove)
         self._tunnels[number] = tunnel
         return tunnel
 

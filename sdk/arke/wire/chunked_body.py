@@ -5,7 +5,7 @@ from __future__ import annotations
 from arke.wire.limits import CHUNK
 
 
-class ChunkedBody:
+class BodyChunks:
     """A body over CHUNK bytes, stored in chunks of CHUNK bytes except for the last."""
 
     __slots__ = ("_chunks", "_size", "_tail")
@@ -40,7 +40,7 @@ class ChunkedBody:
         return b"".join((*self._chunks, self._tail))
 
 
-Body = bytes | ChunkedBody
+Body = bytes | BodyChunks
 
 FanoutBody = Body | tuple[bytes, ...]
 """The body of a broadcast or event message: one body, or several small ones that share it."""

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any, Final
 
-from arke.wire.chunked_body import ChunkedBody
+from arke.wire.chunked_body import BodyChunks
 from arke.wire.limits import CHUNK, MAX_PARTIAL_BYTES
 from arke.wire.messages import Op
 
@@ -178,7 +178,7 @@ class FlowScheduler:
             return large.final, len(large.final)
         body = large.body
         offset = large.sent
-        data = body.chunk(offset) if type(body) is ChunkedBody else body[offset : offset + CHUNK]
+        data = body.chunk(offset) if type(body) is BodyChunks else body[offset : offset + CHUNK]
         large.sent += len(data)
         shrinks = len(data)
         if large.sent < len(body):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from arke.wire.chunked_body import ChunkedBody, FanoutBody
+from arke.wire.chunked_body import BodyChunks, FanoutBody
 from arke.wire.limits import CHUNK, MAX_STREAMS
 from arke.wire.malformed import Malformed
 
@@ -16,7 +16,7 @@ class _PartialBody:
 
     __slots__ = ("body", "total")
 
-    def __init__(self, total: int, body: ChunkedBody | None) -> None:
+    def __init__(self, total: int, body: BodyChunks | None) -> None:
         self.total = total
         self.body = body
 
@@ -65,7 +65,7 @@ class Reassembler:
             )
         return body
 
-    def take_body(self, stream: object) -> ChunkedBody | None:
+    def take_body(self, stream: object) -> BodyChunks | None:
         """Remove and return the complete body of a stream; None if it was dropped."""
         partial = self._streams.pop(stream, None) if type(stream) is int else None
         if partial is None:
@@ -89,4 +89,4 @@ class Reassembler:
             self.refused += 1
             return _PartialBody(total, None)
         self.size += total
-        return _PartialBody(total, ChunkedBody())
+        return _PartialBody(total, BodyChunks())

@@ -1,4 +1,4 @@
-"""The `arke` command, as a person at a shell meets it."""
+"""The `arke` command in a shell."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run(
 @contextmanager
 def started(port: int, command: str, *argv: str) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
-        # Whoever runs the tests in the background has them, and us, ignore Ctrl-C.
+        # A shell that runs the tests in the background makes them ignore SIGINT.
         ["env", "--default-signal=INT", *_words(port, command, *argv)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -79,7 +79,7 @@ async def until(true: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def known(relay: Relay, kind: str, name: str) -> None:
-    """Wait until somebody serves the cluster, or subscribes to the topic."""
+    """Wait until the relay lists the cluster or the topic."""
     async with arke.connect(port=relay.port) as mesh:
 
         async def listed() -> bool:
@@ -98,14 +98,14 @@ def receivers(relay: Relay) -> list[int]:
     """Return the process ids of the benchmark's receivers at this relay."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(FileNotFoundError, ProcessLookupError):  # it ended while we looked
+        with suppress(FileNotFoundError, ProcessLookupError):  # it exited meanwhile
             words = (entry / "cmdline").read_bytes().split(b"\0")
             if b"arke.cli.bench.receiver" in words and str(relay.port).encode() in words:
                 found.append(int(entry.name))
     return found
 
 
-# Seeing.
+# arke status.
 
 
 def test_status_prints_tables_or_json(relay: Relay) -> None:
@@ -124,7 +124,7 @@ async def test_status_lists_clusters(relay: Relay) -> None:
     assert re.search(r"\nlisted +1 +0 +0\.0 +0\n", page)
 
 
-# Asking.
+# arke request and arke serve.
 
 
 async def test_request_prints_the_reply_unchanged(relay: Relay) -> None:
@@ -143,10 +143,10 @@ async def test_body_from_stdin_may_be_any_bytes(relay: Relay) -> None:
 
 
 def test_request_to_an_empty_cluster_prints_one_line(relay: Relay) -> None:
-    done = run(relay.port, "request nobody x")
+    done = run(relay.port, "request empty x")
     assert (done.returncode, done.stdout) == (1, b"")
     line = the_line(done.stderr)
-    assert "'nobody'" in line
+    assert "'empty'" in line
     assert "`arke status`" in line
 
 
@@ -216,12 +216,12 @@ def test_closed_stdin_or_stdout_prints_one_line(line: str, mend: str) -> None:
 
 
 def test_body_that_looks_like_a_flag_prints_a_hint(relay: Relay) -> None:
-    done = run(relay.port, "request nobody", "-x")
+    done = run(relay.port, "request empty", "-x")
     assert done.returncode == 2
     assert "; write -- before a value that begins with -; see" in the_line(done.stderr)
-    done = run(relay.port, "request nobody", "--", "-x")
-    assert "'nobody'" in the_line(done.stderr)
-    assert "--" not in the_line(run(relay.port, "request nobody").stderr)
+    done = run(relay.port, "request empty", "--", "-x")
+    assert "'empty'" in the_line(done.stderr)
+    assert "--" not in the_line(run(relay.port, "request empty").stderr)
 
 
 async def test_serve_drains_on_sigterm(relay: Relay, tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ async def test_serve_drains_on_sigterm(relay: Relay, tmp_path: Path) -> None:
 
 
 async def opened_by_a_reader(fifo: Path) -> int:
-    """Return a descriptor for writing, once somebody reads."""
+    """Return a descriptor for writing once a reader has opened the FIFO."""
     async with asyncio.timeout(LIMIT):
         while True:
             try:
@@ -257,7 +257,7 @@ async def opened_by_a_reader(fifo: Path) -> int:
             await asyncio.sleep(0.02)
 
 
-# Telling.
+# arke broadcast, publish and subscribe.
 
 
 async def test_broadcast_command_reaches_members(relay: Relay) -> None:
@@ -313,7 +313,7 @@ async def test_ctrl_c_ends_subscribe_with_a_paused_reader(relay: Relay) -> None:
         assert listening.wait(LIMIT) == 130
 
 
-# Measuring.
+# arke bench.
 
 
 @pytest.mark.parametrize(("pattern", "members"), [("request", 1), ("publish", 2), ("broadcast", 4)])

@@ -1,4 +1,4 @@
-"""`arke tunnel`, `arke serve --echo` and `arke bench tunnel`, as a person at a shell meets them."""
+"""`arke tunnel`, `arke serve --echo` and `arke bench tunnel`, in a shell."""
 
 from __future__ import annotations
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import re
 import signal
 import socket
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,17 @@ class Demo:
     def wait_until_ready(self) -> None:
         line = self.process.wait_for_line(r"open http://(\S+)/hello/alice", 2 * LIMIT)
         assert line[1] == f"127.0.0.1:{self.page}"
+
+    def node_of_page(self) -> int:
+        """Return which node serves the page now, or 0 while none does."""
+        with contextlib.suppress(OSError, HTTPException):
+            page = HTTPConnection("127.0.0.1", self.page, timeout=LIMIT)
+            page.request("GET", "/hello/alice")
+            body = page.getresponse().read().decode()
+            page.close()
+            if match := re.search(r"127\.0\.0\.(\d)", body):
+                return int(match[1])
+        return 0
 
     def children(self) -> dict[str, int]:
         """Return the pids of what the demo has started, by the words that tell them apart."""
@@ -113,13 +126,27 @@ def test_the_page_answers_from_both_servers_and_nothing_is_left(demo: Demo) -> N
     assert "warn  drain" not in demo.process.log
 
 
-def test_when_one_program_dies_the_demo_says_which_and_ends(demo: Demo) -> None:
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("server 3", ("httpserver", "127.0.0.3")),
+        ("relay 2", ("arke_relay", "127.0.0.2")),
+        ("proxy", ("arke_proxy",)),
+    ],
+)
+def test_a_program_that_is_killed_is_restarted(
+    demo: Demo, name: str, words: tuple[str, ...]
+) -> None:
     demo.wait_until_ready()
-    children = demo.children()
-    os.kill(demo.child("httpserver", "127.0.0.3"), signal.SIGKILL)
-    assert demo.process.wait(2 * LIMIT) == 1
-    assert demo.process.log.endswith("demo: server 3 ended by itself, with status -9\n")
-    assert all(gone(pid) for pid in children.values())
+    pid = demo.child(*words)
+    os.kill(pid, signal.SIGKILL)
+    line = f"^demo: {name} was killed by SIGKILL; restarting it$"
+    demo.process.wait_for_line(line, LIMIT)
+    wait_until(lambda: len(demo.children()) == 6 and demo.child(*words) != pid)
+    wait_until(lambda: {2, 3} <= {demo.node_of_page() for _ in range(10)})
+    demo.process.signal(signal.SIGINT)
+    assert demo.process.wait(2 * LIMIT) == 0
+    assert list(demo.folder.iterdir()) == []
 
 
 def test_nothing_outlives_a_demo_that_is_killed(demo: Demo) -> None:
@@ -141,7 +168,7 @@ def test_a_port_that_is_taken_is_one_line() -> None:
         assert process.wait(LIMIT) == 2
     assert process.log == (
         f"demo: 127.0.0.2:{port}: Address already in use; "
-        "stop what uses it, or choose with make demo DEMO='-backend-port 54575'\n"
+        "stop the program that uses it, or choose with make demo DEMO='-backend-port 54575'\n"
     )
     process.close()
 
@@ -151,6 +178,7 @@ def test_a_port_that_cannot_be_is_one_line() -> None:
     process = start_process("demo", [*words, "-port", "65530"])
     assert process.wait(LIMIT) == 2
     assert process.log == (
-        "demo: 127.0.0.1:65540: there is no such port; choose with make demo DEMO='-port 54555'\n"
+        "demo: 127.0.0.1:65540: a port must be at most 65535; "
+        "choose with make demo DEMO='-port 54555'\n"
     )
     process.close()

@@ -24,7 +24,16 @@ GET = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 MB = 1_000_000
 MIB = 1 << 20
-SIZE = 32 * MIB  # more than all the kernel's buffers on the way hold
+
+
+def largest_buffer(direction: str) -> int:
+    """Return the size to which the kernel may grow a TCP connection's buffer."""
+    limits = Path(f"/proc/sys/net/ipv4/tcp_{direction}mem").read_text(encoding="ascii")
+    return int(limits.split()[-1])
+
+
+# The kernel grows the proxy's buffers, whatever the ends do: SIZE is more than fits into them.
+SIZE = largest_buffer("r") + largest_buffer("w") + 4 * MIB
 AT_ONCE = 8  # connections that stall; the first of its kind costs more than the others
 UPGRADE = b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 # What the client asks, what the backend says to begin with, and at the end.
@@ -69,6 +78,7 @@ def test_a_slow_backend_slows_its_client_and_is_left_alone(
     digests = []
 
     def script(connection: Connection) -> None:
+        connection.limit_buffers()
         connection.read_head()
         connection.send(begins)
         assert stalled.wait(2 * LIMIT)
@@ -76,6 +86,7 @@ def test_a_slow_backend_slows_its_client_and_is_left_alone(
         connection.send(ends)
 
     def stall(connection: Connection) -> int:
+        connection.limit_buffers()
         connection.send(asks)
         if begins:
             assert connection.read_head().startswith(b"HTTP/1.1 101 ")
@@ -92,10 +103,12 @@ def test_a_slow_backend_slows_its_client_and_is_left_alone(
     connections = [connect() for _ in range(AT_ONCE)]
     before = harness.memory
     with ThreadPoolExecutor(AT_ONCE) as clients:
-        sent = list(clients.map(stall, connections))
-        assert max(sent) < SIZE, "nothing slows the client down"
-        assert harness.memory - before < AT_ONCE * MB
-        stalled.set()
+        try:
+            sent = list(clients.map(stall, connections))
+            assert max(sent) < SIZE, "nothing slows the client down"
+            assert harness.memory - before < AT_ONCE * MB
+        finally:  # or the backends' threads would outlast a failure
+            stalled.set()
         assert list(clients.map(finish, connections, sent)) == [b"ok"] * AT_ONCE
     assert digests == [hashlib.sha256(data).digest()] * AT_ONCE
 
@@ -105,6 +118,7 @@ def test_a_slow_client_slows_the_download(harness: ProxyHarness, connect: Connec
     stalled = threading.Semaphore(0)
 
     def script(connection: Connection) -> None:
+        connection.limit_buffers()
         connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE)
         sent = connection.send_until_stalled(data, 1.0)
@@ -116,6 +130,7 @@ def test_a_slow_client_slows_the_download(harness: ProxyHarness, connect: Connec
     connections = [connect() for _ in range(AT_ONCE)]
     before = harness.memory
     for connection in connections:
+        connection.limit_buffers()
         connection.send(GET)
     assert all(stalled.acquire(timeout=2 * LIMIT) for _ in connections)
     assert harness.memory - before < AT_ONCE * MB
@@ -128,11 +143,11 @@ def test_a_slow_client_slows_the_download_of_a_second_try_too(harness: ProxyHarn
     data = hashlib.shake_256(b"again").digest(SIZE)
     full, slowed = threading.Event(), threading.Event()
     hint = b"HTTP/1.1 103 Early Hints\r\nX: %b\r\n\r\n" % (b"x" * 60_000)
-    hints = hint * 400  # more than all the kernel's buffers on the way hold
+    hints = hint * (SIZE // len(hint))
 
     def breaks(connection: Connection) -> None:
         connection.read_head()
-        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        connection.limit_buffers()
         assert connection.send_until_stalled(hints, 1.0) < len(hints)
         connection.reset()
         full.set()

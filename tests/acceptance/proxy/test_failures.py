@@ -335,7 +335,10 @@ def test_incomplete_response_is_logged(harness: ProxyHarness) -> None:
     (backend,) = harness.start_backends(script)
     connection = harness.connect()
     connection.send(GET)
-    line = f"backend {backend.address} closed the connection before the end of its response"
+    line = (
+        f"backend failed backend={backend.address} "
+        'reason="closed the connection before the end of its response'
+    )
     harness.process.wait_for_line(line, 30)
 
 
@@ -464,7 +467,9 @@ def test_unexpected_data_is_not_taken_for_a_response(harness: ProxyHarness) -> N
     connection.send(GET)
     assert connection.read_response()[1] == b"ok"
     answered.set()
-    harness.process.wait_for_line(f"{backend.address} sent data without a request", 30)
+    harness.process.wait_for_line(
+        f"backend sent data without a request backend={backend.address}", 30
+    )
     connection.send(GET)
     assert connection.read_response()[1] == b"ok"
     assert backend.connections == 2

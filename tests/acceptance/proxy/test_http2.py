@@ -235,9 +235,9 @@ def test_who_draws_to_a_close_finishes_what_runs(folder: Path, relays: Relays) -
         )
         assert asked.wait(LIMIT)
         harness.process.terminate()
-        harness.process.wait_for_line("stopping", LIMIT)
+        harness.process.wait_for_line("worker stopping", LIMIT)
         go.set()
         assert process.communicate(timeout=LIMIT)[0] == b"ok"
         assert process.returncode == 0
         wait_until(lambda: not harness.process.running)
-        assert "did not end" not in harness.process.log
+        assert "still open" not in harness.process.log

@@ -111,7 +111,7 @@ def test_a_request_has_a_total_time(deployment: Deployment) -> None:
     with pytest.raises(ConnectionResetError):
         connection.read_to_end()
     sentence = "did not complete the response within 0.5 s of the request"
-    proxy.process.wait_for_line(f"backend {backend.address} {sentence}", LIMIT)
+    proxy.process.wait_for_line(f'backend={backend.address} reason="{sentence}', LIMIT)
     connection.close()
     going.set()
 

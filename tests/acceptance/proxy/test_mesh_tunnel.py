@@ -239,8 +239,8 @@ def test_health_checks_through_tunnel_eject_and_recover(far: Far) -> None:
     sick = far.backend(script)
     far.backend(respond_always(OK))
     far.start("-check", "/healthz")
-    place = re.escape(f"backend {sick.address} via ")
-    out = rf"{place}\S+ ejected from rotation: health check failed: status 500"
+    place = re.escape(f'backend="{sick.address} via ')
+    out = rf'backend ejected from rotation {place}\S+ reason="health check failed: status 500'
     far.proxy.wait_for_line(out, LIMIT)
     client = far.connect()
     for _ in range(20):
@@ -248,7 +248,7 @@ def test_health_checks_through_tunnel_eject_and_recover(far: Far) -> None:
         assert client.read_response()[1] == b"ok"
     assert f"\r\nHost: {sick.address}\r\n".encode() in hosts[0]
     well.set()
-    far.proxy.wait_for_line(rf"{place}\S+ returned to rotation", LIMIT)
+    far.proxy.wait_for_line(f"backend returned to rotation {place}", LIMIT)
 
 
 def test_health_check_without_http_server_ejects(far: Far) -> None:
@@ -257,7 +257,8 @@ def test_health_check_without_http_server_ejects(far: Far) -> None:
     far.backend(respond_always(OK))
     far.start("-check", "/healthz")
     far.proxy.wait_for_line(
-        rf":{port} via \S+ ejected from rotation: health check failed: cannot connect", LIMIT
+        rf'ejected from rotation .*:{port} via \S+ reason="health check failed: cannot connect',
+        LIMIT,
     )
 
 

@@ -60,7 +60,9 @@ def test_no_get_fails_when_backend_dies_under_load(deployment: Deployment) -> No
         visits = [visitors.submit(visit) for _ in range(8)]
         under_load.wait()
         doomed.stop()
-        proxy.process.wait_for_line(f"{doomed.address} ejected from rotation", LIMIT)
+        proxy.process.wait_for_line(
+            f"backend ejected from rotation backend={doomed.address}", LIMIT
+        )
         out.set()
         bodies = set().union(*(each.result(LIMIT) for each in visits))
     assert {"two", "three"} <= bodies
@@ -73,11 +75,11 @@ def test_refusing_backend_is_ejected_and_recovers_by_trial(deployment: Deploymen
     proxy = deployment.proxy(*static(well), "-backend", f"127.0.0.1:{port}")
     assert proxy.bodies() == {"well"}
     proxy.process.wait_for_line(
-        f"127.0.0.1:{port} ejected from rotation: connecting to it failed", LIMIT
+        f'ejected from rotation backend=127.0.0.1:{port} reason="connecting to it failed"', LIMIT
     )
     deployment.backend(respond_with("back"), port=port)
     wait_until(lambda: "back" in proxy.bodies(3))
-    proxy.process.wait_for_line(f"127.0.0.1:{port} returned to rotation", LIMIT)
+    proxy.process.wait_for_line(f"returned to rotation backend=127.0.0.1:{port}", LIMIT)
 
 
 def test_only_backend_is_always_used(deployment: Deployment) -> None:
@@ -104,11 +106,11 @@ def test_failed_health_checks_eject_until_one_passes(deployment: Deployment) -> 
     proxy = deployment.proxy(
         *static(sick, deployment.backend(respond_with("well"))), "-check", "/healthz"
     )
-    line = f"{sick.address} ejected from rotation: health check failed: status 500"
+    line = f'ejected from rotation backend={sick.address} reason="health check failed: status 500'
     proxy.process.wait_for_line(line, LIMIT)
     assert proxy.bodies() == {"well"}
     well.set()
-    proxy.process.wait_for_line(f"{sick.address} returned to rotation", LIMIT)
+    proxy.process.wait_for_line(f"returned to rotation backend={sick.address}", LIMIT)
     wait_until(lambda: proxy.bodies() == {"sick", "well"})
 
 
@@ -122,10 +124,10 @@ def test_panic_mode_when_all_health_checks_fail(deployment: Deployment) -> None:
     backends = [deployment.backend(script) for _ in range(2)]
     proxy = deployment.proxy(*static(*backends), "-check", "/healthz")
     for backend in backends:
-        line = f"{backend.address} ejected from rotation: health check failed: .* not HTTP/1"
+        line = f"ejected from rotation backend={backend.address} reason=.*failed: .* not HTTP/1"
         proxy.process.wait_for_line(line, LIMIT)
     assert proxy.request()[0].status == 200
-    proxy.process.wait_for_line("all that accept connections are used", LIMIT)
+    proxy.process.wait_for_line("panic mode", LIMIT)
 
 
 # Flags.

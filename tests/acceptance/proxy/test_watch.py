@@ -105,7 +105,9 @@ def test_invalid_metadata_is_ignored_with_warning(deployment: Deployment, relays
     deployment.publish(relay, respond_with("one"))
     deployment.member(relay, http="example.com:80")
     proxy = watching(deployment, relay)
-    line = "of cluster web is ignored: it publishes http='example.com:80', which is not IP:PORT"
+    line = (
+        "member ignored member=.* cluster=web reason=\"it publishes http='example.com:80', which is"
+    )
     proxy.process.wait_for_line(line, LIMIT)
     assert proxy.bodies() == {"one"}
 

@@ -72,7 +72,7 @@ def test_connections_of_hanging_worker_are_accepted_by_another_with_tls(
 ) -> None:
     certificate = write_certificate(tmp_path, "a.example")
     proxy = two_workers(deployment, "-tls-listen", "127.0.0.1:0", "-cert", certificate)
-    match = proxy.process.wait_for_line(r"with TLS on 127\.0\.0\.1:(\d+)", LIMIT)
+    match = proxy.process.wait_for_line(r" tls=127\.0\.0\.1:(\d+)", LIMIT)
     context = ssl.create_default_context(cafile=tmp_path / "server.pem")
     with hanging(worker_pids(proxy.process)[1]):
         for _ in range(40):

@@ -75,19 +75,38 @@ async def test_flags_come_from_the_environment_as_well(
     await wait_for_peers(Relay(process, port, "127.87.87.87", 55556), [seed])
 
 
-async def test_the_command_that_dev_prints_lets_another_relay_in(
-    run: Callable[..., Process],
-) -> None:
-    here = ["-mdns", "off", "-bind"]
-    first = run("-dev", *here, "127.87.87.1", "-port", str(free_port()))
-    command = first.wait_for_line("^relay -net .*$", LIMIT)[0]
+async def test_the_commands_that_dev_prints_work(run: Callable[..., Process]) -> None:
+    port = free_port()
+    first = run("-dev", "-bind", "127.87.87.1", "-port", str(port), "-peer-port", "45556")
+    line = first.wait_for_line("^relay -net .*$", LIMIT)[0]
+    assert f"-port {port + 10} -peer-port 45566 -join 127.87.87.1:45556" in line
+    service, caller, far_caller = (
+        shlex.split(first.wait_for_line(pattern, LIMIT)[0])[1:]
+        for pattern in (
+            "^arke serve .*$",
+            f"^arke request .* -port {port}$",
+            f"^arke request .* -port {port + 10}$",
+        )
+    )
     first.wait_for_line("relay started", LIMIT)
-    key = Path(shlex.split(command)[-1])
+    words = shlex.split(line)[1:]
+    key = Path(words[words.index("-rsa") + 1])
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
-    more = [*here, "127.87.87.2", "-port", str(free_port()), "-join", "127.87.87.1:55556"]
-    second = run(*shlex.split(command)[1:], *more)
+    second = run(*words)
     for process in (first, second):
         process.wait_for_line("peer linked", LIMIT)
+    member = start_process("service", [*program("arke"), *service])
+    first.wait_for_line("program registered", LIMIT)
+    async with arke.connect(port=port + 10) as mesh:
+        assert await mesh.request("greeter", b"hello", timeout=LIMIT) == b"olleh"
+    for command in (caller, far_caller):
+        done = start_process("caller", [*program("arke"), *command])
+        assert done.wait(LIMIT) == 0
+        assert "olleh" in done.log
+        done.close()
+    member.terminate()
+    assert member.wait(LIMIT) == 0
+    member.close()
     first.terminate()
     assert first.wait(LIMIT) == 0
     assert not key.exists()

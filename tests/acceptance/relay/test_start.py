@@ -140,9 +140,9 @@ def test_a_key_file_that_this_user_cannot_read(key: Path) -> None:
         ),
         (["-log-format", "xml"], "-log-format must be text or json (got xml)"),
         (["-log-level", "loud"], "-log-level must be debug, info, warn or error (got loud)"),
-        (["-cert-life", "25h"], "-cert-life must be from 1s to 24h"),
-        (["-cert-life", "0.5s"], "-cert-life must be from 1s to 24h"),
-        (["-port", "0"], "-port 0 leaves programs no way in: add -socket PATH"),
+        (["-cert-life", "25h"], "-cert-life must be between 1s and 24h (got 25h)"),
+        (["-cert-life", "0.5s"], "-cert-life must be between 1s and 24h (got 0.5s)"),
+        (["-port", "0"], "-port 0 needs -socket PATH: programs could not attach"),
         (["-net", ""], "-net must not be empty (got '')"),
         (["-net", "x" * 256], LONG_NAME),
     ],
@@ -190,7 +190,7 @@ def test_a_port_for_metrics_that_is_taken(key: Path) -> None:
         port = taken.getsockname()[1]
         metrics = ["-port", str(free_port()), "-metrics", f"127.0.0.1:{port}"]
         line = refused("-net", "x", "-rsa", key, *metrics)
-    assert f"-metrics 127.0.0.1:{port} cannot be listened on" in line
+    assert f"-metrics: cannot listen on 127.0.0.1:{port}" in line
 
 
 def test_a_socket_where_there_is_something_else(key: Path, tmp_path: Path) -> None:

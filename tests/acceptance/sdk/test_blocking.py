@@ -1,4 +1,4 @@
-"""Programs without asyncio: the same calls, from any thread."""
+"""The blocking API: the calls of `arke.Mesh` from any thread."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_abandoned_iteration_is_closed(relay: Relay) -> None:
             tunnel.send(b"x")
             raise ZeroDivisionError
         with pytest.raises(arke.TunnelClosed):  # noqa: PT012
-            for _ in range(2):  # the echo may have come before the end
+            for _ in range(2):  # the echo may arrive before the close
                 tunnel.recv()
     assert not [thread for thread in threading.enumerate() if thread.name == "arke"]
 
@@ -135,7 +135,7 @@ def test_blocking_connect_without_a_relay_raises() -> None:
 
 
 def test_pending_blocking_call_raises_when_the_mesh_closes(relay: Relay) -> None:
-    """Before it, in the midst of it, or after: every call ends."""
+    """A call before, during or after the close returns or raises."""
 
     def call(mesh: Mesh, begun: threading.Barrier) -> None:
         begun.wait(LIMIT)

@@ -14,7 +14,7 @@ from support.waiting import LIMIT
 
 @pytest.fixture(params=["one relay", "two relays"])
 def ports(request: pytest.FixtureRequest, relays: Relays) -> tuple[int, int]:
-    """Where senders attach, and where receivers do."""
+    """The relay ports of senders and of receivers."""
     if request.param == "one relay":
         port = relays.start().port
         return port, port
@@ -23,7 +23,7 @@ def ports(request: pytest.FixtureRequest, relays: Relays) -> tuple[int, int]:
 
 
 class Ears:
-    """A member that keeps what it hears."""
+    """A member that records broadcasts."""
 
     def __init__(self, port: int, count: int) -> None:
         self.heard: list[bytes] = []
@@ -145,7 +145,7 @@ async def test_broadcast_handler_that_raises_does_not_stop_the_service(relays: R
 async def test_consecutive_broadcasts_of_any_size_arrive_separately(
     ports: tuple[int, int], size: int
 ) -> None:
-    """Small ones share messages on the way; nobody can tell."""
+    """Small bodies share a message on the wire; receivers see separate broadcasts."""
     bodies = [bytes([i]) * size for i in range(100)]
     ears = Ears(ports[1], len(bodies))
     async with (

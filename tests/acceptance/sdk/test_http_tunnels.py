@@ -1,4 +1,4 @@
-"""Connections to a member's HTTP server that the member makes, and only where it registered."""
+"""HTTP tunnels: a member connects to its HTTP server, only at the registered address."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Serve = Callable[[StreamReader, StreamWriter], Awaitable[None]]
 
 @pytest.fixture
 def nodes(relays: Relays) -> tuple[Relay, Relay]:
-    """Where the program is that opens tunnels, and where the service."""
+    """The relays of the opening program and of the service."""
     return relays.start_pair()
 
 
 @asynccontextmanager
 async def serving(serve: Serve) -> AsyncIterator[str]:
-    """A server of raw octets, for as long as the block lasts, and its address."""
+    """Run a TCP server during the block; yield its address."""
 
     async def until_served(reader: StreamReader, writer: StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
@@ -49,7 +49,7 @@ async def serving(serve: Serve) -> AsyncIterator[str]:
 async def talking(
     nodes: tuple[Relay, Relay], service: arke.Service
 ) -> AsyncIterator[tuple[arke.Mesh, str]]:
-    """The service is there; a mesh that knows it, and its member's id."""
+    """Run the service; yield a mesh that knows it, and the member's id."""
     async with service, arke.connect(port=nodes[0].port) as mesh, asyncio.timeout(2 * LIMIT):
         await wait_for_members(mesh, service.cluster, 1)
         (member,) = await mesh.members(service.cluster)
@@ -71,7 +71,7 @@ async def everything(tunnel: arke.Tunnel) -> bytes:
     return b"".join([data async for data in tunnel])
 
 
-# What it carries.
+# Data.
 
 
 async def test_http_tunnel_carries_bytes_and_half_closes(nodes: tuple[Relay, Relay]) -> None:
@@ -129,7 +129,7 @@ async def test_stalled_reader_stops_the_http_server(nodes: tuple[Relay, Relay]) 
             await tunnel.close()
 
 
-# How it ends.
+# Closing.
 
 
 async def test_reset_by_the_http_server_aborts_the_tunnel(nodes: tuple[Relay, Relay]) -> None:
@@ -183,7 +183,7 @@ async def test_stopping_service_aborts_http_tunnels(nodes: tuple[Relay, Relay]) 
             await tunnel.recv()
 
 
-# Who does not get one.
+# Refusals.
 
 
 async def test_unreachable_http_server_fails_the_opening(
@@ -251,7 +251,7 @@ async def test_opening_cannot_choose_the_http_address(nodes: tuple[Relay, Relay]
             assert data.endswith(b"the registered one")
 
 
-# What others see of it.
+# Metadata.
 
 
 @pytest.mark.parametrize("text", [":8000", "0.0.0.0:8000", "[::]:8000"])

@@ -1,4 +1,4 @@
-"""What programs do wrong, or in an unlucky moment: a clear error, and harm to nobody else."""
+"""Mistakes and overload: a clear error, without effect on other requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def known(mesh: arke.Mesh, cluster: str) -> None:
 
 @pytest.mark.parametrize("size", [1, 2], ids=["one relay", "two relays"])
 async def test_concurrent_large_bodies_beyond_all_buffers(relays: Relays, size: int) -> None:
-    """In both directions: each is answered, or refused at once; none is lost on the way."""
+    """In both directions: every request gets a reply or is refused at once."""
     one, other = relays.start_pair() if size > 1 else (relays.start(),) * 2
     service = arke.Service("echo", port=other.port)
 
@@ -121,7 +121,7 @@ async def test_calls_on_a_closed_mesh_raise(relays: Relays) -> None:
 
 
 async def test_resent_body_over_the_limit_of_the_next_relay_fails(relays: Relays) -> None:
-    """It was within no relay's limit when it was handed over: there was none."""
+    """The request was made while detached, when no limit was known."""
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh:
         relay.process.kill()
@@ -140,7 +140,7 @@ async def test_resent_body_over_the_limit_of_the_next_relay_fails(relays: Relays
 
 
 async def test_relays_with_different_body_limits_stay_linked(relays: Relays) -> None:
-    """What one of them cannot take is refused before it is sent there; all else goes on."""
+    """A body over the limit of the receiving relay is refused before it is sent."""
     one = relays.start()
     other = relays.start("-max-message", str(MIB), join=[one])
     other.process.wait_for_line("peer linked", LIMIT)
@@ -185,7 +185,7 @@ async def test_overloaded_error_has_the_reason_of_the_refusal(relays: Relays) ->
 
 
 async def test_requests_not_started_by_a_stopping_service_are_retried(relays: Relays) -> None:
-    """Its time to drain is over while requests still wait for their turn."""
+    """The drain time ends while requests are still queued."""
     relay = relays.start()
     begun = asyncio.Event()
     first = arke.Service("work", port=relay.port, limits=arke.Limits(requests=1), drain=0.1)

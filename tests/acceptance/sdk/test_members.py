@@ -1,4 +1,4 @@
-"""Members by their ids: asked alone, all together, and watched as they come and go."""
+"""Members by id: requests to one, requests to all, and watching a cluster."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_request_to_one_member(nodes: tuple[Relay, Relay]) -> None:
                 assert reply.decode() == member.metadata["name"]
 
 
-async def test_request_to_a_member_that_left_raises_no_such_member(
+async def test_request_to_a_departed_member_raises_at_once(
     nodes: tuple[Relay, Relay],
 ) -> None:
     async with arke.connect(port=nodes[0].port) as mesh, named("stays", nodes[0].port):
@@ -142,7 +142,7 @@ async def test_watch_reports_the_members_of_a_lost_node(relays: Relays) -> None:
 
 
 async def test_watch_continues_after_a_relay_restart(relays: Relays) -> None:
-    """Whoever came back at once was never gone; whoever did not is said to have left."""
+    """A member that registers again is not reported; one that does not has left."""
     one, other = relays.start_pair()
     stays = named("stays", other.port)
     here = named("here", one.port)

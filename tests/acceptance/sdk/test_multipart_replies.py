@@ -1,4 +1,4 @@
-"""Answers in parts, as long as somebody wants them; and handlers that are stopped."""
+"""Multipart replies, and cancelling handlers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def nodes(request: pytest.FixtureRequest, relays: Relays) -> tuple[Relay, Relay]
 
 
 class Counter:
-    """A service that counts on and on, and knows how far it got and whether it was ended."""
+    """A service that yields numbers without end, and records its progress and its end."""
 
     def __init__(self, port: int) -> None:
         self.service = arke.Service("count", port=port)
@@ -171,10 +171,10 @@ def test_multipart_handler_must_be_an_async_generator() -> None:
         service.on_tunnel(lambda _: None)  # type: ignore[type-var, arg-type, return-value]
 
 
-# A call that is given up stops its handler.
+# Cancelled requests.
 
 
-@pytest.mark.parametrize("alone", [False, True], ids=["anybody", "one member"])
+@pytest.mark.parametrize("alone", [False, True], ids=["any member", "one member"])
 async def test_cancelling_a_request_cancels_its_handler(
     nodes: tuple[Relay, Relay], alone: bool
 ) -> None:
@@ -207,7 +207,7 @@ async def test_cancelling_a_request_cancels_its_handler(
         ]
         for _ in range(2):
             await begun.acquire()
-        calls[2].cancel()  # it waits for its turn, and will never have one
+        calls[2].cancel()  # it is queued and never starts
         for call in calls[:2]:
             call.cancel()
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""Relays that go and come back: programs attach again, and know the fate of every call."""
+"""Reconnecting after the loss of a relay, and the outcome of every pending request."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ async def known(mesh: arke.Mesh, cluster: str, count: int) -> None:
 
 
 async def detached(mesh: arke.Mesh) -> None:
-    """Until then a call may be written to a connection that is dead: its fate is unknown."""
+    """Wait until the SDK has noticed the loss of the relay."""
     async with asyncio.timeout(LIMIT):
         while mesh.runtime.attachment.connection is not None:
             await asyncio.sleep(0.001)
 
 
 def again(relays: Relays, relay: Relay, join: list[Relay] | None = None) -> Relay:
-    """The same relay, started anew."""
+    """Start the same relay again."""
     return relays.start(address=relay.address, port=relay.port, join=join or [])
 
 
@@ -135,7 +135,7 @@ async def test_on_init_that_raises_stops_the_service(relays: Relays) -> None:
 
 
 async def test_rolling_restart_under_load_loses_no_request(relays: Relays) -> None:
-    """Callers and members on three nodes; each relay is stopped with SIGTERM and started again."""
+    """Callers and members on three nodes; each relay is restarted with SIGTERM."""
     first = relays.start()
     all_of_them = [first, relays.start(join=[first]), relays.start(join=[first])]
     services = []
@@ -193,7 +193,7 @@ async def test_rolling_restart_under_load_loses_no_request(relays: Relays) -> No
 async def test_messages_keep_their_order_across_a_reconnect(
     relays: Relays,
 ) -> None:
-    """A relay that stood still finds two connections of one program, and much to read in both."""
+    """A stopped relay finds two connections of one program, both with unread data."""
     relay = relays.start()
     program = os.urandom(8)
     before = packed((Op.PUBLISH.value, "t", b"before", None)) * 50_000
@@ -206,7 +206,7 @@ async def test_messages_keep_their_order_across_a_reconnect(
         await listener.wait_until_processed()
         await old.hello("talker", program)
         relay.process.signal(signal.SIGSTOP)
-        old.writer.write(before)  # as much as the kernel takes, and the program stays
+        old.writer.write(before)  # as much as the kernel buffers
         welcomed = asyncio.ensure_future(new.hello("talker", program))
         relay.process.signal(signal.SIGCONT)
         await welcomed

@@ -15,7 +15,7 @@ from support.waiting import LIMIT
 
 @pytest.fixture(params=["one relay", "two relays"])
 def ports(request: pytest.FixtureRequest, relays: Relays) -> tuple[int, int]:
-    """Where callers attach, and where members do."""
+    """The relay ports of callers and of members."""
     if request.param == "one relay":
         port = relays.start().port
         return port, port
@@ -139,7 +139,7 @@ async def test_begin_request_has_the_outcomes_of_request(ports: tuple[int, int])
         await known(mesh, "echo")
         bodies = [b"%d" % i for i in range(500)]
         begun = [mesh.begin_request("echo", body, timeout=LIMIT) for body in bodies]
-        begun[7].cancel()  # which is nobody else's end
+        begun[7].cancel()  # it affects no other request
         nobody = mesh.begin_request("nobody", b"", timeout=LIMIT)
         with pytest.raises(ValueError, match="cluster"):
             mesh.begin_request("", b"")
@@ -160,7 +160,7 @@ async def test_request_to_an_empty_cluster_raises_at_once(ports: tuple[int, int]
         began = time.monotonic()
         with pytest.raises(arke.NoSuchCluster):
             await mesh.request("nobody", b"", timeout=LIMIT)
-        assert time.monotonic() - began < LIMIT / 10  # far from its time-out
+        assert time.monotonic() - began < LIMIT / 10  # long before its timeout
 
 
 async def test_body_over_the_limit_raises_before_sending(relays: Relays) -> None:
@@ -194,7 +194,7 @@ async def test_request_refused_by_a_full_member_is_retried(relays: Relays) -> No
         return b"free"
 
     async with busy, arke.connect(port=relay.port) as mesh:
-        # One runs and one waits for it; from then on the member is full.
+        # One request runs and one is queued; then the member is full.
         held = [asyncio.ensure_future(mesh.request("work", b"", timeout=LIMIT))]
         await running.wait()
         held.append(asyncio.ensure_future(mesh.request("work", b"", timeout=LIMIT)))
@@ -228,7 +228,7 @@ async def test_cancelled_request_leaves_no_state(relays: Relays) -> None:
             await call
         assert len(mesh.runtime.requests.pending) == 0
         forever.set()
-        # The relay drains at once: it waits for no call.
+        # The relay drains at once: no request is pending there.
         relay.process.terminate()
         assert relay.process.wait(LIMIT) == 0
         assert "calls=0" in relay.process.log

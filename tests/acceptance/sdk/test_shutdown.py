@@ -1,4 +1,4 @@
-"""Ends and new beginnings: last words arrive, and nobody is held up by who does not listen."""
+"""Shutdown and reconnect: last messages arrive, and stalled programs delay no other."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from support.waiting import LIMIT
 MIB = 1024 * 1024
 
 
-# What programs are told last.
+# Last messages.
 
 
 async def test_slow_program_reads_all_messages_and_the_close_reason(relays: Relays) -> None:
@@ -51,7 +51,7 @@ async def everything(reader: asyncio.StreamReader) -> AsyncIterator[tuple[Any, .
 
 
 async def test_messages_before_close_are_sent_to_a_draining_relay() -> None:
-    """Nobody can be asked any more whether it arrived."""
+    """A draining relay no longer answers the ping that would confirm delivery."""
     async with relay_by_hand() as (port, heard):
         async with arke.connect(port=port) as mesh:
             for _ in range(200):
@@ -64,7 +64,7 @@ async def test_messages_before_close_are_sent_to_a_draining_relay() -> None:
                 await asyncio.sleep(0.01)
 
 
-# The end of a relay.
+# Draining relays.
 
 
 async def test_stalled_program_does_not_delay_a_draining_relay(relays: Relays) -> None:
@@ -107,7 +107,7 @@ async def test_draining_relay_rejects_new_programs(relays: Relays) -> None:
     await late[1].wait_closed()
 
 
-# New beginnings.
+# Reconnecting.
 
 
 async def test_status_request_fails_with_its_relay_and_the_mesh_continues(
@@ -135,7 +135,7 @@ async def test_status_request_fails_with_its_relay_and_the_mesh_continues(
 
 @asynccontextmanager
 async def relay_by_hand(*, leaving: bool = False) -> AsyncIterator[tuple[int, ByHand]]:
-    """A relay that welcomes one program, keeps what it hears and answers pings."""
+    """A fake relay that welcomes one program, records messages and answers pings."""
     by_hand = ByHand(leaving)
     server = await asyncio.start_server(by_hand.serve, "127.0.0.1", 0)
     async with server, asyncio.timeout(LIMIT):
@@ -144,7 +144,7 @@ async def relay_by_hand(*, leaving: bool = False) -> AsyncIterator[tuple[int, By
 
 
 class ByHand:
-    """What a relay heard of one program, and how to speak to it."""
+    """The messages that a fake relay received, and its writer."""
 
     writer: asyncio.StreamWriter
 
@@ -185,7 +185,7 @@ async def test_draining_sent_with_welcome_is_handled() -> None:
             await arke.connect(port=port, wait=0.0).__aenter__()
 
 
-# What a program may do, and still be there.
+# Calls that must not close the connection.
 
 
 async def test_empty_headers_are_not_sent(relays: Relays) -> None:
@@ -197,7 +197,7 @@ async def test_empty_headers_are_not_sent(relays: Relays) -> None:
     ):
         await mesh.publish("t", b"first")
         event = await anext(events)
-        for _ in range(2):  # the first time the names are looked at too
+        for _ in range(2):  # the first call also checks the name
             assert await mesh.request("echo", b"x", headers=event.headers, timeout=LIMIT) == b"x"
             await mesh.broadcast("echo", b"x", headers=event.headers)
             await mesh.publish("t", b"again", headers=event.headers)
@@ -220,7 +220,7 @@ async def test_large_events_after_unsubscribe_leave_no_memory(relays: Relays) ->
         link = reader.runtime.attachment.connection
         assert link
         async with asyncio.timeout(LIMIT):
-            while link._reassembler.size:  # what is still under way comes to its end
+            while link._reassembler.size:  # events in transit are dropped
                 await asyncio.sleep(0.01)
 
 

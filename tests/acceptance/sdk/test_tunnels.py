@@ -1,4 +1,4 @@
-"""Streams between two programs, on one node and across two, through real relays."""
+"""Tunnels between two programs through real relays, on one node and on two."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MIB = 1024 * 1024
 
 @pytest.fixture(params=[1, 2], ids=["one relay", "two relays"])
 def nodes(request: pytest.FixtureRequest, relays: Relays) -> tuple[Relay, Relay]:
-    """Where the program is that opens tunnels, and where the service."""
+    """The relays of the opening program and of the service."""
     return relays.start_pair() if request.param == 2 else (relays.start(),) * 2
 
 
 @asynccontextmanager
 async def talking(nodes: tuple[Relay, Relay], service: arke.Service) -> AsyncIterator[arke.Mesh]:
-    """The service is there, and known where the mesh attaches."""
+    """Run the service; yield a mesh that knows it."""
     async with service, arke.connect(port=nodes[0].port) as mesh, asyncio.timeout(2 * LIMIT):
         await wait_for_members(mesh, service.cluster, 1)
         yield mesh
@@ -46,7 +46,7 @@ def echoing(port: int, **limits: int) -> arke.Service:
     return service
 
 
-# What it carries.
+# Delivery.
 
 
 @pytest.mark.parametrize("size", [0, 1, 5000, 65536, 65537, 5 * MIB, 20 * MIB])
@@ -92,7 +92,7 @@ async def test_concurrent_tunnels(nodes: tuple[Relay, Relay]) -> None:
         assert len(mesh.runtime.tunnels) == 0
 
 
-# Who does not read.
+# Flow control.
 
 
 async def test_stalled_reader_stops_only_its_own_writer(
@@ -144,7 +144,7 @@ async def test_stalled_reader_stops_only_its_own_writer(
             await asyncio.sleep(0.01)
 
 
-# Ends.
+# Closing.
 
 
 async def test_half_closed_tunnel_carries_the_other_direction(nodes: tuple[Relay, Relay]) -> None:

@@ -1,4 +1,4 @@
-"""One tunnel, both its ends, and what is sent between them."""
+"""Both ends of a tunnel: delivery, flow control, closing and malformed data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def body(number: int, size: int) -> bytes:
 SIZES = [0, 1, 100, 4095, 4096, 4097, 20_000, CHUNK - 1, CHUNK, CHUNK + 1, 300_000, MIB]
 
 
-# What is sent arrives.
+# Delivery.
 
 
 @pytest.mark.parametrize("window", [MIN_WINDOW, 4 * MIB])
@@ -125,7 +125,7 @@ async def test_concurrent_senders_share_a_tunnel_end() -> None:
     assert sorted(got) == sorted(body(n, sizes[n % 4]) for n in range(40))
 
 
-# A reader that stops.
+# Flow control.
 
 
 async def test_stalled_reader_stops_its_writer_at_the_window() -> None:
@@ -154,7 +154,7 @@ async def test_stalled_reader_stops_its_writer_at_the_window() -> None:
 
 
 async def test_message_larger_than_the_window_is_reassembled_and_the_next_waits() -> None:
-    """Memory at the receiver: what it joins, and beside that no more than a window."""
+    """The receiver holds the message being reassembled and at most one window beside it."""
     wire = Wire(MIN_WINDOW, largest=2 * MIB)
     one, other = wire.ends
     big = body(5, 2 * MIB)
@@ -175,7 +175,7 @@ async def test_message_larger_than_the_window_is_reassembled_and_the_next_waits(
     await within(sending)
 
 
-# Messages that do not arrive.
+# Messages that are not delivered.
 
 
 async def test_message_over_the_peer_limit_raises_at_the_sender() -> None:
@@ -201,13 +201,13 @@ async def test_cancelled_send_is_not_delivered_and_the_next_message_is(
     reading = asyncio.ensure_future(other.recv())
     await within(one.send(body(9, size)))
     assert await within(reading) == body(9, size)
-    for number in range(30):  # all the credit is there again
+    for number in range(30):  # all credit was granted again
         later = asyncio.ensure_future(other.recv())
         await within(one.send(body(number, 50_000)))
         assert await within(later) == body(number, 50_000)
 
 
-# Ends.
+# Closing.
 
 
 async def test_half_close_ends_one_direction() -> None:
@@ -283,7 +283,7 @@ async def test_close_wakes_waiting_senders_and_receivers(how: str) -> None:
 
 
 async def test_sender_that_yielded_notices_the_close() -> None:
-    window = 4 * CHUNK  # after which a sender pauses for a turn of the loop
+    window = 4 * CHUNK  # after that much a sender yields to the loop
     one, _ = Wire(window).ends
     await asyncio.sleep(0)
     sending = asyncio.ensure_future(one.send(body(1, 2 * window)))
@@ -328,7 +328,7 @@ async def test_message_that_is_not_bytes_raises() -> None:
         await one.send("text")  # type: ignore[arg-type]
 
 
-# What a program at the other end may send that no SDK does.
+# Malformed data that no SDK sends.
 
 HOSTILE: list[Callable[[Tunnel], None]] = [
     lambda end: end.on_data(None, b"\x01"),

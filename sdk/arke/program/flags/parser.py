@@ -111,21 +111,26 @@ class Command(Generic[Options]):
                 fail(self.name, f"give {spelling(name)} {spec.metavar}, or set {variable(name)}")
         return self.options(**values)
 
-    def declare(self, parser: argparse.ArgumentParser) -> None:
-        """Add the arguments and flags to an argparse parser."""
+    def declare(self, parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
+        """Add the arguments and flags to an argparse parser; return its actions by field name."""
+        actions: dict[str, argparse.Action] = {}
         arguments = parser.add_argument_group("arguments")
         flags = parser.add_argument_group("flags")
         for name, spec in self.specs.items():
             if spec.positional:
-                arguments.add_argument(name, metavar=spec.metavar, help=_described(spec))
+                actions[name] = arguments.add_argument(
+                    name, metavar=spec.metavar, help=_described(spec)
+                )
                 continue
             about: dict[str, Any] = {"dest": name, "help": _described(spec)}
             if spec.metavar:
                 about |= {"metavar": spec.metavar, "action": "append" if spec.repeat else "store"}
             else:
                 about |= {"action": "store_true"}
-            flags.add_argument(spelling(name), f"-{spelling(name)}", **about)
+            spellings = (spelling(name), f"-{spelling(name)}")
+            actions[name] = flags.add_argument(*spellings, **about)
         _declare_help(flags)
+        return actions
 
     def _parser(self, *, with_environment: bool) -> _Parser:
         words = [self.name, "[flags]", *(s.metavar for s in self.specs.values() if s.positional)]

@@ -19,6 +19,7 @@ from arke_proxy.connections.timeouts import TimeLimits
 from arke_proxy.context import new_context
 from arke_proxy.http.forwarded import ForwardedForm, Forwarding
 from arke_proxy.processes.proxy_server import HttpListener, ProxyServer
+from support.recorded_warnings import RecordedWarnings
 
 LIMIT = 20.0
 P = TypeVar("P", bound=asyncio.Protocol)
@@ -75,8 +76,8 @@ async def test_unsent_request_is_retried_on_another_backend(
     method: str, hasty: Serve, slow: bool
 ) -> None:
     loop = asyncio.get_running_loop()
-    said: list[str] = []
-    rotation = Rotation("web", lambda _, text: said.append(text), draw=lambda: 0.0)
+    warnings = RecordedWarnings()
+    rotation = Rotation("web", warnings, draw=lambda: 0.0)
     dialer = SlowDialer(loop, None, LIMIT, 10)
     dialer.slow = slow
     forwarding = Forwarding((), ForwardedForm.X, bytes)
@@ -102,4 +103,5 @@ async def test_unsent_request_is_retried_on_another_backend(
         writer.close()
         await proxy.stop(timeout=1.0, idle_timeout=0.0)
     assert answer.endswith(b"\r\n\r\nwell")
-    assert said == [f"backend {dialer.hasty} ejected from rotation: connecting to it failed"]
+    reason = "connecting to it failed"
+    assert warnings == [f"backend ejected from rotation backend={dialer.hasty} reason={reason}"]

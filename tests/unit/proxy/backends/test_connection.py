@@ -49,14 +49,14 @@ def environment() -> BackendEnvironment:
         pool=Pool(1, 4.0),
         dialer=Dialer(loop, None, 0.2, 10),
         write_batch=WriteBatch(loop),
-        warnings=WarningThrottle(log, loop.time),
+        warnings=WarningThrottle(log),
     )
 
 
 def connector() -> BackendConnector:
     loop = asyncio.get_running_loop()
     dialer = Dialer(loop, None, 0.2, 10)
-    warnings = WarningThrottle(log, loop.time)
+    warnings = WarningThrottle(log)
     return BackendConnector(dialer, loop, WriteBatch(loop), warnings, idle_seconds=4.0)
 
 

@@ -16,6 +16,7 @@ from arke_proxy.balancing.member_metadata import parse_metadata
 from arke_proxy.balancing.members_balancer import MembersBalancer, Via
 from arke_proxy.balancing.rotation import Rotation
 from arke_proxy.errors import NoBackend
+from support.recorded_warnings import RecordedWarnings
 
 HERE = Node("here", "192.168.56.101", "net")
 HTTP = {"http": "192.168.56.102:8080"}
@@ -32,13 +33,14 @@ def member(
 class Bench:
     def __init__(self, via: Via = Via.DIRECT) -> None:
         self.now = 100.0
-        self.said: list[str] = []
-        say = lambda _, text: self.said.append(text)  # noqa: E731
+        self.warnings = RecordedWarnings()
         self.departed: list[BackendAddress] = []
-        self.rotation = Rotation("web", say, lambda: self.now, on_departure=self.departed.append)
+        self.rotation = Rotation(
+            "web", self.warnings, lambda: self.now, on_departure=self.departed.append
+        )
         self.attached = True
         self.members = MembersBalancer(
-            "web", self.rotation, via, say, lambda: self.attached, lambda: self.now
+            "web", self.rotation, via, self.warnings, lambda: self.attached, lambda: self.now
         )
 
     def join(self, metadata: Mapping[str, str], id_: str = "there/1") -> None:
@@ -86,8 +88,8 @@ def test_member_with_invalid_metadata_is_ignored_with_warning(metadata: Mapping[
     bench = Bench()
     bench.join(metadata)
     assert not bench.addresses()
-    (sentence,) = bench.said
-    assert sentence.startswith("member there/1 of cluster web is ignored: it publishes ")
+    (sentence,) = bench.warnings
+    assert sentence.startswith("member ignored member=there/1 cluster=web reason=it publishes ")
 
 
 def test_members_join_and_leave() -> None:
@@ -135,7 +137,7 @@ def test_loopback_address_of_another_machine_is_ignored() -> None:
     bench = Bench()
     bench.join({"http": "127.0.0.1:80"})
     assert not bench.addresses()
-    assert "a loopback address of another machine" in bench.said[0]
+    assert "a loopback address of another machine" in bench.warnings[0]
     bench.join({"http": "127.0.0.1:80"}, "here/1")
     assert bench.addresses() == [BackendAddress("127.0.0.1", 80)]
 

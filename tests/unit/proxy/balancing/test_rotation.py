@@ -14,6 +14,7 @@ from arke_proxy.backends.address import BackendAddress
 from arke_proxy.balancing.balancer import Outcome
 from arke_proxy.balancing.rotation import Rotation
 from arke_proxy.errors import AllBackendsTried, NoBackend, ProxyError
+from support.recorded_warnings import RecordedWarnings
 
 ADDRESSES = [BackendAddress("127.0.0.1", port) for port in range(1, 11)]
 ONE, TWO, THREE, FOUR, *_ = ADDRESSES
@@ -26,11 +27,11 @@ class Bench:
         self, *addresses: BackendAddress, weights: dict[BackendAddress, float] | None = None
     ) -> None:
         self.now = 100.0
-        self.said: list[str] = []
+        self.warnings = RecordedWarnings()
         self.departed: list[BackendAddress] = []
         self.rotation = Rotation(
             "web",
-            lambda _, text: self.said.append(text),
+            self.warnings,
             lambda: self.now,
             random.Random(7).random,
             self.departed.append,
@@ -138,7 +139,9 @@ def test_unreachable_backend_is_ejected_at_once() -> None:
     bench = Bench(*ADDRESSES)
     bench.rotation.connect_failed(ONE)
     assert ONE not in bench.shares()
-    assert bench.said == ["backend 127.0.0.1:1 ejected from rotation: connecting to it failed"]
+    assert bench.warnings == [
+        "backend ejected from rotation backend=127.0.0.1:1 reason=connecting to it failed"
+    ]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.TIMED_OUT])
@@ -175,7 +178,7 @@ def test_successful_trial_request_ends_ejection() -> None:
     assert given.count(ONE) == 1
     bench.fate(ONE, Outcome.ANSWERED)
     assert not bench.out()
-    assert bench.said[-1] == "backend 127.0.0.1:1 returned to rotation"
+    assert bench.warnings[-1] == "backend returned to rotation backend=127.0.0.1:1"
 
 
 def test_retried_request_is_not_used_as_trial() -> None:
@@ -239,9 +242,9 @@ def test_panic_mode_ignores_ejections_when_more_than_half_are_ejected() -> None:
     bench.fate(THREE, Outcome.FAILED)
     assert bench.used() == {ONE, TWO, THREE, FOUR}
     assert bench.rotation.panicking
-    assert bench.said[-1] == (
-        "panic mode: 3 of 4 backends of cluster web are ejected from rotation; "
-        "all that accept connections are used"
+    assert bench.warnings[-1] == (
+        "panic mode: too many backends are ejected, so all reachable ones are used"
+        " cluster=web ejected=3 backends=4"
     )
     assert {bench.rotation.pick_now(()) for _ in range(100)} == {ONE, TWO, THREE, FOUR}
     bench.fate(ONE, Outcome.ANSWERED)  # one of them is well after all, and half will do
@@ -285,8 +288,8 @@ def test_two_failed_checks_eject_and_one_passed_check_recovers() -> None:
     assert not bench.out()
     bench.rotation.check_failed(ONE, "status 500", reachable=True)
     assert bench.out() == {ONE}
-    assert bench.said == [
-        "backend 127.0.0.1:1 ejected from rotation: health check failed: status 500"
+    assert bench.warnings == [
+        "backend ejected from rotation backend=127.0.0.1:1 reason=health check failed: status 500"
     ]
     bench.now += 1000
     assert ONE not in bench.shares()  # it gets no trial: checks are its trials

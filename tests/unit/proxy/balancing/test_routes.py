@@ -9,7 +9,7 @@ from arke_proxy.balancing.routes import Pattern, Route, Routes, parse_route
 
 
 def route(name: str) -> Route:
-    return Route(name, Rotation(name, lambda *_: None))
+    return Route(name, Rotation(name, lambda *_, **__: None))
 
 
 def routes(*texts: str, default: str | None = None) -> Routes:

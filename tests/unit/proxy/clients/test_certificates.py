@@ -59,7 +59,7 @@ def test_sni_selects_certificate(tmp_path: Path) -> None:
 def test_changed_certificate_files_are_reloaded(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.WARNING, logger="arke.proxy")
+    caplog.set_level(logging.WARNING, logger="arke_proxy")
     argument = write_certificate(tmp_path, "old.example")
     server = certificates(argument)
     server.refresh(100.0)
@@ -70,8 +70,10 @@ def test_changed_certificate_files_are_reloaded(
     server.refresh(101.0)
     server.refresh(102.0)
     assert presented(server, None) == {"old.example"}
-    fault = f"{key} holds no private key in PEM form; the earlier certificate stays in use"
-    assert caplog.messages == [f"-cert {tmp_path}/server.pem: {fault}"]
+    assert caplog.messages == ["certificate not reloaded: the old one stays"]
+    fields = caplog.records[0].__dict__["fields"]
+    assert str(fields["cert"]) == f"{tmp_path}/server.pem"
+    assert str(fields["reason"]) == f"{key} holds no private key in PEM form"
     key.write_bytes(whole)
     server.refresh(103.0)
     write_certificate(tmp_path, "new.example")

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import logging
 import signal
+from typing import Any
+
+import pytest
 
 from arke_proxy.processes.supervisor import START_TIMEOUT, Supervisor
 
-GREETING = "here we are"
+GREETING = {"address": "127.0.0.1:8080"}
 
 
 class FakeControl:
@@ -14,7 +18,6 @@ class FakeControl:
         self.spawned = 0
         self.retired: list[int] = []
         self.signals: list[tuple[int, signal.Signals]] = []
-        self.logged: list[str] = []
 
     def spawn(self) -> int:
         self.spawned += 1
@@ -26,8 +29,15 @@ class FakeControl:
     def signal(self, pid: int, number: signal.Signals) -> None:
         self.signals.append((pid, number))
 
-    def log(self, level: str, sentence: str) -> None:
-        self.logged.append(sentence)
+
+@pytest.fixture(autouse=True)
+def _log_level(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="arke_proxy")
+
+
+def fields(event: logging.LogRecord) -> dict[str, Any]:
+    found: dict[str, Any] = event.__dict__["fields"]
+    return found
 
 
 def serving(size: int) -> tuple[Supervisor, FakeControl]:
@@ -39,7 +49,9 @@ def serving(size: int) -> tuple[Supervisor, FakeControl]:
     return supervisor, control
 
 
-def test_first_worker_starts_alone_and_greeting_waits_for_all() -> None:
+def test_first_worker_starts_alone_and_greeting_waits_for_all(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     control = FakeControl()
     supervisor = Supervisor(control, 3, GREETING, grace=10.0)
     supervisor.start(0.0)
@@ -47,17 +59,18 @@ def test_first_worker_starts_alone_and_greeting_waits_for_all() -> None:
     supervisor.ready(1, 0.0)
     assert control.spawned == 3
     supervisor.ready(2, 0.0)
-    assert control.logged == []
+    assert caplog.messages == []
     supervisor.ready(3, 0.0)
-    assert control.logged == [GREETING]
+    (event,) = caplog.records
+    assert (event.message, fields(event)) == ("proxy listening", GREETING)
 
 
-def test_failed_first_worker_sets_exit_status() -> None:
+def test_failed_first_worker_sets_exit_status(caplog: pytest.LogCaptureFixture) -> None:
     control = FakeControl()
     supervisor = Supervisor(control, 3, GREETING, grace=10.0)
     supervisor.start(0.0)
     supervisor.exited(1, 2, 0.0)
-    assert (supervisor.status, control.logged, control.spawned) == (2, [], 1)
+    assert (supervisor.status, caplog.messages, control.spawned) == (2, [], 1)
 
 
 def test_first_generation_has_no_start_timeout() -> None:
@@ -102,7 +115,7 @@ def test_reloads_during_a_reload_are_merged() -> None:
     assert (control.retired, control.spawned) == ([1, 2], 3)
 
 
-def test_restarts_back_off_exponentially() -> None:
+def test_restarts_back_off_exponentially(caplog: pytest.LogCaptureFixture) -> None:
     supervisor, control = serving(1)
     now, pauses = 0.0, []
     for pid in range(1, 12):
@@ -116,7 +129,11 @@ def test_restarts_back_off_exponentially() -> None:
     supervisor.ready(12, now)
     supervisor.exited(12, -11, now + 3600)
     assert round(supervisor.due - now - 3600, 1) == 0.1
-    assert "worker 12 was killed by SIGSEGV" in control.logged[-1]
+    assert fields(caplog.records[-1]) == {
+        "worker": 12,
+        "reason": "was killed by SIGSEGV",
+        "seconds": 0.1,
+    }
 
 
 def test_restarted_worker_is_discarded_when_next_generation_takes_over() -> None:

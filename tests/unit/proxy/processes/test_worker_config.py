@@ -6,7 +6,9 @@ from arke_proxy.processes.worker_config import MasterConfig, WorkerConfig, new_s
 
 
 def test_configs_round_trip_through_argv() -> None:
-    config = MasterConfig({"public": [3, 6], "admin": [4]}, 5, 2, 10.0, "here \u2026 we are")
+    config = MasterConfig(
+        {"public": [3, 6], "admin": [4]}, 5, 2, 10.0, {"address": "here \u2026"}, "info", "text"
+    )
     assert MasterConfig.from_json(config.to_json()) == config
     worker = config.worker(7, 0)
     assert WorkerConfig.from_json(worker.to_json()) == worker
@@ -16,7 +18,7 @@ def test_configs_round_trip_through_argv() -> None:
 
 
 def test_each_worker_has_its_own_listening_socket() -> None:
-    config = MasterConfig({"public": [3, 6], "admin": [4]}, 5, 2, 10.0, "")
+    config = MasterConfig({"public": [3, 6], "admin": [4]}, 5, 2, 10.0, {}, "info", "text")
     assert config.worker(7, 0) == WorkerConfig(
         7, {"public": 3, "admin": 4}, 5, {"public": [6], "admin": []}
     )

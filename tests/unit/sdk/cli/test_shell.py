@@ -58,12 +58,12 @@ async def test_process_group_is_killed_with_the_request(tmp_path: Path, ending: 
     held = tmp_path / "held"
     os.mkfifo(held)
     reading = os.open(held, os.O_RDONLY | os.O_NONBLOCK)
-    # The shell and its children hold the fifo open; its end shows that none of them is left.
+    # The shell and its children hold the FIFO open; end of file shows that all have exited.
     command = f"trap '' TERM; exec 3>{held}; echo up >&3; sleep 60 & sleep 60"
     limit = 0.5 if ending == "deadline" else LONG
     call = asyncio.create_task(shell.run(command, b"", timeout=limit))
     if ending == "cancelled at its start":
-        # The command comes up while the loop stands still, halfway through starting it.
+        # The command starts while the loop is blocked in the middle of starting it.
         while not select.select([reading], [], [], 0.1)[0]:
             await asyncio.sleep(0)
     else:
@@ -80,7 +80,7 @@ async def test_process_group_is_killed_with_the_request(tmp_path: Path, ending: 
 
 
 async def read_until(wanted: bytes, fifo: int) -> None:
-    """Read until just this comes; nothing comes from a fifo that nobody has open for writing."""
+    """Read until exactly this arrives. A FIFO without a writer returns nothing."""
     async with asyncio.timeout(10):
         while True:
             with contextlib.suppress(BlockingIOError):

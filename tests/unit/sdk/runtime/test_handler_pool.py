@@ -1,4 +1,4 @@
-"""Handlers in a bounded number of tasks: none too many, none forgotten, none seeing another's."""
+"""Handler pool: bounded concurrency, no lost work, and a clean context for each handler."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 
 from arke.runtime.handler_pool import HandlerPool
 
-MINE: ContextVar[str] = ContextVar("mine", default="nobody's")
+MINE: ContextVar[str] = ContextVar("mine", default="unset")
 
 
 async def settle() -> None:
-    """Let everything run that can run."""
+    """Run the loop until every task waits."""
     for _ in range(12):
         await asyncio.sleep(0)
 
 
 @dataclass(eq=False)
 class Work:
-    """One item: what its handler does, and when it may end."""
+    """One item: what its handler does, and a future that lets it return."""
 
     kind: str
     number: int = 0
@@ -33,8 +33,8 @@ class Work:
 
 
 @dataclass
-class Shop:
-    """HandlerPool, and what became of their work. Kinds: see `_run`."""
+class PoolRig:
+    """A handler pool and the outcomes of its work. The kinds of work are in `_run`."""
 
     limit: int
     begun: list[int] = field(default_factory=list)
@@ -90,31 +90,31 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
 
 
 async def play(limit: int, steps: tuple[object, ...]) -> None:
-    """Each step puts an item of a kind, releases an item, or lets the loop turn once."""
-    shop = Shop(limit)
+    """Each step queues an item of a kind, releases an item, or runs one loop iteration."""
+    rig = PoolRig(limit)
     waiting: list[Work] = []
     for step in steps:
         if isinstance(step, str):
-            work = shop.put(step)
+            work = rig.put(step)
             if "waits" in step:
                 waiting.append(work)
         elif isinstance(step, int) and waiting:
-            shop.release(waiting.pop(step % len(waiting)))
+            rig.release(waiting.pop(step % len(waiting)))
         else:
             await asyncio.sleep(0)
     await settle()
-    # Work is never left lying while a worker could take it.
-    unfinished = shop.count - len(shop.ended)
-    assert len(shop.running) == min(limit, unfinished)
-    assert shop.begun == list(range(len(shop.begun))), "begun in the order put, each once"
+    # No work stays queued while a worker is free.
+    unfinished = rig.count - len(rig.ended)
+    assert len(rig.running) == min(limit, unfinished)
+    assert rig.begun == list(range(len(rig.begun))), "begun in the order put, each once"
     for work in waiting:
-        shop.release(work)
-    await shop.workers.wait_idle()
-    assert sorted(shop.ended) == list(range(shop.count))
-    assert shop.most <= limit
-    assert set(shop.saw) <= {"nobody's"}
-    await shop.workers.stop()
-    assert not shop.workers._tasks
+        rig.release(work)
+    await rig.workers.wait_idle()
+    assert sorted(rig.ended) == list(range(rig.count))
+    assert rig.most <= limit
+    assert set(rig.saw) <= {"unset"}
+    await rig.workers.stop()
+    assert not rig.workers._tasks
 
 
 @given(
@@ -126,7 +126,7 @@ def test_every_item_is_handled_whatever_the_handlers_do(limit: int, steps: list[
 
 
 def test_every_item_is_handled_in_all_short_sequences() -> None:
-    """All orders of four steps with two workers."""
+    """Every sequence of four steps with two workers."""
     steps = ["answers", "waits", "marks", "is cancelled", None, 0]
 
     async def all_orders() -> None:
@@ -136,145 +136,145 @@ def test_every_item_is_handled_in_all_short_sequences() -> None:
     run(all_orders)
 
 
-# Who works.
+# Workers.
 
 
 async def test_handlers_that_never_wait_use_at_most_two_tasks() -> None:
-    shop = Shop(100)
+    rig = PoolRig(100)
     for _ in range(1000):
-        shop.put("answers")
-    await shop.workers.wait_idle()
-    assert len(shop.tasks) == 1
-    assert len(shop.workers._tasks) <= 2
-    await shop.workers.stop()
+        rig.put("answers")
+    await rig.workers.wait_idle()
+    assert len(rig.tasks) == 1
+    assert len(rig.workers._tasks) <= 2
+    await rig.workers.stop()
 
 
 async def test_resting_worker_is_reused() -> None:
-    shop = Shop(100)
+    rig = PoolRig(100)
     for _ in range(10):
-        shop.put("answers")
-        await shop.workers.wait_idle()
+        rig.put("answers")
+        await rig.workers.wait_idle()
         await settle()
-    assert len(shop.tasks) == 1
-    await shop.workers.stop()
+    assert len(rig.tasks) == 1
+    await rig.workers.stop()
 
 
 async def test_concurrency_is_bounded_by_the_limit() -> None:
-    shop = Shop(3)
-    works = [shop.put("waits") for _ in range(10)]
+    rig = PoolRig(3)
+    works = [rig.put("waits") for _ in range(10)]
     await settle()
-    assert shop.begun == [0, 1, 2]
-    shop.release(works[1])
+    assert rig.begun == [0, 1, 2]
+    rig.release(works[1])
     await settle()
-    assert shop.begun == [0, 1, 2, 3]
-    assert shop.most == 3
-    await shop.workers.stop()
+    assert rig.begun == [0, 1, 2, 3]
+    assert rig.most == 3
+    await rig.workers.stop()
 
 
 async def test_limit_of_one_runs_handlers_in_sequence() -> None:
-    shop = Shop(1)
-    works = [shop.put("marks and waits") for _ in range(5)]
+    rig = PoolRig(1)
+    works = [rig.put("marks and waits") for _ in range(5)]
     for work in works:
         await settle()
-        assert shop.running == {work}
-        shop.release(work)
-    await shop.workers.wait_idle()
-    assert shop.ended == [0, 1, 2, 3, 4]
-    await shop.workers.stop()
+        assert rig.running == {work}
+        rig.release(work)
+    await rig.workers.wait_idle()
+    assert rig.ended == [0, 1, 2, 3, 4]
+    await rig.workers.stop()
 
 
-# What they see.
+# Context variables.
 
 
 async def test_handlers_get_the_context_of_the_service_only() -> None:
     token = MINE.set("the service's")
     try:
-        shop = Shop(2)
+        rig = PoolRig(2)
     finally:
         MINE.reset(token)
-    MINE.set("whoever puts")
+    MINE.set("the caller of put")
     for kind in ["answers", "marks", "answers", "marks and waits", "answers", "marks", "answers"]:
-        shop.release(shop.put(kind))
-    await shop.workers.wait_idle()
-    assert shop.saw == ["the service's"] * 7
-    await shop.workers.stop()
+        rig.release(rig.put(kind))
+    await rig.workers.wait_idle()
+    assert rig.saw == ["the service's"] * 7
+    await rig.workers.stop()
 
 
-# Idle.
+# Waiting until idle.
 
 
 async def test_wait_idle_returns_at_once_when_idle() -> None:
-    shop = Shop(2)
-    await shop.workers.wait_idle()
-    shop.put("answers")
-    await shop.workers.wait_idle()
-    await shop.workers.wait_idle()
-    assert shop.ended == [0]
-    await shop.workers.stop()
+    rig = PoolRig(2)
+    await rig.workers.wait_idle()
+    rig.put("answers")
+    await rig.workers.wait_idle()
+    await rig.workers.wait_idle()
+    assert rig.ended == [0]
+    await rig.workers.stop()
 
 
 @pytest.mark.parametrize("kind", ["waits", "marks and waits", "waits and is cancelled"])
 async def test_wait_idle_waits_for_the_last_handler(kind: str) -> None:
-    shop = Shop(1)
-    first, last = shop.put(kind), shop.put(kind)
-    waiters = [asyncio.ensure_future(shop.workers.wait_idle()) for _ in range(3)]
+    rig = PoolRig(1)
+    first, last = rig.put(kind), rig.put(kind)
+    waiters = [asyncio.ensure_future(rig.workers.wait_idle()) for _ in range(3)]
     await settle()
-    shop.release(first)
+    rig.release(first)
     await settle()
     assert not any(waiter.done() for waiter in waiters)
     waiters.pop().cancel()
     await settle()
-    shop.release(last)
+    rig.release(last)
     await asyncio.gather(*waiters)
-    assert sorted(shop.ended) == [0, 1]
-    await shop.workers.stop()
+    assert sorted(rig.ended) == [0, 1]
+    await rig.workers.stop()
 
 
 async def test_wait_idle_includes_work_queued_meanwhile() -> None:
-    shop = Shop(1)
-    first = shop.put("waits")
-    waiter = asyncio.ensure_future(shop.workers.wait_idle())
+    rig = PoolRig(1)
+    first = rig.put("waits")
+    waiter = asyncio.ensure_future(rig.workers.wait_idle())
     await settle()
-    shop.release(first)
-    while not shop.ended:
+    rig.release(first)
+    while not rig.ended:
         await asyncio.sleep(0)
-    second = shop.put("waits")
+    second = rig.put("waits")
     await settle()
     assert not waiter.done()
-    shop.release(second)
+    rig.release(second)
     await waiter
-    await shop.workers.stop()
+    await rig.workers.stop()
 
 
-# The end.
+# Stopping.
 
 
 async def test_stop_cancels_running_handlers_and_starts_no_more() -> None:
-    shop = Shop(2)
+    rig = PoolRig(2)
     for _ in range(5):
-        shop.put("waits")
+        rig.put("waits")
     await settle()
-    await shop.workers.stop()
-    assert shop.begun == [0, 1]
-    assert sorted(shop.ended) == [0, 1]
-    shop.put("answers")
+    await rig.workers.stop()
+    assert rig.begun == [0, 1]
+    assert sorted(rig.ended) == [0, 1]
+    rig.put("answers")
     await settle()
-    assert shop.begun == [0, 1]
+    assert rig.begun == [0, 1]
 
 
 async def test_stop_cancels_resting_workers() -> None:
-    shop = Shop(2)
-    shop.put("answers")
-    await shop.workers.wait_idle()
-    await shop.workers.stop()
-    assert not shop.workers._tasks
+    rig = PoolRig(2)
+    rig.put("answers")
+    await rig.workers.wait_idle()
+    await rig.workers.stop()
+    assert not rig.workers._tasks
 
 
 async def test_stop_before_any_handler_started() -> None:
-    shop = Shop(2)
-    shop.put("answers")
-    await shop.workers.stop()
-    assert shop.begun == []
+    rig = PoolRig(2)
+    rig.put("answers")
+    await rig.workers.stop()
+    assert rig.begun == []
 
 
 async def test_stop_waits_for_a_handler_that_ignores_cancellation() -> None:
@@ -298,39 +298,39 @@ async def test_stop_waits_for_a_handler_that_ignores_cancellation() -> None:
 
 
 async def test_worker_cancelled_while_woken_does_not_lose_work() -> None:
-    """A handler's task is the worker: user code that cancels it late hits a worker that rests."""
-    shop = Shop(1)
-    shop.put("answers")
-    await shop.workers.wait_idle()
+    """A handler runs in the worker's task: a late cancel by user code hits a resting worker."""
+    rig = PoolRig(1)
+    rig.put("answers")
+    await rig.workers.wait_idle()
     await settle()
-    (worker,) = shop.tasks
+    (worker,) = rig.tasks
     assert worker
-    shop.put("answers")
+    rig.put("answers")
     worker.cancel()
-    await shop.workers.wait_idle()
-    assert sorted(shop.ended) == [0, 1]
-    await shop.workers.stop()
+    await rig.workers.wait_idle()
+    assert sorted(rig.ended) == [0, 1]
+    await rig.workers.stop()
 
 
 async def test_worker_cancelled_while_resting_is_replaced() -> None:
-    shop = Shop(1)
-    shop.put("answers")
-    await shop.workers.wait_idle()
+    rig = PoolRig(1)
+    rig.put("answers")
+    await rig.workers.wait_idle()
     await settle()
-    (worker,) = shop.tasks
+    (worker,) = rig.tasks
     assert worker
     worker.cancel()
-    shop.put("answers")
-    await shop.workers.wait_idle()
-    assert sorted(shop.ended) == [0, 1]
-    await shop.workers.stop()
+    rig.put("answers")
+    await rig.workers.wait_idle()
+    assert sorted(rig.ended) == [0, 1]
+    await rig.workers.stop()
 
 
 async def test_worker_cancelled_before_its_start_does_not_lose_work() -> None:
-    shop = Shop(1)
-    shop.put("answers")
-    (worker,) = shop.workers._tasks
+    rig = PoolRig(1)
+    rig.put("answers")
+    (worker,) = rig.workers._tasks
     worker.cancel()
-    await shop.workers.wait_idle()
-    assert shop.ended == [0]
-    await shop.workers.stop()
+    await rig.workers.wait_idle()
+    assert rig.ended == [0]
+    await rig.workers.stop()

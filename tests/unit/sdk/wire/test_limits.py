@@ -1,4 +1,4 @@
-"""The unpacker of both ends: what it takes, what it refuses, what a stranger can make it cost."""
+"""The unpacker of the SDK and the relay: accepted values, limits, and memory use."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from arke.wire.limits import (
 )
 
 HEADERS = {f"{number:0125}": "v" * 125 for number in range(64)}
-"""As many headers as there may be, with nearly as many octets."""
+"""The largest number of headers, with nearly the largest size."""
 
 
-def read(octets: bytes) -> list[object]:
+def read(data: bytes) -> list[object]:
     messages = unpacker()
-    messages.feed(octets)
+    messages.feed(data)
     return list(messages)
 
 
@@ -54,7 +54,7 @@ def test_values_within_all_limits_are_unpacked(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "octets",
+    "data",
     [
         pytest.param(msgpack.packb([0] * 17), id="array"),
         pytest.param(b"\xdd\xff\xff\xff\xff", id="array"),
@@ -70,25 +70,25 @@ def test_values_within_all_limits_are_unpacked(value: object) -> None:
         pytest.param(b"\x91" * 2000, id="nested"),
     ],
 )
-def test_values_beyond_a_limit_raise(octets: bytes) -> None:
+def test_values_beyond_a_limit_raise(data: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 — their texts are msgpack's
-        read(octets)
+        read(data)
 
 
 @given(st.binary(max_size=200) | st.lists(st.binary(max_size=3), max_size=50).map(b"".join))
 @example(b"\xc7\x00\x05")
 @example(b"\xd6\xff\xff\xff\xff\xff")
 @example(b"\x80")
-def test_any_bytes_are_unpacked_or_raise_value_error(octets: bytes) -> None:
+def test_any_bytes_are_unpacked_or_raise_value_error(data: bytes) -> None:
     with suppress(ValueError):
-        read(octets)
+        read(data)
 
 
 @pytest.mark.parametrize("announced", [b"\xc6\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff"])
 def test_announced_length_allocates_at_most_one_message_and_one_read(
     announced: bytes,
 ) -> None:
-    """The unpacker looks at a length only once all of it is there: its buffer is the bound."""
+    """The unpacker allocates only what has arrived, so its buffer is the bound."""
     messages = unpacker()
     messages.feed(announced + bytes(READ_SIZE))
     assert list(messages) == []
@@ -97,13 +97,13 @@ def test_announced_length_allocates_at_most_one_message_and_one_read(
 
 
 def test_message_may_end_anywhere_in_a_full_read() -> None:
-    """The largest message but one octet is waiting when a whole read comes in."""
+    """All but one byte of the largest message is buffered when a full read arrives."""
     message = (14, 1, "n" * MAX_NAME, bytes(CHUNK), 5000, False, {"h": "v" * (MAX_HEADERS - 1)})
-    octets = msgpack.packb(message)
+    data = msgpack.packb(message)
     messages = unpacker()
-    messages.feed(octets[:-1])
+    messages.feed(data[:-1])
     assert list(messages) == []
-    messages.feed((octets[-1:] + octets * 4)[:READ_SIZE])
+    messages.feed((data[-1:] + data * 4)[:READ_SIZE])
     assert next(messages) == message
 
 
@@ -119,20 +119,20 @@ def test_message_may_end_anywhere_in_a_full_read() -> None:
     ],
 )
 def test_nested_array_headers_allocate_little(header: bytes) -> None:
-    """With the default bounds of the unpacker these same octets cost ten times 33 MB."""
-    strangers = []
+    """With msgpack's default limits the same bytes allocate ten times 33 MB."""
+    unpackers = []
     tracemalloc.start()
     try:
         for _ in range(10):
             messages = unpacker()
-            strangers.append(messages)
+            unpackers.append(messages)
             messages.feed(header * (2500 // len(header)))
             with suppress(ValueError):
                 list(messages)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert len(strangers) == 10
+    assert len(unpackers) == 10
     assert peak < 16 * 1024 * 1024
 
 

@@ -1,4 +1,4 @@
-"""Tunnels in an outbox: each in its order, in turns with large bodies, and gone when dropped."""
+"""Flows of tunnels in an outbox: order, round-robin with large bodies, and dropping."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ steps = st.lists(
 
 
 class Sender:
-    """An outbox, and what its tunnels may still bring: below zero what was dropped."""
+    """An outbox and the messages that its tunnels still expect; dropped ones are negative."""
 
     def __init__(self) -> None:
         self.outbox = Outbox(LIMIT)
@@ -48,7 +48,7 @@ class Sender:
                 self.waiting[tunnel].append(self._number)
             case "drop":
                 self.outbox.drop_flow(f"tunnel {tunnel}")
-                # What went ahead among the small messages still comes.
+                # Messages that are already in the queue of small messages still arrive.
                 self.waiting[tunnel] = [-abs(number) for number in self.waiting[tunnel]]
             case "body":
                 assert self.outbox.put_body(
@@ -66,14 +66,14 @@ class Sender:
         self._unpacker.feed(data)
         for message in self._unpacker:
             if message[0] == DATA:
-                self._came(message[1], message[2])
+                self._on_message(message[1], message[2])
 
-    def _came(self, tunnel: int, number: int) -> None:
+    def _on_message(self, tunnel: int, number: int) -> None:
         waiting = self.waiting[tunnel]
         while waiting[0] != number:
-            left_out = waiting.pop(0)
-            assert left_out < 0, f"{left_out} of tunnel {tunnel} was left out before {number}"
-            if left_out == -number:
+            skipped = waiting.pop(0)
+            assert skipped < 0, f"{skipped} of tunnel {tunnel} was skipped before {number}"
+            if skipped == -number:
                 return
         waiting.pop(0)
 

@@ -1,4 +1,4 @@
-"""The parameters of a tunnel: sizes agreed when it is opened, and who opened it."""
+"""The settings of a tunnel: sizes agreed when it is opened, and who opened it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from arke.values import NO_HEADERS
 
 
 @dataclass(frozen=True, slots=True)
-class TunnelParameters:
+class TunnelSettings:
     """What one end of a tunnel is created with. Sizes are bytes.
 
     `window` is the most credit that each end grants, `max_receive` the largest message that this

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+
+from arke.program import admin as module
+from arke.program.admin import AdminServer, Page
+from arke.program.logging import Log, configure
+
+LIMIT = 20.0  # seconds; generous, every wait ends with its event
+
+
+async def health() -> Page:
+    return Page.text(HTTPStatus.OK)
+
+
+async def unready() -> Page:
+    return Page.text(HTTPStatus.SERVICE_UNAVAILABLE, "no relay")
+
+
+async def failing() -> Page:
+    raise ZeroDivisionError
+
+
+PAGES = {"/healthz": health, "/readyz": unready, "/failing": failing}
+
+
+@pytest.fixture
+def lines() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def log(lines: io.StringIO) -> Iterator[Log]:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield configure("test", stream=lines)
+    root.handlers[:], root.level = before
+
+
+@pytest.fixture
+async def address(log: Log) -> AsyncIterator[tuple[str, int]]:
+    server = AdminServer(PAGES, log)
+    yield await server.listen("127.0.0.1", 0)
+    async with asyncio.timeout(LIMIT):
+        await server.stop()
+
+
+async def exchange(address: tuple[str, int], request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection(*address)
+    async with asyncio.timeout(LIMIT):
+        writer.write(request)
+        await writer.drain()
+        reply = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return reply
+
+
+async def get(address: tuple[str, int], line: str) -> tuple[int, dict[str, str], str]:
+    """Return status, headers and body of the response to a request with this first line."""
+    reply = await exchange(address, f"{line} HTTP/1.1\r\nHost: relay\r\n\r\n".encode())
+    head, _, body = reply.decode().partition("\r\n\r\n")
+    first, *fields = head.split("\r\n")
+    return int(first.split()[1]), dict(field.split(": ", 1) for field in fields), body
+
+
+async def closed(reader: asyncio.StreamReader) -> None:
+    async with asyncio.timeout(LIMIT):
+        with suppress(ConnectionResetError):
+            assert await reader.read() == b""
+
+
+async def test_pages_are_served_by_path(address: tuple[str, int]) -> None:
+    assert (await get(address, "GET /healthz?verbose"))[::2] == (200, "OK\n")
+    assert (await get(address, "GET /readyz"))[::2] == (503, "no relay\n")
+
+
+async def test_head_is_get_without_a_body(address: tuple[str, int]) -> None:
+    got, head = [await get(address, f"{method} /healthz") for method in ("GET", "HEAD")]
+    assert head[0] == got[0]
+    assert head[1] | {"Date": ""} == got[1] | {"Date": ""}
+    assert head[2] == ""
+    assert head[1]["Connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("GET /", 404),
+        ("GET /healthz/", 404),
+        ("GET /../etc/passwd", 404),
+        ("GET http://relay/healthz", 404),
+        ("GET  /healthz", 400),
+        ("POST /healthz", 405),
+        ("DELETE /healthz", 405),
+        ("get /healthz", 405),
+        ("GET", 400),
+        ("", 400),
+        ("\x16\x03\x01\x02", 400),
+    ],
+)
+async def test_other_requests_are_rejected(
+    line: str, status: int, address: tuple[str, int]
+) -> None:
+    assert (await get(address, line))[0] == status
+
+
+async def test_http_1_0_is_served_and_http_2_is_rejected(address: tuple[str, int]) -> None:
+    assert b" 200 OK" in await exchange(address, b"GET /healthz HTTP/1.0\r\n\r\n")
+    assert b" 400 " in await exchange(address, b"PRI * HTTP/2.0\r\n\r\n")
+
+
+async def test_a_page_that_fails_is_logged_once_and_the_others_work(
+    address: tuple[str, int], lines: io.StringIO
+) -> None:
+    for _ in range(3):
+        assert (await get(address, "GET /failing"))[0] == 500
+    assert (await get(address, "GET /healthz"))[0] == 200
+    (line,) = lines.getvalue().splitlines()
+    assert "admin page failed path=/failing" in line
+    assert "ZeroDivisionError" in line
+
+
+async def test_an_endless_head_is_rejected(address: tuple[str, int]) -> None:
+    endless = b"GET /healthz HTTP/1.1\r\n" + b"X: y\r\n" * 100_000
+    assert b" 431 " in await exchange(address, endless)
+
+
+async def test_an_unexpected_body_does_not_reset_the_response(address: tuple[str, int]) -> None:
+    request = b"POST /healthz HTTP/1.1\r\n\r\n" + b"x" * 20_000_000
+    assert b" 405 " in await exchange(address, request)
+
+
+async def test_a_new_connection_evicts_the_oldest_silent_one(address: tuple[str, int]) -> None:
+    silent = [await asyncio.open_connection(*address) for _ in range(40)]
+    assert (await get(address, "GET /healthz"))[0] == 200
+    await closed(silent[0][0])
+    for _, writer in silent:
+        writer.close()
+
+
+async def test_a_slow_request_times_out(
+    address: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_TIMEOUT", 0.05)
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(b"GET /healthz HTTP/1.1\r\n")
+    await closed(reader)
+    writer.close()
+
+
+async def test_a_slow_reader_times_out(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = asyncio.Event()
+
+    class Observed(AdminServer):
+        async def _handle(self, *streams: Any) -> None:
+            try:
+                await super()._handle(*streams)
+            finally:
+                done.set()
+
+    body = b"x" * 50_000_000  # more than the kernel buffers
+
+    async def large() -> Page:
+        return Page(HTTPStatus.OK, body)
+
+    monkeypatch.setattr(module, "_TIMEOUT", 0.05)
+    server = Observed({"/large": large}, log)
+    address = await server.listen("127.0.0.1", 0)
+    loop = asyncio.get_running_loop()
+    received = 0
+    with socket.socket() as client:
+        client.setblocking(False)
+        async with asyncio.timeout(LIMIT):
+            await loop.sock_connect(client, address)
+            await loop.sock_sendall(client, b"GET /large HTTP/1.1\r\n\r\n")
+            await done.wait()
+            while more := await loop.sock_recv(client, 1_000_000):
+                received += len(more)
+    await server.stop()
+    assert 0 < received < len(body)
+
+
+async def test_stop_closes_connections_and_the_listener(log: Log) -> None:
+    server = AdminServer(PAGES, log)
+    address = await server.listen("127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*address)
+    await get(address, "GET /healthz")
+    async with asyncio.timeout(LIMIT):
+        await server.stop()
+    await closed(reader)
+    writer.close()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(*address)
+
+
+async def test_stop_without_start_does_nothing(log: Log) -> None:
+    await AdminServer(PAGES, log).stop()
