@@ -1,4 +1,4 @@
-"""What a proxy tells operators: its admin pages, its access log, and the pages of its errors."""
+"""The admin pages, the access log and the error pages of a proxy."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def harness(relays: Relays, admin_port: int) -> Iterator[ProxyHarness]:
 
 
 def until_ready(port: int, *, ready: bool) -> bytes:
-    """Wait for it; return what is said then."""
+    """Wait until the proxy is ready, or not; return the page's body."""
     wait_until(lambda: fetch(port, "/-/readyz")[0].status == (200 if ready else 503))
     return fetch(port, "/-/readyz")[1]
 
@@ -57,7 +57,7 @@ def test_readyz_depends_on_relay_and_healthz_does_not(
 ) -> None:
     assert until_ready(admin_port, ready=True) == b"OK\n"
     harness.start_backends(good)
-    harness.get()  # whom the cluster has named once is remembered, and no use without a relay
+    harness.get()  # a known backend does not make the proxy ready without a relay
     harness.relay.process.terminate()
     assert until_ready(admin_port, ready=False) == b"The proxy is not connected to its relay.\n"
     response, body = fetch(admin_port, "/-/healthz")
@@ -110,7 +110,7 @@ def test_admin_listener_serves_admin_pages_only(harness: ProxyHarness, admin_por
     assert fetch(admin_port, "/-/healthz", "HEAD")[1] == b""
     assert fetch(admin_port, "/-/health z")[0].status == 400
     harness.start_backends(good)
-    assert harness.get("/-/healthz")[1] == b"ok"  # the public one knows nothing of it
+    assert harness.get("/-/healthz")[1] == b"ok"  # a path of the backend on the public listener
 
 
 def test_idle_admin_connections_are_evicted(harness: ProxyHarness, admin_port: int) -> None:
@@ -141,7 +141,7 @@ def test_counters_of_all_workers_survive_a_reload(relays: Relays, admin_port: in
 
 
 def lines(path: Path, count: int) -> list[bytes]:
-    """Wait until a log has so many lines."""
+    """Wait until a log has this many lines."""
     wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") >= count)
     return path.read_bytes().splitlines()
 
@@ -322,7 +322,7 @@ def test_access_log_to_named_pipe(tmp_path: Path) -> None:
 
 
 def test_via_is_added_to_responses_of_backends_only(relays: Relays) -> None:
-    """By that they are told apart, whatever the backend says: it may be a proxy of ours."""
+    """Via distinguishes the proxy's own error pages from those of backends."""
 
     def pretends(connection: Connection) -> None:
         connection.read_head()

@@ -1,4 +1,4 @@
-"""What a cluster answered ahead of need, when a backend that it named turns out to have failed."""
+"""Prefetched answers of a cluster, when one of the named backends fails."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ONE, TWO = BackendAddress("127.0.0.1", 1), BackendAddress("127.0.0.1", 2)
 
 @pytest.fixture
 async def ask(relays: Relays) -> AsyncIterator[AskBalancer]:
-    """The cluster has named both, ahead of need, and is silent from now on; no time passes."""
+    """Both backends are prefetched; the cluster answers no more, and the clock stands still."""
     relay = relays.start()
     cluster = AddressService("web", relay.port)
     cluster.answers = [str(ONE), str(TWO), *[""] * 100]
@@ -27,7 +27,7 @@ async def ask(relays: Relays) -> AsyncIterator[AskBalancer]:
     try:
         async with arke.connect(port=relay.port) as mesh, asyncio.timeout(LIMIT):
             made = AskBalancer(mesh, "web", 80, clock=lambda: 100.0)
-            for _ in range(3):  # requests, that wait for two answers
+            for _ in range(3):  # the requests prefetch two answers
                 assert made.pick_now(()) is None
             while len(made.statuses()) < 2:
                 await asyncio.sleep(0.01)

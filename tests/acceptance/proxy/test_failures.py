@@ -1,4 +1,4 @@
-"""Backends that die, lie, stall or are not there, and what a client gets then."""
+"""Backends that fail, stall, send malformed responses or are missing: responses to the client."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def good(connection: Connection) -> None:
 
 
 def closes(connection: Connection) -> None:
-    """Take a request and leave without a word."""
+    """Read a request and close the connection."""
     connection.read_head()
 
 
@@ -32,7 +32,7 @@ def closed_port() -> str:
     return f"127.0.0.1:{free_port()}"
 
 
-# Nobody to forward to.
+# No usable backend.
 
 
 def test_invalid_backend_address_is_502(harness: ProxyHarness) -> None:
@@ -90,7 +90,7 @@ def test_retry_skips_tried_backend(harness: ProxyHarness) -> None:
 def test_unreachable_backend_without_alternative_is_502(harness: ProxyHarness) -> None:
     closed = closed_port()
     harness.cluster.answers = [closed]
-    for _ in range(2):  # the last one is tried each time
+    for _ in range(2):  # an ejected backend is tried if there is no other
         response, body = harness.get()
         assert response.status == 502
         assert body == f"No backend answered: {closed} refused the connection.\n".encode()
@@ -105,7 +105,7 @@ def test_other_backend_is_found_after_repeated_answers(harness: ProxyHarness) ->
 def test_unreachable_backend_is_ejected(harness: ProxyHarness) -> None:
     (backend,) = harness.start_backends(good)
     harness.cluster.answers = [closed_port(), closed_port(), closed_port(), backend.address]
-    harness.get()  # finds out, and may find nothing else
+    harness.get()  # ejects the closed ports, and may fail
     assert [harness.get()[1] for _ in range(4)] == [b"ok"] * 4
 
 
@@ -126,7 +126,7 @@ def test_body_received_while_connecting_is_sent(harness: ProxyHarness) -> None:
     assert connection.read_response("POST")[1] == b"ok"
 
 
-# Backends that break before they have answered.
+# Backends that fail before they answer.
 
 
 @pytest.mark.parametrize("request_", [GET, POST.replace(b"POST", b"PUT")])
@@ -184,7 +184,7 @@ def test_put_with_unbuffered_body_is_not_retried(harness: ProxyHarness) -> None:
 
 
 def test_pooled_connection_closed_on_use_is_retried(harness: ProxyHarness) -> None:
-    """The backend gave up the connection just as the next request was sent."""
+    """The backend closes the connection while the next request is sent."""
 
     def script(connection: Connection) -> None:
         connection.read_head()
@@ -200,7 +200,7 @@ def test_pooled_connection_closed_on_use_is_retried(harness: ProxyHarness) -> No
 
 
 def test_post_uses_an_open_connection(harness: ProxyHarness) -> None:
-    """A kept connection that the backend has closed is noticed before anything is sent."""
+    """The proxy detects a closed pooled connection before it sends the request."""
     closed = threading.Event()
 
     def script(connection: Connection) -> None:
@@ -220,7 +220,7 @@ def test_post_uses_an_open_connection(harness: ProxyHarness) -> None:
     assert backend.connections == 3
 
 
-# Backends that break, or say no more, after an answer that is not the final one.
+# Backends that fail or stall after an interim response.
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -288,7 +288,7 @@ EXPECT = POST[:-4].replace(b"Host", b"Expect: 100-continue\r\nHost")
 
 @pytest.mark.parametrize("hint", [b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
 def test_expect_100_continue_times_out(harness: ProxyHarness, hint: bytes) -> None:
-    """The client is right to send no body, and it is the backend that is silent."""
+    """The backend sends no 100 Continue, so the timeout is its fault."""
 
     def script(connection: Connection) -> None:
         connection.read_head()
@@ -309,7 +309,7 @@ def test_expect_100_continue_times_out(harness: ProxyHarness, hint: bytes) -> No
 def test_client_sends_body_without_100_continue(
     harness: ProxyHarness, promise: bytes, begun: bytes
 ) -> None:
-    """It has been told to go on, or has gone on by itself, and then stands still."""
+    """The client starts its body, with or without 100 Continue, and then stalls."""
 
     def script(connection: Connection) -> None:
         connection.read_head()
@@ -324,7 +324,7 @@ def test_client_sends_body_without_100_continue(
     assert connection.read_response("POST")[0].status == 408
 
 
-# Backends that break in mid-answer.
+# Backends that fail within a response.
 
 
 def test_incomplete_response_is_logged(harness: ProxyHarness) -> None:
@@ -374,7 +374,7 @@ def test_incomplete_response_is_cut_visibly(
         connection.read_to_end()
 
 
-# Backends that are silent, or talk nonsense.
+# Silent backends and malformed responses.
 
 
 def test_silent_backend_is_504(harness: ProxyHarness) -> None:

@@ -1,4 +1,4 @@
-"""HTTP to a server that only its member's own program connects to, through two relays."""
+"""HTTP through mesh tunnels: only the member's program connects to its HTTP server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class Far:
-    """A proxy at one relay, members and their servers at another."""
+    """A proxy at one relay; members and their HTTP servers at another."""
 
     def __init__(self, near: Relay, far: Relay) -> None:
         self._near = near
@@ -57,7 +57,7 @@ class Far:
         self.members.append(process)
 
     def start(self, *flags: str, via: str = "tunnel") -> None:
-        """Start the proxy, once it can know all the members."""
+        """Start the proxy when its relay knows all members."""
         asyncio.run(self._met())
         words = "-choose", "watch", "-via", via, *flags
         self.proxy, self._port = start_cluster_proxy(self._near, "web", *words)
@@ -163,19 +163,19 @@ def test_download_through_tunnel_has_backpressure(far: Far) -> None:
 
 
 def peaks_anew(pids: list[int]) -> dict[int, int]:
-    """Forget how much memory these processes have had; return how much they have now."""
+    """Reset the memory peak of these processes; return their current memory."""
     for pid in pids:
         Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
     return {pid: peak(pid) for pid in pids}
 
 
 def growth(before: dict[int, int]) -> int:
-    """How far the one that grew most has been above what it had, in bytes."""
+    """Return the largest growth of a process up to its peak, in bytes."""
     return max(peak(pid) - size for pid, size in before.items())
 
 
 def peak(pid: int) -> int:
-    """The most resident bytes since the peak was forgotten."""
+    """Return the peak resident memory since the reset, in bytes."""
     text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     match = re.search(r"VmHWM:\s+(\d+) kB", text)
     assert match
@@ -225,14 +225,14 @@ def test_member_with_stopped_http_server_is_skipped(far: Far) -> None:
 
 
 def test_health_checks_through_tunnel_eject_and_recover(far: Far) -> None:
-    well = threading.Event()
+    healthy = threading.Event()
     hosts = []
 
     def script(connection: Connection) -> None:
         while head := connection.read_head():
             if head.startswith(b"GET /healthz "):
                 hosts.append(head)
-            sick = head.startswith(b"GET /healthz ") and not well.is_set()
+            sick = head.startswith(b"GET /healthz ") and not healthy.is_set()
             status = b"500 Oh No" if sick else b"200 OK"
             connection.send(b"HTTP/1.1 %b\r\nContent-Length: 4\r\n\r\nsick" % status)
 
@@ -247,7 +247,7 @@ def test_health_checks_through_tunnel_eject_and_recover(far: Far) -> None:
         client.send(GET)
         assert client.read_response()[1] == b"ok"
     assert f"\r\nHost: {sick.address}\r\n".encode() in hosts[0]
-    well.set()
+    healthy.set()
     far.proxy.wait_for_line(f"backend returned to rotation {place}", LIMIT)
 
 
@@ -266,7 +266,7 @@ def test_health_check_without_http_server_ejects(far: Far) -> None:
 def test_member_exits_without_waiting_for_idle_tunnels(
     relays: Relays, caplog: pytest.LogCaptureFixture, at: str
 ) -> None:
-    """The proxy would keep one for longer than this member waits."""
+    """The proxy's pool timeout is longer than this member's drain timeout."""
     relay = relays.start()
     asked, left = threading.Event(), threading.Event()
 

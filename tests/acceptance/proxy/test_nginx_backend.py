@@ -1,4 +1,4 @@
-"""A backend that people run: nginx, with files, as it is configured in half of the world."""
+"""nginx as a backend: files, ranges, compression, uploads and forwarded headers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def proxy(folder: Path) -> Iterator[Proxy]:
     (files / "text").write_text("to be or not to be\n" * 1000, encoding="utf-8")
     port = free_port()
     config = folder / "nginx.conf"
-    # Its workers would be another user's, who may not look into the folders of tests.
+    # Its workers would run as another user, who may not read the test folders.
     user = "user root;" if os.geteuid() == 0 else ""
     config.write_text(CONFIG.format(user=user, folder=folder, port=port), encoding="utf-8")
     words = [require_tool("nginx", "nginx"), "-e", "stderr", "-c", str(config)]

@@ -1,4 +1,4 @@
-"""A proxy that is reloaded, whose workers die, and that shares its port among several."""
+"""Reloads, workers that die, and several workers on one port."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def load(harness: ProxyHarness, connections: int) -> Load:
 
 
 def reload(harness: ProxyHarness, times: int) -> None:
-    """Send SIGHUP, and wait until new workers have taken over for so many times in all."""
+    """Send SIGHUP, and wait until new workers have taken over `times` times in total."""
     harness.process.signal(signal.SIGHUP)
     wait_until(lambda: harness.process.log.count(TAKEN_OVER) == times)
 
@@ -60,21 +60,21 @@ def test_reload_under_load_fails_no_request(relays: Relays, size: int) -> None:
         harness.start_backends(answer_posts)
         first = worker_pids(harness.process)
         assert len(first) == size
-        with load(harness, 8) as visitors:
-            visitors.wait_for_responses()
+        with load(harness, 8) as clients:
+            clients.wait_for_responses()
             for times in (1, 2, 3):
                 before = worker_pids(harness.process)
                 reload(harness, times)
-                visitors.wait_for_responses()
+                clients.wait_for_responses()
                 wait_until(lambda old=before: not any(map(running_process, old)))
-        assert not visitors.failures
-        assert visitors.connections > 3 * 8  # each reload has moved every connection
+        assert not clients.failures
+        assert clients.connections > 3 * 8  # each reload replaces every connection
         assert len(worker_pids(harness.process)) == size
         assert harness.process.log.count("proxy listening") == 1
 
 
 def test_reload_under_tls_and_http2_load_fails_no_request(relays: Relays, tmp_path: Path) -> None:
-    """A connection of HTTP/2 is told to go when it has idled, or after some seconds."""
+    """HTTP/2 connections get GOAWAY when idle, or after some seconds."""
     certificate = write_certificate(tmp_path, "a.example", file="a")
     flags = ("-tls-listen", "127.0.0.1:0", "-cert", certificate)
 
@@ -100,15 +100,15 @@ def test_reload_under_tls_and_http2_load_fails_no_request(relays: Relays, tmp_pa
             for load in loads:
                 load.wait_for_responses()
         assert [load.failures for load in loads] == [[]] * len(loads)
-        assert all(load.connections >= 2 * 3 for load in loads)  # each reload has moved them
+        assert all(load.connections >= 2 * 3 for load in loads)  # each reload replaces them
         assert "did not end" not in harness.process.log
 
 
 def test_rolling_restarts_of_all_workers_fail_no_request(relays: Relays) -> None:
     with harness_for(relays.start(), "web", "-workers", "2") as harness:
         harness.start_backends(answer_posts)
-        with load(harness, 4) as visitors:
-            visitors.wait_for_responses()
+        with load(harness, 4) as clients:
+            clients.wait_for_responses()
             for count, pid in enumerate(worker_pids(harness.process), 1):
                 os.kill(pid, signal.SIGTERM)
                 harness.process.wait_for_line(
@@ -116,8 +116,8 @@ def test_rolling_restarts_of_all_workers_fail_no_request(relays: Relays) -> None
                 )
                 wait_until(lambda: len(worker_pids(harness.process)) == 2)
                 wait_until(lambda n=count: harness.process.log.count("worker ready") == n)
-                visitors.wait_for_responses()
-        assert not visitors.failures
+                clients.wait_for_responses()
+        assert not clients.failures
 
 
 def test_old_worker_finishes_running_requests_after_reload(relays: Relays) -> None:
@@ -149,7 +149,7 @@ def test_old_worker_finishes_running_requests_after_reload(relays: Relays) -> No
 
 
 def talks_or_takes_posts(connection: Connection) -> None:
-    """A script that says every line back to who asks for a WebSocket."""
+    """A backend script that echoes on WebSockets."""
     while head := connection.read_head():
         if head.startswith(b"POST "):
             connection.read_exactly(4)
@@ -176,10 +176,10 @@ def test_websockets_survive_reloads_under_load(
 
     with harness_for(relays.start(), "web", *flags) as harness, ExitStack() as stack:
         harness.start_backends(talks_or_takes_posts)
-        visitors = stack.enter_context(Load(dial, http1_requests, 4))
+        clients = stack.enter_context(Load(dial, http1_requests, 4))
         sockets: list[Connection] = []
         for times in (1, 2, 3):
-            visitors.wait_for_responses()
+            clients.wait_for_responses()
             for _ in range(2 * size):
                 connection = dial()
                 stack.callback(connection.close)
@@ -190,9 +190,9 @@ def test_websockets_survive_reloads_under_load(
             for number, connection in enumerate(sockets):
                 connection.send(b"%d\n" % number)
                 assert connection.read_until(b"\n") == b"%d\n" % number
-        visitors.wait_for_responses()
-        assert not visitors.failures
-        assert len(worker_pids(harness.process)) >= size + 3  # those of each generation that talk
+        clients.wait_for_responses()
+        assert not clients.failures
+        assert len(worker_pids(harness.process)) >= size + 3  # each generation has open WebSockets
         for connection in sockets:
             connection.close()
         wait_until(lambda: len(worker_pids(harness.process)) == size)
@@ -209,18 +209,18 @@ def test_rolling_restart_of_relays_loses_no_request_and_no_websocket(relays: Rel
         talk = proxy.connect()
         talk.send(GET.replace(b"\r\n\r\n", upgrade))
         assert talk.read_head().startswith(b"HTTP/1.1 101 ")
-        with Load(proxy.connect, http1_requests, 4) as visitors:
+        with Load(proxy.connect, http1_requests, 4) as clients:
             for relay, other in ((far, near), (near, far)):
-                visitors.wait_for_responses()
+                clients.wait_for_responses()
                 relay.process.terminate()
                 relay.process.wait(LIMIT)
                 again = relays.start(address=relay.address, port=relay.port, join=[other])
                 again.process.wait_for_line("peer linked", LIMIT)
                 again.process.wait_for_line("program registered", LIMIT)
-                visitors.wait_for_responses()
+                clients.wait_for_responses()
                 talk.send(b"here\n")
                 assert talk.read_until(b"\n") == b"here\n"
-        assert not visitors.failures
+        assert not clients.failures
         talk.close()
 
 
@@ -308,7 +308,7 @@ def test_sticky_cookies_are_valid_after_a_reload(relays: Relays) -> None:
         again = GET.replace(b"\r\n\r\n", b"\r\nCookie: " + cookie + b"\r\n\r\n")
         assert cookie.startswith(b"home=")
         reload(harness, 1)
-        # New workers go where the cookie says once the cluster has named that backend to them.
+        # New workers accept the cookie after the cluster has named that backend to them.
         wait_until(lambda: {harness.exchange(again)[1] for _ in range(30)} == {home})
 
 
@@ -317,7 +317,7 @@ def test_failed_reload_keeps_old_workers(relays: Relays) -> None:
     with harness_for(relay, "web") as harness:
         harness.start_backends(good)
         before = worker_pids(harness.process)
-        relay.process.terminate()  # without a relay, nobody gets ready
+        relay.process.terminate()  # without a relay new workers cannot become ready
         relay.process.wait(LIMIT)
         harness.process.signal(signal.SIGHUP)
         harness.process.wait_for_line("reload failed: the old workers continue reason=", 2 * LIMIT)
@@ -336,7 +336,7 @@ def test_killed_worker_is_restarted_and_port_stays_open(relays: Relays) -> None:
         harness.process.wait_for_line(
             f'restarting it worker={old} reason="was killed by SIGKILL"', LIMIT
         )
-        assert harness.get()[1] == b"ok"  # it waited in the kernel's queue
+        assert harness.get()[1] == b"ok"  # it waited in the accept queue
         (new,) = worker_pids(harness.process)
         harness.process.wait_for_line(f"worker ready worker={new}", LIMIT)
         assert harness.process.log.count("proxy listening") == 1
@@ -355,8 +355,8 @@ def test_inherited_child_process_is_not_taken_for_a_worker(relays: Relays) -> No
     shell = ["sh", "-c", 'sleep 1000 & exec "$@"', "sh", *program("proxy"), *words]
     process = start_process("proxy", shell)
     process.wait_for_line("proxy listening", LIMIT)
-    stranger, worker = worker_pids(process)
-    os.kill(stranger, signal.SIGKILL)
+    other, worker = worker_pids(process)
+    os.kill(other, signal.SIGKILL)
     wait_until(lambda: worker_pids(process) == [worker])  # the other one has been reaped
     process.terminate()
     assert process.wait(LIMIT) == 0
@@ -364,12 +364,12 @@ def test_inherited_child_process_is_not_taken_for_a_worker(relays: Relays) -> No
 
 
 def test_start_error_is_logged_once_for_all_workers(relays: Relays) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as stranger:
-        port = stranger.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
         words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", str(port), "-workers", "3"]
         process = start_process("proxy", [*program("proxy"), *words])
-        stranger.accept()[0].close()
-        stranger.close()
+        other.accept()[0].close()
+        other.close()
         assert process.wait(LIMIT) == 1
         assert process.log.count("proxy: ") == 1
         process.close()

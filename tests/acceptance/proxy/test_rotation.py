@@ -1,4 +1,4 @@
-"""Backends that fail leave the rotation, and come back to it."""
+"""Failing backends are ejected from rotation, and recover."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support.waiting import LIMIT, wait_until
 
 
 def static(*backends: Backend) -> list[str]:
-    """The flags of a proxy that needs no relay."""
+    """Return the flags of a proxy with static backends."""
     words = ["-choose", "static"]
     for backend in backends:
         words += ["-backend", backend.address]
@@ -33,14 +33,14 @@ def test_static_backends(deployment: Deployment) -> None:
 
 
 def test_no_get_fails_when_backend_dies_under_load(deployment: Deployment) -> None:
-    doomed, *others = [deployment.backend(respond_with(body)) for body in ("one", "two", "three")]
-    proxy = deployment.proxy(*static(doomed, *others))
+    failing, *others = [deployment.backend(respond_with(body)) for body in ("one", "two", "three")]
+    proxy = deployment.proxy(*static(failing, *others))
     under_load = threading.Barrier(9, timeout=LIMIT)
     out = threading.Event()
 
-    def visit() -> set[str]:
+    def get_in_a_loop() -> set[str]:
         connection = Connection(socket.create_connection(("127.0.0.1", proxy.port), LIMIT))
-        for _ in range(30):  # attempts that may be repeated are a share of all that there were
+        for _ in range(30):  # the retry budget is a share of earlier requests
             connection.send(GET)
             assert connection.read_response()[0].status == 200
         under_load.wait()
@@ -56,15 +56,15 @@ def test_no_get_fails_when_backend_dies_under_load(deployment: Deployment) -> No
                 connection.close()
                 return bodies
 
-    with ThreadPoolExecutor(8) as visitors:
-        visits = [visitors.submit(visit) for _ in range(8)]
+    with ThreadPoolExecutor(8) as clients:
+        results = [clients.submit(get_in_a_loop) for _ in range(8)]
         under_load.wait()
-        doomed.stop()
+        failing.stop()
         proxy.process.wait_for_line(
-            f"backend ejected from rotation backend={doomed.address}", LIMIT
+            f"backend ejected from rotation backend={failing.address}", LIMIT
         )
         out.set()
-        bodies = set().union(*(each.result(LIMIT) for each in visits))
+        bodies = set().union(*(each.result(LIMIT) for each in results))
     assert {"two", "three"} <= bodies
     assert proxy.bodies() == {"two", "three"}
 
@@ -90,15 +90,15 @@ def test_only_backend_is_always_used(deployment: Deployment) -> None:
     assert proxy.body() == "no"
 
 
-# Checks.
+# Active health checks.
 
 
 def test_failed_health_checks_eject_until_one_passes(deployment: Deployment) -> None:
-    well = threading.Event()
+    healthy = threading.Event()
 
     def script(connection: Connection) -> None:
         while head := connection.read_head():
-            sick = head.startswith(b"GET /healthz ") and not well.is_set()
+            sick = head.startswith(b"GET /healthz ") and not healthy.is_set()
             status = b"500 Oh No" if sick else b"200 OK"
             connection.send(b"HTTP/1.1 %b\r\nContent-Length: 4\r\n\r\nsick" % status)
 
@@ -109,7 +109,7 @@ def test_failed_health_checks_eject_until_one_passes(deployment: Deployment) -> 
     line = f'ejected from rotation backend={sick.address} reason="health check failed: status 500'
     proxy.process.wait_for_line(line, LIMIT)
     assert proxy.bodies() == {"well"}
-    well.set()
+    healthy.set()
     proxy.process.wait_for_line(f"returned to rotation backend={sick.address}", LIMIT)
     wait_until(lambda: proxy.bodies() == {"sick", "well"})
 

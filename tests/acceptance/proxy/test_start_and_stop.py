@@ -1,4 +1,4 @@
-"""How the proxy starts, how it ends, and what it does while the mesh comes and goes."""
+"""Start and shutdown of the proxy, and its behaviour when the relay disconnects."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_running_requests_are_answered_before_exit(relays: Relays, signal: str) 
 
 
 def test_connection_closes_after_response_during_shutdown(relays: Relays) -> None:
-    """Its head has promised that the connection stays open; who idles in it is not waited for."""
+    """Its head has announced keep-alive already. Idle connections are closed."""
     go = threading.Event()
 
     def script(connection: Connection) -> None:
@@ -85,7 +85,7 @@ def test_connection_closes_after_response_during_shutdown(relays: Relays) -> Non
         connection.send(GET)
         connection.read_until(b"half")
         harness.process.terminate()
-        assert idle.read_to_end() == b""  # what idled has been closed
+        assert idle.read_to_end() == b""  # idle connections have been closed
         go.set()
         assert connection.read_to_end() == b"half"
         assert harness.process.wait(LIMIT) == 0
@@ -122,21 +122,21 @@ def test_connections_are_cut_after_grace_period(relays: Relays) -> None:
 
 
 def test_cluster_without_members_is_503(relays: Relays) -> None:
-    process, port = start_cluster_proxy(relays.start(), "nobody")
+    process, port = start_cluster_proxy(relays.start(), "empty")
     connection = Connection(socket.create_connection(("127.0.0.1", port), LIMIT))
     connection.send(GET)
     response, body = connection.read_response()
     assert (response.status, response.getheader("retry-after")) == (503, "1")
-    assert body == b"Cluster nobody has no members.\n"
+    assert body == b"Cluster empty has no members.\n"
     connection.close()
     process.terminate()
     assert process.wait(LIMIT) == 0
-    assert process.log.count("Cluster nobody has no members.") == 1
+    assert process.log.count("Cluster empty has no members.") == 1
     process.close()
 
 
 def test_overloaded_cluster_is_503(relays: Relays) -> None:
-    # One question is under way, one may wait, and any further one is refused.
+    # One request runs, one may wait, further ones are refused as overloaded.
     limits = arke.Limits(requests=1, request_bytes=1)
     with harness_for(relays.start(), "web", limits=limits) as harness:
         harness.cluster.answers = [""]
@@ -197,7 +197,7 @@ def test_relay_not_running() -> None:
     words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", str(port)]
     process = start_process("proxy", [*program("proxy"), *words])
     assert process.wait(LIMIT) == 1
-    last = process.log.splitlines()[-1]  # before it the SDK says that it is trying
+    last = process.log.splitlines()[-1]  # the lines before are the SDK's attempts
     assert last.startswith("proxy: ")
     assert f":{port}" in last
     assert "relay -net NAME -rsa KEYFILE" in last
@@ -205,12 +205,12 @@ def test_relay_not_running() -> None:
 
 
 def test_port_of_another_program_instead_of_relay() -> None:
-    stranger = Backend(lambda connection: connection.send(b"SSH-2.0-OpenSSH_9.2p1\r\n"))
-    port = stranger.address.rpartition(":")[2]
+    other = Backend(lambda connection: connection.send(b"SSH-2.0-OpenSSH_9.2p1\r\n"))
+    port = other.address.rpartition(":")[2]
     words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", port]
     process = start_process("proxy", [*program("proxy"), *words])
     assert process.wait(LIMIT) == 1
-    stranger.stop()
+    other.stop()
     assert process.log.splitlines()[-1].startswith(f"proxy: -port {port}: ")
     assert "Traceback" not in process.log
     process.close()

@@ -1,4 +1,4 @@
-"""Visitors who come back to the backend they were at, as long as it is there."""
+"""Sticky sessions: clients return to the same backend while it is usable."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def with_cookie(cookie: str) -> bytes:
     return GET.replace(b"\r\n\r\n", f"\r\nCookie: other=1; {cookie}\r\n\r\n".encode())
 
 
-def visit(proxy: Proxy, cookie: str = "") -> tuple[str, str]:
-    """Return who answered, and the cookie to come back with."""
+def get_in_a_loop(proxy: Proxy, cookie: str = "") -> tuple[str, str]:
+    """Return which backend answered, and the sticky cookie."""
     response, body = proxy.request(with_cookie(cookie) if cookie else GET)
     assert response.status == 200
     given = response.headers.get("Set-Cookie", "")
@@ -28,23 +28,23 @@ def test_client_keeps_sticky_backend_until_it_fails(deployment: Deployment) -> N
     ends = {name: deployment.backend(respond_with(name)) for name in ("one", "two", "three")}
     backends = [word for end in ends.values() for word in ("-backend", end.address)]
     proxy = deployment.proxy(*FLAGS, *backends)
-    here, cookie = visit(proxy)
+    here, cookie = get_in_a_loop(proxy)
     assert cookie.startswith("seat=")
     assert ends[here].address not in cookie
     for _ in range(20):
-        assert visit(proxy, cookie) == (here, cookie)
+        assert get_in_a_loop(proxy, cookie) == (here, cookie)
     ends[here].stop()
-    there, another = visit(proxy, cookie)
+    there, another = get_in_a_loop(proxy, cookie)
     assert there != here
     assert another != cookie
     for _ in range(20):
-        assert visit(proxy, another) == (there, another)
+        assert get_in_a_loop(proxy, another) == (there, another)
 
 
 @pytest.mark.parametrize("cookie", ["seat=127.0.0.1:1", "seat=", "seat=AAAA", "seat=" + "A" * 5000])
 def test_forged_sticky_cookie_is_ignored(deployment: Deployment, cookie: str) -> None:
     proxy = deployment.proxy(*FLAGS, "-backend", deployment.backend(respond_with("one")).address)
-    body, given = visit(proxy, cookie)
+    body, given = get_in_a_loop(proxy, cookie)
     assert body == "one"
     assert given != cookie
 
@@ -102,6 +102,6 @@ def test_sticky_cookie_with_published_addresses(deployment: Deployment, relays: 
     for name in ("one", "two"):
         deployment.publish(relay, respond_with(name))
     proxy = deployment.proxy("-cluster", "web", "-port", str(relay.port), "-sticky", "seat")
-    here, cookie = visit(proxy)
-    assert {visit(proxy, cookie) for _ in range(20)} == {(here, cookie)}
-    assert len({visit(proxy)[0] for _ in range(40)}) == 2
+    here, cookie = get_in_a_loop(proxy)
+    assert {get_in_a_loop(proxy, cookie) for _ in range(20)} == {(here, cookie)}
+    assert len({get_in_a_loop(proxy)[0] for _ in range(40)}) == 2

@@ -1,4 +1,4 @@
-"""Sockets that systemd holds: they queue who comes while no proxy runs."""
+"""Systemd socket activation: clients may connect before the proxy runs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from support.processes import start_process
 from support.programs import program
 from support.waiting import LIMIT
 
-# Holds a socket for each name, says where they are, and becomes what the further words say.
+# Binds a socket for each name, prints the ports, and execs the rest of its arguments.
 HOLDER = """
 import os, socket, sys
 names = sys.argv[1].split(":")
 held = [socket.socket() for _ in names]
 for name, sock in zip(names, held):
     sock.bind(("127.0.0.1", 0))
-    if name != "tls":  # as systemd does; others who hand sockets on may not
+    if name != "tls":  # as systemd does; other programs may not listen
         sock.listen()
 print("held", *[sock.getsockname()[1] for sock in held], flush=True)
 copies = [os.dup2(sock.fileno(), number) for number, sock in enumerate(held, 100)]
@@ -37,7 +37,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 def held(deployment: Deployment, names: str, *flags: str) -> tuple[Process, list[int]]:
-    """Start a proxy that is handed sockets of these names; their ports."""
+    """Start a proxy with inherited sockets of these names; return their ports."""
     backend = deployment.backend(respond_with("ok"))
     words = [*program("proxy"), "-choose", "static", "-backend", backend.address, *flags]
     process = start_process("proxy", [sys.executable, "-c", HOLDER, names, *words])

@@ -1,4 +1,4 @@
-"""A proxy that watches its cluster: members publish where they serve, and nobody is asked."""
+"""A proxy that watches the addresses that members publish, without requests to members."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from support.ports import free_port
 from support.relays import Relay, Relays
 from support.waiting import LIMIT, wait_until
 
-NOBODY = b"Cluster web has no backend: none of its members publishes http=IP:PORT.\n"
+NO_BACKEND = b"Cluster web has no backend: none of its members publishes http=IP:PORT.\n"
 
 
 def watching(deployment: Deployment, relay: Relay, *flags: str) -> Proxy:
@@ -60,7 +60,7 @@ def test_watch_does_not_ask(deployment: Deployment, relays: Relays) -> None:
     member = deployment.member(relay)
     proxy = watching(deployment, relay, "-choose", "watch")
     response, body = proxy.request()
-    assert (response.status, body) == (503, NOBODY)
+    assert (response.status, body) == (503, NO_BACKEND)
     assert member.requests == 0
     deployment.stop_member(member)
     wait_until(lambda: proxy.request()[1] == b"Cluster web has no members.\n")

@@ -1,4 +1,4 @@
-"""Workers that share a port: each has its part of the connections, and stands in for the others."""
+"""Workers that share a port: connections are spread, and accepted for workers that hang."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.deployment import Deployment, Proxy
 from support.proxy_process import worker_pids
 from support.waiting import LIMIT
 
-LISTENS = "0A"  # as /proc/net/tcp writes it
+LISTENS = "0A"  # the state LISTEN in /proc/net/tcp
 
 
 def two_workers(deployment: Deployment, *flags: str) -> Proxy:
@@ -39,7 +39,7 @@ def hanging(*pids: int) -> Iterator[None]:
 
 
 def waiting(port: int) -> list[int]:
-    """How many connections wait to be accepted at each socket that listens on the port."""
+    """Return the accept queue length of each socket that listens on the port."""
     queues = []
     for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
         _, local, _, state, queue, *_ = line.split()
@@ -54,7 +54,7 @@ def test_connections_are_spread_over_workers(deployment: Deployment) -> None:
         burst = [proxy.connect() for _ in range(200)]
         one, other = waiting(proxy.port)
         assert one + other == 200
-        assert min(one, other) > 50  # by chance alone: once in 10¹² runs
+        assert min(one, other) > 50  # fails by chance once in 10¹² runs
     for connection in burst:
         connection.send(GET)
         assert connection.read_response()[1] == b"ok"

@@ -1,4 +1,4 @@
-"""A connection that its backend ends before it was sent anything: the request goes elsewhere."""
+"""A backend that closes or sends data before the request: another backend gets the request."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Serve = Callable[[StreamReader, StreamWriter], object]
 
 
 class SlowDialer(Dialer):
-    """Returns when a hasty backend has done what it does at once, as on a busy machine."""
+    """Connects so slowly that the early close or data of a backend arrives first."""
 
     hasty: BackendAddress
     slow: bool

@@ -28,13 +28,13 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 class Idle(asyncio.Transport):
-    """A connection of which the loop has heard nothing."""
+    """A transport without events."""
 
     def is_closing(self) -> bool:
         return False
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Nothing is written."""
+        """Discard the data."""
 
 
 async def idle(sock: socket.socket) -> BackendConnection:
@@ -99,7 +99,7 @@ async def test_keepalive_and_user_timeout_are_set() -> None:
 
 
 async def test_connecting_to_a_silent_host_times_out() -> None:
-    # A listener whose queue is full: the kernel drops what else would connect.
+    # The accept queue is full: the kernel drops further connection attempts.
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen(0)

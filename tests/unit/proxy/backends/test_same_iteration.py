@@ -24,7 +24,7 @@ UNEXPECTED = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"
 
 
 class BackendConnection:
-    """Answers with the target that it was asked for; `/wait` is answered by the test."""
+    """Answers with the request target; the test answers `/wait`."""
 
     def __init__(self) -> None:
         self.writers: list[StreamWriter] = []
@@ -51,7 +51,7 @@ class Client:
         self.reader, self.writer = reader, writer
 
     def ask(self, target: str, method: str = "GET") -> None:
-        """Send it now: nothing waits before it."""
+        """Send a request at once."""
         self.writer.write(f"{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
 
     async def body(self) -> bytes:
@@ -63,7 +63,7 @@ class Client:
 
 @asynccontextmanager
 async def proxied() -> AsyncIterator[tuple[BackendConnection, Client, Client]]:
-    """A backend, and two clients of a proxy before it."""
+    """A backend, a proxy and two clients."""
     loop = asyncio.get_running_loop()
     backend = BackendConnection()
     server = await asyncio.start_server(backend.serve, "127.0.0.1", 0)

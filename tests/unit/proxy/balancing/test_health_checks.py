@@ -1,4 +1,4 @@
-"""Checks of backends: what counts against one, and what does not."""
+"""Active health checks: how the result of a probe is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What members publish, and how the proxy reaches them."""
+"""Backends from member metadata: joining, leaving, lingering, tunnels."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_loopback_address_of_another_machine_is_ignored() -> None:
     assert bench.addresses() == [BackendAddress("127.0.0.1", 80)]
 
 
-# When a relay restarts.
+# Lingering while a relay restarts.
 
 
 def test_last_members_linger() -> None:
@@ -201,7 +201,7 @@ def test_members_linger_while_relay_is_disconnected() -> None:
         bench.members.pick_now(())
 
 
-# Through tunnels.
+# Tunnels.
 
 
 @pytest.mark.parametrize("via", [Via.DIRECT, Via.TUNNEL])
@@ -282,7 +282,7 @@ def test_sticky_backend_is_found_by_direct_and_tunnel_address() -> None:
 
 
 def test_request_that_ends_after_its_member_left_is_uncounted() -> None:
-    """It ends while nobody publishes an address any more, and the cluster is asked."""
+    """The request ends after the last member left, while the balancer asks members."""
     bench = Bench()
     either = FallbackBalancer(
         bench.members, AskBalancer(cast("Mesh", None), "web", 80, lambda: bench.now)
@@ -292,7 +292,7 @@ def test_request_that_ends_after_its_member_left_is_uncounted() -> None:
     bench.leave()
     bench.now += 10
     with pytest.raises(NoBackend):
-        bench.members.pick_now(())  # nobody lingers
+        bench.members.pick_now(())  # lingering has ended
     either.request_ended(DIRECT, Outcome.ANSWERED)
     bench.join(HTTP)
     assert [one.outstanding for one in bench.rotation.statuses()] == [0]

@@ -62,7 +62,7 @@ def test_failed_connection_marks_backend_unreachable() -> None:
     assert health.reachable
     health.failed(100.0, reachable=False)
     assert not health.reachable
-    health.failed(100.5)  # what was begun before says nothing of connecting
+    health.failed(100.5)  # an earlier request, which says nothing about connecting
     assert not health.reachable
-    health.failed(101.0)  # somebody was connected to it meanwhile
+    health.failed(101.0)  # a connection was possible in the meantime
     assert health.reachable

@@ -25,7 +25,7 @@ def test_prefetched_answers_are_used_in_order_until_they_expire() -> None:
     prefetch.add(TWO, 100.04)
     assert prefetch.take((), 100.049) == ONE
     prefetch.add(ONE, 100.045)
-    assert prefetch.take((), 100.092) == ONE  # the second one has become too old
+    assert prefetch.take((), 100.092) == ONE  # the second answer has expired
     assert prefetch.take((), 100.092) is None
 
 
@@ -57,7 +57,7 @@ def test_prefetching_is_batched_under_load() -> None:
         count = prefetch.count_request(100 + step / 20_000)
         asked += [count] * (count > 0)
         prefetch.asking += count
-        if step >= 500:  # as they are answered, and used
+        if step >= 500:  # as many are answered and used
             prefetch.asking -= 1
     assert 3000 < sum(asked) < 4500
     assert len(asked) < 400
@@ -65,18 +65,18 @@ def test_prefetching_is_batched_under_load() -> None:
 
 @given(st.floats(20, 5000), st.floats(0.0002, 0.015))
 def test_requests_rarely_wait_under_steady_load(rate: float, answering: float) -> None:
-    """`rate` is requests a second, `answering` how long the cluster takes, in seconds."""
+    """`rate` is in requests a second; `answering` is the response time of members in seconds."""
     prefetch = Prefetch()
     now, waited, total = 100.0, 0, 0
-    under_way: list[float] = []  # when they are answered
+    pending: list[float] = []  # times of the answers
     for step in range(1000):
         now += 1 / rate
-        while under_way and under_way[0] <= now:
+        while pending and pending[0] <= now:
             prefetch.asking -= 1
-            prefetch.add(ONE, under_way.pop(0))
+            prefetch.add(ONE, pending.pop(0))
         for _ in range(prefetch.count_request(now)):
             prefetch.asking += 1
-            under_way.append(now + answering)
+            pending.append(now + answering)
         if step > 500:
             total += 1
             waited += prefetch.take((), now) is None

@@ -1,4 +1,4 @@
-"""What is remembered of backends that a cluster names when asked."""
+"""Health of backends that members name in answers."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_retry_budget_forgets_after_ten_seconds() -> None:
     budget.advance(5.0)
     assert [budget.acquire() for _ in range(21)] == [True] * 20 + [False]
     budget.advance(10.0)
-    assert not budget.acquire()  # those twenty were a moment ago, and still run
+    assert not budget.acquire()  # the twenty retries are recent, and still run
     budget.requests = 105
     assert budget.acquire()
     budget.advance(20.0)

@@ -1,4 +1,4 @@
-"""The choice among known backends, on a clock and draws of the test's own."""
+"""The rotation, with a simulated clock and seeded random numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ONE, TWO, THREE, FOUR, *_ = ADDRESSES
 
 
 class Bench:
-    """A rotation whose backends have warmed up."""
+    """A rotation whose backends are past slow start."""
 
     def __init__(
         self, *addresses: BackendAddress, weights: dict[BackendAddress, float] | None = None
@@ -231,7 +231,7 @@ def test_answer_to_earlier_request_does_not_end_ejection() -> None:
     assert bench.out() == {ONE}
 
 
-# When too many are out.
+# Panic mode.
 
 
 def test_panic_mode_ignores_ejections_when_more_than_half_are_ejected() -> None:
@@ -247,7 +247,7 @@ def test_panic_mode_ignores_ejections_when_more_than_half_are_ejected() -> None:
         " cluster=web ejected=3 backends=4"
     )
     assert {bench.rotation.pick_now(()) for _ in range(100)} == {ONE, TWO, THREE, FOUR}
-    bench.fate(ONE, Outcome.ANSWERED)  # one of them is well after all, and half will do
+    bench.fate(ONE, Outcome.ANSWERED)  # half are healthy: panic mode ends
     assert bench.used() == {ONE, FOUR}
     assert not bench.rotation.panicking
 
@@ -279,7 +279,7 @@ def test_retry_uses_ejected_backend_if_no_other_is_left() -> None:
         bench.rotation.pick_now({ONE, TWO, THREE})
 
 
-# Checks.
+# Active health checks.
 
 
 def test_two_failed_checks_eject_and_one_passed_check_recovers() -> None:
@@ -292,7 +292,7 @@ def test_two_failed_checks_eject_and_one_passed_check_recovers() -> None:
         "backend ejected from rotation backend=127.0.0.1:1 reason=health check failed: status 500"
     ]
     bench.now += 1000
-    assert ONE not in bench.shares()  # it gets no trial: checks are its trials
+    assert ONE not in bench.shares()  # no trial request: only a passed check ends this ejection
     bench.rotation.check_passed(ONE)
     assert not bench.out()
 
@@ -320,7 +320,7 @@ def test_panic_mode_uses_all_when_all_checks_fail() -> None:
     assert bench.out() == {ONE, TWO}
 
 
-# Coming and going.
+# Joining and leaving.
 
 
 def test_idle_connections_are_closed_when_backend_departs() -> None:
@@ -350,9 +350,9 @@ def test_removed_backend_drains() -> None:
     assert ONE not in bench.rotation
     assert set(bench.shares(50)) == {TWO}
     bench.rotation.request_ended(ONE, Outcome.FAILED)
-    bench.rotation.add(ONE)  # under its old address, with a request still running there
+    bench.rotation.add(ONE)  # the same address, with a request still running
     assert {one.address: one.outstanding for one in bench.rotation.statuses()}[ONE] == 1
-    assert not bench.out()  # and none of its history: it has been started anew
+    assert not bench.out()  # health is reset
     bench.rotation.request_ended(ONE, Outcome.ANSWERED)
     bench.rotation.remove(ONE)
     bench.rotation.remove(ONE)
@@ -361,7 +361,7 @@ def test_removed_backend_drains() -> None:
 
 
 class Twin:
-    """What a rotation must hold true, whatever happens to it."""
+    """A model of the rotation, with the invariants that hold after any step."""
 
     def __init__(self) -> None:
         self.bench = Bench()

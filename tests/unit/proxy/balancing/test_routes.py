@@ -51,7 +51,7 @@ TABLE = routes(
         (b"shop.example", b"/api/v2", "new"),
         (b"shop.example", b"/api/v2/a/b/c?/api", "new"),
         (b"shop.example", b"/api/v20", "api"),
-        (b"shop.example", b"/static/x", "shop"),  # the host comes first
+        (b"shop.example", b"/static/x", "shop"),  # routes of the host take precedence
         (b"shop.example", b"http://shop.example/api", "api"),
         (b"shop.example", b"http://shop.example", "shop"),
         (b"shop.example", b"*", "shop"),

@@ -16,7 +16,7 @@ def sticky(secret: bytes = SECRET, cluster: str = "web") -> StickyCookies:
 
 
 def cookie(line: bytes) -> bytes:
-    """What a browser sends back."""
+    """Return the value that a browser sends back."""
     return line.partition(b";")[0]
 
 
@@ -65,7 +65,7 @@ def test_cookie_of_other_secret_or_cluster_is_ignored() -> None:
     ours = cookie(sticky().cookie(ADDRESS))
     assert sticky(secret=b"another").read([ours]) is None
     assert sticky(cluster="shop").read([ours]) is None
-    # A browser that knows a cookie for each of two paths sends both.
+    # A browser sends the cookies of all matching paths.
     theirs = cookie(sticky(cluster="shop").cookie(ADDRESS))
     assert sticky().read([theirs + b"; " + ours]) == ADDRESS
 
@@ -73,7 +73,7 @@ def test_cookie_of_other_secret_or_cluster_is_ignored() -> None:
 @given(st.data())
 def test_modified_cookie_is_ignored(data: st.DataObject) -> None:
     ours = bytearray(cookie(sticky().cookie(ADDRESS)))
-    place = data.draw(st.integers(5, len(ours) - 2))  # the last digit has bits that say nothing
+    place = data.draw(st.integers(5, len(ours) - 2))  # the last digit has unused bits
     ours[place] ^= data.draw(st.integers(1, 255))
     assert sticky().read([bytes(ours)]) is None
 

@@ -70,7 +70,7 @@ def test_client_input_cannot_inject_log_lines(form) -> None:
     line = form(record(target=b"/" + hostile, agent=hostile), 0.0)
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
-    assert all(32 <= octet < 127 for octet in line[:-1])
+    assert all(32 <= byte < 127 for byte in line[:-1])
     assert escaped(hostile) == rb"\x22\x0a\x0d\x1b[2J\x5c\x00\xff"
 
 
@@ -133,7 +133,7 @@ def test_unwritable_access_log_raises(tmp_path: Path) -> None:
 
 
 def test_partial_line_is_terminated_before_the_next(tmp_path: Path) -> None:
-    """The reader of a pipe leaves in the middle of a line."""
+    """The reader of a pipe closes it within a line."""
     path = tmp_path / "pipe"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)

@@ -8,8 +8,8 @@ from arke_proxy.processes.ipc import LineDecoder, encode
 
 def test_ipc_messages_are_decoded_byte_by_byte() -> None:
     lines, messages = LineDecoder(), []
-    for octet in encode({"ready": True}) + encode({"report": {"a": "x\ny"}}):
-        messages += lines.feed(bytes((octet,)))
+    for byte in encode({"ready": True}) + encode({"report": {"a": "x\ny"}}):
+        messages += lines.feed(bytes((byte,)))
     assert messages == [{"ready": True}, {"report": {"a": "x\ny"}}]
 
 
@@ -35,7 +35,7 @@ def test_counters_of_exited_worker_stay_in_totals() -> None:
     assert aggregate.totals()["counters"] == {"requests": 16}
     assert aggregate.totals()["gauges"] == {"connections": 6}
     aggregate.worker_exited(1)
-    aggregate.worker_exited(3)  # it never said anything
+    aggregate.worker_exited(3)  # it never reported
     assert aggregate.totals() == {
         "counters": {"requests": 16},
         "gauges": {"connections": 2},

@@ -12,7 +12,7 @@ GREETING = {"address": "127.0.0.1:8080"}
 
 
 class FakeControl:
-    """Remembers what was done, and counts processes from 1."""
+    """Records calls; process ids count from 1."""
 
     def __init__(self) -> None:
         self.spawned = 0
@@ -89,7 +89,7 @@ def test_reload_retires_old_workers_when_all_new_ones_are_ready() -> None:
     supervisor.ready(4, 2.0)
     assert control.retired == [1, 2]
     supervisor.exited(1, 0, 3.0)
-    assert control.spawned == 4  # it is not replaced
+    assert control.spawned == 4  # it is not restarted
 
 
 def test_late_generation_is_killed_and_old_workers_continue() -> None:
@@ -139,7 +139,7 @@ def test_restarts_back_off_exponentially(caplog: pytest.LogCaptureFixture) -> No
 def test_restarted_worker_is_discarded_when_next_generation_takes_over() -> None:
     supervisor, control = serving(1)
     supervisor.exited(1, -9, 20.0)
-    supervisor.tick(21.0)  # 2 is to replace it
+    supervisor.tick(21.0)  # 2 restarts it
     supervisor.reload(21.0)
     supervisor.ready(3, 22.0)
     assert control.signals == [(2, signal.SIGKILL)]
