@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 import pytest
-from arke_relay.peers.batches import FRAME
+from arke_relay.peers.batch_reader import MAX_FRAME
 from hypothesis import example, given
 from hypothesis import strategies as st
 from msgpack import packb
@@ -165,7 +165,7 @@ def test_every_batch_fits_into_a_frame(steps: list[Message | int]) -> None:
             put(outbox, number, step)
     batches += drain(outbox)
     # Reserve for the names, which these messages lack, and the header of the batch.
-    assert max(map(len, batches), default=0) <= FRAME - 1024
+    assert max(map(len, batches), default=0) <= MAX_FRAME - 1024
 
 
 @pytest.mark.parametrize("room", [1, ROOM, READ_SIZE])
