@@ -6,7 +6,6 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 import pytest
-from arke_relay.peers.batch_reader import MAX_FRAME
 from hypothesis import example, given
 from hypothesis import strategies as st
 from msgpack import packb
@@ -27,6 +26,7 @@ from arke.wire.limits import (
 from arke.wire.messages import Op
 from arke.wire.outbox import Outbox
 from arke.wire.reassembly import Reassembler
+from arke_relay.peers.batch_reader import MAX_FRAME
 
 LIMIT = 64 * 1024 * 1024
 ROOM = 48 * 1024
