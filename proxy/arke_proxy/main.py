@@ -35,7 +35,7 @@ _ANY_ADDRESS = ("::", "0.0.0.0")  # noqa: S104 — what getsockname returns for 
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ProxyOptions:
     """The flags of the `proxy` command."""
 
     cluster: str | None = flags.flag(
@@ -183,16 +183,18 @@ class Options:
 
 
 COMMAND = flags.Command(
-    PROGRAM, Options, "HTTP reverse proxy: balance requests over the backends of Arke clusters."
+    PROGRAM,
+    ProxyOptions,
+    "HTTP reverse proxy: balance requests over the backends of Arke clusters.",
 )
 
 
-def parse_flags(argv: list[str]) -> Options:
+def parse_flags(argv: list[str]) -> ProxyOptions:
     """Parse the command line. Exits with one line and status 2 if it is invalid."""
     return COMMAND.parse(argv, os.environ)
 
 
-def balancing_config(options: Options, generated_secret: bytes) -> BalancingConfig:
+def balancing_config(options: ProxyOptions, generated_secret: bytes) -> BalancingConfig:
     """Return the load-balancing configuration. Exits with one line and status 2 if it is invalid.
 
     `generated_secret` encrypts sticky cookies if there is no key file.
@@ -222,7 +224,7 @@ def balancing_config(options: Options, generated_secret: bytes) -> BalancingConf
     return config
 
 
-def certificates(options: Options) -> Certificates | None:
+def certificates(options: ProxyOptions) -> Certificates | None:
     """Load the TLS certificates. Exits with one line and status 2 if they are invalid."""
     if options.tls_listen is None:
         if options.cert:
@@ -270,7 +272,7 @@ def _address(sock: socket.socket) -> flags.HostPort:
     return flags.HostPort("" if host in _ANY_ADDRESS else host, port)
 
 
-def _bind(options: Options) -> dict[str, list[socket.socket]]:
+def _bind(options: ProxyOptions) -> dict[str, list[socket.socket]]:
     """Take the sockets of systemd and bind the others. Returns `public`, `tls` and `admin`."""
     try:
         sockets = {name: [sock] for name, sock in inherited_sockets(os.environ).items()}

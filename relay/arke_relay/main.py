@@ -40,7 +40,7 @@ def _certificate_life(text: str) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class RelayOptions:
     """The flags of the `relay` command."""
 
     net: str | None = flags.flag("NAME", parse=flags.text, default=None, help="name of the network")
@@ -110,7 +110,7 @@ class Options:
 
 COMMAND = flags.Command(
     "relay",
-    Options,
+    RelayOptions,
     "Connects the programs of this machine to the relays with the same network name and key.",
 )
 
@@ -144,7 +144,7 @@ async def _run(settings: Settings, log: Log) -> None:
 
 
 @contextlib.contextmanager
-def _settings(options: Options) -> Iterator[Settings]:
+def _settings(options: RelayOptions) -> Iterator[Settings]:
     """Check the flags together. Raises ConfigurationError."""
     if not options.dev and (options.net is None or not options.rsa):
         raise ConfigurationError(
@@ -178,7 +178,7 @@ def _settings(options: Options) -> Iterator[Settings]:
         )
 
 
-def _addresses(options: Options) -> list[Address]:
+def _addresses(options: RelayOptions) -> list[Address]:
     """Return the addresses to bind; loopback for `-dev` on a machine without a network."""
     adapters = machine_adapters()
     try:
@@ -197,7 +197,7 @@ def _temporary_key(cleanup: contextlib.ExitStack) -> Path:
     return key
 
 
-def _print_dev_commands(options: Options, network: str, key: Path, address: str) -> None:
+def _print_dev_commands(options: RelayOptions, network: str, key: Path, address: str) -> None:
     """Print what to type in a second terminal: another relay, a service and a caller."""
     step = 10 if max(options.port, options.peer_port) < _MAX_PORT - 10 else -10
     here = ["-port", str(options.port)] if options.port else ["-path", str(options.socket)]

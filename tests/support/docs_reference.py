@@ -95,7 +95,7 @@ def commands() -> dict[str, Declared]:
         "demo": _script("demo"),
     }
     arke = import_module("arke.cli.main")
-    for name in arke._COMMANDS:
+    for name in arke.COMMANDS:
         for pattern in _BENCH if name == "bench" else ("",):
             calls[f"arke {name} {pattern}".strip()] = arke.main
     for name, call in calls.items():

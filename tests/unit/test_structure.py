@@ -13,14 +13,17 @@ MAX_POSITIONAL = 7
 MAX_SOURCE_LINES = 450
 MAX_TEST_LINES = 600
 
-SHARED_NAMES: dict[str, str] = {}
+SHARED_NAMES: dict[str, str] = {
+    "Mesh": "the asyncio API and the blocking API have the same names",
+    "Tunnel": "the asyncio API and the blocking API have the same names",
+}
 """Class names that stand for one idea in several modules, each with the reason."""
 
 # What is left to do: lower these numbers with each case that you remove.
-DUPLICATE_NAMES = 30
-LONG_CONSTRUCTORS = 8
-LONG_SOURCE_FILES = 3
-LONG_TEST_FILES = 4
+DUPLICATE_NAMES = 3
+LONG_CONSTRUCTORS = 6
+LONG_SOURCE_FILES = 0
+LONG_TEST_FILES = 1
 
 
 def test_class_names_are_unique() -> None:

@@ -34,7 +34,7 @@ from arke_proxy.connections.timeouts import TimeLimits
 from arke_proxy.context import ProxyContext, new_context
 from arke_proxy.http.forwarded import Forwarding
 from arke_proxy.log import configure, log
-from arke_proxy.main import PROGRAM, Options, balancing_config, certificates, parse_flags
+from arke_proxy.main import PROGRAM, ProxyOptions, balancing_config, certificates, parse_flags
 from arke_proxy.observability.access_log import AccessLog
 from arke_proxy.observability.access_log_format import FORMATS
 from arke_proxy.observability.log_throttle import WarningThrottle
@@ -65,7 +65,7 @@ def main() -> None:
             flags.fail(PROGRAM, str(error), status=1)
 
 
-async def _run(options: Options, config: WorkerConfig) -> None:
+async def _run(options: ProxyOptions, config: WorkerConfig) -> None:
     loop = asyncio.get_running_loop()
     listeners = _listeners(options, config)
     balancing = balancing_config(options, read_secret(config.secret))
@@ -170,7 +170,7 @@ def _siblings(config: WorkerConfig, name: str) -> list[socket.socket]:
     return [socket.socket(fileno=descriptor) for descriptor in config.siblings.get(name, ())]
 
 
-def _listeners(options: Options, config: WorkerConfig) -> list[HttpListener]:
+def _listeners(options: ProxyOptions, config: WorkerConfig) -> list[HttpListener]:
     public, tls = _inherited_socket(config, "public"), _inherited_socket(config, "tls")
     assert public
     listeners = [HttpListener(public, siblings=_siblings(config, "public"))]
@@ -179,7 +179,7 @@ def _listeners(options: Options, config: WorkerConfig) -> list[HttpListener]:
     return listeners
 
 
-def _access_log(options: Options, loop: asyncio.AbstractEventLoop) -> AccessLog | None:
+def _access_log(options: ProxyOptions, loop: asyncio.AbstractEventLoop) -> AccessLog | None:
     if options.access_log is None:
         return None
     throttle = WarningThrottle(log)
@@ -201,7 +201,7 @@ def _access_log(options: Options, loop: asyncio.AbstractEventLoop) -> AccessLog 
         flags.fail(PROGRAM, f"-access-log {options.access_log}: {fault}; {fix}")
 
 
-def _connection_limits(options: Options) -> ConnectionLimits:
+def _connection_limits(options: ProxyOptions) -> ConnectionLimits:
     limit = raise_descriptor_limit()
     reserved = 2 * (options.workers - 1)  # sockets of the siblings, with TLS and without
     reserved += MAX_ADMIN_CONNECTIONS if options.admin else 0

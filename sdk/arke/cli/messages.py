@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from arke.cli import stdout as output
 from arke.cli.exit_status import fail
-from arke.cli.session import RELAY_TIMEOUT, RelayOptions, run
+from arke.cli.session import RELAY_TIMEOUT, AttachOptions, run
 from arke.program import flags
 
 _BODY = "the body; - reads it from stdin"
@@ -21,7 +21,7 @@ log = logging.getLogger("arke")
 
 
 @dataclass(frozen=True, slots=True)
-class _RequestOptions(RelayOptions):
+class _RequestOptions(AttachOptions):
     cluster: str = flags.argument("CLUSTER", parse=flags.name, help="cluster of the member")
     body: str = flags.argument("BODY", parse=str, help=_BODY)
     timeout: float = flags.flag(
@@ -37,7 +37,7 @@ REQUEST = flags.Command(
 
 
 @dataclass(frozen=True, slots=True)
-class _BroadcastOptions(RelayOptions):
+class _BroadcastOptions(AttachOptions):
     cluster: str = flags.argument("CLUSTER", parse=flags.name, help="cluster of the members")
     body: str = flags.argument("BODY", parse=str, help=_BODY)
 
@@ -48,7 +48,7 @@ BROADCAST = flags.Command(
 
 
 @dataclass(frozen=True, slots=True)
-class _PublishOptions(RelayOptions):
+class _PublishOptions(AttachOptions):
     topic: str = flags.argument("TOPIC", parse=flags.name, help="topic of the message")
     body: str = flags.argument("BODY", parse=str, help=_BODY)
 
@@ -59,7 +59,7 @@ PUBLISH = flags.Command(
 
 
 @dataclass(frozen=True, slots=True)
-class _SubscribeOptions(RelayOptions):
+class _SubscribeOptions(AttachOptions):
     topic: str = flags.argument("TOPIC", parse=flags.name, help="topic to subscribe to")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import arke
 from arke.cli import shell
-from arke.cli.session import RelayOptions
+from arke.cli.session import AttachOptions
 from arke.program import flags, logging
 from arke.runtime.http_server_address import parse_http_address
 
@@ -20,7 +20,7 @@ def _http(value: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _ServeOptions(RelayOptions):
+class _ServeOptions(AttachOptions):
     cluster: str = flags.argument("CLUSTER", parse=flags.name, help="cluster to join")
     exec: str | None = flags.flag(
         "COMMAND", help="shell command that gets the body on stdin and prints the reply"

@@ -15,7 +15,7 @@ RELAY_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class RelayOptions:
+class AttachOptions:
     """The address of the relay."""
 
     port: int = flags.flag(

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from arke.cli import stdout as output
-from arke.cli.session import RELAY_TIMEOUT, RelayOptions, run
+from arke.cli.session import RELAY_TIMEOUT, AttachOptions, run
 from arke.program import flags
 
 Row = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _StatusOptions(RelayOptions):
+class _StatusOptions(AttachOptions):
     json: bool = flags.switch(help="print everything as JSON")
 
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import arke
 from arke.cli import stdout as output
 from arke.cli.exit_status import fail
-from arke.cli.session import RelayOptions, run
+from arke.cli.session import AttachOptions, run
 from arke.cli.stdin import chunks
 from arke.program import flags
 
 
 @dataclass(frozen=True, slots=True)
-class _TunnelOptions(RelayOptions):
+class _TunnelOptions(AttachOptions):
     cluster: str = flags.argument("CLUSTER", parse=flags.name, help="cluster of the member")
     timeout: float = flags.flag(
         "TIME", parse=flags.seconds, default="5s", help="how long to wait for a member"

@@ -1,4 +1,4 @@
-"""Bodies that somebody does not take: they wait where they come from, not in the proxy."""
+"""Backpressure: a slow receiver slows the sender, and the proxy buffers little."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def largest_buffer(direction: str) -> int:
     return int(limits.split()[-1])
 
 
-# The kernel grows the proxy's buffers, whatever the ends do: SIZE is more than fits into them.
+# The kernel grows the proxy's socket buffers by itself. SIZE is more than fits into them.
 SIZE = largest_buffer("r") + largest_buffer("w") + 4 * MIB
-AT_ONCE = 8  # connections that stall; the first of its kind costs more than the others
+AT_ONCE = 8  # stalled connections
 UPGRADE = b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
-# What the client asks, what the backend says to begin with, and at the end.
+# The client's request, and the start and end of the backend's response.
 UPLOAD = (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % SIZE, b"", OK)
 WEB_SOCKET = (
     b"GET / HTTP/1.1\r\nHost: a\r\n" + UPGRADE,
@@ -70,7 +70,7 @@ def connect(request: pytest.FixtureRequest, harness: ProxyHarness, folder: Path)
 @pytest.mark.parametrize(
     ("asks", "begins", "ends"), [UPLOAD, WEB_SOCKET], ids=["upload", "spliced"]
 )
-def test_a_slow_backend_slows_its_client_and_is_left_alone(
+def test_slow_backend_slows_client_and_is_not_timed_out(
     harness: ProxyHarness, connect: Connect, asks: bytes, begins: bytes, ends: bytes
 ) -> None:
     data = hashlib.shake_256(b"upload").digest(SIZE)
@@ -113,7 +113,7 @@ def test_a_slow_backend_slows_its_client_and_is_left_alone(
     assert digests == [hashlib.sha256(data).digest()] * AT_ONCE
 
 
-def test_a_slow_client_slows_the_download(harness: ProxyHarness, connect: Connect) -> None:
+def test_slow_client_slows_download(harness: ProxyHarness, connect: Connect) -> None:
     data = hashlib.shake_256(b"download").digest(SIZE)
     stalled = threading.Semaphore(0)
 
@@ -138,8 +138,8 @@ def test_a_slow_client_slows_the_download(harness: ProxyHarness, connect: Connec
         assert connection.read_response()[1] == data
 
 
-def test_a_slow_client_slows_the_download_of_a_second_try_too(harness: ProxyHarness) -> None:
-    """It is full of the promises of the first backend, which breaks."""
+def test_slow_client_slows_download_after_retry(harness: ProxyHarness) -> None:
+    """The client is slow already, because of 1xx responses of a backend that failed."""
     data = hashlib.shake_256(b"again").digest(SIZE)
     full, slowed = threading.Event(), threading.Event()
     hint = b"HTTP/1.1 103 Early Hints\r\nX: %b\r\n\r\n" % (b"x" * 60_000)
@@ -166,7 +166,7 @@ def test_a_slow_client_slows_the_download_of_a_second_try_too(harness: ProxyHarn
     connection.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo")
     assert full.wait(2 * LIMIT)
     before = harness.memory
-    connection.send(b"dy")  # which finds out that it has gone
+    connection.send(b"dy")  # so the proxy notices that the backend is gone
     assert slowed.wait(2 * LIMIT)
     assert harness.memory - before < MB
     while connection.read_head().startswith(b"HTTP/1.1 103 "):
@@ -174,7 +174,7 @@ def test_a_slow_client_slows_the_download_of_a_second_try_too(harness: ProxyHarn
     assert connection.read_exactly(SIZE) == data
 
 
-def test_a_client_that_asks_without_reading_is_slowed(harness: ProxyHarness) -> None:
+def test_client_that_pipelines_without_reading_is_slowed(harness: ProxyHarness) -> None:
     harness.start_backends(
         respond_always(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n" + b"x" * 10_000)
     )

@@ -1,4 +1,4 @@
-"""A browser behind the proxy: its pages, its WebSockets, its events."""
+"""A real browser through the proxy: pages, WebSockets, server-sent events."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ socket.onmessage = (message) => {
 
 
 class Pages:
-    """The backend: a page, what its script connects to, and what the script found."""
+    """The backend: a page, the endpoints of its script, and the script's results."""
 
     def __init__(self) -> None:
         self.found: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -62,7 +62,7 @@ class Pages:
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await answer.prepare(request)
         await answer.write(b"data: first\n\n")
-        await asyncio.wait((self.found,))  # the answer goes on: nobody may wait for its end
+        await asyncio.wait((self.found,))  # the response must be forwarded before its end
         return answer
 
     async def tell(self, request: web.Request) -> web.Response:
@@ -108,7 +108,7 @@ async def browser(profile: Path, url: str) -> AsyncIterator[None]:
 
 
 @pytest.mark.parametrize("by_tls", [False, True])
-async def test_a_browser_finds_nothing_missing(tmp_path: Path, by_tls: bool) -> None:
+async def test_browser_gets_page_websocket_and_events(tmp_path: Path, by_tls: bool) -> None:
     pages = Pages()
     certificate = write_certificate(tmp_path, "localhost")
     async with served(pages) as address:

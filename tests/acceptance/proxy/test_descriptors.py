@@ -1,4 +1,4 @@
-"""A proxy with few descriptors, and one whose descriptors run out all the same."""
+"""File descriptor limits: few descriptors, and none left at run time."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def static(*backends: Backend) -> list[str]:
 
 
 def next_descriptor(pid: int) -> int:
-    """The number that a process's next descriptor would have."""
+    """Return the number of the process's next descriptor."""
     used = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
     return min(set(range(len(used) + 1)) - used)
 
 
-def test_clients_cannot_use_up_the_descriptors(deployment: Deployment) -> None:
-    """Those that the proxy serves can be answered, however many more there are."""
+def test_clients_cannot_exhaust_descriptors(deployment: Deployment) -> None:
+    """Accepted clients can be served, however many more connect."""
 
     def script(connection: Connection) -> None:
         connection.read_head()
@@ -63,7 +63,7 @@ def test_clients_cannot_use_up_the_descriptors(deployment: Deployment) -> None:
         one.close()
 
 
-def test_idle_connections_to_backends_make_room(deployment: Deployment) -> None:
+def test_idle_backend_connections_are_closed_for_new_ones(deployment: Deployment) -> None:
     backends = [deployment.backend(respond_with(str(number))) for number in range(3 * SHARE)]
     proxy = deployment.proxy(*static(*backends), descriptors=FEW)
     connection = proxy.connect()
@@ -77,7 +77,7 @@ def test_idle_connections_to_backends_make_room(deployment: Deployment) -> None:
     connection.close()
 
 
-def test_requests_of_http_2_do_not_use_up_the_descriptors(deployment: Deployment) -> None:
+def test_http2_streams_cannot_exhaust_descriptors(deployment: Deployment) -> None:
     asked, go = threading.Semaphore(0), threading.Event()
 
     def held(connection: Connection) -> None:
@@ -95,7 +95,7 @@ def test_requests_of_http_2_do_not_use_up_the_descriptors(deployment: Deployment
         assert asked.acquire(timeout=LIMIT)
     sentence = f"The proxy has {SHARE} connections to backends, which is its limit"
     proxy.process.wait_for_line(re.escape(f"{sentence}: {DESCRIPTOR_FIX}"), LIMIT)
-    response, body = proxy.request()  # there are descriptors for clients
+    response, body = proxy.request()  # descriptors for clients are reserved
     assert (response.status, body) == (503, f"{sentence}.\n".encode())
     assert response.getheader("retry-after") == "1"
     go.set()
@@ -107,7 +107,7 @@ def test_requests_of_http_2_do_not_use_up_the_descriptors(deployment: Deployment
     client.connection.close()
 
 
-def test_websockets_that_have_ended_count_no_longer(deployment: Deployment) -> None:
+def test_closed_websockets_free_their_descriptors(deployment: Deployment) -> None:
     def echoing(connection: Connection) -> None:
         connection.read_head()
         connection.send(SWITCHED)
@@ -124,7 +124,7 @@ def test_websockets_that_have_ended_count_no_longer(deployment: Deployment) -> N
         connection.close()
 
 
-def test_websockets_count(deployment: Deployment) -> None:
+def test_websockets_count_towards_limit(deployment: Deployment) -> None:
     def lasting(connection: Connection) -> None:
         connection.read_head()
         connection.send(SWITCHED)
@@ -143,7 +143,7 @@ def test_websockets_count(deployment: Deployment) -> None:
         one.close()
 
 
-def test_more_clients_than_descriptors_is_said(deployment: Deployment) -> None:
+def test_max_clients_above_descriptors_is_logged(deployment: Deployment) -> None:
     flags = [*static(deployment.backend(respond_with("one"))), "-max-clients", "1000"]
     proxy = deployment.proxy(*flags, descriptors=FEW)
     line = "too few file descriptors for -max-clients: raise LimitNOFILE .* max_clients=1000"
@@ -151,10 +151,8 @@ def test_more_clients_than_descriptors_is_said(deployment: Deployment) -> None:
     assert proxy.body() == "one"
 
 
-def test_a_lack_of_descriptors_ends_nothing_but_itself(
-    deployment: Deployment, tmp_path: Path
-) -> None:
-    """Somebody lowers the limit of a proxy that runs, and raises it again."""
+def test_proxy_survives_lack_of_descriptors(deployment: Deployment, tmp_path: Path) -> None:
+    """The operator lowers the limit of a running proxy, and raises it again."""
     certificate = write_certificate(tmp_path, "a.example", file="a")
     tls = ("-tls-listen", "127.0.0.1:0", "-cert", certificate)
     first, second = (
@@ -183,7 +181,7 @@ def test_a_lack_of_descriptors_ends_nothing_but_itself(
     assert answers == {(200, known), (503, none)}
     assert waiting.is_alive()
     resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
-    waiting.join(LIMIT)  # it has waited in the kernel's queue
+    waiting.join(LIMIT)  # it has waited in the listen queue
     assert not waiting.is_alive()
     wait_until(lambda: proxy.bodies(2) == {"first", "second"})
     connection.close()

@@ -1,4 +1,4 @@
-"""What a client sees through the proxy when all goes well, and what a backend sees."""
+"""HTTP/1.1 through the proxy: what clients and backends receive."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-def test_requests_are_spread_over_what_the_cluster_answers(harness: ProxyHarness) -> None:
+def test_requests_are_spread_over_backends(harness: ProxyHarness) -> None:
     harness.start_backends(
         respond_always(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none"),
         respond_always(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\ntwo"),
@@ -28,7 +28,7 @@ def test_requests_are_spread_over_what_the_cluster_answers(harness: ProxyHarness
     assert harness.cluster.requests >= asked + 10
 
 
-def test_what_a_backend_is_told(harness: ProxyHarness) -> None:
+def test_request_that_backend_receives(harness: ProxyHarness) -> None:
     heads = []
 
     def script(connection: Connection) -> None:
@@ -51,7 +51,7 @@ def test_what_a_backend_is_told(harness: ProxyHarness) -> None:
     )
 
 
-def test_what_a_client_is_told(harness: ProxyHarness) -> None:
+def test_response_that_client_receives(harness: ProxyHarness) -> None:
     harness.start_backends(
         respond_always(
             b"HTTP/1.1 418 I'm a teapot\r\nSet-Cookie: a\r\nDate: x\r\nKeep-Alive: timeout=9\r\n"
@@ -74,14 +74,14 @@ FRAMINGS = {
 
 
 @pytest.mark.parametrize("rest", FRAMINGS.values(), ids=FRAMINGS)
-def test_an_answer_without_a_date_gets_one(harness: ProxyHarness, rest: bytes) -> None:
+def test_date_is_added_to_response(harness: ProxyHarness, rest: bytes) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nX-Date: 1\r\n" + rest)
 
     harness.start_backends(script)
     before = int(time.time())
-    for _ in range(2):  # the second head is known
+    for _ in range(2):  # the second head is cached
         response, body = harness.get()
         assert body == b"ok"
         (date,) = response.headers.get_all("date", [])
@@ -89,7 +89,7 @@ def test_an_answer_without_a_date_gets_one(harness: ProxyHarness, rest: bytes) -
 
 
 @pytest.mark.parametrize("rest", FRAMINGS.values(), ids=FRAMINGS)
-def test_a_backends_own_date_is_kept(harness: ProxyHarness, rest: bytes) -> None:
+def test_date_of_backend_is_kept(harness: ProxyHarness, rest: bytes) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n")
@@ -103,9 +103,7 @@ def test_a_backends_own_date_is_kept(harness: ProxyHarness, rest: bytes) -> None
 
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
-def test_each_side_is_told_the_version_that_the_other_spoke(
-    harness: ProxyHarness, version: bytes
-) -> None:
+def test_via_names_received_http_version(harness: ProxyHarness, version: bytes) -> None:
     """RFC 9110, 7.6.3."""
     heads = []
 
@@ -121,7 +119,7 @@ def test_each_side_is_told_the_version_that_the_other_spoke(
     assert line in heads[0]
 
 
-def test_one_connection_serves_many_requests_on_both_sides(harness: ProxyHarness) -> None:
+def test_connections_are_reused(harness: ProxyHarness) -> None:
     (backend,) = harness.start_backends(respond_always(OK))
     connection = harness.connect()
     for _ in range(20):
@@ -158,7 +156,7 @@ def test_pipelined_requests_are_answered_in_order(harness: ProxyHarness) -> None
     assert backend.connections == 1
 
 
-def test_a_request_that_comes_byte_by_byte_is_forwarded_whole(harness: ProxyHarness) -> None:
+def test_request_received_byte_by_byte(harness: ProxyHarness) -> None:
     bodies = []
 
     def script(connection: Connection) -> None:
@@ -174,7 +172,7 @@ def test_a_request_that_comes_byte_by_byte_is_forwarded_whole(harness: ProxyHarn
     assert bodies == [b"hello"]
 
 
-def test_a_chunked_request_goes_on_in_chunks(harness: ProxyHarness) -> None:
+def test_chunked_request_is_forwarded_chunked(harness: ProxyHarness) -> None:
     seen = []
 
     def script(connection: Connection) -> None:
@@ -197,7 +195,7 @@ OLD_STREAM = b"HTTP/1.0 200 OK\r\n\r\nabcde"
 
 
 @pytest.mark.parametrize("answer", [CHUNKED, STREAM, OLD_STREAM])
-def test_a_body_of_unknown_length_reaches_every_client(
+def test_response_without_length_is_framed_for_each_version(
     harness: ProxyHarness, answer: bytes
 ) -> None:
     def script(connection: Connection) -> None:
@@ -206,7 +204,7 @@ def test_a_body_of_unknown_length_reaches_every_client(
 
     harness.start_backends(script)
     connection = harness.connect()
-    for _ in range(2):  # the connection is good for more
+    for _ in range(2):  # the connection can be reused
         connection.send(GET)
         response, body = connection.read_response()
         assert (response.getheader("transfer-encoding"), body) == ("chunked", b"abcde")
@@ -218,7 +216,7 @@ def test_a_body_of_unknown_length_reaches_every_client(
     assert old.read_to_end() == b"abcde"
 
 
-def test_an_old_client_may_ask_for_more_over_its_connection(harness: ProxyHarness) -> None:
+def test_http_1_0_keep_alive(harness: ProxyHarness) -> None:
     harness.start_backends(respond_always(OK))
     connection = harness.connect()
     for _ in range(2):
@@ -237,7 +235,7 @@ def test_an_old_client_may_ask_for_more_over_its_connection(harness: ProxyHarnes
         ("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "0"),
     ],
 )
-def test_an_answer_without_a_body_ends_with_its_head(
+def test_response_without_body(
     harness: ProxyHarness, method: str, answer: bytes, length: str | None
 ) -> None:
     (backend,) = harness.start_backends(respond_always(answer))
@@ -250,7 +248,7 @@ def test_an_answer_without_a_body_ends_with_its_head(
     assert backend.connections == 1
 
 
-def test_interim_answers_come_first(harness: ProxyHarness) -> None:
+def test_interim_responses_are_forwarded(harness: ProxyHarness) -> None:
     hinted = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     harness.start_backends(respond_always(hinted + hinted + OK))
     connection = harness.connect()
@@ -263,7 +261,7 @@ def test_interim_answers_come_first(harness: ProxyHarness) -> None:
     assert connection.read_to_end().startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-def test_a_client_that_expects_to_be_told_to_continue_is(harness: ProxyHarness) -> None:
+def test_expect_100_continue(harness: ProxyHarness) -> None:
     def script(connection: Connection) -> None:
         assert b"\r\nExpect: 100-continue\r\n" in connection.read_head()
         connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -281,16 +279,16 @@ def test_a_client_that_expects_to_be_told_to_continue_is(harness: ProxyHarness) 
 
 
 @pytest.mark.parametrize("hint", [b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
-def test_a_body_behind_an_expectation_that_was_not_met_answers_nobody_else(
+def test_body_after_rejected_expectation_is_not_a_request(
     harness: ProxyHarness, hint: bytes
 ) -> None:
-    """A backend that refuses the head may expect no body, and read a request where it comes."""
+    """A backend that rejects the head may expect no body, and parse it as a request."""
 
     def refusing(connection: Connection) -> None:
         while head := connection.read_head():
             path = head.split()[1]
             if path == b"/smuggled":
-                time.sleep(0.05)  # until the next request is on its way
+                time.sleep(0.05)  # until the next request has been sent
             answer = b"HTTP/1.1 404 No\r\nContent-Length: %d\r\n\r\n" % len(path) + path
             connection.send(hint + answer)
 
@@ -304,7 +302,7 @@ def test_a_body_behind_an_expectation_that_was_not_met_answers_nobody_else(
     assert client.read_exactly(4) == b"next"
 
 
-def test_an_answer_before_the_request_is_whole_closes_the_connection(harness: ProxyHarness) -> None:
+def test_early_response_closes_client_connection(harness: ProxyHarness) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
@@ -318,8 +316,8 @@ def test_an_answer_before_the_request_is_whole_closes_the_connection(harness: Pr
     assert connection.read_to_end() == b""
 
 
-def test_an_answer_that_comes_early_spoils_its_connection(harness: ProxyHarness) -> None:
-    """It is whole when the request is; but who knows what was taken for that request's end."""
+def test_early_response_prevents_reuse_of_backend_connection(harness: ProxyHarness) -> None:
+    """The backend may have misread the end of the request."""
 
     def script(connection: Connection) -> None:
         connection.read_head()
@@ -338,7 +336,7 @@ def test_an_answer_that_comes_early_spoils_its_connection(harness: ProxyHarness)
         assert backend.connections == times
 
 
-def test_a_client_that_sends_no_more_still_reads_its_answers(harness: ProxyHarness) -> None:
+def test_half_closed_client_gets_responses(harness: ProxyHarness) -> None:
     harness.start_backends(respond_always(OK))
     connection = harness.connect()
     connection.send(GET + GET)
@@ -346,7 +344,7 @@ def test_a_client_that_sends_no_more_still_reads_its_answers(harness: ProxyHarne
     assert connection.read_to_end().count(b"HTTP/1.1 200 OK") == 2
 
 
-def test_a_client_that_goes_away_takes_its_request_along(harness: ProxyHarness) -> None:
+def test_client_disconnect_cancels_request(harness: ProxyHarness) -> None:
     asked, ended = threading.Event(), threading.Event()
 
     def script(connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""HTTP/2 as people's own programs speak it: curl, nghttp, h2load."""
+"""HTTP/2 with common clients: curl, nghttp, h2load."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def module_harness(folder: Path) -> Iterator[ProxyHarness]:
 
 @pytest.fixture(params=["tls", "plain"])
 def curl(request: pytest.FixtureRequest, harness: ProxyHarness, folder: Path) -> list[str]:
-    """The words that fetch by HTTP/2 whatever path is joined to the last one."""
+    """Return curl's arguments for HTTP/2; a path is appended to the last one."""
     words = [require_tool("curl", "curl"), "--silent", "--show-error", "--max-time", str(LIMIT)]
     if request.param == "plain":
         return [*words, "--http2-prior-knowledge", f"http://127.0.0.1:{harness.port}"]
@@ -49,7 +49,7 @@ def run(*words: str, check: bool = True) -> bytes:
 
 
 def request_of(connection: Connection) -> tuple[bytes, bytes]:
-    """The head and the body, whose length is said or which is chunked."""
+    """Return the head and the body, with Content-Length or chunked."""
     head = connection.read_head()
     if match := re.search(rb"(?i)\r\ncontent-length: (\d+)", head):
         return head, connection.read_exactly(int(match[1]))
@@ -71,7 +71,7 @@ def echoing(connection: Connection) -> None:
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer)
 
 
-def test_curl_gets(harness: ProxyHarness, curl: list[str]) -> None:
+def test_curl_get(harness: ProxyHarness, curl: list[str]) -> None:
     harness.start_backends(echoing)
     *words, url = curl
     shown = run(*words, "--include", "--header", "Cookie: a=1; b=2", f"{url}/path?x=1")
@@ -84,19 +84,19 @@ def test_curl_gets(harness: ProxyHarness, curl: list[str]) -> None:
     assert b"X-Forwarded-Proto: http" + b"s" * url.startswith("https") + b"\r\n" in body
 
 
-def test_curl_posts(harness: ProxyHarness, curl: list[str], folder: Path) -> None:
+def test_curl_post(harness: ProxyHarness, curl: list[str], folder: Path) -> None:
     harness.start_backends(echoing)
     *words, url = curl
     sent = folder / "body"
     sent.write_bytes(bytes(range(256)) * 8000)
     assert run(*words, "--data-binary", f"@{sent}", url).endswith(sent.read_bytes())
-    unknown_length = ["--header", "Transfer-Encoding: chunked"]  # which curl only takes for that
+    unknown_length = ["--header", "Transfer-Encoding: chunked"]  # makes curl omit the length
     assert run(*words, *unknown_length, "--data-binary", f"@{sent}", url).endswith(
         sent.read_bytes()
     )
 
 
-def test_answers_without_a_body(harness: ProxyHarness, curl: list[str]) -> None:
+def test_responses_without_body(harness: ProxyHarness, curl: list[str]) -> None:
     def script(connection: Connection) -> None:
         while head := connection.read_head():
             if head.startswith(b"HEAD"):
@@ -113,7 +113,7 @@ def test_answers_without_a_body(harness: ProxyHarness, curl: list[str]) -> None:
     assert run(*words, "--include", f"{url}/304").startswith(b"HTTP/2 304")
 
 
-def test_interim_answers_and_trailers(harness: ProxyHarness, curl: list[str]) -> None:
+def test_interim_responses_and_trailers(harness: ProxyHarness, curl: list[str]) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")
@@ -133,7 +133,7 @@ def test_interim_answers_and_trailers(harness: ProxyHarness, curl: list[str]) ->
     assert not re.search(rb"(?i)x-odd|keep-alive|chunked", shown)
 
 
-def test_an_answer_that_breaks_does_not_look_whole(harness: ProxyHarness, curl: list[str]) -> None:
+def test_truncated_response_is_an_error(harness: ProxyHarness, curl: list[str]) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
@@ -146,7 +146,7 @@ def test_an_answer_that_breaks_does_not_look_whole(harness: ProxyHarness, curl: 
     assert b"INTERNAL_ERROR" in done.stderr
 
 
-def test_what_the_proxy_says_itself(harness: ProxyHarness, curl: list[str]) -> None:
+def test_own_responses_over_http2(harness: ProxyHarness, curl: list[str]) -> None:
     harness.cluster.answers = ["127.0.0.1:1"]
     *words, url = curl
     shown = run(*words, "--include", url)
@@ -154,7 +154,7 @@ def test_what_the_proxy_says_itself(harness: ProxyHarness, curl: list[str]) -> N
     assert shown.endswith(b".\n")
 
 
-def test_large_answers_whole(harness: ProxyHarness, curl: list[str]) -> None:
+def test_large_responses(harness: ProxyHarness, curl: list[str]) -> None:
     body = bytes(range(256)) * 40_000
 
     def script(connection: Connection) -> None:
@@ -166,7 +166,7 @@ def test_large_answers_whole(harness: ProxyHarness, curl: list[str]) -> None:
     assert run(*words, url) == body
 
 
-def test_an_early_answer_needs_no_whole_request(harness: ProxyHarness, folder: Path) -> None:
+def test_early_response_before_end_of_request(harness: ProxyHarness, folder: Path) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 4\r\n\r\nmuch")
@@ -180,10 +180,10 @@ def test_an_early_answer_needs_no_whole_request(harness: ProxyHarness, folder: P
 
 
 @pytest.mark.parametrize(("size", "status"), [(20_000_000, b"401"), (30_000_000, b"413")])
-def test_curl_gets_the_answer_that_ends_its_upload(
+def test_curl_gets_early_response_during_upload(
     harness: ProxyHarness, curl: list[str], folder: Path, size: int, status: bytes
 ) -> None:
-    """By a backend, and by the proxy; a reset right behind it would cost curl the answer."""
+    """From a backend and from the proxy. An immediate reset would make curl lose it."""
 
     def script(connection: Connection) -> None:
         connection.read_head()
@@ -199,7 +199,7 @@ def test_curl_gets_the_answer_that_ends_its_upload(
     assert shown.endswith(b".\n")
 
 
-def test_many_streams_at_once(harness: ProxyHarness) -> None:
+def test_many_concurrent_streams(harness: ProxyHarness) -> None:
     harness.start_backends(echoing)
     shown = run(
         require_tool("h2load", "nghttp2-client"),
@@ -218,7 +218,7 @@ def test_nghttp_with_priorities_and_a_body(harness: ProxyHarness, folder: Path) 
     assert shown.count(sent.read_bytes()) == 20
 
 
-def test_who_draws_to_a_close_finishes_what_runs(folder: Path, relays: Relays) -> None:
+def test_draining_proxy_finishes_streams(folder: Path, relays: Relays) -> None:
     asked, go = threading.Event(), threading.Event()
 
     def script(connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""Clients of HTTP/2 that mean harm: each ends with its own connection, and harms nobody else."""
+"""HTTP/2 attacks: the attacker's connection is closed, and no other client is affected."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def large(connection: Connection) -> None:
 
 
 def send_all(client: RawHttp2, data: bytes) -> None:
-    """Send until the proxy has had enough."""
+    """Send until the proxy closes the connection."""
     with suppress(ConnectionError):
         client.connection.send(data)
 
@@ -64,7 +64,7 @@ FLOODS: dict[str, list[Frame]] = {
 
 
 @pytest.mark.parametrize("frames", FLOODS.values(), ids=FLOODS)
-def test_floods(harness: ProxyHarness, frames: list[Frame]) -> None:
+def test_frame_floods_close_connection(harness: ProxyHarness, frames: list[Frame]) -> None:
     harness.start_backends(good)
     client = RawHttp2(harness.connect())
     send_all(client, b"".join(frame.serialize() for frame in frames) * 20_000)
@@ -72,7 +72,7 @@ def test_floods(harness: ProxyHarness, frames: list[Frame]) -> None:
     assert harness.get()[1] == b"ok"
 
 
-def test_a_flood_of_empty_data(harness: ProxyHarness) -> None:
+def test_flood_of_empty_data_frames(harness: ProxyHarness) -> None:
     harness.start_backends(silent)
     client = RawHttp2(harness.connect())
     client.send(client.headers(1, POST))
@@ -81,7 +81,7 @@ def test_a_flood_of_empty_data(harness: ProxyHarness) -> None:
 
 
 @pytest.mark.alone
-def test_a_flood_of_continuations(harness: ProxyHarness) -> None:
+def test_flood_of_continuation_frames(harness: ProxyHarness) -> None:
     client = RawHttp2(harness.connect())
     client.send(HeadersFrame(1, b"\x00"))
     before = harness.memory
@@ -96,7 +96,7 @@ def test_a_flood_of_continuations(harness: ProxyHarness) -> None:
 
 @pytest.mark.parametrize("at_once", [True, False])
 def test_rapid_reset(harness: ProxyHarness, at_once: bool) -> None:
-    """CVE-2023-44487: requests that are begun, and taken back at once."""
+    """CVE-2023-44487: the client resets each request at once."""
     (backend,) = harness.start_backends(silent)
     client = RawHttp2(harness.connect())
     frames = [
@@ -121,17 +121,17 @@ def test_rapid_reset(harness: ProxyHarness, at_once: bool) -> None:
     ids=["window", "data"],
 )
 def test_made_you_reset(harness: ProxyHarness, provoke: Callable[[int], Frame]) -> None:
-    """CVE-2025-8671: requests that the proxy is made to take back itself."""
+    """CVE-2025-8671: the client makes the proxy reset each request."""
     (backend,) = harness.start_backends(silent)
     client = RawHttp2(harness.connect())
     for stream in range(1, 2001, 2):
         data = client.headers(stream, GET, "END_STREAM").serialize()
         send_all(client, data + provoke(stream).serialize())
-    assert client.read_until_goaway() in (CALM, 5)  # the second way breaks the connection at once
+    assert client.read_until_goaway() in (CALM, 5)  # the second variant is a connection error
     assert backend.connections < 400
 
 
-def test_more_requests_at_once_than_may_be(harness: ProxyHarness) -> None:
+def test_more_streams_than_allowed(harness: ProxyHarness) -> None:
     (backend,) = harness.start_backends(silent)
     client = RawHttp2(harness.connect())
     for stream in range(1, 301, 2):
@@ -142,8 +142,8 @@ def test_more_requests_at_once_than_may_be(harness: ProxyHarness) -> None:
 
 @pytest.mark.alone
 @pytest.mark.parametrize(("window", "most"), [(0, 5_000_000), (1, 9_000_000)])
-def test_windows_that_stay_shut(harness: ProxyHarness, window: int, most: int) -> None:
-    """What waits for a client that does not read is bounded, in octets and in time."""
+def test_closed_windows_time_out(harness: ProxyHarness, window: int, most: int) -> None:
+    """Responses that the client does not read are bounded, in bytes and in time."""
     harness.start_backends(large)
     client = RawHttp2(harness.connect(), INITIAL_WINDOW_SIZE=window)
     client.send(WindowUpdateFrame(0, window_increment=LARGE))
@@ -162,12 +162,12 @@ def test_windows_that_stay_shut(harness: ProxyHarness, window: int, most: int) -
         elif isinstance(frame, RstStreamFrame):
             resets.append(frame.error_code)
     assert max(memory) - memory[0] < most
-    assert statuses <= {b"200", b"408"}  # not 504: it is no backend's fault
+    assert statuses <= {b"200", b"408"}  # not 504: the backends did not fail
     assert set(resets) <= {2, 8}  # INTERNAL_ERROR, CANCEL
 
 
-def test_answers_that_wait_stand_in_no_others_way(harness: ProxyHarness) -> None:
-    """And they come whole, once the client opens its windows."""
+def test_blocked_streams_do_not_block_others(harness: ProxyHarness) -> None:
+    """The blocked responses are complete once the client opens its windows."""
 
     def script(connection: Connection) -> None:
         while head := connection.read_head():
@@ -193,7 +193,7 @@ def test_answers_that_wait_stand_in_no_others_way(harness: ProxyHarness) -> None
     assert set(large_ones.values()) == {LARGE}
 
 
-def test_windows_of_one_octet(harness: ProxyHarness) -> None:
+def test_one_byte_windows(harness: ProxyHarness) -> None:
     harness.start_backends(large)
     client = RawHttp2(harness.connect(), INITIAL_WINDOW_SIZE=1)
     client.get(1)
@@ -212,7 +212,7 @@ def test_windows_of_one_octet(harness: ProxyHarness) -> None:
     assert 900 < updates < 19_000
 
 
-def test_a_window_that_opens_late(harness: ProxyHarness) -> None:
+def test_window_that_opens_late(harness: ProxyHarness) -> None:
     harness.start_backends(large)
     client = RawHttp2(harness.connect(), INITIAL_WINDOW_SIZE=0)
     client.get(1)
@@ -223,7 +223,7 @@ def test_a_window_that_opens_late(harness: ProxyHarness) -> None:
 
 
 @pytest.mark.alone
-def test_credit_is_given_back_only_as_the_backend_reads(harness: ProxyHarness) -> None:
+def test_flow_control_credit_follows_backend(harness: ProxyHarness) -> None:
     go = threading.Event()
     got = []
 
@@ -256,7 +256,7 @@ def test_credit_is_given_back_only_as_the_backend_reads(harness: ProxyHarness) -
                 windows[stream] -= len(piece)
     except TimeoutError:
         pass
-    assert sent < 20_000_000  # the kernel's buffers, and little more
+    assert sent < 20_000_000  # about the size of the kernel's buffers
     assert harness.memory - before < 5_000_000
     client.connection.sock.settimeout(LIMIT)
     go.set()
@@ -265,7 +265,7 @@ def test_credit_is_given_back_only_as_the_backend_reads(harness: ProxyHarness) -
     assert got
 
 
-def test_a_backend_that_is_silent(harness: ProxyHarness) -> None:
+def test_silent_backend_times_out(harness: ProxyHarness) -> None:
     harness.start_backends(silent)
     client = RawHttp2(harness.connect())
     client.get(1)
@@ -274,8 +274,8 @@ def test_a_backend_that_is_silent(harness: ProxyHarness) -> None:
     assert client.read_response(3)[0][b":status"] == b"408"
 
 
-def test_a_refusal_of_what_is_reset_already(harness: ProxyHarness) -> None:
-    """Both arrive at once: an answer would be due where nothing can be sent."""
+def test_rejected_request_that_client_has_reset(harness: ProxyHarness) -> None:
+    """Both arrive at once, and nothing can be sent on the stream any more."""
     client = RawHttp2(harness.connect())
     bad = [*GET, (b"connection", b"close")]
     refused, taken_back = client.headers(1, bad, "END_STREAM"), RstStreamFrame(1, error_code=8)
@@ -283,7 +283,7 @@ def test_a_refusal_of_what_is_reset_already(harness: ProxyHarness) -> None:
     assert client.read_response(3)[0][b":status"] == b"400"
 
 
-def test_whoever_leaves_takes_its_requests_along(harness: ProxyHarness) -> None:
+def test_client_disconnect_cancels_streams(harness: ProxyHarness) -> None:
     gone = threading.Event()
 
     def script(connection: Connection) -> None:
@@ -299,7 +299,7 @@ def test_whoever_leaves_takes_its_requests_along(harness: ProxyHarness) -> None:
     assert gone.wait(LIMIT)
 
 
-def test_a_reset_ends_one_request_at_the_backend(harness: ProxyHarness) -> None:
+def test_stream_reset_cancels_backend_request(harness: ProxyHarness) -> None:
     gone = threading.Event()
 
     def script(connection: Connection) -> None:
@@ -319,7 +319,7 @@ def test_a_reset_ends_one_request_at_the_backend(harness: ProxyHarness) -> None:
     assert client.read_response(3)[1] == b"ok"
 
 
-def test_drawing_to_a_close(relays: Relays) -> None:
+def test_goaway_on_drain(relays: Relays) -> None:
     asked, go = threading.Event(), threading.Event()
 
     def script(connection: Connection) -> None:
@@ -339,7 +339,7 @@ def test_drawing_to_a_close(relays: Relays) -> None:
         assert isinstance(goodbye, GoAwayFrame)
         assert (goodbye.last_stream_id, goodbye.error_code) == (1, 0)
         client.get(3)
-        with pytest.raises(StreamReset, match="7"):  # REFUSED_STREAM: it may go elsewhere
+        with pytest.raises(StreamReset, match="7"):  # REFUSED_STREAM: safe to retry
             client.read_response(3)
         go.set()
         assert client.read_response(1)[1] == b"ok"
@@ -347,10 +347,10 @@ def test_drawing_to_a_close(relays: Relays) -> None:
         harness.process.wait(LIMIT)
 
 
-def test_a_connection_that_is_broken_takes_its_requests_along(harness: ProxyHarness) -> None:
+def test_connection_error_cancels_streams(harness: ProxyHarness) -> None:
     harness.start_backends(silent)
     client = RawHttp2(harness.connect())
     client.get(1)
-    client.connection.send(b"\x00\x00\x01" + bytes(6) + b"a")  # data for the connection
+    client.connection.send(b"\x00\x00\x01" + bytes(6) + b"a")  # DATA on stream 0
     with pytest.raises(ConnectionClosed, match="1"):
         client.read_response(1)

@@ -1,4 +1,4 @@
-"""How requests and connections of HTTP/2 end, when not all has been said; what the log tells."""
+"""HTTP/2 errors: early responses, resets, oversized heads, and their log entries."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from support.proxy_process import tls_port, worker_pids
 from support.raw_http2 import GET, POST, ConnectionClosed, Fields, RawHttp2, StreamReset
 from support.waiting import LIMIT, wait_until
 
-BAD_FRAMES = 'arke_proxy_failures_total{reason="http2_protocol_error"}'
+PROTOCOL_ERRORS = 'arke_proxy_failures_total{reason="http2_protocol_error"}'
 PIECE = bytes(16_000)
 
 
 class Place:
-    """A proxy with one backend, by TLS and without, whose log is read."""
+    """A proxy with one backend, with and without TLS, and its access log."""
 
     def __init__(self, proxy: Proxy, admin: int, folder: Path) -> None:
         self.proxy = proxy
@@ -125,19 +125,19 @@ def upload(client: RawHttp2, stream: int) -> int:
             return sent
 
 
-def test_what_follows_an_answer_is_read_within_bounds(make: Make) -> None:
+def test_body_after_response_is_discarded_within_limits(make: Make) -> None:
     client = make(respond_with("one")).client()
     client.send(client.headers(1, [*POST, (b"content-length", b"90000000")]))
     assert client.read_response(1)[0][b":status"] == b"413"
     assert 1_000_000 < upload(client, 1) < 1_300_000
-    for stream in (3, 5):  # whose credit was not used up by it
+    for stream in (3, 5):  # their credit is not used up
         client.send(client.headers(stream, POST))
         client.send(*[DataFrame(stream, PIECE)] * 3, DataFrame(stream, b"", flags=["END_STREAM"]))
         assert client.read_response(stream)[1] == b"one"
 
 
-def test_a_body_that_is_too_large_is_logged_with_its_request(make: Make) -> None:
-    """Whether it says so, or is; and the client is told in the form that it likes."""
+def test_oversized_body_is_logged_with_request(make: Make) -> None:
+    """With and without Content-Length; the error has the form that the client accepts."""
     place = make(silent)
     client = place.client()
     fields = [(b":method", b"PUT"), *GET[1:], (b"accept", b"application/json")]
@@ -150,8 +150,8 @@ def test_a_body_that_is_too_large_is_logged_with_its_request(make: Make) -> None
         assert line["detail"] == "The request is rejected: its body is larger than 1048576 bytes."
 
 
-def test_a_request_may_end_early_once_it_is_answered(make: Make) -> None:
-    """However long it was to be: nobody is given the rest. The answer waits for its window."""
+def test_short_body_after_response_is_accepted(make: Make) -> None:
+    """The rest of the body is not forwarded. The response waits for its window."""
     client = make(respond_with("one")).client(INITIAL_WINDOW_SIZE=0)
     client.send(client.headers(1, [*POST, (b"content-length", b"90000000")]))
     client.read_until(HeadersFrame)
@@ -161,8 +161,8 @@ def test_a_request_may_end_early_once_it_is_answered(make: Make) -> None:
 
 
 @pytest.mark.parametrize("by_tls", [False, True])
-def test_a_connection_that_is_ended_is_counted_and_logged(make: Make, by_tls: bool) -> None:
-    """And what ran on it: the client has not left."""
+def test_connection_error_is_counted_and_logged(make: Make, by_tls: bool) -> None:
+    """Its requests have the same outcome, not client_disconnected."""
     asked = threading.Event()
 
     def script(connection: Connection) -> None:
@@ -187,10 +187,10 @@ def test_a_connection_that_is_ended_is_counted_and_logged(make: Make, by_tls: bo
         )
         assert (line["client"], line["version"]) == ("127.0.0.1", "HTTP/2.0")
     assert (connection["method"], request["method"]) == ("-", "GET")
-    assert place.counted(BAD_FRAMES) == 2
+    assert place.counted(PROTOCOL_ERRORS) == 2
 
 
-def test_a_stream_that_is_broken_is_told_from_a_client_that_leaves(make: Make) -> None:
+def test_stream_error_and_client_reset_have_different_outcomes(make: Make) -> None:
     asked = threading.Event()
 
     def script(connection: Connection) -> None:
@@ -202,7 +202,7 @@ def test_a_stream_that_is_broken_is_told_from_a_client_that_leaves(make: Make) -
     client = place.client()
     client.get(1)
     assert asked.wait(LIMIT)
-    client.send(WindowUpdateFrame(1, window_increment=2**31 - 1))  # more than a window may have
+    client.send(WindowUpdateFrame(1, window_increment=2**31 - 1))  # overflows the window
     client.read_until(RstStreamFrame)
     asked.clear()
     client.get(3)
@@ -213,13 +213,13 @@ def test_a_stream_that_is_broken_is_told_from_a_client_that_leaves(make: Make) -
     assert broken["detail"].endswith("FLOW_CONTROL_ERROR.")
 
 
-VALUE = NeverIndexedHeaderTuple(b"x", b"a" * 7000)  # in full, however often it comes
+VALUE = NeverIndexedHeaderTuple(b"x", b"a" * 7000)  # never compressed
 LONG: Fields = [VALUE] * 10
 BOMB: Fields = [VALUE] * 40
 
 
 def in_frames(client: RawHttp2, stream: int, fields: Fields, *flags: str) -> list[Frame]:
-    """Cut a list of fields, however long, into frames."""
+    """Split a header list into frames."""
     whole = client.headers(stream, fields).data
     first, *more = [whole[at : at + 16_000] for at in range(0, len(whole), 16_000)]
     frames = [HeadersFrame(stream, first, flags=flags)]
@@ -229,13 +229,13 @@ def in_frames(client: RawHttp2, stream: int, fields: Fields, *flags: str) -> lis
 
 
 def indexed(client: RawHttp2, stream: int, fields: Fields, times: int) -> Frame:
-    """Name the last of these fields, which is in the table from then on, in one octet, again."""
+    """Repeat the last field, which is in the compression table, as one byte each."""
     frame = client.headers(stream, fields, "END_STREAM")
     frame.data += b"\xbe" * times
     return frame
 
 
-def test_a_head_that_is_too_large_gets_its_431_alone(make: Make) -> None:
+def test_oversized_head_gets_431_and_connection_stays(make: Make) -> None:
     def script(connection: Connection) -> None:
         while head := connection.read_head():
             if b"chunked" in head:
@@ -251,13 +251,13 @@ def test_a_head_that_is_too_large_gets_its_431_alone(make: Make) -> None:
     assert client.read_response(5)[0][b":status"] == b"431"
     client.send(DataFrame(1, b"", flags=["END_STREAM"]))
     assert client.read_response(1)[1] == b"one"
-    client.send(indexed(client, 7, [*GET, (b"y", b"b" * 3000)], 0))  # the table is as it was
+    client.send(indexed(client, 7, [*GET, (b"y", b"b" * 3000)], 0))  # the table is intact
     assert client.read_response(7)[1] == b"one"
     sentence = "The request is rejected: its fields are larger than 65536 bytes."
     assert [line.get("detail") for line in place.logged(4)] == [sentence] * 2 + [None] * 2
 
 
-def test_a_trailer_that_is_too_large_resets_its_request_alone(make: Make) -> None:
+def test_oversized_trailer_resets_one_stream(make: Make) -> None:
     place = make(silent)
     client = place.client()
     client.send(client.headers(1, POST))
@@ -272,7 +272,7 @@ def test_a_trailer_that_is_too_large_resets_its_request_alone(make: Make) -> Non
 
 
 @pytest.mark.parametrize("expanded", [False, True])
-def test_a_head_beyond_that_ends_the_connection(make: Make, expanded: bool) -> None:
+def test_compression_bomb_closes_connection(make: Make, expanded: bool) -> None:
     client = make(respond_with("one")).client()
     if expanded:
         client.send(indexed(client, 1, [*GET, (b"y", b"b" * 3000)], 90))
@@ -282,8 +282,8 @@ def test_a_head_beyond_that_ends_the_connection(make: Make, expanded: bool) -> N
     assert client.read_until_goaway() == 11
 
 
-def test_heads_that_are_refused_over_and_over_end_the_connection(make: Make) -> None:
-    """By what it takes to decode them: thousands of fields each."""
+def test_repeated_oversized_heads_close_connection(make: Make) -> None:
+    """Decoding them is expensive: each has thousands of fields."""
     client = make(respond_with("one")).client()
     stream = 1
     with suppress(ConnectionError, ConnectionClosed):
@@ -295,8 +295,8 @@ def test_heads_that_are_refused_over_and_over_end_the_connection(make: Make) -> 
 
 
 @pytest.mark.parametrize("goodbye", [False, True])
-def test_a_client_that_leaves_is_written_to_no_more(make: Make, goodbye: bool) -> None:
-    """Else the loop would log each piece of what it does not get."""
+def test_nothing_is_written_to_disconnected_client(make: Make, goodbye: bool) -> None:
+    """The event loop would log a warning for each write."""
     asked, said = threading.Semaphore(0), threading.Semaphore(0)
     go = threading.Event()
 
@@ -315,13 +315,13 @@ def test_a_client_that_leaves_is_written_to_no_more(make: Make, goodbye: bool) -
         client.get(stream)
     for _ in streams:
         assert asked.acquire(timeout=LIMIT)
-    os.kill(worker, signal.SIGSTOP)  # so that it hears of all of it in one turn of its loop
+    os.kill(worker, signal.SIGSTOP)  # it will see all events in one loop iteration
     try:
         sock = client.connection.sock
         assert isinstance(sock, ssl.SSLSocket)
         if goodbye:
             sock.setblocking(False)
-            with suppress(ssl.SSLError):  # which is the proxy's goodbye that has not come
+            with suppress(ssl.SSLError):  # the proxy's close_notify is missing
                 sock.unwrap()
         client.connection.close()
         go.set()

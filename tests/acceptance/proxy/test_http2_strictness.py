@@ -1,4 +1,4 @@
-"""What no backend must ever see, as frames of HTTP/2 through the real port."""
+"""Malformed and ambiguous HTTP/2 requests, which must not reach a backend."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ REFUSED: dict[str, tuple[Fields, bytes]] = {
     "a long path": (with_path(b"/" + b"a" * 9000), b"414"),
     "101 fields": ([*GET, *[(b"x", b"y")] * 101], b"431"),
     "CONNECT": ([(b":method", b"CONNECT"), (b":authority", b"a:443")], b"501"),
-    "a length that is none": ([*POST, (b"content-length", b"+5")], b"400"),
+    "malformed length": ([*POST, (b"content-length", b"+5")], b"400"),
     "two lengths": ([*POST, (b"content-length", b"5"), (b"content-length", b"6")], b"400"),
     "TRACE": ([(b":method", b"TRACE"), *GET[1:]], b"501"),
     "no further step": (
@@ -86,7 +86,7 @@ REFUSED: dict[str, tuple[Fields, bytes]] = {
 
 
 @pytest.mark.parametrize(("fields", "status"), REFUSED.values(), ids=REFUSED)
-def test_what_is_ambiguous_is_refused_alone(
+def test_malformed_request_is_rejected_and_connection_stays(
     client: RawHttp2, fields: Fields, status: bytes
 ) -> None:
     client.get(1, fields)
@@ -98,7 +98,7 @@ def test_what_is_ambiguous_is_refused_alone(
     assert client.read_response(3)[1] == b"ok"
 
 
-def test_the_refusal_of_an_unfinished_request_resets_it(client: RawHttp2) -> None:
+def test_rejected_unfinished_request_is_reset(client: RawHttp2) -> None:
     client.send(client.headers(1, [*POST, (b"connection", b"close")]))
     assert client.read_response(1)[0][b":status"] == b"400"
     reset = client.read_until(RstStreamFrame)
@@ -110,18 +110,18 @@ def test_the_refusal_of_an_unfinished_request_resets_it(client: RawHttp2) -> Non
     assert len(SEEN) == 1
 
 
-def test_a_refusal_is_logged(harness: ProxyHarness, client: RawHttp2) -> None:
+def test_rejection_is_logged(harness: ProxyHarness, client: RawHttp2) -> None:
     client.get(1, [*GET, (b"te", b"gzip")])
     client.read_response(1)
     harness.process.wait_for_line(r'HTTP/2\.0" 400 ', LIMIT)
 
 
-def test_a_refusal_of_head_has_no_body(client: RawHttp2) -> None:
+def test_rejected_head_request_has_no_body(client: RawHttp2) -> None:
     client.get(1, [(b":method", b"HEAD"), *GET[1:], (b"connection", b"close")])
     assert client.read_response(1)[1] == b""
 
 
-def test_bodies_of_both_kinds(client: RawHttp2) -> None:
+def test_bodies_with_and_without_length(client: RawHttp2) -> None:
     said = [*POST, (b"content-length", b"5")]
     for stream, fields in ((1, POST), (3, said)):
         client.send(client.headers(stream, fields))
@@ -132,8 +132,8 @@ def test_bodies_of_both_kinds(client: RawHttp2) -> None:
 
 
 @pytest.mark.parametrize("pieces", [[b"hell"], [b"hello!"], [b"he", b"llo!"], [b"he", b""]])
-def test_a_length_that_is_not_the_bodys(client: RawHttp2, pieces: list[bytes]) -> None:
-    """RFC 9113, 8.1.1: an error of the stream, and of no other."""
+def test_content_length_mismatch_resets_stream(client: RawHttp2, pieces: list[bytes]) -> None:
+    """RFC 9113, 8.1.1: a stream error."""
     client.send(client.headers(1, POST))
     client.send(client.headers(3, [*POST, (b"content-length", b"5")]))
     client.send(*[DataFrame(3, piece) for piece in pieces[:-1]])
@@ -145,36 +145,36 @@ def test_a_length_that_is_not_the_bodys(client: RawHttp2, pieces: list[bytes]) -
     assert b"hello" not in SEEN
 
 
-def test_a_body_where_the_length_is_none(client: RawHttp2) -> None:
+def test_body_despite_content_length_0(client: RawHttp2) -> None:
     client.send(client.headers(1, [*POST, (b"content-length", b"0")]))
     client.send(DataFrame(1, b"smuggled", flags=["END_STREAM"]))
-    with suppress(StreamReset):  # unless it had been answered
+    with suppress(StreamReset):  # unless the response came first
         client.read_response(1)
     client.get(3)
     assert client.read_response(3)[1] == b"ok"
     assert not any(b"smuggled" in seen for seen in SEEN)
 
 
-def test_a_backend_is_told_the_version(client: RawHttp2) -> None:
+def test_via_names_http2(client: RawHttp2) -> None:
     client.get(1)
     assert client.read_response(1)[0][b"via"] == b"1.1 arke"
     assert b"\r\nVia: 2.0 arke\r\n" in SEEN[0]
 
 
-def test_an_answer_without_a_date_gets_one(client: RawHttp2) -> None:
+def test_date_is_added_to_response(client: RawHttp2) -> None:
     before = int(time.time())
     client.get(1)
     date = client.read_response(1)[0][b"date"].decode()
     assert before <= parsedate_to_datetime(date).timestamp() <= time.time()
 
 
-def test_a_length_without_a_body(client: RawHttp2) -> None:
+def test_content_length_without_body(client: RawHttp2) -> None:
     client.get(1, [*POST, (b"content-length", b"5")])
     assert client.read_response(1)[0][b":status"] == b"400"
     assert not SEEN
 
 
-def test_a_body_that_is_too_large(client: RawHttp2) -> None:
+def test_oversized_body(client: RawHttp2) -> None:
     client.send(client.headers(1, [*POST, (b"content-length", b"50001")]))
     assert client.read_response(1)[0][b":status"] == b"413"
     client.send(client.headers(3, POST))
@@ -183,13 +183,13 @@ def test_a_body_that_is_too_large(client: RawHttp2) -> None:
     assert client.read_response(3)[0][b":status"] == b"413"
 
 
-def test_an_empty_body_that_ends_late(client: RawHttp2) -> None:
+def test_empty_body_that_ends_late(client: RawHttp2) -> None:
     client.send(client.headers(1, [*POST, (b"content-length", b"0")]))
     client.send(DataFrame(1, b"", flags=["END_STREAM"]))
     assert client.read_response(1)[1] == b"ok"
 
 
-def test_trailers_pass_without_what_belongs_in_a_head(client: RawHttp2) -> None:
+def test_trailer_fields_not_allowed_in_trailers_are_dropped(client: RawHttp2) -> None:
     client.send(client.headers(1, POST), DataFrame(1, b"hello"))
     client.send(client.headers(1, [(b"sum", b"1"), (b"host", b"other")], "END_STREAM"))
     assert client.read_response(1)[1] == b"ok"
@@ -197,7 +197,7 @@ def test_trailers_pass_without_what_belongs_in_a_head(client: RawHttp2) -> None:
 
 
 @pytest.mark.parametrize("field", [(b":path", b"/"), (b"a", b"b\r\nc: d"), (b"Big", b"a")])
-def test_bad_trailers(client: RawHttp2, field: tuple[bytes, bytes]) -> None:
+def test_malformed_trailers_reset_stream(client: RawHttp2, field: tuple[bytes, bytes]) -> None:
     client.send(client.headers(1, POST), DataFrame(1, b"hello"))
     client.send(client.headers(1, [field], "END_STREAM"))
     with pytest.raises(StreamReset, match="1"):  # PROTOCOL_ERROR
@@ -207,8 +207,8 @@ def test_bad_trailers(client: RawHttp2, field: tuple[bytes, bytes]) -> None:
     assert not any(seen.endswith(b"0\r\n") for seen in SEEN)
 
 
-def test_trailers_do_not_end_a_body_before_its_length(harness: ProxyHarness) -> None:
-    """Else the backend would read the rest of it from the next client's request."""
+def test_trailers_before_content_length_reset_stream(harness: ProxyHarness) -> None:
+    """The backend would else take the next client's request for the rest."""
     seen: list[bytes] = []
 
     def answers_at_once(connection: Connection) -> None:
@@ -216,7 +216,7 @@ def test_trailers_do_not_end_a_body_before_its_length(harness: ProxyHarness) -> 
             seen.append(head)
             connection.send(OK)
             if b"content-length: 10" in head.lower():
-                with suppress(AssertionError):  # the proxy ends what cannot be whole any more
+                with suppress(AssertionError):  # the proxy resets an incomplete request
                     connection.read_exactly(10)
 
     harness.clean_up()
@@ -230,15 +230,15 @@ def test_trailers_do_not_end_a_body_before_its_length(harness: ProxyHarness) -> 
     assert seen[-1].startswith(b"GET /next HTTP/1.1\r\n")
 
 
-def test_trailers_behind_a_body_with_a_length(client: RawHttp2) -> None:
+def test_trailers_after_body_with_length(client: RawHttp2) -> None:
     client.send(client.headers(1, [*POST, (b"content-length", b"5")]), DataFrame(1, b"hello"))
     client.send(client.headers(1, [(b"sum", b"1")], "END_STREAM"))
     assert client.read_response(1)[1] == b"ok"
     assert SEEN[1] == b"hello"
 
 
-def test_fields_that_expand_without_end(client: RawHttp2) -> None:
-    """An HPACK bomb: one field in the table, named by one octet each, over and over."""
+def test_hpack_bomb_closes_connection(client: RawHttp2) -> None:
+    """One field in the compression table, repeated by one byte each."""
     first = client.headers(1, [*GET, (b"x", b"a" * 3000)], "END_STREAM")
     first.data += b"\xbe" * 100
     client.send(first)
@@ -246,7 +246,7 @@ def test_fields_that_expand_without_end(client: RawHttp2) -> None:
         client.read_response(1)
 
 
-def test_a_head_in_many_pieces(client: RawHttp2) -> None:
+def test_head_in_many_frames(client: RawHttp2) -> None:
     whole = client.headers(1, [*GET, (b"x", b"a" * 100)])
     data = whole.data
     pieces = [data[at : at + 7] for at in range(0, len(data), 7)]
@@ -257,7 +257,7 @@ def test_a_head_in_many_pieces(client: RawHttp2) -> None:
     assert client.read_response(1)[1] == b"ok"
 
 
-def test_octet_by_octet(harness: ProxyHarness) -> None:
+def test_frames_received_byte_by_byte(harness: ProxyHarness) -> None:
     client = RawHttp2(harness.connect())
     data = client.headers(1, GET, "END_STREAM").serialize()
     for octet in data:
@@ -266,21 +266,21 @@ def test_octet_by_octet(harness: ProxyHarness) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"SN\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"\x00" * 30])
-def test_a_preface_that_goes_wrong(harness: ProxyHarness, raw: bytes) -> None:
+def test_malformed_preface(harness: ProxyHarness, raw: bytes) -> None:
     connection = harness.connect()
     connection.send(b"PRI * HTTP/2.0\r\n\r\n" + raw)
-    assert connection.read_to_end()[-1] in (1, 6)  # GOAWAY, for what the frame or its size is not
+    assert connection.read_to_end()[-1] in (1, 6)  # GOAWAY: protocol error or frame size error
     assert not SEEN
 
 
-def test_the_preface_is_no_second_request(harness: ProxyHarness) -> None:
+def test_preface_is_accepted_only_first(harness: ProxyHarness) -> None:
     connection = harness.connect()
     connection.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
     connection.read_until(b"ok")
     assert connection.read_to_end().startswith((b"HTTP/1.1 505", b"HTTP/1.1 400"))
 
 
-def test_a_client_that_says_goodbye_gets_its_answer(client: RawHttp2) -> None:
+def test_client_that_sends_goaway_gets_response(client: RawHttp2) -> None:
     client.send(client.headers(1, GET, "END_STREAM"), GoAwayFrame(0))
     assert client.read_response(1)[1] == b"ok"
     assert client.read_until_goaway() == 0

@@ -1,4 +1,4 @@
-"""The table of strict requests, row by row, as far as HTTP/2 can express it."""
+"""The table of malformed HTTP/1.1 requests, translated to HTTP/2 where possible."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.strict_requests import ACCEPTED, HEADS, LIMITS
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 LINE = re.compile(rb"([^ ]*) (.*) HTTP/1\.1", re.DOTALL)
-MOST = 16_384  # octets of a frame
+MOST = 16_384  # bytes of a frame
 SEEN: list[bytes] = []
 
 
@@ -51,7 +51,7 @@ def rows(table: dict[str, bytes]) -> dict[str, Fields]:
 REFUSED = rows(HEADS)
 LIMITED = rows({name: raw for name, (raw, _) in LIMITS.items()})
 PASSED = rows({name: raw for name, (raw, _) in ACCEPTED.items()})
-# What HTTP/1.1 allows and HTTP/2 does not: blanks around a value, URLs for paths, codings.
+# Allowed in HTTP/1.1 only: blanks around a value, absolute targets, transfer codings.
 FORBIDDEN = {
     "space around a value",
     "blank value",
@@ -84,7 +84,7 @@ def client(harness: ProxyHarness) -> RawHttp2:
     return RawHttp2(harness.connect())
 
 
-def test_most_of_the_table_can_be_expressed() -> None:
+def test_most_rows_can_be_translated() -> None:
     assert len(REFUSED) > 0.8 * len(HEADS)
     assert len(PASSED) > 0.8 * len(ACCEPTED)
 
@@ -103,7 +103,7 @@ def status(client: RawHttp2, fields: Fields, body: bytes = b"") -> bytes:
 
 
 @pytest.mark.parametrize("fields", REFUSED.values(), ids=REFUSED)
-def test_what_is_ambiguous_is_refused(client: RawHttp2, fields: Fields) -> None:
+def test_malformed_request_is_rejected(client: RawHttp2, fields: Fields) -> None:
     assert status(client, fields) == b"400"
     assert not SEEN
     client.get(3)
@@ -111,13 +111,13 @@ def test_what_is_ambiguous_is_refused(client: RawHttp2, fields: Fields) -> None:
 
 
 @pytest.mark.parametrize("name", LIMITED)
-def test_what_is_beyond_a_limit_has_its_code(client: RawHttp2, name: str) -> None:
+def test_exceeded_limits_have_their_own_status(client: RawHttp2, name: str) -> None:
     assert int(status(client, LIMITED[name])) == LIMITS[name][1]
     assert not SEEN
 
 
 @pytest.mark.parametrize("name", PASSED)
-def test_what_is_odd_and_valid_passes(client: RawHttp2, name: str) -> None:
+def test_unusual_valid_request_is_forwarded(client: RawHttp2, name: str) -> None:
     if name in FORBIDDEN:
         assert status(client, PASSED[name]) == b"400"
         assert not SEEN

@@ -1,4 +1,4 @@
-"""Limits on clients, and on the time of a request in all."""
+"""Limits per client address, on idle time, and on a request's total time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from support.raw_http2 import RawHttp2
 from support.waiting import LIMIT, wait_until
 
 
-def test_one_address_gets_no_more_than_its_share(deployment: Deployment) -> None:
+def test_max_per_client_flag(deployment: Deployment) -> None:
     backend = deployment.backend(respond_with("one"))
     flags = ("-choose", "static", "-backend", backend.address, "-max-per-client", "2")
     proxy = deployment.proxy(*flags)
@@ -42,7 +42,7 @@ def test_one_address_gets_no_more_than_its_share(deployment: Deployment) -> None
 
 
 @pytest.mark.parametrize("by_tls", [False, True])
-def test_a_connection_of_http_2_that_idles_is_ended(
+def test_idle_http2_connection_is_closed(
     deployment: Deployment, tmp_path: Path, by_tls: bool
 ) -> None:
     certificate = write_certificate(tmp_path, "a.example", file="a")
@@ -67,11 +67,11 @@ def test_a_connection_of_http_2_that_idles_is_ended(
         assert client.read_response(stream)[1] == b"one"
     ping = PingFrame(0, b"12345678")
     for _ in range(200):
-        client.send(ping)  # which does not extend it
+        client.send(ping)  # a PING does not extend the limit
         frame = client.read_until((PingFrame, GoAwayFrame))
         if isinstance(frame, GoAwayFrame):
             break
-        time.sleep(0.05)  # or it were a flood
+        time.sleep(0.05)  # else the PINGs would be a flood
     assert isinstance(frame, GoAwayFrame)
     assert (frame.error_code, frame.last_stream_id) == (0, 3)
     assert client.read_until_goaway() == -1  # nothing more
@@ -79,8 +79,8 @@ def test_a_connection_of_http_2_that_idles_is_ended(
 
 
 @pytest.mark.parametrize("pieces", [[b"\r\n"], [b"\r", b"\n"]])
-def test_empty_lines_are_idle(deployment: Deployment, pieces: list[bytes]) -> None:
-    """Else who sends nothing else would keep its place for ever."""
+def test_empty_lines_do_not_extend_idle_limit(deployment: Deployment, pieces: list[bytes]) -> None:
+    """A client could else keep its connection forever."""
     backend = deployment.backend(respond_with("one"))
     flags = ("-choose", "static", "-backend", backend.address, "-idle", "500ms")
     connection = deployment.proxy(*flags).connect()
@@ -93,8 +93,8 @@ def test_empty_lines_are_idle(deployment: Deployment, pieces: list[bytes]) -> No
     connection.close()
 
 
-def test_a_request_has_a_total_time(deployment: Deployment) -> None:
-    """It moves all the while: a chunk whenever the client has read one."""
+def test_total_time_limit(deployment: Deployment) -> None:
+    """The response makes progress all the time: one chunk after another."""
     going = threading.Event()
 
     def drip(connection: Connection) -> None:
@@ -116,8 +116,8 @@ def test_a_request_has_a_total_time(deployment: Deployment) -> None:
     going.set()
 
 
-def test_a_body_that_keeps_coming_uses_up_the_total_time(deployment: Deployment) -> None:
-    """And that is what is said: it never stood still."""
+def test_total_time_limit_for_slow_upload(deployment: Deployment) -> None:
+    """The error names the total time, as the body never stalled."""
 
     def reads(connection: Connection) -> None:
         connection.read_head()
@@ -134,7 +134,7 @@ def test_a_body_that_keeps_coming_uses_up_the_total_time(deployment: Deployment)
     connection.close()
 
 
-def test_a_silent_backend_uses_up_the_total_time(deployment: Deployment) -> None:
+def test_total_time_limit_for_silent_backend(deployment: Deployment) -> None:
     done = threading.Event()
 
     def silent(connection: Connection) -> None:
@@ -149,7 +149,7 @@ def test_a_silent_backend_uses_up_the_total_time(deployment: Deployment) -> None
     assert b"did not answer within 0.3 s" in body
 
 
-def test_who_takes_no_answers_does_not_stay(deployment: Deployment) -> None:
+def test_client_that_reads_no_responses_is_disconnected(deployment: Deployment) -> None:
     hint = b"HTTP/1.1 103 Early Hints\r\nLink: " + b"x" * 60_000 + b"\r\n\r\n"
 
     def script(connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""Answers that come little by little, such as server-sent events: each piece goes on at once."""
+"""Streaming responses such as server-sent events: each part is forwarded at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Listen = Callable[[Connection], Iterator[bytes]]
 
 
 def by_http_1(connection: Connection) -> Iterator[bytes]:
-    """Yield the events of the one answer, as they come."""
+    """Yield the events of one response as they arrive."""
     connection.send(b"GET / HTTP/1.1\r\nHost: example\r\nAccept: text/event-stream\r\n\r\n")
     head = connection.read_head()
     assert head.startswith(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n")
@@ -54,7 +54,7 @@ def framed(event: bytes, framing: str) -> bytes:
 
 @LISTEN
 @pytest.mark.parametrize("framing", FRAMINGS)
-def test_each_event_comes_before_the_next_is_sent(
+def test_each_event_is_forwarded_at_once(
     harness: ProxyHarness, listen: Listen, framing: str
 ) -> None:
     heard: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -75,8 +75,8 @@ def test_each_event_comes_before_the_next_is_sent(
 
 
 @LISTEN
-def test_who_is_slow_and_steady_is_not_timed_out(harness: ProxyHarness, listen: Listen) -> None:
-    """The answer takes some three times -timeout, and never stands still for that long."""
+def test_slow_steady_stream_is_not_timed_out(harness: ProxyHarness, listen: Listen) -> None:
+    """The response takes about three times -timeout, but never stalls that long."""
     left = threading.Event()
 
     def script(connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""Clients by TLS whose connection the proxy ends, and who do not say goodbye in turn."""
+"""TLS clients that do not close when the proxy closes: lingering close is bounded."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ CASES = {
 
 
 class Door:
-    """A proxy that listens by TLS, and how many descriptors its worker has."""
+    """A proxy that listens with TLS, and the number of its worker's descriptors."""
 
     def __init__(self, deployment: Deployment, folder: Path, *more: str) -> None:
         flags = ["-choose", "static", "-backend", deployment.backend(backend).address]
@@ -96,22 +96,20 @@ class Door:
 
 
 @pytest.mark.parametrize(("acts", "protocols"), CASES.values(), ids=CASES)
-def test_they_keep_no_descriptor_until_a_timeout(
+def test_unclosed_tls_connection_frees_descriptor(
     deployment: Deployment, tmp_path: Path, acts: Callable[[Connection], None], protocols: list[str]
 ) -> None:
-    """Which would be for -timeout, and longer than this test waits."""
+    """Within the lingering time, not only after -timeout."""
     door = Door(deployment, tmp_path)
     before = door.in_use()
     connection = door.connect(protocols)
     acts(connection)
-    wait_until(lambda: door.in_use() <= before)  # its side is open all the while
+    wait_until(lambda: door.in_use() <= before)  # the client's side stays open
     connection.close()
 
 
-def test_who_reads_slowly_hears_the_last_of_a_web_socket(
-    deployment: Deployment, tmp_path: Path
-) -> None:
-    """It does not begin to read until a client that is deaf would have been cut off."""
+def test_slow_websocket_reader_gets_last_message(deployment: Deployment, tmp_path: Path) -> None:
+    """It starts to read after the time at which a client that never reads would be reset."""
     door = Door(deployment, tmp_path)
     deaf, slow = door.connect([]), door.connect([])
     before = door.in_use()
@@ -125,7 +123,7 @@ def test_who_reads_slowly_hears_the_last_of_a_web_socket(
         connection.close()
 
 
-def test_who_never_reads_it_is_cut_off_in_the_end(deployment: Deployment, tmp_path: Path) -> None:
+def test_client_that_never_reads_is_reset(deployment: Deployment, tmp_path: Path) -> None:
     door = Door(deployment, tmp_path, "-timeout", "1s")
     before = door.in_use()
     connection = door.connect([])
@@ -135,7 +133,7 @@ def test_who_never_reads_it_is_cut_off_in_the_end(deployment: Deployment, tmp_pa
     connection.close()
 
 
-def test_an_end_of_a_web_socket_that_is_left_does_not_keep_the_proxy(
+def test_half_closed_websocket_does_not_delay_shutdown(
     deployment: Deployment, tmp_path: Path
 ) -> None:
     door = Door(deployment, tmp_path, "-grace", "300ms")

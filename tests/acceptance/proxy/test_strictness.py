@@ -1,4 +1,4 @@
-"""What no backend must ever see, through the real port: refused, and the connection closed."""
+"""Malformed and ambiguous messages through the real port: rejected, and the connection closed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REFUSED = {name: (raw, 400) for name, raw in HEADS.items()} | LIMITS
 
 
 class Witness:
-    """A backend that notes all that reaches it, and answers each request at once."""
+    """A backend that records what it receives, and answers each request at once."""
 
     def __init__(self) -> None:
         self.heads: list[bytes] = []
@@ -34,14 +34,14 @@ class Witness:
 
 
 def send(connection: Connection, data: bytes, step: int) -> None:
-    with suppress(ConnectionError):  # the proxy has lost patience, and says so
+    with suppress(ConnectionError):  # the proxy has rejected the request and closed
         for at in range(0, len(data), step):
             connection.send(data[at : at + step])
 
 
 @STEPS
 @pytest.mark.parametrize(("raw", "status"), REFUSED.values(), ids=REFUSED)
-def test_what_is_ambiguous_is_refused(
+def test_malformed_request_is_rejected(
     harness: ProxyHarness, raw: bytes, status: int, step: int
 ) -> None:
     witness = Witness()
@@ -58,7 +58,7 @@ def test_what_is_ambiguous_is_refused(
 
 @STEPS
 @pytest.mark.parametrize("raw", CHUNKS.values(), ids=CHUNKS)
-def test_a_body_that_is_ambiguous_is_refused(harness: ProxyHarness, raw: bytes, step: int) -> None:
+def test_malformed_request_body_is_rejected(harness: ProxyHarness, raw: bytes, step: int) -> None:
     witness = Witness()
     harness.start_backends(witness)
     connection = harness.connect()
@@ -68,14 +68,14 @@ def test_a_body_that_is_ambiguous_is_refused(harness: ProxyHarness, raw: bytes, 
     assert response.getheader("connection") == "close"
     assert connection.read_to_end() == b""
     harness.clean_up()
-    # A head that was good has gone to the backend by the time its body turns out bad.
+    # The valid head has been forwarded before the body turns out malformed.
     assert len(witness.heads) <= 1
     assert not any(b"smuggled" in rest or rest.endswith(b"0\r\n\r\n") for rest in witness.rests)
 
 
 @STEPS
 @pytest.mark.parametrize(("raw", "expected"), ACCEPTED.values(), ids=ACCEPTED)
-def test_what_is_odd_and_valid_passes(
+def test_unusual_valid_request_is_forwarded(
     harness: ProxyHarness, raw: bytes, expected: bytes, step: int
 ) -> None:
     heads = []
@@ -99,7 +99,7 @@ def test_what_is_odd_and_valid_passes(
 
 @STEPS
 @pytest.mark.parametrize("raw", RESPONSES.values(), ids=RESPONSES)
-def test_backends_are_read_as_strictly(harness: ProxyHarness, raw: bytes, step: int) -> None:
+def test_malformed_response_is_rejected(harness: ProxyHarness, raw: bytes, step: int) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         send(connection, raw + SECRET, step)
@@ -114,7 +114,7 @@ def test_backends_are_read_as_strictly(harness: ProxyHarness, raw: bytes, step: 
 
 @STEPS
 @pytest.mark.parametrize("raw", CHUNKS.values(), ids=CHUNKS)
-def test_an_answers_body_that_is_ambiguous_is_cut(
+def test_malformed_response_body_resets_client(
     harness: ProxyHarness, raw: bytes, step: int
 ) -> None:
     def script(connection: Connection) -> None:
@@ -129,7 +129,7 @@ def test_an_answers_body_that_is_ambiguous_is_cut(
     with suppress(ConnectionResetError):
         while data := connection.sock.recv(65536):
             got += data
-        assert got.startswith(b"HTTP/1.1 502 ")  # in one piece, and nothing had been answered
+        assert got.startswith(b"HTTP/1.1 502 ")  # received at once, before a response was started
     assert b"secret" not in got
     assert b"0\r\n\r\n" not in got
 
@@ -142,14 +142,16 @@ def test_an_answers_body_that_is_ambiguous_is_cut(
         (b"HEAD / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n", b"400"),
     ],
 )
-def test_a_refusal_of_head_has_no_body(harness: ProxyHarness, raw: bytes, status: bytes) -> None:
+def test_rejected_head_request_has_no_body(
+    harness: ProxyHarness, raw: bytes, status: bytes
+) -> None:
     connection = harness.connect()
     connection.send(raw)
     assert connection.read_head().startswith(b"HTTP/1.1 " + status)
     assert connection.read_to_end() == b""
 
 
-def test_a_head_that_never_comes_whole(harness: ProxyHarness) -> None:
+def test_incomplete_head_times_out(harness: ProxyHarness) -> None:
     connection = harness.connect()
     connection.sock.settimeout(2 * LIMIT)
     connection.send(b"GET / HTTP/1.1\r\nHost: ")
@@ -159,7 +161,7 @@ def test_a_head_that_never_comes_whole(harness: ProxyHarness) -> None:
     assert connection.read_to_end() == b""
 
 
-def test_a_body_may_have_a_largest_size(tmp_path: Path) -> None:
+def test_max_body_flag(tmp_path: Path) -> None:
     witness = Witness()
     with proxy_harness(tmp_path, "-max-body", "1k") as harness:
         harness.start_backends(witness)
@@ -177,7 +179,7 @@ def test_a_body_may_have_a_largest_size(tmp_path: Path) -> None:
         assert witness.heads == []
 
 
-def test_only_a_trusted_proxy_is_believed(tmp_path: Path) -> None:
+def test_forwarded_fields_are_kept_from_trusted_proxy_only(tmp_path: Path) -> None:
     heads = []
 
     def script(connection: Connection) -> None:

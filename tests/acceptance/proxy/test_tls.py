@@ -1,4 +1,4 @@
-"""Clients that come by TLS, and certificates that change under them."""
+"""TLS clients, and certificates that change while the proxy runs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def connect(harness: ProxyHarness, context: ssl.SSLContext, name: str = "a.examp
     return harness.connect_tls(context, name)
 
 
-def test_a_browser_that_speaks_http_1(harness: ProxyHarness, folder: Path) -> None:
+def test_http1_over_tls(harness: ProxyHarness, folder: Path) -> None:
     harness.start_backends(echoing)
     connection = connect(harness, context(folder))
     assert isinstance(connection.sock, ssl.SSLSocket)
@@ -61,10 +61,10 @@ def test_a_browser_that_speaks_http_1(harness: ProxyHarness, folder: Path) -> No
     connection.send(CLOSING)
     response, _ = connection.read_response()
     assert response.getheader("connection") == "close"
-    assert connection.read_to_end() == b""  # the end is TLS's own, not a cut
+    assert connection.read_to_end() == b""  # an orderly TLS close, not a reset
 
 
-def test_curl(harness: ProxyHarness, folder: Path) -> None:
+def test_curl_over_tls(harness: ProxyHarness, folder: Path) -> None:
     harness.start_backends(echoing)
     words = [require_tool("curl", "curl"), "--silent", "--show-error", "--fail", "--http1.1"]
     words += [
@@ -79,7 +79,7 @@ def test_curl(harness: ProxyHarness, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [100, 5_000_000])
-def test_a_large_answer_before_the_end(harness: ProxyHarness, folder: Path, size: int) -> None:
+def test_large_response_before_close(harness: ProxyHarness, folder: Path, size: int) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"a" * size)
@@ -92,7 +92,7 @@ def test_a_large_answer_before_the_end(harness: ProxyHarness, folder: Path, size
     assert connection.read_to_end() == b""
 
 
-def test_an_answer_that_breaks_does_not_look_whole(harness: ProxyHarness, folder: Path) -> None:
+def test_truncated_response_is_an_error_over_tls(harness: ProxyHarness, folder: Path) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
@@ -105,7 +105,7 @@ def test_an_answer_that_breaks_does_not_look_whole(harness: ProxyHarness, folder
 
 
 @pytest.mark.parametrize("backend_ends", [True, False])
-def test_a_websocket(harness: ProxyHarness, folder: Path, backend_ends: bool) -> None:
+def test_websocket_over_tls(harness: ProxyHarness, folder: Path, backend_ends: bool) -> None:
     ended = []
 
     def script(connection: Connection) -> None:
@@ -137,7 +137,7 @@ def test_a_websocket(harness: ProxyHarness, folder: Path, backend_ends: bool) ->
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
-def test_old_versions_are_refused(
+def test_old_tls_versions_are_rejected(
     harness: ProxyHarness, folder: Path, version: ssl.TLSVersion
 ) -> None:
     old = context(folder)
@@ -147,9 +147,7 @@ def test_old_versions_are_refused(
         connect(harness, old)
 
 
-def test_ciphers_without_authentication_or_forward_secrecy_are_refused(
-    harness: ProxyHarness, folder: Path
-) -> None:
+def test_weak_ciphers_are_rejected(harness: ProxyHarness, folder: Path) -> None:
     old = context(folder)
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     connection = connect(harness, old)
@@ -163,7 +161,7 @@ def test_ciphers_without_authentication_or_forward_secrecy_are_refused(
 
 
 @pytest.mark.parametrize("data", [GET, b"\x16\x03\x01", b""], ids=["plain", "half", "nothing"])
-def test_who_does_not_speak_tls_harms_nobody(
+def test_plain_http_on_tls_port_affects_no_other_client(
     harness: ProxyHarness, folder: Path, data: bytes
 ) -> None:
     harness.start_backends(echoing)
@@ -177,7 +175,7 @@ def test_who_does_not_speak_tls_harms_nobody(
     stranger.close()
 
 
-def test_a_new_certificate_needs_no_restart(harness: ProxyHarness, folder: Path) -> None:
+def test_changed_certificate_is_reloaded(harness: ProxyHarness, folder: Path) -> None:
     harness.start_backends(echoing)
     before = connect(harness, context(folder))
     write_certificate(folder, "a.example", "new.example", file="a")
@@ -191,17 +189,17 @@ def test_a_new_certificate_needs_no_restart(harness: ProxyHarness, folder: Path)
     connect(harness, context(folder), "new.example")
 
 
-def test_draining_ends_connections_by_tls(folder: Path) -> None:
-    argument = write_certificate(folder, "c.example", file="c")
+def test_draining_closes_tls_connections(tmp_path: Path) -> None:
+    argument = write_certificate(tmp_path, "c.example", file="c")
     flags = ["-tls-listen", "127.0.0.1:0", "-cert", argument]
-    with proxy_harness(folder, *flags) as harness:
+    with proxy_harness(tmp_path, *flags) as harness:
         harness.start_backends(echoing)
-        connection = connect(harness, context(folder, "c"), "c.example")
+        connection = connect(harness, context(tmp_path, "c"), "c.example")
         connection.send(GET)
         connection.read_response()
         harness.process.terminate()
         assert connection.read_to_end() == b""
-        harness.process.wait(LIMIT)  # although the client does not say goodbye
+        harness.process.wait(LIMIT)  # although the client sends no close_notify
         assert "still open" not in harness.process.log
 
 
@@ -216,7 +214,7 @@ def test_draining_ends_connections_by_tls(folder: Path) -> None:
         ),
     ],
 )
-def test_a_start_that_fails_says_why(flags: list[str], sentence: str) -> None:
+def test_unusable_certificate_stops_start_with_reason(flags: list[str], sentence: str) -> None:
     process = start_process(
         "proxy", [*program("proxy"), "-cluster", "web", "-listen", ":0", *flags]
     )

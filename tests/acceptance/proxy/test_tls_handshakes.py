@@ -1,4 +1,4 @@
-"""Clients by TLS whose handshakes are not done: they count as any other client."""
+"""Incomplete TLS handshakes: they count as client connections."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from support.ports import free_port
 from support.proxy_process import tls_port
 from support.waiting import LIMIT, wait_until
 
-NO_HANDSHAKE = 'arke_proxy_failures_total{reason="tls_handshake_failed"}'
-EXHAUSTED = 'arke_proxy_failures_total{reason="too_many_connections"}'
+HANDSHAKE_FAILURES = 'arke_proxy_failures_total{reason="tls_handshake_failed"}'
+TOO_MANY = 'arke_proxy_failures_total{reason="too_many_connections"}'
 
 
 class Door:
-    """A proxy that listens by TLS, and counts."""
+    """A proxy that listens with TLS, and its metrics."""
 
     def __init__(self, proxy: Proxy, admin: int, folder: Path) -> None:
         self.proxy = proxy
@@ -70,7 +70,7 @@ class Door:
 
 
 def ended_unanswered(connection: Connection) -> None:
-    """Wait for the end, whatever end the kernel chooses."""
+    """Wait until the connection is closed or reset."""
     with suppress(ConnectionResetError):
         assert connection.read_to_end() == b""
 
@@ -80,7 +80,7 @@ Make = Callable[[Sequence[str], int | None], Door]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
-    """Make a door whose proxy has these flags, and perhaps few descriptors."""
+    """Start a proxy with these flags, and optionally few descriptors."""
     doors: list[Door] = []
     with new_deployment() as deployment:
 
@@ -102,26 +102,26 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
 
 @pytest.mark.parametrize("flag", ["-max-clients", "-max-per-client"])
-def test_they_take_the_places_of_clients(make: Make, flag: str) -> None:
+def test_handshakes_count_towards_client_limit(make: Make, flag: str) -> None:
     door = make((flag, "3"), None)
     silent = [door.silent() for _ in range(3)]
     wait_until(lambda: door.counted("arke_proxy_connections") == 3)
-    assert not door.served()  # and is told nothing, as it would not understand
+    assert not door.served()  # without TLS there is no response
     response, body = door.proxy.request()
-    assert (response.status, body[:27]) == (503, b"The proxy serves 3 connecti")
-    assert door.counted(EXHAUSTED) == 2
+    assert (response.status, body[:17]) == (503, b"The proxy has 3 c")
+    assert door.counted(TOO_MANY) == 2
     wait_until(lambda: [one["status"] for one in door.logged()] == [0, 503])
-    door.proxy.process.wait_for_line("The proxy has 3 client connections", LIMIT)
+    door.proxy.process.wait_for_line("The proxy has 3 c", LIMIT)
     silent[0].close()
     wait_until(door.served)
-    assert door.counted(NO_HANDSHAKE) == 0
+    assert door.counted(HANDSHAKE_FAILURES) == 0
 
 
-def test_they_cannot_use_up_the_descriptors(make: Make) -> None:
+def test_handshakes_cannot_exhaust_descriptors(make: Make) -> None:
     door = make((), 128)
     kept = door.connect()
     silent = [door.silent() for _ in range(200)]
-    wait_until(lambda: door.counted(EXHAUSTED) > 100)
+    wait_until(lambda: door.counted(TOO_MANY) > 100)
     for _ in range(5):
         assert door.proxy.request()[0].status == 503
         kept.send(GET)
@@ -132,22 +132,22 @@ def test_they_cannot_use_up_the_descriptors(make: Make) -> None:
     wait_until(door.served)
 
 
-def test_they_have_as_long_as_a_head(make: Make) -> None:
+def test_handshake_times_out_like_request_head(make: Make) -> None:
     door = make((), None)
     half = door.silent(b"\x16\x03\x01\x02")
     silent = door.silent()
     for connection in (half, silent):
         ended_unanswered(connection)
-    wait_until(lambda: door.counted(NO_HANDSHAKE) == 2)
+    wait_until(lambda: door.counted(HANDSHAKE_FAILURES) == 2)
     assert door.counted("arke_proxy_connections") == 0
 
 
-def test_what_is_no_handshake_is_counted_and_logged(make: Make) -> None:
+def test_failed_handshake_is_counted_and_logged(make: Make) -> None:
     door = make((), None)
     silent = door.silent(GET)
     with suppress(ConnectionResetError):
-        silent.read_to_end()  # TLS has a word for this
-    assert door.counted(NO_HANDSHAKE) == 1
+        silent.read_to_end()  # TLS sends an alert
+    assert door.counted(HANDSHAKE_FAILURES) == 1
     wait_until(lambda: len(door.logged()) == 1)
     (line,) = door.logged()
     assert (line["client"], line["status"], line["outcome"]) == (
@@ -158,8 +158,8 @@ def test_what_is_no_handshake_is_counted_and_logged(make: Make) -> None:
 
 
 @pytest.mark.parametrize("reset", [False, True])
-def test_who_leaves_before_it_is_done_is_forgotten(make: Make, reset: bool) -> None:
-    """Monitors do that all day; it is not worth a line."""
+def test_disconnect_during_handshake_is_not_a_failure(make: Make, reset: bool) -> None:
+    """Health monitors do that all the time, so it is not logged."""
     door = make(("-max-clients", "1"), None)
     stranger = door.silent(b"\x16\x03\x01\x02")
     wait_until(lambda: door.counted("arke_proxy_connections") == 1)
@@ -168,10 +168,10 @@ def test_who_leaves_before_it_is_done_is_forgotten(make: Make, reset: bool) -> N
     else:
         stranger.close()
     wait_until(door.served)
-    assert door.counted(NO_HANDSHAKE) == 0
+    assert door.counted(HANDSHAKE_FAILURES) == 0
 
 
-def test_they_do_not_hold_up_the_end(make: Make) -> None:
+def test_handshakes_do_not_delay_shutdown(make: Make) -> None:
     door = make(("-grace", "25s"), None)
     silent = door.silent(b"\x16\x03")
     wait_until(lambda: door.counted("arke_proxy_connections") == 1)

@@ -1,4 +1,4 @@
-"""Connections that leave HTTP: WebSockets, and whatever else a backend agrees to."""
+"""WebSockets through the proxy, and upgrades that backends decline."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MIB = 1 << 20
 
 @asynccontextmanager
 async def web_sockets(codes: list[int | None]) -> AsyncIterator[str]:
-    """A backend that says everything back, in capitals where it is text.
+    """A backend that echoes messages; text in capitals.
 
     `codes` gets what clients close with.
     """
@@ -57,7 +57,7 @@ async def web_sockets(codes: list[int | None]) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def test_a_web_socket(harness: ProxyHarness) -> None:
+async def test_websocket_echo(harness: ProxyHarness) -> None:
     codes: list[int | None] = []
     large = hashlib.shake_256(b"large").digest(5 * MIB)
     async with web_sockets(codes) as address, ClientSession() as session:
@@ -75,8 +75,8 @@ async def test_a_web_socket(harness: ProxyHarness) -> None:
     assert codes == [4000]
 
 
-def test_what_is_said_at_once_is_not_lost(harness: ProxyHarness) -> None:
-    """The backend speaks in the same packet as its 101, the client before it has seen that."""
+def test_data_sent_with_101_is_not_lost(harness: ProxyHarness) -> None:
+    """The backend sends data with its 101, and the client before it has received that."""
     heads = []
 
     def script(connection: Connection) -> None:
@@ -97,7 +97,7 @@ def test_what_is_said_at_once_is_not_lost(harness: ProxyHarness) -> None:
 
 
 @pytest.mark.parametrize("first", ["client", "backend"])
-def test_each_direction_ends_by_itself(harness: ProxyHarness, first: str) -> None:
+def test_each_direction_closes_separately(harness: ProxyHarness, first: str) -> None:
     done = threading.Event()
 
     def end(connection: Connection) -> None:
@@ -130,7 +130,7 @@ def test_each_direction_ends_by_itself(harness: ProxyHarness, first: str) -> Non
     assert done.wait(LIMIT)
 
 
-def test_a_backend_that_dies_is_no_orderly_end(harness: ProxyHarness) -> None:
+def test_backend_crash_resets_websocket(harness: ProxyHarness) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(SWITCH)
@@ -147,7 +147,7 @@ def test_a_backend_that_dies_is_no_orderly_end(harness: ProxyHarness) -> None:
 
 
 @pytest.mark.alone
-def test_who_reads_slowly_slows_the_other(harness: ProxyHarness) -> None:
+def test_slow_reader_slows_sender(harness: ProxyHarness) -> None:
     size = 48 * MIB
     data = hashlib.shake_256(b"splice").digest(size)
     stalled = threading.Event()
@@ -181,7 +181,7 @@ def test_who_reads_slowly_slows_the_other(harness: ProxyHarness) -> None:
     assert digests == [hashlib.sha256(data).digest()]
 
 
-def test_a_backend_may_decline(harness: ProxyHarness) -> None:
+def test_backend_declines_upgrade(harness: ProxyHarness) -> None:
     def script(connection: Connection) -> None:
         while connection.read_head():
             connection.send(OK)
@@ -205,7 +205,7 @@ UNASKED = {
 
 
 @pytest.mark.parametrize("request_", UNASKED.values(), ids=UNASKED)
-def test_nobody_switches_unasked(harness: ProxyHarness, request_: bytes) -> None:
+def test_unrequested_101_is_rejected(harness: ProxyHarness, request_: bytes) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(SWITCH + b"smuggled")
@@ -217,8 +217,8 @@ def test_nobody_switches_unasked(harness: ProxyHarness, request_: bytes) -> None
     assert b"smuggled" not in body
 
 
-def test_a_backend_that_switches_has_answered() -> None:
-    """It is well as soon as it does so: its WebSockets may live for hours."""
+def test_101_counts_as_success_at_once() -> None:
+    """The backend is healthy at once, not when its WebSockets close hours later."""
     times = iter(range(100))
 
     def breaks_once(connection: Connection) -> None:

@@ -18,7 +18,7 @@ from arke.cli.bench import requests, throughput
 from arke.cli.bench.receivers import BenchError, Group, receiving
 from arke.cli.bench.result import Result
 from arke.cli.exit_status import fail
-from arke.cli.session import RelayOptions, run
+from arke.cli.session import AttachOptions, run
 from arke.program import flags
 from arke.wire.limits import MAX_MESSAGE
 
@@ -37,7 +37,7 @@ _OVERHEAD = 60.0  # for start, last deliveries and stop; each has its own timeou
 
 
 @dataclass(frozen=True, slots=True)
-class _BenchOptions(RelayOptions):
+class _BenchOptions(AttachOptions):
     member_port: int | None = flags.flag(
         "N", parse=flags.port, help="port of another relay, for the receivers to attach to"
     )

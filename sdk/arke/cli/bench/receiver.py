@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import uvloop
 
 import arke
-from arke.cli.session import RelayOptions, run
+from arke.cli.session import AttachOptions, run
 from arke.program import flags
 
 REPORT = struct.Struct("<QQ")
@@ -24,7 +24,7 @@ REPORT = struct.Struct("<QQ")
 
 
 @dataclass(frozen=True, slots=True)
-class _ReceiverOptions(RelayOptions):
+class _ReceiverOptions(AttachOptions):
     pattern: str = flags.argument("PATTERN", help="request, publish, broadcast or tunnel")
     name: str = flags.argument("NAME", help="cluster to join or topic to subscribe to")
     every: int = flags.flag("N", parse=flags.count, required=True, help="messages between reports")
