@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from arke.wire.limits import MAX_TOPICS, MAX_WATCHES
-from arke_relay.core.cluster_watches import ClusterWatches
 from arke_relay.core.directory import Directory, Metadata
 from arke_relay.core.endpoints import MessageSink, Program
 from arke_relay.core.local_node import LocalNode
+from arke_relay.core.member_notifier import MemberNotifier
 from arke_relay.core.router import Router
 from arke_relay.core.tunnels import TunnelRouter
 
@@ -24,7 +24,7 @@ class AttachedPrograms:
         directory: Directory,
         router: Router,
         tunnels: TunnelRouter,
-        watches: ClusterWatches,
+        watches: MemberNotifier,
     ) -> None:
         self._node = node
         self._directory = directory

@@ -11,7 +11,7 @@ BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 """Upper bounds of the latency histogram, in seconds."""
 
 
-class Outcome(StrEnum):
+class RequestOutcome(StrEnum):
     """How a request ended; the value is the label of `arke_requests_total`."""
 
     REPLIED = "replied"
@@ -65,7 +65,7 @@ class Counters:
     )
 
     def __init__(self) -> None:
-        self.failures: Counter[Outcome] = Counter()
+        self.failures: Counter[RequestOutcome] = Counter()
         """Requests of local programs that got no reply, by outcome."""
         self.drops: Counter[DropCause] = Counter()
         """Messages dropped, by cause."""
@@ -83,7 +83,7 @@ class Counters:
         self.latency_sum += seconds
 
     @property
-    def outcomes(self) -> Mapping[Outcome, int]:
+    def outcomes(self) -> Mapping[RequestOutcome, int]:
         """Requests of local programs, by outcome."""
         replied = sum(self.latency)
-        return ({Outcome.REPLIED: replied} if replied else {}) | self.failures
+        return ({RequestOutcome.REPLIED: replied} if replied else {}) | self.failures

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from arke_relay.core.attached_programs import AttachedPrograms
 from arke_relay.core.balancer import PowerOfTwoBalancer
 from arke_relay.core.broadcasts import Broadcasts
-from arke_relay.core.cluster_watches import ClusterWatches
 from arke_relay.core.counters import Counters
 from arke_relay.core.directory import Directory
 from arke_relay.core.linked_peers import Announcements, LinkedPeers
 from arke_relay.core.local_node import LocalNode
+from arke_relay.core.member_notifier import MemberNotifier
 from arke_relay.core.router import Router
 from arke_relay.core.tunnels import TunnelRouter
 
@@ -26,7 +26,7 @@ class MessageCore:
         self.node = LocalNode(node)
         self.counters = Counters()
         announcements = Announcements()
-        self._watches = ClusterWatches(self.node)
+        self._watches = MemberNotifier(self.node)
         self.directory = Directory(announcements.announce, self._watches.member_changed)
         self.tunnels = TunnelRouter(self.counters)
         balancer = PowerOfTwoBalancer(random)

@@ -14,7 +14,7 @@ from arke.wire.limits import CHUNK, MAX_PENDING_REQUESTS
 from arke.wire.malformed import Malformed
 from arke.wire.messages import Failure, Op, PeerOp
 from arke_relay.core.balancer import FAULT, REFUSAL, PowerOfTwoBalancer
-from arke_relay.core.counters import Counters, DropCause, Outcome
+from arke_relay.core.counters import Counters, DropCause, RequestOutcome
 from arke_relay.core.directed_request import DirectedRequest, send_directed
 from arke_relay.core.directory import Directory
 from arke_relay.core.endpoints import Endpoint, Peer
@@ -33,11 +33,11 @@ _FAILED = Op.FAILED.value
 _ACCEPT = Op.ACCEPT.value
 
 _OUTCOMES = {
-    Failure.NO_SUCH_CLUSTER: Outcome.NO_SUCH_CLUSTER,
-    Failure.MEMBER_LOST: Outcome.MEMBER_LOST,
-    Failure.OVERLOADED: Outcome.OVERLOADED,
-    Failure.TIMED_OUT: Outcome.TIMED_OUT,
-    Failure.NO_SUCH_MEMBER: Outcome.NO_SUCH_MEMBER,
+    Failure.NO_SUCH_CLUSTER: RequestOutcome.NO_SUCH_CLUSTER,
+    Failure.MEMBER_LOST: RequestOutcome.MEMBER_LOST,
+    Failure.OVERLOADED: RequestOutcome.OVERLOADED,
+    Failure.TIMED_OUT: RequestOutcome.TIMED_OUT,
+    Failure.NO_SUCH_MEMBER: RequestOutcome.NO_SUCH_MEMBER,
 }
 
 
@@ -103,7 +103,7 @@ class Router:
         """End a request whose caller no longer waits for the outcome."""
         request = origin.requests.get(request_id)
         if request is not None:
-            self._end(request, Outcome.CANCELLED)
+            self._end(request, RequestOutcome.CANCELLED)
             self._cancel_at_assignee(request)
 
     # From assignees.
@@ -147,7 +147,7 @@ class Router:
             self._fail_wrong_reply(request)
             return
         origin = request.origin
-        self._end(request, Outcome.TUNNEL_OPENED)
+        self._end(request, RequestOutcome.TUNNEL_OPENED)
         window = min(window, request.tunnel.window)
         purpose = request.tunnel.purpose
         self._tunnels.connect(origin, request.origin_id, assignee, request_id, purpose)
@@ -160,7 +160,7 @@ class Router:
         if request is not None:
             assert request.candidate
             self._balancer.penalise(request.candidate, FAULT, now)
-            self._end(request, Outcome.FAULTED)
+            self._end(request, RequestOutcome.FAULTED)
             if not request.origin.sink.put((_FAULT, request.origin_id, kind, text)):
                 self._counters.drops[DropCause.REPLY_QUEUE_FULL] += 1
 
@@ -202,7 +202,7 @@ class Router:
     def endpoint_lost(self, endpoint: Endpoint, text: str, now: float) -> None:
         """End the requests that the endpoint made, and fail or retry those it was assigned."""
         for request in list(endpoint.requests.values()):
-            self._end(request, Outcome.ABANDONED)
+            self._end(request, RequestOutcome.ABANDONED)
             self._cancel_at_assignee(request)
         for request in self._assigned_to(endpoint):
             # Its handler may have started.
@@ -367,7 +367,7 @@ class Router:
             self._fail(request, Failure.OVERLOADED, text)
             return
         # The origin's relay may know more members: it decides whether to retry.
-        self._end(request, Outcome.REFUSED)
+        self._end(request, RequestOutcome.REFUSED)
         if not request.origin.sink.put((_REFUSED, request.origin_id, reason)):
             self._counters.drops[DropCause.REPLY_QUEUE_FULL] += 1
 
@@ -378,7 +378,7 @@ class Router:
             self._cancel_at_assignee(request)  # other assignees stop at the deadline themselves
 
     def _fail(self, request: RoutedRequest, failure: int, text: str) -> None:
-        self._end(request, _OUTCOMES.get(Failure(failure), Outcome.FAILED))
+        self._end(request, _OUTCOMES.get(Failure(failure), RequestOutcome.FAILED))
         if failure == Failure.TIMED_OUT and request.origin.is_peer:
             return  # the origin's relay times the request out itself
         if not request.origin.sink.put((_FAILED, request.origin_id, int(failure), text)):
@@ -398,7 +398,7 @@ class Router:
                 request.origin.opening_tunnels -= 1
                 candidate.endpoint.opening_tunnels -= 1
 
-    def _end(self, request: RoutedRequest, outcome: Outcome) -> None:
+    def _end(self, request: RoutedRequest, outcome: RequestOutcome) -> None:
         self._release(request)
         origin = request.origin
         origin.requests.pop(request.origin_id, None)

@@ -8,7 +8,7 @@ from arke_relay.core.endpoints import Endpoint, Message, Peer, Program
 from arke_relay.core.local_node import LocalNode
 
 
-class ClusterWatches:
+class MemberNotifier:
     """Sends MEMBER_JOINED, MEMBER_LEFT and MEMBERS_LISTED."""
 
     def __init__(self, node: LocalNode) -> None:
