@@ -59,7 +59,7 @@ class NodeIdentity:
         if not is_text(self.network, 1, MAX_NETWORK_NAME_BYTES):
             raise ConfigurationError(
                 f"-net must be 1 to {MAX_NETWORK_NAME_BYTES} bytes of UTF-8 text "
-                f"(got {self.network[:MAX_NETWORK_NAME_BYTES]!a})"
+                f"(got {len(self.network.encode(errors='backslashreplace'))} bytes)"
             )
 
 

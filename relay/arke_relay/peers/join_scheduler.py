@@ -116,15 +116,22 @@ class JoinScheduler:
             if to_self:
                 self._log.debug("own address skipped", address=target.where)
             else:
-                self._log.limited(target.where, LOG_PERIOD).info(
-                    _event(error), address=target.where, reason=error.reason, error=error
-                )
+                self._log_failure(target.where, error)
             return
         except asyncio.CancelledError:
             self._targets.failed(target, now)
             return
         self._targets.succeeded(target, peer.node, self._clock())
         self._handler.link(peer, target.address)
+
+    def _log_failure(self, address: str, error: JoinFailed) -> None:
+        log = self._log.limited(address, LOG_PERIOD)
+        if not isinstance(error, JoinRefused):
+            log.info("cannot reach peer", address=address, reason=error.reason, error=error)
+        elif error.by_peer:
+            log.info("refused by peer", address=address, reason=error.reason, error=error)
+        else:
+            log.info("peer refused", address=address, reason=error.reason, error=error)
 
     async def _renew(self, neighbour: Neighbour) -> None:
         try:
@@ -174,9 +181,3 @@ class JoinScheduler:
 
 def _is_connected_to_self(error: JoinFailed) -> bool:
     return isinstance(error, JoinRefused) and error.code is RefusalCode.CONNECTED_TO_SELF
-
-
-def _event(error: JoinFailed) -> str:
-    if isinstance(error, JoinRefused):
-        return "refused by peer" if error.by_peer else "peer refused"
-    return "cannot reach peer"

@@ -156,7 +156,7 @@ async def test_the_data_socket_lets_in_nobody_but_the_admitted(
 ) -> None:
     relay = relays.start()
     admitted = await keyholder.join(relay)
-    where = f"tcp://{relay.address}:{admitted.info.data_port}"
+    where = f"tcp://{relay.address}:{admitted.introduction.data_port}"
     fresh = CurvePair.fresh(os.urandom)
     copied = CurvePair(keyholder.curve.public, fresh.secret)
     for keys, server_key in (

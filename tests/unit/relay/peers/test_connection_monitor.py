@@ -15,7 +15,7 @@ from arke_relay.peers import connection_monitor
 from arke_relay.peers.connection_monitor import ConnectionMonitor
 from arke_relay.peers.keys import CurvePair
 from arke_relay.peers.zmq_sockets import JOIN_DOMAIN, curve_client, curve_server, endpoint
-from support.relays import LIMIT
+from support.waiting import LIMIT
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
