@@ -1,4 +1,4 @@
-"""Requests as raw bytes: those that no backend may ever see, and odd ones that pass."""
+"""Raw requests: malformed ones, which must not reach a backend, and unusual valid ones."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ HEADS = {
     "length with underscore": POST + b"Content_Length: 5\r\n\r\n",
     "coding with underscore": POST + b"Transfer_Encoding: chunked\r\n\r\n",
     "length with dot": POST + b"Content.Length: 5\r\n\r\n",
-    "way with underscores": GET + b"X_Forwarded_For: 6.6.6.6\r\n\r\n",
-    "way with one underscore": GET + b"X-Forwarded_For: 6.6.6.6\r\n\r\n",
+    "X_Forwarded_For": GET + b"X_Forwarded_For: 6.6.6.6\r\n\r\n",
+    "X-Forwarded_For": GET + b"X-Forwarded_For: 6.6.6.6\r\n\r\n",
     "length with zero and sign": POST + b"Content-Length: -0\r\n\r\n",
     "length of digits and underscore": POST + b"Content-Length: 1_0\r\n\r\n",
     "length with semicolon": POST + b"Content-Length: 5;x\r\n\r\n",
@@ -143,8 +143,8 @@ HEADS = {
     "chunked, space before the colon": POST + b"Transfer-Encoding : chunked\r\n\r\n",
     "length and chunked in HTTP/1.0": b"POST / HTTP/1.0\r\nContent-Length: 5\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n",
-    "steps that are no number": b"OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: -1\r\n\r\n",
-    "steps said twice": b"OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 2\r\n"
+    "malformed Max-Forwards": b"OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: -1\r\n\r\n",
+    "two Max-Forwards": b"OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 2\r\n"
     b"max-forwards: 2\r\n\r\n",
     "chunked in other letters": POST + b"Transfer-Encoding: chun\xe2\x84\xaaed\r\n\r\n",
 }
@@ -163,12 +163,12 @@ LIMITS = {
     "CONNECT to a path": (b"CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
     "TRACE": (b"TRACE / HTTP/1.1\r\nHost: a\r\nCookie: secret\r\n\r\n", 501),
     "TRACE that may go on": (b"TRACE / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 5\r\n\r\n", 501),
-    "no further step": (b"OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n", 501),
+    "Max-Forwards 0": (b"OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n", 501),
     "unknown expectation": (POST + b"Expect: y 100-continue\r\nContent-Length: 5\r\n\r\n", 417),
     "long name": (GET + b"a" * 9000 + b": 1\r\n\r\n", 400),
 }
 
-# Odd, and valid: what is sent, and the lines that a backend must get for it.
+# Unusual valid requests, and bytes that the backend must receive for each.
 ACCEPTED = {
     "space around a value": (GET + b"X: \t 1 \t\r\n\r\n", b"\r\nX: 1\r\n"),
     "no space before a value": (GET + b"X:1\r\n\r\n", b"\r\nX: 1\r\n"),
@@ -223,11 +223,11 @@ ACCEPTED = {
         POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 5\r\nHost: b\r\n\r\n",
         b"\r\nTransfer-Encoding: chunked\r\n",
     ),
-    "one step more": (
+    "Max-Forwards 1": (
         b"OPTIONS / HTTP/1.1\r\nHost: a\r\nX: 1\r\nmax-forwards: 1\r\nY: 2\r\n\r\n",
         b"\r\nX: 1\r\nmax-forwards: 0\r\nY: 2\r\n",
     ),
-    "steps of a method that does not count them": (
+    "Max-Forwards of GET": (
         GET + b"Max-Forwards: 0\r\n\r\n",
         b"\r\nMax-Forwards: 0\r\n",
     ),

@@ -1,4 +1,4 @@
-"""Answers as raw bytes that no client may ever see; and chunks, which requests may have too."""
+"""Raw responses and chunked bodies that are malformed, and must not be forwarded."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ CHUNKS = {
     "request for a trailer": b"0\r\nGET /smuggled HTTP/1.1\r\n\r\n",
 }
 
-# Heads of answers; the client gets 502.
+# Heads of responses; the client gets 502.
 RESPONSES = {
     "no HTTP": b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
     "HTTP/2": b"HTTP/2.0 200 OK\r\n\r\n",

@@ -116,9 +116,8 @@ class ProxyServer:
     def _tick(self) -> None:
         self._timer = self._context.loop.call_later(_TICK, self._tick)
         self._context.sweep()
-        if (
-            error := check_descriptors()
-        ):  # without descriptors the loop drops new connections silently
+        # Without descriptors the loop drops new connections silently.
+        if error := check_descriptors():
             self._context.warnings.warn(
                 NO_DESCRIPTORS, "no file descriptor left", reason=describe_shortage(error)
             )

@@ -64,7 +64,7 @@ def _words(port: int, command: str, *argv: str) -> list[str]:
     return [*program("arke"), *words, "--port", str(port), *argv]
 
 
-def the_line(stderr: bytes) -> str:
+def error_line(stderr: bytes) -> str:
     text = stderr.decode()
     assert text.startswith("arke: ")
     assert text.endswith("\n")
@@ -72,20 +72,20 @@ def the_line(stderr: bytes) -> str:
     return text.removeprefix("arke: ").strip()
 
 
-async def until(true: Callable[[], Awaitable[bool]]) -> None:
+async def wait_for(true: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(LIMIT):
         while not await true():
             await asyncio.sleep(0.02)
 
 
-async def known(relay: Relay, kind: str, name: str) -> None:
+async def wait_until_listed(relay: Relay, kind: str, name: str) -> None:
     """Wait until the relay lists the cluster or the topic."""
     async with arke.connect(port=relay.port) as mesh:
 
         async def listed() -> bool:
             return name in (await mesh.status())[kind]
 
-        await until(listed)
+        await wait_for(listed)
 
 
 async def next_line(process: subprocess.Popen[bytes]) -> bytes:
@@ -119,7 +119,7 @@ def test_status_prints_tables_or_json(relay: Relay) -> None:
 
 async def test_status_lists_clusters(relay: Relay) -> None:
     with started(relay.port, "serve listed --echo"):
-        await known(relay, "clusters", "listed")
+        await wait_until_listed(relay, "clusters", "listed")
         page = run(relay.port, "status").stdout.decode()
     assert re.search(r"\nlisted +1 +0 +0\.0 +0\n", page)
 
@@ -129,7 +129,7 @@ async def test_status_lists_clusters(relay: Relay) -> None:
 
 async def test_request_prints_the_reply_unchanged(relay: Relay) -> None:
     with started(relay.port, "serve upper", "--exec", "tr a-z A-Z"):
-        await known(relay, "clusters", "upper")
+        await wait_until_listed(relay, "clusters", "upper")
         done = run(relay.port, "request upper", "hello")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"HELLO", b"")
 
@@ -137,7 +137,7 @@ async def test_request_prints_the_reply_unchanged(relay: Relay) -> None:
 async def test_body_from_stdin_may_be_any_bytes(relay: Relay) -> None:
     body = bytes(range(256)) * 1000
     with started(relay.port, "serve echo --echo"):
-        await known(relay, "clusters", "echo")
+        await wait_until_listed(relay, "clusters", "echo")
         done = run(relay.port, "request echo -", stdin=body)
     assert (done.returncode, done.stdout) == (0, body)
 
@@ -145,7 +145,7 @@ async def test_body_from_stdin_may_be_any_bytes(relay: Relay) -> None:
 def test_request_to_an_empty_cluster_prints_one_line(relay: Relay) -> None:
     done = run(relay.port, "request empty x")
     assert (done.returncode, done.stdout) == (1, b"")
-    line = the_line(done.stderr)
+    line = error_line(done.stderr)
     assert "'empty'" in line
     assert "`arke status`" in line
 
@@ -154,7 +154,7 @@ async def test_failing_command_raises_at_the_caller_with_status_and_stderr(
     relay: Relay,
 ) -> None:
     with started(relay.port, "serve broken", "--exec", "echo no paper >&2; exit 3"):
-        await known(relay, "clusters", "broken")
+        await wait_until_listed(relay, "clusters", "broken")
         done = run(relay.port, "request broken x")
         async with arke.connect(port=relay.port) as mesh:
             with pytest.raises(arke.RemoteError) as caught:
@@ -162,24 +162,24 @@ async def test_failing_command_raises_at_the_caller_with_status_and_stderr(
     assert (caught.value.type, caught.value.text) == ("CommandError", "exit status 3: no paper")
     assert (done.returncode, done.stdout) == (1, b"")
     assert (
-        the_line(done.stderr)
+        error_line(done.stderr)
         == "the handler of the member raised CommandError: exit status 3: no paper"
     )
 
 
 async def test_request_timeout_prints_one_line(relay: Relay) -> None:
     with started(relay.port, "serve slow", "--exec", "sleep 60"):
-        await known(relay, "clusters", "slow")
+        await wait_until_listed(relay, "clusters", "slow")
         done = run(relay.port, "request slow x --timeout 300ms")
     assert done.returncode == 1
-    assert the_line(done.stderr).endswith("increase -timeout")
+    assert error_line(done.stderr).endswith("increase -timeout")
 
 
 def test_missing_relay_prints_one_line_at_once() -> None:
     for command in ("status", "request c b", "publish t b", "subscribe t", "bench request"):
         done = run(1, command)
         assert (done.returncode, done.stdout) == (1, b"")
-        assert "start one with `relay " in the_line(done.stderr)
+        assert "start one with `relay " in error_line(done.stderr)
 
 
 @pytest.mark.parametrize(
@@ -192,19 +192,19 @@ def test_missing_relay_prints_one_line_at_once() -> None:
 def test_serve_requires_one_handler(relay: Relay, flags: list[str], error: str) -> None:
     done = run(relay.port, "serve c", *flags)
     assert done.returncode == 2
-    assert the_line(done.stderr) == error
+    assert error_line(done.stderr) == error
 
 
 def test_name_over_the_limit_prints_one_line(relay: Relay) -> None:
     done = run(relay.port, "request", "é" * 128, "x")
     assert done.returncode == 2
-    assert "CLUSTER must be 1 to 255 bytes of UTF-8 text (got " in the_line(done.stderr)
+    assert "CLUSTER must be 1 to 255 bytes of UTF-8 text (got " in error_line(done.stderr)
 
 
 @pytest.mark.parametrize(
-    ("line", "mend"), [("request c - <&-", "</dev/null"), ("status >&-", ">/dev/null")]
+    ("line", "hint"), [("request c - <&-", "</dev/null"), ("status >&-", ">/dev/null")]
 )
-def test_closed_stdin_or_stdout_prints_one_line(line: str, mend: str) -> None:
+def test_closed_stdin_or_stdout_prints_one_line(line: str, hint: str) -> None:
     done = subprocess.run(
         ["sh", "-c", f"exec {shlex.join(map(str, program('arke')))} {line}"],
         capture_output=True,
@@ -212,23 +212,23 @@ def test_closed_stdin_or_stdout_prints_one_line(line: str, mend: str) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, b"")
-    assert the_line(done.stderr).endswith(mend)
+    assert error_line(done.stderr).endswith(hint)
 
 
 def test_body_that_looks_like_a_flag_prints_a_hint(relay: Relay) -> None:
     done = run(relay.port, "request empty", "-x")
     assert done.returncode == 2
-    assert "; write -- before a value that begins with -; see" in the_line(done.stderr)
+    assert "; write -- before a value that begins with -; see" in error_line(done.stderr)
     done = run(relay.port, "request empty", "--", "-x")
-    assert "'empty'" in the_line(done.stderr)
-    assert "--" not in the_line(run(relay.port, "request empty").stderr)
+    assert "'empty'" in error_line(done.stderr)
+    assert "--" not in error_line(run(relay.port, "request empty").stderr)
 
 
 async def test_serve_drains_on_sigterm(relay: Relay, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     with started(relay.port, "serve gate", "--exec", f"cat {gate}") as serving:
-        await known(relay, "clusters", "gate")
+        await wait_until_listed(relay, "clusters", "gate")
         async with arke.connect(port=relay.port) as mesh:
             asking = asyncio.create_task(mesh.request("gate", b"", timeout=LIMIT))
             writing = await opened_by_a_reader(gate)
@@ -237,7 +237,7 @@ async def test_serve_drains_on_sigterm(relay: Relay, tmp_path: Path) -> None:
             async def left() -> bool:
                 return "gate" not in (await mesh.status())["clusters"]
 
-            await until(left)
+            await wait_for(left)
             os.write(writing, b"finished")
             os.close(writing)
             assert await asking == b"finished"
@@ -276,7 +276,7 @@ async def test_broadcast_command_reaches_members(relay: Relay) -> None:
 
 async def test_subscribe_prints_one_line_per_event_until_ctrl_c(relay: Relay) -> None:
     with started(relay.port, "subscribe news") as listening:
-        await known(relay, "topics", "news")
+        await wait_until_listed(relay, "topics", "news")
         for body in ("one", "two"):
             assert run(relay.port, "publish news", body).returncode == 0
         assert [await next_line(listening) for _ in range(2)] == [b"one\n", b"two\n"]
@@ -287,7 +287,7 @@ async def test_subscribe_prints_one_line_per_event_until_ctrl_c(relay: Relay) ->
 
 async def test_closed_pipe_ends_subscribe_quietly(relay: Relay) -> None:
     with started(relay.port, "subscribe left") as listening:
-        await known(relay, "topics", "left")
+        await wait_until_listed(relay, "topics", "left")
         assert listening.stdout
         assert listening.stderr
         listening.stdout.close()
@@ -299,14 +299,14 @@ async def test_closed_pipe_ends_subscribe_quietly(relay: Relay) -> None:
 async def test_paused_reader_gets_everything(relay: Relay) -> None:
     body = os.urandom(1024 * 1024).replace(b"\n", b"-")
     with started(relay.port, "subscribe slow") as listening:
-        await known(relay, "topics", "slow")
+        await wait_until_listed(relay, "topics", "slow")
         run(relay.port, "publish slow -", stdin=body)
         assert await next_line(listening) == body + b"\n"
 
 
 async def test_ctrl_c_ends_subscribe_with_a_paused_reader(relay: Relay) -> None:
     with started(relay.port, "subscribe stuck") as listening:
-        await known(relay, "topics", "stuck")
+        await wait_until_listed(relay, "topics", "stuck")
         run(relay.port, "publish stuck -", stdin=b"begun\n" + bytes(1024 * 1024))
         assert await next_line(listening) == b"begun\n"  # the rest is more than a pipe holds
         listening.send_signal(signal.SIGINT)
@@ -342,7 +342,7 @@ def test_bench_prints_one_line(relay: Relay) -> None:
 def test_bench_explains_why_receivers_do_not_start(relay: Relay) -> None:
     done = run(relay.port, "bench request --member-port 1")
     assert done.returncode == 1
-    assert the_line(done.stderr).startswith("a receiver did not start: no relay at 127.0.0.1:1")
+    assert error_line(done.stderr).startswith("a receiver did not start: no relay at 127.0.0.1:1")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -374,4 +374,4 @@ async def both_serve(relay: Relay) -> None:
             clusters = (await mesh.status())["clusters"].items()
             return any(name.startswith("bench-") and known["here"] == 2 for name, known in clusters)
 
-        await until(listed)
+        await wait_for(listed)

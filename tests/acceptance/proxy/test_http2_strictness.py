@@ -78,7 +78,7 @@ REFUSED: dict[str, tuple[Fields, bytes]] = {
     "malformed length": ([*POST, (b"content-length", b"+5")], b"400"),
     "two lengths": ([*POST, (b"content-length", b"5"), (b"content-length", b"6")], b"400"),
     "TRACE": ([(b":method", b"TRACE"), *GET[1:]], b"501"),
-    "no further step": (
+    "Max-Forwards 0": (
         [(b":method", b"OPTIONS"), *GET[1:], (b"max-forwards", b"0")],
         b"501",
     ),

@@ -22,22 +22,22 @@ def ports(request: pytest.FixtureRequest, relays: Relays) -> tuple[int, int]:
     return one.port, other.port
 
 
-class Ears:
+class BroadcastRecorder:
     """A member that records broadcasts."""
 
     def __init__(self, port: int, count: int) -> None:
-        self.heard: list[bytes] = []
-        self.all = asyncio.Event()
-        self.service = arke.Service("ears", port=port)
+        self.bodies: list[bytes] = []
+        self.complete = asyncio.Event()
+        self.service = arke.Service("recorders", port=port)
 
         @self.service.on_broadcast
-        async def hear(broadcast: arke.Broadcast) -> None:
-            self.heard.append(broadcast.body)
-            if len(self.heard) == count:
-                self.all.set()
+        async def record(broadcast: arke.Broadcast) -> None:
+            self.bodies.append(broadcast.body)
+            if len(self.bodies) == count:
+                self.complete.set()
 
 
-async def subscribed(mesh: arke.Mesh, topic: str, count: int = 1) -> None:
+async def wait_for_subscribers(mesh: arke.Mesh, topic: str, count: int = 1) -> None:
     async with asyncio.timeout(LIMIT):
         while sum((await mesh.status())["topics"].get(topic, {}).values()) != count:
             await asyncio.sleep(0.01)
@@ -45,23 +45,23 @@ async def subscribed(mesh: arke.Mesh, topic: str, count: int = 1) -> None:
 
 async def test_every_member_receives_every_broadcast_in_order(ports: tuple[int, int]) -> None:
     bodies = [b"%d" % i * (100_000 if i % 50 == 7 else 1) for i in range(500)]
-    ears = [Ears(ports[i % 2], len(bodies)) for i in range(4)]
+    recorders = [BroadcastRecorder(ports[i % 2], len(bodies)) for i in range(4)]
     async with (
-        ears[0].service,
-        ears[1].service,
-        ears[2].service,
-        ears[3].service,
+        recorders[0].service,
+        recorders[1].service,
+        recorders[2].service,
+        recorders[3].service,
         arke.connect(port=ports[0]) as mesh,
     ):
         async with asyncio.timeout(LIMIT):
-            while await member_count(mesh, "ears") != 4:
+            while await member_count(mesh, "recorders") != 4:
                 await asyncio.sleep(0.01)
             for body in bodies:
-                await mesh.broadcast("ears", body)
-            for ear in ears:
-                await ear.all.wait()
-    for ear in ears:
-        assert ear.heard == bodies
+                await mesh.broadcast("recorders", body)
+            for recorder in recorders:
+                await recorder.complete.wait()
+    for recorder in recorders:
+        assert recorder.bodies == bodies
 
 
 async def test_every_subscriber_receives_every_event_in_order(ports: tuple[int, int]) -> None:
@@ -72,7 +72,7 @@ async def test_every_subscriber_receives_every_event_in_order(ports: tuple[int, 
         reader.subscribe("news") as events,
         sender.subscribe("news") as echo,
     ):
-        await subscribed(sender, "news", 2)
+        await wait_for_subscribers(sender, "news", 2)
         for body in bodies:
             await sender.publish("news", body, headers={"kind": "test"})
         for subscription in (events, echo):
@@ -129,7 +129,7 @@ async def test_broadcast_handler_that_raises_does_not_stop_the_service(relays: R
     heard = asyncio.Event()
 
     @service.on_broadcast
-    async def hear(broadcast: arke.Broadcast) -> None:
+    async def record(broadcast: arke.Broadcast) -> None:
         if broadcast.body == b"bad":
             raise RuntimeError("no")
         heard.set()
@@ -147,24 +147,24 @@ async def test_consecutive_broadcasts_of_any_size_arrive_separately(
 ) -> None:
     """Small bodies share a message on the wire; receivers see separate broadcasts."""
     bodies = [bytes([i]) * size for i in range(100)]
-    ears = Ears(ports[1], len(bodies))
+    recorders = BroadcastRecorder(ports[1], len(bodies))
     async with (
-        ears.service,
+        recorders.service,
         arke.connect(port=ports[0]) as mesh,
         arke.connect(port=ports[1]) as reader,
         reader.subscribe("a") as one,
         reader.subscribe("b") as other,
     ):
-        await subscribed(mesh, "a")
-        await subscribed(mesh, "b")
+        await wait_for_subscribers(mesh, "a")
+        await wait_for_subscribers(mesh, "b")
         async with asyncio.timeout(LIMIT):
-            while await member_count(mesh, "ears") != 1:
+            while await member_count(mesh, "recorders") != 1:
                 await asyncio.sleep(0.01)
             for i, body in enumerate(bodies):
-                await mesh.broadcast("ears", body)
+                await mesh.broadcast("recorders", body)
                 await mesh.publish("b" if i % 3 == 0 else "a", body)
-            await ears.all.wait()
-            assert ears.heard == bodies
+            await recorders.complete.wait()
+            assert recorders.bodies == bodies
             assert [(await anext(other)).body for _ in bodies[::3]] == bodies[::3]
             rest = [body for i, body in enumerate(bodies) if i % 3]
             assert [(await anext(one)).body for _ in rest] == rest

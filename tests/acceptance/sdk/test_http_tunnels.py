@@ -46,7 +46,7 @@ async def serving(serve: Serve) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def talking(
+async def running(
     nodes: tuple[Relay, Relay], service: arke.Service
 ) -> AsyncIterator[tuple[arke.Mesh, str]]:
     """Run the service; yield a mesh that knows it, and the member's id."""
@@ -77,7 +77,7 @@ async def everything(tunnel: arke.Tunnel) -> bytes:
 async def test_http_tunnel_carries_bytes_and_half_closes(nodes: tuple[Relay, Relay]) -> None:
     async with serving(echo) as address:
         service = arke.Service("web", http=address, port=nodes[1].port)
-        async with talking(nodes, service) as (mesh, member):
+        async with running(nodes, service) as (mesh, member):
             tunnel = await mesh.http_tunnel(member)
             for _ in range(3):
                 await tunnel.send(b"GET")
@@ -91,7 +91,7 @@ async def test_http_tunnel_carries_bytes_and_half_closes(nodes: tuple[Relay, Rel
 async def test_http_tunnel_carries_much_data_both_ways(nodes: tuple[Relay, Relay]) -> None:
     async with serving(echo) as address:
         service = arke.Service("web", http=address, port=nodes[1].port)
-        async with talking(nodes, service) as (mesh, member):
+        async with running(nodes, service) as (mesh, member):
             tunnel = await mesh.http_tunnel(member)
             sent = b"".join(number.to_bytes(4, "big") for number in range(5 * MIB))
 
@@ -121,7 +121,7 @@ async def test_stalled_reader_stops_the_http_server(nodes: tuple[Relay, Relay]) 
 
     async with serving(pour) as address:
         service = arke.Service("web", http=address, port=nodes[1].port)
-        async with talking(nodes, service) as (mesh, member):
+        async with running(nodes, service) as (mesh, member):
             tunnel = await mesh.http_tunnel(member)
             await stalled.wait()
             assert written < 8 * MIB
@@ -141,7 +141,7 @@ async def test_reset_by_the_http_server_aborts_the_tunnel(nodes: tuple[Relay, Re
 
     async with serving(reset) as address:
         service = arke.Service("web", http=address, port=nodes[1].port)
-        async with talking(nodes, service) as (mesh, member):
+        async with running(nodes, service) as (mesh, member):
             tunnel = await mesh.http_tunnel(member)
             await tunnel.send(b"GET")
             with pytest.raises(arke.TunnelClosed) as caught:
@@ -163,7 +163,7 @@ async def test_closing_the_tunnel_closes_the_http_connection(
 
     async with serving(hold) as address:
         service = arke.Service("web", http=address, port=nodes[1].port)
-        async with talking(nodes, service) as (mesh, member):
+        async with running(nodes, service) as (mesh, member):
             tunnel = await mesh.http_tunnel(member)
             await tunnel.send(b"GET")
             if orderly:
@@ -190,7 +190,7 @@ async def test_unreachable_http_server_fails_the_opening(
     nodes: tuple[Relay, Relay],
 ) -> None:
     service = arke.Service("web", http=f"127.0.0.1:{free_port()}", port=nodes[1].port)
-    async with talking(nodes, service) as (mesh, member):
+    async with running(nodes, service) as (mesh, member):
         with pytest.raises(arke.RemoteError) as caught:
             await mesh.http_tunnel(member)
         assert caught.value.type == "ConnectionRefusedError"
@@ -206,7 +206,7 @@ async def test_service_without_http_server_refuses_http_tunnels(
     async def converse(tunnel: arke.Tunnel) -> None:
         handed.append(await tunnel.recv())
 
-    async with talking(nodes, service) as (mesh, member):
+    async with running(nodes, service) as (mesh, member):
         with pytest.raises(arke.Overloaded, match="the service has no HTTP server"):
             await mesh.http_tunnel(member)
         async with mesh.tunnel("web") as tunnel:
@@ -220,7 +220,7 @@ async def test_http_tunnels_are_bounded_by_the_limit(nodes: tuple[Relay, Relay])
     async with serving(echo) as address:
         limits = arke.Limits(http=1)
         service = arke.Service("web", http=address, port=nodes[1].port, limits=limits)
-        async with talking(nodes, service) as (mesh, member):
+        async with running(nodes, service) as (mesh, member):
             tunnel = await mesh.http_tunnel(member)
             with pytest.raises(arke.Overloaded, match="full"):
                 await mesh.http_tunnel(member)
@@ -238,7 +238,7 @@ async def test_opening_cannot_choose_the_http_address(nodes: tuple[Relay, Relay]
     async with serving(name) as address, serving(tempt) as other:
         service = arke.Service("web", http=address, port=nodes[1].port)
         async with (
-            talking(nodes, service) as (_, member),
+            running(nodes, service) as (_, member),
             raw_program(nodes[0].port, "stranger") as stranger,
         ):
             purpose, size = Purpose.HTTP.value, 65536
@@ -259,7 +259,7 @@ async def test_http_address_without_ip_follows_the_node(
     nodes: tuple[Relay, Relay], text: str
 ) -> None:
     service = arke.Service("web", http=text, metadata={"zone": "a"}, port=nodes[1].port)
-    async with talking(nodes, service) as (mesh, _):
+    async with running(nodes, service) as (mesh, _):
         (member,) = await mesh.members("web")
         assert member.metadata == {"zone": "a", "http": ":8000"}
         with pytest.raises(arke.RemoteError, match=f"at {nodes[1].address} port 8000"):

@@ -9,17 +9,11 @@ from contextlib import AsyncExitStack
 import pytest
 
 import arke
-from support.relay_status import member_count
+from support.relay_status import wait_for_members
 from support.relays import Relays
 from support.waiting import LIMIT
 
 MIB = 1024 * 1024
-
-
-async def known(mesh: arke.Mesh, cluster: str) -> None:
-    async with asyncio.timeout(LIMIT):
-        while not await member_count(mesh, cluster):
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("size", [1, 2], ids=["one relay", "two relays"])
@@ -34,7 +28,7 @@ async def test_concurrent_large_bodies_beyond_all_buffers(relays: Relays, size: 
 
     body = bytes(MIB)
     async with service, arke.connect(port=one.port) as mesh, asyncio.timeout(LIMIT):
-        await known(mesh, "echo")
+        await wait_for_members(mesh, "echo", 1)
         calls = (mesh.request("echo", body, timeout=10 * LIMIT) for _ in range(100))
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         refused = [each for each in outcomes if isinstance(each, arke.Overloaded)]
@@ -162,8 +156,8 @@ async def test_relays_with_different_body_limits_stay_linked(relays: Relays) -> 
         arke.connect(port=other.port) as there,
         there.subscribe("news") as news,
     ):
-        await known(here, "work")
-        await known(there, "big")
+        await wait_for_members(here, "work", 1)
+        await wait_for_members(there, "big", 1)
         with pytest.raises(arke.Overloaded):
             await here.request("work", bytes(2 * MIB), timeout=LIMIT)
         with pytest.raises(arke.RemoteError, match="no room to bring the answer"):
@@ -179,7 +173,7 @@ async def test_relays_with_different_body_limits_stay_linked(relays: Relays) -> 
 async def test_overloaded_error_has_the_reason_of_the_refusal(relays: Relays) -> None:
     one, other = relays.start_pair()
     async with arke.Service("deaf", port=other.port), arke.connect(port=one.port) as mesh:
-        await known(mesh, "deaf")
+        await wait_for_members(mesh, "deaf", 1)
         with pytest.raises(arke.Overloaded, match="no request handler"):
             await mesh.request("deaf", b"", timeout=LIMIT)
 

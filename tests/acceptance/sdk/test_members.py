@@ -19,7 +19,7 @@ def nodes(request: pytest.FixtureRequest, relays: Relays) -> tuple[Relay, Relay]
     return relays.start_pair() if request.param == 2 else (relays.start(),) * 2
 
 
-def named(name: str, port: int) -> arke.Service:
+def named_service(name: str, port: int) -> arke.Service:
     service = arke.Service("work", port=port, metadata={"name": name})
 
     @service.on_request
@@ -31,7 +31,7 @@ def named(name: str, port: int) -> arke.Service:
     return service
 
 
-async def the_next(changes: AsyncIterator[arke.Change]) -> tuple[bool, str]:
+async def next_change(changes: AsyncIterator[arke.Change]) -> tuple[bool, str]:
     async with asyncio.timeout(LIMIT):
         joined, member = await anext(changes)
     return joined, member.metadata["name"]
@@ -40,7 +40,7 @@ async def the_next(changes: AsyncIterator[arke.Change]) -> tuple[bool, str]:
 async def test_request_to_one_member(nodes: tuple[Relay, Relay]) -> None:
     async with AsyncExitStack() as stack:
         for number, node in enumerate((*nodes, *nodes)):
-            await stack.enter_async_context(named(f"{number}", node.port))
+            await stack.enter_async_context(named_service(f"{number}", node.port))
         mesh = await stack.enter_async_context(arke.connect(port=nodes[0].port))
         await wait_for_members(mesh, "work", 4)
         members = await mesh.members("work")
@@ -57,8 +57,8 @@ async def test_request_to_one_member(nodes: tuple[Relay, Relay]) -> None:
 async def test_request_to_a_departed_member_raises_at_once(
     nodes: tuple[Relay, Relay],
 ) -> None:
-    async with arke.connect(port=nodes[0].port) as mesh, named("stays", nodes[0].port):
-        async with named("leaves", nodes[1].port):
+    async with arke.connect(port=nodes[0].port) as mesh, named_service("stays", nodes[0].port):
+        async with named_service("leaves", nodes[1].port):
             await wait_for_members(mesh, "work", 2)
             (leaving,) = [
                 each for each in await mesh.members("work") if each.metadata["name"] == "leaves"
@@ -73,7 +73,7 @@ async def test_request_to_a_departed_member_raises_at_once(
 async def test_request_all_returns_an_answer_per_member(nodes: tuple[Relay, Relay]) -> None:
     async with AsyncExitStack() as stack:
         for number in range(6):
-            await stack.enter_async_context(named(f"{number}", nodes[number % 2].port))
+            await stack.enter_async_context(named_service(f"{number}", nodes[number % 2].port))
         mesh = await stack.enter_async_context(arke.connect(port=nodes[0].port))
         await wait_for_members(mesh, "work", 6)
         answers = await mesh.request_all("work", b"3", timeout=LIMIT)
@@ -98,7 +98,7 @@ async def test_request_all_with_a_silent_member(relays: Relays) -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    async with silent, named("quick", relay.port), arke.connect(port=relay.port) as mesh:
+    async with silent, named_service("quick", relay.port), arke.connect(port=relay.port) as mesh:
         assert len(await mesh.members("work")) == 2, "and its relay knows that it knows all"
         answers = await mesh.request_all("work", b"", timeout=0.5)
         by_name = {answer.member.metadata["name"]: answer for answer in answers}
@@ -110,69 +110,73 @@ async def test_watch_reports_members_joins_and_leaves(
     nodes: tuple[Relay, Relay],
 ) -> None:
     async with arke.connect(port=nodes[0].port) as mesh:
-        async with named("first", nodes[1].port):
+        async with named_service("first", nodes[1].port):
             await wait_for_members(mesh, "work", 1)
             async with aclosing(mesh.watch("work")) as changes:
-                assert await the_next(changes) == (True, "first")
-                async with named("second", nodes[0].port):
-                    assert await the_next(changes) == (True, "second")
-                assert await the_next(changes) == (False, "second")
+                assert await next_change(changes) == (True, "first")
+                async with named_service("second", nodes[0].port):
+                    assert await next_change(changes) == (True, "second")
+                assert await next_change(changes) == (False, "second")
                 async with aclosing(mesh.watch("work")) as others:
-                    assert await the_next(others) == (True, "first")
-                    late = named("third", nodes[1].port)
+                    assert await next_change(others) == (True, "first")
+                    late = named_service("third", nodes[1].port)
                     async with late:
-                        assert await the_next(changes) == await the_next(others) == (True, "third")
+                        assert (
+                            await next_change(changes)
+                            == await next_change(others)
+                            == (True, "third")
+                        )
         assert await mesh.members("work") == []
 
 
 async def test_watch_reports_the_members_of_a_lost_node(relays: Relays) -> None:
     one, other = relays.start_pair()
     async with (
-        named("here", one.port),
+        named_service("here", one.port),
         arke.connect(port=one.port) as mesh,
         aclosing(mesh.watch("work")) as changes,
     ):
-        assert await the_next(changes) == (True, "here")
-        service = named("there", other.port)
+        assert await next_change(changes) == (True, "here")
+        service = named_service("there", other.port)
         await service.__aenter__()
-        assert await the_next(changes) == (True, "there")
+        assert await next_change(changes) == (True, "there")
         other.process.kill()
-        assert await the_next(changes) == (False, "there")
+        assert await next_change(changes) == (False, "there")
         await service.__aexit__(None, None, None)
 
 
 async def test_watch_continues_after_a_relay_restart(relays: Relays) -> None:
     """A member that registers again is not reported; one that does not has left."""
     one, other = relays.start_pair()
-    stays = named("stays", other.port)
-    here = named("here", one.port)
+    stays = named_service("stays", other.port)
+    here = named_service("here", one.port)
     async with (
         stays,
         arke.connect(port=one.port) as mesh,
         aclosing(mesh.watch("work")) as changes,
     ):
-        assert await the_next(changes) == (True, "stays")
+        assert await next_change(changes) == (True, "stays")
         await here.__aenter__()
-        assert await the_next(changes) == (True, "here")
+        assert await next_change(changes) == (True, "here")
         one.process.kill()
         await here.__aexit__(None, None, None)
         relays.start(port=one.port, join=[other])
-        assert await the_next(changes) == (False, "here")
-        async with named("new", one.port):
-            assert await the_next(changes) == (True, "new")
+        assert await next_change(changes) == (False, "here")
+        async with named_service("new", one.port):
+            assert await next_change(changes) == (True, "new")
 
 
 async def test_slow_watcher_misses_only_members_that_left_again(relays: Relays) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh, aclosing(mesh.watch("work")) as changes:
-        async with named("stays", relay.port):
-            assert await the_next(changes) == (True, "stays")
+        async with named_service("stays", relay.port):
+            assert await next_change(changes) == (True, "stays")
             for number in range(20):
-                async with named(f"brief {number}", relay.port):
+                async with named_service(f"brief {number}", relay.port):
                     await wait_for_members(mesh, "work", 2)
             await wait_for_members(mesh, "work", 1)
         await wait_for_members(mesh, "work", 0)
-        assert await the_next(changes) == (False, "stays")
+        assert await next_change(changes) == (False, "stays")
 
 
 async def test_closing_the_mesh_ends_watches(relays: Relays) -> None:

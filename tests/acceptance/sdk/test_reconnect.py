@@ -12,25 +12,19 @@ import arke
 from arke.wire.messages import Op
 from support.ports import free_port
 from support.raw_program import packed, raw_program
-from support.relay_status import member_count
+from support.relay_status import member_count, wait_for_members
 from support.relays import Relay, Relays
 from support.waiting import LIMIT
 
 
-async def known(mesh: arke.Mesh, cluster: str, count: int) -> None:
-    async with asyncio.timeout(LIMIT):
-        while await member_count(mesh, cluster) != count:
-            await asyncio.sleep(0.01)
-
-
-async def detached(mesh: arke.Mesh) -> None:
+async def wait_until_detached(mesh: arke.Mesh) -> None:
     """Wait until the SDK has noticed the loss of the relay."""
     async with asyncio.timeout(LIMIT):
         while mesh.runtime.attachment.connection is not None:
             await asyncio.sleep(0.001)
 
 
-def again(relays: Relays, relay: Relay, join: list[Relay] | None = None) -> Relay:
+def restart(relays: Relays, relay: Relay, join: list[Relay] | None = None) -> Relay:
     """Start the same relay again."""
     return relays.start(address=relay.address, port=relay.port, join=join or [])
 
@@ -49,9 +43,9 @@ async def test_service_reconnects_and_registers_again(relays: Relays) -> None:
         assert await mesh.request("echo", b"1") == b"1"
         relay.process.kill()
         relay.process.wait(LIMIT)
-        await detached(mesh)
+        await wait_until_detached(mesh)
         waiting = asyncio.ensure_future(mesh.request("echo", b"2", timeout=LIMIT))
-        again(relays, relay)
+        restart(relays, relay)
         assert await waiting == b"2"
         assert len(dropped) == 1
         async with asyncio.timeout(LIMIT):
@@ -87,7 +81,7 @@ async def test_loss_of_the_relay_fails_or_resends_requests(relays: Relays) -> No
         relay.process.wait(LIMIT)
         with pytest.raises(arke.ConnectionLost):
             await once
-        again(relays, relay)
+        restart(relays, relay)
         assert await twice == b"done"
         forever.set()
 
@@ -97,7 +91,7 @@ async def test_request_while_detached_times_out_at_its_deadline(relays: Relays) 
     async with arke.connect(port=relay.port) as mesh:
         relay.process.kill()
         relay.process.wait(LIMIT)
-        await detached(mesh)
+        await wait_until_detached(mesh)
         with pytest.raises(arke.RequestTimeout):
             await mesh.request("echo", b"", timeout=0.3)
         assert len(mesh.runtime.requests.pending) == 0
@@ -137,11 +131,11 @@ async def test_on_init_that_raises_stops_the_service(relays: Relays) -> None:
 async def test_rolling_restart_under_load_loses_no_request(relays: Relays) -> None:
     """Callers and members on three nodes; each relay is restarted with SIGTERM."""
     first = relays.start()
-    all_of_them = [first, relays.start(join=[first]), relays.start(join=[first])]
+    relays_now = [first, relays.start(join=[first]), relays.start(join=[first])]
     services = []
     answered = 0
     stop = asyncio.Event()
-    for relay in all_of_them:
+    for relay in relays_now:
         service = arke.Service("work", port=relay.port)
 
         @service.on_request
@@ -164,23 +158,23 @@ async def test_rolling_restart_under_load_loses_no_request(relays: Relays) -> No
         services[0],
         services[1],
         services[2],
-        arke.connect(port=all_of_them[0].port) as a,
-        arke.connect(port=all_of_them[1].port) as b,
-        arke.connect(port=all_of_them[2].port) as c,
+        arke.connect(port=relays_now[0].port) as a,
+        arke.connect(port=relays_now[1].port) as b,
+        arke.connect(port=relays_now[2].port) as c,
     ):
         for mesh in (a, b, c):
-            await known(mesh, "work", 3)
+            await wait_for_members(mesh, "work", 3)
         callers = [asyncio.ensure_future(caller(mesh, i)) for i, mesh in enumerate((a, b, c) * 4)]
         loop = asyncio.get_running_loop()
         for i in range(3):
-            relay = all_of_them[i]
-            others = [each for each in all_of_them if each is not relay]
+            relay = relays_now[i]
+            others = [each for each in relays_now if each is not relay]
             before = answered
             relay.process.terminate()
             assert await loop.run_in_executor(None, relay.process.wait, LIMIT) == 0
-            all_of_them[i] = await loop.run_in_executor(None, again, relays, relay, others)
+            relays_now[i] = await loop.run_in_executor(None, restart, relays, relay, others)
             for mesh in (a, b, c):
-                await known(mesh, "work", 3)
+                await wait_for_members(mesh, "work", 3)
             async with asyncio.timeout(LIMIT):
                 while answered < before + 100:
                     await asyncio.sleep(0.01)
@@ -231,7 +225,7 @@ async def test_messages_that_wait_for_the_relay_are_sent_first(relays: Relays) -
         await listener.send_message((Op.SUBSCRIBE.value, "t"))
         await listener.wait_until_processed()
         relay.process.signal(signal.SIGSTOP)
-        await detached(mesh)
+        await wait_until_detached(mesh)
         waiting = [asyncio.ensure_future(mesh.publish("t", b"%d" % n)) for n in range(100)]
         relay.process.signal(signal.SIGCONT)
         async with asyncio.timeout(LIMIT):

@@ -8,7 +8,7 @@ import time
 import pytest
 
 import arke
-from support.relay_status import member_count
+from support.relay_status import wait_for_members
 from support.relays import Relay, Relays
 from support.waiting import LIMIT
 
@@ -33,17 +33,11 @@ def echo(port: int, **settings: object) -> arke.Service:
     return service
 
 
-async def known(mesh: arke.Mesh, cluster: str, count: int = 1) -> None:
-    async with asyncio.timeout(LIMIT):
-        while await member_count(mesh, cluster) != count:
-            await asyncio.sleep(0.01)
-
-
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 200_000, 16 * 1024 * 1024])
 async def test_bodies_of_every_size_are_echoed_unchanged(ports: tuple[int, int], size: int) -> None:
     body = bytes(i * 31 & 0xFF for i in range(256)) * (size // 256 + 1)
     async with echo(ports[1]), arke.connect(port=ports[0]) as mesh:
-        await known(mesh, "echo")
+        await wait_for_members(mesh, "echo", 1)
         assert await mesh.request("echo", body[:size], timeout=LIMIT) == body[:size]
 
 
@@ -55,7 +49,7 @@ async def test_request_has_headers_sender_and_deadline(ports: tuple[int, int]) -
         return f"{request.sender} {request.headers['colour']} {request.remaining():.1f}".encode()
 
     async with service, arke.connect(port=ports[0]) as mesh:
-        await known(mesh, "tell")
+        await wait_for_members(mesh, "tell", 1)
         reply = await mesh.request("tell", b"", timeout=20.0, headers={"colour": "blue"})
         sender, colour, remaining = reply.decode().split()
         assert sender.startswith(f"{mesh.node.id}/")
@@ -67,7 +61,7 @@ async def test_concurrent_requests_get_their_own_replies(
     ports: tuple[int, int],
 ) -> None:
     async with echo(ports[1]), arke.connect(port=ports[0]) as mesh:
-        await known(mesh, "echo")
+        await wait_for_members(mesh, "echo", 1)
         bodies = [f"{i}".encode() * (1 + i % 50) for i in range(2_000)]
         replies = await asyncio.gather(
             *(mesh.request("echo", body, timeout=LIMIT) for body in bodies)
@@ -89,7 +83,7 @@ async def test_plain_handler_runs_in_threads(ports: tuple[int, int]) -> None:
         return str(len(waiting) >= barrier_size).encode()
 
     async with service, arke.connect(port=ports[0]) as mesh:
-        await known(mesh, "thread")
+        await wait_for_members(mesh, "thread", 1)
         calls = (mesh.request("thread", b"", timeout=LIMIT) for _ in range(barrier_size))
         assert set(await asyncio.gather(*calls)) == {b"True"}
 
@@ -106,7 +100,7 @@ async def test_handler_exception_is_a_remote_error_and_the_service_continues(
         return b"fine"
 
     async with service, arke.connect(port=ports[0]) as mesh:
-        await known(mesh, "picky")
+        await wait_for_members(mesh, "picky", 1)
         with pytest.raises(arke.RemoteError) as caught:
             await mesh.request("picky", b"bad")
         assert (caught.value.type, caught.value.text) == ("LookupError", "no such thing")
@@ -126,7 +120,7 @@ async def test_slow_handler_times_out_and_its_late_reply_is_dropped(
         return b"late"
 
     async with service, arke.connect(port=ports[0]) as mesh:
-        await known(mesh, "slow")
+        await wait_for_members(mesh, "slow", 1)
         with pytest.raises(TimeoutError) as caught:
             await mesh.request("slow", b"wait", timeout=0.2)
         assert isinstance(caught.value, arke.RequestTimeout)
@@ -136,7 +130,7 @@ async def test_slow_handler_times_out_and_its_late_reply_is_dropped(
 
 async def test_begin_request_has_the_outcomes_of_request(ports: tuple[int, int]) -> None:
     async with echo(ports[1]), arke.connect(port=ports[0]) as mesh:
-        await known(mesh, "echo")
+        await wait_for_members(mesh, "echo", 1)
         bodies = [b"%d" % i for i in range(500)]
         begun = [mesh.begin_request("echo", body, timeout=LIMIT) for body in bodies]
         begun[7].cancel()  # it affects no other request
@@ -303,7 +297,7 @@ async def test_requests_are_balanced_over_members_and_nodes(relays: Relays) -> N
         named("d", other),
         arke.connect(port=one.port) as mesh,
     ):
-        await known(mesh, "spread", 4)
+        await wait_for_members(mesh, "spread", 4)
         for _ in range(400):
             await mesh.request("spread", b"")
     assert sum(counts.values()) == 400

@@ -24,18 +24,18 @@ def nodes(request: pytest.FixtureRequest, relays: Relays) -> tuple[Relay, Relay]
 
 
 @asynccontextmanager
-async def talking(nodes: tuple[Relay, Relay], service: arke.Service) -> AsyncIterator[arke.Mesh]:
+async def running(nodes: tuple[Relay, Relay], service: arke.Service) -> AsyncIterator[arke.Mesh]:
     """Run the service; yield a mesh that knows it."""
     async with service, arke.connect(port=nodes[0].port) as mesh, asyncio.timeout(2 * LIMIT):
         await wait_for_members(mesh, service.cluster, 1)
         yield mesh
 
 
-def echoing(port: int, **limits: int) -> arke.Service:
+def echo_service(port: int, **limits: int) -> arke.Service:
     service = arke.Service("echo", port=port, limits=arke.Limits(**limits))
 
     @service.on_tunnel
-    async def converse(tunnel: arke.Tunnel) -> None:
+    async def echo(tunnel: arke.Tunnel) -> None:
         async for message in tunnel:
             await tunnel.send(message)
 
@@ -53,7 +53,7 @@ def echoing(port: int, **limits: int) -> arke.Service:
 async def test_messages_of_any_size_are_echoed(nodes: tuple[Relay, Relay], size: int) -> None:
     body = bytes(range(256)) * (size // 256 + 1)
     async with (
-        talking(nodes, echoing(nodes[1].port)) as mesh,
+        running(nodes, echo_service(nodes[1].port)) as mesh,
         mesh.tunnel("echo", timeout=LIMIT) as tunnel,
     ):
         for _ in range(3):
@@ -65,7 +65,7 @@ async def test_messages_both_ways_keep_their_order(nodes: tuple[Relay, Relay]) -
     sizes = [10, 3000, 70_000, 1, 200_000]
     sent = [n.to_bytes(4, "big") + bytes(sizes[n % 5]) for n in range(500)]
     async with (
-        talking(nodes, echoing(nodes[1].port)) as mesh,
+        running(nodes, echo_service(nodes[1].port)) as mesh,
         mesh.tunnel("echo", timeout=LIMIT) as tunnel,
     ):
 
@@ -87,7 +87,7 @@ async def test_concurrent_tunnels(nodes: tuple[Relay, Relay]) -> None:
                 await tunnel.send(message)
                 assert await tunnel.recv() == message
 
-    async with talking(nodes, echoing(nodes[1].port)) as mesh:
+    async with running(nodes, echo_service(nodes[1].port)) as mesh:
         await asyncio.gather(*(talk(mesh, number) for number in range(100)))
         assert len(mesh.runtime.tunnels) == 0
 
@@ -118,7 +118,7 @@ async def test_stalled_reader_stops_only_its_own_writer(
             read += len(message)
 
     async with (
-        talking(nodes, service) as mesh,
+        running(nodes, service) as mesh,
         mesh.tunnel("echo", timeout=LIMIT) as slow,
         mesh.tunnel("echo", timeout=LIMIT) as quick,
     ):
@@ -157,7 +157,7 @@ async def test_half_closed_tunnel_carries_the_other_direction(nodes: tuple[Relay
             total += int(message)
         await tunnel.send(str(total).encode())
 
-    async with talking(nodes, service) as mesh, mesh.tunnel("sum", timeout=LIMIT) as tunnel:
+    async with running(nodes, service) as mesh, mesh.tunnel("sum", timeout=LIMIT) as tunnel:
         for number in range(1000):
             await tunnel.send(str(number).encode())
         tunnel.close_send()
@@ -178,7 +178,7 @@ async def test_messages_sent_before_close_arrive(nodes: tuple[Relay, Relay]) -> 
         got.extend([len(message) async for message in tunnel])
         ended.set()
 
-    async with talking(nodes, service) as mesh:
+    async with running(nodes, service) as mesh:
         async with mesh.tunnel("sink", timeout=LIMIT) as tunnel:
             for size in range(0, 500_000, 10_000):
                 await tunnel.send(bytes(size))
@@ -196,7 +196,7 @@ async def test_handler_exception_reaches_the_caller_as_tunnel_closed(
         await tunnel.recv()
         raise LookupError("not here")
 
-    async with talking(nodes, service) as mesh, mesh.tunnel("broken", timeout=LIMIT) as tunnel:
+    async with running(nodes, service) as mesh, mesh.tunnel("broken", timeout=LIMIT) as tunnel:
         await tunnel.send(b"x")
         with pytest.raises(arke.TunnelClosed, match="LookupError: not here") as caught:
             await tunnel.recv()
@@ -217,7 +217,7 @@ async def test_caller_exception_reaches_the_handler_as_tunnel_closed(
             seen.set_result(error)
             raise
 
-    async with talking(nodes, service) as mesh:
+    async with running(nodes, service) as mesh:
         with pytest.raises(ZeroDivisionError):
             async with mesh.tunnel("patient", timeout=LIMIT):
                 raise ZeroDivisionError("oh")
@@ -227,7 +227,7 @@ async def test_caller_exception_reaches_the_handler_as_tunnel_closed(
 @pytest.mark.parametrize("who", ["service", "relay"])
 async def test_loss_of_one_end_closes_the_other(relays: Relays, who: str) -> None:
     one, other = relays.start_pair()
-    service = echoing(other.port)
+    service = echo_service(other.port)
     async with arke.connect(port=one.port) as mesh, asyncio.timeout(2 * LIMIT):
         await service.__aenter__()
         await wait_for_members(mesh, "echo", 1)
@@ -271,7 +271,7 @@ async def test_stopping_service_aborts_its_tunnels(nodes: tuple[Relay, Relay]) -
 
 
 async def test_closing_the_mesh_closes_its_tunnels(nodes: tuple[Relay, Relay]) -> None:
-    async with talking(nodes, echoing(nodes[1].port)) as mesh:
+    async with running(nodes, echo_service(nodes[1].port)) as mesh:
         async with arke.connect(port=nodes[0].port) as other:
             block = other.tunnel("echo", timeout=LIMIT)
             tunnel = await block.__aenter__()
@@ -284,9 +284,9 @@ async def test_closing_the_mesh_closes_its_tunnels(nodes: tuple[Relay, Relay]) -
 
 
 async def test_tunnel_opening_has_the_errors_of_request(nodes: tuple[Relay, Relay]) -> None:
-    service = echoing(nodes[1].port, tunnels=1)
+    service = echo_service(nodes[1].port, tunnels=1)
     deaf = arke.Service("deaf", port=nodes[1].port)
-    async with deaf, talking(nodes, service) as mesh:
+    async with deaf, running(nodes, service) as mesh:
         with pytest.raises(arke.NoSuchCluster):
             await opened(mesh, "nobody")
         await wait_for_members(mesh, "deaf", 1)
@@ -309,8 +309,8 @@ async def opened(mesh: arke.Mesh, cluster: str, **how: Any) -> None:
 
 async def test_cancelled_opening_leaves_no_state(relays: Relays) -> None:
     relay = relays.start()
-    service = echoing(relay.port)
-    async with talking((relay, relay), service) as mesh:
+    service = echo_service(relay.port)
+    async with running((relay, relay), service) as mesh:
         for turns in range(20):
             opening = asyncio.ensure_future(opened(mesh, "echo"))
             for _ in range(turns):
@@ -328,9 +328,9 @@ async def test_cancelled_opening_leaves_no_state(relays: Relays) -> None:
 async def test_message_over_the_limit_raises_at_the_sender(
     nodes: tuple[Relay, Relay],
 ) -> None:
-    service = echoing(nodes[1].port, max_message=MIB)
+    service = echo_service(nodes[1].port, max_message=MIB)
     async with (
-        talking(nodes, service) as mesh,
+        running(nodes, service) as mesh,
         mesh.tunnel("echo", timeout=LIMIT, max_message=2000) as tunnel,
     ):
         with pytest.raises(arke.MessageTooLarge):
