@@ -91,7 +91,7 @@ def test_tunnel_to_a_member_without_handler_prints_one_line(relay: Relay) -> Non
     )
     assert done.returncode == 1
     (line,) = done.stderr.decode().splitlines()
-    assert line.startswith("arke: nobody in the network serves 'nobody'")
+    assert line.startswith("arke: cluster 'nobody' has no members")
 
 
 @pytest.mark.parametrize("size", [64, 65536])

@@ -98,7 +98,7 @@ NOT_A_PROGRAMS += [
 UNKNOWN = [0, -1, 7, 9, 63, 64, 2**40, -(2**40), 1.5, "1", None, b"1", [], {}]
 
 
-CUT_OFF = "(not understood: .+|this connection already serves|more than [0-9]+ topics)"
+CUT_OFF = "(protocol error: .+|this connection is already registered|more than [0-9]+ topics)"
 
 HELD = 512 * 1024  # more than a relay keeps of a message that is not whole
 
@@ -189,6 +189,6 @@ async def test_who_breaks_the_protocol_is_cut_off_alone(
         # What it still sends may destroy the reason on its way; the log has it all the same.
         assert way != "whole" or re.match(CUT_OFF, reason or "")
         relay.process.wait_for_line(
-            f'program gone program=hostile#.*"{CUT_OFF}', LIMIT, after=begin
+            f'program detached program=hostile#.*"{CUT_OFF}', LIMIT, after=begin
         )
         assert await bystander.request("echo", b"well") == b"well"
