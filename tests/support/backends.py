@@ -27,6 +27,12 @@ def respond_always(answer: bytes) -> Script:
     return script
 
 
+def respond_ok(connection: Connection) -> None:
+    """Answer every request, which has no body, with OK."""
+    while connection.read_head():
+        connection.send(OK)
+
+
 def respond_with(body: str, status: str = "200 OK") -> Script:
     """A script that gives this answer to every request, in one piece: it never dies between two."""
     answer = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from support.admin_pages import fetch, metric_value
+from support.backends import GET, respond_ok
 from support.connection import Connection
 from support.deployment import new_deployment
 from support.ports import free_port
@@ -25,14 +26,6 @@ from support.proxy_harness import ProxyHarness, harness_for
 from support.proxy_process import worker_pids
 from support.relays import Relays
 from support.waiting import LIMIT, wait_until
-
-GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-def good(connection: Connection) -> None:
-    while connection.read_head():
-        connection.send(OK)
 
 
 @pytest.fixture
@@ -56,7 +49,7 @@ def test_readyz_depends_on_relay_and_healthz_does_not(
     harness: ProxyHarness, admin_port: int
 ) -> None:
     assert until_ready(admin_port, ready=True) == b"OK\n"
-    harness.start_backends(good)
+    harness.start_backends(respond_ok)
     harness.get()  # a known backend does not make the proxy ready without a relay
     harness.relay.process.terminate()
     assert until_ready(admin_port, ready=False) == b"The proxy is not connected to its relay.\n"
@@ -83,7 +76,7 @@ def test_proxy_is_ready_while_a_cluster_has_members(
 def test_requests_are_counted_by_cluster_code_and_backend(
     harness: ProxyHarness, admin_port: int
 ) -> None:
-    (backend,) = harness.start_backends(good)
+    (backend,) = harness.start_backends(respond_ok)
     for _ in range(3):
         assert harness.get()[1] == b"ok"
     harness.exchange(b"GET / HTTP/1.1\r\n\r\n")
@@ -109,7 +102,7 @@ def test_admin_listener_serves_admin_pages_only(harness: ProxyHarness, admin_por
     assert fetch(admin_port, "/-/healthz", "POST")[0].status == 405
     assert fetch(admin_port, "/-/healthz", "HEAD")[1] == b""
     assert fetch(admin_port, "/-/health z")[0].status == 400
-    harness.start_backends(good)
+    harness.start_backends(respond_ok)
     assert harness.get("/-/healthz")[1] == b"ok"  # a path of the backend on the public listener
 
 
@@ -126,7 +119,7 @@ def test_idle_admin_connections_are_evicted(harness: ProxyHarness, admin_port: i
 def test_counters_of_all_workers_survive_a_reload(relays: Relays, admin_port: int) -> None:
     flags = ("-workers", "2", "-admin", f"127.0.0.1:{admin_port}")
     with harness_for(relays.start(), "web", *flags) as harness:
-        harness.start_backends(good)
+        harness.start_backends(respond_ok)
         for _ in range(10):
             harness.get()
         wait_until(lambda: metric_value(admin_port, "arke_proxy_requests_total") == 10)
@@ -149,7 +142,7 @@ def lines(path: Path, count: int) -> list[bytes]:
 def test_access_log_in_combined_format(relays: Relays, tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     with harness_for(relays.start(), "web", "-access-log", str(path)) as harness:
-        harness.start_backends(good)
+        harness.start_backends(respond_ok)
         harness.exchange(
             b'GET /a?"b HTTP/1.1\r\nHost: x\r\nUser-Agent: a "b" \xe9\r\nReferer: y\r\n\r\n'
         )
@@ -197,7 +190,7 @@ def test_access_log_in_json(relays: Relays, tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     flags = ("-access-log", str(path), "-access-format", "json")
     with harness_for(relays.start(), "web", *flags) as harness:
-        (backend,) = harness.start_backends(good)
+        (backend,) = harness.start_backends(respond_ok)
         harness.get("/x")
         harness.cluster.answers = ["nonsense"]
         harness.get("/y")
@@ -238,7 +231,7 @@ def test_refused_request_is_logged_with_reason(
     flags = ("-access-log", str(path), "-access-format", "json", "-max-body", "8")
     with new_deployment() as deployment:
         proxy = deployment.proxy(
-            "-choose", "static", "-backend", deployment.backend(good).address, *flags
+            "-choose", "static", "-backend", deployment.backend(respond_ok).address, *flags
         )
         response, body = proxy.request(raw)
         wait_until(lambda: path.read_bytes().endswith(b"\n"))
@@ -255,7 +248,7 @@ def test_refused_request_is_logged_with_reason(
 def test_last_requests_are_logged_before_exit(relays: Relays, tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     with harness_for(relays.start(), "web", "-access-log", str(path)) as harness:
-        harness.start_backends(good)
+        harness.start_backends(respond_ok)
         harness.get("/last")
         harness.process.terminate()
         assert harness.process.wait(LIMIT) == 0
@@ -265,7 +258,7 @@ def test_last_requests_are_logged_before_exit(relays: Relays, tmp_path: Path) ->
 def test_access_log_rotation(relays: Relays, tmp_path: Path) -> None:
     path, old = tmp_path / "access.log", tmp_path / "access.log.1"
     with harness_for(relays.start(), "web", "-access-log", str(path), "-workers", "2") as harness:
-        harness.start_backends(good)
+        harness.start_backends(respond_ok)
         harness.get("/1")
         lines(path, 1)
         path.rename(old)
@@ -283,7 +276,7 @@ def test_access_log_on_stdout(relays: Relays) -> None:
     with harness_for(
         relays.start(), "web", "-access-log", "-", "-access-format", "common"
     ) as harness:
-        harness.start_backends(good)
+        harness.start_backends(respond_ok)
         harness.get("/x")
         harness.process.wait_for_line(r'"GET /x HTTP/1\.1" 200 2$', LIMIT)
 
@@ -315,7 +308,7 @@ def test_access_log_to_named_pipe(tmp_path: Path) -> None:
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     os.set_blocking(reader, True)
     with new_deployment() as deployment, os.fdopen(reader, encoding="utf-8") as log:
-        backend = deployment.backend(good)
+        backend = deployment.backend(respond_ok)
         flags = ("-choose", "static", "-backend", backend.address, "-access-log", str(pipe))
         assert deployment.proxy(*flags).body() == "ok"
         assert '"GET / HTTP/1.1" 200 2 ' in log.readline()
@@ -361,5 +354,5 @@ def test_error_format_follows_accept(relays: Relays) -> None:
         response, body = get("text/html,application/xhtml+xml,*/*;q=0.8")
         assert response.getheader("content-type") == "text/html; charset=utf-8"
         assert "nonsense &lt;b&gt;" in body
-        harness.start_backends(good)
+        harness.start_backends(respond_ok)
         assert harness.get()[0].getheader("server-timing") is None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.backends import respond_always
+from support.backends import OK, respond_always
 from support.certificates import write_certificate
 from support.connection import Connection
 from support.proxy_harness import ProxyHarness, proxy_harness
@@ -21,7 +21,6 @@ from support.waiting import LIMIT
 pytestmark = pytest.mark.alone
 
 GET = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 MB = 1_000_000
 MIB = 1 << 20
 

@@ -6,13 +6,12 @@ import threading
 
 import pytest
 
+from support.backends import GET, OK
 from support.connection import Connection
 from support.ports import free_port
 from support.proxy_harness import ProxyHarness
 
-GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: example\r\nContent-Length: 4\r\n\r\nbody"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 FLAGS = ("-timeout", "2s")  # of the proxy
 
 

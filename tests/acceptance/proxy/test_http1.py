@@ -9,12 +9,9 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
-from support.backends import respond_always
+from support.backends import GET, OK, respond_always
 from support.connection import Connection
 from support.proxy_harness import ProxyHarness
-
-GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 def test_requests_are_spread_over_backends(harness: ProxyHarness) -> None:

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from support.backends import OK
 from support.certificates import write_certificate
 from support.connection import Connection
 from support.needs import require_tool
 from support.proxy_harness import ProxyHarness, harness_for, proxy_harness
 from support.relays import Relays
 from support.waiting import LIMIT, wait_until
-
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 @pytest.fixture(scope="module")

@@ -21,21 +21,16 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
+from support.backends import OK, respond_ok
 from support.connection import Connection
 from support.proxy_harness import ProxyHarness, harness_for
 from support.raw_http2 import GET, POST, ConnectionClosed, RawHttp2, StreamReset
 from support.relays import Relays
 from support.waiting import LIMIT, wait_until
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CALM = 11  # ENHANCE_YOUR_CALM
 LARGE = 2_000_000
 FLAGS = ("-timeout", "2s")  # of the proxy
-
-
-def good(connection: Connection) -> None:
-    while connection.read_head():
-        connection.send(OK)
 
 
 def silent(connection: Connection) -> None:
@@ -65,7 +60,7 @@ FLOODS: dict[str, list[Frame]] = {
 
 @pytest.mark.parametrize("frames", FLOODS.values(), ids=FLOODS)
 def test_frame_floods_close_connection(harness: ProxyHarness, frames: list[Frame]) -> None:
-    harness.start_backends(good)
+    harness.start_backends(respond_ok)
     client = RawHttp2(harness.connect())
     send_all(client, b"".join(frame.serialize() for frame in frames) * 20_000)
     assert client.read_until_goaway() == CALM
@@ -108,7 +103,7 @@ def test_rapid_reset(harness: ProxyHarness, at_once: bool) -> None:
         send_all(client, data)
     assert client.read_until_goaway() == CALM
     assert backend.connections < 400
-    harness.start_backends(good)
+    harness.start_backends(respond_ok)
     assert harness.get()[1] == b"ok"
 
 

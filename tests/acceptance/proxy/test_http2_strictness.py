@@ -10,12 +10,12 @@ from email.utils import parsedate_to_datetime
 import pytest
 from hyperframe.frame import ContinuationFrame, DataFrame, GoAwayFrame, HeadersFrame, RstStreamFrame
 
+from support.backends import OK
 from support.connection import Connection
 from support.proxy_harness import ProxyHarness, proxy_harness
 from support.raw_http2 import GET, POST, ConnectionClosed, Fields, RawHttp2, StreamReset
 from support.waiting import LIMIT
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 SEEN: list[bytes] = []
 
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pytest
 from hyperframe.frame import ContinuationFrame, DataFrame, Frame, HeadersFrame
 
+from support.backends import OK
 from support.connection import Connection
 from support.proxy_harness import ProxyHarness
 from support.raw_http2 import Fields, RawHttp2
 from support.strict_requests import ACCEPTED, HEADS, LIMITS
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 LINE = re.compile(rb"([^ ]*) (.*) HTTP/1\.1", re.DOTALL)
 MOST = 16_384  # bytes of a frame
 SEEN: list[bytes] = []

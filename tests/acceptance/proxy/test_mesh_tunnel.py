@@ -17,7 +17,7 @@ import pytest
 
 import arke
 from lab import Process
-from support.backends import Backend, Script, respond_always
+from support.backends import GET, OK, Backend, Script, respond_always
 from support.connection import Connection
 from support.ports import free_port
 from support.processes import start_process
@@ -29,8 +29,6 @@ from support.relays import Relay, Relays
 from support.waiting import LIMIT
 
 MIB = 1 << 20
-GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class Far:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.backends import OK, Script
+from support.backends import GET, OK, Script, respond_ok
 from support.certificates import write_certificate
 from support.connection import Connection, connect_tls
 from support.deployment import new_deployment
@@ -31,13 +31,7 @@ from support.proxy_process import resident_bytes, start_cluster_proxy, worker_pi
 from support.relays import Relays
 from support.waiting import LIMIT, wait_until
 
-GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
 TAKEN_OVER = "the new workers are ready"
-
-
-def good(connection: Connection) -> None:
-    while connection.read_head():
-        connection.send(OK)
 
 
 def load(harness: ProxyHarness, connections: int) -> Load:
@@ -139,7 +133,7 @@ def test_old_worker_finishes_running_requests_after_reload(relays: Relays) -> No
         assert asked.wait(LIMIT)
         stream.read_until(b"ha\r\n")
         reload(harness, 1)
-        harness.start_backends(good)
+        harness.start_backends(respond_ok)
         assert harness.get()[1] == b"ok"
         assert running_process(old)
         go.set()
@@ -315,7 +309,7 @@ def test_sticky_cookies_are_valid_after_a_reload(relays: Relays) -> None:
 def test_failed_reload_keeps_old_workers(relays: Relays) -> None:
     relay = relays.start()
     with harness_for(relay, "web") as harness:
-        harness.start_backends(good)
+        harness.start_backends(respond_ok)
         before = worker_pids(harness.process)
         relay.process.terminate()  # without a relay new workers cannot become ready
         relay.process.wait(LIMIT)
@@ -330,7 +324,7 @@ def test_failed_reload_keeps_old_workers(relays: Relays) -> None:
 
 def test_killed_worker_is_restarted_and_port_stays_open(relays: Relays) -> None:
     with harness_for(relays.start(), "web") as harness:
-        harness.start_backends(good)
+        harness.start_backends(respond_ok)
         (old,) = worker_pids(harness.process)
         os.kill(old, signal.SIGKILL)
         harness.process.wait_for_line(

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 import arke
-from support.backends import Backend, Script
+from support.backends import GET, OK, Backend, Script, respond_ok
 from support.connection import Connection
 from support.ports import free_port
 from support.processes import start_process
@@ -17,14 +17,6 @@ from support.proxy_harness import harness_for
 from support.proxy_process import start_cluster_proxy
 from support.relays import Relays
 from support.waiting import LIMIT, wait_until
-
-GET = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-def good(connection: Connection) -> None:
-    while connection.read_head():
-        connection.send(OK)
 
 
 def waiting(asked: threading.Event, go: threading.Event) -> Script:
@@ -94,7 +86,7 @@ def test_connection_closes_after_response_during_shutdown(relays: Relays) -> Non
 
 def test_request_in_flight_at_shutdown_is_answered(relays: Relays) -> None:
     with harness_for(relays.start(), "web") as harness:
-        harness.start_backends(good)
+        harness.start_backends(respond_ok)
         connection = harness.connect()
         connection.send(GET)
         connection.read_response()
@@ -157,7 +149,7 @@ def test_silent_cluster_is_503(relays: Relays) -> None:
 def test_relay_disconnects_and_reconnects(relays: Relays) -> None:
     relay = relays.start()
     with harness_for(relay, "web") as harness:
-        harness.start_backends(good)
+        harness.start_backends(respond_ok)
         assert harness.get()[1] == b"ok"
         relay.process.terminate()
         relay.process.wait(LIMIT)

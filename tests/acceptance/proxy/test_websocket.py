@@ -14,7 +14,7 @@ from contextlib import ExitStack, asynccontextmanager
 import pytest
 from aiohttp import ClientSession, WSMsgType, web
 
-from support.backends import Backend
+from support.backends import OK, Backend
 from support.connection import Connection
 from support.ports import free_port
 from support.proxy_harness import ProxyHarness
@@ -23,7 +23,6 @@ from support.waiting import LIMIT
 
 ASK = b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 MIB = 1 << 20
 
 
