@@ -20,9 +20,11 @@ from arke_relay.discovery.addresses import Address
 from arke_relay.discovery.hints import Hint
 from arke_relay.discovery.mdns import Mdns
 from arke_relay.discovery.seeds import Seeds
+from arke_relay.environment import RelayEnvironment
 from arke_relay.flusher import Flusher
-from arke_relay.peers.join_handshake import Identity
+from arke_relay.peers.join_handshake import NodeIdentity
 from arke_relay.peers.keys import CurvePair, NetworkKey
+from arke_relay.peers.peer_admission import PeerSettings
 from arke_relay.peers.peer_network import PeerNetwork
 from arke_relay.status import Status
 
@@ -87,21 +89,22 @@ class Relay:
         )
         self._core.address = settings.bound[0].ip
         self._local_listeners = LocalListeners(self._loop, self._registry, log)
+        environment = RelayEnvironment(
+            loop=self._loop,
+            clock=time.monotonic,
+            lifetime_clock=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+            random=random.random,
+            random_bytes=secrets.token_bytes,
+            log=log,
+        )
         self._network = PeerNetwork(
-            self._loop,
-            Identity(settings.network, node, curve.public, settings.keys, settings.lifetime),
+            environment,
+            NodeIdentity(settings.network, node, curve.public, settings.keys, settings.lifetime),
             curve,
-            settings.bound,
+            PeerSettings(settings.bound, settings.max_message, settings.version),
             self._core,
             self._flusher,
-            settings.max_message,
-            time.monotonic,
-            lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
-            random.random,
-            secrets.token_bytes,
-            settings.version,
             self._moved,
-            log,
         )
         self._status = Status(
             self._core,
@@ -170,8 +173,8 @@ class Relay:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._network.say_farewell()
-        self._network.leave()
+        await self._network.close_links()
+        self._network.close()
         if self._mdns:
             await self._mdns.stop()
         if self._metrics:
@@ -280,7 +283,7 @@ class Relay:
     def _hint(self, hint: Hint) -> None:
         now = time.monotonic()
         self._network.dial_targets.hint(hint.addresses, hint.port, hint.node, hint.key_index, now)
-        self._network.look()
+        self._network.dial_soon()
 
     def _moved(self, address: str) -> None:
         if address != self._core.address:

@@ -12,10 +12,10 @@ from msgpack import packb
 
 from arke_relay.errors import CertificateError, JoinRefused
 from arke_relay.peers.certificate import Certificate, Role, unseal
-from arke_relay.peers.introduction import Introduction
-from arke_relay.peers.join_handshake import Identity, Initiator, Responder
-from arke_relay.peers.join_messages import MESSAGE_BYTES, refused
+from arke_relay.peers.join_handshake import Initiator, NodeIdentity, Responder
+from arke_relay.peers.join_messages import MAX_MESSAGE_BYTES, pack_refusal
 from arke_relay.peers.keys import NetworkKey
+from arke_relay.peers.node_info import NodeInfo
 from arke_relay.peers.validation import unpack
 from fuzz.finding import Finding, promise
 from fuzz.grammar import anything, of
@@ -59,17 +59,17 @@ def _good(role: Role) -> bytes:
     return Certificate(_NETWORK, _THEIR_NODE, _THEM, _ME, _NONCE, role, 3600).seal(_key())
 
 
-def _identity(node: str, curve_key: bytes) -> Identity:
-    return Identity(_NETWORK, node, curve_key, (_key(),), 3600)
+def _identity(node: str, curve_key: bytes) -> NodeIdentity:
+    return NodeIdentity(_NETWORK, node, curve_key, (_key(),), 3600)
 
 
 def _responder() -> Responder:
     me = _identity(_MY_NODE, _ME)
-    return Responder(me, Introduction(*_PLACE), lambda _: _NONCE, _NOW, peer_key=_THEM)
+    return Responder(me, NodeInfo(*_PLACE), lambda _: _NONCE, _NOW, peer_key=_THEM)
 
 
 def _initiator() -> Initiator:
-    return Initiator(_identity(_MY_NODE, _ME), Introduction(*_PLACE), lambda _: _NONCE, _NOW)
+    return Initiator(_identity(_MY_NODE, _ME), NodeInfo(*_PLACE), lambda _: _NONCE, _NOW)
 
 
 def _greeted() -> Responder:
@@ -98,11 +98,11 @@ def _heard(side: Responder | Initiator, message: bytes) -> None:
     try:
         step = side.receive(message, _NOW)
     except JoinRefused as error:
-        promise(error.reason.isprintable(), "a reason that is no line")
-        promise(len(refused(error.reason)) < 1024, "a refusal without bounds")
+        promise(error.text.isprintable(), "a refusal text that is not printable")
+        promise(len(pack_refusal(error)) < 1024, "a refusal over the limit")
         _over(side)
         return
-    promise(step.send is None or len(step.send) <= MESSAGE_BYTES, "a message over the bound")
+    promise(step.send is None or len(step.send) <= MAX_MESSAGE_BYTES, "a message over the bound")
     if step.admitted is not None:
         admitted = step.admitted
         promise(admitted.curve_key == _THEM, "somebody else was admitted")
@@ -120,7 +120,7 @@ def _over(side: Responder | Initiator) -> None:
 
 def _introduced(octets: bytes) -> bytes:
     try:
-        introduction: Any = unpack(octets, limit=MESSAGE_BYTES)
+        introduction: Any = unpack(octets, limit=MAX_MESSAGE_BYTES)
     except ValueError:
         introduction = octets[:1024]
     return bytes(packb([3, _good(Role.INITIATOR), introduction]))
@@ -160,7 +160,7 @@ def _messages(random: Random) -> Any:
         [of(2), of(1, 1, 2), octets, of(b"", _good(Role.RESPONDER))],
         [of(3), of(b"", _good(Role.INITIATOR)), lambda random: _made(introduction, random)],
         [of(4), lambda random: _made(introduction, random)],
-        [of(5), of("", "why", "x" * 900, "\x00")],
+        [of(5), of(0, 1, 12, 99, 65_535, 65_536), of("", "why", "x" * 900, "\x00")],
         introduction,
         [
             of(_NETWORK, "other", ""),

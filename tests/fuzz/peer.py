@@ -11,8 +11,8 @@ from arke.wire.messages import Op, PeerOp
 from arke.wire.outbox import Outbox
 from arke_relay.core.endpoints import Peer
 from arke_relay.core.membership import BEAT, Membership, Neighbour
-from arke_relay.peers import batches
-from arke_relay.peers.batches import FRAME, Batches
+from arke_relay.peers import message_handlers
+from arke_relay.peers.batch_reader import MAX_FRAME, BatchReader
 from fuzz.finding import promise
 from fuzz.grammar import peer_messages
 from fuzz.loop import FakeLoop
@@ -96,7 +96,7 @@ class Link:
     def _send(self, messages: bytes) -> None:
         header = (self._session, int(self._loop.now * 1000), self._hearing)
         frame = self._packer.pack(header) + messages
-        promise(len(frame) <= FRAME, "a frame is larger than any relay takes")
+        promise(len(frame) <= MAX_FRAME, "a frame is larger than any relay takes")
         self.frames = [*self.frames[-8:], frame]
 
 
@@ -108,13 +108,13 @@ class PeerWorld(World):
         self.links: dict[str, Link] = {}
         self.losses: list[str] = []
         self.membership = Membership(self.core, self._dial, self._lost)
-        self.batches = Batches(
+        self.batches = BatchReader(
             self.core,
             self.membership,
             MAX_MESSAGE,
-            known=lambda node, address, port: None,
-            synced=lambda peer: None,
-            drained=lambda peer: None,
+            on_known_peer=lambda node, address, port: None,
+            on_synced=lambda peer: None,
+            on_draining=lambda peer: None,
         )
         self.session = 1
         for node in (FRIEND, GUEST):
@@ -135,7 +135,7 @@ class PeerWorld(World):
         neighbour = self.membership.neighbours.get(node)
         ours = neighbour.session if neighbour else 0
         header = packb((session, int(self.loop.now * 1000), hearing or ours))
-        self.receive_frame(node, (header + octets)[:FRAME])
+        self.receive_frame(node, (header + octets)[:MAX_FRAME])
 
     def receive_frame(self, node: str, frame: bytes) -> None:
         self.batches.receive(node, frame, self.loop.now)
@@ -145,7 +145,7 @@ class PeerWorld(World):
         self.registry.flusher.flush()
         for node, link in list(self.links.items()):
             if link.overran and link.open:
-                self.membership.broke(node, link._session, "it does not keep up", self.loop.now)
+                self.membership.broke(node, link._session, "send_buffer_full", self.loop.now)
             link.flush()
 
     async def rest(self) -> None:
@@ -205,13 +205,13 @@ class PeerWorld(World):
 
 
 def _read(frame: bytes) -> list[tuple[object, ...]]:
-    unpacked = unpacker(FRAME + 1)
+    unpacked = unpacker(MAX_FRAME + 1)
     unpacked.feed(frame)
     return list(unpacked)
 
 
 async def run(loop: FakeLoop, data: bytes) -> None:
-    with small_bounds(), patch.object(batches, "_INBOX", INBOX):
+    with small_bounds(), patch.object(message_handlers, "_MAX_INBOX", INBOX):
         world = PeerWorld(loop)
         await world.rest()
         for reads, happening in steps(data):
@@ -231,7 +231,7 @@ async def run(loop: FakeLoop, data: bytes) -> None:
 
 def _receive(world: PeerWorld, octets: bytes, happening: int) -> None:
     if happening == AS_IT_IS:
-        world.receive_frame(GUEST, octets[:FRAME])
+        world.receive_frame(GUEST, octets[:MAX_FRAME])
     elif happening == STALE:
         world.receive_octets(GUEST, world.session - 1, octets)
     elif happening == GIVING_UP:

@@ -10,9 +10,9 @@ from itertools import permutations
 import pytest
 import zmq
 
-from arke_relay.peers.batches import FRAME
+from arke_relay.peers.batch_reader import MAX_FRAME
 from arke_relay.peers.keys import CurvePair
-from arke_relay.peers.zap_handler import Gate
+from arke_relay.peers.zap_handler import ZapHandler
 from arke_relay.peers.zmq_sockets import DATA_DOMAIN, JOIN_DOMAIN, curve_client, curve_server
 from support.waiting import LIMIT
 from support.zmq_handshake import handshake_succeeds
@@ -29,9 +29,9 @@ class Scene:
         self.keys = CurvePair.fresh(os.urandom)
         self.peer = CurvePair.fresh(os.urandom)
         self.stranger = CurvePair.fresh(os.urandom)
-        self.guarded = curve_server(self.context, zmq.PULL, self.keys, DATA_DOMAIN, FRAME)
+        self.guarded = curve_server(self.context, zmq.PULL, self.keys, DATA_DOMAIN, MAX_FRAME)
         self.refused: list[str] = []
-        self.gate: Gate | None = None
+        self.gate: ZapHandler | None = None
         self.clients: list[Socket] = []
         with zmq.Context() as context, context.socket(zmq.PULL) as probe:
             self.port = probe.bind_to_random_port(ADDRESS)
@@ -43,10 +43,10 @@ class Scene:
     def open_gate(self, admitted: Callable[[bytes], str | None] | None = None) -> None:
         known = {self.peer.public: "peer"}
         loop = asyncio.get_running_loop()
-        self.gate = Gate(loop, self.context, admitted or known.get, self.refused.append)
+        self.gate = ZapHandler(loop, self.context, admitted or known.get, self.refused.append)
 
     def client(self, keys: CurvePair) -> Socket:
-        made = curve_client(self.context, zmq.PUSH, keys, self.keys.public, FRAME)
+        made = curve_client(self.context, zmq.PUSH, keys, self.keys.public, MAX_FRAME)
         self.clients.append(made)
         return made
 

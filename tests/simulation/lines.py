@@ -138,7 +138,7 @@ class Link:
     def overrun(self) -> None:
         self._world.tally.seen["links overrun"] += 1
         self._world.faults.may_lose = True
-        self.end_soon(0.0, "it does not keep up")
+        self.end_soon(0.0, "send_buffer_full")
 
     def close(self, linger: float = 0.0) -> None:
         if not self._open:

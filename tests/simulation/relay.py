@@ -9,7 +9,7 @@ from arke.wire.messages import Op
 from arke_relay.core.membership import BEAT, LAST_WORDS, Membership, Neighbour
 from arke_relay.core.message_core import MessageCore
 from arke_relay.flusher import Flusher
-from arke_relay.peers.batches import Batches
+from arke_relay.peers.batch_reader import BatchReader
 from simulation.attachment import Attachment
 from simulation.bounds import EXPIRY, FAREWELL, GRACE, SETTLE
 from simulation.joins import Joins
@@ -45,13 +45,13 @@ class Relay:
         self.core.address = str(place)
         self.membership = Membership(self.core, self._dial, self._lost)
         self.joins = Joins(world, self)
-        self.batches = Batches(
+        self.batches = BatchReader(
             self.core,
             self.membership,
             self.joins.max_message,
-            known=self._known,
-            synced=lambda peer: None,
-            drained=lambda peer: None,
+            on_known_peer=self._known,
+            on_synced=lambda peer: None,
+            on_draining=lambda peer: None,
         )
 
     @property
@@ -135,7 +135,7 @@ class Relay:
         for attachment in list(self.attachments):
             attachment.close("the relay is leaving")
         for node in list(self.membership.neighbours):
-            self.membership.end(node, "this relay is leaving", self.now, LAST_WORDS)
+            self.membership.end(node, "relay_stopping", self.now, LAST_WORDS)
         self.flusher.flush()
         self.world.trace.note(self.node, "has left")
         self.crash()
@@ -177,7 +177,7 @@ class Relay:
         self.core.router.expire(self.now)
 
     def end_admission(self, node: str) -> None:
-        self.membership.end(node, "its admission ended", self.now)
+        self.membership.end(node, "admission_expired", self.now)
 
     # Frames.
 
@@ -199,7 +199,7 @@ class Relay:
 
     def _lost(self, neighbour: Neighbour, reason: str) -> None:
         self.world.trace.note(self.node, "lost", neighbour.node, reason)
-        if reason.startswith("not understood"):
+        if reason.startswith("protocol_error"):
             raise Violation("honest peers are understood", reason, self.node, neighbour.node)
         self.losses += 1
         self.joins.admissions.discard(neighbour.node)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from support.docs_source import nodes
@@ -48,14 +49,29 @@ def _events(package: str) -> Iterator[Event]:
         if any(folder in str(file) for folder in _NOT_EVENTS):
             continue
         level = _level(call)
-        message = next((text for text in map(_text, call.args[:2]) if text), "")
-        if level and message:
-            fields = tuple(keyword.arg for keyword in call.keywords if keyword.arg)
+        texts = next((texts for texts in (_texts(file, one) for one in call.args[:2]) if texts), [])
+        fields = tuple(keyword.arg for keyword in call.keywords if keyword.arg)
+        for text in texts if level else ():
             if isinstance(call.func, ast.Name):  # log = self._log.info if … else self._log.warning
-                yield Event(message, "info", fields)
-                yield Event(message, "warn", fields)
+                yield Event(text, "info", fields)
+                yield Event(text, "warn", fields)
             else:
-                yield Event(message, level, fields)
+                yield Event(text, level, fields)
+
+
+def _texts(file: Path, node: ast.AST) -> list[str]:
+    """Return what a message can be: one text, or those that a function of the module returns."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        for _, function in nodes(ast.FunctionDef, str(file)):
+            if function.name == node.func.id and ast.unparse(function.returns or node) == "str":
+                return [
+                    part.value
+                    for returned in ast.walk(function)
+                    if isinstance(returned, ast.Return) and returned.value
+                    for part in ast.walk(returned.value)
+                    if isinstance(part, ast.Constant) and isinstance(part.value, str)
+                ]
+    return [text] if (text := _text(node)) else []
 
 
 def _level(call: ast.Call) -> str:

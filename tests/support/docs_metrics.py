@@ -9,7 +9,7 @@ from typing import NamedTuple
 from arke_proxy import errors as proxy_errors
 from arke_proxy.observability import metrics as proxy_metrics
 from arke_proxy.observability.counters import PHASES
-from arke_relay.core import router
+from arke_relay.core import membership, router
 from arke_relay.discovery.records import Flaw
 from arke_relay.metrics import names as relay_metrics
 from support.docs_source import nodes
@@ -59,8 +59,24 @@ def request_outcomes() -> set[str]:
     return found - {"refused"}  # only for requests of peers, which are not counted here
 
 
+def hint_causes() -> set[str]:
+    """Return the values of `cause` of an ignored hint."""
+    found = {flaw.value for flaw in Flaw} | {"table_full"}
+    for _, call in nodes(ast.Call, f"{_RELAY}/discovery/mdns.py"):
+        if isinstance(call.func, ast.Attribute) and call.func.attr == "_ignore":
+            found |= {value for arg in call.args for value in _constants(arg)}
+    for _, function in nodes(ast.FunctionDef, f"{_RELAY}/discovery/mdns.py"):
+        if function.returns and ast.unparse(function.returns) == "Hint | str":
+            returned = (part.value for part in ast.walk(function) if isinstance(part, ast.Return))
+            constants = (value for value in returned if isinstance(value, ast.Constant))
+            found |= {value for constant in constants for value in _constants(constant)}
+    return found
+
+
 def peer_states() -> set[str]:
     """Return the values of `state` of a peer."""
+    if states := getattr(membership, "PeerState", None):
+        return {state.value for state in states}
     return {
         value
         for _, node in nodes(ast.FunctionDef, f"{_RELAY}/core/membership.py")
@@ -93,7 +109,7 @@ _VALUES: dict[tuple[str, str], set[str]] = {
     ("arke_queue_bytes", "kind"): {"program", "peer"},
     ("arke_members", "where"): {"here", "elsewhere"},
     ("arke_peers", "state"): peer_states(),
-    ("arke_hints_ignored_total", "cause"): {flaw.value for flaw in Flaw} | {"table_full"},
+    ("arke_hints_ignored_total", "cause"): hint_causes(),
     ("arke_proxy_failures_total", "reason"): {
         code.value for code in getattr(proxy_errors, "FailureCode", ())
     },

@@ -17,7 +17,7 @@ from arke_relay.attachments.protocol_detection import ProtocolDetector
 from arke_relay.core.membership import Membership, Neighbour
 from arke_relay.core.message_core import MessageCore
 from arke_relay.flusher import Flusher
-from arke_relay.peers.batches import Batches
+from arke_relay.peers.batch_reader import BatchReader
 
 NOW = 5.0
 NODE = "0011223344556677"
@@ -114,13 +114,13 @@ class InProcessRelay:
         self._programs: dict[str, RecordingTransport] = {}
         self._link = RecordingLink()
         self._membership = Membership(self._core, self._dial, lambda *_: None)
-        self._batches = Batches(
+        self._batches = BatchReader(
             self._core,
             self._membership,
             MAX_MESSAGE,
-            known=lambda *_: None,
-            synced=lambda _: None,
-            drained=lambda _: None,
+            on_known_peer=lambda *_: None,
+            on_synced=lambda _: None,
+            on_draining=lambda _: None,
         )
 
     @property

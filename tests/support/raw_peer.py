@@ -15,12 +15,12 @@ import msgpack
 import zmq
 
 from arke.wire.messages import PeerOp
-from arke_relay.peers.batches import FRAME
-from arke_relay.peers.introduction import Introduction
-from arke_relay.peers.join_handshake import Admitted, Identity, Initiator
-from arke_relay.peers.join_messages import MESSAGE_BYTES
+from arke_relay.peers.batch_reader import MAX_FRAME
+from arke_relay.peers.join_handshake import AdmittedPeer, Initiator, NodeIdentity
+from arke_relay.peers.join_messages import MAX_MESSAGE_BYTES
 from arke_relay.peers.keyfile import load_key
 from arke_relay.peers.keys import CurvePair
+from arke_relay.peers.node_info import NodeInfo
 from arke_relay.peers.zmq_sockets import curve_client, endpoint
 from support.ports import free_port
 from support.relays import Relay
@@ -51,16 +51,16 @@ class RawPeer:
         self._address = address
         self._clients: list[Socket] = []
         self._sessions = 0
-        self._identity = Identity(network, self.node, self.curve.public, network_keys, lifetime)
+        self._identity = NodeIdentity(network, self.node, self.curve.public, network_keys, lifetime)
 
     def close(self) -> None:
         self.context.destroy(linger=0)
 
-    async def join(self, relay: Relay) -> Admitted:
+    async def join(self, relay: Relay) -> AdmittedPeer:
         """Be admitted, as every relay is. Raises JoinRefused."""
-        introduction = Introduction(free_port(), self._data_port, relay.address, "0.0.0", 1 << 24)
+        introduction = NodeInfo(free_port(), self._data_port, relay.address, "0.0.0", 1 << 24)
         initiator = Initiator(self._identity, introduction, os.urandom, time.monotonic())
-        with self.client(zmq.DEALER, self.curve, self.join_keys.public, MESSAGE_BYTES) as sock:
+        with self.client(zmq.DEALER, self.curve, self.join_keys.public, MAX_MESSAGE_BYTES) as sock:
             sock.connect(endpoint(relay.address, relay.peer_port, self._address))
             await send(sock, initiator.hello())
             while True:
@@ -70,10 +70,10 @@ class RawPeer:
                 assert step.send is not None
                 await send(sock, step.send)
 
-    def dial(self, relay: Relay, admitted: Admitted, keys: CurvePair) -> Socket:
+    def dial(self, relay: Relay, admitted: AdmittedPeer, keys: CurvePair) -> Socket:
         """Connect to the data socket of a relay that admitted this node, with these CURVE keys."""
-        sock = self.client(zmq.PUSH, keys, admitted.curve_key, FRAME)
-        port = admitted.introduction.data_port
+        sock = self.client(zmq.PUSH, keys, admitted.curve_key, MAX_FRAME)
+        port = admitted.info.data_port
         sock.connect(endpoint(relay.address, port, self._address))
         return sock
 

@@ -18,7 +18,7 @@ from arke_relay.core.endpoints import Message, Peer, Program
 from arke_relay.core.membership import BEAT, Membership, Neighbour
 from arke_relay.core.message_core import MessageCore
 from arke_relay.core.routed_request import RoutedRequest
-from arke_relay.peers.batches import Batches
+from arke_relay.peers.batch_reader import BatchReader
 from support.core_harness import CALL, sent_to
 from support.recording_sink import RecordingSink
 
@@ -67,7 +67,7 @@ class SimulatedLink:
         return self._outbox.put_packed(data, order)
 
     def overrun(self) -> None:
-        self.end("it does not keep up")
+        self.end("send_buffer_full")
 
     def hear(self, session: int) -> None:
         self.hearing = session
@@ -121,13 +121,13 @@ class SimulatedRelay:
         self.losses: list[tuple[str, str]] = []
         self.core = MessageCore(node, random.random)
         self.membership = Membership(self.core, self._dial, self._lost)
-        self.batches = Batches(
+        self.batches = BatchReader(
             self.core,
             self.membership,
             16 * 1024 * 1024,
-            known=lambda node, address, port: self.known.add(node),
-            synced=lambda peer: None,
-            drained=lambda peer: None,
+            on_known_peer=lambda node, address, port: self.known.add(node),
+            on_synced=lambda peer: None,
+            on_draining=lambda peer: None,
         )
 
     @property
@@ -168,7 +168,7 @@ class SimulatedRelay:
 
     def end_admission(self, node: str) -> None:
         self.admissions.discard(node)
-        self.membership.end(node, "its admission ended", self.now)
+        self.membership.end(node, "admission_expired", self.now)
 
     def beat(self) -> None:
         self.membership.tick(self.now)

@@ -89,6 +89,6 @@ METRICS = (
         "arke_hints_ignored_total",
         Kind.COUNTER,
         ("cause",),
-        "mDNS records that were no hint to a peer, by cause; stranger is another network or key.",
+        "mDNS records that are not used as hints to peers, by cause.",
     ),
 )

@@ -3,18 +3,19 @@
     initiator                                         responder
         HELLO  [1, version, nonce]                →
                                                   ←   CHALLENGE  [2, version, nonce, certificate]
-        PROOF  [3, certificate, introduction]     →
-                                                  ←   WELCOME    [4, introduction]
-                                                  or  REFUSED    [5, reason], to either message
+        PROOF  [3, certificate, node info]        →
+                                                  ←   WELCOME    [4, node info]
+                                                  or  REFUSED    [5, code, text], to either message
 
-Each message is one MessagePack array in one frame of a CURVE connection. That connection proves
-to the responder which CURVE key the initiator holds; its server key is shared by the network and
-proves nothing about the responder. So each certificate is made for one join: the responder's for
-the initiator's key and nonce, the initiator's for the responder's. A certificate that is copied,
-replayed, relayed or reflected names another key, nonce or role, even when a stranger does it who
-came to know the join key.
+Each message is one MessagePack array in one frame of a CURVE connection. The connection proves to
+the responder which CURVE key the initiator holds. It proves nothing about the responder, because
+all relays of the network share the server key. Each certificate is therefore made for one join:
+the responder's for the initiator's key and nonce, the initiator's for the responder's. A copied,
+replayed, relayed or reflected certificate has the wrong key, nonce or role. This holds even
+against an attacker who knows the join key.
 
-A side does no I/O and has one life: each state is left at its first message, good or bad.
+The classes do no I/O. An instance serves one join, and each state accepts one message: after an
+invalid one the join is over.
 """
 
 from __future__ import annotations
@@ -23,203 +24,205 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
-from arke_relay.errors import CertificateError, ConfigurationError, JoinRefused
+from arke_relay.errors import CertificateError, ConfigurationError, JoinRefused, RefusalCode
 from arke_relay.peers.certificate import (
-    NETWORK_NAME_BYTES,
+    MAX_NETWORK_NAME_BYTES,
     NONCE_BYTES,
     Certificate,
     Role,
-    unseal,
+    Verifier,
+    verify,
 )
-from arke_relay.peers.introduction import Introduction
-from arke_relay.peers.join_messages import VERSION, Kind, pack, unpack_as
+from arke_relay.peers.join_messages import VERSION, JoinMessageKind, pack, unpack_as
 from arke_relay.peers.keys import NetworkKey
+from arke_relay.peers.node_info import NodeInfo
 from arke_relay.peers.validation import is_text
 
-LONGEST_JOIN = 10.0  # seconds: lifetimes count from admission, so no proof may be kept for later
+MAX_JOIN_SECONDS = 10.0
+"""A lifetime counts from admission, so a proof must not be kept and used later."""
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """This relay, as it presents itself in every join.
-
-    Raises `ConfigurationError` when no certificate could carry the network's name.
-    """
+class NodeIdentity:
+    """This relay's identity and keys. Raises `ConfigurationError` for an invalid network name."""
 
     network: str
     node: str
     curve_key: bytes
-    """Its public key: of its data socket, and of the client side of its join connections."""
+    """The public key of the data socket, and of this relay's side of outgoing joins."""
     keys: Sequence[NetworkKey]
-    """The first signs; each of them admits."""
+    """The first key signs; every key admits."""
     lifetime: int
-    """Seconds that others may admit this relay for, 1 to 86 400."""
+    """Seconds that peers may admit this relay for, 1 to 86 400."""
 
     def __post_init__(self) -> None:
-        if not is_text(self.network, 1, NETWORK_NAME_BYTES):
+        if not is_text(self.network, 1, MAX_NETWORK_NAME_BYTES):
             raise ConfigurationError(
-                f"the name of a network has 1 to {NETWORK_NAME_BYTES} bytes of UTF-8; "
-                "choose another: -net NAME",
+                f"-net must be 1 to {MAX_NETWORK_NAME_BYTES} bytes of UTF-8 text "
+                f"(got {len(self.network.encode(errors='backslashreplace'))} bytes)"
             )
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
-    """The outcome of a join: who the other side proved to be."""
+class AdmittedPeer:
+    """The outcome of a successful join: the identity that the peer proved."""
 
     node: str
     curve_key: bytes
     lifetime: int
-    introduction: Introduction
+    info: NodeInfo
     signed_by: str
-    """The fingerprint of the RSA key that vouched."""
+    """The fingerprint of the RSA key that signed the peer's certificate."""
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What a received message leads to: a message to send, an outcome, or both.
+class JoinStep:
+    """The result of a received message: a message to send, an admitted peer, or both.
 
-    With both, enter the outcome into the table of admissions first: it may still refuse.
+    With both, enter the peer into the admission table first: the table may still refuse it.
     """
 
     send: bytes | None = None
-    admitted: Admitted | None = None
+    admitted: AdmittedPeer | None = None
 
 
-class _Side:
-    """What both sides have in common: one nonce, one deadline, and one message awaited."""
+class _JoinSide:
+    """State common to both sides: one nonce, one time limit, and the kind of message awaited."""
 
     def __init__(
         self,
-        identity: Identity,
-        introduction: Introduction,
+        identity: NodeIdentity,
+        info: NodeInfo,
         random: Callable[[int], bytes],
         now: float,
         *,
-        awaited: Kind,
+        awaited: JoinMessageKind,
     ) -> None:
         self._identity = identity
-        self._introduction = introduction
+        self._info = info
         self._nonce = random(NONCE_BYTES)
         self._began = now
-        self._awaited: Kind | None = awaited
+        self._awaited: JoinMessageKind | None = awaited
 
-    def _take(self, message: bytes, now: float) -> tuple[Kind, list[Any]]:
-        """Return the kind that was awaited and its fields; nothing is awaited after that."""
+    def _decode(self, message: bytes, now: float) -> tuple[JoinMessageKind, list[Any]]:
+        """Return the awaited kind and the message's fields. No further message is awaited."""
         awaited, self._awaited = self._awaited, None
         if awaited is None:
-            raise JoinRefused("a message after the end of the join")
-        if not 0 <= now - self._began <= LONGEST_JOIN:
-            raise JoinRefused(f"the join took over {LONGEST_JOIN:g} seconds")
+            raise JoinRefused(
+                RefusalCode.UNEXPECTED_MESSAGE, "message received after the end of the join"
+            )
+        if not 0 <= now - self._began <= MAX_JOIN_SECONDS:
+            raise JoinRefused(
+                RefusalCode.JOIN_TIMED_OUT, f"the join took more than {MAX_JOIN_SECONDS:g} s"
+            )
         return awaited, unpack_as(awaited, message)
 
-    def _vouch(self, role: Role, audience: bytes, nonce: bytes) -> bytes:
-        """Return this relay's certificate for the holder of `audience`, who drew `nonce`."""
-        me = self._identity
+    def _certify(self, role: Role, audience: bytes, nonce: bytes) -> bytes:
+        """Return this relay's certificate for the peer with key `audience`, which drew `nonce`."""
+        identity = self._identity
         return Certificate(
-            network=me.network,
-            node=me.node,
-            curve_key=me.curve_key,
+            network=identity.network,
+            node=identity.node,
+            curve_key=identity.curve_key,
             audience=audience,
             nonce=nonce,
             role=role,
-            lifetime=me.lifetime,
-        ).seal(me.keys[0])
+            lifetime=identity.lifetime,
+        ).seal(identity.keys[0])
 
-    def _attest(self, sealed: bytes, role: Role) -> tuple[Certificate, NetworkKey]:
-        """Return the other side's certificate, if it was made for this very join."""
-        me = self._identity
+    def _verify(
+        self, sealed: bytes, peer_role: Role, connection_key: bytes | None
+    ) -> tuple[Certificate, NetworkKey]:
+        """Return the peer's certificate and its signer. Raises `JoinRefused` if a check fails."""
+        identity = self._identity
+        verifier = Verifier(
+            network=identity.network,
+            node=identity.node,
+            curve_key=identity.curve_key,
+            nonce=self._nonce,
+            peer_role=peer_role,
+            connection_key=connection_key,
+        )
         try:
-            certificate, signer = unseal(sealed, me.keys)
+            return verify(sealed, identity.keys, verifier)
         except CertificateError as error:
-            raise JoinRefused(str(error)) from error
-        if certificate.network != me.network:
-            raise JoinRefused("a certificate of another network")
-        if certificate.role is not role:
-            raise JoinRefused("a certificate of the wrong role")
-        if certificate.audience != me.curve_key:
-            raise JoinRefused("a certificate made for another relay")
-        if certificate.nonce != self._nonce:
-            raise JoinRefused("a certificate made for another join")
-        if certificate.curve_key == me.curve_key or certificate.node == me.node:
-            raise JoinRefused("this is me")
-        return certificate, signer
+            raise JoinRefused(error.code, str(error)) from error
 
 
-class Initiator(_Side):
-    """The side that connected: send `hello()`, then what each `receive` says."""
+class Initiator(_JoinSide):
+    """The connecting side: send `hello()`, then what each `receive` returns."""
 
     def __init__(
         self,
-        identity: Identity,
-        introduction: Introduction,
+        identity: NodeIdentity,
+        info: NodeInfo,
         random: Callable[[int], bytes],
         now: float,
     ) -> None:
-        super().__init__(identity, introduction, random, now, awaited=Kind.CHALLENGE)
-        self._attested: tuple[Certificate, NetworkKey] | None = None
+        super().__init__(identity, info, random, now, awaited=JoinMessageKind.CHALLENGE)
+        self._verified: tuple[Certificate, NetworkKey] | None = None
 
     def hello(self) -> bytes:
-        return pack(Kind.HELLO, VERSION, self._nonce)
+        return pack(JoinMessageKind.HELLO, VERSION, self._nonce)
 
-    def receive(self, message: bytes, now: float) -> Step:
-        """Take a message of the responder. Raises `JoinRefused`, whatever the bytes are."""
-        _, fields = self._take(message, now)
-        if self._attested is not None:
-            return Step(admitted=_admit(*self._attested, fields[0]))
+    def receive(self, message: bytes, now: float) -> JoinStep:
+        """Process any bytes from the responder. Raises `JoinRefused`."""
+        _, fields = self._decode(message, now)
+        if self._verified is not None:
+            return JoinStep(admitted=_admitted_peer(*self._verified, fields[0]))
         _, nonce, sealed = fields
-        self._attested = self._attest(sealed, Role.RESPONDER)
-        self._awaited = Kind.WELCOME
-        proof = self._vouch(Role.INITIATOR, self._attested[0].curve_key, nonce)
-        return Step(send=pack(Kind.PROOF, proof, astuple(self._introduction)))
+        self._verified = self._verify(sealed, Role.RESPONDER, connection_key=None)
+        self._awaited = JoinMessageKind.WELCOME
+        proof = self._certify(Role.INITIATOR, self._verified[0].curve_key, nonce)
+        return JoinStep(send=pack(JoinMessageKind.PROOF, proof, astuple(self._info)))
 
 
-class Responder(_Side):
-    """The side that was connected to, by the holder of the CURVE key `peer_key`."""
+class Responder(_JoinSide):
+    """The accepting side. ZeroMQ verified that the initiator holds the CURVE key `peer_key`."""
 
     def __init__(
         self,
-        identity: Identity,
-        introduction: Introduction,
+        identity: NodeIdentity,
+        info: NodeInfo,
         random: Callable[[int], bytes],
         now: float,
         *,
         peer_key: bytes,
     ) -> None:
-        super().__init__(identity, introduction, random, now, awaited=Kind.HELLO)
+        super().__init__(identity, info, random, now, awaited=JoinMessageKind.HELLO)
         self._peer_key = peer_key
 
-    def receive(self, message: bytes, now: float) -> Step:
-        """Take a message of the initiator. Raises `JoinRefused`, whatever the bytes are."""
-        awaited, fields = self._take(message, now)
-        if awaited is Kind.HELLO:
+    def receive(self, message: bytes, now: float) -> JoinStep:
+        """Process any bytes from the initiator. Raises `JoinRefused`."""
+        awaited, fields = self._decode(message, now)
+        if awaited is JoinMessageKind.HELLO:
             return self._challenge(nonce=fields[1])
-        sealed, introduction = fields
-        certificate, signer = self._attest(sealed, Role.INITIATOR)
-        if certificate.curve_key != self._peer_key:
-            raise JoinRefused("a certificate of another relay's key")
-        return Step(
-            send=pack(Kind.WELCOME, astuple(self._introduction)),
-            admitted=_admit(certificate, signer, introduction),
+        sealed, info = fields
+        certificate, signer = self._verify(sealed, Role.INITIATOR, connection_key=self._peer_key)
+        return JoinStep(
+            send=pack(JoinMessageKind.WELCOME, astuple(self._info)),
+            admitted=_admitted_peer(certificate, signer, info),
         )
 
-    def _challenge(self, nonce: bytes) -> Step:
+    def _challenge(self, nonce: bytes) -> JoinStep:
         if self._peer_key == self._identity.curve_key:
-            raise JoinRefused("this is me")
-        sealed = self._vouch(Role.RESPONDER, self._peer_key, nonce)
-        self._awaited = Kind.PROOF
-        return Step(send=pack(Kind.CHALLENGE, VERSION, self._nonce, sealed))
+            raise JoinRefused(RefusalCode.CONNECTED_TO_SELF, "the relay is connected to itself")
+        sealed = self._certify(Role.RESPONDER, self._peer_key, nonce)
+        self._awaited = JoinMessageKind.PROOF
+        return JoinStep(send=pack(JoinMessageKind.CHALLENGE, VERSION, self._nonce, sealed))
 
 
-def _admit(certificate: Certificate, signer: NetworkKey, introduction: list[Any]) -> Admitted:
+def _admitted_peer(
+    certificate: Certificate, signer: NetworkKey, info_fields: list[Any]
+) -> AdmittedPeer:
     try:
-        introduced = Introduction(*introduction)
-    except (ValueError, TypeError) as error:  # a bad field, or another number of them
-        raise JoinRefused("a malformed introduction") from error
-    return Admitted(
+        info = NodeInfo(*info_fields)
+    except (ValueError, TypeError) as error:  # an invalid field, or the wrong number of fields
+        raise JoinRefused(RefusalCode.MALFORMED_NODE_INFO, "malformed node info") from error
+    return AdmittedPeer(
         node=certificate.node,
         curve_key=certificate.curve_key,
         lifetime=certificate.lifetime,
-        introduction=introduced,
+        info=info,
         signed_by=signer.fingerprint,
     )

@@ -1,4 +1,4 @@
-"""The five messages of a join, as bytes and as fields. `handshake` says who sends which when."""
+"""Encode and decode the five messages of a join. `join_handshake` has their sequence."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ from typing import Any
 
 import msgpack
 
-from arke_relay.errors import JoinRefused
+from arke_relay.errors import JoinRefused, RefusalCode
 from arke_relay.peers.certificate import NONCE_BYTES
 from arke_relay.peers.validation import is_binary, is_integer, is_text, printable, unpack
 
 VERSION = 1
-MESSAGE_BYTES = 8 * 1024
-REASON_LENGTH = 200
+MAX_MESSAGE_BYTES = 8 * 1024
+MAX_REFUSAL_TEXT = 200
+"""Characters."""
+
+_MAX_CODE = 2**16 - 1
 
 
-class Kind(IntEnum):
+class JoinMessageKind(IntEnum):
+    """The first field of a message."""
+
     HELLO = 1
     CHALLENGE = 2
     PROOF = 3
@@ -26,44 +31,59 @@ class Kind(IntEnum):
     REFUSED = 5
 
 
-def pack(kind: Kind, *fields: object) -> bytes:
+def pack(kind: JoinMessageKind, *fields: object) -> bytes:
+    """Encode one message."""
     return bytes(msgpack.packb([kind.value, *fields]))
 
 
-def refused(reason: str) -> bytes:
-    """Return the REFUSED message, with as much of `reason` as it takes."""
-    return pack(Kind.REFUSED, printable(reason)[:REASON_LENGTH])
+def pack_refusal(refusal: JoinRefused) -> bytes:
+    """Encode a REFUSED message. A long text is cut."""
+    text = printable(refusal.text)[:MAX_REFUSAL_TEXT]
+    return pack(JoinMessageKind.REFUSED, refusal.code.value, text)
 
 
-def unpack_as(awaited: Kind, message: bytes) -> list[Any]:
-    """Return the fields of `message`, each of the type its kind has.
+def unpack_as(awaited: JoinMessageKind, message: bytes) -> list[Any]:
+    """Return the fields of `message`, each of the type that the awaited kind prescribes.
 
-    Certificates and introductions inside are still to be looked at. Raises `JoinRefused` for
-    anything but a well-formed message of the awaited kind.
+    The caller still has to check certificates and node infos inside. Raises `JoinRefused` for
+    REFUSED, and for anything but a well-formed message of the awaited kind.
     """
     kind: object
     fields: list[Any]
     try:
-        kind, *fields = unpack(message, limit=MESSAGE_BYTES)
+        kind, *fields = unpack(message, limit=MAX_MESSAGE_BYTES)
     except (ValueError, TypeError) as error:
-        raise JoinRefused("a malformed message") from error
-    # Before the shape: another version may well have another one.
+        raise JoinRefused(RefusalCode.MALFORMED_MESSAGE, "malformed message") from error
+    # Check the version first: messages of another version may have other fields.
     if awaited in _VERSIONED and kind == awaited and fields and fields[0] != VERSION:
-        raise JoinRefused(f"another version of the join than {VERSION}")
-    if awaited in _REFUSABLE and _fits(Kind.REFUSED, kind, fields):
-        raise JoinRefused(f"refused by the other relay: {printable(fields[0])}")
-    if not _fits(awaited, kind, fields):
-        raise JoinRefused(f"a malformed or unexpected message instead of {awaited.name}")
+        raise JoinRefused(
+            RefusalCode.UNSUPPORTED_VERSION, f"only version {VERSION} of the join is supported"
+        )
+    if awaited in _REFUSABLE and _matches(JoinMessageKind.REFUSED, kind, fields):
+        raise JoinRefused(_known_code(fields[0]), printable(fields[1]), by_peer=True)
+    if not _matches(awaited, kind, fields):
+        known = type(kind) is int and kind in _SHAPES and kind != awaited
+        raise JoinRefused(
+            RefusalCode.UNEXPECTED_MESSAGE if known else RefusalCode.MALFORMED_MESSAGE,
+            f"malformed or unexpected message instead of {awaited.name}",
+        )
     return fields
 
 
-def _fits(wanted: Kind, kind: object, fields: list[Any]) -> bool:
+def _known_code(number: int) -> RefusalCode:
+    try:
+        return RefusalCode(number)
+    except ValueError:
+        return RefusalCode.UNKNOWN
+
+
+def _matches(wanted: JoinMessageKind, kind: object, fields: list[Any]) -> bool:
     shape = _SHAPES[wanted]
     return (
         type(kind) is int
         and kind == wanted
         and len(fields) == len(shape)
-        and all(holds(value) for holds, value in zip(shape, fields, strict=True))
+        and all(accepts(value) for accepts, value in zip(shape, fields, strict=True))
     )
 
 
@@ -79,18 +99,20 @@ def _is_sealed(value: object) -> bool:
     return type(value) is bytes
 
 
-def _is_introduction(value: object) -> bool:
+def _is_node_info(value: object) -> bool:
     return type(value) is list
 
 
-_is_reason: Callable[[object], bool] = partial(is_text, least=0, most=4 * REASON_LENGTH)
+_is_code: Callable[[object], bool] = partial(is_integer, least=0, most=_MAX_CODE)
+_is_refusal_text: Callable[[object], bool] = partial(is_text, least=0, most=4 * MAX_REFUSAL_TEXT)
 
-_SHAPES: dict[Kind, tuple[Callable[[object], bool], ...]] = {
-    Kind.HELLO: (_is_version, _is_nonce),
-    Kind.CHALLENGE: (_is_version, _is_nonce, _is_sealed),
-    Kind.PROOF: (_is_sealed, _is_introduction),
-    Kind.WELCOME: (_is_introduction,),
-    Kind.REFUSED: (_is_reason,),
+_SHAPES: dict[JoinMessageKind, tuple[Callable[[object], bool], ...]] = {
+    JoinMessageKind.HELLO: (_is_version, _is_nonce),
+    JoinMessageKind.CHALLENGE: (_is_version, _is_nonce, _is_sealed),
+    JoinMessageKind.PROOF: (_is_sealed, _is_node_info),
+    JoinMessageKind.WELCOME: (_is_node_info,),
+    JoinMessageKind.REFUSED: (_is_code, _is_refusal_text),
 }
-_VERSIONED = {Kind.HELLO, Kind.CHALLENGE}
-_REFUSABLE = {Kind.CHALLENGE, Kind.WELCOME}  # a responder answers with these, or refuses
+_VERSIONED = {JoinMessageKind.HELLO, JoinMessageKind.CHALLENGE}
+_REFUSABLE = {JoinMessageKind.CHALLENGE, JoinMessageKind.WELCOME}
+"""What a responder sends, or REFUSED instead. An initiator never sends REFUSED."""

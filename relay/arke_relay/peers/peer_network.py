@@ -1,182 +1,183 @@
-"""This relay among its peers: its sockets and ports, who is admitted, whom to dial."""
+"""The peer side of the relay: its sockets and ports, admissions, and links to other relays."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import zmq
 
-from arke.program.logging import Log
 from arke_relay.core.dial_targets import DialTargets
 from arke_relay.core.endpoints import Peer
 from arke_relay.core.membership import BEAT, LAST_WORDS, CannotDial, Membership, Neighbour
 from arke_relay.core.message_core import MessageCore
-from arke_relay.discovery.addresses import Address, source_for
-from arke_relay.errors import ConfigurationError, JoinRefused
+from arke_relay.discovery.addresses import source_for
+from arke_relay.environment import RelayEnvironment
+from arke_relay.errors import ConfigurationError
 from arke_relay.flusher import Flusher
-from arke_relay.peers.admission import Admissions
-from arke_relay.peers.batches import Batches
-from arke_relay.peers.introduction import Introduction
-from arke_relay.peers.join_handshake import Admitted, Identity, Initiator, Responder
-from arke_relay.peers.join_scheduler import LOUD, Joiner
-from arke_relay.peers.join_sockets import JoinSocket
+from arke_relay.peers.batch_reader import BatchReader
+from arke_relay.peers.data_receiver import DataReceiver
+from arke_relay.peers.join_handshake import NodeIdentity
+from arke_relay.peers.join_scheduler import LOG_PERIOD, JoinScheduler
+from arke_relay.peers.join_server import JoinServer
 from arke_relay.peers.keys import CurvePair
-from arke_relay.peers.links import DataSocket, PeerLink
-from arke_relay.peers.zap_handler import Gate
+from arke_relay.peers.peer_admission import PeerAdmission, PeerSettings
+from arke_relay.peers.peer_link import PeerLink
+from arke_relay.peers.zap_handler import ZapHandler
 from arke_relay.peers.zmq_sockets import endpoint
 
-_SETTLE = 2.0
-"""Seconds after the start in which an unknown cluster may still turn up at a peer."""
+_SETTLE_TIME = 2.0
+"""Seconds after the start in which a peer may still announce a cluster that is unknown here."""
 
-_FAREWELL = 1.0
-"""Seconds in which peers are to answer a farewell."""
+_CLOSE_TIMEOUT = 1.0
+"""Seconds for peers to answer CLOSE."""
 
-_FAREWELL_LOOK = 0.005
+_CLOSE_POLL = 0.005
 
-_SOCKETS = 16_384
+_MAX_SOCKETS = 16_384
 _PORT_TRIES = 50
 
 
 class PeerNetwork:
-    """`clock` is monotonic, `lifetime_clock` also counts while the machine is suspended: seconds.
-
-    `moved` is told the address that peers reach this node at.
-    """
+    """Owns the peer sockets. `on_address` gets the address at which peers reach this node."""
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
-        identity: Identity,
+        environment: RelayEnvironment,
+        identity: NodeIdentity,
         curve: CurvePair,
-        bound: Sequence[Address],
+        settings: PeerSettings,
         core: MessageCore,
         flusher: Flusher,
-        max_message: int,
-        clock: Callable[[], float],
-        lifetime_clock: Callable[[], float],
-        random: Callable[[], float],
-        random_bytes: Callable[[int], bytes],
-        version: str,
-        moved: Callable[[str], None],
-        log: Log,
+        on_address: Callable[[str], None],
     ) -> None:
-        self._loop = loop
-        self._identity = identity
+        self._environment = environment
+        self._loop = environment.loop
+        self._clock = environment.clock
+        self._lifetime_clock = environment.lifetime_clock
+        self._log = environment.log
+        self._node = identity.node
         self._curve = curve
-        self._bound = bound
+        self._bound = settings.bound
         self._core = core
         self._flusher = flusher
-        self._clock = clock
-        self._lifetime_clock = lifetime_clock
-        self._random_bytes = random_bytes
-        self._version = version
-        self._max_message = max_message
-        self._moved = moved
-        self._log = log
+        self._started = self._clock()
+        self._tick_handle: asyncio.Handle | None = None
+        self._closed = False
+        self.dial_targets = DialTargets(environment.random)
+        self.membership = Membership(core, self._open_link, self._peer_lost)
+        self.batches = BatchReader(
+            core,
+            self.membership,
+            settings.max_message,
+            on_known_peer=self._peer_known,
+            on_synced=self._peer_synced,
+            on_draining=self._peer_draining,
+        )
+        self._admission = PeerAdmission(
+            environment,
+            identity,
+            settings,
+            self.membership,
+            self.dial_targets,
+            core.counters,
+            on_address,
+        )
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context.max_sockets = _MAX_SOCKETS
+        # Fail closed: the ZAP handler runs before the sockets that it guards are bound.
+        self._zap_handler = ZapHandler(
+            self._loop, self._context, self._find_admitted, self._connection_rejected
+        )
+        self._data = DataReceiver(self._loop, self._context, curve, self._receive, flusher)
         join_keys = [
             CurvePair.from_secret(key.join_secret(identity.network)) for key in identity.keys
         ]
-        self._started = clock()
-        self._tick_handle: asyncio.Handle | None = None
-        self._closed = False
-        self.join_port = 0
-        self.data_port = 0
-        self.admissions = Admissions()
-        self.dial_targets = DialTargets(random)
-        self.membership = Membership(core, self._dial_data, self._lost)
-        self.batches = Batches(
-            core, self.membership, max_message, self._known, self._synced, self._drained
+        self._join_server = JoinServer(
+            self._loop, self._context, join_keys[0], self._lifetime_clock, self._admission
         )
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._context.max_sockets = _SOCKETS
-        # In this order: the gate runs before anything it guards is bound.
-        self._gate = Gate(loop, self._context, self._is_welcome, self._turned_away)
-        self._data = DataSocket(loop, self._context, curve, self._receive, flusher)
-        self._join = JoinSocket(
-            loop,
-            self._context,
-            join_keys[0],
-            lifetime_clock,
-            self._respond,
-            self._admit_responding,
-            self._join_failed,
-        )
-        self._joiner = Joiner(
-            loop,
+        self._joins = JoinScheduler(
+            environment,
             self._context,
             curve,
             join_keys,
-            bound,
+            self._bound,
             self.dial_targets,
-            clock,
-            lifetime_clock,
-            self._initiate,
-            self._admit,
-            self._link,
-            self.membership.linked,
-            log,
+            self._admission,
         )
 
-    # Life.
+    # Start and stop.
+
+    @property
+    def join_port(self) -> int:
+        return self._admission.join_port
+
+    @property
+    def data_port(self) -> int:
+        return self._admission.data_port
 
     def bind(self, port: int) -> None:
-        """Bind the join socket to `port` and the data socket to the next; 0 takes any two.
+        """Bind the join socket to `port` and the data socket to the next one; 0: any two.
 
-        Raises ConfigurationError when they are taken.
+        Raises ConfigurationError if they are in use.
         """
         tries = _PORT_TRIES if port == 0 else 1
         for _ in range(tries):
-            chosen = port or 20_000 + int.from_bytes(self._random_bytes(2)) % 30_000 // 2 * 2
+            random = int.from_bytes(self._environment.random_bytes(2))
+            chosen = port or 20_000 + random % 30_000 // 2 * 2
             try:
                 self._bind(chosen)
             except zmq.ZMQError as error:
-                refusal = error
+                failure = error
                 continue
-            self.join_port, self.data_port = chosen, chosen + 1
+            self._admission.join_port, self._admission.data_port = chosen, chosen + 1
             return
         where = ", ".join(address.ip for address in self._bound)
-        why = os.strerror(refusal.errno or 0)
         raise ConfigurationError(
-            f"ports {chosen} and {chosen + 1} cannot be bound on {where} ({why}): "
-            "stop what uses them, or choose others with -peer-port"
+            f"cannot bind ports {chosen} and {chosen + 1} on {where} "
+            f"({os.strerror(failure.errno or 0)}): "
+            "stop the process that uses them, or choose others with -peer-port"
         )
 
     def start(self) -> None:
-        """Begin to dial."""
+        """Start to dial, and to send heartbeats."""
         self._tick_handle = self._loop.call_soon(self._tick)
 
-    async def say_farewell(self) -> None:
-        """Let every peer hear all that was said to it, and hear what it has to say.
+    async def close_links(self) -> None:
+        """MessageCore CLOSE with every peer, so that both sides receive what was sent before.
 
-        A link that merely broke off might be noticed before its last batches are read: its end is
-        seen by another socket than they are.
+        A link that just breaks may be noticed before its last batches are read, because another
+        socket reports the break.
         """
-        self._closed = True
+        self._stop_admitting()
         self.membership.say_farewell(self._clock())
         self._flusher.flush()
-        ends = self._clock() + _FAREWELL
+        ends = self._clock() + _CLOSE_TIMEOUT
         while self.membership.neighbours and self._clock() < ends:  # noqa: ASYNC110 — rare
-            await asyncio.sleep(_FAREWELL_LOOK)
+            await asyncio.sleep(_CLOSE_POLL)
 
-    def leave(self) -> None:
-        """Close everything; peers see it at once."""
-        self._closed = True
+    def close(self) -> None:
+        """Close every socket. Peers notice it at once."""
+        self._stop_admitting()
         if self._tick_handle:
             self._tick_handle.cancel()
-        self._joiner.close()
+        self._joins.close()
         now = self._clock()
         for node in list(self.membership.neighbours):
-            self.membership.end(node, "this relay is leaving", now, LAST_WORDS)
-        self._join.close()
+            self.membership.end(node, "relay_stopping", now, LAST_WORDS)
+        self._join_server.close()
         self._data.close()
-        self._gate.close()
+        self._zap_handler.close()
         self._context.term()
+
+    def _stop_admitting(self) -> None:
+        self._closed = True
+        self._admission.close()
 
     @property
     def queued(self) -> int:
-        """Octets that wait for peers."""
+        """Bytes that wait to be sent to peers."""
         links = (n.link for n in self.membership.neighbours.values())
         return sum(link.queued for link in links if isinstance(link, PeerLink))
 
@@ -184,7 +185,10 @@ class PeerNetwork:
         done: list[tuple[zmq.Socket[bytes], str]] = []
         try:
             for address in self._bound:
-                for socket, number in ((self._join.socket, port), (self._data.socket, port + 1)):
+                for socket, number in (
+                    (self._join_server.socket, port),
+                    (self._data.socket, port + 1),
+                ):
                     where = endpoint(address.ip, number)
                     socket.bind(where)
                     done.append((socket, where))
@@ -193,32 +197,34 @@ class PeerNetwork:
                 socket.unbind(where)
             raise
 
-    # The beat.
+    # The tick: heartbeats, renewals, dials.
 
     def _tick(self) -> None:
         try:
-            self._look_after_peers()
-        except Exception:  # noqa: BLE001 — heartbeats must go on, whatever is wrong
-            self._log.exception("looking after peers failed")
+            self._maintain_peers()
+        except Exception:  # noqa: BLE001 — heartbeats must continue after any error
+            self._log.exception("peer maintenance failed")
         finally:
             self._tick_handle = self._loop.call_later(BEAT, self._tick)
 
-    def _look_after_peers(self) -> None:
+    def _maintain_peers(self) -> None:
         now = self._clock()
-        for node in self.admissions.expired(self._lifetime_clock()):
-            self.membership.end(node, "its admission ended", now)
+        admissions = self._admission.table
+        for node in admissions.expired(self._lifetime_clock()):
+            self.membership.end(node, "admission_expired", now)
         self.membership.tick(now)
-        for node in self.admissions.renew_due(self._lifetime_clock()):
+        for node in admissions.renew_due(self._lifetime_clock()):
             if self.membership.linked(node):
-                self._joiner.renew(self.membership.neighbours[node])
+                self._joins.renew(self.membership.neighbours[node])
         if not self._closed:
-            self._joiner.dial_due()
+            self._joins.dial_due()
         if not self._core.router.settled and self._is_settled(now):
             self._core.settle(now)
         self._flusher.flush()
 
     def _is_settled(self, now: float) -> bool:
-        if now - self._started >= _SETTLE:
+        """Whether the directory can be taken as complete."""
+        if now - self._started >= _SETTLE_TIME:
             return True
         peers = self._core.peers
         linked = len(self.membership.neighbours)
@@ -226,121 +232,26 @@ class PeerNetwork:
             0 < linked == len(peers) == self.membership.synced and not self.dial_targets.exploring
         )
 
-    # Joins.
+    def dial_soon(self) -> None:
+        """Dial new targets without waiting for the next tick."""
+        self._joins.dial_soon()
 
-    def look(self) -> None:
-        """There are new dial_targets: dial them without waiting for the beat."""
-        self._joiner.look_soon()
+    # What happens to peers.
 
-    def _initiate(self, address: str) -> Initiator:
-        return Initiator(
-            self._identity,
-            self._introduction(address),
-            self._random_bytes,
-            self._lifetime_clock(),
-        )
-
-    def _respond(self, peer_key: bytes, address: str) -> Responder:
-        return Responder(
-            self._identity,
-            self._introduction(address),
-            self._random_bytes,
-            self._lifetime_clock(),
-            peer_key=peer_key,
-        )
-
-    def _introduction(self, reached: str) -> Introduction:
-        return Introduction(
-            self.join_port, self.data_port, reached, self._version, self._max_message
-        )
-
-    def _join_failed(self, address: str, reason: str) -> None:
-        if not reason.endswith("this is me"):
-            self._core.counters.drops["join_refused"] += 1
-            self._log.limited(("join", address), LOUD).warning(
-                "peer refused", address=address, reason=reason
-            )
-
-    # Outcomes.
-
-    def _admit_responding(self, admitted: Admitted, address: str) -> None:
-        self._admit(admitted)
-        # The welcome leaves first: until it has arrived, the other side does not let us in.
-        self._loop.call_soon(self._link, admitted, address)
-
-    def _admit(self, admitted: Admitted) -> None:
-        """Enter the outcome of a join. Raises JoinRefused."""
-        if self._closed:
-            raise JoinRefused("this relay is leaving")
-        self.admissions.admit(admitted, self._lifetime_clock())
-
-    def _link(self, admitted: Admitted, address: str) -> None:
-        if self._closed:
-            return
-        now = self._clock()
-        introduction = admitted.introduction
-        self.dial_targets.hint((address,), introduction.join_port, admitted.node, None, now)
-        if introduction.reached:
-            self._moved(introduction.reached)
-        if not self.membership.linked(admitted.node):
-            self._log.info(
-                "peer admitted",
-                node=admitted.node,
-                address=address,
-                version=introduction.version,
-                key=admitted.signed_by,
-            )
-        self.membership.admitted(
-            admitted.node,
-            admitted.curve_key,
-            address,
-            introduction.join_port,
-            introduction.data_port,
-            introduction.max_message,
-            now,
-        )
-        self._flusher.flush()
-
-    def _lost(self, neighbour: Neighbour, reason: str) -> None:
-        self.admissions.revoke(neighbour.node)
-        self.dial_targets.lost(neighbour.node, self._clock())
-        expected = self._closed or (neighbour.peer is not None and neighbour.peer.draining)
-        log = self._log.info if expected else self._log.warning
-        log("peer lost", node=neighbour.node, address=neighbour.address, reason=reason)
-
-    def _known(self, node: str, address: str, port: int) -> None:
-        """A peer says that somebody else is there."""
-        if node != self._identity.node and not self.membership.linked(node):
-            try:
-                source_for(address, self._bound)
-            except ValueError:
-                return
-            self.dial_targets.hint((address,), port, node, None, self._clock())
-
-    def _synced(self, peer: Peer) -> None:
-        self._log.info("peer linked", node=peer.node)
-
-    def _drained(self, peer: Peer) -> None:
-        self._log.info("peer is leaving", node=peer.node)
-
-    # Data.
-
-    def _dial_data(self, neighbour: Neighbour, session: int) -> PeerLink:
-        def broke(reason: str) -> None:
+    def _open_link(self, neighbour: Neighbour, session: int) -> PeerLink:
+        def broken(reason: str) -> None:
             self.membership.broke(neighbour.node, session, reason, self._clock())
             self._flusher.flush()
 
         try:
             link = PeerLink(
-                self._loop,
+                self._environment,
                 self._context,
                 self._curve,
-                neighbour.curve_key,
-                neighbour.max_message,
+                neighbour,
                 session,
-                self._clock,
                 self._flusher,
-                broke,
+                broken,
             )
             source = source_for(neighbour.address, self._bound)
             link.connect(neighbour.address, neighbour.data_port, source)
@@ -348,23 +259,47 @@ class PeerNetwork:
             raise CannotDial(str(error)) from error
         return link
 
+    def _peer_lost(self, neighbour: Neighbour, reason: str) -> None:
+        self._admission.table.revoke(neighbour.node)
+        self.dial_targets.lost(neighbour.node, self._clock())
+        expected = self._closed or (neighbour.peer is not None and neighbour.peer.draining)
+        log = self._log.info if expected else self._log.warning
+        log("peer lost", node=neighbour.node, address=neighbour.address, reason=reason)
+
+    def _peer_known(self, node: str, address: str, port: int) -> None:
+        """A peer is linked with another relay: dial that one too."""
+        if node != self._node and not self.membership.linked(node):
+            try:
+                source_for(address, self._bound)
+            except ValueError:
+                return
+            self.dial_targets.hint((address,), port, node, None, self._clock())
+
+    def _peer_synced(self, peer: Peer) -> None:
+        self._log.info("peer linked", node=peer.node)
+
+    def _peer_draining(self, peer: Peer) -> None:
+        self._log.info("peer draining", node=peer.node)
+
+    # Incoming data.
+
     def _receive(self, key: bytes, frame: bytes) -> None:
-        node = self.admissions.lookup(key, self._lifetime_clock())
+        node = self._admission.table.lookup(key, self._lifetime_clock())
         if node is None:
             self._core.counters.drops["peer_not_admitted"] += 1
         else:
             self.batches.receive(node, frame, self._clock())
 
-    def _is_welcome(self, key: bytes) -> str | None:
-        node = self.admissions.lookup(key, self._lifetime_clock())
+    def _find_admitted(self, key: bytes) -> str | None:
+        node = self._admission.table.lookup(key, self._lifetime_clock())
         if node is None:
-            # It may have welcomed us a moment ago, on a join that was not looked at yet.
-            self._joiner.look()
-            node = self.admissions.lookup(key, self._lifetime_clock())
+            # Its WELCOME may have arrived for an outgoing join, and not be processed yet.
+            self._joins.check()
+            node = self._admission.table.lookup(key, self._lifetime_clock())
         return node
 
-    def _turned_away(self, address: str) -> None:
+    def _connection_rejected(self, address: str) -> None:
         self._core.counters.drops["connection_not_admitted"] += 1
-        self._log.limited(("gate", address), LOUD).warning(
-            "connection turned away", address=address, reason="its key is not admitted"
+        self._log.limited(("zap", address), LOG_PERIOD).warning(
+            "connection rejected", address=address, reason="key_not_admitted"
         )

@@ -1,7 +1,8 @@
-"""ZeroMQ on the loop: sockets that are drained, never awaited, and closed with nothing left behind.
+"""Create ZeroMQ sockets and connect them to the event loop.
 
-Everything this relay knows about libzmq is here and in the two files that use it (`links`,
-`joins`).
+libzmq is used only here, in `connection_monitor`, `zap_handler`, `join_server`, `outgoing_join`,
+`links` and `peer_network`. Sockets are drained in callbacks, never awaited, and closed without
+linger.
 """
 
 from __future__ import annotations
@@ -15,19 +16,23 @@ from arke_relay.peers.keys import CurvePair
 
 DATA_DOMAIN = b"arke.data"
 JOIN_DOMAIN = b"arke.join"
+CONNECT_TIMEOUT = 2.0
+"""Seconds for a TCP connection."""
 
-_DRAIN = 64
-"""Messages taken in one go before others on the loop get their turn."""
+_HANDSHAKE_TIMEOUT = 2.0
+"""Seconds for the ZeroMQ handshake, on both sides."""
+_MAX_DRAINED = 64
+"""Messages received before the event loop runs other callbacks."""
 
 
-class Watched:
-    """A socket whose readiness calls back.
+class SocketWatcher:
+    """Calls back when a ZeroMQ socket is readable or writable.
 
-    `on_readable` receives until zmq.Again, or returns True to be called again at once;
+    `on_readable` receives until zmq.Again, or returns True to be called again soon.
     `on_writable` is called when a full pipe has room again.
 
-    The descriptor of a ZeroMQ socket tells only that something changed: after every callback, and
-    after every send, the state itself must be looked at.
+    A ZeroMQ descriptor is edge-triggered and only signals that the socket's state changed. The
+    state itself must be read after every callback and after every send.
     """
 
     def __init__(
@@ -41,16 +46,16 @@ class Watched:
         self._socket = socket
         self._on_readable = on_readable
         self._on_writable = on_writable
-        self._again: asyncio.Handle | None = None
+        self._scheduled: asyncio.Handle | None = None
         self._descriptor = socket.FD
         self._open = True
-        loop.add_reader(self._descriptor, self.look)
-        # A pipe signals only a reader that has once found it empty.
-        self.look_soon()
+        loop.add_reader(self._descriptor, self.check)
+        # A pipe signals only after its reader has found it empty once.
+        self.check_soon()
 
-    def look(self) -> None:
-        """See what is ready, and call back."""
-        self._again = None
+    def check(self) -> None:
+        """Read the socket's state and call back."""
+        self._scheduled = None
         if not self._open:
             return
         events = int(self._socket.getsockopt(zmq.EVENTS))
@@ -62,26 +67,27 @@ class Watched:
             if self._on_writable is not None and self._open and events & zmq.POLLOUT:
                 self._on_writable()
         finally:
-            # After an error too: nothing signals what is left unread, the socket would be deaf.
+            # Also after an exception: nothing signals messages that are left unread.
             if more:
-                self.look_soon()
+                self.check_soon()
 
-    def look_soon(self) -> None:
-        if self._again is None and self._open:
-            self._again = self._loop.call_soon(self.look)
+    def check_soon(self) -> None:
+        """Check in the next iteration of the event loop."""
+        if self._scheduled is None and self._open:
+            self._scheduled = self._loop.call_soon(self.check)
 
     def close(self) -> None:
         if self._open:
             self._open = False
             self._loop.remove_reader(self._descriptor)
-            if self._again:
-                self._again.cancel()
+            if self._scheduled:
+                self._scheduled.cancel()
 
 
 def drain(receive: Callable[[], None]) -> bool:
-    """Receive until there is nothing more, or enough for once; True: there may be more."""
+    """Call `receive` until the socket is empty, 64 times at most. True: there may be more."""
     try:
-        for _ in range(_DRAIN):
+        for _ in range(_MAX_DRAINED):
             receive()
     except zmq.Again:
         return False
@@ -89,17 +95,21 @@ def drain(receive: Callable[[], None]) -> bool:
 
 
 def curve_server(
-    context: zmq.Context[zmq.Socket[bytes]], kind: int, keys: CurvePair, domain: bytes, largest: int
+    context: zmq.Context[zmq.Socket[bytes]],
+    socket_type: int,
+    keys: CurvePair,
+    domain: bytes,
+    max_bytes: int,
 ) -> zmq.Socket[bytes]:
-    """A socket that strangers cannot get into, not bound yet: first the ZAP handler must run.
+    """Return an unbound server socket that only admits what the ZAP handler admits.
 
-    `largest` is the size of the largest message, in octets.
+    The ZAP handler must run before the socket is bound. `max_bytes` is the largest message.
     """
-    socket = context.socket(kind)
-    _common(socket, largest)
+    socket = context.socket(socket_type)
+    _configure(socket, max_bytes)
     socket.curve_server = 1
     socket.curve_secretkey = keys.secret
-    # Without a domain that is enforced, libzmq admits any key while no handler runs.
+    # Without an enforced domain, libzmq admits any key while no handler runs.
     socket.zap_domain = domain
     socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
     socket.setsockopt(zmq.BACKLOG, 1024)
@@ -108,30 +118,30 @@ def curve_server(
 
 def curve_client(
     context: zmq.Context[zmq.Socket[bytes]],
-    kind: int,
+    socket_type: int,
     keys: CurvePair,
     server_key: bytes,
-    largest: int,
+    max_bytes: int,
 ) -> zmq.Socket[bytes]:
-    """A socket for one connection: broken, it stays broken, so that a socket is a session."""
-    socket = context.socket(kind)
-    _common(socket, largest)
+    """Return a socket for one connection. It does not reconnect: a socket is one session."""
+    socket = context.socket(socket_type)
+    _configure(socket, max_bytes)
     socket.curve_publickey = keys.public
     socket.curve_secretkey = keys.secret
     socket.curve_serverkey = server_key
     socket.setsockopt(zmq.RECONNECT_IVL, -1)
     socket.setsockopt(zmq.IMMEDIATE, 1)
-    socket.setsockopt(zmq.CONNECT_TIMEOUT, 2_000)
+    socket.setsockopt(zmq.CONNECT_TIMEOUT, int(CONNECT_TIMEOUT * 1000))
     return socket
 
 
-def _common(socket: zmq.Socket[bytes], largest: int) -> None:
+def _configure(socket: zmq.Socket[bytes], max_bytes: int) -> None:
     socket.linger = 0
     socket.ipv6 = True
-    socket.setsockopt(zmq.MAXMSGSIZE, largest)
-    socket.setsockopt(zmq.HANDSHAKE_IVL, 2_000)
-    # The high-water mark counts frames of up to 128 KiB. What waits in libzmq, or in the kernel,
-    # delays whatever comes behind it; our own scheduler can still choose.
+    socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, int(_HANDSHAKE_TIMEOUT * 1000))
+    # Keep libzmq's and the kernel's buffers small: data in them delays everything behind it,
+    # while the relay's own outbox can still reorder. The high-water mark counts frames.
     socket.sndhwm = 2
     socket.rcvhwm = 2
     socket.sndbuf = 64 * 1024
@@ -139,7 +149,7 @@ def _common(socket: zmq.Socket[bytes], largest: int) -> None:
 
 
 def endpoint(host: str, port: int, source: str | None = None) -> str:
-    """A ZeroMQ endpoint; `source` is the local address to connect from."""
+    """Return a ZeroMQ endpoint; `source` is the local address to connect from."""
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if source is None:
         return f"tcp://{where}"

@@ -69,6 +69,8 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
 
 
 def _as_text(value: object) -> str:
+    if isinstance(value, tuple) and type(value) is not tuple:
+        return _shortened(str(value))  # a NamedTuple has a text of its own
     match value:
         case bytes() | bytearray() | memoryview():
             return _shortened(bytes(value[: _MAX_VALUE // 2 + 1]).hex())

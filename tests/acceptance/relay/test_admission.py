@@ -11,7 +11,7 @@ import pytest
 import zmq
 
 from arke_relay.errors import JoinRefused
-from arke_relay.peers.batches import FRAME
+from arke_relay.peers.batch_reader import MAX_FRAME
 from arke_relay.peers.keys import CurvePair
 from support.ports import free_port
 from support.raw_peer import RawPeer
@@ -91,8 +91,8 @@ async def test_a_seed_of_another_network_is_refused_for_good_and_said_once(
         await wait_until_async(dialled)
     lines = [line for line in outsider.process.log.splitlines() if str(tap.port) in line]
     assert len(lines) == 1
-    assert "peer not joined" in lines[0]
-    assert "another network, or another key" in lines[0]
+    assert "cannot reach peer" in lines[0]
+    assert "reason=wrong_network_or_key" in lines[0]
     friend = relays.start(join=[member])
     await wait_for_peers(member, [friend])
 
@@ -143,7 +143,7 @@ async def test_the_join_key_without_the_rsa_key_admits_nobody(relays: Relays) ->
     thief = RawPeer(relays.network, relays.new_key(), relays.key)
     try:
         for _ in range(3):
-            with pytest.raises(JoinRefused, match="signed by none of this relay's RSA keys"):
+            with pytest.raises(JoinRefused, match="none of this relay's RSA keys"):
                 await thief.join(relay)
     finally:
         thief.close()
@@ -165,18 +165,18 @@ async def test_the_data_socket_lets_in_nobody_but_the_admitted(
         (keyholder.curve, fresh.public),
         (fresh, admitted.curve_key),
     ):
-        with keyholder.client(zmq.PUSH, keys, server_key, FRAME) as sock:
+        with keyholder.client(zmq.PUSH, keys, server_key, MAX_FRAME) as sock:
             assert not await handshake_succeeds(sock, where)
     await keyholder.join(relay)  # once more: a peer that stays silent is given up
-    with keyholder.client(zmq.PUSH, keyholder.curve, admitted.curve_key, FRAME) as sock:
+    with keyholder.client(zmq.PUSH, keyholder.curve, admitted.curve_key, MAX_FRAME) as sock:
         assert await handshake_succeeds(sock, where)
-    assert relay.process.log.count("connection turned away") == 1
+    assert relay.process.log.count("connection rejected") == 1
 
 
 async def test_a_relay_never_takes_itself_for_a_peer(relays: Relays) -> None:
     address = "127.84.84.84"
     relay = relays.start("-join", f"{address}:55556", "-log-level", "debug", address=address)
-    relay.process.wait_for_line("peer not joined.*this is me", LIMIT)
+    relay.process.wait_for_line("own address skipped", LIMIT)
     assert await peer_states(relay) == []
     friend = relays.start(join=[relay])
     await wait_for_peers(relay, [friend])

@@ -52,7 +52,7 @@ async def test_what_comes_under_an_ended_admission_is_dropped_and_counted(
             assert (await anext(events)).body == b"admitted"
 
         await link_ends(relay, link)
-        relay.process.wait_for_line("peer lost .*its admission ended", LIMIT)
+        relay.process.wait_for_line("peer lost .*admission_expired", LIMIT)
         before = dropped(metrics, "peer_not_admitted")
         for _ in range(20):
             await link.send((PeerOp.PUBLISH.value, "t", b"ended", 1, None))
@@ -128,7 +128,7 @@ def test_without_renewal_two_nodes_part_though_their_link_is_whole(
     for host in (one, other):
         host.run(["ip", "rule", "add", "pref", "10", *rule])
     for node in nodes:
-        node.wait_for_line("peer lost .*its admission ended", LIMIT)
+        node.wait_for_line("peer lost .*admission_expired", LIMIT)
     failed = one.run(ask, check=False)
     assert failed.returncode != 0
     assert "nobody in the network serves" in failed.stderr

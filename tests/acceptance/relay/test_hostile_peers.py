@@ -12,7 +12,7 @@ import pytest
 import arke
 from arke.wire.limits import CHUNK
 from arke.wire.messages import Op, PeerOp
-from arke_relay.peers.batches import FRAME
+from arke_relay.peers.batch_reader import MAX_FRAME
 from support.raw_peer import RawPeer, send
 from support.relay_status import peer_states
 from support.relays import Relay, Relays
@@ -41,7 +41,7 @@ FRAMES = {
     "nothing": b"",
     "zeros": bytes(100),
     "noise": os.urandom(1000),
-    "a full frame of noise": os.urandom(FRAME - 100),  # encryption needs some of it
+    "a full frame of noise": os.urandom(MAX_FRAME - 100),  # encryption needs some of it
     "no octet of MessagePack": b"\xc1",
     "a batch without its numbers": msgpack.packb([Op.PING, 1]),
     "a batch of other numbers": msgpack.packb(["1", 2.0, None]),
@@ -71,7 +71,7 @@ def hostile(relays_of_all: Relays) -> Iterator[RawPeer]:
 
 
 async def is_cut_off(relay: Relay, node: str) -> None:
-    relay.process.wait_for_line(f"peer lost node={node} .*not understood: ", LIMIT)
+    relay.process.wait_for_line(f"peer lost node={node} .*protocol_error: ", LIMIT)
     assert node not in {peer["id"] for peer in await peer_states(relay)}
     async with echo_service("echo", relay.port), arke.connect(port=relay.port) as mesh:
         assert await mesh.request("echo", b"well") == b"well"

@@ -49,5 +49,5 @@ async def test_who_was_left_behind_with_the_old_key_is_out(relays: Relays) -> No
     between = relays.start(keys=[new, old], join=[changed])
     behind = relays.start(keys=[old], join=[changed])
     await wait_for_peers(changed, [between])
-    behind.process.wait_for_line("peer not joined", LIMIT)
+    behind.process.wait_for_line("cannot reach peer", LIMIT)
     assert await peer_states(behind) == []

@@ -23,7 +23,7 @@ from support.programs import program
 from support.waiting import LIMIT
 
 ADDRESS = "127.86.86.86"
-LONG_NAME = "the name of a network has 1 to 255 bytes of UTF-8; choose another: -net NAME"
+LONG_NAME = "-net must be 1 to 255 bytes of UTF-8 text (got 256 bytes)"
 
 
 def refused(*flags: str | Path, wrap: Sequence[str] = (), **environ: str) -> str:
@@ -181,8 +181,8 @@ def test_a_port_for_peers_that_is_taken(key: Path, offset: int) -> None:
     with socket.create_server((ADDRESS, 0)) as taken:
         port = taken.getsockname()[1] - offset
         line = refused("-net", "x", "-rsa", key, "-peer-port", str(port))
-    assert f"ports {port} and {port + 1} cannot be bound on {ADDRESS} " in line
-    assert "stop what uses them, or choose others with -peer-port" in line
+    assert f"cannot bind ports {port} and {port + 1} on {ADDRESS} (Address already in use)" in line
+    assert "stop the process that uses them, or choose others with -peer-port" in line
 
 
 def test_a_port_for_metrics_that_is_taken(key: Path) -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 import zmq
 
-from arke_relay.peers.zmq_sockets import Watched, drain, endpoint
+from arke_relay.peers.zmq_sockets import SocketWatcher, drain, endpoint
 from support.waiting import LIMIT
 
 MESSAGES = 20
@@ -27,11 +27,11 @@ async def test_an_error_in_a_callback_does_not_make_a_socket_deaf() -> None:
             push.connect("inproc://there")
             for message in range(MESSAGES):
                 push.send(bytes([message]))
-            watched = Watched(loop, pull, lambda: drain(take))
+            watcher = SocketWatcher(loop, pull, lambda: drain(take))
             async with asyncio.timeout(LIMIT):
                 while len(seen) < MESSAGES:
                     await asyncio.sleep(0.001)
-            watched.close()
+            watcher.close()
     assert seen == [bytes([message]) for message in range(MESSAGES)]
     assert [str(error) for error in errors] == ["a fault of ours"] * (MESSAGES - 1)
 

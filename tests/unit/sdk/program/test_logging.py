@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arke.program.addresses import HostPort
 from arke.program.log_throttle import LogThrottle
 from arke.program.logging import FORMATS, LEVELS, Log, configure
 
@@ -80,6 +81,7 @@ def test_json_line_is_one_object() -> None:
         ("\u202eright to left", r'"\u202eright to left"'),
         (b"\x00\xff", "00ff"),
         (("10.0.2.15", "192.168.56.101"), "10.0.2.15,192.168.56.101"),
+        (HostPort("::1", 80), "[::1]:80"),
         (0.1 + 0.2, "0.3"),
         (ValueError("no such thing"), '"no such thing"'),
         (7, "7"),

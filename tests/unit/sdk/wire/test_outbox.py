@@ -26,7 +26,7 @@ from arke.wire.limits import (
 from arke.wire.messages import Op
 from arke.wire.outbox import Outbox
 from arke.wire.reassembly import Reassembler
-from arke_relay.peers.batches import FRAME
+from arke_relay.peers.batch_reader import MAX_FRAME
 
 LIMIT = 64 * 1024 * 1024
 ROOM = 48 * 1024
@@ -165,7 +165,7 @@ def test_every_batch_fits_into_a_frame(steps: list[Message | int]) -> None:
             put(outbox, number, step)
     batches += drain(outbox)
     # Reserve for the names, which these messages lack, and the header of the batch.
-    assert max(map(len, batches), default=0) <= FRAME - 1024
+    assert max(map(len, batches), default=0) <= MAX_FRAME - 1024
 
 
 @pytest.mark.parametrize("room", [1, ROOM, READ_SIZE])

@@ -1,55 +1,68 @@
+"""The admission table: admit, renew, expire, revoke."""
+
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from arke_relay.errors import JoinRefused
-from arke_relay.peers.admission import CAPACITY, Admissions
-from arke_relay.peers.introduction import Introduction
-from arke_relay.peers.join_handshake import Admitted
+from arke_relay.errors import JoinRefused, RefusalCode
+from arke_relay.peers.admission_table import CAPACITY, AdmissionTable
+from arke_relay.peers.join_handshake import AdmittedPeer
+from arke_relay.peers.node_info import NodeInfo
 
 
-def outcome(number: int, *, key: int | None = None, lifetime: int = 100) -> Admitted:
-    """Of a join with node `number`, which holds its own CURVE key unless `key` says another."""
-    return Admitted(
+def joined_peer(number: int, *, key: int | None = None, lifetime: int = 100) -> AdmittedPeer:
+    """Return the outcome of a join with node `number`; its CURVE key is `key` or `number`."""
+    return AdmittedPeer(
         node=f"{number:016x}",
         curve_key=(number if key is None else key).to_bytes(32),
         lifetime=lifetime,
-        introduction=Introduction(55556, 55557, "", "0.1.0", 1 << 24),
+        info=NodeInfo(55556, 55557, "", "0.1.0", 1 << 24),
         signed_by="0" * 16,
     )
 
 
-ONE, TWO = outcome(1), outcome(2)
+ONE, TWO = joined_peer(1), joined_peer(2)
+
+
+@contextmanager
+def refused(code: RefusalCode) -> Iterator[None]:
+    with pytest.raises(JoinRefused) as caught:
+        yield
+    assert caught.value.code is code
+    assert not caught.value.by_peer
 
 
 @pytest.fixture
-def table() -> Admissions:
-    return Admissions()
+def table() -> AdmissionTable:
+    return AdmissionTable()
 
 
-def test_nobody_is_admitted_at_first(table: Admissions) -> None:
+def test_table_starts_empty(table: AdmissionTable) -> None:
     assert table.lookup(ONE.curve_key, 0.0) is None
     assert table.key_of(ONE.node) is None
     assert len(table) == 0
 
 
-def test_the_admitted_are_found_both_ways(table: Admissions) -> None:
+def test_lookup_by_key_and_by_node(table: AdmissionTable) -> None:
     table.admit(ONE, 1000.0)
     assert table.lookup(ONE.curve_key, 1000.0) == ONE.node
     assert table.key_of(ONE.node) == ONE.curve_key
     assert table.lookup(TWO.curve_key, 1000.0) is None
 
 
-def test_an_admission_ends_whether_or_not_anybody_looks(table: Admissions) -> None:
+def test_admission_expires_by_itself(table: AdmissionTable) -> None:
     table.admit(ONE, 1000.0)
     assert table.lookup(ONE.curve_key, 1099.999) == ONE.node
     assert table.lookup(ONE.curve_key, 1100.0) is None
     assert table.lookup(ONE.curve_key, 9999.0) is None
 
 
-def test_the_expired_are_collected_once(table: Admissions) -> None:
+def test_expired_nodes_are_returned_once(table: AdmissionTable) -> None:
     table.admit(ONE, 1000.0)
     table.admit(TWO, 1050.0)
     assert table.expired(1099.0) == []
@@ -59,7 +72,7 @@ def test_the_expired_are_collected_once(table: Admissions) -> None:
     assert len(table) == 1
 
 
-def test_renewal_is_due_from_half_of_life(table: Admissions) -> None:
+def test_renewal_is_due_after_half_the_lifetime(table: AdmissionTable) -> None:
     table.admit(ONE, 1000.0)
     assert table.renew_due(1049.0) == []
     assert table.renew_due(1050.0) == [ONE.node]
@@ -67,41 +80,41 @@ def test_renewal_is_due_from_half_of_life(table: Admissions) -> None:
     assert table.renew_due(1100.0) == []
 
 
-def test_a_renewal_counts_from_its_own_moment(table: Admissions) -> None:
+def test_renewed_lifetime_counts_from_the_renewal(table: AdmissionTable) -> None:
     table.admit(ONE, 1000.0)
-    table.admit(outcome(1, lifetime=10), 1050.0)
+    table.admit(joined_peer(1, lifetime=10), 1050.0)
     assert table.renew_due(1050.0) == []
     assert table.lookup(ONE.curve_key, 1059.0) == ONE.node
     assert table.lookup(ONE.curve_key, 1060.0) is None
     assert len(table) == 1
 
 
-def test_a_node_keeps_its_key_while_it_is_admitted(table: Admissions) -> None:
+def test_admitted_node_cannot_change_its_key(table: AdmissionTable) -> None:
     table.admit(ONE, 1000.0)
-    with pytest.raises(JoinRefused, match="admitted with another CURVE key"):
-        table.admit(outcome(1, key=9), 1099.0)
+    with refused(RefusalCode.NODE_ID_IN_USE):
+        table.admit(joined_peer(1, key=9), 1099.0)
     assert table.lookup(ONE.curve_key, 1099.0) == ONE.node
-    assert table.lookup(outcome(9).curve_key, 1099.0) is None
+    assert table.lookup(joined_peer(9).curve_key, 1099.0) is None
 
 
-def test_a_key_keeps_its_node_while_it_is_admitted(table: Admissions) -> None:
+def test_admitted_key_cannot_change_its_node(table: AdmissionTable) -> None:
     table.admit(ONE, 1000.0)
-    with pytest.raises(JoinRefused, match="admitted for another node"):
-        table.admit(outcome(9, key=1), 1099.0)
-    assert table.key_of(outcome(9).node) is None
+    with refused(RefusalCode.CURVE_KEY_IN_USE):
+        table.admit(joined_peer(9, key=1), 1099.0)
+    assert table.key_of(joined_peer(9).node) is None
 
 
-def test_both_may_change_afterwards(table: Admissions) -> None:
+def test_key_and_node_may_change_after_expiry(table: AdmissionTable) -> None:
     table.admit(ONE, 1000.0)
-    table.admit(outcome(1, key=9), 1100.0)
+    table.admit(joined_peer(1, key=9), 1100.0)
     assert table.lookup(ONE.curve_key, 1100.0) is None
-    assert table.key_of(ONE.node) == outcome(9).curve_key
-    table.admit(outcome(3, key=9), 1200.0)
+    assert table.key_of(ONE.node) == joined_peer(9).curve_key
+    table.admit(joined_peer(3, key=9), 1200.0)
     assert table.key_of(ONE.node) is None
     assert len(table) == 1
 
 
-def test_a_revoked_node_is_out_at_once_and_may_return(table: Admissions) -> None:
+def test_revoked_node_may_join_again(table: AdmissionTable) -> None:
     table.admit(ONE, 1000.0)
     table.revoke(ONE.node)
     table.revoke(TWO.node)
@@ -111,23 +124,23 @@ def test_a_revoked_node_is_out_at_once_and_may_return(table: Admissions) -> None
     assert table.lookup(ONE.curve_key, 1001.0) == ONE.node
 
 
-def test_a_full_table_renews_and_refuses(table: Admissions) -> None:
+def test_full_table_renews_but_admits_no_further_node(table: AdmissionTable) -> None:
     for number in range(CAPACITY):
-        table.admit(outcome(number), 1000.0)
-    with pytest.raises(JoinRefused, match="4096 peers"):
-        table.admit(outcome(CAPACITY), 1000.0)
+        table.admit(joined_peer(number), 1000.0)
+    with refused(RefusalCode.TOO_MANY_PEERS):
+        table.admit(joined_peer(CAPACITY), 1000.0)
     table.admit(ONE, 1090.0)
     assert len(table.expired(1100.0)) == CAPACITY - 1
-    table.admit(outcome(CAPACITY), 1100.0)
+    table.admit(joined_peer(CAPACITY), 1100.0)
     assert len(table) == 2
 
 
-class AgainstAList(RuleBasedStateMachine):
-    """Whatever happens, the table says what a plain list of admissions would say."""
+class AdmissionTableModel(RuleBasedStateMachine):
+    """The table gives the same answers as a plain list of admissions."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.table = Admissions()
+        self.table = AdmissionTable()
         self.live: dict[int, tuple[int, float]] = {}
         self.now = 0.0
 
@@ -135,7 +148,7 @@ class AgainstAList(RuleBasedStateMachine):
     def admit(self, node: int, key: int, lifetime: int) -> None:
         clash = any((n == node) != (k == key) for n, (k, _) in self.live.items())
         try:
-            self.table.admit(outcome(node, key=key, lifetime=lifetime), self.now)
+            self.table.admit(joined_peer(node, key=key, lifetime=lifetime), self.now)
         except JoinRefused:
             assert clash
         else:
@@ -166,4 +179,4 @@ class AgainstAList(RuleBasedStateMachine):
             assert self.table.lookup(key.to_bytes(32), self.now) == expected
 
 
-TestAgainstAList = AgainstAList.TestCase
+TestAdmissionTableModel = AdmissionTableModel.TestCase

@@ -1,7 +1,4 @@
-"""Batches of messages between relays: what another relay says, as calls on the core.
-
-Who says it is what admission attached to the frame. A relay that breaks the protocol is cut off.
-"""
+"""The messages between relays: check the fields of each one and apply it to the relay's core."""
 
 from __future__ import annotations
 
@@ -18,51 +15,45 @@ from arke.wire.limits import (
     MIN_WINDOW,
     check_map,
     check_name,
-    unpacker,
 )
-from arke.wire.malformed import DECODE_ERRORS, Malformed, describe_malformed
+from arke.wire.malformed import Malformed
 from arke.wire.messages import Failure, Op, PeerOp, Purpose, TunnelClose
 from arke.wire.reassembly import Reassembler
 from arke_relay.core.directed_request import DirectedRequest, TunnelParameters
 from arke_relay.core.endpoints import Message, Peer
-from arke_relay.core.membership import Membership
 from arke_relay.core.message_core import MessageCore
 from arke_relay.core.routed_request import RoutedRequest
 
-FRAME = 128 * 1024
-"""Largest frame: one chunk, what may go ahead of it, and room to spare."""
+_MAX_INBOX = 256 * 1024 * 1024
+"""Bytes of partly received bodies of one peer: as much as the largest body that any relay takes."""
 
-_INBOX = 256 * 1024 * 1024
-"""Octets of half-received bodies of one peer: as many as the largest body allowed anywhere."""
+_MAX_CLOCK_DRIFT = 24 * 3600.0
+"""Seconds that the deadline of the longest request may seem longer: clocks run at other speeds."""
 
-_DRIFT = 24 * 3600.0
-"""Seconds: what two clocks may make of a week."""
-
-_NIL = b"\xc0"
+Handler = Callable[[Peer, Message, float, float], None]
+"""(peer, message, offset from the peer's clock to ours, now)."""
 
 
-class Batches:
-    """Reads every peer's batches. `known` is told whom peers know: node, address, join port."""
+class MessageHandlers:
+    """One handler for each operation. Invalid fields raise one of `DECODE_ERRORS`."""
 
     def __init__(
         self,
         core: MessageCore,
-        membership: Membership,
         max_message: int,
-        known: Callable[[str, str, int], None],
-        synced: Callable[[Peer], None],
-        drained: Callable[[Peer], None],
+        on_known_peer: Callable[[str, str, int], None],
+        on_synced: Callable[[Peer], None],
+        on_draining: Callable[[Peer], None],
     ) -> None:
         self._core = core
         self._router = core.router
         self._tunnels = core.tunnels
-        self._membership = membership
         self._max_message = max_message
-        self._known = known
-        self._synced = synced
-        self._drained = drained
-        self._unpacker = unpacker(FRAME + 1)  # one for all: a frame holds whole messages
-        self._handlers: list[Callable[[Peer, Message, float, float], None]] = [self._unknown] * 64
+        self._known_peer = on_known_peer
+        self._synced = on_synced
+        self._draining = on_draining
+        self.table: list[Handler] = [self._unknown] * 64
+        """The handlers by operation number."""
         for op, handler in {
             Op.CHUNK: self._on_chunk,
             Op.REPLY: self._on_reply,
@@ -78,62 +69,17 @@ class Batches:
             PeerOp.SUBSCRIBED: self._on_subscribed,
             PeerOp.UNSUBSCRIBED: self._on_unsubscribed,
             PeerOp.SYNCED: self._on_synced,
-            PeerOp.KNOWN_PEER: self._on_known,
+            PeerOp.KNOWN_PEER: self._on_known_peer,
             PeerOp.DRAINING: self._on_draining,
-            PeerOp.CLOSE: self._on_farewell,
-            PeerOp.REQUEST: self._on_call,
-            PeerOp.REQUEST_MEMBER: self._on_ask,
+            PeerOp.CLOSE: self._on_close,
+            PeerOp.REQUEST: self._on_request,
+            PeerOp.REQUEST_MEMBER: self._on_request_member,
             PeerOp.OPEN: self._on_open,
-            PeerOp.CANCEL: self._on_drop_call,
-            PeerOp.BROADCAST: self._on_told,
-            PeerOp.PUBLISH: self._on_event,
+            PeerOp.CANCEL: self._on_cancel,
+            PeerOp.BROADCAST: self._on_broadcast,
+            PeerOp.PUBLISH: self._on_publish,
         }.items():
-            self._handlers[op] = handler
-
-    def receive(self, node: str, frame: bytes, now: float) -> None:
-        """Handle one frame of an admitted node."""
-        messages = self._unpacker
-        try:
-            messages.feed(frame)
-            session, stamp, hearing = next(messages)
-            if type(session) is not int or type(stamp) is not int or type(hearing) is not int:
-                raise Malformed("a batch begins with three numbers")
-            if session > MAX_ID:
-                raise Malformed(f"a session over {MAX_ID}")
-            heard = self._membership.heard(node, session, stamp, hearing, now)
-            if heard is None:
-                self._core.counters.drops["stale_session"] += 1
-                self._unpacker = unpacker(FRAME + 1)
-                return
-            peer, waited = heard
-            # A call's expiry is on the sender's clock: what passed since the stamp counts too.
-            offset = now - (stamp + waited) / 1000
-            handlers = self._handlers
-            for message in messages:
-                handlers[message[0]](peer, message, offset, now)
-            # One octet more is a message of its own, unless the frame left one unfinished: then
-            # it must not be finished by the next frame, which may be another peer's.
-            messages.feed(_NIL)
-            if next(messages, messages) is not None:
-                raise Malformed("a batch ends in the middle of a message")
-            if peer.gone:
-                self._membership.depart(node, now)
-        except StopIteration:
-            self._broken(node, "an empty batch", now)
-        except DECODE_ERRORS as error:
-            self._broken(node, describe_malformed(error), now)
-        except BaseException:
-            self._unpacker = unpacker(FRAME + 1)  # the next frame begins anew
-            raise
-
-    def _broken(self, node: str, reason: str, now: float) -> None:
-        self._unpacker = unpacker(FRAME + 1)
-        self._membership.end(node, f"not understood: {reason}", now)
-
-    @property
-    def receiving(self) -> bool:
-        peers = self._core.peers.values()
-        return any(peer.inbox.size for peer in peers if peer.inbox)
+            self.table[op] = handler
 
     # Directory.
 
@@ -141,7 +87,7 @@ class Batches:
         cluster, member = check_name(message[1]), _number(message[2])
         metadata = check_map(message[3], MAX_METADATA)
         if peer.draining:
-            return  # it takes nothing new, whoever comes to it now
+            return  # a draining peer takes no requests, so new members there do not count
         if self._core.directory.join(cluster, peer, member, metadata):
             self._router.arrived(cluster, now)
         else:
@@ -151,7 +97,7 @@ class Batches:
         self._core.directory.leave(check_name(message[1]), peer, _number(message[2]))
 
     def _on_subscribed(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        # Not the end of the link: programs of the peer's node must not be able to cut it off.
+        # Do not close the link: the programs of the peer's node cause the subscriptions.
         if not self._core.directory.subscribe(check_name(message[1]), peer):
             self._core.counters.drops["announcement_limit_exceeded"] += 1
 
@@ -162,76 +108,94 @@ class Batches:
         peer.synced = True
         self._synced(peer)
 
-    def _on_known(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        self._known(check_name(message[1]), check_name(message[2]), _number(message[3]))
+    def _on_known_peer(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        self._known_peer(check_name(message[1]), check_name(message[2]), _number(message[3]))
 
     def _on_draining(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         self._core.drain_peer(peer, _number(message[1]), now)
-        self._drained(peer)
+        self._draining(peer)
 
-    def _on_farewell(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        peer.gone = True  # what else stands in this batch is still handled
+    def _on_close(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        peer.gone = True  # the link is closed after the rest of the batch
 
     # Requests.
 
-    def _on_call(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        _, call, cluster, body, expiry, number, headers = message
-        facts = self._facts(peer, call, cluster, body, expiry, number, headers, offset, now)
-        if facts is not None:
-            self._router.request(RoutedRequest(*facts), now)
+    def _on_request(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        _, request_id, cluster, body, deadline, number, headers = message
+        fields = self._request_fields(
+            peer, request_id, cluster, body, deadline, number, headers, offset, now
+        )
+        if fields is not None:
+            self._router.request(RoutedRequest(*fields), now)
 
-    def _on_ask(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        _, call, cluster, body, expiry, number, member, headers = message
-        facts = self._facts(peer, call, cluster, body, expiry, number, headers, offset, now)
-        if facts is not None:
+    def _on_request_member(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+        _, request_id, cluster, body, deadline, number, member, headers = message
+        fields = self._request_fields(
+            peer, request_id, cluster, body, deadline, number, headers, offset, now
+        )
+        if fields is not None:
             self._router.request(
-                DirectedRequest(*facts, to=self._member(member), opening=None), now
+                DirectedRequest(*fields, to=self._member(member), opening=None), now
             )
 
     def _on_open(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        _, call, cluster, body, expiry, number, member, purpose, window, largest, headers = message
-        facts = self._facts(peer, call, cluster, body, expiry, number, headers, offset, now)
-        if facts is not None:
+        (
+            _,
+            request_id,
+            cluster,
+            body,
+            deadline,
+            number,
+            member,
+            purpose,
+            window,
+            largest,
+            headers,
+        ) = message
+        fields = self._request_fields(
+            peer, request_id, cluster, body, deadline, number, headers, offset, now
+        )
+        if fields is not None:
             opening = TunnelParameters(Purpose(purpose), _window(window), _number(largest))
             to = self._member(member)
-            self._router.request(DirectedRequest(*facts, to=to, opening=opening), now)
+            self._router.request(DirectedRequest(*fields, to=to, opening=opening), now)
 
-    def _facts(
+    def _request_fields(
         self,
         peer: Peer,
-        call: Any,
+        request_id: Any,
         cluster: Any,
         body: Any,
-        expiry: Any,
+        deadline: Any,
         number: Any,
         headers: Any,
         offset: float,
         now: float,
     ) -> tuple[Any, ...] | None:
-        """Return the arguments of a RoutedRequest; None if its body found no room."""
+        """Return the arguments of a RoutedRequest; None if there is no memory for its body."""
         if headers is not None:
             check_map(headers, MAX_HEADERS)
         joined = self._body(peer, body)
         if joined is None:
-            peer.sink.put((Op.REFUSED.value, _number(call), "no room to join the request"))
+            peer.sink.put((Op.REFUSED.value, _number(request_id), "no memory for the chunked body"))
             return None
-        deadline = _number(expiry) / 1000 + offset
-        if deadline - now > MAX_TIMEOUT + _DRIFT:
-            raise Malformed("a request that waits for longer than any program may")
+        deadline = _number(deadline) / 1000 + offset
+        if deadline - now > MAX_TIMEOUT + _MAX_CLOCK_DRIFT:
+            raise Malformed("a deadline beyond the longest request")
         sender = f"{peer.node}/{_number(number)}"
         name = check_name(cluster)
-        return peer, _number(call), name, joined, now, deadline, False, sender, headers
+        return peer, _number(request_id), name, joined, now, deadline, False, sender, headers
 
     def _member(self, number: Any) -> str | None:
         return f"{self._core.node}/{number}" if _number(number) else None
 
-    def _on_drop_call(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+    def _on_cancel(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         self._router.cancel(peer, _number(message[1]))
 
     def _on_reply(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         body = self._body(peer, message[2])
         if body is None:
-            text = "this node had no room to join the answer"
+            text = "this node had no memory for the chunked reply"
             self._router.fault(peer, message[1], "Overloaded", text, now)
         else:
             self._router.reply(peer, message[1], body, now)
@@ -245,16 +209,16 @@ class Batches:
     def _on_failed(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         self._router.failed(peer, message[1], Failure(message[2]), _text(message[3]), now)
 
-    # TunnelRouter.
+    # Tunnels.
 
     def _on_accept(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        _, call, window, largest = message
-        self._router.accept(peer, _number(call), _window(window), _number(largest))
+        _, request_id, window, largest = message
+        self._router.accept(peer, _number(request_id), _window(window), _number(largest))
 
     def _on_data(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         _, name, total, data = message
         if type(data) is not bytes or not (total is None or (type(total) is int and total >= 0)):
-            raise Malformed("a tunnel carries octets")
+            raise Malformed("DATA must carry bytes")
         self._tunnels.data(peer, name, total, data)
 
     def _on_credit(self, peer: Peer, message: Message, offset: float, now: float) -> None:
@@ -264,9 +228,9 @@ class Batches:
         _, name, ending, kind, text = message
         self._tunnels.end(peer, name, TunnelClose(ending), _text(kind), _text(text))
 
-    # Broadcasts.
+    # Broadcasts and publications.
 
-    def _on_told(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+    def _on_broadcast(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         _, cluster, body, number, headers = message
         if headers is not None:
             check_map(headers, MAX_HEADERS)
@@ -278,7 +242,7 @@ class Batches:
                 peer, check_name(cluster), joined, _number(number), headers
             )
 
-    def _on_event(self, peer: Peer, message: Message, offset: float, now: float) -> None:
+    def _on_publish(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         _, topic, body, number, headers = message
         if headers is not None:
             check_map(headers, MAX_HEADERS)
@@ -300,7 +264,7 @@ class Batches:
 
     def _inbox(self, peer: Peer) -> Reassembler:
         if peer.inbox is None:
-            peer.inbox = Reassembler(self._max_message, _INBOX)
+            peer.inbox = Reassembler(self._max_message, _MAX_INBOX)
         return peer.inbox
 
     def _unknown(self, peer: Peer, message: Message, offset: float, now: float) -> None:
@@ -309,18 +273,18 @@ class Batches:
 
 def _number(number: object) -> int:
     if type(number) is not int or not 0 <= number <= MAX_ID:
-        raise Malformed("a number was expected")
+        raise Malformed(f"expected an integer from 0 to {MAX_ID}")
     return number
 
 
-def _window(octets: object) -> int:
-    window = _number(octets)
+def _window(size: object) -> int:
+    window = _number(size)
     if window < MIN_WINDOW:
-        raise Malformed(f"a window is {MIN_WINDOW} octets at least")
+        raise Malformed(f"a window must be at least {MIN_WINDOW} bytes")
     return window
 
 
 def _text(text: object) -> str:
     if type(text) is not str:
-        raise Malformed("text was expected")
+        raise Malformed("expected text")
     return text

@@ -1,4 +1,4 @@
-"""What two relays tell each other once they have proved who they are."""
+"""What two relays tell each other at the end of a join: ports, addresses, version, limits."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ _TEXT_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Introduction:
-    """Where the sender listens, and what it sees. Raises `ValueError` when out of bounds."""
+class NodeInfo:
+    """Where the sender listens and what it accepts. Raises `ValueError` for an invalid field."""
 
     join_port: int
     data_port: int
-    reached: str
-    """The IP address at which the sender reaches or sees the receiver; empty: unknown."""
+    observed_address: str
+    """The receiver's IP address as the sender sees it; empty if unknown."""
     version: str
     """The sender's version of Arke, for people."""
     max_message: int
-    """The largest body that the sender takes, in octets."""
+    """The largest body that the sender accepts, in bytes."""
 
     def __post_init__(self) -> None:
-        for part in fields(self):
-            if not _BOUNDS[part.name](getattr(self, part.name)):
-                raise ValueError(f"an introduction with a bad {part.name.replace('_', ' ')}")
+        for field in fields(self):
+            if not _CHECKS[field.name](getattr(self, field.name)):
+                raise ValueError(f"invalid {field.name.replace('_', ' ')} in the node info")
 
 
 def _is_port(value: object) -> bool:
@@ -51,10 +51,10 @@ def _is_address(value: object) -> bool:
         return False
 
 
-_BOUNDS: dict[str, Callable[[object], bool]] = {
+_CHECKS: dict[str, Callable[[object], bool]] = {
     "join_port": _is_port,
     "data_port": _is_port,
-    "reached": _is_address,
+    "observed_address": _is_address,
     "version": _is_label,
     "max_message": _is_size,
 }

@@ -5,10 +5,11 @@ from typing import Any
 import msgpack
 import pytest
 
-from arke_relay.peers.introduction import Introduction
-from support.handshake_nodes import HandshakeNode, next_message, refusal_reason
+from arke_relay.errors import RefusalCode
+from arke_relay.peers.node_info import NodeInfo
+from support.handshake_nodes import HandshakeNode, next_message, refusal_code
 
-BAD_INTRODUCTIONS = [
+INVALID = [
     [],
     [1, 1, "", ""],
     [1, 1, "", "", 1, ""],
@@ -29,18 +30,19 @@ BAD_INTRODUCTIONS = [
 ]
 
 
-@pytest.mark.parametrize("introduction", BAD_INTRODUCTIONS)
-def test_a_bad_introduction_is_refused_on_both_sides(
-    introduction: list[Any],
+@pytest.mark.parametrize("info", INVALID)
+def test_invalid_node_info_is_refused_by_both_sides(
+    info: list[Any],
 ) -> None:
     ann, bob = HandshakeNode("192.168.56.101"), HandshakeNode("192.168.56.102")
     initiator, responder = ann.initiator(), bob.responder(ann)
     proof = msgpack.unpackb(next_message(initiator, next_message(responder, initiator.hello())))
-    bad = msgpack.packb([3, proof[1], introduction])
-    assert refusal_reason(responder, bad) == "a malformed introduction"
-    assert refusal_reason(initiator, msgpack.packb([4, introduction])) == "a malformed introduction"
+    bad = msgpack.packb([3, proof[1], info])
+    assert refusal_code(responder, bad) is RefusalCode.MALFORMED_NODE_INFO
+    welcome = msgpack.packb([4, info])
+    assert refusal_code(initiator, welcome) is RefusalCode.MALFORMED_NODE_INFO
 
 
-@pytest.mark.parametrize("reached", ["", "192.168.56.1", "::1", "fe80::1%eth1", "0.0.0.0"])
-def test_addresses_are_addresses(reached: str) -> None:
-    assert Introduction(1, 65_535, reached, "", 1).reached == reached
+@pytest.mark.parametrize("address", ["", "192.168.56.1", "::1", "fe80::1%eth1", "0.0.0.0"])
+def test_valid_observed_address(address: str) -> None:
+    assert NodeInfo(1, 65_535, address, "", 1).observed_address == address

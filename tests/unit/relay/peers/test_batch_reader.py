@@ -55,7 +55,7 @@ def cut_off(peers: Peers) -> Iterator[None]:
     """The frame ends the link, with nothing of it left, and others are none the worse for it."""
     yield
     assert not peers.linked
-    assert peers.here.losses[-1][1].startswith("not understood: ")
+    assert peers.here.losses[-1][1].startswith("protocol_error: ")
     assert peers.here.core.peers == {}
     assert list(peers.here.core.directory.clusters) == ["c"]
     peers.mesh.run(1)
