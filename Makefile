@@ -34,7 +34,7 @@ test: .venv/compiled
 # Tests in parallel by file; then, one at a time, those that measure memory, time or descriptors.
 # pytest's exit status 5: none of the selected tests is of that kind.
 define run-tests
-$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not alone" $(1); parallel=$$?; \
+$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone" $(1); parallel=$$?; \
 $(BIN)/python -m pytest -m alone $(1); alone=$$?; \
 case $$parallel,$$alone in 0,0 | 0,5 | 5,0) ;; *) exit 1 ;; esac
 endef

@@ -18,6 +18,15 @@ _ROOT = Path(__file__).parent.parent
 _LOG_START = pytest.StashKey[dict[int, int]]()
 """Where the log of each running process was, by machine pid, when the test began."""
 _LOG_CHARACTERS = 4000
+_LONGEST = (
+    "network/test_soak.py",
+    "acceptance/proxy/test_reload.py",
+    "acceptance/proxy/test_admin_pages.py",
+    "acceptance/proxy/test_start_and_stop.py",
+    "acceptance/relay/test_admission_end.py",
+    "acceptance/proxy/test_strictness.py",
+)
+"""Files that take from 30 s to two minutes. They start first: a worker runs a whole file."""
 
 
 def pytest_sessionstart() -> None:
@@ -29,6 +38,11 @@ def pytest_sessionstart() -> None:
         pytest.exit(
             "the compiled modules are older than the sources: `make compiled` or `make pure`"
         )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {_ROOT / "tests" / name: number for number, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(_LONGEST)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,4 +1,4 @@
-"""Sends what one event produced: each receiver's messages leave together, in one call."""
+"""Flush once per event: all messages for one receiver leave in one system call."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Flushable(Protocol):
 
 
 class Flusher:
-    """Whoever queues for an idle receiver adds it here; whoever handled an event flushes."""
+    """A sink that queues its first message adds itself; the handler of an event then flushes."""
 
     __slots__ = ("dirty",)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arke.program.logging import Log
+from arke_relay.attachments.build import build_attachments
 from arke_relay.attachments.local_listeners import LocalListeners
-from arke_relay.attachments.program_registry import ProgramRegistry
 from arke_relay.core.message_core import MessageCore
 from arke_relay.discovery.addresses import Address
 from arke_relay.discovery.hints import Hint
@@ -77,18 +77,7 @@ class Relay:
         curve = CurvePair.fresh(secrets.token_bytes)
         self._flusher = Flusher()
         self._core = MessageCore(node, random.random)
-        self._registry = ProgramRegistry(
-            self._loop,
-            self._core,
-            self._flusher,
-            settings.network,
-            settings.max_message,
-            time.monotonic,
-            self._document,
-            log,
-        )
-        self._core.address = settings.bound[0].ip
-        self._local_listeners = LocalListeners(self._loop, self._registry, log)
+        self._core.node.address = settings.bound[0].ip
         environment = RelayEnvironment(
             loop=self._loop,
             clock=time.monotonic,
@@ -97,6 +86,15 @@ class Relay:
             random_bytes=secrets.token_bytes,
             log=log,
         )
+        self._programs = build_attachments(
+            environment,
+            self._core,
+            self._flusher,
+            network=settings.network,
+            max_message=settings.max_message,
+            status_document=self._document,
+        )
+        self._local_listeners = LocalListeners(self._loop, self._programs)
         self._network = PeerNetwork(
             environment,
             NodeIdentity(settings.network, node, curve.public, settings.keys, settings.lifetime),
@@ -133,7 +131,7 @@ class Relay:
             raise
         self._log.info(
             "relay started",
-            node=self._core.node,
+            node=self._core.node.id,
             network=settings.network,
             port=settings.port,
             peers=f"{self._network.join_port}-{self._network.data_port}",
@@ -154,8 +152,8 @@ class Relay:
         self._log.info("relay draining", calls=len(self._core.router))
         self._local_listeners.close()
         self._core.router.draining = True
-        self._registry.say_goodbye()
-        self._core.tell_draining()
+        self._programs.registry.send_draining()
+        self._core.peers.announce_draining()
         self._flusher.flush()
         ends = self._loop.time() + self._settings.grace
         while self._busy and self._loop.time() < ends:  # noqa: ASYNC110 — it is over many parts
@@ -169,7 +167,8 @@ class Relay:
     async def _release(self) -> None:
         """Close everything there is, in order: programs, peers, then what others look at."""
         self._local_listeners.close()
-        self._registry.close("the relay is leaving")
+        self._programs.registry.close()
+        self._programs.handshakes.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -187,10 +186,10 @@ class Relay:
     def _busy(self) -> bool:
         return bool(
             len(self._core.router)
-            or self._core.tunnels.answers
-            or self._registry.still_read(time.monotonic())
+            or self._core.tunnels.reply_tunnels
+            or self._programs.registry.reading(time.monotonic())
             or self._network.queued
-            or self._registry.receiving
+            or self._programs.registry.receiving
             or self._network.batches.receiving
         )
 
@@ -203,7 +202,7 @@ class Relay:
             return snapshot(
                 self._core,
                 self._network.membership,
-                {"program": self._registry.queued, "peer": self._network.queued},
+                {"program": self._programs.registry.queued, "peer": self._network.queued},
                 self._ignored,
                 self._settings.version,
             )
@@ -240,7 +239,7 @@ class Relay:
         self._core.router.expire(time.monotonic())
 
     def _second(self) -> None:
-        self._registry.tick(time.monotonic())
+        self._programs.keepalive.tick(time.monotonic())
         self._status.tick()
 
     async def _seek(self) -> None:
@@ -251,7 +250,7 @@ class Relay:
 
     async def _search(self) -> None:
         settings = self._settings
-        network, node = settings.network, self._core.node
+        network, node = settings.network, self._core.node.id
 
         def match(tag: bytes, instance: str) -> int | None:
             for index, key in enumerate(settings.keys):
@@ -286,8 +285,8 @@ class Relay:
         self._network.dial_soon()
 
     def _moved(self, address: str) -> None:
-        if address != self._core.address:
-            self._registry.move(address)
+        if address != self._core.node.address:
+            self._programs.registry.change_address(address)
             self._flusher.flush()
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:

@@ -52,8 +52,8 @@ class Status:
         return json.dumps(
             {
                 "node": {
-                    "id": self._core.node,
-                    "address": self._core.address,
+                    "id": self._core.node.id,
+                    "address": self._core.node.address,
                     "network": self._network,
                     "version": self._version,
                     "uptime_s": round(self._clock() - self._started, 1),
@@ -61,7 +61,7 @@ class Status:
                 "peers": self._peers(),
                 "clusters": self._clusters(),
                 "topics": self._topics(),
-                "programs": len(self._core.programs),
+                "programs": len(self._core.programs.by_number),
             }
         ).encode()
 
@@ -76,7 +76,7 @@ class Status:
             {
                 "id": neighbour.node,
                 "address": neighbour.address,
-                "state": neighbour.state,
+                "state": neighbour.state.value,
                 "heard_ms": round(neighbour.liveness.silence(now) * 1000),
                 "members": members.get(neighbour.node, 0),
             }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
-from arke_relay.attachments.connection import Connection
-from arke_relay.attachments.protocol_detection import PATIENCE, ProtocolDetector
+from arke_relay.attachments.connection import ProgramConnection
+from arke_relay.attachments.protocol_detection import HELLO_TIMEOUT, ProtocolDetector
 from fuzz.finding import promise
 from fuzz.loop import FakeLoop, FakeTransport
 from fuzz.script import steps
@@ -25,13 +25,13 @@ class Guest(ABC):
     def __init__(self, world: World) -> None:
         self.world = world
         self._refused = world.core.counters.drops["handshake_refused"]
-        self._greeting = ProtocolDetector(world.registry, world.loop)
+        self._greeting = ProtocolDetector(world.context, world.loop)
         self.transport = FakeTransport(world.loop, self._greeting)
         self.left = False
         """It said that it leaves."""
 
     @property
-    def connection(self) -> Connection | None:
+    def connection(self) -> ProgramConnection | None:
         return self._greeting._connection
 
     def feed(self, octets: bytes) -> None:
@@ -56,13 +56,13 @@ class Guest(ABC):
             promise(self.transport.left == 0, "what came was not read")
             if self.connection is None or self.connection.program is None:
                 for _ in range(2):  # who was about to leave has done so after the first
-                    await self.world.pass_time(PATIENCE + 1)
+                    await self.world.pass_time(HELLO_TIMEOUT + 1)
                 promise(self.transport.is_closing(), "who is no program is not closed")
             else:
                 await self.check_alive()
         if self.transport.is_closing() and not self.left:
             refused = self.world.core.counters.drops["handshake_refused"] > self._refused
-            reason = self.connection and self.connection._ended
+            reason = self.connection and self.connection._reason
             promise(refused or reason, "it was closed without a reason")
         self.transport.cut()
         await self.world.rest()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from arke.wire.limits import CHUNK, READ_SIZE
-from arke_relay.attachments.iris.connection import IrisConnection
+from arke_relay.attachments.iris.connection import CloseState, IrisConnection
 from arke_relay.attachments.iris.packets import Packet
 from fuzz.finding import promise
 from fuzz.guest import EVENTS, Guest, play
@@ -46,18 +46,18 @@ class IrisGuest(Guest):
     def follow(self, octets: bytes) -> None:
         connection = self.connection
         if isinstance(connection, IrisConnection):
-            rest = len(connection._rest)
+            rest = len(connection._incomplete)
             promise(rest <= MAX_MESSAGE + READ_SIZE, f"{rest} octets of a packet are kept")
 
     async def check_alive(self) -> None:
         connection = self.connection
         assert isinstance(connection, IrisConnection)
-        if connection._leaving:
+        if connection._close_state is not CloseState.OPEN:
             for _ in range(3):
                 await self.world.pass_time(7 * 24 * 3600.0)
             gone = self.transport.is_closing() or self.transport.ended
             promise(gone, "who leaves, and owes nothing any more, is not let go")
-        elif not connection._rest:
+        elif not connection._incomplete:
             self.feed(packet(Packet.SUBSCRIBE, field(_STILL)))
             await self.world.rest()
             heard = _STILL in self.world.core.directory.topics

@@ -72,7 +72,7 @@ class Rig:
     def _dial(self, protocol: asyncio.Protocol) -> None:
         self.relay = FakeTransport(self.loop, protocol)
         if self.good is not None:
-            self._far = FakeTransport(self.loop, ProtocolDetector(self.good.registry, self.loop))
+            self._far = FakeTransport(self.loop, ProtocolDetector(self.good.context, self.loop))
             return
         self.shadow = Shadow()
         self.loop.call_soon(self.feed, _welcome())

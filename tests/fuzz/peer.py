@@ -10,7 +10,7 @@ from arke.wire.limits import CHUNK, MAX_ID, unpacker
 from arke.wire.messages import Op, PeerOp
 from arke.wire.outbox import Outbox
 from arke_relay.core.endpoints import Peer
-from arke_relay.core.membership import BEAT, Membership, Neighbour
+from arke_relay.core.membership import HEARTBEAT, Membership, Neighbour
 from arke_relay.peers import message_handlers
 from arke_relay.peers.batch_reader import MAX_FRAME, BatchReader
 from fuzz.finding import promise
@@ -83,11 +83,11 @@ class Link:
         while self.outbox and self.open and not self.blocked:
             self._send(self.outbox.take(48 * 1024))
 
-    def hear(self, session: int) -> None:
+    def acknowledge(self, session: int) -> None:
         self._hearing = session
         self._send(b"")
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         self._send(b"")
 
     def close(self, linger: float = 0.0) -> None:
@@ -107,7 +107,7 @@ class PeerWorld(World):
         super().__init__(loop)
         self.links: dict[str, Link] = {}
         self.losses: list[str] = []
-        self.membership = Membership(self.core, self._dial, self._lost)
+        self.membership = Membership(self.core.peers, self._dial, self._lost)
         self.batches = BatchReader(
             self.core,
             self.membership,
@@ -126,7 +126,7 @@ class PeerWorld(World):
 
     @property
     def guest(self) -> Peer | None:
-        return self.core.peers.get(GUEST)
+        return self.core.peers.by_node.get(GUEST)
 
     def receive(self, node: str, session: int, *messages: tuple[object, ...]) -> None:
         self.receive_octets(node, session, b"".join(packb(tuple(each)) for each in messages))
@@ -142,10 +142,10 @@ class PeerWorld(World):
         self.flush()
 
     def flush(self) -> None:
-        self.registry.flusher.flush()
+        self.flusher.flush()
         for node, link in list(self.links.items()):
             if link.overran and link.open:
-                self.membership.broke(node, link._session, "send_buffer_full", self.loop.now)
+                self.membership.link_broken(node, link._session, "send_buffer_full", self.loop.now)
             link.flush()
 
     async def rest(self) -> None:
@@ -156,13 +156,13 @@ class PeerWorld(World):
         self.loop.now += seconds
         self.receive(FRIEND, 1)
         self.membership.tick(self.loop.now)
-        await super().pass_time(BEAT)
+        await super().pass_time(HEARTBEAT)
 
     def check_bounds(self) -> None:
         super().check_bounds()
         for link in self.links.values():
             check_outbox(link.outbox)
-        for peer in self.core.peers.values():
+        for peer in self.core.peers.by_node.values():
             if peer.inbox is not None:
                 check_inbox(peer.inbox, INBOX)
 
@@ -170,15 +170,15 @@ class PeerWorld(World):
         """It is linked and heard, or was cut off with a reason; and then it is gone."""
         neighbour = self.membership.neighbours.get(GUEST)
         if neighbour is not None:
-            session = max(self.session, neighbour.heard_session, neighbour.given_up + 1)
+            session = max(self.session, neighbour.peer_session, neighbour.rejected_session + 1)
             self.receive(GUEST, session, (PeerOp.SUBSCRIBED, "still there"))
             heard = "still there" in self.core.directory.topics
             over = session > MAX_ID  # it has used up its numbers
             promise(heard or over, "a peer is linked, and not heard")
             self.membership.end(GUEST, "it was time", self.loop.now)
         promise(all(self.losses), "a peer was cut off without a reason")
-        promise(GUEST not in self.core.peers, "the peer is still there")
-        promise(GUEST not in self.core.audience, "a peer that is gone is still told")
+        promise(GUEST not in self.core.peers.by_node, "the peer is still there")
+        promise(GUEST not in self.core.peers._announcements.links, "a lost peer is announced to")
         topics = {*self.core.directory.topics} - {TOPIC}
         promise(not topics, f"topics are left: {topics!r:.100}")
 
@@ -249,7 +249,7 @@ async def _happen(world: PeerWorld, happening: int) -> None:
         world.session += 1
     elif happening == ADMITTED and GUEST not in world.membership.neighbours:
         world.admit(GUEST)
-        world.session = world.membership.neighbours[GUEST].given_up + 1
+        world.session = world.membership.neighbours[GUEST].rejected_session + 1
     elif happening in {BLOCKED, GOING_ON} and GUEST in world.links:
         world.links[GUEST].blocked = happening == BLOCKED
     await world.happen(happening)

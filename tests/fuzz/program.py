@@ -12,7 +12,7 @@ from arke.wire.limits import CHUNK, MAX_MESSAGE, MIN_WINDOW, READ_SIZE, unpacker
 from arke.wire.malformed import DECODE_ERRORS
 from arke.wire.messages import MAGIC, VERSION, Op, Purpose, TunnelClose
 from arke.wire.reassembly import Reassembler
-from arke_relay.attachments.program_registry import ProgramRegistry
+from arke_relay.attachments.context import AttachmentContext
 from arke_relay.attachments.protocol_detection import ProtocolDetector
 from fuzz.finding import Finding, promise
 from fuzz.loop import FakeLoop, FakeTransport
@@ -32,8 +32,8 @@ _CASTS = {Op.DELIVER_BROADCAST, Op.DELIVER_EVENT}
 class HonestProgram:
     """Answers calls with their bodies, takes tunnels and echoes them, reads all it is told."""
 
-    def __init__(self, registry: ProgramRegistry, loop: FakeLoop, name: str) -> None:
-        self.transport = FakeTransport(loop, ProtocolDetector(registry, loop))
+    def __init__(self, context: AttachmentContext, loop: FakeLoop, name: str) -> None:
+        self.transport = FakeTransport(loop, ProtocolDetector(context, loop))
         self._unpacker = unpacker()
         self._inbox = Reassembler(MAX_MESSAGE, 4 * MAX_MESSAGE)
         self._calls = 0

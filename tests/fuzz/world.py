@@ -16,13 +16,14 @@ from arke.wire import outbox
 from arke.wire.limits import CHUNK, MAX_HEADERS, MAX_STREAMS, MAX_TUNNELS
 from arke.wire.messages import Op
 from arke.wire.reassembly import Reassembler
-from arke_relay.attachments.connection import Connection
+from arke_relay.attachments.build import build_attachments
+from arke_relay.attachments.connection import ProgramConnection
 from arke_relay.attachments.iris import connection as iris
 from arke_relay.attachments.native import connection as native
-from arke_relay.attachments.program_registry import ProgramRegistry
 from arke_relay.core import router
 from arke_relay.core.endpoints import Endpoint
 from arke_relay.core.message_core import MessageCore
+from arke_relay.environment import RelayEnvironment
 from arke_relay.flusher import Flusher
 from fuzz.finding import Finding, promise
 from fuzz.loop import FakeLoop
@@ -63,9 +64,9 @@ logging.getLogger("arke fuzz").setLevel(logging.CRITICAL)
 @contextmanager
 def small_bounds() -> Iterator[None]:
     with (
-        patch.object(native, "OUTBOX", OUTBOX),
-        patch.object(native, "_INBOX", INBOX),
-        patch.object(iris, "OUTBOX", OUTBOX),
+        patch.object(native, "MAX_QUEUED", OUTBOX),
+        patch.object(native, "_MAX_PARTIAL_BYTES", INBOX),
+        patch.object(iris, "MAX_QUEUED", OUTBOX),
         patch.object(outbox, "_CONTROL_RESERVE", RESERVE),
         patch.object(outbox, "_MAX_TUNNEL_BYTES", PARTS),
         patch.object(router, "HELD_LIMIT", HELD),
@@ -80,11 +81,25 @@ class World:
         self.loop = loop
         self.core = MessageCore(NODE, Random(0).random)
         self.core.router.settled = True
-        self.registry = ProgramRegistry(
-            loop, self.core, Flusher(), "net", MAX_MESSAGE, loop.time, lambda: b"{}", _LOG
+        self.flusher = Flusher()
+        self.context = build_attachments(
+            RelayEnvironment(
+                loop=loop,
+                clock=loop.time,
+                lifetime_clock=loop.time,
+                random=Random(0).random,
+                random_bytes=Random(0).randbytes,
+                log=_LOG,
+            ),
+            self.core,
+            self.flusher,
+            network="net",
+            max_message=MAX_MESSAGE,
+            status_document=lambda: b"{}",
         )
-        self.member = HonestProgram(self.registry, loop, "member")
-        self.client = HonestProgram(self.registry, loop, "client")
+        self.registry = self.context.registry
+        self.member = HonestProgram(self.context, loop, "member")
+        self.client = HonestProgram(self.context, loop, "client")
         self.member.say(Op.REGISTER, CLUSTER, None)
         self.member.say(Op.SUBSCRIBE, TOPIC)
         self.client.say(Op.WATCH, CLUSTER)
@@ -127,8 +142,8 @@ class World:
     async def pass_time(self, seconds: float) -> None:
         self.loop.now += seconds
         self.core.router.expire(self.loop.now)
-        self.registry.tick(self.loop.now)
-        self.registry.flusher.flush()
+        self.context.keepalive.tick(self.loop.now)
+        self.flusher.flush()
         self._looks += 1
         if self._looks >= _STALL:
             self.member.transport.go_on()
@@ -136,11 +151,11 @@ class World:
 
     def check_bounds(self) -> None:
         """Nobody makes the relay hold more than it is willing to."""
-        for endpoint in (*self.core.programs.values(), *self.core.peers.values()):
+        for endpoint in (*self.core.programs.by_number.values(), *self.core.peers.by_node.values()):
             check_endpoint(endpoint)
-        for each in list(self.registry._connections):
+        for each in list(self.registry.connections):
             check_connection(each)
-        for each in list(self.registry._closing):
+        for each in list(self.context.keepalive._closing):
             check_connection(each)
 
     async def check_innocents(self) -> None:
@@ -168,12 +183,12 @@ class World:
             each.transport.cut()
         await self.loop.rest()
         core = self.core
-        left = (core.programs, core.directory.clusters, core.directory.watchers)
+        left = (core.programs.by_number, core.directory.clusters, core.directory.watchers)
         promise(not any(left), f"left in the tables: {left!r:.200}")
         promise(self.registry._topics == 0, "topics were not counted right")
-        promise(not self.registry._connections, "a connection was left")
-        promise(not self.registry._closing, "a closing connection was left")
-        promise(not self.registry._strangers, "a stranger was left")
+        promise(not self.registry.connections, "a connection was left")
+        promise(not self.context.keepalive._closing, "a closing connection was left")
+        promise(not self.context.handshakes._pending, "a pending handshake was left")
         promise(self.loop.timers == 0, "a timer was left")
 
     def _end_tunnels(self) -> None:
@@ -182,7 +197,7 @@ class World:
                 each.end(tunnel)
 
     def _check_tunnels(self) -> None:
-        endpoints = (*self.core.programs.values(), *self.core.peers.values())
+        endpoints = (*self.core.programs.by_number.values(), *self.core.peers.by_node.values())
         for endpoint in endpoints:
             for end in endpoint.tunnels.values():
                 promise(end.other.endpoint in endpoints, "a tunnel leads to somebody who is gone")
@@ -191,7 +206,7 @@ class World:
         """No call is open, and no tunnel: no table may know of any."""
         core = self.core
         promise(len(core.router) == 0, "a call was left with the router")
-        for endpoint in (*core.programs.values(), *core.peers.values()):
+        for endpoint in (*core.programs.by_number.values(), *core.peers.by_node.values()):
             left = (*endpoint.requests, *endpoint.tunnels)
             if left or endpoint.held_bytes:
                 raise Finding(
@@ -210,7 +225,7 @@ def check_endpoint(endpoint: Endpoint) -> None:
     promise(len(endpoint.tunnels) <= MAX_TUNNELS, "a endpoint has too many tunnels")
 
 
-def check_connection(connection: Connection) -> None:
+def check_connection(connection: ProgramConnection) -> None:
     check_outbox(connection._outbox)
     if isinstance(connection, native.NativeConnection):
         check_inbox(connection._inbox, INBOX)

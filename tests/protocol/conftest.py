@@ -7,27 +7,20 @@ from collections.abc import Iterator
 import pytest
 
 from support.protocol_pairs import PAIRS, ProtocolPair
-from support.relays import Relay, Relays
+from support.relays import Relay, network
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one relay", "two relays"])
 def nodes(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Relay, Relay]]:
-    relays = Relays(tmp_path_factory.mktemp("relays"))
-    try:
+    with network(tmp_path_factory.mktemp("relays")) as relays:
         yield relays.start_pair() if request.param == 2 else (relays.start(),) * 2
-    finally:
-        relays.stop()
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    relays = Relays(tmp_path_factory.mktemp("relays"))
-    try:
-        yield relays.start()
-    finally:
-        relays.stop()
+def node(module_relay: Relay) -> Relay:
+    return module_relay
 
 
 @pytest.fixture(params=PAIRS, ids=" calls ".join)

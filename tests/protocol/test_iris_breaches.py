@@ -72,7 +72,7 @@ async def test_who_breaks_the_protocol_is_cut_off_alone_and_told_why(
         reason = await hostile.wait_until_closed()
         # What it still sends may destroy the reason on its way; the log has it all the same.
         assert reason or way != "whole"
-        node.process.wait_for_line('program gone .*"not understood: .+', LIMIT, after=begin)
+        node.process.wait_for_line('program detached .*"protocol error: .+', LIMIT, after=begin)
         assert await bystander.request("bystander", b"well") == b"well"
 
 

@@ -232,7 +232,7 @@ async def test_an_end_that_dies_is_told_at_the_other(ends: ProtocolPair) -> None
         async with caller.tunnel(ends.cluster) as tunnel:
             await ready.wait()
             member.raw.writer.transport.abort()
-            with pytest.raises(TUNNEL_ENDED, match=r"gone|lost|ended|closed"):
+            with pytest.raises(TUNNEL_ENDED, match=r"disconnected|lost|ended|closed"):
                 await tunnel.recv()
 
 

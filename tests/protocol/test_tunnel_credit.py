@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from arke.wire.limits import CHUNK, MIN_WINDOW, WINDOW
 from arke.wire.messages import Op
 from arke_relay.attachments.iris import tunnels
-from arke_relay.attachments.iris.tunnel import LARGEST
+from arke_relay.attachments.iris.tunnel import MAX_TUNNEL_MESSAGE as LARGEST
 from support.in_process_relay import InProcessRelay, packed, unpacked
 from support.iris_packets import Decoder, encoded
 from support.iris_packets import Op as Iris
@@ -102,13 +102,13 @@ async def test_what_waits_for_an_iris_program_that_does_not_read_is_bounded(kind
 @pytest.mark.parametrize(
     ("pieces", "why"),
     [
-        ([(LARGEST + 1, b"x")], "over the"),
-        ([(2**62, b"x")], "over the"),
-        ([(3, b"four")], "longer than it said"),
-        ([(0, b"more of nothing")], "longer than it said"),
-        ([(10, b"ten"), (0, bytes(10))], "longer than it said"),
-        ([(None, b"\xc1")], "cannot be understood"),
-        ([(None, packed("text"))], "cannot be understood"),
+        ([(LARGEST + 1, b"x")], "exceeds the"),
+        ([(2**62, b"x")], "exceeds the"),
+        ([(3, b"four")], "longer than its size field"),
+        ([(0, b"more of nothing")], "longer than its size field"),
+        ([(10, b"ten"), (0, bytes(10))], "longer than its size field"),
+        ([(None, b"\xc1")], "malformed tunnel data"),
+        ([(None, packed("text"))], "malformed tunnel data"),
     ],
 )
 async def test_a_native_end_cannot_mislead_an_iris_one(
@@ -126,11 +126,11 @@ async def test_a_native_end_cannot_mislead_an_iris_one(
 @pytest.mark.parametrize(
     ("chunks", "why"),
     [
-        ([(LARGEST + 1, b"x")], "over the"),
-        ([(3, b"four")], "longer than it said"),
-        ([(0, b"more of nothing")], "longer than it said"),
-        ([(CHUNK + 1, bytes(CHUNK + 1))], "over the limit"),
-        ([(CHUNK, bytes(CHUNK))] * 65, "more than it was granted"),
+        ([(LARGEST + 1, b"x")], "exceeds the"),
+        ([(3, b"four")], "longer than its size field"),
+        ([(0, b"more of nothing")], "longer than its size field"),
+        ([(CHUNK + 1, bytes(CHUNK + 1))], "exceeds the limit"),
+        ([(CHUNK, bytes(CHUNK))] * 65, "more data than credit"),
     ],
 )
 async def test_an_iris_end_cannot_mislead_a_native_one(
@@ -195,7 +195,7 @@ async def test_offers_that_ended_are_forgotten() -> None:
     decoder.feed(stage.received("B"))
     ((op, number, reason),) = decoder
     assert (op, number) == (Iris.TUNNEL_CLOSE, 7)
-    assert "nobody waits" in reason
+    assert "cancelled or timed out" in reason
 
 
 async def test_who_accepts_an_offer_that_it_has_not_read_harms_nobody() -> None:

@@ -23,8 +23,8 @@ def _links(relay: Relay, others: list[Relay]) -> Iterator[str]:
             yield f"{who} not linked"
         elif there.peer is None or not there.peer.synced:
             yield f"{who} not synchronised"
-        elif there.heard_session != back.session or not back.confirmed:
-            yield f"{who} hears {there.heard_session}, not {back.session}"
+        elif there.peer_session != back.session or not back.acknowledged:
+            yield f"{who} hears {there.peer_session}, not {back.session}"
     known = {other.node for other in others}
     for neighbour in relay.membership.neighbours.values():
         if neighbour.node not in known:

@@ -40,20 +40,22 @@ class Attachment:
         self._under_way = 0
         self._unaccepted: dict[int, Request] = {}
         core = relay.core
-        endpoint = self.endpoint = core.attach(program.key, self)
+        endpoint = self.endpoint = core.programs.attach(program.key, self)
         self._handlers: dict[int, Callable[[Message, float], object]] = {
-            **NativeRequests(endpoint, self.inbox, core).handlers,
+            **NativeRequests(endpoint, self.inbox, core.router, core.directory).handlers,
             **NativeBroadcasts(endpoint, self.inbox, core).handlers,
-            **NativeTunnels(endpoint, core).handlers,
+            **NativeTunnels(endpoint, core.tunnels).handlers,
             Op.CHUNK: lambda message, now: self.inbox.add_chunk(*message[1:]),
             Op.PING: lambda message, now: self._on_ping(message[1]),
-            Op.REGISTER: lambda message, now: core.register(endpoint, message[1], message[2], now),
-            Op.UNREGISTER: lambda message, now: core.leave(endpoint),
-            Op.SUBSCRIBE: lambda message, now: core.subscribe(endpoint, message[1]),
-            Op.UNSUBSCRIBE: lambda message, now: core.unsubscribe(endpoint, message[1]),
-            Op.WATCH: lambda message, now: core.watch(endpoint, message[1]),
-            Op.UNWATCH: lambda message, now: core.unwatch(endpoint, message[1]),
-            Op.CLOSE: lambda message, now: self.close("it left"),
+            Op.REGISTER: lambda message, now: core.programs.register(
+                endpoint, message[1], message[2], now
+            ),
+            Op.UNREGISTER: lambda message, now: core.programs.unregister(endpoint),
+            Op.SUBSCRIBE: lambda message, now: core.programs.subscribe(endpoint, message[1]),
+            Op.UNSUBSCRIBE: lambda message, now: core.programs.unsubscribe(endpoint, message[1]),
+            Op.WATCH: lambda message, now: core.programs.watch(endpoint, message[1]),
+            Op.UNWATCH: lambda message, now: core.programs.unwatch(endpoint, message[1]),
+            Op.CLOSE: lambda message, now: self.close("closed_by_program"),
         }
         relay.attachments[self] = None
 
@@ -78,7 +80,7 @@ class Attachment:
     def overrun(self) -> None:
         self.relay.world.tally.seen["programs overrun"] += 1
         self.relay.world.faults.may_lose = True
-        self.relay.world.schedule.after(0.0, self.relay.do, self.close, "it does not read")
+        self.relay.world.schedule.after(0.0, self.relay.do, self.close, "stalled")
 
     def flush(self) -> None:
         outbox, program = self.outbox, self.program
@@ -124,7 +126,7 @@ class Attachment:
             self.relay.world.trace.note(self.relay.node, "detaches", self.program.key, reason)
             self.open = False
             self.relay.attachments.pop(self, None)
-            self.relay.core.detach(self.endpoint, self.relay.now)
+            self.relay.core.programs.detach(self.endpoint, self.relay.now)
             # What is queued still leaves, and the end of it last.
             while self.outbox.size:
                 data = self.outbox.take(BATCH)

@@ -13,7 +13,7 @@ from arke.wire import outbox
 from arke.wire.limits import CHUNK
 from arke_relay.core import router
 from arke_relay.core.dial_targets import LONGEST_RETRY
-from arke_relay.core.membership import BEAT, CONFIRMATION, PATIENCE
+from arke_relay.core.membership import CONFIRM_TIMEOUT, HEARTBEAT, SILENCE_TIMEOUT
 
 KIB = 1024
 
@@ -48,11 +48,11 @@ JOIN_LIMIT = 5.0
 ON_TIME = EXPIRY + 0.01
 """How late after its deadline a request may end: one look, and the way to the program."""
 
-LATE_START = BEAT + 0.15
+LATE_START = HEARTBEAT + 0.15
 """How late a handler may start. A peer learns how long messages take from those that came: after it
 was paused, or on a new link, the best of them was at most one heartbeat and one way late."""
 
-AGREED = JOIN_LIMIT + 1.25 * LONGEST_RETRY + PATIENCE + CONFIRMATION
+AGREED = JOIN_LIMIT + 1.25 * LONGEST_RETRY + SILENCE_TIMEOUT + CONFIRM_TIMEOUT
 """Seconds after all is healed in which everybody is linked and agrees: a join that was under way
 fails, the longest pause passes, and a link that came of it on one side only is given up."""
 

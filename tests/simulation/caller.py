@@ -87,8 +87,9 @@ class Caller:
 
     def gone(self, reason: str) -> None:
         """The program is no more, or its relay is not."""
-        outcome = "abandoned" if reason.startswith("it ") else "connection_lost"
-        told = reason == "the relay is leaving" and not self._program.asks
+        ended_here = reason in {"closed_by_program", "stalled", "it crashed"}
+        outcome = "abandoned" if ended_here else "connection_lost"
+        told = reason == "the relay is shutting down" and not self._program.asks
         for request in self.open.values():
             if told and not request.no_room and not self._program.world.faults.may_lose:
                 raise Violation("who leaves sees its calls through", request.key, request.key)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from arke.wire.limits import CHUNK
 from arke.wire.messages import TunnelClose as Way
-from arke_relay.core.membership import BEAT, CONFIRMATION, PATIENCE
+from arke_relay.core.membership import CONFIRM_TIMEOUT, HEARTBEAT, SILENCE_TIMEOUT
 from simulation.agreement import disagreements
 from simulation.bounds import AGREED
 from simulation.calm import ENOUGH, check_everything_works
@@ -37,7 +37,7 @@ class Ending:
         for place in range(len(world.nodes)):
             self._schedule.after(world.random.uniform(0.0, 0.5), world.start, place)
         # What was suffered before is still to be noticed; then it must be over.
-        self._schedule.run(PATIENCE + 2 * BEAT)
+        self._schedule.run(SILENCE_TIMEOUT + 2 * HEARTBEAT)
         self._agree(AGREED)
         self._give_up_everything()
         self._schedule.run(ENOUGH)
@@ -76,7 +76,7 @@ class Ending:
 
     def _stay_agreed(self) -> None:
         losses = [relay.losses for relay in self._world.relays()]
-        self._schedule.run(PATIENCE + CONFIRMATION + 1.0)
+        self._schedule.run(SILENCE_TIMEOUT + CONFIRM_TIMEOUT + 1.0)
         found = next(self._disagreements(), None)
         if found is not None or losses != [relay.losses for relay in self._world.relays()]:
             raise Violation("who agrees stays agreed", found or "a link was lost")

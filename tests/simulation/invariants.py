@@ -38,14 +38,14 @@ def check_empty(relay: Relay) -> None:
         "members": directory.members,
         "topics": directory.topics,
         "watchers": directory.watchers,
-        "programs": relay.core.programs,
+        "programs": relay.core.programs.by_number,
     }
     for name, table in tables.items():
         if table:
             text = f"{name}: {list(table)}"
             raise Violation("nothing is left when all are gone", text, relay.node)
     for peer, entries in directory._peer_entries.items():
-        if entries or relay.core.peers.get(peer.node) is not peer:
+        if entries or relay.core.peers.by_node.get(peer.node) is not peer:
             text = f"{entries} entries of {peer}"
             raise Violation("nothing is left when all are gone", text, relay.node)
 
@@ -53,7 +53,7 @@ def check_empty(relay: Relay) -> None:
 def _calls(relay: Relay) -> Iterator[str]:
     core = relay.core
     router = core.router
-    endpoints = [*core.programs.values(), *core.peers.values()]
+    endpoints = [*core.programs.by_number.values(), *core.peers.by_node.values()]
     of_parties = {id(call) for endpoint in endpoints for call in endpoint.requests.values()}
     tables = (router._assigned, router._waiting)
     in_tables = {id(call) for table in tables for call in table.values()}
@@ -62,7 +62,7 @@ def _calls(relay: Relay) -> Iterator[str]:
     if router.settled and router._waiting:
         yield f"{len(router._waiting)} calls wait for members though all peers have told"
     for endpoint in endpoints:
-        held = sum(call.size for call in endpoint.requests.values())
+        held = sum(call.held_bytes for call in endpoint.requests.values())
         if endpoint.held_bytes != held:
             yield f"{endpoint} holds {held} octets, counted as {endpoint.held_bytes}"
         if held > HELD + LARGEST:
@@ -91,7 +91,7 @@ def _openings(relay: Relay) -> Iterator[str]:
     for call in relay.core.router._assigned.values():
         if call.opens and call.candidate is not None:
             opening.update((id(call.origin), id(call.candidate.endpoint)))
-    for endpoint in (*relay.core.programs.values(), *relay.core.peers.values()):
+    for endpoint in (*relay.core.programs.by_number.values(), *relay.core.peers.by_node.values()):
         if endpoint.opening_tunnels != opening[id(endpoint)]:
             counted = endpoint.opening_tunnels
             yield f"{endpoint} is opening {opening[id(endpoint)]} tunnels, counted as {counted}"
@@ -104,16 +104,16 @@ def _tunnels(relay: Relay) -> Iterator[str]:
         if drops[cause]:
             yield f"{drops[cause]} drops {cause} among honest programs and peers"
     answers = 0
-    for endpoint in (*core.programs.values(), *core.peers.values()):
+    for endpoint in (*core.programs.by_number.values(), *core.peers.by_node.values()):
         for name, end in endpoint.tunnels.items():
-            answers += end.is_answer
+            answers += end.carries_reply
             other = end.other
-            if other.endpoint.tunnels.get(-other.name) is not other:
+            if other.endpoint.tunnels.get(-other.id) is not other:
                 yield f"tunnel {name} of {endpoint} has no other end"
             if not 0 <= end.credit <= 2 * WINDOWS[-1]:
                 yield f"tunnel {name} of {endpoint} has a credit of {end.credit}"
-    if answers != 2 * core.tunnels.answers:
-        yield f"{answers} ends of answers in parts, {core.tunnels.answers} counted"
+    if answers != 2 * core.tunnels.reply_tunnels:
+        yield f"{answers} ends of answers in parts, {core.tunnels.reply_tunnels} counted"
 
 
 def _outboxes(relay: Relay) -> Iterator[str]:
@@ -157,7 +157,7 @@ def _left(relay: Relay) -> Iterator[str]:
     if len(core.router):
         calls = [*core.router._assigned.values(), *core.router._waiting.values()]
         yield f"calls {[(call.origin, call.origin_id, bytes(call.body)[:9]) for call in calls]}"
-    for endpoint in (*core.programs.values(), *core.peers.values()):
+    for endpoint in (*core.programs.by_number.values(), *core.peers.by_node.values()):
         if endpoint.requests or endpoint.held_bytes or endpoint.tunnels:
             left = endpoint.requests, endpoint.held_bytes, endpoint.tunnels
             yield f"{endpoint}: requests, bytes, tunnels left: {left}"
@@ -171,7 +171,7 @@ def _left(relay: Relay) -> Iterator[str]:
 
 def _half_bodies(relay: Relay) -> Iterator[str]:
     inboxes = {each.program.key: each.inbox for each in relay.attachments}
-    inboxes |= {peer.node: peer.inbox for peer in relay.core.peers.values() if peer.inbox}
+    inboxes |= {peer.node: peer.inbox for peer in relay.core.peers.by_node.values() if peer.inbox}
     for who, inbox in inboxes.items():
         if inbox.size or inbox._streams:
             yield f"the inbox of {who}: {inbox.size} octets of {len(inbox._streams)} bodies"

@@ -125,12 +125,12 @@ class Link:
             while self.outbox and not self._blocked:
                 self._send(self.outbox.take(BATCH))
 
-    def hear(self, session: int) -> None:
+    def acknowledge(self, session: int) -> None:
         self._hearing = session
         if self._connected and not self._blocked:
             self._send(b"")
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         if not self._sent and self._connected and not self._blocked:
             self._send(b"")
         self._sent = False
@@ -183,7 +183,7 @@ class Link:
     def _end(self, reason: str) -> None:
         if self._open:
             owner = self._owner
-            owner.membership.broke(self.node, self._session, reason, owner.now)
+            owner.membership.link_broken(self.node, self._session, reason, owner.now)
 
     def _connect(self) -> None:
         """The handshake, which needs both directions and an admission."""

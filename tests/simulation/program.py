@@ -133,9 +133,9 @@ class Program:
             self._close()
 
     def _close(self) -> None:
-        self.outbox.put((Op.CLOSE.value, "it left"))
+        self.outbox.put((Op.CLOSE.value, "closed_by_program"))
         self.flush()
-        self._end("it left")
+        self._end("closed_by_program")
 
     def crash(self) -> None:
         """The process is gone; its relay sees the connection end."""

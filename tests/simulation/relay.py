@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from arke.wire.messages import Op
-from arke_relay.core.membership import BEAT, LAST_WORDS, Membership, Neighbour
+from arke_relay.core.membership import CLOSE_LINGER, HEARTBEAT, Membership, Neighbour
 from arke_relay.core.message_core import MessageCore
 from arke_relay.flusher import Flusher
 from arke_relay.peers.batch_reader import BatchReader
@@ -42,8 +42,8 @@ class Relay:
         """The latest of each peer that something was heard of."""
         self.flusher = Flusher()
         self.core = MessageCore(self.node, world.random.random)
-        self.core.address = str(place)
-        self.membership = Membership(self.core, self._dial, self._lost)
+        self.core.node.address = str(place)
+        self.membership = Membership(self.core.peers, self._dial, self._lost)
         self.joins = Joins(world, self)
         self.batches = BatchReader(
             self.core,
@@ -63,7 +63,7 @@ class Relay:
 
     def start(self) -> None:
         random = self.world.random
-        self.world.schedule.after(random.uniform(0, BEAT), self.do, self._tick)
+        self.world.schedule.after(random.uniform(0, HEARTBEAT), self.do, self._tick)
         self.world.schedule.after(random.uniform(0, EXPIRY), self.do, self._expire)
 
     def do(self, act: Callable[..., object], *arguments: Any) -> None:
@@ -112,10 +112,10 @@ class Relay:
     def drain(self) -> None:
         """As `Relay.stop` does: accept nothing new, finish what is under way, say goodbye."""
         self.core.router.draining = True
-        for program in self.core.programs.values():
-            text = "the relay is leaving"
+        for program in self.core.programs.by_number.values():
+            text = "the relay is shutting down"
             program.sink.put((Op.DRAINING.value, program.last_request_id, text))
-        self.core.tell_draining()
+        self.core.peers.announce_draining()
         self._drain_look(self.now + GRACE)
 
     def _drain_look(self, ends: float) -> None:
@@ -125,7 +125,7 @@ class Relay:
         if self.busy:
             self.world.faults.may_lose = True  # calls are cut off
         self.joins.closed = True
-        self.membership.say_farewell(self.now)
+        self.membership.send_close(self.now)
         self._farewell_look(self.now + FAREWELL)
 
     def _farewell_look(self, ends: float) -> None:
@@ -133,9 +133,9 @@ class Relay:
             self.world.schedule.after(_DRAIN_LOOK, self.do, self._farewell_look, ends)
             return
         for attachment in list(self.attachments):
-            attachment.close("the relay is leaving")
+            attachment.close("the relay is shutting down")
         for node in list(self.membership.neighbours):
-            self.membership.end(node, "relay_stopping", self.now, LAST_WORDS)
+            self.membership.end(node, "relay_stopping", self.now, CLOSE_LINGER)
         self.flusher.flush()
         self.world.trace.note(self.node, "has left")
         self.crash()
@@ -145,7 +145,7 @@ class Relay:
         links = (n.link for n in self.membership.neighbours.values())
         return bool(
             len(self.core.router)
-            or self.core.tunnels.answers
+            or self.core.tunnels.reply_tunnels
             or any(each.outbox.size and each.read for each in self.attachments)
             or any(link.queued for link in links if isinstance(link, Link))
             or any(each.inbox.size for each in self.attachments)
@@ -155,7 +155,7 @@ class Relay:
     # The beat.
 
     def _tick(self) -> None:
-        self.world.schedule.after(BEAT, self.do, self._tick)
+        self.world.schedule.after(HEARTBEAT, self.do, self._tick)
         now = self.now
         self.membership.tick(now)
         self.joins.dial_due()
@@ -165,7 +165,7 @@ class Relay:
     def _is_settled(self, now: float) -> bool:
         if now - self._started >= SETTLE:
             return True
-        peers = self.core.peers
+        peers = self.core.peers.by_node
         linked = len(self.membership.neighbours)
         return (
             0 < linked == len(peers) == self.membership.synced

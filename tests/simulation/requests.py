@@ -121,7 +121,7 @@ class Request:
             text = f"{self.key} timed out {self.deadline - now:.3f} s early"
             raise Violation("a request has all of its time", text, self.key)
         if failure == Failure.NO_SUCH_CLUSTER:
-            programs = attachment.relay.core.programs.values()
+            programs = attachment.relay.core.programs.by_number.values()
             if any(program.cluster == self.cluster for program in programs):
                 text = f"{self.key} found nobody in {self.cluster}, who is at the same node"
                 raise Violation("a member that is there is found", text, self.key)

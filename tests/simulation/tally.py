@@ -35,8 +35,8 @@ ENDINGS = (
     "ABORTED: program gone",
     "ABORTED: node lost",
     "ABORTED: nobody waits",
-    "program gone: it left",
-    "program gone: at once",
+    "program gone: closed",
+    "program gone: killed",
 )
 SEEN = (
     "refused",

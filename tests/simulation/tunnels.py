@@ -186,13 +186,13 @@ class Tunnels:
             number,
             TunnelClose.ABORTED.value,
             "",
-            "nobody waits for it any more",
+            "the request was cancelled or timed out",
         )
         self._program.outbox.put_in_flow(message, number)
 
     def gone(self, reason: str) -> None:
         for end in list(self.ends.values()):
-            end.finish(f"program gone: {'it left' if reason == 'it left' else 'at once'}")
+            end.finish(f"program gone: {'closed' if reason == 'closed_by_program' else 'killed'}")
 
     def _planned(self, end: End) -> None:
         self._program.world.workload.plan_tunnel(end)
@@ -223,8 +223,8 @@ def _cause(kind: str, text: str) -> str:
 
 
 _CAUSES = {
-    "program at the other end is gone": "program gone",
-    "of the other end was lost": "node lost",
+    "program at the other end disconnected": "program gone",
+    "the connection to node": "node lost",
     "the link to node": "link began anew",
     "nobody waits": "nobody waits",
     "no room to pass credit": "no room for credit",

@@ -17,7 +17,7 @@ STOP, DROP_CALL = Op.REQUEST_CANCELLED.value, PeerOp.CANCEL.value
 
 
 class CoreHarness:
-    """A relay `me` whose peers have told what they serve, unless `settled` is False."""
+    """A relay `me`. Its directory is complete, unless `settled` is False."""
 
     def __init__(self, *, settled: bool = True, seed: int = 0) -> None:
         self.now = 1000.0
@@ -27,18 +27,18 @@ class CoreHarness:
         self.router.settled = settled
 
     def client(self) -> Program:
-        return self.core.attach("client", RecordingSink())
+        return self.core.programs.attach("client", RecordingSink())
 
     def member(self, cluster: str = "c", room: int | None = None) -> Program:
-        program = self.core.attach("member", RecordingSink(room))
-        self.core.register(program, cluster, {}, self.now)
+        program = self.core.programs.attach("member", RecordingSink(room))
+        self.core.programs.register(program, cluster, {}, self.now)
         return program
 
     def peer(self, node: str, *members: int, cluster: str = "c") -> Peer:
-        peer = self.core.link(node, RecordingSink(), "10.9.8.7")
+        peer = self.core.peers.link(node, RecordingSink(), "10.9.8.7")
         for member in members:
             self.core.directory.join(cluster, peer, member, {})
-        self.router.arrived(cluster, self.now)
+        self.router.member_joined(cluster, self.now)
         return peer
 
     def request(
@@ -68,24 +68,23 @@ class CoreHarness:
         idempotent: bool,
         sender: str,
     ) -> None:
-        now = self.now
         headers = None if origin.is_peer else {"h": "v"}
-        call = RoutedRequest(
-            origin, number, cluster, body, now, now + timeout, idempotent, sender, headers
-        )
-        self.router.request(call, now)
+        deadline = self.now + timeout
+        request = RoutedRequest(origin, number, cluster, body, deadline, sender, headers)
+        request.idempotent = idempotent
+        self.router.request(request, self.now)
 
     def advance_clock(self, seconds: float) -> None:
         self.now += seconds
         self.router.expire(self.now)
 
     def leftovers(self) -> list[object]:
-        """What is in any table though no call is open."""
-        endpoints = [*self.core.programs.values(), *self.core.peers.values()]
+        """What any table holds. Without open requests, this is a leak."""
+        endpoints = [*self.core.programs.by_number.values(), *self.core.peers.by_node.values()]
         return [
             *self.router._assigned.values(),
             *self.router._waiting.values(),
-            *(call for endpoint in endpoints for call in endpoint.requests.values()),
+            *(request for endpoint in endpoints for request in endpoint.requests.values()),
             *(endpoint for endpoint in endpoints if endpoint.held_bytes),
             *(
                 candidate
@@ -106,7 +105,7 @@ def sent_to(endpoint: Endpoint) -> list[Message]:
 
 
 def request_id_of(endpoint: Endpoint) -> int:
-    """The id of the one call the endpoint was just handed."""
+    """The id of the one request that was just sent to the endpoint."""
     ((op, request_id, *_),) = sent_to(endpoint)
     assert op == (PEER_CALL if endpoint.is_peer else CALL)
     return int(request_id)

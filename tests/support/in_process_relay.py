@@ -12,10 +12,11 @@ from msgpack import Packer, Unpacker
 from arke.program.logging import Log
 from arke.wire.limits import MAX_MESSAGE
 from arke.wire.outbox import Outbox
-from arke_relay.attachments.program_registry import ProgramRegistry
+from arke_relay.attachments.build import build_attachments
 from arke_relay.attachments.protocol_detection import ProtocolDetector
 from arke_relay.core.membership import Membership, Neighbour
 from arke_relay.core.message_core import MessageCore
+from arke_relay.environment import RelayEnvironment
 from arke_relay.flusher import Flusher
 from arke_relay.peers.batch_reader import BatchReader
 
@@ -81,10 +82,10 @@ class RecordingLink:
     def overrun(self) -> None:
         raise AssertionError("there is room")
 
-    def hear(self, session: int) -> None:
+    def acknowledge(self, session: int) -> None:
         """Said in the header of batches."""
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Nobody waits for one."""
 
     def close(self, linger: float = 0.0) -> None:
@@ -99,21 +100,26 @@ class InProcessRelay:
         self._now = NOW
         self._flusher = Flusher()
         self._core = MessageCore(NODE, Random(0).random)
-        self._core.address = "192.168.56.101"
+        self._core.node.address = "192.168.56.101"
         self._core.router.settled = True
-        self._registry = ProgramRegistry(
-            loop,
+        self._context = build_attachments(
+            RelayEnvironment(
+                loop=loop,
+                clock=lambda: self._now,
+                lifetime_clock=lambda: self._now,
+                random=Random(0).random,
+                random_bytes=Random(0).randbytes,
+                log=Log(logging.getLogger("arke.in_process_relay")),
+            ),
             self._core,
             self._flusher,
-            "cluster",
-            MAX_MESSAGE,
-            lambda: self._now,
-            lambda: b"{}",
-            Log(logging.getLogger("arke.stage")),
+            network="cluster",
+            max_message=MAX_MESSAGE,
+            status_document=lambda: b"{}",
         )
         self._programs: dict[str, RecordingTransport] = {}
         self._link = RecordingLink()
-        self._membership = Membership(self._core, self._dial, lambda *_: None)
+        self._membership = Membership(self._core.peers, self._dial, lambda *_: None)
         self._batches = BatchReader(
             self._core,
             self._membership,
@@ -129,7 +135,7 @@ class InProcessRelay:
 
     def attach(self, who: str) -> None:
         transport = self._programs[who] = RecordingTransport()
-        transport.protocol = ProtocolDetector(self._registry, asyncio.get_running_loop())
+        transport.protocol = ProtocolDetector(self._context, asyncio.get_running_loop())
         transport.protocol.connection_made(transport)
 
     def connection(self, who: str) -> Any:
@@ -170,7 +176,7 @@ class InProcessRelay:
     @property
     def queued(self) -> int:
         """Octets that wait for all programs together."""
-        return self._registry.queued
+        return self._context.registry.queued
 
     def advance_clock(self, seconds: float) -> None:
         self._now += seconds

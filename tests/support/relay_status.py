@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import arke
@@ -50,3 +51,21 @@ async def wait_for_peers(relay: Relay, others: Sequence[Relay]) -> None:
         )
 
     await wait_until_async(met)
+
+
+async def wait_until_unused(*relays: Relay) -> None:
+    """Wait until no program is attached to these relays, and they know no clusters and topics."""
+    async with AsyncExitStack() as stack:
+        meshes = [
+            await stack.enter_async_context(arke.connect(port=port))
+            for port in {relay.port for relay in relays}
+        ]
+
+        async def unused() -> bool:
+            found = [await mesh.status() for mesh in meshes]
+            return all(
+                status["programs"] == 1 and not status["clusters"] and not status["topics"]
+                for status in found
+            )
+
+        await wait_until_async(unused)

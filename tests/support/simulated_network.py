@@ -15,14 +15,14 @@ from msgpack import Packer
 from arke.wire.limits import MAX_MESSAGE
 from arke.wire.outbox import Outbox
 from arke_relay.core.endpoints import Message, Peer, Program
-from arke_relay.core.membership import BEAT, Membership, Neighbour
+from arke_relay.core.membership import HEARTBEAT, Membership, Neighbour
 from arke_relay.core.message_core import MessageCore
 from arke_relay.core.routed_request import RoutedRequest
 from arke_relay.peers.batch_reader import BatchReader
 from support.core_harness import CALL, sent_to
 from support.recording_sink import RecordingSink
 
-STEP = BEAT / 5
+STEP = HEARTBEAT / 5
 """Seconds between two looks of the simulated world; frames travel one step."""
 
 REDIAL = 0.1
@@ -69,12 +69,12 @@ class SimulatedLink:
     def overrun(self) -> None:
         self.end("send_buffer_full")
 
-    def hear(self, session: int) -> None:
+    def acknowledge(self, session: int) -> None:
         self.hearing = session
         if self.connected:
             self._send(b"")
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         if not self._sent and self.connected:
             self._send(b"")
         self._sent = False
@@ -98,7 +98,7 @@ class SimulatedLink:
             self._send(self._outbox.take(48 * 1024))
 
     def end(self, reason: str) -> None:
-        self._owner.membership.broke(self._peer.node, self.session, reason, self._owner.now)
+        self._owner.membership.link_broken(self._peer.node, self.session, reason, self._owner.now)
 
     def _send(self, messages: bytes) -> None:
         header = self._pack((self.session, int(self._owner.now * 1000), self.hearing))
@@ -114,13 +114,13 @@ class SimulatedRelay:
         self.node = node
         self.paused = False
         self.clock_began = random.uniform(0, 1e6)
-        self.next_beat = random.uniform(0, BEAT)
+        self.next_beat = random.uniform(0, HEARTBEAT)
         self.admissions: set[str] = set()
         self.dial_at: dict[str, float] = {}
         self.known: set[str] = set()
         self.losses: list[tuple[str, str]] = []
         self.core = MessageCore(node, random.random)
-        self.membership = Membership(self.core, self._dial, self._lost)
+        self.membership = Membership(self.core.peers, self._dial, self._lost)
         self.batches = BatchReader(
             self.core,
             self.membership,
@@ -136,8 +136,8 @@ class SimulatedRelay:
         return self._mesh.time + self.clock_began
 
     def serve(self, cluster: str) -> Program:
-        program = self.core.attach("service", RecordingSink())
-        self.core.register(program, cluster, {}, self.now)
+        program = self.core.programs.attach("service", RecordingSink())
+        self.core.programs.register(program, cluster, {}, self.now)
         return program
 
     def request(
@@ -150,11 +150,10 @@ class SimulatedRelay:
         idempotent: bool = False,
     ) -> None:
         """A program here makes a request."""
-        now, sender = self.now, client.sender
-        call = RoutedRequest(
-            client, number, cluster, b"question", now, now + timeout, idempotent, sender, None
-        )
-        self.core.router.request(call, now)
+        deadline = self.now + timeout
+        request = RoutedRequest(client, number, cluster, b"question", deadline, client.sender, None)
+        request.idempotent = idempotent
+        self.core.router.request(request, self.now)
 
     def reply(self, member: Program) -> None:
         """What the member was handed is answered."""
@@ -170,7 +169,7 @@ class SimulatedRelay:
         self.admissions.discard(node)
         self.membership.end(node, "admission_expired", self.now)
 
-    def beat(self) -> None:
+    def tick(self) -> None:
         self.membership.tick(self.now)
         self.core.router.expire(self.now)
 
@@ -247,8 +246,8 @@ class SimulatedNetwork:
         self.random.shuffle(relays)
         for relay in relays:
             while relay.next_beat <= self.time:
-                relay.next_beat = self.time + BEAT
-                relay.beat()
+                relay.next_beat = self.time + HEARTBEAT
+                relay.tick()
             self._dial(relay)
         self._deliver()
         for link in self._open_links():
@@ -315,8 +314,8 @@ class SimulatedNetwork:
             lines.append(f"{relay.node[-1]} lost: {relay.losses[-6:]}")
             lines += [
                 f"{relay.node[-1]} → {neighbour.node[-1]}: session {neighbour.session} "
-                f"{'confirmed' if neighbour.confirmed else 'unconfirmed'}, "
-                f"hears {neighbour.heard_session}, gave up {neighbour.given_up}"
+                f"{'confirmed' if neighbour.acknowledged else 'unconfirmed'}, "
+                f"hears {neighbour.peer_session}, gave up {neighbour.rejected_session}"
                 for neighbour in relay.membership.neighbours.values()
             ]
         return "\n".join(lines)
@@ -331,8 +330,8 @@ def _differences(one: SimulatedRelay, other: SimulatedRelay) -> list[str]:
     found = []
     if there.peer is None or not there.peer.synced:
         found.append(who + "not synchronised")
-    if there.heard_session != back.session or not back.confirmed:
-        found.append(who + f"hears {there.heard_session}, not {back.session}")
+    if there.peer_session != back.session or not back.acknowledged:
+        found.append(who + f"hears {there.peer_session}, not {back.session}")
     believed = {
         name: nodes[other.node] for name, nodes in one.members().items() if other.node in nodes
     }

@@ -327,7 +327,7 @@ class BackendConnection:
         self._environment.warnings.warn(
             (self.address, "unexpected data"),
             "backend sent data without a request",
-            backend=self.address,
+            backend=str(self.address),
         )
 
     def _set_user_timeout(self, milliseconds: int) -> None:

@@ -176,7 +176,7 @@ class MembersBalancer(BackendBalancer):
                 self._warn(
                     (address, "tunnel"),
                     "cannot connect to backend: using a mesh tunnel",
-                    backend=address,
+                    backend=str(address),
                     seconds=_TUNNEL_FALLBACK,
                 )
 

@@ -239,13 +239,13 @@ class Rotation(BackendBalancer):
         one.in_use = False
         self._recompute_at = -math.inf
         key = (one.address, "ejected")
-        self._warn(key, "backend ejected from rotation", backend=one.address, reason=reason)
+        self._warn(key, "backend ejected from rotation", backend=str(one.address), reason=reason)
 
     def _recovered(self, one: RotationEntry) -> None:
         one.since = self._clock()
         self._recompute_at = -math.inf
         key = (one.address, "recovered")
-        self._warn(key, "backend returned to rotation", backend=one.address)
+        self._warn(key, "backend returned to rotation", backend=str(one.address))
 
     def _recompute(self, now: float) -> None:
         present = [one for one in self._known.values() if one.presence is not _DRAINING]

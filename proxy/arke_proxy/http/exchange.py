@@ -421,4 +421,4 @@ class Exchange(BackendEvents):
         self._attempts().add(address, reason)
 
     def _warn(self, address: BackendAddress, reason: str) -> None:
-        self._context.warnings.warn(address, "backend failed", backend=address, reason=reason)
+        self._context.warnings.warn(address, "backend failed", backend=str(address), reason=reason)

@@ -1,1 +1,1 @@
-"""Local programs: the ports they attach at, and the codec they speak."""
+"""Local programs: the listeners they connect to, their connections, and the two protocols."""

@@ -61,7 +61,7 @@ class Acceptor:
             sock.close()
 
 
-def keep_descriptors() -> None:
+def reserve_descriptors() -> None:
     """Reserve descriptors for programs: lower the soft limit that everything else can use."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard - min(_RESERVED, hard // 4), hard))

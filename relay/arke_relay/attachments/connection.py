@@ -1,89 +1,92 @@
-"""One program's connection, whatever it speaks: its octets, its turns, its end."""
+"""The connection of one program, for both protocols: reading, writing, closing."""
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
 from arke.wire.limits import HIGH_WATER, READ_SIZE
 from arke.wire.outbox import Outbox
-from arke_relay.attachments.fair_reader import PIECE
+from arke_relay.attachments.context import AttachmentContext
+from arke_relay.attachments.detach_reason import DETACH_TEXTS, DetachReason
+from arke_relay.attachments.fair_reader import SLICE
 from arke_relay.core.endpoints import Program
 
-if TYPE_CHECKING:
-    from arke_relay.attachments.program_registry import ProgramRegistry
-
-OUTBOX = 64 * 1024 * 1024
-"""Octets a program may leave unread before what comes next is dropped, and counted."""
+MAX_QUEUED = 64 * 1024 * 1024
+"""Bytes queued for a program. Beyond it, messages are dropped and counted."""
 
 
-class Connection(ABC):
-    """What all have; a codec adds what the octets mean, and the MessageSink of its Program.
-
-    For the loop it is a protocol.
-    """
+class ProgramConnection(ABC):
+    """An asyncio protocol. A subclass decodes the bytes, and is the MessageSink of its Program."""
 
     def __init__(
-        self, registry: ProgramRegistry, transport: asyncio.Transport, outbox: Outbox
+        self, context: AttachmentContext, transport: asyncio.Transport, outbox: Outbox
     ) -> None:
-        self._registry = registry
+        self._context = context
         self._transport = transport
-        self._flusher = registry.flusher
+        self._flusher = context.flusher
+        self._clock = context.clock
         self._outbox = outbox
-        self._turns = registry.turns
+        self._reader = context.fair_reader
         self._paused = False
-        self._ended = ""
+        self._reason: DetachReason | None = None
+        """Set once the connection is closing."""
+        self._detail = ""
         self._program: Program | None = None
         self.identity = b""
-        """What the program is known by when it attaches again; empty if it did not say."""
-        self.heard = True
-        """Something arrived since the last look."""
+        """Identifies the program when it attaches again; empty: it sent none."""
+        self.received = True
+        """Data has arrived since the last keepalive check."""
         transport.set_write_buffer_limits(high=HIGH_WATER, low=0)
 
-    # What a protocol adds.
+    # For the subclasses.
 
     @abstractmethod
-    def understand(self, data: bytes | memoryview) -> None:
-        """Handle octets that came, and flush."""
+    def handle_data(self, data: bytes | memoryview) -> None:
+        """Decode and handle received bytes, then flush."""
 
     @abstractmethod
     def ping(self) -> None:
-        """Ask for a sign of life."""
+        """Ask the program for a sign of life."""
 
     @abstractmethod
-    def _say_why(self, reason: str) -> None:
-        """Queue the last words: why the connection ends."""
+    def _send_reason(self, text: str) -> None:
+        """Queue the message that tells the program why its connection closes."""
 
     @abstractmethod
     def _stop_handling(self) -> None:
-        """Nothing that still comes counts any more."""
+        """Ignore all further messages."""
 
     @property
     @abstractmethod
     def receiving(self) -> bool:
-        """Part of a large body has come, and the rest has not."""
+        """A part of a large body has arrived, and the rest has not."""
 
-    # Octets.
+    # Reading and writing.
 
     def data_received(self, data: bytes) -> None:
-        if self._ended:
-            # It counts no more, and may be read all the same until the program closes. A turn
-            # would stop that: who has ended does not resume reading behind it.
+        if self._reason is not None:
+            # Discard it here: the fair reader would pause reading, and a closing connection
+            # does not resume. An Iris program may still be read from until it closes.
             return
-        if len(data) <= PIECE:
-            self.understand(data)
+        if len(data) <= SLICE:
+            self.handle_data(data)
         else:
-            self._turns.take(self, data)
+            self._reader.add(self, data)
 
     def eof_received(self) -> bool:
-        """The program says no more: nor does the loop, then."""
+        """Close the transport when the program closes its side."""
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._turns.drop(self)
-        self._detach(self._ended or (str(error) if error else ""))
-        self._registry.closed(self)
+        self._reader.remove(self)
+        if self._reason is None:
+            if error is None:
+                self._reason = DetachReason.CLOSED_BY_PROGRAM
+            else:
+                self._reason, self._detail = DetachReason.CONNECTION_LOST, str(error)
+        self._detach()
+        self._context.keepalive.closed(self)
         self._stop_handling()
         self._outbox.close()
         self._flusher.flush()
@@ -92,7 +95,7 @@ class Connection(ABC):
         self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if not self._ended and not self._transport.is_closing():
+        if self._reason is None and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def pause_writing(self) -> None:
@@ -105,8 +108,8 @@ class Connection(ABC):
     # MessageSink.
 
     def overrun(self) -> None:
-        # Not at once: whoever found out is in the middle of something.
-        asyncio.get_running_loop().call_soon(self.end, "it does not read")
+        # Not now: the caller may be iterating over the programs.
+        asyncio.get_running_loop().call_soon(self.end, DetachReason.STALLED)
 
     def _wake(self) -> None:
         self._flusher.dirty.append(self)
@@ -118,11 +121,12 @@ class Connection(ABC):
         outbox = self._outbox
         while outbox.size and not self._paused:
             transport.write(outbox.take(READ_SIZE))
-        if self._ended and not outbox.size:
-            self._finish()
+        if self._reason is not None and not outbox.size:
+            self._flushed()
 
     @property
     def queued(self) -> int:
+        """Bytes that wait to be sent."""
         return self._outbox.size
 
     @property
@@ -131,37 +135,43 @@ class Connection(ABC):
 
     @property
     def topics(self) -> int:
-        """How many topics the program subscribes to."""
+        """The number of topics the program subscribes to."""
         return len(self._program.topics) if self._program else 0
 
-    # The end.
+    # Closing.
 
-    def end(self, reason: str) -> None:
-        """Tell the program why, and close. What it does not read in time is lost."""
-        if not self._ended:
-            self._say_why(reason)
-            self._close(reason)
+    def end(self, reason: DetachReason, detail: str = "") -> None:
+        """Send the reason and close. The program is detached now, though it may read for a while.
 
-    def abort(self, reason: str) -> None:
-        """Close at once."""
-        self._ended = self._ended or reason
+        `detail` replaces the standard text of the reason.
+        """
+        if self._reason is None:
+            self._send_reason(detail or DETACH_TEXTS.get(reason, reason.value))
+            self._close(reason, detail)
+
+    def abort(self, reason: DetachReason) -> None:
+        """Close at once and discard the queue."""
+        if self._reason is None:
+            self._reason = reason
         self._transport.abort()
 
-    def _close(self, reason: str) -> None:
-        """Close behind what is queued. The program is gone now: it may never read that."""
-        self._ended = self._ended or reason
-        self._turns.drop(self)
+    def _close(self, reason: DetachReason, detail: str = "") -> None:
+        """Detach the program, and close the transport once the queue is written."""
+        if self._reason is None:
+            self._reason, self._detail = reason, detail
+        self._reader.remove(self)
         self._stop_handling()
         self.pause_reading()
-        self._registry.closing(self)
-        self._detach(self._ended)
+        self._context.keepalive.closing(self, self._clock())
+        self._detach()
         self.flush()
 
-    def _finish(self) -> None:
-        """All that was queued has left."""
+    def _flushed(self) -> None:
+        """The whole queue of a closing connection is written."""
         self._transport.close()
 
-    def _detach(self, reason: str) -> None:
+    def _detach(self) -> None:
         program, self._program = self._program, None
         if program is not None:
-            self._registry.detached(program, self, reason)
+            assert self._reason is not None
+            self._context.registry.detached(program, self, self._reason, self._detail)

@@ -1,7 +1,7 @@
-"""What programs sent, in pieces: however fast some of them send, others get their turns.
+"""Handle large reads in slices, in turns, so that one fast sender does not block the event loop.
 
-Left alone, the loop would read 8 MiB of one connection before it looks at another: three million
-of the smallest messages, and seconds in which nobody else hears of this relay.
+Without it, the loop would handle 8 MiB of one connection at a time: up to three million of the
+smallest messages, which takes seconds.
 """
 
 from __future__ import annotations
@@ -10,74 +10,76 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-PIECE = 16 * 1024
-"""Octets handled between two looks at the clock; at most some thousands of messages."""
+from arke_relay.attachments.detach_reason import DetachReason
 
-_TURN = 0.005
-"""Seconds of work on long reads, of whomever, after which the loop looks at all else."""
+SLICE = 16 * 1024
+"""Bytes handled between two looks at the clock; at most some thousands of messages."""
+
+_TURN_SECONDS = 0.005
+"""Seconds of handling slices, of all connections together, before the loop runs other work."""
 
 
-class Reader(Protocol):
-    """A connection that reads more than a piece at once."""
+class SlicedConnection(Protocol):
+    """A connection that read more than a slice at once."""
 
-    def understand(self, data: bytes | memoryview) -> None:
-        """Handle some octets."""
+    def handle_data(self, data: bytes | memoryview) -> None:
+        """Handle one slice."""
 
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None:
-        """Read again, unless the connection has ended."""
+        """Read again, unless the connection is closing."""
 
-    def abort(self, reason: str) -> None: ...
+    def abort(self, reason: DetachReason) -> None: ...
 
 
 class FairReader:
-    """Hands long reads on in turns; who is waiting for one reads nothing more until all is done."""
+    """Handles one slice of each connection in turn. A connection reads again once it is done."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:
         self._loop = loop
         self._clock = clock
-        self._left: dict[Reader, memoryview] = {}  # in the order of their turns
+        self._unhandled: dict[SlicedConnection, memoryview] = {}  # in the order of their turns
         self._busy = False
 
-    def take(self, reader: Reader, data: bytes) -> None:
-        """Begin with what was read, or let it wait for its turn."""
-        self._left[reader] = memoryview(data)
-        reader.pause_reading()
+    def add(self, connection: SlicedConnection, data: bytes) -> None:
+        """Handle what a connection has read: now, or in its turn."""
+        self._unhandled[connection] = memoryview(data)
+        connection.pause_reading()
         if not self._busy:
             self._busy = True
-            self._go_on()
+            self._run()
 
-    def drop(self, reader: Reader) -> None:
-        """Handle no more of it."""
-        self._left.pop(reader, None)
+    def remove(self, connection: SlicedConnection) -> None:
+        """Discard what is not handled yet."""
+        self._unhandled.pop(connection, None)
 
-    def _go_on(self) -> None:
-        ends = self._clock() + _TURN
-        left = self._left
-        done: list[Reader] = []
+    def _run(self) -> None:
+        end = self._clock() + _TURN_SECONDS
+        unhandled = self._unhandled
+        done: list[SlicedConnection] = []
         try:
-            while left and self._clock() < ends:
-                reader = next(iter(left))
-                data = left.pop(reader)
-                if len(data) > PIECE:
-                    left[reader] = data[PIECE:]
+            while unhandled and self._clock() < end:
+                connection = next(iter(unhandled))
+                data = unhandled.pop(connection)
+                if len(data) > SLICE:
+                    unhandled[connection] = data[SLICE:]
                 try:
-                    reader.understand(data[:PIECE])
+                    connection.handle_data(data[:SLICE])
                 except BaseException:
-                    self.drop(reader)
-                    reader.abort("its octets could not be handled")
+                    self.remove(connection)
+                    connection.abort(DetachReason.INTERNAL_ERROR)
                     raise
-                if reader not in left:
-                    done.append(reader)
+                if connection not in unhandled:
+                    done.append(connection)
         finally:
-            # Not before the next turn, or the loop would read on without looking at others.
+            # Resume in the next iteration: otherwise the loop would read these before others.
             self._loop.call_soon(self._next, done)
 
-    def _next(self, done: list[Reader]) -> None:
-        for reader in done:
-            reader.resume_reading()
-        if self._left:
-            self._go_on()
+    def _next(self, done: list[SlicedConnection]) -> None:
+        for connection in done:
+            connection.resume_reading()
+        if self._unhandled:
+            self._run()
         else:
             self._busy = False

@@ -1,4 +1,4 @@
-"""A connection before it is known what it speaks: bounded in octets and in time."""
+"""Detect the protocol of a new connection, and bound its HELLO in size and time."""
 
 from __future__ import annotations
 
@@ -7,55 +7,51 @@ from collections.abc import Callable
 from typing import cast
 
 from arke.wire.limits import MAX_HELLO
-from arke_relay.attachments.connection import Connection
+from arke_relay.attachments.connection import ProgramConnection
+from arke_relay.attachments.context import AttachmentContext
 from arke_relay.attachments.iris.connection import IrisConnection
 from arke_relay.attachments.iris.packets import Packet
 from arke_relay.attachments.native.connection import NativeConnection
-from arke_relay.attachments.program_registry import ProgramRegistry
+from arke_relay.attachments.pending_handshakes import Rejection
 
-PATIENCE = 5.0
-"""Seconds in which a program must have said hello."""
+HELLO_TIMEOUT = 5.0
+"""Seconds in which a program must send its HELLO."""
 
 
 class ProtocolDetector(asyncio.Protocol):
-    """Tells the protocols apart by their first octet.
+    """Chooses the protocol by the first byte, and hands the transport over after the HELLO."""
 
-    Only a whole hello (MAX_HELLO octets at most) moves a connection on.
-    """
-
-    def __init__(self, registry: ProgramRegistry, loop: asyncio.AbstractEventLoop) -> None:
-        self._registry = registry
+    def __init__(self, context: AttachmentContext, loop: asyncio.AbstractEventLoop) -> None:
+        self._context = context
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._connection: Connection | None = None
-        self._octets = 0
+        self._connection: ProgramConnection | None = None
+        self._received = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._registry.admit(self)
-        self._timer = self._loop.call_later(PATIENCE, self._expire)
+        self._context.handshakes.add(self)
+        self._timer = self._loop.call_later(HELLO_TIMEOUT, self._expire)
 
     def data_received(self, data: bytes) -> None:
         assert self._transport
-        room = MAX_HELLO - self._octets
-        self._octets += len(data)
+        room = MAX_HELLO - self._received
+        self._received += len(data)
         if self._connection is None:
-            spoken = _protocol(data[0])
-            if spoken is None:
-                self._registry.refused("what it speaks is not known here")
-                self._transport.abort()
+            connect = _protocol(data[0])
+            if connect is None:
+                self._reject(Rejection.UNKNOWN_PROTOCOL)
                 return
-            self._connection = spoken(self._registry, self._transport)
+            self._connection = connect(self._context, self._transport)
         self._connection.data_received(data[:room])
         if self._connection.program is not None:
             self._done()
             self._transport.set_protocol(cast("asyncio.Protocol", self._connection))
-            if len(data) > room:  # what it said at once behind its hello
+            if len(data) > room:  # messages sent together with the HELLO
                 self._connection.data_received(data[room:])
-        elif self._octets > MAX_HELLO:
-            self._registry.refused("its hello is too long")
-            self._transport.abort()
+        elif self._received > MAX_HELLO:
+            self._reject(Rejection.HELLO_TOO_LONG)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._done()
@@ -67,20 +63,24 @@ class ProtocolDetector(asyncio.Protocol):
             self._transport.abort()
 
     def _expire(self) -> None:
-        assert self._transport
-        self._registry.refused(f"it said no hello within {PATIENCE:g} s")
-        self._transport.abort()
+        self._reject(Rejection.TIMED_OUT, after_s=HELLO_TIMEOUT)
+
+    def _reject(self, reason: Rejection, **fields: object) -> None:
+        self._context.handshakes.reject(reason, **fields)
+        self.abort()
 
     def _done(self) -> None:
-        self._registry.dismiss(self)
+        self._context.handshakes.remove(self)
         if self._timer:
             self._timer.cancel()
             self._timer = None
 
 
-def _protocol(octet: int) -> Callable[[ProgramRegistry, asyncio.Transport], Connection] | None:
-    if 0x90 <= octet <= 0x9F:  # a MessagePack array
+def _protocol(
+    first: int,
+) -> Callable[[AttachmentContext, asyncio.Transport], ProgramConnection] | None:
+    if 0x90 <= first <= 0x9F:  # a MessagePack array
         return NativeConnection
-    if octet == Packet.WELCOME:
+    if first == Packet.WELCOME:
         return IrisConnection
     return None

@@ -1,28 +1,29 @@
-"""How often a program may come and go: every change is told to every peer."""
+"""Rate limit for registrations, subscriptions and watches: each is announced to every peer."""
 
 from __future__ import annotations
 
 from arke.wire.limits import MAX_TOPICS
-from arke_relay.core.message_core import NotAllowed
+from arke_relay.core.attached_programs import NotAllowed
 
-_CHANGES = 2.0 * MAX_TOPICS
-_CHANGES_PER_SECOND = 1_000.0
-"""Registrations, subscriptions and watches of one program: all when it attaches, then some."""
+_BURST = 2.0 * MAX_TOPICS
+_PER_SECOND = 1_000.0
 
 
 class RegistrationRateLimit:
-    """Those of one program."""
+    """A token bucket for the changes of one program: many when it attaches, few afterwards."""
 
-    __slots__ = ("_changed", "_left")
+    __slots__ = ("_tokens", "_updated_at")
 
     def __init__(self) -> None:
-        self._left = _CHANGES
-        self._changed = 0.0
+        self._tokens = _BURST
+        self._updated_at = 0.0
 
     def count(self, now: float) -> None:
-        """One more. Raises NotAllowed when it is too much."""
-        allowed = self._left + (now - self._changed) * _CHANGES_PER_SECOND
-        self._left = min(_CHANGES, allowed) - 1
-        self._changed = now
-        if self._left < 0:
-            raise NotAllowed("it comes and goes too often")
+        """Count one change. Raises NotAllowed beyond the limit."""
+        tokens = self._tokens + (now - self._updated_at) * _PER_SECOND
+        self._tokens = min(_BURST, tokens) - 1
+        self._updated_at = now
+        if self._tokens < 0:
+            raise NotAllowed(
+                f"more than {_PER_SECOND:.0f} registrations, subscriptions and watches per second"
+            )

@@ -1,4 +1,4 @@
-"""What the relay decides. No sockets, no clock, no randomness, no asyncio: all four are handed in.
+"""Routing decisions of the relay. No sockets, clock, randomness or asyncio: all are passed in.
 
-Times named `now` are seconds of a monotonic clock. Messages leave through sinks (see `endpoints`).
+Every `now` is seconds of a monotonic clock. Messages leave through a `MessageSink` (`endpoints`).
 """

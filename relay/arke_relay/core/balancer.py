@@ -1,8 +1,8 @@
-"""Power of two choices: draw two members, take the one with less of our own work per member.
+"""Power of two choices: draw two members, choose the one with fewer outstanding requests.
 
-Latency is not looked at: a member that fails fast would look fast. A recent failure weighs like
-work under way and fades. Where all have failed lately the failures are ignored, so that a bad
-deploy or a broken switch never takes the last member out.
+Outstanding requests are this relay's own, per member. Latency is not used: a member that fails fast
+would look fast. A recent failure weighs like outstanding requests, and its weight decays. If every
+member has failed recently, penalties are ignored: a bad deployment must not empty the cluster.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ HALF_LIFE = 1.0
 """Seconds in which a penalty halves."""
 
 FAULT = 1.0
-"""The handler raised. Often the caller's fault; still better tried elsewhere for a moment."""
+"""Penalty of an exception in the handler: it may be the caller's fault."""
 
 REFUSAL = 4.0
-"""The member was full or leaving, or its node was lost."""
+"""Penalty of a member that refused, had a full queue, or was lost."""
 
-_FADED = 0.1
-_MOST = 64.0
+_NEGLIGIBLE = 0.1
+_MAX_PENALTY = 64.0
 
 
-class Balancer:
+class PowerOfTwoBalancer:
     """`random` returns floats in [0, 1)."""
 
     def __init__(self, random: Callable[[], float]) -> None:
@@ -34,7 +34,7 @@ class Balancer:
     def choose(
         self, draws: Sequence[Candidate], tried: Container[Endpoint], now: float
     ) -> Candidate | None:
-        """One of `draws` (each as often as it has members) outside `tried`, or None."""
+        """Choose from `draws`, which holds a candidate once per member. Skip those in `tried`."""
         if tried:
             draws = [c for c in draws if c.endpoint not in tried]
         if len(draws) < 2:
@@ -46,15 +46,15 @@ class Balancer:
                 one_load = one.outstanding / len(one.members) + one_penalty
                 other_load = other.outstanding / len(other.members) + other_penalty
                 return other if other_load < one_load else one
-            sound = [c for c in draws if not self._penalty(c, now)]
-            if sound:
-                one, other = self._draw(sound)
+            healthy = [c for c in draws if not self._penalty(c, now)]
+            if healthy:
+                one, other = self._draw(healthy)
         if other.outstanding / len(other.members) < one.outstanding / len(one.members):
             return other
         return one
 
     def _draw(self, draws: Sequence[Candidate]) -> tuple[Candidate, Candidate]:
-        """Two different draws, or the only one twice."""
+        """Return two different draws, or the only one twice."""
         random, count = self._random, len(draws)
         first = int(random() * count)
         if count == 1:
@@ -63,14 +63,15 @@ class Balancer:
         return draws[first], draws[second + (second >= first)]
 
     def penalise(self, candidate: Candidate, weight: float, now: float) -> None:
-        candidate.penalty = min(_MOST, self._penalty(candidate, now) + weight)
+        candidate.penalty = min(_MAX_PENALTY, self._penalty(candidate, now) + weight)
         candidate.penalised_at = now
 
     def _penalty(self, candidate: Candidate, now: float) -> float:
+        """Return the decayed penalty."""
         if not candidate.penalty:
             return 0.0
         penalty: float = candidate.penalty * 0.5 ** ((now - candidate.penalised_at) / HALF_LIFE)
-        if penalty < _FADED:
+        if penalty < _NEGLIGIBLE:
             candidate.penalty = 0.0
             return 0.0
         return penalty

@@ -1,4 +1,4 @@
-"""One message to many: broadcasts to a cluster, events to a topic. At most once each, in order."""
+"""Fan-out: broadcasts to a cluster, events to a topic. At most once each, in the sender's order."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ from msgpack import Packer
 from arke.wire.chunked_body import FanoutBody
 from arke.wire.limits import CHUNK
 from arke.wire.messages import Op, PeerOp
-from arke_relay.core.counters import Counters
+from arke_relay.core.counters import Counters, DropCause
 from arke_relay.core.directory import Directory
 from arke_relay.core.endpoints import Endpoint, Message, Peer, Program
 
-_TOLD = Op.DELIVER_BROADCAST.value
-_EVENT = Op.DELIVER_EVENT.value
-_PEER_TOLD = PeerOp.BROADCAST.value
-_PEER_EVENT = PeerOp.PUBLISH.value
+_DELIVER_BROADCAST = Op.DELIVER_BROADCAST.value
+_DELIVER_EVENT = Op.DELIVER_EVENT.value
+_PEER_BROADCAST = PeerOp.BROADCAST.value
+_PEER_PUBLISH = PeerOp.PUBLISH.value
+_PEER_BODY_INDEX = 2
 
 Headers = Mapping[str, str] | None
 
 
 class Broadcasts:
-    """A peer gets one copy and spreads it among its own programs, never further."""
+    """Delivers one copy to each local receiver and one to each peer.
+
+    A peer delivers its copy to its own programs and never forwards it to other peers.
+    """
 
     def __init__(self, directory: Directory, counters: Counters) -> None:
         self._directory = directory
@@ -30,62 +34,69 @@ class Broadcasts:
         self._pack = Packer().pack
 
     def broadcast(self, program: Program, name: str, body: FanoutBody, headers: Headers) -> None:
+        """Deliver a local program's broadcast to every member of the cluster."""
         self._counters.broadcasts += _count(body)
         cluster = self._directory.clusters.get(name)
         if cluster is not None:
-            here = (_TOLD, body, program.sender, headers)
-            there = (_PEER_TOLD, name, body, program.id, headers)
-            self._spread(cluster.candidates, here, 1, there, (program.sender, name))
+            local = (_DELIVER_BROADCAST, body, program.sender, headers)
+            remote = (_PEER_BROADCAST, name, body, program.id, headers)
+            self._send(cluster.candidates, local, 1, remote, (program.sender, name))
 
     def peer_broadcast(
         self, peer: Peer, name: str, body: FanoutBody, number: int, headers: Headers
     ) -> None:
+        """Deliver a broadcast of program `number` at a peer to the local members."""
         cluster = self._directory.clusters.get(name)
         if cluster is not None:
             sender = f"{peer.node}/{number}"
-            here = (_TOLD, body, sender, headers)
+            local = (_DELIVER_BROADCAST, body, sender, headers)
             endpoints = [candidate.endpoint for candidate in cluster.here]
-            self._spread(endpoints, here, 1, None, (sender, name))
+            self._send(endpoints, local, 1, None, (sender, name))
 
     def publish(self, program: Program, topic: str, body: FanoutBody, headers: Headers) -> None:
+        """Deliver a local program's event to every subscriber of the topic."""
         self._counters.published += _count(body)
         endpoints = self._directory.topics.get(topic)
         if endpoints is not None:
-            here = (_EVENT, topic, body, program.sender, headers)
-            there = (_PEER_EVENT, topic, body, program.id, headers)
-            self._spread(endpoints, here, 2, there, (program.sender, topic))
+            local = (_DELIVER_EVENT, topic, body, program.sender, headers)
+            remote = (_PEER_PUBLISH, topic, body, program.id, headers)
+            self._send(endpoints, local, 2, remote, (program.sender, topic))
 
     def peer_publish(
         self, peer: Peer, topic: str, body: FanoutBody, number: int, headers: Headers
     ) -> None:
+        """Deliver an event of program `number` at a peer to the local subscribers."""
         endpoints = self._directory.topics.get(topic)
         if endpoints is not None:
             sender = f"{peer.node}/{number}"
-            here = (_EVENT, topic, body, sender, headers)
-            self._spread(endpoints, here, 2, None, (sender, topic))
+            local = (_DELIVER_EVENT, topic, body, sender, headers)
+            self._send(endpoints, local, 2, None, (sender, topic))
 
-    def _spread(
+    def _send(
         self,
         endpoints: Iterable[Endpoint],
-        here: Message,
-        at: int,
-        there: Message | None,
-        order: Hashable,
+        local: Message,
+        body_index: int,
+        remote: Message | None,
+        key: Hashable,
     ) -> None:
-        """Send `here`, whose body is field `at`, to programs and `there` (body 2) to peers."""
-        packed = self._pack(here) if len(here[at]) <= CHUNK else None
+        """Send `local`, whose body is field `body_index`, to programs, and `remote` to peers.
+
+        Without `remote`, peers are skipped.
+        """
+        packed = self._pack(local) if len(local[body_index]) <= CHUNK else None
         for endpoint in endpoints:
             if not endpoint.is_peer:
                 if packed is not None:
-                    taken = endpoint.sink.put_packed(packed, order)
+                    queued = endpoint.sink.put_packed(packed, key)
                 else:
-                    taken = endpoint.sink.put_body(here, at, order)
-            elif there is not None:
-                taken = endpoint.sink.put_body(there, 2, order)
+                    queued = endpoint.sink.put_body(local, body_index, key)
+            elif remote is not None:
+                queued = endpoint.sink.put_body(remote, _PEER_BODY_INDEX, key)
             else:
                 continue
-            if not taken:
-                self._counters.drops["broadcast_queue_full"] += _count(here[at])
+            if not queued:
+                self._counters.drops[DropCause.BROADCAST_QUEUE_FULL] += _count(local[body_index])
 
 
 def _count(body: FanoutBody) -> int:

@@ -1,7 +1,6 @@
-"""Addresses worth dialling, and when: hints come in, dials that are due come out.
+"""Addresses to dial for joins, and when: hints come in, the dials that are due come out.
 
-A dial_target is one join address. It may claim to be a certain node; what it really is only a join
-can tell.
+A target is one join address. A hint may claim that it is a certain node; only a join proves it.
 """
 
 from __future__ import annotations
@@ -11,34 +10,34 @@ from dataclasses import dataclass
 
 FIRST_RETRY = 0.1
 LONGEST_RETRY = 5.0
-"""Seconds between dials of a silent address: a cable that is put back is found soon."""
+"""Seconds between dials of an address that does not answer."""
 
-MYSELF_RETRY = 300.0
-"""An address that turned out to be this relay's own may become another's, but seldom."""
+SELF_RETRY = 300.0
+"""Seconds until an address that was this relay's own is dialled again: it may be reassigned."""
 
 FORGET_AFTER = 600.0
-"""Seconds without a hint or a success after which a found address is forgotten."""
+"""Seconds without a hint or a success after which an address is removed."""
 
-MOST = 4_096
-AT_ONCE = 32
-"""Dials under way at one time."""
+MAX_TARGETS = 4_096
+MAX_CONCURRENT = 32
+"""Dials in progress at one time."""
 
 
 @dataclass(slots=True)
 class DialTarget:
-    """One address; `node` is who it claims or was found to be."""
+    """One address; `node` is the node id that was claimed or found there."""
 
     address: str
     port: int
     node: str | None
     key_index: int
-    """Which of our keys to try first."""
+    """The index of the network key to try first."""
     due: float
     hinted: float
     pause: float = FIRST_RETRY
     dialling: bool = False
     tried: bool = False
-    """Since it was hinted at, or claimed to be who it is now."""
+    """Dialled since the first hint, or since another node was claimed here."""
 
     @property
     def where(self) -> str:
@@ -55,7 +54,7 @@ class DialTargets:
         self.refused = 0
         """Hints dropped because the table was full."""
         self.exploring = False
-        """When `due` was asked last, some address that matters had not been tried yet."""
+        """At the last call of `due`, an address of an unlinked node had not been tried yet."""
 
     def __len__(self) -> int:
         return len(self._all)
@@ -68,11 +67,11 @@ class DialTargets:
         key_index: int | None,
         now: float,
     ) -> None:
-        """Somebody may be there. A new address, or one that claims another node, is due at once."""
+        """Add addresses. A new one, or one that now claims another node, is due at once."""
         for address in addresses:
             known = self._all.get((address, port))
             if known is None:
-                if len(self._all) >= MOST:
+                if len(self._all) >= MAX_TARGETS:
                     self.refused += 1
                     continue
                 self._all[address, port] = DialTarget(address, port, node, key_index or 0, now, now)
@@ -91,46 +90,46 @@ class DialTargets:
         dialling = 0
         ready: list[DialTarget] = []
         self.exploring = False
-        for key, dial_target in list(self._all.items()):
-            dialling += dial_target.dialling
-            if dial_target.node is not None and linked(dial_target.node):
+        for key, target in list(self._all.items()):
+            dialling += target.dialling
+            if target.node is not None and linked(target.node):
                 continue
-            self.exploring |= not dial_target.tried
-            if dial_target.dialling:
+            self.exploring |= not target.tried
+            if target.dialling:
                 continue
-            if now - dial_target.hinted > FORGET_AFTER:
+            if now - target.hinted > FORGET_AFTER:
                 del self._all[key]
-            elif dial_target.due <= now:
-                ready.append(dial_target)
-        # Those that have waited longest: many dead addresses must not keep a living one waiting.
-        ready.sort(key=lambda dial_target: dial_target.due)
-        taken = ready[: max(0, AT_ONCE - dialling)]
-        for dial_target in taken:
-            dial_target.dialling = True
-        return taken
+            elif target.due <= now:
+                ready.append(target)
+        # Longest due first: many dead addresses must not starve a live one.
+        ready.sort(key=lambda target: target.due)
+        started = ready[: max(0, MAX_CONCURRENT - dialling)]
+        for target in started:
+            target.dialling = True
+        return started
 
-    def succeeded(self, dial_target: DialTarget, node: str, now: float) -> None:
-        """`node` answered there. If it is lost, it is dialled again at once."""
-        dial_target.dialling = False
-        dial_target.tried = True
-        dial_target.node = node
-        dial_target.hinted = now
-        dial_target.pause = FIRST_RETRY
-        dial_target.due = now + dial_target.pause
+    def succeeded(self, target: DialTarget, node: str, now: float) -> None:
+        """The join with `node` succeeded. If its link is lost, it is dialled again at once."""
+        target.dialling = False
+        target.tried = True
+        target.node = node
+        target.hinted = now
+        target.pause = FIRST_RETRY
+        target.due = now + target.pause
 
-    def failed(self, dial_target: DialTarget, now: float, *, myself: bool = False) -> None:
-        """Nobody admissible answered; the next dial waits twice as long."""
-        dial_target.dialling = False
-        dial_target.tried = True
-        dial_target.key_index += 1
-        pause = MYSELF_RETRY if myself else dial_target.pause
-        dial_target.due = now + pause * (0.75 + 0.5 * self._random())
-        dial_target.pause = min(LONGEST_RETRY, 2 * dial_target.pause)
+    def failed(self, target: DialTarget, now: float, *, myself: bool = False) -> None:
+        """The join failed; the next dial waits twice as long. `myself`: it reached this relay."""
+        target.dialling = False
+        target.tried = True
+        target.key_index += 1
+        pause = SELF_RETRY if myself else target.pause
+        target.due = now + pause * (0.75 + 0.5 * self._random())
+        target.pause = min(LONGEST_RETRY, 2 * target.pause)
 
     def lost(self, node: str, now: float) -> None:
-        """A link was lost: try its addresses soon."""
-        for dial_target in self._all.values():
-            if dial_target.node == node:
-                dial_target.hinted = now
-                dial_target.pause = FIRST_RETRY
-                dial_target.due = now + FIRST_RETRY
+        """The link to a node was lost: dial its addresses soon."""
+        for target in self._all.values():
+            if target.node == node:
+                target.hinted = now
+                target.pause = FIRST_RETRY
+                target.due = now + FIRST_RETRY

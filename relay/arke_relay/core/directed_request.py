@@ -1,4 +1,4 @@
-"""Calls that are not plain: for one member alone, or to open a tunnel. How they are handed over."""
+"""Requests to one named member, and requests that open a tunnel."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from arke_relay.core.endpoints import Endpoint
 from arke_relay.core.routed_request import RoutedRequest
 from arke_relay.core.tunnels import TunnelRouter
 
-_CALL = Op.DELIVER_REQUEST.value
+_DELIVER_REQUEST = Op.DELIVER_REQUEST.value
 _OFFER = Op.OFFER.value
-_PEER_ASK = PeerOp.REQUEST_MEMBER.value
+_PEER_REQUEST_MEMBER = PeerOp.REQUEST_MEMBER.value
 _PEER_OPEN = PeerOp.OPEN.value
 
 
 class TunnelParameters(NamedTuple):
-    """What a tunnel is to be like. Sizes are octets."""
+    """What a tunnel is opened for, and its limits in bytes."""
 
     purpose: int
     window: int
     """The most credit that either end grants."""
-    largest: int
-    """The largest message that the origin takes."""
+    max_message: int
+    """The largest message that the origin accepts."""
 
 
 class DirectedRequest(RoutedRequest):
-    """A call for one member alone, or one that opens a tunnel, or both."""
+    """A request to one named member, or one that opens a tunnel, or both."""
 
-    is_plain = False
+    is_directed = True
 
-    __slots__ = ("opening", "opens", "to")
+    __slots__ = ("member", "opens", "tunnel")
 
     def __init__(
         self,
@@ -40,51 +40,49 @@ class DirectedRequest(RoutedRequest):
         origin_id: int,
         cluster: str,
         body: Body,
-        now: float,
         deadline: float,
-        idempotent: bool,
         sender: str,
         headers: Mapping[str, str] | None,
         *,
-        to: str | None,
-        opening: TunnelParameters | None,
+        member: str | None,
+        tunnel: TunnelParameters | None,
     ) -> None:
-        super().__init__(
-            origin, origin_id, cluster, body, now, deadline, idempotent, sender, headers
-        )
-        self.to = to
-        """The member's id; None: any member of the cluster."""
-        self.opening = opening
-        self.opens = opening is not None
+        super().__init__(origin, origin_id, cluster, body, deadline, sender, headers)
+        self.member = member
+        """The member id; None: any member of the cluster."""
+        self.tunnel = tunnel
+        self.opens = tunnel is not None
 
 
 def send_directed(
-    call: DirectedRequest, endpoint: Endpoint, tunnels: TunnelRouter, now: float
+    request: DirectedRequest, assignee: Endpoint, tunnels: TunnelRouter, now: float
 ) -> bool:
-    """Hand the call to a member, or to the relay of one. False: there is no room."""
-    put_body = endpoint.sink.put_body
-    order = call.id  # what takes it back must keep behind it
-    here = int((call.deadline - now) * 1000) + 1, int(now * 1000)
-    there = int(call.deadline * 1000) + 1, call.origin.id, _number(call.to)
-    if call.opening is None:
-        if endpoint.is_peer:
-            message = (_PEER_ASK, call.id, call.cluster, call.body, *there, call.headers)
+    """Send the request to a member here or to the member's relay. False: its queue is full.
+
+    Also False when either end has too many tunnels.
+    """
+    put_body = assignee.sink.put_body
+    order = request.id  # a cancellation must not overtake the request
+    local = int((request.deadline - now) * 1000) + 1, int(now * 1000)
+    remote = int(request.deadline * 1000) + 1, request.origin.id, _member_number(request.member)
+    body, sender, headers = request.body, request.sender, request.headers
+    if request.tunnel is None:
+        if assignee.is_peer:
+            message = (_PEER_REQUEST_MEMBER, request.id, request.cluster, body, *remote, headers)
             return put_body(message, 3, order)
-        return put_body((_CALL, call.id, call.body, *here, call.sender, call.headers), 2, order)
-    purpose, window, largest = call.opening
-    window = min(window, tunnels.room(call.origin), tunnels.room(endpoint))
+        return put_body((_DELIVER_REQUEST, request.id, body, *local, sender, headers), 2, order)
+    purpose, window, max_message = request.tunnel
+    window = min(window, tunnels.window_for(request.origin), tunnels.window_for(assignee))
     if not window:
         return False
-    call.opening = opening = TunnelParameters(purpose, window, largest)
-    if endpoint.is_peer:
-        body, headers = call.body, call.headers
+    request.tunnel = tunnel = TunnelParameters(purpose, window, max_message)
+    if assignee.is_peer:
         return put_body(
-            (_PEER_OPEN, call.id, call.cluster, body, *there, *opening, headers), 3, order
+            (_PEER_OPEN, request.id, request.cluster, body, *remote, *tunnel, headers), 3, order
         )
-    sender, headers = call.sender, call.headers
-    return put_body((_OFFER, call.id, call.body, *here, *opening, sender, headers), 2, order)
+    return put_body((_OFFER, request.id, body, *local, *tunnel, sender, headers), 2, order)
 
 
-def _number(member: str | None) -> int:
-    """The number of a member at its node; 0: of any."""
+def _member_number(member: str | None) -> int:
+    """Return the number of a member at its node; 0: any member."""
     return int(member.rpartition("/")[2]) if member else 0

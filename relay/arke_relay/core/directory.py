@@ -1,4 +1,4 @@
-"""Who serves what, and where: members of clusters and subscribers of topics, here and at peers."""
+"""Members of clusters and subscribers of topics, at this node and at peers."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from arke.wire.messages import PeerOp
 from arke_relay.core.endpoints import Endpoint, Message, Peer, Program
 
 MAX_ENTRIES = 65_536
-"""Members and topics one peer may announce: beyond any honest node, within any relay's memory."""
-
+"""Members and topics that one peer may announce: far more than a correct node has."""
 
 Metadata = Mapping[str, str]
-"""What a member says of itself."""
+"""What a member published about itself when it registered."""
+
+Watchers = dict[Program, None]
+
+OnMemberChange = Callable[[Watchers, str, Endpoint, str, Metadata | None], None]
+"""Watchers, cluster, endpoint, member id, metadata; None as metadata: the member left."""
 
 
 class Candidate:
-    """A possible assignee of a cluster's requests: a member here, or a peer with its members."""
+    """A possible assignee of a cluster's requests: a local member, or a peer with its members."""
 
     __slots__ = (
         "answered",
@@ -32,10 +36,13 @@ class Candidate:
         self.cluster = cluster
         self.endpoint = endpoint
         self.members: dict[int, Metadata] = {}
+        """By their numbers at their node."""
         self.outstanding = 0
+        """Requests of this relay that it has."""
         self.penalty = 0.0
         self.penalised_at = 0.0
         self.answered = 0
+        """Requests that it has replied to."""
 
 
 class Cluster:
@@ -47,9 +54,9 @@ class Cluster:
         self.name = name
         self.candidates: dict[Endpoint, Candidate] = {}
         self.draws: list[Candidate] = []
-        """Each candidate as often as it has members: one draw is one member."""
+        """Each candidate once per member, so that a random draw weighs nodes by members."""
         self.here: list[Candidate] = []
-        """The members at this node alone."""
+        """The members at this node only."""
 
     def add(self, candidate: Candidate, member: int, metadata: Metadata) -> None:
         self.candidates[candidate.endpoint] = candidate
@@ -59,36 +66,36 @@ class Cluster:
             self.here.append(candidate)
 
     def redraw(self) -> None:
+        """Rebuild both lists after a member has left."""
         self.draws = [c for c in self.candidates.values() for _ in c.members]
         self.here = [c for c in self.draws if not c.endpoint.is_peer]
 
 
 class Directory:
-    """`announce` is called with every change that concerns this node's own programs.
+    """`announce` sends a change of this node's members or topics to all peers.
 
-    `watched` is called when a member of a cluster that somebody watches comes, or with None as its
-    metadata when it goes.
+    `on_member_change` is called when a member of a watched cluster joins or leaves.
     """
 
     def __init__(
-        self,
-        announce: Callable[[Message], None],
-        watched: Callable[[str, Endpoint, str, Metadata | None], None],
+        self, announce: Callable[[Message], None], on_member_change: OnMemberChange
     ) -> None:
         self._announce = announce
-        self._watched = watched
+        self._on_member_change = on_member_change
         self._peer_entries: dict[Peer, int] = {}
         self.clusters: dict[str, Cluster] = {}
+        """Those that have members."""
         self.topics: dict[str, dict[Endpoint, None]] = {}
+        """Subscribers by topic."""
         self.members: dict[str, Candidate] = {}
-        """By the id that programs know a member by: its node and its number there."""
-        self.watchers: dict[str, dict[Program, None]] = {}
-        """Programs that are told of a cluster's members, by its name."""
+        """By member id: the node and the member's number there."""
+        self.watchers: dict[str, Watchers] = {}
+        """Programs that watch a cluster's members, by its name."""
 
     # Clusters.
 
     def join(self, name: str, endpoint: Endpoint, member: int, metadata: Metadata) -> bool:
-        """A member arrived. False: the peer announced more than is borne."""
+        """Add a member. False: the peer has announced too many entries."""
         cluster = self.clusters.get(name)
         candidate = cluster.candidates.get(endpoint) if cluster else None
         if candidate is not None and member in candidate.members:
@@ -104,10 +111,11 @@ class Directory:
         if not endpoint.is_peer:
             self._announce((PeerOp.MEMBER_JOINED.value, name, member, metadata))
         if name in self.watchers:
-            self._watched(name, endpoint, member_id, metadata)
+            self._on_member_change(self.watchers[name], name, endpoint, member_id, metadata)
         return True
 
     def leave(self, name: str, endpoint: Endpoint, member: int) -> None:
+        """Remove a member, if it is there."""
         cluster = self.clusters.get(name)
         candidate = cluster.candidates.get(endpoint) if cluster else None
         if cluster is None or candidate is None or member not in candidate.members:
@@ -115,14 +123,15 @@ class Directory:
         del candidate.members[member]
         if not candidate.members:
             del cluster.candidates[endpoint]
-        self._went(cluster, candidate, (member,))
+        self._members_removed(cluster, candidate, (member,))
         if isinstance(endpoint, Peer):
             self._count(endpoint, -1)
         else:
             self._announce((PeerOp.MEMBER_LEFT.value, name, member))
 
-    def _went(self, cluster: Cluster, candidate: Candidate, members: Iterable[int]) -> None:
-        """These members of the candidate are not in the cluster any more."""
+    def _members_removed(
+        self, cluster: Cluster, candidate: Candidate, members: Iterable[int]
+    ) -> None:
         endpoint = candidate.endpoint
         cluster.redraw()
         if not cluster.candidates:
@@ -131,8 +140,9 @@ class Directory:
             member_id = member_of(endpoint, member)
             if self.members.get(member_id) is candidate:
                 del self.members[member_id]
-            if cluster.name in self.watchers:
-                self._watched(cluster.name, endpoint, member_id, None)
+            watchers = self.watchers.get(cluster.name)
+            if watchers is not None:
+                self._on_member_change(watchers, cluster.name, endpoint, member_id, None)
 
     def watch(self, name: str, program: Program) -> None:
         self.watchers.setdefault(name, {})[program] = None
@@ -145,6 +155,7 @@ class Directory:
     # Topics.
 
     def subscribe(self, topic: str, endpoint: Endpoint) -> bool:
+        """Add a subscriber. False: the peer has announced too many entries."""
         endpoints = self.topics.get(topic, {})
         if endpoint in endpoints:
             return True
@@ -171,7 +182,8 @@ class Directory:
 
     # Endpoints.
 
-    def forget_program(self, program: Program) -> None:
+    def remove_program(self, program: Program) -> None:
+        """Remove everything of a program that disconnected."""
         if program.cluster is not None:
             self.leave(program.cluster, program, program.id)
             program.cluster = None
@@ -182,15 +194,16 @@ class Directory:
             self.unwatch(name, program)
         program.watches.clear()
 
-    def retire_peer(self, peer: Peer) -> None:
-        """The peer's members take nothing new; its topics stay until it is gone."""
+    def remove_members_of(self, peer: Peer) -> None:
+        """Remove the members of a draining peer; its subscriptions stay."""
         for cluster in list(self.clusters.values()):
             candidate = cluster.candidates.pop(peer, None)
             if candidate is not None:
-                self._went(cluster, candidate, candidate.members)
+                self._members_removed(cluster, candidate, candidate.members)
 
-    def forget_peer(self, peer: Peer) -> None:
-        self.retire_peer(peer)
+    def remove_peer(self, peer: Peer) -> None:
+        """Remove everything of a peer that was lost."""
+        self.remove_members_of(peer)
         for topic, endpoints in list(self.topics.items()):
             endpoints.pop(peer, None)
             if not endpoints:
@@ -198,7 +211,7 @@ class Directory:
         self._peer_entries.pop(peer, None)
 
     def snapshot(self) -> Iterator[Message]:
-        """What a new peer must be told of this node, ending with SYNCED."""
+        """Yield this node's members and topics for a new peer, ending with SYNCED."""
         for cluster in self.clusters.values():
             for candidate in cluster.candidates.values():
                 if not candidate.endpoint.is_peer:
@@ -210,6 +223,7 @@ class Directory:
         yield (PeerOp.SYNCED.value,)
 
     def _count(self, peer: Peer, change: int) -> bool:
+        """Change the peer's number of entries. False: it would exceed MAX_ENTRIES."""
         entries = self._peer_entries.get(peer, 0) + change
         if entries > MAX_ENTRIES:
             return False
@@ -218,5 +232,5 @@ class Directory:
 
 
 def member_of(endpoint: Endpoint, member: int) -> str:
-    """The id of a member as programs know it."""
+    """Return the member id that programs see."""
     return f"{endpoint.node}/{member}"

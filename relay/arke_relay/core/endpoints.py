@@ -1,4 +1,4 @@
-"""The two kinds of endpoint a relay exchanges messages with: its own programs, and other relays."""
+"""The two kinds of endpoint a relay exchanges messages with: its own programs, and its peers."""
 
 from __future__ import annotations
 
@@ -9,38 +9,42 @@ from arke.wire.reassembly import Reassembler
 
 if TYPE_CHECKING:
     from arke_relay.core.routed_request import RoutedRequest
-    from arke_relay.core.tunnels import End
+    from arke_relay.core.tunnels import TunnelEnd
 
 Message = tuple[Any, ...]
 
 
 class MessageSink(Protocol):
-    """Queue of messages to one endpoint. False: the queue is full, the message was dropped."""
+    """The outgoing queue of one endpoint. False: the queue is full and the message was dropped."""
 
     def put(self, message: Message) -> bool:
         """Queue a message without a body, or with one that is known to be small."""
 
-    def put_body(self, message: Message, at: int, order: Hashable = None) -> bool:
-        """Queue a message with its body in field `at`; equal `order` keeps its order."""
+    def put_body(self, message: Message, body_index: int, key: Hashable = None) -> bool:
+        """Queue a message with its body in field `body_index`.
 
-    def put_packed(self, data: bytes, order: Hashable) -> bool:
-        """Queue a small message that was packed once for many endpoints."""
-
-    def put_in_flow(self, message: Message, tunnel: int | None) -> bool:
-        """Queue a message of a tunnel, in its order; there is room for all it has credit for.
-
-        `tunnel` is what messages to the endpoint call it.
+        Messages with an equal `key` stay in order. Without one, a small message may overtake a
+        large one.
         """
 
-    def drop_flow(self, tunnel: int) -> None:
-        """Forget what is queued for a tunnel that is broken."""
+    def put_packed(self, data: bytes, key: Hashable) -> bool:
+        """Queue a small message that was packed once for many endpoints."""
+
+    def put_in_flow(self, message: Message, key: int | None) -> bool:
+        """Queue a message of a tunnel, in order. The queue has room for all granted credit.
+
+        `key` is the tunnel's id in messages to this endpoint.
+        """
+
+    def drop_flow(self, key: int) -> None:
+        """Discard what is queued for an aborted tunnel."""
 
     def overrun(self) -> None:
-        """A message that had to arrive found no room: the connection must begin anew."""
+        """Reset the connection: a message that must not be lost found the queue full."""
 
 
 class Endpoint:
-    """Someone who makes calls here and answers them."""
+    """A program or a peer: it makes requests here and replies to them."""
 
     __slots__ = (
         "held_bytes",
@@ -59,21 +63,21 @@ class Endpoint:
         self.node = node
         self.sink = sink
         self.id = number
-        """A program's number at its node; a relay has none."""
+        """The number of a program at its node; 0 for a peer."""
         self.requests: dict[int, RoutedRequest] = {}
-        """The calls it made, by its own ids."""
+        """The open requests it made, by its own request ids."""
         self.last_request_id = 0
-        """The highest id among the calls it made: a goodbye names it."""
+        """The highest request id it has used; DRAINING names it as the last accepted."""
         self.held_bytes = 0
-        """Octets kept for those calls, in case they must be tried again."""
+        """Bytes kept for its open requests, in case they are retried."""
         self.opening_tunnels = 0
-        """TunnelRouter that it is opening, or was offered, and that are not accepted yet."""
-        self.tunnels: dict[int, End] = {}
-        """Its ends of tunnels, by the names that come from it."""
+        """Tunnels that it requested or was offered, and that are not accepted yet."""
+        self.tunnels: dict[int, TunnelEnd] = {}
+        """Its ends of open tunnels, by their ids in messages from it."""
 
 
 class Program(Endpoint):
-    """A process attached to this relay: a client, or a member once it is registered."""
+    """A process attached to this relay: a caller, and a member once it is registered."""
 
     __slots__ = ("cluster", "name", "sender", "topics", "watches")
 
@@ -81,8 +85,9 @@ class Program(Endpoint):
         super().__init__(node, sink, number)
         self.name = name
         self.sender = f"{node}/{number}"
+        """Its member id, as other programs see it."""
         self.cluster: str | None = None
-        # In the order in which they came: what a departure announces is the same in every run.
+        # Dicts as ordered sets: a replayed run removes entries in the same order.
         self.topics: dict[str, None] = {}
         self.watches: dict[str, None] = {}
 
@@ -91,9 +96,9 @@ class Program(Endpoint):
 
 
 class Peer(Endpoint):
-    """Another relay of the network, for as long as one session of links with it lasts."""
+    """Another relay of the network, during one session of the link from it."""
 
-    __slots__ = ("address", "draining", "gone", "inbox", "synced")
+    __slots__ = ("address", "closing", "draining", "inbox", "synced")
 
     is_peer = True
 
@@ -101,13 +106,13 @@ class Peer(Endpoint):
         super().__init__(node, sink)
         self.address = address
         self.synced = False
-        """It has told its whole directory."""
+        """Its whole directory has been received."""
         self.draining = False
-        """It is leaving: nothing new goes there."""
-        self.gone = False
-        """It has said farewell."""
+        """It is shutting down: new requests go to other nodes."""
+        self.closing = False
+        """It sent CLOSE: the link ends after the batch being read."""
         self.inbox: Reassembler | None = None
-        """Bodies that it has half sent in this session: those of an earlier one are gone."""
+        """Large bodies received in part, in this session only."""
 
     def __repr__(self) -> str:
         return self.node

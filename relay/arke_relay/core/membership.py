@@ -1,93 +1,120 @@
-"""The relays this one is linked with: sessions begin, are confirmed, fall silent, end.
+"""The links to peers: open them, confirm them, detect silence, close them.
 
-Each direction of a link is one session with a number of its sender's, carried by every batch. A
-receiver says in its own batches which session it listens to, or which it has given up (`hearing`).
+Each direction of a link is one session. Its sender numbers it, and every batch carries that number.
+A batch also carries an acknowledgement: the receiver's session that its sender accepts, or,
+negative, the one that it rejects together with all earlier ones.
 
-* A session carries nothing but heartbeats until the peer says that it hears it. Then the directory
-  is told on it whole: a peer that did not hear the beginning cannot take the rest for all there is.
-* A batch of a higher session than the one heard begins the peer anew: what was known of it is
-  dropped.
-* A batch of a session at or under one that was given up is dropped: nothing from before a break is
-  ever delivered after it. Its sender is told, and begins its direction anew.
-* Silence, a broken connection or the end of an admission ends both directions, and the admission.
-  The two relays then join again.
+* A session carries only heartbeats until the peer acknowledges it. Then the whole directory is sent
+  on it, because a peer that missed the beginning would take the rest for everything.
+* A batch with a higher session number starts the peer anew: what was known of it is dropped.
+* A batch of a rejected session is dropped, so nothing from before a break arrives after it. The
+  acknowledgement tells its sender, which then opens a new session.
+* Silence, a broken connection or an expired admission closes both directions and revokes the
+  admission. The two relays then join again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Protocol
 
 from arke.wire.liveness import Liveness
 from arke.wire.messages import PeerOp
 from arke.wire.transit_time import TransitTime
 from arke_relay.core.endpoints import MessageSink, Peer
-from arke_relay.core.message_core import MessageCore
+from arke_relay.core.linked_peers import LinkedPeers
 
-BEAT = 0.25
-"""Seconds between two looks at all links; a link that was quiet that long carries a heartbeat."""
+HEARTBEAT = 0.25
+"""Seconds between two ticks. A link that sent nothing since the last tick sends a heartbeat."""
 
-PATIENCE = 2.0
-"""Seconds of silence after which a peer is lost. Any traffic is life."""
+SILENCE_TIMEOUT = 2.0
+"""Seconds without traffic after which a peer is considered dead."""
 
-CONFIRMATION = 3.0
-"""Seconds in which a peer must say that it hears a new session."""
+CONFIRM_TIMEOUT = 3.0
+"""Seconds in which a peer must acknowledge a new session."""
+
+CLOSE_LINGER = 0.25
+"""Seconds in which the last messages of a closed link may still be delivered."""
+
+_MAX_REJECTED = 4_096
+"""Nodes whose rejected sessions are remembered. Node ids are never reused."""
 
 
-LAST_WORDS = 0.25
-"""Seconds in which what was last sent on a link that ends may still arrive."""
+class LossReason(StrEnum):
+    """Why a link ended; a log value. Broken connections bring a reason of their own."""
+
+    CLOSED_BY_PEER = "closed_by_peer"
+    TIMED_OUT = "timed_out"
+    NOT_ACKNOWLEDGED = "not_acknowledged"
+    """The peer did not acknowledge our session in time."""
+    REPLACED = "replaced"
+    """Another relay was admitted at the same address."""
+    CANNOT_DIAL = "cannot_dial"
+    RELAY_STOPPING = "relay_stopping"
 
 
-class Link(MessageSink, Protocol):
-    """Our sending direction to one peer."""
+class PeerState(StrEnum):
+    """The state of a link, as metrics and `arke status` show it."""
+
+    ADMITTED = "admitted"
+    """Its first batch has not arrived yet."""
+    SYNCHRONISING = "synchronising"
+    """Its directory is arriving."""
+    LINKED = "linked"
+    DRAINING = "draining"
+
+
+class OutgoingLink(MessageSink, Protocol):
+    """One session of our sending direction to one peer."""
 
     def flush(self) -> None:
-        """Send what is queued, as far as the peer takes it."""
+        """Send what is queued, as far as the connection takes it."""
 
-    def hear(self, session: int) -> None:
-        """Say which of the peer's sessions we listen to: with every batch, and at once.
+    def acknowledge(self, session: int) -> None:
+        """Send an acknowledgement now and with every batch.
 
-        A negative one, and all before it, we have given up.
+        A negative session rejects that one and all earlier ones.
         """
 
-    def beat(self) -> None:
-        """Send a heartbeat if nothing was sent since the last call."""
+    def heartbeat(self) -> None:
+        """Send an empty batch if nothing was sent since the last call."""
 
     def close(self, linger: float = 0.0) -> None:
-        """End it; what is queued is lost, but for what a batch under way needs to arrive.
+        """Close the connection and discard the queue.
 
-        `linger` is how long that may take, in seconds.
+        A batch that was already sent may be delivered for `linger` seconds more.
         """
 
 
 class CannotDial(Exception):
-    """No link to a neighbour can be made; the text says why."""
+    """No connection to a neighbour can be made; the text says why."""
 
 
-class Dialler(Protocol):
-    def __call__(self, neighbour: Neighbour, session: int) -> Link:
+class OpenLink(Protocol):
+    def __call__(self, neighbour: Neighbour, session: int) -> OutgoingLink:
         """Open a link to an admitted neighbour, for one session. Raises CannotDial."""
 
 
 class Neighbour:
-    """One admitted relay, and both directions between it and us."""
+    """One admitted relay, with the sessions of both directions."""
 
     __slots__ = (
+        "acknowledged",
         "address",
-        "confirmed",
         "curve_key",
         "data_port",
-        "given_up",
-        "heard_session",
         "join_port",
-        "lateness",
         "link",
         "liveness",
         "max_message",
         "node",
-        "opened",
+        "opened_at",
         "peer",
+        "peer_session",
+        "rejected_session",
         "session",
+        "transit_time",
     )
 
     def __init__(
@@ -106,48 +133,56 @@ class Neighbour:
         self.join_port = join_port
         self.data_port = data_port
         self.max_message = max_message
-        """The largest body that it takes, in octets."""
-        self.link: Link | None = None
+        """The largest body that it accepts, in bytes."""
+        # Our sending direction.
+        self.link: OutgoingLink | None = None
         self.session = 0
-        self.opened = now
-        self.confirmed = False
-        self.heard_session = 0
-        self.given_up = 0
+        self.opened_at = now
+        self.acknowledged = False
+        """The peer has acknowledged our session."""
+        # Its sending direction.
+        self.peer_session = 0
+        """The session of its last batch; 0: none has arrived."""
+        self.rejected_session = 0
+        """Batches of this session and earlier ones are dropped."""
         self.peer: Peer | None = None
-        self.lateness = TransitTime()
-        self.liveness = Liveness(PATIENCE, BEAT, now)
+        self.transit_time = TransitTime()
+        self.liveness = Liveness(SILENCE_TIMEOUT, HEARTBEAT, now)
 
     @property
-    def state(self) -> str:
-        """`admitted` until heard, then `synchronising`, `linked`, and at its end `leaving`."""
+    def state(self) -> PeerState:
         if self.peer is None:
-            return "admitted"
+            return PeerState.ADMITTED
         if self.peer.draining:
-            return "leaving"
-        return "linked" if self.peer.synced else "synchronising"
+            return PeerState.DRAINING
+        return PeerState.LINKED if self.peer.synced else PeerState.SYNCHRONISING
 
 
 class Membership:
-    """`lost` is told who and why, after its links have ended and its calls failed."""
+    """Keeps one link to each admitted relay.
+
+    `on_lost` is called with the reason after a link was closed and its requests have failed.
+    """
 
     def __init__(
-        self, core: MessageCore, dial: Dialler, lost: Callable[[Neighbour, str], None]
+        self, peers: LinkedPeers, open_link: OpenLink, on_lost: Callable[[Neighbour, str], None]
     ) -> None:
-        self._core = core
-        self._dial = dial
-        self._lost = lost
-        self._sessions = 0
-        self._given_up: dict[str, int] = {}
+        self._peers = peers
+        self._open_link = open_link
+        self._on_lost = on_lost
+        self._last_session = 0
+        self._rejected: dict[str, int] = {}
+        """The last session of each node whose link has ended."""
         self.neighbours: dict[str, Neighbour] = {}
 
     def linked(self, node: str) -> bool:
-        """Whether a link with the node exists or is being made."""
+        """Return whether a link with the node exists or is being opened."""
         return node in self.neighbours
 
     @property
     def synced(self) -> int:
-        """How many peers have told their whole directory."""
-        return sum(peer.synced for peer in self._core.peers.values())
+        """The number of peers whose whole directory has arrived."""
+        return sum(peer.synced for peer in self._peers.by_node.values())
 
     # Admission.
 
@@ -161,162 +196,167 @@ class Membership:
         max_message: int,
         now: float,
     ) -> None:
-        """A join succeeded: link with the node, or go on with the link there is."""
+        """Open a link after a join, or keep the one that exists."""
         known = self.neighbours.get(node)
         if known is not None:
-            # What is opened anew goes where the node was reached last.
+            # The next session goes to the address where the node was reached last.
             known.address, known.join_port, known.data_port = address, join_port, data_port
             if known.peer:
                 known.peer.address = address
             return
-        self._succeed(address, join_port, now)
+        self._end_predecessor(address, join_port, now)
         neighbour = Neighbour(node, curve_key, address, join_port, data_port, max_message, now)
-        neighbour.given_up = self._given_up.get(node, 0)
+        neighbour.rejected_session = self._rejected.get(node, 0)
         self.neighbours[node] = neighbour
-        self._open(neighbour, now)
+        self._open_session(neighbour, now)
 
     def end(self, node: str, reason: str, now: float, linger: float = 0.0) -> None:
-        """Neither send to the node nor listen to it any more.
+        """Close both directions of a link.
 
-        What has left for it already may arrive for `linger` seconds more.
+        Batches that were already sent may be delivered for `linger` seconds more.
         """
         neighbour = self.neighbours.pop(node, None)
         if neighbour is None:
             return
-        if neighbour.heard_session:
-            self._remember(node, max(neighbour.heard_session, neighbour.given_up))
-        self._core.hush(node)
+        if neighbour.peer_session:
+            self._reject(node, max(neighbour.peer_session, neighbour.rejected_session))
+        self._peers.stop_announcing(node)
         if neighbour.link:
             neighbour.link.close(linger)
         if neighbour.peer:
-            self._core.unlink(neighbour.peer, now)
-        self._lost(neighbour, reason)
+            self._peers.unlink(neighbour.peer, now)
+        self._on_lost(neighbour, reason)
 
-    def say_farewell(self, now: float) -> None:
-        """This relay is done: who hears it is told so, and says the same; others just end."""
+    def send_close(self, now: float) -> None:
+        """Send CLOSE to every peer that hears us, which replies with CLOSE; end other links."""
         for neighbour in list(self.neighbours.values()):
-            if neighbour.confirmed and neighbour.link:
+            if neighbour.acknowledged and neighbour.link:
                 neighbour.link.put((PeerOp.CLOSE.value,))
             else:
-                self.end(neighbour.node, "this relay is leaving", now)
+                self.end(neighbour.node, LossReason.RELAY_STOPPING, now)
 
-    def depart(self, node: str, now: float) -> None:
-        """A peer said farewell. It leaves when it has heard ours, and no sooner."""
+    def peer_closed(self, node: str, now: float) -> None:
+        """Reply to a peer's CLOSE and end the link. The peer waits for the reply."""
         neighbour = self.neighbours.get(node)
         if neighbour is not None and neighbour.link:
             neighbour.link.put((PeerOp.CLOSE.value,))
             neighbour.link.flush()
-        self.end(node, "it left", now, LAST_WORDS)
+        self.end(node, LossReason.CLOSED_BY_PEER, now, CLOSE_LINGER)
 
-    # What links report.
+    # Events of links.
 
-    def heard(
-        self, node: str, session: int, stamp: float, hearing: int, now: float
+    def batch_received(
+        self, node: str, session: int, stamp: float, acknowledged: int, now: float
     ) -> tuple[Peer, float] | None:
-        """A batch came. Returns the peer and the milliseconds the batch waited; None to drop it."""
+        """Handle the header of a batch.
+
+        Returns the peer and the batch's delay in transit, in milliseconds. None: drop the batch.
+        """
         neighbour = self.neighbours.get(node)
-        if neighbour is None or session <= neighbour.given_up or session < neighbour.heard_session:
+        if (
+            neighbour is None
+            or session <= neighbour.rejected_session
+            or session < neighbour.peer_session
+        ):
             return None
-        if session > neighbour.heard_session:
-            self._begin(neighbour, session, now)
+        if session > neighbour.peer_session:
+            self._start_peer_session(neighbour, session, now)
         neighbour.liveness.on_traffic(now)
-        if hearing == neighbour.session:
-            if not neighbour.confirmed:
-                self._confirm(neighbour)
-        elif -hearing >= neighbour.session:
-            self._reopen(neighbour, "the peer began anew", now)
+        if acknowledged == neighbour.session:
+            if not neighbour.acknowledged:
+                self._session_acknowledged(neighbour)
+        elif -acknowledged >= neighbour.session:
+            self._reopen_session(neighbour, "the peer rejected the session", now)
             if neighbour.link is None:
                 return None
         assert neighbour.peer
-        return neighbour.peer, neighbour.lateness.delay(stamp, now * 1000)
+        return neighbour.peer, neighbour.transit_time.delay(stamp, now * 1000)
 
-    def broke(self, node: str, session: int, reason: str, now: float) -> None:
-        """The connection that carried our session ended."""
+    def link_broken(self, node: str, session: int, reason: str, now: float) -> None:
+        """The connection that carried our session has closed."""
         neighbour = self.neighbours.get(node)
         if neighbour is not None and neighbour.session == session:
             self.end(node, reason, now)
 
     def tick(self, now: float) -> None:
-        """Called every BEAT: heartbeats out, silent peers gone."""
+        """Send heartbeats and end dead links. Call this every HEARTBEAT seconds."""
         for neighbour in list(self.neighbours.values()):
             if neighbour.liveness.timed_out(now):
-                self.end(neighbour.node, f"silent for {PATIENCE:g} s", now)
-            elif not neighbour.confirmed and now - neighbour.opened > CONFIRMATION:
-                self.end(neighbour.node, "it does not hear us", now)
+                self.end(neighbour.node, LossReason.TIMED_OUT, now)
+            elif not neighbour.acknowledged and now - neighbour.opened_at > CONFIRM_TIMEOUT:
+                self.end(neighbour.node, LossReason.NOT_ACKNOWLEDGED, now)
             elif neighbour.link:
-                neighbour.link.beat()
+                neighbour.link.heartbeat()
 
-    # Inside.
+    # Internal.
 
-    def _begin(self, neighbour: Neighbour, session: int, now: float) -> None:
+    def _start_peer_session(self, neighbour: Neighbour, session: int, now: float) -> None:
         if neighbour.peer:
-            self._core.unlink(neighbour.peer, now)
-        neighbour.heard_session = session
-        neighbour.lateness = TransitTime()
+            self._peers.unlink(neighbour.peer, now)
+        neighbour.peer_session = session
+        neighbour.transit_time = TransitTime()
         assert neighbour.link
-        neighbour.peer = self._core.link(neighbour.node, neighbour.link, neighbour.address)
-        neighbour.link.hear(session)
+        neighbour.peer = self._peers.link(neighbour.node, neighbour.link, neighbour.address)
+        neighbour.link.acknowledge(session)
 
-    def _confirm(self, neighbour: Neighbour) -> None:
-        neighbour.confirmed = True
+    def _session_acknowledged(self, neighbour: Neighbour) -> None:
+        neighbour.acknowledged = True
         assert neighbour.link
         self._introduce(neighbour, neighbour.link)
-        self._core.tell(neighbour.node, neighbour.link)
+        self._peers.start_announcing(neighbour.node, neighbour.link)
 
-    def _introduce(self, newcomer: Neighbour, link: Link) -> None:
-        """Tell the newcomer who else there is, and the others of it: one seed is enough.
+    def _introduce(self, newcomer: Neighbour, link: OutgoingLink) -> None:
+        """Tell the newcomer of the other peers, and them of it, so that one seed is enough.
 
-        It hears this before the end of the directory, and so knows whom to ask when it has that.
+        This precedes the end of the directory: a synchronised newcomer knows whom to dial.
         """
         for other in self.neighbours.values():
             if other is not newcomer and other.peer:
-                link.put(_known(other))
-                if other.confirmed and other.link:
-                    other.link.put(_known(newcomer))
+                link.put(_known_peer(other))
+                if other.acknowledged and other.link:
+                    other.link.put(_known_peer(newcomer))
 
-    def _succeed(self, address: str, join_port: int, now: float) -> None:
-        """Whoever was at this place, and is silent, is gone for good.
+    def _end_predecessor(self, address: str, join_port: int, now: float) -> None:
+        """End the link to a silent relay that had the address before: it was restarted.
 
-        Its kernel may still have octets of it to deliver, seconds later: they must not come behind
-        what its programs say through the relay that was started anew. Somebody who is heard is
-        left alone: behind one address translation there may be several.
+        The kernel may deliver its last batches seconds later, after those of its successor. A relay
+        that is not silent is kept: several may share an address behind a NAT.
         """
         for other in list(self.neighbours.values()):
-            silent = other.liveness.silence(now) > 2 * BEAT
+            silent = other.liveness.silence(now) > 2 * HEARTBEAT
             if silent and (other.address, other.join_port) == (address, join_port):
-                self.end(other.node, "another relay has taken its place", now)
+                self.end(other.node, LossReason.REPLACED, now)
 
-    def _open(self, neighbour: Neighbour, now: float) -> None:
-        self._sessions += 1
-        neighbour.session = self._sessions
-        neighbour.confirmed = False
-        neighbour.opened = now
+    def _open_session(self, neighbour: Neighbour, now: float) -> None:
+        self._last_session += 1
+        neighbour.session = self._last_session
+        neighbour.acknowledged = False
+        neighbour.opened_at = now
         try:
-            link = self._dial(neighbour, self._sessions)
+            link = self._open_link(neighbour, self._last_session)
         except CannotDial as error:
             neighbour.link = None
-            self.end(neighbour.node, f"no link can be made: {error}", now)
+            self.end(neighbour.node, f"{LossReason.CANNOT_DIAL}: {error}", now)
             return
-        link.hear(neighbour.heard_session or -neighbour.given_up)
+        link.acknowledge(neighbour.peer_session or -neighbour.rejected_session)
         neighbour.link = link
 
-    def _reopen(self, neighbour: Neighbour, reason: str, now: float) -> None:
-        """Our direction begins anew; what the peer had of us it has dropped."""
-        self._core.hush(neighbour.node)
+    def _reopen_session(self, neighbour: Neighbour, reason: str, now: float) -> None:
+        """Open a new session: the peer has dropped all of the last one."""
+        self._peers.stop_announcing(neighbour.node)
         if neighbour.link:
             neighbour.link.close()
         peer = neighbour.peer
-        self._open(neighbour, now)
+        self._open_session(neighbour, now)
         if peer and neighbour.link:
-            self._core.relink(peer, neighbour.link, reason, now)
+            self._peers.relink(peer, neighbour.link, reason, now)
 
-    def _remember(self, node: str, session: int) -> None:
-        """Node ids are never used twice, so the oldest can go."""
-        self._given_up.pop(node, None)
-        self._given_up[node] = session
-        while len(self._given_up) > 4_096:
-            del self._given_up[next(iter(self._given_up))]
+    def _reject(self, node: str, session: int) -> None:
+        self._rejected.pop(node, None)
+        self._rejected[node] = session
+        while len(self._rejected) > _MAX_REJECTED:
+            del self._rejected[next(iter(self._rejected))]
 
 
-def _known(neighbour: Neighbour) -> tuple[object, ...]:
+def _known_peer(neighbour: Neighbour) -> tuple[object, ...]:
     return (PeerOp.KNOWN_PEER.value, neighbour.node, neighbour.address, neighbour.join_port)

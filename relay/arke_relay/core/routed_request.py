@@ -1,4 +1,4 @@
-"""One request on its way, as the relay that must see it through keeps it."""
+"""One request that this relay routes, from its arrival until its outcome."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from arke.wire.chunked_body import Body
 from arke_relay.core.directory import Candidate
 from arke_relay.core.endpoints import Endpoint
 
-_NOBODY: frozenset[Endpoint] = frozenset()
-_ENTRY = 128
-"""Octets that Python needs for a header beside its text."""
+_NONE_TRIED: frozenset[Endpoint] = frozenset()
+_HEADER_OVERHEAD = 128
+"""Bytes of memory that one header takes beside its text."""
 
 
 class RoutedRequest:
-    """`origin` waits for it under `origin_id`; `candidate` has it under `id`.
+    """A request that `origin` made as `origin_id`, and that `candidate` was assigned as `id`.
 
-    The body is kept until the end, because a refusal sends it to another member.
+    Its body is kept until the outcome, because a refusal sends it to another member.
     """
 
-    is_plain = True
-    """Any member may answer it, and the answer is one message."""
+    is_directed = False
+    """Sent to a named member, or opens a tunnel: a DirectedRequest."""
 
     opens: bool = False
-    """The answer is a tunnel."""
+    """It opens a tunnel."""
 
     __slots__ = (
         "arrived",
@@ -32,14 +32,14 @@ class RoutedRequest:
         "cluster",
         "deadline",
         "headers",
+        "held_bytes",
         "id",
         "idempotent",
-        "lost",
+        "loss",
         "origin",
         "origin_id",
         "refusal",
         "sender",
-        "size",
         "tried",
     )
 
@@ -49,9 +49,7 @@ class RoutedRequest:
         origin_id: int,
         cluster: str,
         body: Body,
-        now: float,
         deadline: float,
-        idempotent: bool,
         sender: str,
         headers: Mapping[str, str] | None,
     ) -> None:
@@ -59,21 +57,26 @@ class RoutedRequest:
         self.origin_id = origin_id
         self.cluster = cluster
         self.body = body
-        self.arrived = now
         self.deadline = deadline
-        self.idempotent = idempotent
         self.sender = sender
+        """The member id of the program that made the request."""
         self.headers = headers
-        self.size = len(body) if headers is None else len(body) + _cost(headers)
-        """Octets that are kept of it."""
+        self.held_bytes = len(body) if headers is None else len(body) + _header_bytes(headers)
+        """What it counts against the origin's limit."""
+        self.arrived = 0.0
+        """Set by the router."""
+        self.idempotent = False
+        """Retried also after its handler may have started."""
         self.id = 0
         self.candidate: Candidate | None = None
-        self.tried = _NOBODY
+        """The assignee; None while no member has the request."""
+        self.tried = _NONE_TRIED
+        """Endpoints that refused it, failed, or had a full queue."""
         self.refusal = ""
-        """Why the last member that was asked did not take it."""
-        self.lost: str | None = None
-        """What became of a member that perhaps began it; None: nobody has begun it."""
+        """The reason of the last refusal."""
+        self.loss: str | None = None
+        """How an assignee was lost that may have started the handler; None: none was."""
 
 
-def _cost(headers: Mapping[str, str]) -> int:
-    return sum(_ENTRY + len(name) + len(text) for name, text in headers.items())
+def _header_bytes(headers: Mapping[str, str]) -> int:
+    return sum(_HEADER_OVERHEAD + len(name) + len(text) for name, text in headers.items())

@@ -1,10 +1,11 @@
-"""The relay's numbers, under the names of `names`."""
+"""Collect the values of the relay's metrics."""
 
 from __future__ import annotations
 
 import platform
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 from arke_relay.core.counters import BUCKETS
 from arke_relay.core.membership import Membership
@@ -19,7 +20,7 @@ def snapshot(
     ignored: Mapping[str, int],
     version: str,
 ) -> Snapshot:
-    """`queued` are octets waiting by kind of receiver, `ignored` the mDNS records by cause."""
+    """Return all metrics. `queued`: bytes by kind of receiver; `ignored`: hints by cause."""
     counters = core.counters
     members: dict[tuple[str, ...], float] = {}
     for name, cluster in core.directory.clusters.items():
@@ -28,21 +29,21 @@ def snapshot(
     states = Counter(neighbour.state for neighbour in membership.neighbours.values())
     return {
         "arke_build_info": {(version, platform.python_version()): 1},
-        "arke_requests_total": _by_one(counters.outcomes),
+        "arke_requests_total": _by_label(counters.outcomes),
         "arke_request_seconds": {(): Distribution(BUCKETS, counters.latency, counters.latency_sum)},
         "arke_retries_total": {(): counters.retries},
         "arke_broadcasts_total": {(): counters.broadcasts},
         "arke_published_total": {(): counters.published},
         "arke_tunnels_total": {(): counters.tunnels},
-        "arke_tunnels": {(): sum(len(p.tunnels) for p in core.programs.values())},
-        "arke_dropped_total": _by_one(counters.drops),
-        "arke_queue_bytes": _by_one(queued),
-        "arke_programs": {(): len(core.programs)},
+        "arke_tunnels": {(): sum(len(p.tunnels) for p in core.programs.by_number.values())},
+        "arke_dropped_total": _by_label(counters.drops),
+        "arke_queue_bytes": _by_label(queued),
+        "arke_programs": {(): len(core.programs.by_number)},
         "arke_members": members,
-        "arke_peers": _by_one(states),
-        "arke_hints_ignored_total": _by_one(ignored),
+        "arke_peers": _by_label(states),
+        "arke_hints_ignored_total": _by_label(ignored),
     }
 
 
-def _by_one(counts: Mapping[str, int]) -> dict[tuple[str, ...], float]:
-    return {(label,): count for label, count in counts.items()}
+def _by_label(counts: Mapping[Any, int]) -> dict[tuple[str, ...], float]:
+    return {(str(label),): count for label, count in counts.items()}

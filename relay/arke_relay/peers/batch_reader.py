@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from arke.wire.limits import MAX_ID, unpacker
 from arke.wire.malformed import DECODE_ERRORS, Malformed, describe_malformed
+from arke_relay.core.counters import DropCause
 from arke_relay.core.endpoints import Message, Peer
 from arke_relay.core.membership import Membership
 from arke_relay.core.message_core import MessageCore
@@ -54,9 +55,9 @@ class BatchReader:
                 raise Malformed("a batch must begin with three integers")
             if session > MAX_ID:
                 raise Malformed(f"a session number must be {MAX_ID} at most")
-            heard = self._membership.heard(node, session, stamp, hearing, now)
+            heard = self._membership.batch_received(node, session, stamp, hearing, now)
             if heard is None:
-                self._core.counters.drops["stale_session"] += 1
+                self._core.counters.drops[DropCause.STALE_SESSION] += 1
                 self._unpacker = unpacker(MAX_FRAME + 1)
                 return
             peer, waited = heard
@@ -72,8 +73,8 @@ class BatchReader:
             messages.feed(_NIL)
             if next(messages, messages) is not None:
                 raise Malformed("a batch must not end within a message")
-            if peer.gone:
-                self._membership.depart(node, now)
+            if peer.closing:
+                self._membership.peer_closed(node, now)
         except StopIteration:
             self._close_link(node, "empty batch", now)
         except DECODE_ERRORS as error:
@@ -89,5 +90,5 @@ class BatchReader:
     @property
     def receiving(self) -> bool:
         """Whether a body of some peer has arrived only in part."""
-        peers = self._core.peers.values()
+        peers = self._core.peers.by_node.values()
         return any(peer.inbox.size for peer in peers if peer.inbox)

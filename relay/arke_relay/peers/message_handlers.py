@@ -19,6 +19,7 @@ from arke.wire.limits import (
 from arke.wire.malformed import Malformed
 from arke.wire.messages import Failure, Op, PeerOp, Purpose, TunnelClose
 from arke.wire.reassembly import Reassembler
+from arke_relay.core.counters import DropCause
 from arke_relay.core.directed_request import DirectedRequest, TunnelParameters
 from arke_relay.core.endpoints import Message, Peer
 from arke_relay.core.message_core import MessageCore
@@ -89,9 +90,9 @@ class MessageHandlers:
         if peer.draining:
             return  # a draining peer takes no requests, so new members there do not count
         if self._core.directory.join(cluster, peer, member, metadata):
-            self._router.arrived(cluster, now)
+            self._router.member_joined(cluster, now)
         else:
-            self._core.counters.drops["announcement_limit_exceeded"] += 1
+            self._core.counters.drops[DropCause.ANNOUNCEMENT_LIMIT_EXCEEDED] += 1
 
     def _on_left(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         self._core.directory.leave(check_name(message[1]), peer, _number(message[2]))
@@ -99,7 +100,7 @@ class MessageHandlers:
     def _on_subscribed(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         # Do not close the link: the programs of the peer's node cause the subscriptions.
         if not self._core.directory.subscribe(check_name(message[1]), peer):
-            self._core.counters.drops["announcement_limit_exceeded"] += 1
+            self._core.counters.drops[DropCause.ANNOUNCEMENT_LIMIT_EXCEEDED] += 1
 
     def _on_unsubscribed(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         self._core.directory.unsubscribe(check_name(message[1]), peer)
@@ -112,11 +113,11 @@ class MessageHandlers:
         self._known_peer(check_name(message[1]), check_name(message[2]), _number(message[3]))
 
     def _on_draining(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        self._core.drain_peer(peer, _number(message[1]), now)
+        self._core.peers.drain(peer, _number(message[1]), now)
         self._draining(peer)
 
     def _on_close(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        peer.gone = True  # the link is closed after the rest of the batch
+        peer.closing = True  # the link is closed after the rest of the batch
 
     # Requests.
 
@@ -135,30 +136,19 @@ class MessageHandlers:
         )
         if fields is not None:
             self._router.request(
-                DirectedRequest(*fields, to=self._member(member), opening=None), now
+                DirectedRequest(*fields, member=self._member(member), tunnel=None), now
             )
 
     def _on_open(self, peer: Peer, message: Message, offset: float, now: float) -> None:
-        (
-            _,
-            request_id,
-            cluster,
-            body,
-            deadline,
-            number,
-            member,
-            purpose,
-            window,
-            largest,
-            headers,
-        ) = message
+        _, request_id, cluster, body, deadline, number, member, *parameters, headers = message
+        purpose, window, max_message = parameters
         fields = self._request_fields(
             peer, request_id, cluster, body, deadline, number, headers, offset, now
         )
         if fields is not None:
-            opening = TunnelParameters(Purpose(purpose), _window(window), _number(largest))
-            to = self._member(member)
-            self._router.request(DirectedRequest(*fields, to=to, opening=opening), now)
+            tunnel = TunnelParameters(Purpose(purpose), _window(window), _number(max_message))
+            request = DirectedRequest(*fields, member=self._member(member), tunnel=tunnel)
+            self._router.request(request, now)
 
     def _request_fields(
         self,
@@ -184,10 +174,10 @@ class MessageHandlers:
             raise Malformed("a deadline beyond the longest request")
         sender = f"{peer.node}/{_number(number)}"
         name = check_name(cluster)
-        return peer, _number(request_id), name, joined, now, deadline, False, sender, headers
+        return peer, _number(request_id), name, joined, deadline, sender, headers
 
     def _member(self, number: Any) -> str | None:
-        return f"{self._core.node}/{number}" if _number(number) else None
+        return f"{self._core.node.id}/{number}" if _number(number) else None
 
     def _on_cancel(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         self._router.cancel(peer, _number(message[1]))
@@ -236,7 +226,7 @@ class MessageHandlers:
             check_map(headers, MAX_HEADERS)
         joined = self._inbox(peer).take_fanout(body)
         if joined is None:
-            self._core.counters.drops["broadcast_buffer_full"] += 1
+            self._core.counters.drops[DropCause.BROADCAST_BUFFER_FULL] += 1
         else:
             self._core.broadcasts.peer_broadcast(
                 peer, check_name(cluster), joined, _number(number), headers
@@ -248,7 +238,7 @@ class MessageHandlers:
             check_map(headers, MAX_HEADERS)
         joined = self._inbox(peer).take_fanout(body)
         if joined is None:
-            self._core.counters.drops["broadcast_buffer_full"] += 1
+            self._core.counters.drops[DropCause.BROADCAST_BUFFER_FULL] += 1
         else:
             self._core.broadcasts.peer_publish(
                 peer, check_name(topic), joined, _number(number), headers

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from arke_relay.core.counters import Counters
+from arke_relay.core.counters import Counters, DropCause
 from arke_relay.core.dial_targets import DialTargets
 from arke_relay.core.membership import Membership
 from arke_relay.discovery.addresses import Address
@@ -122,7 +122,7 @@ class PeerAdmission:
 
     def incoming_refused(self, address: str, refusal: JoinRefused) -> None:
         if refusal.code is not RefusalCode.CONNECTED_TO_SELF:
-            self._counters.drops["join_refused"] += 1
+            self._counters.drops[DropCause.JOIN_REFUSED] += 1
             self._environment.log.limited(("join", address), LOG_PERIOD).warning(
                 "peer refused", address=address, reason=refusal.reason, error=refusal
             )

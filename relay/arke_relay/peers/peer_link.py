@@ -88,12 +88,12 @@ class PeerLink:
             if not self._send(outbox.take(_BATCH_TARGET)):
                 return
 
-    def hear(self, session: int) -> None:
+    def acknowledge(self, session: int) -> None:
         self._hearing = session
         if self._connected and not self._blocked:
             self._send(b"")
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         if not self._sent and self._connected and not self._blocked:
             self._send(b"")
         self._sent = False

@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 import zmq
 
+from arke_relay.core.counters import DropCause
 from arke_relay.core.dial_targets import DialTargets
 from arke_relay.core.endpoints import Peer
-from arke_relay.core.membership import BEAT, LAST_WORDS, CannotDial, Membership, Neighbour
+from arke_relay.core.membership import CLOSE_LINGER, HEARTBEAT, CannotDial, Membership, Neighbour
 from arke_relay.core.message_core import MessageCore
 from arke_relay.discovery.addresses import source_for
 from arke_relay.environment import RelayEnvironment
@@ -66,7 +67,7 @@ class PeerNetwork:
         self._tick_handle: asyncio.Handle | None = None
         self._closed = False
         self.dial_targets = DialTargets(environment.random)
-        self.membership = Membership(core, self._open_link, self._peer_lost)
+        self.membership = Membership(core.peers, self._open_link, self._peer_lost)
         self.batches = BatchReader(
             core,
             self.membership,
@@ -151,7 +152,7 @@ class PeerNetwork:
         socket reports the break.
         """
         self._stop_admitting()
-        self.membership.say_farewell(self._clock())
+        self.membership.send_close(self._clock())
         self._flusher.flush()
         ends = self._clock() + _CLOSE_TIMEOUT
         while self.membership.neighbours and self._clock() < ends:  # noqa: ASYNC110 — rare
@@ -165,7 +166,7 @@ class PeerNetwork:
         self._joins.close()
         now = self._clock()
         for node in list(self.membership.neighbours):
-            self.membership.end(node, "relay_stopping", now, LAST_WORDS)
+            self.membership.end(node, "relay_stopping", now, CLOSE_LINGER)
         self._join_server.close()
         self._data.close()
         self._zap_handler.close()
@@ -205,7 +206,7 @@ class PeerNetwork:
         except Exception:  # noqa: BLE001 — heartbeats must continue after any error
             self._log.exception("peer maintenance failed")
         finally:
-            self._tick_handle = self._loop.call_later(BEAT, self._tick)
+            self._tick_handle = self._loop.call_later(HEARTBEAT, self._tick)
 
     def _maintain_peers(self) -> None:
         now = self._clock()
@@ -226,7 +227,7 @@ class PeerNetwork:
         """Whether the directory can be taken as complete."""
         if now - self._started >= _SETTLE_TIME:
             return True
-        peers = self._core.peers
+        peers = self._core.peers.by_node
         linked = len(self.membership.neighbours)
         return (
             0 < linked == len(peers) == self.membership.synced and not self.dial_targets.exploring
@@ -240,7 +241,7 @@ class PeerNetwork:
 
     def _open_link(self, neighbour: Neighbour, session: int) -> PeerLink:
         def broken(reason: str) -> None:
-            self.membership.broke(neighbour.node, session, reason, self._clock())
+            self.membership.link_broken(neighbour.node, session, reason, self._clock())
             self._flusher.flush()
 
         try:
@@ -286,7 +287,7 @@ class PeerNetwork:
     def _receive(self, key: bytes, frame: bytes) -> None:
         node = self._admission.table.lookup(key, self._lifetime_clock())
         if node is None:
-            self._core.counters.drops["peer_not_admitted"] += 1
+            self._core.counters.drops[DropCause.PEER_NOT_ADMITTED] += 1
         else:
             self.batches.receive(node, frame, self._clock())
 
@@ -299,7 +300,7 @@ class PeerNetwork:
         return node
 
     def _connection_rejected(self, address: str) -> None:
-        self._core.counters.drops["connection_not_admitted"] += 1
+        self._core.counters.drops[DropCause.CONNECTION_NOT_ADMITTED] += 1
         self._log.limited(("zap", address), LOG_PERIOD).warning(
             "connection rejected", address=address, reason="key_not_admitted"
         )

@@ -19,17 +19,13 @@ import pytest
 
 import arke
 from support.programs import program
-from support.relays import Relay, Relays
+from support.relays import Relay
 from support.waiting import LIMIT
 
 
 @pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    relays = Relays(tmp_path_factory.mktemp("relays"))
-    try:
-        yield relays.start()
-    finally:
-        relays.stop()
+def relay(module_relay: Relay) -> Relay:
+    return module_relay
 
 
 def run(

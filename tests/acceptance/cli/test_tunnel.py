@@ -13,17 +13,13 @@ import pytest
 
 from support.processes import start_process
 from support.programs import program
-from support.relays import Relay, Relays
+from support.relays import Relay
 from support.waiting import LIMIT
 
 
 @pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    relays = Relays(tmp_path_factory.mktemp("relays"))
-    try:
-        yield relays.start()
-    finally:
-        relays.stop()
+def relay(module_relay: Relay) -> Relay:
+    return module_relay
 
 
 @contextmanager
@@ -95,7 +91,7 @@ def test_tunnel_to_a_member_without_handler_prints_one_line(relay: Relay) -> Non
     )
     assert done.returncode == 1
     (line,) = done.stderr.decode().splitlines()
-    assert line.startswith("arke: nobody in the network serves 'nobody'")
+    assert line.startswith("arke: cluster 'nobody' has no members")
 
 
 @pytest.mark.parametrize("size", [64, 65536])

@@ -167,7 +167,7 @@ def test_it_answers_who_comes_just_after_it_left_the_cluster(
     kept, fresh = (HTTPConnection("127.0.0.1", port, LIMIT) for _ in range(2))
     assert get(kept, "/") == (200, None, "Welcome!\n")
     process.terminate()
-    relay.process.wait_for_line("program left .*httpserver", LIMIT)
+    relay.process.wait_for_line("program unregistered .*httpserver", LIMIT)
     for connection in (kept, fresh):
         assert get(connection, "/") == (200, None, "Welcome!\n")
         connection.close()

@@ -192,6 +192,6 @@ async def test_who_comes_and_goes_too_often_is_cut_off(relays: Relays) -> None:
             with suppress(ConnectionError):
                 await program.send(packed(*change) * 100_000)
             await program.wait_until_closed()
-            one.process.wait_for_line("program gone .*it comes and goes too often", LIMIT)
+            one.process.wait_for_line("program detached .*reason=not_allowed", LIMIT)
     for relay in (one, other):
         assert relay.process.log.count("peer lost") == 0

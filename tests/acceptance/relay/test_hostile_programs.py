@@ -13,7 +13,7 @@ import arke
 from arke.wire.limits import CHUNK, MAX_HEADERS, MAX_STREAMS, MAX_TOPICS
 from arke.wire.messages import MAGIC, VERSION, Op, PeerOp
 from support.raw_program import RawProgram, packed, raw_program
-from support.relays import Relay, Relays
+from support.relays import Relay
 from support.traffic import echo_service
 from support.waiting import LIMIT
 
@@ -98,7 +98,7 @@ NOT_A_PROGRAMS += [
 UNKNOWN = [0, -1, 7, 9, 63, 64, 2**40, -(2**40), 1.5, "1", None, b"1", [], {}]
 
 
-CUT_OFF = "(not understood: .+|this connection already serves|more than [0-9]+ topics)"
+CUT_OFF = "(protocol error: .+|this connection is already registered|more than [0-9]+ topics)"
 
 HELD = 512 * 1024  # more than a relay keeps of a message that is not whole
 
@@ -148,12 +148,8 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    relays = Relays(tmp_path_factory.mktemp("relays"))
-    try:
-        yield relays.start()
-    finally:
-        relays.stop()
+def relay(module_relay: Relay) -> Relay:
+    return module_relay
 
 
 async def feed(program: RawProgram, octets: bytes, way: str) -> None:
@@ -193,6 +189,6 @@ async def test_who_breaks_the_protocol_is_cut_off_alone(
         # What it still sends may destroy the reason on its way; the log has it all the same.
         assert way != "whole" or re.match(CUT_OFF, reason or "")
         relay.process.wait_for_line(
-            f'program gone program=hostile#.*"{CUT_OFF}', LIMIT, after=begin
+            f'program detached program=hostile#.*"{CUT_OFF}', LIMIT, after=begin
         )
         assert await bystander.request("echo", b"well") == b"well"

@@ -172,7 +172,7 @@ def test_a_port_for_programs_that_is_taken(key: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         line = refused("-net", "x", "-rsa", key, "-port", str(port))
-    assert f"port {port} on 127.0.0.1 cannot be opened (Address already in use)" in line
+    assert f"cannot listen on port {port} of 127.0.0.1 (Address already in use)" in line
     assert "stop what uses it, or choose another with -port" in line
 
 
@@ -197,7 +197,7 @@ def test_a_socket_where_there_is_something_else(key: Path, tmp_path: Path) -> No
     notes = tmp_path / "notes"
     notes.write_text("keep", encoding="utf-8")
     line = refused("-net", "x", "-rsa", key, "-port", "0", "-socket", notes)
-    assert f"-socket {notes} cannot be opened (Address already in use)" in line
+    assert f"cannot listen on -socket {notes} (Address already in use)" in line
     assert notes.read_text(encoding="utf-8") == "keep"
 
 

@@ -12,16 +12,6 @@ from support.relays import Relays
 from support.waiting import LIMIT
 
 
-@pytest.fixture(params=["one relay", "two relays"])
-def ports(request: pytest.FixtureRequest, relays: Relays) -> tuple[int, int]:
-    """The relay ports of senders and of receivers."""
-    if request.param == "one relay":
-        port = relays.start().port
-        return port, port
-    one, other = relays.start_pair()
-    return one.port, other.port
-
-
 class BroadcastRecorder:
     """A member that records broadcasts."""
 

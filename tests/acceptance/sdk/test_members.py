@@ -14,11 +14,6 @@ from support.relays import Relay, Relays
 from support.waiting import LIMIT
 
 
-@pytest.fixture(params=[1, 2], ids=["one relay", "two relays"])
-def nodes(request: pytest.FixtureRequest, relays: Relays) -> tuple[Relay, Relay]:
-    return relays.start_pair() if request.param == 2 else (relays.start(),) * 2
-
-
 def named_service(name: str, port: int) -> arke.Service:
     service = arke.Service("work", port=port, metadata={"name": name})
 

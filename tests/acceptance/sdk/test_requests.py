@@ -13,16 +13,6 @@ from support.relays import Relay, Relays
 from support.waiting import LIMIT
 
 
-@pytest.fixture(params=["one relay", "two relays"])
-def ports(request: pytest.FixtureRequest, relays: Relays) -> tuple[int, int]:
-    """The relay ports of callers and of members."""
-    if request.param == "one relay":
-        port = relays.start().port
-        return port, port
-    one, other = relays.start_pair()
-    return one.port, other.port
-
-
 def echo(port: int, **settings: object) -> arke.Service:
     service = arke.Service("echo", port=port, **settings)
 

@@ -38,7 +38,7 @@ async def test_slow_program_reads_all_messages_and_the_close_reason(relays: Rela
         slow.writer.transport.resume_reading()
         heard = [message async for message in everything(slow.reader)]
     assert [message[0] for message in heard[:-1]] == [Op.DELIVER_EVENT] * 150
-    assert heard[-1] == (Op.CLOSE, "not understood: a name must be text of 1 to 255 bytes")
+    assert heard[-1] == (Op.CLOSE, "protocol error: a name must be text of 1 to 255 bytes")
 
 
 async def everything(reader: asyncio.StreamReader) -> AsyncIterator[tuple[Any, ...]]:
@@ -56,7 +56,7 @@ async def test_messages_before_close_are_sent_to_a_draining_relay() -> None:
         async with arke.connect(port=port) as mesh:
             for _ in range(200):
                 await mesh.publish("t", bytes(CHUNK))
-            heard.say(Op.DRAINING.value, 0, "the relay is leaving")
+            heard.say(Op.DRAINING.value, 0, "the relay is shutting down")
             while mesh.attached:
                 await asyncio.sleep(0.01)
         async with asyncio.timeout(LIMIT):
@@ -100,7 +100,7 @@ async def test_draining_relay_rejects_new_programs(relays: Relays) -> None:
             await asyncio.sleep(0.01)
         late[1].write(packb((Op.HELLO.value, MAGIC, VERSION, "late")))
         (answered,) = [message async for message in everything(late[0])]
-        assert answered == (Op.CLOSE, "the relay is leaving")
+        assert answered == (Op.CLOSE, "the relay is shutting down")
         end.set()
         assert await call == b"done"
     late[1].close()
@@ -163,7 +163,7 @@ class ByHand:
         self.writer = writer
         self.say(Op.WELCOME.value, VERSION, "node", "127.0.0.1", "net", 16 * MIB)
         if self._leaving:
-            self.say(Op.DRAINING.value, 0, "the relay is leaving")
+            self.say(Op.DRAINING.value, 0, "the relay is shutting down")
         with suppress(ConnectionError):
             await self._hear(reader)
         writer.close()
@@ -237,7 +237,7 @@ async def test_subscribing_too_many_topics_raises(
         topics._sinks = {}
         async with mesh.subscribe("t"):
             pass
-    assert relay.process.log.count("program gone") <= 1
+    assert relay.process.log.count("program detached") <= 1
 
 
 async def test_cancelled_close_still_closes(relays: Relays) -> None:

@@ -17,12 +17,6 @@ from support.waiting import LIMIT
 MIB = 1024 * 1024
 
 
-@pytest.fixture(params=[1, 2], ids=["one relay", "two relays"])
-def nodes(request: pytest.FixtureRequest, relays: Relays) -> tuple[Relay, Relay]:
-    """The relays of the opening program and of the service."""
-    return relays.start_pair() if request.param == 2 else (relays.start(),) * 2
-
-
 @asynccontextmanager
 async def running(nodes: tuple[Relay, Relay], service: arke.Service) -> AsyncIterator[arke.Mesh]:
     """Run the service; yield a mesh that knows it."""

@@ -1,5 +1,5 @@
-"""The Iris codec: programs written for Iris attach as they are, and meet native ones.
+"""The Iris relay protocol, version 1.0-draft2: programs written for Iris attach unchanged.
 
-Version 1.0-draft2 of the relay protocol. What such a program says becomes the operations of the
-native protocol, and what it is to hear is made of them; beyond this package nobody knows of it.
+Their packets are translated to operations of the native protocol, and back. The rest of the relay
+does not know that a program speaks Iris.
 """

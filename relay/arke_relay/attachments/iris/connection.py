@@ -1,103 +1,124 @@
-"""The connection of a program written for Iris: packets to operations and back."""
+"""The connection of an Iris program: packets to operations of the native protocol, and back."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Mapping
+from enum import Enum
 
 from msgpack import unpackb
 
-from arke.wire.limits import MAX_HELLO, MAX_REASON, check_name
+from arke.wire.limits import MAX_HELLO, MAX_REASON
 from arke.wire.malformed import DECODE_ERRORS, Malformed, describe_malformed
 from arke.wire.messages import Op
 from arke.wire.outbox import Outbox
-from arke_relay.attachments.connection import OUTBOX, Connection
-from arke_relay.attachments.iris import broadcasts as casts
-from arke_relay.attachments.iris import packets
-from arke_relay.attachments.iris import requests as calls
+from arke_relay.attachments.connection import MAX_QUEUED, ProgramConnection
+from arke_relay.attachments.context import AttachmentContext
+from arke_relay.attachments.detach_reason import DetachReason, UnsupportedVersion
+from arke_relay.attachments.iris import broadcasts, handshake, packets, requests
 from arke_relay.attachments.iris.broadcasts import IrisBroadcasts
-from arke_relay.attachments.iris.fields import Unfinished, text
-from arke_relay.attachments.iris.handler import Handler
-from arke_relay.attachments.iris.packets import CLIENT_MAGIC, VERSION, Packet
+from arke_relay.attachments.iris.fields import Incomplete
+from arke_relay.attachments.iris.handler import PacketHandler
+from arke_relay.attachments.iris.packets import Packet
 from arke_relay.attachments.iris.requests import IrisRequests
 from arke_relay.attachments.iris.tunnels import IrisTunnels
-from arke_relay.attachments.program_registry import LEFT, ProgramRegistry
+from arke_relay.core.attached_programs import NotAllowed
 from arke_relay.core.directory import Candidate
 from arke_relay.core.endpoints import Message
-from arke_relay.core.message_core import NotAllowed
 
-_ENCODERS = calls.ENCODERS | casts.ENCODERS
+_ENCODERS = requests.ENCODERS | broadcasts.ENCODERS
 _OFFER = Op.OFFER.value
-_LOOK = 0.02
-"""Seconds between two looks whether a program that wants to leave has answered everything."""
+_CLOSE_POLL = 0.02
+"""Seconds between two checks whether a closing program has replied to everything."""
 
-_PATIENCE = 30.0
-"""Seconds in which others must have taken what the tunnels that it closed still hold."""
+_CLOSE_TIMEOUT = 30.0
+"""Seconds in which the other ends must accept the rest of the tunnels that the program closed."""
 
 
-class IrisConnection(Connection):
-    """A program that speaks version 1.0-draft2 of the Iris relay protocol."""
+class CloseState(Enum):
+    """The graceful close that a program starts with CLOSE. The states follow in this order."""
 
-    def __init__(self, registry: ProgramRegistry, transport: asyncio.Transport) -> None:
-        # What leaves is packets already: the outbox has nothing to pack.
-        outbox = Outbox(OUTBOX, self._wake, self.flush, pack=_as_it_is)
-        super().__init__(registry, transport, outbox)
+    OPEN = "open"
+    FINISHING = "finishing"
+    """It gets no new requests. It still replies, and its closed tunnels are emptied."""
+    FLUSHING = "flushing"
+    """It is detached, and its queue is being written."""
+    CLOSE_SENT = "close_sent"
+    """The relay has sent CLOSE and closed its side; the program closes the connection."""
+
+
+_NEXT_STATE = {
+    CloseState.OPEN: CloseState.FINISHING,
+    CloseState.FINISHING: CloseState.FLUSHING,
+    CloseState.FLUSHING: CloseState.CLOSE_SENT,
+}
+
+
+class IrisConnection(ProgramConnection):
+    """Version 1.0-draft2 of the Iris relay protocol."""
+
+    def __init__(self, context: AttachmentContext, transport: asyncio.Transport) -> None:
+        # The outbox holds encoded packets, so it has nothing to pack.
+        outbox = Outbox(MAX_QUEUED, self._wake, self.flush, pack=_unchanged)
+        super().__init__(context, transport, outbox)
         self.drop_flow = outbox.drop_flow
-        self._rest = bytearray()
+        self._incomplete = bytearray()
+        """The beginning of a packet that has not arrived whole."""
         self._needed = 0
-        self._leaving = 0.0
-        self._served: Candidate | None = None  # what it was, to those who asked it, when it left
-        self._departing = False
-        self._said_farewell = False
+        """Bytes of it that must be there before it can be read."""
+        self._close_state = CloseState.OPEN
+        self._close_started = 0.0
+        self._candidate: Candidate | None = None
+        """What it was as a member, until it sent CLOSE."""
         self._tunnels: IrisTunnels | None = None
-        self._tunnel_messages: dict[int, Callable[[Message], bool]] = {}
-        self._handlers: list[Handler] = [self._unknown] * 256
-        self._handle({Packet.WELCOME: self._on_hello})
+        self._tunnel_encoders: dict[int, Callable[[Message], bool]] = {}
+        self._handlers: list[PacketHandler] = [self._unknown] * 256
+        self._add_handlers({Packet.WELCOME: self._on_init})
 
-    # Octets.
+    # Reading.
 
-    def understand(self, data: bytes | memoryview) -> None:
-        self.heard = True
-        now = self._registry.clock()
-        if self._rest:
-            self._rest += data
-            if len(self._rest) < self._needed:
+    def handle_data(self, data: bytes | memoryview) -> None:
+        self.received = True
+        now = self._clock()
+        if self._incomplete:
+            self._incomplete += data
+            if len(self._incomplete) < self._needed:
                 return
-            octets = bytes(self._rest)
-            self._rest.clear()
+            received = bytes(self._incomplete)
+            self._incomplete.clear()
         else:
-            octets = bytes(data)
-        at, end = 0, len(octets)
+            received = bytes(data)
+        at, end = 0, len(received)
         handlers = self._handlers
         try:
             while at < end:
-                at = handlers[octets[at]](octets, at + 1, now)
-        except Unfinished as error:
-            self._rest += octets[at:]
+                at = handlers[received[at]](received, at + 1, now)
+        except Incomplete as error:
+            self._incomplete += received[at:]
             self._needed = error.needed - at
         except NotAllowed as error:
-            self.end(str(error))
+            self.end(DetachReason.NOT_ALLOWED, str(error))
         except DECODE_ERRORS as error:
-            self.end(f"not understood: {describe_malformed(error)}")
+            text = f"protocol error: {describe_malformed(error)}"
+            self.end(DetachReason.PROTOCOL_ERROR, text)
         self._flusher.flush()
 
     def ping(self) -> None:
-        # The protocol has none. That the connection stands is all there is to know.
-        self.heard = True
+        # Iris has no ping: a program counts as alive while its connection is open.
+        self.received = True
 
     @property
     def receiving(self) -> bool:
-        return len(self._rest) > MAX_HELLO
+        return len(self._incomplete) > MAX_HELLO
 
-    def _say_why(self, reason: str) -> None:
-        if self._program is None:
-            self._outbox.put(packets.refusal(reason[:MAX_REASON]))
-        else:
-            self._outbox.put(packets.close(reason[:MAX_REASON]))
+    def _send_reason(self, text: str) -> None:
+        reason = text[:MAX_REASON]
+        attached = self._program is not None
+        self._outbox.put(packets.close(reason) if attached else handshake.refusal(reason))
 
     def _stop_handling(self) -> None:
         self._handlers[:] = [_ignore] * 256
-        self._rest.clear()
+        self._incomplete.clear()
 
     # MessageSink.
 
@@ -106,113 +127,106 @@ class IrisConnection(Connection):
         encode = _ENCODERS.get(op)
         if encode is not None:
             return self._outbox.put(encode(message))
-        handle = self._tunnel_messages.get(op)
-        # There is no word in Iris for addresses and goodbyes.
-        return True if handle is None else handle(message)
+        encode_tunnel = self._tunnel_encoders.get(op)
+        # Iris has no packets for other messages, such as NODE_ADDRESS and DRAINING.
+        return True if encode_tunnel is None else encode_tunnel(message)
 
-    def put_body(self, message: Message, at: int, order: Hashable = None) -> bool:
+    def put_body(self, message: Message, body_index: int, key: Hashable = None) -> bool:
         op = message[0]
         if op == _OFFER:
-            return self._tunnel_messages[op](message)
+            return self._tunnel_encoders[op](message)
         return self._outbox.put_packed(_ENCODERS[op](message), None)
 
-    def put_packed(self, data: bytes, order: Hashable) -> bool:
+    def put_packed(self, data: bytes, key: Hashable) -> bool:
         message = unpackb(data, use_list=False)
         return self._outbox.put_packed(_ENCODERS[message[0]](message), None)
 
-    def put_in_flow(self, message: Message, tunnel: int | None) -> bool:
-        return self._tunnel_messages[message[0]](message)
+    def put_in_flow(self, message: Message, key: int | None) -> bool:
+        return self._tunnel_encoders[message[0]](message)
 
     def flush(self) -> None:
         super().flush()
         if self._tunnels is not None:
-            self._tunnels.read()
+            self._tunnels.resume_grants()
 
-    # Beginning and end.
+    # Handshake and close.
 
-    def _on_hello(self, data: bytes, at: int, now: float) -> int:
-        magic, at = text(data, at, MAX_HELLO)
-        version, at = text(data, at, MAX_HELLO)
-        cluster, at = text(data, at, MAX_HELLO)
-        registry = self._registry
-        if magic != CLIENT_MAGIC:
-            raise Malformed("not the hello of an Iris program")
-        if version != VERSION:
-            self.end(f"Unsupported protocol. Client: {version:.20}. Iris: {VERSION}.")
+    def _on_init(self, data: bytes, at: int, now: float) -> int:
+        try:
+            cluster, at = handshake.read_init(data, at)
+        except UnsupportedVersion as error:
+            self.end(DetachReason.UNSUPPORTED_VERSION, str(error))
+            return len(data)
+        context = self._context
+        core = context.core
+        if core.router.draining:
+            self.end(DetachReason.RELAY_STOPPING)
             return at
-        if cluster:
-            check_name(cluster)
-        if registry.core.router.draining:
-            self.end("the relay is leaving")
-            return at
-        self._outbox.put(packets.welcome())
-        program = self._program = registry.attached("iris", self, self)
-        tunnels = self._tunnels = IrisTunnels(program, registry.core, self._outbox, self.overrun)
-        self._tunnel_messages = {
-            Op.OFFER: tunnels.offered,
-            Op.ACCEPT: tunnels.accepted,
-            Op.DATA: tunnels.arrived,
-            Op.CREDIT: tunnels.credited,
-            Op.END: tunnels.ended,
-            Op.REQUEST_CANCELLED: tunnels.withdrawn,
-        }
+        self._outbox.put(handshake.welcome())
+        program = self._program = context.registry.attached("iris", self, self)
+        tunnels = self._tunnels = IrisTunnels(program, core, self._outbox, self.overrun)
+        self._tunnel_encoders = tunnels.encoders
         self._handlers[Packet.WELCOME] = self._unknown
-        self._handle(IrisRequests(program, registry.core, self, registry.max_message).handlers)
-        self._handle(IrisBroadcasts(program, registry).handlers)
-        self._handle(tunnels.handlers)
-        self._handle({Packet.CLOSE: self._on_close})
+        iris_requests = IrisRequests(program, core.router, self, context.max_message)
+        self._add_handlers(iris_requests.handlers)
+        self._add_handlers(IrisBroadcasts(program, context).handlers)
+        self._add_handlers(tunnels.handlers)
+        self._add_handlers({Packet.CLOSE: self._on_close})
         if cluster:
-            registry.registered(program, cluster, {}, now)
+            context.registry.register(program, cluster, {}, now)
         return at
 
     def _on_close(self, data: bytes, at: int, now: float) -> int:
-        """It wants to leave: it still answers what it was handed, and what it sent arrives."""
+        """Start the graceful close: no new requests, but what was started is finished."""
         assert self._program
-        if not self._leaving:
-            self._leaving = now
-            self._served = self._registry.core.directory.members.get(self._program.sender)
-            self._registry.left(self._program)
-            self._look()
+        if self._close_state is CloseState.OPEN:
+            self._advance_close()
+            self._close_started = now
+            self._candidate = self._context.core.directory.members.get(self._program.sender)
+            self._context.registry.unregister(self._program)
+            self._check_finished()
         return at
 
-    def _look(self) -> None:
-        if self._ended or self._program is None:
+    def _check_finished(self) -> None:
+        if self._reason is not None or self._program is None:
             return
         assert self._tunnels
-        patient = self._registry.clock() - self._leaving < _PATIENCE
-        owes = self._served is not None and self._served.outstanding > 0
-        if owes or (patient and self._tunnels.holding):
-            asyncio.get_running_loop().call_later(_LOOK, self._look)
+        in_time = self._clock() - self._close_started < _CLOSE_TIMEOUT
+        outstanding = self._candidate is not None and self._candidate.outstanding > 0
+        if outstanding or (in_time and self._tunnels.holding):
+            asyncio.get_running_loop().call_later(_CLOSE_POLL, self._check_finished)
         else:
-            self._departing = True
-            self._close(LEFT)
-            # Closing a socket with octets that nobody read would destroy what is on its way out.
+            self._advance_close()
+            self._close(DetachReason.CLOSED_BY_PROGRAM)
+            # Closing a socket with unread data sends a RST, which destroys data in transit.
             if not self._transport.is_closing():
                 self._transport.resume_reading()
 
-    def _finish(self) -> None:
-        """Say farewell, behind what tunnels still brought; the program then closes."""
-        if not self._departing:
-            super()._finish()
-        elif not self._said_farewell:
-            self._said_farewell = True
+    def _flushed(self) -> None:
+        if self._close_state is CloseState.FLUSHING:
+            self._advance_close()
             self._transport.write(packets.close(""))
             self._transport.write_eof()
+        elif self._close_state is not CloseState.CLOSE_SENT:
+            super()._flushed()
+
+    def _advance_close(self) -> None:
+        self._close_state = _NEXT_STATE[self._close_state]
 
     def _unknown(self, data: bytes, at: int, now: float) -> int:
         if self._program is None:
-            raise Malformed("it did not say hello first")
+            raise Malformed("INIT must be the first packet")
         raise Malformed(f"unknown packet {data[at - 1]:#04x}")
 
-    def _handle(self, handlers: Mapping[int, Handler]) -> None:
+    def _add_handlers(self, handlers: Mapping[int, PacketHandler]) -> None:
         for packet, handler in handlers.items():
             self._handlers[packet] = handler
 
 
 def _ignore(data: bytes, *_: object) -> int:
-    """Nothing that comes behind the end counts."""
+    """Packets of a closing connection are discarded."""
     return len(data)
 
 
-def _as_it_is(packet: bytes) -> bytes:
+def _unchanged(packet: bytes) -> bytes:
     return packet

@@ -1,7 +1,7 @@
-"""The fields of an Iris packet, read where they stand, and written.
+"""Read and write the fields of Iris packets.
 
-Every reader takes the octets and where the field begins, and returns it with where the next one
-begins. All raise Unfinished where more octets must come first, and Malformed for what no field is.
+Each reader takes the received bytes and the offset of a field. It returns the field and the offset
+of the next one. All raise Incomplete if more bytes must arrive first, and Malformed.
 """
 
 from __future__ import annotations
@@ -9,91 +9,91 @@ from __future__ import annotations
 from arke.wire.limits import MAX_NAME, check_name
 from arke.wire.malformed import Malformed
 
-_LONGEST_VARINT = 10
-_LARGEST = 2**64
+_MAX_VARINT_BYTES = 10
+_VARINT_END = 2**64
 
 
-class Unfinished(Exception):
-    """The packet goes on: `needed` is how many octets must be there before it is worth a look."""
+class Incomplete(Exception):
+    """The packet continues: it cannot be read before `needed` bytes have arrived."""
 
     def __init__(self, needed: int) -> None:
         self.needed = needed
 
 
-def varint(data: bytes, at: int) -> tuple[int, int]:
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
     try:
-        octet = data[at]
-        if octet < 0x80:
-            return octet, at + 1
-        value, shift, began = octet & 0x7F, 7, at
+        byte = data[at]
+        if byte < 0x80:
+            return byte, at + 1
+        value, shift, start = byte & 0x7F, 7, at
         while True:
             at += 1
-            if at - began == _LONGEST_VARINT:
-                raise Malformed("a varint of more than ten octets")
-            octet = data[at]
-            value |= (octet & 0x7F) << shift
-            if octet < 0x80:
+            if at - start == _MAX_VARINT_BYTES:
+                raise Malformed(f"a varint of more than {_MAX_VARINT_BYTES} bytes")
+            byte = data[at]
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
                 break
             shift += 7
     except IndexError:
-        raise Unfinished(at + 1) from None
-    if value >= _LARGEST:
+        raise Incomplete(at + 1) from None
+    if value >= _VARINT_END:
         raise Malformed("a varint of more than 64 bits")
     return value, at + 1
 
 
-def binary(data: bytes, at: int, most: int) -> tuple[bytes, int]:
-    """Octets behind their number, which is `most` at most."""
-    length, at = varint(data, at)
-    if length > most:
-        raise Malformed(f"a field of {length} bytes is over the limit of {most}")
+def read_binary(data: bytes, at: int, limit: int) -> tuple[bytes, int]:
+    """Read a length and as many bytes, at most `limit`."""
+    length, at = read_varint(data, at)
+    if length > limit:
+        raise Malformed(f"a field of {length} bytes exceeds the limit of {limit}")
     end = at + length
     if end > len(data):
-        raise Unfinished(end)
+        raise Incomplete(end)
     return data[at:end], end
 
 
-def text(data: bytes, at: int, most: int) -> tuple[str, int]:
-    """The same as UTF-8."""
-    octets, at = binary(data, at, most)
+def read_text(data: bytes, at: int, limit: int) -> tuple[str, int]:
+    """Read a binary field as UTF-8."""
+    encoded, at = read_binary(data, at, limit)
     try:
-        return octets.decode(), at
+        return encoded.decode(), at
     except UnicodeDecodeError:
         raise Malformed("a text that is not UTF-8") from None
 
 
-def name(data: bytes, at: int) -> tuple[str, int]:
-    """What a cluster or a topic can be called."""
-    value, at = text(data, at, MAX_NAME)
+def read_name(data: bytes, at: int) -> tuple[str, int]:
+    """Read the name of a cluster or topic."""
+    value, at = read_text(data, at, MAX_NAME)
     return check_name(value), at
 
 
-def flag(data: bytes, at: int) -> tuple[bool, int]:
+def read_flag(data: bytes, at: int) -> tuple[bool, int]:
     try:
-        octet = data[at]
+        byte = data[at]
     except IndexError:
-        raise Unfinished(at + 1) from None
-    if octet > 1:
-        raise Malformed("a flag is 0 or 1")
-    return octet == 1, at + 1
+        raise Incomplete(at + 1) from None
+    if byte > 1:
+        raise Malformed("a flag must be 0 or 1")
+    return byte == 1, at + 1
 
 
-_SMALL = [bytes((value,)) for value in range(0x80)]
+_ONE_BYTE = [bytes((value,)) for value in range(0x80)]
 
 
 def to_varint(value: int) -> bytes:
     if value < 0x80:
-        return _SMALL[value]
-    octets = bytearray()
+        return _ONE_BYTE[value]
+    encoded = bytearray()
     while value >= 0x80:
-        octets.append(value & 0x7F | 0x80)
+        encoded.append(value & 0x7F | 0x80)
         value >>= 7
-    octets.append(value)
-    return bytes(octets)
+    encoded.append(value)
+    return bytes(encoded)
 
 
-def to_binary(octets: bytes) -> bytes:
-    return to_varint(len(octets)) + octets
+def to_binary(data: bytes) -> bytes:
+    return to_varint(len(data)) + data
 
 
 def to_text(value: str) -> bytes:

@@ -1,4 +1,4 @@
-"""The two directions of the codec."""
+"""The two directions of the translation."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 from arke_relay.core.endpoints import Message
 
-Handler = Callable[[bytes, int, float], int]
-"""Reads one packet behind its first octet, handles it once it is whole, and returns where the next
-begins. The last argument is when it came."""
+PacketHandler = Callable[[bytes, int, float], int]
+"""Reads one packet after its first byte, handles it, and returns where the next packet begins.
+
+The arguments are the received bytes, an offset into them, and the time of their arrival.
+"""
 
 Encoder = Callable[[Message], bytes]
-"""The packets that tell a program what a message of the native protocol says."""
+"""Returns the packets that carry a message of the native protocol."""

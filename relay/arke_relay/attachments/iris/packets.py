@@ -1,4 +1,4 @@
-"""The packets of the Iris relay protocol, and what a program is told in them."""
+"""The packets of the Iris relay protocol, and encoders for those that a relay sends."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ from enum import IntEnum
 
 from arke_relay.attachments.iris.fields import to_binary, to_text, to_varint
 
-VERSION = "v1.0-draft2"
-CLIENT_MAGIC = "iris-client-magic"
-RELAY_MAGIC = "iris-relay-magic"
-
-CHUNK_LIMIT = 64 * 1024
-"""Octets of a tunnel that one transfer carries at most."""
+MAX_TRANSFER = 64 * 1024
+"""Bytes of tunnel data in one TUNNEL_TRANSFER."""
 
 
 class Packet(IntEnum):
-    """The first octet of a packet. What follows differs with who sends it."""
+    """The first byte of a packet. Its fields depend on the direction."""
 
-    WELCOME = 0x00
+    WELCOME = 0x00  # from a program: INIT
     REFUSAL = 0x01
     CLOSE = 0x02
     BROADCAST = 0x03
@@ -38,14 +34,6 @@ _NO = b"\x00"
 _REQUEST = bytes((Packet.REQUEST,))
 _REPLY = bytes((Packet.REPLY,))
 _TRANSFER = bytes((Packet.TUNNEL_TRANSFER,))
-
-
-def welcome() -> bytes:
-    return bytes((Packet.WELCOME,)) + to_text(RELAY_MAGIC) + to_text(VERSION)
-
-
-def refusal(reason: str) -> bytes:
-    return bytes((Packet.REFUSAL,)) + to_text(RELAY_MAGIC) + to_text(reason)
 
 
 def close(reason: str) -> bytes:
@@ -76,24 +64,24 @@ def timed_out(number: int) -> bytes:
     return b"".join((_REPLY, to_varint(number), _YES))
 
 
-def tunnel_init(build: int) -> bytes:
-    return bytes((Packet.TUNNEL_INIT,)) + to_varint(build) + to_varint(CHUNK_LIMIT)
+def tunnel_init(offer: int) -> bytes:
+    return bytes((Packet.TUNNEL_INIT,)) + to_varint(offer) + to_varint(MAX_TRANSFER)
 
 
 def tunnel_confirm(tunnel: int) -> bytes:
-    return bytes((Packet.TUNNEL_CONFIRM,)) + to_varint(tunnel) + _NO + to_varint(CHUNK_LIMIT)
+    return bytes((Packet.TUNNEL_CONFIRM,)) + to_varint(tunnel) + _NO + to_varint(MAX_TRANSFER)
 
 
 def tunnel_timed_out(tunnel: int) -> bytes:
     return bytes((Packet.TUNNEL_CONFIRM,)) + to_varint(tunnel) + _YES
 
 
-def tunnel_allowance(tunnel: int, octets: int) -> bytes:
-    return bytes((Packet.TUNNEL_ALLOWANCE,)) + to_varint(tunnel) + to_varint(octets)
+def tunnel_allowance(tunnel: int, size: int) -> bytes:
+    return bytes((Packet.TUNNEL_ALLOWANCE,)) + to_varint(tunnel) + to_varint(size)
 
 
 def tunnel_transfer(tunnel: int, size: int, chunk: bytes) -> bytes:
-    """`size` is that of the whole message with its first chunk, then 0."""
+    """`size` is the size of the whole message in its first chunk, and 0 in the others."""
     return b"".join((_TRANSFER, to_varint(tunnel), to_varint(size), to_varint(len(chunk)), chunk))
 
 

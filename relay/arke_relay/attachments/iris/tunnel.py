@@ -1,99 +1,107 @@
-"""One Iris end of a tunnel: what it may send, and what may be sent to it.
+"""One Iris end of a tunnel: translate between the flow control of Iris and of native tunnels.
 
-An Iris sender may send a chunk as long as its allowance is positive, and so a chunk's length more
-than it was granted; a native one never sends more than its credit. An Iris receiver grants again
-what it has read as whole messages, and so never enough for one that is larger than its window; a
-native one goes on granting while it joins. Here each is made to look like the other.
+From the program: Iris may send a whole chunk while any allowance is left, so up to a chunk more
+than it was granted. A native end never sends more than its credit, so the excess is held here.
+
+To the program: an Iris end grants what it has read only after whole messages. That is never enough
+for a message larger than its window. A native end grants while it reassembles, so credit is granted
+here in advance.
 """
 
 from __future__ import annotations
 
-from arke_relay.attachments.iris.packets import CHUNK_LIMIT
+from arke_relay.attachments.iris.packets import MAX_TRANSFER
+from arke_relay.core.counters import DropCause
 
-LARGEST = 64 * 1024 * 1024
-"""Octets of the largest message that an Iris program is sent: it would join whatever comes."""
+MAX_TUNNEL_MESSAGE = 64 * 1024 * 1024
+"""Bytes of the largest message sent to an Iris program, which reassembles it in memory."""
 
-Piece = tuple[int, bytes]
+Data = tuple[int, bytes]
 """Total and data, as in DATA."""
 
 
-class Broken(Exception):
-    """An end did with the tunnel what nobody may; the text says what, `cause` how it is counted."""
+class TunnelViolation(Exception):
+    """An end broke the protocol of a tunnel. `cause` is counted."""
 
-    def __init__(self, text: str, cause: str = "malformed_tunnel_data") -> None:
+    def __init__(self, text: str, cause: DropCause = DropCause.MALFORMED_TUNNEL_DATA) -> None:
         super().__init__(text)
         self.cause = cause
 
 
-class IrisTunnel:
-    """`name` is what the program's messages call it, `window` the most credit that it may grant.
+class IrisTunnelEnd:
+    """Counts the credit of both directions.
 
-    `largest` is the largest message that the other end takes, in octets.
+    `tunnel_id` is the id in messages of the program to the core, and `window` the most credit that
+    may be granted to the other end. `max_message` is the largest message that the other end
+    accepts, in bytes.
     """
 
     __slots__ = (
+        "_advance",
         "_credit",
-        "_debt",
         "_granted",
         "_held",
-        "_missing",
-        "_size",
-        "_to_come",
+        "_incoming_left",
+        "_message_left",
+        "_message_size",
         "_ungranted",
         "_unread",
         "_window",
         "closing",
         "id",
-        "largest",
-        "name",
+        "max_message",
+        "number",
     )
 
-    def __init__(self, number: int, name: int, window: int, largest: int) -> None:
-        self.id = number
-        self.name = name
-        self.largest = largest
+    def __init__(self, number: int, tunnel_id: int, window: int, max_message: int) -> None:
+        self.number = number
+        """The program's number of the tunnel."""
+        self.id = tunnel_id
+        self.max_message = max_message
         self.closing = False
-        """The program has closed it, and something of it is still held."""
+        """The program has closed it, and some data is still held."""
         self._window = window
 
-        # From the program.
-        self._credit = 0  # octets that the other end takes
-        self._held = b""  # the rest of a chunk, beyond that
-        self._to_come = 0  # octets of the message whose first chunk came
+        # From the program. All numbers are bytes.
+        self._credit = 0  # that the other end has granted
+        self._held = b""  # the rest of a chunk that exceeds the credit
+        self._incoming_left = 0  # of the current message
 
         # To the program.
         self._granted = 0  # credit that the other end has left
-        self._ungranted = 0  # octets the program takes, beyond the window for now
-        self._debt = 0  # octets granted that the program has yet to grant
-        self._missing = 0  # octets of the message that is on its way to it
-        self._size = 0  # of that message
-        self._unread: int | None = None  # octets of whole messages that it has yet to grant again
+        self._ungranted = 0  # allowed by the program, and not granted to the other end yet
+        self._advance = 0  # granted to the other end before the program allowed it
+        self._message_left = 0  # of the current message
+        self._message_size = 0
+        self._unread: int | None = None  # of whole messages, which the program will allow again
 
     # From the program.
 
-    def transfer(self, size: int, chunk: bytes) -> Piece:
-        """A chunk came: what there is credit for, to pass on now. Raises Broken."""
-        octets = len(chunk)
+    def receive(self, size: int, chunk: bytes) -> Data:
+        """Take a chunk; return what credit allows to forward now. Raises TunnelViolation."""
+        length = len(chunk)
         if self._held or not self._credit:
-            raise Broken("it sent more than it was granted", "credit_exceeded")
-        if octets > CHUNK_LIMIT:
-            raise Broken(f"a chunk of {octets} bytes is over the limit of {CHUNK_LIMIT}")
-        if size > self.largest:
-            raise Broken(f"a message of {size} bytes is over the {self.largest} of the other end")
-        to_come = (size or self._to_come) - octets
-        if to_come < 0:
-            raise Broken("a message is longer than it said")
-        self._to_come = to_come
+            raise TunnelViolation("more data than credit", DropCause.CREDIT_EXCEEDED)
+        if length > MAX_TRANSFER:
+            raise TunnelViolation(f"a chunk of {length} bytes exceeds the limit of {MAX_TRANSFER}")
+        if size > self.max_message:
+            raise TunnelViolation(
+                f"a message of {size} bytes exceeds the receiver's limit of {self.max_message}"
+            )
+        left = (size or self._incoming_left) - length
+        if left < 0:
+            raise TunnelViolation("a message is longer than its size field")
+        self._incoming_left = left
         self._held = chunk
-        return size, self._paid()
+        return size, self._take_held()
 
-    def allow(self, octets: int) -> Piece | None:
-        """The other end takes so much more. Returns what was held and can be passed on."""
-        self._credit += octets
-        return (0, self._paid()) if self._held else None
+    def add_credit(self, size: int) -> Data | None:
+        """Add credit from the other end; return the held data that may be forwarded now."""
+        self._credit += size
+        return (0, self._take_held()) if self._held else None
 
-    def _paid(self) -> bytes:
-        """What there is credit for, of what is held."""
+    def _take_held(self) -> bytes:
+        """Return as much of the held data as credit allows."""
         held, credit = self._held, self._credit
         if len(held) <= credit:
             self._held = b""
@@ -109,49 +117,53 @@ class IrisTunnel:
 
     # To the program.
 
-    def carry(self, total: int | None, octets: int, cost: int) -> None:
-        """So much passes to the program, and has cost the other end so much credit.
+    def forward(self, total: int | None, size: int, cost: int) -> None:
+        """Count `size` bytes sent to the program, which cost the other end `cost` of its credit.
 
-        `total` is None for whole messages; else as in DATA. Raises Broken.
+        `total` is as in DATA; None: whole messages. Raises TunnelViolation.
         """
         if total is None:
-            missing, whole = 0, octets
+            left, whole = 0, size
         else:
-            if total > LARGEST:
-                raise Broken(f"a message of {total} bytes is over the {LARGEST} of this end")
-            missing = (total or self._missing) - octets
-            if missing < 0:
-                raise Broken("a message is longer than it said")
-            # What was given up is granted again, like what was read.
-            whole = self._size - self._missing if total and self._missing else 0
-            self._size = total or self._size
-            whole += 0 if missing else self._size
+            if total > MAX_TUNNEL_MESSAGE:
+                raise TunnelViolation(
+                    f"a message of {total} bytes exceeds the receiver's limit of "
+                    f"{MAX_TUNNEL_MESSAGE}"
+                )
+            left = (total or self._message_left) - size
+            if left < 0:
+                raise TunnelViolation("a message is longer than its size field")
+            # A message that was given up is allowed again, like one that was read.
+            whole = self._message_size - self._message_left if total and self._message_left else 0
+            self._message_size = total or self._message_size
+            whole += 0 if left else self._message_size
         self._unread = (self._unread or 0) + whole
-        self._missing = missing
+        self._message_left = left
         self._granted -= cost
-        # What small messages cost more than they hold was no allowance of the program's.
-        self._ungranted += cost - octets
+        # The framing of small messages costs credit that the program did not allow.
+        self._ungranted += cost - size
 
-    def granted(self, octets: int) -> None:
-        """The program takes so many octets more."""
-        # The first grant is the window; what follows it gives back what was read.
-        self._unread = 0 if self._unread is None else self._unread - octets
-        paid = min(octets, self._debt)
-        self._debt -= paid
-        self._ungranted += octets - paid
+    def allowed(self, size: int) -> None:
+        """The program accepts `size` more bytes."""
+        # The first allowance is the window; later ones return what was read.
+        self._unread = 0 if self._unread is None else self._unread - size
+        repaid = min(size, self._advance)
+        self._advance -= repaid
+        self._ungranted += size - repaid
 
-    def grant(self) -> int:
-        """What to grant to the other end now; 0: nothing."""
+    def take_grant(self) -> int:
+        """Return the bytes to grant to the other end now; 0: none."""
         half = self._window // 2
         if self._granted > half:
             return 0
         left = self._granted + self._ungranted
-        stuck = self._missing > left and (self._unread or 0) <= 0
-        if stuck and left < min(CHUNK_LIMIT, half):
-            # All before it is read, and the program grants nothing before it has the whole message.
+        stuck = self._message_left > left and (self._unread or 0) <= 0
+        if stuck and left < min(MAX_TRANSFER, half):
+            # The program has read all earlier messages, and allows nothing more until it has this
+            # one whole: grant in advance.
             self._ungranted += half
-            self._debt += half
-        octets = min(self._ungranted, self._window - self._granted)
-        self._ungranted -= octets
-        self._granted += octets
-        return octets
+            self._advance += half
+        size = min(self._ungranted, self._window - self._granted)
+        self._ungranted -= size
+        self._granted += size
+        return size

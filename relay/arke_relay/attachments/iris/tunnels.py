@@ -1,4 +1,4 @@
-"""The tunnels of an Iris program: opened by it or offered to it."""
+"""The tunnels of an Iris program: those it opens and those it is offered."""
 
 from __future__ import annotations
 
@@ -6,27 +6,33 @@ from collections.abc import Callable
 
 from arke.wire.limits import MAX_TIMEOUT_MS, WINDOW
 from arke.wire.malformed import Malformed
-from arke.wire.messages import Purpose, TunnelClose
+from arke.wire.messages import Op, Purpose, TunnelClose
 from arke.wire.outbox import Outbox
 from arke.wire.tunnel_batch import TunnelBatchDecoder
 from arke_relay.attachments.iris import packets
-from arke_relay.attachments.iris.fields import binary, name, varint
-from arke_relay.attachments.iris.handler import Handler
-from arke_relay.attachments.iris.packets import CHUNK_LIMIT, Packet
-from arke_relay.attachments.iris.tunnel import LARGEST, Broken, IrisTunnel
+from arke_relay.attachments.iris.fields import read_binary, read_name, read_varint
+from arke_relay.attachments.iris.handler import PacketHandler
+from arke_relay.attachments.iris.packets import MAX_TRANSFER, Packet
+from arke_relay.attachments.iris.tunnel import (
+    MAX_TUNNEL_MESSAGE,
+    IrisTunnelEnd,
+    TunnelViolation,
+)
+from arke_relay.core.counters import DropCause
 from arke_relay.core.directed_request import DirectedRequest, TunnelParameters
 from arke_relay.core.endpoints import Message, Program
 from arke_relay.core.message_core import MessageCore
 
-_UNREAD = 256 * 1024
-"""Octets waiting for the program from which on it is taken for one that does not read: what it has
-granted is then kept back, for it all comes through the one connection."""
+_PAUSE_GRANTS = 256 * 1024
+"""Bytes queued for the program from which on its tunnels get no more credit: all of them share one
+connection."""
 
 
 class IrisTunnels:
-    """`outbox` is the program's; `overrun` is called when what it must be told has no room there.
+    """Handlers and encoders for one program.
 
-    What the core tells answers whether there was room, as an MessageSink does.
+    `outbox` is the program's. `overrun` is called when a message that must not be lost does not fit
+    into it. Encoders return False if the queue is full, as a MessageSink does.
     """
 
     def __init__(
@@ -39,24 +45,24 @@ class IrisTunnels:
         self._outbox = outbox
         self._put = outbox.put_in_flow
         self._overrun = overrun
-        self._by_id: dict[int, IrisTunnel] = {}
-        self._by_name: dict[int, IrisTunnel] = {}
-        """By the names in what comes for the program, which are its own names negated."""
+        self._by_number: dict[int, IrisTunnelEnd] = {}
+        """By the program's own numbers."""
+        self._by_id: dict[int, IrisTunnelEnd] = {}
+        """By the ids in messages to the program, which are its own negated."""
         self._offers: dict[int, tuple[int, int]] = {}
-        """Window and largest message of the tunnels that it was offered."""
-        self._kept_back: dict[IrisTunnel, None] = {}
-        """Whose other end gets no credit until the program has read."""
-        self._pieces: TunnelBatchDecoder | None = None  # most programs have no tunnel
+        """Window and largest message of the tunnels that it was offered, by request id."""
+        self._grants_paused: dict[IrisTunnelEnd, None] = {}
+        self._decoder: TunnelBatchDecoder | None = None  # most programs have no tunnel
 
     @property
     def holding(self) -> bool:
-        """Something of a tunnel that the program has closed still waits for credit."""
-        return any(tunnel.closing for tunnel in self._by_name.values())
+        """Data of a tunnel that the program has closed still waits for credit."""
+        return any(tunnel.closing for tunnel in self._by_id.values())
 
     # From the program.
 
     @property
-    def handlers(self) -> dict[int, Handler]:
+    def handlers(self) -> dict[int, PacketHandler]:
         return {
             Packet.TUNNEL_INIT: self._on_init,
             Packet.TUNNEL_CONFIRM: self._on_confirm,
@@ -66,200 +72,220 @@ class IrisTunnels:
         }
 
     def _on_init(self, data: bytes, at: int, now: float) -> int:
-        number, at = varint(data, at)
-        cluster, at = name(data, at)
-        timeout, at = varint(data, at)
-        if number in self._by_id:
+        number, at = read_varint(data, at)
+        cluster, at = read_name(data, at)
+        timeout_ms, at = read_varint(data, at)
+        if number in self._by_number:
             raise Malformed(f"tunnel {number} is still open")
         if self._router.draining:
-            self._say(packets.tunnel_timed_out(number), None)
+            self._send(packets.tunnel_timed_out(number), None)
             return at
         program = self._program
-        deadline = now + min(timeout, MAX_TIMEOUT_MS) / 1000
-        opening = TunnelParameters(Purpose.TUNNEL, WINDOW, LARGEST)
-        facts = (program, 2 * number + 1, cluster, b"", now, deadline, False, program.sender, None)
-        self._router.request(DirectedRequest(*facts, to=None, opening=opening), now)
+        request = DirectedRequest(
+            program,
+            2 * number + 1,
+            cluster,
+            b"",
+            now + min(timeout_ms, MAX_TIMEOUT_MS) / 1000,
+            program.sender,
+            None,
+            member=None,
+            tunnel=TunnelParameters(Purpose.TUNNEL, WINDOW, MAX_TUNNEL_MESSAGE),
+        )
+        self._router.request(request, now)
         return at
 
     def _on_confirm(self, data: bytes, at: int, now: float) -> int:
-        build, at = varint(data, at)
-        number, at = varint(data, at)
-        if number in self._by_id or 2 * number + 1 in self._program.requests:
+        request_id, at = read_varint(data, at)
+        number, at = read_varint(data, at)
+        if number in self._by_number or 2 * number + 1 in self._program.requests:
             raise Malformed(f"tunnel {number} is still open")
-        offer = self._offers.pop(build, None)
+        offer = self._offers.pop(request_id, None)
         if offer is None:
-            self._drops["unknown_tunnel"] += 1
-            self._say(packets.tunnel_close(number, "nobody waits for it any more"), None)
+            self._drops[DropCause.UNKNOWN_TUNNEL] += 1
+            text = "the tunnel request was cancelled or timed out"
+            self._send(packets.tunnel_close(number, text), None)
             return at
-        window, largest = offer
-        self._add(IrisTunnel(number, -build, window, largest))
-        self._router.accept(self._program, build, window, LARGEST)
+        window, max_message = offer
+        self._add(IrisTunnelEnd(number, -request_id, window, max_message))
+        self._router.accept(self._program, request_id, window, MAX_TUNNEL_MESSAGE)
         return at
 
     def _on_allowance(self, data: bytes, at: int, now: float) -> int:
-        number, at = varint(data, at)
-        octets, at = varint(data, at)
-        tunnel = self._by_id.get(number)
+        number, at = read_varint(data, at)
+        size, at = read_varint(data, at)
+        tunnel = self._by_number.get(number)
         if tunnel is None:
-            self._drops["unknown_tunnel"] += 1
+            self._drops[DropCause.UNKNOWN_TUNNEL] += 1
         else:
-            tunnel.granted(octets)
+            tunnel.allowed(size)
             self._grant(tunnel)
         return at
 
     def _on_transfer(self, data: bytes, at: int, now: float) -> int:
-        number, at = varint(data, at)
-        size, at = varint(data, at)
-        chunk, at = binary(data, at, 2 * CHUNK_LIMIT)
-        tunnel = self._by_id.get(number)
+        number, at = read_varint(data, at)
+        size, at = read_varint(data, at)
+        chunk, at = read_binary(data, at, 2 * MAX_TRANSFER)
+        tunnel = self._by_number.get(number)
         if tunnel is None:
-            self._drops["unknown_tunnel"] += 1
+            self._drops[DropCause.UNKNOWN_TUNNEL] += 1
         elif not chunk:
-            self._drops["empty_tunnel_message"] += 1
+            self._drops[DropCause.EMPTY_TUNNEL_MESSAGE] += 1
         else:
             try:
-                piece = tunnel.transfer(size, chunk)
-            except Broken as error:
-                self._break(tunnel, error)
+                forwarded = tunnel.receive(size, chunk)
+            except TunnelViolation as error:
+                self._abort(tunnel, error)
             else:
-                self._tunnels.data(self._program, tunnel.name, *piece)
+                self._tunnels.data(self._program, tunnel.id, *forwarded)
         return at
 
     def _on_close(self, data: bytes, at: int, now: float) -> int:
-        number, at = varint(data, at)
-        tunnel = self._by_id.pop(number, None)
+        number, at = read_varint(data, at)
+        tunnel = self._by_number.pop(number, None)
         if tunnel is None:
-            self._drops["unknown_tunnel"] += 1
+            self._drops[DropCause.UNKNOWN_TUNNEL] += 1
             return at
-        # Whoever closes waits for this.
-        self._say(packets.tunnel_close(number, ""), -tunnel.name)
+        # The program waits for this reply.
+        self._send(packets.tunnel_close(number, ""), -tunnel.id)
         if tunnel.holding:
             tunnel.closing = True
         else:
-            self._end(tunnel)
+            self._close(tunnel)
         return at
 
     # To the program.
 
-    def offered(self, message: Message) -> bool:
-        """A tunnel to take; False when it is none that such a program knows."""
-        _, build, _, _, _, purpose, window, largest, _, _ = message
-        if purpose != Purpose.TUNNEL or not self._outbox.put(packets.tunnel_init(build)):
+    @property
+    def encoders(self) -> dict[int, Callable[[Message], bool]]:
+        return {
+            Op.OFFER: self._send_offer,
+            Op.ACCEPT: self._send_confirm,
+            Op.DATA: self._send_data,
+            Op.CREDIT: self._send_credit,
+            Op.END: self._send_end,
+            Op.REQUEST_CANCELLED: self._offer_cancelled,
+        }
+
+    def _send_offer(self, message: Message) -> bool:
+        """Offer a tunnel. False also for a purpose that Iris does not have."""
+        _, request_id, _, _, _, purpose, window, max_message, _, _ = message
+        if purpose != Purpose.TUNNEL or not self._outbox.put(packets.tunnel_init(request_id)):
             return False
-        self._offers[build] = window, largest
+        self._offers[request_id] = window, max_message
         return True
 
-    def withdrawn(self, message: Message) -> bool:
-        """Nobody waits for its answer to an offer any more."""
+    def _offer_cancelled(self, message: Message) -> bool:
         self._offers.pop(message[1], None)
         return True
 
-    def accepted(self, message: Message) -> bool:
-        """The tunnel that the program asked for is there."""
-        _, opened, window, largest = message
-        tunnel = IrisTunnel(opened >> 1, opened, window, largest)
+    def _send_confirm(self, message: Message) -> bool:
+        """A tunnel that the program opened was accepted."""
+        _, request_id, window, max_message = message
+        tunnel = IrisTunnelEnd(request_id >> 1, request_id, window, max_message)
         self._add(tunnel)
-        return self._put(packets.tunnel_confirm(tunnel.id), None)
+        return self._put(packets.tunnel_confirm(tunnel.number), None)
 
-    def arrived(self, message: Message) -> bool:
-        """Data of the other end."""
-        _, name, total, data = message
-        tunnel = self._by_name.get(name)
+    def _send_data(self, message: Message) -> bool:
+        _, tunnel_id, total, data = message
+        tunnel = self._by_id.get(tunnel_id)
         if tunnel is None or tunnel.closing:
             return True
+        number = tunnel.number
         try:
             if total is None:
-                messages = self._opened(data)
-                tunnel.carry(None, sum(map(len, messages)), len(data))
-                transfers = [packets.tunnel_transfer(tunnel.id, len(m), m) for m in messages if m]
+                messages = self._decode(data)
+                tunnel.forward(None, sum(map(len, messages)), len(data))
+                transfers = [packets.tunnel_transfer(number, len(m), m) for m in messages if m]
                 packet = b"".join(transfers)
             else:
-                tunnel.carry(total, len(data), len(data))
-                packet = packets.tunnel_transfer(tunnel.id, total, data)
-        except Broken as error:
-            self._break(tunnel, error)
+                tunnel.forward(total, len(data), len(data))
+                packet = packets.tunnel_transfer(number, total, data)
+        except TunnelViolation as error:
+            self._abort(tunnel, error)
             return True
-        taken = not packet or self._put(packet, name)
+        queued = not packet or self._put(packet, tunnel_id)
         self._grant(tunnel)
-        return taken
+        return queued
 
-    def credited(self, message: Message) -> bool:
-        """The other end takes more."""
-        _, name, octets = message
-        tunnel = self._by_name.get(name)
+    def _send_credit(self, message: Message) -> bool:
+        _, tunnel_id, size = message
+        tunnel = self._by_id.get(tunnel_id)
         if tunnel is None:
             return True
-        if not tunnel.closing and not self._outbox.put(packets.tunnel_allowance(tunnel.id, octets)):
-            return False
-        piece = tunnel.allow(octets)
-        if piece is not None:
-            self._tunnels.data(self._program, tunnel.name, *piece)
+        if not tunnel.closing:
+            packet = packets.tunnel_allowance(tunnel.number, size)
+            if not self._outbox.put(packet):
+                return False
+        forwarded = tunnel.add_credit(size)
+        if forwarded is not None:
+            self._tunnels.data(self._program, tunnel.id, *forwarded)
             if tunnel.closing and not tunnel.holding:
-                self._end(tunnel)
+                self._close(tunnel)
         return True
 
-    def ended(self, message: Message) -> bool:
-        """The other end sends nothing more, or is gone."""
-        _, name, ending, kind, text = message
-        tunnel = self._by_name.get(name)
+    def _send_end(self, message: Message) -> bool:
+        """The other end has closed or aborted the tunnel."""
+        _, tunnel_id, ending, kind, text = message
+        tunnel = self._by_id.get(tunnel_id)
         if tunnel is None or ending == TunnelClose.SEND_CLOSED:
-            # An Iris tunnel has no half: it goes on until both have ended.
+            # Iris has no half-close: the tunnel stays open until both ends have closed it.
             return True
-        self._forget(tunnel)
+        self._remove(tunnel)
         if tunnel.closing:
             return True
-        reason = (text or kind or "it broke") if ending == TunnelClose.ABORTED else ""
-        return self._put(packets.tunnel_close(tunnel.id, reason), name)
+        reason = (text or kind or "aborted") if ending == TunnelClose.ABORTED else ""
+        return self._put(packets.tunnel_close(tunnel.number, reason), tunnel_id)
 
-    def read(self) -> None:
-        """Some of what waited for the program has left: whom that kept back may send on."""
-        if self._kept_back and self._outbox.size < _UNREAD:
-            kept_back, self._kept_back = self._kept_back, {}
-            for tunnel in kept_back:
+    def resume_grants(self) -> None:
+        """Grant the credit that was paused, if the program has read enough."""
+        if self._grants_paused and self._outbox.size < _PAUSE_GRANTS:
+            paused, self._grants_paused = self._grants_paused, {}
+            for tunnel in paused:
                 self._grant(tunnel)
 
-    # Inside.
+    # Internal.
 
-    def _opened(self, data: bytes) -> list[bytes]:
-        """The small messages that share a piece. Raises Broken."""
-        if self._pieces is None:
-            self._pieces = TunnelBatchDecoder()
-        messages = self._pieces.decode(data)
+    def _decode(self, data: bytes) -> list[bytes]:
+        """Split small messages that share one DATA message. Raises TunnelViolation."""
+        if self._decoder is None:
+            self._decoder = TunnelBatchDecoder()
+        messages = self._decoder.decode(data)
         if messages is None:
-            raise Broken("what came cannot be understood")
+            raise TunnelViolation("malformed tunnel data")
         return messages
 
-    def _say(self, packet: bytes, tunnel: int | None) -> None:
-        """Tell the program what only this codec knows of."""
-        if not self._put(packet, tunnel):
+    def _send(self, packet: bytes, tunnel_id: int | None) -> None:
+        """Queue a packet that must not be lost."""
+        if not self._put(packet, tunnel_id):
             self._overrun()
 
-    def _grant(self, tunnel: IrisTunnel) -> None:
-        if self._outbox.size >= _UNREAD:
-            self._kept_back[tunnel] = None
+    def _grant(self, tunnel: IrisTunnelEnd) -> None:
+        if self._outbox.size >= _PAUSE_GRANTS:
+            self._grants_paused[tunnel] = None
             return
-        octets = tunnel.grant()
-        if octets:
-            self._tunnels.grant(self._program, tunnel.name, octets)
+        size = tunnel.take_grant()
+        if size:
+            self._tunnels.grant(self._program, tunnel.id, size)
 
-    def _add(self, tunnel: IrisTunnel) -> None:
-        self._by_id[tunnel.id] = self._by_name[-tunnel.name] = tunnel
+    def _add(self, tunnel: IrisTunnelEnd) -> None:
+        self._by_number[tunnel.number] = self._by_id[-tunnel.id] = tunnel
 
-    def _end(self, tunnel: IrisTunnel) -> None:
-        self._forget(tunnel)
-        self._tunnels.end(self._program, tunnel.name, TunnelClose.CLOSED, "", "")
+    def _close(self, tunnel: IrisTunnelEnd) -> None:
+        self._remove(tunnel)
+        self._tunnels.end(self._program, tunnel.id, TunnelClose.CLOSED, "", "")
 
-    def _break(self, tunnel: IrisTunnel, error: Broken) -> None:
+    def _abort(self, tunnel: IrisTunnelEnd, error: TunnelViolation) -> None:
         self._drops[error.cause] += 1
-        self._forget(tunnel)
-        text = str(error)
+        self._remove(tunnel)
+        text = f"protocol error: {error}"
         if not tunnel.closing:
-            self._outbox.drop_flow(-tunnel.name)
-            self._say(packets.tunnel_close(tunnel.id, text), -tunnel.name)
-        self._tunnels.end(self._program, tunnel.name, TunnelClose.ABORTED, "", text)
+            self._outbox.drop_flow(-tunnel.id)
+            self._send(packets.tunnel_close(tunnel.number, text), -tunnel.id)
+        self._tunnels.end(self._program, tunnel.id, TunnelClose.ABORTED, "", text)
 
-    def _forget(self, tunnel: IrisTunnel) -> None:
-        self._by_name.pop(-tunnel.name, None)
-        self._kept_back.pop(tunnel, None)
-        if self._by_id.get(tunnel.id) is tunnel:
-            del self._by_id[tunnel.id]
+    def _remove(self, tunnel: IrisTunnelEnd) -> None:
+        self._by_id.pop(-tunnel.id, None)
+        self._grants_paused.pop(tunnel, None)
+        if self._by_number.get(tunnel.number) is tunnel:
+            del self._by_number[tunnel.number]

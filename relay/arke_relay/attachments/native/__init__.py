@@ -1,1 +1,1 @@
-"""The native codec: what a program's octets mean to the core, and the other way round."""
+"""The native protocol: MessagePack messages of programs that use the Arke SDK."""

@@ -1,45 +1,50 @@
-"""One program's connection: octets to messages and back, its beginning and its end."""
+"""The connection of a program that speaks the native protocol."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
 
-from arke.wire.limits import MAX_IDENTITY, MAX_REASON, unpacker
+from arke.wire.limits import MAX_REASON, unpacker
 from arke.wire.malformed import DECODE_ERRORS, Malformed, describe_malformed
-from arke.wire.messages import MAGIC, VERSION, Op
+from arke.wire.messages import VERSION, Op
 from arke.wire.outbox import Outbox
 from arke.wire.reassembly import Reassembler
-from arke_relay.attachments.connection import OUTBOX, Connection
+from arke_relay.attachments.connection import MAX_QUEUED, ProgramConnection
+from arke_relay.attachments.context import AttachmentContext
+from arke_relay.attachments.detach_reason import DetachReason, UnsupportedVersion
 from arke_relay.attachments.native.broadcasts import NativeBroadcasts
 from arke_relay.attachments.native.fields import Handler
-from arke_relay.attachments.native.registration import Registry
+from arke_relay.attachments.native.handshake import read_hello
+from arke_relay.attachments.native.registration import NativeRegistration
 from arke_relay.attachments.native.requests import NativeRequests
 from arke_relay.attachments.native.tunnels import NativeTunnels
-from arke_relay.attachments.program_registry import LEFT, ProgramRegistry
+from arke_relay.core.attached_programs import NotAllowed
 from arke_relay.core.endpoints import Message
-from arke_relay.core.message_core import NotAllowed
 
-_INBOX = 64 * 1024 * 1024
+_MAX_PARTIAL_BYTES = 64 * 1024 * 1024
+"""Bytes of large bodies that one program may have sent in part."""
+
 _OPS = frozenset(Op)
 
 
-class NativeConnection(Connection):
-    """A program that speaks the native protocol."""
+class NativeConnection(ProgramConnection):
+    """Decodes messages and calls the handler of each operation."""
 
-    def __init__(self, registry: ProgramRegistry, transport: asyncio.Transport) -> None:
-        outbox = Outbox(OUTBOX, self._wake, self.flush)
-        super().__init__(registry, transport, outbox)
-        # The sink's part of this is the outbox itself: a call less for every message.
+    def __init__(self, context: AttachmentContext, transport: asyncio.Transport) -> None:
+        outbox = Outbox(MAX_QUEUED, self._wake, self.flush)
+        super().__init__(context, transport, outbox)
+        # Most of the MessageSink is the outbox itself: this saves a call for every message.
         self.put = outbox.put
         self.put_body = outbox.put_body
         self.put_packed = outbox.put_packed
         self.put_in_flow = outbox.put_in_flow
         self.drop_flow = outbox.drop_flow
-        self._inbox = Reassembler(registry.max_message, max(_INBOX, 2 * registry.max_message))
+        max_message = context.max_message
+        self._inbox = Reassembler(max_message, max(_MAX_PARTIAL_BYTES, 2 * max_message))
         self._unpacker = unpacker()
         self._handlers: list[Handler] = [self._unknown] * 64
-        self._handle(
+        self._add_handlers(
             {
                 Op.HELLO: self._on_hello,
                 Op.PING: self._on_ping,
@@ -49,9 +54,9 @@ class NativeConnection(Connection):
             }
         )
 
-    def understand(self, data: bytes | memoryview) -> None:
-        self.heard = True
-        now = self._registry.clock()
+    def handle_data(self, data: bytes | memoryview) -> None:
+        self.received = True
+        now = self._clock()
         unpacked = self._unpacker
         handlers = self._handlers
         try:
@@ -59,19 +64,20 @@ class NativeConnection(Connection):
             for message in unpacked:
                 handlers[message[0]](message, now)
         except NotAllowed as error:
-            self.end(str(error))
+            self.end(DetachReason.NOT_ALLOWED, str(error))
         except DECODE_ERRORS as error:
-            self.end(f"not understood: {describe_malformed(error)}")
+            text = f"protocol error: {describe_malformed(error)}"
+            self.end(DetachReason.PROTOCOL_ERROR, text)
         self._flusher.flush()
 
     def ping(self) -> None:
         self.put((Op.PING.value, 0))
 
-    def _say_why(self, reason: str) -> None:
-        self._outbox.put((Op.CLOSE.value, reason[:MAX_REASON]))
+    def _send_reason(self, text: str) -> None:
+        self._outbox.put((Op.CLOSE.value, text[:MAX_REASON]))
 
     def _stop_handling(self) -> None:
-        # In place, for whoever is going through them; what they hold is this connection itself.
+        # In place: `handle_data` may be iterating. It also frees the handlers' references to us.
         self._handlers[:] = [_ignore] * 64
 
     @property
@@ -81,68 +87,61 @@ class NativeConnection(Connection):
     # Messages.
 
     def _on_hello(self, message: Message, now: float) -> None:
-        _, magic, version, name = message[:4]
-        if magic != MAGIC or type(name) is not str or self._program is not None:
-            raise Malformed("not the hello of an Arke program")
-        if type(version) is not int:
-            raise Malformed("a version is a number")
-        if version != VERSION:
-            self.end(f"this relay speaks version {VERSION} of the protocol, not {version}")
+        if self._program is not None:
+            raise Malformed("a second HELLO")
+        try:
+            hello = read_hello(message)
+        except UnsupportedVersion as error:
+            self.end(DetachReason.UNSUPPORTED_VERSION, str(error))
             return
-        registry = self._registry
-        if registry.core.router.draining:
-            self.end("the relay is leaving")
+        context = self._context
+        core = context.core
+        if core.router.draining:
+            self.end(DetachReason.RELAY_STOPPING)
             return
-        if len(message) > 4:
-            self.identity = _identity(message[4])
-        program = self._program = registry.attached(name[:200], self, self)
-        core, inbox = registry.core, self._inbox
-        self._handle(NativeRequests(program, inbox, core).handlers)
-        self._handle(NativeBroadcasts(program, inbox, core).handlers)
-        self._handle(NativeTunnels(program, core).handlers)
-        self._handle(Registry(program, registry).handlers)
+        self.identity = hello.identity
+        program = self._program = context.registry.attached(hello.name, self, self)
+        inbox = self._inbox
+        self._add_handlers(NativeRequests(program, inbox, core.router, core.directory).handlers)
+        self._add_handlers(NativeBroadcasts(program, inbox, core).handlers)
+        self._add_handlers(NativeTunnels(program, core.tunnels).handlers)
+        self._add_handlers(NativeRegistration(program, context).handlers)
         self.put(
             (
                 Op.WELCOME.value,
                 VERSION,
-                core.node,
-                core.address,
-                registry.network,
-                registry.max_message,
+                core.node.id,
+                core.node.address,
+                context.network,
+                context.max_message,
             )
         )
 
     def _on_ping(self, message: Message, now: float) -> None:
         token = message[1]
         if type(token) is not int:
-            raise Malformed("a token is a number")
+            raise Malformed("a token must be a number")
         if not self._outbox.put_after_bodies((Op.PONG.value, token)):
-            self.overrun()  # whoever waits for it would wait for ever
+            self.overrun()  # the program would wait for it without end
 
     def _on_pong(self, message: Message, now: float) -> None:
-        """Being heard was all it was for."""
+        """Any traffic counts as a sign of life."""
 
     def _on_close(self, message: Message, now: float) -> None:
-        self._close(LEFT)
+        self._close(DetachReason.CLOSED_BY_PROGRAM)
 
     def _on_chunk(self, message: Message, now: float) -> None:
         self._inbox.add_chunk(message[1], message[2], message[3])
 
     def _unknown(self, message: Message, now: float) -> None:
         if self._program is None and message[0] in _OPS:
-            raise Malformed("it did not say hello first")
+            raise Malformed("HELLO must be the first message")
         raise Malformed(f"unknown operation {message[0]!r:.20}")
 
-    def _handle(self, handlers: Mapping[int, Handler]) -> None:
+    def _add_handlers(self, handlers: Mapping[int, Handler]) -> None:
         for op, handler in handlers.items():
             self._handlers[op] = handler
 
 
-def _identity(value: object) -> bytes:
-    if type(value) is not bytes or not 0 < len(value) <= MAX_IDENTITY:
-        raise Malformed(f"an identity is 1 to {MAX_IDENTITY} octets")
-    return value
-
-
 def _ignore(message: Message, now: float) -> None:
-    """Nothing that comes behind the end counts."""
+    """Messages of a closing connection are discarded."""

@@ -1,4 +1,4 @@
-"""The fields of a message as they came, checked. All raise Malformed."""
+"""Check the fields of received messages. All functions raise Malformed."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from arke.wire.malformed import Malformed
 from arke_relay.core.endpoints import Message
 
 Handler = Callable[[Message, float], None]
-"""Handles one message of a program; the second argument is when it arrived."""
+"""Handles one message of a program; the second argument is the time of its arrival."""
 
 
-def size(value: object) -> int:
+def check_size(value: object) -> int:
     if type(value) is not int or value < 0:
-        raise Malformed("a size is a number of octets")
+        raise Malformed("a size must be a number of bytes, at least 0")
     return value
 
 
-def text(value: object, what: str) -> str:
+def check_text(value: object, what: str) -> str:
     if type(value) is not str:
-        raise Malformed(f"{what} is text")
+        raise Malformed(f"{what} must be text")
     return value
 
 
-def check_call(call: Any, timeout: Any) -> int:
-    """A call's number is one. Returns its time-out, bounded, in milliseconds."""
-    if type(call) is not int or type(timeout) is not int or timeout < 0:
-        raise Malformed("a request has a number and a time-out in milliseconds")
-    if not 0 <= call <= MAX_ID:
-        raise Malformed(f"a request's number is from 0 to {MAX_ID}")
-    return min(timeout, MAX_TIMEOUT_MS)
+def check_request(request_id: Any, remaining_ms: Any) -> int:
+    """Check both fields. Returns the remaining time, bounded, in milliseconds."""
+    if type(request_id) is not int or type(remaining_ms) is not int or remaining_ms < 0:
+        raise Malformed("a request id and a remaining time must be numbers, at least 0")
+    if not 0 <= request_id <= MAX_ID:
+        raise Malformed(f"a request id must be between 0 and {MAX_ID}")
+    return min(remaining_ms, MAX_TIMEOUT_MS)

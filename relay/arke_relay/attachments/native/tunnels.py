@@ -1,36 +1,36 @@
-"""What a program sends through its tunnels."""
+"""Tunnel messages that a program sends."""
 
 from __future__ import annotations
 
 from arke.wire.malformed import Malformed
 from arke.wire.messages import Op, TunnelClose
-from arke_relay.attachments.native.fields import Handler, size, text
+from arke_relay.attachments.native.fields import Handler, check_size, check_text
 from arke_relay.core.endpoints import Message, Program
-from arke_relay.core.message_core import MessageCore
+from arke_relay.core.tunnels import TunnelRouter
 
 
 class NativeTunnels:
-    """Data, credit and ends, from one program."""
+    """Handlers for one program."""
 
-    def __init__(self, program: Program, core: MessageCore) -> None:
+    def __init__(self, program: Program, tunnels: TunnelRouter) -> None:
         self._program = program
-        self._tunnels = core.tunnels
+        self._tunnels = tunnels
 
     @property
     def handlers(self) -> dict[int, Handler]:
         return {Op.DATA: self._on_data, Op.CREDIT: self._on_credit, Op.END: self._on_end}
 
     def _on_data(self, message: Message, now: float) -> None:
-        _, tunnel, total, data = message
+        _, tunnel_id, total, data = message
         if type(data) is not bytes or not (total is None or (type(total) is int and total >= 0)):
-            raise Malformed("a tunnel carries octets")
-        self._tunnels.data(self._program, tunnel, total, data)
+            raise Malformed("tunnel data must be bytes with a total size or nil")
+        self._tunnels.data(self._program, tunnel_id, total, data)
 
     def _on_credit(self, message: Message, now: float) -> None:
-        _, tunnel, octets = message
-        self._tunnels.grant(self._program, tunnel, size(octets))
+        _, tunnel_id, size = message
+        self._tunnels.grant(self._program, tunnel_id, check_size(size))
 
     def _on_end(self, message: Message, now: float) -> None:
-        _, tunnel, ending, kind, why = message
-        kind, why = text(kind, "the type of an end"), text(why, "an end")
-        self._tunnels.end(self._program, tunnel, TunnelClose(ending), kind, why)
+        _, tunnel_id, ending, kind, text = message
+        kind, text = check_text(kind, "an error type"), check_text(text, "an error text")
+        self._tunnels.end(self._program, tunnel_id, TunnelClose(ending), kind, text)

@@ -10,7 +10,7 @@ from arke_proxy.errors import MalformedMessage
 from arke_proxy.http.messages import RequestHead, ResponseHead
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.http1.head_parser import parse_request, parse_response
-from support.strict_requests import GET, HEADS, LIMITS, POST
+from support.strict_requests import ACCEPTED, GET, HEADS, LIMITS, POST
 from support.strict_responses import RESPONSES, SWITCH
 
 STEPS = pytest.mark.parametrize("step", [1, 7, 1 << 20], ids=["byte by byte", "7 bytes", "at once"])
@@ -164,6 +164,13 @@ def test_malformed_or_ambiguous_request_is_rejected(raw: bytes, step: int) -> No
     with pytest.raises(MalformedMessage) as rejected:
         request(raw, step)
     assert rejected.value.status == 400
+
+
+@pytest.mark.parametrize("raw", [raw for raw, _ in ACCEPTED.values()], ids=ACCEPTED)
+def test_unusual_request_is_parsed_alike_in_pieces(raw: bytes) -> None:
+    head, end, _ = raw.removeprefix(b"\r\n").partition(b"\r\n\r\n")
+    whole = request(head + end)
+    assert request(head + end, 1) == request(head + end, 7) == whole
 
 
 @pytest.mark.parametrize(("raw", "status"), LIMITS.values(), ids=LIMITS)

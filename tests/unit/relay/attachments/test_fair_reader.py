@@ -1,3 +1,5 @@
+"""The fair reader handles large reads in slices, in turns."""
+
 from __future__ import annotations
 
 import asyncio
@@ -6,21 +8,22 @@ from itertools import count
 
 import pytest
 
-from arke_relay.attachments.fair_reader import PIECE, FairReader
+from arke_relay.attachments.detach_reason import DetachReason
+from arke_relay.attachments.fair_reader import SLICE, FairReader
 
 
-class Reader:
-    """A connection that knows only whether somebody reads, and what was heard."""
+class FakeConnection:
+    """Records the slices it handles, and whether its reading is paused."""
 
     def __init__(self) -> None:
         self.reading = True
-        self.heard: list[bytes] = []
-        self.aborted = ""
-        self.on_piece: Callable[[], None] = lambda: None
+        self.slices: list[bytes] = []
+        self.aborted: DetachReason | None = None
+        self.on_slice: Callable[[], None] = lambda: None
 
-    def understand(self, data: bytes | memoryview) -> None:
-        self.heard.append(bytes(data))
-        self.on_piece()
+    def handle_data(self, data: bytes | memoryview) -> None:
+        self.slices.append(bytes(data))
+        self.on_slice()
 
     def pause_reading(self) -> None:
         self.reading = False
@@ -28,82 +31,82 @@ class Reader:
     def resume_reading(self) -> None:
         self.reading = True
 
-    def abort(self, reason: str) -> None:
+    def abort(self, reason: DetachReason) -> None:
         self.aborted = reason
 
 
 @pytest.fixture
-async def turns() -> FairReader:
-    """Looks at a clock on which each look takes two milliseconds: two pieces a turn."""
+async def reader() -> FairReader:
+    """A reader whose clock advances 2 ms with each look: two slices fit into a turn."""
     clock = count()
     return FairReader(asyncio.get_running_loop(), lambda: next(clock) * 0.002)
 
 
-async def finish(*readers: Reader) -> list[int]:
-    """Go on until all read again; return how many pieces the first had heard by every turn."""
-    seen = []
+async def finish(*connections: FakeConnection) -> list[int]:
+    """Run until all read again. Return how many slices the first had handled after each turn."""
+    handled = []
     for _ in range(100):
-        if all(reader.reading for reader in readers):
-            return seen
-        seen.append(len(readers[0].heard))
+        if all(connection.reading for connection in connections):
+            return handled
+        handled.append(len(connections[0].slices))
         await asyncio.sleep(0)
-    raise AssertionError("somebody never reads again")
+    raise AssertionError("a connection did not resume reading")
 
 
-@pytest.mark.parametrize("size", [PIECE + 1, 2 * PIECE, 10 * PIECE + 7])
-async def test_all_is_handled_in_order_and_then_there_is_more_to_read(
-    turns: FairReader, size: int
+@pytest.mark.parametrize("size", [SLICE + 1, 2 * SLICE, 10 * SLICE + 7])
+async def test_slices_are_handled_in_order_and_reading_resumes(
+    reader: FairReader, size: int
 ) -> None:
     data = bytes(i % 251 for i in range(size))
-    reader = Reader()
-    turns.take(reader, data)
-    await finish(reader)
-    assert b"".join(reader.heard) == data
-    assert max(map(len, reader.heard)) == PIECE
+    connection = FakeConnection()
+    reader.add(connection, data)
+    await finish(connection)
+    assert b"".join(connection.slices) == data
+    assert max(map(len, connection.slices)) == SLICE
 
 
-async def test_others_on_the_loop_get_their_turns_meanwhile(turns: FairReader) -> None:
-    reader = Reader()
-    turns.take(reader, bytes(10 * PIECE))
-    assert await finish(reader) == [2, 4, 6, 8, 10]
+async def test_event_loop_runs_between_turns(reader: FairReader) -> None:
+    connection = FakeConnection()
+    reader.add(connection, bytes(10 * SLICE))
+    assert await finish(connection) == [2, 4, 6, 8, 10]
 
 
-async def test_those_who_read_much_share_one_turn(turns: FairReader) -> None:
-    readers = [Reader() for _ in range(4)]
-    for reader in readers:
-        turns.take(reader, bytes(4 * PIECE))
-    heard = 0
-    while not all(reader.reading for reader in readers):
-        now = sum(len(reader.heard) for reader in readers)
-        assert now - heard <= 2, "one turn for all of them, not one each"
-        heard = now
-        lengths = [len(reader.heard) for reader in readers if not reader.reading]
+async def test_connections_share_one_turn(reader: FairReader) -> None:
+    connections = [FakeConnection() for _ in range(4)]
+    for connection in connections:
+        reader.add(connection, bytes(4 * SLICE))
+    handled = 0
+    while not all(connection.reading for connection in connections):
+        now = sum(len(connection.slices) for connection in connections)
+        assert now - handled <= 2, "all connections share one turn"
+        handled = now
+        lengths = [len(each.slices) for each in connections if not each.reading]
         assert max(lengths, default=0) - min(lengths, default=0) <= 3, "the first began alone"
         await asyncio.sleep(0)
-    assert [len(reader.heard) for reader in readers] == [4] * 4
+    assert [len(connection.slices) for connection in connections] == [4] * 4
 
 
-async def test_what_is_dropped_is_not_handled(turns: FairReader) -> None:
-    reader = Reader()
-    reader.on_piece = lambda: turns.drop(reader)
-    turns.take(reader, bytes(10 * PIECE))
-    await finish(reader)
-    assert len(reader.heard) == 1
+async def test_removed_connection_gets_no_further_slice(reader: FairReader) -> None:
+    connection = FakeConnection()
+    connection.on_slice = lambda: reader.remove(connection)
+    reader.add(connection, bytes(10 * SLICE))
+    await finish(connection)
+    assert len(connection.slices) == 1
 
 
-async def test_who_cannot_be_handled_is_cut_off_and_others_go_on(turns: FairReader) -> None:
-    broken, sound = Reader(), Reader()
-    turns.take(sound, bytes(4 * PIECE))
+async def test_exception_aborts_its_connection_only(reader: FairReader) -> None:
+    broken, healthy = FakeConnection(), FakeConnection()
+    reader.add(healthy, bytes(4 * SLICE))
 
     def fail() -> None:
         raise RuntimeError("unforeseen")
 
-    broken.on_piece = fail
+    broken.on_slice = fail
     failures: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, about: failures.append(about))
-    turns.take(broken, bytes(4 * PIECE))
-    await finish(sound)
-    assert broken.aborted
-    assert len(broken.heard) == 1
-    assert len(sound.heard) == 4
+    reader.add(broken, bytes(4 * SLICE))
+    await finish(healthy)
+    assert broken.aborted is DetachReason.INTERNAL_ERROR
+    assert len(broken.slices) == 1
+    assert len(healthy.slices) == 4
     assert len(failures) == 1

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from arke_relay.core.balancer import FAULT, HALF_LIFE, REFUSAL, Balancer
+from arke_relay.core.balancer import FAULT, HALF_LIFE, REFUSAL, PowerOfTwoBalancer
 from arke_relay.core.directory import Candidate, Cluster
 from arke_relay.core.endpoints import Peer, Program
 from support.recording_sink import RecordingSink
@@ -34,7 +34,7 @@ def cluster_of(*members: int) -> Cluster:
 
 def shares(cluster: Cluster, now: float = 0.0, *, working: bool = False) -> list[float]:
     """How the draws fall on the candidates; `working`: nobody finishes meanwhile."""
-    balancer = Balancer(Random(7).random)
+    balancer = PowerOfTwoBalancer(Random(7).random)
     took: Counter[Candidate] = Counter()
     for _ in range(DRAWS):
         candidate = balancer.choose(cluster.draws, (), now)
@@ -45,14 +45,14 @@ def shares(cluster: Cluster, now: float = 0.0, *, working: bool = False) -> list
 
 
 def test_nobody_is_nobody() -> None:
-    assert Balancer(Random(1).random).choose([], (), 0.0) is None
+    assert PowerOfTwoBalancer(Random(1).random).choose([], (), 0.0) is None
 
 
 def test_the_only_one_takes_it_whatever_it_has_done() -> None:
     cluster = cluster_of(1)
     only = cluster.draws[0]
     only.outstanding = 1000
-    balancer = Balancer(Random(1).random)
+    balancer = PowerOfTwoBalancer(Random(1).random)
     balancer.penalise(only, REFUSAL, 0.0)
     assert balancer.choose(cluster.draws, (), 0.0) is only
 
@@ -100,7 +100,7 @@ def test_the_busiest_of_many_never_wins_against_another() -> None:
 
 def test_those_who_were_tried_are_not_tried_again() -> None:
     cluster = cluster_of(1, 1, 3)
-    balancer = Balancer(Random(1).random)
+    balancer = PowerOfTwoBalancer(Random(1).random)
     endpoints = list(cluster.candidates)
     tried: set[object] = set()
     for _ in endpoints:
@@ -113,7 +113,7 @@ def test_those_who_were_tried_are_not_tried_again() -> None:
 def test_who_failed_takes_less_until_that_has_faded() -> None:
     cluster = cluster_of(1, 1)
     failed, _ = cluster.draws
-    Balancer(Random(1).random).penalise(failed, FAULT, 100.0)
+    PowerOfTwoBalancer(Random(1).random).penalise(failed, FAULT, 100.0)
     assert shares(cluster, 100.0) == [0, 1]
     assert shares(cluster, 100.0 + 3 * HALF_LIFE) == [0, 1]
     assert shares(cluster, 100.0 + 4 * HALF_LIFE) == pytest.approx([0.5, 0.5], abs=0.02)
@@ -122,7 +122,7 @@ def test_who_failed_takes_less_until_that_has_faded() -> None:
 def test_a_failure_weighs_like_work_and_loses_half_its_weight_each_half_life() -> None:
     cluster = cluster_of(1, 1)
     refused, busy = cluster.draws
-    Balancer(Random(1).random).penalise(refused, REFUSAL, 0.0)
+    PowerOfTwoBalancer(Random(1).random).penalise(refused, REFUSAL, 0.0)
     busy.outstanding = 3
     assert shares(cluster, 0.4 * HALF_LIFE) == [0, 1]
     assert shares(cluster, 0.5 * HALF_LIFE) == [1, 0]
@@ -131,7 +131,7 @@ def test_a_failure_weighs_like_work_and_loses_half_its_weight_each_half_life() -
 def test_failures_add_up_but_not_for_ever() -> None:
     cluster = cluster_of(1, 1)
     refused, _ = cluster.draws
-    balancer = Balancer(Random(1).random)
+    balancer = PowerOfTwoBalancer(Random(1).random)
     for _ in range(1000):
         balancer.penalise(refused, REFUSAL, 0.0)
     assert shares(cluster, 9 * HALF_LIFE) == [0, 1]
@@ -141,7 +141,7 @@ def test_failures_add_up_but_not_for_ever() -> None:
 def test_when_all_have_failed_only_work_counts() -> None:
     cluster = cluster_of(1, 1)
     one, other = cluster.draws
-    balancer = Balancer(Random(1).random)
+    balancer = PowerOfTwoBalancer(Random(1).random)
     balancer.penalise(one, REFUSAL, 0.0)
     balancer.penalise(other, FAULT, 0.0)
     assert shares(cluster, 0.1) == pytest.approx([0.5, 0.5], abs=0.02)
@@ -152,7 +152,7 @@ def test_when_all_have_failed_only_work_counts() -> None:
 def test_where_some_have_failed_the_others_take_it() -> None:
     """Also where both that are drawn have failed."""
     cluster = cluster_of(*[1] * 8)
-    balancer = Balancer(Random(1).random)
+    balancer = PowerOfTwoBalancer(Random(1).random)
     for failed in cluster.draws[:-1]:
         balancer.penalise(failed, FAULT, 0.0)
     assert shares(cluster, 0.1)[:-1] == [0] * 7
@@ -163,7 +163,7 @@ def test_where_some_have_failed_the_others_take_it() -> None:
 def test_the_choice_is_the_randoms_alone() -> None:
     def choices() -> list[object]:
         cluster = cluster_of(1, 1, 2, 3)
-        balancer = Balancer(Random(42).random)
+        balancer = PowerOfTwoBalancer(Random(42).random)
         return [
             list(cluster.candidates.values()).index(candidate)
             for candidate in (balancer.choose(cluster.draws, (), 0.0) for _ in range(50))
@@ -176,4 +176,4 @@ def test_the_choice_is_the_randoms_alone() -> None:
 @pytest.mark.parametrize("value", [0.0, 1 - 2**-53])
 def test_the_ends_of_the_random_are_members_too(value: float) -> None:
     cluster = cluster_of(1, 1, 1)
-    assert Balancer(lambda: value).choose(cluster.draws, (), 0.0) in cluster.draws
+    assert PowerOfTwoBalancer(lambda: value).choose(cluster.draws, (), 0.0) in cluster.draws

@@ -27,7 +27,7 @@ class Audience:
         self.peers = [room.peer("one", 1, 2), room.peer("other", 3, cluster="d")]
         core = room.core
         for endpoint in (self.members[0], self.members[2]):
-            core.subscribe(endpoint, "t")
+            core.programs.subscribe(endpoint, "t")
         core.directory.subscribe("t", self.peers[0])
         self.everybody: list[Endpoint] = [self.sender, *self.members, *self.peers]
 
@@ -92,7 +92,7 @@ def test_several_in_one_message_stay_in_one_message() -> None:
 def test_a_sender_that_listens_hears_itself() -> None:
     room = CoreHarness()
     member = room.member("c")
-    room.core.subscribe(member, "t")
+    room.core.programs.subscribe(member, "t")
     room.core.broadcasts.broadcast(member, "c", b"body", None)
     room.core.broadcasts.publish(member, "t", b"body", None)
     assert [message[0] for message in sent_to(member)] == [TOLD, EVENT]
@@ -112,10 +112,10 @@ def test_nobody_is_nobody() -> None:
 def test_who_left_is_told_nothing() -> None:
     audience = Audience()
     core = audience.room.core
-    core.leave(audience.members[0])
-    core.unsubscribe(audience.members[0], "t")
-    core.detach(audience.members[1], 0.0)
-    core.unlink(audience.peers[0], 0.0)
+    core.programs.unregister(audience.members[0])
+    core.programs.unsubscribe(audience.members[0], "t")
+    core.programs.detach(audience.members[1], 0.0)
+    core.peers.unlink(audience.peers[0], 0.0)
     core.broadcasts.broadcast(audience.sender, "c", b"", None)
     core.broadcasts.publish(audience.sender, "t", b"", None)
     assert list(audience.got()) == [audience.members[2]]
@@ -140,7 +140,7 @@ def test_a_slow_party_harms_itself_and_each_drop_is_counted() -> None:
     assert isinstance(peer.sink, RecordingSink)
     peer.sink.room = 0
     for endpoint in (slow, quick):
-        room.core.subscribe(endpoint, "t")
+        room.core.programs.subscribe(endpoint, "t")
     broadcasts = room.core.broadcasts
     for number in range(3):
         broadcasts.broadcast(sender, "c", b"%d" % number, None)
@@ -155,7 +155,7 @@ def test_a_slow_party_harms_itself_and_each_drop_is_counted() -> None:
 def test_what_peers_tell_is_counted_where_it_began() -> None:
     room = CoreHarness()
     peer, member = room.peer("one", 1), room.member()
-    room.core.subscribe(member, "t")
+    room.core.programs.subscribe(member, "t")
     room.core.broadcasts.peer_broadcast(peer, "c", b"", 1, None)
     room.core.broadcasts.peer_publish(peer, "t", b"", 1, None)
     assert len(sent_to(member)) == 2
@@ -166,6 +166,6 @@ def test_a_leaving_peers_subscribers_still_hear() -> None:
     room = CoreHarness()
     peer, sender = room.peer("one", 1), room.client()
     room.core.directory.subscribe("t", peer)
-    room.core.drain_peer(peer, 0, 0.0)
+    room.core.peers.drain(peer, 0, 0.0)
     room.core.broadcasts.publish(sender, "t", b"", None)
     assert [message[0] for message in sent_to(peer)] == [PEER_EVENT]

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from arke_relay.core import dial_targets as module
 from arke_relay.core.dial_targets import (
-    AT_ONCE,
     FIRST_RETRY,
     FORGET_AFTER,
     LONGEST_RETRY,
-    MYSELF_RETRY,
+    MAX_CONCURRENT,
+    SELF_RETRY,
     DialTarget,
     DialTargets,
 )
@@ -117,7 +117,7 @@ def test_an_address_of_our_own_is_left_alone_for_long() -> None:
     search = Search()
     search.hint("me")
     (dial_target,) = search.due()
-    assert search.fail(dial_target, myself=True) >= 0.75 * MYSELF_RETRY
+    assert search.fail(dial_target, myself=True) >= 0.75 * SELF_RETRY
 
 
 def test_another_node_at_an_address_is_dialled_at_once() -> None:
@@ -190,9 +190,9 @@ def test_who_is_linked_is_remembered_however_long() -> None:
 
 def test_so_many_are_dialled_at_once() -> None:
     search = Search()
-    search.hint(*map(str, range(2 * AT_ONCE)))
+    search.hint(*map(str, range(2 * MAX_CONCURRENT)))
     first = search.due()
-    assert len(first) == AT_ONCE
+    assert len(first) == MAX_CONCURRENT
     assert search.due() == []
     for dial_target in first[:3]:
         search.fail(dial_target)
@@ -202,7 +202,7 @@ def test_so_many_are_dialled_at_once() -> None:
 def test_the_dead_do_not_keep_the_living_waiting() -> None:
     """Hundreds of addresses that swallow a dial for longer than their pause, and a new one."""
     search = Search()
-    search.hint(*map(str, range(10 * AT_ONCE)))
+    search.hint(*map(str, range(10 * MAX_CONCURRENT)))
     dialled: set[str] = set()
     dialling: list[DialTarget] = []
     rounds = 0
@@ -215,13 +215,13 @@ def test_the_dead_do_not_keep_the_living_waiting() -> None:
             search.fail(dial_target)
         search.now += LONGEST_RETRY
         dialling = search.due()
-        assert len(dialling) == AT_ONCE
+        assert len(dialling) == MAX_CONCURRENT
         dialled.update(addresses(dialling))
     assert rounds <= 5 + 11
 
 
 def test_the_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST", 3)
+    monkeypatch.setattr(module, "MAX_TARGETS", 3)
     search = Search()
     search.hint("1", "2", "3", "4", "5")
     assert len(search.dial_targets) == 3
@@ -300,4 +300,4 @@ def test_dials_never_exceed_their_bound_and_all_come_back(data: st.DataObject) -
             assert dial_target.node not in search.linked
             assert dial_target.due <= search.now
             dialling.append(dial_target)
-        assert len(dialling) <= AT_ONCE
+        assert len(dialling) <= MAX_CONCURRENT

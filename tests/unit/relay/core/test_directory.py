@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from arke.wire.messages import PeerOp
 from arke_relay.core import directory as module
-from arke_relay.core.directory import Directory, Metadata, member_of
+from arke_relay.core.directory import Directory, Metadata, Watchers, member_of
 from arke_relay.core.endpoints import Endpoint, Message, Peer, Program
 from support.recording_sink import RecordingSink
 
@@ -38,7 +38,12 @@ class Place:
             self.directory.watch(cluster, self.programs[0])
 
     def _watched(
-        self, cluster: str, endpoint: Endpoint, member: str, metadata: Metadata | None
+        self,
+        watchers: Watchers,
+        cluster: str,
+        endpoint: Endpoint,
+        member: str,
+        metadata: Metadata | None,
     ) -> None:
         assert member.startswith(f"{endpoint.node}/")
         if metadata is None:
@@ -76,10 +81,10 @@ class Place:
 
     def forget(self, endpoint: Endpoint) -> None:
         if isinstance(endpoint, Program):
-            self.directory.forget_program(endpoint)
+            self.directory.remove_program(endpoint)
         else:
             assert isinstance(endpoint, Peer)
-            self.directory.forget_peer(endpoint)
+            self.directory.remove_peer(endpoint)
 
 
 NAMES = st.sampled_from(["a", "b"])
@@ -203,7 +208,7 @@ def test_a_retired_peer_takes_nothing_new_but_still_listens() -> None:
     place.join(peer, "b", 2)
     place.join(place.programs[0], "b", 0)
     place.subscribe(peer, "t")
-    place.directory.retire_peer(peer)
+    place.directory.remove_members_of(peer)
     assert set(place.directory.clusters) == {"b"}
     assert peer not in place.directory.clusters["b"].candidates
     assert peer in place.directory.topics["t"]

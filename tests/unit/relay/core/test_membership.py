@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from arke.wire.messages import Failure
-from arke_relay.core.membership import BEAT, CONFIRMATION, PATIENCE
+from arke_relay.core.membership import CONFIRM_TIMEOUT, HEARTBEAT, SILENCE_TIMEOUT
 from support.core_harness import FAILED, REPLY, sent_to
 from support.recording_sink import RecordingSink
 from support.simulated_network import STEP, SimulatedNetwork, SimulatedRelay
@@ -38,7 +38,7 @@ def test_a_request_crosses() -> None:
     mesh, one, other = pair()
     member = other.serve("a")
     mesh.run(1)
-    client = one.core.attach("client", RecordingSink())
+    client = one.core.programs.attach("client", RecordingSink())
     one.request(client, 1, "a")
     mesh.run_until(lambda: bool(member.sink.messages), SOON)  # type: ignore[attr-defined]
     other.reply(member)
@@ -49,7 +49,7 @@ def test_a_request_crosses() -> None:
 def test_what_a_request_waited_in_a_cable_is_taken_off_its_time() -> None:
     mesh, one, other = pair()
     member = other.serve("a")
-    client = one.core.attach("client", RecordingSink())
+    client = one.core.programs.attach("client", RecordingSink())
     mesh.run(1)
     mesh.cut(0, 1)
     one.request(client, 1, "a", timeout=1.0)
@@ -68,7 +68,7 @@ def test_what_changes_while_a_link_begins_is_not_missed(moment: float) -> None:
     early = one.serve("a")
     mesh.run(moment)
     one.serve("b")
-    one.core.leave(early)
+    one.core.programs.unregister(early)
     other.serve("c")
     mesh.run(1)
     assert mesh.converged(), mesh.describe()
@@ -80,13 +80,13 @@ def test_a_session_carries_nothing_before_it_is_heard() -> None:
     one.serve("a")
     mesh.step()
     mesh.cut(1, 0)
-    mesh.run(PATIENCE / 2)
+    mesh.run(SILENCE_TIMEOUT / 2)
     (link,) = [link for link in mesh.links if link.cable.sender is one]
-    assert other.membership.neighbours[one.node].heard_session == link.session
+    assert other.membership.neighbours[one.node].peer_session == link.session
     assert other.core.directory.clusters == {}
     assert link._outbox.size == 0
     mesh.heal()
-    mesh.run_until(mesh.converged, SOON + BEAT)
+    mesh.run_until(mesh.converged, SOON + HEARTBEAT)
 
 
 def test_a_newcomer_is_introduced_to_all_and_all_to_it() -> None:
@@ -107,12 +107,12 @@ def test_silence_one_way_ends_both_ways() -> None:
     mesh, one, other = pair()
     mesh.run_until(mesh.converged, SOON)
     mesh.cut(0, 1)
-    lost = mesh.run_until(lambda: bool(other.losses), PATIENCE + 3 * BEAT)
-    assert lost > PATIENCE - BEAT
-    mesh.run_until(lambda: bool(one.losses), PATIENCE + 3 * BEAT)
+    lost = mesh.run_until(lambda: bool(other.losses), SILENCE_TIMEOUT + 3 * HEARTBEAT)
+    assert lost > SILENCE_TIMEOUT - HEARTBEAT
+    mesh.run_until(lambda: bool(one.losses), SILENCE_TIMEOUT + 3 * HEARTBEAT)
     mesh.run(10)
     assert len(one.losses) == len(other.losses) == 1
-    assert one.core.peers == other.core.peers == {}
+    assert one.core.peers.by_node == other.core.peers.by_node == {}
     mesh.heal()
     mesh.run_until(mesh.converged, SOON)
 
@@ -121,11 +121,11 @@ def test_what_a_silent_peer_had_is_lost_with_it() -> None:
     mesh, one, other = pair()
     member = other.serve("a")
     mesh.run(1)
-    client = one.core.attach("client", RecordingSink())
+    client = one.core.programs.attach("client", RecordingSink())
     one.request(client, 1, "a")
     mesh.run(2 * STEP)
     mesh.cut(1, 0)
-    mesh.run_until(lambda: bool(one.losses), PATIENCE + 3 * BEAT)
+    mesh.run_until(lambda: bool(one.losses), SILENCE_TIMEOUT + 3 * HEARTBEAT)
     ((op, number, failure, _),) = sent_to(client)
     assert (op, number, failure) == (FAILED, 1, Failure.MEMBER_LOST)
     assert one.core.directory.clusters == {}
@@ -154,7 +154,7 @@ def test_a_peer_that_began_anew_has_lost_what_it_was_asked() -> None:
     mesh, one, other = pair()
     members = [one.serve("a"), other.serve("b")]
     mesh.run(1)
-    clients = [relay.core.attach("client", RecordingSink()) for relay in (one, other)]
+    clients = [relay.core.programs.attach("client", RecordingSink()) for relay in (one, other)]
     one.request(clients[0], 1, "b")
     other.request(clients[1], 1, "a")
     mesh.run(2 * STEP)
@@ -172,10 +172,10 @@ def test_nothing_from_before_a_break_arrives_after_it() -> None:
     mesh, one, other = pair()
     member = other.serve("a")
     mesh.run(1)
-    client = one.core.attach("client", RecordingSink())
+    client = one.core.programs.attach("client", RecordingSink())
     mesh.cut(0, 1)
     one.request(client, 1, "a")
-    mesh.run_until(lambda: bool(one.losses and other.losses), 2 * PATIENCE + 6 * BEAT)
+    mesh.run_until(lambda: bool(one.losses and other.losses), 2 * SILENCE_TIMEOUT + 6 * HEARTBEAT)
     (late,) = [cable for cable in mesh.closed if cable.sender is one]
     frames = list(late.frames)
     late.frames.clear()
@@ -196,7 +196,7 @@ def test_an_admission_that_ended_is_neither_sent_to_nor_listened_to() -> None:
     other.serve("a")
     mesh.run(1)
     one.end_admission(other.node)
-    assert one.core.peers == {}
+    assert one.core.peers.by_node == {}
     assert one.core.directory.clusters == {}
     assert one.membership.neighbours == {}
     assert not [link for link in mesh._open_links() if link.cable.sender is one]
@@ -209,7 +209,7 @@ def test_a_member_that_comes_while_the_relay_leaves_is_not_called() -> None:
     one.serve("a")
     mesh.run(1)
     one.core.router.draining = True
-    one.core.tell_draining()
+    one.core.peers.announce_draining()
     one.serve("a")
     one.serve("b")
     mesh.run(1)
@@ -220,11 +220,11 @@ def test_who_links_with_a_leaving_relay_is_told_so() -> None:
     mesh, one, other = pair()
     one.serve("a")
     one.core.router.draining = True
-    one.core.tell_draining()
+    one.core.peers.announce_draining()
     mesh.run(1)
     assert other.core.directory.clusters == {}
-    assert other.core.peers[one.node].draining
-    client = other.core.attach("client", RecordingSink())
+    assert other.core.peers.by_node[one.node].draining
+    client = other.core.programs.attach("client", RecordingSink())
     other.core.router.settle(other.now)
     other.request(client, 1, "a")
     assert [m[:3] for m in sent_to(client)] == [(FAILED, 1, Failure.NO_SUCH_CLUSTER)]
@@ -234,14 +234,14 @@ def test_a_peer_that_takes_its_leave_brings_its_answers_first() -> None:
     mesh, near, far = pair()
     member = far.serve("a")
     mesh.run_until(lambda: near.members() == {"a": {far.node: {member.id}}}, 5)
-    client = near.core.attach("client", RecordingSink())
+    client = near.core.programs.attach("client", RecordingSink())
     near.request(client, 1, "a")
     mesh.run_until(lambda: len(far.core.router) == 1, 1)
     far.reply(member)
-    far.membership.say_farewell(far.now)
-    mesh.run_until(lambda: (far.node, "it left") in near.losses, 1)
+    far.membership.send_close(far.now)
+    mesh.run_until(lambda: (far.node, "closed_by_peer") in near.losses, 1)
     assert [message[0] for message in sent_to(client)] == [REPLY]
-    mesh.run_until(lambda: (near.node, "it left") in far.losses, 1)
+    mesh.run_until(lambda: (near.node, "closed_by_peer") in far.losses, 1)
 
 
 # Pauses.
@@ -264,7 +264,7 @@ def test_a_short_pause_loses_nobody() -> None:
     mesh, one, other = pair()
     mesh.run(1)
     one.paused = True
-    mesh.run(PATIENCE - 2 * BEAT)
+    mesh.run(SILENCE_TIMEOUT - 2 * HEARTBEAT)
     mesh.heal()
     mesh.run(5)
     assert one.losses == other.losses == []
@@ -275,9 +275,9 @@ def test_who_sleeps_long_is_lost_and_found() -> None:
     one.serve("a")
     mesh.run(1)
     one.paused = True
-    mesh.run_until(lambda: bool(other.losses), PATIENCE + 3 * BEAT)
+    mesh.run_until(lambda: bool(other.losses), SILENCE_TIMEOUT + 3 * HEARTBEAT)
     assert other.core.directory.clusters == {}
     mesh.run(30)
     mesh.heal()
-    mesh.run(PATIENCE + CONFIRMATION)
+    mesh.run(SILENCE_TIMEOUT + CONFIRM_TIMEOUT)
     assert mesh.converged(), mesh.describe()

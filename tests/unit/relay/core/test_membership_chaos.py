@@ -8,7 +8,7 @@ from random import Random
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from arke_relay.core.membership import BEAT, CONFIRMATION, PATIENCE
+from arke_relay.core.membership import CONFIRM_TIMEOUT, HEARTBEAT, SILENCE_TIMEOUT
 from support.core_harness import sent_to
 from support.recording_sink import RecordingSink
 from support.simulated_network import STEP, SimulatedNetwork
@@ -42,9 +42,9 @@ class Event:
             traffic.ask(one, random.choice("ab"), idempotent=random.random() < 0.5)
         elif self.what == "serve":
             relay.serve(random.choice("ab"))
-        elif self.what == "leave" and relay.core.programs:
-            program = random.choice(list(relay.core.programs.values()))
-            relay.core.leave(program)
+        elif self.what == "leave" and relay.core.programs.by_number:
+            program = random.choice(list(relay.core.programs.by_number.values()))
+            relay.core.programs.unregister(program)
         mesh.run(self.seconds)
         traffic.answer()
 
@@ -55,7 +55,7 @@ class Traffic:
     def __init__(self, mesh: SimulatedNetwork) -> None:
         self.mesh = mesh
         self.asked = 0
-        self.clients = [relay.core.attach("client", RecordingSink()) for relay in mesh.all]
+        self.clients = [relay.core.programs.attach("client", RecordingSink()) for relay in mesh.all]
 
     def ask(self, one: int, cluster: str, *, idempotent: bool) -> None:
         self.asked += 1
@@ -65,7 +65,7 @@ class Traffic:
 
     def answer(self) -> None:
         for relay in self.mesh.all:
-            for member in list(relay.core.programs.values()):
+            for member in list(relay.core.programs.by_number.values()):
                 if not relay.paused and member not in self.clients:
                     relay.reply(member)
 
@@ -74,7 +74,7 @@ class Traffic:
         assert sorted(ended) == list(range(1, self.asked + 1))
         for relay in self.mesh.all:
             assert len(relay.core.router) == 0
-            for peer in relay.core.peers.values():
+            for peer in relay.core.peers.by_node.values():
                 assert (peer.requests, peer.held_bytes) == ({}, 0)
 
 
@@ -90,7 +90,7 @@ EVENTS = st.lists(
     max_size=14,
 )
 
-AGREED = 8 * BEAT
+AGREED = 8 * HEARTBEAT
 """How soon all is well once nothing is in the way any more: a few redials and handshakes."""
 
 
@@ -103,7 +103,7 @@ def converges(mesh: SimulatedNetwork, events: list[Event], seed: int) -> None:
     # What was suffered before is still to be noticed; then it must be over, and stay over.
     mesh.run(AGREED)
     losses = [list(relay.losses) for relay in mesh.all]
-    for _ in range(round(2 * (PATIENCE + CONFIRMATION) / STEP)):
+    for _ in range(round(2 * (SILENCE_TIMEOUT + CONFIRM_TIMEOUT) / STEP)):
         mesh.step()
         assert mesh.converged(), mesh.describe()
     assert losses == [relay.losses for relay in mesh.all], mesh.describe()

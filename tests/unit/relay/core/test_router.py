@@ -159,7 +159,7 @@ def test_a_request_that_was_refused_before_the_peers_have_told_waits_too() -> No
     room = CoreHarness(settled=False)
     client, member = room.client(), room.member()
     room.request(client, 1)
-    room.core.leave(member)
+    room.core.programs.unregister(member)
     room.router.refused(member, request_id_of(member), "full", room.now)
     assert sent_to(client) == []
     peer = room.peer("there", 1)
@@ -175,7 +175,7 @@ def test_what_waits_can_expire_be_cancelled_and_abandoned() -> None:
     room.request(client, 2)
     room.request(other, 1)
     room.router.cancel(client, 2)
-    room.core.detach(other, room.now)
+    room.core.programs.detach(other, room.now)
     room.advance_clock(1.0)
     assert [message[:3] for message in sent_to(client)] == [(FAILED, 1, LATE)]
     assert room.leftovers() == []
@@ -209,7 +209,7 @@ def test_who_refuses_is_not_asked_again_and_others_are() -> None:
         room.router.refused(member, ids[-1], "full", room.now)
     ((*failed, text),) = sent_to(client)
     assert failed == [FAILED, 1, OVERLOADED]
-    assert text == "nobody in 'c' took the request: full"
+    assert text == "no member of 'c' accepted the request: full"
     assert len(set(ids)) == 3, "each hand-over has an id of its own"
     assert room.counters.retries == 3
     assert room.counters.outcomes == {"overloaded": 1}
@@ -224,7 +224,7 @@ def test_a_member_whose_outlet_is_full_was_never_asked() -> None:
     assert len(sent_to(member)) == 20
     assert sent_to(full) == []
     assert sent_to(client) == []
-    room.core.detach(member, room.now)
+    room.core.programs.detach(member, room.now)
     sent_to(client)
     room.request(client, 20)
     assert [message[:3] for message in sent_to(client)] == [(FAILED, 20, OVERLOADED)]
@@ -273,7 +273,7 @@ def test_what_a_lost_member_had_fails_at_once() -> None:
     client, member, other = room.client(), room.member(), room.member("d")
     room.request(client, 1)
     room.request(client, 2, "d")
-    room.core.detach(member, room.now)
+    room.core.programs.detach(member, room.now)
     assert [message[:3] for message in sent_to(client)] == [(FAILED, 1, LOST)]
     assert len(sent_to(other)) == 1
     assert room.counters.outcomes == {"member_lost": 1}
@@ -283,7 +283,7 @@ def test_what_a_lost_peer_had_fails_at_once() -> None:
     room = CoreHarness()
     client, peer = room.client(), room.peer("there", 1)
     room.request(client, 1)
-    room.core.unlink(peer, room.now)
+    room.core.peers.unlink(peer, room.now)
     assert [message[:3] for message in sent_to(client)] == [(FAILED, 1, LOST)]
     assert room.leftovers() == []
     room.request(client, 2)
@@ -296,7 +296,7 @@ def test_an_idempotent_request_is_tried_again() -> None:
     room.request(client, 1, idempotent=True)
     first, second = (one, other) if sink(one).messages else (other, one)
     lost = request_id_of(first)
-    room.core.detach(first, room.now)
+    room.core.programs.detach(first, room.now)
     call = request_id_of(second)
     assert call != lost
     room.router.reply(second, call, b"again", room.now)
@@ -310,11 +310,11 @@ def test_an_idempotent_request_that_nobody_is_left_for_was_lost_not_refused() ->
     client, one, other = room.client(), room.member(), room.member()
     room.request(client, 1, idempotent=True)
     first, second = (one, other) if sink(one).messages else (other, one)
-    room.core.detach(first, room.now)
+    room.core.programs.detach(first, room.now)
     room.router.refused(second, request_id_of(second), "full", room.now)
     assert [message[:3] for message in sent_to(client)] == [(FAILED, 1, LOST)]
     room.request(client, 2, idempotent=True)
-    room.core.detach(second, room.now)
+    room.core.programs.detach(second, room.now)
     assert [message[:3] for message in sent_to(client)] == [(FAILED, 2, LOST)]
     assert room.leftovers() == []
 
@@ -340,7 +340,7 @@ def test_an_idempotent_request_that_a_peers_member_lost_is_tried_again() -> None
     room.router.failed(peer, call, LOST, "it died", room.now)
     room.router.reply(member, request_id_of(member), b"again", room.now)
     assert sent_to(client) == [(REPLY, 1, b"again")]
-    room.core.detach(member, room.now)
+    room.core.programs.detach(member, room.now)
     room.request(client, 2, idempotent=True)
     room.router.failed(peer, request_id_of(peer), LOST, "", room.now)
     assert sent_to(client) == [(FAILED, 2, LOST, "")]
@@ -353,7 +353,7 @@ def test_what_a_lost_program_asked_is_dropped_where_it_is() -> None:
     room.request(client, 1)
     room.request(client, 2, "d")
     here, there = request_id_of(member), request_id_of(peer)
-    room.core.detach(client, room.now)
+    room.core.programs.detach(client, room.now)
     assert sent_to(peer) == [(DROP_CALL, there)]
     room.router.reply(member, here, b"", room.now)
     room.router.reply(peer, there, b"", room.now)
@@ -365,7 +365,7 @@ def test_a_program_that_asks_itself_and_goes_leaves_nothing() -> None:
     room = CoreHarness()
     member = room.member()
     room.request(member, 1, idempotent=True)
-    room.core.detach(member, room.now)
+    room.core.programs.detach(member, room.now)
     assert room.leftovers() == []
     assert room.counters.outcomes == {"abandoned": 1}
 
@@ -377,7 +377,7 @@ def test_a_member_that_leaves_still_answers_what_it_has() -> None:
     room = CoreHarness()
     client, member = room.client(), room.member()
     room.request(client, 1)
-    room.core.leave(member)
+    room.core.programs.unregister(member)
     room.request(client, 2)
     room.router.reply(member, request_id_of(member), b"done", room.now)
     assert [message[:3] for message in sent_to(client)] == [
@@ -394,7 +394,7 @@ def test_what_a_leaving_peer_never_accepted_goes_elsewhere() -> None:
         room.request(client, number)
     accepted, _, _ = (call for _, call, *_ in sent_to(peer))
     member = room.member()
-    room.core.drain_peer(peer, accepted, room.now)
+    room.core.peers.drain(peer, accepted, room.now)
     room.request(client, 4)
     assert sent_to(peer) == []
     for _, call, *_ in sent_to(member):
@@ -582,7 +582,7 @@ def test_an_answer_without_room_is_counted() -> None:
     room.router.fault(member, third, "E", "", room.now)
     room.router.refused(member, fourth, "full", room.now)
     assert room.counters.drops["reply_queue_full"] == 4
-    room.core.detach(member, room.now)
+    room.core.programs.detach(member, room.now)
     assert room.counters.drops["reply_queue_full"] == 4 + len(rest)
     assert room.leftovers() == []
 
@@ -629,8 +629,8 @@ def test_what_takes_a_large_request_back_cannot_pass_it(special: bool, there: bo
     client = room.client()
     assignee = room.peer("there", 1) if there else room.member()
     if special:
-        facts = (client, 1, "c", bytes(CHUNK + 1), room.now, room.now + 5, False, "s", None)
-        room.router.request(DirectedRequest(*facts, to=None, opening=None), room.now)
+        fields = (client, 1, "c", bytes(CHUNK + 1), room.now + 5, "s", None)
+        room.router.request(DirectedRequest(*fields, member=None, tunnel=None), room.now)
     else:
         room.request(client, 1, body=bytes(CHUNK + 1))
     room.router.cancel(client, 1)

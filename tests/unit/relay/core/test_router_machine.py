@@ -135,15 +135,15 @@ class Requests(RuleBasedStateMachine):
     def member_goes(self, which: int, says_so: bool) -> None:
         member = self.members.pop(which % len(self.members))
         if says_so:
-            self.room.core.leave(member)
-        self.room.core.detach(member, self.room.now)
+            self.room.core.programs.unregister(member)
+        self.room.core.programs.detach(member, self.room.now)
         self._gone(member)
 
     @precondition(lambda self: self.peers)
     @rule(which=SOME)
     def peer_goes(self, which: int) -> None:
         peer = self.peers.pop(which % len(self.peers))
-        self.room.core.unlink(peer, self.room.now)
+        self.room.core.peers.unlink(peer, self.room.now)
         self._gone(peer)
 
     @precondition(lambda self: any(not peer.draining for peer in self.peers))
@@ -156,13 +156,13 @@ class Requests(RuleBasedStateMachine):
         for handed in [h for h in self.pending if h.endpoint is peer and h.call > last]:
             self.pending.remove(handed)
             self._not_begun(handed)
-        self.room.core.drain_peer(peer, last, self.room.now)
+        self.room.core.peers.drain(peer, last, self.room.now)
 
     @precondition(lambda self: len(self.clients) > 1)
     @rule()
     def client_goes(self) -> None:
         client = self.clients.pop()
-        self.room.core.detach(client, self.room.now)
+        self.room.core.programs.detach(client, self.room.now)
         self.unheard |= {key for key in self.idempotent if key[0] == client.id}
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 5.0]))
@@ -201,12 +201,14 @@ class Requests(RuleBasedStateMachine):
     @invariant()
     def the_tables_agree(self) -> None:
         room = self.room
-        endpoints = [*room.core.programs.values(), *room.core.peers.values()]
+        endpoints = [*room.core.programs.by_number.values(), *room.core.peers.by_node.values()]
         calls = [call for endpoint in endpoints for call in endpoint.requests.values()]
         tables = [*room.router._assigned.values(), *room.router._waiting.values()]
         assert sorted(map(id, calls)) == sorted(map(id, tables))
         for endpoint in endpoints:
-            assert endpoint.held_bytes == sum(call.size for call in endpoint.requests.values())
+            assert endpoint.held_bytes == sum(
+                call.held_bytes for call in endpoint.requests.values()
+            )
         for cluster in room.core.directory.clusters.values():
             for candidate in cluster.candidates.values():
                 assert candidate.outstanding == sum(

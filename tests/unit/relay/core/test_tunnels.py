@@ -10,7 +10,7 @@ from arke.wire.limits import CHUNK, MAX_TUNNELS, MIN_WINDOW, WINDOW
 from arke.wire.messages import Failure, Op, PeerOp, Purpose, TunnelClose
 from arke_relay.core.directed_request import DirectedRequest, TunnelParameters
 from arke_relay.core.endpoints import Endpoint, Message, Peer, Program
-from arke_relay.core.tunnels import ROOM
+from arke_relay.core.tunnels import CREDIT_LIMIT
 from support.core_harness import FAILED, REFUSED, STOP, CoreHarness, request_id_of, sent_to
 from support.core_harness import sink_of as sink
 
@@ -31,10 +31,10 @@ def open_tunnel(
     timeout: float = 5.0,
     purpose: Purpose = Purpose.TUNNEL,
 ) -> None:
-    now, opening = room.now, TunnelParameters(purpose.value, window, LARGEST)
+    now, parameters = room.now, TunnelParameters(purpose.value, window, LARGEST)
     sender = origin.sender if isinstance(origin, Program) else f"{origin.node}/7"
-    facts = (origin, number, cluster, b"", now, now + timeout, False, sender, None)
-    room.router.request(DirectedRequest(*facts, to=to, opening=opening), now)
+    fields = (origin, number, cluster, b"", now + timeout, sender, None)
+    room.router.request(DirectedRequest(*fields, member=to, tunnel=parameters), now)
 
 
 @dataclass
@@ -76,11 +76,11 @@ def tunnel(
 
 
 def left_over(room: CoreHarness) -> list[object]:
-    endpoints = [*room.core.programs.values(), *room.core.peers.values()]
+    endpoints = [*room.core.programs.by_number.values(), *room.core.peers.by_node.values()]
     return [end for endpoint in endpoints for end in endpoint.tunnels.values()] + room.leftovers()
 
 
-# TunnelParameters.
+# Opening.
 
 
 def test_a_tunnel_is_offered_to_a_member_and_accepted() -> None:
@@ -161,7 +161,7 @@ def test_an_opening_has_a_deadline() -> None:
     room.router.accept(member, call, WINDOW, LARGEST)
     assert sent_to(member) == [
         (STOP, call),
-        (END, call, BROKEN, "", "nobody waits for it any more"),
+        (END, call, BROKEN, "", "the tunnel request was cancelled or timed out"),
     ]
     assert left_over(room) == []
 
@@ -270,7 +270,7 @@ def test_who_sends_more_than_was_granted_loses_the_tunnel(back: bool) -> None:
     open_one.send(101, back=back)
     for messages in open_one.heard():
         assert [message[2:] for message in messages] == [
-            (BROKEN, "", "it sent more than it was granted")
+            (BROKEN, "", "protocol error: more data than credit")
         ]
     assert left_over(room) == []
     assert room.counters.drops == {"credit_exceeded": 1}
@@ -281,7 +281,7 @@ def test_who_sends_more_than_was_granted_loses_the_tunnel(back: bool) -> None:
 def test_who_grants_without_end_loses_the_tunnel() -> None:
     room = CoreHarness()
     open_one = tunnel(room, room.client(), room.member())
-    open_one.grant(ROOM)
+    open_one.grant(CREDIT_LIMIT)
     open_one.heard()
     open_one.grant(1)
     assert [message[2] for message in open_one.heard()[0]] == [BROKEN]
@@ -326,7 +326,7 @@ def test_the_more_tunnels_a_party_has_the_smaller_are_their_windows() -> None:
     assert windows[:4] == [WINDOW] * 4
     assert windows == sorted(windows, reverse=True)
     assert windows[-1] == MIN_WINDOW >= CHUNK
-    assert sum(windows) < 10 * ROOM
+    assert sum(windows) < 10 * CREDIT_LIMIT
     sent_to(client)
     open_tunnel(room, client, MAX_TUNNELS + 1)
     assert [message[:3] for message in sent_to(client)] == [
@@ -374,9 +374,9 @@ def test_who_is_gone_ends_its_tunnels(who: str) -> None:
     open_one = tunnel(room, client, peer)
     gone: Program | Peer = client if who == "one" else peer
     if isinstance(gone, Program):
-        room.core.detach(gone, room.now)
+        room.core.programs.detach(gone, room.now)
     else:
-        room.core.unlink(gone, room.now)
+        room.core.peers.unlink(gone, room.now)
     ((op, name, ending, kind, text),) = sent_to(peer if gone is client else client)
     assert (op, name, ending, kind) == (END, -open_one.there if who == "one" else -3, BROKEN, "")
     assert ("program" if who == "one" else "there") in text
@@ -392,17 +392,17 @@ def test_a_program_that_talks_with_itself_leaves_nothing() -> None:
     room.core.tunnels.grant(member, -call, 10)
     room.core.tunnels.data(member, 3, None, b"hello")
     assert [message[:2] for message in sent_to(member)] == [(ACCEPT, 3), (CREDIT, -3), (DATA, call)]
-    assert room.core.tunnels.answers == 1
-    room.core.detach(member, room.now)
+    assert room.core.tunnels.reply_tunnels == 1
+    room.core.programs.detach(member, room.now)
     assert member.tunnels == {}
-    assert room.core.tunnels.answers == 0
+    assert room.core.tunnels.reply_tunnels == 0
 
 
 def test_a_link_that_begins_anew_has_lost_its_tunnels() -> None:
     room = CoreHarness()
     client, peer = room.client(), room.peer("there", 1)
     tunnel(room, client, peer)
-    room.core.relink(peer, sink(peer), "it began anew", room.now)
+    room.core.peers.relink(peer, sink(peer), "it began anew", room.now)
     assert sent_to(client)[0][2] == BROKEN
     assert left_over(room) == []
 

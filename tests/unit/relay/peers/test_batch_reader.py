@@ -28,14 +28,14 @@ class Peers:
         self.mesh = SimulatedNetwork(2)
         self.here, self.there = self.mesh.all
         self.member = self.here.serve("c")
-        self.client = self.here.core.attach("client", self.member.sink)
+        self.client = self.here.core.programs.attach("client", self.member.sink)
         self.there.serve("d")
         self.mesh.run(1)
         assert self.mesh.converged()
 
     def frame(self, *messages: Any) -> bytes:
         back = self.there.membership.neighbours[self.here.node]
-        hearing = back.heard_session
+        hearing = back.peer_session
         stamp = int(self.there.now * 1000)
         return b"".join(packb(m) for m in ((back.session, stamp, hearing), *messages))
 
@@ -56,7 +56,7 @@ def cut_off(peers: Peers) -> Iterator[None]:
     yield
     assert not peers.linked
     assert peers.here.losses[-1][1].startswith("protocol_error: ")
-    assert peers.here.core.peers == {}
+    assert peers.here.core.peers.by_node == {}
     assert list(peers.here.core.directory.clusters) == ["c"]
     peers.mesh.run(1)
     assert peers.mesh.converged(), peers.mesh.describe()
@@ -301,10 +301,10 @@ def test_what_nobody_foresaw_in_one_batch_spoils_no_other(
         raise RuntimeError("unforeseen")
 
     with monkeypatch.context() as patch:
-        patch.setattr(peers.here.membership, "heard", fail)
+        patch.setattr(peers.here.membership, "batch_received", fail)
         with pytest.raises(RuntimeError):
             peers.send((Op.REPLY, 1, b"left behind"))
     peers.send((PeerOp.MEMBER_JOINED, "d", 77, {}))
     assert peers.here.losses == []
-    peer = peers.here.core.peers[peers.there.node]
+    peer = peers.here.core.peers.by_node[peers.there.node]
     assert 77 in peers.here.core.directory.clusters["d"].candidates[peer].members

@@ -5,7 +5,7 @@ import asyncio
 import zmq
 
 from arke_relay.peers.zmq_sockets import SocketWatcher, drain, endpoint
-from support.waiting import LIMIT
+from support.relays import LIMIT
 
 MESSAGES = 20
 
