@@ -17,9 +17,13 @@ from arke.runtime.handler_pool import HandlerPool
 MINE: ContextVar[str] = ContextVar("mine", default="unset")
 
 
+LOOP_TURNS = 200
+"""More than 25 items need one after the other; an item needs up to four turns of the loop."""
+
+
 async def settle() -> None:
     """Run the loop until every task waits."""
-    for _ in range(12):
+    for _ in range(LOOP_TURNS):
         await asyncio.sleep(0)
 
 
