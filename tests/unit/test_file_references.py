@@ -38,6 +38,24 @@ def test_compiled_modules_exist() -> None:
     assert [name for name in named if not (CHECKOUT / name).is_file()] == []
 
 
+def test_exception_names_have_one_type_in_each_compiled_function() -> None:
+    """mypyc gives a variable the type of its first use, and raises TypeError for another one."""
+    mixed = []
+    for name in compiled_modules():
+        for function in ast.walk(tree(CHECKOUT / name)):
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                types: dict[str, set[str]] = {}
+                for handler in ast.walk(function):
+                    if isinstance(handler, ast.ExceptHandler) and handler.name and handler.type:
+                        types.setdefault(handler.name, set()).add(ast.unparse(handler.type))
+                mixed += [
+                    f"{name}: {function.name}: {variable}"
+                    for variable, kinds in types.items()
+                    if len(kinds) > 1
+                ]
+    assert mixed == []
+
+
 def test_ruff_per_file_ignores_match_files() -> None:
     settings = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
     patterns = settings["tool"]["ruff"]["lint"]["per-file-ignores"]

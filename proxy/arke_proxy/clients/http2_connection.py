@@ -208,8 +208,8 @@ class Http2Connection:
                 self.h2.state_machine.state = ConnectionState.SERVER_OPEN
             self._handle(events)
             self._goaway_sent = self._goaway_sent or goaway
-        except AbusiveFrames as error:
-            self._fail(error.code, str(error))
+        except AbusiveFrames as abuse:
+            self._fail(abuse.code, str(abuse))
         except ProtocolError as error:
             self._fail(error.error_code, describe(error))
         finally:

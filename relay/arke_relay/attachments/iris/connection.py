@@ -93,11 +93,11 @@ class IrisConnection(ProgramConnection):
         try:
             while at < end:
                 at = handlers[received[at]](received, at + 1, now)
-        except Incomplete as error:
+        except Incomplete as incomplete:
             self._incomplete += received[at:]
-            self._needed = error.needed - at
-        except NotAllowed as error:
-            self.end(DetachReason.NOT_ALLOWED, str(error))
+            self._needed = incomplete.needed - at
+        except NotAllowed as violation:
+            self.end(DetachReason.NOT_ALLOWED, str(violation))
         except DECODE_ERRORS as error:
             text = f"protocol error: {describe_malformed(error)}"
             self.end(DetachReason.PROTOCOL_ERROR, text)

@@ -63,8 +63,8 @@ class NativeConnection(ProgramConnection):
             unpacked.feed(data)
             for message in unpacked:
                 handlers[message[0]](message, now)
-        except NotAllowed as error:
-            self.end(DetachReason.NOT_ALLOWED, str(error))
+        except NotAllowed as violation:
+            self.end(DetachReason.NOT_ALLOWED, str(violation))
         except DECODE_ERRORS as error:
             text = f"protocol error: {describe_malformed(error)}"
             self.end(DetachReason.PROTOCOL_ERROR, text)
