@@ -15,9 +15,9 @@ import pytest
 
 from lab import Host, Lab, LabError
 
-LIMIT = 20.0  # seconds; generous, every wait ends with its event
+LIMIT = 20.0  # seconds; an upper limit: every wait ends as soon as its event happens
 
-TELL_NAME = """
+NAME_SERVER = """
 import socket, sys
 server = socket.create_server(("0.0.0.0", 7000))
 print("listening", flush=True)
@@ -27,8 +27,8 @@ while True:
         client.sendall(sys.argv[1].encode())
 """
 
-# Tries again until its time is up: a healed host is found only when ARP asks for it again.
-ASK_NAME = """
+# Retries until the deadline: a reconnected host is reachable only after ARP resolves it again.
+NAME_CLIENT = """
 import socket, sys, time
 deadline = time.monotonic() + float(sys.argv[2])
 while True:
@@ -43,7 +43,7 @@ while True:
         time.sleep(0.05)
 """
 
-HEAR = """
+MULTICAST_RECEIVER = """
 import socket, sys
 group = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 group.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -56,7 +56,7 @@ while True:
     print("heard", body.decode(), "from", source, flush=True)
 """
 
-CALL_OUT = """
+MULTICAST_SENDER = """
 import socket, sys
 group = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 for word, interface in zip(sys.argv[1::2], sys.argv[2::2]):
@@ -64,14 +64,14 @@ for word, interface in zip(sys.argv[1::2], sys.argv[2::2]):
     group.sendto(word.encode(), ("224.0.0.251", 5353))
 """
 
-# Sleeps behind a shell that sleeps, both deaf to a polite end.
-STUBBORN = "trap '' TERM; sh -c \"trap '' TERM; echo ready; sleep 1000\"; sleep 1000"
+# A shell and its child shell that both sleep and ignore SIGTERM.
+IGNORE_SIGTERM = "trap '' TERM; sh -c \"trap '' TERM; echo ready; sleep 1000\"; sleep 1000"
 
-LEAVE_BEHIND = f"""
+LAB_TO_BE_KILLED = f"""
 import os, sys, time
 from lab import Lab
 with Lab(hosts=2) as lab:
-    processes = [host.start(["sh", "-c", {STUBBORN!r}]) for host in lab.hosts]
+    processes = [host.start(["sh", "-c", {IGNORE_SIGTERM!r}]) for host in lab.hosts]
     for process in processes:
         process.wait_for_line("ready", 20)
     print(*(process.machine_pid for process in processes), flush=True)
@@ -83,13 +83,13 @@ def python(code: str, *arguments: object) -> list[str]:
     return [sys.executable, "-c", code, *map(str, arguments)]
 
 
-def tell_names(lab: Lab) -> None:
+def start_name_servers(lab: Lab) -> None:
     for host in lab.hosts:
-        host.start(python(TELL_NAME, host.address)).wait_for_line("listening", LIMIT)
+        host.start(python(NAME_SERVER, host.address)).wait_for_line("listening", LIMIT)
 
 
-def name_behind(address: str, *, asked_on: Host, limit: float = LIMIT) -> str:
-    return asked_on.run(python(ASK_NAME, address, limit)).stdout.strip()
+def name_served_at(address: str, *, client: Host, limit: float = LIMIT) -> str:
+    return client.run(python(NAME_CLIENT, address, limit)).stdout.strip()
 
 
 def namespace_of(pid: int) -> str:
@@ -101,7 +101,7 @@ def processes_in(namespaces: set[str]) -> Iterator[int]:
         try:
             if namespace_of(int(process.name)) in namespaces:
                 yield int(process.name)
-        except OSError:  # it is gone, or another user's, hence none of ours
+        except OSError:  # it has ended, or belongs to another user
             continue
 
 
@@ -112,71 +112,71 @@ def wait_for_end(handle: int) -> None:
     os.close(handle)
 
 
-def test_hosts_reach_each_other_on_the_switch(lab: Lab) -> None:
-    tell_names(lab)
+def test_hosts_reach_each_other_through_the_switch(lab: Lab) -> None:
+    start_name_servers(lab)
     assert [host.address for host in lab.hosts] == [f"192.168.56.{n}" for n in (101, 102, 103)]
     for host in lab.hosts:
         for other in lab.hosts:
-            assert name_behind(other.address, asked_on=host) == other.address
+            assert name_served_at(other.address, client=host) == other.address
 
 
-def test_the_nat_address_is_on_every_host_and_leads_to_itself_alone(lab: Lab) -> None:
-    tell_names(lab)
+def test_nat_address_exists_on_every_host_and_routes_nowhere_else(lab: Lab) -> None:
+    start_name_servers(lab)
     for host in lab.hosts:
-        assert name_behind("10.0.2.15", asked_on=host) == host.address
+        assert name_served_at("10.0.2.15", client=host) == host.address
         assert "default via 10.0.2.2 dev eth0" in host.run(["ip", "route"]).stdout
         with pytest.raises(LabError, match=r"timed out|No route to host"):
-            name_behind("10.0.2.2", asked_on=host, limit=0.5)
+            name_served_at("10.0.2.2", client=host, limit=0.5)
 
 
-def test_multicast_reaches_the_others_through_the_switch(lab: Lab) -> None:
-    speaker, *others = lab.hosts
-    ears = [host.start(python(HEAR, host.address)) for host in others]
-    for ear in ears:
-        ear.wait_for_line("listening", LIMIT)
-    speaker.run(python(CALL_OUT, "hello", speaker.address))
-    for ear in ears:
-        ear.wait_for_line(f"heard hello from {speaker.address}", LIMIT)
+def test_multicast_reaches_the_other_hosts_through_the_switch(lab: Lab) -> None:
+    sender, *others = lab.hosts
+    receivers = [host.start(python(MULTICAST_RECEIVER, host.address)) for host in others]
+    for receiver in receivers:
+        receiver.wait_for_line("listening", LIMIT)
+    sender.run(python(MULTICAST_SENDER, "hello", sender.address))
+    for receiver in receivers:
+        receiver.wait_for_line(f"heard hello from {sender.address}", LIMIT)
 
 
-def test_what_leaves_by_nat_arrives_nowhere(lab: Lab) -> None:
-    speaker, *others = lab.hosts
+def test_packets_on_the_nat_interface_reach_no_host(lab: Lab) -> None:
+    sender, *others = lab.hosts
     with ExitStack() as stack:
-        sent = stack.enter_context(speaker.capture("eth0"))
+        sent = stack.enter_context(sender.capture("eth0"))
         received = [stack.enter_context(host.capture("eth0")) for host in others]
-        # Without an interface named, multicast takes the default route, as on a real VM.
-        speaker.run(python(CALL_OUT, "by default", "0.0.0.0", "by nat", "10.0.2.15"))
+        # Multicast without an explicit interface uses the default route, as on a real VM.
+        sender.run(python(MULTICAST_SENDER, "by default", "0.0.0.0", "by nat", "10.0.2.15"))
     assert sent.contains_run(b"by default")
     assert sent.contains_run(b"by nat", 6)
     assert not any(b"by " in frame for capture in received for frame in capture.frames)
 
 
-def test_a_cut_host_is_alone_until_it_is_healed(lab: Lab) -> None:
-    tell_names(lab)
+def test_disconnected_host_is_unreachable_until_reconnected(lab: Lab) -> None:
+    start_name_servers(lab)
     first, second, third = lab.hosts
     lab.cut(third)
-    for here, there in (first, third), (third, first):
+    for client, server in (first, third), (third, first):
         with pytest.raises(LabError, match=r"timed out|unreachable|No route to host"):
-            name_behind(there.address, asked_on=here, limit=1.0)
-    assert name_behind(second.address, asked_on=first) == second.address
+            name_served_at(server.address, client=client, limit=1.0)
+    assert name_served_at(second.address, client=first) == second.address
     assert third.address in third.run(["ip", "address", "show", "dev", "eth1"]).stdout
     lab.heal(third)
-    assert name_behind(third.address, asked_on=first) == third.address
+    assert name_served_at(third.address, client=first) == third.address
 
 
-def test_a_capture_has_what_passed_and_nothing_else(lab: Lab) -> None:
+def test_capture_contains_only_the_transmitted_frames(lab: Lab) -> None:
     name, other = (random.Random(seed).randbytes(20).hex() for seed in (1, 2))
     first, second = lab.hosts[:2]
-    second.start(python(TELL_NAME, name)).wait_for_line("listening", LIMIT)
+    second.start(python(NAME_SERVER, name)).wait_for_line("listening", LIMIT)
     with first.capture() as capture:
-        assert name_behind(second.address, asked_on=first) == name
+        assert name_served_at(second.address, client=first) == name
     assert capture.lost == 0
     assert capture.contains_run(name.encode())
     assert not capture.contains_run(other.encode())
 
 
 @pytest.mark.parametrize("lab", [1], indirect=True)
-def test_run_passes_streams_and_status(lab: Lab) -> None:
+def test_run_passes_streams_and_exit_status(lab: Lab) -> None:
     (host,) = lab.hosts
     done = host.run(["sh", "-c", "cat; echo $WORD >&2"], input="in", env={"WORD": "aside"})
     assert (done.returncode, done.stdout, done.stderr) == (0, "in", "aside\n")
@@ -190,18 +190,18 @@ def test_run_passes_streams_and_status(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("lab", [1], indirect=True)
-def test_flags_in_our_environment_stay_outside(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arke_environment_variables_are_not_inherited(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ARKE_NET", "surprise")
     assert "ARKE_NET" not in lab.hosts[0].run(["env"]).stdout
     assert "ARKE_NET=asked" in lab.hosts[0].run(["env"], env={"ARKE_NET": "asked"}).stdout
 
 
 @pytest.mark.parametrize("lab", [1], indirect=True)
-def test_lines_are_waited_for_but_no_longer_than_said(lab: Lab) -> None:
-    last_words = (
-        "trap 'printf three; exit 4' TERM; echo one; echo two >&2; while :; do sleep 0.1; done"
-    )
-    program = lab.hosts[0].start(["sh", "-c", last_words])
+def test_wait_for_line_times_out_and_detects_process_exit(lab: Lab) -> None:
+    script = "trap 'printf three; exit 4' TERM; echo one; echo two >&2; while :; do sleep 0.1; done"
+    program = lab.hosts[0].start(["sh", "-c", script])
     assert program.wait_for_line("^(t.)o$", LIMIT)[1] == "tw"
     with pytest.raises(TimeoutError, match=r"no 'one' in 0.1 s\none\ntwo"):
         program.wait_for_line("one", 0.1, after=program.written)
@@ -213,18 +213,18 @@ def test_lines_are_waited_for_but_no_longer_than_said(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("lab", [1], indirect=True)
-def test_signals_reach_the_process_itself(lab: Lab) -> None:
+def test_signals_reach_the_process(lab: Lab) -> None:
     clock = lab.hosts[0].start(["sh", "-c", "echo $$; while :; do echo tick; sleep 0.01; done"])
     assert clock.wait_for_line(r"^\d+$", LIMIT)[0] == str(clock.pid)
     status = Path(f"/proc/{clock.machine_pid}/status")
     clock.stop()
     while "(stopped)" not in status.read_text(encoding="utf-8"):
         os.sched_yield()
-    silence = clock.written
+    stopped_at = clock.written
     with pytest.raises(TimeoutError):
-        clock.wait_for_line("tick", 0.1, after=silence)
+        clock.wait_for_line("tick", 0.1, after=stopped_at)
     clock.cont()
-    clock.wait_for_line("tick", LIMIT, after=silence)
+    clock.wait_for_line("tick", LIMIT, after=stopped_at)
     assert clock.running
     clock.kill()
     assert clock.wait(LIMIT) == -signal.SIGKILL
@@ -233,10 +233,10 @@ def test_signals_reach_the_process_itself(lab: Lab) -> None:
         clock.terminate()
 
 
-def test_nothing_remains_when_a_lab_ends(lab: Lab) -> None:
-    # The fixture's lab says whether there can be labs; this one ends before the test does.
+def test_no_process_remains_after_a_lab_exits(lab: Lab) -> None:
+    # The fixture skips the test where no lab is possible; this second lab ends within the test.
     with Lab(hosts=2) as brief:
-        processes = [host.start(["sh", "-c", STUBBORN]) for host in brief.hosts]
+        processes = [host.start(["sh", "-c", IGNORE_SIGTERM]) for host in brief.hosts]
         for process in processes:
             process.wait_for_line("ready", LIMIT)
         namespaces = {namespace_of(process.machine_pid) for process in processes}
@@ -245,9 +245,9 @@ def test_nothing_remains_when_a_lab_ends(lab: Lab) -> None:
     assert not list(processes_in(namespaces))
 
 
-def test_nothing_remains_when_a_test_is_killed(lab: Lab) -> None:
+def test_no_process_remains_after_a_test_is_killed(lab: Lab) -> None:
     with subprocess.Popen(
-        python(LEAVE_BEHIND), stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
+        python(LAB_TO_BE_KILLED), stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
     ) as test:
         assert test.stdout is not None
         pids = [int(word) for word in test.stdout.readline().split()]
@@ -265,12 +265,12 @@ def test_nothing_remains_when_a_test_is_killed(lab: Lab) -> None:
     ("environment", "status", "words"),
     [({}, 0, "SKIPPED.*install util-linux"), ({"CI": "true"}, 1, "CI needs.*install util-linux")],
 )
-def test_where_no_lab_can_be_its_tests_say_so(
+def test_lab_tests_are_skipped_or_fail_in_ci_without_namespaces(
     environment: dict[str, str], status: int, words: str, tmp_path: Path
 ) -> None:
     outside = {key: value for key, value in os.environ.items() if key != "CI"}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", f"{__file__}::test_run_passes_streams_and_status"],
+        [sys.executable, "-m", "pytest", f"{__file__}::test_run_passes_streams_and_exit_status"],
         env={**outside, "PATH": str(tmp_path), **environment},
         capture_output=True,
         text=True,

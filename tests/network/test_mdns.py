@@ -20,18 +20,18 @@ from arke_relay.discovery.records import SERVICE, instance
 from lab import Host, Lab
 from lab import Process as Running
 
-LIMIT = 20.0  # seconds; generous, every wait ends with its event
+LIMIT = 20.0  # seconds; an upper limit: every wait ends as soon as its event happens
 AGENT = Path(__file__).parents[1] / "support" / "mdns_agent.py"
 GROUP = ("224.0.0.251", 5353)
 
 
 class Agent:
-    """A process with the relay's mDNS in it; whatever it writes to stderr fails the test."""
+    """A process that runs the relay's mDNS; any output on stderr fails the test."""
 
     def __init__(self, bind: str, secret: str, *more: str, port: int = 4000) -> None:
         self.node = secrets.token_hex(8)
         self._argv = [bind, self.node, str(port), secret, *more]
-        self._told: list[dict[str, Any]] = []
+        self._reports: list[dict[str, Any]] = []
 
     async def __aenter__(self) -> Self:
         # In development mode an unawaited coroutine or an unclosed socket is a warning.
@@ -42,55 +42,57 @@ class Agent:
             stderr=PIPE,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         )
-        await self.hear("ready")
+        await self.wait_for_report("ready")
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         if self._process.returncode is None:
-            self.say("stop")
-        _, complaints = await asyncio.wait_for(self._process.communicate(), LIMIT)
-        assert complaints.decode() == ""
+            self.send_command("stop")
+        _, errors = await asyncio.wait_for(self._process.communicate(), LIMIT)
+        assert errors.decode() == ""
 
-    def say(self, *words: str) -> None:
+    def send_command(self, *words: str) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{' '.join(words)}\n".encode())
 
     async def stop(self) -> None:
-        self.say("stop")
+        self.send_command("stop")
         await asyncio.wait_for(self._process.wait(), LIMIT)
 
     def kill(self) -> None:
         self._process.kill()
 
-    async def hear(self, kind: str, wanted: Callable[[Any], bool] = bool) -> Any:
-        """Return the first thing told of this kind that is wanted, told already or to come."""
-        for at, told in enumerate(self._told):
-            if kind in told and wanted(told[kind]):
-                return self._told.pop(at)[kind]
+    async def wait_for_report(self, kind: str, wanted: Callable[[Any], bool] = bool) -> Any:
+        """Return the first matching report of this kind, received before or now."""
+        for at, report in enumerate(self._reports):
+            if kind in report and wanted(report[kind]):
+                return self._reports.pop(at)[kind]
         assert self._process.stdout is not None
         async with asyncio.timeout(LIMIT):
             while line := await self._process.stdout.readline():
-                told = json.loads(line)
-                if kind in told and wanted(told[kind]):
-                    return told[kind]
-                self._told.append(told)
-        raise AssertionError(f"{self.node} ended before it told {kind}")
+                report = json.loads(line)
+                if kind in report and wanted(report[kind]):
+                    return report[kind]
+                self._reports.append(report)
+        raise AssertionError(f"{self.node} ended before it reported {kind}")
 
     async def hint_of(self, other: Agent) -> dict[str, Any]:
-        hint: dict[str, Any] = await self.hear("hint", lambda hint: hint["node"] == other.node)
+        hint: dict[str, Any] = await self.wait_for_report(
+            "hint", lambda hint: hint["node"] == other.node
+        )
         return hint
 
-    def told(self, kind: str) -> list[Any]:
-        """Return what was told of this kind and not heard yet."""
-        return [told[kind] for told in self._told if kind in told]
+    def unread_reports(self, kind: str) -> list[Any]:
+        """Return the reports of this kind that no call has returned yet."""
+        return [report[kind] for report in self._reports if kind in report]
 
-    async def ask(self, kind: str) -> Any:
-        self.say(kind)
-        return await self.hear(kind, lambda _: True)
+    async def query(self, kind: str) -> Any:
+        self.send_command(kind)
+        return await self.wait_for_report(kind, lambda _: True)
 
-    async def until(self, kind: str, wanted: Callable[[Any], bool]) -> None:
+    async def wait_until(self, kind: str, wanted: Callable[[Any], bool]) -> None:
         async with asyncio.timeout(LIMIT):
-            while not wanted(await self.ask(kind)):
+            while not wanted(await self.query(kind)):
                 pass
 
 
@@ -105,12 +107,12 @@ async def start() -> AsyncIterator[Start]:
             agent = Agent(bind, secret or network, *more, port=port)
             return await agents.enter_async_context(agent)
 
-        # Others may run relays on this machine's loopback too.
+        # Other relays may use this machine's loopback interface at the same time.
         network = secrets.token_hex(8)
         yield start
 
 
-async def test_two_relays_of_one_machine_find_each_other(start: Start) -> None:
+async def test_two_relays_on_one_machine_discover_each_other(start: Start) -> None:
     one = await start("127.0.0.61")
     two = await start("127.0.0.62", port=4002)
     assert await one.hint_of(two) == {
@@ -123,70 +125,70 @@ async def test_two_relays_of_one_machine_find_each_other(start: Start) -> None:
     assert (await two.hint_of(one))["addresses"] == ["127.0.0.61"]
 
 
-async def test_every_relay_of_a_machine_finds_every_other(start: Start) -> None:
+async def test_three_relays_on_one_machine_discover_each_other(start: Start) -> None:
     agents = [await start(f"127.0.0.{61 + n}") for n in range(3)]
     for one in agents:
         for other in agents:
             if one is not other:
                 await one.hint_of(other)
-    assert len(await agents[0].ask("known")) == 2
+    assert len(await agents[0].query("known")) == 2
 
 
-async def test_a_goodbye_is_understood(start: Start) -> None:
+async def test_goodbye_removes_the_relay(start: Start) -> None:
     one = await start("127.0.0.61")
     two = await start("127.0.0.62")
     await one.hint_of(two)
     await two.stop()
-    await one.until("known", lambda known: known == [])
-    # Nor does an announcement come after it.
+    await one.wait_until("known", lambda known: known == [])
+    # No announcement follows the goodbye.
     three = await start("127.0.0.63")
     await one.hint_of(three)
-    assert one.told("hint") == []
+    assert one.unread_reports("hint") == []
 
 
-async def test_who_was_lost_without_a_word_is_still_known(start: Start) -> None:
+async def test_killed_relay_without_goodbye_stays_known(start: Start) -> None:
     one = await start("127.0.0.61")
     two = await start("127.0.0.62")
     await one.hint_of(two)
     two.kill()
     three = await start("127.0.0.62")
     await one.hint_of(three)
-    assert {hint["node"] for hint in await one.ask("known")} == {two.node, three.node}
+    assert {hint["node"] for hint in await one.query("known")} == {two.node, three.node}
 
 
-async def test_a_change_is_hinted_again_and_nothing_else_is(start: Start) -> None:
+async def test_changed_address_is_reported_and_unchanged_ones_are_not(start: Start) -> None:
     one = await start("127.0.0.61")
     two = await start("127.0.0.62")
     await one.hint_of(two)
-    one.say("search")
-    await one.hear("searched")
-    two.say("use", "127.0.0.63")
-    await two.hear("using")
+    one.send_command("search")
+    await one.wait_for_report("searched")
+    two.send_command("use", "127.0.0.63")
+    await two.wait_for_report("using")
     assert (await one.hint_of(two))["addresses"] == ["127.0.0.63"]
 
 
-async def test_relays_of_another_key_are_no_hint(start: Start) -> None:
+async def test_relays_with_another_key_are_not_reported(start: Start) -> None:
     one = await start("127.0.0.61")
-    stranger = await start("127.0.0.62", secret="another key")
+    outsider = await start("127.0.0.62", secret="another key")
     two = await start("127.0.0.63")
     await one.hint_of(two)
-    await one.until("counts", lambda counts: counts.get("stranger", 0) > 0)
-    assert [hint["node"] for hint in await one.ask("known")] == [two.node]
-    await stranger.until("counts", lambda counts: counts.get("stranger", 0) > 0)
-    assert await stranger.ask("known") == []
+    await one.wait_until("counts", lambda counts: counts.get("stranger", 0) > 0)
+    assert [hint["node"] for hint in await one.query("known")] == [two.node]
+    await outsider.wait_until("counts", lambda counts: counts.get("stranger", 0) > 0)
+    assert await outsider.query("known") == []
 
 
 class Listener(asyncio.DatagramProtocol):
-    """Counts the first queries of a series: only they ask to be answered by unicast."""
+    """Record the first query of each series: only that one requests a unicast response."""
 
     def __init__(self) -> None:
-        self.asked: asyncio.Queue[str] = asyncio.Queue()
+        self.senders: asyncio.Queue[str] = asyncio.Queue()
 
     def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
         end = 12 + len(labels(SERVICE))
-        asks_for_unicast = struct.pack("!HH", 12, 0x8001)
-        if data[12:end] == labels(SERVICE) and data[end : end + 4] == asks_for_unicast:
-            self.asked.put_nowait(address[0])
+        unicast_requested = struct.pack("!HH", 12, 0x8001)
+        if data[12:end] == labels(SERVICE) and data[end : end + 4] == unicast_requested:
+            self.senders.put_nowait(address[0])
 
 
 @pytest.fixture
@@ -202,26 +204,26 @@ async def listener() -> AsyncIterator[Listener]:
     transport.close()
 
 
-async def series_of(listener: Listener, asker: str) -> None:
+async def wait_for_query_series(listener: Listener, sender: str) -> None:
     async with asyncio.timeout(LIMIT):
-        while await listener.asked.get() != asker:
+        while await listener.senders.get() != sender:
             pass
 
 
-async def test_a_search_asks_everybody_again(start: Start, listener: Listener) -> None:
+async def test_search_sends_a_new_query_series(start: Start, listener: Listener) -> None:
     one = await start("127.0.0.64")
-    await series_of(listener, "127.0.0.64")
-    one.say("search")
-    await series_of(listener, "127.0.0.64")
+    await wait_for_query_series(listener, "127.0.0.64")
+    one.send_command("search")
+    await wait_for_query_series(listener, "127.0.0.64")
 
 
-async def test_it_searches_by_itself_for_ever(start: Start, listener: Listener) -> None:
+async def test_searches_repeat_periodically(start: Start, listener: Listener) -> None:
     await start("127.0.0.65", "0.1")
     for _ in range(3):
-        await series_of(listener, "127.0.0.65")
+        await wait_for_query_series(listener, "127.0.0.65")
 
 
-# ---- whatever somebody puts on the wire
+# ---- malformed and hostile packets
 
 
 def labels(name: str) -> bytes:
@@ -267,7 +269,7 @@ def hostile_packets() -> dict[str, bytes]:
         "stranger": announcement(secrets.token_hex(8), good_text()),
         "not UTF-8": announcement("\xff\xfe" * 8, good_text()),
         "a label of dots": announcement("." * 8, good_text()),
-        "an instance that is nowhere": packet(answer(SERVICE, 12, labels(instance(node)))),
+        "an instance without an address": packet(answer(SERVICE, 12, labels(instance(node)))),
         "a service that is its own instance": packet(answer(SERVICE, 12, labels(SERVICE))),
         "a pointer to itself": packet(
             b"\xc0\x0c" + struct.pack("!HHIH", 12, 1, 9, 2) + b"\xc0\x0c"
@@ -291,13 +293,13 @@ async def test_hostile_packets_are_ignored_and_counted(start: Start) -> None:
             attacker.sendto(each, GROUP)
     causes = {"name", "text", "version", "tag", "port", "addresses", "stranger"}
     assert causes < packets.keys()
-    await one.until("counts", lambda counts: causes <= counts.keys())
+    await one.wait_until("counts", lambda counts: causes <= counts.keys())
     two = await start("127.0.0.62")
     await one.hint_of(two)
-    assert [hint["node"] for hint in await one.ask("known")] == [two.node]
+    assert [hint["node"] for hint in await one.query("known")] == [two.node]
 
 
-async def test_a_flood_of_names_is_bounded(start: Start) -> None:
+async def test_flood_of_instance_names_uses_bounded_memory(start: Start) -> None:
     one = await start("127.0.0.61")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as attacker:
         attacker.setsockopt(
@@ -305,11 +307,11 @@ async def test_a_flood_of_names_is_bounded(start: Start) -> None:
         )
         attacker.bind(("127.0.0.66", 0))
         for _ in range(60):
-            nowhere = [
+            unresolvable = [
                 answer(SERVICE, 12, labels(instance(secrets.token_hex(8)))) for _ in range(40)
             ]
-            attacker.sendto(packet(*nowhere), GROUP)
-    await one.until("counts", lambda counts: counts.get("crowded", 0) > 0)
+            attacker.sendto(packet(*unresolvable), GROUP)
+    await one.wait_until("counts", lambda counts: counts.get("crowded", 0) > 0)
     two = await start("127.0.0.62")
     await one.hint_of(two)
 
@@ -336,18 +338,18 @@ def nodes(count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("lab", [2], indirect=True)
-def test_virtualbox_machines_are_told_apart_by_their_host_only_address(lab: Lab) -> None:
+def test_virtualbox_machines_are_identified_by_their_host_only_address(lab: Lab) -> None:
     one, two = nodes(2)
     here, there = (
         run(host, "0.0.0.0/0", node) for host, node in zip(lab.hosts, (one, two), strict=True)
     )
-    # Both also announce 10.0.2.15, where each would only meet itself.
+    # Both also announce 10.0.2.15, which is the receiver's own address.
     assert hint_of(here, two)["addresses"] == ["192.168.56.102"]
     assert hint_of(there, one)["addresses"] == ["192.168.56.101"]
 
 
 @pytest.mark.parametrize("lab", [2], indirect=True)
-def test_an_address_others_have_too_comes_last(lab: Lab) -> None:
+def test_address_shared_by_hosts_is_tried_last(lab: Lab) -> None:
     one, two = nodes(2)
     here = run(lab.hosts[0], "eth1", one)
     run(lab.hosts[1], "0.0.0.0/0", two)
@@ -355,7 +357,7 @@ def test_an_address_others_have_too_comes_last(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("lab", [2], indirect=True)
-def test_interfaces_that_were_not_chosen_hear_nothing(lab: Lab) -> None:
+def test_mdns_is_sent_only_on_the_bound_interface(lab: Lab) -> None:
     chosen, far = nodes(2)
     with lab.hosts[0].capture("eth0") as unchosen, lab.hosts[0].capture("eth1") as wire:
         here = run(lab.hosts[0], "eth1", chosen)
@@ -375,7 +377,7 @@ signal.pause()
 
 
 @pytest.mark.parametrize("lab", [2], indirect=True)
-def test_without_multicast_a_relay_says_so_once_and_goes_on(lab: Lab) -> None:
+def test_unavailable_mdns_port_is_logged_once_and_retried(lab: Lab) -> None:
     host, other = lab.hosts
     holder = host.start([sys.executable, "-c", HOLD_THE_PORT])
     holder.wait_for_line("held", LIMIT)
@@ -386,7 +388,7 @@ def test_without_multicast_a_relay_says_so_once_and_goes_on(lab: Lab) -> None:
     alone.wait_for_line("ready", LIMIT)
     alone.signal(signal.SIGUSR1)
     alone.wait_for_line("searched", LIMIT)
-    # Once the port is free it works, without a word from anybody.
+    # mDNS recovers by itself once the port is free.
     holder.kill()
     two = nodes(1)[0]
     run(other, "eth1", two)
@@ -397,7 +399,7 @@ def test_without_multicast_a_relay_says_so_once_and_goes_on(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("lab", [1], indirect=True)
-def test_an_interface_that_goes_down_harms_nobody(lab: Lab) -> None:
+def test_interface_that_goes_down_causes_no_error(lab: Lab) -> None:
     (host,) = lab.hosts
     alone = run(host, "eth1", nodes(1)[0])
     host.run(["ip", "link", "set", "eth1", "down"])

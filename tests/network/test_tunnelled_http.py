@@ -1,4 +1,4 @@
-"""A web server on the loopback address of its node, behind a proxy on another."""
+"""HTTP through a tunnel: the backend listens on loopback of its node, the proxy runs on another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.programs import program
 GET = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=10).read().decode())"
 
 
-def test_a_proxy_reaches_what_its_node_cannot(lab: Lab, tmp_path: Path) -> None:
+def test_proxy_reaches_a_loopback_backend_of_another_node(lab: Lab, tmp_path: Path) -> None:
     near, far = lab.hosts[:2]
     start_relays([near, far], tmp_path / "id_rsa")
     (tmp_path / "page").write_text("only here", encoding="ascii")

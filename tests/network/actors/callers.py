@@ -1,10 +1,10 @@
-"""64 callers, all waiting for members that hold their requests, when a relay gets a signal.
+"""Send 64 requests to members that hold them, then send a signal to a relay.
 
 usage: callers.py PID SIGNAL SECONDS
 
-Sends SIGNAL to the process PID, lets the members that are left answer, gives the callers SECONDS,
-and prints how often each outcome came as JSON: an answer, the name of an error, or `still waiting`.
-Half of the calls are idempotent.
+Sends SIGNAL to the process PID, tells the remaining members to reply, waits up to SECONDS for the
+requests, and prints the count of each outcome as JSON: a reply, the name of an error, or
+`still waiting`. Half of the requests are idempotent.
 """
 
 from __future__ import annotations
@@ -18,41 +18,41 @@ from collections import Counter
 
 import arke
 
-CALLERS = 64
-CALL_TIMEOUT = 60.0  # far beyond every limit here: who waits for it is found waiting
+REQUESTS = 64
+REQUEST_TIMEOUT = 60.0  # longer than every other limit, so it never hides a stuck request
 
 
-def outcome(call: asyncio.Task[bytes]) -> str:
-    if not call.done():
+def outcome(request: asyncio.Task[bytes]) -> str:
+    if not request.done():
         return "still waiting"
-    error = call.exception()
-    return type(error).__name__ if error else call.result().decode()
+    error = request.exception()
+    return type(error).__name__ if error else request.result().decode()
 
 
-def count(calls: list[asyncio.Task[bytes]]) -> Counter[str]:
-    return Counter(map(outcome, calls))
+def count(requests: list[asyncio.Task[bytes]]) -> Counter[str]:
+    return Counter(map(outcome, requests))
 
 
 async def main(pid: int, number: signal.Signals, seconds: float) -> None:
     async with arke.connect() as mesh:
         async with mesh.subscribe("held") as held:
 
-            def call(n: int, *, idempotent: bool) -> asyncio.Task[bytes]:
+            def start_request(n: int, *, idempotent: bool) -> asyncio.Task[bytes]:
                 request = mesh.request(
-                    "cluster", b"%d" % n, timeout=CALL_TIMEOUT, idempotent=idempotent
+                    "cluster", b"%d" % n, timeout=REQUEST_TIMEOUT, idempotent=idempotent
                 )
                 return asyncio.create_task(request)
 
-            idempotent = [call(n, idempotent=True) for n in range(0, CALLERS, 2)]
-            once = [call(n, idempotent=False) for n in range(1, CALLERS, 2)]
-            calls = [*idempotent, *once]
-            for _ in calls:
+            idempotent = [start_request(n, idempotent=True) for n in range(0, REQUESTS, 2)]
+            once = [start_request(n, idempotent=False) for n in range(1, REQUESTS, 2)]
+            requests = [*idempotent, *once]
+            for _ in requests:
                 await anext(held)
         os.kill(pid, number)
         await mesh.broadcast("cluster", b"release")
-        await asyncio.wait(calls, timeout=seconds)
+        await asyncio.wait(requests, timeout=seconds)
         outcomes = {"idempotent": count(idempotent), "once": count(once)}
-        for task in calls:
+        for task in requests:
             task.cancel()
     sys.stdout.write(json.dumps(outcomes))
 

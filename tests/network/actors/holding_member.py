@@ -1,4 +1,4 @@
-"""A member that keeps every request until a broadcast, and publishes `held` when it gets one."""
+"""A member that holds each request until a broadcast, and publishes `held` when one arrives."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A backend whose pages take a fifth of a second, so that there are always some under way.
+"""A backend whose pages take 0.2 s, so that some requests are always active.
 
-Says `page NAME` when it begins one; the page is that of the demo's web server.
+Prints `page NAME` when a request starts. The pages are those of the demo's web server.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ service = arke.Service("cluster")
 
 
 @service.on_request
-async def where(request: arke.Request) -> bytes:
+async def node_address(request: arke.Request) -> bytes:
     return service.mesh.node.address.encode()
 
 
