@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes this machine a node of the demo: sh provision.sh UNIT...
-# Installs Arke from the checkout around this script, lays the shared key, starts the named units.
+# Set up this machine as a node of the demo: sh provision.sh UNIT...
+# Installs Arke from this script's checkout, installs the shared key and starts the named units.
 set -eu
 umask 022
 
@@ -8,7 +8,7 @@ checkout=$(cd "$(dirname "$0")/.." && pwd)
 key=$checkout/vagrant/.secrets/id_rsa
 
 if [ ! -r "$key" ]; then
-    echo "provision.sh: $key is missing: \`vagrant up\` makes it" >&2
+    echo "provision.sh: $key is missing: run \`vagrant up\`, which creates it" >&2
     exit 2
 fi
 
@@ -20,7 +20,7 @@ python3 -m venv /opt/arke
 /opt/arke/bin/pip install --quiet --disable-pip-version-check "${checkout}[demo]"
 install -D -m 0644 "$checkout/demo-httpserver/httpserver.py" /opt/arke/demo-httpserver/httpserver.py
 
-# The relay alone may read the key; the programs beside it run as users of the moment.
+# Only the relay's user may read the key. The other units use DynamicUser.
 if ! getent passwd arke >/dev/null; then
     useradd --system --no-create-home --shell /usr/sbin/nologin arke
 fi
@@ -32,5 +32,5 @@ for unit in "$@"; do
 done
 systemctl daemon-reload
 systemctl enable "$@"
-# Not `enable --now`: after a second `vagrant provision` the new code is to run.
+# Not `enable --now`: a second `vagrant provision` must restart the units with the new code.
 systemctl restart "$@"

@@ -21,7 +21,7 @@ BUILD = 10 * LIMIT  # seconds; mypyc translates the modules before the compiler 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The packages of a wheel that was built with a compiler that fails."""
+    """The packages of a wheel that was built with a failing compiler."""
     folder = tmp_path_factory.mktemp("wheel")
     words = [sys.executable, "-m", "pip", "wheel", "-v", "--no-deps", "-w", str(folder), "."]
     done = subprocess.run(
@@ -48,8 +48,10 @@ def test_an_uncompiled_install_reports_it_and_works(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(installed))
     words = [*program("proxy"), "-version"]
-    told = subprocess.run(words, timeout=LIMIT, check=True, capture_output=True, text=True).stdout
-    assert told == f"proxy {arke.__version__} (not compiled)\n"
+    version = subprocess.run(
+        words, timeout=LIMIT, check=True, capture_output=True, text=True
+    ).stdout
+    assert version == f"proxy {arke.__version__} (not compiled)\n"
     where = [sys.executable, "-c", "import arke; print(arke.__file__)"]
     found = subprocess.run(where, timeout=LIMIT, check=True, capture_output=True, text=True).stdout
     assert Path(found).is_relative_to(installed)

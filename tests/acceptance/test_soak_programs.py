@@ -1,4 +1,4 @@
-"""The callers of a soak notice a member that lies, in each way that there is."""
+"""The callers of the soak test detect every kind of wrong behaviour of a member."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from support.programs import CHECKOUT
 from support.relays import Relay, Relays
 from support.waiting import LIMIT
 
-LIES = {
+FAULTS = {
     "the answer to": "answers another question",
-    "an answer ended well with": "leaves a part out",
+    "an answer ended well with": "omits a part",
     "part ": "sends another part",
     "which was not next": "swaps messages",
-    "a tunnel ended well with": "leaves a message out",
-    "event 5 of liar came behind 5": "sends an event twice",
+    "a tunnel ended well with": "omits a message",
+    "event 5 of faulty_member came behind 5": "sends an event twice",
 }
 
 
-def liar(port: int) -> arke.Service:
+def faulty_member(port: int) -> arke.Service:
     service = arke.Service(CLUSTER, port=port)
-    turns = {"parts": 0, "tunnel": 0}
+    rounds = {"parts": 0, "tunnel": 0}
 
     @service.on_request
     async def answer(request: arke.Request) -> bytes:
@@ -39,23 +39,23 @@ def liar(port: int) -> arke.Service:
 
     @service.on_request_many
     async def answer_in_parts(request: arke.Request) -> AsyncIterator[bytes]:
-        turns["parts"] += 1
+        rounds["parts"] += 1
         for part in range(PARTS - 1):
-            yield b"%d " % (part * (turns["parts"] % 2)) + request.body
+            yield b"%d " % (part * (rounds["parts"] % 2)) + request.body
 
     @service.on_tunnel
     async def echo(tunnel: arke.Tunnel) -> None:
-        turns["tunnel"] += 1
+        rounds["tunnel"] += 1
         messages = [message async for message in tunnel]
-        if turns["tunnel"] % 2:
+        if rounds["tunnel"] % 2:
             messages.reverse()
         for message in messages[:-1]:
             await tunnel.send(message)
 
     @service.on_broadcast
-    async def hear(broadcast: arke.Broadcast) -> None:
+    async def on_broadcast(broadcast: arke.Broadcast) -> None:
         for _ in range(2):
-            await service.mesh.publish(TOPIC, body_of(Question("event", "liar", 5), 16))
+            await service.mesh.publish(TOPIC, body_of(Question("event", "faulty_member", 5), 16))
 
     return service
 
@@ -81,9 +81,11 @@ def caller(relay: Relay, tmp_path: Path) -> Iterator[Process]:
     process.close()
 
 
-async def test_every_lie_is_noticed(relay: Relay, caller: Process, tmp_path: Path) -> None:
-    async with liar(relay.port), asyncio.timeout(2 * LIMIT):
-        while missing := [what for text, what in LIES.items() if text not in caller.log]:
+async def test_callers_detect_every_wrong_behaviour(
+    relay: Relay, caller: Process, tmp_path: Path
+) -> None:
+    async with faulty_member(relay.port), asyncio.timeout(2 * LIMIT):
+        while missing := [what for text, what in FAULTS.items() if text not in caller.log]:
             assert caller.running, missing
             await asyncio.sleep(0.1)
         caller.terminate()

@@ -1,4 +1,4 @@
-"""Relays and clients that are not of the network: never admitted, never counted, told once."""
+"""Admission: relays and clients outside the network are rejected, and logged once."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def keyholder(relays: Relays) -> Iterator[RawPeer]:
     made.close()
 
 
-class Tap:
-    """Passes connections on to a relay's join port, and counts them."""
+class CountingForwarder:
+    """Forward connections to a relay's join port and count them."""
 
     def __init__(self, relay: Relay) -> None:
         self.count = 0
@@ -48,10 +48,14 @@ class Tap:
                 pipe.cancel()
             await asyncio.gather(*self._pipes, return_exceptions=True)
 
-    async def _accept(self, near: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+    async def _accept(
+        self, client_reader: asyncio.StreamReader, client_writer: asyncio.StreamWriter
+    ) -> None:
         self.count += 1
-        far, forth = await asyncio.open_connection(self._relay.address, self._relay.peer_port)
-        for reader, writer in ((near, forth), (far, back)):
+        relay_reader, relay_writer = await asyncio.open_connection(
+            self._relay.address, self._relay.peer_port
+        )
+        for reader, writer in ((client_reader, relay_writer), (relay_reader, client_writer)):
             pipe = asyncio.ensure_future(_pipe(reader, writer))
             self._pipes.add(pipe)
             pipe.add_done_callback(self._pipes.discard)
@@ -68,28 +72,28 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.close()
 
 
-def stranger(relays: Relays, kind: str, *flags: str, mdns: bool = False) -> Relay:
-    """A relay with another key, or another network's name."""
+def start_outsider(relays: Relays, kind: str, *flags: str, mdns: bool = False) -> Relay:
+    """Start a relay with another key or another network name."""
     if kind == "another key":
         return relays.start(*flags, keys=[relays.new_key()], mdns=mdns)
     return relays.start(*flags, net=f"{relays.network}x", mdns=mdns)
 
 
 @pytest.mark.parametrize("kind", ["another key", "another net"])
-async def test_a_seed_of_another_network_is_refused_for_good_and_said_once(
+async def test_seed_of_another_network_rejects_the_relay_and_is_logged_once(
     relays: Relays, kind: str
 ) -> None:
     member = relays.start()
-    tap = Tap(member)
-    async with tap.open():
-        outsider = stranger(relays, kind, "-join", f"127.0.0.1:{tap.port}")
+    forwarder = CountingForwarder(member)
+    async with forwarder.open():
+        outsider = start_outsider(relays, kind, "-join", f"127.0.0.1:{forwarder.port}")
 
-        async def dialled() -> bool:
+        async def dialled_repeatedly() -> bool:
             assert await peer_states(member) == await peer_states(outsider) == []
-            return tap.count >= 4
+            return forwarder.count >= 4
 
-        await wait_until_async(dialled)
-    lines = [line for line in outsider.process.log.splitlines() if str(tap.port) in line]
+        await wait_until_async(dialled_repeatedly)
+    lines = [line for line in outsider.process.log.splitlines() if str(forwarder.port) in line]
     assert len(lines) == 1
     assert "cannot reach peer" in lines[0]
     assert "reason=wrong_network_or_key" in lines[0]
@@ -98,11 +102,11 @@ async def test_a_seed_of_another_network_is_refused_for_good_and_said_once(
 
 
 @pytest.mark.parametrize("kind", ["another key", "another net"])
-async def test_an_announcement_of_another_network_is_ignored_and_said_once(
+async def test_mdns_record_of_another_network_is_ignored_and_logged_once(
     relays: Relays, kind: str
 ) -> None:
     member = relays.start("-log-level", "debug", mdns=True)
-    outsider = stranger(relays, kind, "-log-level", "debug", mdns=True)
+    outsider = start_outsider(relays, kind, "-log-level", "debug", mdns=True)
     for relay in (member, outsider):
         relay.process.wait_for_line("mdns record ignored cause=stranger", LIMIT)
     friend = relays.start(mdns=True)
@@ -113,7 +117,7 @@ async def test_an_announcement_of_another_network_is_ignored_and_said_once(
 
 
 @pytest.mark.parametrize("mechanism", ["NULL", "PLAIN"])
-async def test_clients_without_encryption_get_nothing(
+async def test_clients_without_curve_encryption_fail_the_handshake(
     relays: Relays, keyholder: RawPeer, mechanism: str
 ) -> None:
     relay = relays.start()
@@ -126,9 +130,7 @@ async def test_clients_without_encryption_get_nothing(
                 assert not await handshake_succeeds(sock, f"tcp://{relay.address}:{port}")
 
 
-async def test_without_the_join_key_nobody_gets_through_the_handshake(
-    relays: Relays, keyholder: RawPeer
-) -> None:
+async def test_handshake_fails_without_the_join_key(relays: Relays, keyholder: RawPeer) -> None:
     relay = relays.start()
     where = f"tcp://{relay.address}:{relay.peer_port}"
     guess = CurvePair.fresh(os.urandom)
@@ -138,7 +140,7 @@ async def test_without_the_join_key_nobody_gets_through_the_handshake(
         assert await handshake_succeeds(sock, where)
 
 
-async def test_the_join_key_without_the_rsa_key_admits_nobody(relays: Relays) -> None:
+async def test_join_key_without_the_rsa_key_is_not_admitted(relays: Relays) -> None:
     relay = relays.start()
     thief = RawPeer(relays.network, relays.new_key(), relays.key)
     try:
@@ -151,12 +153,12 @@ async def test_the_join_key_without_the_rsa_key_admits_nobody(relays: Relays) ->
     assert relay.process.log.count("peer refused") == 1
 
 
-async def test_the_data_socket_lets_in_nobody_but_the_admitted(
+async def test_data_socket_rejects_peers_that_are_not_admitted(
     relays: Relays, keyholder: RawPeer
 ) -> None:
     relay = relays.start()
     admitted = await keyholder.join(relay)
-    where = f"tcp://{relay.address}:{admitted.introduction.data_port}"
+    where = f"tcp://{relay.address}:{admitted.info.data_port}"
     fresh = CurvePair.fresh(os.urandom)
     copied = CurvePair(keyholder.curve.public, fresh.secret)
     for keys, server_key in (
@@ -167,13 +169,13 @@ async def test_the_data_socket_lets_in_nobody_but_the_admitted(
     ):
         with keyholder.client(zmq.PUSH, keys, server_key, MAX_FRAME) as sock:
             assert not await handshake_succeeds(sock, where)
-    await keyholder.join(relay)  # once more: a peer that stays silent is given up
+    await keyholder.join(relay)  # admit it again: the relay drops a silent peer
     with keyholder.client(zmq.PUSH, keyholder.curve, admitted.curve_key, MAX_FRAME) as sock:
         assert await handshake_succeeds(sock, where)
     assert relay.process.log.count("connection rejected") == 1
 
 
-async def test_a_relay_never_takes_itself_for_a_peer(relays: Relays) -> None:
+async def test_relay_skips_its_own_address(relays: Relays) -> None:
     address = "127.84.84.84"
     relay = relays.start("-join", f"{address}:55556", "-log-level", "debug", address=address)
     relay.process.wait_for_line("own address skipped", LIMIT)

@@ -1,4 +1,4 @@
-"""An admission ends unless it is renewed, and then there is nothing between the two nodes."""
+"""An admission expires unless it is renewed; then the two nodes exchange nothing."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ RENEWALS = 10
 
 
 @pytest.fixture
-def passing(relays: Relays) -> Iterator[RawPeer]:
-    """A peer that others admit for two seconds, and whose join port nobody answers at."""
+def short_lived(relays: Relays) -> Iterator[RawPeer]:
+    """A peer that is admitted for two seconds and does not answer on its join port."""
     made = RawPeer(relays.network, relays.key, lifetime=2)
     yield made
     made.close()
@@ -39,23 +39,23 @@ def dropped(metrics_port: int, cause: str) -> int:
     return 0
 
 
-async def test_what_comes_under_an_ended_admission_is_dropped_and_counted(
-    relays: Relays, passing: RawPeer
+async def test_messages_under_an_expired_admission_are_dropped_and_counted(
+    relays: Relays, short_lived: RawPeer
 ) -> None:
     metrics = free_port()
     relay = relays.start("-metrics", f"127.0.0.1:{metrics}")
     async with arke.connect(port=relay.port) as mesh, mesh.subscribe("t") as events:
-        link = await passing.link(relay)
+        link = await short_lived.link(relay)
         relay.process.wait_for_line("peer linked", LIMIT)
         await link.send((PeerOp.PUBLISH.value, "t", b"admitted", 1, None))
         async with asyncio.timeout(LIMIT):
             assert (await anext(events)).body == b"admitted"
 
-        await link_ends(relay, link)
+        await wait_until_link_expires(relay, link)
         relay.process.wait_for_line("peer lost .*admission_expired", LIMIT)
         before = dropped(metrics, "peer_not_admitted")
         for _ in range(20):
-            await link.send((PeerOp.PUBLISH.value, "t", b"ended", 1, None))
+            await link.send((PeerOp.PUBLISH.value, "t", b"expired", 1, None))
 
         async def counted() -> bool:
             return dropped(metrics, "peer_not_admitted") >= before + 20
@@ -66,38 +66,38 @@ async def test_what_comes_under_an_ended_admission_is_dropped_and_counted(
             assert (await anext(events)).body == b"after"
 
 
-async def test_nothing_is_sent_under_an_ended_admission_until_there_is_a_new_one(
-    relays: Relays, passing: RawPeer
+async def test_nothing_is_sent_under_an_expired_admission_until_renewed(
+    relays: Relays, short_lived: RawPeer
 ) -> None:
     relay = relays.start()
-    told: list[bytes] = []
+    received: list[bytes] = []
 
-    async def hear(body: bytes, link: RawPeerLink) -> None:
+    async def receive_event(body: bytes, link: RawPeerLink) -> None:
         async with asyncio.timeout(LIMIT):
-            while body not in told:
+            while body not in received:
                 await link.send()
-                told.extend(events(await receive(passing.incoming)))
+                received.extend(events(await receive(short_lived.incoming)))
 
     async with arke.connect(port=relay.port) as mesh:
-        link = await passing.link(relay)
+        link = await short_lived.link(relay)
         await link.send((PeerOp.SUBSCRIBED.value, "t"))
         await wait_for_topic(mesh, "t")
         await mesh.publish("t", b"admitted")
-        await hear(b"admitted", link)
+        await receive_event(b"admitted", link)
 
-        await link_ends(relay, link)
-        await mesh.publish("t", b"ended")
+        await wait_until_link_expires(relay, link)
+        await mesh.publish("t", b"expired")
 
-        link = await passing.link(relay)
+        link = await short_lived.link(relay)
         await link.send((PeerOp.SUBSCRIBED.value, "t"))
         await wait_for_topic(mesh, "t")
         await mesh.publish("t", b"admitted again")
-        await hear(b"admitted again", link)
-        assert told == [b"admitted", b"admitted again"]
+        await receive_event(b"admitted again", link)
+        assert received == [b"admitted", b"admitted again"]
 
 
-async def link_ends(relay: Relay, link: RawPeerLink) -> None:
-    """Keep a link alive until the relay gives it up all the same."""
+async def wait_until_link_expires(relay: Relay, link: RawPeerLink) -> None:
+    """Send keepalives until the relay drops the link although it is alive."""
     async with asyncio.timeout(LIMIT):
         while await peer_states(relay):
             await link.send()
@@ -109,10 +109,8 @@ def events(batch: bytes) -> list[bytes]:
     return [message[2] for message in messages if message[0] == PeerOp.PUBLISH]
 
 
-def test_without_renewal_two_nodes_part_though_their_link_is_whole(
-    lab: Lab, tmp_path: Path
-) -> None:
-    """The join ports become unreachable between them; the data ports do not."""
+def test_admission_without_renewal_expires_on_a_working_link(lab: Lab, tmp_path: Path) -> None:
+    """The join ports become unreachable; the data ports stay reachable."""
     key = tmp_path / "id_rsa"
     one, other, _ = lab.hosts
     one.run([*program("arke"), "keygen", key])
@@ -121,27 +119,27 @@ def test_without_renewal_two_nodes_part_though_their_link_is_whole(
     for node in nodes:
         node.wait_for_line("peer linked", LIMIT)
     other.start([*program("arke"), "serve", "cluster", "--echo"])
-    ask = [*program("arke"), "request", "cluster", "x"]
-    wait_until(lambda: one.run(ask, check=False).stdout == "x")
+    request = [*program("arke"), "request", "cluster", "x"]
+    wait_until(lambda: one.run(request, check=False).stdout == "x")
 
     rule = ["ipproto", "tcp", "dport", "55556", "unreachable"]
     for host in (one, other):
         host.run(["ip", "rule", "add", "pref", "10", *rule])
     for node in nodes:
         node.wait_for_line("peer lost .*admission_expired", LIMIT)
-    failed = one.run(ask, check=False)
+    failed = one.run(request, check=False)
     assert failed.returncode != 0
     assert "has no members" in failed.stderr
 
-    parted = [node.written for node in nodes]
+    expired_at = [node.written for node in nodes]
     for host in (one, other):
         host.run(["ip", "rule", "del", "pref", "10"])
-    for node, since in zip(nodes, parted, strict=True):
+    for node, since in zip(nodes, expired_at, strict=True):
         node.wait_for_line("peer linked", LIMIT, after=since)
-    assert one.run(ask).stdout == "x"
+    assert one.run(request).stdout == "x"
 
 
-async def test_renewals_under_load_fail_nothing(relays: Relays) -> None:
+async def test_admission_renewals_under_load_fail_no_request(relays: Relays) -> None:
     one = relays.start("-cert-life", "5s", "-log-level", "debug")
     other = relays.start("-cert-life", "5s", "-log-level", "debug", join=[one])
 

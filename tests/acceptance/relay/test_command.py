@@ -1,4 +1,4 @@
-"""The `relay` command while it runs: where its flags come from, its socket, its log, its end."""
+"""The running `relay` command: flags, environment, Unix socket, log and shutdown."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from support.relay_status import wait_for_peers
 from support.relays import Relay, Relays
 from support.waiting import LIMIT
 
-NOBODY = 65534
+OTHER_USER = 65534
 
 
 @pytest.fixture
 def run() -> Iterator[Callable[..., Process]]:
-    """Start relays by their bare command."""
+    """Start relays with the plain command."""
     running: list[Process] = []
 
     def command(*flags: str | Path, **environ: str) -> Process:
@@ -50,15 +50,15 @@ def run() -> Iterator[Callable[..., Process]]:
 
 
 @pytest.fixture
-def shared() -> Iterator[Path]:
-    """A folder that every user may look into."""
+def shared_folder() -> Iterator[Path]:
+    """A folder that every user may read."""
     folder = Path(tempfile.mkdtemp(prefix="arke-"))
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)
 
 
-async def test_flags_come_from_the_environment_as_well(
+async def test_flags_are_also_read_from_the_environment(
     relays: Relays, run: Callable[..., Process]
 ) -> None:
     seed = relays.start()
@@ -69,13 +69,13 @@ async def test_flags_come_from_the_environment_as_well(
         ARKE_PORT=str(port := free_port()),
         ARKE_JOIN=seed.join,
         ARKE_MDNS="off",
-        ARKE_BIND="the line wins",
+        ARKE_BIND="overridden by the flag",
     )
     process.wait_for_line("relay started", LIMIT)
     await wait_for_peers(Relay(process, port, "127.87.87.87", 55556), [seed])
 
 
-async def test_the_commands_that_dev_prints_work(run: Callable[..., Process]) -> None:
+async def test_commands_printed_by_dev_mode_work(run: Callable[..., Process]) -> None:
     port = free_port()
     first = run("-dev", "-bind", "127.87.87.1", "-port", str(port), "-peer-port", "45556")
     line = first.wait_for_line("^relay -net .*$", LIMIT)[0]
@@ -112,8 +112,10 @@ async def test_the_commands_that_dev_prints_work(run: Callable[..., Process]) ->
     assert not key.exists()
 
 
-async def test_a_socket_serves_programs_and_no_port_does(relays: Relays, shared: Path) -> None:
-    path = shared / "relay.sock"
+async def test_port_zero_serves_programs_on_the_socket_only(
+    relays: Relays, shared_folder: Path
+) -> None:
+    path = shared_folder / "relay.sock"
     relay = relays.start("-port", "0", "-socket", path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with pytest.raises(arke.RelayUnreachable):
@@ -132,35 +134,37 @@ async def test_a_socket_serves_programs_and_no_port_does(relays: Relays, shared:
 
 
 @contextmanager
-def somebody_else() -> Iterator[None]:
-    """Be another user for a moment, to the kernel as well as to whom one connects to."""
-    needs.require_root("be another user for a moment")
-    os.seteuid(NOBODY)
+def as_other_user() -> Iterator[None]:
+    """Run as another effective user, which the peer of a Unix socket also sees."""
+    needs.require_root("run as another user")
+    os.seteuid(OTHER_USER)
     try:
         yield
     finally:
         os.seteuid(0)
 
 
-def test_another_user_is_refused_at_the_socket(relays: Relays, shared: Path) -> None:
-    path = shared / "relay.sock"
+def test_socket_rejects_another_user(relays: Relays, shared_folder: Path) -> None:
+    path = shared_folder / "relay.sock"
     relay = relays.start("-socket", path)
-    with socket.socket(socket.AF_UNIX) as stranger:
-        with somebody_else(), pytest.raises(PermissionError):
-            stranger.connect(str(path))
-        path.chmod(0o666)  # whatever becomes of the mode: the kernel tells who it is
-        stranger.settimeout(LIMIT)
-        with somebody_else():
-            stranger.connect(str(path))
+    with socket.socket(socket.AF_UNIX) as client:
+        with as_other_user(), pytest.raises(PermissionError):
+            client.connect(str(path))
+        path.chmod(0o666)  # the relay checks the peer credentials, not only the file mode
+        client.settimeout(LIMIT)
+        with as_other_user():
+            client.connect(str(path))
         with suppress(ConnectionResetError):
-            assert stranger.recv(100) == b""
-    relay.process.wait_for_line(f"user {NOBODY} may not use this socket", LIMIT)
+            assert client.recv(100) == b""
+    relay.process.wait_for_line(
+        f"program rejected reason=user_not_allowed user={OTHER_USER}", LIMIT
+    )
 
 
-async def test_a_socket_that_a_killed_relay_left_behind_is_replaced(
-    relays: Relays, shared: Path
+async def test_stale_socket_of_a_killed_relay_is_replaced(
+    relays: Relays, shared_folder: Path
 ) -> None:
-    path = shared / "relay.sock"
+    path = shared_folder / "relay.sock"
     killed = relays.start("-socket", path)
     killed.process.kill()
     killed.process.wait(LIMIT)
@@ -170,8 +174,10 @@ async def test_a_socket_that_a_killed_relay_left_behind_is_replaced(
         assert mesh.node.network == relays.network
 
 
-async def test_a_socket_that_a_relay_serves_is_left_alone(relays: Relays, shared: Path) -> None:
-    path = shared / "relay.sock"
+async def test_socket_in_use_by_another_relay_is_not_replaced(
+    relays: Relays, shared_folder: Path
+) -> None:
+    path = shared_folder / "relay.sock"
     relays.start("-socket", path)
     with pytest.raises(LabError, match=r"cannot listen .*\(Address already in use\): choose"):
         relays.start("-socket", path)
@@ -180,30 +186,32 @@ async def test_a_socket_that_a_relay_serves_is_left_alone(relays: Relays, shared
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_drains_and_ends_it_well(relays: Relays, number: signal.Signals) -> None:
+async def test_signal_drains_requests_and_exits_with_status_zero(
+    relays: Relays, number: signal.Signals
+) -> None:
     relay = relays.start()
     service = arke.Service("slow", port=relay.port)
-    asked, go = asyncio.Event(), asyncio.Event()
+    started, release = asyncio.Event(), asyncio.Event()
 
     @service.on_request
-    async def answer(request: arke.Request) -> bytes:
-        asked.set()
-        await go.wait()
+    async def answer(received: arke.Request) -> bytes:
+        started.set()
+        await release.wait()
         return b"done"
 
     async with service, arke.connect(port=relay.port) as mesh:
-        call = asyncio.ensure_future(mesh.request("slow", b"", timeout=LIMIT))
-        await asked.wait()
+        request = asyncio.ensure_future(mesh.request("slow", b"", timeout=LIMIT))
+        await started.wait()
         relay.process.signal(number)
         await asyncio.to_thread(relay.process.wait_for_line, "relay draining calls=1", LIMIT)
         assert relay.process.running
-        go.set()
-        assert await call == b"done"
+        release.set()
+        assert await request == b"done"
         assert await asyncio.to_thread(relay.process.wait, LIMIT) == 0
     assert relay.process.log.splitlines()[-1].endswith("relay stopped")
 
 
-async def test_the_log_in_json_is_one_object_a_line_whatever_others_say(relays: Relays) -> None:
+async def test_json_log_has_one_object_per_line_for_hostile_names(relays: Relays) -> None:
     seed = relays.start()
     relay = relays.start("-log-format", "json", join=[seed])
     relay.process.wait_for_line("peer linked", LIMIT)
@@ -211,18 +219,18 @@ async def test_the_log_in_json_is_one_object_a_line_whatever_others_say(relays: 
     async with raw_program(relay.port, name) as program:
         await program.send(b"\xc1")
         await program.wait_until_closed()
-    with socket.create_connection(("127.0.0.1", relay.port)) as stranger:
-        stranger.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        stranger.settimeout(LIMIT)
+    with socket.create_connection(("127.0.0.1", relay.port)) as client:
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        client.settimeout(LIMIT)
         with suppress(ConnectionResetError):
-            assert stranger.recv(100) == b""
+            assert client.recv(100) == b""
     relay.process.terminate()
     assert relay.process.wait(LIMIT) == 0
     lines = [json.loads(line) for line in relay.process.log.splitlines()]
     for line in lines:
         assert {"time", "level", "message"} <= line.keys()
-    told = {line["message"]: line for line in lines}
-    assert {"relay started", "peer admitted", "peer linked", "relay stopped"} <= told.keys()
-    assert told["program attached"]["program"] == f"{name}#1"
-    assert "forged" not in told
-    assert told["program rejected"]["level"] == "info"
+    by_message = {line["message"]: line for line in lines}
+    assert {"relay started", "peer admitted", "peer linked", "relay stopped"} <= by_message.keys()
+    assert by_message["program attached"]["program"] == f"{name}#1"
+    assert "forged" not in by_message
+    assert by_message["program rejected"]["level"] == "info"

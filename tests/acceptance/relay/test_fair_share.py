@@ -1,4 +1,4 @@
-"""Programs that keep to the protocol and mean no good: each harms only itself."""
+"""Abusive programs that follow the protocol affect only themselves."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from support.traffic import Traffic, echo_service
 from support.waiting import LIMIT
 
 MIB = 1024 * 1024
-UNREAD = 64 * MIB  # octets that a relay keeps for a program that does not read
+UNREAD = 64 * MIB  # bytes that a relay queues for a program that does not read
 
 
-async def test_a_member_that_answers_calls_of_others_changes_nothing(relays: Relays) -> None:
+async def test_replies_to_requests_of_other_members_are_ignored(relays: Relays) -> None:
     relay = relays.start()
     service = arke.Service("work", port=relay.port)
-    asked, go = asyncio.Event(), asyncio.Event()
+    started, release = asyncio.Event(), asyncio.Event()
 
     @service.on_request
-    async def answer(request: arke.Request) -> bytes:
-        asked.set()
-        await go.wait()
+    async def answer(received: arke.Request) -> bytes:
+        started.set()
+        await release.wait()
         return b"mine"
 
     async with service, arke.connect(port=relay.port) as mesh:
-        call = asyncio.ensure_future(mesh.request("work", b"", timeout=LIMIT))
-        await asked.wait()
-        async with raw_program(relay.port, "meddler") as meddler:
-            await meddler.send_message([Op.REGISTER, "work", None])
+        request = asyncio.ensure_future(mesh.request("work", b"", timeout=LIMIT))
+        await started.wait()
+        async with raw_program(relay.port, "forger") as forger:
+            await forger.send_message([Op.REGISTER, "work", None])
             for number in range(100):
-                await meddler.send_message(
+                await forger.send_message(
                     [Op.REPLY, number, b"forged"],
                     [Op.FAULT, number, "Forged", "forged"],
                     [Op.REFUSED, number, "forged"],
                     [Op.CANCEL, number],
                 )
-            await meddler.wait_until_processed()
-            assert not call.done()
-        go.set()
-        assert await call == b"mine"
+            await forger.wait_until_processed()
+            assert not request.done()
+        release.set()
+        assert await request == b"mine"
 
 
 @pytest.mark.alone
-async def test_a_subscriber_that_does_not_read_costs_a_bounded_amount_and_nobody_else_anything(
+async def test_subscriber_that_does_not_read_uses_bounded_memory(
     relays: Relays,
 ) -> None:
     relay = relays.start()
@@ -60,11 +60,11 @@ async def test_a_subscriber_that_does_not_read_costs_a_bounded_amount_and_nobody
         arke.connect(port=relay.port) as publisher,
         arke.connect(port=relay.port) as reader,
         reader.subscribe("t") as events,
-        raw_program(relay.port, "deaf") as deaf,
+        raw_program(relay.port, "slow") as slow,
     ):
-        await deaf.send_message([Op.SUBSCRIBE, "t"])
-        await deaf.wait_until_processed()
-        deaf.writer.transport.pause_reading()
+        await slow.send_message([Op.SUBSCRIBE, "t"])
+        await slow.wait_until_processed()
+        slow.writer.transport.pause_reading()
         before = relay.memory
         most = 0
         for number in range(count):
@@ -76,8 +76,8 @@ async def test_a_subscriber_that_does_not_read_costs_a_bounded_amount_and_nobody
     assert UNREAD / 2 < most < UNREAD + 16 * MIB
 
 
-async def test_no_program_can_fill_a_frame_beyond_what_a_peer_takes(relays: Relays) -> None:
-    """libzmq cuts a link that carries a frame over its bound: with all that others have on it."""
+async def test_peer_frames_stay_within_the_size_limit(relays: Relays) -> None:
+    """libzmq closes a link on an oversized frame, which would break every program's traffic."""
     one, other = relays.start_pair()
     headers = {"h": "x" * (MAX_HEADERS - 1)}
     whole = [[Op.PUBLISH, "t", bytes(CHUNK), headers]]
@@ -90,7 +90,7 @@ async def test_no_program_can_fill_a_frame_beyond_what_a_peer_takes(relays: Rela
     ):
         await wait_for_topic(near, "t")
         sent = []
-        # While it is stopped, what waits for it is put together as tightly as can be.
+        # While the peer is stopped, its queued messages are packed into the fullest frames.
         other.process.stop()
         await greedy.send_message(*[[Op.PUBLISH, "t", bytes(CHUNK), None]] * 100)
         for count in range(100, 140):
@@ -106,7 +106,7 @@ async def test_no_program_can_fill_a_frame_beyond_what_a_peer_takes(relays: Rela
         assert relay.process.log.count("peer lost") == 0
 
 
-async def test_no_program_can_cut_its_node_off_by_announcing_too_much(relays: Relays) -> None:
+async def test_too_many_subscriptions_do_not_disconnect_the_node(relays: Relays) -> None:
     one, other = relays.start_pair()
     async with AsyncExitStack() as stack:
         for number in range(MAX_ENTRIES // MAX_TOPICS + 1):
@@ -130,35 +130,35 @@ async def test_no_program_can_cut_its_node_off_by_announcing_too_much(relays: Re
         assert relay.process.log.count("peer lost") == 0
 
 
-async def test_a_member_that_is_cut_off_is_gone_though_it_never_reads_why(relays: Relays) -> None:
+async def test_disconnected_member_is_removed_even_if_it_never_reads(relays: Relays) -> None:
     relay = relays.start()
     async with (
         arke.connect(port=relay.port) as mesh,
         raw_program(relay.port, "caller") as caller,
-        raw_program(relay.port, "deaf") as deaf,
+        raw_program(relay.port, "slow") as slow,
     ):
-        await deaf.send_message([Op.REGISTER, "work", None], [Op.SUBSCRIBE, "t"])
-        await deaf.wait_until_processed()
-        deaf.writer.transport.pause_reading()
+        await slow.send_message([Op.REGISTER, "work", None], [Op.SUBSCRIBE, "t"])
+        await slow.wait_until_processed()
+        slow.writer.transport.pause_reading()
         for _ in range(UNREAD // 2 // CHUNK):
             await mesh.publish("t", bytes(CHUNK))
         await caller.send_message([Op.REQUEST, 1, "work", b"", 600_000, False, None])
         await caller.wait_until_processed()
-        await deaf.send(b"\xc1")
+        await slow.send(b"\xc1")
         assert (await caller.receive_only(Op.FAILED))[1:3] == (1, Failure.MEMBER_LOST)
         assert await member_count(mesh, "work") == 0
 
 
 @pytest.mark.alone
-async def test_a_program_that_floods_leaves_others_their_turns(relays: Relays) -> None:
-    """Each flood is of what costs a relay most for the fewest octets."""
+async def test_flooding_program_does_not_starve_other_programs(relays: Relays) -> None:
+    """Each flood uses the operations that cost a relay the most work per byte."""
     one, other = relays.start_pair()
     floods = [[Op.PING, 1], [Op.STATUS, 1], [Op.REQUEST, 1, "no", b"", 1, False, None]]
     async with echo_service("echo", other.port), arke.connect(port=one.port) as mesh:
         await wait_for_members(mesh, "echo", 1)
         for flood in floods:
             async with raw_program(one.port, "flood") as program:
-                flooding = asyncio.ensure_future(pour(program, packed(flood) * 100_000))
+                flooding = asyncio.ensure_future(flood_with(program, packed(flood) * 100_000))
                 async with Traffic("echo", [mesh]) as traffic:
                     await traffic.wait_for_replies(20)
                 flooding.cancel()
@@ -167,8 +167,8 @@ async def test_a_program_that_floods_leaves_others_their_turns(relays: Relays) -
         assert relay.process.log.count("peer lost") == 0
 
 
-async def pour(program: RawProgram, octets: bytes) -> None:
-    """Send the same again and again, and read whatever comes."""
+async def flood_with(program: RawProgram, data: bytes) -> None:
+    """Send the same data repeatedly, and discard everything received."""
 
     async def read() -> None:
         while await program.reader.read(MIB):
@@ -177,12 +177,12 @@ async def pour(program: RawProgram, octets: bytes) -> None:
     async with asyncio.TaskGroup() as both:
         both.create_task(read())
         while True:
-            program.writer.write(octets)
+            program.writer.write(data)
             await program.writer.drain()
 
 
-async def test_who_comes_and_goes_too_often_is_cut_off(relays: Relays) -> None:
-    """Every change is told to every peer."""
+async def test_program_that_changes_registrations_too_often_is_disconnected(relays: Relays) -> None:
+    """Every change is sent to every peer, so the relay limits the rate."""
     one, other = relays.start_pair()
     for change in (
         ([Op.REGISTER, "a", None], [Op.UNREGISTER]),

@@ -1,4 +1,4 @@
-"""Programs that break the protocol: cut off with a reason, and nobody else feels it."""
+"""Programs that violate the protocol are disconnected with a reason; others are unaffected."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ BAD_HEADERS = [*BAD_MAPS, {"a": "x" * MAX_HEADERS}, {"a": "x" * 9000, "b": "x" *
 BAD_BODIES: list[Any] = [None, "text", 7, {}, 1.5, [], ["text"], [b"", 7], [bytes(CHUNK), b"x"]]
 
 
-def shapes() -> Iterator[tuple[Op, list[Any]]]:
-    """Yield fields of the wrong shape for every operation that a program may use."""
+def malformed_fields() -> Iterator[tuple[Op, list[Any]]]:
+    """Yield malformed fields for every operation that a program may send."""
     for op in (Op.PING, Op.STATUS):
         yield from ((op, fields) for fields in ([], ["1"], [None], [1.5], [{}]))
     for name in BAD_NAMES:
@@ -37,26 +37,26 @@ def shapes() -> Iterator[tuple[Op, list[Any]]]:
         yield from ((op, [name, b"", None]) for name in BAD_NAMES)
         yield from ((op, ["x", body, None]) for body in BAD_BODIES)
         yield from ((op, ["x", b"", headers]) for headers in BAD_HEADERS)
-    for op, (good, bad) in CALLS.items():
+    for op, (good, bad) in REQUESTS.items():
         yield from ((op, fields) for fields in ([], good[:-1], [*good, None]))
         for at, values in enumerate(bad):
             yield from ((op, [*good[:at], value, *good[at + 1 :]]) for value in values)
-    yield from ((op, fields) for op, each in OTHERS.items() for fields in each)
+    yield from ((op, fields) for op, each in MORE_FIELDS.items() for fields in each)
 
 
 BAD_NUMBERS: list[Any] = ["1", None, 1.5, True, {}]
 BAD_SIZES = [*BAD_NUMBERS, -1]
 BAD_MEMBERS = [name for name in BAD_NAMES if name is not None]
-BAD_CALL = [BAD_NUMBERS, BAD_NAMES, BAD_BODIES, BAD_NUMBERS]
-CALLS: dict[Op, tuple[list[Any], list[list[Any]]]] = {
-    Op.REQUEST: ([1, "echo", b"", 1000, False, None], [*BAD_CALL, [], BAD_HEADERS]),
-    Op.REQUEST_MEMBER: ([1, "node/1", b"", 1000, False, None], [*BAD_CALL, [], BAD_HEADERS]),
+BAD_REQUEST = [BAD_NUMBERS, BAD_NAMES, BAD_BODIES, BAD_NUMBERS]
+REQUESTS: dict[Op, tuple[list[Any], list[list[Any]]]] = {
+    Op.REQUEST: ([1, "echo", b"", 1000, False, None], [*BAD_REQUEST, [], BAD_HEADERS]),
+    Op.REQUEST_MEMBER: ([1, "node/1", b"", 1000, False, None], [*BAD_REQUEST, [], BAD_HEADERS]),
     Op.OPEN: (
         [1, "echo", b"", 1000, None, 0, 1 << 20, 1 << 20, None],
-        [*BAD_CALL, BAD_MEMBERS, [7, "x"], BAD_SIZES, BAD_SIZES, BAD_HEADERS],
+        [*BAD_REQUEST, BAD_MEMBERS, [7, "x"], BAD_SIZES, BAD_SIZES, BAD_HEADERS],
     ),
 }
-OTHERS: dict[Op, list[list[Any]]] = {
+MORE_FIELDS: dict[Op, list[list[Any]]] = {
     Op.HELLO: [[MAGIC, VERSION, "again"]],
     Op.CHUNK: [
         [],
@@ -79,7 +79,7 @@ OTHERS: dict[Op, list[list[Any]]] = {
     Op.END: [[], [1, 7, "", ""], [1, 0, 7, ""], [1, 0, "", None], [{}, 0, "", ""]],
     Op.OPEN: [[1, "echo", b"", 1000, None, 0, 65535, 1, None]],
 }
-NOT_A_PROGRAMS = [
+RELAY_ONLY = [
     Op.WELCOME,
     Op.DELIVER_REQUEST,
     Op.DELIVER_BROADCAST,
@@ -88,32 +88,34 @@ NOT_A_PROGRAMS = [
     Op.DRAINING,
     Op.FAILED,
 ]
-NOT_A_PROGRAMS += [
+RELAY_ONLY += [
     Op.OFFER,
     Op.MEMBER_JOINED,
     Op.MEMBER_LEFT,
     Op.MEMBERS_LISTED,
     Op.REQUEST_CANCELLED,
 ]
-UNKNOWN = [0, -1, 7, 9, 63, 64, 2**40, -(2**40), 1.5, "1", None, b"1", [], {}]
+UNKNOWN_OPERATIONS = [0, -1, 7, 9, 63, 64, 2**40, -(2**40), 1.5, "1", None, b"1", [], {}]
 
 
-CUT_OFF = "(protocol error: .+|this connection is already registered|more than [0-9]+ topics)"
+DISCONNECT_REASON = (
+    "(protocol error: .+|this connection is already registered|more than [0-9]+ topics)"
+)
 
-HELD = 512 * 1024  # more than a relay keeps of a message that is not whole
+OVER_LIMIT = 512 * 1024  # bytes; more than a relay buffers of an incomplete message
 
-OCTETS = {
+MALFORMED = {
     "a number": b"\x01",
     "text": b"\xa3abc",
-    "nothing": b"\xc0",
-    "a truth": b"\xc3",
+    "nil": b"\xc0",
+    "a boolean": b"\xc3",
     "binary": b"\xc4\x01\x3f",
     "an empty map": b"\x80",
     "a map": b"\x81\xa1a\x01",
     "a map with a number for a key": b"\x81\x00\x01",
     "an empty array": b"\x90",
-    "the octet that is never used": b"\xc1",
-    "text that is not UTF-8": b"\x92\x0c\xa2\xff\xff",
+    "the reserved byte 0xc1": b"\xc1",
+    "invalid UTF-8": b"\x92\x0c\xa2\xff\xff",
     "arrays in arrays": b"\x91" * 2_000,
     "wide arrays in arrays": b"\x9f" * 2_000,
     "maps in arrays": b"\x91\x81\xa1a" * 1_000,
@@ -122,28 +124,32 @@ OCTETS = {
     "an array of four billion": b"\xdd\xff\xff\xff\xff",
     "a map of 65": b"\x94\x11\xa1t\xc4\x00\xde\x00\x41",
     "a map of four billion": b"\x94\x11\xa1t\xc4\x00\xdf\xff\xff\xff\xff",
-    "a body of 16 MiB": b"\x94\x11\xa1t\xc6\x01\x00\x00\x00" + bytes(HELD),
-    "a name of 4 GiB": b"\x94\x11\xdb\xff\xff\xff\xff" + bytes(HELD),
+    "a body of 16 MiB": b"\x94\x11\xa1t\xc6\x01\x00\x00\x00" + bytes(OVER_LIMIT),
+    "a name of 4 GiB": b"\x94\x11\xdb\xff\xff\xff\xff" + bytes(OVER_LIMIT),
     "an extension": b"\x92\x03\xc7\x01\x05x",
-    "a time": b"\x92\x03\xd6\xff\x00\x00\x00\x00",
+    "a timestamp": b"\x92\x03\xd6\xff\x00\x00\x00\x00",
     "registered twice": packed([Op.REGISTER, "a", None], [Op.REGISTER, "b", None]),
     "more topics than allowed": packed(*([Op.SUBSCRIBE, f"{i}"] for i in range(MAX_TOPICS + 1))),
     "more bodies than allowed": packed(
         *([Op.CHUNK, i, CHUNK + 1, b"x"] for i in range(MAX_STREAMS + 1))
     ),
-    "a body shorter than it said": packed(
+    "a body shorter than announced": packed(
         [Op.CHUNK, 1, CHUNK + 1, bytes(CHUNK)], [Op.PUBLISH, "t", 1, None]
     ),
-    "a body that grows": packed([Op.CHUNK, 1, CHUNK + 1, b"x"], [Op.CHUNK, 1, CHUNK + 2, b"x"]),
-    "a body longer than it said": packed(
+    "a body whose announced size grows": packed(
+        [Op.CHUNK, 1, CHUNK + 1, b"x"], [Op.CHUNK, 1, CHUNK + 2, b"x"]
+    ),
+    "a body longer than announced": packed(
         [Op.CHUNK, 1, CHUNK + 1, bytes(CHUNK)], [Op.CHUNK, 1, CHUNK + 1, b"xx"]
     ),
 }
 CASES = {
-    **OCTETS,
-    **{f"{op.name} {n}": packed([op, *fields]) for n, (op, fields) in enumerate(shapes())},
-    **{f"{op!r}": packed([op, 1, b"", 1, 1, "x", None]) for op in [*NOT_A_PROGRAMS, *PeerOp]},
-    **{f"operation {op!r}": packed([op, 1]) for op in UNKNOWN},
+    **MALFORMED,
+    **{
+        f"{op.name} {n}": packed([op, *fields]) for n, (op, fields) in enumerate(malformed_fields())
+    },
+    **{f"{op!r}": packed([op, 1, b"", 1, 1, "x", None]) for op in [*RELAY_ONLY, *PeerOp]},
+    **{f"operation {op!r}": packed([op, 1]) for op in UNKNOWN_OPERATIONS},
 }
 
 
@@ -152,30 +158,28 @@ def relay(module_relay: Relay) -> Relay:
     return module_relay
 
 
-async def feed(program: RawProgram, octets: bytes, way: str) -> None:
-    if way == "whole":
-        await program.send(octets)
-    elif way == "with more behind":
-        await program.send(octets + bytes(100_000))
+async def send_in_pieces(program: RawProgram, data: bytes, delivery: str) -> None:
+    if delivery == "at once":
+        await program.send(data)
+    elif delivery == "followed by zeros":
+        await program.send(data + bytes(100_000))
     else:
-        for octet in octets[:3_000]:
-            await program.send(bytes([octet]))
-        await program.send(octets[3_000:])
+        for byte in data[:3_000]:
+            await program.send(bytes([byte]))
+        await program.send(data[3_000:])
 
 
 @pytest.mark.parametrize("identity", [b"", bytes(65), "text", 1, None, [b"x"]], ids=repr)
-async def test_who_says_hello_under_no_identity_is_turned_away(
-    relay: Relay, identity: object
-) -> None:
+async def test_hello_with_an_invalid_identity_is_rejected(relay: Relay, identity: object) -> None:
     async with raw_program(relay.port) as hostile:
         await hostile.send_message((Op.HELLO.value, MAGIC, VERSION, "hostile", identity))
-        assert re.match(CUT_OFF, await hostile.wait_until_closed() or "")
+        assert re.match(DISCONNECT_REASON, await hostile.wait_until_closed() or "")
 
 
-@pytest.mark.parametrize("way", ["whole", "octet by octet", "with more behind"])
-@pytest.mark.parametrize("octets", CASES.values(), ids=CASES.keys())
-async def test_who_breaks_the_protocol_is_cut_off_alone(
-    relay: Relay, octets: bytes, way: str
+@pytest.mark.parametrize("delivery", ["at once", "byte by byte", "followed by zeros"])
+@pytest.mark.parametrize("data", CASES.values(), ids=CASES.keys())
+async def test_protocol_error_disconnects_only_the_sender(
+    relay: Relay, data: bytes, delivery: str
 ) -> None:
     begin = relay.process.written
     async with (
@@ -184,11 +188,11 @@ async def test_who_breaks_the_protocol_is_cut_off_alone(
         raw_program(relay.port, "hostile") as hostile,
     ):
         with suppress(ConnectionError):
-            await feed(hostile, octets, way)
+            await send_in_pieces(hostile, data, delivery)
         reason = await hostile.wait_until_closed()
-        # What it still sends may destroy the reason on its way; the log has it all the same.
-        assert way != "whole" or re.match(CUT_OFF, reason or "")
+        # A TCP reset caused by unread input may discard the reason; the log always has it.
+        assert delivery != "at once" or re.match(DISCONNECT_REASON, reason or "")
         relay.process.wait_for_line(
-            f'program detached program=hostile#.*"{CUT_OFF}', LIMIT, after=begin
+            f'program detached program=hostile#.*"{DISCONNECT_REASON}', LIMIT, after=begin
         )
         assert await bystander.request("echo", b"well") == b"well"

@@ -1,4 +1,4 @@
-"""A network changes its RSA key node by node, while it works."""
+"""Key rotation: a network replaces its RSA key node by node, under load."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from support.traffic import Traffic, echo_service
 from support.waiting import LIMIT
 
 
-def again(relays: Relays, relay: Relay, keys: Sequence[Path], join: Sequence[Relay]) -> Relay:
-    """Stop a relay as an operator does, and start it anew with other keys."""
+def restart_with_keys(
+    relays: Relays, relay: Relay, keys: Sequence[Path], join: Sequence[Relay]
+) -> Relay:
+    """Stop a relay with SIGTERM and start it again at the same address with other keys."""
     relay.process.terminate()
     assert relay.process.wait(LIMIT) == 0
     return relays.start(keys=keys, address=relay.address, port=relay.port, join=join)
 
 
-async def test_a_rolling_change_of_the_key_under_load_fails_nothing(relays: Relays) -> None:
+async def test_rolling_key_rotation_under_load_fails_no_request(relays: Relays) -> None:
     old, new = relays.key, relays.new_key()
     first = relays.start()
     nodes = [first, relays.start(join=[first]), relays.start(join=[first])]
@@ -35,7 +37,9 @@ async def test_a_rolling_change_of_the_key_under_load_fails_nothing(relays: Rela
             for keys in ([old, new], [new, old], [new]):
                 for at, node in enumerate(nodes):
                     others = [other for other in nodes if other is not node]
-                    nodes[at] = await asyncio.to_thread(again, relays, node, keys, others)
+                    nodes[at] = await asyncio.to_thread(
+                        restart_with_keys, relays, node, keys, others
+                    )
                     for mesh in meshes:
                         await wait_for_members(mesh, "work", 3)
                     await traffic.wait_for_replies()
@@ -43,11 +47,11 @@ async def test_a_rolling_change_of_the_key_under_load_fails_nothing(relays: Rela
         await wait_for_peers(node, [other for other in nodes if other is not node])
 
 
-async def test_who_was_left_behind_with_the_old_key_is_out(relays: Relays) -> None:
+async def test_relay_with_only_the_old_key_is_not_admitted(relays: Relays) -> None:
     old, new = relays.key, relays.new_key()
-    changed = relays.start(keys=[new])
-    between = relays.start(keys=[new, old], join=[changed])
-    behind = relays.start(keys=[old], join=[changed])
-    await wait_for_peers(changed, [between])
-    behind.process.wait_for_line("cannot reach peer", LIMIT)
-    assert await peer_states(behind) == []
+    rotated = relays.start(keys=[new])
+    transitional = relays.start(keys=[new, old], join=[rotated])
+    outdated = relays.start(keys=[old], join=[rotated])
+    await wait_for_peers(rotated, [transitional])
+    outdated.process.wait_for_line("cannot reach peer", LIMIT)
+    assert await peer_states(outdated) == []

@@ -1,4 +1,4 @@
-"""What was left unread by those who are gone is given back: not at some collection, at once."""
+"""The relay frees unread messages as soon as a slow reader disconnects, without a GC cycle."""
 
 from __future__ import annotations
 
@@ -22,48 +22,50 @@ UNREAD = 40 * MIB
 ROUNDS = 4
 
 
-async def publish(mesh: arke.Mesh, octets: int) -> None:
-    for _ in range(octets // CHUNK):
+async def publish(mesh: arke.Mesh, size: int) -> None:
+    for _ in range(size // CHUNK):
         await mesh.publish("t", bytes(CHUNK))
-    await mesh.status()  # behind what was published
+    await mesh.status()  # the relay answers this after it has processed the publications
 
 
-async def until_nobody_listens(mesh: arke.Mesh) -> None:
-    async def nobody() -> bool:
+async def wait_until_no_subscribers(mesh: arke.Mesh) -> None:
+    async def no_subscribers() -> bool:
         return "t" not in (await mesh.status())["topics"]
 
-    await wait_until_async(nobody)
+    await wait_until_async(no_subscribers)
 
 
-async def deaf_program(relay: Relay, mesh: arke.Mesh, relays: Relays) -> None:
-    async with raw_program(relay.port, "deaf") as deaf:
-        await deaf.send_message([Op.SUBSCRIBE, "t"])
-        await deaf.wait_until_processed()
-        deaf.writer.transport.pause_reading()
+async def program_that_never_reads(relay: Relay, mesh: arke.Mesh, relays: Relays) -> None:
+    async with raw_program(relay.port, "slow") as slow:
+        await slow.send_message([Op.SUBSCRIBE, "t"])
+        await slow.wait_until_processed()
+        slow.writer.transport.pause_reading()
         await publish(mesh, UNREAD)
-        deaf.writer.transport.abort()
+        slow.writer.transport.abort()
 
 
-async def paused_peer(relay: Relay, mesh: arke.Mesh, relays: Relays) -> None:
-    other = relays.start(join=[relay])
+async def peer_that_is_paused(relay: Relay, mesh: arke.Mesh, relays: Relays) -> None:
+    peer = relays.start(join=[relay])
     async with AsyncExitStack() as stack:
-        listener = await stack.enter_async_context(arke.connect(port=other.port))
-        await stack.enter_async_context(listener.subscribe("t"))
+        subscriber = await stack.enter_async_context(arke.connect(port=peer.port))
+        await stack.enter_async_context(subscriber.subscribe("t"))
         await wait_for_topic(mesh, "t")
-        other.process.stop()
+        peer.process.stop()
         await publish(mesh, UNREAD)
-        other.process.kill()
-        await asyncio.to_thread(other.process.wait, LIMIT)
+        peer.process.kill()
+        await asyncio.to_thread(peer.process.wait, LIMIT)
 
 
-@pytest.mark.parametrize("who", [deaf_program, paused_peer])
-async def test_what_the_gone_left_unread_does_not_pile_up(who, relays: Relays) -> None:
+@pytest.mark.parametrize("fill_queue", [program_that_never_reads, peer_that_is_paused])
+async def test_unread_messages_are_freed_when_the_reader_disconnects(
+    fill_queue, relays: Relays
+) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh:
         before = relay.memory
         most = 0
         for _ in range(ROUNDS):
-            await who(relay, mesh, relays)
+            await fill_queue(relay, mesh, relays)
             most = max(most, relay.memory - before)
-            await until_nobody_listens(mesh)
+            await wait_until_no_subscribers(mesh)
     assert UNREAD / 2 < most < 3 * UNREAD / 2

@@ -1,4 +1,4 @@
-"""A relay that cannot start as asked says one line that names the mend, and exits with status 2."""
+"""A relay that cannot start prints one line that names the fix, and exits with status 2."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ ADDRESS = "127.86.86.86"
 LONG_NAME = "-net must be 1 to 255 bytes of UTF-8 text (got 256 bytes)"
 
 
-def refused(*flags: str | Path, wrap: Sequence[str] = (), **environ: str) -> str:
-    """Run a relay that cannot start, and return the one line it says."""
+def start_error(*flags: str | Path, wrap: Sequence[str] = (), **environ: str) -> str:
+    """Run a relay that cannot start, and return its one-line error."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("ARKE_")}
     done = subprocess.run(
         [*wrap, *program("relay"), "-bind", ADDRESS, "-mdns", "off", *flags],
@@ -45,15 +45,15 @@ def refused(*flags: str | Path, wrap: Sequence[str] = (), **environ: str) -> str
 
 
 @pytest.fixture(scope="module")
-def whole_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def valid_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("keys") / "id_rsa"
     write_key(path)
     return path
 
 
 @pytest.fixture
-def key(tmp_path: Path, whole_key: Path) -> Path:
-    return Path(shutil.copy2(whole_key, tmp_path))
+def key(tmp_path: Path, valid_key: Path) -> Path:
+    return Path(shutil.copy2(valid_key, tmp_path))
 
 
 def pem(private: rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey, passphrase: bytes = b"") -> bytes:
@@ -66,7 +66,7 @@ def pem(private: rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey, passphrase: byte
     )
 
 
-def short(path: Path) -> None:
+def too_short(path: Path) -> None:
     path.write_bytes(pem(rsa.generate_private_key(65537, 1024)))
 
 
@@ -94,12 +94,12 @@ def folder(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "mend"),
+    ("spoil", "fix"),
     [
         (Path.unlink, "make one: arke keygen .*/id_rsa$"),
         (lambda path: path.chmod(0o640), r"open to others \(mode 0640\); close it: chmod 600 "),
         (lambda path: path.chmod(0o604), "close it: chmod 600 "),
-        (short, "1024-bit key, .* make another: arke keygen "),
+        (too_short, "1024-bit key, .* make another: arke keygen "),
         (encrypted, "is encrypted, .* take it off: ssh-keygen -p -N '' -f "),
         (elliptic, "holds no RSA key; make another: arke keygen "),
         (damaged, "make another: arke keygen "),
@@ -108,19 +108,19 @@ def folder(path: Path) -> None:
         (folder, "is a directory; name the key file in it"),
     ],
 )
-def test_a_key_file_that_does_not_do(key: Path, spoil: Callable[[Path], None], mend: str) -> None:
+def test_unusable_key_file_is_rejected(key: Path, spoil: Callable[[Path], None], fix: str) -> None:
     spoil(key)
-    line = refused("-net", "x", "-rsa", key)
-    assert re.search(mend, line), line
+    line = start_error("-net", "x", "-rsa", key)
+    assert re.search(fix, line), line
     assert str(key) in line
 
 
-def test_a_key_file_that_this_user_cannot_read(key: Path) -> None:
+def test_unreadable_key_file_is_rejected(key: Path) -> None:
     key.chmod(0)
     wrap: list[str] = []
-    if os.geteuid() == 0:  # who may read everything, unless it is taken from them
+    if os.geteuid() == 0:  # root reads every file unless its capabilities are dropped
         wrap = [require_tool("setpriv", "util-linux"), "--bounding-set=-all", "--inh-caps=-all"]
-    line = refused("-net", "x", "-rsa", key, wrap=wrap)
+    line = start_error("-net", "x", "-rsa", key, wrap=wrap)
     assert "cannot be read by this user; give it to them: sudo chown " in line
 
 
@@ -147,80 +147,82 @@ def test_a_key_file_that_this_user_cannot_read(key: Path) -> None:
         (["-net", "x" * 256], LONG_NAME),
     ],
 )
-def test_flags_that_make_no_sense(key: Path, flags: list[str], line: str) -> None:
-    assert refused("-net", "x", "-rsa", key, *flags) == f"relay: {line}"
+def test_invalid_flags_are_rejected(key: Path, flags: list[str], line: str) -> None:
+    assert start_error("-net", "x", "-rsa", key, *flags) == f"relay: {line}"
 
 
 @pytest.mark.parametrize("flags", [[], ["-net", "x"]])
-def test_without_a_name_or_a_key_it_says_how_to_get_them(flags: list[str]) -> None:
-    line = refused(*flags)
+def test_missing_net_or_rsa_error_explains_how_to_set_them(flags: list[str]) -> None:
+    line = start_error(*flags)
     assert "-net NAME -rsa KEYFILE (`arke keygen FILE` makes a key)" in line
     assert "-dev" in line
 
 
 @pytest.mark.parametrize("where", ["nosuch0", "203.0.113.1", "203.0.113.0/24"])
-def test_an_address_that_this_machine_has_not(key: Path, where: str) -> None:
-    line = refused("-net", "x", "-rsa", key, "-bind", where)
+def test_bind_to_a_foreign_address_is_rejected(key: Path, where: str) -> None:
+    line = start_error("-net", "x", "-rsa", key, "-bind", where)
     assert f"-bind '{where}' is no address, network or interface of this machine" in line
 
 
-def test_the_environment_is_checked_like_the_command_line(key: Path) -> None:
-    assert refused("-rsa", key, ARKE_NET="x", ARKE_PORT="x").startswith("relay: ARKE_PORT must be")
+def test_environment_variables_are_validated_like_flags(key: Path) -> None:
+    assert start_error("-rsa", key, ARKE_NET="x", ARKE_PORT="x").startswith(
+        "relay: ARKE_PORT must be"
+    )
 
 
-def test_a_port_for_programs_that_is_taken(key: Path) -> None:
+def test_program_port_in_use_is_reported(key: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        line = refused("-net", "x", "-rsa", key, "-port", str(port))
+        line = start_error("-net", "x", "-rsa", key, "-port", str(port))
     assert f"cannot listen on port {port} of 127.0.0.1 (Address already in use)" in line
-    assert "stop what uses it, or choose another with -port" in line
+    assert "stop the process that uses it, or choose another with -port" in line
 
 
 @pytest.mark.parametrize("offset", [0, 1])
-def test_a_port_for_peers_that_is_taken(key: Path, offset: int) -> None:
+def test_peer_port_in_use_is_reported(key: Path, offset: int) -> None:
     with socket.create_server((ADDRESS, 0)) as taken:
         port = taken.getsockname()[1] - offset
-        line = refused("-net", "x", "-rsa", key, "-peer-port", str(port))
+        line = start_error("-net", "x", "-rsa", key, "-peer-port", str(port))
     assert f"cannot bind ports {port} and {port + 1} on {ADDRESS} (Address already in use)" in line
     assert "stop the process that uses them, or choose others with -peer-port" in line
 
 
-def test_a_port_for_metrics_that_is_taken(key: Path) -> None:
+def test_metrics_port_in_use_is_reported(key: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         metrics = ["-port", str(free_port()), "-metrics", f"127.0.0.1:{port}"]
-        line = refused("-net", "x", "-rsa", key, *metrics)
+        line = start_error("-net", "x", "-rsa", key, *metrics)
     assert f"-metrics: cannot listen on 127.0.0.1:{port}" in line
 
 
-def test_a_socket_where_there_is_something_else(key: Path, tmp_path: Path) -> None:
+def test_socket_path_of_a_regular_file_is_not_replaced(key: Path, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     notes.write_text("keep", encoding="utf-8")
-    line = refused("-net", "x", "-rsa", key, "-port", "0", "-socket", notes)
+    line = start_error("-net", "x", "-rsa", key, "-port", "0", "-socket", notes)
     assert f"cannot listen on -socket {notes} (Address already in use)" in line
     assert notes.read_text(encoding="utf-8") == "keep"
 
 
-def test_a_socket_where_none_can_be(key: Path, tmp_path: Path) -> None:
+def test_socket_path_that_cannot_be_created_is_rejected(key: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "no" / "folder", tmp_path / ("x" * 200)):
-        line = refused("-net", "x", "-rsa", key, "-port", "0", "-socket", path)
-        assert "choose a path in a folder of yours that nothing else uses" in line
+        line = start_error("-net", "x", "-rsa", key, "-port", "0", "-socket", path)
+        assert "choose an unused path in a directory that this user can write" in line
 
 
 @pytest.mark.parametrize("flag", ["-version", "--version"])
-def test_the_version_is_told(flag: str) -> None:
+def test_version_flag_prints_the_version(flag: str) -> None:
     how = "compiled" if is_compiled() else "not compiled"
-    assert told(flag) == f"relay {arke.__version__} ({how})\n"
+    assert output_of(flag) == f"relay {arke.__version__} ({how})\n"
 
 
 @pytest.mark.parametrize("flag", ["-h", "-help", "--help"])
-def test_help_names_every_flag(flag: str) -> None:
-    page = told(flag)
+def test_help_lists_the_flags(flag: str) -> None:
+    page = output_of(flag)
     for name in ("-net NAME", "-rsa KEYFILE", "-socket PATH", "-join HOST:PORT", "ARKE_PEER_PORT"):
         assert name in page
 
 
-def told(flag: str) -> str:
+def output_of(flag: str) -> str:
     done = subprocess.run(
         [*program("relay"), flag], capture_output=True, text=True, timeout=LIMIT, check=False
     )
