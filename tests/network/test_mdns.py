@@ -167,13 +167,13 @@ async def test_a_change_is_hinted_again_and_nothing_else_is(start: Start) -> Non
 
 async def test_relays_of_another_key_are_no_hint(start: Start) -> None:
     one = await start("127.0.0.61")
-    stranger = await start("127.0.0.62", secret="another key")
+    foreign = await start("127.0.0.62", secret="another key")
     two = await start("127.0.0.63")
     await one.hint_of(two)
-    await one.until("counts", lambda counts: counts.get("stranger", 0) > 0)
+    await one.until("counts", lambda counts: counts.get("another_network", 0) > 0)
     assert [hint["node"] for hint in await one.ask("known")] == [two.node]
-    await stranger.until("counts", lambda counts: counts.get("stranger", 0) > 0)
-    assert await stranger.ask("known") == []
+    await foreign.until("counts", lambda counts: counts.get("another_network", 0) > 0)
+    assert await foreign.ask("known") == []
 
 
 class Listener(asyncio.DatagramProtocol):
@@ -264,7 +264,7 @@ def hostile_packets() -> dict[str, bytes]:
         "addresses": announcement(
             secrets.token_hex(8), good_text(), addresses=tuple(f"10.0.{n}.1" for n in range(40))
         ),
-        "stranger": announcement(secrets.token_hex(8), good_text()),
+        "another_network": announcement(secrets.token_hex(8), good_text()),
         "not UTF-8": announcement("\xff\xfe" * 8, good_text()),
         "a label of dots": announcement("." * 8, good_text()),
         "an instance that is nowhere": packet(answer(SERVICE, 12, labels(instance(node)))),
@@ -289,7 +289,7 @@ async def test_hostile_packets_are_ignored_and_counted(start: Start) -> None:
         packets = hostile_packets()
         for each in packets.values():
             attacker.sendto(each, GROUP)
-    causes = {"name", "text", "version", "tag", "port", "addresses", "stranger"}
+    causes = {"name", "text", "version", "tag", "port", "addresses", "another_network"}
     assert causes < packets.keys()
     await one.until("counts", lambda counts: causes <= counts.keys())
     two = await start("127.0.0.62")
@@ -309,7 +309,7 @@ async def test_a_flood_of_names_is_bounded(start: Start) -> None:
                 answer(SERVICE, 12, labels(instance(secrets.token_hex(8)))) for _ in range(40)
             ]
             attacker.sendto(packet(*nowhere), GROUP)
-    await one.until("counts", lambda counts: counts.get("crowded", 0) > 0)
+    await one.until("counts", lambda counts: counts.get("too_many_queries", 0) > 0)
     two = await start("127.0.0.62")
     await one.hint_of(two)
 

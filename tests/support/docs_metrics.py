@@ -10,9 +10,9 @@ from typing import NamedTuple
 from arke_proxy.errors import FailureCode
 from arke_proxy.observability import metrics as proxy_metrics
 from arke_proxy.observability.counters import PHASES
-from arke_relay.core.counters import DropCause, Outcome
+from arke_relay.core.counters import DropCause, RequestOutcome
 from arke_relay.core.membership import PeerState
-from arke_relay.discovery.records import Flaw
+from arke_relay.discovery.records import IgnoreCause
 from arke_relay.metrics import names as relay_metrics
 from support.docs_source import nodes
 
@@ -36,16 +36,7 @@ def _constants(node: ast.AST | None) -> set[str]:
 
 def hint_causes() -> set[str]:
     """Return the values of `cause` of an ignored hint."""
-    found = {flaw.value for flaw in Flaw} | {"table_full"}
-    for _, call in nodes(ast.Call, f"{_RELAY}/discovery/mdns.py"):
-        if isinstance(call.func, ast.Attribute) and call.func.attr == "_ignore":
-            found |= {value for arg in call.args for value in _constants(arg)}
-    for _, function in nodes(ast.FunctionDef, f"{_RELAY}/discovery/mdns.py"):
-        if function.returns and ast.unparse(function.returns) == "Hint | str":
-            returned = (part.value for part in ast.walk(function) if isinstance(part, ast.Return))
-            constants = (value for value in returned if isinstance(value, ast.Constant))
-            found |= {value for constant in constants for value in _constants(constant)}
-    return found
+    return {cause.value for cause in IgnoreCause} | {"table_full"}
 
 
 def worker_states() -> set[str]:
@@ -64,7 +55,7 @@ def _values(kind: type[Enum]) -> set[str]:
 
 
 _VALUES: dict[tuple[str, str], set[str]] = {
-    ("arke_requests_total", "outcome"): _values(Outcome) - {Outcome.REFUSED.value},
+    ("arke_requests_total", "outcome"): _values(RequestOutcome) - {RequestOutcome.REFUSED.value},
     ("arke_dropped_total", "cause"): _values(DropCause),
     ("arke_queue_bytes", "kind"): {"program", "peer"},
     ("arke_members", "where"): {"here", "elsewhere"},
