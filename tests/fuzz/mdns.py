@@ -22,7 +22,15 @@ from arke.program.logging import Log
 from arke_relay.discovery.hints import Hint
 from arke_relay.discovery.mdns import Mdns
 from arke_relay.discovery.multicast import Multicast
-from arke_relay.discovery.records import SERVICE, Announcement, Flaw, Record, instance, read, text
+from arke_relay.discovery.records import (
+    SERVICE,
+    Announcement,
+    IgnoreCause,
+    Record,
+    instance,
+    read,
+    text,
+)
 from fuzz.finding import promise
 from fuzz.loop import FakeLoop
 from fuzz.mutator import Blocks
@@ -69,7 +77,7 @@ class Link:
     def record(self, record: Record) -> None:
         for loopback in (False, True):
             found = read(record, loopback=loopback)
-            promise(isinstance(found, Flaw | Announcement), "neither said nor a flaw")
+            promise(isinstance(found, IgnoreCause | Announcement), "neither said nor a flaw")
         self.mdns._weigh(record.name.lower(), record)
 
     def check(self) -> None:

@@ -172,9 +172,9 @@ async def test_relays_with_another_key_are_not_reported(start: Start) -> None:
     outsider = await start("127.0.0.62", secret="another key")
     two = await start("127.0.0.63")
     await one.hint_of(two)
-    await one.wait_until("counts", lambda counts: counts.get("stranger", 0) > 0)
+    await one.wait_until("counts", lambda counts: counts.get("another_network", 0) > 0)
     assert [hint["node"] for hint in await one.query("known")] == [two.node]
-    await outsider.wait_until("counts", lambda counts: counts.get("stranger", 0) > 0)
+    await outsider.wait_until("counts", lambda counts: counts.get("another_network", 0) > 0)
     assert await outsider.query("known") == []
 
 
@@ -266,7 +266,7 @@ def hostile_packets() -> dict[str, bytes]:
         "addresses": announcement(
             secrets.token_hex(8), good_text(), addresses=tuple(f"10.0.{n}.1" for n in range(40))
         ),
-        "stranger": announcement(secrets.token_hex(8), good_text()),
+        "another_network": announcement(secrets.token_hex(8), good_text()),
         "not UTF-8": announcement("\xff\xfe" * 8, good_text()),
         "a label of dots": announcement("." * 8, good_text()),
         "an instance without an address": packet(answer(SERVICE, 12, labels(instance(node)))),
@@ -291,7 +291,7 @@ async def test_hostile_packets_are_ignored_and_counted(start: Start) -> None:
         packets = hostile_packets()
         for each in packets.values():
             attacker.sendto(each, GROUP)
-    causes = {"name", "text", "version", "tag", "port", "addresses", "stranger"}
+    causes = {"name", "text", "version", "tag", "port", "addresses", "another_network"}
     assert causes < packets.keys()
     await one.wait_until("counts", lambda counts: causes <= counts.keys())
     two = await start("127.0.0.62")
@@ -311,7 +311,7 @@ async def test_flood_of_instance_names_uses_bounded_memory(start: Start) -> None
                 answer(SERVICE, 12, labels(instance(secrets.token_hex(8)))) for _ in range(40)
             ]
             attacker.sendto(packet(*unresolvable), GROUP)
-    await one.wait_until("counts", lambda counts: counts.get("crowded", 0) > 0)
+    await one.wait_until("counts", lambda counts: counts.get("too_many_queries", 0) > 0)
     two = await start("127.0.0.62")
     await one.hint_of(two)
 

@@ -1,1 +1,1 @@
-"""Who might be out there: mDNS and static seeds. Hints, never trusted: admission decides."""
+"""Candidate peers, from mDNS and static seeds. Hints are never trusted: admission decides."""

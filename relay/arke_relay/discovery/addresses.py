@@ -1,4 +1,4 @@
-"""Which of the machine's addresses the mesh uses, and which of them a connection comes from."""
+"""Select the local addresses of the mesh (`-bind`), and the source address of a connection."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ import ifaddr
 
 from arke_relay.errors import ConfigurationError
 
-_SAME_EVERYWHERE = {
+_SHARED_BY_MANY_HOSTS = {
     "10.0.2.15",  # VirtualBox and QEMU: every machine behind their NAT
     "172.17.0.1",  # Docker: every host's default bridge
     "192.168.122.1",  # libvirt: every host's default bridge
 }
-_LISTED = 12  # addresses named in an error; a container host has hundreds
+_MAX_LISTED = 12  # addresses in an error text; a container host has hundreds
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """One address of this machine, as a literal without a zone."""
+    """One address of this machine, as a literal without a zone id."""
 
     ip: str
     prefix: int
-    """Bits of `ip` that its subnet shares."""
+    """Length of the subnet prefix, in bits."""
     interface: str
-    """The interface's name, `eth0`; on Linux it may carry a label, `eth0:1`."""
+    """The interface's name, such as `eth0`. On Linux it may have a label: `eth0:1`."""
 
     @property
     def value(self) -> IPv4Address | IPv6Address:
@@ -47,23 +47,22 @@ class Address:
 
 
 def machine_adapters() -> list[ifaddr.Adapter]:
-    """Return the interfaces the machine has now."""
+    """Return the machine's current network interfaces."""
     return list(ifaddr.get_adapters())
 
 
 def choose(spec: str | None, adapters: Iterable[ifaddr.Adapter]) -> list[Address]:
-    """Return the addresses that `-bind` means: those a peer can tell this machine by come first.
+    """Return the addresses that `-bind` selects. Addresses that identify this machine come first.
 
-    An interface, like no `spec` at all, means its IPv4 addresses, or its IPv6 addresses where it
-    has no other; an address or a CIDR means what it says. Link-local IPv6 is never chosen: it
-    works only with a zone, which has no meaning on another machine.
+    `spec` is an address, a CIDR or an interface. None selects all interfaces. An interface selects
+    its IPv4 addresses, or its IPv6 addresses if it has no IPv4 address. Link-local IPv6 addresses
+    are never selected: they need a zone id, which has no meaning on another machine.
 
-    IPv6 beside IPv4 must be asked for, because it is not sound by default. The system's list does
-    not tell a temporary address, gone tomorrow, or one still being checked, which cannot be bound
-    yet, from a lasting one; and on a home network it would open to the whole Internet a port that
-    was reachable from behind one router only.
+    IPv6 is used beside IPv4 only if `spec` asks for it, for two reasons. The system's list does
+    not show which addresses are temporary or not yet usable. And on a home network, a port that was
+    reachable only behind the router would become reachable from the Internet.
 
-    Raises ConfigurationError when nothing is left.
+    Raises ConfigurationError when no address is selected.
     """
     machine = _flatten(adapters)
     if spec is None:
@@ -71,25 +70,25 @@ def choose(spec: str | None, adapters: Iterable[ifaddr.Adapter]) -> list[Address
     else:
         chosen = _matching(spec, machine)
     if not chosen:
-        raise ConfigurationError(_nothing(spec, machine))
+        raise ConfigurationError(_describe_no_match(spec, machine))
     return sorted(chosen, key=lambda address: is_ambiguous(address.ip))
 
 
 def is_ambiguous(ip: str) -> bool:
-    """Whether other machines are likely to have the very same address.
+    """Return whether other machines are likely to have the same address.
 
-    It is still used, since it may be the only one, but never preferred: a peer that connects to
-    it may well meet itself.
+    Such an address is used, because it may be the only one, but it comes last: a peer that connects
+    to it may reach itself.
     """
-    return ip in _SAME_EVERYWHERE or ip_address(ip).is_link_local
+    return ip in _SHARED_BY_MANY_HOSTS or ip_address(ip).is_link_local
 
 
 def kernel_choice(destination: str) -> str | None:
-    """Return the local address the kernel would connect from; None when there is no route."""
+    """Return the source address that the kernel would select. None if there is no route."""
     family = socket.AF_INET6 if ":" in destination else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
-            # Connecting a datagram socket looks up the route and sends nothing; any port does.
+            # Connecting a datagram socket looks up the route and sends nothing. Any port works.
             probe.connect((destination, 9))
         except OSError:
             return None
@@ -101,11 +100,12 @@ def source_for(
     bound: Sequence[Address],
     route: Callable[[str], str | None] = kernel_choice,
 ) -> str | None:
-    """Return the local address that a connection to `destination` must come from.
+    """Return the local address from which to connect to `destination`.
 
-    None leaves it to the kernel, whose choice is right where it is one of `bound`. It is not
-    where several relays share a machine: to 127.0.0.3 everybody would come from 127.0.0.1.
-    `destination` is a literal; anything else raises ValueError. `route` tells the kernel's choice.
+    None leaves the choice to the kernel, if it selects one of `bound`. It does not where several
+    relays share a machine: every connection to 127.0.0.3 would come from 127.0.0.1.
+    `destination` is an IP literal; another text raises ValueError. `route` returns the kernel's
+    choice.
     """
     target = ip_address(destination)
     usable = [address for address in bound if address.value.version == target.version]
@@ -148,7 +148,7 @@ def _matching(spec: str, machine: list[Address]) -> list[Address]:
 
 def _exactly(ip: IPv4Address | IPv6Address, machine: list[Address]) -> list[Address]:
     listed = [each for each in machine if each.value == ip]
-    # All of 127.0.0.0/8 is this machine, and only 127.0.0.1 is listed.
+    # The whole of 127.0.0.0/8 belongs to this machine, but only 127.0.0.1 is listed.
     loopback = [each for each in machine if each.value.is_loopback and ip in each.network]
     return listed or [Address(str(ip), each.prefix, each.interface) for each in loopback[:1]]
 
@@ -157,13 +157,16 @@ def _base(interface: str) -> str:
     return interface.partition(":")[0]
 
 
-def _nothing(spec: str | None, machine: list[Address]) -> str:
+def _describe_no_match(spec: str | None, machine: list[Address]) -> str:
     if spec is None:
         return (
-            "this machine has no address but loopback: connect it to a network, "
-            "or stay on this machine with -bind 127.0.0.1"
+            "this machine has only loopback addresses: connect it to a network, "
+            "or use -bind 127.0.0.1"
         )
     names = [f"{each.ip} ({each.interface})" for each in machine]
-    more = [f"and {len(names) - _LISTED} more"] if len(names) > _LISTED else []
-    has = ", ".join([*names[:_LISTED], *more]) or "no address"
-    return f"-bind {spec!r} is no address, network or interface of this machine, which has {has}"
+    more = [f"and {len(names) - _MAX_LISTED} more"] if len(names) > _MAX_LISTED else []
+    available = ", ".join([*names[:_MAX_LISTED], *more]) or "none"
+    return (
+        f"-bind must be an address, network or interface of this machine (got {spec!r}); "
+        f"available: {available}"
+    )

@@ -1,4 +1,4 @@
-"""What discovery has to say."""
+"""A hint: an address where a relay may listen."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """Somebody may be listening on the join socket at one of these addresses. Nothing is proven."""
+    """A relay may listen at one of these addresses. A hint is never trusted."""
 
     addresses: tuple[str, ...]
-    """IPv4 and IPv6 literals without zones, at least one, the likelier ones first."""
+    """One or more IPv4 and IPv6 literals without zone ids, the most likely first."""
     port: int
     """The port of the join socket."""
     node: str | None
-    """The node id it claims; None when only the address is known."""
+    """The claimed node id. None if only the address is known."""
     key_index: int | None
-    """Which of our RSA keys its tag was made with; None when there is no tag."""
+    """Index of the RSA key that made its tag. None if it has no tag."""
     source: str
     """`mdns` or `seed`, for logs and metrics."""

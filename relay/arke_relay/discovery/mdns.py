@@ -13,28 +13,28 @@ from arke.program.logging import Log
 from arke_relay.discovery import records
 from arke_relay.discovery.addresses import Address
 from arke_relay.discovery.hints import Hint
-from arke_relay.discovery.records import Flaw, Record
+from arke_relay.discovery.records import IgnoreCause, Record
 
 if TYPE_CHECKING:
     from arke_relay.discovery.multicast import Multicast
 
-# Whoever starts while the switch still learns, or has been cut off for longer than records live,
-# would never be found if nobody asked again.
+# A relay that starts while the switch is still learning, or that was disconnected for longer than
+# records live, is found only by a repeated query.
 _PAUSES = (30.0, 60.0, 120.0, 240.0, 480.0)
-_BETWEEN_SEARCHES = 1.0  # seconds, the least that RFC 6762 allows
-_MOST_INSTANCES = 1024
-_MOST_ASKED = 16  # instances whose missing half is asked for at a time
-_OPENING = 5.0  # seconds; it takes milliseconds
+_SEARCH_INTERVAL = 1.0  # seconds; the minimum of RFC 6762
+_MAX_INSTANCES = 1024
+_MAX_QUERIES = 16  # concurrent queries for incomplete instances
+_OPEN_TIMEOUT = 5.0  # seconds; it takes milliseconds
 
 
 class Mdns:
-    """Announces this relay, and calls `on_hint` for each other one, new or changed.
+    """Announces this relay, and calls `on_hint` for each new or changed relay on the link.
 
-    `match` returns which of our RSA keys made a tag for a node id, or None when none did: most
-    likely a relay of another network. `counts` has the records ignored, by cause: those of
-    `Flaw`, `stranger`, `ourselves`, and `crowded` for too many at a time.
+    `match` returns the index of the RSA key that made a tag for a node id. It returns None when no
+    key did, which usually means a relay of another network. `counts` has the number of ignored
+    records for each IgnoreCause.
 
-    Without multicast it does nothing, says so once, and tries again from time to time.
+    Where multicast does not work, it logs one warning and tries again from time to time.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Mdns:
         on_hint: Callable[[Hint], None],
         log: Log,
     ) -> None:
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[IgnoreCause] = Counter()
         self._use(addresses)
         self._node = node
         self._join_port = join_port
@@ -58,66 +58,66 @@ class Mdns:
         self._known: dict[str, Hint] = {}
         self._ignored: dict[str, None] = {}
         self._multicast: Multicast | None = None
-        self._changing = asyncio.Lock()
-        self._asking: set[asyncio.Task[None]] = set()
-        self._tending: asyncio.Task[None] | None = None
-        self._searched = -inf
-        self._silent = False
+        self._lock = asyncio.Lock()
+        self._queries: set[asyncio.Task[None]] = set()
+        self._maintenance: asyncio.Task[None] | None = None
+        self._last_search = -inf
+        self._warned = False
 
     async def start(self) -> None:
-        """Announce and search; raises nothing for want of multicast."""
-        async with self._changing:
+        """Announce and search. Failing multicast is logged, not raised."""
+        async with self._lock:
             await self._open()
-        self._tending = asyncio.create_task(self._tend())
+        self._maintenance = asyncio.create_task(self._maintain())
 
     async def stop(self) -> None:
-        """Say goodbye, within a second."""
-        if self._tending is not None:
-            self._tending.cancel()
-            await asyncio.wait([self._tending])
-        async with self._changing:
+        """Withdraw the announcement and close, within a second."""
+        if self._maintenance is not None:
+            self._maintenance.cancel()
+            await asyncio.wait([self._maintenance])
+        async with self._lock:
             await self._close()
 
     async def update(self, addresses: Sequence[Address]) -> None:
-        """Use these addresses from now on. Everybody is found, and hinted, anew."""
-        async with self._changing:
+        """Use these addresses from now on, and report every relay again."""
+        async with self._lock:
             await self._close()
             self._use(addresses)
             await self._open()
 
     def known(self) -> list[Hint]:
-        """Return who is on the link as far as we heard: at most 1024, some perhaps dead.
+        """Return the known relays on the link: at most 1024, some of them possibly dead.
 
-        For when somebody was lost: a relay that only had its cable cut does not announce itself
-        again.
+        The relay uses them after it has lost a peer: a relay whose cable was disconnected does not
+        announce itself again.
         """
         return list(self._known.values())
 
     async def search(self) -> None:
-        """Ask everybody again. More than once a second is once a second."""
-        async with self._changing:
+        """Query the link again, at most once a second."""
+        async with self._lock:
             now = asyncio.get_running_loop().time()
-            if self._multicast is not None and now - self._searched >= _BETWEEN_SEARCHES:
-                self._searched = now
+            if self._multicast is not None and now - self._last_search >= _SEARCH_INTERVAL:
+                self._last_search = now
                 await self._multicast.search()
 
-    async def _tend(self) -> None:
+    async def _maintain(self) -> None:
         for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
             await asyncio.sleep(pause)
             try:
-                await self._revive()
+                await self._reopen_if_dead()
                 await self.search()
-            except Exception:  # noqa: BLE001  seeds work without multicast, whatever broke it
+            except Exception:  # noqa: BLE001  -join works without multicast
                 self._log.exception("mdns search failed")
 
-    async def _revive(self) -> None:
-        async with self._changing:
+    async def _reopen_if_dead(self) -> None:
+        async with self._lock:
             if self._multicast is None or not self._multicast.alive:
                 await self._close()
                 await self._open()
 
     def _use(self, addresses: Sequence[Address]) -> None:
-        self._addresses = tuple(addresses[: records.MOST_ADDRESSES])
+        self._addresses = tuple(addresses[: records.MAX_ADDRESSES])
         self._own = {address.ip for address in addresses}
         self._loopback = any(address.value.is_loopback for address in addresses)
 
@@ -126,27 +126,27 @@ class Mdns:
 
         self._multicast = Multicast(self._changed, self._log)
         try:
-            async with asyncio.timeout(_OPENING):
+            async with asyncio.timeout(_OPEN_TIMEOUT):
                 await self._multicast.open(
                     self._addresses, self._node, self._join_port, records.text(self._tag)
                 )
-        except Exception as error:  # noqa: BLE001  whatever it is, seeds work without multicast
+        except Exception as error:  # noqa: BLE001  -join works without multicast
             await self._close()
-            if not self._silent:
+            if not self._warned:
                 self._log.warning(
                     "mdns is off: relays are found by -join only, until it works", error=error
                 )
-            self._silent = True
+            self._warned = True
         except BaseException:
             await self._close()
             raise
         else:
             self._log.debug("mdns is on", addresses=[address.ip for address in self._addresses])
-            self._silent = False
+            self._warned = False
 
     async def _close(self) -> None:
         multicast, self._multicast = self._multicast, None
-        asking = list(self._asking)
+        asking = list(self._queries)
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
@@ -163,31 +163,31 @@ class Mdns:
             self._known.pop(key, None)
             self._ignored.pop(key, None)
         elif not records.is_instance(name):
-            # Anybody may point from our service to any name, and the library raises at some; at
-            # capital letters, too, so that it is asked for the key.
-            self._ignore(key, Record(name, None, b"", ()), Flaw.NAME)
+            # A hostile PTR record may name anything, and the library raises an error for some
+            # names. Capital letters are among them, so the library is queried by the key.
+            self._ignore(key, Record(name, None, b"", ()), IgnoreCause.NAME)
         elif record := self._multicast.cached(key):
-            self._weigh(key, record)
-        # Addresses live two minutes in the cache and names more than an hour: what is known of
-        # this one still holds, and asking for all of them at every search would be a storm.
+            self._evaluate(key, record)
+        # Addresses expire from the cache after two minutes, but names after more than an hour. A
+        # known relay is still valid, and querying all of them at each search would flood the link.
         elif key not in self._known and key not in self._ignored:
-            self._ask(self._multicast, key)
+            self._query(self._multicast, key)
 
-    def _ask(self, multicast: Multicast, name: str) -> None:
-        if len(self._asking) >= _MOST_ASKED:
-            self.counts["crowded"] += 1
+    def _query(self, multicast: Multicast, name: str) -> None:
+        if len(self._queries) >= _MAX_QUERIES:
+            self.counts[IgnoreCause.TOO_MANY_QUERIES] += 1
             return
-        task = asyncio.create_task(self._answer(multicast, name))
-        self._asking.add(task)
-        task.add_done_callback(self._asking.discard)
+        task = asyncio.create_task(self._run_query(multicast, name))
+        self._queries.add(task)
+        task.add_done_callback(self._queries.discard)
 
-    async def _answer(self, multicast: Multicast, name: str) -> None:
-        if record := await multicast.ask(name):
-            self._weigh(name.lower(), record)
+    async def _run_query(self, multicast: Multicast, name: str) -> None:
+        if record := await multicast.query(name):
+            self._evaluate(name.lower(), record)
 
-    def _weigh(self, key: str, record: Record) -> None:
+    def _evaluate(self, key: str, record: Record) -> None:
         hint = self._hint(record)
-        if isinstance(hint, str):
+        if isinstance(hint, IgnoreCause):
             self._ignore(key, record, hint)
             return
         before = self._known.pop(key, None)
@@ -196,21 +196,21 @@ class Mdns:
         if hint != before:
             self._on_hint(hint)
 
-    def _hint(self, record: Record) -> Hint | str:
-        """Return what a record hints at, or the cause to ignore it."""
+    def _hint(self, record: Record) -> Hint | IgnoreCause:
+        """Return the hint that a record contains, or why it is ignored."""
         found = records.read(record, loopback=self._loopback)
-        if isinstance(found, Flaw):
+        if isinstance(found, IgnoreCause):
             return found
         key_index = self._match(found.tag, found.node)
         if key_index is None:
-            return "stranger"
+            return IgnoreCause.ANOTHER_NETWORK
         ours = self._own if found.port == self._join_port else set()
         addresses = tuple(ip for ip in found.addresses if ip not in ours)
         if not addresses:
-            return "ourselves"
+            return IgnoreCause.OWN_ADDRESS
         return Hint(addresses, found.port, found.node, key_index, "mdns")
 
-    def _ignore(self, key: str, record: Record, cause: str) -> None:
+    def _ignore(self, key: str, record: Record, cause: IgnoreCause) -> None:
         self.counts[cause] += 1
         self._known.pop(key, None)
         self._ignored.pop(key, None)
@@ -222,5 +222,5 @@ class Mdns:
 
 
 def _make_room(table: dict[str, Hint] | dict[str, None]) -> None:
-    if len(table) >= _MOST_INSTANCES:
+    if len(table) >= _MAX_INSTANCES:
         del table[next(iter(table))]

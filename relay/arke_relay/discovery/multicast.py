@@ -1,6 +1,6 @@
-"""The one place that knows the mDNS library: it announces one instance and watches for others.
+"""Adapter of the mDNS library (zeroconf): announces one instance and watches for others.
 
-Importing this takes some 60 ms, which is why nobody does before the relay listens.
+Importing it takes about 60 ms, so the relay imports it only after it has opened its ports.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from arke.program.logging import Log
 from arke_relay.discovery.addresses import Address
 from arke_relay.discovery.records import SERVICE, Record, instance
 
-_GOODBYE = 1.0  # seconds for the three packets of a goodbye, which take 0.25
-_ANSWER = 3000  # milliseconds to wait for the rest of an instance
+_CLOSE_TIMEOUT = 1.0  # seconds; the three packets that withdraw a record take 0.25 s
+_QUERY_TIMEOUT_MS = 3000
 
 
 class Multicast:
-    """One set of sockets, opened once and closed once.
+    """One set of multicast sockets. It is opened once and closed once.
 
-    `on_change` is called with the name of an instance of our service, ours included, and whether
-    it is gone.
+    It calls `on_change` with the name of an instance that appeared, changed or disappeared (this
+    relay's own included), and whether it disappeared.
     """
 
     def __init__(self, on_change: Callable[[str, bool], None], log: Log) -> None:
@@ -33,31 +33,31 @@ class Multicast:
         self._zeroconf: AsyncZeroconf | None = None
         self._browser: AsyncServiceBrowser | None = None
         self._announcing: asyncio.Future[None] | None = None
-        self._complaints = _Complaints(log)
+        self._log_handler = _DebugHandler(log)
 
     async def open(
         self, addresses: Sequence[Address], node: str, port: int, text: Mapping[bytes, bytes]
     ) -> None:
-        """Announce `node` at `addresses`, and start to ask for others, on their interfaces only.
+        """Announce `node` at `addresses`, and query for others, on the interfaces of `addresses`.
 
-        What other interfaces bring is still heard where another program of this machine has
-        joined the group there. IP_MULTICAST_ALL would end that, but not beside SO_REUSEPORT,
-        which the library sets: Linux then hands what is for one socket to any of the group, and
-        relays of one machine go deaf.
+        Packets from another interface still arrive if another program of this machine has joined
+        the group there. IP_MULTICAST_ALL would prevent that, but not together with SO_REUSEPORT,
+        which the library sets: Linux would then deliver a packet to any one socket of the group,
+        and several relays on one machine would miss packets.
 
-        Raises OSError, and whatever else the library finds to raise. Close it all the same.
+        Raises OSError, or any exception of the library. Call `close` in that case too.
         """
         logger = logging.getLogger("zeroconf")
-        logger.addHandler(self._complaints)
+        logger.addHandler(self._log_handler)
         logger.propagate = False
         interfaces = _one_per_interface(addresses)
         self._zeroconf = AsyncZeroconf(interfaces=interfaces)
         await self._running.async_wait_for_start()
         engine = self._running.engine
         if not engine.senders:
-            raise OSError("no interface takes part in multicast")
+            raise OSError("multicast works on no interface")
         if len(engine.senders) < len(interfaces):
-            # More than twenty is usual on a container host, and is more than the kernel joins.
+            # A container host often has more than twenty, the kernel's limit of memberships.
             self._log.warning(
                 "mdns does not use every interface: choose with -bind, "
                 "or raise the sysctl net.ipv4.igmp_max_memberships",
@@ -65,7 +65,7 @@ class Multicast:
                 wanted=len(interfaces),
             )
         self._browse()
-        # Probing for the name would take half a second; no two nodes draw the same 64 random bits.
+        # No probing for the name, which takes half a second: an id has 64 random bits.
         announcing = await self._zeroconf.async_register_service(
             ServiceInfo(
                 SERVICE,
@@ -81,41 +81,41 @@ class Multicast:
 
     @property
     def alive(self) -> bool:
-        """Whether every socket is still open; an interface that goes away may close one."""
+        """Return whether every socket is open. A removed interface may close one."""
         engine = self._running.engine
         return not any(each.transport.is_closing() for each in (*engine.readers, *engine.senders))
 
     async def search(self) -> None:
-        """Ask everybody again: now and 1, 5 and 14 seconds later, as at the start."""
+        """Query the link again: now and after 1, 5 and 14 seconds, as at the start."""
         if self._browser is not None:
             await self._browser.async_cancel()
         self._browse()
 
     def cached(self, name: str) -> Record | None:
-        """Return an instance, if all of it has been heard lately."""
+        """Return an instance if the cache has all its records."""
         info = AsyncServiceInfo(SERVICE, name)
         return _record(info) if info.load_from_cache(self._running) else None
 
-    async def ask(self, name: str) -> Record | None:
-        """Return an instance, asking for what has not been heard; None if nobody answers in 3 s."""
+    async def query(self, name: str) -> Record | None:
+        """Query for the missing records of an instance. Return None after 3 s without an answer."""
         info = AsyncServiceInfo(SERVICE, name)
-        return _record(info) if await info.async_request(self._running, _ANSWER) else None
+        return _record(info) if await info.async_request(self._running, _QUERY_TIMEOUT_MS) else None
 
     async def close(self) -> None:
-        """Say goodbye and close; takes at most a second."""
+        """Withdraw the announcement and close. It takes a second at most."""
         if self._zeroconf is not None:
             await self._close(self._zeroconf)
-        logging.getLogger("zeroconf").removeHandler(self._complaints)
+        logging.getLogger("zeroconf").removeHandler(self._log_handler)
 
     async def _close(self, zeroconf: AsyncZeroconf) -> None:
         if self._browser is not None:
             await self._browser.async_cancel()
         if self._announcing is not None:
-            # Or it would announce again what the goodbye takes back.
+            # Otherwise it would announce the record again after it was withdrawn.
             self._announcing.cancel()
             await asyncio.wait([self._announcing])
         try:
-            async with asyncio.timeout(_GOODBYE):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await zeroconf.async_close()
         except TimeoutError:
             self._running.close()
@@ -125,7 +125,7 @@ class Multicast:
 
     @property
     def _running(self) -> Zeroconf:
-        assert self._zeroconf is not None, "open comes first"
+        assert self._zeroconf is not None, "open must be called first"
         return self._zeroconf.zeroconf
 
     def _browse(self) -> None:
@@ -138,20 +138,20 @@ class Multicast:
         self._on_change(name, state_change is ServiceStateChange.Removed)
 
 
-class _Complaints(logging.Handler):
-    """Takes the library's warnings, such as a traceback for every cable pulled, as a debug line."""
+class _DebugHandler(logging.Handler):
+    """Logs the library's warnings as debug lines: it writes a traceback for each lost interface."""
 
     def __init__(self, log: Log) -> None:
         super().__init__(logging.WARNING)
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._log.limited("zeroconf", 60.0).debug("mdns complains", text=record.getMessage())
+        self._log.limited("zeroconf", 60.0).debug("mdns library warning", text=record.getMessage())
 
 
 def _one_per_interface(addresses: Sequence[Address]) -> list[str]:
-    # An interface joins a group once: a second address of it would only be refused. IPv6 loopback
-    # has no multicast.
+    # An interface joins a group only once, so a second address of it would be rejected. IPv6
+    # loopback has no multicast.
     first = {
         (each.interface.partition(":")[0], each.value.version): each.ip
         for each in reversed(addresses)

@@ -1,8 +1,8 @@
-"""What a relay says of itself in mDNS, and how to read it when anybody may have said it.
+"""The mDNS record of a relay: how it is written, and how records of unknown origin are validated.
 
-One DNS-SD instance per relay (RFC 6763): its name is the node id, its port the join socket's, and
-its TXT record has two keys, `v=1` and `h=` the node's tag in hex. Nothing else: not the network's
-name, nor the host's.
+Each relay announces one DNS-SD instance (RFC 6763). The instance name is the node id and the port
+is that of the join socket. The TXT record has two keys: `v=1`, and `h=` with the node's tag in hex.
+It contains neither the network's name nor the host's.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from arke_relay.peers.keys import TAG_BYTES
 from arke_relay.peers.validation import is_node_id
 
 SERVICE = "_arke._tcp.local."
-MOST_ADDRESSES = 16
+MAX_ADDRESSES = 16
 
 _VERSION = b"1"
-_MOST_TEXT = 512  # bytes of TXT; ours has 40
+_MAX_TEXT = 512  # bytes of TXT; ours has 40
 _TAG = re.compile(rb"[0-9a-f]{%d}" % (2 * TAG_BYTES))
 
 
-class Flaw(StrEnum):
-    """Why a record is ignored."""
+class IgnoreCause(StrEnum):
+    """Why a record is not used as a hint. The values are labels of a metric."""
 
     NAME = "name"
     TEXT = "text"
@@ -34,38 +34,41 @@ class Flaw(StrEnum):
     TAG = "tag"
     PORT = "port"
     ADDRESSES = "addresses"
+    ANOTHER_NETWORK = "another_network"  # or a relay with another RSA key
+    OWN_ADDRESS = "own_address"  # every address in it is this relay's own
+    TOO_MANY_QUERIES = "too_many_queries"
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """An instance as mDNS brought it; nothing in it is checked."""
+    """An instance as mDNS delivered it. None of it has been checked."""
 
     name: str
-    """The whole name, type and domain included."""
+    """The full name, with type and domain."""
     port: int | None
     text: bytes
-    """The TXT record as it was on the wire."""
+    """The TXT record as sent on the wire."""
     addresses: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """A record that makes sense, true or not."""
+    """A well-formed record. Its content may be false."""
 
     node: str
     tag: bytes
     port: int
     addresses: tuple[str, ...]
-    """At least one and at most 16, those no other machine is likely to have first."""
+    """1 to 16 addresses; ambiguous ones, which other machines may have too, are last."""
 
 
 def instance(node: str) -> str:
-    """Return the whole name of a node's instance."""
+    """Return the full name of a node's instance."""
     return f"{node}.{SERVICE}"
 
 
 def is_instance(name: str) -> bool:
-    """Whether a name, which may be any, is that of some node's instance."""
+    """Return whether a name is the full name of a node's instance."""
     node = _node(name)
     return name.lower() == instance(node) and is_node_id(node)
 
@@ -75,28 +78,28 @@ def text(tag: bytes) -> dict[bytes, bytes]:
     return {b"v": _VERSION, b"h": tag.hex().encode()}
 
 
-def read(record: Record, *, loopback: bool) -> Announcement | Flaw:
-    """Return what a record says, or the first thing wrong with it; it may be hostile.
+def read(record: Record, *, loopback: bool) -> Announcement | IgnoreCause:
+    """Validate a record, which may be hostile. Return its content or the first fault.
 
-    Addresses that nobody can be reached at are left out. Loopback is one of them, unless relays
-    of this very machine are looked for.
+    Unreachable addresses are left out. Loopback addresses count as unreachable, unless `loopback`
+    asks for relays on this machine.
     """
     if not is_instance(record.name):
-        return Flaw.NAME
+        return IgnoreCause.NAME
     node = _node(record.name)
     values = _values(record.text)
     if values is None:
-        return Flaw.TEXT
+        return IgnoreCause.TEXT
     if values.get(b"v") != _VERSION:
-        return Flaw.VERSION
+        return IgnoreCause.VERSION
     tag = values.get(b"h", b"")
     if not _TAG.fullmatch(tag):
-        return Flaw.TAG
+        return IgnoreCause.TAG
     if record.port is None or not 1 <= record.port <= 65535:
-        return Flaw.PORT
+        return IgnoreCause.PORT
     addresses = _reachable(record.addresses, loopback)
-    if not addresses or len(record.addresses) > MOST_ADDRESSES:
-        return Flaw.ADDRESSES
+    if not addresses or len(record.addresses) > MAX_ADDRESSES:
+        return IgnoreCause.ADDRESSES
     return Announcement(node, bytes.fromhex(tag.decode()), record.port, addresses)
 
 
@@ -105,11 +108,11 @@ def _node(name: str) -> str:
 
 
 def _values(wire: bytes) -> dict[bytes, bytes] | None:
-    """Split a TXT record into keys and values (RFC 6763, section 6); None if that cannot be done.
+    """Split a TXT record into keys and values (RFC 6763, section 6). Return None if malformed.
 
-    Keys know no case, and the first of two equal ones counts.
+    Keys are case-insensitive, and the first of two equal keys counts.
     """
-    if len(wire) > _MOST_TEXT:
+    if len(wire) > _MAX_TEXT:
         return None
     values: dict[bytes, bytes] = {}
     at = 0
@@ -125,18 +128,18 @@ def _values(wire: bytes) -> dict[bytes, bytes] | None:
 
 def _reachable(addresses: Sequence[str], loopback: bool) -> tuple[str, ...]:
     found = set()
-    for literal in addresses[:MOST_ADDRESSES]:
+    for literal in addresses[:MAX_ADDRESSES]:
         try:
             address = ip_address(literal)
         except ValueError:
             continue
-        if _is_somewhere(address, loopback):
+        if _is_reachable(address, loopback):
             found.add(address)
     ordered = sorted(found, key=lambda each: (is_ambiguous(str(each)), each.version, int(each)))
     return tuple(str(each) for each in ordered)
 
 
-def _is_somewhere(address: IPv4Address | IPv6Address, loopback: bool) -> bool:
+def _is_reachable(address: IPv4Address | IPv6Address, loopback: bool) -> bool:
     if address.is_loopback:
         return loopback
     if isinstance(address, IPv6Address) and (address.is_link_local or address.ipv4_mapped):

@@ -1,4 +1,4 @@
-"""Where relays are said to be: `-join HOST:PORT`, looked up again in every round."""
+"""Static seeds: the relays named with `-join HOST:PORT`. Their names are resolved repeatedly."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ipaddress import ip_address
 from arke.program.logging import Log
 from arke_relay.discovery.hints import Hint
 
-_PATIENCE = 5.0  # seconds for one lookup
-_MOST_ADDRESSES = 16  # of one name
+_LOOKUP_TIMEOUT = 5.0  # seconds
+_MAX_ADDRESSES = 16  # of one name
 
 Lookup = Callable[[str], list[str]]
-"""Returns the addresses of a name, or raises OSError; it blocks, for as long as DNS likes."""
+"""Returns the addresses of a name, or raises OSError. It blocks for as long as DNS takes."""
 
 
 def lookup(name: str) -> list[str]:
-    """Ask the system's resolver."""
+    """Resolve a name with the system's resolver."""
     found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     return [str(address[0]) for *_, address in found]
 
 
 class Seeds:
-    """The seeds of one relay. Each is a host, name or literal, and the port of its join socket."""
+    """The seeds of one relay: pairs of a host (name or IP literal) and a join port."""
 
     def __init__(
         self, seeds: Sequence[tuple[str, int]], log: Log, resolve: Lookup = lookup
@@ -38,11 +38,11 @@ class Seeds:
         self._lookups: dict[str, asyncio.Future[list[str]]] = {}
 
     async def round(self) -> AsyncGenerator[Hint, None]:
-        """Yield a hint for every seed that can be found, in the order they are found.
+        """Yield a hint for each seed that can be resolved, in the order of the answers.
 
-        Names are looked up anew each time, since DNS changes. A lookup gets 5 s, a name one
-        lookup at a time however long that takes; a failure is logged and is no error. Which seed
-        is this very relay is for the handshake to tell.
+        Each call resolves the names again, because DNS changes. A lookup times out after 5 s, and
+        each name has one lookup at a time. A failed lookup is logged and raises nothing. A seed may
+        be this relay itself; the join handshake detects that.
         """
         found = [asyncio.ensure_future(self._find(host, port)) for host, port in self._seeds]
         try:
@@ -56,19 +56,19 @@ class Seeds:
 
     async def _find(self, host: str, port: int) -> Hint | None:
         try:
-            # A timeout is an OSError too, and a name no DNS could have is a UnicodeError.
-            async with asyncio.timeout(_PATIENCE):
+            # A timeout is an OSError too. A name that DNS cannot encode is a UnicodeError.
+            async with asyncio.timeout(_LOOKUP_TIMEOUT):
                 addresses = await self._addresses(host)
         except (OSError, UnicodeError) as error:
-            why = str(error) or f"no answer in {_PATIENCE:.0f} s"
+            reason = str(error) or f"no answer in {_LOOKUP_TIMEOUT:.0f} s"
         else:
-            # Link-local IPv6 needs a zone, which a hint has not.
+            # Link-local IPv6 needs a zone id, which a hint cannot carry.
             distinct = tuple(dict.fromkeys(each for each in addresses if "%" not in each))
             if distinct:
-                return Hint(distinct[:_MOST_ADDRESSES], port, None, None, "seed")
-            why = "no address that works from another machine"
+                return Hint(distinct[:_MAX_ADDRESSES], port, None, None, "seed")
+            reason = "it has only link-local addresses"
         self._log.limited(("seed", host), 60.0).warning(
-            "seed not found: check -join", host=host, why=why
+            "seed not found: check -join", host=host, reason=reason
         )
         return None
 
@@ -82,21 +82,21 @@ class Seeds:
         if name not in self._lookups:
             loop = asyncio.get_running_loop()
             future: asyncio.Future[list[str]] = loop.create_future()
-            future.add_done_callback(lambda done: self._finished(name, done))
+            future.add_done_callback(lambda done: self._forget_lookup(name, done))
             self._lookups[name] = future
-            # Not the loop's own getaddrinfo: leaving waits for its threads, and a resolver whose
-            # server is silent would hold up the relay's exit for ten seconds.
-            work = partial(_look_up, self._resolve, name, loop, future)
+            # A daemon thread, not the loop's getaddrinfo: the loop waits for its threads when it
+            # closes, and a silent DNS server would delay the relay's exit by ten seconds.
+            work = partial(_run_lookup, self._resolve, name, loop, future)
             threading.Thread(target=work, daemon=True).start()
         return self._lookups[name]
 
-    def _finished(self, name: str, lookup: asyncio.Future[list[str]]) -> None:
+    def _forget_lookup(self, name: str, lookup: asyncio.Future[list[str]]) -> None:
         del self._lookups[name]
-        # Looked at even if nobody waits any more, or asyncio reports it as forgotten.
+        # Retrieved even if no task waits for it: otherwise asyncio logs the exception as unhandled.
         lookup.exception()
 
 
-def _look_up(
+def _run_lookup(
     resolve: Lookup,
     name: str,
     loop: asyncio.AbstractEventLoop,
@@ -104,7 +104,7 @@ def _look_up(
 ) -> None:
     try:
         deliver = partial(future.set_result, resolve(name))
-    except Exception as error:  # noqa: BLE001  it is raised where the lookup is awaited
+    except Exception as error:  # noqa: BLE001  raised where the lookup is awaited
         deliver = partial(future.set_exception, error)
-    with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
+    with contextlib.suppress(RuntimeError):  # the loop is closed
         loop.call_soon_threadsafe(deliver)

@@ -1,4 +1,4 @@
-"""An operator's key file becomes a `NetworkKey`, or one line that says what to do about it."""
+"""Load the operator's key file. Errors are one line that names the fix."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from arke_relay.errors import KeyFileError
 from arke_relay.peers.keys import NetworkKey
 
 _FILE_BYTES = 64 * 1024
-_LEAST_BITS = 2048
-_MOST_BITS = 8192  # signatures travel in certificates, whose parts are bounded
+_MIN_BITS = 2048
+_MAX_BITS = 8192  # signatures travel in certificates, whose parts are bounded
 
 
 def load_key(path: Path) -> NetworkKey:
     """Load an RSA private key: PEM or DER in PKCS#1 or PKCS#8, or OpenSSH's own format.
 
-    Takes about a millisecond. Raises `KeyFileError` with one line that names the mend.
+    Takes about a millisecond. Raises `KeyFileError` with one line that names the fix.
     """
     data, mode = _read(path)
     name = shlex.quote(str(path))
     another = f"make another: arke keygen {shlex.quote(f'{path}.new')}"
-    # Before the permissions: a .pub file is rightly open to all, and chmod would not mend it.
+    # Checked before the permissions: others may read a .pub file, and chmod would not help.
     if _is_public(data):
         half = f": {shlex.quote(str(path.with_suffix('')))}" if path.suffix == ".pub" else ""
         raise KeyFileError(f"{path} is a public key; name its private half{half}")
@@ -42,18 +42,18 @@ def load_key(path: Path) -> NetworkKey:
             f"key file {path} is open to others (mode {mode:04o}); close it: chmod 600 {name}",
         )
     try:
-        with warnings.catch_warnings():  # an outdated kind of key is refused anyway, in one line
+        with warnings.catch_warnings():  # an outdated key type is rejected below
             warnings.simplefilter("ignore")
             private = _parse(data)
-    except TypeError as error:  # how cryptography says that a passphrase is missing
-        mend = (
+    except TypeError as error:  # cryptography raises it if a passphrase is missing
+        fix = (
             f"ssh-keygen -p -N '' -f {name}"
             if b"-----BEGIN" in data
             else f"openssl pkey -inform DER -in {name} -out {shlex.quote(f'{path}.pem')}"
         )
         raise KeyFileError(
-            f"key file {path} is encrypted, and a relay has nobody to ask for the passphrase; "
-            f"take it off: {mend}",
+            f"key file {path} is encrypted, and a relay cannot ask for a passphrase; "
+            f"remove it: {fix}",
         ) from error
     except UnsupportedAlgorithm as error:
         raise KeyFileError(f"key file {path} holds no RSA key; {another}") from error
@@ -61,18 +61,18 @@ def load_key(path: Path) -> NetworkKey:
         raise KeyFileError(f"{path} is not a private key, or damaged; {another}") from error
     if not isinstance(private, RSAPrivateKey):
         raise KeyFileError(f"key file {path} holds no RSA key; {another}")
-    if not _LEAST_BITS <= private.key_size <= _MOST_BITS:
+    if not _MIN_BITS <= private.key_size <= _MAX_BITS:
         raise KeyFileError(
             f"key file {path} holds a {private.key_size}-bit key, "
-            f"not one of {_LEAST_BITS} to {_MOST_BITS} bits; {another}",
+            f"not one of {_MIN_BITS} to {_MAX_BITS} bits; {another}",
         )
-    if not _is_whole(private):
-        raise KeyFileError(f"key file {path} is damaged: its numbers do not fit; {another}")
+    if not _is_consistent(private):
+        raise KeyFileError(f"key file {path} is damaged: its numbers are inconsistent; {another}")
     return NetworkKey(private)
 
 
 def _read(path: Path) -> tuple[bytes, int]:
-    """Return the file's content and its permissions, both of the same open file."""
+    """Return the content and the permissions of the file, from one open descriptor."""
     name = shlex.quote(str(path))
     try:
         with open(path, "rb", opener=_without_waiting) as file:
@@ -114,7 +114,7 @@ def _is_public(data: bytes) -> bool:
 
 def _parse(data: bytes) -> object:
     # OpenSSL's check of a key proves both primes again: 90 ms for 3072 bits and 230 ms for 4096,
-    # of a start that may take 500. The file is the operator's own, and `_is_whole` finds damage.
+    # where a start may take 500 ms. The operator made the file, and `_is_consistent` finds damage.
     if b"-----BEGIN OPENSSH PRIVATE KEY-----" in data:
         return load_ssh_private_key(data, None, unsafe_skip_rsa_key_validation=True)
     if b"-----BEGIN" in data:
@@ -122,8 +122,8 @@ def _parse(data: bytes) -> object:
     return load_der_private_key(data, None, unsafe_skip_rsa_key_validation=True)
 
 
-def _is_whole(private: RSAPrivateKey) -> bool:
-    """Whether the numbers are one RSA key: all that OpenSSL would check but primality."""
+def _is_consistent(private: RSAPrivateKey) -> bool:
+    """Return whether the numbers form an RSA key: OpenSSL's checks, except primality."""
     it = private.private_numbers()
     e, n = it.public_numbers.e, it.public_numbers.n
     return (

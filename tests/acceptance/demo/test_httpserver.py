@@ -134,7 +134,7 @@ def test_what_it_cannot_do_is_one_line(servers: Servers) -> None:
         port = stranger.getsockname()[1]
         silent = servers.start(port, "127.0.0.1:0")
         assert silent.wait(LIMIT) == 1
-    assert silent.log.endswith("\nhttpserver: the relay has been silent for 2.5 s\n")
+    assert silent.log.endswith("\nhttpserver: the relay was silent for 2.5 s\n")
     assert "Traceback" not in silent.log
     for listen, cluster, line in (
         ("nosuchhost.invalid:1", "web", "-listen nosuchhost.invalid:1: "),

@@ -100,7 +100,7 @@ def folder(path: Path) -> None:
         (lambda path: path.chmod(0o640), r"open to others \(mode 0640\); close it: chmod 600 "),
         (lambda path: path.chmod(0o604), "close it: chmod 600 "),
         (too_short, "1024-bit key, .* make another: arke keygen "),
-        (encrypted, "is encrypted, .* take it off: ssh-keygen -p -N '' -f "),
+        (encrypted, "is encrypted, .* remove it: ssh-keygen -p -N '' -f "),
         (elliptic, "holds no RSA key; make another: arke keygen "),
         (damaged, "make another: arke keygen "),
         (lambda path: path.write_bytes(b""), "make another: arke keygen "),
@@ -161,7 +161,7 @@ def test_missing_net_or_rsa_error_explains_how_to_set_them(flags: list[str]) -> 
 @pytest.mark.parametrize("where", ["nosuch0", "203.0.113.1", "203.0.113.0/24"])
 def test_bind_to_a_foreign_address_is_rejected(key: Path, where: str) -> None:
     line = start_error("-net", "x", "-rsa", key, "-bind", where)
-    assert f"-bind '{where}' is no address, network or interface of this machine" in line
+    assert f"-bind must be an address, network or interface of this machine (got '{where}')" in line
 
 
 def test_environment_variables_are_validated_like_flags(key: Path) -> None:

@@ -160,7 +160,7 @@ async def test_relays_with_different_body_limits_stay_linked(relays: Relays) -> 
         await wait_for_members(there, "big", 1)
         with pytest.raises(arke.Overloaded):
             await here.request("work", bytes(2 * MIB), timeout=LIMIT)
-        with pytest.raises(arke.RemoteError, match="no room to bring the answer"):
+        with pytest.raises(arke.RemoteError, match="the reply does not fit into the queue"):
             await there.request("big", b"", timeout=LIMIT)
         await here.publish("news", bytes(2 * MIB))
         await here.publish("news", b"small")

@@ -243,7 +243,7 @@ async def test_loss_of_one_end_closes_the_other(relays: Relays, who: str) -> Non
                 assert link
                 link.abort("as if killed")
             for each in waiting:
-                with pytest.raises(arke.TunnelClosed, match=r"gone|lost"):
+                with pytest.raises(arke.TunnelClosed, match=r"disconnected|lost"):
                     await each
         await service.__aexit__(None, None, None)
 

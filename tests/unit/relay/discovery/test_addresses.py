@@ -117,7 +117,7 @@ def test_the_list_in_an_error_is_short() -> None:
 def test_a_machine_without_a_network_says_what_to_do() -> None:
     with pytest.raises(ConfigurationError, match=r"-bind 127\.0\.0\.1"):
         choose(None, [LOOPBACK])
-    with pytest.raises(ConfigurationError, match="no address"):
+    with pytest.raises(ConfigurationError, match="available: none"):
         choose("eth0", [])
 
 

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arke_relay.discovery.records import SERVICE, Announcement, Flaw, Record, instance, read, text
+from arke_relay.discovery.records import (
+    SERVICE,
+    Announcement,
+    IgnoreCause,
+    Record,
+    instance,
+    read,
+    text,
+)
 
 NODE = "0123456789abcdef"
 TAG = bytes(range(16))
@@ -50,36 +58,36 @@ def test_keys_of_a_later_version_and_repeated_ones_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("bad", "flaw"),
     [
-        (record(SERVICE), Flaw.NAME),
-        (record(f"{NODE}0.{SERVICE}"), Flaw.NAME),
-        (record(f"{NODE[:-1]}.{SERVICE}"), Flaw.NAME),
-        (record(f"{NODE[:-1]}g.{SERVICE}"), Flaw.NAME),
-        (record(f"{NODE[:-1]}\u0661.{SERVICE}"), Flaw.NAME),
-        (record(f"{NODE}._http._tcp.local."), Flaw.NAME),
-        (record(f"x.{NODE}.{SERVICE}"), Flaw.NAME),
-        (record(""), Flaw.NAME),
-        (record("\ufffd" * 500), Flaw.NAME),
-        (record(txt=b"\x05v=1"), Flaw.TEXT),
-        (record(txt=b"\xff"), Flaw.TEXT),
-        (record(txt=wire(text(TAG)) + b"\x00" * 512), Flaw.TEXT),
-        (record(txt=b""), Flaw.VERSION),
-        (record(txt=b"\x00"), Flaw.VERSION),
-        (record(txt=wire({b"v": b"2", b"h": TAG.hex().encode()})), Flaw.VERSION),
-        (record(txt=b"\x01v"), Flaw.VERSION),
-        (record(txt=wire({b"v": b"1"})), Flaw.TAG),
-        (record(txt=wire({b"v": b"1", b"h": TAG.hex().upper().encode()})), Flaw.TAG),
-        (record(txt=wire({b"v": b"1", b"h": TAG.hex().encode()[:-2]})), Flaw.TAG),
-        (record(txt=wire({b"v": b"1", b"h": TAG.hex().encode()[:-2] + b" \n"})), Flaw.TAG),
-        (record(txt=wire({b"v": b"1", b"h": b"\xff" * 32})), Flaw.TAG),
-        (record(port=None), Flaw.PORT),
-        (record(port=0), Flaw.PORT),
-        (record(port=65536), Flaw.PORT),
-        (record(addresses=()), Flaw.ADDRESSES),
-        (record(addresses=tuple(f"10.0.0.{n}" for n in range(17))), Flaw.ADDRESSES),
-        (record(addresses=("not an address",)), Flaw.ADDRESSES),
+        (record(SERVICE), IgnoreCause.NAME),
+        (record(f"{NODE}0.{SERVICE}"), IgnoreCause.NAME),
+        (record(f"{NODE[:-1]}.{SERVICE}"), IgnoreCause.NAME),
+        (record(f"{NODE[:-1]}g.{SERVICE}"), IgnoreCause.NAME),
+        (record(f"{NODE[:-1]}\u0661.{SERVICE}"), IgnoreCause.NAME),
+        (record(f"{NODE}._http._tcp.local."), IgnoreCause.NAME),
+        (record(f"x.{NODE}.{SERVICE}"), IgnoreCause.NAME),
+        (record(""), IgnoreCause.NAME),
+        (record("\ufffd" * 500), IgnoreCause.NAME),
+        (record(txt=b"\x05v=1"), IgnoreCause.TEXT),
+        (record(txt=b"\xff"), IgnoreCause.TEXT),
+        (record(txt=wire(text(TAG)) + b"\x00" * 512), IgnoreCause.TEXT),
+        (record(txt=b""), IgnoreCause.VERSION),
+        (record(txt=b"\x00"), IgnoreCause.VERSION),
+        (record(txt=wire({b"v": b"2", b"h": TAG.hex().encode()})), IgnoreCause.VERSION),
+        (record(txt=b"\x01v"), IgnoreCause.VERSION),
+        (record(txt=wire({b"v": b"1"})), IgnoreCause.TAG),
+        (record(txt=wire({b"v": b"1", b"h": TAG.hex().upper().encode()})), IgnoreCause.TAG),
+        (record(txt=wire({b"v": b"1", b"h": TAG.hex().encode()[:-2]})), IgnoreCause.TAG),
+        (record(txt=wire({b"v": b"1", b"h": TAG.hex().encode()[:-2] + b" \n"})), IgnoreCause.TAG),
+        (record(txt=wire({b"v": b"1", b"h": b"\xff" * 32})), IgnoreCause.TAG),
+        (record(port=None), IgnoreCause.PORT),
+        (record(port=0), IgnoreCause.PORT),
+        (record(port=65536), IgnoreCause.PORT),
+        (record(addresses=()), IgnoreCause.ADDRESSES),
+        (record(addresses=tuple(f"10.0.0.{n}" for n in range(17))), IgnoreCause.ADDRESSES),
+        (record(addresses=("not an address",)), IgnoreCause.ADDRESSES),
     ],
 )
-def test_a_bad_record_is_told_by_its_flaw(bad: Record, flaw: Flaw) -> None:
+def test_a_bad_record_is_told_by_its_flaw(bad: Record, flaw: IgnoreCause) -> None:
     assert read(bad, loopback=True) is flaw
 
 
@@ -101,7 +109,7 @@ def test_a_bad_record_is_told_by_its_flaw(bad: Record, flaw: Flaw) -> None:
     ],
 )
 def test_addresses_where_nobody_is_are_left_out(nowhere: str) -> None:
-    assert read(record(addresses=(nowhere,)), loopback=False) is Flaw.ADDRESSES
+    assert read(record(addresses=(nowhere,)), loopback=False) is IgnoreCause.ADDRESSES
     some = read(record(addresses=(nowhere, "10.1.1.1")), loopback=False)
     assert isinstance(some, Announcement)
     assert some.addresses == ("10.1.1.1",)
@@ -152,7 +160,7 @@ def test_nothing_hostile_gets_through(
     name: str, port: int | None, txt: bytes, addresses: list[str], loopback: bool
 ) -> None:
     found = read(Record(name, port, txt, addresses), loopback=loopback)
-    if isinstance(found, Flaw):
+    if isinstance(found, IgnoreCause):
         return
     assert len(found.node) == 16
     assert len(found.tag) == 16
@@ -173,4 +181,4 @@ def test_only_the_right_text_counts_whatever_the_addresses(
     assert isinstance(right, Announcement)
     assert "10.1.1.1" in right.addresses
     found = read(record(txt=txt, addresses=("10.1.1.1",)), loopback=False)
-    assert isinstance(found, Flaw) or (found.tag == TAG and b"1" in txt)
+    assert isinstance(found, IgnoreCause) or (found.tag == TAG and b"1" in txt)

@@ -109,7 +109,7 @@ async def test_a_name_that_is_not_found_is_a_line_and_hides_no_other(
 ) -> None:
     seeds = Seeds([("nobody", 1), ("10.0.0.7", 55556)], log, Resolver())
     assert await round_of(seeds) == [hint("10.0.0.7")]
-    assert 'host=nobody why="[Errno -2] Name or service not known"' in told.getvalue()
+    assert 'host=nobody reason="[Errno -2] Name or service not known"' in told.getvalue()
     assert await round_of(seeds) == [hint("10.0.0.7")]
     assert len(told.getvalue().splitlines()) == 1
 
@@ -130,11 +130,11 @@ async def test_a_silent_resolver_delays_nobody_else_and_is_asked_once(
     async with asyncio.timeout(LIMIT):
         assert await anext(first) == hint("10.0.0.7")
     await first.aclose()
-    monkeypatch.setattr(module, "_PATIENCE", 0.01)
+    monkeypatch.setattr(module, "_LOOKUP_TIMEOUT", 0.01)
     for _ in range(3):
         assert hint("10.0.0.7") in await round_of(seeds)
     assert resolver.asked.count("stuck") == 1
-    assert "host=stuck why=" in told.getvalue()
+    assert "host=stuck reason=" in told.getvalue()
 
 
 async def test_a_lookup_that_fails_after_all_is_nobodys_surprise(
@@ -142,7 +142,7 @@ async def test_a_lookup_that_fails_after_all_is_nobodys_surprise(
 ) -> None:
     resolver = Resolver(late=silence)
     seeds = Seeds([("late", 1)], log, resolver)
-    monkeypatch.setattr(module, "_PATIENCE", 0.01)
+    monkeypatch.setattr(module, "_LOOKUP_TIMEOUT", 0.01)
     assert await round_of(seeds) == []
     lookup = seeds._lookups["late"]
     silence.set()
@@ -150,7 +150,7 @@ async def test_a_lookup_that_fails_after_all_is_nobodys_surprise(
     assert lookup.done()
     del lookup
     resolver.names["late"] = ["10.0.0.7"]
-    monkeypatch.setattr(module, "_PATIENCE", LIMIT)
+    monkeypatch.setattr(module, "_LOOKUP_TIMEOUT", LIMIT)
     assert await round_of(seeds) == [hint("10.0.0.7", port=1)]
     gc.collect()  # what asyncio has to say of a forgotten exception would be told now
     assert all("seed not found" in line for line in told.getvalue().splitlines())

@@ -23,7 +23,7 @@ def shell(command: str, cwd: Path) -> None:
     subprocess.run(["sh", "-ec", command], cwd=cwd, check=True, capture_output=True, timeout=60)
 
 
-def mend_of(path: Path) -> str:
+def error_of(path: Path) -> str:
     """The one line with which the file is refused."""
     with pytest.raises(KeyFileError) as refusal:
         load_key(path)
@@ -80,14 +80,14 @@ def test_a_symbolic_link_is_followed(tmp_path: Path) -> None:
 
 def test_a_missing_file(tmp_path: Path) -> None:
     path = tmp_path / "id rsa"
-    assert mend_of(path).endswith(f"make one: arke keygen {shlex.quote(str(path))}")
+    assert error_of(path).endswith(f"make one: arke keygen {shlex.quote(str(path))}")
 
 
 def test_an_unreadable_file(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.touch(mode=0)
     with as_somebody_else():
-        assert f"sudo chown {os.geteuid()} {path}" in mend_of(path)
+        assert f"sudo chown {os.geteuid()} {path}" in error_of(path)
 
 
 @contextmanager
@@ -104,25 +104,25 @@ def as_somebody_else() -> Iterator[None]:
 
 
 def test_a_directory(tmp_path: Path) -> None:
-    assert "is a directory; name the key file in it" in mend_of(tmp_path)
+    assert "is a directory; name the key file in it" in error_of(tmp_path)
 
 
 def test_a_named_pipe_does_not_make_it_wait(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "key")
-    assert "not a regular file" in mend_of(tmp_path / "key")
+    assert "not a regular file" in error_of(tmp_path / "key")
 
 
 def test_a_link_to_itself(tmp_path: Path) -> None:
     (tmp_path / "key").symlink_to("key")
-    assert "cannot be read" in mend_of(tmp_path / "key")
+    assert "cannot be read" in error_of(tmp_path / "key")
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660, 0o602, 0o610])
-def test_a_file_open_to_others_until_mended(mode: int, tmp_path: Path) -> None:
+def test_a_file_open_to_others_until_decrypted(mode: int, tmp_path: Path) -> None:
     path = tmp_path / "id rsa"
     shell(f"openssl genrsa -out 'id rsa' 2048; chmod {mode:o} 'id rsa'", tmp_path)
-    _, mend = mend_of(path).rsplit("close it: ", 1)
-    shell(mend, tmp_path)
+    _, fix = error_of(path).rsplit("close it: ", 1)
+    shell(fix, tmp_path)
     load_key(path)
 
 
@@ -136,22 +136,22 @@ def test_a_file_open_to_others_until_mended(mode: int, tmp_path: Path) -> None:
         "openssl genrsa -traditional -aes128 -passout pass:secret -out key 2048",
     ],
 )
-def test_an_encrypted_key_until_mended(command: str, tmp_path: Path) -> None:
+def test_an_encrypted_key_until_decrypted(command: str, tmp_path: Path) -> None:
     shell(command, tmp_path)
-    _, mend = mend_of(tmp_path / "key").rsplit("take it off: ", 1)
-    shell(f"{mend} -P secret", tmp_path)  # -P answers what a person would be asked
+    _, fix = error_of(tmp_path / "key").rsplit("remove it: ", 1)
+    shell(f"{fix} -P secret", tmp_path)  # -P answers what a person would be asked
     load_key(tmp_path / "key")
 
 
-def test_an_encrypted_der_key_until_mended(tmp_path: Path) -> None:
+def test_an_encrypted_der_key_until_decrypted(tmp_path: Path) -> None:
     shell(
         "openssl genrsa -out pem 2048"
         " && openssl pkcs8 -topk8 -in pem -passout pass:secret -outform DER -out key",
         tmp_path,
     )
     (tmp_path / "key").chmod(0o600)
-    _, mend = mend_of(tmp_path / "key").rsplit("take it off: ", 1)
-    shell(f"{mend} -passin pass:secret", tmp_path)
+    _, fix = error_of(tmp_path / "key").rsplit("remove it: ", 1)
+    shell(f"{fix} -passin pass:secret", tmp_path)
     load_key(tmp_path / "key.pem")
 
 
@@ -167,7 +167,7 @@ def test_an_encrypted_der_key_until_mended(tmp_path: Path) -> None:
 )
 def test_a_key_that_is_not_rsa(command: str, tmp_path: Path) -> None:
     shell(f"umask 077; {command}", tmp_path)
-    assert f"holds no RSA key; make another: arke keygen {tmp_path}/key.new" in mend_of(
+    assert f"holds no RSA key; make another: arke keygen {tmp_path}/key.new" in error_of(
         tmp_path / "key",
     )
 
@@ -183,7 +183,7 @@ def test_a_key_that_is_not_rsa(command: str, tmp_path: Path) -> None:
 )
 def test_a_key_that_is_too_short(command: str, bits: int, tmp_path: Path) -> None:
     shell(command, tmp_path)
-    line = mend_of(tmp_path / "key")
+    line = error_of(tmp_path / "key")
     assert f"holds a {bits}-bit key" in line
     assert f"arke keygen {tmp_path}/key.new" in line
 
@@ -202,12 +202,12 @@ def test_a_key_that_is_too_short(command: str, bits: int, tmp_path: Path) -> Non
 def test_a_public_key_whoever_may_read_it(command: str, tmp_path: Path) -> None:
     shell(f"ssh-keygen -q -t rsa -m PEM -N '' -f key; {command}", tmp_path)
     (tmp_path / "public").chmod(0o644)
-    assert mend_of(tmp_path / "public").endswith("is a public key; name its private half")
+    assert error_of(tmp_path / "public").endswith("is a public key; name its private half")
 
 
 def test_the_private_half_is_named_where_it_is_known(tmp_path: Path) -> None:
     shell("ssh-keygen -q -t rsa -N '' -f key", tmp_path)
-    assert mend_of(tmp_path / "key.pub").endswith(f"name its private half: {tmp_path}/key")
+    assert error_of(tmp_path / "key.pub").endswith(f"name its private half: {tmp_path}/key")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_the_private_half_is_named_where_it_is_known(tmp_path: Path) -> None:
 )
 def test_garbage(content: bytes, tmp_path: Path) -> None:
     path = written(tmp_path, content)
-    assert f"is not a private key, or damaged; make another: arke keygen {path}.new" in mend_of(
+    assert f"is not a private key, or damaged; make another: arke keygen {path}.new" in error_of(
         path,
     )
 
@@ -224,12 +224,12 @@ def test_garbage(content: bytes, tmp_path: Path) -> None:
 def test_a_large_file_is_not_read_to_its_end(tmp_path: Path) -> None:
     path = written(tmp_path, b"")
     os.truncate(path, 1 << 40)
-    assert "is over 64 KiB" in mend_of(path)
+    assert "is over 64 KiB" in error_of(path)
 
 
 def test_a_cut_off_key(tmp_path: Path) -> None:
     pem = rsa_key("one").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    assert "damaged" in mend_of(written(tmp_path, pem[: len(pem) // 2]))
+    assert "damaged" in error_of(written(tmp_path, pem[: len(pem) // 2]))
 
 
 NUMBERS = ("n", "e", "d", "p", "q", "dmp1", "dmq1", "iqmp")
@@ -263,7 +263,7 @@ def test_the_numbers_of_a_good_key_fit(tmp_path: Path) -> None:
 def test_a_key_with_a_wrong_number(name: str, tmp_path: Path) -> None:
     it = rsa_key("one").private_numbers()
     right = getattr(it if hasattr(it, name) else it.public_numbers, name)
-    assert "its numbers do not fit" in mend_of(written(tmp_path, pkcs1(**{name: right ^ 2})))
+    assert "its numbers are inconsistent" in error_of(written(tmp_path, pkcs1(**{name: right ^ 2})))
 
 
 def test_numbers_that_fit_but_are_no_key(tmp_path: Path) -> None:
@@ -276,13 +276,13 @@ def test_numbers_that_fit_but_are_no_key(tmp_path: Path) -> None:
         {"n": 0, "p": 0, "q": 0},
         {"n": it.p * it.p, "q": it.p, "dmq1": it.dmp1},
     ):
-        mend_of(written(tmp_path, pkcs1(**numbers)))
+        error_of(written(tmp_path, pkcs1(**numbers)))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=300), head=st.sampled_from([b"", b"0\x82\x04", b"ssh-rsa "]))
 def test_any_bytes_are_refused_in_one_line(content: bytes, head: bytes, tmp_path: Path) -> None:
-    mend_of(written(tmp_path, head + content))
+    error_of(written(tmp_path, head + content))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
