@@ -1,1 +1,1 @@
-"""The relay: one daemon per machine, which brings messages to whoever serves them."""
+"""The relay: one daemon per machine, which delivers messages to the members of clusters."""

@@ -1,4 +1,4 @@
-"""The one place that knows all parts of a relay: builds them, starts them, stops them in order."""
+"""Composition root of the relay: builds the parts, starts them, and stops them in order."""
 
 from __future__ import annotations
 
@@ -32,28 +32,29 @@ if TYPE_CHECKING:
     from arke_relay.metrics.names import Snapshot
     from arke_relay.metrics.server import MetricsServer
 
-_SEED_ROUND = 5.0
-"""Seconds between two look-ups of the static seeds."""
+_SEED_INTERVAL = 5.0
+"""Seconds between two lookups of the static seeds."""
 
-_REMINDER = 10.0
-"""Seconds between two looks for relays that are announced and not linked."""
+_MDNS_CHECK_INTERVAL = 10.0
+"""Seconds between two checks for relays that mDNS knows and that are not linked."""
 
-_EXPIRY = 0.05
-"""Seconds between two looks for requests at their deadline: the callers' own clocks are exact."""
+_DEADLINE_INTERVAL = 0.05
+"""Seconds between two checks of request deadlines. Callers also check their own, exactly."""
 
-_DRAIN_LOOK = 0.01
+_DRAIN_INTERVAL = 0.01
+"""Seconds between two checks whether running work has finished."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a relay is started with. Times are seconds, sizes octets."""
+    """The configuration of a relay. Times are in seconds, sizes in bytes."""
 
     network: str
     keys: Sequence[NetworkKey]
-    """The first signs; each of them admits."""
+    """The first key signs; each key admits peers."""
     bound: Sequence[Address]
     port: int
-    """Where programs attach; 0: nowhere but at `socket`."""
+    """Loopback port for programs; 0: none, only `socket`."""
     socket: Path | None
     peer_port: int
     seeds: Sequence[tuple[str, int]]
@@ -92,7 +93,7 @@ class Relay:
             self._flusher,
             network=settings.network,
             max_message=settings.max_message,
-            status_document=self._document,
+            status_document=self._status_document,
         )
         self._local_listeners = LocalListeners(self._loop, self._programs)
         self._network = PeerNetwork(
@@ -102,7 +103,7 @@ class Relay:
             PeerSettings(settings.bound, settings.max_message, settings.version),
             self._core,
             self._flusher,
-            self._moved,
+            self._address_changed,
         )
         self._status = Status(
             self._core,
@@ -139,33 +140,33 @@ class Relay:
             pid=os.getpid(),
         )
         self._network.start()
-        self._begin(self._every(_EXPIRY, self._expire))
-        self._begin(self._every(1.0, self._second))
-        self._begin(self._every(_REMINDER, self._remind))
+        self._start_task(self._every(_DEADLINE_INTERVAL, self._expire))
+        self._start_task(self._every(1.0, self._tick))
+        self._start_task(self._every(_MDNS_CHECK_INTERVAL, self._repeat_hints))
         if settings.seeds:
-            self._begin(self._seek())
+            self._start_task(self._resolve_seeds())
         if settings.mdns:
-            self._begin(self._search())
+            self._start_task(self._start_mdns())
 
     async def stop(self) -> None:
-        """Drain: accept nothing new, finish what is under way, say goodbye, leave."""
-        self._log.info("relay draining", calls=len(self._core.router))
+        """Drain: accept nothing new, finish running requests, close the links, stop."""
+        self._log.info("relay draining", requests=len(self._core.router))
         self._local_listeners.close()
         self._core.router.draining = True
         self._programs.registry.send_draining()
         self._core.peers.announce_draining()
         self._flusher.flush()
-        ends = self._loop.time() + self._settings.grace
-        while self._busy and self._loop.time() < ends:  # noqa: ASYNC110 — it is over many parts
-            await asyncio.sleep(_DRAIN_LOOK)
+        deadline = self._loop.time() + self._settings.grace
+        while self._busy and self._loop.time() < deadline:  # noqa: ASYNC110 — many parts are polled
+            await asyncio.sleep(_DRAIN_INTERVAL)
         left = len(self._core.router)
         if left:
-            self._log.warning("requests cut off", calls=left, after_s=self._settings.grace)
+            self._log.warning("requests aborted", requests=left, after_s=self._settings.grace)
         await self._release()
         self._log.info("relay stopped")
 
     async def _release(self) -> None:
-        """Close everything there is, in order: programs, peers, then what others look at."""
+        """Close everything in order: programs, peers, discovery and metrics."""
         self._local_listeners.close()
         self._programs.registry.close()
         self._programs.handshakes.close()
@@ -179,7 +180,7 @@ class Relay:
         if self._metrics:
             await self._metrics.stop()
 
-    def _document(self) -> bytes:
+    def _status_document(self) -> bytes:
         return self._status.document()
 
     @property
@@ -194,61 +195,61 @@ class Relay:
         )
 
     async def _serve_metrics(self, host: str, port: int) -> None:
-        # Slow to import, and most relays are asked for none.
+        # Slow to import, and most relays serve no metrics.
         from arke_relay.metrics.server import MetricsServer  # noqa: PLC0415
         from arke_relay.metrics.snapshot import snapshot  # noqa: PLC0415
 
-        def snap() -> Snapshot:
+        def take_snapshot() -> Snapshot:
             return snapshot(
                 self._core,
                 self._network.membership,
                 {"program": self._programs.registry.queued, "peer": self._network.queued},
-                self._ignored,
+                self._ignored_hints,
                 self._settings.version,
             )
 
-        self._metrics = MetricsServer(snap, self._unready, self._log)
+        self._metrics = MetricsServer(take_snapshot, self._unready_reason, self._log)
         where = await self._metrics.start(host, port)
         self._log.info("metrics served", address=f"{where[0]}:{where[1]}")
 
     @property
-    def _ignored(self) -> dict[str, int]:
-        """Hints that led nowhere, by cause."""
+    def _ignored_hints(self) -> dict[str, int]:
+        """The number of unused hints, by cause."""
         counts = dict(self._mdns.counts) if self._mdns else {}
         refused = self._network.dial_targets.refused
         return counts | ({"table_full": refused} if refused else {})
 
-    def _unready(self) -> str | None:
+    def _unready_reason(self) -> str | None:
         if self._core.router.draining:
             return "draining"
         return None if self._core.router.settled else "looking for peers"
 
-    # What goes on meanwhile.
+    # Background work.
 
     async def _every(self, seconds: float, work: Callable[[], None]) -> None:
-        """Do something again and again, also after it failed once."""
+        """Call `work` at this interval, also after it has failed."""
         while True:
             await asyncio.sleep(seconds)
             try:
                 work()
                 self._flusher.flush()
-            except Exception:  # noqa: BLE001 — it is reported, and the relay goes on
-                self._log.exception("regular work failed")
+            except Exception:  # noqa: BLE001 — it is logged, and the relay continues
+                self._log.exception("background work failed")
 
     def _expire(self) -> None:
         self._core.router.expire(time.monotonic())
 
-    def _second(self) -> None:
+    def _tick(self) -> None:
         self._programs.keepalive.tick(time.monotonic())
         self._status.tick()
 
-    async def _seek(self) -> None:
+    async def _resolve_seeds(self) -> None:
         while True:
             async for hint in self._seeds.round():
                 self._hint(hint)
-            await asyncio.sleep(_SEED_ROUND)
+            await asyncio.sleep(_SEED_INTERVAL)
 
-    async def _search(self) -> None:
+    async def _start_mdns(self) -> None:
         settings = self._settings
         network, node = settings.network, self._core.node.id
 
@@ -269,8 +270,8 @@ class Relay:
         )
         await self._mdns.start()
 
-    def _remind(self) -> None:
-        """Hint again at whoever is announced and not linked: a cable may have been out for long."""
+    def _repeat_hints(self) -> None:
+        """Repeat the hints of relays that are not linked: they may be reachable again."""
         if self._mdns is None:
             return
         neighbours = self._network.membership.neighbours.values()
@@ -284,10 +285,10 @@ class Relay:
         self._network.dial_targets.hint(hint.addresses, hint.port, hint.node, hint.key_index, now)
         self._network.dial_soon()
 
-    def _moved(self, address: str) -> None:
+    def _address_changed(self, address: str) -> None:
         if address != self._core.node.address:
             self._programs.registry.change_address(address)
             self._flusher.flush()
 
-    def _begin(self, work: Coroutine[None, None, None]) -> None:
+    def _start_task(self, work: Coroutine[None, None, None]) -> None:
         self._tasks.append(self._loop.create_task(work))

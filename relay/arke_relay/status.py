@@ -1,4 +1,4 @@
-"""What `arke status` shows of a node."""
+"""The status document of a node, which `arke status` shows."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from arke_relay.core.membership import Membership
 from arke_relay.core.message_core import MessageCore
 
-_MOST_NAMES = 10_000
-"""Clusters and topics shown, each: a document of some megabytes still."""
+_MAX_NAMES = 10_000
+"""Limit for clusters, and for topics. At the limit the document has some megabytes."""
 
 
 class Status:
-    """`tick` is called once a second, and turns totals into rates."""
+    """Builds the document. `tick`, called once a second, computes rates from totals."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Status:
 
     def _clusters(self) -> dict[str, dict[str, Any]]:
         shown = {}
-        for name, cluster in list(self._core.directory.clusters.items())[:_MOST_NAMES]:
+        for name, cluster in list(self._core.directory.clusters.items())[:_MAX_NAMES]:
             here = len(cluster.here)
             shown[name] = {
                 "here": here,
@@ -97,7 +97,7 @@ class Status:
 
     def _topics(self) -> dict[str, dict[str, int]]:
         shown = {}
-        for name, endpoints in list(self._core.directory.topics.items())[:_MOST_NAMES]:
+        for name, endpoints in list(self._core.directory.topics.items())[:_MAX_NAMES]:
             elsewhere = sum(endpoint.is_peer for endpoint in endpoints)
             shown[name] = {"here": len(endpoints) - elsewhere, "elsewhere": elsewhere}
         return shown

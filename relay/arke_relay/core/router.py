@@ -84,7 +84,7 @@ class Router:
         number = request.origin_id
         if number > origin.last_request_id:
             if self.draining:
-                # DRAINING told a program that such requests never started: the SDK resends them.
+                # DRAINING names the last accepted request, so the SDK resends this one.
                 if origin.is_peer:
                     origin.sink.put((_REFUSED, number, "the node is shutting down"))
                 return

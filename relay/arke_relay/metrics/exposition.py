@@ -1,4 +1,7 @@
-"""Numbers as Prometheus reads them. Importing this takes some 60 ms: only `-metrics` does."""
+"""Render metrics in the Prometheus text format.
+
+Importing it takes about 60 ms, so the relay imports it only for `-metrics`.
+"""
 
 from __future__ import annotations
 
@@ -15,48 +18,48 @@ from prometheus_client.core import (
 from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 
-from arke_relay.metrics.names import METRICS, Distribution, Kind, Metric, Snap
+from arke_relay.metrics.names import METRICS, Distribution, Metric, MetricKind, TakeSnapshot
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 OTHER = "(other)"
-"""The label value of all clusters beyond the first 200: nobody's names may flood a monitor."""
+"""Label value of all clusters after the first 200, so that programs cannot flood a monitor."""
 
-_MOST = 200
-_LABEL = 128  # characters
+_MAX_LABEL_VALUES = 200
+_MAX_LABEL_LENGTH = 128  # characters
 
 
 class Exposition:
-    """Renders whatever `snap` returns at that moment, and the process's memory, time and files."""
+    """Renders the metrics that `take_snapshot` returns, and those of the process."""
 
-    def __init__(self, snap: Snap) -> None:
+    def __init__(self, take_snapshot: TakeSnapshot) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_Collector(snap))
+        self._registry.register(_MetricsCollector(take_snapshot))
         ProcessCollector(registry=self._registry)
 
     def render(self) -> bytes:
-        """Return the page. Raises ValueError for a name or labels that are not in METRICS."""
+        """Return the page. Raises ValueError for a metric or labels that METRICS does not list."""
         return generate(self._registry)
 
 
-class _Collector(Collector):
-    def __init__(self, snap: Snap) -> None:
-        self._snap = snap
+class _MetricsCollector(Collector):
+    def __init__(self, take_snapshot: TakeSnapshot) -> None:
+        self._take_snapshot = take_snapshot
 
     def collect(self) -> Iterator[Family]:
-        snapshot = self._snap()
+        snapshot = self._take_snapshot()
         if unknown := snapshot.keys() - {metric.name for metric in METRICS}:
-            raise ValueError(f"metrics nobody has described: {', '.join(sorted(unknown))}")
+            raise ValueError(f"metrics without a description: {', '.join(sorted(unknown))}")
         for metric in METRICS:
             if metric.name in snapshot:
                 yield _family(metric, snapshot[metric.name])
 
 
 def _family(metric: Metric, values: Mapping[tuple[str, ...], float | Distribution]) -> Family:
-    if metric.kind is Kind.HISTOGRAM:
+    if metric.kind is MetricKind.HISTOGRAM:
         (distribution,) = values.values()
         assert isinstance(distribution, Distribution)
         return _histogram(metric, distribution)
-    kind = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
+    kind = CounterMetricFamily if metric.kind is MetricKind.COUNTER else GaugeMetricFamily
     family = kind(metric.name, metric.help, labels=metric.labels)
     for labels, value in _bounded(metric, values).items():
         family.add_metric(labels, value)
@@ -82,7 +85,7 @@ def _bounded(
         assert not isinstance(value, Distribution)
         shown = tuple(_label(label) for label in labels)
         if shown and shown[0] not in firsts:
-            if len(firsts) < _MOST:
+            if len(firsts) < _MAX_LABEL_VALUES:
                 firsts.add(shown[0])
             else:
                 shown = (OTHER, *shown[1:])
@@ -91,5 +94,5 @@ def _bounded(
 
 
 def _label(value: str) -> str:
-    # A lone surrogate has no UTF-8, and would cost the whole page.
-    return value[:_LABEL].encode(errors="replace").decode()
+    # A lone surrogate cannot be encoded in UTF-8, and would fail the whole page.
+    return value[:_MAX_LABEL_LENGTH].encode(errors="replace").decode()

@@ -1,4 +1,4 @@
-"""Every metric there is. The relay hands in numbers under these names; nothing else is shown."""
+"""The list of all metrics. The page shows no other metric."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class Kind(Enum):
-    """What Prometheus makes of a number."""
+class MetricKind(Enum):
+    """The Prometheus type of a metric."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -20,9 +20,9 @@ class Metric:
     """One family of series. A histogram has no labels."""
 
     name: str
-    kind: Kind
+    kind: MetricKind
     labels: tuple[str, ...]
-    """Only the first may have values that we did not write; see `exposition` for their bound."""
+    """Only the first label may have values from programs; `exposition` bounds them."""
     help: str
 
 
@@ -31,64 +31,67 @@ class Distribution:
     """The value of a histogram."""
 
     bounds: Sequence[float]
-    """Inclusive upper bounds of all buckets but the last, which has none."""
+    """Inclusive upper bounds of the buckets. The last bucket has no bound."""
     counts: Sequence[int]
-    """How many in each bucket alone: one more than there are bounds."""
+    """Values in each bucket, not cumulative: one more than bounds."""
     sum: float
 
 
 Snapshot = Mapping[str, Mapping[tuple[str, ...], float | Distribution]]
 """Name → label values, in the metric's order → value. `{"arke_programs": {(): 3}}`."""
 
-Snap = Callable[[], Snapshot]
+TakeSnapshot = Callable[[], Snapshot]
 
 METRICS = (
-    Metric("arke_build_info", Kind.GAUGE, ("version", "python"), "Always 1."),
+    Metric("arke_build_info", MetricKind.GAUGE, ("version", "python"), "Always 1."),
     Metric(
         "arke_requests_total",
-        Kind.COUNTER,
+        MetricKind.COUNTER,
         ("outcome",),
-        "Requests of programs attached here, by how they ended.",
+        "Requests of programs attached here, by outcome.",
     ),
     Metric(
         "arke_request_seconds",
-        Kind.HISTOGRAM,
+        MetricKind.HISTOGRAM,
         (),
-        "From a request's arrival at this relay to its answer, those answered.",
+        "Time from a request's arrival at this relay to its reply.",
+    ),
+    Metric("arke_retries_total", MetricKind.COUNTER, (), "Requests sent again, to another member."),
+    Metric(
+        "arke_broadcasts_total", MetricKind.COUNTER, (), "Broadcasts of programs attached here."
     ),
     Metric(
-        "arke_retries_total", Kind.COUNTER, (), "Requests sent again, to another member, after all."
+        "arke_published_total",
+        MetricKind.COUNTER,
+        (),
+        "Events published by programs attached here.",
     ),
-    Metric("arke_broadcasts_total", Kind.COUNTER, (), "Broadcasts of programs attached here."),
-    Metric("arke_published_total", Kind.COUNTER, (), "Events published by programs attached here."),
-    Metric("arke_tunnels_total", Kind.COUNTER, (), "Tunnels opened through this relay."),
-    Metric(
-        "arke_tunnels", Kind.GAUGE, (), "Ends of open tunnels that programs attached here have."
-    ),
+    Metric("arke_tunnels_total", MetricKind.COUNTER, (), "Tunnels opened through this relay."),
+    Metric("arke_tunnels", MetricKind.GAUGE, (), "Open tunnel ends of programs attached here."),
     Metric(
         "arke_dropped_total",
-        Kind.COUNTER,
+        MetricKind.COUNTER,
         ("cause",),
-        "Messages dropped, by cause. Each kind of drop is meant to be rare.",
+        "Messages dropped, by cause. Drops should be rare.",
     ),
     Metric(
         "arke_queue_bytes",
-        Kind.GAUGE,
+        MetricKind.GAUGE,
         ("kind",),
-        "Bytes waiting to be sent, by whom they wait for: program or peer.",
+        "Bytes waiting to be sent, by receiver: program or peer.",
     ),
-    Metric("arke_programs", Kind.GAUGE, (), "Programs attached here."),
+    Metric("arke_programs", MetricKind.GAUGE, (), "Programs attached here."),
     Metric(
         "arke_members",
-        Kind.GAUGE,
+        MetricKind.GAUGE,
         ("cluster", "where"),
-        "Members of a cluster as this relay knows them: here or elsewhere.",
+        "Members of a cluster, on this node (here) or another (elsewhere).",
     ),
-    Metric("arke_peers", Kind.GAUGE, ("state",), "Other relays of the network, by state."),
+    Metric("arke_peers", MetricKind.GAUGE, ("state",), "Other relays of the network, by state."),
     Metric(
         "arke_hints_ignored_total",
-        Kind.COUNTER,
+        MetricKind.COUNTER,
         ("cause",),
-        "mDNS records that are not used as hints to peers, by cause.",
+        "mDNS records that were not used as hints, by cause.",
     ),
 )

@@ -9,14 +9,16 @@ from arke.program.admin import AdminServer, Page
 from arke.program.logging import Log
 from arke_relay.errors import ConfigurationError
 from arke_relay.metrics.exposition import CONTENT_TYPE, Exposition
-from arke_relay.metrics.names import Snap
+from arke_relay.metrics.names import TakeSnapshot
 
 
 class MetricsServer:
     """Serves the pages. `unready` returns why the relay is not ready, or None."""
 
-    def __init__(self, snap: Snap, unready: Callable[[], str | None], log: Log) -> None:
-        self._exposition = Exposition(snap)
+    def __init__(
+        self, take_snapshot: TakeSnapshot, unready: Callable[[], str | None], log: Log
+    ) -> None:
+        self._exposition = Exposition(take_snapshot)
         self._unready = unready
         self._server = AdminServer(
             {"/metrics": self._metrics, "/healthz": self._health, "/readyz": self._readiness}, log

@@ -103,8 +103,10 @@ def _is_node_info(value: object) -> bool:
     return type(value) is list
 
 
-_is_code: Callable[[object], bool] = partial(is_integer, least=0, most=_MAX_CODE)
-_is_refusal_text: Callable[[object], bool] = partial(is_text, least=0, most=4 * MAX_REFUSAL_TEXT)
+_is_code: Callable[[object], bool] = partial(is_integer, minimum=0, maximum=_MAX_CODE)
+_is_refusal_text: Callable[[object], bool] = partial(
+    is_text, minimum=0, maximum=4 * MAX_REFUSAL_TEXT
+)
 
 _SHAPES: dict[JoinMessageKind, tuple[Callable[[object], bool], ...]] = {
     JoinMessageKind.HELLO: (_is_version, _is_nonce),

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 CURVE_KEY_BYTES = 32
 TAG_BYTES = 16
 
-# The purpose of a derived secret. Each ends in NUL, so that none is the beginning of another
-# and no network name can turn one into another.
+# The purpose of a derived secret. Each ends in NUL: so none is a prefix of another, and no network
+# name can turn one into another.
 _JOIN = b"arke 1 join key\0"
 _TAG = b"arke 1 discovery tag\0"
 
@@ -28,7 +28,7 @@ _PADDING = PSS(MGF1(_HASH), salt_length=PSS.DIGEST_LENGTH)
 
 
 class NetworkKey:
-    """An RSA key pair: whoever holds it may join the network, and nobody else."""
+    """The RSA key pair of a network. Only its holders may join."""
 
     def __init__(self, private: RSAPrivateKey) -> None:
         self._private = private
@@ -44,7 +44,7 @@ class NetworkKey:
         return f"NetworkKey({self.fingerprint})"
 
     def sign(self, message: bytes) -> bytes:
-        """Return the RSA-PSS-SHA256 signature: as many bytes as the key has. Takes 1-2 ms."""
+        """Return the RSA-PSS-SHA256 signature, which is as long as the key. It takes 1 to 2 ms."""
         return self._private.sign(message, _PADDING, _HASH)
 
     def verify(self, signature: bytes, message: bytes) -> bool:
@@ -55,16 +55,16 @@ class NetworkKey:
         return True
 
     def join_secret(self, network: str) -> bytes:
-        """Return the 32-byte CURVE secret of every join socket of `network`."""
+        """Return the 32-byte CURVE secret that all join sockets of `network` share."""
         return self._derive(_JOIN + network.encode())
 
     def tag(self, network: str, node: str) -> bytes:
         """Return the 16 bytes by which holders of this key recognise `node` in discovery.
 
-        The node id is part of it: a tag of the network alone would be the same for ever and
-        everywhere, and so would tell any listener that a laptop seen here belongs to the
-        network seen there. Ids are drawn at every start and have a fixed length, so tags say
-        nothing to strangers. A tag can be replayed; it is a hint and admits nobody.
+        The tag depends on the node id. Otherwise it would be constant, and a listener could track
+        a laptop between places. Node ids are random at each start and have a fixed length, so a tag
+        reveals nothing without the key. A tag can be replayed: it is only a hint, and admits no
+        peer.
         """
         message = node.encode() + network.encode()
         return hmac.digest(self._tag_key, message, "sha256")[:TAG_BYTES]
@@ -75,28 +75,28 @@ class NetworkKey:
 
 @dataclass(frozen=True, slots=True)
 class CurvePair:
-    """An X25519 key pair in raw bytes, which libzmq takes as they are (no Z85 needed)."""
+    """An X25519 key pair in raw bytes, the form that libzmq accepts beside Z85."""
 
     public: bytes
     secret: bytes = field(repr=False)
 
     @classmethod
     def from_secret(cls, secret: bytes) -> CurvePair:
-        """Complete a pair from 32 secret bytes; X25519 clamps them itself, as libzmq does."""
+        """Compute the pair of 32 secret bytes. X25519 clamps them, as libzmq does."""
         private = X25519PrivateKey.from_private_bytes(secret)
         return cls(private.public_key().public_bytes_raw(), secret)
 
     @classmethod
     def fresh(cls, random: Callable[[int], bytes]) -> CurvePair:
-        """Draw a pair from `random`, which returns as many unpredictable bytes as asked."""
+        """Create a pair from `random`, which returns the given number of unpredictable bytes."""
         return cls.from_secret(random(CURVE_KEY_BYTES))
 
 
 def _canonical(private: RSAPrivateKey) -> bytes:
-    """Return the private key as one byte string, the same for every copy of the key.
+    """Return the private key as bytes that are the same for each file of the key.
 
-    That is the two primes, smaller first, big-endian, each as long as the modulus. Files of one
-    key may swap the primes, and may write the exponent modulo either of two numbers.
+    They are the two primes, the smaller first, big-endian, each as long as the modulus. Files of
+    one key may differ in the order of the primes, and in the modulus of the private exponent.
     """
     numbers = private.private_numbers()
     size = (private.key_size + 7) // 8

@@ -1,7 +1,7 @@
-"""Hostile bytes become plain values here, within explicit bounds, or `ValueError`.
+"""Decode untrusted bytes into plain values within explicit limits, or raise `ValueError`.
 
-The predicates take any value and are exact about types: True is not 1, and a subclass is not
-the thing itself.
+The predicates accept any value and compare exact types: True is not an integer, and an instance
+of a subclass does not count.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _BINARY_BYTES = 2048  # a sealed certificate under the longest key is under 1.6 
 
 
 def unpack(data: bytes, *, limit: int) -> Any:
-    """Return the one MessagePack value that `data` (at most `limit` bytes) consists of.
+    """Decode `data` (at most `limit` bytes) as exactly one MessagePack value.
 
-    Arrays hold at most 16 items; maps and extensions hold nothing. Raises only `ValueError`.
+    Arrays have at most 16 items; maps and extensions must be empty. Raises only `ValueError`.
     """
     if len(data) > limit:
-        raise ValueError(f"{len(data)} bytes where {limit} are the most")
+        raise ValueError(f"must have at most {limit} bytes (got {len(data)})")
     try:
         return msgpack.unpackb(
             data,
@@ -34,23 +34,23 @@ def unpack(data: bytes, *, limit: int) -> Any:
             max_bin_len=_BINARY_BYTES,
         )
     except ValueError as error:
-        raise ValueError("not one well-formed value") from error
+        raise ValueError("not exactly one well-formed value") from error
 
 
 def is_binary(value: object, size: int) -> bool:
     return type(value) is bytes and len(value) == size
 
 
-def is_integer(value: object, least: int, most: int) -> bool:
-    return type(value) is int and least <= value <= most
+def is_integer(value: object, minimum: int, maximum: int) -> bool:
+    return type(value) is int and minimum <= value <= maximum
 
 
-def is_text(value: object, least: int, most: int) -> bool:
-    """Whether `value` is text of `least` to `most` bytes in UTF-8."""
+def is_text(value: object, minimum: int, maximum: int) -> bool:
+    """Return whether `value` is text of `minimum` to `maximum` bytes in UTF-8."""
     if type(value) is not str:
         return False
     try:
-        return least <= len(value.encode()) <= most
+        return minimum <= len(value.encode()) <= maximum
     except UnicodeEncodeError:  # a lone surrogate, from an argument that was not UTF-8
         return False
 
@@ -60,5 +60,5 @@ def is_node_id(value: object) -> bool:
 
 
 def printable(text: str) -> str:
-    """Return `text` fit for one line of a log, whoever wrote it."""
+    """Return untrusted `text` with unprintable characters replaced, for one line of a log."""
     return "".join(character if character.isprintable() else "?" for character in text)

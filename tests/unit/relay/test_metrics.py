@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from arke.program.logging import Log, configure
 from arke_relay.errors import ConfigurationError
 from arke_relay.metrics.exposition import OTHER
-from arke_relay.metrics.names import METRICS, Distribution, Kind, Snapshot
+from arke_relay.metrics.names import METRICS, Distribution, MetricKind, Snapshot
 from arke_relay.metrics.server import MetricsServer
 
 LIMIT = 20.0  # seconds; generous, every wait ends with its event
@@ -127,8 +127,8 @@ def test_names_keep_to_the_conventions() -> None:
     assert len({metric.name for metric in METRICS}) == len(METRICS)
     for metric in METRICS:
         assert metric.name.startswith("arke_")
-        assert metric.name.endswith("_total") is (metric.kind is Kind.COUNTER)
-        assert metric.kind is not Kind.HISTOGRAM or metric.labels == ()
+        assert metric.name.endswith("_total") is (metric.kind is MetricKind.COUNTER)
+        assert metric.kind is not MetricKind.HISTOGRAM or metric.labels == ()
         assert metric.help.endswith(".")
 
 
