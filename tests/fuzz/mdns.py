@@ -61,7 +61,7 @@ class Link:
         self.multicast = Multicast(self.mdns._changed, _LOG)
         self.multicast._zeroconf = SimpleNamespace(zeroconf=SimpleNamespace(cache=self.cache))  # type: ignore[assignment]
         self.mdns._multicast = self.multicast
-        self.mdns._ask = lambda *_: None  # type: ignore[method-assign]  # nobody to ask
+        self.mdns._query = lambda *_: None  # type: ignore[method-assign]  # no network
 
     def packet(self, octets: bytes) -> None:
         """As the library hands it on: into the cache, and to the browser by its pointers."""
@@ -78,7 +78,7 @@ class Link:
         for loopback in (False, True):
             found = read(record, loopback=loopback)
             promise(isinstance(found, IgnoreCause | Announcement), "neither said nor a flaw")
-        self.mdns._weigh(record.name.lower(), record)
+        self.mdns._evaluate(record.name.lower(), record)
 
     def check(self) -> None:
         promise(len(self.mdns._known) <= _MOST, "too many instances are known")

@@ -108,12 +108,12 @@ async def test_mdns_record_of_another_network_is_ignored_and_logged_once(
     member = relays.start("-log-level", "debug", mdns=True)
     outsider = start_outsider(relays, kind, "-log-level", "debug", mdns=True)
     for relay in (member, outsider):
-        relay.process.wait_for_line("mdns record ignored cause=stranger", LIMIT)
+        relay.process.wait_for_line("mdns record ignored cause=another_network", LIMIT)
     friend = relays.start(mdns=True)
     await wait_for_peers(member, [friend])
     await wait_for_peers(friend, [member])
     assert await peer_states(outsider) == []
-    assert member.process.log.count("cause=stranger") == 1
+    assert member.process.log.count("cause=another_network") == 1
 
 
 @pytest.mark.parametrize("mechanism", ["NULL", "PLAIN"])
