@@ -30,7 +30,7 @@ class Via(Enum):
     AUTO = "auto"  # directly; through a tunnel if that fails
 
 
-class _Member:
+class _MemberBackend:
     """A member that publishes an address."""
 
     __slots__ = ("address", "published", "tunnel", "until")
@@ -68,12 +68,14 @@ class MembersBalancer(BackendBalancer):
         self._warn = warn
         self._attached = attached
         self._clock = clock
-        self._members: dict[str, _Member] = {}  # by member id
+        self._members: dict[str, _MemberBackend] = {}  # by member id
         self._without_address: set[str] = set()  # ids of members that publish no address
         self._owners: dict[BackendAddress, str] = {}  # direct and tunnel address → member id
         self._users: Counter[BackendAddress] = Counter()  # members per address in the rotation
-        self._tunnel_fallbacks: dict[str, _Member] = {}  # the first to end first
-        self._left: dict[str, _Member] = {}  # members that left last, the first to leave first
+        self._tunnel_fallbacks: dict[str, _MemberBackend] = {}  # the first to end first
+        self._left: dict[
+            str, _MemberBackend
+        ] = {}  # the last members to leave, oldest first
         self._lingering = False  # `_left` is in the rotation
 
     def __len__(self) -> int:
@@ -113,7 +115,7 @@ class MembersBalancer(BackendBalancer):
             return
         self.member_left(member)
         direct = self._via is Via.DIRECT or (self._via is Via.AUTO and not remote_loopback)
-        added = self._members[member.id] = _Member(published, member.id, direct=direct)
+        added = self._members[member.id] = _MemberBackend(published, member.id, direct=direct)
         self._owners[published.address] = self._owners[added.tunnel] = member.id
         self._add_to_rotation(added)
         if self._lingering:
@@ -238,16 +240,16 @@ class MembersBalancer(BackendBalancer):
 
     # The rotation.
 
-    def _change_address(self, member: _Member, address: BackendAddress) -> None:
+    def _change_address(self, member: _MemberBackend, address: BackendAddress) -> None:
         self._remove_from_rotation(member)
         member.address = address
         self._add_to_rotation(member)
 
-    def _add_to_rotation(self, member: _Member) -> None:
+    def _add_to_rotation(self, member: _MemberBackend) -> None:
         self._users[member.address] += 1
         self._rotation.add(member.address, member.published.weight)
 
-    def _remove_from_rotation(self, member: _Member) -> None:
+    def _remove_from_rotation(self, member: _MemberBackend) -> None:
         self._users[member.address] -= 1
         if not self._users[member.address]:
             del self._users[member.address]
