@@ -214,7 +214,7 @@ def test_refused_request_is_retried_on_other_members_only() -> None:
 
 def test_member_with_a_full_sink_is_skipped() -> None:
     harness = CoreHarness()
-    client, full, member = harness.client(), harness.member(harness=0), harness.member()
+    client, full, member = harness.client(), harness.member(room=0), harness.member()
     for number in range(20):
         harness.request(client, number)
     assert len(sent_to(member)) == 20
@@ -428,7 +428,7 @@ def test_draining_relay_accepts_no_request() -> None:
 @pytest.mark.parametrize("failure", ["fault", "refused", "expired", "full"])
 def test_failure_penalises_the_member_that_failed(failure: str) -> None:
     harness = CoreHarness()
-    client, member = harness.client(), harness.member(harness=0 if failure == "full" else None)
+    client, member = harness.client(), harness.member(room=0 if failure == "full" else None)
     (candidate,) = harness.core.directory.clusters["c"].draws
     harness.request(client, 1)
     if failure == "fault":

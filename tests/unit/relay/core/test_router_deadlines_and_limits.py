@@ -32,7 +32,7 @@ TIMED_OUT = Failure.TIMED_OUT
 
 def test_cancellation_that_does_not_fit_is_counted() -> None:
     harness = CoreHarness()
-    client, member = harness.client(), harness.member(harness=1)
+    client, member = harness.client(), harness.member(room=1)
     harness.request(client, 1)
     harness.router.cancel(client, 1)
     request_id_of(member)  # nothing else
