@@ -203,7 +203,7 @@ async def test_signal_drains_requests_and_exits_with_status_zero(
         request = asyncio.ensure_future(mesh.request("slow", b"", timeout=LIMIT))
         await started.wait()
         relay.process.signal(number)
-        await asyncio.to_thread(relay.process.wait_for_line, "relay draining calls=1", LIMIT)
+        await asyncio.to_thread(relay.process.wait_for_line, "relay draining requests=1", LIMIT)
         assert relay.process.running
         release.set()
         assert await request == b"done"

@@ -215,7 +215,7 @@ async def test_cancelled_request_leaves_no_state(relays: Relays) -> None:
         # The relay drains at once: no request is pending there.
         relay.process.terminate()
         assert relay.process.wait(LIMIT) == 0
-        assert "calls=0" in relay.process.log
+        assert "requests=0" in relay.process.log
 
 
 async def test_nested_requests_inherit_deadline_and_traceparent(relays: Relays) -> None:
