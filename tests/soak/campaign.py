@@ -142,7 +142,7 @@ class Campaign:
         for host in self._hosts:
             relay = stage.process(stage.relays, host)
             stage.terminate(stage.relays, host)
-            if int(relay.wait_for_line(r"relay draining calls=(\d+)", EMPTY)[1]):
+            if int(relay.wait_for_line(r"relay draining requests=(\d+)", EMPTY)[1]):
                 self.findings.add(f"the relay of host {host} holds calls that nobody makes")
             stage.wait(stage.relays, host)
         self._check_counts()
