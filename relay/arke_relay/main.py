@@ -122,21 +122,22 @@ def main() -> None:
     _raise_descriptor_limit()
     try:
         with (
-            _settings(options) as settings,
+            _settings(options) as (settings, dev_commands),
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
-            runner.run(_run(settings, log))
+            runner.run(_run(settings, dev_commands, log))
     except ConfigurationError as error:
         flags.fail("relay", str(error))
 
 
-async def _run(settings: Settings, log: Log) -> None:
+async def _run(settings: Settings, dev_commands: str, log: Log) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     relay = Relay(settings, log)
     await relay.start()
+    print(dev_commands, end="", flush=True)  # noqa: T201 — the output of -dev
     try:
         await stopped.wait()
     finally:
@@ -144,8 +145,11 @@ async def _run(settings: Settings, log: Log) -> None:
 
 
 @contextlib.contextmanager
-def _settings(options: RelayOptions) -> Iterator[Settings]:
-    """Check the flags together. Raises ConfigurationError."""
+def _settings(options: RelayOptions) -> Iterator[tuple[Settings, str]]:
+    """Check the flags together. Yield the settings, and the text that `-dev` prints.
+
+    Raises ConfigurationError.
+    """
     if not options.dev and (options.net is None or not options.rsa):
         raise ConfigurationError(
             "give the network with -net NAME -rsa KEYFILE (`arke keygen FILE` makes a key), "
@@ -158,10 +162,11 @@ def _settings(options: RelayOptions) -> Iterator[Settings]:
     with contextlib.ExitStack() as cleanup:
         bound = _addresses(options)
         network, keyfiles = options.net or f"dev-{os.urandom(3).hex()}", options.rsa
+        dev_commands = ""
         if options.dev:
             keyfiles = keyfiles or (_temporary_key(cleanup),)
-            _print_dev_commands(options, network, keyfiles[0], bound[0].ip)
-        yield Settings(
+            dev_commands = _dev_commands(options, network, keyfiles[0], bound[0].ip)
+        settings = Settings(
             network=network,
             keys=[load_key(path) for path in keyfiles],
             bound=bound,
@@ -176,6 +181,7 @@ def _settings(options: RelayOptions) -> Iterator[Settings]:
             grace=options.grace,
             version=__version__,
         )
+        yield settings, dev_commands
 
 
 def _addresses(options: RelayOptions) -> list[Address]:
@@ -197,8 +203,8 @@ def _temporary_key(cleanup: contextlib.ExitStack) -> Path:
     return key
 
 
-def _print_dev_commands(options: RelayOptions, network: str, key: Path, address: str) -> None:
-    """Print what to type in a second terminal: another relay, a service and a caller."""
+def _dev_commands(options: RelayOptions, network: str, key: Path, address: str) -> str:
+    """Return the commands for other terminals: another relay, a service and a caller."""
     step = 10 if max(options.port, options.peer_port) < _MAX_PORT - 10 else -10
     here = ["-port", str(options.port)] if options.port else ["-path", str(options.socket)]
     second = str((options.port or _PORT) + step)
@@ -215,7 +221,7 @@ def _print_dev_commands(options: RelayOptions, network: str, key: Path, address:
     lines = ["This relay uses a temporary key. In other terminals:", ""]
     for about, words in commands.items():
         lines += [f"# {about}", shlex.join(words)]
-    print("\n".join([*lines, ""]), flush=True)  # noqa: T201 — the output of -dev
+    return "\n".join([*lines, ""]) + "\n"
 
 
 def _raise_descriptor_limit() -> None:

@@ -170,10 +170,12 @@ def test_environment_variables_are_validated_like_flags(key: Path) -> None:
     )
 
 
-def test_program_port_in_use_is_reported(key: Path) -> None:
+@pytest.mark.parametrize("dev", [[], ["-dev"]])
+def test_program_port_in_use_is_reported(key: Path, dev: list[str]) -> None:
+    """Also with -dev: its commands are for a relay that listens, so they are not printed."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        line = start_error("-net", "x", "-rsa", key, "-port", str(port))
+        line = start_error("-net", "x", "-rsa", key, "-port", str(port), *dev)
     assert f"cannot listen on port {port} of 127.0.0.1 (Address already in use)" in line
     assert "stop the process that uses it, or choose another with -port" in line
 
