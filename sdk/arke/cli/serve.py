@@ -9,13 +9,13 @@ import arke
 from arke.cli import shell
 from arke.cli.session import AttachOptions
 from arke.program import flags, logging
-from arke.runtime.http_server_address import parse_http_address
+from arke.program.addresses import ip_port
 
 _MAX_COMMANDS = 32  # processes at once; the default of arke.Limits suits coroutines
 
 
 def _http(value: str) -> str:
-    parse_http_address(value)
+    ip_port(value)
     return value
 
 

@@ -183,6 +183,7 @@ def test_missing_relay_prints_one_line_at_once() -> None:
     [
         ([], "-exec COMMAND, -echo or -http ADDRESS is required"),
         (["--echo", "--exec", "cat"], "-exec and -echo exclude each other"),
+        (["--http", "web"], "-http must be IP:PORT, [IPv6]:PORT or :PORT (got web)"),
     ],
 )
 def test_serve_requires_one_handler(relay: Relay, flags: list[str], error: str) -> None:
