@@ -200,7 +200,7 @@ class PeerWorld(World):
         link = self.links[neighbour.node] = Link(self.loop, session)
         return link
 
-    def _lost(self, neighbour: Neighbour, reason: str) -> None:
+    def _lost(self, neighbour: Neighbour, reason: str, detail: str) -> None:
         self.losses.append(reason)
 
 

@@ -1,12 +1,23 @@
-"""Whole networks in one process, on a fake clock, from one seed: real cores, codecs and outboxes.
+"""Simulate whole networks in one process, on a simulated clock, from one seed.
 
-    make simulate SEEDS=1000 JOBS=2     seeds 1 to 1000, then a table of what happened in them
-    make simulate SEED=17               one of them again, exactly as it was
+Relay cores, codecs and outboxes are the real ones.
+
+    make simulate SEEDS=1000 JOBS=2     seeds 1 to 1000, then a table of the events in them
+    make simulate SEED=17               repeat one run exactly
     make simulate-mutants               every planted bug must be found
 
-The pieces of the world: `schedule` is its clock, `lines` the cables between nodes, `relay` one
-relay around the real core, `attachment` a program's connection as its relay sees it, `program` the
-program, with its `caller`, `member`, `listener` and `tunnels`. `workload` says what programs do,
-`faults` what befalls everybody, `ending` heals the world and looks at what is left. `invariants`
-and `agreement` say what must hold.
+| module | what it contains |
+|---|---|
+| `world` | one network and one run of it |
+| `schedule` | the simulated clock |
+| `links` | cables between nodes, and the links of relays over them |
+| `joins` | the join handshake between relays |
+| `relay` | one relay around the real core |
+| `attachment` | a program's connection, at its relay |
+| `program` | a program, with its `caller`, `member`, `fanout` and `tunnels` |
+| `workload` | the random actions of programs |
+| `faults` | the random faults |
+| `final_checks`, `healthy_network` | end all faults, then check that everything works |
+| `invariants`, `convergence` | what must be true of one relay, and of all relays together |
+| `coverage` | which outcomes, events and pairs of faults occurred |
 """

@@ -1,7 +1,6 @@
 """Sizes and times of the simulated world.
 
-Bounds that only gigabytes would reach are lower here, so that they are reached. What they guard is
-the same at any size.
+Limits that only gigabytes of data would reach are lower here, so that runs reach them.
 """
 
 from __future__ import annotations
@@ -19,49 +18,51 @@ KIB = 1024
 
 LINK_OUTBOX = 384 * KIB
 PROGRAM_OUTBOX = 192 * KIB
-HELD = 512 * KIB
-RESERVE = 8 * KIB
-"""What outboxes keep beside their limit for messages without a body."""
+HELD_BYTES = 512 * KIB
+CONTROL_RESERVE = 8 * KIB
+"""Bytes over its limit that an outbox accepts for messages without a body."""
 
-LARGEST = 3 * CHUNK
-"""Octets of the largest body that programs send here."""
+MAX_BODY = 3 * CHUNK
+"""Bytes of the largest body that programs send in the simulation."""
 
-SMALL_MESSAGES = 100_000
-"""The largest body that some relays take."""
+SMALL_MAX_MESSAGE = 100_000
+"""`-max-message` of some relays, in bytes."""
 
 WINDOWS = (64 * KIB, 256 * KIB)
-PIPE = 64 * KIB
-"""Octets on their way to a program that has not read them."""
+SOCKET_BUFFER = 64 * KIB
+"""Bytes in flight to a program that has not read them."""
 
-BATCH = 48 * KIB
-IN_FLIGHT = 4
-"""Frames of a link that the receiver has not read: libzmq's and the kernel's buffers."""
+MAX_BATCH = 48 * KIB
+MAX_FRAMES_IN_FLIGHT = 4
+"""Frames of a link that the receiver has not read. They stand for libzmq's and kernel buffers."""
 
-EXPIRY = 0.05
-"""How often a relay looks for requests at their deadline."""
+EXPIRY_INTERVAL = 0.05
+"""Seconds between two searches of a relay for expired requests."""
 
-SETTLE = 2.0
-GRACE = 3.0
-FAREWELL = 1.0
+SETTLE_TIME = 2.0
+DRAIN_TIME = 3.0
+CLOSE_TIME = 1.0
 JOIN_LIMIT = 5.0
 
-ON_TIME = EXPIRY + 0.01
-"""How late after its deadline a request may end: one look, and the way to the program."""
+DEADLINE_TOLERANCE = EXPIRY_INTERVAL + 0.01
+"""Seconds after its deadline in which a request must end: one search and one transit."""
 
-LATE_START = HEARTBEAT + 0.15
-"""How late a handler may start. A peer learns how long messages take from those that came: after it
-was paused, or on a new link, the best of them was at most one heartbeat and one way late."""
+START_TOLERANCE = HEARTBEAT + 0.15
+"""Seconds after its deadline in which a handler may start. A peer estimates the transit time from
+the fastest message that it received. After a pause, or on a new link, that one was late by at most
+one heartbeat and one transit."""
 
-AGREED = JOIN_LIMIT + 1.25 * LONGEST_RETRY + SILENCE_TIMEOUT + CONFIRM_TIMEOUT
-"""Seconds after all is healed in which everybody is linked and agrees: a join that was under way
-fails, the longest pause passes, and a link that came of it on one side only is given up."""
+CONVERGENCE_TIME = JOIN_LIMIT + 1.25 * LONGEST_RETRY + SILENCE_TIMEOUT + CONFIRM_TIMEOUT
+"""Seconds after the last fault in which all relays are linked and their directories are equal. In
+that time a running join fails, the longest retry pause passes, and a link that only one side has is
+closed."""
 
 
 @contextmanager
-def lowered() -> Iterator[None]:
-    """The bounds of the core as they are in here."""
-    held, router.HELD_LIMIT = router.HELD_LIMIT, HELD
-    reserve, outbox._CONTROL_RESERVE = outbox._CONTROL_RESERVE, RESERVE
+def lowered_limits() -> Iterator[None]:
+    """Lower the limits of the core to those of this module."""
+    held, router.HELD_LIMIT = router.HELD_LIMIT, HELD_BYTES
+    reserve, outbox._CONTROL_RESERVE = outbox._CONTROL_RESERVE, CONTROL_RESERVE
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What a program asks of clusters and of members, and how that ends."""
+"""A program's outgoing requests, and their outcomes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from arke.wire.messages import Op, Purpose
-from simulation.bounds import LARGEST, WINDOWS
+from simulation.bounds import MAX_BODY, WINDOWS
 from simulation.requests import FAILURES, Request
 from simulation.trace import Violation
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class Caller:
-    """The requests of one program, opening_tunnels of tunnels among them."""
+    """The requests of one program, including those that open tunnels."""
 
     def __init__(self, program: Program) -> None:
         self._program = program
         self._numbers = 0
         self.open: dict[int, Request] = {}
-        """By number; what has ended, or was given up, is not here."""
-        self._given_up: set[int] = set()
+        """Unfinished requests by number."""
+        self._cancelled: set[int] = set()
 
     @property
     def handlers(self) -> dict[int, Callable[..., object]]:
@@ -31,12 +31,10 @@ class Caller:
             Op.FAULT: self._on_fault,
             Op.FAILED: self._on_failed,
             Op.ACCEPT: self._on_accept,
-            Op.DRAINING: self._on_goodbye,
+            Op.DRAINING: self._on_draining,
         }
 
-    # Asking.
-
-    def ask(
+    def send_request(
         self,
         cluster: str,
         *,
@@ -46,7 +44,7 @@ class Caller:
         size: int = 0,
         opens: bool = False,
     ) -> Request:
-        """Make a request, or open a tunnel. The time-out is in seconds, the size in octets."""
+        """Make a request, or open a tunnel. `timeout` is in seconds, `size` in bytes."""
         self._numbers += 1
         program, number = self._program, self._numbers
         request = Request(
@@ -63,7 +61,7 @@ class Caller:
         if opens:
             random = program.world.random
             purpose, window = random.choice(list(Purpose)), random.choice(WINDOWS)
-            opening = (member, purpose.value, window, LARGEST, headers)
+            opening = (member, purpose.value, window, MAX_BODY, headers)
             message = (Op.OPEN.value, number, cluster, body, left, *opening)
         elif member is not None:
             message = (Op.REQUEST_MEMBER.value, number, member, body, left, idempotent, headers)
@@ -73,52 +71,53 @@ class Caller:
         program.world.requests[request.key] = request
         program.sent.append(request)
         program.outbox.put_body(message, 3)
-        what = "opens a tunnel to" if opens else "asks"
-        whom = cluster if member is None else member
-        program.world.trace.note(program.key, what, whom, request.key, f"{timeout} s", len(body))
+        action = "opens a tunnel to" if opens else "sends a request to"
+        target = cluster if member is None else member
+        size_and_time = f"{timeout} s", len(body)
+        program.world.trace.note(program.key, action, target, request.key, *size_and_time)
         return request
 
     def cancel(self, request: Request) -> None:
-        """Nobody waits for the outcome any more."""
+        """Cancel the request; a late outcome is ignored."""
         if self.open.pop(request.number, None) is not None:
-            self._given_up.add(request.number)
+            self._cancelled.add(request.number)
             self._program.outbox.put((Op.CANCEL.value, request.number))
-            request.ended("cancelled")
+            request.on_end("cancelled")
 
-    def gone(self, reason: str) -> None:
-        """The program is no more, or its relay is not."""
-        ended_here = reason in {"closed_by_program", "stalled", "it crashed"}
+    def on_detached(self, reason: str) -> None:
+        """End all requests: the program or its relay has stopped."""
+        ended_here = reason in {"closed_by_program", "stalled", "program_crashed"}
         outcome = "abandoned" if ended_here else "connection_lost"
-        told = reason == "the relay is shutting down" and not self._program.asks
+        drained = reason == "the relay is shutting down" and not self._program.may_send
         for request in self.open.values():
-            if told and not request.no_room and not self._program.world.faults.may_lose:
-                raise Violation("who leaves sees its calls through", request.key, request.key)
-            request.ended("no_room" if request.no_room else outcome)
+            if drained and not request.outcome_dropped and not self._program.world.faults.may_lose:
+                raise Violation("a draining relay finishes requests", request.key, request.key)
+            request.on_end("no_room" if request.outcome_dropped else outcome)
         self.open.clear()
 
-    # What the relay says.
+    # Messages from the relay.
 
     def _on_reply(self, number: int, body: object) -> None:
-        octets = self._program.whole(body)
+        data = self._program.join_body(body)
         request = self._take(number)
         if request is None:
             return
-        if not octets.startswith(f"{request.key} answer ".encode()):
-            text = f"{request.key} was answered {octets!r:.40}"
-            raise Violation("an answer is to its request", text, request.key)
-        if not request.begun:
-            raise Violation("an answer is a handler's", request.key, request.key)
-        request.ended("answered")
+        if not data.startswith(f"{request.key} answer ".encode()):
+            text = f"{request.key} got the reply {data!r:.40}"
+            raise Violation("a reply belongs to its request", text, request.key)
+        if not request.starts:
+            raise Violation("a reply comes from a handler", request.key, request.key)
+        request.on_end("answered")
 
     def _on_fault(self, number: int, kind: str, text: str) -> None:
         request = self._take(number)
         if request is not None:
-            request.ended("faulted" if kind == "Planned" else "answer_without_room")
+            request.on_end("faulted" if kind == "Planned" else "answer_without_room")
 
     def _on_failed(self, number: int, failure: int, text: str) -> None:
         request = self._take(number)
         if request is not None:
-            request.ended(FAILURES[failure])
+            request.on_end(FAILURES[failure])
 
     def _on_accept(self, number: int, window: int, largest: int) -> None:
         request = self._take(number)
@@ -126,20 +125,20 @@ class Caller:
             self._program.tunnels.decline(number)
             return
         if not request.opens:
-            raise Violation("an answer is to its request", "a tunnel", request.key)
-        request.ended("opened")
+            raise Violation("a reply belongs to its request", "a tunnel", request.key)
+        request.on_end("opened")
         self._program.tunnels.opened(request, number, window)
 
-    def _on_goodbye(self, last_accepted: int, text: str) -> None:
-        """The relay leaves: later requests never started, and would be made elsewhere."""
-        self._program.asks = False
+    def _on_draining(self, last_accepted: int, text: str) -> None:
+        """The relay drains: requests after the last accepted one were never started."""
+        self._program.may_send = False
         for number in [number for number in self.open if number > last_accepted]:
-            self._given_up.add(number)
-            self.open.pop(number).ended("never_started")
+            self._cancelled.add(number)
+            self.open.pop(number).on_end("never_started")
 
     def _take(self, number: int) -> Request | None:
         request = self.open.pop(number, None)
-        if request is None and number not in self._given_up:
+        if request is None and number not in self._cancelled:
             key = f"{self._program.key}#{number}"
             raise Violation("a request ends once", f"{key} ended again", key)
         return request

@@ -1,4 +1,4 @@
-"""What befalls nodes, cables and programs; each for a while, several at once."""
+"""Random faults of nodes, cables and programs; several may overlap."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from arke.wire.messages import Op
 from simulation.bounds import KIB
-from simulation.lines import Link
+from simulation.links import Link
 from simulation.relay import Relay
 
 if TYPE_CHECKING:
@@ -32,17 +32,17 @@ KINDS = (
 )
 PAIRS = tuple(combinations_with_replacement(KINDS, 2))
 
-_AFTERMATH = 0.5
-"""Seconds after a fault in which it still counts: what it broke is still being mended."""
+_RECOVERY_TIME = 0.5
+"""Seconds after a fault in which it still counts for overlaps: the network is recovering."""
 
-_TRIES = 20
+_MAX_TRIES = 20
 
-_HARMLESS = {"slow", "flood", "program leaves", "program stalls", "drain"}
-"""Kinds that by themselves lose no member: none of its calls may say so."""
+_LOSSLESS = {"slow", "flood", "program leaves", "program stalls", "drain"}
+"""Kinds of faults in which no request may end as MEMBER_LOST."""
 
 
 class Faults:
-    """Begins faults, and knows which there were."""
+    """Starts and ends faults, and records them."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -50,34 +50,34 @@ class Faults:
         self._undo: list[Callable[[], object]] = []
         self.intervals: list[tuple[str, float, float]] = []
         self.may_lose = False
-        """Something has happened in which calls that were begun can be lost."""
+        """A fault has happened in which started requests can be lost."""
         self.may_lose_links = False
 
     def begin(self, kind: str) -> None:
-        """One fault of a kind; nothing, where there is nobody to befall, or all is to be healed."""
-        if self._world.workload.calm:
+        """Start one fault of a kind, if there is a target and the run has not reached its end."""
+        if self._world.workload.stopped:
             return
         seconds = self._random.choice((0.05, 0.2, 0.6, 1.0, 2.2, 3.5))
-        self.may_lose |= kind not in _HARMLESS
+        self.may_lose |= kind not in _LOSSLESS
         self.may_lose_links = True
         ends = getattr(self, "_" + kind.replace(" ", "_"))(seconds)
         if ends is not None:
             now = self._world.schedule.time
-            self.intervals.append((kind, now, now + ends + _AFTERMATH))
+            self.intervals.append((kind, now, now + ends + _RECOVERY_TIME))
             self._world.trace.note("FAULT:", kind, f"for {ends:g} s")
 
     def heal(self) -> None:
-        """All that lasts ends now."""
+        """End all lasting faults now."""
         for undo in list(self._undo):
             undo()
 
     @property
     def overlaps(self) -> set[tuple[str, str]]:
-        """Which kinds overlapped, in the order of KINDS."""
+        """Pairs of kinds that overlapped, in the order of KINDS."""
         found = set()
-        for index, (kind, began, ended) in enumerate(self.intervals):
+        for index, (kind, start, end) in enumerate(self.intervals):
             for other, later, _ in self.intervals[index + 1 :]:
-                if began <= later <= ended:
+                if start <= later <= end:
                     found.add(tuple(sorted((kind, other), key=KINDS.index)))
         return found
 
@@ -94,21 +94,21 @@ class Faults:
 
     def _cut_lines(self, seconds: float, *lines: tuple[int, int]) -> None:
         for line in lines:
-            self._world.lines.cut(*line)
+            self._world.cables.cut(*line)
             self._world.trace.note("cable", *line, "is cut")
-            self._later(seconds, lambda line=line: self._mend(line))
+            self._later(seconds, lambda line=line: self._restore_cable(line))
 
     def _loss(self, seconds: float) -> float | None:
         one, other = self._two_places()
         for line in ((one, other), (other, one)):
-            self._world.lines.fail(*line)
+            self._world.cables.fail(*line)
             self._world.trace.note("cable", *line, "loses what is in flight")
-            self._later(seconds, lambda line=line: self._mend(line))
+            self._later(seconds, lambda line=line: self._restore_cable(line))
         return seconds
 
-    def _mend(self, line: tuple[int, int]) -> None:
-        self._world.lines.heal(*line)
-        self._world.trace.note("cable", *line, "is mended")
+    def _restore_cable(self, line: tuple[int, int]) -> None:
+        self._world.cables.heal(*line)
+        self._world.trace.note("cable", *line, "is restored")
 
     def _reset(self, seconds: float) -> float | None:
         links = self._links()
@@ -123,7 +123,7 @@ class Faults:
         one, other = self._two_places()
         delay = self._random.choice((0.02, 0.1, 0.3))
         for ends in ((one, other), (other, one)):
-            line = self._world.lines[ends]
+            line = self._world.cables[ends]
             line.slow += delay
             self._later(seconds, lambda line=line: setattr(line, "slow", line.slow - delay))
         return seconds
@@ -131,7 +131,7 @@ class Faults:
     # Relays.
 
     def _crash(self, seconds: float) -> float | None:
-        relay = self._some_relay()
+        relay = self._random_relay()
         if relay is None:
             return None
         self._world.trace.note(relay.node, "crashes")
@@ -140,7 +140,7 @@ class Faults:
         return seconds
 
     def _pause(self, seconds: float) -> float | None:
-        relay = self._some_relay()
+        relay = self._random_relay()
         if relay is None:
             return None
         self._world.trace.note(relay.node, "is paused")
@@ -154,25 +154,25 @@ class Faults:
             relay.resume()
 
     def _drain(self, seconds: float) -> float | None:
-        relay = self._some_relay()
+        relay = self._random_relay()
         if relay is None or relay.core.router.draining:
             return None
         self.drain(relay, seconds)
         return seconds
 
     def drain(self, relay: Relay, seconds: float = 0.2) -> None:
-        """A relay leaves properly, and another one takes its place."""
+        """Stop a relay gracefully, and start another one on its node."""
         self.may_lose_links = True
         self._world.trace.note(relay.node, "drains")
         relay.do(relay.drain)
-        self._later(seconds, lambda: self._world.start_when_left(relay))
+        self._later(seconds, lambda: self._world.start_after_exit(relay))
 
     def _admission(self, seconds: float) -> float | None:
-        self._end_an_admission(_TRIES)
+        self._end_an_admission(_MAX_TRIES)
         return 0.0
 
     def _end_an_admission(self, tries: int) -> None:
-        """At a bad moment: while something is on its way."""
+        """End the admission of a peer while frames to it are in flight."""
         links = [(relay, link) for relay, link in self._links() if link.in_flight or not tries]
         if links:
             relay, link = self._random.choice(links)
@@ -191,7 +191,7 @@ class Faults:
     # Programs.
 
     def _program_crash(self, seconds: float) -> float | None:
-        program = self._some_program()
+        program = self._random_program()
         if program is None:
             return None
         relay = program.attachment.relay
@@ -200,7 +200,7 @@ class Faults:
         return 0.0
 
     def _program_leaves(self, seconds: float) -> float | None:
-        program = self._some_program()
+        program = self._random_program()
         if program is None or program.stalled:
             return None
         program.do(program.leave)
@@ -208,41 +208,41 @@ class Faults:
         return 0.0
 
     def _program_stalls(self, seconds: float) -> float | None:
-        program = self._some_program()
+        program = self._random_program()
         if program is None or program.stalled:
             return None
         self._world.trace.note(program.key, "stalls")
         program.stall()
-        self._later(seconds, lambda: self._go_on(program))
+        self._later(seconds, lambda: self._resume_program(program))
         return seconds
 
-    def _go_on(self, program: Program) -> None:
-        self._world.trace.note(program.key, "goes on")
-        program.go_on()
+    def _resume_program(self, program: Program) -> None:
+        self._world.trace.note(program.key, "resumes")
+        program.resume()
 
     def _flood(self, seconds: float) -> float | None:
-        """Somebody asks and tells more than there is room for."""
-        program = self._some_program()
+        """Make one program send more than its outbox can hold."""
+        program = self._random_program()
         if program is None or program.stalled:
             return None
         for _ in range(self._random.randint(20, 60)):
-            program.after(self._random.uniform(0.0, 0.3), self._pour, program)
+            program.after(self._random.uniform(0.0, 0.3), self._send_flood, program)
         return 0.3
 
-    def _pour(self, program: Program) -> None:
+    def _send_flood(self, program: Program) -> None:
         workload, random = self._world.workload, self._random
-        if workload.calm or not program.asks:
+        if workload.stopped or not program.may_send:
             return
         size = random.choice((2, 20, 60)) * KIB
         if random.random() < 0.5:
-            program.caller.ask(random.choice(workload.clusters), timeout=1.0, size=size)
+            program.caller.send_request(random.choice(workload.clusters), timeout=1.0, size=size)
         else:
-            program.listener.cast(Op.BROADCAST, random.choice(workload.clusters), size)
+            program.fanout.send(Op.BROADCAST, random.choice(workload.clusters), size)
 
-    # Draws.
+    # Random choices.
 
     def _later(self, seconds: float, undo: Callable[[], object]) -> None:
-        """End a fault after a while, or when all is healed."""
+        """End a fault after `seconds`, or when all faults end."""
 
         def once() -> None:
             if once in self._undo:
@@ -256,10 +256,10 @@ class Faults:
         one, other = self._random.sample(range(len(self._world.nodes)), 2)
         return one, other
 
-    def _some_relay(self) -> Relay | None:
+    def _random_relay(self) -> Relay | None:
         relays = [relay for relay in self._world.relays() if not relay.paused]
         return self._random.choice(relays) if relays else None
 
-    def _some_program(self) -> Program | None:
+    def _random_program(self) -> Program | None:
         programs = list(self._world.programs)
         return self._random.choice(programs) if programs else None

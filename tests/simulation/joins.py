@@ -1,4 +1,4 @@
-"""How relays come to admit one another: joins that take their time, fail, or succeed by halves."""
+"""Simulate joins between relays: they are slow, fail, or succeed on one side only."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from typing import TYPE_CHECKING
 
 from arke.wire.limits import MAX_MESSAGE
 from arke_relay.core.dial_targets import DialTarget, DialTargets
-from simulation.bounds import JOIN_LIMIT, SMALL_MESSAGES
+from simulation.bounds import JOIN_LIMIT, SMALL_MAX_MESSAGE
 
 if TYPE_CHECKING:
     from simulation.relay import Relay
     from simulation.world import World
 
 _RETRY = 0.2
-"""Seconds between two attempts of the kernel to get through."""
+"""Seconds between two connection attempts of the kernel."""
 
 
 class _Join:
-    """One that this relay has begun."""
+    """A join that this relay started."""
 
     def __init__(self, dial_target: DialTarget) -> None:
         self.dial_target = dial_target
-        self.over = False
+        self.ended = False
 
 
 class Joins:
-    """Those of one relay. `admissions` are the nodes that may send to it."""
+    """The joins of one relay. `admissions` are the nodes that may send to it."""
 
     def __init__(self, world: World, relay: Relay) -> None:
         self._world = world
@@ -33,11 +33,11 @@ class Joins:
         self.admissions: set[str] = set()
         self.dial_targets = DialTargets(world.random.random)
         self.closed = False
-        self.max_message = SMALL_MESSAGES if world.random.random() < 0.2 else MAX_MESSAGE
-        """What this relay says of itself: the largest body that it takes."""
+        self.max_message = SMALL_MAX_MESSAGE if world.random.random() < 0.2 else MAX_MESSAGE
+        """Bytes of the largest body that this relay announces to accept."""
 
     def hint(self, place: int, node: str | None = None) -> None:
-        """Somebody may be at another node."""
+        """Add a hint: a relay may run at `place`."""
         self.dial_targets.hint((str(place),), 1, node, None, self._relay.now)
 
     def dial_due(self) -> None:
@@ -49,41 +49,41 @@ class Joins:
                 self._reach(join)
 
     def _reach(self, join: _Join) -> None:
-        """Our hello arrives at the other node, at the first attempt or the tenth."""
+        """Deliver the JOIN message to the other node; retry while it cannot be reached."""
         world, here = self._world, self._relay.place
         place = int(join.dial_target.address)
         other = world.nodes[place].relay
-        if join.over:
+        if join.ended:
             return
         if place == here:
-            join.over = True
+            join.ended = True
             self.dial_targets.failed(join.dial_target, self._relay.now, myself=True)
-        elif other is None or not world.lines.open(here, place):
+        elif other is None or not world.cables.open(here, place):
             world.schedule.after(_RETRY, self._relay.do, self._reach, join)
         else:
-            delay = world.lines.delay(world.lines[here, place])
+            delay = world.cables.delay(world.cables[here, place])
             world.schedule.after(delay, other.do, other.joins._welcome, self._relay, join)
 
     def _welcome(self, other: Relay, join: _Join) -> None:
-        """Somebody asks to join; whether our welcome arrives we do not learn."""
+        """Admit a relay that joins. This side does not learn whether its reply arrives."""
         if self.closed:
             return
         self._admit(other)
-        back = self._world.lines[self._relay.place, other.place]
+        back = self._world.cables[self._relay.place, other.place]
         if not back.cuts:
-            delay = self._world.lines.delay(back)
+            delay = self._world.cables.delay(back)
             self._world.schedule.after(delay, other.do, other.joins._welcomed, self._relay, join)
 
     def _welcomed(self, other: Relay, join: _Join) -> None:
-        if join.over or self.closed:
+        if join.ended or self.closed:
             return
-        join.over = True
+        join.ended = True
         self.dial_targets.succeeded(join.dial_target, other.node, self._relay.now)
         self._admit(other)
 
     def _give_up(self, join: _Join) -> None:
-        if not join.over:
-            join.over = True
+        if not join.ended:
+            join.ended = True
             self.dial_targets.failed(join.dial_target, self._relay.now)
 
     def _admit(self, other: Relay) -> None:

@@ -1,4 +1,4 @@
-"""What a member does with what it is handed: answers soon, late, never; raises, refuses."""
+"""A member's handlers: they reply at once, late or never, raise an error, or refuse the request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Member:
-    """The handlers of one program that run. `handling` has their deadlines on the relay's clock."""
+    """The running handlers of one program. `handling` has their deadlines on the relay's clock."""
 
     def __init__(self, program: Program) -> None:
         self._program = program
@@ -25,9 +25,9 @@ class Member:
     @property
     def handlers(self) -> dict[int, Callable[..., object]]:
         return {
-            Op.DELIVER_REQUEST: self._on_call,
+            Op.DELIVER_REQUEST: self._on_request,
             Op.OFFER: self._on_offer,
-            Op.REQUEST_CANCELLED: self._on_stop,
+            Op.REQUEST_CANCELLED: self._on_cancelled,
         }
 
     @property
@@ -36,37 +36,37 @@ class Member:
         return bool(self.handling)
 
     def stop(self) -> None:
-        """End what still runs."""
-        for call in list(self.handling):
-            self._raise(call)
+        """End all running handlers with an error."""
+        for request_id in list(self.handling):
+            self._raise(request_id)
 
-    def unwanted(self) -> list[int]:
-        """Handlers that nobody waits for: the relay knows nothing of their calls.
+    def abandoned_handlers(self) -> list[int]:
+        """Return the handlers whose requests are unknown to the relay.
 
-        Where there was no room to say so, and that was counted, they go on until their deadlines.
+        Empty if a relay dropped and counted a cancellation: then handlers run to their deadlines.
         """
         self._forget_expired()
         if any(relay.core.counters.drops["cancel_queue_full"] for relay in self._world.all):
             return []
         open_here = self._program.attachment.relay.core.router._assigned
-        return [call for call in self.handling if call not in open_here]
+        return [request_id for request_id in self.handling if request_id not in open_here]
 
-    # What the relay says.
+    # Messages from the relay.
 
-    def _on_call(
+    def _on_request(
         self,
-        call: int,
+        request_id: int,
         body: object,
         timeout: int,
         stamp: int,
         sender: str,
         headers: object,
     ) -> None:
-        self._begin(call, body, timeout, stamp, sender, headers, self._answer)
+        self._begin(request_id, body, timeout, stamp, sender, headers, self._reply)
 
     def _on_offer(
         self,
-        call: int,
+        request_id: int,
         body: object,
         timeout: int,
         stamp: int,
@@ -76,21 +76,21 @@ class Member:
         sender: str,
         headers: object,
     ) -> None:
-        def accept(call: int, request: Request) -> None:
-            if self.handling.pop(call, None) is not None:
-                self._program.tunnels.accept(request, call, window)
+        def accept(request_id: int, request: Request) -> None:
+            if self.handling.pop(request_id, None) is not None:
+                self._program.tunnels.accept(request, request_id, window)
 
-        self._begin(call, body, timeout, stamp, sender, headers, accept)
+        self._begin(request_id, body, timeout, stamp, sender, headers, accept)
 
-    def _on_stop(self, call: int) -> None:
-        if self.handling.pop(call, None) is not None:
-            self._world.tally.seen["stopped"] += 1
+    def _on_cancelled(self, request_id: int) -> None:
+        if self.handling.pop(request_id, None) is not None:
+            self._world.coverage.seen["handler cancelled"] += 1
 
     # Handling.
 
     def _begin(
         self,
-        call: int,
+        request_id: int,
         body: object,
         timeout: int,
         stamp: int,
@@ -99,46 +99,48 @@ class Member:
         answer: Callable[[int, Request], None],
     ) -> None:
         program, world = self._program, self._world
-        octets = program.whole(body)
+        data = program.join_body(body)
         expires = (stamp + timeout) / 1000
-        request = world.requests[octets.split(b" ", 1)[0].decode()]
-        if len(octets) != len(request.body):
-            text = f"{request.key} has {len(octets)} octets, not {len(request.body)}"
+        request = world.requests[data.split(b" ", 1)[0].decode()]
+        if len(data) != len(request.body):
+            text = f"{request.key} has {len(data)} bytes, not {len(request.body)}"
             raise Violation("a request arrives as it was sent", text, request.key)
         if timeout <= 0:
-            text = f"{request.key} was handed over with {timeout} ms left"
-            raise Violation("expired work is not started", text, request.key)
+            text = f"{request.key} was delivered with {timeout} ms left"
+            raise Violation("expired requests are not started", text, request.key)
         if program.attachment.relay.now >= expires:
-            world.tally.seen["expired before its turn"] += 1
+            world.coverage.seen["expired before its handler started"] += 1
             return
         what = world.workload.handling()
         if what == "refuse":
-            request.refused += 1
-            world.tally.seen["refused"] += 1
-            program.outbox.put((Op.REFUSED.value, call, "full"))
+            request.refusals += 1
+            world.coverage.seen["refused"] += 1
+            program.outbox.put((Op.REFUSED.value, request_id, "full"))
             return
-        world.trace.note(program.key, "begins", request.key, "as", call, "and will", what)
-        request.begin(program, sender, headers)
-        self.handling[call] = expires
+        world.trace.note(program.key, "starts", request.key, "as", request_id, "and will", what)
+        request.on_start(program, sender, headers)
+        self.handling[request_id] = expires
         if what == "answer":
-            answer(call, request)
+            answer(request_id, request)
         elif what == "answer late":
-            program.after(world.random.uniform(0.001, 0.4), answer, call, request)
+            program.after(world.random.uniform(0.001, 0.4), answer, request_id, request)
         elif what == "raise":
-            program.after(world.random.uniform(0.0, 0.05), self._raise, call)
+            program.after(world.random.uniform(0.0, 0.05), self._raise, request_id)
 
-    def _answer(self, call: int, request: Request) -> None:
-        if self.handling.pop(call, None) is not None:
-            large = self._world.random.random() < 0.06 and not self._world.workload.calm
+    def _reply(self, request_id: int, request: Request) -> None:
+        if self.handling.pop(request_id, None) is not None:
+            large = self._world.random.random() < 0.06 and not self._world.workload.stopped
             size = self._world.random.randint(CHUNK, self._program.largest - 100) if large else 0
             body = f"{request.key} answer ".encode() + bytes(size)
-            self._program.outbox.put_body((Op.REPLY.value, call, body), 2)
+            self._program.outbox.put_body((Op.REPLY.value, request_id, body), 2)
 
-    def _raise(self, call: int) -> None:
-        if self.handling.pop(call, None) is not None:
-            self._program.outbox.put((Op.FAULT.value, call, "Planned", "as planned"))
+    def _raise(self, request_id: int) -> None:
+        if self.handling.pop(request_id, None) is not None:
+            self._program.outbox.put((Op.FAULT.value, request_id, "Planned", "as planned"))
 
     def _forget_expired(self) -> None:
         now = self._program.attachment.relay.now
-        for call in [call for call, expires in self.handling.items() if expires <= now]:
-            del self.handling[call]
+        for request_id in [
+            request_id for request_id, expires in self.handling.items() if expires <= now
+        ]:
+            del self.handling[request_id]

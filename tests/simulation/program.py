@@ -1,4 +1,4 @@
-"""A program: what it sends and reads; what it makes of that is its parts' business."""
+"""A program and its connection: it sends, reads, stalls, detaches and crashes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from arke.wire.messages import Op
 from arke.wire.outbox import Outbox
 from arke.wire.reassembly import Reassembler
 from simulation.attachment import Attachment
-from simulation.bounds import BATCH, LARGEST
+from simulation.bounds import MAX_BATCH, MAX_BODY
 from simulation.caller import Caller
-from simulation.listener import Listener
+from simulation.fanout import Fanout
 from simulation.member import Member
 from simulation.requests import Request
 from simulation.trace import Violation
@@ -22,48 +22,48 @@ if TYPE_CHECKING:
     from simulation.relay import Relay
     from simulation.world import World
 
-_PATIENCE = 1.0
-"""Seconds that a program which leaves waits for its handlers."""
+_LEAVE_TIME = 1.0
+"""Seconds for which a detaching program waits for its handlers."""
 
 
 class Program:
-    """Attached to one relay for all of its life."""
+    """A program that is attached to one relay until it ends."""
 
     def __init__(self, world: World, relay: Relay) -> None:
         self.world = world
         self.key = world.name("p")
         self.node = relay.node
         self.delay = world.random.choice((0.0001, 0.0005, 0.001, 0.02))
-        self.gone = False
-        self.asks = True
-        """Neither its relay has said goodbye nor does it leave."""
+        self.detached = False
+        self.may_send = True
+        """False once its relay drains or the program detaches."""
         self.stalled = False
         self.cluster: str | None = None
-        """What it serves."""
-        self.says = {"key": self.key}
-        self.cluster_of_old: str | None = None
-        """What it served last: what was handed over before it left is still its own."""
-        self.largest = min(LARGEST, relay.joins.max_message)
-        """Octets of the largest body that its relay takes of it."""
+        """The cluster of which it is a member."""
+        self.metadata = {"key": self.key}
+        self.last_cluster: str | None = None
+        """Its cluster, also after it has left: requests that it has received belong to it."""
+        self.largest = min(MAX_BODY, relay.joins.max_message)
+        """Bytes of the largest body that its relay accepts."""
         self.outbox = Outbox(64 * 1024 * 1024)
         self.inbox = Reassembler(MAX_MESSAGE, 64 * 1024 * 1024)
         self._unpacker = unpacker()
         self._unread: list[bytes] = []
         self._later: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
-        self.settling: Callable[[], object] | None = None
-        """What is to be done once the relay has heard that it serves no more."""
+        self.on_left: Callable[[], object] | None = None
+        """Called when the relay has confirmed that the program left its cluster."""
         self.sent: list[Request] = []
-        """Requests that leave with the next octets."""
+        """Requests in the outbox that are not sent yet."""
         self.attachment = Attachment(relay, self)
         self.member_id = self.attachment.endpoint.sender
         self.caller = Caller(self)
         self.member = Member(self)
-        self.listener = Listener(self)
+        self.fanout = Fanout(self)
         self.tunnels = Tunnels(self)
         self._handlers: dict[int, Callable[..., object]] = {
             **self.caller.handlers,
             **self.member.handlers,
-            **self.listener.handlers,
+            **self.fanout.handlers,
             **self.tunnels.handlers,
             Op.CHUNK: self.inbox.add_chunk,
             Op.PONG: self._on_pong,
@@ -73,11 +73,11 @@ class Program:
         world.senders[self.key] = self.member_id
         world.trace.note(self.key, "attaches at", self.node, "as", self.member_id)
 
-    # What it does.
+    # Actions.
 
     def do(self, act: Callable[..., object], *arguments: Any) -> None:
-        """Something is due: now, or when it runs again; and what it has to say leaves."""
-        if self.gone:
+        """Run a callback and send what it queued: now, or after a stall."""
+        if self.detached:
             return
         if self.stalled:
             self._later.append((act, arguments))
@@ -88,45 +88,45 @@ class Program:
     def after(self, seconds: float, act: Callable[..., object], *arguments: Any) -> None:
         self.world.schedule.after(seconds, self.do, act, *arguments)
 
-    def whole(self, body: object) -> bytes:
-        """A body that stands in a message, or came before it in chunks."""
+    def join_body(self, body: object) -> bytes:
+        """Return the body of a message: inside the message, or from the chunks before it."""
         if type(body) is bytes:
             return body
         joined = self.inbox.take_body(body)
         if joined is None:
-            raise Violation("honest bodies find room", str(body), self.key)
+            raise Violation("valid bodies are never dropped by the inbox", str(body), self.key)
         return bytes(joined)
 
     def flush(self) -> None:
         attachment, schedule = self.attachment, self.world.schedule
         while self.outbox.size:
-            data = self.outbox.take(BATCH)
+            data = self.outbox.take(MAX_BATCH)
             sent, self.sent = self.sent, []
-            schedule.after(self.delay, attachment.relay.do, attachment.understand, data, sent)
+            schedule.after(self.delay, attachment.relay.do, attachment.receive, data, sent)
 
     def serve(self, cluster: str) -> None:
-        self.cluster = self.cluster_of_old = cluster
+        self.cluster = self.last_cluster = cluster
         self.world.trace.note(self.key, "serves", cluster)
-        self.world.member_came(self.member_id)
-        self.outbox.put((Op.REGISTER.value, cluster, self.says))
+        self.world.add_recent_member(self.member_id)
+        self.outbox.put((Op.REGISTER.value, cluster, self.metadata))
 
     def stop_serving(self, then: Callable[[], object]) -> None:
-        """Leave the cluster; `then` is when the relay hands over nothing more."""
+        """Leave the cluster. `then` is called when the relay delivers no more requests."""
         self.cluster = None
         self.world.trace.note(self.key, "leaves its cluster")
         self.outbox.put((Op.UNREGISTER.value,))
         self.outbox.put((Op.PING.value, 0))
-        self.settling = then
+        self.on_left = then
 
     def leave(self) -> None:
-        """Leave the cluster, answer what was handed over, close."""
-        self.asks = False
+        """Detach: leave the cluster, finish the running handlers, close."""
+        self.may_send = False
         if self.cluster is not None:
             self.stop_serving(lambda: None)
-        self._close_when_idle(_PATIENCE)
+        self._close_when_idle(_LEAVE_TIME)
 
     def _close_when_idle(self, patience: float) -> None:
-        if self.settling is not None or (self.member.busy and patience > 0):
+        if self.on_left is not None or (self.member.busy and patience > 0):
             self.after(0.05, self._close_when_idle, patience - 0.05)
         else:
             self.member.stop()
@@ -138,21 +138,21 @@ class Program:
         self._end("closed_by_program")
 
     def crash(self) -> None:
-        """The process is gone; its relay sees the connection end."""
-        if not self.gone:
+        """End the process; its relay sees the end of the connection."""
+        if not self.detached:
             relay, attachment = self.attachment.relay, self.attachment
-            self.world.schedule.after(self.delay, relay.do, attachment.close, "it crashed")
-            self._end("it crashed")
+            self.world.schedule.after(self.delay, relay.do, attachment.close, "program_crashed")
+            self._end("program_crashed")
 
     def stall(self) -> None:
         self.stalled = True
-        self.attachment.read = False
+        self.attachment.program_reads = False
 
-    def go_on(self) -> None:
-        """It reads again, and does what it would have done meanwhile."""
+    def resume(self) -> None:
+        """End a stall: read what has arrived, and run the delayed callbacks."""
         if not self.stalled:
             return
-        self.stalled, self.attachment.read = False, True
+        self.stalled, self.attachment.program_reads = False, True
         unread, self._unread = self._unread, []
         later, self._later = self._later, []
         for data in unread:
@@ -160,37 +160,37 @@ class Program:
         for act, arguments in later:
             self.do(act, *arguments)
 
-    # What its relay says.
+    # Messages from its relay.
 
     def arrive(self, data: bytes) -> None:
-        if self.gone:
+        if self.detached:
             return
         if self.stalled:
             self._unread.append(data)
             return
-        self.world.trace.arrived(data)
+        self.world.trace.add_received(data)
         self._unpacker.feed(data)
         for message in self._unpacker:
             self._handlers[message[0]](*message[1:])
         self.flush()
-        self.attachment.taken(len(data))
+        self.attachment.on_read(len(data))
 
-    def hear_end(self, reason: str) -> None:
-        """The relay has closed the connection, or is gone."""
+    def on_connection_closed(self, reason: str) -> None:
+        """The relay has closed the connection, or has stopped."""
         if self.stalled:
-            self.go_on()
-        if not self.gone:
+            self.resume()
+        if not self.detached:
             self._end(reason)
 
     def _on_pong(self, token: int) -> None:
-        then, self.settling = self.settling, None
+        then, self.on_left = self.on_left, None
         if then is not None:
             then()
 
     def _end(self, reason: str) -> None:
-        self.world.trace.note(self.key, "is gone:", reason)
-        self.gone = True
+        self.world.trace.note(self.key, "has detached:", reason)
+        self.detached = True
         self.cluster = None
         self.world.programs.pop(self)
-        self.caller.gone(reason)
-        self.tunnels.gone(reason)
+        self.caller.on_detached(reason)
+        self.tunnels.on_detached(reason)

@@ -1,4 +1,4 @@
-"""The only clock there is: what happens next happens now."""
+"""The simulated clock: it runs scheduled callbacks in the order of their times."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Schedule:
-    """What is due at one moment happens in the order in which it was put there."""
+    """Callbacks that are due at the same time run in the order in which they were scheduled."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -24,7 +24,7 @@ class Schedule:
         self.at(self.time + seconds, act, *arguments)
 
     def run(self, seconds: float) -> None:
-        """Let everything happen that is due within so many seconds."""
+        """Run all callbacks that are due within `seconds`, also those scheduled meanwhile."""
         ends = self.time + seconds
         due = self._due
         while due and due[0][0] <= ends:

@@ -1,4 +1,4 @@
-"""What happened, for whoever must find out why; and a sum over all of it, to compare two runs."""
+"""Record the last events of a run, and a checksum over all of them to compare two runs."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from zlib import crc32
 
 from simulation.schedule import Schedule
 
-_KEPT = 4_000
-_SHOWN = 60
-_SUMMED = 512
+_MAX_EVENTS = 4_000
+_REPORTED_EVENTS = 60
+_CHECKSUM_BYTES = 512
 
 
 class Violation(AssertionError):
-    """An invariant does not hold. `concerned` are the words that its events have in the trace."""
+    """An invariant does not hold. `keywords` select the events of the trace that belong to it."""
 
-    def __init__(self, invariant: str, text: str, *concerned: str) -> None:
+    def __init__(self, invariant: str, text: str, *keywords: str) -> None:
         super().__init__(f"{invariant}: {text}")
         self.invariant = invariant
-        self.concerned = concerned
+        self.keywords = keywords
 
 
 class Trace:
@@ -27,22 +27,22 @@ class Trace:
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
-        self._events: deque[tuple[float, int, tuple[object, ...]]] = deque(maxlen=_KEPT)
-        self.sum = 0
-        """Of the beginnings of all that arrived anywhere, in order: equal for equal runs only."""
+        self._events: deque[tuple[float, int, tuple[object, ...]]] = deque(maxlen=_MAX_EVENTS)
+        self.checksum = 0
+        """Checksum of the first bytes of all received data, in order."""
 
     def note(self, *words: object) -> None:
         self._events.append((self._schedule.time, self._schedule.steps, words))
 
-    def arrived(self, octets: bytes) -> None:
-        self.sum = crc32(octets[:_SUMMED], self.sum ^ len(octets))
+    def add_received(self, data: bytes) -> None:
+        self.checksum = crc32(data[:_CHECKSUM_BYTES], self.checksum ^ len(data))
 
-    def last(self, concerned: Iterable[str] = ()) -> list[str]:
-        """The last events, or the last of those that concern somebody."""
-        wanted = set(concerned)
+    def last(self, keywords: Iterable[str] = ()) -> list[str]:
+        """Return the last events, or the last ones that contain one of the keywords."""
+        wanted = set(keywords)
         lines = [
             f"{time:10.4f} step {step:6}  {' '.join(map(str, words))}"
             for time, step, words in self._events
             if not wanted or wanted & set(map(str, words))
         ]
-        return lines[-_SHOWN:]
+        return lines[-_REPORTED_EVENTS:]

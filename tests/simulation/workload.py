@@ -1,4 +1,4 @@
-"""What programs do, of their own will. Every choice is drawn from the world's seed."""
+"""The random actions of programs, drawn from the world's seed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ CLUSTERS = ["c1", "c2", "c3"]
 TOPICS = ["t1", "t2"]
 
 _ACTIONS = {
-    "ask": 40,
-    "ask a member": 10,
+    "send requests": 40,
+    "send a request to a member": 10,
     "open a tunnel": 8,
     "use a tunnel": 16,
     "cancel": 8,
@@ -40,7 +40,7 @@ _TIMEOUT_WEIGHTS = (1, 4, 10, 25, 25, 25)
 
 
 class Workload:
-    """`pause` is how long a program waits between two things it does, in seconds, on average."""
+    """`pause` is the mean time between two actions of a program, in seconds."""
 
     def __init__(self, world: World, pause: float, *, prompt: bool) -> None:
         self._world = world
@@ -48,13 +48,13 @@ class Workload:
         self._pause = pause
         self.clusters = CLUSTERS
         self._handlings = _PROMPT if prompt else _HANDLINGS
-        self.calm = False
-        """Nobody does anything of their own will any more, and members just answer."""
+        self.stopped = False
+        """Programs start no new actions, and members reply to every request at once."""
 
-    # Programs come.
+    # New programs.
 
     def attach_some(self, relay: Relay) -> None:
-        """After a relay has started."""
+        """Attach one to three programs to a relay that has started."""
         for _ in range(self._random.choice((1, 2, 2, 3))):
             self._world.schedule.after(self._random.uniform(0.0, 0.3), self.attach, relay)
 
@@ -67,37 +67,37 @@ class Workload:
         if cluster is not None:
             program.serve(cluster)
         program.flush()
-        if not self.calm:
+        if not self.stopped:
             self._next(program)
         return program
 
-    # What they do.
+    # Actions.
 
     def _next(self, program: Program) -> None:
         program.after(self._random.expovariate(1 / self._pause), self._act, program)
 
     def _act(self, program: Program) -> None:
-        if self.calm or not program.asks:
+        if self.stopped or not program.may_send:
             return
         (action,) = self._random.choices(list(_ACTIONS), list(_ACTIONS.values()))
         getattr(self, "_" + action.replace(" ", "_"))(program)
-        if not program.gone:
+        if not program.detached:
             self._next(program)
 
-    def _ask(self, program: Program) -> None:
+    def _send_requests(self, program: Program) -> None:
         random = self._random
         for _ in range(random.choice((1, 1, 2, 6))):
             cluster = "nowhere" if random.random() < 0.03 else random.choice(CLUSTERS)
             idempotent = random.random() < 0.3
-            program.caller.ask(
+            program.caller.send_request(
                 cluster, timeout=self._timeout(), idempotent=idempotent, size=self._size(program)
             )
 
-    def _ask_a_member(self, program: Program) -> None:
+    def _send_a_request_to_a_member(self, program: Program) -> None:
         member = self._some_member()
         if member is not None:
             idempotent = self._random.random() < 0.3
-            program.caller.ask(
+            program.caller.send_request(
                 "",
                 member=member,
                 timeout=self._timeout(),
@@ -108,7 +108,7 @@ class Workload:
     def _open_a_tunnel(self, program: Program) -> None:
         member = self._some_member() if self._random.random() < 0.2 else None
         cluster = "" if member else self._random.choice(CLUSTERS)
-        program.caller.ask(cluster, member=member, timeout=self._timeout(), opens=True)
+        program.caller.send_request(cluster, member=member, timeout=self._timeout(), opens=True)
 
     def _use_a_tunnel(self, program: Program) -> None:
         ends = list(program.tunnels.ends.values())
@@ -120,7 +120,7 @@ class Workload:
         if what < 0.6:
             end.send(self._random.choice((10, 3_000, 80 * KIB)))
         elif what < 0.75:
-            end.plan = self._random.choice((TunnelClose.SEND_CLOSED, TunnelClose.CLOSED))
+            end.planned_close = self._random.choice((TunnelClose.SEND_CLOSED, TunnelClose.CLOSED))
             end.pump()
         elif what < 0.8:
             end.end(TunnelClose.ABORTED)
@@ -142,32 +142,32 @@ class Workload:
         random = self._random
         for _ in range(random.choice((1, 1, 1, 3, 3, 20))):
             if random.random() < 0.05:
-                program.listener.cast(op, name, random.randint(CHUNK, program.largest))
+                program.fanout.send(op, name, random.randint(CHUNK, program.largest))
             else:
-                program.listener.cast(op, name, shared=random.random() < 0.5)
+                program.fanout.send(op, name, shared=random.random() < 0.5)
 
     def _subscribe(self, program: Program) -> None:
-        program.listener.subscribe(self._random.choice(TOPICS))
+        program.fanout.subscribe(self._random.choice(TOPICS))
 
     def _unsubscribe(self, program: Program) -> None:
-        if program.listener.topics:
-            program.listener.unsubscribe(self._random.choice(program.listener.topics))
+        if program.fanout.topics:
+            program.fanout.unsubscribe(self._random.choice(program.fanout.topics))
 
     def _watch(self, program: Program) -> None:
-        program.listener.watch(self._random.choice(CLUSTERS))
+        program.fanout.watch(self._random.choice(CLUSTERS))
 
     def _unwatch(self, program: Program) -> None:
-        if program.listener.pictures:
-            program.listener.unwatch(self._random.choice(list(program.listener.pictures)))
+        if program.fanout.watched_members:
+            program.fanout.unwatch(self._random.choice(list(program.fanout.watched_members)))
 
     def _serve(self, program: Program) -> None:
-        if program.cluster is None and program.settling is None:
+        if program.cluster is None and program.on_left is None:
             program.serve(self._random.choice(CLUSTERS))
         elif self._random.random() < 0.3:
             self.attach(program.attachment.relay)
 
     def _stop_serving(self, program: Program) -> None:
-        if program.cluster is not None and program.settling is None:
+        if program.cluster is not None and program.on_left is None:
             program.stop_serving(lambda: None)
 
     def _leave(self, program: Program) -> None:
@@ -175,29 +175,29 @@ class Workload:
         program.leave()
         self._world.schedule.after(self._random.uniform(0.0, 1.0), self.attach, relay)
 
-    # What they are asked.
+    # Handling requests.
 
     def handling(self) -> str:
-        """What a member does with what it is handed."""
-        if self.calm:
+        """Choose what a member does with a request."""
+        if self.stopped:
             return "answer"
         (what,) = self._random.choices(list(self._handlings), list(self._handlings.values()))
         return what
 
     def plan_tunnel(self, end: End) -> None:
-        """A tunnel is there: what this end of it will do."""
+        """Choose what this end of a new tunnel does."""
         random = self._random
-        if self.calm:
-            end.plan = TunnelClose.SEND_CLOSED
-            end.send(end.program.world.calm_octets(end))
+        if self.stopped:
+            end.planned_close = TunnelClose.SEND_CLOSED
+            end.send(end.program.world.final_tunnel_bytes(end))
             return
-        end.plan = random.choice(
+        end.planned_close = random.choice(
             (TunnelClose.SEND_CLOSED, TunnelClose.SEND_CLOSED, TunnelClose.CLOSED, None)
         )
         end.reads = random.random() < 0.9
         end.send(random.choice((0, 10, 3_000, 20 * KIB, 150 * KIB)))
 
-    # Draws.
+    # Random choices.
 
     def _timeout(self) -> float:
         return self._random.choices(_TIMEOUTS, _TIMEOUT_WEIGHTS)[0]
@@ -209,6 +209,6 @@ class Workload:
         return 4 * KIB if draw < 0.1 else 0
 
     def _some_member(self) -> str | None:
-        """One that there is, or was not long ago."""
-        members = self._world.lately_members
+        """Choose a member; it may have left since."""
+        members = self._world.recent_members
         return self._random.choice(members) if members else None

@@ -1,30 +1,30 @@
-"""A whole network of nodes, and one run of it: some seconds of work and faults, then the ending."""
+"""One network of nodes and one run of it: some seconds of work and faults, then final checks."""
 
 from __future__ import annotations
 
 from random import Random
 
-from simulation.ending import Ending
+from simulation.coverage import Coverage
 from simulation.faults import KINDS, Faults
+from simulation.final_checks import FinalChecks
 from simulation.invariants import check_relay
-from simulation.lines import Lines
+from simulation.links import Cables
 from simulation.program import Program
 from simulation.relay import Relay
 from simulation.requests import Request
 from simulation.schedule import Schedule
-from simulation.tally import Tally
 from simulation.trace import Trace
 from simulation.tunnels import End, Tunnel
 from simulation.workload import Workload
 
-_LOOK = 97
-"""Steps between two looks at all tables of whichever relay just ran."""
+_CHECK_INTERVAL = 97
+"""Steps between two checks of the tables of the relay that ran last."""
 
-_LATELY = 60
+_MAX_RECENT_MEMBERS = 60
 
 
 class Node:
-    """A machine, whose relay comes and goes; a new one has a new identity."""
+    """A machine. Its relay may stop, and a new one has a new identity."""
 
     def __init__(self) -> None:
         self.relay: Relay | None = None
@@ -32,17 +32,17 @@ class Node:
 
 
 class World:
-    """Made from one seed, from which every choice is drawn."""
+    """Every random choice is drawn from one seed."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
         random = self.random = Random(seed)
         self.schedule = Schedule()
         self.trace = Trace(self.schedule)
-        self.tally = Tally()
-        self.lines = Lines(self)
+        self.coverage = Coverage()
+        self.cables = Cables(self)
         self.faults = Faults(self)
-        self.style = random.choices(("mixed", "calm", "rolling"), (80, 8, 12))[0]
+        self.style = random.choices(("mixed", "no faults", "rolling"), (80, 8, 12))[0]
         size = random.choices((3, 4, 5, 6, 9, 12, 30), (40, 22, 12, 8, 4, 2, 0.4))[0]
         self.seconds = random.uniform(2.0, 4.5) if size < 9 else 2.0
         self._all_known = random.random() < 0.5
@@ -53,18 +53,18 @@ class World:
         )
         self.nodes = [Node() for _ in range(size)]
         self.all: list[Relay] = []
-        """Every relay there was."""
+        """All relays, also those that have stopped."""
         self.programs: dict[Program, None] = {}
-        """Those that are attached."""
+        """The attached programs."""
         self.requests: dict[str, Request] = {}
         self.tunnels: dict[str, Tunnel] = {}
         self.senders: dict[str, str] = {}
-        self.lately_members: list[str] = []
+        self.recent_members: list[str] = []
         self._names = 0
-        self._looked = 0
+        self._last_checked_step = 0
 
     def run(self) -> None:
-        """Raises Violation."""
+        """Run the world, and check it at the end. Raises Violation."""
         for place in range(len(self.nodes)):
             self.schedule.after(self.random.uniform(0.0, 1.0), self.start, place)
         if self.style == "mixed":
@@ -74,7 +74,7 @@ class World:
         elif self.style == "rolling":
             self.schedule.after(1.5, self._roll, 0)
         self.schedule.run(self.seconds)
-        Ending(self).run()
+        FinalChecks(self).run()
 
     def _burst(self) -> None:
         for _ in range(self.random.randint(1, 5)):
@@ -82,9 +82,9 @@ class World:
             self.schedule.after(self.random.uniform(0.0, 0.6), self.faults.begin, kind)
 
     def _roll(self, place: int) -> None:
-        """Every relay is replaced, one after another."""
+        """Replace every relay, one after another."""
         relay = self.nodes[place].relay
-        if self.workload.calm:
+        if self.workload.stopped:
             return
         if relay is not None and relay.node.endswith(".1"):
             if not relay.core.router.draining:
@@ -94,7 +94,7 @@ class World:
         if place < len(self.nodes):
             self.schedule.after(0.1, self._roll, place)
 
-    # Who there is.
+    # Nodes and relays.
 
     def relays(self) -> list[Relay]:
         return [node.relay for node in self.nodes if node.relay is not None]
@@ -104,7 +104,7 @@ class World:
         return f"{kind}{self._names}"
 
     def start(self, place: int) -> None:
-        """A relay starts at a node that has none."""
+        """Start a relay on a node that has none."""
         node = self.nodes[place]
         if node.relay is not None:
             return
@@ -121,27 +121,27 @@ class World:
                 if other_relay is not relay and not other_relay.paused:
                     other_relay.joins.hint(place, relay.node)
         relay.start()
-        if not self.workload.calm:
+        if not self.workload.stopped:
             self.workload.attach_some(relay)
 
-    def start_when_left(self, relay: Relay) -> None:
+    def start_after_exit(self, relay: Relay) -> None:
         if relay.up:
-            self.schedule.after(0.05, self.start_when_left, relay)
+            self.schedule.after(0.05, self.start_after_exit, relay)
         else:
             self.start(relay.place)
 
-    # What is watched.
+    # Checks.
 
-    def stepped(self, relay: Relay) -> None:
-        """A relay has done something."""
-        if self.schedule.steps >= self._looked + _LOOK:
-            self._looked = self.schedule.steps
+    def on_relay_step(self, relay: Relay) -> None:
+        """Check the tables of a relay that ran, from time to time."""
+        if self.schedule.steps >= self._last_checked_step + _CHECK_INTERVAL:
+            self._last_checked_step = self.schedule.steps
             if relay.up:
                 check_relay(relay)
 
-    def member_came(self, member_id: str) -> None:
-        self.lately_members.append(member_id)
-        del self.lately_members[:-_LATELY]
+    def add_recent_member(self, member_id: str) -> None:
+        self.recent_members.append(member_id)
+        del self.recent_members[:-_MAX_RECENT_MEMBERS]
 
-    def calm_octets(self, end: End) -> int:
+    def final_tunnel_bytes(self, end: End) -> int:
         return 100_000 if end.side == 0 else 5_000

@@ -185,7 +185,7 @@ class SimulatedRelay:
     def _dial(self, neighbour: Neighbour, session: int) -> SimulatedLink:
         return SimulatedLink(self._mesh, self, neighbour, session)
 
-    def _lost(self, neighbour: Neighbour, reason: str) -> None:
+    def _lost(self, neighbour: Neighbour, reason: str, detail: str) -> None:
         self.losses.append((neighbour.node, reason))
         self.admissions.discard(neighbour.node)
         self.dial_at[neighbour.node] = self.now + REDIAL

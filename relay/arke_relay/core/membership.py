@@ -42,7 +42,7 @@ _MAX_REJECTED = 4_096
 
 
 class LossReason(StrEnum):
-    """Why a link ended; a log value. Broken connections bring a reason of their own."""
+    """Why a link ended; a log value. A broken connection has a ConnectionFailure instead."""
 
     CLOSED_BY_PEER = "closed_by_peer"
     TIMED_OUT = "timed_out"
@@ -51,6 +51,10 @@ class LossReason(StrEnum):
     REPLACED = "replaced"
     """Another relay was admitted at the same address."""
     CANNOT_DIAL = "cannot_dial"
+    """The link could not be opened; the detail is the system's error."""
+    PROTOCOL_ERROR = "protocol_error"
+    """The peer sent an invalid message; the detail describes it."""
+    ADMISSION_EXPIRED = "admission_expired"
     RELAY_STOPPING = "relay_stopping"
 
 
@@ -161,11 +165,15 @@ class Neighbour:
 class Membership:
     """Keeps one link to each admitted relay.
 
-    `on_lost` is called with the reason after a link was closed and its requests have failed.
+    After a link was closed and its requests have failed, `on_lost` is called with the neighbour,
+    the reason, and a detail for the log or "".
     """
 
     def __init__(
-        self, peers: LinkedPeers, open_link: OpenLink, on_lost: Callable[[Neighbour, str], None]
+        self,
+        peers: LinkedPeers,
+        open_link: OpenLink,
+        on_lost: Callable[[Neighbour, str, str], None],
     ) -> None:
         self._peers = peers
         self._open_link = open_link
@@ -210,10 +218,13 @@ class Membership:
         self.neighbours[node] = neighbour
         self._open_session(neighbour, now)
 
-    def end(self, node: str, reason: str, now: float, linger: float = 0.0) -> None:
+    def end(
+        self, node: str, reason: str, now: float, linger: float = 0.0, detail: str = ""
+    ) -> None:
         """Close both directions of a link.
 
-        Batches that were already sent may be delivered for `linger` seconds more.
+        Batches that were already sent may be delivered for `linger` seconds more. `detail` says
+        more about the reason, for the log.
         """
         neighbour = self.neighbours.pop(node, None)
         if neighbour is None:
@@ -225,7 +236,7 @@ class Membership:
             neighbour.link.close(linger)
         if neighbour.peer:
             self._peers.unlink(neighbour.peer, now)
-        self._on_lost(neighbour, reason)
+        self._on_lost(neighbour, reason, detail)
 
     def send_close(self, now: float) -> None:
         """Send CLOSE to every peer that hears us, which replies with CLOSE; end other links."""
@@ -336,7 +347,7 @@ class Membership:
             link = self._open_link(neighbour, self._last_session)
         except CannotDial as error:
             neighbour.link = None
-            self.end(neighbour.node, f"{LossReason.CANNOT_DIAL}: {error}", now)
+            self.end(neighbour.node, LossReason.CANNOT_DIAL, now, detail=str(error))
             return
         link.acknowledge(neighbour.peer_session or -neighbour.rejected_session)
         neighbour.link = link

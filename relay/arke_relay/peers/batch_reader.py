@@ -12,7 +12,7 @@ from arke.wire.limits import MAX_ID, unpacker
 from arke.wire.malformed import DECODE_ERRORS, Malformed, describe_malformed
 from arke_relay.core.counters import DropCause
 from arke_relay.core.endpoints import Message, Peer
-from arke_relay.core.membership import Membership
+from arke_relay.core.membership import LossReason, Membership
 from arke_relay.core.message_core import MessageCore
 from arke_relay.peers.message_handlers import MessageHandlers
 
@@ -83,9 +83,9 @@ class BatchReader:
             self._unpacker = unpacker(MAX_FRAME + 1)  # discard the rest of this frame
             raise
 
-    def _close_link(self, node: str, reason: str, now: float) -> None:
+    def _close_link(self, node: str, error: str, now: float) -> None:
         self._unpacker = unpacker(MAX_FRAME + 1)
-        self._membership.end(node, f"protocol_error: {reason}", now)
+        self._membership.end(node, LossReason.PROTOCOL_ERROR, now, detail=error)
 
     @property
     def receiving(self) -> bool:

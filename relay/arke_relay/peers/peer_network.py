@@ -11,7 +11,14 @@ import zmq
 from arke_relay.core.counters import DropCause
 from arke_relay.core.dial_targets import DialTargets
 from arke_relay.core.endpoints import Peer
-from arke_relay.core.membership import CLOSE_LINGER, HEARTBEAT, CannotDial, Membership, Neighbour
+from arke_relay.core.membership import (
+    CLOSE_LINGER,
+    HEARTBEAT,
+    CannotDial,
+    LossReason,
+    Membership,
+    Neighbour,
+)
 from arke_relay.core.message_core import MessageCore
 from arke_relay.discovery.addresses import source_for
 from arke_relay.environment import RelayEnvironment
@@ -166,7 +173,7 @@ class PeerNetwork:
         self._joins.close()
         now = self._clock()
         for node in list(self.membership.neighbours):
-            self.membership.end(node, "relay_stopping", now, CLOSE_LINGER)
+            self.membership.end(node, LossReason.RELAY_STOPPING, now, CLOSE_LINGER)
         self._join_server.close()
         self._data.close()
         self._zap_handler.close()
@@ -212,7 +219,7 @@ class PeerNetwork:
         now = self._clock()
         admissions = self._admission.table
         for node in admissions.expired(self._lifetime_clock()):
-            self.membership.end(node, "admission_expired", now)
+            self.membership.end(node, LossReason.ADMISSION_EXPIRED, now)
         self.membership.tick(now)
         for node in admissions.renew_due(self._lifetime_clock()):
             if self.membership.linked(node):
@@ -260,12 +267,13 @@ class PeerNetwork:
             raise CannotDial(str(error)) from error
         return link
 
-    def _peer_lost(self, neighbour: Neighbour, reason: str) -> None:
+    def _peer_lost(self, neighbour: Neighbour, reason: str, detail: str) -> None:
         self._admission.table.revoke(neighbour.node)
         self.dial_targets.lost(neighbour.node, self._clock())
         expected = self._closed or (neighbour.peer is not None and neighbour.peer.draining)
         log = self._log.info if expected else self._log.warning
-        log("peer lost", node=neighbour.node, address=neighbour.address, reason=reason)
+        fields = {"detail": detail} if detail else {}
+        log("peer lost", node=neighbour.node, address=neighbour.address, reason=reason, **fields)
 
     def _peer_known(self, node: str, address: str, port: int) -> None:
         """A peer is linked with another relay: dial that one too."""

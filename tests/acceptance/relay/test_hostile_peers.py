@@ -79,7 +79,7 @@ def hostile(module_relays: Relays) -> Iterator[RawPeer]:
 
 
 async def assert_disconnected(relay: Relay, node: str) -> None:
-    relay.process.wait_for_line(f"peer lost node={node} .*protocol_error: ", LIMIT)
+    relay.process.wait_for_line(f"peer lost node={node} .*reason=protocol_error detail=", LIMIT)
     assert node not in {peer["id"] for peer in await peer_states(relay)}
     async with echo_service("echo", relay.port), arke.connect(port=relay.port) as mesh:
         assert await mesh.request("echo", b"well") == b"well"

@@ -44,7 +44,7 @@ class Alone:
         self.lost: list[str] = []
         self.broken = False
         self.membership = Membership(
-            self.core.peers, self._dial, lambda neighbour, reason: self.lost.append(reason)
+            self.core.peers, self._dial, lambda neighbour, reason, detail: self.lost.append(reason)
         )
 
     def admit(self, now: float, address: str = "10.9.8.7") -> Neighbour:
@@ -267,7 +267,7 @@ def test_a_link_that_cannot_be_made_ends_the_peer_and_not_the_relay() -> None:
     assert alone.hear(9, alone.links[0].session, 0.1) is not None
     alone.broken = True
     assert alone.hear(9, -alone.links[0].session, 0.2) is None, "it asks for another link"
-    assert alone.lost == ["cannot_dial: no descriptors"]
+    assert alone.lost == ["cannot_dial"]
     assert alone.membership.neighbours == {}
     assert alone.core.peers.by_node == {}
     alone.membership.admitted("other", b"", "10.9.8.7", 1, 2, MAX_MESSAGE, 0.3)

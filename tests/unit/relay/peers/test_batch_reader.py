@@ -13,6 +13,7 @@ from msgpack import packb
 
 from arke.wire.limits import CHUNK, MAX_METADATA
 from arke.wire.messages import Failure, Op, PeerOp
+from arke_relay.core.membership import LossReason
 from support.core_harness import CALL, sent_to
 from support.simulated_network import SimulatedNetwork, SimulatedRelay
 
@@ -55,7 +56,7 @@ def cut_off(peers: Peers) -> Iterator[None]:
     """The frame ends the link, with nothing of it left, and others are none the worse for it."""
     yield
     assert not peers.linked
-    assert peers.here.losses[-1][1].startswith("protocol_error: ")
+    assert peers.here.losses[-1][1] == LossReason.PROTOCOL_ERROR
     assert peers.here.core.peers.by_node == {}
     assert list(peers.here.core.directory.clusters) == ["c"]
     peers.mesh.run(1)

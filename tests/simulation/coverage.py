@@ -1,4 +1,4 @@
-"""How often what happened: of one run, or of many together."""
+"""Count the outcomes, events and pairs of faults of one run, or of many together."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ ENDINGS = (
     "CLOSED there",
     "ABORTED here",
     "ABORTED: by the other end",
-    "ABORTED: program gone",
+    "ABORTED: program detached",
     "ABORTED: node lost",
-    "ABORTED: nobody waits",
-    "program gone: closed",
-    "program gone: killed",
+    "ABORTED: request ended",
+    "program detached: closed",
+    "program detached: killed",
 )
 SEEN = (
     "refused",
-    "stopped",
-    "expired before its turn",
-    "casts heard",
-    "watched comings",
-    "tunnel octets",
+    "handler cancelled",
+    "expired before its handler started",
+    "fan-out received",
+    "watched joins",
+    "tunnel bytes",
     "retries",
     "drop: broadcast_queue_full",
     "drop: expired_in_transit",
@@ -56,15 +56,15 @@ SEEN = (
 
 
 @dataclass
-class Tally:
-    """Counts by name. `seen` are things that must happen now and then for a run to mean much."""
+class Coverage:
+    """Counts by name. `seen` counts events that a useful set of runs must contain."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     endings: Counter[str] = field(default_factory=Counter)
     seen: Counter[str] = field(default_factory=Counter)
     overlaps: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: Coverage) -> None:
         self.outcomes += other.outcomes
         self.endings += other.endings
         self.seen += other.seen
@@ -72,7 +72,7 @@ class Tally:
 
     @property
     def missing(self) -> list[str]:
-        """What never happened."""
+        """Descriptions of the outcomes, events and pairs of faults that never occurred."""
         return [
             *(f"no request ended {name}" for name in OUTCOMES if not self.outcomes[name]),
             *(f"no tunnel ended {name}" for name in ENDINGS if not self.endings[name]),
@@ -88,7 +88,7 @@ class Tally:
         lines = []
         for title, counts in (
             ("requests ended", self.outcomes),
-            ("ends of tunnels", self.endings),
+            ("tunnels ended", self.endings),
             ("seen", self.seen),
         ):
             lines.append(title)
