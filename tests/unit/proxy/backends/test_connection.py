@@ -13,8 +13,6 @@ from arke_proxy.backends.connector import BackendConnector
 from arke_proxy.backends.dialer import Dialer
 from arke_proxy.backends.pool import Pool
 from arke_proxy.connections.write_batch import WriteBatch
-from arke_proxy.log import log
-from arke_proxy.observability.log_throttle import WarningThrottle
 
 HERE = BackendAddress("127.0.0.1", 80)
 
@@ -49,15 +47,13 @@ def environment() -> BackendEnvironment:
         pool=Pool(1, 4.0),
         dialer=Dialer(loop, None, 0.2, 10),
         write_batch=WriteBatch(loop),
-        warnings=WarningThrottle(log),
     )
 
 
 def connector() -> BackendConnector:
     loop = asyncio.get_running_loop()
     dialer = Dialer(loop, None, 0.2, 10)
-    warnings = WarningThrottle(log)
-    return BackendConnector(dialer, loop, WriteBatch(loop), warnings, idle_seconds=4.0)
+    return BackendConnector(dialer, loop, WriteBatch(loop), idle_seconds=4.0)
 
 
 async def test_idle_connection_is_not_dead(pair: tuple[socket.socket, socket.socket]) -> None:
