@@ -50,7 +50,7 @@ _COMPILED = {
     "request_body request_target response_handler websocket",
     "proxy/arke_proxy/http1": "body field_parser head_buffer head_parser serializer",
     "proxy/arke_proxy/http2": "abuse_limits header_fields response_state",
-    "proxy/arke_proxy/observability": "log_throttle request_record",
+    "proxy/arke_proxy/observability": "request_record",
 }
 _FOLDERS = {"arke": "sdk", "arke_relay": "relay", "arke_proxy": "proxy"}  # of each package
 _LIBRARY = "arke"  # the shared library with the code of all modules

@@ -15,8 +15,6 @@ from arke_proxy.connections.client_registry import ClientRegistry
 from arke_proxy.connections.timeouts import TimeLimits, Timeouts
 from arke_proxy.connections.write_batch import WriteBatch
 from arke_proxy.http.forwarded import Forwarding
-from arke_proxy.log import log
-from arke_proxy.observability.log_throttle import WarningThrottle
 from arke_proxy.observability.request_record import NullRecorder, RequestRecorder
 
 
@@ -34,7 +32,6 @@ class ProxyContext:
     timeouts: Timeouts
     retry_budget: RetryBudget
     write_batch: WriteBatch
-    warnings: WarningThrottle
     max_body: int | None  # bytes of a request's body
 
     def sweep(self) -> None:
@@ -64,7 +61,6 @@ def new_context(
     address.
     """
     write_batch = WriteBatch(loop)
-    warnings = WarningThrottle(log)
     return ProxyContext(
         loop=loop,
         clock=clock,
@@ -72,10 +68,9 @@ def new_context(
         forwarding=forwarding,
         recorder=recorder or NullRecorder(),
         clients=ClientRegistry(max_clients, max_per_address),
-        backends=BackendConnector(dialer, loop, write_batch, warnings, idle_seconds=limits.pooled),
+        backends=BackendConnector(dialer, loop, write_batch, idle_seconds=limits.pooled),
         timeouts=Timeouts(limits, clock),
         retry_budget=RetryBudget(clock()),
         write_batch=write_batch,
-        warnings=warnings,
         max_body=max_body,
     )

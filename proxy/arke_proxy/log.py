@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Hashable
 
 from arke.program.logging import Log
 from arke.program.logging import configure as configure_logging
 
 _CLOSED_TLS_CONNECTION = "SSL connection is closed"
 
+_WARNING_INTERVAL = 5.0  # seconds between two warnings with the same key
+
 log = Log(logging.getLogger("arke_proxy"))
+
+
+def warn_limited(key: Hashable, message: str, /, **fields: object) -> None:
+    """Log a warning that clients and backends can trigger: once in five seconds for each key.
+
+    The next one has a field with the number of suppressed warnings.
+    """
+    log.limited(key, _WARNING_INTERVAL).warning(message, **fields)
 
 
 def configure(level: str, format: str) -> None:  # noqa: A002  as the flag

@@ -20,7 +20,7 @@ from arke_proxy.http.messages import RequestHead, ResponseHead, has_body
 from arke_proxy.http1.body import BodyParser, StreamBody, response_body
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.http1.head_parser import parse_response
-from arke_proxy.observability.log_throttle import WarningThrottle
+from arke_proxy.log import warn_limited
 
 _KERNEL_BUFFERED: Final = 16 * 1024  # bytes that any receive window takes, read or not
 _HIGH_WATER: Final = 64 * 1024  # bytes buffered in this process for a slow backend
@@ -71,7 +71,6 @@ class BackendEnvironment:
     pool: Pool[BackendConnection]
     dialer: Dialer
     write_batch: WriteBatch
-    warnings: WarningThrottle
 
 
 class BackendConnection:
@@ -324,7 +323,7 @@ class BackendConnection:
     def _unexpected_data(self) -> None:
         self._environment.pool.forget(self.address, self)
         self._transport.abort()
-        self._environment.warnings.warn(
+        warn_limited(
             (self.address, "unexpected data"),
             "backend sent data without a request",
             backend=str(self.address),

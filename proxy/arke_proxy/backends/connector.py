@@ -12,7 +12,7 @@ from arke_proxy.balancing.retry import IDEMPOTENT
 from arke_proxy.connections.descriptors import DESCRIPTOR_FIX, NO_DESCRIPTORS, describe_shortage
 from arke_proxy.connections.write_batch import WriteBatch
 from arke_proxy.errors import TooManyConnections
-from arke_proxy.observability.log_throttle import WarningThrottle
+from arke_proxy.log import warn_limited
 
 _IDLE_PER_BACKEND = 128
 
@@ -28,16 +28,14 @@ class BackendConnector:
         dialer: Dialer,
         loop: asyncio.AbstractEventLoop,
         write_batch: WriteBatch,
-        warnings: WarningThrottle,
         *,
         idle_seconds: float,
     ) -> None:
         self._dialer = dialer
         self._loop = loop
-        self._warnings = warnings
         self._pool: Pool[BackendConnection] = Pool(_IDLE_PER_BACKEND, idle_seconds)
         self._environment = BackendEnvironment(
-            pool=self._pool, dialer=dialer, write_batch=write_batch, warnings=warnings
+            pool=self._pool, dialer=dialer, write_batch=write_batch
         )
 
     def take_idle(self, address: BackendAddress, method: bytes) -> BackendConnection | None:
@@ -65,9 +63,7 @@ class BackendConnector:
         except OSError as error:
             if error.errno not in NO_DESCRIPTORS:
                 raise
-            self._warnings.warn(
-                NO_DESCRIPTORS, "no file descriptor left", reason=describe_shortage(error)
-            )
+            warn_limited(NO_DESCRIPTORS, "no file descriptor left", reason=describe_shortage(error))
             sentence = "The proxy has no file descriptor left for a connection to a backend."
             raise TooManyConnections(sentence) from None
         if connection.is_dead():
@@ -106,7 +102,7 @@ class BackendConnector:
                 sentence = (
                     f"The proxy has {dialer.limit} connections to backends, which is its limit"
                 )
-                self._warnings.warn(
+                warn_limited(
                     dialer,
                     "too many connections to backends",
                     reason=f"{sentence}: {DESCRIPTOR_FIX}",

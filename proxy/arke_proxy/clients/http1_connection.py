@@ -39,6 +39,7 @@ from arke_proxy.http1 import serializer
 from arke_proxy.http1.body import BodyParser, chunk, last_chunk, request_body
 from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.http1.head_parser import parse_request
+from arke_proxy.log import warn_limited
 from arke_proxy.observability.request_record import refusal
 
 _HIGH_WATER: Final = 64 * 1024  # bytes buffered in this process for a slow client
@@ -396,7 +397,7 @@ class Http1Connection(ResponseHandler):
     def _turn_away(self, error: TooManyConnections) -> None:
         """Answer 503 and close at once: lingering would keep a descriptor that others need."""
         self.timer.enter(CLOSED)
-        self._context.warnings.warn(TooManyConnections, "client rejected", reason=str(error))
+        warn_limited(TooManyConnections, "client rejected", reason=str(error))
         self._context.recorder.record(refusal(self.peer, error, time.monotonic()))
         self._writer.write(own_response(error, time.time(), serializer.CLOSE, with_body=True))
         self._writer.flushed_transport().close()

@@ -38,6 +38,7 @@ from arke_proxy.http2.abuse_limits import (
 from arke_proxy.http2.h2_setup import new_connection, send_settings
 from arke_proxy.http2.header_fields import read_request, read_trailer
 from arke_proxy.http2.protocol_errors import code_name, describe
+from arke_proxy.log import warn_limited
 from arke_proxy.observability.request_record import refusal
 
 _HIGH_WATER = 64 * 1024  # bytes buffered in this process for a slow client
@@ -337,7 +338,7 @@ class Http2Connection:
     def _fail(self, code: ErrorCodes | int, sentence: str) -> None:
         """Close the connection for a protocol error or a flood of frames."""
         context = self.context
-        context.warnings.warn(
+        warn_limited(
             ("HTTP/2", self.peer), "HTTP/2 connection closed", client=self.peer, reason=sentence
         )
         error = Http2ProtocolError(f"The connection is closed: {sentence}.")

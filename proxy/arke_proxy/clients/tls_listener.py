@@ -15,6 +15,7 @@ from arke_proxy.clients.tls_handshake import TlsHandshake
 from arke_proxy.connections.descriptors import NO_DESCRIPTORS, describe_shortage
 from arke_proxy.context import ProxyContext
 from arke_proxy.errors import TooManyConnections
+from arke_proxy.log import warn_limited
 from arke_proxy.observability.request_record import refusal
 
 _ACCEPTS_PER_ITERATION = 16
@@ -47,16 +48,14 @@ class TlsListener:
         self._accept_loop.close()
 
     def _on_shortage(self, error: OSError) -> None:
-        self._context.warnings.warn(
-            NO_DESCRIPTORS, "no file descriptor left", reason=describe_shortage(error)
-        )
+        warn_limited(NO_DESCRIPTORS, "no file descriptor left", reason=describe_shortage(error))
 
     def _start_handshake(self, sock: socket.socket, peer: str) -> None:
         context = self._context
         try:
             context.clients.check_room(peer)
         except TooManyConnections as error:  # without TLS the client cannot be sent a response
-            context.warnings.warn(TooManyConnections, "client rejected", reason=str(error))
+            warn_limited(TooManyConnections, "client rejected", reason=str(error))
             context.recorder.record(refusal(peer, error, time.monotonic(), answered=False))
             sock.close()
         else:

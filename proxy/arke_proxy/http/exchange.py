@@ -31,6 +31,7 @@ from arke_proxy.http.response_handler import ResponseHandler
 from arke_proxy.http.timeout_errors import stalled_response, timeout_error
 from arke_proxy.http.websocket import Splice
 from arke_proxy.http1 import serializer
+from arke_proxy.log import warn_limited
 from arke_proxy.observability.request_record import RequestRecord
 
 _UNAVAILABLE: Final = frozenset((502, 503, 504))
@@ -385,9 +386,7 @@ class Exchange(BackendEvents):
             error = self._attempts().error()
         # Connection limits are logged where they are found, with the fix.
         if error.status >= 500 and not isinstance(error, TooManyConnections):
-            self._context.warnings.warn(
-                str(error), "request failed", status=error.status, reason=str(error)
-            )
+            warn_limited(str(error), "request failed", status=error.status, reason=str(error))
         self.record.status = error.status
         self._finish(error.code, self._context.clock(), str(error))
         self._client.send_error(error)
@@ -421,4 +420,4 @@ class Exchange(BackendEvents):
         self._attempts().add(address, reason)
 
     def _warn(self, address: BackendAddress, reason: str) -> None:
-        self._context.warnings.warn(address, "backend failed", backend=str(address), reason=reason)
+        warn_limited(address, "backend failed", backend=str(address), reason=reason)

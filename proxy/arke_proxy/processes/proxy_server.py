@@ -13,7 +13,7 @@ from arke_proxy.clients.http1_connection import Http1Connection
 from arke_proxy.clients.tls_listener import TlsListener
 from arke_proxy.connections.descriptors import NO_DESCRIPTORS, check_descriptors, describe_shortage
 from arke_proxy.context import ProxyContext
-from arke_proxy.log import log
+from arke_proxy.log import log, warn_limited
 from arke_proxy.processes.socket_binding import BACKLOG
 
 _TICK = 0.1  # seconds between two checks of the deadlines
@@ -118,9 +118,7 @@ class ProxyServer:
         self._context.sweep()
         # Without descriptors the loop drops new connections silently.
         if error := check_descriptors():
-            self._context.warnings.warn(
-                NO_DESCRIPTORS, "no file descriptor left", reason=describe_shortage(error)
-            )
+            warn_limited(NO_DESCRIPTORS, "no file descriptor left", reason=describe_shortage(error))
         for listener, server in zip(self._listeners, self._servers, strict=True):
             if not self._context.clients.draining:
                 self._accept_from_siblings(listener, server)

@@ -33,11 +33,10 @@ from arke_proxy.connections.descriptors import (
 from arke_proxy.connections.timeouts import TimeLimits
 from arke_proxy.context import ProxyContext, new_context
 from arke_proxy.http.forwarded import Forwarding
-from arke_proxy.log import configure, log
+from arke_proxy.log import configure, log, warn_limited
 from arke_proxy.main import PROGRAM, ProxyOptions, balancing_config, certificates, parse_flags
 from arke_proxy.observability.access_log import AccessLog
 from arke_proxy.observability.access_log_format import FORMATS
-from arke_proxy.observability.log_throttle import WarningThrottle
 from arke_proxy.observability.telemetry import MAX_ADMIN_CONNECTIONS, Telemetry
 from arke_proxy.processes.proxy_server import HttpListener, ProxyServer
 from arke_proxy.processes.worker_config import WorkerConfig, read_secret
@@ -127,8 +126,7 @@ async def _start_balancers(
 ) -> ClusterBalancers:
     if mesh:
         await mesh.__aenter__()
-    warn = WarningThrottle(log).warn
-    balancers = ClusterBalancers(config, mesh, check_dialer, warn)
+    balancers = ClusterBalancers(config, mesh, check_dialer, warn_limited)
     await balancers.start()
     return balancers
 
@@ -182,10 +180,9 @@ def _listeners(options: ProxyOptions, config: WorkerConfig) -> list[HttpListener
 def _access_log(options: ProxyOptions, loop: asyncio.AbstractEventLoop) -> AccessLog | None:
     if options.access_log is None:
         return None
-    throttle = WarningThrottle(log)
 
     def warn(reason: str) -> None:
-        throttle.warn(reason, "access log failed", reason=reason)
+        warn_limited(reason, "access log failed", reason=reason)
 
     def warn_from_thread(reason: str) -> None:  # called in the writer thread
         with contextlib.suppress(RuntimeError):  # the loop is closed

@@ -1,4 +1,4 @@
-"""The admin pages, the access log and the error pages of a proxy."""
+"""The proxy's admin pages, access log and error pages."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def harness(relays: Relays, admin_port: int) -> Iterator[ProxyHarness]:
         yield harness
 
 
-def until_ready(port: int, *, ready: bool) -> bytes:
-    """Wait until the proxy is ready, or not; return the page's body."""
+def wait_for_readyz(port: int, *, ready: bool) -> bytes:
+    """Wait until /-/readyz answers 200, or 503 if not `ready`; return its body."""
     wait_until(lambda: fetch(port, "/-/readyz")[0].status == (200 if ready else 503))
     return fetch(port, "/-/readyz")[1]
 
@@ -48,11 +48,11 @@ def until_ready(port: int, *, ready: bool) -> bytes:
 def test_readyz_depends_on_relay_and_healthz_does_not(
     harness: ProxyHarness, admin_port: int
 ) -> None:
-    assert until_ready(admin_port, ready=True) == b"OK\n"
+    assert wait_for_readyz(admin_port, ready=True) == b"OK\n"
     harness.start_backends(respond_ok)
-    harness.get()  # a known backend does not make the proxy ready without a relay
+    harness.get()  # a known backend does not make the proxy ready without its relay
     harness.relay.process.terminate()
-    assert until_ready(admin_port, ready=False) == b"The proxy is not connected to its relay.\n"
+    assert wait_for_readyz(admin_port, ready=False) == b"The proxy is not connected to its relay.\n"
     response, body = fetch(admin_port, "/-/healthz")
     assert (response.status, body) == (200, b"OK\n")
 
@@ -65,12 +65,12 @@ def test_proxy_is_ready_while_a_cluster_has_members(
     flags = ("-port", str(relay.port), "-choose", choose, "-admin", f"127.0.0.1:{admin_port}")
     with new_deployment() as deployment:
         deployment.proxy(*flags, "-cluster", "web", "-route", "other.example=other")
-        unready = b'No backends in clusters "other", "web".\n'
-        assert until_ready(admin_port, ready=False) == unready
+        no_backends = b'No backends in clusters "other", "web".\n'
+        assert wait_for_readyz(admin_port, ready=False) == no_backends
         member = deployment.member(relay, http="127.0.0.1:9")
-        assert until_ready(admin_port, ready=True) == b"OK\n"
+        assert wait_for_readyz(admin_port, ready=True) == b"OK\n"
         deployment.stop_member(member)
-        assert until_ready(admin_port, ready=False) == unready
+        assert wait_for_readyz(admin_port, ready=False) == no_backends
 
 
 def test_requests_are_counted_by_cluster_code_and_backend(
@@ -107,12 +107,12 @@ def test_admin_listener_serves_admin_pages_only(harness: ProxyHarness, admin_por
 
 
 def test_idle_admin_connections_are_evicted(harness: ProxyHarness, admin_port: int) -> None:
-    where = ("127.0.0.1", admin_port)
-    held = [Connection(socket.create_connection(where, LIMIT)) for _ in range(20)]
-    for connection in held[:3]:
+    address = ("127.0.0.1", admin_port)
+    connections = [Connection(socket.create_connection(address, LIMIT)) for _ in range(20)]
+    for connection in connections[:3]:
         connection.send(b"GET /-/heal")
     assert fetch(admin_port, "/-/healthz")[0].status == 200
-    for connection in held:
+    for connection in connections:
         connection.close()
 
 
@@ -123,18 +123,18 @@ def test_counters_of_all_workers_survive_a_reload(relays: Relays, admin_port: in
         for _ in range(10):
             harness.get()
         wait_until(lambda: metric_value(admin_port, "arke_proxy_requests_total") == 10)
-        old = worker_pids(harness.process)
+        old_pids = worker_pids(harness.process)
         harness.process.signal(signal.SIGHUP)
         harness.process.wait_for_line("the new workers are ready", LIMIT)
-        wait_until(lambda: set(worker_pids(harness.process)).isdisjoint(old))
+        wait_until(lambda: set(worker_pids(harness.process)).isdisjoint(old_pids))
         wait_until(lambda: metric_value(admin_port, "arke_proxy_workers") == 2)
         assert metric_value(admin_port, "arke_proxy_requests_total") == 10
         harness.get()
         wait_until(lambda: metric_value(admin_port, "arke_proxy_requests_total") == 11)
 
 
-def lines(path: Path, count: int) -> list[bytes]:
-    """Wait until a log has this many lines."""
+def wait_for_lines(path: Path, count: int) -> list[bytes]:
+    """Wait until the log has `count` lines; return all of them."""
     wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") >= count)
     return path.read_bytes().splitlines()
 
@@ -147,43 +147,43 @@ def test_access_log_in_combined_format(relays: Relays, tmp_path: Path) -> None:
             b'GET /a?"b HTTP/1.1\r\nHost: x\r\nUser-Agent: a "b" \xe9\r\nReferer: y\r\n\r\n'
         )
         harness.exchange(b"GET / HTTP/1.1\r\n\r\n")
-        asked, refused = lines(path, 2)
-        start_process = rb"127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "
+        answered, rejected = wait_for_lines(path, 2)
+        prefix = rb"127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "
         request = rb'"GET /a\?\\x22b HTTP/1\.1" 200 2 "y" "a \\x22b\\x22 \\xe9"'
-        assert re.fullmatch(start_process + request, asked)
-        assert re.fullmatch(start_process + rb'"- - HTTP/1\.1" 400 - "-" "-"', refused)
+        assert re.fullmatch(prefix + request, answered)
+        assert re.fullmatch(prefix + rb'"- - HTTP/1\.1" 400 - "-" "-"', rejected)
 
 
-@pytest.mark.parametrize("switches", [False, True], ids=["request", "WebSocket"])
-def test_requests_cut_at_shutdown_are_logged(tmp_path: Path, switches: bool) -> None:
+@pytest.mark.parametrize("upgraded", [False, True], ids=["request", "WebSocket"])
+def test_requests_cut_at_shutdown_are_logged(tmp_path: Path, upgraded: bool) -> None:
     path = tmp_path / "access.log"
-    asked = threading.Event()
+    request_received = threading.Event()
     upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
-    def stays(connection: Connection) -> None:
+    def never_respond(connection: Connection) -> None:
         connection.read_head()
-        if switches:
+        if upgraded:
             connection.send(b"HTTP/1.1 101 Switching Protocols\r\n" + upgrade)
-        asked.set()
+        request_received.set()
         connection.read_to_end()
 
     flags = ("-access-log", str(path), "-access-format", "json", "-grace", "200ms")
     with new_deployment() as deployment:
         proxy = deployment.proxy(
-            "-choose", "static", "-backend", deployment.backend(stays).address, *flags
+            "-choose", "static", "-backend", deployment.backend(never_respond).address, *flags
         )
         connection = proxy.connect()
         connection.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n" + upgrade)
-        if switches:
+        if upgraded:
             assert connection.read_head().startswith(b"HTTP/1.1 101 ")
-        assert asked.wait(LIMIT)
+        assert request_received.wait(LIMIT)
         proxy.process.terminate()
         proxy.process.wait(LIMIT)
         connection.close()
     (line,) = path.read_bytes().splitlines()
-    story = json.loads(line)
-    assert (story["target"], story["status"]) == ("/slow", 101 if switches else 0)
-    assert story.get("outcome") == (None if switches else "response_aborted")
+    entry = json.loads(line)
+    assert (entry["target"], entry["status"]) == ("/slow", 101 if upgraded else 0)
+    assert entry.get("outcome") == (None if upgraded else "response_aborted")
 
 
 def test_access_log_in_json(relays: Relays, tmp_path: Path) -> None:
@@ -194,13 +194,13 @@ def test_access_log_in_json(relays: Relays, tmp_path: Path) -> None:
         harness.get("/x")
         harness.cluster.answers = ["nonsense"]
         harness.get("/y")
-        stories: list[dict[str, Any]] = [json.loads(line) for line in lines(path, 2)]
-    good_one, bad_one = stories
-    assert good_one["target"] == "/x"
-    assert good_one["backend"] == backend.address
-    assert (good_one["status"], good_one["bytes_out"], good_one["attempts"]) == (200, 2, 1)
-    assert list(good_one["ms"]) == ["choose", "connect", "answer", "body", "total"]
-    assert (bad_one["status"], bad_one["outcome"], bad_one["backend"]) == (
+        entries: list[dict[str, Any]] = [json.loads(line) for line in wait_for_lines(path, 2)]
+    succeeded, failed = entries
+    assert succeeded["target"] == "/x"
+    assert succeeded["backend"] == backend.address
+    assert (succeeded["status"], succeeded["bytes_out"], succeeded["attempts"]) == (200, 2, 1)
+    assert list(succeeded["ms"]) == ["choose", "connect", "answer", "body", "total"]
+    assert (failed["status"], failed["outcome"], failed["backend"]) == (
         502,
         "bad_cluster_reply",
         None,
@@ -208,14 +208,18 @@ def test_access_log_in_json(relays: Relays, tmp_path: Path) -> None:
 
 
 PUT = b"PUT /large HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\n"
-REFUSED = {
-    "no head": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "-", "it has two Host fields"),
-    "said to be too large": (
+REJECTED = {
+    "malformed head": (
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        "-",
+        "it has two Host fields",
+    ),
+    "Content-Length too large": (
         PUT + b"Content-Length: 9\r\n\r\n",
         "/large",
         "its body is larger than 8 bytes",
     ),
-    "too large": (
+    "chunked body too large": (
         PUT + b"Transfer-Encoding: chunked\r\n\r\n9\r\n",
         "/large",
         "its body is larger than 8 bytes",
@@ -223,9 +227,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("raw", "target", "fault"), REFUSED.values(), ids=REFUSED)
-def test_refused_request_is_logged_with_reason(
-    tmp_path: Path, raw: bytes, target: str, fault: str
+@pytest.mark.parametrize(("raw", "target", "reason"), REJECTED.values(), ids=REJECTED)
+def test_rejected_request_is_logged_with_reason(
+    tmp_path: Path, raw: bytes, target: str, reason: str
 ) -> None:
     path = tmp_path / "access.log"
     flags = ("-access-log", str(path), "-access-format", "json", "-max-body", "8")
@@ -235,14 +239,14 @@ def test_refused_request_is_logged_with_reason(
         )
         response, body = proxy.request(raw)
         wait_until(lambda: path.read_bytes().endswith(b"\n"))
-    story = json.loads(path.read_bytes())
-    assert (story["status"], story["target"]) == (response.status, target)
-    assert story["detail"] == f"The request is rejected: {fault}."
+    entry = json.loads(path.read_bytes())
+    assert (entry["status"], entry["target"]) == (response.status, target)
+    assert entry["detail"] == f"The request is rejected: {reason}."
     if target == "-":
-        assert body.decode() == f"The request is rejected: {fault}.\n"
+        assert body.decode() == f"The request is rejected: {reason}.\n"
     else:
-        assert story["method"] == "PUT"
-        assert json.loads(body)["detail"] == story["detail"]
+        assert entry["method"] == "PUT"
+        assert json.loads(body)["detail"] == entry["detail"]
 
 
 def test_last_requests_are_logged_before_exit(relays: Relays, tmp_path: Path) -> None:
@@ -256,12 +260,12 @@ def test_last_requests_are_logged_before_exit(relays: Relays, tmp_path: Path) ->
 
 
 def test_access_log_rotation(relays: Relays, tmp_path: Path) -> None:
-    path, old = tmp_path / "access.log", tmp_path / "access.log.1"
+    path, rotated = tmp_path / "access.log", tmp_path / "access.log.1"
     with harness_for(relays.start(), "web", "-access-log", str(path), "-workers", "2") as harness:
         harness.start_backends(respond_ok)
         harness.get("/1")
-        lines(path, 1)
-        path.rename(old)
+        wait_for_lines(path, 1)
+        path.rename(rotated)
         harness.process.signal(signal.SIGUSR1)
         wait_until(path.exists)
         wait_until(lambda: harness.get("/2") is not None and path.read_bytes().count(b"\n") > 0)
@@ -269,7 +273,7 @@ def test_access_log_rotation(relays: Relays, tmp_path: Path) -> None:
         harness.process.signal(signal.SIGHUP)
         harness.process.wait_for_line("the new workers are ready", LIMIT)
         harness.get("/3")
-        assert b"GET /3 " in lines(path, 1)[-1]
+        assert b"GET /3 " in wait_for_lines(path, 1)[-1]
 
 
 def test_access_log_on_stdout(relays: Relays) -> None:
@@ -282,9 +286,9 @@ def test_access_log_on_stdout(relays: Relays) -> None:
 
 
 def test_unwritable_access_log_is_a_one_line_error(relays: Relays, tmp_path: Path) -> None:
-    words = ["-cluster", "web", "-port", str(relays.start().port), "-listen", "127.0.0.1:0"]
-    words += ["-workers", "2", "-access-log", str(tmp_path / "no" / "log")]
-    process = start_process("proxy", [*program("proxy"), *words])
+    flags = ["-cluster", "web", "-port", str(relays.start().port), "-listen", "127.0.0.1:0"]
+    flags += ["-workers", "2", "-access-log", str(tmp_path / "no" / "log")]
+    process = start_process("proxy", [*program("proxy"), *flags])
     assert process.wait(LIMIT) == 2
     assert process.log.startswith("proxy: -access-log ")
     assert process.log.count("\n") == 1
@@ -294,11 +298,11 @@ def test_unwritable_access_log_is_a_one_line_error(relays: Relays, tmp_path: Pat
 def test_access_log_pipe_without_reader_is_a_one_line_error(tmp_path: Path) -> None:
     pipe = tmp_path / "log"
     os.mkfifo(pipe)
-    words = ["-choose", "static", "-backend", "127.0.0.1:9", "-listen", "127.0.0.1:0"]
-    process = start_process("proxy", [*program("proxy"), *words, "-access-log", str(pipe)])
+    flags = ["-choose", "static", "-backend", "127.0.0.1:9", "-listen", "127.0.0.1:0"]
+    process = start_process("proxy", [*program("proxy"), *flags, "-access-log", str(pipe)])
     assert process.wait(LIMIT) == 2
-    said = f"proxy: -access-log {pipe}: the named pipe has no reader; start its reader first\n"
-    assert process.log == said
+    expected = f"proxy: -access-log {pipe}: the named pipe has no reader; start its reader first\n"
+    assert process.log == expected
     process.close()
 
 
@@ -315,15 +319,15 @@ def test_access_log_to_named_pipe(tmp_path: Path) -> None:
 
 
 def test_via_is_added_to_responses_of_backends_only(relays: Relays) -> None:
-    """Via distinguishes the proxy's own error pages from those of backends."""
+    """A backend can imitate the proxy's error pages, but only its responses have a Via field."""
 
-    def pretends(connection: Connection) -> None:
+    def imitate_own_error(connection: Connection) -> None:
         connection.read_head()
         fields = b'Server: arke\r\nServer-Timing: arke;desc="no_backend"\r\n'
         connection.send(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n" + fields + b"\r\n")
 
     with harness_for(relays.start(), "web") as harness:
-        harness.start_backends(pretends)
+        harness.start_backends(imitate_own_error)
         response, _ = harness.get()
         assert response.getheader("server-timing") == 'arke;desc="no_backend"'
         assert response.getheader("via") == "1.1 arke"
@@ -336,7 +340,7 @@ def test_via_is_added_to_responses_of_backends_only(relays: Relays) -> None:
 def test_error_format_follows_accept(relays: Relays) -> None:
     with harness_for(relays.start(), "web") as harness:
         harness.cluster.answers = ["nonsense <b>"]
-        sentence = "Cluster web answered the request for a backend with b'nonsense <b>'"
+        message = "Cluster web answered the request for a backend with b'nonsense <b>'"
 
         def get(accept: str) -> tuple[HTTPResponse, str]:
             head = f"GET / HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n"
@@ -347,7 +351,7 @@ def test_error_format_follows_accept(relays: Relays) -> None:
 
         response, body = get("*/*")
         assert response.getheader("content-type") == "text/plain; charset=utf-8"
-        assert body.startswith(sentence)
+        assert body.startswith(message)
         response, body = get("application/json")
         assert response.getheader("content-type") == "application/json"
         assert json.loads(body)["error"] == "bad_cluster_reply"

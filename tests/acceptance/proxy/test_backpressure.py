@@ -33,9 +33,9 @@ def largest_buffer(direction: str) -> int:
 
 # The kernel grows the proxy's socket buffers by itself. SIZE is more than fits into them.
 SIZE = largest_buffer("r") + largest_buffer("w") + 4 * MIB
-AT_ONCE = 8  # stalled connections
+CONNECTIONS = 8  # that are stalled at the same time
 UPGRADE = b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
-# The client's request, and the start and end of the backend's response.
+# Each: the client's request; what the backend sends before and after the client's data.
 UPLOAD = (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % SIZE, b"", OK)
 WEB_SOCKET = (
     b"GET / HTTP/1.1\r\nHost: a\r\n" + UPGRADE,
@@ -67,10 +67,10 @@ def connect(request: pytest.FixtureRequest, harness: ProxyHarness, folder: Path)
 
 
 @pytest.mark.parametrize(
-    ("asks", "begins", "ends"), [UPLOAD, WEB_SOCKET], ids=["upload", "spliced"]
+    ("request_", "before_data", "after_data"), [UPLOAD, WEB_SOCKET], ids=["upload", "websocket"]
 )
 def test_slow_backend_slows_client_and_is_not_timed_out(
-    harness: ProxyHarness, connect: Connect, asks: bytes, begins: bytes, ends: bytes
+    harness: ProxyHarness, connect: Connect, request_: bytes, before_data: bytes, after_data: bytes
 ) -> None:
     data = hashlib.shake_256(b"upload").digest(SIZE)
     stalled = threading.Event()
@@ -79,37 +79,37 @@ def test_slow_backend_slows_client_and_is_not_timed_out(
     def script(connection: Connection) -> None:
         connection.limit_buffers()
         connection.read_head()
-        connection.send(begins)
+        connection.send(before_data)
         assert stalled.wait(2 * LIMIT)
         digests.append(hashlib.sha256(connection.read_exactly(SIZE)).digest())
-        connection.send(ends)
+        connection.send(after_data)
 
     def stall(connection: Connection) -> int:
         connection.limit_buffers()
-        connection.send(asks)
-        if begins:
+        connection.send(request_)
+        if before_data:
             assert connection.read_head().startswith(b"HTTP/1.1 101 ")
-        # Three seconds: a host that did not acknowledge for so long would be taken for dead.
+        # Longer than TCP_USER_TIMEOUT (2 s): a slow backend must not be taken for a dead host.
         return connection.send_until_stalled(data, 3.0)
 
     def finish(connection: Connection, sent: int) -> bytes:
         connection.send(data[sent:])
-        if not begins:
+        if not before_data:
             assert connection.read_head().startswith(b"HTTP/1.1 200 ")
         return connection.read_exactly(2)
 
     harness.start_backends(script)
-    connections = [connect() for _ in range(AT_ONCE)]
+    connections = [connect() for _ in range(CONNECTIONS)]
     before = harness.memory
-    with ThreadPoolExecutor(AT_ONCE) as clients:
+    with ThreadPoolExecutor(CONNECTIONS) as clients:
         try:
             sent = list(clients.map(stall, connections))
-            assert max(sent) < SIZE, "nothing slows the client down"
-            assert harness.memory - before < AT_ONCE * MB
-        finally:  # or the backends' threads would outlast a failure
+            assert max(sent) < SIZE, "the proxy accepted all data: no backpressure"
+            assert harness.memory - before < CONNECTIONS * MB
+        finally:  # ends the backends' threads even if an assertion failed
             stalled.set()
-        assert list(clients.map(finish, connections, sent)) == [b"ok"] * AT_ONCE
-    assert digests == [hashlib.sha256(data).digest()] * AT_ONCE
+        assert list(clients.map(finish, connections, sent)) == [b"ok"] * CONNECTIONS
+    assert digests == [hashlib.sha256(data).digest()] * CONNECTIONS
 
 
 def test_slow_client_slows_download(harness: ProxyHarness, connect: Connect) -> None:
@@ -121,52 +121,55 @@ def test_slow_client_slows_download(harness: ProxyHarness, connect: Connect) -> 
         connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE)
         sent = connection.send_until_stalled(data, 1.0)
-        assert sent < SIZE, "nothing slows the backend down"
+        assert sent < SIZE, "the proxy read all data: no backpressure"
         stalled.release()
         connection.send(data[sent:])
 
     harness.start_backends(script)
-    connections = [connect() for _ in range(AT_ONCE)]
+    connections = [connect() for _ in range(CONNECTIONS)]
     before = harness.memory
     for connection in connections:
         connection.limit_buffers()
         connection.send(GET)
     assert all(stalled.acquire(timeout=2 * LIMIT) for _ in connections)
-    assert harness.memory - before < AT_ONCE * MB
+    assert harness.memory - before < CONNECTIONS * MB
     for connection in connections:
         assert connection.read_response()[1] == data
 
 
 def test_slow_client_slows_download_after_retry(harness: ProxyHarness) -> None:
-    """The client is slow already, because of 1xx responses of a backend that failed."""
-    data = hashlib.shake_256(b"again").digest(SIZE)
-    full, slowed = threading.Event(), threading.Event()
+    """The client is already slow when the retry starts.
+
+    The failed backend has sent 1xx responses that the client has not read.
+    """
+    data = hashlib.shake_256(b"retry").digest(SIZE)
+    hints_stalled, response_stalled = threading.Event(), threading.Event()
     hint = b"HTTP/1.1 103 Early Hints\r\nX: %b\r\n\r\n" % (b"x" * 60_000)
     hints = hint * (SIZE // len(hint))
 
-    def breaks(connection: Connection) -> None:
+    def fill_with_hints_and_fail(connection: Connection) -> None:
         connection.read_head()
         connection.limit_buffers()
         assert connection.send_until_stalled(hints, 1.0) < len(hints)
         connection.reset()
-        full.set()
+        hints_stalled.set()
 
-    def serves(connection: Connection) -> None:
+    def respond(connection: Connection) -> None:
         connection.read_head()
         assert connection.read_exactly(4) == b"body"
-        answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE + data
-        sent = connection.send_until_stalled(answer, 1.0)
-        assert sent < SIZE, "nothing slows the backend down"
-        slowed.set()
-        connection.send(answer[sent:])
+        response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE + data
+        sent = connection.send_until_stalled(response, 1.0)
+        assert sent < SIZE, "the proxy read all data: no backpressure"
+        response_stalled.set()
+        connection.send(response[sent:])
 
-    harness.start_backends(breaks, serves)
+    harness.start_backends(fill_with_hints_and_fail, respond)
     connection = harness.connect()
     connection.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo")
-    assert full.wait(2 * LIMIT)
+    assert hints_stalled.wait(2 * LIMIT)
     before = harness.memory
-    connection.send(b"dy")  # so the proxy notices that the backend is gone
-    assert slowed.wait(2 * LIMIT)
+    connection.send(b"dy")  # writing it makes the proxy notice the reset of the backend
+    assert response_stalled.wait(2 * LIMIT)
     assert harness.memory - before < MB
     while connection.read_head().startswith(b"HTTP/1.1 103 "):
         pass
@@ -182,7 +185,7 @@ def test_client_that_pipelines_without_reading_is_slowed(harness: ProxyHarness) 
     before = harness.memory
     data = request * 10_000
     sent = connection.send_until_stalled(data, 1.0)
-    assert sent < len(data), "nothing slows the client down"
+    assert sent < len(data), "the proxy accepted all data: no backpressure"
     assert harness.memory - before < MB
     connection.sock.shutdown(socket.SHUT_WR)
     for _ in range(sent // len(request)):

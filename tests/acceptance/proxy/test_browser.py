@@ -19,68 +19,68 @@ from support.waiting import LIMIT
 
 PAGE = """<!doctype html><title>try</title><script>
 const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`);
-const heard = [];
-const tell = (found) => fetch("/found", {method: "POST", body: JSON.stringify({
-  protocol: performance.getEntriesByType("navigation")[0].nextHopProtocol, ...found})});
+const received = [];
+const report = (result) => fetch("/report", {method: "POST", body: JSON.stringify({
+  protocol: performance.getEntriesByType("navigation")[0].nextHopProtocol, ...result})});
 socket.onopen = () => { socket.send("hello"); socket.send(new Uint8Array([1, 2, 3])); };
-socket.onerror = () => tell({error: "the socket failed"});
+socket.onerror = () => report({error: "the socket failed"});
 socket.onmessage = (message) => {
-  heard.push(typeof message.data === "string" ? message.data : message.data.size);
-  if (heard.length < 2) return;
+  received.push(typeof message.data === "string" ? message.data : message.data.size);
+  if (received.length < 2) return;
   const events = new EventSource("/events");
   events.onmessage = (event) => {
     events.close();
     socket.close(4000);
-    tell({heard, event: event.data});
+    report({received, event: event.data});
   };
 };
 </script>"""
 
 
 class Pages:
-    """The backend: a page, the endpoints of its script, and the script's results."""
+    """The backend: a page, the endpoints that its script uses, and what the script reports."""
 
     def __init__(self) -> None:
-        self.found: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.reported: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.closed: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
 
     async def page(self, _: web.Request) -> web.Response:
         return web.Response(text=PAGE, content_type="text/html")
 
     async def socket(self, request: web.Request) -> web.WebSocketResponse:
-        talk = web.WebSocketResponse()
-        await talk.prepare(request)
-        async for message in talk:
+        websocket = web.WebSocketResponse()
+        await websocket.prepare(request)
+        async for message in websocket:
             if message.type is WSMsgType.TEXT:
-                await talk.send_str(message.data.upper())
+                await websocket.send_str(message.data.upper())
             else:
-                await talk.send_bytes(message.data)
-        self.closed.set_result(talk.close_code)
-        return talk
+                await websocket.send_bytes(message.data)
+        self.closed.set_result(websocket.close_code)
+        return websocket
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await answer.prepare(request)
-        await answer.write(b"data: first\n\n")
-        await asyncio.wait((self.found,))  # the response must be forwarded before its end
-        return answer
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b"data: first\n\n")
+        await asyncio.wait((self.reported,))  # the response must be forwarded before its end
+        return response
 
-    async def tell(self, request: web.Request) -> web.Response:
-        self.found.set_result(await request.json())
+    async def report(self, request: web.Request) -> web.Response:
+        self.reported.set_result(await request.json())
         return web.Response()
 
 
 @asynccontextmanager
-async def served(pages: Pages) -> AsyncIterator[str]:
+async def serve(pages: Pages) -> AsyncIterator[str]:
     app = web.Application()
     app.router.add_get("/", pages.page)
     app.router.add_get("/ws", pages.socket)
     app.router.add_get("/events", pages.events)
-    app.router.add_post("/found", pages.tell)
+    app.router.add_post("/report", pages.report)
     runner = web.AppRunner(app)
     await runner.setup()
-    place = web.TCPSite(runner, "127.0.0.1", 0)
-    await place.start()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
     try:
         yield f"127.0.0.1:{runner.addresses[0][1]}"
     finally:
@@ -89,37 +89,37 @@ async def served(pages: Pages) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def browser(profile: Path, url: str) -> AsyncIterator[None]:
-    words = [
+    command = [
         needs.require_tool("chromium", "chromium"),
         *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
         *("--disable-background-networking", "--no-first-run", "--ignore-certificate-errors"),
         *("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", f"--user-data-dir={profile}"),
     ]
-    quiet = asyncio.subprocess.DEVNULL
-    running = await asyncio.create_subprocess_exec(*words, url, stdout=quiet, stderr=quiet)
+    devnull = asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(*command, url, stdout=devnull, stderr=devnull)
     try:
         yield
     finally:
-        running.terminate()
+        process.terminate()
         try:
-            await asyncio.wait_for(running.wait(), LIMIT)
+            await asyncio.wait_for(process.wait(), LIMIT)
         except TimeoutError:
-            running.kill()
+            process.kill()
 
 
 @pytest.mark.parametrize("by_tls", [False, True])
 async def test_browser_gets_page_websocket_and_events(tmp_path: Path, by_tls: bool) -> None:
     pages = Pages()
     certificate = write_certificate(tmp_path, "localhost")
-    async with served(pages) as address:
-        with new_deployment() as made:
+    async with serve(pages) as address:
+        with new_deployment() as deployment:
             flags = ["-choose", "static", "-backend", address]
-            proxy = made.proxy(*flags, "-tls-listen", "127.0.0.1:0", "-cert", certificate)
+            proxy = deployment.proxy(*flags, "-tls-listen", "127.0.0.1:0", "-cert", certificate)
             url = f"http://127.0.0.1:{proxy.port}/"
             if by_tls:
                 url = f"https://127.0.0.1:{tls_port(proxy.process)}/"
             async with browser(tmp_path / "profile", url), asyncio.timeout(LIMIT):
                 protocol = "h2" if by_tls else "http/1.1"
-                wanted = {"protocol": protocol, "heard": ["HELLO", 3], "event": "first"}
-                assert await pages.found == wanted
+                expected = {"protocol": protocol, "received": ["HELLO", 3], "event": "first"}
+                assert await pages.reported == expected
                 assert await pages.closed == 4000

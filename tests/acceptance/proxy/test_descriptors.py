@@ -1,4 +1,4 @@
-"""File descriptor limits: few descriptors, and none left at run time."""
+"""Proxies with few file descriptors, and a proxy that runs out of them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from support.waiting import LIMIT, wait_until
 
 pytestmark = pytest.mark.alone
 
-FEW = 80
-SHARE = 24  # of clients, and of connections to backends
+FEW = 80  # descriptors of a proxy
+SHARE = 24  # of them: for clients; as many for connections to backends
 UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 DESCRIPTOR_FIX = r"raise LimitNOFILE \(ulimit -n\), or lower -max-clients"
@@ -34,72 +34,72 @@ def static(*backends: Backend) -> list[str]:
 
 
 def next_descriptor(pid: int) -> int:
-    """Return the number of the process's next descriptor."""
+    """Return the lowest free descriptor number of a process, which it uses next."""
     used = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
     return min(set(range(len(used) + 1)) - used)
 
 
 def test_clients_cannot_exhaust_descriptors(deployment: Deployment) -> None:
-    """Accepted clients can be served, however many more connect."""
+    """A client over the limit gets 503. The accepted clients are still served."""
 
-    def script(connection: Connection) -> None:
+    def respond_and_close(connection: Connection) -> None:
         connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
 
-    proxy = deployment.proxy(*static(deployment.backend(script)), descriptors=FEW)
+    proxy = deployment.proxy(*static(deployment.backend(respond_and_close)), descriptors=FEW)
     connection = proxy.connect()
     connection.send(GET)
     assert connection.read_response()[0].status == 200
-    others = [proxy.connect() for _ in range(100)]
+    excess = [proxy.connect() for _ in range(100)]
     proxy.process.wait_for_line(
         f"The proxy has {SHARE} client connections, which is its limit", LIMIT
     )
-    assert others[-1].read_response()[0].status == 503
+    assert excess[-1].read_response()[0].status == 503
     for _ in range(5):
         connection.send(GET)
         assert connection.read_response()[0].status == 200
-    for one in (connection, *others):
-        one.close()
+    for each in (connection, *excess):
+        each.close()
 
 
-def test_idle_backend_connections_are_closed_for_new_ones(deployment: Deployment) -> None:
+def test_idle_backend_connections_are_evicted_for_new_ones(deployment: Deployment) -> None:
     backends = [deployment.backend(respond_with(str(number))) for number in range(3 * SHARE)]
     proxy = deployment.proxy(*static(*backends), descriptors=FEW)
     connection = proxy.connect()
-    answered = set()
+    bodies = set()
     for _ in range(200):
         connection.send(GET)
         response, body = connection.read_response()
         assert response.status == 200, body
-        answered.add(body)
-    assert len(answered) > SHARE
+        bodies.add(body)
+    assert len(bodies) > SHARE
     connection.close()
 
 
 def test_http2_streams_cannot_exhaust_descriptors(deployment: Deployment) -> None:
-    asked, go = threading.Semaphore(0), threading.Event()
+    requests_received, may_respond = threading.Semaphore(0), threading.Event()
 
-    def held(connection: Connection) -> None:
+    def respond_when_allowed(connection: Connection) -> None:
         while connection.read_head():
-            asked.release()
-            assert go.wait(LIMIT)
+            requests_received.release()
+            assert may_respond.wait(LIMIT)
             connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
-    proxy = deployment.proxy(*static(deployment.backend(held)), descriptors=FEW)
+    proxy = deployment.proxy(*static(deployment.backend(respond_when_allowed)), descriptors=FEW)
     client = RawHttp2(proxy.connect())
     streams = range(1, 200, 2)
     for stream in streams:
         client.get(stream)
     for _ in range(SHARE):
-        assert asked.acquire(timeout=LIMIT)
-    sentence = f"The proxy has {SHARE} connections to backends, which is its limit"
-    proxy.process.wait_for_line(f"{sentence}: {DESCRIPTOR_FIX}", LIMIT)
-    response, body = proxy.request()  # descriptors for clients are reserved
-    assert (response.status, body) == (503, f"{sentence}.\n".encode())
+        assert requests_received.acquire(timeout=LIMIT)
+    message = f"The proxy has {SHARE} connections to backends, which is its limit"
+    proxy.process.wait_for_line(f"{message}: {DESCRIPTOR_FIX}", LIMIT)
+    response, body = proxy.request()  # the client is accepted: its descriptors are separate
+    assert (response.status, body) == (503, f"{message}.\n".encode())
     assert response.getheader("retry-after") == "1"
-    go.set()
-    answers = client.read_responses(*streams)
-    assert sorted(fields[b":status"] for fields, _ in answers.values()) == sorted(
+    may_respond.set()
+    responses = client.read_responses(*streams)
+    assert sorted(fields[b":status"] for fields, _ in responses.values()) == sorted(
         [b"200"] * SHARE + [b"503"] * (len(streams) - SHARE)
     )
     assert proxy.body() == "ok"
@@ -107,12 +107,12 @@ def test_http2_streams_cannot_exhaust_descriptors(deployment: Deployment) -> Non
 
 
 def test_closed_websockets_free_their_descriptors(deployment: Deployment) -> None:
-    def echoing(connection: Connection) -> None:
+    def echo_4_bytes(connection: Connection) -> None:
         connection.read_head()
         connection.send(SWITCHED)
         connection.send(connection.read_exactly(4))
 
-    proxy = deployment.proxy(*static(deployment.backend(echoing)), descriptors=FEW)
+    proxy = deployment.proxy(*static(deployment.backend(echo_4_bytes)), descriptors=FEW)
     for _ in range(2 * SHARE):
         connection = proxy.connect()
         connection.send(UPGRADE)
@@ -123,23 +123,23 @@ def test_closed_websockets_free_their_descriptors(deployment: Deployment) -> Non
         connection.close()
 
 
-def test_websockets_count_towards_limit(deployment: Deployment) -> None:
-    def lasting(connection: Connection) -> None:
+def test_websockets_count_towards_limit_of_backend_connections(deployment: Deployment) -> None:
+    def keep_websocket_open(connection: Connection) -> None:
         connection.read_head()
         connection.send(SWITCHED)
         connection.read_to_end()
 
-    backend = deployment.backend(lasting)
+    backend = deployment.backend(keep_websocket_open)
     proxy = deployment.proxy(*static(backend), "-max-clients", "36", descriptors=FEW)
-    sockets = []
-    for _ in range(12):  # 48 of 80 are free, 36 for clients
-        sockets.append(proxy.connect())
-        sockets[-1].send(UPGRADE)
-        assert sockets[-1].read_head().startswith(b"HTTP/1.1 101")
+    websockets = []
+    for _ in range(12):  # 48 of the 80 descriptors are free: 36 for clients, 12 for backends
+        websockets.append(proxy.connect())
+        websockets[-1].send(UPGRADE)
+        assert websockets[-1].read_head().startswith(b"HTTP/1.1 101")
     response, body = proxy.request()
     assert (response.status, body[:22]) == (503, b"The proxy has 12 conne")
-    for one in sockets:
-        one.close()
+    for websocket in websockets:
+        websocket.close()
 
 
 def test_max_clients_above_descriptors_is_logged(deployment: Deployment) -> None:
@@ -150,7 +150,7 @@ def test_max_clients_above_descriptors_is_logged(deployment: Deployment) -> None
     assert proxy.body() == "one"
 
 
-def test_proxy_survives_lack_of_descriptors(deployment: Deployment, tmp_path: Path) -> None:
+def test_proxy_recovers_from_lack_of_descriptors(deployment: Deployment, tmp_path: Path) -> None:
     """The operator lowers the limit of a running proxy, and raises it again."""
     certificate = write_certificate(tmp_path, "a.example", file="a")
     tls = ("-tls-listen", "127.0.0.1:0", "-cert", certificate)
@@ -162,30 +162,30 @@ def test_proxy_survives_lack_of_descriptors(deployment: Deployment, tmp_path: Pa
     (pid,) = worker_pids(proxy.process)
     connection = proxy.connect()
     connection.send(GET)
-    known = connection.read_response()[1]
+    first_body = connection.read_response()[1]
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (next_descriptor(pid), before[1]))
     proxy.process.wait_for_line(rf"all \d+ descriptors are in use: {DESCRIPTOR_FIX}", LIMIT)
-    turned_away = proxy.connect()
-    assert turned_away.read_to_end() == b""  # at once
-    turned_away.close()
-    waiting = threading.Thread(target=_handshake, args=(proxy, tmp_path))
-    waiting.start()
-    answers = set()
-    while len(answers) < 2:
+    rejected = proxy.connect()
+    assert rejected.read_to_end() == b""  # closed at once
+    rejected.close()
+    handshake = threading.Thread(target=_complete_tls_handshake, args=(proxy, tmp_path))
+    handshake.start()
+    responses = set()
+    while len(responses) < 2:
         connection.send(GET)
         response, body = connection.read_response()
-        answers.add((response.status, body))
-    none = b"The proxy has no file descriptor left for a connection to a backend.\n"
-    assert answers == {(200, known), (503, none)}
-    assert waiting.is_alive()
+        responses.add((response.status, body))
+    no_descriptor = b"The proxy has no file descriptor left for a connection to a backend.\n"
+    assert responses == {(200, first_body), (503, no_descriptor)}
+    assert handshake.is_alive()
     resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
-    waiting.join(LIMIT)  # it has waited in the listen queue
-    assert not waiting.is_alive()
+    handshake.join(LIMIT)  # its connection has waited in the accept queue
+    assert not handshake.is_alive()
     wait_until(lambda: proxy.bodies(2) == {"first", "second"})
     connection.close()
 
 
-def _handshake(proxy: Proxy, folder: Path) -> None:
+def _complete_tls_handshake(proxy: Proxy, folder: Path) -> None:
     context = ssl.create_default_context(cafile=folder / "a.pem")
     connect_tls(tls_port(proxy.process), context, "a.example").close()

@@ -1,4 +1,4 @@
-"""Backends that fail, stall, send malformed responses or are missing: responses to the client."""
+"""What the client gets when backends fail, stall, are missing or send malformed responses."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ POST = b"POST / HTTP/1.1\r\nHost: example\r\nContent-Length: 4\r\n\r\nbody"
 FLAGS = ("-timeout", "2s")  # of the proxy
 
 
-def good(connection: Connection) -> None:
+def read_body_and_respond_ok(connection: Connection) -> None:
     while head := connection.read_head():
         if b"Content-Length: 4" in head:
             connection.read_exactly(4)
         connection.send(OK)
 
 
-def closes(connection: Connection) -> None:
-    """Read a request and close the connection."""
+def close_without_response(connection: Connection) -> None:
     connection.read_head()
 
 
-def closed_port() -> str:
+def refusing_address() -> str:
+    """Return an address that refuses connections."""
     return f"127.0.0.1:{free_port()}"
 
 
@@ -44,27 +44,27 @@ def test_invalid_backend_address_is_502(harness: ProxyHarness) -> None:
     )
 
 
-def test_failing_member_is_503(harness: ProxyHarness) -> None:
+def test_handler_exception_of_member_is_503(harness: ProxyHarness) -> None:
     harness.cluster.answers = [LookupError("secret")]
     response, body = harness.get()
     assert (response.status, response.getheader("retry-after")) == (503, "1")
     assert body == b"Cluster web did not name a backend: a member failed with LookupError.\n"
 
 
-def test_second_answer_of_cluster_is_used(harness: ProxyHarness) -> None:
-    (backend,) = harness.start_backends(good)
+def test_cluster_is_asked_again_after_handler_exception(harness: ProxyHarness) -> None:
+    (backend,) = harness.start_backends(read_body_and_respond_ok)
     harness.cluster.answers = [LookupError(), backend.address]
     assert harness.get()[1] == b"ok"
 
 
-def test_error_responses_keep_the_connection(harness: ProxyHarness) -> None:
+def test_client_connection_stays_open_after_error_responses(harness: ProxyHarness) -> None:
     connection = harness.connect()
     harness.cluster.answers = ["garbage"]
     connection.send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert connection.read_head().startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
     connection.send(POST)
     assert connection.read_response("POST")[0].status == 502
-    harness.start_backends(good)
+    harness.start_backends(read_body_and_respond_ok)
     connection.send(GET)
     assert connection.read_response()[1] == b"ok"
 
@@ -73,52 +73,51 @@ def test_error_responses_keep_the_connection(harness: ProxyHarness) -> None:
 
 
 def test_unreachable_backend_is_retried_on_another_even_for_post(harness: ProxyHarness) -> None:
-    (backend,) = harness.start_backends(good)
-    harness.cluster.answers = [closed_port(), backend.address]
+    (backend,) = harness.start_backends(read_body_and_respond_ok)
+    harness.cluster.answers = [refusing_address(), backend.address]
     for request in (GET, POST, GET, POST):
         assert harness.exchange(request)[1] == b"ok"
 
 
 def test_retry_skips_tried_backend(harness: ProxyHarness) -> None:
-    (backend,) = harness.start_backends(good)
-    closed = closed_port()
-    harness.cluster.answers = [closed, closed, closed, backend.address]
+    (backend,) = harness.start_backends(read_body_and_respond_ok)
+    refusing = refusing_address()
+    harness.cluster.answers = [refusing, refusing, refusing, backend.address]
     assert harness.get()[1] == b"ok"
 
 
 def test_unreachable_backend_without_alternative_is_502(harness: ProxyHarness) -> None:
-    closed = closed_port()
-    harness.cluster.answers = [closed]
+    refusing = refusing_address()
+    harness.cluster.answers = [refusing]
     for _ in range(2):  # an ejected backend is tried if there is no other
         response, body = harness.get()
         assert response.status == 502
-        assert body == f"No backend answered: {closed} refused the connection.\n".encode()
+        assert body == f"No backend answered: {refusing} refused the connection.\n".encode()
 
 
-def test_other_backend_is_found_after_repeated_answers(harness: ProxyHarness) -> None:
-    (backend,) = harness.start_backends(good)
-    harness.cluster.answers = [closed_port()] * 20 + [backend.address]
+def test_other_backend_is_found_after_repeated_answers_of_failed_one(harness: ProxyHarness) -> None:
+    (backend,) = harness.start_backends(read_body_and_respond_ok)
+    harness.cluster.answers = [refusing_address()] * 20 + [backend.address]
     assert harness.get()[1] == b"ok"
 
 
 def test_unreachable_backend_is_ejected(harness: ProxyHarness) -> None:
-    (backend,) = harness.start_backends(good)
-    harness.cluster.answers = [closed_port(), closed_port(), closed_port(), backend.address]
-    harness.get()  # ejects the closed ports, and may fail
+    (backend,) = harness.start_backends(read_body_and_respond_ok)
+    harness.cluster.answers = [*(refusing_address() for _ in range(3)), backend.address]
+    harness.get()  # ejects the refusing backends, and may fail
     assert [harness.get()[1] for _ in range(4)] == [b"ok"] * 4
 
 
 def test_at_most_three_backends_are_tried(harness: ProxyHarness) -> None:
-    ports = [closed_port() for _ in range(4)]
-    harness.cluster.answers = ports
+    harness.cluster.answers = [refusing_address() for _ in range(4)]
     response, body = harness.get()
     assert response.status == 502
     assert body.count(b"refused the connection") == 3
 
 
 def test_body_received_while_connecting_is_sent(harness: ProxyHarness) -> None:
-    (backend,) = harness.start_backends(good)
-    harness.cluster.answers = [closed_port(), closed_port(), backend.address]
+    (backend,) = harness.start_backends(read_body_and_respond_ok)
+    harness.cluster.answers = [refusing_address(), refusing_address(), backend.address]
     connection = harness.connect()
     connection.send(POST[:-4])
     connection.send(b"body")
@@ -132,17 +131,17 @@ def test_body_received_while_connecting_is_sent(harness: ProxyHarness) -> None:
 def test_idempotent_request_is_retried_on_another_backend(
     harness: ProxyHarness, request_: bytes
 ) -> None:
-    harness.start_backends(closes, good)
+    harness.start_backends(close_without_response, read_body_and_respond_ok)
     for _ in range(4):
         assert harness.exchange(request_)[1] == b"ok"
 
 
-def test_backend_that_closes_within_response_head(harness: ProxyHarness) -> None:
+def test_request_is_retried_when_backend_closes_within_response_head(harness: ProxyHarness) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-")
 
-    harness.start_backends(script, good)
+    harness.start_backends(script, read_body_and_respond_ok)
     assert [harness.get()[1] for _ in range(3)] == [b"ok"] * 3
 
 
@@ -183,7 +182,7 @@ def test_put_with_unbuffered_body_is_not_retried(harness: ProxyHarness) -> None:
 
 
 def test_pooled_connection_closed_on_use_is_retried(harness: ProxyHarness) -> None:
-    """The backend closes the connection while the next request is sent."""
+    """The backend closes the pooled connection when it receives the next request."""
 
     def script(connection: Connection) -> None:
         connection.read_head()
@@ -198,7 +197,7 @@ def test_pooled_connection_closed_on_use_is_retried(harness: ProxyHarness) -> No
     assert backend.connections == 3
 
 
-def test_post_uses_an_open_connection(harness: ProxyHarness) -> None:
+def test_post_is_not_sent_on_a_closed_pooled_connection(harness: ProxyHarness) -> None:
     """The proxy detects a closed pooled connection before it sends the request."""
     closed = threading.Event()
 
@@ -224,26 +223,26 @@ def test_post_uses_an_open_connection(harness: ProxyHarness) -> None:
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-def only_promises(connection: Connection) -> None:
+def send_100_continue_and_close(connection: Connection) -> None:
     connection.read_head()
     connection.send(CONTINUE)
     connection.read_until(b"body")
 
 
-def test_interim_response_is_not_the_answer(harness: ProxyHarness) -> None:
-    harness.start_backends(only_promises)
+def test_close_after_interim_response_is_502(harness: ProxyHarness) -> None:
+    harness.start_backends(send_100_continue_and_close)
     response, body = harness.exchange(POST, "POST")
     assert response.status == 502
     assert b"closed the connection before it answered" in body
 
 
 def test_request_is_retried_after_interim_response(harness: ProxyHarness) -> None:
-    harness.start_backends(only_promises, good)
+    harness.start_backends(send_100_continue_and_close, read_body_and_respond_ok)
     request = POST.replace(b"POST", b"PUT")
     assert [harness.exchange(request)[1] for _ in range(4)] == [b"ok"] * 4
 
 
-def test_interim_response_without_final_one(harness: ProxyHarness) -> None:
+def test_interim_response_without_final_response_is_504(harness: ProxyHarness) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(CONTINUE)
@@ -256,18 +255,18 @@ def test_interim_response_without_final_one(harness: ProxyHarness) -> None:
 
 
 def test_interim_responses_do_not_extend_the_timeout(harness: ProxyHarness) -> None:
-    over = threading.Event()
+    timed_out = threading.Event()
 
     def script(connection: Connection) -> None:
         connection.read_head()
-        while not over.wait(0.3):
+        while not timed_out.wait(0.3):
             connection.send(CONTINUE)
 
     harness.start_backends(script)
     try:
         assert harness.get()[0].status == 504
     finally:
-        over.set()
+        timed_out.set()
 
 
 def test_endless_interim_responses_are_502(harness: ProxyHarness) -> None:
@@ -286,8 +285,8 @@ EXPECT = POST[:-4].replace(b"Host", b"Expect: 100-continue\r\nHost")
 
 
 @pytest.mark.parametrize("hint", [b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
-def test_expect_100_continue_times_out(harness: ProxyHarness, hint: bytes) -> None:
-    """The backend sends no 100 Continue, so the timeout is its fault."""
+def test_missing_100_continue_is_504(harness: ProxyHarness, hint: bytes) -> None:
+    """The client waits for 100 Continue, so the backend causes the timeout: not 408."""
 
     def script(connection: Connection) -> None:
         connection.read_head()
@@ -304,21 +303,19 @@ def test_expect_100_continue_times_out(harness: ProxyHarness, hint: bytes) -> No
     assert body == f"Backend {backend.address} did not answer within 2 s.\n".encode()
 
 
-@pytest.mark.parametrize(("promise", "begun"), [(CONTINUE, b""), (b"", b"bo")])
-def test_client_sends_body_without_100_continue(
-    harness: ProxyHarness, promise: bytes, begun: bytes
+@pytest.mark.parametrize(("interim", "body_start"), [(CONTINUE, b""), (b"", b"bo")])
+def test_client_that_stalls_after_100_continue_or_body_start_is_408(
+    harness: ProxyHarness, interim: bytes, body_start: bytes
 ) -> None:
-    """The client starts its body, with or without 100 Continue, and then stalls."""
-
     def script(connection: Connection) -> None:
         connection.read_head()
-        connection.send(promise)
+        connection.send(interim)
         connection.read_to_end()
 
     harness.start_backends(script)
     connection = harness.connect()
-    connection.send(EXPECT + begun)
-    if promise:
+    connection.send(EXPECT + body_start)
+    if interim:
         assert connection.read_head() == b"HTTP/1.1 100 Continue\r\nVia: 1.1 arke\r\n\r\n"
     assert connection.read_response("POST")[0].status == 408
 
@@ -342,7 +339,7 @@ def test_incomplete_response_is_logged(harness: ProxyHarness) -> None:
 
 
 @pytest.mark.parametrize(
-    ("begin", "end"),
+    ("response_start", "malformed_rest"),
     [
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", b""),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", b""),
@@ -352,23 +349,23 @@ def test_incomplete_response_is_logged(harness: ProxyHarness) -> None:
     ],
 )
 @pytest.mark.parametrize("version", [b"1.1", b"1.0"])
-def test_incomplete_response_is_cut_visibly(
-    harness: ProxyHarness, begin: bytes, end: bytes, version: bytes
+def test_incomplete_response_resets_client(
+    harness: ProxyHarness, response_start: bytes, malformed_rest: bytes, version: bytes
 ) -> None:
-    read = threading.Event()
+    start_received = threading.Event()
 
     def script(connection: Connection) -> None:
         connection.read_head()
-        connection.send(begin)
-        assert read.wait(30)
-        connection.send(end)
+        connection.send(response_start)
+        assert start_received.wait(30)
+        connection.send(malformed_rest)
         connection.reset()
 
     harness.start_backends(script)
     connection = harness.connect()
     connection.send(b"GET / HTTP/%b\r\nHost: a\r\n\r\n" % version)
     connection.read_until(b"half")
-    read.set()
+    start_received.set()
     with pytest.raises(ConnectionResetError):
         connection.read_to_end()
 
@@ -387,7 +384,7 @@ def test_silent_backend_is_504(harness: ProxyHarness) -> None:
     assert body == f"Backend {backend.address} did not answer within 2 s.\n".encode()
 
 
-def test_backend_that_stalls_within_body_is_cut(harness: ProxyHarness) -> None:
+def test_backend_that_stalls_within_body_resets_client(harness: ProxyHarness) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
@@ -415,7 +412,7 @@ def test_client_that_stalls_within_body_is_408(harness: ProxyHarness) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "malformed",
     [
         b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n\r\n",
         b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
@@ -424,10 +421,10 @@ def test_client_that_stalls_within_body_is_408(harness: ProxyHarness) -> None:
         b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000,
     ],
 )
-def test_malformed_response_is_502(harness: ProxyHarness, answer: bytes) -> None:
+def test_malformed_response_is_502(harness: ProxyHarness, malformed: bytes) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
-        connection.send(answer)
+        connection.send(malformed)
         connection.read_to_end()
 
     harness.start_backends(script)
@@ -437,11 +434,11 @@ def test_malformed_response_is_502(harness: ProxyHarness, answer: bytes) -> None
 
 
 def test_excess_data_is_not_taken_for_the_next_response(harness: ProxyHarness) -> None:
-    evil = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+    excess = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecond"
 
     def script(connection: Connection) -> None:
         while connection.read_head():
-            connection.send(OK + evil)
+            connection.send(OK + excess)
 
     (backend,) = harness.start_backends(script)
     connection = harness.connect()
@@ -452,20 +449,20 @@ def test_excess_data_is_not_taken_for_the_next_response(harness: ProxyHarness) -
 
 
 def test_unexpected_data_is_not_taken_for_a_response(harness: ProxyHarness) -> None:
-    answered = threading.Event()
+    response_received = threading.Event()
 
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(OK)
-        assert answered.wait(30)
-        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+        assert response_received.wait(30)
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecond")
         connection.read_to_end()
 
     (backend,) = harness.start_backends(script)
     connection = harness.connect()
     connection.send(GET)
     assert connection.read_response()[1] == b"ok"
-    answered.set()
+    response_received.set()
     harness.process.wait_for_line(
         f"backend sent data without a request backend={backend.address}", 30
     )

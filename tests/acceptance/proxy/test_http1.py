@@ -19,13 +19,13 @@ def test_requests_are_spread_over_backends(harness: ProxyHarness) -> None:
         respond_always(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none"),
         respond_always(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\ntwo"),
     )
-    asked = harness.cluster.requests
+    requests_before = harness.cluster.requests
     bodies = [harness.get()[1] for _ in range(10)]
     assert set(bodies) == {b"one", b"two"}
-    assert harness.cluster.requests >= asked + 10
+    assert harness.cluster.requests >= requests_before + 10
 
 
-def test_request_that_backend_receives(harness: ProxyHarness) -> None:
+def test_forwarded_request_fields(harness: ProxyHarness) -> None:
     heads = []
 
     def script(connection: Connection) -> None:
@@ -37,9 +37,9 @@ def test_request_that_backend_receives(harness: ProxyHarness) -> None:
         b"GET /a%20b?c HTTP/1.1\r\nHost: example:8080\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\n"
         b"X-Forwarded-For: 6.6.6.6\r\nVia: 1.1 other\r\nAccept: */*\r\n\r\n"
     )
-    head, names = heads[0].split(b"X-Request-Id: ")
+    head, added = heads[0].split(b"X-Request-Id: ")
     assert re.fullmatch(
-        rb"[0-9a-f]{32}\r\ntraceparent: 00-[0-9a-f]{32}-[0-9a-f]{16}-01\r\n\r\n", names
+        rb"[0-9a-f]{32}\r\ntraceparent: 00-[0-9a-f]{32}-[0-9a-f]{16}-01\r\n\r\n", added
     )
     assert head == (
         b"GET /a%20b?c HTTP/1.1\r\nHost: example:8080\r\nVia: 1.1 other\r\nAccept: */*\r\n"
@@ -48,7 +48,7 @@ def test_request_that_backend_receives(harness: ProxyHarness) -> None:
     )
 
 
-def test_response_that_client_receives(harness: ProxyHarness) -> None:
+def test_forwarded_response_fields(harness: ProxyHarness) -> None:
     harness.start_backends(
         respond_always(
             b"HTTP/1.1 418 I'm a teapot\r\nSet-Cookie: a\r\nDate: x\r\nKeep-Alive: timeout=9\r\n"
@@ -65,16 +65,16 @@ def test_response_that_client_receives(harness: ProxyHarness) -> None:
 
 FRAMINGS = {
     "length": b"Content-Length: 2\r\n\r\nok",
-    "chunks": b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
-    "end": b"Connection: close\r\n\r\nok",
+    "chunked": b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    "close": b"Connection: close\r\n\r\nok",
 }
 
 
-@pytest.mark.parametrize("rest", FRAMINGS.values(), ids=FRAMINGS)
-def test_date_is_added_to_response(harness: ProxyHarness, rest: bytes) -> None:
+@pytest.mark.parametrize("framing", FRAMINGS.values(), ids=FRAMINGS)
+def test_date_is_added_to_response(harness: ProxyHarness, framing: bytes) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
-        connection.send(b"HTTP/1.1 200 OK\r\nX-Date: 1\r\n" + rest)
+        connection.send(b"HTTP/1.1 200 OK\r\nX-Date: 1\r\n" + framing)
 
     harness.start_backends(script)
     before = int(time.time())
@@ -85,12 +85,12 @@ def test_date_is_added_to_response(harness: ProxyHarness, rest: bytes) -> None:
         assert before <= parsedate_to_datetime(date).timestamp() <= time.time()
 
 
-@pytest.mark.parametrize("rest", FRAMINGS.values(), ids=FRAMINGS)
-def test_date_of_backend_is_kept(harness: ProxyHarness, rest: bytes) -> None:
+@pytest.mark.parametrize("framing", FRAMINGS.values(), ids=FRAMINGS)
+def test_date_of_backend_is_kept(harness: ProxyHarness, framing: bytes) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n")
-        connection.send(b"HTTP/1.1 200 OK\r\ndate: yesterday\r\n" + rest)
+        connection.send(b"HTTP/1.1 200 OK\r\ndate: yesterday\r\n" + framing)
 
     harness.start_backends(script)
     connection = harness.connect()
@@ -116,7 +116,7 @@ def test_via_names_received_http_version(harness: ProxyHarness, version: bytes) 
     assert line in heads[0]
 
 
-def test_connections_are_reused(harness: ProxyHarness) -> None:
+def test_backend_connection_is_reused(harness: ProxyHarness) -> None:
     (backend,) = harness.start_backends(respond_always(OK))
     connection = harness.connect()
     for _ in range(20):
@@ -170,11 +170,11 @@ def test_request_received_byte_by_byte(harness: ProxyHarness) -> None:
 
 
 def test_chunked_request_is_forwarded_chunked(harness: ProxyHarness) -> None:
-    seen = []
+    received = []
 
     def script(connection: Connection) -> None:
-        seen.append(connection.read_head())
-        seen.append(connection.read_until(b"0\r\nX-Sum: 7\r\n\r\n"))
+        received.append(connection.read_head())
+        received.append(connection.read_until(b"0\r\nX-Sum: 7\r\n\r\n"))
         connection.send(OK)
 
     harness.start_backends(script)
@@ -182,35 +182,35 @@ def test_chunked_request_is_forwarded_chunked(harness: ProxyHarness) -> None:
     connection.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
     connection.send(b"5;ext=1\r\nhello\r\n0\r\nX-Sum: 7\r\n\r\n")
     assert connection.read_response()[1] == b"ok"
-    assert b"\r\nTransfer-Encoding: chunked\r\n" in seen[0]
-    assert seen[1] == b"5\r\nhello\r\n0\r\nX-Sum: 7\r\n\r\n"
+    assert b"\r\nTransfer-Encoding: chunked\r\n" in received[0]
+    assert received[1] == b"5\r\nhello\r\n0\r\nX-Sum: 7\r\n\r\n"
 
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
-STREAM = b"HTTP/1.1 200 OK\r\n\r\nabcde"
-OLD_STREAM = b"HTTP/1.0 200 OK\r\n\r\nabcde"
+UNTIL_CLOSE = b"HTTP/1.1 200 OK\r\n\r\nabcde"
+UNTIL_CLOSE_1_0 = b"HTTP/1.0 200 OK\r\n\r\nabcde"
 
 
-@pytest.mark.parametrize("answer", [CHUNKED, STREAM, OLD_STREAM])
-def test_response_without_length_is_framed_for_each_version(
-    harness: ProxyHarness, answer: bytes
+@pytest.mark.parametrize("response", [CHUNKED, UNTIL_CLOSE, UNTIL_CLOSE_1_0])
+def test_response_without_length_is_framed_for_http_version_of_client(
+    harness: ProxyHarness, response: bytes
 ) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
-        connection.send(answer)
+        connection.send(response)
 
     harness.start_backends(script)
     connection = harness.connect()
-    for _ in range(2):  # the connection can be reused
+    for _ in range(2):  # the client connection is reused
         connection.send(GET)
-        response, body = connection.read_response()
-        assert (response.getheader("transfer-encoding"), body) == ("chunked", b"abcde")
-    old = harness.connect()
-    old.send(b"GET / HTTP/1.0\r\n\r\n")
-    head = old.read_head()
+        received, body = connection.read_response()
+        assert (received.getheader("transfer-encoding"), body) == ("chunked", b"abcde")
+    http_1_0 = harness.connect()
+    http_1_0.send(b"GET / HTTP/1.0\r\n\r\n")
+    head = http_1_0.read_head()
     assert b"Transfer-Encoding" not in head
     assert b"\r\nConnection: close\r\n" in head
-    assert old.read_to_end() == b"abcde"
+    assert http_1_0.read_to_end() == b"abcde"
 
 
 def test_http_1_0_keep_alive(harness: ProxyHarness) -> None:
@@ -223,7 +223,7 @@ def test_http_1_0_keep_alive(harness: ProxyHarness) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "answer", "length"),
+    ("method", "response", "length"),
     [
         ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", "5"),
         ("HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", None),
@@ -233,9 +233,9 @@ def test_http_1_0_keep_alive(harness: ProxyHarness) -> None:
     ],
 )
 def test_response_without_body(
-    harness: ProxyHarness, method: str, answer: bytes, length: str | None
+    harness: ProxyHarness, method: str, response: bytes, length: str | None
 ) -> None:
-    (backend,) = harness.start_backends(respond_always(answer))
+    (backend,) = harness.start_backends(respond_always(response))
     connection = harness.connect()
     for _ in range(2):
         connection.send(f"{method} / HTTP/1.1\r\nHost: a\r\n\r\n".encode())
@@ -246,8 +246,8 @@ def test_response_without_body(
 
 
 def test_interim_responses_are_forwarded(harness: ProxyHarness) -> None:
-    hinted = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
-    harness.start_backends(respond_always(hinted + hinted + OK))
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    harness.start_backends(respond_always(hints + hints + OK))
     connection = harness.connect()
     connection.send(GET)
     for _ in range(2):
@@ -276,20 +276,23 @@ def test_expect_100_continue(harness: ProxyHarness) -> None:
 
 
 @pytest.mark.parametrize("hint", [b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
-def test_body_after_rejected_expectation_is_not_a_request(
+def test_body_after_rejected_expectation_is_not_taken_for_a_request(
     harness: ProxyHarness, hint: bytes
 ) -> None:
-    """A backend that rejects the head may expect no body, and parse it as a request."""
+    """A backend that rejects the head may expect no body, and parse the body as a request.
 
-    def refusing(connection: Connection) -> None:
+    The proxy must not reuse the connection: the smuggled response would answer the next request.
+    """
+
+    def respond_404_to_each_head(connection: Connection) -> None:
         while head := connection.read_head():
             path = head.split()[1]
             if path == b"/smuggled":
-                time.sleep(0.05)  # until the next request has been sent
-            answer = b"HTTP/1.1 404 No\r\nContent-Length: %d\r\n\r\n" % len(path) + path
-            connection.send(hint + answer)
+                time.sleep(0.05)  # the next request arrives before this response
+            response = b"HTTP/1.1 404 No\r\nContent-Length: %d\r\n\r\n" % len(path) + path
+            connection.send(hint + response)
 
-    harness.start_backends(refusing)
+    harness.start_backends(respond_404_to_each_head)
     body = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
     head = b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"
     client = harness.connect()
@@ -314,7 +317,7 @@ def test_early_response_closes_client_connection(harness: ProxyHarness) -> None:
 
 
 def test_early_response_prevents_reuse_of_backend_connection(harness: ProxyHarness) -> None:
-    """The backend may have misread the end of the request."""
+    """The backend responds before it has read the body, so it may misread the end of the body."""
 
     def script(connection: Connection) -> None:
         connection.read_head()
@@ -324,13 +327,13 @@ def test_early_response_prevents_reuse_of_backend_connection(harness: ProxyHarne
         connection.read_to_end()
 
     (backend,) = harness.start_backends(script)
-    for times in (1, 2):
+    for connections in (1, 2):
         connection = harness.connect()
         connection.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n")
         assert connection.read_head().startswith(b"HTTP/1.1 200 ")
         connection.send(b"body")
         assert connection.read_exactly(2) == b"ok"
-        assert backend.connections == times
+        assert backend.connections == connections
 
 
 def test_half_closed_client_gets_responses(harness: ProxyHarness) -> None:
@@ -342,19 +345,19 @@ def test_half_closed_client_gets_responses(harness: ProxyHarness) -> None:
 
 
 def test_client_disconnect_cancels_request(harness: ProxyHarness) -> None:
-    asked, ended = threading.Event(), threading.Event()
+    request_received, connection_closed = threading.Event(), threading.Event()
 
     def script(connection: Connection) -> None:
         connection.read_head()
-        asked.set()
+        request_received.set()
         try:
             assert connection.read_to_end() == b""
         finally:
-            ended.set()
+            connection_closed.set()
 
     harness.start_backends(script)
     connection = harness.connect()
     connection.send(GET)
-    assert asked.wait(30)
+    assert request_received.wait(30)
     connection.reset()
-    assert ended.wait(30)
+    assert connection_closed.wait(30)

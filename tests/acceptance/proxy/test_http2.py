@@ -34,21 +34,21 @@ def module_harness(folder: Path) -> Iterator[ProxyHarness]:
 
 @pytest.fixture(params=["tls", "plain"])
 def curl(request: pytest.FixtureRequest, harness: ProxyHarness, folder: Path) -> list[str]:
-    """Return curl's arguments for HTTP/2; a path is appended to the last one."""
-    words = [require_tool("curl", "curl"), "--silent", "--show-error", "--max-time", str(LIMIT)]
+    """Return a curl command for HTTP/2. Its last argument is the URL without a path."""
+    command = [require_tool("curl", "curl"), "--silent", "--show-error", "--max-time", str(LIMIT)]
     if request.param == "plain":
-        return [*words, "--http2-prior-knowledge", f"http://127.0.0.1:{harness.port}"]
+        return [*command, "--http2-prior-knowledge", f"http://127.0.0.1:{harness.port}"]
     resolve = f"a.example:{harness.tls_port}:127.0.0.1"
-    words += ["--cacert", str(folder / "a.pem"), "--resolve", resolve]
-    return [*words, "--http2", f"https://a.example:{harness.tls_port}"]
+    command += ["--cacert", str(folder / "a.pem"), "--resolve", resolve]
+    return [*command, "--http2", f"https://a.example:{harness.tls_port}"]
 
 
-def run(*words: str, check: bool = True) -> bytes:
-    return subprocess.run(words, capture_output=True, timeout=2 * LIMIT, check=check).stdout
+def run(*command: str, check: bool = True) -> bytes:
+    return subprocess.run(command, capture_output=True, timeout=2 * LIMIT, check=check).stdout
 
 
-def request_of(connection: Connection) -> tuple[bytes, bytes]:
-    """Return the head and the body, with Content-Length or chunked."""
+def read_request(connection: Connection) -> tuple[bytes, bytes]:
+    """Read a request: its head, and its body, which has a Content-Length or is chunked."""
     head = connection.read_head()
     if match := re.search(rb"(?i)\r\ncontent-length: (\d+)", head):
         return head, connection.read_exactly(int(match[1]))
@@ -61,20 +61,20 @@ def request_of(connection: Connection) -> tuple[bytes, bytes]:
     return head, body
 
 
-def echoing(connection: Connection) -> None:
+def echo_request(connection: Connection) -> None:
     while True:
-        head, body = request_of(connection)
+        head, body = read_request(connection)
         if not head:
             return
-        answer = head + body
-        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer)
+        echo = head + body
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(echo) + echo)
 
 
 def test_curl_get(harness: ProxyHarness, curl: list[str]) -> None:
-    harness.start_backends(echoing)
-    *words, url = curl
-    shown = run(*words, "--include", "--header", "Cookie: a=1; b=2", f"{url}/path?x=1")
-    head, _, body = shown.partition(b"\r\n\r\n")
+    harness.start_backends(echo_request)
+    *command, url = curl
+    output = run(*command, "--include", "--header", "Cookie: a=1; b=2", f"{url}/path?x=1")
+    head, _, body = output.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/2 200")
     assert b"\r\nvia: 1.1 arke" in head
     assert body.startswith(b"GET /path?x=1 HTTP/1.1\r\nHost: ")
@@ -84,18 +84,18 @@ def test_curl_get(harness: ProxyHarness, curl: list[str]) -> None:
 
 
 def test_curl_post(harness: ProxyHarness, curl: list[str], folder: Path) -> None:
-    harness.start_backends(echoing)
-    *words, url = curl
-    sent = folder / "body"
-    sent.write_bytes(bytes(range(256)) * 8000)
-    assert run(*words, "--data-binary", f"@{sent}", url).endswith(sent.read_bytes())
+    harness.start_backends(echo_request)
+    *command, url = curl
+    upload = folder / "body"
+    upload.write_bytes(bytes(range(256)) * 8000)
+    assert run(*command, "--data-binary", f"@{upload}", url).endswith(upload.read_bytes())
     unknown_length = ["--header", "Transfer-Encoding: chunked"]  # makes curl omit the length
-    assert run(*words, *unknown_length, "--data-binary", f"@{sent}", url).endswith(
-        sent.read_bytes()
+    assert run(*command, *unknown_length, "--data-binary", f"@{upload}", url).endswith(
+        upload.read_bytes()
     )
 
 
-def test_responses_without_body(harness: ProxyHarness, curl: list[str]) -> None:
+def test_curl_gets_responses_without_body(harness: ProxyHarness, curl: list[str]) -> None:
     def script(connection: Connection) -> None:
         while head := connection.read_head():
             if head.startswith(b"HEAD"):
@@ -106,10 +106,10 @@ def test_responses_without_body(harness: ProxyHarness, curl: list[str]) -> None:
                 connection.send(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n")
 
     harness.start_backends(script)
-    *words, url = curl
-    assert b"content-length: 1000\r\n" in run(*words, "--head", f"{url}/")
-    assert run(*words, "--include", f"{url}/204").startswith(b"HTTP/2 204")
-    assert run(*words, "--include", f"{url}/304").startswith(b"HTTP/2 304")
+    *command, url = curl
+    assert b"content-length: 1000\r\n" in run(*command, "--head", f"{url}/")
+    assert run(*command, "--include", f"{url}/204").startswith(b"HTTP/2 204")
+    assert run(*command, "--include", f"{url}/304").startswith(b"HTTP/2 304")
 
 
 def test_interim_responses_and_trailers(harness: ProxyHarness, curl: list[str]) -> None:
@@ -123,13 +123,13 @@ def test_interim_responses_and_trailers(harness: ProxyHarness, curl: list[str]) 
         )
 
     harness.start_backends(script)
-    *words, url = curl
-    shown = run(*words, "--include", url)
-    assert b"HTTP/2 103" in shown
-    assert b"\r\nlink: </x>\r\n" in shown
-    assert b"hello" in shown
-    assert b"sum: 12" in shown
-    assert not re.search(rb"(?i)x-odd|keep-alive|chunked", shown)
+    *command, url = curl
+    output = run(*command, "--include", url)
+    assert b"HTTP/2 103" in output
+    assert b"\r\nlink: </x>\r\n" in output
+    assert b"hello" in output
+    assert b"sum: 12" in output
+    assert not re.search(rb"(?i)x-odd|keep-alive|chunked", output)
 
 
 def test_truncated_response_is_an_error(harness: ProxyHarness, curl: list[str]) -> None:
@@ -138,19 +138,19 @@ def test_truncated_response_is_an_error(harness: ProxyHarness, curl: list[str]) 
         connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
 
     harness.start_backends(script)
-    *words, url = curl
-    done = subprocess.run([*words, url], capture_output=True, timeout=LIMIT, check=False)
-    assert b"hello".startswith(done.stdout)  # curl may see the reset first
-    assert done.returncode == 92
-    assert b"INTERNAL_ERROR" in done.stderr
+    *command, url = curl
+    completed = subprocess.run([*command, url], capture_output=True, timeout=LIMIT, check=False)
+    assert b"hello".startswith(completed.stdout)  # curl may process the reset before the data
+    assert completed.returncode == 92
+    assert b"INTERNAL_ERROR" in completed.stderr
 
 
-def test_own_responses_over_http2(harness: ProxyHarness, curl: list[str]) -> None:
+def test_error_response_of_proxy_over_http2(harness: ProxyHarness, curl: list[str]) -> None:
     harness.cluster.answers = ["127.0.0.1:1"]
-    *words, url = curl
-    shown = run(*words, "--include", url)
-    assert shown.startswith(b"HTTP/2 502")
-    assert shown.endswith(b".\n")
+    *command, url = curl
+    output = run(*command, "--include", url)
+    assert output.startswith(b"HTTP/2 502")
+    assert output.endswith(b".\n")
 
 
 def test_large_responses(harness: ProxyHarness, curl: list[str]) -> None:
@@ -161,8 +161,8 @@ def test_large_responses(harness: ProxyHarness, curl: list[str]) -> None:
             connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
     harness.start_backends(script)
-    *words, url = curl
-    assert run(*words, url) == body
+    *command, url = curl
+    assert run(*command, url) == body
 
 
 def test_early_response_before_end_of_request(harness: ProxyHarness, folder: Path) -> None:
@@ -172,17 +172,17 @@ def test_early_response_before_end_of_request(harness: ProxyHarness, folder: Pat
         connection.read_to_end()
 
     harness.start_backends(script)
-    sent = folder / "much"
-    sent.write_bytes(bytes(20_000_000))
-    words = [require_tool("nghttp", "nghttp2-client"), "-d", str(sent)]
-    assert run(*words, f"http://127.0.0.1:{harness.port}/") == b"much"
+    upload = folder / "much"
+    upload.write_bytes(bytes(20_000_000))
+    command = [require_tool("nghttp", "nghttp2-client"), "-d", str(upload)]
+    assert run(*command, f"http://127.0.0.1:{harness.port}/") == b"much"
 
 
 @pytest.mark.parametrize(("size", "status"), [(20_000_000, b"401"), (30_000_000, b"413")])
 def test_curl_gets_early_response_during_upload(
     harness: ProxyHarness, curl: list[str], folder: Path, size: int, status: bytes
 ) -> None:
-    """From a backend and from the proxy. An immediate reset would make curl lose it."""
+    """A backend responds 401 or the proxy 413. An immediate reset would make curl lose it."""
 
     def script(connection: Connection) -> None:
         connection.read_head()
@@ -190,52 +190,52 @@ def test_curl_gets_early_response_during_upload(
         connection.read_to_end()
 
     harness.start_backends(script)
-    sent = folder / "upload"
-    sent.write_bytes(bytes(size))
-    *words, url = curl
-    shown = run(*words, "--include", "--upload-file", str(sent), f"{url}/", check=False)
-    assert shown.startswith(b"HTTP/2 " + status)
-    assert shown.endswith(b".\n")
+    upload = folder / "upload"
+    upload.write_bytes(bytes(size))
+    *command, url = curl
+    output = run(*command, "--include", "--upload-file", str(upload), f"{url}/", check=False)
+    assert output.startswith(b"HTTP/2 " + status)
+    assert output.endswith(b".\n")
 
 
 def test_many_concurrent_streams(harness: ProxyHarness) -> None:
-    harness.start_backends(echoing)
-    shown = run(
+    harness.start_backends(echo_request)
+    output = run(
         require_tool("h2load", "nghttp2-client"),
         *("-n", "3000", "-c", "2", "-m", "40"),
         f"http://127.0.0.1:{harness.port}/",
     )
-    assert b"3000 succeeded, 0 failed, 0 errored" in shown
+    assert b"3000 succeeded, 0 failed, 0 errored" in output
 
 
 def test_nghttp_with_priorities_and_a_body(harness: ProxyHarness, folder: Path) -> None:
-    harness.start_backends(echoing)
-    sent = folder / "data"
-    sent.write_bytes(b"data" * 1000)
-    words = [require_tool("nghttp", "nghttp2-client"), "-m", "20", "-d", str(sent)]
-    shown = run(*words, f"http://127.0.0.1:{harness.port}/")
-    assert shown.count(sent.read_bytes()) == 20
+    harness.start_backends(echo_request)
+    upload = folder / "data"
+    upload.write_bytes(b"data" * 1000)
+    command = [require_tool("nghttp", "nghttp2-client"), "-m", "20", "-d", str(upload)]
+    output = run(*command, f"http://127.0.0.1:{harness.port}/")
+    assert output.count(upload.read_bytes()) == 20
 
 
 def test_draining_proxy_finishes_streams(folder: Path, relays: Relays) -> None:
-    asked, go = threading.Event(), threading.Event()
+    request_received, may_respond = threading.Event(), threading.Event()
 
     def script(connection: Connection) -> None:
         connection.read_head()
-        asked.set()
-        assert go.wait(LIMIT)
+        request_received.set()
+        assert may_respond.wait(LIMIT)
         connection.send(OK)
 
     with harness_for(relays.start(), "web") as harness:
         harness.start_backends(script)
-        words = [require_tool("curl", "curl"), "--silent", "--http2-prior-knowledge"]
+        command = [require_tool("curl", "curl"), "--silent", "--http2-prior-knowledge"]
         process = subprocess.Popen(
-            [*words, f"http://127.0.0.1:{harness.port}/"], stdout=subprocess.PIPE
+            [*command, f"http://127.0.0.1:{harness.port}/"], stdout=subprocess.PIPE
         )
-        assert asked.wait(LIMIT)
+        assert request_received.wait(LIMIT)
         harness.process.terminate()
         harness.process.wait_for_line("worker stopping", LIMIT)
-        go.set()
+        may_respond.set()
         assert process.communicate(timeout=LIMIT)[0] == b"ok"
         assert process.returncode == 0
         wait_until(lambda: not harness.process.running)

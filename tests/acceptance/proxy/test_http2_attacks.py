@@ -33,12 +33,12 @@ LARGE = 2_000_000
 FLAGS = ("-timeout", "2s")  # of the proxy
 
 
-def silent(connection: Connection) -> None:
+def never_respond(connection: Connection) -> None:
     connection.read_head()
     connection.read_to_end()
 
 
-def large(connection: Connection) -> None:
+def respond_large(connection: Connection) -> None:
     while connection.read_head():
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % LARGE + b"a" * LARGE)
 
@@ -68,7 +68,7 @@ def test_frame_floods_close_connection(harness: ProxyHarness, frames: list[Frame
 
 
 def test_flood_of_empty_data_frames(harness: ProxyHarness) -> None:
-    harness.start_backends(silent)
+    harness.start_backends(never_respond)
     client = RawHttp2(harness.connect())
     client.send(client.headers(1, POST))
     send_all(client, DataFrame(1, b"").serialize() * 20_000)
@@ -89,17 +89,17 @@ def test_flood_of_continuation_frames(harness: ProxyHarness) -> None:
     assert client.read_until_goaway() in (1, CALM)
 
 
-@pytest.mark.parametrize("at_once", [True, False])
-def test_rapid_reset(harness: ProxyHarness, at_once: bool) -> None:
-    """CVE-2023-44487: the client resets each request at once."""
-    (backend,) = harness.start_backends(silent)
+@pytest.mark.parametrize("in_one_write", [True, False])
+def test_rapid_reset(harness: ProxyHarness, in_one_write: bool) -> None:
+    """CVE-2023-44487: the client resets each request immediately."""
+    (backend,) = harness.start_backends(never_respond)
     client = RawHttp2(harness.connect())
     frames = [
         client.headers(stream, GET, "END_STREAM").serialize()
         + RstStreamFrame(stream, error_code=8).serialize()
         for stream in range(1, 4001, 2)
     ]
-    for data in [b"".join(frames)] if at_once else frames:
+    for data in [b"".join(frames)] if in_one_write else frames:
         send_all(client, data)
     assert client.read_until_goaway() == CALM
     assert backend.connections < 400
@@ -108,26 +108,26 @@ def test_rapid_reset(harness: ProxyHarness, at_once: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "provoke",
+    "make_invalid_frame",
     [
         lambda stream: WindowUpdateFrame(stream, window_increment=2**31 - 1),
         lambda stream: DataFrame(stream, b"a"),
     ],
     ids=["window", "data"],
 )
-def test_made_you_reset(harness: ProxyHarness, provoke: Callable[[int], Frame]) -> None:
+def test_made_you_reset(harness: ProxyHarness, make_invalid_frame: Callable[[int], Frame]) -> None:
     """CVE-2025-8671: the client makes the proxy reset each request."""
-    (backend,) = harness.start_backends(silent)
+    (backend,) = harness.start_backends(never_respond)
     client = RawHttp2(harness.connect())
     for stream in range(1, 2001, 2):
         data = client.headers(stream, GET, "END_STREAM").serialize()
-        send_all(client, data + provoke(stream).serialize())
-    assert client.read_until_goaway() in (CALM, 5)  # the second variant is a connection error
+        send_all(client, data + make_invalid_frame(stream).serialize())
+    assert client.read_until_goaway() in (CALM, 5)  # 5, STREAM_CLOSED: DATA on a closed stream
     assert backend.connections < 400
 
 
 def test_more_streams_than_allowed(harness: ProxyHarness) -> None:
-    (backend,) = harness.start_backends(silent)
+    (backend,) = harness.start_backends(never_respond)
     client = RawHttp2(harness.connect())
     for stream in range(1, 301, 2):
         client.get(stream)
@@ -136,10 +136,10 @@ def test_more_streams_than_allowed(harness: ProxyHarness) -> None:
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize(("window", "most"), [(0, 5_000_000), (1, 9_000_000)])
-def test_closed_windows_time_out(harness: ProxyHarness, window: int, most: int) -> None:
+@pytest.mark.parametrize(("window", "max_growth"), [(0, 5_000_000), (1, 9_000_000)])
+def test_closed_windows_time_out(harness: ProxyHarness, window: int, max_growth: int) -> None:
     """Responses that the client does not read are bounded, in bytes and in time."""
-    harness.start_backends(large)
+    harness.start_backends(respond_large)
     client = RawHttp2(harness.connect(), INITIAL_WINDOW_SIZE=window)
     client.send(WindowUpdateFrame(0, window_increment=LARGE))
     memory = [harness.memory]
@@ -156,7 +156,7 @@ def test_closed_windows_time_out(harness: ProxyHarness, window: int, most: int) 
             assert len(frame.data) <= window
         elif isinstance(frame, RstStreamFrame):
             resets.append(frame.error_code)
-    assert max(memory) - memory[0] < most
+    assert max(memory) - memory[0] < max_growth
     assert statuses <= {b"200", b"408"}  # not 504: the backends did not fail
     assert set(resets) <= {2, 8}  # INTERNAL_ERROR, CANCEL
 
@@ -166,30 +166,30 @@ def test_blocked_streams_do_not_block_others(harness: ProxyHarness) -> None:
 
     def script(connection: Connection) -> None:
         while head := connection.read_head():
-            answer = b"a" * (2 if head.startswith(b"GET /small ") else LARGE)
-            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer))
-            connection.send(answer)
+            body = b"a" * (2 if head.startswith(b"GET /small ") else LARGE)
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+            connection.send(body)
 
     harness.start_backends(script)
     client = RawHttp2(harness.connect(), INITIAL_WINDOW_SIZE=0)
-    large_ones = dict.fromkeys(range(1, 41, 2), 0)
-    for stream in large_ones:
+    received_bytes = dict.fromkeys(range(1, 41, 2), 0)
+    for stream in received_bytes:
         client.get(stream)
-    small_one = 41
-    client.get(small_one, [*GET[:3], (b":path", b"/small")])
-    client.read_until(HeadersFrame)  # of more than may wait, some have come
-    client.send(WindowUpdateFrame(small_one, window_increment=2))
-    assert client.read_response(small_one)[1] == b"aa"
+    small_stream = 41
+    client.get(small_stream, [*GET[:3], (b":path", b"/small")])
+    client.read_until(HeadersFrame)  # the first responses have been received and are blocked
+    client.send(WindowUpdateFrame(small_stream, window_increment=2))
+    assert client.read_response(small_stream)[1] == b"aa"
     client.send(SettingsFrame(0, {SettingsFrame.INITIAL_WINDOW_SIZE: LARGE}))
-    client.send(WindowUpdateFrame(0, window_increment=len(large_ones) * LARGE))
-    while min(large_ones.values()) < LARGE:
+    client.send(WindowUpdateFrame(0, window_increment=len(received_bytes) * LARGE))
+    while min(received_bytes.values()) < LARGE:
         if isinstance(frame := client.read_frame(), DataFrame):
-            large_ones[frame.stream_id] += len(frame.data)
-    assert set(large_ones.values()) == {LARGE}
+            received_bytes[frame.stream_id] += len(frame.data)
+    assert set(received_bytes.values()) == {LARGE}
 
 
-def test_one_byte_windows(harness: ProxyHarness) -> None:
-    harness.start_backends(large)
+def test_one_byte_windows_are_limited(harness: ProxyHarness) -> None:
+    harness.start_backends(respond_large)
     client = RawHttp2(harness.connect(), INITIAL_WINDOW_SIZE=1)
     client.get(1)
     updates = 0
@@ -207,8 +207,8 @@ def test_one_byte_windows(harness: ProxyHarness) -> None:
     assert 900 < updates < 19_000
 
 
-def test_window_that_opens_late(harness: ProxyHarness) -> None:
-    harness.start_backends(large)
+def test_response_is_complete_after_window_opens_late(harness: ProxyHarness) -> None:
+    harness.start_backends(respond_large)
     client = RawHttp2(harness.connect(), INITIAL_WINDOW_SIZE=0)
     client.get(1)
     client.read_until(HeadersFrame)
@@ -219,16 +219,16 @@ def test_window_that_opens_late(harness: ProxyHarness) -> None:
 
 @pytest.mark.alone
 def test_flow_control_credit_follows_backend(harness: ProxyHarness) -> None:
-    go = threading.Event()
-    got = []
+    may_read = threading.Event()
+    chunk_counts = []
 
     def script(connection: Connection) -> None:
         connection.read_head()
-        assert go.wait(LIMIT)
-        size = 0
+        assert may_read.wait(LIMIT)
+        count = 0
         while connection.read_until(b"\r\n") != b"0\r\n":
-            size += 1
-        got.append(size)
+            count += 1
+        chunk_counts.append(count)
         connection.read_until(b"\r\n")
         connection.send(OK)
 
@@ -254,14 +254,14 @@ def test_flow_control_credit_follows_backend(harness: ProxyHarness) -> None:
     assert sent < 20_000_000  # about the size of the kernel's buffers
     assert harness.memory - before < 5_000_000
     client.connection.sock.settimeout(LIMIT)
-    go.set()
+    may_read.set()
     client.send(DataFrame(1, b"", flags=["END_STREAM"]))
     assert client.read_response(1)[1] == b"ok"
-    assert got
+    assert chunk_counts
 
 
-def test_silent_backend_times_out(harness: ProxyHarness) -> None:
-    harness.start_backends(silent)
+def test_silent_backend_is_504_and_silent_client_is_408(harness: ProxyHarness) -> None:
+    harness.start_backends(never_respond)
     client = RawHttp2(harness.connect())
     client.get(1)
     assert client.read_response(1)[0][b":status"] == b"504"
@@ -269,81 +269,81 @@ def test_silent_backend_times_out(harness: ProxyHarness) -> None:
     assert client.read_response(3)[0][b":status"] == b"408"
 
 
-def test_rejected_request_that_client_has_reset(harness: ProxyHarness) -> None:
-    """Both arrive at once, and nothing can be sent on the stream any more."""
+def test_rejected_request_that_client_has_reset_gets_no_response(harness: ProxyHarness) -> None:
+    """The request and its reset arrive in one read. The connection stays usable."""
     client = RawHttp2(harness.connect())
-    bad = [*GET, (b"connection", b"close")]
-    refused, taken_back = client.headers(1, bad, "END_STREAM"), RstStreamFrame(1, error_code=8)
-    client.send(refused, taken_back, client.headers(3, bad, "END_STREAM"))
+    malformed = [*GET, (b"connection", b"close")]
+    rejected, reset = client.headers(1, malformed, "END_STREAM"), RstStreamFrame(1, error_code=8)
+    client.send(rejected, reset, client.headers(3, malformed, "END_STREAM"))
     assert client.read_response(3)[0][b":status"] == b"400"
 
 
 def test_client_disconnect_cancels_streams(harness: ProxyHarness) -> None:
-    gone = threading.Event()
+    backend_cancelled = threading.Event()
 
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.read_to_end()
-        gone.set()
+        backend_cancelled.set()
 
     (backend,) = harness.start_backends(script)
     client = RawHttp2(harness.connect())
     client.get(1)
     wait_until(lambda: backend.connections == 1)
     client.connection.reset()
-    assert gone.wait(LIMIT)
+    assert backend_cancelled.wait(LIMIT)
 
 
 def test_stream_reset_cancels_backend_request(harness: ProxyHarness) -> None:
-    gone = threading.Event()
+    backend_cancelled = threading.Event()
 
     def script(connection: Connection) -> None:
         if b"/slow" not in connection.read_head():
             connection.send(OK)
             return
         connection.read_to_end()
-        gone.set()
+        backend_cancelled.set()
 
     (backend,) = harness.start_backends(script)
     client = RawHttp2(harness.connect())
     client.get(1, [*GET[:3], (b":path", b"/slow")])
     wait_until(lambda: backend.connections == 1)
     client.send(RstStreamFrame(1, error_code=8))
-    assert gone.wait(LIMIT)
+    assert backend_cancelled.wait(LIMIT)
     client.get(3)
     assert client.read_response(3)[1] == b"ok"
 
 
 def test_goaway_on_drain(relays: Relays) -> None:
-    asked, go = threading.Event(), threading.Event()
+    request_received, may_respond = threading.Event(), threading.Event()
 
     def script(connection: Connection) -> None:
         connection.read_head()
-        asked.set()
-        assert go.wait(LIMIT)
+        request_received.set()
+        assert may_respond.wait(LIMIT)
         connection.send(OK)
 
     with harness_for(relays.start(), "web") as harness:
         harness.start_backends(script)
         client, idle = RawHttp2(harness.connect()), RawHttp2(harness.connect())
         client.get(1)
-        assert asked.wait(LIMIT)
+        assert request_received.wait(LIMIT)
         harness.process.terminate()
         assert idle.read_until_goaway() == 0
-        goodbye = client.read_until(GoAwayFrame)
-        assert isinstance(goodbye, GoAwayFrame)
-        assert (goodbye.last_stream_id, goodbye.error_code) == (1, 0)
+        goaway = client.read_until(GoAwayFrame)
+        assert isinstance(goaway, GoAwayFrame)
+        assert (goaway.last_stream_id, goaway.error_code) == (1, 0)
         client.get(3)
         with pytest.raises(StreamReset, match="7"):  # REFUSED_STREAM: safe to retry
             client.read_response(3)
-        go.set()
+        may_respond.set()
         assert client.read_response(1)[1] == b"ok"
         assert client.read_until_goaway() == 0
         harness.process.wait(LIMIT)
 
 
 def test_connection_error_cancels_streams(harness: ProxyHarness) -> None:
-    harness.start_backends(silent)
+    harness.start_backends(never_respond)
     client = RawHttp2(harness.connect())
     client.get(1)
     client.connection.send(b"\x00\x00\x01" + bytes(6) + b"a")  # DATA on stream 0

@@ -16,7 +16,8 @@ from support.proxy_harness import ProxyHarness, proxy_harness
 from support.raw_http2 import GET, POST, ConnectionClosed, Fields, RawHttp2, StreamReset
 from support.waiting import LIMIT
 
-SEEN: list[bytes] = []
+RECEIVED: list[bytes] = []
+"""The heads and bodies that the backend has received, in order."""
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +30,8 @@ def module_harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyHa
 
 @pytest.fixture
 def harness(module_harness: ProxyHarness) -> Iterator[ProxyHarness]:
-    SEEN.clear()
-    module_harness.start_backends(good)
+    RECEIVED.clear()
+    module_harness.start_backends(record_and_respond_ok)
     yield module_harness
     module_harness.clean_up()
 
@@ -40,16 +41,16 @@ def client(harness: ProxyHarness) -> RawHttp2:
     return RawHttp2(harness.connect())
 
 
-def good(connection: Connection) -> None:
+def record_and_respond_ok(connection: Connection) -> None:
     while head := connection.read_head():
-        SEEN.append(head)
+        RECEIVED.append(head)
         if b"Transfer-Encoding" in head:
             body = connection.read_until(b"0\r\n")
             while (line := connection.read_until(b"\r\n")) not in (b"", b"\r\n"):
                 body += line
-            SEEN.append(body)
+            RECEIVED.append(body)
         elif b"content-length: 5" in head.lower():
-            SEEN.append(connection.read_until(b"hello"))
+            RECEIVED.append(connection.read_until(b"hello"))
         connection.send(OK)
 
 
@@ -57,22 +58,22 @@ def with_path(path: bytes) -> Fields:
     return [*GET[:3], (b":path", path)]
 
 
-REFUSED: dict[str, tuple[Fields, bytes]] = {
+REJECTED: dict[str, tuple[Fields, bytes]] = {
     "CR and LF in a value": ([*GET, (b"x", b"a\r\nsmuggled: 1")], b"400"),
     "NUL in a value": ([*GET, (b"x", b"a\x00")], b"400"),
-    "capitals": ([*GET, (b"X-Big", b"a")], b"400"),
+    "upper-case name": ([*GET, (b"X-Big", b"a")], b"400"),
     "colon in a name": ([*GET, (b"x:y", b"a")], b"400"),
     "transfer-encoding": ([*GET, (b"transfer-encoding", b"chunked")], b"400"),
     "connection": ([*GET, (b"connection", b"close")], b"400"),
     "upgrade": ([*GET, (b"upgrade", b"websocket")], b"400"),
     "te": ([*GET, (b"te", b"gzip")], b"400"),
-    "authority and host": ([*GET, (b"host", b"other")], b"400"),
-    "a second path": ([*GET, (b":path", b"/smuggled")], b"400"),
-    "a late path": ([*GET[:3], (b"x", b"y"), (b":path", b"/")], b"400"),
+    "different authority and host": ([*GET, (b"host", b"other")], b"400"),
+    "two paths": ([*GET, (b":path", b"/smuggled")], b"400"),
+    "path after a regular field": ([*GET[:3], (b"x", b"y"), (b":path", b"/")], b"400"),
     "no path": (GET[:3], b"400"),
-    "a line in the path": (with_path(b"/ HTTP/1.1\r\nHost: a\r\n\r\nGET /smuggled"), b"400"),
-    "an absolute path": (with_path(b"http://example/"), b"400"),
-    "a long path": (with_path(b"/" + b"a" * 9000), b"414"),
+    "CRLF in the path": (with_path(b"/ HTTP/1.1\r\nHost: a\r\n\r\nGET /smuggled"), b"400"),
+    "absolute URL as path": (with_path(b"http://example/"), b"400"),
+    "path over 8 kB": (with_path(b"/" + b"a" * 9000), b"414"),
     "101 fields": ([*GET, *[(b"x", b"y")] * 101], b"431"),
     "CONNECT": ([(b":method", b"CONNECT"), (b":authority", b"a:443")], b"501"),
     "malformed length": ([*POST, (b"content-length", b"+5")], b"400"),
@@ -85,15 +86,15 @@ REFUSED: dict[str, tuple[Fields, bytes]] = {
 }
 
 
-@pytest.mark.parametrize(("fields", "status"), REFUSED.values(), ids=REFUSED)
-def test_malformed_request_is_rejected_and_connection_stays(
+@pytest.mark.parametrize(("fields", "status"), REJECTED.values(), ids=REJECTED)
+def test_malformed_request_is_rejected_and_connection_stays_open(
     client: RawHttp2, fields: Fields, status: bytes
 ) -> None:
     client.get(1, fields)
-    answer, body = client.read_response(1)
-    assert answer[b":status"] == status
+    response, body = client.read_response(1)
+    assert response[b":status"] == status
     assert body.endswith(b".\n")
-    assert not SEEN
+    assert not RECEIVED
     client.get(3)
     assert client.read_response(3)[1] == b"ok"
 
@@ -107,7 +108,7 @@ def test_rejected_unfinished_request_is_reset(client: RawHttp2) -> None:
     client.send(DataFrame(1, b"smuggled", flags=["END_STREAM"]))
     client.get(3)
     assert client.read_response(3)[1] == b"ok"
-    assert len(SEEN) == 1
+    assert len(RECEIVED) == 1
 
 
 def test_rejection_is_logged(harness: ProxyHarness, client: RawHttp2) -> None:
@@ -121,14 +122,14 @@ def test_rejected_head_request_has_no_body(client: RawHttp2) -> None:
     assert client.read_response(1)[1] == b""
 
 
-def test_bodies_with_and_without_length(client: RawHttp2) -> None:
-    said = [*POST, (b"content-length", b"5")]
-    for stream, fields in ((1, POST), (3, said)):
+def test_bodies_with_and_without_content_length_are_forwarded(client: RawHttp2) -> None:
+    with_length = [*POST, (b"content-length", b"5")]
+    for stream, fields in ((1, POST), (3, with_length)):
         client.send(client.headers(stream, fields))
         client.send(DataFrame(stream, b"he"), DataFrame(stream, b"llo", flags=["END_STREAM"]))
         assert client.read_response(stream)[1] == b"ok"
-    assert SEEN[1] in (b"2\r\nhe\r\n3\r\nllo\r\n0\r\n", b"5\r\nhello\r\n0\r\n")
-    assert SEEN[3] == b"hello"
+    assert RECEIVED[1] in (b"2\r\nhe\r\n3\r\nllo\r\n0\r\n", b"5\r\nhello\r\n0\r\n")
+    assert RECEIVED[3] == b"hello"
 
 
 @pytest.mark.parametrize("pieces", [[b"hell"], [b"hello!"], [b"he", b"llo!"], [b"he", b""]])
@@ -142,23 +143,23 @@ def test_content_length_mismatch_resets_stream(client: RawHttp2, pieces: list[by
         client.read_response(3)
     client.send(DataFrame(1, b"a", flags=["END_STREAM"]))
     assert client.read_response(1)[1] == b"ok"
-    assert b"hello" not in SEEN
+    assert b"hello" not in RECEIVED
 
 
-def test_body_despite_content_length_0(client: RawHttp2) -> None:
+def test_body_after_content_length_0_is_not_forwarded(client: RawHttp2) -> None:
     client.send(client.headers(1, [*POST, (b"content-length", b"0")]))
     client.send(DataFrame(1, b"smuggled", flags=["END_STREAM"]))
-    with suppress(StreamReset):  # unless the response came first
+    with suppress(StreamReset):  # unless the response arrived before the DATA frame
         client.read_response(1)
     client.get(3)
     assert client.read_response(3)[1] == b"ok"
-    assert not any(b"smuggled" in seen for seen in SEEN)
+    assert not any(b"smuggled" in data for data in RECEIVED)
 
 
 def test_via_names_http2(client: RawHttp2) -> None:
     client.get(1)
     assert client.read_response(1)[0][b"via"] == b"1.1 arke"
-    assert b"\r\nVia: 2.0 arke\r\n" in SEEN[0]
+    assert b"\r\nVia: 2.0 arke\r\n" in RECEIVED[0]
 
 
 def test_date_is_added_to_response(client: RawHttp2) -> None:
@@ -168,13 +169,13 @@ def test_date_is_added_to_response(client: RawHttp2) -> None:
     assert before <= parsedate_to_datetime(date).timestamp() <= time.time()
 
 
-def test_content_length_without_body(client: RawHttp2) -> None:
+def test_content_length_without_body_is_400(client: RawHttp2) -> None:
     client.get(1, [*POST, (b"content-length", b"5")])
     assert client.read_response(1)[0][b":status"] == b"400"
-    assert not SEEN
+    assert not RECEIVED
 
 
-def test_oversized_body(client: RawHttp2) -> None:
+def test_oversized_body_is_413(client: RawHttp2) -> None:
     client.send(client.headers(1, [*POST, (b"content-length", b"50001")]))
     assert client.read_response(1)[0][b":status"] == b"413"
     client.send(client.headers(3, POST))
@@ -183,7 +184,7 @@ def test_oversized_body(client: RawHttp2) -> None:
     assert client.read_response(3)[0][b":status"] == b"413"
 
 
-def test_empty_body_that_ends_late(client: RawHttp2) -> None:
+def test_empty_body_that_ends_in_a_later_frame(client: RawHttp2) -> None:
     client.send(client.headers(1, [*POST, (b"content-length", b"0")]))
     client.send(DataFrame(1, b"", flags=["END_STREAM"]))
     assert client.read_response(1)[1] == b"ok"
@@ -193,7 +194,7 @@ def test_trailer_fields_not_allowed_in_trailers_are_dropped(client: RawHttp2) ->
     client.send(client.headers(1, POST), DataFrame(1, b"hello"))
     client.send(client.headers(1, [(b"sum", b"1"), (b"host", b"other")], "END_STREAM"))
     assert client.read_response(1)[1] == b"ok"
-    assert SEEN[1].endswith(b"hello\r\n0\r\nsum: 1\r\n")
+    assert RECEIVED[1].endswith(b"hello\r\n0\r\nsum: 1\r\n")
 
 
 @pytest.mark.parametrize("field", [(b":path", b"/"), (b"a", b"b\r\nc: d"), (b"Big", b"a")])
@@ -204,41 +205,41 @@ def test_malformed_trailers_reset_stream(client: RawHttp2, field: tuple[bytes, b
         client.read_response(1)
     client.get(3)
     assert client.read_response(3)[1] == b"ok"
-    assert not any(seen.endswith(b"0\r\n") for seen in SEEN)
+    assert not any(data.endswith(b"0\r\n") for data in RECEIVED)
 
 
 def test_trailers_before_content_length_reset_stream(harness: ProxyHarness) -> None:
-    """The backend would else take the next client's request for the rest."""
-    seen: list[bytes] = []
+    """Otherwise the backend would take the next client's request for the rest of the body."""
+    heads: list[bytes] = []
 
-    def answers_at_once(connection: Connection) -> None:
+    def respond_before_body(connection: Connection) -> None:
         while head := connection.read_head():
-            seen.append(head)
+            heads.append(head)
             connection.send(OK)
             if b"content-length: 10" in head.lower():
                 with suppress(AssertionError):  # the proxy resets an incomplete request
                     connection.read_exactly(10)
 
     harness.clean_up()
-    harness.start_backends(answers_at_once)
+    harness.start_backends(respond_before_body)
     client = RawHttp2(harness.connect())
     client.send(client.headers(1, [*POST, (b"content-length", b"10")]), DataFrame(1, b"12345"))
     client.send(client.headers(1, [(b"sum", b"1")], "END_STREAM"))
     with suppress(StreamReset):
         client.read_response(1)
     assert harness.get("/next")[1] == b"ok"
-    assert seen[-1].startswith(b"GET /next HTTP/1.1\r\n")
+    assert heads[-1].startswith(b"GET /next HTTP/1.1\r\n")
 
 
-def test_trailers_after_body_with_length(client: RawHttp2) -> None:
+def test_trailers_after_body_with_content_length_are_dropped(client: RawHttp2) -> None:
     client.send(client.headers(1, [*POST, (b"content-length", b"5")]), DataFrame(1, b"hello"))
     client.send(client.headers(1, [(b"sum", b"1")], "END_STREAM"))
     assert client.read_response(1)[1] == b"ok"
-    assert SEEN[1] == b"hello"
+    assert RECEIVED[1] == b"hello"
 
 
 def test_hpack_bomb_closes_connection(client: RawHttp2) -> None:
-    """One field in the compression table, repeated by one byte each."""
+    """One byte repeats a field that is in the compression table."""
     first = client.headers(1, [*GET, (b"x", b"a" * 3000)], "END_STREAM")
     first.data += b"\xbe" * 100
     client.send(first)
@@ -260,20 +261,20 @@ def test_head_in_many_frames(client: RawHttp2) -> None:
 def test_frames_received_byte_by_byte(harness: ProxyHarness) -> None:
     client = RawHttp2(harness.connect())
     data = client.headers(1, GET, "END_STREAM").serialize()
-    for octet in data:
-        client.connection.send(bytes([octet]))
+    for byte in data:
+        client.connection.send(bytes([byte]))
     assert client.read_response(1)[1] == b"ok"
 
 
 @pytest.mark.parametrize("raw", [b"SN\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"\x00" * 30])
-def test_malformed_preface(harness: ProxyHarness, raw: bytes) -> None:
+def test_malformed_preface_closes_connection(harness: ProxyHarness, raw: bytes) -> None:
     connection = harness.connect()
     connection.send(b"PRI * HTTP/2.0\r\n\r\n" + raw)
     assert connection.read_to_end()[-1] in (1, 6)  # GOAWAY: protocol error or frame size error
-    assert not SEEN
+    assert not RECEIVED
 
 
-def test_preface_is_accepted_only_first(harness: ProxyHarness) -> None:
+def test_preface_after_a_request_is_rejected(harness: ProxyHarness) -> None:
     connection = harness.connect()
     connection.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
     connection.read_until(b"ok")

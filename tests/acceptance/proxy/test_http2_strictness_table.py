@@ -1,4 +1,4 @@
-"""The table of malformed HTTP/1.1 requests, translated to HTTP/2 where possible."""
+"""The tables of malformed and unusual HTTP/1.1 requests, translated to HTTP/2 where possible."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from support.raw_http2 import Fields, RawHttp2
 from support.strict_requests import ACCEPTED, HEADS, LIMITS
 
 LINE = re.compile(rb"([^ ]*) (.*) HTTP/1\.1", re.DOTALL)
-MOST = 16_384  # bytes of a frame
-SEEN: list[bytes] = []
+MAX_FRAME = 16_384  # bytes
+RECEIVED_HEADS: list[bytes] = []
 
 
-def translated(raw: bytes) -> Fields | None:
-    """Make of a head the fields that say the same, however malformed; None if there are none.
+def translate(raw: bytes) -> Fields | None:
+    """Translate an HTTP/1.1 head to HTTP/2 fields, as malformed as the head is.
 
-    They say it in small letters, and a name that is missing is empty.
+    Field names become lower-case; a missing name becomes an empty one. None: a line of the head
+    has no equivalent.
     """
     head, end, _ = raw.removeprefix(b"\r\n").partition(b"\r\n\r\n")
-    first, *rest = re.split(rb"\r\n(?![ \t])", head)  # a folded line is part of a value
-    match = LINE.fullmatch(first)
+    first_line, *rest = re.split(rb"\r\n(?![ \t])", head)  # a folded line is part of a value
+    match = LINE.fullmatch(first_line)
     if not match or not end:
         return None
     fields = []
@@ -44,15 +45,15 @@ def translated(raw: bytes) -> Fields | None:
 
 
 def rows(table: dict[str, bytes]) -> dict[str, Fields]:
-    both = {name: translated(raw) for name, raw in table.items()}
-    return {name: fields for name, fields in both.items() if fields is not None}
+    translated = {name: translate(raw) for name, raw in table.items()}
+    return {name: fields for name, fields in translated.items() if fields is not None}
 
 
-REFUSED = rows(HEADS)
-LIMITED = rows({name: raw for name, (raw, _) in LIMITS.items()})
-PASSED = rows({name: raw for name, (raw, _) in ACCEPTED.items()})
-# Allowed in HTTP/1.1 only: blanks around a value, absolute targets, transfer codings.
-FORBIDDEN = {
+MALFORMED = rows(HEADS)
+OVER_LIMITS = rows({name: raw for name, (raw, _) in LIMITS.items()})
+UNUSUAL = rows({name: raw for name, (raw, _) in ACCEPTED.items()})
+# Rows of ACCEPTED that HTTP/2 forbids: blanks around a value, absolute URLs, transfer codings.
+FORBIDDEN_IN_HTTP2 = {
     "space around a value",
     "blank value",
     "URL",
@@ -67,15 +68,15 @@ FORBIDDEN = {
 
 @pytest.fixture
 def harness(module_harness: ProxyHarness) -> Iterator[ProxyHarness]:
-    SEEN.clear()
-    module_harness.start_backends(good)
+    RECEIVED_HEADS.clear()
+    module_harness.start_backends(record_and_respond_ok)
     yield module_harness
     module_harness.clean_up()
 
 
-def good(connection: Connection) -> None:
+def record_and_respond_ok(connection: Connection) -> None:
     while head := connection.read_head():
-        SEEN.append(head)
+        RECEIVED_HEADS.append(head)
         connection.send(OK)
 
 
@@ -85,13 +86,14 @@ def client(harness: ProxyHarness) -> RawHttp2:
 
 
 def test_most_rows_can_be_translated() -> None:
-    assert len(REFUSED) > 0.8 * len(HEADS)
-    assert len(PASSED) > 0.8 * len(ACCEPTED)
+    assert len(MALFORMED) > 0.8 * len(HEADS)
+    assert len(UNUSUAL) > 0.8 * len(ACCEPTED)
 
 
-def status(client: RawHttp2, fields: Fields, body: bytes = b"") -> bytes:
-    whole = client.headers(1, fields).data
-    pieces = [whole[at : at + MOST] for at in range(0, len(whole), MOST)]
+def request_status(client: RawHttp2, fields: Fields, body: bytes = b"") -> bytes:
+    """Send a request on stream 1, in frames of at most MAX_FRAME; return the response's status."""
+    encoded = client.headers(1, fields).data
+    pieces = [encoded[at : at + MAX_FRAME] for at in range(0, len(encoded), MAX_FRAME)]
     end = [] if body else ["END_STREAM"]
     frames: list[Frame] = [HeadersFrame(1, pieces[0], flags=end)]
     frames += [ContinuationFrame(1, piece) for piece in pieces[1:]]
@@ -102,26 +104,26 @@ def status(client: RawHttp2, fields: Fields, body: bytes = b"") -> bytes:
     return client.read_response(1)[0][b":status"]
 
 
-@pytest.mark.parametrize("fields", REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize("fields", MALFORMED.values(), ids=MALFORMED)
 def test_malformed_request_is_rejected(client: RawHttp2, fields: Fields) -> None:
-    assert status(client, fields) == b"400"
-    assert not SEEN
+    assert request_status(client, fields) == b"400"
+    assert not RECEIVED_HEADS
     client.get(3)
     assert client.read_response(3)[1] == b"ok"
 
 
-@pytest.mark.parametrize("name", LIMITED)
+@pytest.mark.parametrize("name", OVER_LIMITS)
 def test_exceeded_limits_have_their_own_status(client: RawHttp2, name: str) -> None:
-    assert int(status(client, LIMITED[name])) == LIMITS[name][1]
-    assert not SEEN
+    assert int(request_status(client, OVER_LIMITS[name])) == LIMITS[name][1]
+    assert not RECEIVED_HEADS
 
 
-@pytest.mark.parametrize("name", PASSED)
+@pytest.mark.parametrize("name", UNUSUAL)
 def test_unusual_valid_request_is_forwarded(client: RawHttp2, name: str) -> None:
-    if name in FORBIDDEN:
-        assert status(client, PASSED[name]) == b"400"
-        assert not SEEN
+    if name in FORBIDDEN_IN_HTTP2:
+        assert request_status(client, UNUSUAL[name]) == b"400"
+        assert not RECEIVED_HEADS
     else:
         body = ACCEPTED[name][0].partition(b"\r\n\r\n")[2]
-        assert status(client, PASSED[name], body) == b"200"
-        assert ACCEPTED[name][1].lower() in SEEN[0].lower()
+        assert request_status(client, UNUSUAL[name], body) == b"200"
+        assert ACCEPTED[name][1].lower() in RECEIVED_HEADS[0].lower()

@@ -1,4 +1,4 @@
-"""Limits per client address, on idle time, and on a request's total time."""
+"""Limits: connections per client address, idle time, and the total time of a request."""
 
 from __future__ import annotations
 
@@ -26,36 +26,32 @@ def test_max_per_client_flag(deployment: Deployment) -> None:
     backend = deployment.backend(respond_with("one"))
     flags = ("-choose", "static", "-backend", backend.address, "-max-per-client", "2")
     proxy = deployment.proxy(*flags)
-    seats = [proxy.connect() for _ in range(2)]
-    for seat in seats:
-        seat.send(GET)
-        assert seat.read_response()[1] == b"one"
+    connections = [proxy.connect() for _ in range(2)]
+    for connection in connections:
+        connection.send(GET)
+        assert connection.read_response()[1] == b"one"
     response, body = proxy.request()
     assert response.status == 503
     assert response.headers["Connection"] == "close"
     assert (
         body == b"The proxy has 2 connections from this address, which is its limit per address.\n"
     )
-    seats[0].close()
+    connections[0].close()
     wait_until(lambda: proxy.body() == "one")
-    seats[1].close()
+    connections[1].close()
 
 
-@pytest.mark.parametrize("by_tls", [False, True])
+@pytest.mark.parametrize("use_tls", [False, True])
 def test_idle_http2_connection_is_closed(
-    deployment: Deployment, tmp_path: Path, by_tls: bool
+    deployment: Deployment, tmp_path: Path, use_tls: bool
 ) -> None:
     certificate = write_certificate(tmp_path, "a.example", file="a")
     flags = [
-        "-choose",
-        "static",
-        "-backend",
-        deployment.backend(respond_with("one")).address,
-        "-idle",
-        "300ms",
+        *("-choose", "static", "-backend", deployment.backend(respond_with("one")).address),
+        *("-idle", "300ms"),
     ]
     proxy = deployment.proxy(*flags, "-tls-listen", "127.0.0.1:0", "-cert", certificate)
-    if by_tls:
+    if use_tls:
         context = ssl.create_default_context(cafile=tmp_path / "a.pem")
         context.set_alpn_protocols(["h2"])
         connection = connect_tls(tls_port(proxy.process), context, "a.example")
@@ -67,20 +63,20 @@ def test_idle_http2_connection_is_closed(
         assert client.read_response(stream)[1] == b"one"
     ping = PingFrame(0, b"12345678")
     for _ in range(200):
-        client.send(ping)  # a PING does not extend the limit
+        client.send(ping)  # a PING does not extend the idle time limit
         frame = client.read_until((PingFrame, GoAwayFrame))
         if isinstance(frame, GoAwayFrame):
             break
-        time.sleep(0.05)  # else the PINGs would be a flood
+        time.sleep(0.05)  # slower than the flood limit for PINGs
     assert isinstance(frame, GoAwayFrame)
     assert (frame.error_code, frame.last_stream_id) == (0, 3)
-    assert client.read_until_goaway() == -1  # nothing more
+    assert client.read_until_goaway() == -1  # no second GOAWAY
     connection.close()
 
 
 @pytest.mark.parametrize("pieces", [[b"\r\n"], [b"\r", b"\n"]])
 def test_empty_lines_do_not_extend_idle_limit(deployment: Deployment, pieces: list[bytes]) -> None:
-    """A client could else keep its connection forever."""
+    """Otherwise a client could keep its connection forever."""
     backend = deployment.backend(respond_with("one"))
     flags = ("-choose", "static", "-backend", backend.address, "-idle", "500ms")
     connection = deployment.proxy(*flags).connect()
@@ -93,37 +89,37 @@ def test_empty_lines_do_not_extend_idle_limit(deployment: Deployment, pieces: li
     connection.close()
 
 
-def test_total_time_limit(deployment: Deployment) -> None:
-    """The response makes progress all the time: one chunk after another."""
-    going = threading.Event()
+def test_total_time_limit_resets_client_of_slow_response(deployment: Deployment) -> None:
+    """The backend sends a chunk every 50 ms, so the response never stalls."""
+    stopped = threading.Event()
 
-    def drip(connection: Connection) -> None:
+    def send_chunks_slowly(connection: Connection) -> None:
         connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        while not going.wait(0.05):
+        while not stopped.wait(0.05):
             connection.send(b"1\r\nx\r\n")
 
-    backend = deployment.backend(drip)
+    backend = deployment.backend(send_chunks_slowly)
     proxy = deployment.proxy("-choose", "static", "-backend", backend.address, "-total", "500ms")
     connection = proxy.connect()
     connection.send(GET)
     connection.read_head()
     with pytest.raises(ConnectionResetError):
         connection.read_to_end()
-    sentence = "did not complete the response within 0.5 s of the request"
-    proxy.process.wait_for_line(f'backend={backend.address} reason="{sentence}', LIMIT)
+    reason = "did not complete the response within 0.5 s of the request"
+    proxy.process.wait_for_line(f'backend={backend.address} reason="{reason}', LIMIT)
     connection.close()
-    going.set()
+    stopped.set()
 
 
-def test_total_time_limit_for_slow_upload(deployment: Deployment) -> None:
-    """The error names the total time, as the body never stalled."""
+def test_total_time_limit_of_slow_upload_is_408(deployment: Deployment) -> None:
+    """The error names the total time limit: the body never stalls."""
 
-    def reads(connection: Connection) -> None:
+    def read_without_response(connection: Connection) -> None:
         connection.read_head()
         connection.read_to_end()
 
-    backend = deployment.backend(reads)
+    backend = deployment.backend(read_without_response)
     proxy = deployment.proxy("-choose", "static", "-backend", backend.address, "-total", "500ms")
     connection = proxy.connect()
     connection.send(b"POST / HTTP/1.1\r\nHost: example\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -134,17 +130,17 @@ def test_total_time_limit_for_slow_upload(deployment: Deployment) -> None:
     connection.close()
 
 
-def test_total_time_limit_for_silent_backend(deployment: Deployment) -> None:
-    done = threading.Event()
+def test_total_time_limit_of_silent_backend_is_504(deployment: Deployment) -> None:
+    response_received = threading.Event()
 
-    def silent(connection: Connection) -> None:
+    def never_respond(connection: Connection) -> None:
         connection.read_head()
-        done.wait(LIMIT)
+        response_received.wait(LIMIT)
 
-    backend = deployment.backend(silent)
+    backend = deployment.backend(never_respond)
     proxy = deployment.proxy("-choose", "static", "-backend", backend.address, "-total", "300ms")
     response, body = proxy.request()
-    done.set()
+    response_received.set()
     assert response.status == 504
     assert b"did not answer within 0.3 s" in body
 
@@ -152,19 +148,15 @@ def test_total_time_limit_for_silent_backend(deployment: Deployment) -> None:
 def test_client_that_reads_no_responses_is_disconnected(deployment: Deployment) -> None:
     hint = b"HTTP/1.1 103 Early Hints\r\nLink: " + b"x" * 60_000 + b"\r\n\r\n"
 
-    def script(connection: Connection) -> None:
+    def send_hints(connection: Connection) -> None:
         connection.read_head()
         with contextlib.suppress(ConnectionError):
             connection.send(hint * 99)
             connection.read_to_end()
 
     flags = (
-        "-choose",
-        "static",
-        "-backend",
-        deployment.backend(script).address,
-        "-timeout",
-        "500ms",
+        *("-choose", "static", "-backend", deployment.backend(send_hints).address),
+        *("-timeout", "500ms"),
     )
     proxy = deployment.proxy(*flags, "-access-log", "-")
     connection = proxy.connect()

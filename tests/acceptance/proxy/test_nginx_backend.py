@@ -37,7 +37,7 @@ http {{
         listen 127.0.0.1:{port};
         root {folder}/files;
         location /put/ {{ dav_methods PUT; create_full_put_path on; client_max_body_size 0; }}
-        location /told {{ return 200 "$http_host $http_x_forwarded_for $http_via"; }}
+        location /forwarded {{ return 200 "$http_host $http_x_forwarded_for $http_via"; }}
         location /short {{ keepalive_requests 1; return 200 "short"; }}
     }}
 }}
@@ -59,11 +59,11 @@ def proxy(folder: Path) -> Iterator[Proxy]:
     (files / "text").write_text("to be or not to be\n" * 1000, encoding="utf-8")
     port = free_port()
     config = folder / "nginx.conf"
-    # Its workers would run as another user, who may not read the test folders.
+    # Otherwise nginx's workers run as another user, which may not read the test's folder.
     user = "user root;" if os.geteuid() == 0 else ""
     config.write_text(CONFIG.format(user=user, folder=folder, port=port), encoding="utf-8")
-    words = [require_tool("nginx", "nginx"), "-e", "stderr", "-c", str(config)]
-    nginx = start_process("nginx", words)
+    command = [require_tool("nginx", "nginx"), "-e", "stderr", "-c", str(config)]
+    nginx = start_process("nginx", command)
     try:
         with new_deployment() as deployment:
             yield deployment.proxy("-choose", "static", "-backend", f"127.0.0.1:{port}")
@@ -74,18 +74,18 @@ def proxy(folder: Path) -> Iterator[Proxy]:
         nginx.close()
 
 
-def curl(proxy: Proxy, path: str, *words: str) -> bytes:
+def curl(proxy: Proxy, path: str, *arguments: str) -> bytes:
     command = [require_tool("curl", "curl"), "--silent", "--show-error", "--max-time", str(LIMIT)]
     command += ["--retry", "5", "--retry-all-errors"]  # until nginx listens
     url = f"http://127.0.0.1:{proxy.port}{path}"
-    return subprocess.run([*command, *words, url], capture_output=True, check=True).stdout
+    return subprocess.run([*command, *arguments, url], capture_output=True, check=True).stdout
 
 
 @VERSIONS
 def test_file_range_and_head(proxy: Proxy, version: str) -> None:
     assert curl(proxy, "/large", version) == LARGE
-    part = curl(proxy, "/large", version, "--range", "1000000-1000009", "--include")
-    head, _, body = part.partition(b"\r\n\r\n")
+    range_response = curl(proxy, "/large", version, "--range", "1000000-1000009", "--include")
+    head, _, body = range_response.partition(b"\r\n\r\n")
     assert b" 206" in head.partition(b"\r\n")[0]
     assert body == LARGE[1_000_000:1_000_010]
     head = curl(proxy, "/large", version, "--head").lower()
@@ -94,13 +94,13 @@ def test_file_range_and_head(proxy: Proxy, version: str) -> None:
 
 
 @VERSIONS
-def test_not_modified(proxy: Proxy, version: str) -> None:
+def test_matching_etag_is_304(proxy: Proxy, version: str) -> None:
     head = curl(proxy, "/text", version, "--head")
     (etag,) = [line for line in head.splitlines() if line.lower().startswith(b"etag: ")]
-    match = "If-None-Match: " + etag.decode().partition(": ")[2]
-    answer = curl(proxy, "/text", version, "--include", "--header", match)
-    assert b" 304" in answer.partition(b"\r\n")[0]
-    assert answer.endswith(b"\r\n\r\n")
+    condition = "If-None-Match: " + etag.decode().partition(": ")[2]
+    response = curl(proxy, "/text", version, "--include", "--header", condition)
+    assert b" 304" in response.partition(b"\r\n")[0]
+    assert response.endswith(b"\r\n\r\n")
 
 
 @VERSIONS
@@ -111,23 +111,23 @@ def test_compressed_response_is_chunked(proxy: Proxy, version: str) -> None:
 
 
 @VERSIONS
-@pytest.mark.parametrize("framing", ["length", "chunks"])
+@pytest.mark.parametrize("framing", ["length", "chunked"])
 def test_upload_to_nginx(proxy: Proxy, folder: Path, version: str, framing: str) -> None:
     name = f"/put/{version}-{framing}"
-    words = [version, "--upload-file", str(folder / "files" / "large")]
-    if framing == "chunks" and version == "--http1.1":
-        words += ["--header", "Transfer-Encoding: chunked"]
-    elif framing == "chunks":
-        words += ["--header", "Content-Length:"]
-    assert curl(proxy, name, *words, "--write-out", "%{http_code}") == b"201"
+    arguments = [version, "--upload-file", str(folder / "files" / "large")]
+    if framing == "chunked" and version == "--http1.1":
+        arguments += ["--header", "Transfer-Encoding: chunked"]
+    elif framing == "chunked":
+        arguments += ["--header", "Content-Length:"]
+    assert curl(proxy, name, *arguments, "--write-out", "%{http_code}") == b"201"
     assert curl(proxy, name, version) == LARGE
 
 
 @VERSIONS
 def test_forwarded_headers_reach_nginx(proxy: Proxy, version: str) -> None:
-    told = curl(proxy, "/told", version).decode()
+    forwarded = curl(proxy, "/forwarded", version).decode()
     number = {"--http1.1": "1.1"}.get(version, "2.0")
-    assert told == f"127.0.0.1:{proxy.port} 127.0.0.1 {number} arke"
+    assert forwarded == f"127.0.0.1:{proxy.port} 127.0.0.1 {number} arke"
 
 
 @VERSIONS

@@ -1,4 +1,4 @@
-"""Reloads, workers that die, and several workers on one port."""
+"""Reloads with SIGHUP, restarts of workers, and how the proxy stops."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.backends import GET, OK, Script, respond_ok
+from support.backends import GET, OK, respond_ok, respond_with
 from support.certificates import write_certificate
 from support.connection import Connection, connect_tls
 from support.deployment import new_deployment
@@ -31,48 +31,47 @@ from support.proxy_process import resident_bytes, start_cluster_proxy, worker_pi
 from support.relays import Relays
 from support.waiting import LIMIT, wait_until
 
-TAKEN_OVER = "the new workers are ready"
+NEW_WORKERS_READY = "the new workers are ready"
 
 
-def load(harness: ProxyHarness, connections: int) -> Load:
+def http1_load(harness: ProxyHarness, connections: int) -> Load:
     return Load(harness.dial, http1_requests, connections)
 
 
-def reload(harness: ProxyHarness, times: int) -> None:
-    """Send SIGHUP, and wait until new workers have taken over `times` times in total."""
+def reload(harness: ProxyHarness, count: int) -> None:
+    """Send SIGHUP; wait for the end of this reload, which is the proxy's `count`th."""
     harness.process.signal(signal.SIGHUP)
-    wait_until(lambda: harness.process.log.count(TAKEN_OVER) == times)
+    wait_until(lambda: harness.process.log.count(NEW_WORKERS_READY) == count)
 
 
-def running_process(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-@pytest.mark.parametrize("size", [1, 2])
-def test_reload_under_load_fails_no_request(relays: Relays, size: int) -> None:
-    with harness_for(relays.start(), "web", "-workers", str(size)) as harness:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_reload_under_load_fails_no_request(relays: Relays, workers: int) -> None:
+    with harness_for(relays.start(), "web", "-workers", str(workers)) as harness:
         harness.start_backends(answer_posts)
-        first = worker_pids(harness.process)
-        assert len(first) == size
-        with load(harness, 8) as clients:
+        assert len(worker_pids(harness.process)) == workers
+        with http1_load(harness, 8) as clients:
             clients.wait_for_responses()
-            for times in (1, 2, 3):
-                before = worker_pids(harness.process)
-                reload(harness, times)
+            for count in (1, 2, 3):
+                old_pids = worker_pids(harness.process)
+                reload(harness, count)
                 clients.wait_for_responses()
-                wait_until(lambda old=before: not any(map(running_process, old)))
+                wait_until(lambda pids=old_pids: not any(map(is_running, pids)))
         assert not clients.failures
         assert clients.connections > 3 * 8  # each reload replaces every connection
-        assert len(worker_pids(harness.process)) == size
+        assert len(worker_pids(harness.process)) == workers
         assert harness.process.log.count("proxy listening") == 1
 
 
 def test_reload_under_tls_and_http2_load_fails_no_request(relays: Relays, tmp_path: Path) -> None:
-    """HTTP/2 connections get GOAWAY when idle, or after some seconds."""
+    """On a reload an HTTP/2 connection gets GOAWAY once it is idle, or after some seconds."""
     certificate = write_certificate(tmp_path, "a.example", file="a")
     flags = ("-tls-listen", "127.0.0.1:0", "-cert", certificate)
 
-    def by_tls(*protocols: str) -> Connect:
+    def tls_dialer(*protocols: str) -> Connect:
         context = ssl.create_default_context(cafile=tmp_path / "a.pem")
         context.set_alpn_protocols(protocols)
         return lambda: connect_tls(harness.tls_port, context, "a.example")
@@ -80,28 +79,29 @@ def test_reload_under_tls_and_http2_load_fails_no_request(relays: Relays, tmp_pa
     with harness_for(relays.start(), "web", *flags) as harness, ExitStack() as stack:
         harness.start_backends(answer_posts)
         loads = [
-            Load(by_tls("http/1.1"), http1_requests, 2),
-            Load(by_tls("http/1.1"), http1_single_requests, 2),
-            Load(by_tls("h2"), http2_requests, 2),
+            Load(tls_dialer("http/1.1"), http1_requests, 2),
+            Load(tls_dialer("http/1.1"), http1_single_requests, 2),
+            Load(tls_dialer("h2"), http2_requests, 2),
             Load(harness.dial, http2_requests, 2),
         ]
         for load in loads:
             stack.enter_context(load)
-        for times in (1, 2):
-            (old,) = worker_pids(harness.process)
-            reload(harness, times)
-            wait_until(lambda old=old: not running_process(old))
+        for count in (1, 2):
+            (old_pid,) = worker_pids(harness.process)
+            reload(harness, count)
+            wait_until(lambda pid=old_pid: not is_running(pid))
             for load in loads:
                 load.wait_for_responses()
         assert [load.failures for load in loads] == [[]] * len(loads)
-        assert all(load.connections >= 2 * 3 for load in loads)  # each reload replaces them
+        # Each reload replaces every connection.
+        assert all(load.connections >= 2 * 3 for load in loads)
         assert "still open" not in harness.process.log
 
 
 def test_rolling_restarts_of_all_workers_fail_no_request(relays: Relays) -> None:
     with harness_for(relays.start(), "web", "-workers", "2") as harness:
         harness.start_backends(answer_posts)
-        with load(harness, 4) as clients:
+        with http1_load(harness, 4) as clients:
             clients.wait_for_responses()
             for count, pid in enumerate(worker_pids(harness.process), 1):
                 os.kill(pid, signal.SIGTERM)
@@ -115,35 +115,35 @@ def test_rolling_restarts_of_all_workers_fail_no_request(relays: Relays) -> None
 
 
 def test_old_worker_finishes_running_requests_after_reload(relays: Relays) -> None:
-    asked, go = threading.Event(), threading.Event()
+    request_received, may_respond = threading.Event(), threading.Event()
 
-    def slow(connection: Connection) -> None:
+    def respond_when_allowed(connection: Connection) -> None:
         connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nha\r\n")
-        asked.set()
-        assert go.wait(LIMIT)
+        request_received.set()
+        assert may_respond.wait(LIMIT)
         connection.send(b"2\r\nlf\r\n0\r\n\r\n")
         connection.read_to_end()
 
     with harness_for(relays.start(), "web", "-grace", "2s") as harness:
-        harness.start_backends(slow)
-        (old,) = worker_pids(harness.process)
+        harness.start_backends(respond_when_allowed)
+        (old_pid,) = worker_pids(harness.process)
         stream = harness.connect()
         stream.send(GET)
-        assert asked.wait(LIMIT)
+        assert request_received.wait(LIMIT)
         stream.read_until(b"ha\r\n")
         reload(harness, 1)
         harness.start_backends(respond_ok)
         assert harness.get()[1] == b"ok"
-        assert running_process(old)
-        go.set()
+        assert is_running(old_pid)
+        may_respond.set()
         assert stream.read_until(b"0\r\n\r\n")
         stream.close()
-        wait_until(lambda: not running_process(old))
+        wait_until(lambda: not is_running(old_pid))
 
 
-def talks_or_takes_posts(connection: Connection) -> None:
-    """A backend script that echoes on WebSockets."""
+def echo_websocket_or_respond_ok(connection: Connection) -> None:
+    """Respond to POST requests; upgrade others to WebSockets and echo their lines."""
     while head := connection.read_head():
         if head.startswith(b"POST "):
             connection.read_exactly(4)
@@ -155,41 +155,42 @@ def talks_or_takes_posts(connection: Connection) -> None:
             connection.send(data)
 
 
-@pytest.mark.parametrize("size", [1, 2])
-@pytest.mark.parametrize("by_tls", [False, True])
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("use_tls", [False, True])
 def test_websockets_survive_reloads_under_load(
-    relays: Relays, tmp_path: Path, size: int, by_tls: bool
+    relays: Relays, tmp_path: Path, workers: int, use_tls: bool
 ) -> None:
     certificate = write_certificate(tmp_path, "a.example", file="a")
     context = ssl.create_default_context(cafile=tmp_path / "a.pem")
-    flags = ("-tls-listen", "127.0.0.1:0", "-cert", certificate, "-workers", str(size))
+    flags = ("-tls-listen", "127.0.0.1:0", "-cert", certificate, "-workers", str(workers))
     upgrade = b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
-    def dial() -> Connection:
-        return connect_tls(harness.tls_port, context, "a.example") if by_tls else harness.dial()
+    def connect() -> Connection:
+        return connect_tls(harness.tls_port, context, "a.example") if use_tls else harness.dial()
 
     with harness_for(relays.start(), "web", *flags) as harness, ExitStack() as stack:
-        harness.start_backends(talks_or_takes_posts)
-        clients = stack.enter_context(Load(dial, http1_requests, 4))
-        sockets: list[Connection] = []
-        for times in (1, 2, 3):
+        harness.start_backends(echo_websocket_or_respond_ok)
+        clients = stack.enter_context(Load(connect, http1_requests, 4))
+        websockets: list[Connection] = []
+        for count in (1, 2, 3):
             clients.wait_for_responses()
-            for _ in range(2 * size):
-                connection = dial()
+            for _ in range(2 * workers):
+                connection = connect()
                 stack.callback(connection.close)
                 connection.send(GET.replace(b"\r\n\r\n", upgrade))
                 assert connection.read_head().startswith(b"HTTP/1.1 101 ")
-                sockets.append(connection)
-            reload(harness, times)
-            for number, connection in enumerate(sockets):
+                websockets.append(connection)
+            reload(harness, count)
+            for number, connection in enumerate(websockets):
                 connection.send(b"%d\n" % number)
                 assert connection.read_until(b"\n") == b"%d\n" % number
         clients.wait_for_responses()
         assert not clients.failures
-        assert len(worker_pids(harness.process)) >= size + 3  # each generation has open WebSockets
-        for connection in sockets:
+        # At least one worker of each old generation keeps running for its WebSockets.
+        assert len(worker_pids(harness.process)) >= workers + 3
+        for connection in websockets:
             connection.close()
-        wait_until(lambda: len(worker_pids(harness.process)) == size)
+        wait_until(lambda: len(worker_pids(harness.process)) == workers)
 
 
 def test_rolling_restart_of_relays_loses_no_request_and_no_websocket(relays: Relays) -> None:
@@ -197,68 +198,68 @@ def test_rolling_restart_of_relays_loses_no_request_and_no_websocket(relays: Rel
     upgrade = b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     with new_deployment() as deployment:
         for relay in (near, far):
-            backend = deployment.backend(talks_or_takes_posts, host=relay.address)
+            backend = deployment.backend(echo_websocket_or_respond_ok, host=relay.address)
             deployment.member(relay, http=backend.address)
         proxy = deployment.proxy("-cluster", "web", "-port", str(near.port), "-choose", "watch")
-        talk = proxy.connect()
-        talk.send(GET.replace(b"\r\n\r\n", upgrade))
-        assert talk.read_head().startswith(b"HTTP/1.1 101 ")
+        websocket = proxy.connect()
+        websocket.send(GET.replace(b"\r\n\r\n", upgrade))
+        assert websocket.read_head().startswith(b"HTTP/1.1 101 ")
         with Load(proxy.connect, http1_requests, 4) as clients:
-            for relay, other in ((far, near), (near, far)):
+            for relay, peer in ((far, near), (near, far)):
                 clients.wait_for_responses()
                 relay.process.terminate()
                 relay.process.wait(LIMIT)
-                again = relays.start(address=relay.address, port=relay.port, join=[other])
-                again.process.wait_for_line("peer linked", LIMIT)
-                again.process.wait_for_line("program registered", LIMIT)
+                restarted = relays.start(address=relay.address, port=relay.port, join=[peer])
+                restarted.process.wait_for_line("peer linked", LIMIT)
+                restarted.process.wait_for_line("program registered", LIMIT)
                 clients.wait_for_responses()
-                talk.send(b"here\n")
-                assert talk.read_until(b"\n") == b"here\n"
+                websocket.send(b"ping\n")
+                assert websocket.read_until(b"\n") == b"ping\n"
         assert not clients.failures
-        talk.close()
+        websocket.close()
 
 
 def test_connections_are_cut_after_linger_time(relays: Relays) -> None:
-    asked = threading.Event()
+    request_received = threading.Event()
 
-    def silent(connection: Connection) -> None:
+    def never_respond(connection: Connection) -> None:
         connection.read_head()
-        asked.set()
+        request_received.set()
         connection.read_to_end()
 
     with harness_for(relays.start(), "web", "-linger", "1s") as harness:
-        harness.start_backends(silent)
-        (old,) = worker_pids(harness.process)
+        harness.start_backends(never_respond)
+        (old_pid,) = worker_pids(harness.process)
         connection = harness.connect()
         connection.send(GET)
-        assert asked.wait(LIMIT)
+        assert request_received.wait(LIMIT)
         reload(harness, 1)
         with pytest.raises(ConnectionResetError):
             connection.read_to_end()
-        wait_until(lambda: not running_process(old))
+        wait_until(lambda: not is_running(old_pid))
         assert "that are still open connections=1 seconds=1" in harness.process.log
 
 
-@pytest.mark.parametrize("by_tls", [False, True])
-def test_stop_lets_retired_workers_finish(relays: Relays, tmp_path: Path, by_tls: bool) -> None:
-    asked, stopping = threading.Event(), threading.Event()
+@pytest.mark.parametrize("use_tls", [False, True])
+def test_stop_lets_retired_workers_finish(relays: Relays, tmp_path: Path, use_tls: bool) -> None:
+    request_received, proxy_stopping = threading.Event(), threading.Event()
 
-    def slow(connection: Connection) -> None:
+    def respond_when_allowed(connection: Connection) -> None:
         connection.read_head()
-        asked.set()
-        assert stopping.wait(LIMIT)
+        request_received.set()
+        assert proxy_stopping.wait(LIMIT)
         connection.send(OK)
 
     flags = ["-tls-listen", "127.0.0.1:0", "-cert", write_certificate(tmp_path, "a.example")]
-    with harness_for(relays.start(), "web", *(flags if by_tls else [])) as harness:
-        harness.start_backends(slow)
+    with harness_for(relays.start(), "web", *(flags if use_tls else [])) as harness:
+        harness.start_backends(respond_when_allowed)
         connection = harness.connect()
         connection.send(GET)
-        assert asked.wait(LIMIT)
+        assert request_received.wait(LIMIT)
         reload(harness, 1)
         harness.process.terminate()
         harness.process.wait_for_line("worker stopping", LIMIT)
-        stopping.set()
+        proxy_stopping.set()
         assert connection.read_response()[1] == b"ok"
         connection.close()
         assert harness.process.wait(LIMIT) == 0
@@ -266,56 +267,48 @@ def test_stop_lets_retired_workers_finish(relays: Relays, tmp_path: Path, by_tls
 
 
 def test_stop_ends_retired_workers_after_grace_period(relays: Relays) -> None:
-    asked = threading.Event()
+    request_received = threading.Event()
 
-    def silent(connection: Connection) -> None:
+    def never_respond(connection: Connection) -> None:
         connection.read_head()
-        asked.set()
+        request_received.set()
         connection.read_to_end()
 
     with harness_for(relays.start(), "web", "-grace", "1s") as harness:
-        harness.start_backends(silent)
+        harness.start_backends(never_respond)
         connection = harness.connect()
         connection.send(GET)
-        assert asked.wait(LIMIT)
+        assert request_received.wait(LIMIT)
         reload(harness, 1)
-        all_of_them = worker_pids(harness.process)
-        assert len(all_of_them) == 2
+        old_and_new_pids = worker_pids(harness.process)
+        assert len(old_and_new_pids) == 2
         harness.process.terminate()
         assert harness.process.wait(LIMIT) == 0
-        assert not any(map(running_process, all_of_them))
-
-
-def named(name: bytes) -> Script:
-    def script(connection: Connection) -> None:
-        while connection.read_head():
-            connection.send(OK.replace(b"ok", name))
-
-    return script
+        assert not any(map(is_running, old_and_new_pids))
 
 
 def test_sticky_cookies_are_valid_after_a_reload(relays: Relays) -> None:
-    with harness_for(relays.start(), "web", "-sticky", "home") as harness:
-        harness.start_backends(named(b"n1"), named(b"n2"))
-        response, home = harness.get()
+    with harness_for(relays.start(), "web", "-sticky", "backend") as harness:
+        harness.start_backends(respond_with("n1"), respond_with("n2"))
+        response, sticky_backend = harness.get()
         cookie = response.getheader("set-cookie", "").partition(";")[0].encode()
-        again = GET.replace(b"\r\n\r\n", b"\r\nCookie: " + cookie + b"\r\n\r\n")
-        assert cookie.startswith(b"home=")
+        request = GET.replace(b"\r\n\r\n", b"\r\nCookie: " + cookie + b"\r\n\r\n")
+        assert cookie.startswith(b"backend=")
         reload(harness, 1)
         # New workers accept the cookie after the cluster has named that backend to them.
-        wait_until(lambda: {harness.exchange(again)[1] for _ in range(30)} == {home})
+        wait_until(lambda: {harness.exchange(request)[1] for _ in range(30)} == {sticky_backend})
 
 
 def test_failed_reload_keeps_old_workers(relays: Relays) -> None:
     relay = relays.start()
     with harness_for(relay, "web") as harness:
         harness.start_backends(respond_ok)
-        before = worker_pids(harness.process)
+        old_pids = worker_pids(harness.process)
         relay.process.terminate()  # without a relay new workers cannot become ready
         relay.process.wait(LIMIT)
         harness.process.signal(signal.SIGHUP)
         harness.process.wait_for_line("reload failed: the old workers continue reason=", 2 * LIMIT)
-        wait_until(lambda: worker_pids(harness.process) == before)
+        wait_until(lambda: worker_pids(harness.process) == old_pids)
         relays.start(port=relay.port)
         wait_until(lambda: harness.get()[1] == b"ok")
         reload(harness, 1)
@@ -325,45 +318,45 @@ def test_failed_reload_keeps_old_workers(relays: Relays) -> None:
 def test_killed_worker_is_restarted_and_port_stays_open(relays: Relays) -> None:
     with harness_for(relays.start(), "web") as harness:
         harness.start_backends(respond_ok)
-        (old,) = worker_pids(harness.process)
-        os.kill(old, signal.SIGKILL)
+        (old_pid,) = worker_pids(harness.process)
+        os.kill(old_pid, signal.SIGKILL)
         harness.process.wait_for_line(
-            f'restarting it worker={old} reason="was killed by SIGKILL"', LIMIT
+            f'restarting it worker={old_pid} reason="was killed by SIGKILL"', LIMIT
         )
-        assert harness.get()[1] == b"ok"  # it waited in the accept queue
-        (new,) = worker_pids(harness.process)
-        harness.process.wait_for_line(f"worker ready worker={new}", LIMIT)
+        assert harness.get()[1] == b"ok"  # the connection has waited in the accept queue
+        (new_pid,) = worker_pids(harness.process)
+        harness.process.wait_for_line(f"worker ready worker={new_pid}", LIMIT)
         assert harness.process.log.count("proxy listening") == 1
 
 
 def test_workers_exit_when_master_is_killed(relays: Relays) -> None:
     with harness_for(relays.start(), "web", "-workers", "2") as harness:
-        orphans = worker_pids(harness.process)
+        pids = worker_pids(harness.process)
         harness.process.kill()
         harness.process.wait(LIMIT)
-        wait_until(lambda: not any(map(running_process, orphans)))
+        wait_until(lambda: not any(map(is_running, pids)))
 
 
 def test_inherited_child_process_is_not_taken_for_a_worker(relays: Relays) -> None:
-    words = ["-cluster", "web", "-port", str(relays.start().port), "-listen", "127.0.0.1:0"]
-    shell = ["sh", "-c", 'sleep 1000 & exec "$@"', "sh", *program("proxy"), *words]
-    process = start_process("proxy", shell)
+    flags = ["-cluster", "web", "-port", str(relays.start().port), "-listen", "127.0.0.1:0"]
+    command = ["sh", "-c", 'sleep 1000 & exec "$@"', "sh", *program("proxy"), *flags]
+    process = start_process("proxy", command)
     process.wait_for_line("proxy listening", LIMIT)
-    other, worker = worker_pids(process)
-    os.kill(other, signal.SIGKILL)
-    wait_until(lambda: worker_pids(process) == [worker])  # the other one has been reaped
+    child, worker = worker_pids(process)
+    os.kill(child, signal.SIGKILL)
+    wait_until(lambda: worker_pids(process) == [worker])  # the proxy has reaped the child
     process.terminate()
     assert process.wait(LIMIT) == 0
     process.close()
 
 
 def test_start_error_is_logged_once_for_all_workers(relays: Relays) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", str(port), "-workers", "3"]
-        process = start_process("proxy", [*program("proxy"), *words])
-        other.accept()[0].close()
-        other.close()
+    with socket.create_server(("127.0.0.1", 0)) as relay:
+        port = relay.getsockname()[1]
+        flags = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", str(port), "-workers", "3"]
+        process = start_process("proxy", [*program("proxy"), *flags])
+        relay.accept()[0].close()
+        relay.close()
         assert process.wait(LIMIT) == 1
         assert process.log.count("proxy: ") == 1
         process.close()

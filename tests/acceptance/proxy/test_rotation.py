@@ -20,10 +20,10 @@ from support.waiting import LIMIT, wait_until
 
 def static(*backends: Backend) -> list[str]:
     """Return the flags of a proxy with static backends."""
-    words = ["-choose", "static"]
+    flags = ["-choose", "static"]
     for backend in backends:
-        words += ["-backend", backend.address]
-    return words
+        flags += ["-backend", backend.address]
+    return flags
 
 
 def test_static_backends(deployment: Deployment) -> None:
@@ -33,26 +33,26 @@ def test_static_backends(deployment: Deployment) -> None:
 
 
 def test_no_get_fails_when_backend_dies_under_load(deployment: Deployment) -> None:
-    failing, *others = [deployment.backend(respond_with(body)) for body in ("one", "two", "three")]
-    proxy = deployment.proxy(*static(failing, *others))
+    failing, *healthy = [deployment.backend(respond_with(body)) for body in ("one", "two", "three")]
+    proxy = deployment.proxy(*static(failing, *healthy))
     under_load = threading.Barrier(9, timeout=LIMIT)
-    out = threading.Event()
+    ejected = threading.Event()
 
     def get_in_a_loop() -> set[str]:
         connection = Connection(socket.create_connection(("127.0.0.1", proxy.port), LIMIT))
-        for _ in range(30):  # the retry budget is a share of earlier requests
+        for _ in range(30):  # earn retry budget, which is a share of earlier requests
             connection.send(GET)
             assert connection.read_response()[0].status == 200
         under_load.wait()
         bodies = set()
         while True:
-            last_ones = out.is_set()
+            last_round = ejected.is_set()
             for _ in range(30):
                 connection.send(GET)
                 response, body = connection.read_response()
                 assert response.status == 200
                 bodies.add(body.decode())
-            if last_ones:
+            if last_round:
                 connection.close()
                 return bodies
 
@@ -63,26 +63,28 @@ def test_no_get_fails_when_backend_dies_under_load(deployment: Deployment) -> No
         proxy.process.wait_for_line(
             f"backend ejected from rotation backend={failing.address}", LIMIT
         )
-        out.set()
-        bodies = set().union(*(each.result(LIMIT) for each in results))
+        ejected.set()
+        bodies = set().union(*(result.result(LIMIT) for result in results))
     assert {"two", "three"} <= bodies
     assert proxy.bodies() == {"two", "three"}
 
 
-def test_refusing_backend_is_ejected_and_recovers_by_trial(deployment: Deployment) -> None:
-    well = deployment.backend(respond_with("well"))
+def test_refusing_backend_is_ejected_and_returns_after_a_trial_request(
+    deployment: Deployment,
+) -> None:
+    healthy = deployment.backend(respond_with("healthy"))
     port = free_port()
-    proxy = deployment.proxy(*static(well), "-backend", f"127.0.0.1:{port}")
-    assert proxy.bodies() == {"well"}
+    proxy = deployment.proxy(*static(healthy), "-backend", f"127.0.0.1:{port}")
+    assert proxy.bodies() == {"healthy"}
     proxy.process.wait_for_line(
         f'ejected from rotation backend=127.0.0.1:{port} reason="connecting to it failed"', LIMIT
     )
-    deployment.backend(respond_with("back"), port=port)
-    wait_until(lambda: "back" in proxy.bodies(3))
+    deployment.backend(respond_with("recovered"), port=port)
+    wait_until(lambda: "recovered" in proxy.bodies(3))
     proxy.process.wait_for_line(f"returned to rotation backend=127.0.0.1:{port}", LIMIT)
 
 
-def test_only_backend_is_always_used(deployment: Deployment) -> None:
+def test_only_backend_is_used_despite_failures(deployment: Deployment) -> None:
     backend = deployment.backend(respond_with("no", "503 Service Unavailable"))
     proxy = deployment.proxy(*static(backend))
     for _ in range(8):
@@ -98,20 +100,22 @@ def test_failed_health_checks_eject_until_one_passes(deployment: Deployment) -> 
 
     def script(connection: Connection) -> None:
         while head := connection.read_head():
-            sick = head.startswith(b"GET /healthz ") and not healthy.is_set()
-            status = b"500 Oh No" if sick else b"200 OK"
+            fail_check = head.startswith(b"GET /healthz ") and not healthy.is_set()
+            status = b"500 Oh No" if fail_check else b"200 OK"
             connection.send(b"HTTP/1.1 %b\r\nContent-Length: 4\r\n\r\nsick" % status)
 
-    sick = deployment.backend(script)
+    unhealthy = deployment.backend(script)
     proxy = deployment.proxy(
-        *static(sick, deployment.backend(respond_with("well"))), "-check", "/healthz"
+        *static(unhealthy, deployment.backend(respond_with("healthy"))), "-check", "/healthz"
     )
-    line = f'ejected from rotation backend={sick.address} reason="health check failed: status 500'
+    line = (
+        f'ejected from rotation backend={unhealthy.address} reason="health check failed: status 500'
+    )
     proxy.process.wait_for_line(line, LIMIT)
-    assert proxy.bodies() == {"well"}
+    assert proxy.bodies() == {"healthy"}
     healthy.set()
-    proxy.process.wait_for_line(f"returned to rotation backend={sick.address}", LIMIT)
-    wait_until(lambda: proxy.bodies() == {"sick", "well"})
+    proxy.process.wait_for_line(f"returned to rotation backend={unhealthy.address}", LIMIT)
+    wait_until(lambda: proxy.bodies() == {"sick", "healthy"})
 
 
 def test_panic_mode_when_all_health_checks_fail(deployment: Deployment) -> None:
@@ -136,7 +140,7 @@ STATIC = ["-choose", "static", "-backend", "127.0.0.1:1"]
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("flags", "message"),
     [
         ([], "give -cluster NAME"),
         (["-choose", "static"], "-choose static needs -backend"),
@@ -166,11 +170,11 @@ STATIC = ["-choose", "static", "-backend", "127.0.0.1:1"]
         ([*STATIC, "-via", "tunnel"], "remove -cluster and -via"),
     ],
 )
-def test_conflicting_flags_are_a_one_line_error(words: list[str], sentence: str) -> None:
-    process = start_process("proxy", [*program("proxy"), "-listen", "127.0.0.1:0", *words])
+def test_conflicting_flags_are_a_one_line_error(flags: list[str], message: str) -> None:
+    process = start_process("proxy", [*program("proxy"), "-listen", "127.0.0.1:0", *flags])
     assert process.wait(LIMIT) == 2
     assert process.log.startswith("proxy: ")
-    assert sentence in process.log
+    assert message in process.log
     assert process.log.count("\n") == 1
     process.close()
 
@@ -178,11 +182,11 @@ def test_conflicting_flags_are_a_one_line_error(words: list[str], sentence: str)
 def test_sticky_key_file_is_checked(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_bytes(b"k" * 40)
-    words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-sticky", "s", "-sticky-key", str(key)]
-    for mode, size, sentence in ((0o644, 40, "chmod 600"), (0o600, 8, "at least 16 bytes (got 8)")):
+    flags = ["-cluster", "a", "-listen", "127.0.0.1:0", "-sticky", "s", "-sticky-key", str(key)]
+    for mode, size, message in ((0o644, 40, "chmod 600"), (0o600, 8, "at least 16 bytes (got 8)")):
         key.write_bytes(b"k" * size)
         key.chmod(mode)
-        process = start_process("proxy", [*program("proxy"), *words])
+        process = start_process("proxy", [*program("proxy"), *flags])
         assert process.wait(LIMIT) == 2
-        assert sentence in process.log
+        assert message in process.log
         process.close()

@@ -16,13 +16,13 @@ from support.waiting import LIMIT
 
 FLAGS = ("-timeout", "1s")
 EVENTS = [b"data: %d\n\n" % number for number in range(8)]
-BEGIN = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
-FRAMINGS = {"chunks": b"Transfer-Encoding: chunked\r\n\r\n", "end": b"Connection: close\r\n\r\n"}
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+FRAMINGS = {"chunked": b"Transfer-Encoding: chunked\r\n\r\n", "close": b"Connection: close\r\n\r\n"}
 
-Listen = Callable[[Connection], Iterator[bytes]]
+ReadEvents = Callable[[Connection], Iterator[bytes]]
 
 
-def by_http_1(connection: Connection) -> Iterator[bytes]:
+def read_http1_events(connection: Connection) -> Iterator[bytes]:
     """Yield the events of one response as they arrive."""
     connection.send(b"GET / HTTP/1.1\r\nHost: example\r\nAccept: text/event-stream\r\n\r\n")
     head = connection.read_head()
@@ -33,7 +33,7 @@ def by_http_1(connection: Connection) -> Iterator[bytes]:
         assert connection.read_until(b"\r\n") == b"\r\n"
 
 
-def by_http_2(connection: Connection) -> Iterator[bytes]:
+def read_http2_events(connection: Connection) -> Iterator[bytes]:
     client = RawHttp2(connection)
     client.get(1, [*GET, (b"accept", b"text/event-stream")])
     frame = client.read_until(HeadersFrame)
@@ -45,50 +45,52 @@ def by_http_2(connection: Connection) -> Iterator[bytes]:
             yield frame.data
 
 
-LISTEN = pytest.mark.parametrize("listen", [by_http_1, by_http_2])
+BOTH_VERSIONS = pytest.mark.parametrize("read_events", [read_http1_events, read_http2_events])
 
 
-def framed(event: bytes, framing: str) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(event), event) if framing == "chunks" else event
+def frame_event(event: bytes, framing: str) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(event), event) if framing == "chunked" else event
 
 
-@LISTEN
+@BOTH_VERSIONS
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_each_event_is_forwarded_at_once(
-    harness: ProxyHarness, listen: Listen, framing: str
+    harness: ProxyHarness, read_events: ReadEvents, framing: str
 ) -> None:
-    heard: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    received: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def script(connection: Connection) -> None:
         connection.read_head()
-        connection.send(BEGIN + FRAMINGS[framing])
+        connection.send(HEAD + FRAMINGS[framing])
         for event in EVENTS:
-            connection.send(framed(event, framing))
-            assert heard.get(timeout=LIMIT) == event
-        if framing == "chunks":
+            connection.send(frame_event(event, framing))
+            assert received.get(timeout=LIMIT) == event
+        if framing == "chunked":
             connection.send(b"0\r\n\r\n")
 
     harness.start_backends(script)
-    for event in listen(harness.connect()):
-        heard.put(event)
-    assert heard.empty()
+    for event in read_events(harness.connect()):
+        received.put(event)
+    assert received.empty()
 
 
-@LISTEN
-def test_slow_steady_stream_is_not_timed_out(harness: ProxyHarness, listen: Listen) -> None:
-    """The response takes about three times -timeout, but never stalls that long."""
-    left = threading.Event()
+@BOTH_VERSIONS
+def test_slow_stream_that_never_stalls_is_not_timed_out(
+    harness: ProxyHarness, read_events: ReadEvents
+) -> None:
+    """The response takes about three times -timeout, but each pause is shorter than -timeout."""
+    client_done = threading.Event()
 
     def script(connection: Connection) -> None:
         connection.read_head()
-        connection.send(BEGIN + FRAMINGS["chunks"])
+        connection.send(HEAD + FRAMINGS["chunked"])
         for event in EVENTS:
-            assert not left.wait(0.4)
-            connection.send(framed(event, "chunks"))
+            assert not client_done.wait(0.4)
+            connection.send(frame_event(event, "chunked"))
         connection.send(b"0\r\n\r\n")
 
     harness.start_backends(script)
     try:
-        assert list(listen(harness.connect())) == EVENTS
+        assert list(read_events(harness.connect())) == EVENTS
     finally:
-        left.set()
+        client_done.set()

@@ -1,4 +1,4 @@
-"""Start and shutdown of the proxy, and its behaviour when the relay disconnects."""
+"""Start and shutdown of the proxy, start errors, and clusters and relays that do not answer."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from support.relays import Relays
 from support.waiting import LIMIT, wait_until
 
 
-def waiting(asked: threading.Event, go: threading.Event) -> Script:
+def respond_when_allowed(request_received: threading.Event, may_respond: threading.Event) -> Script:
     def script(connection: Connection) -> None:
         while connection.read_head():
-            asked.set()
-            assert go.wait(LIMIT)
+            request_received.set()
+            assert may_respond.wait(LIMIT)
             connection.send(OK)
 
     return script
 
 
-def refused(port: int) -> bool:
+def refuses_connections(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), LIMIT).close()
     except ConnectionRefusedError:
@@ -39,20 +39,20 @@ def refused(port: int) -> bool:
 
 @pytest.mark.parametrize("signal", ["SIGTERM", "SIGINT"])
 def test_running_requests_are_answered_before_exit(relays: Relays, signal: str) -> None:
-    asked, go = threading.Event(), threading.Event()
+    request_received, may_respond = threading.Event(), threading.Event()
     with harness_for(relays.start(), "web") as harness:
-        harness.start_backends(waiting(asked, go))
+        harness.start_backends(respond_when_allowed(request_received, may_respond))
         connection, idle = harness.connect(), harness.connect()
         idle.send(GET.replace(b"GET", b"HEAD"))
-        go.set()
+        may_respond.set()
         idle.read_head()
-        go.clear()
-        asked.clear()
+        may_respond.clear()
+        request_received.clear()
         connection.send(GET)
-        assert asked.wait(LIMIT)
+        assert request_received.wait(LIMIT)
         harness.process.signal(getattr(__import__("signal"), signal))
-        wait_until(lambda: refused(harness.port))
-        go.set()
+        wait_until(lambda: refuses_connections(harness.port))
+        may_respond.set()
         response, body = connection.read_response()
         assert (response.getheader("connection"), body) == ("close", b"ok")
         assert connection.read_to_end() == b""
@@ -61,13 +61,13 @@ def test_running_requests_are_answered_before_exit(relays: Relays, signal: str) 
 
 
 def test_connection_closes_after_response_during_shutdown(relays: Relays) -> None:
-    """Its head has announced keep-alive already. Idle connections are closed."""
-    go = threading.Event()
+    """Its response's head, sent before the shutdown, has announced keep-alive."""
+    may_respond = threading.Event()
 
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf")
-        assert go.wait(LIMIT)
+        assert may_respond.wait(LIMIT)
         connection.send(b"half")
         connection.read_to_end()
 
@@ -78,7 +78,7 @@ def test_connection_closes_after_response_during_shutdown(relays: Relays) -> Non
         connection.read_until(b"half")
         harness.process.terminate()
         assert idle.read_to_end() == b""  # idle connections have been closed
-        go.set()
+        may_respond.set()
         assert connection.read_to_end() == b"half"
         assert harness.process.wait(LIMIT) == 0
         assert "still open" not in harness.process.log
@@ -99,17 +99,17 @@ def test_request_in_flight_at_shutdown_is_answered(relays: Relays) -> None:
 
 
 def test_connections_are_cut_after_grace_period(relays: Relays) -> None:
-    asked, go = threading.Event(), threading.Event()
+    request_received, may_respond = threading.Event(), threading.Event()
     with harness_for(relays.start(), "web", "-grace", "2s") as harness:
-        harness.start_backends(waiting(asked, go))
+        harness.start_backends(respond_when_allowed(request_received, may_respond))
         connection = harness.connect()
         connection.send(GET)
-        assert asked.wait(LIMIT)
+        assert request_received.wait(LIMIT)
         harness.process.terminate()
         assert harness.process.wait(LIMIT) == 0
         with pytest.raises(ConnectionResetError):
             connection.read_to_end()
-        go.set()
+        may_respond.set()
         assert "that are still open connections=1 seconds=2" in harness.process.log
 
 
@@ -128,14 +128,14 @@ def test_cluster_without_members_is_503(relays: Relays) -> None:
 
 
 def test_overloaded_cluster_is_503(relays: Relays) -> None:
-    # One request runs, one may wait, further ones are refused as overloaded.
+    # The member runs one request and queues one. It refuses further ones as overloaded.
     limits = arke.Limits(requests=1, request_bytes=1)
     with harness_for(relays.start(), "web", limits=limits) as harness:
         harness.cluster.answers = [""]
         for connection in (harness.connect(), harness.connect()):
             connection.send(GET)
-        sentence = b"Cluster web did not name a backend: it is overloaded.\n"
-        wait_until(lambda: harness.get()[1] == sentence)
+        message = b"Cluster web did not name a backend: it is overloaded.\n"
+        wait_until(lambda: harness.get()[1] == message)
 
 
 def test_silent_cluster_is_503(relays: Relays) -> None:
@@ -160,9 +160,9 @@ def test_relay_disconnects_and_reconnects(relays: Relays) -> None:
         wait_until(lambda: harness.get()[1] == b"ok")
 
 
-def test_listen_port_in_use(relays: Relays) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_listen_port_in_use_is_a_one_line_error(relays: Relays) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         process = start_process(
             "proxy", [*program("proxy"), "-cluster", "a", "-listen", f"127.0.0.1:{port}"]
         )
@@ -175,32 +175,34 @@ def test_listen_port_in_use(relays: Relays) -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_same_port_in_two_flags(workers: str) -> None:
-    where = f"127.0.0.1:{free_port()}"
-    words = ["-choose", "static", "-backend", "127.0.0.1:9", "-workers", workers]
-    process = start_process("proxy", [*program("proxy"), *words, "-listen", where, "-admin", where])
+def test_same_port_in_two_flags_is_a_one_line_error(workers: str) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    flags = ["-choose", "static", "-backend", "127.0.0.1:9", "-workers", workers]
+    process = start_process(
+        "proxy", [*program("proxy"), *flags, "-listen", address, "-admin", address]
+    )
     assert process.wait(LIMIT) == 2
-    assert process.log.startswith(f"proxy: -admin {where}: the port is in use; ")
+    assert process.log.startswith(f"proxy: -admin {address}: the port is in use; ")
     process.close()
 
 
-def test_relay_not_running() -> None:
+def test_missing_relay_stops_start_with_fix() -> None:
     port = free_port()
-    words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", str(port)]
-    process = start_process("proxy", [*program("proxy"), *words])
+    flags = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", str(port)]
+    process = start_process("proxy", [*program("proxy"), *flags])
     assert process.wait(LIMIT) == 1
-    last = process.log.splitlines()[-1]  # the lines before are the SDK's attempts
+    last = process.log.splitlines()[-1]  # the SDK logs its attempts before
     assert last.startswith("proxy: ")
     assert f":{port}" in last
     assert "relay -net NAME -rsa KEYFILE" in last
     process.close()
 
 
-def test_port_of_another_program_instead_of_relay() -> None:
+def test_port_of_another_program_stops_start_with_error() -> None:
     other = Backend(lambda connection: connection.send(b"SSH-2.0-OpenSSH_9.2p1\r\n"))
     port = other.address.rpartition(":")[2]
-    words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", port]
-    process = start_process("proxy", [*program("proxy"), *words])
+    flags = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", port]
+    process = start_process("proxy", [*program("proxy"), *flags])
     assert process.wait(LIMIT) == 1
     other.stop()
     assert process.log.splitlines()[-1].startswith(f"proxy: -port {port}: ")
@@ -210,8 +212,8 @@ def test_port_of_another_program_instead_of_relay() -> None:
 
 @pytest.mark.parametrize("signal", ["SIGTERM", "SIGINT"])
 def test_proxy_waiting_for_relay_can_be_stopped(signal: str) -> None:
-    words = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", str(free_port())]
-    process = start_process("proxy", [*program("proxy"), *words])
+    flags = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", str(free_port())]
+    process = start_process("proxy", [*program("proxy"), *flags])
     process.wait_for_line("no relay at", LIMIT)
     process.signal(getattr(__import__("signal"), signal))
     assert process.wait(LIMIT) == 0
@@ -219,7 +221,7 @@ def test_proxy_waiting_for_relay_can_be_stopped(signal: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
+    ("flags", "named_flag"),
     [
         ([], "-cluster"),
         (["-cluster", "x" * 300], "-cluster"),
@@ -234,10 +236,10 @@ def test_proxy_waiting_for_relay_can_be_stopped(signal: str) -> None:
         (["-cluster", "a", "-access-format", "xml"], "-access-format"),
     ],
 )
-def test_invalid_flag_is_a_one_line_error(words: list[str], named: str) -> None:
-    process = start_process("proxy", [*program("proxy"), *words])
+def test_invalid_flag_is_a_one_line_error(flags: list[str], named_flag: str) -> None:
+    process = start_process("proxy", [*program("proxy"), *flags])
     assert process.wait(LIMIT) == 2
     assert process.log.startswith("proxy: ")
-    assert named in process.log
+    assert named_flag in process.log
     assert process.log.count("\n") == 1
     process.close()

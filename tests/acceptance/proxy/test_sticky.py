@@ -9,72 +9,75 @@ from support.connection import Connection
 from support.deployment import Deployment, Proxy
 from support.relays import Relays
 
-FLAGS = ("-choose", "static", "-sticky", "seat")
+FLAGS = ("-choose", "static", "-sticky", "backend")
 
 
 def with_cookie(cookie: str) -> bytes:
     return GET.replace(b"\r\n\r\n", f"\r\nCookie: other=1; {cookie}\r\n\r\n".encode())
 
 
-def get_in_a_loop(proxy: Proxy, cookie: str = "") -> tuple[str, str]:
-    """Return which backend answered, and the sticky cookie."""
+def get_with_cookie(proxy: Proxy, cookie: str = "") -> tuple[str, str]:
+    """Send a GET; return the name of the backend, and the sticky cookie after the response."""
     response, body = proxy.request(with_cookie(cookie) if cookie else GET)
     assert response.status == 200
-    given = response.headers.get("Set-Cookie", "")
-    return body.decode(), given.partition(";")[0] or cookie
+    set_cookie = response.headers.get("Set-Cookie", "")
+    return body.decode(), set_cookie.partition(";")[0] or cookie
 
 
 def test_client_keeps_sticky_backend_until_it_fails(deployment: Deployment) -> None:
-    ends = {name: deployment.backend(respond_with(name)) for name in ("one", "two", "three")}
-    backends = [word for end in ends.values() for word in ("-backend", end.address)]
-    proxy = deployment.proxy(*FLAGS, *backends)
-    here, cookie = get_in_a_loop(proxy)
-    assert cookie.startswith("seat=")
-    assert ends[here].address not in cookie
+    backends = {name: deployment.backend(respond_with(name)) for name in ("one", "two", "three")}
+    addresses = [flag for backend in backends.values() for flag in ("-backend", backend.address)]
+    proxy = deployment.proxy(*FLAGS, *addresses)
+    first, cookie = get_with_cookie(proxy)
+    assert cookie.startswith("backend=")
+    assert backends[first].address not in cookie
     for _ in range(20):
-        assert get_in_a_loop(proxy, cookie) == (here, cookie)
-    ends[here].stop()
-    there, another = get_in_a_loop(proxy, cookie)
-    assert there != here
-    assert another != cookie
+        assert get_with_cookie(proxy, cookie) == (first, cookie)
+    backends[first].stop()
+    second, new_cookie = get_with_cookie(proxy, cookie)
+    assert second != first
+    assert new_cookie != cookie
     for _ in range(20):
-        assert get_in_a_loop(proxy, another) == (there, another)
+        assert get_with_cookie(proxy, new_cookie) == (second, new_cookie)
 
 
-@pytest.mark.parametrize("cookie", ["seat=127.0.0.1:1", "seat=", "seat=AAAA", "seat=" + "A" * 5000])
+@pytest.mark.parametrize(
+    "cookie", ["backend=127.0.0.1:1", "backend=", "backend=AAAA", "backend=" + "A" * 5000]
+)
 def test_forged_sticky_cookie_is_ignored(deployment: Deployment, cookie: str) -> None:
     proxy = deployment.proxy(*FLAGS, "-backend", deployment.backend(respond_with("one")).address)
-    body, given = get_in_a_loop(proxy, cookie)
+    body, new_cookie = get_with_cookie(proxy, cookie)
     assert body == "one"
-    assert given != cookie
+    assert new_cookie != cookie
 
 
 def test_sticky_cookie_on_websocket(deployment: Deployment) -> None:
-    def switches(connection: Connection) -> None:
+    def upgrade_to_websocket(connection: Connection) -> None:
         connection.read_head()
         lines = b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
         connection.send(b"HTTP/1.1 101 Switching Protocols\r\n" + lines)
         connection.read_to_end()
 
-    proxy = deployment.proxy(*FLAGS, "-backend", deployment.backend(switches).address)
-    ask = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    proxy = deployment.proxy(*FLAGS, "-backend", deployment.backend(upgrade_to_websocket).address)
+    request_head = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
 
-    def opening(cookie: bytes = b"") -> bytes:
+    def open_websocket(cookie: bytes = b"") -> bytes:
+        """Open a WebSocket and close it; return the response's head."""
         connection = proxy.connect()
-        connection.send(ask + cookie + b"\r\n")
+        connection.send(request_head + cookie + b"\r\n")
         head = connection.read_head()
         connection.close()
         assert head.startswith(b"HTTP/1.1 101 ")
         assert b"Cache-Control" not in head
         return head
 
-    _, given = opening().split(b"\r\nSet-Cookie: seat=")
-    value = given.partition(b";")[0]
-    assert b"Set-Cookie" not in opening(b"Cookie: seat=" + value + b"\r\n")
+    _, set_cookie = open_websocket().split(b"\r\nSet-Cookie: backend=")
+    value = set_cookie.partition(b";")[0]
+    assert b"Set-Cookie" not in open_websocket(b"Cookie: backend=" + value + b"\r\n")
 
 
 @pytest.mark.parametrize(
-    ("said", "kept"),
+    ("cache_control", "expected"),
     [
         (None, "private"),
         ("public, max-age=60", "public, max-age=60, private"),
@@ -84,24 +87,24 @@ def test_sticky_cookie_on_websocket(deployment: Deployment) -> None:
     ],
 )
 def test_response_with_sticky_cookie_is_not_cacheable(
-    deployment: Deployment, said: str | None, kept: str
+    deployment: Deployment, cache_control: str | None, expected: str
 ) -> None:
-    status = f"200 OK\r\ncache-control: {said}" if said else "200 OK"
+    status = f"200 OK\r\ncache-control: {cache_control}" if cache_control else "200 OK"
     proxy = deployment.proxy(
         *FLAGS, "-backend", deployment.backend(respond_with("one", status)).address
     )
     first, _ = proxy.request()
-    assert first.getheader("Cache-Control") == kept
+    assert first.getheader("Cache-Control") == expected
     cookie = first.headers["Set-Cookie"].partition(";")[0]
     second, _ = proxy.request(with_cookie(cookie))
-    assert second.getheader("Cache-Control") == said
+    assert second.getheader("Cache-Control") == cache_control
 
 
 def test_sticky_cookie_with_published_addresses(deployment: Deployment, relays: Relays) -> None:
     relay = relays.start()
     for name in ("one", "two"):
         deployment.publish(relay, respond_with(name))
-    proxy = deployment.proxy("-cluster", "web", "-port", str(relay.port), "-sticky", "seat")
-    here, cookie = get_in_a_loop(proxy)
-    assert {get_in_a_loop(proxy, cookie) for _ in range(20)} == {(here, cookie)}
-    assert len({get_in_a_loop(proxy)[0] for _ in range(40)}) == 2
+    proxy = deployment.proxy("-cluster", "web", "-port", str(relay.port), "-sticky", "backend")
+    first, cookie = get_with_cookie(proxy)
+    assert {get_with_cookie(proxy, cookie) for _ in range(20)} == {(first, cookie)}
+    assert len({get_with_cookie(proxy)[0] for _ in range(40)}) == 2

@@ -1,4 +1,4 @@
-"""Malformed and ambiguous messages through the real port: rejected, and the connection closed."""
+"""Malformed and ambiguous HTTP/1.1 messages: the proxy rejects them and closes the connection."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from support.strict_requests import ACCEPTED, HEADS, LIMITS, POST
 from support.strict_responses import CHUNKS, OK, RESPONSES
 from support.waiting import LIMIT
 
-SECRET = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret"
+EXCESS_RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret"
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
-REFUSED = {name: (raw, 400) for name, raw in HEADS.items()} | LIMITS
+REJECTED = {name: (raw, 400) for name, raw in HEADS.items()} | LIMITS
 
 
-WHOLE = 1 << 20
+WHOLE = 1 << 20  # bytes of a write: more than any row has
 BYTE_BY_BYTE = {
     *("two spaces", "bare LF after a field", "folded line", "length and chunked", "URL"),
     *("NUL in extension", "data too long", "endless trailer", "chunk extensions"),
     *("long first line", "CR in reason", "101 with a length"),
 }
-"""Rows that go through the port byte by byte too; unit tests of the parsers feed every row so."""
+"""Rows that are also sent byte by byte. Unit tests of the parsers do so with every row."""
 
 
 def rows(table: Mapping[str, bytes | tuple[bytes, object]]) -> list[ParameterSet]:
@@ -39,32 +39,33 @@ def rows(table: Mapping[str, bytes | tuple[bytes, object]]) -> list[ParameterSet
     ]
 
 
-class Witness:
-    """A backend that records what it receives, and answers each request at once."""
+class RecordingBackend:
+    """A backend script that records the requests, and never responds."""
 
     def __init__(self) -> None:
         self.heads: list[bytes] = []
-        self.rests: list[bytes] = []
+        self.bodies: list[bytes] = []
 
     def __call__(self, connection: Connection) -> None:
         if head := connection.read_head():
             self.heads.append(head)
-            self.rests.append(connection.read_to_end())
+            self.bodies.append(connection.read_to_end())
 
 
 def send(connection: Connection, data: bytes, step: int) -> None:
-    with suppress(ConnectionError):  # the proxy has rejected the request and closed
+    """Send `data` in writes of `step` bytes, until the proxy closes the connection."""
+    with suppress(ConnectionError):
         for at in range(0, len(data), step):
             connection.send(data[at : at + step])
 
 
-@pytest.mark.parametrize(("row", "step"), rows(REFUSED))
+@pytest.mark.parametrize(("row", "step"), rows(REJECTED))
 def test_malformed_request_is_rejected(
     harness: ProxyHarness, row: tuple[bytes, int], step: int
 ) -> None:
     raw, status = row
-    witness = Witness()
-    harness.start_backends(witness)
+    backend = RecordingBackend()
+    harness.start_backends(backend)
     connection = harness.connect()
     send(connection, raw + SMUGGLED, step)
     response, body = connection.read_response()
@@ -72,13 +73,13 @@ def test_malformed_request_is_rejected(
     assert body.endswith(b".\n")
     assert connection.read_to_end() == b""
     harness.clean_up()
-    assert witness.heads == []
+    assert backend.heads == []
 
 
 @pytest.mark.parametrize(("raw", "step"), rows(CHUNKS))
 def test_malformed_request_body_is_rejected(harness: ProxyHarness, raw: bytes, step: int) -> None:
-    witness = Witness()
-    harness.start_backends(witness)
+    backend = RecordingBackend()
+    harness.start_backends(backend)
     connection = harness.connect()
     send(connection, CHUNKED + raw + SMUGGLED, step)
     response, _ = connection.read_response()
@@ -87,8 +88,8 @@ def test_malformed_request_body_is_rejected(harness: ProxyHarness, raw: bytes, s
     assert connection.read_to_end() == b""
     harness.clean_up()
     # The valid head has been forwarded before the body turns out malformed.
-    assert len(witness.heads) <= 1
-    assert not any(b"smuggled" in rest or rest.endswith(b"0\r\n\r\n") for rest in witness.rests)
+    assert len(backend.heads) <= 1
+    assert not any(b"smuggled" in body or body.endswith(b"0\r\n\r\n") for body in backend.bodies)
 
 
 @pytest.mark.parametrize(("row", "step"), rows(ACCEPTED))
@@ -119,7 +120,7 @@ def test_unusual_valid_request_is_forwarded(
 def test_malformed_response_is_rejected(harness: ProxyHarness, raw: bytes, step: int) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
-        send(connection, raw + SECRET, step)
+        send(connection, raw + EXCESS_RESPONSE, step)
         connection.read_to_end()
 
     harness.start_backends(script)
@@ -135,19 +136,20 @@ def test_malformed_response_body_resets_client(
 ) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
-        send(connection, OK + b"Transfer-Encoding: chunked\r\n\r\n" + raw + SECRET, step)
+        send(connection, OK + b"Transfer-Encoding: chunked\r\n\r\n" + raw + EXCESS_RESPONSE, step)
         connection.read_to_end()
 
     harness.start_backends(script)
     connection = harness.connect()
     connection.send(POST + b"Connection: close\r\n\r\n")
-    got = b""
+    received = b""
     with suppress(ConnectionResetError):
         while data := connection.sock.recv(65536):
-            got += data
-        assert got.startswith(b"HTTP/1.1 502 ")  # received at once, before a response was started
-    assert b"secret" not in got
-    assert b"0\r\n\r\n" not in got
+            received += data
+        # No reset: the body was malformed before the proxy had started its response.
+        assert received.startswith(b"HTTP/1.1 502 ")
+    assert b"secret" not in received
+    assert b"0\r\n\r\n" not in received
 
 
 @pytest.mark.parametrize(
@@ -167,7 +169,7 @@ def test_rejected_head_request_has_no_body(
     assert connection.read_to_end() == b""
 
 
-def test_incomplete_head_times_out(harness: ProxyHarness) -> None:
+def test_incomplete_head_is_408(harness: ProxyHarness) -> None:
     connection = harness.connect()
     connection.sock.settimeout(2 * LIMIT)
     connection.send(b"GET / HTTP/1.1\r\nHost: ")
@@ -177,10 +179,10 @@ def test_incomplete_head_times_out(harness: ProxyHarness) -> None:
     assert connection.read_to_end() == b""
 
 
-def test_max_body_flag(tmp_path: Path) -> None:
-    witness = Witness()
+def test_body_over_max_body_is_413(tmp_path: Path) -> None:
+    backend = RecordingBackend()
     with proxy_harness(tmp_path, "-max-body", "1k") as harness:
-        harness.start_backends(witness)
+        harness.start_backends(backend)
         for framing in (
             b"Content-Length: 1025\r\n\r\n",
             b"Transfer-Encoding: chunked\r\n\r\n200\r\n" + b"a" * 512 + b"\r\n201\r\n",
@@ -192,7 +194,7 @@ def test_max_body_flag(tmp_path: Path) -> None:
             assert body == b"The request is rejected: its body is larger than 1024 bytes.\n"
             assert connection.read_to_end() == b""
         harness.clean_up()
-        assert witness.heads == []
+        assert backend.heads == []
 
 
 def test_forwarded_fields_are_kept_from_trusted_proxy_only(tmp_path: Path) -> None:
@@ -204,10 +206,10 @@ def test_forwarded_fields_are_kept_from_trusted_proxy_only(tmp_path: Path) -> No
 
     request = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\nX-Request-Id: 7\r\n\r\n"
     flags = ("-trust", "10.0.0.0/8", "-trust", "127.0.0.1", "-forwarded", "both")
-    for number, words in enumerate((flags[:2], flags)):
+    for number, proxy_flags in enumerate((flags[:2], flags)):
         folder = tmp_path / str(number)
         folder.mkdir()
-        with proxy_harness(folder, *words) as harness:
+        with proxy_harness(folder, *proxy_flags) as harness:
             harness.start_backends(script)
             assert harness.exchange(request)[0].status == 200
     assert b"\r\nX-Forwarded-For: 127.0.0.1\r\n" in heads[0]
@@ -219,4 +221,4 @@ def test_forwarded_fields_are_kept_from_trusted_proxy_only(tmp_path: Path) -> No
 
 
 def test_rows_sent_byte_by_byte_exist() -> None:
-    assert REFUSED.keys() | ACCEPTED.keys() | CHUNKS.keys() | RESPONSES.keys() >= BYTE_BY_BYTE
+    assert REJECTED.keys() | ACCEPTED.keys() | CHUNKS.keys() | RESPONSES.keys() >= BYTE_BY_BYTE

@@ -17,31 +17,33 @@ from support.processes import start_process
 from support.programs import program
 from support.waiting import LIMIT
 
-# Binds a socket for each name, prints the ports, and execs the rest of its arguments.
-HOLDER = """
+# Binds a socket for each name, prints the ports, and executes the command in its arguments.
+ACTIVATOR = """
 import os, socket, sys
 names = sys.argv[1].split(":")
-held = [socket.socket() for _ in names]
-for name, sock in zip(names, held):
+sockets = [socket.socket() for _ in names]
+for name, sock in zip(names, sockets):
     sock.bind(("127.0.0.1", 0))
-    if name != "tls":  # as systemd does; other programs may not listen
+    if name != "tls":  # the proxy itself must listen on this one; systemd would have done so
         sock.listen()
-print("held", *[sock.getsockname()[1] for sock in held], flush=True)
-copies = [os.dup2(sock.fileno(), number) for number, sock in enumerate(held, 100)]
+print("ports", *[sock.getsockname()[1] for sock in sockets], flush=True)
+copies = [os.dup2(sock.fileno(), number) for number, sock in enumerate(sockets, 100)]
 for number, copy in enumerate(copies, 3):
     os.dup2(copy, number)
-os.environ.update(LISTEN_FDS=str(len(held)), LISTEN_PID=str(os.getpid()))
+os.environ.update(LISTEN_FDS=str(len(sockets)), LISTEN_PID=str(os.getpid()))
 os.environ["LISTEN_FDNAMES"] = sys.argv[1]
 os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-def held(deployment: Deployment, names: str, *flags: str) -> tuple[Process, list[int]]:
+def start_with_sockets(
+    deployment: Deployment, names: str, *flags: str
+) -> tuple[Process, list[int]]:
     """Start a proxy with inherited sockets of these names; return their ports."""
     backend = deployment.backend(respond_with("ok"))
-    words = [*program("proxy"), "-choose", "static", "-backend", backend.address, *flags]
-    process = start_process("proxy", [sys.executable, "-c", HOLDER, names, *words])
-    match = process.wait_for_line(r"held( \d+)+", LIMIT)
+    command = [*program("proxy"), "-choose", "static", "-backend", backend.address, *flags]
+    process = start_process("proxy", [sys.executable, "-c", ACTIVATOR, names, *command])
+    match = process.wait_for_line(r"ports( \d+)+", LIMIT)
     return process, [int(port) for port in match[0].split()[1:]]
 
 
@@ -53,7 +55,7 @@ def stop(process: Process) -> None:
 
 def test_client_that_connects_before_start_is_answered() -> None:
     with new_deployment() as deployment:
-        process, (port,) = held(deployment, "")
+        process, (port,) = start_with_sockets(deployment, "")
         early = Connection(socket.create_connection(("127.0.0.1", port), LIMIT))
         early.send(GET)
         process.wait_for_line(f"proxy listening address=127.0.0.1:{port} ", LIMIT)
@@ -66,7 +68,7 @@ def test_named_sockets_for_tls_and_admin(tmp_path: Path) -> None:
     certificate = write_certificate(tmp_path, "a.example", file="a")
     flags = ("-tls-listen", ":0", "-cert", certificate, "-admin", "127.0.0.1:0")
     with new_deployment() as deployment:
-        process, (tls, plain, admin) = held(deployment, "tls:whatever:admin", *flags)
+        process, (tls, plain, admin) = start_with_sockets(deployment, "tls:other:admin", *flags)
         line = f"proxy listening address=127.0.0.1:{plain} .* tls=127.0.0.1:{tls}"
         process.wait_for_line(line, LIMIT)
         context = ssl.create_default_context(cafile=tmp_path / "a.pem")
@@ -83,11 +85,11 @@ def test_named_sockets_for_tls_and_admin(tmp_path: Path) -> None:
 
 def test_named_socket_without_flag_is_a_one_line_error() -> None:
     with new_deployment() as deployment:
-        for name, sentence in (("tls", "give -tls-listen and -cert"), ("admin", "give -admin")):
-            process, _ = held(deployment, f"public:{name}")
+        for name, message in (("tls", "give -tls-listen and -cert"), ("admin", "give -admin")):
+            process, _ = start_with_sockets(deployment, f"public:{name}")
             assert process.wait(LIMIT) == 2
-            held_line, fault = process.log.splitlines()
-            assert held_line.startswith("held ")
-            assert fault.startswith(f"proxy: LISTEN_FDNAMES has a socket named {name}: ")
-            assert sentence in fault
+            ports_line, error = process.log.splitlines()
+            assert ports_line.startswith("ports ")
+            assert error.startswith(f"proxy: LISTEN_FDNAMES has a socket named {name}: ")
+            assert message in error
             process.close()

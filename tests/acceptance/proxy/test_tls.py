@@ -19,7 +19,7 @@ from support.proxy_harness import ProxyHarness, proxy_harness
 from support.waiting import LIMIT, wait_until
 
 GET = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
-CLOSING = b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n"
+GET_AND_CLOSE = b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +36,12 @@ def module_harness(folder: Path) -> Iterator[ProxyHarness]:
         yield harness
 
 
-def echoing(connection: Connection) -> None:
+def echo_head(connection: Connection) -> None:
     while head := connection.read_head():
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(head) + head)
 
 
-def context(folder: Path, file: str = "a") -> ssl.SSLContext:
+def client_context(folder: Path, file: str = "a") -> ssl.SSLContext:
     return ssl.create_default_context(cafile=folder / f"{file}.pem")
 
 
@@ -50,43 +50,43 @@ def connect(harness: ProxyHarness, context: ssl.SSLContext, name: str = "a.examp
 
 
 def test_http1_over_tls(harness: ProxyHarness, folder: Path) -> None:
-    harness.start_backends(echoing)
-    connection = connect(harness, context(folder))
+    harness.start_backends(echo_head)
+    connection = connect(harness, client_context(folder))
     assert isinstance(connection.sock, ssl.SSLSocket)
     assert connection.sock.version() == "TLSv1.3"
     for _ in range(2):
         connection.send(GET)
         _, head = connection.read_response()
         assert b"X-Forwarded-Proto: https\r\n" in head
-    connection.send(CLOSING)
+    connection.send(GET_AND_CLOSE)
     response, _ = connection.read_response()
     assert response.getheader("connection") == "close"
     assert connection.read_to_end() == b""  # an orderly TLS close, not a reset
 
 
 def test_curl_over_tls(harness: ProxyHarness, folder: Path) -> None:
-    harness.start_backends(echoing)
-    words = [require_tool("curl", "curl"), "--silent", "--show-error", "--fail", "--http1.1"]
-    words += [
+    harness.start_backends(echo_head)
+    command = [require_tool("curl", "curl"), "--silent", "--show-error", "--fail", "--http1.1"]
+    command += [
         "--cacert",
         str(folder / "b.pem"),
         "--resolve",
         f"x.b.example:{harness.tls_port}:127.0.0.1",
     ]
     url = f"https://x.b.example:{harness.tls_port}/"
-    done = subprocess.run([*words, url], capture_output=True, timeout=LIMIT, check=True)
-    assert f"X-Forwarded-Host: x.b.example:{harness.tls_port}\r\n".encode() in done.stdout
+    completed = subprocess.run([*command, url], capture_output=True, timeout=LIMIT, check=True)
+    assert f"X-Forwarded-Host: x.b.example:{harness.tls_port}\r\n".encode() in completed.stdout
 
 
 @pytest.mark.parametrize("size", [100, 5_000_000])
-def test_large_response_before_close(harness: ProxyHarness, folder: Path, size: int) -> None:
+def test_response_before_close_is_complete(harness: ProxyHarness, folder: Path, size: int) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"a" * size)
 
     harness.start_backends(script)
-    connection = connect(harness, context(folder))
-    connection.send(CLOSING)
+    connection = connect(harness, client_context(folder))
+    connection.send(GET_AND_CLOSE)
     _, body = connection.read_response()
     assert len(body) == size
     assert connection.read_to_end() == b""
@@ -98,15 +98,15 @@ def test_truncated_response_is_an_error_over_tls(harness: ProxyHarness, folder: 
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
 
     harness.start_backends(script)
-    connection = connect(harness, context(folder))
+    connection = connect(harness, client_context(folder))
     connection.send(GET)
     with pytest.raises((ssl.SSLEOFError, ConnectionResetError)):
         connection.read_to_end()
 
 
-@pytest.mark.parametrize("backend_ends", [True, False])
-def test_websocket_over_tls(harness: ProxyHarness, folder: Path, backend_ends: bool) -> None:
-    ended = []
+@pytest.mark.parametrize("backend_closes", [True, False])
+def test_websocket_over_tls(harness: ProxyHarness, folder: Path, backend_closes: bool) -> None:
+    received_rests = []
 
     def script(connection: Connection) -> None:
         connection.read_head()
@@ -114,24 +114,24 @@ def test_websocket_over_tls(harness: ProxyHarness, folder: Path, backend_ends: b
             b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
         )
         connection.send(connection.read_exactly(4).upper())
-        if not backend_ends:
-            ended.append(connection.read_to_end())
+        if not backend_closes:
+            received_rests.append(connection.read_to_end())
 
     harness.start_backends(script)
-    connection = connect(harness, context(folder))
+    connection = connect(harness, client_context(folder))
     connection.send(
         b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     )
     assert connection.read_head().startswith(b"HTTP/1.1 101")
     connection.send(b"ping")
     assert connection.read_exactly(4) == b"PING"
-    if backend_ends:
+    if backend_closes:
         assert connection.read_to_end() == b""
     else:
         assert isinstance(connection.sock, ssl.SSLSocket)
         connection.sock.unwrap()
         connection.close()
-        wait_until(lambda: ended == [b""])
+        wait_until(lambda: received_rests == [b""])
     assert "returning true from eof_received" not in harness.process.log
 
 
@@ -140,7 +140,7 @@ def test_websocket_over_tls(harness: ProxyHarness, folder: Path, backend_ends: b
 def test_old_tls_versions_are_rejected(
     harness: ProxyHarness, folder: Path, version: ssl.TLSVersion
 ) -> None:
-    old = context(folder)
+    old = client_context(folder)
     old.minimum_version = old.maximum_version = version
     old.set_ciphers("ALL:@SECLEVEL=0")
     with pytest.raises(ssl.SSLError, match="EOF"):
@@ -148,7 +148,7 @@ def test_old_tls_versions_are_rejected(
 
 
 def test_weak_ciphers_are_rejected(harness: ProxyHarness, folder: Path) -> None:
-    old = context(folder)
+    old = client_context(folder)
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     connection = connect(harness, old)
     assert isinstance(connection.sock, ssl.SSLSocket)
@@ -160,41 +160,43 @@ def test_weak_ciphers_are_rejected(harness: ProxyHarness, folder: Path) -> None:
         connect(harness, old)
 
 
-@pytest.mark.parametrize("data", [GET, b"\x16\x03\x01", b""], ids=["plain", "half", "nothing"])
-def test_plain_http_on_tls_port_affects_no_other_client(
+@pytest.mark.parametrize(
+    "data", [GET, b"\x16\x03\x01", b""], ids=["plain HTTP", "incomplete ClientHello", "no data"]
+)
+def test_client_without_tls_on_tls_port_affects_no_other_client(
     harness: ProxyHarness, folder: Path, data: bytes
 ) -> None:
-    harness.start_backends(echoing)
-    stranger = Connection(socket.create_connection(("127.0.0.1", harness.tls_port), LIMIT))
-    stranger.send(data)
+    harness.start_backends(echo_head)
+    other_client = Connection(socket.create_connection(("127.0.0.1", harness.tls_port), LIMIT))
+    other_client.send(data)
     if data == GET:
-        assert not stranger.read_to_end().startswith(b"HTTP")
-    connection = connect(harness, context(folder))
+        assert not other_client.read_to_end().startswith(b"HTTP")
+    connection = connect(harness, client_context(folder))
     connection.send(GET)
     assert connection.read_response()[0].status == 200
-    stranger.close()
+    other_client.close()
 
 
 def test_changed_certificate_is_reloaded(harness: ProxyHarness, folder: Path) -> None:
-    harness.start_backends(echoing)
-    before = connect(harness, context(folder))
+    harness.start_backends(echo_head)
+    before = connect(harness, client_context(folder))
     write_certificate(folder, "a.example", "new.example", file="a")
     harness.process.wait_for_line("certificate reloaded cert=.*a.pem", LIMIT)
-    after = connect(harness, context(folder), "new.example")
+    after = connect(harness, client_context(folder), "new.example")
     for connection in (before, after):
         connection.send(GET)
         assert connection.read_response()[0].status == 200
     (folder / "a.key").write_bytes(b"")
     harness.process.wait_for_line("certificate not reloaded: .* holds no private key", LIMIT)
-    connect(harness, context(folder), "new.example")
+    connect(harness, client_context(folder), "new.example")
 
 
 def test_draining_closes_tls_connections(tmp_path: Path) -> None:
     argument = write_certificate(tmp_path, "c.example", file="c")
     flags = ["-tls-listen", "127.0.0.1:0", "-cert", argument]
     with proxy_harness(tmp_path, *flags) as harness:
-        harness.start_backends(echoing)
-        connection = connect(harness, context(tmp_path, "c"), "c.example")
+        harness.start_backends(echo_head)
+        connection = connect(harness, client_context(tmp_path, "c"), "c.example")
         connection.send(GET)
         connection.read_response()
         harness.process.terminate()
@@ -204,7 +206,7 @@ def test_draining_closes_tls_connections(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "sentence"),
+    ("flags", "message"),
     [
         (["-tls-listen", ":0"], "-tls-listen needs a certificate; give -cert CERT.pem,KEY.pem"),
         (["-cert", "x.pem"], "-cert needs -tls-listen, such as -tls-listen :8443"),
@@ -214,10 +216,10 @@ def test_draining_closes_tls_connections(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_unusable_certificate_stops_start_with_reason(flags: list[str], sentence: str) -> None:
+def test_unusable_certificate_stops_start_with_reason(flags: list[str], message: str) -> None:
     process = start_process(
         "proxy", [*program("proxy"), "-cluster", "web", "-listen", ":0", *flags]
     )
     assert process.wait(LIMIT) == 2
-    assert process.log == f"proxy: {sentence}\n"
+    assert process.log == f"proxy: {message}\n"
     process.close()

@@ -1,4 +1,4 @@
-"""Incomplete TLS handshakes: they count as client connections."""
+"""Incomplete TLS handshakes: they count as client connections, time out and are logged."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -24,132 +25,140 @@ HANDSHAKE_FAILURES = 'arke_proxy_failures_total{reason="tls_handshake_failed"}'
 TOO_MANY = 'arke_proxy_failures_total{reason="too_many_connections"}'
 
 
-class Door:
+class TlsProxy:
     """A proxy that listens with TLS, and its metrics."""
 
-    def __init__(self, proxy: Proxy, admin: int, folder: Path) -> None:
-        self.proxy = proxy
-        self.log = folder / "access.log"
-        self.port = tls_port(proxy.process)
-        self._admin = admin
+    def __init__(self, proxy: Proxy, admin_port: int, folder: Path) -> None:
+        self.process = proxy.process
+        self._proxy = proxy
+        self._log = folder / "access.log"
+        self._port = tls_port(proxy.process)
+        self._admin_port = admin_port
         self._context = ssl.create_default_context(cafile=folder / "a.pem")
-        self._made: list[Connection] = []
+        self._connections: list[Connection] = []
 
-    def silent(self, data: bytes = b"") -> Connection:
-        """Connect, and say no more than `data`."""
-        connection = self.proxy.connect(self.port)
-        self._made.append(connection)
+    def connect_without_handshake(self, data: bytes = b"") -> Connection:
+        """Connect without TLS and send `data`, which does not complete a handshake."""
+        connection = self._proxy.connect(self._port)
+        self._connections.append(connection)
         connection.send(data)
         return connection
 
     def connect(self) -> Connection:
-        connection = connect_tls(self.port, self._context, "a.example")
-        self._made.append(connection)
+        connection = connect_tls(self._port, self._context, "a.example")
+        self._connections.append(connection)
         return connection
 
-    def served(self) -> bool:
-        """Whether a client by TLS gets through to the backend."""
+    def request_without_tls(self) -> tuple[HTTPResponse, bytes]:
+        return self._proxy.request()
+
+    def serves_tls_client(self) -> bool:
+        """Whether a new TLS client gets a response of the backend."""
         try:
             connection = self.connect()
         except OSError:
             return False
         connection.send(GET)
-        done = connection.read_response()[1] == b"one"
+        responded = connection.read_response()[1] == b"one"
         connection.close()
-        return done
+        return responded
 
-    def counted(self, metric: str) -> float:
-        return metric_value(self._admin, metric)
+    def metric(self, name: str) -> float:
+        return metric_value(self._admin_port, name)
 
-    def logged(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text(encoding="ascii").splitlines()]
+    def log_entries(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._log.read_text(encoding="ascii").splitlines()]
 
-    def end(self) -> None:
-        for connection in self._made:
+    def close(self) -> None:
+        for connection in self._connections:
             connection.close()
 
 
-def ended_unanswered(connection: Connection) -> None:
-    """Wait until the connection is closed or reset."""
+def expect_close_without_data(connection: Connection) -> None:
+    """Wait until the proxy closes or resets the connection; it must send nothing."""
     with suppress(ConnectionResetError):
         assert connection.read_to_end() == b""
 
 
-Make = Callable[[Sequence[str], int | None], Door]
+Start = Callable[[Sequence[str], int | None], TlsProxy]
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    """Start a proxy with these flags, and optionally few descriptors."""
-    doors: list[Door] = []
+def start(tmp_path: Path) -> Iterator[Start]:
+    """A function that starts a proxy with additional flags, and optionally few descriptors."""
+    proxies: list[TlsProxy] = []
     with new_deployment() as deployment:
 
-        def made(flags: Sequence[str] = (), descriptors: int | None = None) -> Door:
-            admin = free_port()
+        def start_proxy(more_flags: Sequence[str] = (), descriptors: int | None = None) -> TlsProxy:
+            admin_port = free_port()
             backend = deployment.backend(respond_with("one"))
-            words = ["-choose", "static", "-backend", backend.address]
-            words += ["-cert", write_certificate(tmp_path, "a.example", file="a")]
-            words += ["-tls-listen", "127.0.0.1:0", "-admin", f"127.0.0.1:{admin}"]
-            words += ["-access-log", str(tmp_path / "access.log"), "-access-format", "json"]
-            doors.append(
-                Door(deployment.proxy(*words, *flags, descriptors=descriptors), admin, tmp_path)
+            flags = ["-choose", "static", "-backend", backend.address]
+            flags += ["-cert", write_certificate(tmp_path, "a.example", file="a")]
+            flags += ["-tls-listen", "127.0.0.1:0", "-admin", f"127.0.0.1:{admin_port}"]
+            flags += ["-access-log", str(tmp_path / "access.log"), "-access-format", "json"]
+            proxies.append(
+                TlsProxy(
+                    deployment.proxy(*flags, *more_flags, descriptors=descriptors),
+                    admin_port,
+                    tmp_path,
+                )
             )
-            return doors[-1]
+            return proxies[-1]
 
-        yield made
-        for door in doors:
-            door.end()
+        yield start_proxy
+        for proxy in proxies:
+            proxy.close()
 
 
 @pytest.mark.parametrize("flag", ["-max-clients", "-max-per-client"])
-def test_handshakes_count_towards_client_limit(make: Make, flag: str) -> None:
-    door = make((flag, "3"), None)
-    silent = [door.silent() for _ in range(3)]
-    wait_until(lambda: door.counted("arke_proxy_connections") == 3)
-    assert not door.served()  # without TLS there is no response
-    response, body = door.proxy.request()
+def test_handshakes_count_towards_client_limit(start: Start, flag: str) -> None:
+    proxy = start((flag, "3"), None)
+    silent = [proxy.connect_without_handshake() for _ in range(3)]
+    wait_until(lambda: proxy.metric("arke_proxy_connections") == 3)
+    assert not proxy.serves_tls_client()  # without TLS there is no response
+    response, body = proxy.request_without_tls()
     assert (response.status, body[:17]) == (503, b"The proxy has 3 c")
-    assert door.counted(TOO_MANY) == 2
-    wait_until(lambda: [one["status"] for one in door.logged()] == [0, 503])
-    door.proxy.process.wait_for_line("The proxy has 3 c", LIMIT)
+    assert proxy.metric(TOO_MANY) == 2
+    wait_until(lambda: [entry["status"] for entry in proxy.log_entries()] == [0, 503])
+    proxy.process.wait_for_line("The proxy has 3 c", LIMIT)
     silent[0].close()
-    wait_until(door.served)
-    assert door.counted(HANDSHAKE_FAILURES) == 0
+    wait_until(proxy.serves_tls_client)
+    assert proxy.metric(HANDSHAKE_FAILURES) == 0
 
 
-def test_handshakes_cannot_exhaust_descriptors(make: Make) -> None:
-    door = make((), 128)
-    kept = door.connect()
-    silent = [door.silent() for _ in range(200)]
-    wait_until(lambda: door.counted(TOO_MANY) > 100)
+def test_handshakes_cannot_exhaust_descriptors(start: Start) -> None:
+    proxy = start((), 128)
+    accepted = proxy.connect()
+    silent = [proxy.connect_without_handshake() for _ in range(200)]
+    wait_until(lambda: proxy.metric(TOO_MANY) > 100)
     for _ in range(5):
-        assert door.proxy.request()[0].status == 503
-        kept.send(GET)
-        assert kept.read_response()[1] == b"one"
-    assert "descriptors are in use" not in door.proxy.process.log
-    for one in silent:
-        one.close()
-    wait_until(door.served)
+        assert proxy.request_without_tls()[0].status == 503
+        accepted.send(GET)
+        assert accepted.read_response()[1] == b"one"
+    assert "descriptors are in use" not in proxy.process.log
+    for connection in silent:
+        connection.close()
+    wait_until(proxy.serves_tls_client)
 
 
-def test_handshake_times_out_like_request_head(make: Make) -> None:
-    door = make((), None)
-    half = door.silent(b"\x16\x03\x01\x02")
-    silent = door.silent()
-    for connection in (half, silent):
-        ended_unanswered(connection)
-    wait_until(lambda: door.counted(HANDSHAKE_FAILURES) == 2)
-    assert door.counted("arke_proxy_connections") == 0
+def test_incomplete_handshake_times_out(start: Start) -> None:
+    proxy = start((), None)
+    incomplete = proxy.connect_without_handshake(b"\x16\x03\x01\x02")
+    silent = proxy.connect_without_handshake()
+    for connection in (incomplete, silent):
+        expect_close_without_data(connection)
+    wait_until(lambda: proxy.metric(HANDSHAKE_FAILURES) == 2)
+    assert proxy.metric("arke_proxy_connections") == 0
 
 
-def test_failed_handshake_is_counted_and_logged(make: Make) -> None:
-    door = make((), None)
-    silent = door.silent(GET)
+def test_failed_handshake_is_counted_and_logged(start: Start) -> None:
+    proxy = start((), None)
+    silent = proxy.connect_without_handshake(GET)
     with suppress(ConnectionResetError):
         silent.read_to_end()  # TLS sends an alert
-    assert door.counted(HANDSHAKE_FAILURES) == 1
-    wait_until(lambda: len(door.logged()) == 1)
-    (line,) = door.logged()
+    assert proxy.metric(HANDSHAKE_FAILURES) == 1
+    wait_until(lambda: len(proxy.log_entries()) == 1)
+    (line,) = proxy.log_entries()
     assert (line["client"], line["status"], line["outcome"]) == (
         "127.0.0.1",
         0,
@@ -158,25 +167,25 @@ def test_failed_handshake_is_counted_and_logged(make: Make) -> None:
 
 
 @pytest.mark.parametrize("reset", [False, True])
-def test_disconnect_during_handshake_is_not_a_failure(make: Make, reset: bool) -> None:
-    """Health monitors do that all the time, so it is not logged."""
-    door = make(("-max-clients", "1"), None)
-    stranger = door.silent(b"\x16\x03\x01\x02")
-    wait_until(lambda: door.counted("arke_proxy_connections") == 1)
+def test_disconnect_during_handshake_is_not_a_failure(start: Start, reset: bool) -> None:
+    """TCP health checks of load balancers do so all the time, so it is not logged."""
+    proxy = start(("-max-clients", "1"), None)
+    client = proxy.connect_without_handshake(b"\x16\x03\x01\x02")
+    wait_until(lambda: proxy.metric("arke_proxy_connections") == 1)
     if reset:
-        stranger.reset()
+        client.reset()
     else:
-        stranger.close()
-    wait_until(door.served)
-    assert door.counted(HANDSHAKE_FAILURES) == 0
+        client.close()
+    wait_until(proxy.serves_tls_client)
+    assert proxy.metric(HANDSHAKE_FAILURES) == 0
 
 
-def test_handshakes_do_not_delay_shutdown(make: Make) -> None:
-    door = make(("-grace", "25s"), None)
-    silent = door.silent(b"\x16\x03")
-    wait_until(lambda: door.counted("arke_proxy_connections") == 1)
-    door.proxy.process.terminate()
-    ended_unanswered(silent)
-    assert door.proxy.process.wait(LIMIT) == 0
-    assert "still open" not in door.proxy.process.log
-    assert [one for one in door.logged() if one["outcome"]] == []
+def test_handshakes_do_not_delay_shutdown(start: Start) -> None:
+    proxy = start(("-grace", "25s"), None)
+    silent = proxy.connect_without_handshake(b"\x16\x03")
+    wait_until(lambda: proxy.metric("arke_proxy_connections") == 1)
+    proxy.process.terminate()
+    expect_close_without_data(silent)
+    assert proxy.process.wait(LIMIT) == 0
+    assert "still open" not in proxy.process.log
+    assert [entry for entry in proxy.log_entries() if entry["outcome"]] == []

@@ -1,4 +1,4 @@
-"""A proxy that watches the addresses that members publish, without requests to members."""
+"""A proxy that watches the addresses that members publish, and sends members no requests."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from support.waiting import LIMIT, wait_until
 NO_BACKEND = b"Cluster web has no backend: none of its members publishes http=IP:PORT.\n"
 
 
-def watching(deployment: Deployment, relay: Relay, *flags: str) -> Proxy:
+def start_proxy(deployment: Deployment, relay: Relay, *flags: str) -> Proxy:
     return deployment.proxy("-cluster", "web", "-port", str(relay.port), *flags)
 
 
-def test_published_addresses_are_used_without_asking(
+def test_published_addresses_are_used_without_requests_to_members(
     deployment: Deployment, relays: Relays
 ) -> None:
     relay = relays.start()
     _, one = deployment.publish(relay, respond_with("one"))
     _, two = deployment.publish(relay, respond_with("two"))
-    proxy = watching(deployment, relay)
+    proxy = start_proxy(deployment, relay)
     assert proxy.bodies() == {"one", "two"}
     assert one.requests == two.requests == 0
 
@@ -32,21 +32,23 @@ def test_backends_follow_members_that_join_and_leave(
 ) -> None:
     near, far = relays.start_pair()
     _, one = deployment.publish(near, respond_with("one"))
-    proxy = watching(deployment, near)
+    proxy = start_proxy(deployment, near)
     assert proxy.bodies() == {"one"}
-    there = deployment.backend(respond_with("two"), host=far.address)
-    deployment.member(far, http=there.address)
+    far_backend = deployment.backend(respond_with("two"), host=far.address)
+    deployment.member(far, http=far_backend.address)
     wait_until(lambda: proxy.bodies() == {"one", "two"})
     deployment.stop_member(one)
     wait_until(lambda: proxy.bodies() == {"two"})
 
 
-def test_auto_asks_until_a_member_publishes(deployment: Deployment, relays: Relays) -> None:
+def test_choose_auto_asks_members_until_one_publishes(
+    deployment: Deployment, relays: Relays
+) -> None:
     relay = relays.start()
     asked = deployment.backend(respond_with("asked"))
     member = deployment.member(relay)
     member.answers = [asked.address]
-    proxy = watching(deployment, relay)
+    proxy = start_proxy(deployment, relay)
     assert proxy.bodies(3) == {"asked"}
     _, publisher = deployment.publish(relay, respond_with("watched"))
     publisher.answers = [asked.address]
@@ -55,10 +57,10 @@ def test_auto_asks_until_a_member_publishes(deployment: Deployment, relays: Rela
     wait_until(lambda: proxy.bodies(3) == {"asked"})
 
 
-def test_watch_does_not_ask(deployment: Deployment, relays: Relays) -> None:
+def test_choose_watch_does_not_ask_members(deployment: Deployment, relays: Relays) -> None:
     relay = relays.start()
     member = deployment.member(relay)
-    proxy = watching(deployment, relay, "-choose", "watch")
+    proxy = start_proxy(deployment, relay, "-choose", "watch")
     response, body = proxy.request()
     assert (response.status, body) == (503, NO_BACKEND)
     assert member.requests == 0
@@ -66,12 +68,12 @@ def test_watch_does_not_ask(deployment: Deployment, relays: Relays) -> None:
     wait_until(lambda: proxy.request()[1] == b"Cluster web has no members.\n")
 
 
-def test_ask_does_not_watch(deployment: Deployment, relays: Relays) -> None:
+def test_choose_ask_ignores_published_addresses(deployment: Deployment, relays: Relays) -> None:
     relay = relays.start()
     asked = deployment.backend(respond_with("asked"))
     _, member = deployment.publish(relay, respond_with("watched"))
     member.answers = [asked.address]
-    assert watching(deployment, relay, "-choose", "ask").bodies(3) == {"asked"}
+    assert start_proxy(deployment, relay, "-choose", "ask").bodies(3) == {"asked"}
 
 
 def test_known_backends_stay_while_relay_is_disconnected(
@@ -80,7 +82,7 @@ def test_known_backends_stay_while_relay_is_disconnected(
     relay = relays.start()
     deployment.publish(relay, respond_with("one"))
     admin = free_port()
-    proxy = watching(deployment, relay, "-admin", f"127.0.0.1:{admin}")
+    proxy = start_proxy(deployment, relay, "-admin", f"127.0.0.1:{admin}")
     assert proxy.bodies(3) == {"one"}
     relay.process.terminate()
     relay.process.wait(LIMIT)
@@ -93,18 +95,18 @@ def test_known_backends_stay_while_relay_is_disconnected(
 
 def test_published_port_uses_ip_of_node(deployment: Deployment, relays: Relays) -> None:
     near, far = relays.start_pair()
-    backend = deployment.backend(respond_with("there"), host=far.address)
+    backend = deployment.backend(respond_with("far"), host=far.address)
     port = backend.address.rpartition(":")[2]
     deployment.member(far, http=f":{port}")
-    proxy = watching(deployment, near)
-    wait_until(lambda: proxy.body() == "there")
+    proxy = start_proxy(deployment, near)
+    wait_until(lambda: proxy.body() == "far")
 
 
 def test_invalid_metadata_is_ignored_with_warning(deployment: Deployment, relays: Relays) -> None:
     relay = relays.start()
     deployment.publish(relay, respond_with("one"))
     deployment.member(relay, http="example.com:80")
-    proxy = watching(deployment, relay)
+    proxy = start_proxy(deployment, relay)
     line = (
         "member ignored member=.* cluster=web reason=\"it publishes http='example.com:80', which is"
     )
@@ -117,8 +119,8 @@ def test_loopback_address_of_another_node_is_ignored(
 ) -> None:
     near, far = relays.start_pair()
     deployment.publish(near, respond_with("one"))
-    deployment.publish(far, respond_with("another machine's, or this one's"))
-    proxy = watching(deployment, near)
+    deployment.publish(far, respond_with("far"))
+    proxy = start_proxy(deployment, near)
     proxy.process.wait_for_line("a loopback address of another machine", LIMIT)
     assert proxy.bodies() == {"one"}
 
@@ -131,7 +133,7 @@ def test_routes_select_clusters(deployment: Deployment, relays: Relays) -> None:
     for cluster in ("shop", "api", "rest"):
         deployment.publish(relay, respond_with(cluster), cluster)
     routes = ("-route", "shop.example=shop", "-route", "/api=api")
-    proxy = watching(deployment, relay, *routes, "-cluster", "rest")
+    proxy = start_proxy(deployment, relay, *routes, "-cluster", "rest")
     for host, path, cluster in (
         ("Shop.example:80", "/", "shop"),
         ("other", "/api/x", "api"),

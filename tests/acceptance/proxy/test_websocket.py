@@ -21,28 +21,32 @@ from support.proxy_harness import ProxyHarness
 from support.proxy_process import start_proxy
 from support.waiting import LIMIT
 
-ASK = b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\r\n"
-SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+UPGRADE_REQUEST = (
+    b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\r\n"
+)
+UPGRADE_RESPONSE = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+)
 MIB = 1 << 20
 
 
 @asynccontextmanager
-async def web_sockets(codes: list[int | None]) -> AsyncIterator[str]:
-    """A backend that echoes messages; text in capitals.
+async def echo_server(close_codes: list[int | None]) -> AsyncIterator[str]:
+    """A WebSocket backend that echoes messages: text in upper case, binary data as it is.
 
-    `codes` gets what clients close with.
+    It appends the close code of each client to `close_codes`.
     """
 
     async def echo(request: web.Request) -> web.WebSocketResponse:
-        talk = web.WebSocketResponse(max_msg_size=0)
-        await talk.prepare(request)
-        async for message in talk:
+        websocket = web.WebSocketResponse(max_msg_size=0)
+        await websocket.prepare(request)
+        async for message in websocket:
             if message.type is WSMsgType.TEXT:
-                await talk.send_str(message.data.upper())
+                await websocket.send_str(message.data.upper())
             else:
-                await talk.send_bytes(message.data)
-        codes.append(talk.close_code)
-        return talk
+                await websocket.send_bytes(message.data)
+        close_codes.append(websocket.close_code)
+        return websocket
 
     app = web.Application()
     app.router.add_get("/ws", echo)
@@ -57,35 +61,35 @@ async def web_sockets(codes: list[int | None]) -> AsyncIterator[str]:
 
 
 async def test_websocket_echo(harness: ProxyHarness) -> None:
-    codes: list[int | None] = []
+    close_codes: list[int | None] = []
     large = hashlib.shake_256(b"large").digest(5 * MIB)
-    async with web_sockets(codes) as address, ClientSession() as session:
+    async with echo_server(close_codes) as address, ClientSession() as session:
         harness.cluster.answers = [address]
         async with asyncio.timeout(LIMIT):
             url = f"http://127.0.0.1:{harness.port}/ws"
-            async with session.ws_connect(url, max_msg_size=0) as talk:
+            async with session.ws_connect(url, max_msg_size=0) as websocket:
                 for text in ("hello", "", "ü" * 1000):
-                    await talk.send_str(text)
-                    assert await talk.receive_str() == text.upper()
-                await talk.send_bytes(large)
-                assert await talk.receive_bytes() == large
-                await talk.ping()
-                assert await talk.close(code=4000)
-    assert codes == [4000]
+                    await websocket.send_str(text)
+                    assert await websocket.receive_str() == text.upper()
+                await websocket.send_bytes(large)
+                assert await websocket.receive_bytes() == large
+                await websocket.ping()
+                assert await websocket.close(code=4000)
+    assert close_codes == [4000]
 
 
 def test_data_sent_with_101_is_not_lost(harness: ProxyHarness) -> None:
-    """The backend sends data with its 101, and the client before it has received that."""
+    """The backend sends data with its 101. The client sends data before it receives the 101."""
     heads = []
 
     def script(connection: Connection) -> None:
         heads.append(connection.read_head())
-        connection.send(SWITCH + b"first")
+        connection.send(UPGRADE_RESPONSE + b"first")
         connection.send(connection.read_exactly(5)[::-1])
 
     harness.start_backends(script)
     connection = harness.connect()
-    connection.send(ASK + b"early")
+    connection.send(UPGRADE_REQUEST + b"early")
     head = connection.read_head().lower()
     assert head.startswith(b"http/1.1 101 ")
     assert b"\r\nupgrade: websocket\r\n" in head
@@ -97,48 +101,48 @@ def test_data_sent_with_101_is_not_lost(harness: ProxyHarness) -> None:
 
 @pytest.mark.parametrize("first", ["client", "backend"])
 def test_each_direction_closes_separately(harness: ProxyHarness, first: str) -> None:
-    done = threading.Event()
+    backend_done = threading.Event()
 
-    def end(connection: Connection) -> None:
+    def half_close(connection: Connection) -> None:
         connection.sock.shutdown(socket.SHUT_WR)
 
     def script(connection: Connection) -> None:
         connection.read_head()
-        connection.send(SWITCH)
+        connection.send(UPGRADE_RESPONSE)
         if first == "client":
-            assert connection.read_to_end() == b"that is all"
-            connection.send(b"and this")
+            assert connection.read_to_end() == b"from client"
+            connection.send(b"from backend")
         else:
-            connection.send(b"and this")
-            end(connection)
-            assert connection.read_to_end() == b"that is all"
-        done.set()
+            connection.send(b"from backend")
+            half_close(connection)
+            assert connection.read_to_end() == b"from client"
+        backend_done.set()
 
     harness.start_backends(script)
     connection = harness.connect()
-    connection.send(ASK)
+    connection.send(UPGRADE_REQUEST)
     connection.read_head()
     if first == "client":
-        connection.send(b"that is all")
-        end(connection)
-        assert connection.read_to_end() == b"and this"
+        connection.send(b"from client")
+        half_close(connection)
+        assert connection.read_to_end() == b"from backend"
     else:
-        assert connection.read_to_end() == b"and this"
-        connection.send(b"that is all")
-        end(connection)
-    assert done.wait(LIMIT)
+        assert connection.read_to_end() == b"from backend"
+        connection.send(b"from client")
+        half_close(connection)
+    assert backend_done.wait(LIMIT)
 
 
 def test_backend_crash_resets_websocket(harness: ProxyHarness) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
-        connection.send(SWITCH)
+        connection.send(UPGRADE_RESPONSE)
         connection.read_exactly(1)
         connection.reset()
 
     harness.start_backends(script)
     connection = harness.connect()
-    connection.send(ASK)
+    connection.send(UPGRADE_REQUEST)
     connection.read_head()
     connection.send(b"x")
     with pytest.raises(ConnectionResetError):
@@ -154,7 +158,7 @@ def test_slow_reader_slows_sender(harness: ProxyHarness) -> None:
 
     def script(connection: Connection) -> None:
         connection.read_head()
-        connection.send(SWITCH)
+        connection.send(UPGRADE_RESPONSE)
         assert stalled.wait(LIMIT)
         digest = hashlib.sha256()
         for _ in range(size // MIB):
@@ -164,14 +168,14 @@ def test_slow_reader_slows_sender(harness: ProxyHarness) -> None:
 
     harness.start_backends(script)
     connection = harness.connect()
-    connection.send(ASK)
+    connection.send(UPGRADE_REQUEST)
     connection.read_head()
     before = harness.memory
     sent = 0
     connection.sock.setblocking(False)
     while select.select([], [connection.sock], [], 1.0)[1]:
         sent += connection.sock.send(data[sent : sent + MIB])
-        assert sent < size, "nothing slows the client down"
+        assert sent < size, "the proxy accepted all data: no backpressure"
     assert harness.memory - before < 2 * MIB
     stalled.set()
     connection.sock.settimeout(LIMIT)
@@ -188,26 +192,28 @@ def test_backend_declines_upgrade(harness: ProxyHarness) -> None:
     harness.start_backends(script)
     connection = harness.connect()
     for _ in range(2):
-        connection.send(ASK)
+        connection.send(UPGRADE_REQUEST)
         assert connection.read_response()[1] == b"ok"
 
 
-UNASKED = {
-    "no upgrade was asked for": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "not named by Connection": b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
-    "another protocol": ASK.replace(b"WebSocket", b"h2c"),
-    "several protocols": ASK.replace(b"WebSocket", b"websocket, other"),
-    "HTTP/1.0": ASK.replace(b"HTTP/1.1", b"HTTP/1.0"),
-    "with a body": ASK.replace(b"\r\n\r\n", b"\r\nContent-Length: 1\r\n\r\nx"),
-    "not a GET": ASK.replace(b"GET", b"POST"),
+INVALID_UPGRADES = {
+    "no Upgrade": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "Upgrade not named in Connection": b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
+    "another protocol": UPGRADE_REQUEST.replace(b"WebSocket", b"h2c"),
+    "several protocols": UPGRADE_REQUEST.replace(b"WebSocket", b"websocket, other"),
+    "HTTP/1.0": UPGRADE_REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0"),
+    "with a body": UPGRADE_REQUEST.replace(b"\r\n\r\n", b"\r\nContent-Length: 1\r\n\r\nx"),
+    "not a GET": UPGRADE_REQUEST.replace(b"GET", b"POST"),
 }
 
 
-@pytest.mark.parametrize("request_", UNASKED.values(), ids=UNASKED)
-def test_unrequested_101_is_rejected(harness: ProxyHarness, request_: bytes) -> None:
+@pytest.mark.parametrize("request_", INVALID_UPGRADES.values(), ids=INVALID_UPGRADES)
+def test_101_without_valid_upgrade_request_is_rejected(
+    harness: ProxyHarness, request_: bytes
+) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
-        connection.send(SWITCH + b"smuggled")
+        connection.send(UPGRADE_RESPONSE + b"smuggled")
         connection.read_to_end()
 
     harness.start_backends(script)
@@ -217,36 +223,36 @@ def test_unrequested_101_is_rejected(harness: ProxyHarness, request_: bytes) -> 
 
 
 def test_101_counts_as_success_at_once() -> None:
-    """The backend is healthy at once, not when its WebSockets close hours later."""
-    times = iter(range(100))
+    """A 101 ends the ejection immediately, not when the WebSocket closes hours later."""
+    connection_numbers = iter(range(100))
 
-    def breaks_once(connection: Connection) -> None:
+    def fail_first_then_upgrade(connection: Connection) -> None:
         assert connection.read_head()
-        if next(times):
-            connection.send(SWITCH)
+        if next(connection_numbers):
+            connection.send(UPGRADE_RESPONSE)
             connection.read_to_end()
 
-    backend = Backend(breaks_once)
-    admin = free_port()
-    flags = ["-choose", "static", "-backend", backend.address, "-admin", f"127.0.0.1:{admin}"]
+    backend = Backend(fail_first_then_upgrade)
+    admin_port = free_port()
+    flags = ["-choose", "static", "-backend", backend.address, "-admin", f"127.0.0.1:{admin_port}"]
     process, port = start_proxy(*flags)
-    ends = ExitStack()
+    cleanups = ExitStack()
     try:
         for first in (b"HTTP/1.1 502", b"HTTP/1.1 101"):
             connection = Connection(socket.create_connection(("127.0.0.1", port), LIMIT))
-            ends.callback(connection.close)
-            connection.send(ASK)
+            cleanups.callback(connection.close)
+            connection.send(UPGRADE_REQUEST)
             assert connection.read_head().startswith(first)
-        pages = Connection(socket.create_connection(("127.0.0.1", admin), LIMIT))
-        ends.callback(pages.close)
-        pages.send(b"GET /-/backends HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        pages.read_until(b"\r\n\r\n")
-        body = pages.read_to_end()
+        admin_page = Connection(socket.create_connection(("127.0.0.1", admin_port), LIMIT))
+        cleanups.callback(admin_page.close)
+        admin_page.send(b"GET /-/backends HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        admin_page.read_until(b"\r\n\r\n")
+        body = admin_page.read_to_end()
         (state,) = json.loads(body)["workers"][0]["backends"]
         assert not state["ejected"]
         assert state["outstanding"] == 1
     finally:
-        ends.close()
+        cleanups.close()
         process.terminate()
         process.wait(LIMIT)
         process.close()

@@ -13,33 +13,32 @@ from arke_proxy.backends.connector import BackendConnector
 from arke_proxy.backends.dialer import Dialer
 from arke_proxy.backends.pool import Pool
 from arke_proxy.connections.write_batch import WriteBatch
-from arke_proxy.log import log
-from arke_proxy.observability.log_throttle import WarningThrottle
 
-HERE = BackendAddress("127.0.0.1", 80)
+ADDRESS = BackendAddress("127.0.0.1", 80)
 
 
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    with ours, theirs:
-        yield ours, theirs
+    """Connected sockets: the proxy's end and the backend's end."""
+    proxy_end, backend_end = socket.socketpair()
+    proxy_end.setblocking(False)
+    with proxy_end, backend_end:
+        yield proxy_end, backend_end
 
 
-class Idle(asyncio.Transport):
-    """A transport without events."""
+class IdleTransport(asyncio.Transport):
+    """A transport that reports no events, so that only the socket shows a close."""
 
     def is_closing(self) -> bool:
         return False
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Discard the data."""
+        """Ignore the limits."""
 
 
-async def idle(sock: socket.socket) -> BackendConnection:
-    backend = BackendConnection(HERE, sock, environment())
-    backend.connection_made(Idle())
+async def idle_connection(sock: socket.socket) -> BackendConnection:
+    backend = BackendConnection(ADDRESS, sock, environment())
+    backend.connection_made(IdleTransport())
     return backend
 
 
@@ -49,25 +48,23 @@ def environment() -> BackendEnvironment:
         pool=Pool(1, 4.0),
         dialer=Dialer(loop, None, 0.2, 10),
         write_batch=WriteBatch(loop),
-        warnings=WarningThrottle(log),
     )
 
 
 def connector() -> BackendConnector:
     loop = asyncio.get_running_loop()
     dialer = Dialer(loop, None, 0.2, 10)
-    warnings = WarningThrottle(log)
-    return BackendConnector(dialer, loop, WriteBatch(loop), warnings, idle_seconds=4.0)
+    return BackendConnector(dialer, loop, WriteBatch(loop), idle_seconds=4.0)
 
 
 async def test_idle_connection_is_not_dead(pair: tuple[socket.socket, socket.socket]) -> None:
-    assert not (await idle(pair[0])).is_dead()
+    assert not (await idle_connection(pair[0])).is_dead()
 
 
-async def test_closed_connection_is_dead_before_the_loop_knows(
+async def test_closed_connection_is_dead_before_event_loop_reports_it(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
-    backend = await idle(pair[0])
+    backend = await idle_connection(pair[0])
     pair[1].close()
     assert backend.is_dead()
 
@@ -75,7 +72,7 @@ async def test_closed_connection_is_dead_before_the_loop_knows(
 async def test_connection_with_unexpected_data_is_dead(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
-    backend = await idle(pair[0])
+    backend = await idle_connection(pair[0])
     pair[1].send(b"x")
     assert backend.is_dead()
 
@@ -104,13 +101,13 @@ async def test_connecting_to_a_silent_host_times_out() -> None:
         server.bind(("127.0.0.1", 0))
         server.listen(0)
         address = server.getsockname()
-        with socket.create_connection(address), pytest.raises(TimeoutError) as silent:
+        with socket.create_connection(address), pytest.raises(TimeoutError) as raised:
             await connector().connect(BackendAddress(*address))
-    assert describe(silent.value) == "timed out"
+    assert describe(raised.value) == "timed out"
 
 
 @pytest.mark.parametrize(
-    ("error", "sentence"),
+    ("error", "description"),
     [
         (None, "closed the connection before it answered"),
         (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), "refused the connection"),
@@ -119,5 +116,5 @@ async def test_connecting_to_a_silent_host_times_out() -> None:
         (OSError("odd"), "failed (odd)"),
     ],
 )
-def test_describe_connection_error(error: Exception | None, sentence: str) -> None:
-    assert describe(error) == sentence
+def test_describe_connection_error(error: Exception | None, description: str) -> None:
+    assert describe(error) == description

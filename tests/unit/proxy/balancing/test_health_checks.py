@@ -12,41 +12,43 @@ from arke_proxy.balancing.balancer import BackendStatus
 from arke_proxy.balancing.health_checks import HealthChecker
 from arke_proxy.balancing.health_probe import CheckFailed, CheckSkipped
 
-HERE = BackendAddress("127.0.0.1", 80)
+ADDRESS = BackendAddress("127.0.0.1", 80)
 
 
-class HealthCheckTarget:
+class RecordingTarget:
+    """A balancer that has one backend and records the results of its checks."""
+
     def __init__(self) -> None:
-        self.learned: list[str] = []
+        self.results: list[str] = []
 
     def statuses(self) -> Sequence[BackendStatus]:
-        return [BackendStatus(HERE, 1.0, 0, ejected=False, in_use=True)]
+        return [BackendStatus(ADDRESS, 1.0, 0, ejected=False, in_use=True)]
 
-    def check_failed(self, address: BackendAddress, fault: str, *, reachable: bool) -> None:
-        assert (address, reachable) == (HERE, True)
-        self.learned.append(fault)
+    def check_failed(self, address: BackendAddress, reason: str, *, reachable: bool) -> None:
+        assert (address, reachable) == (ADDRESS, True)
+        self.results.append(reason)
 
     def check_passed(self, address: BackendAddress) -> None:
-        assert address == HERE
-        self.learned.append("passed")
+        assert address == ADDRESS
+        self.results.append("passed")
 
 
 @pytest.mark.parametrize(
-    ("outcome", "learned"),
-    [(None, ["passed"]), (CheckFailed("broke"), ["broke"]), (CheckSkipped(), [])],
+    ("error", "results"),
+    [(None, ["passed"]), (CheckFailed("status 500"), ["status 500"]), (CheckSkipped(), [])],
 )
-async def test_check_result_is_reported(outcome: Exception | None, learned: list[str]) -> None:
-    checked = HealthCheckTarget()
-    asked = asyncio.Event()
+async def test_check_result_is_reported(error: Exception | None, results: list[str]) -> None:
+    target = RecordingTarget()
+    probed = asyncio.Event()
 
     async def probe(address: BackendAddress) -> None:
-        assert address == HERE
-        asked.set()
-        if outcome:
-            raise outcome
+        assert address == ADDRESS
+        probed.set()
+        if error:
+            raise error
 
-    checks = HealthChecker(checked, probe, asyncio.Semaphore(1), lambda: 0.5)
+    checks = HealthChecker(target, probe, asyncio.Semaphore(1), lambda: 0.5)
     checks.start()
-    await asked.wait()
+    await probed.wait()
     await checks.stop()
-    assert checked.learned == learned
+    assert target.results == results

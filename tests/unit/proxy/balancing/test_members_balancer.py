@@ -1,4 +1,7 @@
-"""Backends from member metadata: joining, leaving, lingering, tunnels."""
+"""MembersBalancer: backends from the metadata of members that join and leave; lingering; tunnels.
+
+"Here" is the proxy's own node, and "there" another one.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,9 @@ def member(
     return Member(id_, address, metadata)
 
 
-class Bench:
+class MembersHarness:
+    """A MembersBalancer with a simulated clock and a rotation that records departures."""
+
     def __init__(self, via: Via = Via.DIRECT) -> None:
         self.now = 100.0
         self.warnings = RecordedWarnings()
@@ -50,7 +55,7 @@ class Bench:
         self.members.member_left(member({}, id_))
 
     def addresses(self) -> list[BackendAddress]:
-        return [one.address for one in self.rotation.statuses()]
+        return [status.address for status in self.rotation.statuses()]
 
 
 @pytest.mark.parametrize(
@@ -70,9 +75,9 @@ def test_published_address_is_parsed(text: str, address: BackendAddress) -> None
 
 
 def test_published_port_uses_ipv6_address_of_node() -> None:
-    said = parse_metadata(member({"http": ":80"}, address="2001:db8::2"))
-    assert said
-    assert said.address == BackendAddress("2001:db8::2", 80)
+    published = parse_metadata(member({"http": ":80"}, address="2001:db8::2"))
+    assert published
+    assert published.address == BackendAddress("2001:db8::2", 80)
 
 
 def test_member_without_http_metadata_publishes_nothing() -> None:
@@ -85,214 +90,214 @@ def test_member_without_http_metadata_publishes_nothing() -> None:
     + [HTTP | {"weight": text} for text in ("", "0", "-1", "nan", "inf", "1e9", "heavy")],
 )
 def test_member_with_invalid_metadata_is_ignored_with_warning(metadata: Mapping[str, str]) -> None:
-    bench = Bench()
-    bench.join(metadata)
-    assert not bench.addresses()
-    (sentence,) = bench.warnings
-    assert sentence.startswith("member ignored member=there/1 cluster=web reason=it publishes ")
+    harness = MembersHarness()
+    harness.join(metadata)
+    assert not harness.addresses()
+    (warning,) = harness.warnings
+    assert warning.startswith("member ignored member=there/1 cluster=web reason=it publishes ")
 
 
 def test_members_join_and_leave() -> None:
-    bench = Bench()
-    bench.join(HTTP | {"weight": "2.5"})
-    bench.join({"http": ":81"}, "there/2")
-    assert bench.addresses() == [DIRECT, BackendAddress("192.168.56.102", 81)]
-    bench.now += 60
-    assert [one.weight for one in bench.members.statuses()] == [2.5, 1.0]
-    bench.leave()
-    bench.leave()
-    assert bench.members.pick_now(()) == BackendAddress("192.168.56.102", 81)
-    assert len(bench.members) == 1
+    harness = MembersHarness()
+    harness.join(HTTP | {"weight": "2.5"})
+    harness.join({"http": ":81"}, "there/2")
+    assert harness.addresses() == [DIRECT, BackendAddress("192.168.56.102", 81)]
+    harness.now += 60
+    assert [status.weight for status in harness.members.statuses()] == [2.5, 1.0]
+    harness.leave()
+    harness.leave()
+    assert harness.members.pick_now(()) == BackendAddress("192.168.56.102", 81)
+    assert len(harness.members) == 1
 
 
-def test_repeated_join_keeps_health() -> None:
-    bench = Bench()
-    bench.join(HTTP)
-    bench.join({"http": ":81"}, "there/2")
-    bench.join({"http": ":82"}, "there/3")
-    bench.members.connect_failed(DIRECT)
-    bench.join(HTTP)
-    assert [one.ejected for one in bench.members.statuses()] == [True, False, False]
+def test_repeated_join_keeps_ejection() -> None:
+    harness = MembersHarness()
+    harness.join(HTTP)
+    harness.join({"http": ":81"}, "there/2")
+    harness.join({"http": ":82"}, "there/3")
+    harness.members.connect_failed(DIRECT)
+    harness.join(HTTP)
+    assert [status.ejected for status in harness.members.statuses()] == [True, False, False]
 
 
 def test_member_with_new_address_replaces_old_address() -> None:
-    bench = Bench()
-    bench.join(HTTP)
-    bench.join({"http": ":81"})
-    assert bench.addresses() == [BackendAddress("192.168.56.102", 81)]
+    harness = MembersHarness()
+    harness.join(HTTP)
+    harness.join({"http": ":81"})
+    assert harness.addresses() == [BackendAddress("192.168.56.102", 81)]
 
 
 def test_shared_address_stays_until_last_member_leaves() -> None:
-    bench = Bench()
-    bench.join(HTTP, "there/1")
-    bench.join(HTTP, "there/2")
-    bench.leave("there/1")
-    assert bench.addresses() == [DIRECT]
-    bench.join({"http": ":81"}, "there/3")
-    bench.leave("there/2")
-    assert bench.addresses() == [BackendAddress("192.168.56.102", 81)]
+    harness = MembersHarness()
+    harness.join(HTTP, "there/1")
+    harness.join(HTTP, "there/2")
+    harness.leave("there/1")
+    assert harness.addresses() == [DIRECT]
+    harness.join({"http": ":81"}, "there/3")
+    harness.leave("there/2")
+    assert harness.addresses() == [BackendAddress("192.168.56.102", 81)]
 
 
 def test_loopback_address_of_another_machine_is_ignored() -> None:
-    bench = Bench()
-    bench.join({"http": "127.0.0.1:80"})
-    assert not bench.addresses()
-    assert "a loopback address of another machine" in bench.warnings[0]
-    bench.join({"http": "127.0.0.1:80"}, "here/1")
-    assert bench.addresses() == [BackendAddress("127.0.0.1", 80)]
+    harness = MembersHarness()
+    harness.join({"http": "127.0.0.1:80"})
+    assert not harness.addresses()
+    assert "a loopback address of another machine" in harness.warnings[0]
+    harness.join({"http": "127.0.0.1:80"}, "here/1")
+    assert harness.addresses() == [BackendAddress("127.0.0.1", 80)]
 
 
 # Lingering while a relay restarts.
 
 
-def test_last_members_linger() -> None:
-    bench = Bench()
+def test_last_members_linger_for_some_seconds() -> None:
+    harness = MembersHarness()
     for number in range(1, 4):
-        bench.join({"http": f":{number}"}, f"there/{number}")
-    bench.leave("there/1")
-    bench.now += 2
-    bench.leave("there/2")
-    assert [one.port for one in bench.addresses()] == [3]
-    bench.now += 0.5
-    bench.leave("there/3")
-    assert {bench.members.pick_now(()).port for _ in range(30)} == {2, 3}
-    assert len(bench.members) == 2
-    bench.now += 5
+        harness.join({"http": f":{number}"}, f"there/{number}")
+    harness.leave("there/1")
+    harness.now += 2
+    harness.leave("there/2")
+    assert [address.port for address in harness.addresses()] == [3]
+    harness.now += 0.5
+    harness.leave("there/3")
+    assert {harness.members.pick_now(()).port for _ in range(30)} == {2, 3}
+    assert len(harness.members) == 2
+    harness.now += 5
     with pytest.raises(NoBackend):
-        bench.members.pick_now(())
-    assert len(bench.members) == 0
+        harness.members.pick_now(())
+    assert len(harness.members) == 0
 
 
 def test_lingering_ends_when_member_joins() -> None:
-    bench = Bench()
-    bench.join(HTTP, "there/1")
-    bench.leave("there/1")
-    bench.join({"http": ":81"}, "there/2")
-    assert bench.addresses() == [BackendAddress("192.168.56.102", 81)]
-    bench.join(HTTP, "there/3")
-    bench.leave("there/2")
-    assert bench.addresses() == [DIRECT]
+    harness = MembersHarness()
+    harness.join(HTTP, "there/1")
+    harness.leave("there/1")
+    harness.join({"http": ":81"}, "there/2")
+    assert harness.addresses() == [BackendAddress("192.168.56.102", 81)]
+    harness.join(HTTP, "there/3")
+    harness.leave("there/2")
+    assert harness.addresses() == [DIRECT]
 
 
 def test_member_that_rejoins_keeps_outstanding_requests() -> None:
-    bench = Bench()
-    bench.join(HTTP, "there/1")
-    bench.members.request_started(DIRECT)
-    bench.leave("there/1")
-    bench.join(HTTP, "there/2")
-    assert [one.outstanding for one in bench.members.statuses()] == [1]
-    bench.now += 60
-    assert bench.members.pick_now(()) == DIRECT
+    harness = MembersHarness()
+    harness.join(HTTP, "there/1")
+    harness.members.request_started(DIRECT)
+    harness.leave("there/1")
+    harness.join(HTTP, "there/2")
+    assert [status.outstanding for status in harness.members.statuses()] == [1]
+    harness.now += 60
+    assert harness.members.pick_now(()) == DIRECT
 
 
 def test_members_linger_while_relay_is_disconnected() -> None:
-    bench = Bench()
-    bench.join(HTTP)
-    bench.leave()
-    bench.attached = False
+    harness = MembersHarness()
+    harness.join(HTTP)
+    harness.leave()
+    harness.attached = False
     for _ in range(20):
-        bench.now += 3
-        assert bench.members.pick_now(()) == DIRECT
-    bench.attached = True
-    bench.now += 4
-    assert bench.members.pick_now(()) == DIRECT
-    bench.now += 1
+        harness.now += 3
+        assert harness.members.pick_now(()) == DIRECT
+    harness.attached = True
+    harness.now += 4
+    assert harness.members.pick_now(()) == DIRECT
+    harness.now += 1
     with pytest.raises(NoBackend):
-        bench.members.pick_now(())
+        harness.members.pick_now(())
 
 
 # Tunnels.
 
 
 @pytest.mark.parametrize("via", [Via.DIRECT, Via.TUNNEL])
-def test_tunnels_to_lingering_members_are_not_kept(via: Via) -> None:
-    bench = Bench(via)
-    bench.join(HTTP)
-    bench.leave()
-    address = bench.members.pick_now(())  # while it lingers
-    assert set(bench.departed) == {address}
-    bench.departed.clear()
-    bench.members.request_started(address)
-    bench.members.request_ended(address, Outcome.ANSWERED)
-    assert bench.departed == ([address] if address.via else [])
+def test_idle_tunnels_to_lingering_members_are_closed(via: Via) -> None:
+    harness = MembersHarness(via)
+    harness.join(HTTP)
+    harness.leave()
+    address = harness.members.pick_now(())  # the member lingers
+    assert set(harness.departed) == {address}
+    harness.departed.clear()
+    harness.members.request_started(address)
+    harness.members.request_ended(address, Outcome.ANSWERED)
+    assert harness.departed == ([address] if address.via else [])
 
 
 def test_via_tunnel_uses_tunnels_only() -> None:
-    bench = Bench(Via.TUNNEL)
-    bench.join(HTTP)
-    assert bench.members.pick_now(()) == TUNNEL
-    bench.members.connect_failed(TUNNEL)
-    assert bench.members.pick_now(()) == TUNNEL
+    harness = MembersHarness(Via.TUNNEL)
+    harness.join(HTTP)
+    assert harness.members.pick_now(()) == TUNNEL
+    harness.members.connect_failed(TUNNEL)
+    assert harness.members.pick_now(()) == TUNNEL
 
 
 def test_via_auto_falls_back_to_tunnel_for_a_minute() -> None:
-    bench = Bench(Via.AUTO)
-    bench.join(HTTP)
-    assert bench.members.pick_now(()) == DIRECT
-    bench.members.connect_failed(DIRECT)
-    assert bench.members.pick_now(()) == TUNNEL
-    bench.now += 59
-    assert bench.members.pick_now(()) == TUNNEL
-    bench.now += 1
-    assert bench.members.pick_now(()) == DIRECT
-    bench.members.connect_failed(DIRECT)
-    bench.leave()
-    bench.now += 60
-    bench.join({"http": ":81"})
-    assert bench.members.pick_now(()) == BackendAddress("192.168.56.102", 81)
+    harness = MembersHarness(Via.AUTO)
+    harness.join(HTTP)
+    assert harness.members.pick_now(()) == DIRECT
+    harness.members.connect_failed(DIRECT)
+    assert harness.members.pick_now(()) == TUNNEL
+    harness.now += 59
+    assert harness.members.pick_now(()) == TUNNEL
+    harness.now += 1
+    assert harness.members.pick_now(()) == DIRECT
+    harness.members.connect_failed(DIRECT)
+    harness.leave()
+    harness.now += 60
+    harness.join({"http": ":81"})
+    assert harness.members.pick_now(()) == BackendAddress("192.168.56.102", 81)
 
 
-def test_failed_check_connection_falls_back_to_tunnel_first() -> None:
-    bench = Bench(Via.AUTO)
-    bench.join(HTTP)
-    bench.join({"http": ":81"}, "there/2")
+def test_unreachable_health_check_falls_back_to_tunnel_before_ejection() -> None:
+    harness = MembersHarness(Via.AUTO)
+    harness.join(HTTP)
+    harness.join({"http": ":81"}, "there/2")
     for _ in range(2):
-        bench.members.check_failed(DIRECT, "status 500", reachable=True)
-    assert [one.ejected for one in bench.members.statuses()] == [True, False]
-    bench.members.check_passed(DIRECT)
-    bench.members.check_failed(DIRECT, "cannot connect", reachable=False)
-    assert TUNNEL in bench.addresses()
-    assert DIRECT not in bench.addresses()
-    assert not any(one.ejected for one in bench.members.statuses())
+        harness.members.check_failed(DIRECT, "status 500", reachable=True)
+    assert [status.ejected for status in harness.members.statuses()] == [True, False]
+    harness.members.check_passed(DIRECT)
+    harness.members.check_failed(DIRECT, "cannot connect", reachable=False)
+    assert TUNNEL in harness.addresses()
+    assert DIRECT not in harness.addresses()
+    assert not any(status.ejected for status in harness.members.statuses())
     for _ in range(2):
-        bench.members.check_failed(TUNNEL, "cannot connect", reachable=False)
-    assert [one.address for one in bench.members.statuses() if one.ejected] == [TUNNEL]
+        harness.members.check_failed(TUNNEL, "cannot connect", reachable=False)
+    assert [status.address for status in harness.members.statuses() if status.ejected] == [TUNNEL]
 
 
 def test_loopback_address_of_another_machine_is_reached_by_tunnel() -> None:
-    bench = Bench(Via.AUTO)
-    bench.join({"http": "127.0.0.1:80"})
-    assert bench.members.pick_now(()) == BackendAddress("127.0.0.1", 80, "there/1")
-    bench.members.connect_failed(BackendAddress("127.0.0.1", 80, "there/1"))
-    bench.now += 100
-    assert bench.members.pick_now(()) == BackendAddress("127.0.0.1", 80, "there/1")
+    harness = MembersHarness(Via.AUTO)
+    harness.join({"http": "127.0.0.1:80"})
+    assert harness.members.pick_now(()) == BackendAddress("127.0.0.1", 80, "there/1")
+    harness.members.connect_failed(BackendAddress("127.0.0.1", 80, "there/1"))
+    harness.now += 100
+    assert harness.members.pick_now(()) == BackendAddress("127.0.0.1", 80, "there/1")
 
 
 def test_sticky_backend_is_found_by_direct_and_tunnel_address() -> None:
-    bench = Bench(Via.AUTO)
-    bench.join(HTTP)
+    harness = MembersHarness(Via.AUTO)
+    harness.join(HTTP)
     for number in range(2, 9):
-        bench.join({"http": f":{number}"}, f"there/{number}")
-    for address in bench.addresses():
-        bench.members.request_ended(address, Outcome.ANSWERED)
-    bench.members.connect_failed(DIRECT)
-    assert {bench.members.pick_now((), DIRECT) for _ in range(20)} == {TUNNEL}
-    bench.now += 60
-    assert {bench.members.pick_now((), TUNNEL) for _ in range(20)} == {DIRECT}
+        harness.join({"http": f":{number}"}, f"there/{number}")
+    for address in harness.addresses():
+        harness.members.request_ended(address, Outcome.ANSWERED)
+    harness.members.connect_failed(DIRECT)
+    assert {harness.members.pick_now((), DIRECT) for _ in range(20)} == {TUNNEL}
+    harness.now += 60
+    assert {harness.members.pick_now((), TUNNEL) for _ in range(20)} == {DIRECT}
 
 
 def test_request_that_ends_after_its_member_left_is_uncounted() -> None:
-    """The request ends after the last member left, while the balancer asks members."""
-    bench = Bench()
-    either = FallbackBalancer(
-        bench.members, AskBalancer(cast("Mesh", None), "web", 80, lambda: bench.now)
+    """By then no member publishes an address, so FallbackBalancer asks members instead."""
+    harness = MembersHarness()
+    fallback = FallbackBalancer(
+        harness.members, AskBalancer(cast("Mesh", None), "web", 80, lambda: harness.now)
     )
-    bench.join(HTTP)
-    either.request_started(either.pick_now(()) or TUNNEL)
-    bench.leave()
-    bench.now += 10
+    harness.join(HTTP)
+    fallback.request_started(fallback.pick_now(()) or TUNNEL)
+    harness.leave()
+    harness.now += 10
     with pytest.raises(NoBackend):
-        bench.members.pick_now(())  # lingering has ended
-    either.request_ended(DIRECT, Outcome.ANSWERED)
-    bench.join(HTTP)
-    assert [one.outstanding for one in bench.rotation.statuses()] == [0]
+        harness.members.pick_now(())  # lingering has ended
+    fallback.request_ended(DIRECT, Outcome.ANSWERED)
+    harness.join(HTTP)
+    assert [status.outstanding for status in harness.rotation.statuses()] == [0]

@@ -5,14 +5,14 @@ from arke_proxy.balancing.passive_health import BackendHealth, HealthState
 
 def test_ejections_double_up_to_a_minute() -> None:
     health, now = BackendHealth(), 100.0
-    lengths = []
+    durations = []
     assert health.failed(now)
     for _ in range(8):
-        lengths.append(health.retry_at - now)
+        durations.append(health.retry_at - now)
         now = health.retry_at
         health.start_trial(now)
         health.failed(now + 0.5)
-    assert lengths == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert durations == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
 def test_concurrent_failures_start_one_ejection() -> None:
@@ -38,7 +38,7 @@ def test_failure_after_ejection_starts_next_ejection() -> None:
     assert health.retry_at == 103.0
 
 
-def test_unavailable_answers_count_only_in_a_row() -> None:
+def test_only_consecutive_unavailable_responses_eject() -> None:
     health = BackendHealth()
     assert not any(health.unavailable(100.0) for _ in range(4))
     health.recover()
@@ -47,7 +47,7 @@ def test_unavailable_answers_count_only_in_a_row() -> None:
     assert health.ejected
 
 
-def test_trial_answered_503_fails() -> None:
+def test_trial_with_503_response_fails() -> None:
     health = BackendHealth()
     health.failed(100.0)
     health.start_trial(101.0)
@@ -62,7 +62,7 @@ def test_failed_connection_marks_backend_unreachable() -> None:
     assert health.reachable
     health.failed(100.0, reachable=False)
     assert not health.reachable
-    health.failed(100.5)  # an earlier request, which says nothing about connecting
+    health.failed(100.5)  # it used an older connection, so connecting may still fail
     assert not health.reachable
-    health.failed(101.0)  # a connection was possible in the meantime
+    health.failed(101.0)  # connecting has succeeded after the ejection
     assert health.reachable

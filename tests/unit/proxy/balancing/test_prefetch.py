@@ -11,7 +11,7 @@ ONE, TWO = BackendAddress("127.0.0.1", 1), BackendAddress("127.0.0.1", 2)
 
 def test_rare_requests_prefetch_nothing() -> None:
     prefetch = Prefetch()
-    assert [prefetch.count_request(100.0 + each) for each in range(5)] == [0] * 5
+    assert [prefetch.count_request(100.0 + second) for second in range(5)] == [0] * 5
 
 
 def test_second_request_within_50_ms_prefetches() -> None:
@@ -43,7 +43,7 @@ def test_nothing_is_prefetched_during_a_pause() -> None:
     assert sum(prefetch.count_request(100.2) for _ in range(2)) > 0
 
 
-def test_past_demand_is_forgotten() -> None:
+def test_demand_of_a_second_ago_is_forgotten() -> None:
     prefetch = Prefetch()
     for _ in range(100):
         prefetch.count_request(100.0)
@@ -52,23 +52,23 @@ def test_past_demand_is_forgotten() -> None:
 
 def test_prefetching_is_batched_under_load() -> None:
     prefetch = Prefetch()
-    asked = []
+    batches = []
     for step in range(4000):
         count = prefetch.count_request(100 + step / 20_000)
-        asked += [count] * (count > 0)
+        batches += [count] * (count > 0)
         prefetch.asking += count
-        if step >= 500:  # as many are answered and used
+        if step >= 500:  # members answer as fast as requests arrive
             prefetch.asking -= 1
-    assert 3000 < sum(asked) < 4500
-    assert len(asked) < 400
+    assert 3000 < sum(batches) < 4500
+    assert len(batches) < 400
 
 
 @given(st.floats(20, 5000), st.floats(0.0002, 0.015))
-def test_requests_rarely_wait_under_steady_load(rate: float, answering: float) -> None:
-    """`rate` is in requests a second; `answering` is the response time of members in seconds."""
+def test_requests_rarely_wait_under_steady_load(rate: float, response_time: float) -> None:
+    """`rate`: HTTP requests a second. `response_time`: seconds until a member answers."""
     prefetch = Prefetch()
     now, waited, total = 100.0, 0, 0
-    pending: list[float] = []  # times of the answers
+    pending: list[float] = []  # when each outstanding request to a member is answered
     for step in range(1000):
         now += 1 / rate
         while pending and pending[0] <= now:
@@ -76,7 +76,7 @@ def test_requests_rarely_wait_under_steady_load(rate: float, answering: float) -
             prefetch.add(ONE, pending.pop(0))
         for _ in range(prefetch.count_request(now)):
             prefetch.asking += 1
-            pending.append(now + answering)
+            pending.append(now + response_time)
         if step > 500:
             total += 1
             waited += prefetch.take((), now) is None

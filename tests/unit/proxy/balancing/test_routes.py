@@ -19,7 +19,7 @@ def routes(*texts: str, default: str | None = None) -> Routes:
     )
 
 
-def found(table: Routes, host: bytes | None, target: bytes) -> str | None:
+def find_cluster(table: Routes, host: bytes | None, target: bytes) -> str | None:
     route = table.find(host, target)
     return route and route.cluster
 
@@ -68,26 +68,26 @@ TABLE = routes(
 def test_route_matches_host_then_longest_path(
     host: bytes | None, target: bytes, cluster: str
 ) -> None:
-    assert found(TABLE, host, target) == cluster
+    assert find_cluster(TABLE, host, target) == cluster
 
 
-def test_request_without_matching_route() -> None:
+def test_request_without_matching_route_has_no_cluster() -> None:
     table = routes("shop.example/api=api")
-    assert found(table, b"shop.example", b"/api/x") == "api"
-    assert found(table, b"shop.example", b"/") is None
-    assert found(table, b"other.example", b"/api") is None
+    assert find_cluster(table, b"shop.example", b"/api/x") == "api"
+    assert find_cluster(table, b"shop.example", b"/") is None
+    assert find_cluster(table, b"other.example", b"/api") is None
 
 
 @pytest.mark.parametrize("text", ["*=web", "=web", "/=web", "*/=web"])
 def test_route_for_any_host_and_path(text: str) -> None:
     assert parse_route(text) == (Pattern(b"", b""), "web")
-    assert found(routes(text), b"any", b"/thing") == "web"
+    assert find_cluster(routes(text), b"any", b"/thing") == "web"
 
 
 @pytest.mark.parametrize(
     "text", ["", "web", "shop.example", "shop.example=", "a b=c", "a:80=c", "a/ü=c", "a/?x=c"]
 )
-def test_invalid_route_flag(text: str) -> None:
+def test_invalid_route_flag_raises(text: str) -> None:
     with pytest.raises(ValueError, match="must"):
         parse_route(text)
 
@@ -95,7 +95,7 @@ def test_invalid_route_flag(text: str) -> None:
 def test_routes_are_listed_once() -> None:
     shared = route("web")
     table = Routes(shared, {Pattern(b"a", b""): shared, Pattern(b"b", b""): route("b")})
-    assert sorted(one.cluster for one in table) == ["b", "web"]
+    assert sorted(route.cluster for route in table) == ["b", "web"]
 
 
 SEGMENTS = st.lists(st.sampled_from(["", "a", "b", "ab"]), max_size=5)
@@ -103,11 +103,11 @@ SEGMENTS = st.lists(st.sampled_from(["", "a", "b", "ab"]), max_size=5)
 
 @given(st.lists(SEGMENTS, min_size=1, max_size=6), SEGMENTS)
 def test_longest_path_prefix_by_segments_matches(
-    prefixes: list[list[str]], wanted: list[str]
+    prefixes: list[list[str]], segments: list[str]
 ) -> None:
     paths = {"".join(f"/{part}" for part in parts).rstrip("/") for parts in prefixes}
     table = routes(*(f"h{path}={path or '/'}" for path in paths))
-    target = "".join(f"/{part}" for part in wanted) or "/"
-    under = [path for path in paths if target == path or target.startswith(f"{path}/")]
-    expected = (max(under, key=len) or "/") if under else None
-    assert found(table, b"h", target.encode()) == expected
+    target = "".join(f"/{part}" for part in segments) or "/"
+    prefixes_of_target = [path for path in paths if target == path or target.startswith(f"{path}/")]
+    expected = (max(prefixes_of_target, key=len) or "/") if prefixes_of_target else None
+    assert find_cluster(table, b"h", target.encode()) == expected

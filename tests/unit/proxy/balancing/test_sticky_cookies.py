@@ -15,8 +15,8 @@ def sticky(secret: bytes = SECRET, cluster: str = "web") -> StickyCookies:
     return StickyCookies("arke", secret, cluster)
 
 
-def cookie(line: bytes) -> bytes:
-    """Return the value that a browser sends back."""
+def sent_back(line: bytes) -> bytes:
+    """Return what a browser sends back for a Set-Cookie value: name and value."""
     return line.partition(b";")[0]
 
 
@@ -28,7 +28,7 @@ def cookie(line: bytes) -> bytes:
 def test_cookie_round_trip(host: str, port: int, via: str) -> None:
     address = BackendAddress(host, port, via)
     line = sticky().cookie(address)
-    assert sticky().read([cookie(line)]) == address
+    assert sticky().read([sent_back(line)]) == address
 
 
 def test_cookie_attributes() -> None:
@@ -36,20 +36,20 @@ def test_cookie_attributes() -> None:
     assert line.startswith(b"arke=")
     assert line.endswith(b"; Path=/; HttpOnly; SameSite=Lax")
     assert sticky().cookie(ADDRESS, secure=True).endswith(b"; SameSite=Lax; Secure")
-    of_a_path = StickyCookies("arke", SECRET, "web", b"/api").cookie(ADDRESS)
-    assert b"; Path=/api;" in of_a_path
+    with_path = StickyCookies("arke", SECRET, "web", b"/api").cookie(ADDRESS)
+    assert b"; Path=/api;" in with_path
 
 
 def test_cookie_hides_backend_address() -> None:
     line = sticky().cookie(ADDRESS)
     assert ADDRESS.host.encode() not in line
-    assert cookie(line) != cookie(sticky().cookie(ADDRESS))
+    assert sent_back(line) != sent_back(sticky().cookie(ADDRESS))
 
 
 def test_cookie_is_found_among_others() -> None:
-    ours = cookie(sticky().cookie(ADDRESS))
-    assert sticky().read([b"a=1; b=2", b"xarke=3; " + ours + b"; c=4"]) == ADDRESS
-    assert sticky().read([b"a=1;" + ours]) == ADDRESS
+    cookie = sent_back(sticky().cookie(ADDRESS))
+    assert sticky().read([b"a=1; b=2", b"xarke=3; " + cookie + b"; c=4"]) == ADDRESS
+    assert sticky().read([b"a=1;" + cookie]) == ADDRESS
 
 
 @pytest.mark.parametrize(
@@ -61,31 +61,32 @@ def test_invalid_cookie_is_ignored(value: bytes) -> None:
     assert sticky().read([value]) is None
 
 
-def test_cookie_of_other_secret_or_cluster_is_ignored() -> None:
-    ours = cookie(sticky().cookie(ADDRESS))
-    assert sticky(secret=b"another").read([ours]) is None
-    assert sticky(cluster="shop").read([ours]) is None
+def test_cookie_of_another_secret_or_cluster_is_ignored() -> None:
+    cookie = sent_back(sticky().cookie(ADDRESS))
+    assert sticky(secret=b"another").read([cookie]) is None
+    assert sticky(cluster="shop").read([cookie]) is None
     # A browser sends the cookies of all matching paths.
-    theirs = cookie(sticky(cluster="shop").cookie(ADDRESS))
-    assert sticky().read([theirs + b"; " + ours]) == ADDRESS
+    other_cookie = sent_back(sticky(cluster="shop").cookie(ADDRESS))
+    assert sticky().read([other_cookie + b"; " + cookie]) == ADDRESS
 
 
 @given(st.data())
 def test_modified_cookie_is_ignored(data: st.DataObject) -> None:
-    ours = bytearray(cookie(sticky().cookie(ADDRESS)))
-    place = data.draw(st.integers(5, len(ours) - 2))  # the last digit has unused bits
-    ours[place] ^= data.draw(st.integers(1, 255))
-    assert sticky().read([bytes(ours)]) is None
+    cookie = bytearray(sent_back(sticky().cookie(ADDRESS)))
+    # Not the last base64 digit: some of its bits are unused.
+    index = data.draw(st.integers(5, len(cookie) - 2))
+    cookie[index] ^= data.draw(st.integers(1, 255))
+    assert sticky().read([bytes(cookie)]) is None
 
 
 def test_at_most_four_cookies_are_decrypted() -> None:
-    ours = cookie(sticky().cookie(ADDRESS))
+    cookie = sent_back(sticky().cookie(ADDRESS))
     forged = b"arke=" + b"A" * 90
-    assert sticky().read([b"; ".join([forged] * 3 + [ours])]) == ADDRESS
-    assert sticky().read([b"; ".join([forged] * 4 + [ours])]) is None
+    assert sticky().read([b"; ".join([forged] * 3 + [cookie])]) == ADDRESS
+    assert sticky().read([b"; ".join([forged] * 4 + [cookie])]) is None
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a=b", "a;b", "ü", "a" * 65])
-def test_invalid_cookie_name(name: str) -> None:
+def test_invalid_cookie_name_raises(name: str) -> None:
     with pytest.raises(ValueError, match="must be a cookie name"):
         cookie_name(name)

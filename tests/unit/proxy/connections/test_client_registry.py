@@ -20,7 +20,7 @@ class Connection:
     def abort(self) -> None: ...
 
 
-async def test_total_limit() -> None:
+async def test_total_limit_rejects_clients() -> None:
     registry = ClientRegistry(2)
     first = Connection("10.0.0.1")
     registry.add(first)
@@ -32,7 +32,7 @@ async def test_total_limit() -> None:
     registry.check_room("10.0.0.3")
 
 
-async def test_limit_per_address() -> None:
+async def test_limit_per_address_rejects_clients() -> None:
     registry = ClientRegistry(10, max_per_address=1)
     first = Connection("10.0.0.1")
     registry.add(first)
@@ -44,7 +44,7 @@ async def test_limit_per_address() -> None:
     registry.check_room("10.0.0.1")
 
 
-async def test_no_clients_event_ignores_hand_over() -> None:
+async def test_no_clients_event_is_not_set_between_handshake_and_connection() -> None:
     registry = ClientRegistry(10)
     assert registry.no_clients.is_set()
     handshake, connection = Connection("10.0.0.1"), Connection("10.0.0.1")

@@ -35,10 +35,10 @@ def test_items_may_be_started_and_stopped_during_iteration() -> None:
     deadlines: Deadlines[str] = Deadlines(2.0)
     for item in "abcd":
         deadlines.start(item, 10.0)
-    seen = []
+    expired = []
     for item in deadlines.expired(12.0):
-        seen.append(item)
+        expired.append(item)
         deadlines.start("b", 12.0)
         deadlines.stop("c")
-    assert seen == ["a", "d"]
+    assert expired == ["a", "d"]
     assert list(deadlines.expired(14.0)) == ["b"]

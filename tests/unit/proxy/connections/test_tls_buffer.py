@@ -18,12 +18,12 @@ from support.certificates import write_certificate
 from support.waiting import LIMIT
 
 
-class Client:
-    """The attached protocol: collects the received data."""
+class ReceivingProtocol:
+    """The protocol that `attach` connects to the transport; it collects the received data."""
 
     def __init__(self) -> None:
         self.data = b""
-        self.ended = asyncio.Event()
+        self.closed = asyncio.Event()
         self.transport: asyncio.Transport
 
     def data_received(self, data: bytes) -> None:
@@ -33,67 +33,69 @@ class Client:
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.ended.set()
+        self.closed.set()
 
 
-class Handshake(asyncio.Protocol):
-    def __init__(self, clients: list[Client]) -> None:
-        self._clients = clients
+class HandshakeProtocol(asyncio.Protocol):
+    """Attaches a ReceivingProtocol once the handshake is complete."""
+
+    def __init__(self, receivers: list[ReceivingProtocol]) -> None:
+        self._receivers = receivers
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        client = Client()
-        client.transport = cast("asyncio.Transport", transport)
-        attach(client.transport, client)
-        self._clients.append(client)
+        receiver = ReceivingProtocol()
+        receiver.transport = cast("asyncio.Transport", transport)
+        attach(receiver.transport, receiver)
+        self._receivers.append(receiver)
 
 
 ClientScript = Callable[[ssl.SSLSocket], None]
 
 
 class TlsServer:
-    """Accepts TLS connections; `serve` runs one client to its end."""
+    """A TLS server; `serve` runs one client until its connection is closed."""
 
     def __init__(self, folder: Path) -> None:
         certificate, key = write_certificate(folder, "a.example").split(",")
-        self._server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._server.load_cert_chain(certificate, key)
-        self._client = ssl.create_default_context(cafile=certificate)
-        self._listening: asyncio.Server
-        self._clients: list[Client] = []
+        self._server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._server_context.load_cert_chain(certificate, key)
+        self._client_context = ssl.create_default_context(cafile=certificate)
+        self._server: asyncio.Server
+        self._receivers: list[ReceivingProtocol] = []
 
     async def open(self) -> None:
         loop = asyncio.get_running_loop()
-        self._listening = await loop.create_server(
-            lambda: Handshake(self._clients), "127.0.0.1", 0, ssl=self._server
+        self._server = await loop.create_server(
+            lambda: HandshakeProtocol(self._receivers), "127.0.0.1", 0, ssl=self._server_context
         )
 
-    async def serve(self, script: ClientScript) -> Client:
+    async def serve(self, script: ClientScript) -> ReceivingProtocol:
         await asyncio.to_thread(self._run_client, script)
         async with asyncio.timeout(LIMIT):
-            while not self._clients:
+            while not self._receivers:
                 await asyncio.sleep(0)
-            client = self._clients.pop()
-            await client.ended.wait()
-        return client
+            receiver = self._receivers.pop()
+            await receiver.closed.wait()
+        return receiver
 
     def close(self) -> None:
-        self._listening.close()
+        self._server.close()
 
     def _run_client(self, script: ClientScript) -> None:
-        plain = socket.create_connection(self._listening.sockets[0].getsockname(), LIMIT)
-        with self._client.wrap_socket(plain, server_hostname="a.example") as sock:
+        plain = socket.create_connection(self._server.sockets[0].getsockname(), LIMIT)
+        with self._client_context.wrap_socket(plain, server_hostname="a.example") as sock:
             script(sock)
             sock.shutdown(socket.SHUT_WR)
             while sock.recv(4096):  # closing with unread data would reset the connection
                 pass
 
 
-def run(folder: Path, work: Callable[[TlsServer], Any]) -> None:
+def run_with_server(folder: Path, test: Callable[[TlsServer], Any]) -> None:
     async def run_server() -> None:
         server = TlsServer(folder)
         await server.open()
         try:
-            await work(server)
+            await test(server)
         finally:
             server.close()
 
@@ -102,7 +104,7 @@ def run(folder: Path, work: Callable[[TlsServer], Any]) -> None:
 
 
 @contextmanager
-def no_collection() -> Iterator[None]:
+def garbage_collection_disabled() -> Iterator[None]:
     gc.disable()
     try:
         yield
@@ -110,29 +112,29 @@ def no_collection() -> Iterator[None]:
         gc.enable()
 
 
-@pytest.mark.parametrize("record", [16384, 1000], ids=["large records", "small records"])
-def test_all_data_before_tls_close_is_received(tmp_path: Path, record: int) -> None:
-    async def work(server: TlsServer) -> None:
+@pytest.mark.parametrize("record_size", [16384, 1000], ids=["large records", "small records"])
+def test_all_data_before_tls_close_is_received(tmp_path: Path, record_size: int) -> None:
+    async def check(server: TlsServer) -> None:
         for size in range(60_000, 900_000, 7001):
             data = bytes(range(256)) * (size // 256)
 
             def script(sock: ssl.SSLSocket, data: bytes = data) -> None:
-                for at in range(0, len(data), record):
-                    sock.sendall(data[at : at + record])
+                for at in range(0, len(data), record_size):
+                    sock.sendall(data[at : at + record_size])
 
             assert (await server.serve(script)).data == data
 
-    run(tmp_path, work)
+    run_with_server(tmp_path, check)
 
 
 def test_closed_connection_is_freed_without_garbage_collection(tmp_path: Path) -> None:
-    async def work(server: TlsServer) -> None:
-        client = await server.serve(lambda sock: sock.sendall(b"x"))
-        assert client.data == b"x"
-        left = weakref.ref(client)
-        del client
+    async def check(server: TlsServer) -> None:
+        receiver = await server.serve(lambda sock: sock.sendall(b"x"))
+        assert receiver.data == b"x"
+        reference = weakref.ref(receiver)
+        del receiver
         await asyncio.sleep(0)
-        assert left() is None
+        assert reference() is None
 
-    with no_collection():
-        run(tmp_path, work)
+    with garbage_collection_disabled():
+        run_with_server(tmp_path, check)

@@ -41,18 +41,18 @@ def test_html_page_escapes_request_content() -> None:
 
 
 def test_json_body_has_failure_code_and_detail() -> None:
-    fields, body = own_message(NoBackend("Nobody serves cluster web."), 0.0, b"application/json")
+    fields, body = own_message(NoBackend("Cluster web has no members."), 0.0, b"application/json")
     assert json.loads(body) == {
         "status": 503,
         "error": "no_backend",
-        "detail": "Nobody serves cluster web.",
+        "detail": "Cluster web has no members.",
     }
     assert dict(fields)[b"Retry-After"] == b"1"
     assert dict(fields)[b"Content-Length"] == b"%d" % len(body)
 
 
 def test_own_response_has_server_timing_with_failure_code() -> None:
-    head = own_response(NoRoute("Nothing here."), 0.0, b"Connection: close\r\n", with_body=False)
+    head = own_response(NoRoute("No such path."), 0.0, b"Connection: close\r\n", with_body=False)
     assert head.startswith(b"HTTP/1.1 404 Not Found\r\n")
     assert b'\r\nServer-Timing: arke;desc="no_route"\r\n' in head
     assert head.endswith(b"Connection: close\r\n\r\n")

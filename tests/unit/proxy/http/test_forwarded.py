@@ -1,4 +1,4 @@
-"""Forwarding fields for backends. Ids, which are random in production, are constant here."""
+"""Forwarded, X-Forwarded-*, X-Request-Id and traceparent fields, with constant random ids."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def forwarded_lines(
     return forwarding.origin(peer, tls=tls).forwarded_lines(head)[0].split(b"\r\n")[:-1]
 
 
-def value(lines: list[bytes], name: bytes) -> bytes | None:
+def value_of(lines: list[bytes], name: bytes) -> bytes | None:
     values = [line.partition(b": ")[2] for line in lines if line.startswith(name + b": ")]
     assert len(values) <= 1
     return values[0] if values else None
@@ -67,12 +67,12 @@ def test_forwarded_fields_from_trusted_proxy_are_extended() -> None:
 
 
 @pytest.mark.parametrize("peer", ["10.1.2.3", "::ffff:10.1.2.3"])
-def test_ipv4_mapped_address_of_trusted_proxy_is_trusted(peer: str) -> None:
-    assert value(forwarded_lines(SPOOFED, peer), b"X-Forwarded-Proto") == b"https"
+def test_ipv4_and_mapped_ipv6_address_of_trusted_proxy_are_trusted(peer: str) -> None:
+    assert value_of(forwarded_lines(SPOOFED, peer), b"X-Forwarded-Proto") == b"https"
 
 
 @pytest.mark.parametrize(
-    ("peer", "shown"),
+    ("peer", "expected"),
     [
         ("10.1.2.3", b"10.1.2.3"),
         ("::ffff:10.1.2.3", b"10.1.2.3"),
@@ -80,19 +80,19 @@ def test_ipv4_mapped_address_of_trusted_proxy_is_trusted(peer: str) -> None:
         ("", b"unknown"),
     ],
 )
-def test_x_forwarded_for_has_plain_client_address(peer: str, shown: bytes) -> None:
-    assert value(forwarded_lines(peer=peer), b"X-Forwarded-For") == shown
+def test_x_forwarded_for_has_plain_client_address(peer: str, expected: bytes) -> None:
+    assert value_of(forwarded_lines(peer=peer), b"X-Forwarded-For") == expected
 
 
 def test_forwarded_proto_is_https_for_tls() -> None:
-    assert value(forwarded_lines(tls=True), b"X-Forwarded-Proto") == b"https"
-    assert value(forwarded_lines(form=ForwardedForm.RFC7239, tls=True), b"Forwarded") == (
+    assert value_of(forwarded_lines(tls=True), b"X-Forwarded-Proto") == b"https"
+    assert value_of(forwarded_lines(form=ForwardedForm.RFC7239, tls=True), b"Forwarded") == (
         b'for=203.0.113.9;proto=https;host="example:80"'
     )
 
 
 @pytest.mark.parametrize(
-    ("line", "name", "shown"),
+    ("line", "name", "expected"),
     [
         (b"X-Forwarded-Proto: gopher\r\n", b"X-Forwarded-Proto", b"http"),
         (b"X-Forwarded-Proto: https, http\r\n", b"X-Forwarded-Proto", b"http"),
@@ -102,13 +102,13 @@ def test_forwarded_proto_is_https_for_tls() -> None:
     ],
 )
 def test_malformed_forwarded_fields_from_trusted_proxy_are_replaced(
-    line: bytes, name: bytes, shown: bytes
+    line: bytes, name: bytes, expected: bytes
 ) -> None:
-    assert value(forwarded_lines(line, TRUSTED), name) == shown
+    assert value_of(forwarded_lines(line, TRUSTED), name) == expected
 
 
 @pytest.mark.parametrize(
-    ("line", "peer", "shown"),
+    ("line", "peer", "expected"),
     [
         (b"", UNTRUSTED, b'for=203.0.113.9;proto=http;host="example:80"'),
         (b"", "2001:db8::1", b'for="[2001:db8::1]";proto=http;host="example:80"'),
@@ -121,16 +121,16 @@ def test_malformed_forwarded_fields_from_trusted_proxy_are_replaced(
         (b'Forwarded: for="\r\n', TRUSTED, b'for=10.0.0.1;proto=http;host="example:80"'),
     ],
 )
-def test_rfc_7239_forwarded(line: bytes, peer: str, shown: bytes) -> None:
+def test_rfc_7239_forwarded_field(line: bytes, peer: str, expected: bytes) -> None:
     lines = forwarded_lines(line, peer, ForwardedForm.RFC7239)
-    assert value(lines, b"Forwarded") == shown
-    assert value(lines, b"X-Forwarded-For") is None
+    assert value_of(lines, b"Forwarded") == expected
+    assert value_of(lines, b"X-Forwarded-For") is None
 
 
 def test_x_forwarded_and_forwarded_together() -> None:
     lines = forwarded_lines(form=ForwardedForm.BOTH)
-    assert value(lines, b"X-Forwarded-For") == UNTRUSTED.encode()
-    assert value(lines, b"Forwarded")
+    assert value_of(lines, b"X-Forwarded-For") == UNTRUSTED.encode()
+    assert value_of(lines, b"Forwarded")
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_request_id_is_kept_from_trusted_proxy_only(line: bytes, peer: str, kept
 
 
 @pytest.mark.parametrize("peer", [TRUSTED, UNTRUSTED])
-def test_trace_context_is_continued(peer: str) -> None:
+def test_trace_context_is_kept_from_any_client(peer: str) -> None:
     lines = forwarded_lines(
         b"TraceParent: " + PARENT + b"\r\ntracestate: a=1\r\ntracestate: b=2\r\n", peer
     )
@@ -181,8 +181,8 @@ def test_trace_context_is_continued(peer: str) -> None:
 )
 def test_invalid_traceparent_starts_new_trace(parent: bytes, valid: bool) -> None:
     lines = forwarded_lines(b"traceparent: " + parent + b"\r\ntracestate: a=1\r\n")
-    assert (value(lines, b"tracestate") == b"a=1") is valid
-    assert (value(lines, b"traceparent") == parent) is valid
+    assert (value_of(lines, b"tracestate") == b"a=1") is valid
+    assert (value_of(lines, b"traceparent") == parent) is valid
 
 
 @pytest.mark.parametrize("text", ["10.0.0.1/8", "example", "10.0.0.0/33", ""])

@@ -16,11 +16,11 @@ from arke_proxy.http1.body import (
 from arke_proxy.http1.head_parser import parse_request, parse_response
 from support.strict_responses import CHUNKS
 
-STEPS = pytest.mark.parametrize("step", [1, 3, 1 << 20], ids=["byte by byte", "3 bytes", "at once"])
+STEPS = pytest.mark.parametrize("step", [1, 3, 1 << 20], ids=["byte by byte", "3 bytes", "whole"])
 
 
-def read(body: BodyParser, data: bytes, step: int) -> tuple[bytes, bytes]:
-    """Feed in steps; return the payload, and the bytes after the body."""
+def decode(body: BodyParser, data: bytes, step: int) -> tuple[bytes, bytes]:
+    """Feed `data` in steps; return the payload, and the bytes after the body."""
     payload = b""
     for at in range(0, len(data), step):
         piece, rest = body.feed(data[at : at + step])
@@ -34,7 +34,7 @@ def read(body: BodyParser, data: bytes, step: int) -> tuple[bytes, bytes]:
 @STEPS
 def test_content_length_body_ends_after_length(step: int) -> None:
     body = LengthBody(5)
-    assert read(body, b"helloGET /", step) == (b"hello", b"GET /")
+    assert decode(body, b"helloGET /", step) == (b"hello", b"GET /")
     assert body.done
 
 
@@ -66,7 +66,7 @@ def test_stream_body_ends_with_connection() -> None:
 )
 def test_chunked_body_is_decoded(data: bytes, payload: bytes, step: int) -> None:
     body = ChunkedBody()
-    assert read(body, data + b"GET /", step) == (payload, b"GET /")
+    assert decode(body, data + b"GET /", step) == (payload, b"GET /")
     assert body.done
 
 
@@ -74,27 +74,27 @@ def test_chunked_body_is_decoded(data: bytes, payload: bytes, step: int) -> None
 def test_trailer_fields_not_allowed_in_trailers_are_dropped(step: int) -> None:
     body = ChunkedBody()
     data = b"1\r\na\r\n0\r\nX-Sum: 7\r\nContent-Length: 9\r\nHOST: b\r\nY:\r\n\r\n"
-    assert read(body, data, step) == (b"a", b"")
+    assert decode(body, data, step) == (b"a", b"")
     assert body.done
     assert body.trailer == b"X-Sum: 7\r\nY: \r\n"
 
 
 @pytest.mark.parametrize("data", CHUNKS.values(), ids=CHUNKS)
-@pytest.mark.parametrize("step", [1, 1 << 20], ids=["byte by byte", "at once"])
+@pytest.mark.parametrize("step", [1, 1 << 20], ids=["byte by byte", "whole"])
 def test_malformed_chunks_are_rejected(data: bytes, step: int) -> None:
     with pytest.raises(MalformedMessage):
-        read(ChunkedBody(), data, step)
+        decode(ChunkedBody(), data, step)
 
 
 def test_serialized_chunks_can_be_parsed() -> None:
     data = chunk(b"hello") + chunk(b"") + chunk(b"0" * 300) + last_chunk(b"A: b\r\n")
     body = ChunkedBody()
-    assert read(body, data, 1 << 20) == (b"hello" + b"0" * 300, b"")
+    assert decode(body, data, 1 << 20) == (b"hello" + b"0" * 300, b"")
     assert body.trailer == b"A: b\r\n"
 
 
 @pytest.mark.parametrize(
-    ("lines", "kind"),
+    ("lines", "body_type"),
     [
         (b"", None),
         (b"Content-Length: 0\r\n", None),
@@ -102,13 +102,13 @@ def test_serialized_chunks_can_be_parsed() -> None:
         (b"Transfer-Encoding: chunked\r\n", ChunkedBody),
     ],
 )
-def test_request_body_framing(lines: bytes, kind: type | None) -> None:
+def test_request_body_framing(lines: bytes, body_type: type | None) -> None:
     body = request_body(parse_request(b"POST / HTTP/1.1\r\nHost: a\r\n" + lines + b"\r\n"))
-    assert kind is None if body is None else type(body) is kind
+    assert body_type is None if body is None else type(body) is body_type
 
 
 @pytest.mark.parametrize(
-    ("method", "head", "kind"),
+    ("method", "head", "body_type"),
     [
         (b"GET", b"200 OK\r\n", StreamBody),
         (b"GET", b"200 OK\r\nContent-Length: 0\r\n", None),
@@ -121,6 +121,6 @@ def test_request_body_framing(lines: bytes, kind: type | None) -> None:
         (b"HEAD", b"200 OK\r\n", None),
     ],
 )
-def test_response_body_framing(method: bytes, head: bytes, kind: type | None) -> None:
+def test_response_body_framing(method: bytes, head: bytes, body_type: type | None) -> None:
     body = response_body(parse_response(b"HTTP/1.1 " + head + b"\r\n"), method)
-    assert kind is None if body is None else type(body) is kind
+    assert body_type is None if body is None else type(body) is body_type

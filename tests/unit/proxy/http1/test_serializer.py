@@ -10,7 +10,7 @@ from arke_proxy.http1.head_parser import parse_request, parse_response
 BACKEND = BackendAddress("192.168.56.102", 63450)
 
 
-def test_request_head_for_backend() -> None:
+def test_request_head_for_backend_has_via_and_forwarded_fields() -> None:
     head = parse_request(
         b"POST http://example/a HTTP/1.1\r\nHost: example\r\nX-Forwarded-For: 6.6.6.6\r\n"
         b"Connection: close\r\nVia: 1.0 other\r\nContent-Length: 3\r\n\r\n"
@@ -28,21 +28,21 @@ def test_http_1_0_request_is_forwarded_as_1_1_with_host() -> None:
     )
 
 
-def test_request_without_cached_lines_is_serialized_alike() -> None:
+def test_request_without_cached_lines_is_serialized_identically() -> None:
     head = parse_request(b"GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\ny: 2\r\n\r\n")
-    written = serializer.request_head(head, b"", BACKEND)
-    assert b"\r\nX: 1\r\ny: 2\r\n" in written
-    bare = RequestHead(head.method, head.target, head.host, head.fields)
-    assert serializer.request_head(bare, b"", BACKEND) == written
+    serialized = serializer.request_head(head, b"", BACKEND)
+    assert b"\r\nX: 1\r\ny: 2\r\n" in serialized
+    uncached = RequestHead(head.method, head.target, head.host, head.fields)
+    assert serializer.request_head(uncached, b"", BACKEND) == serialized
 
 
 def test_upgrade_is_forwarded_in_both_directions() -> None:
     lines = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
     head = parse_request(b"GET / HTTP/1.1\r\nHost: a\r\n" + lines + b"\r\n")
     assert lines in serializer.request_head(head, b"", BACKEND)
-    answer = parse_response(b"HTTP/1.1 101 -\r\n" + lines + b"\r\n")
-    assert answer.upgrade
-    assert serializer.response_head(answer, b"", serializer.upgrade_lines(answer.upgrade)) == (
+    response = parse_response(b"HTTP/1.1 101 -\r\n" + lines + b"\r\n")
+    assert response.upgrade
+    assert serializer.response_head(response, b"", serializer.upgrade_lines(response.upgrade)) == (
         b"HTTP/1.1 101 -\r\nVia: 1.1 arke\r\n" + lines + b"\r\n"
     )
 
@@ -83,7 +83,7 @@ def test_connection_line(keep_alive: bool, to_1_0: bool, line: bytes) -> None:
     assert serializer.connection_line(keep_alive=keep_alive, to_1_0=to_1_0) == line
 
 
-def test_response_head_for_client() -> None:
+def test_response_head_for_client_is_http_1_1_with_via() -> None:
     head = parse_response(b"HTTP/1.0 200 Fine\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n")
     assert serializer.response_head(head, serializer.CHUNKED, serializer.CLOSE) == (
         b"HTTP/1.1 200 Fine\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nTransfer-Encoding: chunked\r\n"

@@ -21,17 +21,17 @@ HEADERS = HeadersFrame(1, b"a" * 100, flags=["END_HEADERS", "END_STREAM"])
 UPDATE = WindowUpdateFrame(1, window_increment=1)
 
 
-def accepted(frame: Frame, *, seconds_between: float = 0.0, most: int = 3000) -> int:
-    """Return how many of these frames are accepted on a new connection."""
+def count_accepted(frame: Frame, *, seconds_between: float = 0.0, max_frames: int = 3000) -> int:
+    """Return how many frames a new connection accepts; at most `max_frames` are sent."""
     limits = AbuseLimits(0.0)
     limits.check(PREFACE, 0.0)
     data = frame.serialize()
-    for count in range(most):
+    for count in range(max_frames):
         try:
             limits.check(data, count * seconds_between)
         except AbusiveFrames:
             return count
-    return most
+    return max_frames
 
 
 @pytest.mark.parametrize(
@@ -49,15 +49,15 @@ def accepted(frame: Frame, *, seconds_between: float = 0.0, most: int = 3000) ->
     ],
 )
 def test_frame_flood_exhausts_budget(frame: Frame, count: int) -> None:
-    assert accepted(frame) == count
-    assert accepted(frame, seconds_between=0.1) == 3000  # the budget refills
+    assert count_accepted(frame) == count
+    assert count_accepted(frame, seconds_between=0.1) == 3000  # the budget refills
 
 
 @pytest.mark.parametrize(
     "frame", [HEADERS, DataFrame(1, b"a"), DataFrame(1, b"", flags=["END_STREAM"])]
 )
 def test_request_frames_cost_nothing(frame: Frame) -> None:
-    assert accepted(frame) == 3000
+    assert count_accepted(frame) == 3000
 
 
 def test_rapid_reset_exhausts_budget() -> None:
@@ -69,14 +69,14 @@ def test_rapid_reset_exhausts_budget() -> None:
     assert rejected.value.code is ErrorCodes.ENHANCE_YOUR_CALM
 
 
-def test_sent_data_refills_budget_for_window_updates() -> None:
+def test_data_sent_by_proxy_refills_budget_for_window_updates() -> None:
     limits = AbuseLimits(0.0)
     limits.check(PREFACE, 0.0)
     for _ in range(3000):
         limits.on_data_sent(16_384, 16_384)
         limits.check(UPDATE.serialize() * 2, 0.0)
     for _ in range(3000):
-        limits.on_data_sent(1, 16_384)  # because of the client's small window
+        limits.on_data_sent(1, 16_384)  # the client's window allows one byte
     with pytest.raises(AbusiveFrames):
         limits.check(UPDATE.serialize() * 1001, 0.0)
 

@@ -10,12 +10,12 @@ from arke_proxy.http2.h2_setup import new_connection, send_settings
 
 
 def client() -> H2Connection:
-    made = H2Connection(H2Configuration(client_side=True))
-    made.initiate_connection()
-    return made
+    connection = H2Connection(H2Configuration(client_side=True))
+    connection.initiate_connection()
+    return connection
 
 
-def test_initial_settings() -> None:
+def test_initial_settings_and_window() -> None:
     server, peer = new_connection(), client()
     send_settings(server)
     events = peer.receive_data(server.data_to_send())
@@ -41,8 +41,8 @@ def test_encoder_table_is_bounded() -> None:
     assert sum(len(name) + len(value) + 32 for name, value in entries) <= 4096
     peer.decoder.max_header_list_size = 1 << 20
     events = peer.receive_data(server.data_to_send())
-    answer = next(event for event in events if isinstance(event, ResponseReceived))
-    assert len(answer.headers or ()) == 1001
+    response = next(event for event in events if isinstance(event, ResponseReceived))
+    assert len(response.headers or ()) == 1001
 
 
 def test_number_of_remembered_closed_streams_is_bounded() -> None:

@@ -14,7 +14,7 @@ from arke_proxy.http2.header_fields import (
 Fields = list[tuple[bytes, bytes]]
 
 
-def pseudo(
+def pseudo_fields(
     method: bytes = b"GET",
     path: bytes = b"/",
     scheme: bytes = b"https",
@@ -28,13 +28,13 @@ def pseudo(
     ]
 
 
-def without(name: bytes) -> Fields:
-    return [field for field in pseudo() if field[0] != name]
+def pseudo_fields_without(name: bytes) -> Fields:
+    return [field for field in pseudo_fields() if field[0] != name]
 
 
 def test_request_fields_become_head() -> None:
     fields = [
-        *pseudo(b"POST", b"/a?b"),
+        *pseudo_fields(b"POST", b"/a?b"),
         (b"content-length", b"5"),
         (b"x", b"1"),
         (b"te", b"trailers"),
@@ -46,77 +46,93 @@ def test_request_fields_become_head() -> None:
 
 
 def test_http2_and_http1_requests_are_cached_separately() -> None:
-    """Heads are cached by their HTTP/1.1 form."""
+    """Parsed heads are cached under their HTTP/1.1 form, which both requests share."""
     raw = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
     for _ in range(2):
-        assert read_request(pseudo(), complete=True).version == b"2.0"
+        assert read_request(pseudo_fields(), complete=True).version == b"2.0"
         assert parse_request(raw).version == b"1.1"
 
 
 def test_body_without_length_is_chunked() -> None:
-    assert read_request(pseudo(b"POST"), complete=False).chunked
-    assert not read_request(pseudo(b"POST"), complete=True).chunked
+    assert read_request(pseudo_fields(b"POST"), complete=False).chunked
+    assert not read_request(pseudo_fields(b"POST"), complete=True).chunked
 
 
 def test_cookie_fields_are_joined() -> None:
     cookies = [(b"cookie", b"a=1"), (b"x", b"y"), (b"cookie", b"b=2")]
-    head = read_request([*pseudo(), *cookies], complete=True)
+    head = read_request([*pseudo_fields(), *cookies], complete=True)
     assert list(head.fields) == [(b"x", b"y"), (b"cookie", b"a=1; b=2")]
 
 
 def test_host_field_replaces_authority() -> None:
-    assert read_request([*without(b":authority"), (b"host", b"h")], complete=True).host == b"h"
-    assert read_request([*pseudo(), (b"host", b"EXAMPLE")], complete=True).host == b"example"
+    fields = [*pseudo_fields_without(b":authority"), (b"host", b"h")]
+    assert read_request(fields, complete=True).host == b"h"
+    assert read_request([*pseudo_fields(), (b"host", b"EXAMPLE")], complete=True).host == b"example"
 
 
-def test_options_asterisk() -> None:
-    assert read_request(pseudo(b"OPTIONS", b"*"), complete=True).target == b"*"
+def test_options_asterisk_is_accepted() -> None:
+    assert read_request(pseudo_fields(b"OPTIONS", b"*"), complete=True).target == b"*"
 
 
-REFUSED: dict[str, tuple[Fields, int]] = {
-    **{f"no {name.decode()}": (without(name), 400) for name in (b":method", b":scheme", b":path")},
-    "no host": (without(b":authority"), 400),
-    "empty host": ([*without(b":authority"), (b"host", b"")], 400),
-    **{f"two {name.decode()}": ([*pseudo(), (name, value)], 400) for name, value in pseudo()},
-    "late pseudo": ([*without(b":path"), (b"x", b"y"), (b":path", b"/")], 400),
-    "late behind cookie": ([*without(b":path"), (b"cookie", b"y"), (b":path", b"/")], 400),
-    "late behind host": ([*without(b":path"), (b"host", b"example"), (b":path", b"/")], 400),
-    "unknown pseudo": ([*pseudo(), (b":protocol", b"websocket")], 400),
-    "pseudo of responses": ([*pseudo(), (b":status", b"200")], 400),
-    "empty path": (pseudo(path=b""), 400),
-    "path without slash": (pseudo(path=b"a"), 400),
-    "absolute path": (pseudo(path=b"http://example/"), 400),
-    "asterisk": (pseudo(path=b"*"), 400),
-    "space in path": (pseudo(path=b"/a HTTP/1.1"), 400),
-    "line in path": (pseudo(path=b"/ HTTP/1.1\r\nX: y\r\n\r\n"), 400),
-    "non-ASCII path": (pseudo(path=b"/\xe9"), 400),
-    "fragment": (pseudo(path=b"/a#b"), 400),
-    "long path": (pseudo(path=b"/" + b"a" * 9000), 414),
-    "empty method": (pseudo(b""), 400),
-    "small method": (pseudo(b"get"), 400),
-    "line in method": (pseudo(b"GET / HTTP/1.1\r\nA: b\r\n\r\nGET"), 400),
-    "unknown method": (pseudo(b"NONSENSE"), 400),
-    "PRI": (pseudo(b"PRI"), 400),
-    "CONNECT": (pseudo(b"CONNECT"), 501),
-    "odd scheme": (pseudo(scheme=b"ftp"), 400),
-    "empty scheme": (pseudo(scheme=b""), 400),
-    "userinfo": (pseudo(authority=b"user@example"), 400),
-    "line in authority": (pseudo(authority=b"a\r\nX: y"), 400),
-    "empty authority": (pseudo(authority=b""), 400),
-    "hosts that differ": ([*pseudo(), (b"host", b"other")], 400),
-    "two hosts": ([*pseudo(), (b"host", b"example"), (b"host", b"example")], 400),
-    "length without a body": ([*pseudo(), (b"content-length", b"5")], 400),
-    "101 fields": ([*pseudo(), *[(b"x", b"y")] * 100], 431),
+REJECTED: dict[str, tuple[Fields, int]] = {
     **{
-        f"name {name!r}": ([*pseudo(), (name, b"v")], 400)
+        f"no {name.decode()}": (pseudo_fields_without(name), 400)
+        for name in (b":method", b":scheme", b":path")
+    },
+    "no host": (pseudo_fields_without(b":authority"), 400),
+    "empty host": ([*pseudo_fields_without(b":authority"), (b"host", b"")], 400),
+    **{
+        f"two {name.decode()}": ([*pseudo_fields(), (name, value)], 400)
+        for name, value in pseudo_fields()
+    },
+    "pseudo-field after a field": (
+        [*pseudo_fields_without(b":path"), (b"x", b"y"), (b":path", b"/")],
+        400,
+    ),
+    "pseudo-field after cookie": (
+        [*pseudo_fields_without(b":path"), (b"cookie", b"y"), (b":path", b"/")],
+        400,
+    ),
+    "pseudo-field after host": (
+        [*pseudo_fields_without(b":path"), (b"host", b"example"), (b":path", b"/")],
+        400,
+    ),
+    "unknown pseudo-field": ([*pseudo_fields(), (b":protocol", b"websocket")], 400),
+    "pseudo-field of responses": ([*pseudo_fields(), (b":status", b"200")], 400),
+    "empty path": (pseudo_fields(path=b""), 400),
+    "path without slash": (pseudo_fields(path=b"a"), 400),
+    "absolute path": (pseudo_fields(path=b"http://example/"), 400),
+    "asterisk": (pseudo_fields(path=b"*"), 400),
+    "space in path": (pseudo_fields(path=b"/a HTTP/1.1"), 400),
+    "CRLF in path": (pseudo_fields(path=b"/ HTTP/1.1\r\nX: y\r\n\r\n"), 400),
+    "non-ASCII path": (pseudo_fields(path=b"/\xe9"), 400),
+    "fragment": (pseudo_fields(path=b"/a#b"), 400),
+    "long path": (pseudo_fields(path=b"/" + b"a" * 9000), 414),
+    "empty method": (pseudo_fields(b""), 400),
+    "lower-case method": (pseudo_fields(b"get"), 400),
+    "CRLF in method": (pseudo_fields(b"GET / HTTP/1.1\r\nA: b\r\n\r\nGET"), 400),
+    "unknown method": (pseudo_fields(b"NONSENSE"), 400),
+    "PRI": (pseudo_fields(b"PRI"), 400),
+    "CONNECT": (pseudo_fields(b"CONNECT"), 501),
+    "unsupported scheme": (pseudo_fields(scheme=b"ftp"), 400),
+    "empty scheme": (pseudo_fields(scheme=b""), 400),
+    "userinfo": (pseudo_fields(authority=b"user@example"), 400),
+    "CRLF in authority": (pseudo_fields(authority=b"a\r\nX: y"), 400),
+    "empty authority": (pseudo_fields(authority=b""), 400),
+    "host differs from authority": ([*pseudo_fields(), (b"host", b"other")], 400),
+    "two hosts": ([*pseudo_fields(), (b"host", b"example"), (b"host", b"example")], 400),
+    "Content-Length without body": ([*pseudo_fields(), (b"content-length", b"5")], 400),
+    "101 fields": ([*pseudo_fields(), *[(b"x", b"y")] * 100], 431),
+    **{
+        f"name {name!r}": ([*pseudo_fields(), (name, b"v")], 400)
         for name in (b"", b"X", b"a b", b"a:", b"a\r\n", b"\x00", b"a\xe9", b"a\tb")
     },
     **{
-        f"value {value!r}": ([*pseudo(), (b"x", value)], 400)
+        f"value {value!r}": ([*pseudo_fields(), (b"x", value)], 400)
         for value in (b"a\rb", b"a\nb", b"a\r\nb: c", b"\x00", b" a", b"a ", b"\ta", b"a\x7f", b" ")
     },
     **{
-        f"field {name.decode()}": ([*pseudo(), (name, b"x")], 400)
+        f"field {name.decode()}": ([*pseudo_fields(), (name, b"x")], 400)
         for name in (
             b"connection",
             b"http2-settings",
@@ -127,11 +143,11 @@ REFUSED: dict[str, tuple[Fields, int]] = {
             b"upgrade",
         )
     },
-    "te with more": ([*pseudo(), (b"te", b"trailers, gzip")], 400),
+    "te other than trailers": ([*pseudo_fields(), (b"te", b"trailers, gzip")], 400),
 }
 
 
-@pytest.mark.parametrize(("fields", "status"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("fields", "status"), REJECTED.values(), ids=REJECTED)
 def test_malformed_http2_request_is_rejected(fields: Fields, status: int) -> None:
     with pytest.raises(MalformedMessage) as rejected:
         read_request(fields, complete=True)
@@ -141,23 +157,23 @@ def test_malformed_http2_request_is_rejected(fields: Fields, status: int) -> Non
 @pytest.mark.parametrize("value", [b"+5", b"5, 5", b"0x5", b" 5", b"", b"-1", b"9" * 30])
 def test_malformed_content_length_is_rejected(value: bytes) -> None:
     with pytest.raises(MalformedMessage):
-        read_request([*pseudo(b"POST"), (b"content-length", value)], complete=False)
+        read_request([*pseudo_fields(b"POST"), (b"content-length", value)], complete=False)
 
 
 def test_two_content_lengths_are_rejected() -> None:
     with pytest.raises(MalformedMessage):
-        read_request([*pseudo(b"POST"), *[(b"content-length", b"5")] * 2], complete=False)
+        read_request([*pseudo_fields(b"POST"), *[(b"content-length", b"5")] * 2], complete=False)
 
 
 def test_trailer_fields_are_filtered_and_checked() -> None:
     fields = [(b"sum", b"1"), (b"content-length", b"5"), (b"x-forwarded-for", b"1.1.1.1")]
     assert read_trailer(fields) == b"sum: 1\r\n"
-    for bad in ((b":path", b"/"), (b"A", b"b"), (b"a", b"b\r\n"), (b"connection", b"close")):
+    for invalid in ((b":path", b"/"), (b"A", b"b"), (b"a", b"b\r\n"), (b"connection", b"close")):
         with pytest.raises(MalformedMessage):
-            read_trailer([bad])
+            read_trailer([invalid])
 
 
-def test_response_fields() -> None:
+def test_response_fields_are_translated() -> None:
     lines = b"X-Some: Thing \r\nContent-Length: 3\r\nConnection: close\r\n\r\n"
     assert response_fields(parse_response(b"HTTP/1.1 404 Not Found\r\n" + lines)) == [
         (b":status", b"404"),

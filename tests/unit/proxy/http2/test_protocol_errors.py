@@ -20,7 +20,7 @@ from arke_proxy.http2.protocol_errors import code_name, describe
 
 
 @pytest.mark.parametrize(
-    ("frame", "sentence"),
+    ("frame", "description"),
     [
         (WindowUpdateFrame(0, window_increment=2**31 - 1), "flow control was violated"),
         (SettingsFrame(0, {4: 2**31}), "a setting has an invalid value"),
@@ -30,16 +30,16 @@ from arke_proxy.http2.protocol_errors import code_name, describe
     ],
     ids=["window", "setting", "stream", "compression", "push"],
 )
-def test_h2_errors_are_translated(frame: Frame, sentence: str) -> None:
+def test_h2_errors_are_translated(frame: Frame, description: str) -> None:
     connection = new_connection()
     send_settings(connection)
     data = PREFACE + SettingsFrame(0, {}).serialize() + frame.serialize()
-    with pytest.raises(ProtocolError) as caught:
+    with pytest.raises(ProtocolError) as raised:
         connection.receive_data(data)
-    assert sentence in describe(caught.value)
+    assert description in describe(raised.value)
 
 
-def test_no_description_names_internals_of_the_library() -> None:
+def test_descriptions_hide_internals_of_h2() -> None:
     errors = [ProtocolError("Invalid input ConnectionInputs.RECV_PING")]
     errors.append(h2.exceptions.StreamClosedError(1))
     errors.append(h2.exceptions.StreamIDTooLowError(1, 3))
@@ -49,6 +49,6 @@ def test_no_description_names_internals_of_the_library() -> None:
         assert describe(error)[0].islower()
 
 
-def test_code_names() -> None:
+def test_error_codes_are_named() -> None:
     assert code_name(ErrorCodes.FLOW_CONTROL_ERROR) == "FLOW_CONTROL_ERROR"
     assert code_name(99) == "error code 99"

@@ -7,14 +7,14 @@ from arke_proxy.processes.ipc import LineDecoder, encode
 
 
 def test_ipc_messages_are_decoded_byte_by_byte() -> None:
-    lines, messages = LineDecoder(), []
+    decoder, messages = LineDecoder(), []
     for byte in encode({"ready": True}) + encode({"report": {"a": "x\ny"}}):
-        messages += lines.feed(bytes((byte,)))
+        messages += decoder.feed(bytes((byte,)))
     assert messages == [{"ready": True}, {"report": {"a": "x\ny"}}]
 
 
 @pytest.mark.parametrize("data", [b"nonsense\n", b"[1]\n", b"\xff\n"])
-def test_invalid_ipc_message(data: bytes) -> None:
+def test_invalid_ipc_message_raises(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         LineDecoder().feed(data)
 
@@ -35,7 +35,7 @@ def test_counters_of_exited_worker_stay_in_totals() -> None:
     assert aggregate.totals()["counters"] == {"requests": 16}
     assert aggregate.totals()["gauges"] == {"connections": 6}
     aggregate.worker_exited(1)
-    aggregate.worker_exited(3)  # it never reported
+    aggregate.worker_exited(3)  # a worker that never reported
     assert aggregate.totals() == {
         "counters": {"requests": 16},
         "gauges": {"connections": 2},

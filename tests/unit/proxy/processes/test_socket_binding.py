@@ -40,19 +40,19 @@ def test_host_binds_that_address_only() -> None:
 @pytest.mark.parametrize("count", [1, 3])
 def test_bound_port_cannot_be_bound_again(count: int) -> None:
     sockets = bind_sockets("127.0.0.9", 0, count)
-    where = sockets[0].getsockname()
-    assert [sock.getsockname() for sock in sockets] == [where] * count
-    for number in (1, 3):
-        with pytest.raises(OSError, match="in use") as taken:
-            bind_sockets(*where, number)
-        assert taken.value.errno == errno.EADDRINUSE
+    address = sockets[0].getsockname()
+    assert [sock.getsockname() for sock in sockets] == [address] * count
+    for other_count in (1, 3):
+        with pytest.raises(OSError, match="in use") as raised:
+            bind_sockets(*address, other_count)
+        assert raised.value.errno == errno.EADDRINUSE
     for sock in sockets:
         sock.close()
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_concurrent_binds_of_one_port_succeed_once(count: int) -> None:
-    def take(barrier: threading.Barrier) -> list[socket.socket]:
+    def bind(barrier: threading.Barrier) -> list[socket.socket]:
         barrier.wait(LIMIT)
         with suppress(OSError):
             return bind_sockets("127.0.0.9", port, count)
@@ -61,7 +61,7 @@ def test_concurrent_binds_of_one_port_succeed_once(count: int) -> None:
     with ThreadPoolExecutor(2) as pool:
         for _ in range(200):
             port = free_port()
-            taken = list(pool.map(take, [threading.Barrier(2)] * 2))
-            assert sorted(map(len, taken)) in ([0, 0], [0, count])
-            for sock in chain(*taken):
+            results = list(pool.map(bind, [threading.Barrier(2)] * 2))
+            assert sorted(map(len, results)) in ([0, 0], [0, count])
+            for sock in chain(*results):
                 sock.close()

@@ -8,11 +8,11 @@ import pytest
 
 from arke_proxy.processes.supervisor import START_TIMEOUT, Supervisor
 
-GREETING = {"address": "127.0.0.1:8080"}
+START_FIELDS = {"address": "127.0.0.1:8080"}
 
 
-class FakeControl:
-    """Records calls; process ids count from 1."""
+class FakeWorkerControl:
+    """Records the supervisor's calls. The process ids of spawned workers are 1, 2, 3, …"""
 
     def __init__(self) -> None:
         self.spawned = 0
@@ -36,24 +36,24 @@ def _log_level(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def fields(event: logging.LogRecord) -> dict[str, Any]:
-    found: dict[str, Any] = event.__dict__["fields"]
-    return found
+    fields: dict[str, Any] = event.__dict__["fields"]
+    return fields
 
 
-def serving(size: int) -> tuple[Supervisor, FakeControl]:
-    control = FakeControl()
-    supervisor = Supervisor(control, size, GREETING, grace=10.0)
+def running_supervisor(workers: int) -> tuple[Supervisor, FakeWorkerControl]:
+    control = FakeWorkerControl()
+    supervisor = Supervisor(control, workers, START_FIELDS, grace=10.0)
     supervisor.start(0.0)
-    for pid in range(1, size + 1):
+    for pid in range(1, workers + 1):
         supervisor.ready(pid, 0.0)
     return supervisor, control
 
 
-def test_first_worker_starts_alone_and_greeting_waits_for_all(
+def test_first_worker_starts_alone_and_start_is_logged_when_all_are_ready(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    control = FakeControl()
-    supervisor = Supervisor(control, 3, GREETING, grace=10.0)
+    control = FakeWorkerControl()
+    supervisor = Supervisor(control, 3, START_FIELDS, grace=10.0)
     supervisor.start(0.0)
     assert control.spawned == 1
     supervisor.ready(1, 0.0)
@@ -62,38 +62,38 @@ def test_first_worker_starts_alone_and_greeting_waits_for_all(
     assert caplog.messages == []
     supervisor.ready(3, 0.0)
     (event,) = caplog.records
-    assert (event.message, fields(event)) == ("proxy listening", GREETING)
+    assert (event.message, fields(event)) == ("proxy listening", START_FIELDS)
 
 
 def test_failed_first_worker_sets_exit_status(caplog: pytest.LogCaptureFixture) -> None:
-    control = FakeControl()
-    supervisor = Supervisor(control, 3, GREETING, grace=10.0)
+    control = FakeWorkerControl()
+    supervisor = Supervisor(control, 3, START_FIELDS, grace=10.0)
     supervisor.start(0.0)
     supervisor.exited(1, 2, 0.0)
     assert (supervisor.status, caplog.messages, control.spawned) == (2, [], 1)
 
 
 def test_first_generation_has_no_start_timeout() -> None:
-    control = FakeControl()
-    supervisor = Supervisor(control, 1, GREETING, grace=10.0)
+    control = FakeWorkerControl()
+    supervisor = Supervisor(control, 1, START_FIELDS, grace=10.0)
     supervisor.start(0.0)
     supervisor.tick(1e6)
     assert supervisor.status is None
 
 
 def test_reload_retires_old_workers_when_all_new_ones_are_ready() -> None:
-    supervisor, control = serving(2)
+    supervisor, control = running_supervisor(2)
     supervisor.reload(1.0)
     supervisor.ready(3, 2.0)
     assert control.retired == []
     supervisor.ready(4, 2.0)
     assert control.retired == [1, 2]
     supervisor.exited(1, 0, 3.0)
-    assert control.spawned == 4  # it is not restarted
+    assert control.spawned == 4  # a retired worker is not restarted
 
 
-def test_late_generation_is_killed_and_old_workers_continue() -> None:
-    supervisor, control = serving(1)
+def test_new_workers_that_are_not_ready_in_time_are_killed_and_old_ones_continue() -> None:
+    supervisor, control = running_supervisor(1)
     supervisor.reload(1.0)
     assert supervisor.due == 1.0 + START_TIMEOUT
     supervisor.tick(1.0 + START_TIMEOUT)
@@ -105,7 +105,7 @@ def test_late_generation_is_killed_and_old_workers_continue() -> None:
 
 
 def test_reloads_during_a_reload_are_merged() -> None:
-    supervisor, control = serving(1)
+    supervisor, control = running_supervisor(1)
     for _ in range(3):
         supervisor.reload(1.0)
     assert control.spawned == 2
@@ -116,16 +116,16 @@ def test_reloads_during_a_reload_are_merged() -> None:
 
 
 def test_restarts_back_off_exponentially(caplog: pytest.LogCaptureFixture) -> None:
-    supervisor, control = serving(1)
-    now, pauses = 0.0, []
+    supervisor, control = running_supervisor(1)
+    now, delays = 0.0, []
     for pid in range(1, 12):
         supervisor.exited(pid, 1, now)
-        pauses.append(round(supervisor.due - now, 1))
+        delays.append(round(supervisor.due - now, 1))
         now = supervisor.due
         supervisor.tick(now)
         assert control.spawned == pid + 1
-    assert pauses[:4] == [0.1, 0.2, 0.4, 0.8]
-    assert pauses[-1] == 10.0
+    assert delays[:4] == [0.1, 0.2, 0.4, 0.8]
+    assert delays[-1] == 10.0
     supervisor.ready(12, now)
     supervisor.exited(12, -11, now + 3600)
     assert round(supervisor.due - now - 3600, 1) == 0.1
@@ -136,10 +136,10 @@ def test_restarts_back_off_exponentially(caplog: pytest.LogCaptureFixture) -> No
     }
 
 
-def test_restarted_worker_is_discarded_when_next_generation_takes_over() -> None:
-    supervisor, control = serving(1)
+def test_restarting_old_worker_is_killed_when_new_workers_take_over() -> None:
+    supervisor, control = running_supervisor(1)
     supervisor.exited(1, -9, 20.0)
-    supervisor.tick(21.0)  # 2 restarts it
+    supervisor.tick(21.0)  # starts worker 2 in place of worker 1
     supervisor.reload(21.0)
     supervisor.ready(3, 22.0)
     assert control.signals == [(2, signal.SIGKILL)]
@@ -147,8 +147,8 @@ def test_restarted_worker_is_discarded_when_next_generation_takes_over() -> None
     assert control.spawned == 3
 
 
-def test_stop_signals_all_workers_and_kills_late_ones() -> None:
-    supervisor, control = serving(1)
+def test_stop_terminates_all_workers_and_kills_those_still_running_after_grace() -> None:
+    supervisor, control = running_supervisor(1)
     supervisor.reload(1.0)
     supervisor.ready(2, 1.0)
     supervisor.reload(2.0)
@@ -165,7 +165,7 @@ def test_stop_signals_all_workers_and_kills_late_ones() -> None:
 
 
 def test_number_of_retired_workers_is_limited() -> None:
-    supervisor, control = serving(1)
+    supervisor, control = running_supervisor(1)
     for pid in range(2, 19):
         supervisor.reload(0.0)
         supervisor.ready(pid, 0.0)

@@ -7,14 +7,14 @@ from arke_proxy.processes.worker_config import MasterConfig, WorkerConfig, new_s
 
 def test_configs_round_trip_through_argv() -> None:
     config = MasterConfig(
-        {"public": [3, 6], "admin": [4]}, 5, 2, 10.0, {"address": "here \u2026"}, "info", "text"
+        {"public": [3, 6], "admin": [4]}, 5, 2, 10.0, {"address": "\u2026"}, "info", "text"
     )
     assert MasterConfig.from_json(config.to_json()) == config
     worker = config.worker(7, 0)
     assert WorkerConfig.from_json(worker.to_json()) == worker
-    assert WorkerConfig.from_json(worker.to_json()[:-1] + ', "later": 1}') == worker
-    older = '{"ipc": 7, "listeners": {"public": 3}, "secret": 5}'
-    assert WorkerConfig.from_json(older) == WorkerConfig(7, {"public": 3}, 5, {})
+    assert WorkerConfig.from_json(worker.to_json()[:-1] + ', "unknown": 1}') == worker
+    without_siblings = '{"ipc": 7, "listeners": {"public": 3}, "secret": 5}'
+    assert WorkerConfig.from_json(without_siblings) == WorkerConfig(7, {"public": 3}, 5, {})
 
 
 def test_each_worker_has_its_own_listening_socket() -> None:
@@ -28,10 +28,10 @@ def test_each_worker_has_its_own_listening_socket() -> None:
 
 
 def test_secret_is_shared_by_descriptor() -> None:
-    number, other = new_secret(), new_secret()
-    secret = read_secret(number)
+    descriptor, other_descriptor = new_secret(), new_secret()
+    secret = read_secret(descriptor)
     assert len(secret) == 32
-    assert read_secret(number) == secret
-    assert read_secret(other) != secret
-    for one in (number, other):
-        os.close(one)
+    assert read_secret(descriptor) == secret
+    assert read_secret(other_descriptor) != secret
+    for each in (descriptor, other_descriptor):
+        os.close(each)

@@ -1,4 +1,4 @@
-"""A backend that closes or sends data before the request: another backend gets the request."""
+"""A backend closes the new connection, or sends data, before the request: the proxy retries."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ from support.recorded_warnings import RecordedWarnings
 
 LIMIT = 20.0
 P = TypeVar("P", bound=asyncio.Protocol)
-Serve = Callable[[StreamReader, StreamWriter], object]
+Script = Callable[[StreamReader, StreamWriter], object]
 
 
 class SlowDialer(Dialer):
-    """Connects so slowly that the early close or data of a backend arrives first."""
+    """Returns a connection to `early_backend` only after its close or data has arrived.
 
-    hasty: BackendAddress
+    If not `slow`, connections are returned at once.
+    """
+
+    early_backend: BackendAddress
     slow: bool
 
     async def connect(
@@ -37,43 +40,46 @@ class SlowDialer(Dialer):
     ) -> P:
         sockets: list[socket.socket] = []
 
-        def keep(sock: socket.socket | None) -> P:
+        def record_socket(sock: socket.socket | None) -> P:
             assert sock
             sockets.append(sock)
             return make(sock)
 
-        protocol = await super().connect(address, keep)
-        if address == self.hasty and self.slow:
+        protocol = await super().connect(address, record_socket)
+        if address == self.early_backend and self.slow:
             while sockets[0].fileno() >= 0 and not select.select(sockets, [], [], 0)[0]:
                 await asyncio.sleep(0)
         return protocol
 
 
-async def ends(_: StreamReader, writer: StreamWriter) -> None:
+async def close_at_once(_: StreamReader, writer: StreamWriter) -> None:
     writer.close()
 
 
-async def speaks(reader: StreamReader, writer: StreamWriter) -> None:
+async def respond_without_request(reader: StreamReader, writer: StreamWriter) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad")
     await reader.read()
     writer.close()
 
 
-async def answers(reader: StreamReader, writer: StreamWriter) -> None:
+async def respond(reader: StreamReader, writer: StreamWriter) -> None:
     await reader.readuntil(b"\r\n\r\n")
-    writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nwell")
+    writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\ngood")
     writer.close()
 
 
-async def serving(serve: Serve) -> tuple[asyncio.Server, BackendAddress]:
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+async def start_backend(script: Script) -> tuple[asyncio.Server, BackendAddress]:
+    server = await asyncio.start_server(script, "127.0.0.1", 0)
     return server, BackendAddress(*server.sockets[0].getsockname())
 
 
-@pytest.mark.parametrize(("hasty", "slow"), [(ends, True), (speaks, True), (speaks, False)])
+@pytest.mark.parametrize(
+    ("early_script", "slow"),
+    [(close_at_once, True), (respond_without_request, True), (respond_without_request, False)],
+)
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_unsent_request_is_retried_on_another_backend(
-    method: str, hasty: Serve, slow: bool
+    method: str, early_script: Script, slow: bool
 ) -> None:
     loop = asyncio.get_running_loop()
     warnings = RecordedWarnings()
@@ -90,18 +96,20 @@ async def test_unsent_request_is_retried_on_another_backend(
         max_clients=9,
     )
     proxy = ProxyServer(context)
-    one, dialer.hasty = await serving(hasty)
-    other, well = await serving(answers)
-    for address in (dialer.hasty, well):
-        rotation.add(address)
-    async with asyncio.timeout(LIMIT), one, other:
+    early_server, dialer.early_backend = await start_backend(early_script)
+    server, address = await start_backend(respond)
+    for backend in (dialer.early_backend, address):
+        rotation.add(backend)
+    async with asyncio.timeout(LIMIT), early_server, server:
         sock = socket.create_server(("127.0.0.1", 0))
         await proxy.start(HttpListener(sock))
         reader, writer = await asyncio.open_connection(*sock.getsockname())
         writer.write(f"{method} / HTTP/1.0\r\nContent-Length: 0\r\n\r\n".encode())
-        answer = await reader.read()
+        response = await reader.read()
         writer.close()
         await proxy.stop(timeout=1.0, idle_timeout=0.0)
-    assert answer.endswith(b"\r\n\r\nwell")
+    assert response.endswith(b"\r\n\r\ngood")
     reason = "connecting to it failed"
-    assert warnings == [f"backend ejected from rotation backend={dialer.hasty} reason={reason}"]
+    assert warnings == [
+        f"backend ejected from rotation backend={dialer.early_backend} reason={reason}"
+    ]

@@ -1,4 +1,4 @@
-"""Data that arrives in the same loop iteration as a request is not taken for its response."""
+"""Backend data that arrives in the loop iteration that sends a request is not its response."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ LIMIT = 20.0
 UNEXPECTED = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"
 
 
-class BackendConnection:
-    """Answers with the request target; the test answers `/wait`."""
+class EchoBackend:
+    """Responds with the request target. The test itself responds to `/wait`."""
 
     def __init__(self) -> None:
         self.writers: list[StreamWriter] = []
-        self.waits = asyncio.Event()
+        self.wait_requested = asyncio.Event()
 
     async def serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         self.writers.append(writer)
@@ -37,12 +37,12 @@ class BackendConnection:
                 head = await reader.readuntil(b"\r\n\r\n")
                 target = head.split(b" ")[1]
                 if target == b"/wait":
-                    self.waits.set()
+                    self.wait_requested.set()
                 else:
-                    writer.write(answer(target))
+                    writer.write(ok(target))
 
 
-def answer(body: bytes) -> bytes:
+def ok(body: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
@@ -50,11 +50,12 @@ class Client:
     def __init__(self, reader: StreamReader, writer: StreamWriter) -> None:
         self.reader, self.writer = reader, writer
 
-    def ask(self, target: str, method: str = "GET") -> None:
-        """Send a request at once."""
+    def send(self, target: str, method: str = "GET") -> None:
+        """Send a request without waiting."""
         self.writer.write(f"{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
 
-    async def body(self) -> bytes:
+    async def read_body(self) -> bytes:
+        """Read a 200 response; return its body."""
         head = await self.reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 ")
         length = next(line for line in head.lower().split(b"\r\n") if b"content-length" in line)
@@ -62,10 +63,10 @@ class Client:
 
 
 @asynccontextmanager
-async def proxied() -> AsyncIterator[tuple[BackendConnection, Client, Client]]:
-    """A backend, a proxy and two clients."""
+async def proxy_with_clients() -> AsyncIterator[tuple[EchoBackend, Client, Client]]:
+    """A proxy with one backend, and two clients that are connected to it."""
     loop = asyncio.get_running_loop()
-    backend = BackendConnection()
+    backend = EchoBackend()
     server = await asyncio.start_server(backend.serve, "127.0.0.1", 0)
     static = StaticBalancer([BackendAddress(*server.sockets[0].getsockname())])
     dialer = Dialer(loop, None, LIMIT, 10)
@@ -96,21 +97,21 @@ async def proxied() -> AsyncIterator[tuple[BackendConnection, Client, Client]]:
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_data_before_the_request_is_not_taken_for_its_response(method: str) -> None:
-    async with proxied() as (backend, one, other):
-        one.ask("/1")
-        assert await one.body() == b"/1"
-        one.ask("/2", method)  # this takes the idle connection
+    async with proxy_with_clients() as (backend, first, second):
+        first.send("/1")
+        assert await first.read_body() == b"/1"
+        first.send("/2", method)  # this takes the idle connection
         backend.writers[0].write(UNEXPECTED)  # in the same loop iteration
-        assert await one.body() == b"/2"
-        other.ask("/3")
-        assert await other.body() == b"/3"
+        assert await first.read_body() == b"/2"
+        second.send("/3")
+        assert await second.read_body() == b"/3"
 
 
 async def test_half_closed_client_still_gets_its_response() -> None:
-    async with proxied() as (backend, one, _):
-        one.ask("/wait")
-        await backend.waits.wait()
-        backend.writers[0].write(answer(b"late"))
-        one.writer.write_eof()  # request and EOF arrive before the proxy reads
-        assert await one.body() == b"late"
-        assert await one.reader.read() == b""
+    async with proxy_with_clients() as (backend, client, _):
+        client.send("/wait")
+        await backend.wait_requested.wait()
+        backend.writers[0].write(ok(b"late"))
+        client.writer.write_eof()  # request and EOF arrive before the proxy reads
+        assert await client.read_body() == b"late"
+        assert await client.reader.read() == b""

@@ -1,4 +1,4 @@
-"""Prefetched answers of a cluster, when one of the named backends fails."""
+"""AskBalancer with prefetched backend addresses, when one of these backends fails."""
 
 from __future__ import annotations
 
@@ -19,29 +19,32 @@ ONE, TWO = BackendAddress("127.0.0.1", 1), BackendAddress("127.0.0.1", 2)
 
 @pytest.fixture
 async def ask(relays: Relays) -> AsyncIterator[AskBalancer]:
-    """Both backends are prefetched; the cluster answers no more, and the clock stands still."""
+    """A balancer that has prefetched ONE and TWO.
+
+    Its cluster answers no further request, and its clock is fixed, so that nothing expires.
+    """
     relay = relays.start()
     cluster = AddressService("web", relay.port)
     cluster.answers = [str(ONE), str(TWO), *[""] * 100]
     cluster.join()
     try:
         async with arke.connect(port=relay.port) as mesh, asyncio.timeout(LIMIT):
-            made = AskBalancer(mesh, "web", 80, clock=lambda: 100.0)
-            for _ in range(3):  # the requests prefetch two answers
-                assert made.pick_now(()) is None
-            while len(made.statuses()) < 2:
+            balancer = AskBalancer(mesh, "web", 80, clock=lambda: 100.0)
+            for _ in range(3):  # the demand makes it prefetch two addresses
+                assert balancer.pick_now(()) is None
+            while len(balancer.statuses()) < 2:
                 await asyncio.sleep(0.01)
-            yield made
+            yield balancer
     finally:
         cluster.leave()
 
 
-async def test_retry_uses_prefetched_answer_of_another_backend(ask: AskBalancer) -> None:
+async def test_retry_uses_prefetched_address_of_another_backend(ask: AskBalancer) -> None:
     assert ask.pick_now(()) == ONE
     ask.connect_failed(ONE)
     assert await ask.pick({ONE}) == TWO
 
 
-async def test_prefetched_answer_of_failed_backend_is_skipped(ask: AskBalancer) -> None:
+async def test_prefetched_address_of_failed_backend_is_skipped(ask: AskBalancer) -> None:
     ask.connect_failed(ONE)
     assert ask.pick_now(()) == TWO
