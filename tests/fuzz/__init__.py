@@ -1,5 +1,5 @@
-"""Hostile octets for every codec: `make fuzz` is guided by coverage, pytest replays its corpus.
+"""Fuzz every codec: `make fuzz` is guided by coverage, and pytest replays its corpus.
 
-A target is a module with a `TARGET`: it plays one input to the codec, as an outsider would, and
-raises when a promise is broken. `targets` names them all.
+A target is a module with a `TARGET`. It sends one input to the codec, as an untrusted sender would,
+and raises Finding when an invariant does not hold. `targets` lists them.
 """

@@ -1,7 +1,7 @@
-"""`make fuzz MINUTES=n [TARGET=name]`: every target for n minutes, one after another.
+"""`make fuzz MINUTES=n [TARGET=name]`: fuzz every target for n minutes, one after another.
 
-Each runs in a process of its own, beginning with the corpus that is in the repository and with what
-earlier runs found interesting. Exits 1 when there is a finding: its input is kept.
+Each target runs in its own process. It starts with the corpus of the repository and the interesting
+inputs of earlier runs. The exit status is 1 if there is a finding; its input is kept.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from fuzz.targets import CORPUS, NAMES
 
 _HERE = Path(__file__).resolve().parent
 _CHECKOUT = _HERE.parent.parent
-_KEPT = _HERE / ".kept"
-"""Not in the repository: what this machine's runs have come to."""
+_RESULTS = _HERE / ".kept"
+"""The inputs and findings of runs on this machine; git ignores them."""
 
-_LONGEST = 4096  # octets of an input
-_SLOWEST = 30  # seconds that one input may take, before it counts as stuck
-_MEMORY = 1024  # MiB of the whole process
+_MAX_INPUT = 4096  # bytes of an input
+_INPUT_TIMEOUT = 30  # seconds after which one input counts as a hang
+_MEMORY_LIMIT = 1024  # MiB of the whole process
 
 _UNITS = re.compile(r"stat::number_of_executed_units: (\d+)")
 _PEAK = re.compile(r"stat::peak_rss_mb: +(\d+)")
@@ -32,7 +32,7 @@ _FINDING = re.compile(r"Test unit written to (.+)")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to."""
+    """The result of a run."""
 
     target: str
     runs: int
@@ -41,8 +41,8 @@ class Outcome:
     peak: int
     """MiB of memory."""
     finding: Path | None
-    broke: str
-    """The last words of a run that ended as none should."""
+    crash_output: str
+    """The last line of the output of a run that crashed; empty otherwise."""
 
     def __str__(self) -> str:
         line = (
@@ -51,37 +51,37 @@ class Outcome:
         )
         if self.finding is not None:
             return line + f"FOUND {self.finding}"
-        return line + (f"BROKE {self.broke}" if self.broke else "nothing found")
+        return line + (f"CRASHED {self.crash_output}" if self.crash_output else "nothing found")
 
 
 def fuzz(target: str, seconds: int) -> Outcome:
-    """Run one target; a finding ends it."""
-    kept = _KEPT / target
+    """Run one target until the time is over or it finds something."""
+    kept = _RESULTS / target
     kept.mkdir(parents=True, exist_ok=True)
-    log = _KEPT / f"{target}.log"
+    log = _RESULTS / f"{target}.log"
     command = (
         *(sys.executable, "-m", "fuzz.engine", target),
-        *(f"-max_total_time={seconds}", f"-max_len={_LONGEST}", f"-timeout={_SLOWEST}"),
-        *(f"-rss_limit_mb={_MEMORY}", "-print_final_stats=1"),
-        *(f"-artifact_prefix={_KEPT / target}-", str(kept), str(CORPUS / target)),
+        *(f"-max_total_time={seconds}", f"-max_len={_MAX_INPUT}", f"-timeout={_INPUT_TIMEOUT}"),
+        *(f"-rss_limit_mb={_MEMORY_LIMIT}", "-print_final_stats=1"),
+        *(f"-artifact_prefix={_RESULTS / target}-", str(kept), str(CORPUS / target)),
     )
     with log.open("w") as out:
         ended = subprocess.run(command, stdout=out, stderr=out, cwd=_HERE.parent, check=False)
-    return understand(target, log.read_text(errors="replace"), failed=ended.returncode != 0)
+    return parse_output(target, log.read_text(errors="replace"), failed=ended.returncode != 0)
 
 
-def understand(target: str, said: str, *, failed: bool) -> Outcome:
-    """What a run came to, by what libFuzzer wrote of it."""
-    branches, features = (_FEATURES.findall(said) or [("0", "0")])[-1]
-    finding = _FINDING.search(said)
+def parse_output(target: str, output: str, *, failed: bool) -> Outcome:
+    """Read the result of a run from libFuzzer's output."""
+    branches, features = (_FEATURES.findall(output) or [("0", "0")])[-1]
+    finding = _FINDING.search(output)
     return Outcome(
         target,
-        _number(_UNITS, said),
+        _number(_UNITS, output),
         int(branches),
         int(features),
-        _number(_PEAK, said),
+        _number(_PEAK, output),
         Path(finding[1]).relative_to(_CHECKOUT) if finding else None,
-        said.strip().rpartition("\n")[2] if failed and not finding else "",
+        output.strip().rpartition("\n")[2] if failed and not finding else "",
     )
 
 
@@ -101,7 +101,7 @@ def main() -> None:
         outcomes.append(fuzz(name, round(options.minutes * 60)))
         sys.stdout.write(f"{outcomes[-1]}\n")
         sys.stdout.flush()
-    sys.exit(any(outcome.finding or outcome.broke for outcome in outcomes))
+    sys.exit(any(outcome.finding or outcome.crash_output for outcome in outcomes))
 
 
 if __name__ == "__main__":

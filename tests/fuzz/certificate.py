@@ -1,4 +1,4 @@
-"""Certificates, introductions and the messages of a join: from strangers, and from key holders."""
+"""Certificates and join messages, from senders without the network's key and with it."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from arke_relay.peers.join_messages import MAX_MESSAGE_BYTES, pack_refusal
 from arke_relay.peers.keys import NetworkKey
 from arke_relay.peers.node_info import NodeInfo
 from arke_relay.peers.validation import unpack
-from fuzz.finding import Finding, promise
-from fuzz.grammar import anything, of
-from fuzz.loop import FakeLoop
+from fuzz.finding import Finding, require
+from fuzz.grammar import anything, choice
 from fuzz.mutator import Mutator
 from fuzz.script import steps
+from fuzz.simulated_loop import SimulatedLoop
 from fuzz.target import Target
 
-# What stands before each of these is …
+# Events. Each says what the bytes before it are.
 SEALED = 0x10  # a sealed certificate
-SIGNED = 0x11  # what a key holder has signed as one
-FIRST = 0x12  # what a responder hears first
-PROOF = 0x13  # what it hears behind a good hello
-SIGNED_PROOF = 0x14  # the certificate in a proof, signed
-INTRODUCTION = 0x15  # the introduction in a good proof
-CHALLENGE = 0x16  # what an initiator hears first
-SIGNED_CHALLENGE = 0x17  # the certificate in a challenge, signed
-WELCOME = 0x18  # what it hears behind a good challenge
+SIGNED = 0x11  # the content of a certificate, to be signed with the network's key
+FIRST = 0x12  # the first message to a responder
+PROOF = 0x13  # the message to a responder after a valid hello
+SIGNED_PROOF = 0x14  # the certificate in a proof, to be signed
+NODE_INFO = 0x15  # the node info in a valid proof
+CHALLENGE = 0x16  # the first message to an initiator
+SIGNED_CHALLENGE = 0x17  # the certificate in a challenge, to be signed
+WELCOME = 0x18  # the message to an initiator after a valid challenge
 
 _DOMAIN = b"arke 1 node certificate\0"
 _NOW = 1000.0
-_MOST = 12  # messages of one input: signing takes a while
+_MAX_ENTRIES = 12  # messages of one input: signing is slow
 _NETWORK = "cluster"
 _NONCE = b"n" * 32
 _ME, _THEM = b"m" * 32, b"t" * 32
 _MY_NODE, _THEIR_NODE = "0123456789abcdef", "fedcba9876543210"
-_PLACE = (55556, 55557, "10.1.1.1", "0.1.0", 1 << 24)
+_NODE_INFO = (55556, 55557, "10.1.1.1", "0.1.0", 1 << 24)
 
 
 @cache
@@ -65,120 +65,128 @@ def _identity(node: str, curve_key: bytes) -> NodeIdentity:
 
 def _responder() -> Responder:
     me = _identity(_MY_NODE, _ME)
-    return Responder(me, NodeInfo(*_PLACE), lambda _: _NONCE, _NOW, peer_key=_THEM)
+    return Responder(me, NodeInfo(*_NODE_INFO), lambda _: _NONCE, _NOW, peer_key=_THEM)
 
 
 def _initiator() -> Initiator:
-    return Initiator(_identity(_MY_NODE, _ME), NodeInfo(*_PLACE), lambda _: _NONCE, _NOW)
+    return Initiator(_identity(_MY_NODE, _ME), NodeInfo(*_NODE_INFO), lambda _: _NONCE, _NOW)
 
 
-def _greeted() -> Responder:
+def _responder_after_hello() -> Responder:
     responder = _responder()
     responder.receive(packb([1, 1, _NONCE]), _NOW)
     return responder
 
 
-def _challenged() -> Initiator:
+def _initiator_after_challenge() -> Initiator:
     initiator = _initiator()
     initiator.receive(packb([2, 1, _NONCE, _good(Role.RESPONDER)]), _NOW)
     return initiator
 
 
-def _unsealed(data: bytes) -> None:
+def _check_unseal(data: bytes) -> None:
     try:
         certificate, signer = unseal(data, (_key(),))
     except CertificateError as error:
-        promise(str(error).isprintable(), "an error that is no line")
+        require(str(error).isprintable(), "an error that is not printable")
         return
-    promise(unseal(certificate.seal(signer), (signer,)) == (certificate, signer), "not canonical")
+    require(unseal(certificate.seal(signer), (signer,)) == (certificate, signer), "not canonical")
 
 
-def _heard(side: Responder | Initiator, message: bytes) -> None:
-    """Whatever it was, it is a step or a refusal, and the side has but one life."""
+def _check_message(side: Responder | Initiator, message: bytes) -> None:
+    """Check that a message leads to a step or a refusal, and that the join then ends."""
     try:
         step = side.receive(message, _NOW)
     except JoinRefused as error:
-        promise(error.text.isprintable(), "a refusal text that is not printable")
-        promise(len(pack_refusal(error)) < 1024, "a refusal over the limit")
-        _over(side)
+        require(error.text.isprintable(), "a refusal text that is not printable")
+        require(len(pack_refusal(error)) < 1024, "a refusal over the limit")
+        _check_ended(side)
         return
-    promise(step.send is None or len(step.send) <= MAX_MESSAGE_BYTES, "a message over the bound")
+    require(step.send is None or len(step.send) <= MAX_MESSAGE_BYTES, "a message over the limit")
     if step.admitted is not None:
         admitted = step.admitted
-        promise(admitted.curve_key == _THEM, "somebody else was admitted")
-        promise(1 <= admitted.lifetime <= 24 * 3600, "admitted for too long")
-        _over(side)
+        require(admitted.curve_key == _THEM, "another key was admitted")
+        require(1 <= admitted.lifetime <= 24 * 3600, "admitted for too long")
+        _check_ended(side)
 
 
-def _over(side: Responder | Initiator) -> None:
+def _check_ended(side: Responder | Initiator) -> None:
     try:
-        side.receive(packb([4, list(_PLACE)]), _NOW)
+        side.receive(packb([4, list(_NODE_INFO)]), _NOW)
     except JoinRefused:
         return
-    raise Finding("a join goes on behind its end")
+    raise Finding("a join continues after its end")
 
 
-def _introduced(octets: bytes) -> bytes:
+def _proof_with_node_info(data: bytes) -> bytes:
     try:
-        introduction: Any = unpack(octets, limit=MAX_MESSAGE_BYTES)
+        node_info: Any = unpack(data, limit=MAX_MESSAGE_BYTES)
     except ValueError:
-        introduction = octets[:1024]
-    return bytes(packb([3, _good(Role.INITIATOR), introduction]))
+        node_info = data[:1024]
+    return bytes(packb([3, _good(Role.INITIATOR), node_info]))
 
 
 _CHECKS: dict[int, Callable[[bytes], None]] = {
-    SEALED: _unsealed,
-    SIGNED: lambda octets: _unsealed(_sealed(octets)),
-    FIRST: lambda octets: _heard(_responder(), octets),
-    PROOF: lambda octets: _heard(_greeted(), octets),
-    SIGNED_PROOF: lambda octets: _heard(_greeted(), packb([3, _sealed(octets), list(_PLACE)])),
-    INTRODUCTION: lambda octets: _heard(_greeted(), _introduced(octets)),
-    CHALLENGE: lambda octets: _heard(_initiator(), octets),
-    SIGNED_CHALLENGE: lambda octets: _heard(_initiator(), packb([2, 1, _NONCE, _sealed(octets)])),
-    WELCOME: lambda octets: _heard(_challenged(), octets),
+    SEALED: _check_unseal,
+    SIGNED: lambda data: _check_unseal(_sealed(data)),
+    FIRST: lambda data: _check_message(_responder(), data),
+    PROOF: lambda data: _check_message(_responder_after_hello(), data),
+    SIGNED_PROOF: lambda data: _check_message(
+        _responder_after_hello(), packb([3, _sealed(data), list(_NODE_INFO)])
+    ),
+    NODE_INFO: lambda data: _check_message(_responder_after_hello(), _proof_with_node_info(data)),
+    CHALLENGE: lambda data: _check_message(_initiator(), data),
+    SIGNED_CHALLENGE: lambda data: _check_message(
+        _initiator(), packb([2, 1, _NONCE, _sealed(data)])
+    ),
+    WELCOME: lambda data: _check_message(_initiator_after_challenge(), data),
 }
 
 
-async def run(loop: FakeLoop, data: bytes) -> None:
-    for number, (reads, happening) in enumerate(steps(data)):
-        if number == _MOST:
+async def run(loop: SimulatedLoop, data: bytes) -> None:
+    for number, (reads, event_number) in enumerate(steps(data)):
+        if number == _MAX_ENTRIES:
             break
-        check = _CHECKS.get(happening, _unsealed)
-        for octets in reads[:_MOST]:
-            check(octets)
-    admitted = _greeted().receive(packb([3, _good(Role.INITIATOR), list(_PLACE)]), _NOW).admitted
-    promise(admitted and admitted.node == _THEIR_NODE, "an honest relay is not admitted")
+        check = _CHECKS.get(event_number, _check_unseal)
+        for data in reads[:_MAX_ENTRIES]:
+            check(data)
+    admitted = (
+        _responder_after_hello()
+        .receive(packb([3, _good(Role.INITIATOR), list(_NODE_INFO)]), _NOW)
+        .admitted
+    )
+    require(admitted and admitted.node == _THEIR_NODE, "a valid relay is not admitted")
 
 
 def _messages(random: Random) -> Any:
-    octets = of(_NONCE, _ME, _THEM, b"", b"x" * 33)
-    number = of(0, 1, 55556, 65535, 65536, 86_400, 86_401, 2**62, 2**63)
-    label = of("", "10.1.1.1", "fe80::1", "::", "x" * 65, "0.1.0", "\n", "1.2.3")
-    introduction = [number, number, label, label, number]
+    data = choice(_NONCE, _ME, _THEM, b"", b"x" * 33)
+    number = choice(0, 1, 55556, 65535, 65536, 86_400, 86_401, 2**62, 2**63)
+    label = choice("", "10.1.1.1", "fe80::1", "::", "x" * 65, "0.1.0", "\n", "1.2.3")
+    node_info = [number, number, label, label, number]
     kinds: list[list[Any]] = [
-        [of(1), of(1, 1, 2), octets],
-        [of(2), of(1, 1, 2), octets, of(b"", _good(Role.RESPONDER))],
-        [of(3), of(b"", _good(Role.INITIATOR)), lambda random: _made(introduction, random)],
-        [of(4), lambda random: _made(introduction, random)],
-        [of(5), of(0, 1, 12, 99, 65_535, 65_536), of("", "why", "x" * 900, "\x00")],
-        introduction,
+        [choice(1), choice(1, 1, 2), data],
+        [choice(2), choice(1, 1, 2), data, choice(b"", _good(Role.RESPONDER))],
+        [choice(3), choice(b"", _good(Role.INITIATOR)), lambda random: _fill(node_info, random)],
+        [choice(4), lambda random: _fill(node_info, random)],
+        [choice(5), choice(0, 1, 12, 99, 65_535, 65_536), choice("", "why", "x" * 900, "\x00")],
+        node_info,
         [
-            of(_NETWORK, "other", ""),
-            of(_THEIR_NODE, _MY_NODE, "0123456789ABCDEF", ""),
-            octets,
-            octets,
-            octets,
-            of("initiator", "responder", "observer"),
+            choice(_NETWORK, "other", ""),
+            choice(_THEIR_NODE, _MY_NODE, "0123456789ABCDEF", ""),
+            data,
+            data,
+            data,
+            choice("initiator", "responder", "observer"),
             number,
         ],
     ]
     if random.random() < 0.3:
         role = random.choice(("initiator", "responder"))
         return [_NETWORK, _THEIR_NODE, _THEM, _ME, _NONCE, role, 3600]
-    return _made(random.choice(kinds), random)
+    return _fill(random.choice(kinds), random)
 
 
-def _made(makers: list[Any], random: Random) -> list[Any]:
+def _fill(makers: list[Any], random: Random) -> list[Any]:
     return [anything(random) if random.random() < 0.08 else make(random) for make in makers]
 
 

@@ -1,4 +1,4 @@
-"""Fuzzes one target in this process: `python -m fuzz.engine TARGET [option of libFuzzer …]`."""
+"""Fuzz one target in this process: `python -m fuzz.engine TARGET [option of libFuzzer …]`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import atheris
 
 from fuzz.target import Target
 
-_OF_OURS = 0.6
-"""How often an input is changed message by message; else octet by octet."""
+_MESSAGE_MUTATION_RATE = 0.6
+"""Share of the inputs that are mutated message by message; the others are mutated by bytes."""
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
 
     def change(data: bytes, most: int, seed: int) -> bytes:
         random = Random(seed)
-        if random.random() >= _OF_OURS:
+        if random.random() >= _MESSAGE_MUTATION_RATE:
             return bytes(atheris.Mutate(data, most))
         changed = target.mutate(data, random)
         return changed if len(changed) <= most else changed[:most]

@@ -1,13 +1,13 @@
-"""A promise that an input broke."""
+"""The exception for an invariant that does not hold."""
 
 from __future__ import annotations
 
 
 class Finding(AssertionError):
-    """Raised by a target; the text says which promise."""
+    """Raised by a target; the text describes the fault."""
 
 
-def promise(kept: object, text: str) -> None:
-    """Raises Finding unless the promise is kept."""
-    if not kept:
+def require(condition: object, text: str) -> None:
+    """Raise Finding unless the condition is true."""
+    if not condition:
         raise Finding(text)

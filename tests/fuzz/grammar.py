@@ -1,4 +1,4 @@
-"""Messages that are right, or nearly: guesses that no mutation of octets would make."""
+"""Generate messages that are valid, or nearly valid: mutations of bytes rarely reach these."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from arke.wire.messages import MAGIC, VERSION, Op, PeerOp
 
 Field = Callable[[Random], Any]
 
-_ODD_ONE = 0.12
-"""How often a field is anything at all."""
+_INVALID_FIELD_RATE = 0.12
+"""Share of fields that get a value of any type."""
 
 _EDGES = (0, 1, 2, 127, 128, 255, 65535, 65536, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64 - 1)
 _NAMES = ("c", "t", "d", "x", "", "n" * 255, "n" * 256, "ß" * 127, "\U000e0001" * 63, "\n", "aa/1")
 
 
-def of(*values: Any) -> Field:
+def choice(*values: Any) -> Field:
     return lambda random: random.choice(values)
 
 
-def call(random: Random) -> int:
+def request_id(random: Random) -> int:
     if random.random() < 0.9:
         return random.randrange(1, 9)
     return max(-(2**63), random.choice(_EDGES) * random.choice((1, 1, -1)))
 
 
 def tunnel(random: Random) -> int:
-    return max(-(2**63), random.choice((1, -1)) * call(random))
+    return max(-(2**63), random.choice((1, -1)) * request_id(random))
 
 
 def size(random: Random) -> int:
     return random.choice((0, 1, 100, CHUNK, CHUNK + 1, MIN_WINDOW, 4 * CHUNK, *_EDGES))
 
 
-def octets(random: Random) -> bytes:
+def data(random: Random) -> bytes:
     some = random.randbytes(random.randrange(200))
     return random.choice((b"", b"x", b"\xc4\x01x", b"\xc4\x00", some))
 
 
 def body(random: Random) -> Any:
-    return octets(random) if random.random() < 0.8 else random.randrange(3)
+    return data(random) if random.random() < 0.8 else random.randrange(3)
 
 
-def cast(random: Random) -> Any:
+def fanout_body(random: Random) -> Any:
     if random.random() < 0.6:
         return body(random)
-    return [octets(random) for _ in range(random.randrange(1, 17))]
+    return [data(random) for _ in range(random.randrange(1, 17))]
 
 
 def name(random: Random) -> str:
@@ -76,7 +76,7 @@ def text(random: Random) -> str:
 
 
 def anything(random: Random, depth: int = 0) -> Any:
-    """Whatever MessagePack can say."""
+    """Any value that MessagePack can encode."""
     if depth == 0 and random.random() < 0.05:
         deep: Any = None
         for _ in range(random.choice((20, 500, 600, 1000, 1020))):
@@ -88,11 +88,11 @@ def anything(random: Random, depth: int = 0) -> Any:
     if kind == 9:
         return {name(random): anything(random, depth + 1) for _ in range(random.randrange(3))}
     makers: Sequence[Field] = (
-        of(None, True, False),
-        of(0.0, 1.5, nan, inf, -inf),
+        choice(None, True, False),
+        choice(0.0, 1.5, nan, inf, -inf),
         tunnel,
         size,
-        octets,
+        data,
         name,
         text,
         lambda _: -(2**63),
@@ -101,107 +101,118 @@ def anything(random: Random, depth: int = 0) -> Any:
 
 
 _NATIVE: Mapping[int, Sequence[Field]] = {
-    Op.HELLO: (of(MAGIC), of(VERSION, VERSION, VERSION, 2), name, octets),
-    Op.PING: (call,),
-    Op.PONG: (call,),
+    Op.HELLO: (choice(MAGIC), choice(VERSION, VERSION, VERSION, 2), name, data),
+    Op.PING: (request_id,),
+    Op.PONG: (request_id,),
     Op.CLOSE: (text,),
-    Op.CHUNK: (of(0, 1, 2), size, octets),
+    Op.CHUNK: (choice(0, 1, 2), size, data),
     Op.REGISTER: (name, metadata),
     Op.UNREGISTER: (),
     Op.SUBSCRIBE: (name,),
     Op.UNSUBSCRIBE: (name,),
-    Op.REQUEST: (call, name, body, size, of(True, False), headers),
-    Op.CANCEL: (call,),
-    Op.BROADCAST: (name, cast, headers),
-    Op.PUBLISH: (name, cast, headers),
-    Op.STATUS: (call,),
-    Op.REQUEST_MEMBER: (call, member, body, size, of(True, False), headers),
+    Op.REQUEST: (request_id, name, body, size, choice(True, False), headers),
+    Op.CANCEL: (request_id,),
+    Op.BROADCAST: (name, fanout_body, headers),
+    Op.PUBLISH: (name, fanout_body, headers),
+    Op.STATUS: (request_id,),
+    Op.REQUEST_MEMBER: (request_id, member, body, size, choice(True, False), headers),
     Op.WATCH: (name,),
     Op.UNWATCH: (name,),
-    Op.REPLY: (call, body),
-    Op.FAULT: (call, text, text),
-    Op.REFUSED: (call, text),
+    Op.REPLY: (request_id, body),
+    Op.FAULT: (request_id, text, text),
+    Op.REFUSED: (request_id, text),
     Op.OPEN: (
-        call,
+        request_id,
         name,
         body,
-        of(1000, 60_000, 0),
+        choice(1000, 60_000, 0),
         lambda random: member(random) if random.random() < 0.3 else None,
-        of(0, 0, 1, 2),
-        of(MIN_WINDOW, MIN_WINDOW, 4 * CHUNK, 0, 2**64 - 1),
+        choice(0, 0, 1, 2),
+        choice(MIN_WINDOW, MIN_WINDOW, 4 * CHUNK, 0, 2**64 - 1),
         size,
         headers,
     ),
-    Op.ACCEPT: (call, size, size),
-    Op.DATA: (tunnel, of(None, None, 0, 2 * CHUNK, -1, 2**64 - 1), octets),
+    Op.ACCEPT: (request_id, size, size),
+    Op.DATA: (tunnel, choice(None, None, 0, 2 * CHUNK, -1, 2**64 - 1), data),
     Op.CREDIT: (tunnel, size),
-    Op.END: (tunnel, of(0, 1, 2, 3), text, text),
+    Op.END: (tunnel, choice(0, 1, 2, 3), text, text),
 }
 
 _RELAYED: Mapping[int, Sequence[Field]] = {
-    Op.WELCOME: (of(VERSION, VERSION, 2), name, name, name, size),
-    Op.PING: (call,),
-    Op.PONG: (call,),
+    Op.WELCOME: (choice(VERSION, VERSION, 2), name, name, name, size),
+    Op.PING: (request_id,),
+    Op.PONG: (request_id,),
     Op.CLOSE: (text,),
-    Op.CHUNK: (of(0, 1, 2), size, octets),
-    Op.DELIVER_REQUEST: (call, body, size, call, member, headers),
-    Op.DELIVER_BROADCAST: (cast, member, headers),
-    Op.DELIVER_EVENT: (name, cast, member, headers),
+    Op.CHUNK: (choice(0, 1, 2), size, data),
+    Op.DELIVER_REQUEST: (request_id, body, size, request_id, member, headers),
+    Op.DELIVER_BROADCAST: (fanout_body, member, headers),
+    Op.DELIVER_EVENT: (name, fanout_body, member, headers),
     Op.NODE_ADDRESS: (name,),
     Op.MEMBER_JOINED: (name, member, name, metadata),
     Op.MEMBER_LEFT: (name, member),
     Op.MEMBERS_LISTED: (name,),
-    Op.REQUEST_CANCELLED: (call,),
-    Op.DRAINING: (call, text),
-    Op.REPLY: (call, body),
-    Op.FAULT: (call, text, text),
-    Op.FAILED: (call, of(1, 2, 3, 4, 5, 6, 7), text),
-    Op.OFFER: (call, body, size, call, of(0, 0, 1, 2), size, size, member, headers),
-    Op.ACCEPT: (call, size, size),
-    Op.DATA: (tunnel, of(None, None, 0, 1, 2 * CHUNK, -1), octets),
+    Op.REQUEST_CANCELLED: (request_id,),
+    Op.DRAINING: (request_id, text),
+    Op.REPLY: (request_id, body),
+    Op.FAULT: (request_id, text, text),
+    Op.FAILED: (request_id, choice(1, 2, 3, 4, 5, 6, 7), text),
+    Op.OFFER: (request_id, body, size, request_id, choice(0, 0, 1, 2), size, size, member, headers),
+    Op.ACCEPT: (request_id, size, size),
+    Op.DATA: (tunnel, choice(None, None, 0, 1, 2 * CHUNK, -1), data),
     Op.CREDIT: (tunnel, size),
-    Op.END: (tunnel, of(0, 1, 2, 3), text, text),
+    Op.END: (tunnel, choice(0, 1, 2, 3), text, text),
 }
 
 _PEER: Mapping[int, Sequence[Field]] = {
-    Op.CHUNK: (of(0, 1, 2), size, octets),
-    Op.REPLY: (call, body),
-    Op.FAULT: (call, text, text),
-    Op.REFUSED: (call, text),
-    Op.FAILED: (call, of(1, 2, 3, 4, 5, 6, 7), text),
-    Op.ACCEPT: (call, size, size),
-    Op.DATA: (tunnel, of(None, None, 0, 2 * CHUNK, -1), octets),
+    Op.CHUNK: (choice(0, 1, 2), size, data),
+    Op.REPLY: (request_id, body),
+    Op.FAULT: (request_id, text, text),
+    Op.REFUSED: (request_id, text),
+    Op.FAILED: (request_id, choice(1, 2, 3, 4, 5, 6, 7), text),
+    Op.ACCEPT: (request_id, size, size),
+    Op.DATA: (tunnel, choice(None, None, 0, 2 * CHUNK, -1), data),
     Op.CREDIT: (tunnel, size),
-    Op.END: (tunnel, of(0, 1, 2, 3), text, text),
-    PeerOp.MEMBER_JOINED: (name, call, metadata),
-    PeerOp.MEMBER_LEFT: (name, call),
+    Op.END: (tunnel, choice(0, 1, 2, 3), text, text),
+    PeerOp.MEMBER_JOINED: (name, request_id, metadata),
+    PeerOp.MEMBER_LEFT: (name, request_id),
     PeerOp.SUBSCRIBED: (name,),
     PeerOp.UNSUBSCRIBED: (name,),
     PeerOp.SYNCED: (),
     PeerOp.KNOWN_PEER: (name, name, size),
     PeerOp.CLOSE: (),
-    PeerOp.DRAINING: (call,),
-    PeerOp.REQUEST: (call, name, body, size, call, headers),
-    PeerOp.CANCEL: (call,),
-    PeerOp.BROADCAST: (name, cast, call, headers),
-    PeerOp.PUBLISH: (name, cast, call, headers),
-    PeerOp.OPEN: (call, name, body, size, call, of(0, 0, 1, 2), of(0, 1, 2), size, size, headers),
-    PeerOp.REQUEST_MEMBER: (call, name, body, size, call, of(1, 2, 3), headers),
+    PeerOp.DRAINING: (request_id,),
+    PeerOp.REQUEST: (request_id, name, body, size, request_id, headers),
+    PeerOp.CANCEL: (request_id,),
+    PeerOp.BROADCAST: (name, fanout_body, request_id, headers),
+    PeerOp.PUBLISH: (name, fanout_body, request_id, headers),
+    PeerOp.OPEN: (
+        request_id,
+        name,
+        body,
+        size,
+        request_id,
+        choice(0, 0, 1, 2),
+        choice(0, 1, 2),
+        size,
+        size,
+        headers,
+    ),
+    PeerOp.REQUEST_MEMBER: (request_id, name, body, size, request_id, choice(1, 2, 3), headers),
 }
 
 
 def native_messages(random: Random) -> Any:
-    """What a program says to its relay."""
+    """A message from a program to its relay."""
     return _message(random, _NATIVE)
 
 
 def relayed_messages(random: Random) -> Any:
-    """What a relay says to its program."""
+    """A message from a relay to its program."""
     return _message(random, _RELAYED)
 
 
 def peer_messages(random: Random) -> Any:
-    """What a relay says to another."""
+    """A message from a relay to a peer."""
     return _message(random, _PEER)
 
 
@@ -210,7 +221,8 @@ def _message(random: Random, kinds: Mapping[int, Sequence[Field]]) -> Any:
         return anything(random)
     op = random.choice(list(kinds))
     fields = [
-        anything(random) if random.random() < _ODD_ONE else make(random) for make in kinds[op]
+        anything(random) if random.random() < _INVALID_FIELD_RATE else make(random)
+        for make in kinds[op]
     ]
     if random.random() < 0.03:
         fields = fields[:-1] if random.random() < 0.5 else [*fields, anything(random)]

@@ -1,4 +1,4 @@
-"""A program that says anything at all in the Iris protocol."""
+"""An untrusted program that speaks the Iris protocol."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from random import Random
 from arke.wire.limits import CHUNK, READ_SIZE
 from arke_relay.attachments.iris.connection import CloseState, IrisConnection
 from arke_relay.attachments.iris.packets import Packet
-from fuzz.finding import promise
-from fuzz.guest import EVENTS, Guest, play
-from fuzz.loop import FakeLoop
+from fuzz.finding import require
 from fuzz.mutator import Blocks, escaped
 from fuzz.script import CUT, REPEAT, SINGLY, event
+from fuzz.simulated_loop import SimulatedLoop
 from fuzz.target import Target
-from fuzz.world import HAPPENINGS, MAX_MESSAGE
+from fuzz.untrusted_program import EVENTS, UntrustedProgram, play
+from fuzz.world import MAX_MESSAGE, WORLD_EVENTS
 
-_STILL = "still there"
+_TOPIC = "still there"
 
 
 def varint(value: int) -> bytes:
-    octets = bytearray()
+    data = bytearray()
     while value >= 0x80:
-        octets.append(value & 0x7F | 0x80)
+        data.append(value & 0x7F | 0x80)
         value >>= 7
-    return bytes((*octets, value))
+    return bytes((*data, value))
 
 
-def field(octets: bytes | str) -> bytes:
-    data = octets.encode() if isinstance(octets, str) else octets
+def field(data: bytes | str) -> bytes:
+    data = data.encode() if isinstance(data, str) else data
     return varint(len(data)) + data
 
 
@@ -40,14 +40,14 @@ def hello(cluster: str, version: str = "v1.0-draft2") -> bytes:
     return packet(Packet.WELCOME, field("iris-client-magic"), field(version), field(cluster))
 
 
-class IrisGuest(Guest):
-    """Its octets are packets of the Iris protocol."""
+class UntrustedIrisProgram(UntrustedProgram):
+    """An untrusted program whose bytes are packets of the Iris protocol."""
 
-    def follow(self, octets: bytes) -> None:
+    def follow(self, data: bytes) -> None:
         connection = self.connection
         if isinstance(connection, IrisConnection):
             rest = len(connection._incomplete)
-            promise(rest <= MAX_MESSAGE + READ_SIZE, f"{rest} octets of a packet are kept")
+            require(rest <= MAX_MESSAGE + READ_SIZE, f"{rest} bytes of a packet are kept")
 
     async def check_alive(self) -> None:
         connection = self.connection
@@ -55,38 +55,41 @@ class IrisGuest(Guest):
         if connection._close_state is not CloseState.OPEN:
             for _ in range(3):
                 await self.world.pass_time(7 * 24 * 3600.0)
-            gone = self.transport.is_closing() or self.transport.ended
-            promise(gone, "who leaves, and owes nothing any more, is not let go")
+            closed = self.transport.is_closing() or self.transport.ended
+            require(closed, "a closing program without open requests is not disconnected")
         elif not connection._incomplete:
-            self.feed(packet(Packet.SUBSCRIBE, field(_STILL)))
+            self.feed(packet(Packet.SUBSCRIBE, field(_TOPIC)))
             await self.world.rest()
-            heard = _STILL in self.world.core.directory.topics
-            promise(heard or self.transport.is_closing(), "a program is attached, and not heard")
-        else:  # in the middle of a packet: zeros complete it, and a zero begins none
+            subscribed = _TOPIC in self.world.core.directory.topics
+            answered = subscribed or self.transport.is_closing()
+            require(answered, "the messages of an attached program are ignored")
+        else:  # inside a packet: zeros complete it, and no packet starts with a zero
             for _ in range(2 * MAX_MESSAGE // CHUNK):
                 self.feed(bytes(CHUNK))
                 await self.world.rest()
-            promise(self.transport.is_closing(), "zeros are borne as packets")
+            require(self.transport.is_closing(), "zeros are accepted as packets")
 
 
-def _same(octets: bytes) -> Callable[[Guest], bytes]:
-    return lambda _: octets
+def _constant(data: bytes) -> Callable[[UntrustedProgram], bytes]:
+    return lambda _: data
 
 
-CANNED = {
-    0x20: _same(hello("")),
-    0x21: _same(hello("d")),
-    0x22: _same(packet(Packet.REQUEST, varint(1), field("c"), field(bytes(CHUNK)), varint(1000))),
-    0x23: _same(packet(Packet.TUNNEL_TRANSFER, varint(1), varint(0), field(bytes(CHUNK)))),
-    0x24: _same(packet(Packet.PUBLISH, field("t"), field(bytes(2 * CHUNK)))),
+PRESET_MESSAGES = {
+    0x20: _constant(hello("")),
+    0x21: _constant(hello("d")),
+    0x22: _constant(
+        packet(Packet.REQUEST, varint(1), field("c"), field(bytes(CHUNK)), varint(1000))
+    ),
+    0x23: _constant(packet(Packet.TUNNEL_TRANSFER, varint(1), varint(0), field(bytes(CHUNK)))),
+    0x24: _constant(packet(Packet.PUBLISH, field("t"), field(bytes(2 * CHUNK)))),
 }
 
 
-async def run(loop: FakeLoop, data: bytes) -> None:
-    await play(loop, data, IrisGuest, CANNED)
+async def run(loop: SimulatedLoop, data: bytes) -> None:
+    await play(loop, data, UntrustedIrisProgram, PRESET_MESSAGES)
 
 
-# What is likely to be said.
+# Likely packets.
 
 Field = Callable[[Random], bytes]
 
@@ -101,7 +104,7 @@ def _name(random: Random) -> bytes:
     return field(random.choice(("c", "d", "t", "t", "", "n" * 255, "n" * 256, "\n")))
 
 
-def _octets(random: Random) -> bytes:
+def _bytes(random: Random) -> bytes:
     return field(random.choice((b"", b"x", random.randbytes(random.randrange(200)), b"\xff\xfe")))
 
 
@@ -111,19 +114,19 @@ def _flag(random: Random) -> bytes:
 
 _PACKETS: dict[int, Sequence[Field]] = {
     Packet.CLOSE: (),
-    Packet.BROADCAST: (_name, _octets),
-    Packet.REQUEST: (_number, _name, _octets, _number),
-    Packet.REPLY: (_number, _flag, _octets),
+    Packet.BROADCAST: (_name, _bytes),
+    Packet.REQUEST: (_number, _name, _bytes, _number),
+    Packet.REPLY: (_number, _flag, _bytes),
     Packet.SUBSCRIBE: (_name,),
     Packet.UNSUBSCRIBE: (_name,),
-    Packet.PUBLISH: (_name, _octets),
+    Packet.PUBLISH: (_name, _bytes),
     Packet.TUNNEL_INIT: (_number, _name, lambda _: varint(60_000)),
     Packet.TUNNEL_CONFIRM: (_number, _number),
     Packet.TUNNEL_ALLOWANCE: (_number, _number),
-    Packet.TUNNEL_TRANSFER: (_number, _number, _octets),
+    Packet.TUNNEL_TRANSFER: (_number, _number, _bytes),
     Packet.TUNNEL_CLOSE: (_number,),
 }
-_HAPPENINGS = (CUT, CUT, CUT, SINGLY, *REPEAT, *HAPPENINGS, *EVENTS, *CANNED)
+_EVENTS = (CUT, CUT, CUT, SINGLY, *REPEAT, *WORLD_EVENTS, *EVENTS, *PRESET_MESSAGES)
 
 
 def _generated(random: Random) -> bytes:
@@ -135,7 +138,7 @@ def _generated(random: Random) -> bytes:
         made = packet(kind, *(make(random) for make in _PACKETS[kind]))
     if random.random() < 0.1:
         made = made[: random.randrange(len(made)) + 1]
-    behind = event(random.choice(_HAPPENINGS)) if random.random() < 0.5 else b""
+    behind = event(random.choice(_EVENTS)) if random.random() < 0.5 else b""
     return escaped(made) + behind
 
 

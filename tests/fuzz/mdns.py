@@ -1,4 +1,4 @@
-"""What anybody on the link may multicast: records, and the packets they come in."""
+"""Multicast DNS from untrusted hosts: records, and the packets that contain them."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ from arke_relay.discovery.records import (
     read,
     text,
 )
-from fuzz.finding import promise
-from fuzz.loop import FakeLoop
+from fuzz.finding import require
 from fuzz.mutator import Blocks
 from fuzz.script import event, steps
+from fuzz.simulated_loop import SimulatedLoop
 from fuzz.target import Target
 
-# What stands before each of these is …
+# Events. Each says what the bytes before it are.
 TEXT = 0x10  # a TXT record
 NAME = 0x11  # the name of an instance
-ADDRESSES = 0x12  # its addresses, one a line
+ADDRESSES = 0x12  # its addresses, one in each line
 PORT = 0x13
 PACKET = 0x14  # a whole packet
 
 _NODE, _OTHER = "0123456789abcdef", "fedcba9876543210"
 _TAG = bytes(range(16))
-_MOST = 1024  # what a table may hold
+_MAX_ENTRIES = 1024  # in each table
 _IN, _RESPONSE = 1, 0x8400
 _LOG = Log(logging.getLogger("arke fuzz"))
 
 
 class Link:
-    """Discovery on a link, without sockets: packets come into the library's cache."""
+    """Discovery without sockets: packets go into the cache of the zeroconf library."""
 
     def __init__(self) -> None:
         self.hints: list[Hint] = []
@@ -63,9 +63,9 @@ class Link:
         self.mdns._multicast = self.multicast
         self.mdns._query = lambda *_: None  # type: ignore[method-assign]  # no network
 
-    def packet(self, octets: bytes) -> None:
-        """As the library hands it on: into the cache, and to the browser by its pointers."""
-        incoming = DNSIncoming(octets)
+    def packet(self, data: bytes) -> None:
+        """Handle a packet as the library does: cache it, and report its pointers to the browser."""
+        incoming = DNSIncoming(data)
         if not incoming.valid:
             return
         answers = incoming.answers()
@@ -77,45 +77,48 @@ class Link:
     def record(self, record: Record) -> None:
         for loopback in (False, True):
             found = read(record, loopback=loopback)
-            promise(isinstance(found, IgnoreCause | Announcement), "neither said nor a flaw")
+            require(
+                isinstance(found, IgnoreCause | Announcement),
+                "neither an announcement nor a cause to ignore it",
+            )
         self.mdns._evaluate(record.name.lower(), record)
 
     def check(self) -> None:
-        promise(len(self.mdns._known) <= _MOST, "too many instances are known")
-        promise(len(self.mdns._ignored) <= _MOST, "too many instances are ignored")
+        require(len(self.mdns._known) <= _MAX_ENTRIES, "too many instances are known")
+        require(len(self.mdns._ignored) <= _MAX_ENTRIES, "too many instances are ignored")
         for hint in self.hints:
-            promise(1 <= hint.port <= 65535, "a port that is none")
-            promise(1 <= len(hint.addresses) <= 16, "too many addresses, or none")
+            require(1 <= hint.port <= 65535, "an invalid port")
+            require(1 <= len(hint.addresses) <= 16, "no address or too many")
             for literal in hint.addresses:
                 address = ip_address(literal)
-                promise(not address.is_multicast, "a hint at everybody")
-                promise(not address.is_loopback, "a hint at this machine")
+                require(not address.is_multicast, "a hint with a multicast address")
+                require(not address.is_loopback, "a hint with a loopback address")
         self.hints.clear()
 
     def _match(self, tag: bytes, node: str) -> int | None:
         return 0 if tag == _TAG else None
 
 
-async def run(loop: FakeLoop, data: bytes) -> None:
+async def run(loop: SimulatedLoop, data: bytes) -> None:
     link = Link()
     name, port, addresses = instance(_OTHER), 55556, ["10.1.1.1"]
     txt = _wire(text(_TAG))
-    for reads, happening in steps(data):
-        for octets in reads[:64]:
-            if happening == PACKET:
-                link.packet(octets)
-            elif happening == NAME:
-                name = octets.decode(errors="replace")
-            elif happening == ADDRESSES:
-                addresses = octets.decode(errors="replace").split("\n")
-            elif happening == PORT:
-                port = int.from_bytes(octets[:8])
+    for reads, event_number in steps(data):
+        for data in reads[:64]:
+            if event_number == PACKET:
+                link.packet(data)
+            elif event_number == NAME:
+                name = data.decode(errors="replace")
+            elif event_number == ADDRESSES:
+                addresses = data.decode(errors="replace").split("\n")
+            elif event_number == PORT:
+                port = int.from_bytes(data[:8])
             else:
-                txt = octets
+                txt = data
             link.record(Record(name, port, txt, addresses))
         link.check()
     link.record(Record(instance("00000000000000ff"), 55556, _wire(text(_TAG)), ["10.9.9.9"]))
-    promise(len(link.hints) == 1, "an honest relay is not found")
+    require(len(link.hints) == 1, "a valid relay is not found")
     link.check()
 
 

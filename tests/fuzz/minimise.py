@@ -1,7 +1,7 @@
-"""`python -m fuzz.minimise TARGET`: what a run kept joins the corpus, as far as it reaches more.
+"""`python -m fuzz.minimise TARGET`: add kept inputs to the corpus if they cover more code.
 
-The inputs of the corpus stay, and those that reach a line nobody reached before come to them, the
-shortest first.
+The inputs of the corpus stay. An input of earlier runs is added if it covers new lines; the
+shortest ones are tried first.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 from fuzz.finding import Finding
 from fuzz.targets import CORPUS, load
 
-_MOST = 40  # files of one target
-_WORTH = 3  # steps that are worth a file
-_OURS = ("/arke/", "/arke_relay/")
+_MAX_ENTRIES = 40  # files for each target
+_MIN_NEW_STEPS = 3  # new steps that justify a file
+_OUR_CODE = ("/arke/", "/arke_relay/")
 
 Step = tuple[str, int, int]
 
 
-class Reached:
-    """The steps from line to line that an input takes through our code."""
+class CoverageTracer:
+    """Record the steps from line to line that an input takes through Arke's code."""
 
     def __init__(self) -> None:
         self.steps: set[Step] = set()
@@ -31,7 +31,7 @@ class Reached:
 
     def __call__(self, frame: FrameType, kind: str, _: Any) -> Any:
         path = frame.f_code.co_filename
-        if not any(part in path for part in _OURS):
+        if not any(part in path for part in _OUR_CODE):
             return None
         if kind == "line":
             self.steps.add((path, self._last, frame.f_lineno))
@@ -39,8 +39,8 @@ class Reached:
         return self
 
 
-def reached(name: str, data: bytes) -> set[Step]:
-    tracer = Reached()
+def covered_steps(name: str, data: bytes) -> set[Step]:
+    tracer = CoverageTracer()
     sys.settrace(tracer)
     try:
         load(name).run(data)
@@ -57,15 +57,15 @@ def main() -> None:
     known: set[Step] = set()
     count = 0
     for path in sorted(corpus.iterdir()):
-        known |= reached(name, path.read_bytes())
+        known |= covered_steps(name, path.read_bytes())
         count += 1
     kept = Path(__file__).resolve().parent / ".kept" / name
     for path in sorted(kept.iterdir(), key=lambda path: (path.stat().st_size, path.name)):
-        if count >= _MOST:
+        if count >= _MAX_ENTRIES:
             break
         data = path.read_bytes()
-        more = reached(name, data) - known
-        if len(more) >= _WORTH:
+        more = covered_steps(name, data) - known
+        if len(more) >= _MIN_NEW_STEPS:
             known |= more
             count += 1
             (corpus / sha256(data).hexdigest()[:16]).write_bytes(data)

@@ -1,4 +1,4 @@
-"""Changes an input message by message and event by event, where octets alone would lead nowhere."""
+"""Mutate an input by whole messages and events; mutations of single bytes rarely stay valid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fuzz.script import CUT, LITERAL, MARK, REPEAT, SINGLY, event
 
 
 class Mutator:
-    """For streams of MessagePack messages: `generate` makes one, right or nearly so."""
+    """Mutator for streams of MessagePack messages. `generate` makes one, valid or nearly valid."""
 
     def __init__(self, generate: Callable[[Random], Any], events: Sequence[int]) -> None:
         self._generate = generate
@@ -39,13 +39,13 @@ class Mutator:
         return b"".join(parts)
 
     def _generated(self, random: Random) -> bytes:
-        """One message, or now and then an event."""
+        """Generate a message, or sometimes an event."""
         if random.random() < 0.3:
             return event(random.choice(self._events))
         return pack(self._generate(random))
 
     def _changed(self, part: bytes, random: Random) -> bytes:
-        """One field of a message is another."""
+        """Replace one field of a message."""
         message = _read(part)
         if not isinstance(message, list) or len(message) < 2:
             return self._generated(random)
@@ -59,7 +59,7 @@ class Mutator:
 
 
 class Blocks:
-    """For inputs whose parts are told apart by the events behind them: `generate` makes one."""
+    """Mutator for inputs whose parts end with an event. `generate` makes one part."""
 
     def __init__(self, generate: Callable[[Random], bytes]) -> None:
         self._generate = generate
@@ -76,9 +76,9 @@ class Blocks:
             elif choice < 0.7:
                 parts.insert(at, random.choice(parts))
             else:
-                octets = bytearray(parts[at - 1])
-                octets[random.randrange(len(octets))] = random.randrange(256)
-                parts[at - 1] = bytes(octets)
+                data = bytearray(parts[at - 1])
+                data[random.randrange(len(data))] = random.randrange(256)
+                parts[at - 1] = bytes(data)
         return b"".join(parts)
 
 
@@ -98,7 +98,7 @@ def _blocks(data: bytes) -> list[bytes]:
 
 
 def pack(message: object) -> bytes:
-    """Within what a script can say, and also where it is nested too deeply to be packed."""
+    """Pack a message for a script; one that is nested too deeply becomes a nested array."""
     try:
         packed: bytes = packb(message)
     except ValueError:
@@ -107,39 +107,38 @@ def pack(message: object) -> bytes:
 
 
 def split(data: bytes) -> list[bytes]:
-    """Events and messages, each by itself; what is neither stays as it is."""
+    """Split an input into events and messages; other bytes stay in one part."""
     parts: list[bytes] = []
-    octets = b""
     first, *rest = data.split(bytes((MARK,)))
-    octets = first
+    data = first
     for part in rest:
         if part[:1] == bytes((LITERAL,)):
-            octets += bytes((MARK,)) + part[1:]
+            data += bytes((MARK,)) + part[1:]
             continue
-        parts += (*_messages(octets), event(part[0] if part else CUT))
-        octets = part[1:]
-    return [*parts, *_messages(octets)]
+        parts += (*_messages(data), event(part[0] if part else CUT))
+        data = part[1:]
+    return [*parts, *_messages(data)]
 
 
-def _messages(octets: bytes) -> list[bytes]:
+def _messages(data: bytes) -> list[bytes]:
     parts = []
     unpacker = Unpacker(use_list=True, strict_map_key=False, unicode_errors="replace")
-    unpacker.feed(octets)
+    unpacker.feed(data)
     at = 0
     try:
         for _ in unpacker:
             end = unpacker.tell()
-            parts.append(escaped(octets[at:end]))
+            parts.append(escaped(data[at:end]))
             at = end
     except DECODE_ERRORS:
         pass
-    return parts + [escaped(octets[at:])] * (at < len(octets))
+    return parts + [escaped(data[at:])] * (at < len(data))
 
 
-def escaped(octets: bytes) -> bytes:
-    """As a script says them."""
+def escaped(data: bytes) -> bytes:
+    """Escape the mark, as a script requires."""
     mark = bytes((MARK,))
-    return octets.replace(mark, mark + bytes((LITERAL,)))
+    return data.replace(mark, mark + bytes((LITERAL,)))
 
 
 def _read(part: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""A program that says anything at all to its relay: the native codec, from its first octet on."""
+"""The native codec of the relay with an untrusted program, from its first byte on."""
 
 from __future__ import annotations
 
@@ -9,74 +9,74 @@ from msgpack import packb
 
 from arke.wire.limits import CHUNK
 from arke.wire.messages import MAGIC, VERSION, Op
-from fuzz.finding import promise
+from fuzz.finding import require
 from fuzz.grammar import native_messages
-from fuzz.guest import EVENTS, Guest, play
-from fuzz.loop import FakeLoop
+from fuzz.message_boundaries import MessageBoundaries
 from fuzz.mutator import Mutator
-from fuzz.shadow import Shadow
+from fuzz.simulated_loop import SimulatedLoop
 from fuzz.target import Target
-from fuzz.world import CLUSTER, HAPPENINGS, TOPIC, World
+from fuzz.untrusted_program import EVENTS, UntrustedProgram, play
+from fuzz.world import CLUSTER, TOPIC, WORLD_EVENTS, World
 
 _TOKEN = 4711
-_ZEROS = 512 * 1024  # more than an unpacker keeps
+_ZEROS = 512 * 1024  # bytes; more than an unpacker keeps
 _HEADERS = {str(number): "x" * 500 for number in range(30)}
 
 
-class NativeGuest(Guest):
-    """Its octets are MessagePack."""
+class UntrustedNativeProgram(UntrustedProgram):
+    """An untrusted program whose bytes are MessagePack."""
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self._shadow = Shadow()
+        self._boundaries = MessageBoundaries()
         self.numbers = count(1000)
 
-    def follow(self, octets: bytes) -> None:
-        self._shadow.follow(octets)
-        self.left = self._shadow.closed
+    def follow(self, data: bytes) -> None:
+        self._boundaries.follow(data)
+        self.sent_close = self._boundaries.closed
 
     async def check_alive(self) -> None:
-        if self._shadow.between:
-            promise(not self._shadow.broken, "a message that is none was borne")
+        if self._boundaries.at_boundary:
+            require(not self._boundaries.invalid, "an invalid message was accepted")
             self.transport.received.clear()
             self.feed(_pack(Op.PING, _TOKEN))
             await self.world.rest()
             answer = bytes(self.transport.received)
-            promise(answer == _pack(Op.PONG, _TOKEN), "a ping was not answered")
-        else:  # in the middle of a message: zeros complete it, or are too much; a zero is none
+            require(answer == _pack(Op.PONG, _TOKEN), "a ping was not answered")
+        else:  # inside a message: zeros complete it or exceed the limit; no message is a zero
             for _ in range(_ZEROS // CHUNK):
                 self.feed(bytes(CHUNK))
                 await self.world.rest()
-            promise(self.transport.is_closing(), "zeros are borne as messages")
+            require(self.transport.is_closing(), "zeros are accepted as messages")
 
 
 def _pack(op: int, *fields: object) -> bytes:
     return bytes(packb((int(op), *fields)))
 
 
-def _same(op: int, *fields: object) -> Callable[[Guest], bytes]:
+def _constant(op: int, *fields: object) -> Callable[[UntrustedProgram], bytes]:
     packed = _pack(op, *fields)
     return lambda _: packed
 
 
-def _headed(guest: Guest) -> bytes:
-    assert isinstance(guest, NativeGuest)
-    return _pack(Op.REQUEST, next(guest.numbers), "d", b"", 60_000, False, _HEADERS)
+def _request_with_headers(program: UntrustedProgram) -> bytes:
+    assert isinstance(program, UntrustedNativeProgram)
+    return _pack(Op.REQUEST, next(program.numbers), "d", b"", 60_000, False, _HEADERS)
 
 
-CANNED = {
-    0x20: _same(Op.HELLO, MAGIC, VERSION, "guest"),
-    0x21: _same(Op.CHUNK, 0, 2 * CHUNK, bytes(CHUNK)),
-    0x22: _same(Op.CHUNK, 1, CHUNK + 1, bytes(CHUNK)),
-    0x23: _same(Op.REQUEST, 1, CLUSTER, bytes(CHUNK), 1000, True, None),
-    0x24: _same(Op.DATA, 1, 2 * CHUNK, bytes(CHUNK)),
-    0x25: _same(Op.PUBLISH, TOPIC, bytes(CHUNK), None),
-    0x26: _headed,
+PRESET_MESSAGES = {
+    0x20: _constant(Op.HELLO, MAGIC, VERSION, "guest"),
+    0x21: _constant(Op.CHUNK, 0, 2 * CHUNK, bytes(CHUNK)),
+    0x22: _constant(Op.CHUNK, 1, CHUNK + 1, bytes(CHUNK)),
+    0x23: _constant(Op.REQUEST, 1, CLUSTER, bytes(CHUNK), 1000, True, None),
+    0x24: _constant(Op.DATA, 1, 2 * CHUNK, bytes(CHUNK)),
+    0x25: _constant(Op.PUBLISH, TOPIC, bytes(CHUNK), None),
+    0x26: _request_with_headers,
 }
 
 
-async def run(loop: FakeLoop, data: bytes) -> None:
-    await play(loop, data, NativeGuest, CANNED)
+async def run(loop: SimulatedLoop, data: bytes) -> None:
+    await play(loop, data, UntrustedNativeProgram, PRESET_MESSAGES)
 
 
-TARGET = Target(run, Mutator(native_messages, (*HAPPENINGS, *EVENTS, *CANNED)))
+TARGET = Target(run, Mutator(native_messages, (*WORLD_EVENTS, *EVENTS, *PRESET_MESSAGES)))

@@ -1,4 +1,4 @@
-"""A relay of the network that says anything at all: frames of an admitted peer."""
+"""The peer codec of the relay with an untrusted but admitted peer."""
 
 from __future__ import annotations
 
@@ -13,54 +13,54 @@ from arke_relay.core.endpoints import Peer
 from arke_relay.core.membership import HEARTBEAT, Membership, Neighbour
 from arke_relay.peers import message_handlers
 from arke_relay.peers.batch_reader import MAX_FRAME, BatchReader
-from fuzz.finding import promise
+from fuzz.finding import require
 from fuzz.grammar import peer_messages
-from fuzz.loop import FakeLoop
 from fuzz.mutator import Mutator
 from fuzz.script import steps
+from fuzz.simulated_loop import SimulatedLoop
 from fuzz.target import Target
 from fuzz.world import (
     CLUSTER,
-    HAPPENINGS,
-    INBOX,
+    MAX_INBOX,
     MAX_MESSAGE,
-    OUTBOX,
+    MAX_OUTBOX,
     TOPIC,
+    WORLD_EVENTS,
     World,
     check_inbox,
     check_outbox,
-    small_bounds,
+    small_limits,
 )
 
-GUEST = "bbbbbbbbbbbbbbbb"
-FRIEND = "dddddddddddddddd"
-THERE = "g"
-"""The cluster that the honest peer serves."""
+UNTRUSTED = "bbbbbbbbbbbbbbbb"
+VALID_PEER = "dddddddddddddddd"
+REMOTE_CLUSTER = "g"
+"""The cluster that has a member at the valid peer."""
 
-# Events, beside those of the world. What stands before most of them is one frame of the guest's
-# present session.
-AS_IT_IS = 0x13  # what stands before it is a whole frame, header and all
-STALE = 0x14  # what stands before it is of the session before
-AGAIN = 0x17  # the guest begins another session
-GIVING_UP = 0x1A  # the guest has given up our session
-ADMITTED = 0x1B  # the guest joins, if it is not linked
-BLOCKED = 0x1C  # its link takes nothing more
-GOING_ON = 0x1D
-EVENTS = (AS_IT_IS, STALE, AGAIN, GIVING_UP, ADMITTED, BLOCKED, GOING_ON)
-CANNED = {
+# Events, in addition to those of the world. The bytes before most of them are one frame of the
+# untrusted peer's current session.
+RAW_FRAME = 0x13  # the bytes before are a frame with its header
+STALE_FRAME = 0x14  # the bytes before are a frame of the previous session
+NEW_SESSION = 0x17  # the untrusted peer starts another session
+REJECT_SESSION = 0x1A  # the untrusted peer rejects this relay's session
+JOIN = 0x1B  # the untrusted peer joins, if it is not linked
+BLOCK_LINK = 0x1C  # the untrusted peer stops reading
+UNBLOCK_LINK = 0x1D
+EVENTS = (RAW_FRAME, STALE_FRAME, NEW_SESSION, REJECT_SESSION, JOIN, BLOCK_LINK, UNBLOCK_LINK)
+PRESET_MESSAGES = {
     0x20: (Op.CHUNK, 0, 2 * CHUNK, bytes(CHUNK)),
     0x21: (Op.CHUNK, 1, CHUNK + 1, bytes(CHUNK)),
     0x22: (PeerOp.REQUEST, 1, CLUSTER, bytes(CHUNK), 2_000_000, 7, None),
     0x23: (Op.DATA, 1, 2 * CHUNK, bytes(CHUNK)),
     0x24: (PeerOp.PUBLISH, TOPIC, bytes(CHUNK), 7, None),
 }
-_PACKED = {number: packb(tuple(message)) for number, message in CANNED.items()}
+_PACKED_PRESETS = {number: packb(tuple(message)) for number, message in PRESET_MESSAGES.items()}
 
 
 class Link:
-    """Our direction to a peer, as `PeerLink` is with sockets."""
+    """The direction from this relay to a peer; `PeerLink` without sockets."""
 
-    def __init__(self, loop: FakeLoop, session: int) -> None:
+    def __init__(self, loop: SimulatedLoop, session: int) -> None:
         self._loop = loop
         self._session = session
         self._hearing = 0
@@ -68,7 +68,7 @@ class Link:
         self.blocked = False
         self.open = True
         self.frames: list[bytes] = []
-        self.outbox = Outbox(OUTBOX, max_body=MAX_MESSAGE)
+        self.outbox = Outbox(MAX_OUTBOX, max_body=MAX_MESSAGE)
         self.put = self.outbox.put
         self.put_body = self.outbox.put_body
         self.put_packed = self.outbox.put_packed
@@ -96,14 +96,14 @@ class Link:
     def _send(self, messages: bytes) -> None:
         header = (self._session, int(self._loop.now * 1000), self._hearing)
         frame = self._packer.pack(header) + messages
-        promise(len(frame) <= MAX_FRAME, "a frame is larger than any relay takes")
+        require(len(frame) <= MAX_FRAME, "a frame is larger than the limit")
         self.frames = [*self.frames[-8:], frame]
 
 
 class PeerWorld(World):
-    """With an honest peer that serves `g`, and a guest."""
+    """A world with two peers: a valid one with a member of cluster `g`, and an untrusted one."""
 
-    def __init__(self, loop: FakeLoop) -> None:
+    def __init__(self, loop: SimulatedLoop) -> None:
         super().__init__(loop)
         self.links: dict[str, Link] = {}
         self.losses: list[str] = []
@@ -117,25 +117,25 @@ class PeerWorld(World):
             on_draining=lambda peer: None,
         )
         self.session = 1
-        for node in (FRIEND, GUEST):
+        for node in (VALID_PEER, UNTRUSTED):
             self.admit(node)
-        self.receive(FRIEND, 1, (PeerOp.MEMBER_JOINED, THERE, 1, {}), (PeerOp.SYNCED,))
+        self.receive(VALID_PEER, 1, (PeerOp.MEMBER_JOINED, REMOTE_CLUSTER, 1, {}), (PeerOp.SYNCED,))
 
     def admit(self, node: str) -> None:
         self.membership.admitted(node, b"", "10.1.1.1", 1, 2, MAX_MESSAGE, self.loop.now)
 
     @property
-    def guest(self) -> Peer | None:
-        return self.core.peers.by_node.get(GUEST)
+    def program(self) -> Peer | None:
+        return self.core.peers.by_node.get(UNTRUSTED)
 
     def receive(self, node: str, session: int, *messages: tuple[object, ...]) -> None:
-        self.receive_octets(node, session, b"".join(packb(tuple(each)) for each in messages))
+        self.receive_messages(node, session, b"".join(packb(tuple(each)) for each in messages))
 
-    def receive_octets(self, node: str, session: int, octets: bytes, hearing: int = 0) -> None:
+    def receive_messages(self, node: str, session: int, data: bytes, hearing: int = 0) -> None:
         neighbour = self.membership.neighbours.get(node)
         ours = neighbour.session if neighbour else 0
         header = packb((session, int(self.loop.now * 1000), hearing or ours))
-        self.receive_frame(node, (header + octets)[:MAX_FRAME])
+        self.receive_frame(node, (header + data)[:MAX_FRAME])
 
     def receive_frame(self, node: str, frame: bytes) -> None:
         self.batches.receive(node, frame, self.loop.now)
@@ -154,7 +154,7 @@ class PeerWorld(World):
 
     async def pass_time(self, seconds: float) -> None:
         self.loop.now += seconds
-        self.receive(FRIEND, 1)
+        self.receive(VALID_PEER, 1)
         self.membership.tick(self.loop.now)
         await super().pass_time(HEARTBEAT)
 
@@ -164,37 +164,40 @@ class PeerWorld(World):
             check_outbox(link.outbox)
         for peer in self.core.peers.by_node.values():
             if peer.inbox is not None:
-                check_inbox(peer.inbox, INBOX)
+                check_inbox(peer.inbox, MAX_INBOX)
 
-    async def check_guest(self) -> None:
-        """It is linked and heard, or was cut off with a reason; and then it is gone."""
-        neighbour = self.membership.neighbours.get(GUEST)
+    async def check_untrusted_peer(self) -> None:
+        """Check that the untrusted peer works or was lost with a reason; then end its link."""
+        neighbour = self.membership.neighbours.get(UNTRUSTED)
         if neighbour is not None:
             session = max(self.session, neighbour.peer_session, neighbour.rejected_session + 1)
-            self.receive(GUEST, session, (PeerOp.SUBSCRIBED, "still there"))
-            heard = "still there" in self.core.directory.topics
-            over = session > MAX_ID  # it has used up its numbers
-            promise(heard or over, "a peer is linked, and not heard")
-            self.membership.end(GUEST, "it was time", self.loop.now)
-        promise(all(self.losses), "a peer was cut off without a reason")
-        promise(GUEST not in self.core.peers.by_node, "the peer is still there")
-        promise(GUEST not in self.core.peers._announcements.links, "a lost peer is announced to")
+            self.receive(UNTRUSTED, session, (PeerOp.SUBSCRIBED, "still there"))
+            subscribed = "still there" in self.core.directory.topics
+            exhausted = session > MAX_ID  # the peer has used all session numbers
+            require(subscribed or exhausted, "the messages of a linked peer are ignored")
+            self.membership.end(UNTRUSTED, "end of the test", self.loop.now)
+        require(all(self.losses), "a peer was lost without a reason")
+        require(UNTRUSTED not in self.core.peers.by_node, "a lost peer is still in the table")
+        require(
+            UNTRUSTED not in self.core.peers._announcements.links,
+            "a lost peer still gets announcements",
+        )
         topics = {*self.core.directory.topics} - {TOPIC}
-        promise(not topics, f"topics are left: {topics!r:.100}")
+        require(not topics, f"topics are left: {topics!r:.100}")
 
-    async def check_friend(self) -> None:
-        """The honest peer is still linked, and answers a call of a program here."""
-        promise(FRIEND in self.membership.neighbours, "an innocent peer was cut off")
-        call = self.client.ask(THERE)
+    async def check_valid_peer(self) -> None:
+        """Check that the valid peer is still linked and gets the request of a local program."""
+        require(VALID_PEER in self.membership.neighbours, "the valid peer was lost")
+        request_id = self.client.send_request(REMOTE_CLUSTER)
         await self.rest()
-        frame = self.links[FRIEND].frames[-1]
+        frame = self.links[VALID_PEER].frames[-1]
         _, *messages = _read(frame)
         numbers = [message[1] for message in messages if message[0] == PeerOp.REQUEST]
-        promise(numbers, "a call did not reach the innocent peer")
-        self.receive(FRIEND, 1, (Op.REPLY, numbers[-1], b"yes"))
+        require(numbers, "a request did not reach the valid peer")
+        self.receive(VALID_PEER, 1, (Op.REPLY, numbers[-1], b"yes"))
         await self.rest()
-        promise(self.client.answers.get(call) == b"yes", "the answer of a peer did not arrive")
-        self.membership.end(FRIEND, "it was time", self.loop.now)
+        require(self.client.answers.get(request_id) == b"yes", "the reply of a peer did not arrive")
+        self.membership.end(VALID_PEER, "end of the test", self.loop.now)
 
     def _dial(self, neighbour: Neighbour, session: int) -> Link:
         link = self.links[neighbour.node] = Link(self.loop, session)
@@ -210,49 +213,49 @@ def _read(frame: bytes) -> list[tuple[object, ...]]:
     return list(unpacked)
 
 
-async def run(loop: FakeLoop, data: bytes) -> None:
-    with small_bounds(), patch.object(message_handlers, "_MAX_INBOX", INBOX):
+async def run(loop: SimulatedLoop, data: bytes) -> None:
+    with small_limits(), patch.object(message_handlers, "_MAX_INBOX", MAX_INBOX):
         world = PeerWorld(loop)
         await world.rest()
-        for reads, happening in steps(data):
-            for octets in reads:
-                _receive(world, octets, happening)
+        for reads, event_number in steps(data):
+            for data in reads:
+                _receive(world, data, event_number)
                 if not loop._ready:
                     world.check_bounds()
             await world.rest()
-            await _happen(world, happening)
-        world.member.transport.go_on()
+            await _handle_event(world, event_number)
+        world.member.transport.unblock_writes()
         await world.rest()
-        await world.check_guest()
+        await world.check_untrusted_peer()
         await world.rest()
-        await world.check_friend()
-        await world.check_innocents()
+        await world.check_valid_peer()
+        await world.check_valid_programs()
 
 
-def _receive(world: PeerWorld, octets: bytes, happening: int) -> None:
-    if happening == AS_IT_IS:
-        world.receive_frame(GUEST, octets[:MAX_FRAME])
-    elif happening == STALE:
-        world.receive_octets(GUEST, world.session - 1, octets)
-    elif happening == GIVING_UP:
-        neighbour = world.membership.neighbours.get(GUEST)
+def _receive(world: PeerWorld, data: bytes, event_number: int) -> None:
+    if event_number == RAW_FRAME:
+        world.receive_frame(UNTRUSTED, data[:MAX_FRAME])
+    elif event_number == STALE_FRAME:
+        world.receive_messages(UNTRUSTED, world.session - 1, data)
+    elif event_number == REJECT_SESSION:
+        neighbour = world.membership.neighbours.get(UNTRUSTED)
         hearing = -neighbour.session if neighbour else -1
-        world.receive_octets(GUEST, world.session, octets, hearing)
+        world.receive_messages(UNTRUSTED, world.session, data, hearing)
     else:
-        world.receive_octets(GUEST, world.session, octets)
+        world.receive_messages(UNTRUSTED, world.session, data)
 
 
-async def _happen(world: PeerWorld, happening: int) -> None:
-    if happening in _PACKED:
-        world.receive_octets(GUEST, world.session, _PACKED[happening])
-    elif happening == AGAIN:
+async def _handle_event(world: PeerWorld, event_number: int) -> None:
+    if event_number in _PACKED_PRESETS:
+        world.receive_messages(UNTRUSTED, world.session, _PACKED_PRESETS[event_number])
+    elif event_number == NEW_SESSION:
         world.session += 1
-    elif happening == ADMITTED and GUEST not in world.membership.neighbours:
-        world.admit(GUEST)
-        world.session = world.membership.neighbours[GUEST].rejected_session + 1
-    elif happening in {BLOCKED, GOING_ON} and GUEST in world.links:
-        world.links[GUEST].blocked = happening == BLOCKED
-    await world.happen(happening)
+    elif event_number == JOIN and UNTRUSTED not in world.membership.neighbours:
+        world.admit(UNTRUSTED)
+        world.session = world.membership.neighbours[UNTRUSTED].rejected_session + 1
+    elif event_number in {BLOCK_LINK, UNBLOCK_LINK} and UNTRUSTED in world.links:
+        world.links[UNTRUSTED].blocked = event_number == BLOCK_LINK
+    await world.handle_event(event_number)
 
 
-TARGET = Target(run, Mutator(peer_messages, (*HAPPENINGS, *EVENTS, *CANNED)))
+TARGET = Target(run, Mutator(peer_messages, (*WORLD_EVENTS, *EVENTS, *PRESET_MESSAGES)))

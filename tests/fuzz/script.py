@@ -1,7 +1,7 @@
-"""What an input says: octets for the codec, and between them what else happens in the world.
+"""The format of an input: bytes for the codec, with events between them.
 
-0xC1, which MessagePack never uses, is followed by the number of an event; all other octets go to
-the codec as they are. Each event also ends a read, so that streams are cut at arbitrary places.
+The byte 0xC1, which MessagePack never uses, is followed by the number of an event. All other bytes
+go to the codec unchanged. Each event also ends a read, so that streams are cut at arbitrary places.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from arke.wire.limits import CHUNK
 
 MARK = 0xC1
 CUT = 0x00
-"""Nothing happens but that a read ends here."""
+"""A read ends here; nothing else happens."""
 LITERAL = 0x01
-"""The octet 0xC1 itself."""
+"""The byte 0xC1 itself."""
 SINGLY = 0x02
-"""What stands before it is read octet by octet."""
+"""The bytes before it arrive one by one."""
 REPEAT = (0x03, 0x04, 0x05)
-"""What stands before it is sent again: 15, 255, 4,095 times."""
+"""The bytes before it are sent again: 15, 255 or 4,095 times."""
 
-_MOST_OCTETS = 512 * 1024  # of one repetition
-_MOST_SINGLE = 1024
-_MOST_EVENTS = 128
+_MAX_REPEATED_BYTES = 512 * 1024  # of one repetition
+_MAX_SINGLE_BYTES = 1024
+_MAX_EVENTS = 128
 
 
 def event(number: int) -> bytes:
@@ -30,29 +30,27 @@ def event(number: int) -> bytes:
 
 
 def steps(data: bytes) -> Iterator[tuple[list[bytes], int]]:
-    """Reads, and the event behind them."""
-    first, *rest = data.split(bytes((MARK,)), _MOST_EVENTS)
-    octets = first
+    """Yield the reads of each part, and the number of the event after them."""
+    first, *rest = data.split(bytes((MARK,)), _MAX_EVENTS)
+    data = first
     for part in rest:
         number = part[0] if part else CUT
         if number == LITERAL:
-            octets += bytes((MARK,)) + part[1:]
+            data += bytes((MARK,)) + part[1:]
             continue
-        yield _reads(octets, number), number
-        octets = part[1:]
-    yield _reads(octets, CUT), CUT
+        yield _reads(data, number), number
+        data = part[1:]
+    yield _reads(data, CUT), CUT
 
 
-def _reads(octets: bytes, number: int) -> list[bytes]:
-    if not octets:
+def _reads(data: bytes, number: int) -> list[bytes]:
+    if not data:
         return []
     if number == SINGLY:
-        cut = octets[:_MOST_SINGLE]
-        return [bytes((octet,)) for octet in cut] + [octets[_MOST_SINGLE:]][
-            : len(octets) > len(cut)
-        ]
+        cut = data[:_MAX_SINGLE_BYTES]
+        return [bytes((byte,)) for byte in cut] + [data[_MAX_SINGLE_BYTES:]][: len(data) > len(cut)]
     if number in REPEAT:
-        times = min(16 ** (REPEAT.index(number) + 1), _MOST_OCTETS // len(octets) + 1)
-        at_once = max(1, CHUNK // len(octets))
-        return [octets * min(at_once, times - at) for at in range(0, times, at_once)]
-    return [octets]
+        times = min(16 ** (REPEAT.index(number) + 1), _MAX_REPEATED_BYTES // len(data) + 1)
+        at_once = max(1, CHUNK // len(data))
+        return [data * min(at_once, times - at) for at in range(0, times, at_once)]
+    return [data]

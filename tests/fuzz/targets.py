@@ -1,4 +1,4 @@
-"""The targets, by name: each is a module of this package."""
+"""The targets by name. Each is a module of this package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fuzz.target import Target
 
 NAMES = ("native", "iris", "peer", "certificate", "mdns", "link")
 CORPUS = Path(__file__).resolve().parent / "corpus"
-"""A folder for each target. What is named `found-…` once broke a promise."""
+"""A folder for each target. An input named `found-…` once caused a finding."""
 
 
 def load(name: str) -> Target:

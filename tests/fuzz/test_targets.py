@@ -1,4 +1,4 @@
-"""Every input of the corpus, and some that nobody has seen yet, keep every promise."""
+"""Run every input of the corpus, and mutations of them."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fuzz.__main__ import Outcome, understand
+from fuzz.__main__ import Outcome, parse_output
 from fuzz.targets import CORPUS, NAMES, load
 
 INPUTS = sorted(path for name in NAMES for path in (CORPUS / name).iterdir())
 
 
 @pytest.mark.parametrize("path", INPUTS, ids=lambda path: f"{path.parent.name}-{path.name}")
-def test_an_input_of_the_corpus_breaks_nothing(path: Path) -> None:
+def test_input_of_the_corpus_causes_no_finding(path: Path) -> None:
     load(path.parent.name).run(path.read_bytes())
 
 
 @pytest.mark.parametrize("name", NAMES)
-@given(seed=st.integers(0, 2**32 - 1), changes=st.integers(1, 12), octets=st.binary(max_size=40))
+@given(seed=st.integers(0, 2**32 - 1), changes=st.integers(1, 12), data=st.binary(max_size=40))
 @settings(
     max_examples=40,
     derandomize=True,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
-def test_whatever_comes_breaks_nothing(name: str, seed: int, changes: int, octets: bytes) -> None:
+def test_mutated_input_causes_no_finding(name: str, seed: int, changes: int, data: bytes) -> None:
     target, random = load(name), Random(seed)
-    beginnings = [path.read_bytes() for path in INPUTS if path.parent.name == name]
-    data = random.choice([b"", *beginnings])
+    corpus = [path.read_bytes() for path in INPUTS if path.parent.name == name]
+    data = random.choice([b"", *corpus])
     for _ in range(changes):
         data = target.mutate(data, random)
     at = random.randrange(len(data) + 1)
-    target.run(data[:at] + octets + data[at:])
+    target.run(data[:at] + data + data[at:])
 
 
 ENDED = """
@@ -46,11 +46,11 @@ stat::peak_rss_mb:              115
 WRITTEN = "artifact_prefix='x'; Test unit written to "
 
 
-def test_what_a_run_came_to_is_understood() -> None:
-    clean = understand("native", ENDED, failed=False)
+def test_output_of_libfuzzer_is_parsed() -> None:
+    clean = parse_output("native", ENDED, failed=False)
     assert clean == Outcome("native", 12941, 690, 2815, 115, None, "")
     path = CORPUS.parent / ".kept" / "native-crash-1"
-    found = understand("native", f"{WRITTEN}{path}\n{ENDED}", failed=True)
+    found = parse_output("native", f"{WRITTEN}{path}\n{ENDED}", failed=True)
     assert str(found.finding) == "tests/fuzz/.kept/native-crash-1"
-    assert not found.broke
-    assert understand("native", "No module named atheris", failed=True).broke
+    assert not found.crash_output
+    assert parse_output("native", "No module named atheris", failed=True).crash_output

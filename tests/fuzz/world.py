@@ -1,6 +1,6 @@
-"""One relay without sockets, two honest programs at it, and room for somebody who is not.
+"""One relay without sockets with two valid programs; targets add an untrusted program or peer.
 
-The relay's bounds are small here: what an input can send in a moment must be able to reach them.
+The limits of the relay are lower here, so that a short input can reach them.
 """
 
 from __future__ import annotations
@@ -25,59 +25,67 @@ from arke_relay.core.endpoints import Endpoint
 from arke_relay.core.message_core import MessageCore
 from arke_relay.environment import RelayEnvironment
 from arke_relay.flusher import Flusher
-from fuzz.finding import Finding, promise
-from fuzz.loop import FakeLoop
-from fuzz.program import HonestProgram
+from fuzz.finding import Finding, require
+from fuzz.simulated_loop import SimulatedLoop
+from fuzz.valid_program import ValidProgram
 
-OUTBOX = 256 * 1024
-RESERVE = 64 * 1024
-INBOX = 512 * 1024
+MAX_OUTBOX = 256 * 1024
+CONTROL_RESERVE = 64 * 1024
+MAX_INBOX = 512 * 1024
 MAX_MESSAGE = 256 * 1024
-HELD = 512 * 1024
+HELD_BYTES = 512 * 1024
 NODE = "aaaaaaaaaaaaaaaa"
-PARTS = 1024 * 1024
-MOST_WAITING = OUTBOX + RESERVE + PARTS + MAX_MESSAGE + 4 * CHUNK
-"""What may wait for one receiver: all but the last message is within the bounds."""
+TUNNEL_BYTES = 1024 * 1024
+MAX_QUEUED_BYTES = MAX_OUTBOX + CONTROL_RESERVE + TUNNEL_BYTES + MAX_MESSAGE + 4 * CHUNK
+"""Bytes that may wait for one receiver: the limits, and one message over them."""
 CLUSTER = "c"
 TOPIC = "t"
 
-# Events that every target with a world understands.
-ASKED = 0x10  # a program asks the clusters that the guest may serve
-OFFERED = 0x11  # and opens tunnels to them
-TOLD = 0x12  # and tells everybody
-LATER = 0x15  # a second passes
-MUCH_LATER = 0x16
-MEMBER_STALLED = 0x18  # the innocent member reads nothing more, as long as that is borne
-MEMBER_GOING_ON = 0x19
-HAPPENINGS = (ASKED, OFFERED, TOLD, LATER, MUCH_LATER, MEMBER_STALLED, MEMBER_GOING_ON)
+# Events of all targets with a world.
+SEND_REQUESTS = 0x10  # the client sends requests to the clusters
+OPEN_TUNNELS = 0x11  # the client opens tunnels to the clusters
+SEND_FANOUT = 0x12  # the client broadcasts and publishes
+PASS_1_SECOND = 0x15
+PASS_20_SECONDS = 0x16
+STALL_MEMBER = 0x18  # the member stops reading, for less than the time-out
+RESUME_MEMBER = 0x19
+WORLD_EVENTS = (
+    SEND_REQUESTS,
+    OPEN_TUNNELS,
+    SEND_FANOUT,
+    PASS_1_SECOND,
+    PASS_20_SECONDS,
+    STALL_MEMBER,
+    RESUME_MEMBER,
+)
 
-_GUESTS = "d"  # a cluster that only guests serve
-_ROUNDS = 1_000
-_STALL = 12
-"""Ticks of the registry in which the member may read nothing. Each counts as 1.25 s at most, and
-with the 10 s before a ping they stay below the silence after which a program is given up."""
-_OVERHEAD = 48  # octets that Python needs for each
+_UNTRUSTED_CLUSTER = "d"  # a cluster of untrusted programs only
+_MAX_ROUNDS = 1_000
+_MAX_STALL_TICKS = 12
+"""Ticks for which the member may stop reading. Each counts as 1.25 s at most. With the 10 s before
+a PING this stays below the time after which a silent program is disconnected."""
+_OVERHEAD = 48  # bytes that Python needs for each message
 _LOG = Log(logging.getLogger("arke fuzz"))
 logging.getLogger("arke fuzz").setLevel(logging.CRITICAL)
 
 
 @contextmanager
-def small_bounds() -> Iterator[None]:
+def small_limits() -> Iterator[None]:
     with (
-        patch.object(native, "MAX_QUEUED", OUTBOX),
-        patch.object(native, "_MAX_PARTIAL_BYTES", INBOX),
-        patch.object(iris, "MAX_QUEUED", OUTBOX),
-        patch.object(outbox, "_CONTROL_RESERVE", RESERVE),
-        patch.object(outbox, "_MAX_TUNNEL_BYTES", PARTS),
-        patch.object(router, "HELD_LIMIT", HELD),
+        patch.object(native, "MAX_QUEUED", MAX_OUTBOX),
+        patch.object(native, "_MAX_PARTIAL_BYTES", MAX_INBOX),
+        patch.object(iris, "MAX_QUEUED", MAX_OUTBOX),
+        patch.object(outbox, "_CONTROL_RESERVE", CONTROL_RESERVE),
+        patch.object(outbox, "_MAX_TUNNEL_BYTES", TUNNEL_BYTES),
+        patch.object(router, "HELD_LIMIT", HELD_BYTES),
     ):
         yield
 
 
 class World:
-    """A relay that is settled, a member of the cluster `c` who hears `t`, and a client."""
+    """A relay, a member of cluster `c` that subscribes to `t`, and a client."""
 
-    def __init__(self, loop: FakeLoop) -> None:
+    def __init__(self, loop: SimulatedLoop) -> None:
         self.loop = loop
         self.core = MessageCore(NODE, Random(0).random)
         self.core.router.settled = True
@@ -98,45 +106,45 @@ class World:
             status_document=lambda: b"{}",
         )
         self.registry = self.context.registry
-        self.member = HonestProgram(self.context, loop, "member")
-        self.client = HonestProgram(self.context, loop, "client")
-        self.member.say(Op.REGISTER, CLUSTER, None)
-        self.member.say(Op.SUBSCRIBE, TOPIC)
-        self.client.say(Op.WATCH, CLUSTER)
-        self.innocents = (self.member, self.client)
-        self._looks = 0
-        """Of the registry, since the member stalled."""
+        self.member = ValidProgram(self.context, loop, "member")
+        self.client = ValidProgram(self.context, loop, "client")
+        self.member.send_message(Op.REGISTER, CLUSTER, None)
+        self.member.send_message(Op.SUBSCRIBE, TOPIC)
+        self.client.send_message(Op.WATCH, CLUSTER)
+        self.valid_programs = (self.member, self.client)
+        self._ticks = 0
+        """Ticks since the member stopped reading."""
 
     async def rest(self) -> None:
-        """Until nobody has anything left to say."""
-        for _ in range(_ROUNDS):
+        """Run until all programs have handled all messages."""
+        for _ in range(_MAX_ROUNDS):
             await self.loop.rest()
-            awake = [each for each in self.innocents if not each.transport.stalled]
-            if not sum(each.react() for each in awake):
+            reading = [each for each in self.valid_programs if not each.transport.writes_blocked]
+            if not sum(each.process_received() for each in reading):
                 self.check_bounds()
                 return
-        promise(False, "the programs of this relay never come to rest")
+        require(False, "the programs of this relay never become idle")
 
-    async def happen(self, number: int) -> None:
-        """One of the happenings; other numbers are for others."""
+    async def handle_event(self, number: int) -> None:
+        """Handle one of WORLD_EVENTS; ignore other numbers."""
         client, member = self.client, self.member
-        if number == ASKED:
-            for cluster in (CLUSTER, _GUESTS):
-                client.ask(cluster)
-        elif number == OFFERED:
-            for cluster in (CLUSTER, _GUESTS):
+        if number == SEND_REQUESTS:
+            for cluster in (CLUSTER, _UNTRUSTED_CLUSTER):
+                client.send_request(cluster)
+        elif number == OPEN_TUNNELS:
+            for cluster in (CLUSTER, _UNTRUSTED_CLUSTER):
                 client.send(client.open(cluster), b"first")
-        elif number == TOLD:
-            client.say(Op.BROADCAST, CLUSTER, b"told", None)
-            client.say(Op.PUBLISH, TOPIC, b"event", {"h": "v"})
-        elif number == MEMBER_STALLED:
-            if not member.transport.stalled:
-                self._looks = 0
-            member.transport.stall()
-        elif number == MEMBER_GOING_ON:
-            member.transport.go_on()
-        elif number in {LATER, MUCH_LATER}:
-            await self.pass_time(1.0 if number == LATER else 20.0)
+        elif number == SEND_FANOUT:
+            client.send_message(Op.BROADCAST, CLUSTER, b"told", None)
+            client.send_message(Op.PUBLISH, TOPIC, b"event", {"h": "v"})
+        elif number == STALL_MEMBER:
+            if not member.transport.writes_blocked:
+                self._ticks = 0
+            member.transport.block_writes()
+        elif number == RESUME_MEMBER:
+            member.transport.unblock_writes()
+        elif number in {PASS_1_SECOND, PASS_20_SECONDS}:
+            await self.pass_time(1.0 if number == PASS_1_SECOND else 20.0)
         await self.rest()
 
     async def pass_time(self, seconds: float) -> None:
@@ -144,13 +152,13 @@ class World:
         self.core.router.expire(self.loop.now)
         self.context.keepalive.tick(self.loop.now)
         self.flusher.flush()
-        self._looks += 1
-        if self._looks >= _STALL:
-            self.member.transport.go_on()
+        self._ticks += 1
+        if self._ticks >= _MAX_STALL_TICKS:
+            self.member.transport.unblock_writes()
         await self.rest()
 
     def check_bounds(self) -> None:
-        """Nobody makes the relay hold more than it is willing to."""
+        """Check that no buffer of the relay is over its limit."""
         for endpoint in (*self.core.programs.by_number.values(), *self.core.peers.by_node.values()):
             check_endpoint(endpoint)
         for each in list(self.registry.connections):
@@ -158,41 +166,41 @@ class World:
         for each in list(self.context.keepalive._closing):
             check_connection(each)
 
-    async def check_innocents(self) -> None:
-        """They still reach one another, by request and by tunnel, and then nothing is left."""
+    async def check_valid_programs(self) -> None:
+        """Check a request and a tunnel between the valid programs, and that nothing is left."""
         self._check_tunnels()
-        for each in self.innocents:
-            each.transport.go_on()
+        for each in self.valid_programs:
+            each.transport.unblock_writes()
         await self.rest()
         self._end_tunnels()
         await self.pass_time(3600.0)
-        promise(not self.client.open_calls, "a call outlived its deadline")
-        call = self.client.ask(CLUSTER, b"are you there?")
+        require(not self.client.open_requests, "a request is open after its deadline")
+        request_id = self.client.send_request(CLUSTER, b"are you there?")
         tunnel = self.client.open(CLUSTER)
         await self.rest()
-        answer = self.client.answers.get(call)
-        promise(answer == b"are you there?", f"an innocent's call was answered by {answer!r:.200}")
-        promise(tunnel in self.client.tunnels, "an innocent's tunnel was not opened")
+        answer = self.client.answers.get(request_id)
+        require(answer == b"are you there?", f"a valid request got the reply {answer!r:.200}")
+        require(tunnel in self.client.tunnels, "the tunnel of a valid program was not opened")
         self.client.send(tunnel, b"echo")
         await self.rest()
-        promise(b"echo" in self.client.echoed.get(tunnel, b""), "a tunnel brought nothing back")
+        require(b"echo" in self.client.echoed.get(tunnel, b""), "a tunnel returned no data")
         self._end_tunnels()
         await self.rest()
         self.check_empty()
-        for each in self.innocents:
-            each.transport.cut()
+        for each in self.valid_programs:
+            each.transport.disconnect()
         await self.loop.rest()
         core = self.core
         left = (core.programs.by_number, core.directory.clusters, core.directory.watchers)
-        promise(not any(left), f"left in the tables: {left!r:.200}")
-        promise(self.registry._topics == 0, "topics were not counted right")
-        promise(not self.registry.connections, "a connection was left")
-        promise(not self.context.keepalive._closing, "a closing connection was left")
-        promise(not self.context.handshakes._pending, "a pending handshake was left")
-        promise(self.loop.timers == 0, "a timer was left")
+        require(not any(left), f"left in the tables: {left!r:.200}")
+        require(self.registry._topics == 0, "topics are counted wrong")
+        require(not self.registry.connections, "a connection was left")
+        require(not self.context.keepalive._closing, "a closing connection was left")
+        require(not self.context.handshakes._pending, "a pending handshake was left")
+        require(self.loop.timers == 0, "a timer was left")
 
     def _end_tunnels(self) -> None:
-        for each in self.innocents:
+        for each in self.valid_programs:
             for tunnel in list(each.tunnels):
                 each.end(tunnel)
 
@@ -200,53 +208,54 @@ class World:
         endpoints = (*self.core.programs.by_number.values(), *self.core.peers.by_node.values())
         for endpoint in endpoints:
             for end in endpoint.tunnels.values():
-                promise(end.other.endpoint in endpoints, "a tunnel leads to somebody who is gone")
+                require(end.other.endpoint in endpoints, "a tunnel leads to a detached endpoint")
 
     def check_empty(self) -> None:
-        """No call is open, and no tunnel: no table may know of any."""
+        """Check that no table has a request or a tunnel."""
         core = self.core
-        promise(len(core.router) == 0, "a call was left with the router")
+        require(len(core.router) == 0, "a request was left in the router")
         for endpoint in (*core.programs.by_number.values(), *core.peers.by_node.values()):
             left = (*endpoint.requests, *endpoint.tunnels)
             if left or endpoint.held_bytes:
-                raise Finding(
-                    f"{left} and {endpoint.held_bytes} octets were left with {endpoint!r}"
-                )
+                raise Finding(f"{left} and {endpoint.held_bytes} data were left with {endpoint!r}")
         for cluster in core.directory.clusters.values():
             for candidate in cluster.candidates.values():
-                promise(not candidate.outstanding, "work is counted that nobody does")
+                require(not candidate.outstanding, "ended requests count as outstanding")
 
 
 def check_endpoint(endpoint: Endpoint) -> None:
-    """What is kept for its calls, and how many tunnels it has."""
-    held = sum(len(call.body) + _octets_of(call.headers) for call in endpoint.requests.values())
-    if held > HELD + MAX_MESSAGE + MAX_HEADERS:
-        raise Finding(f"{held} octets are held for {endpoint!r}")
-    promise(len(endpoint.tunnels) <= MAX_TUNNELS, "a endpoint has too many tunnels")
+    """Check the bytes that are held for the endpoint's requests, and its tunnels."""
+    held = sum(
+        len(request_id.body) + _header_bytes(request_id.headers)
+        for request_id in endpoint.requests.values()
+    )
+    if held > HELD_BYTES + MAX_MESSAGE + MAX_HEADERS:
+        raise Finding(f"{held} bytes are held for {endpoint!r}")
+    require(len(endpoint.tunnels) <= MAX_TUNNELS, "an endpoint has too many tunnels")
 
 
 def check_connection(connection: ProgramConnection) -> None:
     check_outbox(connection._outbox)
     if isinstance(connection, native.NativeConnection):
-        check_inbox(connection._inbox, INBOX)
+        check_inbox(connection._inbox, MAX_INBOX)
 
 
 def check_outbox(box: outbox.Outbox) -> None:
-    """In octets, and in what Python needs for each message beside them."""
+    """Check the bytes in the outbox, including Python's overhead for each message."""
     waiting = len(box._ready) + sum(map(len, box._flows.values()))
     cost = box.size + _OVERHEAD * waiting
-    if cost > MOST_WAITING:
-        raise Finding(f"{waiting} messages of {box.size} octets wait for one receiver")
+    if cost > MAX_QUEUED_BYTES:
+        raise Finding(f"{waiting} messages of {box.size} bytes wait for one receiver")
 
 
 def check_inbox(inbox: Reassembler, limit: int) -> None:
     held = sum(len(half.body) for half in inbox._streams.values() if half.body is not None)
     if not held <= inbox.size <= limit:
-        raise Finding(f"{held} octets are half received, {inbox.size} counted")
-    promise(len(inbox._streams) <= MAX_STREAMS, "more streams than anybody may have")
+        raise Finding(f"{held} bytes of partial bodies, counted as {inbox.size}")
+    require(len(inbox._streams) <= MAX_STREAMS, "too many streams")
 
 
-def _octets_of(headers: object) -> int:
+def _header_bytes(headers: object) -> int:
     if not isinstance(headers, dict):
         return 0
     return sum(len(name) + len(text) for name, text in headers.items())

@@ -1,4 +1,4 @@
-"""What a program may be told: the fields of every message, as honest programs read them."""
+"""Check the fields of each message that a relay sends to a program."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _text(value: Any) -> bool:
     return type(value) is str
 
 
-def _octets(value: Any) -> bool:
+def _bytes(value: Any) -> bool:
     return type(value) is bytes
 
 
@@ -31,7 +31,7 @@ def _body(value: Any) -> bool:
     return type(value) in {bytes, int}
 
 
-def _cast(value: Any) -> bool:
+def _fanout_body(value: Any) -> bool:
     return type(value) in {bytes, int} or (
         type(value) is tuple and all(type(each) is bytes for each in value)
     )
@@ -58,15 +58,15 @@ def _one_of(values: type[TunnelClose | Failure | Purpose]) -> Check:
 _HEADERS = _or_nil(_map_of(MAX_HEADERS))
 _METADATA = _map_of(MAX_METADATA)
 
-TOLD: dict[int, tuple[Check, ...]] = {
+FIELD_CHECKS: dict[int, tuple[Check, ...]] = {
     Op.WELCOME: (_integer, _text, _text, _text, _size),
     Op.PING: (_integer,),
     Op.PONG: (_integer,),
     Op.CLOSE: (_text,),
-    Op.CHUNK: (_integer, _size, _octets),
+    Op.CHUNK: (_integer, _size, _bytes),
     Op.DELIVER_REQUEST: (_integer, _body, _size, _integer, _text, _HEADERS),
-    Op.DELIVER_BROADCAST: (_cast, _text, _HEADERS),
-    Op.DELIVER_EVENT: (is_name, _cast, _text, _HEADERS),
+    Op.DELIVER_BROADCAST: (_fanout_body, _text, _HEADERS),
+    Op.DELIVER_EVENT: (is_name, _fanout_body, _text, _HEADERS),
     Op.NODE_ADDRESS: (_text,),
     Op.MEMBER_JOINED: (is_name, _text, _text, _METADATA),
     Op.MEMBER_LEFT: (is_name, _text),
@@ -88,17 +88,17 @@ TOLD: dict[int, tuple[Check, ...]] = {
         _HEADERS,
     ),
     Op.ACCEPT: (_integer, lambda window: _size(window) and window >= 64 * 1024, _size),
-    Op.DATA: (_integer, _or_nil(_size), lambda data: _octets(data) and len(data) > 0),
+    Op.DATA: (_integer, _or_nil(_size), lambda data: _bytes(data) and len(data) > 0),
     Op.CREDIT: (_integer, _size),
     Op.END: (_integer, _one_of(TunnelClose), _text, _text),
 }
 
 
-def fits(message: Any) -> bool:
-    """Whether an honest program understands it."""
-    if type(message) is not tuple or not message or message[0] not in TOLD:
+def is_valid(message: Any) -> bool:
+    """Whether the message has a known operation and valid fields."""
+    if type(message) is not tuple or not message or message[0] not in FIELD_CHECKS:
         return False
-    checks = TOLD[message[0]]
+    checks = FIELD_CHECKS[message[0]]
     return len(message) == len(checks) + 1 and all(
         check(field) for check, field in zip(checks, message[1:], strict=True)
     )

@@ -1,4 +1,4 @@
-"""A loop whose time passes only when it is told, and transports without sockets."""
+"""An event loop with a simulated clock, and transports without sockets."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any, cast
 from arke.wire.limits import READ_SIZE
 from fuzz.finding import Finding
 
-_ROUNDS = 20_000  # turns of the loop in which one event must come to rest
+_MAX_ROUNDS = 20_000  # iterations of the loop after which it must be idle
 
 
 class _NoSockets(selectors.SelectSelector):
-    """There are none: nothing to wait for, and nothing to ask the kernel."""
+    """A selector that never waits: there are no sockets."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         return []
 
 
-class FakeLoop(asyncio.SelectorEventLoop):
-    """Its clock stands still; what nobody foresaw in a callback is kept for `check`."""
+class SimulatedLoop(asyncio.SelectorEventLoop):
+    """Its clock changes only by assignment. `check` raises exceptions of callbacks."""
 
     def __init__(self) -> None:
         super().__init__(_NoSockets())
         self.now = 1000.0
         self.dial: Callable[[asyncio.Protocol], None] | None = None
-        """Makes the connection that somebody on this loop asks for."""
+        """Makes the connection for `create_connection`."""
         self._errors: list[dict[str, Any]] = []
         self.set_exception_handler(lambda _, context: self._errors.append(context))
 
@@ -42,16 +42,16 @@ class FakeLoop(asyncio.SelectorEventLoop):
         return None, protocol
 
     async def rest(self) -> None:
-        """Run what is ready, and what that makes ready. Raises Finding if it never ends."""
-        for _ in range(_ROUNDS):
+        """Run callbacks until none is ready. Raises Finding if that never happens."""
+        for _ in range(_MAX_ROUNDS):
             await asyncio.sleep(0)
             if not self._ready:
                 self.check()
                 return
-        raise Finding("the loop does not come to rest")
+        raise Finding("the event loop never becomes idle")
 
     def check(self) -> None:
-        """Raises what a callback raised."""
+        """Raise Finding for an exception of a callback."""
         errors, self._errors = self._errors, []
         for context in errors:
             error = context.get("exception")
@@ -62,36 +62,36 @@ class FakeLoop(asyncio.SelectorEventLoop):
         return sum(not timer.cancelled() for timer in self._scheduled)
 
 
-class FakeTransport(asyncio.Transport):
-    """One side of a connection: what is written is `received`, unless the other side stalls."""
+class SimulatedTransport(asyncio.Transport):
+    """One side of a connection. Written bytes arrive in `received`, unless writes are blocked."""
 
-    def __init__(self, loop: FakeLoop, protocol: asyncio.Protocol) -> None:
+    def __init__(self, loop: SimulatedLoop, protocol: asyncio.Protocol) -> None:
         super().__init__()
         self._loop = loop
         self.protocol = protocol
         self.received = bytearray()
-        self.stalled = False
+        self.writes_blocked = False
         self.reading = True
         self.lost = False
         self.ended = False
-        """Nothing more is written; the other side is to close."""
+        """The writing side was closed (EOF)."""
         self._unread = bytearray()
         self._closing = False
         self._pending: list[bytes] = []
         protocol.connection_made(self)
 
-    def feed(self, octets: bytes) -> None:
-        """The other side sends; what comes while reading is paused waits."""
-        self._pending += [octets[at : at + READ_SIZE] for at in range(0, len(octets), READ_SIZE)]
+    def feed(self, data: bytes) -> None:
+        """Receive bytes from the other side; while reading is paused they wait."""
+        self._pending += [data[at : at + READ_SIZE] for at in range(0, len(data), READ_SIZE)]
         self._hand_over()
 
-    def stall(self) -> None:
-        self.stalled = True
+    def block_writes(self) -> None:
+        self.writes_blocked = True
 
-    def go_on(self) -> None:
-        """Read what waited, and on."""
-        self.stalled = False
-        while self._unread and not self.stalled:
+    def unblock_writes(self) -> None:
+        """The other side reads again: deliver the waiting bytes."""
+        self.writes_blocked = False
+        while self._unread and not self.writes_blocked:
             self.received += self._unread
             self._unread.clear()
             if not self.lost:
@@ -99,21 +99,21 @@ class FakeTransport(asyncio.Transport):
         if self._closing:
             self._lose(None)
 
-    def cut(self) -> None:
-        """The other side is gone."""
+    def disconnect(self) -> None:
+        """The other side resets the connection."""
         self._lose(ConnectionResetError("reset by peer"))
 
     @property
-    def left(self) -> int:
-        """Octets that came and were not handed over."""
+    def undelivered(self) -> int:
+        """Number of received bytes that the protocol has not got."""
         return sum(map(len, self._pending))
 
-    # What protocols use.
+    # The interface for protocols.
 
     def write(self, data: Any) -> None:
         if self.lost or self._closing:
             return
-        if not self.stalled:
+        if not self.writes_blocked:
             self.received += data
             return
         idle = not self._unread
@@ -122,7 +122,7 @@ class FakeTransport(asyncio.Transport):
             self.protocol.pause_writing()
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Whatever waits pauses the writer."""
+        """Do nothing: any waiting byte pauses the writer."""
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self.protocol = cast("asyncio.Protocol", protocol)
