@@ -19,7 +19,8 @@ _LOG_START = pytest.StashKey[dict[int, int]]()
 """Where the log of each running process was, by machine pid, when the test began."""
 _LOG_CHARACTERS = 4000
 _LONGEST = (
-    "network/test_soak.py",
+    "network/test_soak_pauses_and_clocks.py",
+    "network/test_soak_faults.py",
     "acceptance/proxy/test_reload.py",
     "acceptance/proxy/test_admin_pages.py",
     "acceptance/proxy/test_start_and_stop.py",

@@ -12,19 +12,19 @@ import pytest
 
 import arke
 from lab import Process
-from soak.questions import CLUSTER, PARTS, TOPIC, Question, answer_to, body_of, question_of
+from soak.messages import CLUSTER, PARTS, TOPIC, MessageHead, make_body, parse_head, reply_to
 from support.processes import start_process
 from support.programs import CHECKOUT
 from support.relays import Relay, Relays
 from support.waiting import LIMIT
 
 FAULTS = {
-    "the answer to": "answers another question",
-    "an answer ended well with": "omits a part",
+    "the reply to": "replies to another request",
+    "a reply ended with": "omits a part",
     "part ": "sends another part",
-    "which was not next": "swaps messages",
-    "a tunnel ended well with": "omits a message",
-    "event 5 of faulty_member came behind 5": "sends an event twice",
+    "not the next message": "swaps messages",
+    "a tunnel ended without": "omits a message",
+    "event 5 of faulty_member arrived after 5": "sends an event twice",
 }
 
 
@@ -34,8 +34,8 @@ def faulty_member(port: int) -> arke.Service:
 
     @service.on_request
     async def answer(request: arke.Request) -> bytes:
-        question = question_of(request.body)
-        return answer_to(body_of(question._replace(number=question.number + 1), 16))
+        question = parse_head(request.body)
+        return reply_to(make_body(question._replace(number=question.number + 1), 16))
 
     @service.on_request_many
     async def answer_in_parts(request: arke.Request) -> AsyncIterator[bytes]:
@@ -55,7 +55,9 @@ def faulty_member(port: int) -> arke.Service:
     @service.on_broadcast
     async def on_broadcast(broadcast: arke.Broadcast) -> None:
         for _ in range(2):
-            await service.mesh.publish(TOPIC, body_of(Question("event", "faulty_member", 5), 16))
+            await service.mesh.publish(
+                TOPIC, make_body(MessageHead("event", "faulty_member", 5), 16)
+            )
 
     return service
 
@@ -67,10 +69,10 @@ def relay(relays: Relays) -> Relay:
 
 @pytest.fixture
 def caller(relay: Relay, tmp_path: Path) -> Iterator[Process]:
-    words = [sys.executable, "-m", "soak.programs.caller", "101", "1", tmp_path / "report"]
+    command = [sys.executable, "-m", "soak.programs.caller", "101", "1", tmp_path / "report"]
     process = start_process(
         "caller",
-        words,
+        command,
         ARKE_PORT=str(relay.port),
         PYTHONPATH=str(CHECKOUT / "tests"),
     )

@@ -1,7 +1,13 @@
-"""Faults on real processes, under load, for as long as asked: `make soak MINUTES=20 SEED=7`.
+"""Faults on real processes under load: `make soak MINUTES=20 SEED=7`.
 
-Three hosts in the lab, each with a relay, a member of one cluster and a program that calls all the
-time. `schedule` says which faults come when, `stage` holds the processes, `faults` does to them
-what the schedule says, `programs` are the load and count what becomes of it, `checks` compares what
-they saw, `memory` looks at how much they take, `campaign` leads through it all.
+The lab has three hosts, each with a relay, a member of one cluster, and a caller.
+
+| module | what it does |
+|---|---|
+| `campaign` | runs the test: storms of faults, rolling restarts, clock jumps, final checks |
+| `schedule` | draws the faults and their times from the seed |
+| `faults` | starts and ends a fault |
+| `testbed` | starts, stops and watches the processes |
+| `programs` | the caller and the member, which check every message |
+| `counts`, `executions`, `memory`, `findings` | the results and the checks |
 """

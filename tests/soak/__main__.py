@@ -1,4 +1,4 @@
-"""`make soak MINUTES=20 SEED=7`: exit status 1 when anything hung, was wrong, or leaked."""
+"""`make soak MINUTES=20 SEED=7`: the exit status is 1 if an operation hung or memory leaked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from arke.program import flags
 from lab import Lab, LabUnavailable
 from soak.campaign import Campaign
-from soak.clocks import tidied
+from soak.clocks import shared_memory_cleanup
 
 PROGRAM = "soak"
 _STORM = 45.0
@@ -20,10 +20,12 @@ _STORM = 45.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """For how long, and which faults."""
+    """The flags of `make soak`."""
 
-    minutes: int = flags.flag("N", parse=flags.count, default=20, help="how long it goes on")
-    seed: int | None = flags.flag("N", parse=flags.count, default=None, help="which faults come")
+    minutes: int = flags.flag("N", parse=flags.count, default=20, help="duration in minutes")
+    seed: int | None = flags.flag(
+        "N", parse=flags.count, default=None, help="seed of the faults; random by default"
+    )
 
 
 def main() -> None:
@@ -31,10 +33,10 @@ def main() -> None:
         PROGRAM, Options, "Break real relays and programs under load, and count."
     ).parse(sys.argv[1:], os.environ)
     seed = options.seed or random.randrange(1, 1 << 31)
-    say(f"make soak MINUTES={options.minutes} SEED={seed}")
+    print_line(f"make soak MINUTES={options.minutes} SEED={seed}")
     try:
-        with tempfile.TemporaryDirectory() as folder, tidied(), Lab(hosts=3) as lab:
-            found = soak(Campaign(lab, Path(folder), seed, say), options.minutes)
+        with tempfile.TemporaryDirectory() as folder, shared_memory_cleanup(), Lab(hosts=3) as lab:
+            found = soak(Campaign(lab, Path(folder), seed, print_line), options.minutes)
     except LabUnavailable as reason:
         sys.exit(f"{PROGRAM}: {reason}")
     except KeyboardInterrupt:
@@ -49,12 +51,12 @@ def soak(campaign: Campaign, minutes: int) -> int:
         campaign.end()
     except (TimeoutError, OSError) as error:
         campaign.findings.add(str(error))
-        campaign.stage.check_words()
-    say(campaign.summary())
+        campaign.testbed.check_output()
+    print_line(campaign.summary())
     return campaign.findings.count
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 

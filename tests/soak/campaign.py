@@ -1,4 +1,4 @@
-"""Leads through it all: storms of faults, rolling restarts, jumping clocks; then looks closely."""
+"""Run a soak: storms of faults, rolling restarts and clock jumps, then final checks."""
 
 from __future__ import annotations
 
@@ -11,240 +11,253 @@ from pathlib import Path
 from random import Random
 
 from lab import Lab
+from soak.counts import BOUND_TO_THE_RELAY, Counts
+from soak.executions import Executions
 from soak.faults import Faults
 from soak.findings import Findings
 from soak.memory import table
-from soak.once import Once
-from soak.questions import BROADCAST, EVENT, HASTY, IDEMPOTENT, ONCE, PARTED
-from soak.schedule import HOUR, STEADY, Kind, Turn, storm, turns
-from soak.stage import Running, Stage
-from soak.tallies import BOUND_TO_A_RELAY, Tally
+from soak.messages import BROADCAST, EVENT, IDEMPOTENT, MULTIPART, ONCE, SHORT_TIMEOUT
+from soak.schedule import HOUR, STEADY_HOST, FaultEvent, Kind, fault_events, storm
+from soak.testbed import RunningProcess, Testbed
 from support.lab_relays import status
 
-SETTLED = 60.0
-"""Seconds in which every caller has had an answer of each kind, where nothing is broken."""
+SETTLE_LIMIT = 60.0
+"""Seconds in which each operation of every caller succeeds once, without faults."""
 
-EMPTY = 30.0
-"""Seconds in which a relay has forgotten all programs, once they left."""
+DETACH_LIMIT = 30.0
+"""Seconds in which a relay has removed all programs that have detached."""
 
-_SAMPLE = 1.0  # seconds between two looks at memory
+_SAMPLE = 1.0  # seconds between two memory samples
 _PROGRESS = 30.0
-_LOOK = 0.1
-_MOVED = 10.0  # seconds in which a caller reports what its clock shows
-_KINDS = (ONCE, IDEMPOTENT, PARTED, BROADCAST, EVENT, "tunnel opened", "tunnel read", "subscribed")
+_POLL = 0.1
+_CLOCK_LIMIT = 10.0  # seconds in which a caller reports the new time
+_KINDS = (
+    ONCE,
+    IDEMPOTENT,
+    MULTIPART,
+    BROADCAST,
+    EVENT,
+    "tunnel opened",
+    "tunnel read",
+    "subscribed",
+)
 
 
 class Campaign:
-    """One soak. `findings` are what must not be; nothing is raised for them."""
+    """One soak. Faults of Arke are added to `findings`; they are not raised."""
 
-    def __init__(self, lab: Lab, folder: Path, seed: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, lab: Lab, folder: Path, seed: int, print_line: Callable[[str], None]
+    ) -> None:
         self._seed = seed
-        self._say = say
-        self.findings = Findings(say)
-        self.stage = Stage(lab, folder, seed, self.findings)
-        self.inflicted: Counter[Kind] = Counter()
-        self._faults = Faults(lab, self.stage)
-        self._hosts = range(len(self.stage.hosts))
-        self._began = self._sampled = self._said = time.monotonic()
+        self._print = print_line
+        self.findings = Findings(print_line)
+        self.testbed = Testbed(lab, folder, seed, self.findings)
+        self.fault_counts: Counter[Kind] = Counter()
+        self._faults = Faults(lab, self.testbed)
+        self._hosts = range(len(self.testbed.hosts))
+        self._started_at = self._sampled_at = self._reported_at = time.monotonic()
 
     def begin(self) -> None:
         """Start the mesh and its load."""
-        self.stage.begin()
-        self._wait_for(self._all_report, SETTLED, "the callers report")
+        self.testbed.begin()
+        self._wait_for(self._all_callers_report, SETTLE_LIMIT, "the callers report")
         self.settle()
 
     def soak(self, seconds: float, storm_seconds: float) -> None:
-        """One round after another until `seconds` have passed, and one at least."""
+        """Run rounds for `seconds`, at least one."""
         ends = time.monotonic() + seconds
         number = 0
         while True:
             number += 1
             self.storm(Random(f"{self._seed}/{number}"), storm_seconds)
-            self.roll([host for host in self._hosts if host != STEADY])
+            self.roll([host for host in self._hosts if host != STEADY_HOST])
             self.jump_clocks()
             if time.monotonic() >= ends:
                 return
 
     def storm(self, random: Random, seconds: float) -> None:
-        """Break things for so long, with each kind of fault; then wait until all is well."""
+        """Start random faults for `seconds`, with each kind; then wait until all works again."""
         faults = storm(random, seconds, len(self._hosts))
-        self._say("\n".join(["a storm:", *(f"  {fault}" for fault in faults)]))
-        began = time.monotonic()
-        for turn in turns(faults):
-            self.wait(began + turn.at - time.monotonic())
-            self._take(turn)
-        self.stage.heal()
+        self._print("\n".join(["a storm:", *(f"  {fault}" for fault in faults)]))
+        started = time.monotonic()
+        for event in fault_events(faults):
+            self.wait(started + event.at - time.monotonic())
+            self._apply(event)
+        self.testbed.wait_until_linked()
         self.settle()
 
-    def _take(self, turn: Turn) -> None:
-        if turn.begins:
-            self.inflicted[turn.fault.kind] += 1
-            self._faults.begin(turn.fault)
+    def _apply(self, event: FaultEvent) -> None:
+        if event.starts:
+            self.fault_counts[event.fault.kind] += 1
+            self._faults.begin(event.fault)
         else:
-            self._faults.end(turn.fault)
+            self._faults.end(event.fault)
 
     def roll(self, hosts: Collection[int]) -> None:
-        """Restart one relay after another as an upgrade would. No request may fail."""
-        self._say(f"a rolling restart of {len(hosts)} relays")
-        stage = self.stage
-        with self.nothing_fails("a rolling restart", spared=BOUND_TO_A_RELAY):
+        """Restart one relay after another, as in an upgrade. No request may fail."""
+        self._print(f"a rolling restart of {len(hosts)} relays")
+        testbed = self.testbed
+        with self.expect_no_failures("a rolling restart", allowed=BOUND_TO_THE_RELAY):
             for host in hosts:
-                stage.terminate(stage.relays, host)
-                stage.wait(stage.relays, host)
-                stage.start_relay(host)
-                stage.heal()
-                self._attend()
+                testbed.terminate(testbed.relays, host)
+                testbed.wait(testbed.relays, host)
+                testbed.start_relay(host)
+                testbed.wait_until_linked()
+                self._sample_and_report()
 
     def jump_clocks(self) -> None:
-        """Let each host's clock jump an hour ahead, to an hour behind, and back."""
-        self._say("clocks jump")
-        with self.nothing_fails("jumping clocks"):
+        """Set each host's clock an hour ahead, an hour back, and to the real time."""
+        self._print("clocks jump")
+        with self.expect_no_failures("jumping clocks"):
             for host in self._hosts:
                 for jump in (HOUR, -HOUR, 0):
                     self.set_clock(host, jump)
 
     def set_clock(self, host: int, jump: int) -> None:
-        """Let the host's clock jump, and wait until its caller sees it."""
-        self.stage.clocks[host].jump(jump)
-        self._wait_for(lambda: self._shows(host, jump), _MOVED, "a clock jumped")
+        """Set the host's clock, and wait until its caller sees the new time."""
+        self.testbed.clocks[host].jump(jump)
+        self._wait_for(lambda: self._clock_shows(host, jump), _CLOCK_LIMIT, "a clock jumped")
 
     @contextmanager
-    def nothing_fails(self, what: str, spared: Collection[str] = ()) -> Iterator[None]:
-        """All calls that begin in the block get answers, save those that have too little time."""
-        before = self.tally()
+    def expect_no_failures(self, what: str, allowed: Collection[str] = ()) -> Iterator[None]:
+        """Operations in the block must succeed, except those with a short time-out."""
+        before = self.counts()
         yield
         self.settle()
-        for failure, count in self.tally().failed_since(before, spared=spared).items():
+        for failure, count in self.counts().failed_since(before, allowed=allowed).items():
             self.findings.add(f"{what} made {count} fail: {failure}")
 
     def settle(self) -> None:
-        """Wait until all that is under way now has ended, and all kinds of calls get answers."""
+        """Wait until all running operations have ended, and each kind has succeeded once."""
         now = time.monotonic()
-        before = [self.stage.report(host)["answered"] for host in self._hosts]
+        before = [self.testbed.report(host)["answered"] for host in self._hosts]
 
         def settled() -> bool:
-            reports = [self.stage.report(host) for host in self._hosts]
+            reports = [self.testbed.report(host) for host in self._hosts]
             return all(
                 report["oldest"] > now
                 and all(report["answered"].get(kind, 0) > old.get(kind, 0) for kind in _KINDS)
                 for report, old in zip(reports, before, strict=True)
             )
 
-        self._wait_for(settled, SETTLED, "every caller gets answers")
+        self._wait_for(settled, SETTLE_LIMIT, "operations of every caller succeed")
 
     def end(self) -> None:
-        """End the load, then the relays; look for what was left behind."""
-        stage = self.stage
-        self._end_all(stage.callers)
-        self._end_all(stage.members)
+        """Stop the load, then the relays; check counts, memory, and that the relays are empty."""
+        testbed = self.testbed
+        self._end_all(testbed.callers)
+        self._end_all(testbed.members)
         for host in self._hosts:
-            self._wait_for(partial(self._empty, host), EMPTY, "the relays are empty")
+            self._wait_for(partial(self._empty, host), DETACH_LIMIT, "the relays are empty")
         for host in self._hosts:
-            relay = stage.process(stage.relays, host)
-            stage.terminate(stage.relays, host)
-            if int(relay.wait_for_line(r"relay draining requests=(\d+)", EMPTY)[1]):
-                self.findings.add(f"the relay of host {host} holds calls that nobody makes")
-            stage.wait(stage.relays, host)
+            relay = testbed.process(testbed.relays, host)
+            testbed.terminate(testbed.relays, host)
+            if int(relay.wait_for_line(r"relay draining requests=(\d+)", DETACH_LIMIT)[1]):
+                self.findings.add(f"the relay of host {host} still has requests")
+            testbed.wait(testbed.relays, host)
         self._check_counts()
         self._check_memory()
 
-    def _end_all(self, running: Sequence[Running | None]) -> None:
+    def _end_all(self, running: Sequence[RunningProcess | None]) -> None:
         for host in self._hosts:
-            self.stage.terminate(running, host)
+            self.testbed.terminate(running, host)
         for host in self._hosts:
-            self.stage.wait(running, host)
+            self.testbed.wait(running, host)
 
     def _empty(self, host: int) -> bool:
-        document = status(self.stage.hosts[host])
-        # One program is there: the one that asks.
+        document = status(self.testbed.hosts[host])
+        # The only program is the one that asks for the status.
         return document["programs"] == 1 and not document["clusters"] and not document["topics"]
 
     def _check_counts(self) -> None:
         add = self.findings.add
-        tally = self.tally()
-        for text in tally.unaccounted():
+        counts = self.counts()
+        for text in counts.unaccounted():
             add(text)
-        for kind, count in tally.hung.items():
+        for kind, count in counts.hung.items():
             add(f"{count} hung: {kind}")
-        for kind, count in tally.wrong.items():
+        for kind, count in counts.wrong.items():
             add(f"{count} wrong: {kind}")
-        once = Once()
+        executions = Executions()
         for host in self._hosts:
-            with self.stage.journal(host).open(encoding="ascii") as lines:
-                for line in once.read(lines):
+            with self.testbed.journal(host).open(encoding="ascii") as lines:
+                for line in executions.read(lines):
                     add(f"executed twice: {line}")
         for host in self._hosts:
-            report = self.stage.report(host)
-            executed = once.count.get(self.stage.names[host], 0)
+            report = self.testbed.report(host)
+            executed = executions.count.get(self.testbed.names[host], 0)
             if not report["ended"]:
                 add(f"the caller of host {host} did not end")
             if not report["answered"][ONCE] <= executed <= report["started"][ONCE]:
-                add(f"host {host} got {report['answered'][ONCE]} answers to {executed} executed")
+                add(f"host {host} got {report['answered'][ONCE]} replies to {executed} executed")
 
     def _check_memory(self) -> None:
-        for life in self.stage.lives:
-            if life.steady and life.flat is False:
-                self.findings.add(f"the memory of the {life.name} is not flat")
+        for record in self.testbed.memory_records:
+            if record.steady and record.flat is False:
+                self.findings.add(f"the memory of the {record.name} is not flat")
 
-    # What is seen.
+    # Reports.
 
-    def tally(self) -> Tally:
-        """What all callers count at this moment."""
-        return Tally(self.stage.report(host) for host in self._hosts)
+    def counts(self) -> Counts:
+        """Return the current counts of all callers."""
+        return Counts(self.testbed.report(host) for host in self._hosts)
 
     def summary(self) -> str:
-        """The counts and the memory."""
-        faults = ", ".join(f"{kind.text} {self.inflicted[kind]}" for kind in Kind)
+        """Return the faults, the counts and the memory as text."""
+        faults = ", ".join(f"{kind.text} {self.fault_counts[kind]}" for kind in Kind)
         return "\n".join(
             [
                 f"faults: {faults}",
-                f"slowest healing: {self.stage.slowest_healing:.1f} s",
-                *self.tally().table(),
-                *table(self.stage.lives),
+                f"slowest recovery: {self.testbed.slowest_recovery:.1f} s",
+                *self.counts().table(),
+                *table(self.testbed.memory_records),
                 f"found: {self.findings.count}",
             ]
         )
 
-    def _shows(self, host: int, jump: int) -> bool:
-        """Whether the host's caller sees its wall clock there, and its monotonic one as it was."""
-        report = self.stage.report(host)
+    def _clock_shows(self, host: int, jump: int) -> bool:
+        """Whether the host's caller sees the new wall clock and an unchanged monotonic clock."""
+        report = self.testbed.report(host)
         ours = time.time() - time.monotonic()
         return abs(report["wall"] - report["monotonic"] - ours - jump) < 60
 
-    def _all_report(self) -> bool:
-        return all(self.stage.reports(host) for host in self._hosts)
+    def _all_callers_report(self) -> bool:
+        return all(self.testbed.has_report(host) for host in self._hosts)
 
-    # Time passes.
+    # Waiting.
 
     def wait(self, seconds: float) -> None:
-        """Let the load go on for so long, and look after it."""
+        """Wait while the load runs; sample memory and print progress meanwhile."""
         ends = time.monotonic() + seconds
         while (left := ends - time.monotonic()) > 0:
-            time.sleep(min(left, _LOOK))
-            self._attend()
+            time.sleep(min(left, _POLL))
+            self._sample_and_report()
 
     def _wait_for(self, condition: Callable[[], bool], limit: float, what: str) -> None:
         ends = time.monotonic() + limit
         while not condition():
             if time.monotonic() > ends:
-                raise TimeoutError(f"it was not so within {limit:g} s that {what}")
-            self.wait(_LOOK)
+                raise TimeoutError(f"timed out after {limit:g} s: {what}")
+            self.wait(_POLL)
 
-    def _attend(self) -> None:
+    def _sample_and_report(self) -> None:
         now = time.monotonic()
-        if now - self._sampled >= _SAMPLE:
-            self._sampled = now
-            self.stage.sample()
-        if now - self._said >= _PROGRESS:
-            self._said = now
-            self._say(self._progress(now))
+        if now - self._sampled_at >= _SAMPLE:
+            self._sampled_at = now
+            self.testbed.sample()
+        if now - self._reported_at >= _PROGRESS:
+            self._reported_at = now
+            self._print(self._progress(now))
 
     def _progress(self, now: float) -> str:
-        tally = self.tally()
-        minutes = (now - self._began) / 60
-        failed = tally.failed - Counter({f"{HASTY} RequestTimeout": tally.started[HASTY]})
+        counts = self.counts()
+        minutes = (now - self._started_at) / 60
+        failed = counts.failed - Counter(
+            {f"{SHORT_TIMEOUT} RequestTimeout": counts.started[SHORT_TIMEOUT]}
+        )
         return (
-            f"{minutes:6.1f} min: {tally.started.total():,} started, {tally.answered.total():,}"
-            f" answered, {failed.total():,} failed, {tally.hung.total()} hung,"
-            f" {tally.wrong.total()} wrong"
+            f"{minutes:6.1f} min: {counts.started.total():,} started, {counts.answered.total():,}"
+            f" answered, {failed.total():,} failed, {counts.hung.total()} hung,"
+            f" {counts.wrong.total()} wrong"
         )

@@ -1,4 +1,4 @@
-"""The wall clock of a host, which jumps when a test says so; monotonic clocks go on as they do."""
+"""Set the wall clock of a host with libfaketime. Monotonic clocks are not changed."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from pathlib import Path
 
 from lab import LabUnavailable
 
-_SHARED = Path("/dev/shm")
-_PLACES = ("usr/lib/*/faketime", "usr/lib*/faketime", "usr/local/lib*/faketime")
+_SHARED_MEMORY = Path("/dev/shm")
+_LIBRARY_FOLDERS = ("usr/lib/*/faketime", "usr/lib*/faketime", "usr/local/lib*/faketime")
 
 
 @contextmanager
-def tidied() -> Iterator[None]:
-    """Remove what processes left behind that were killed under the library."""
-    before = set(_SHARED.glob("*faketime_*"))
+def shared_memory_cleanup() -> Iterator[None]:
+    """Remove the shared memory that killed processes leave behind."""
+    before = set(_SHARED_MEMORY.glob("*faketime_*"))
     yield
-    for name in set(_SHARED.glob("*faketime_*")) - before:
+    for name in set(_SHARED_MEMORY.glob("*faketime_*")) - before:
         name.unlink(missing_ok=True)
 
 
 class Clock:
-    """`environment` is for every process of the host. It reads the file again once a second.
+    """The clock of one host. Start each process of the host with `environment`.
 
-    Raises LabUnavailable where the library is not installed.
+    The library reads the clock file once a second. Raises LabUnavailable if it is not installed.
     """
 
     def __init__(self, file: Path) -> None:
@@ -39,17 +39,19 @@ class Clock:
         }
 
     def jump(self, seconds: int) -> None:
-        """Let the clock be so far from the true time, from now on."""
+        """Set the clock to `seconds` ahead of the real time."""
         part = self._file.with_suffix(".part")
         part.write_text(f"{seconds:+}\n", encoding="ascii")
         part.replace(self._file)
 
 
 def _library() -> Path:
-    """The library itself: the command `faketime` keeps a name for each process id, and trips over
-    those that killed ones left behind.
+    """Return the path of libfaketime.
+
+    The command `faketime` cannot be used: it fails when a killed process with the same id has left
+    its shared memory behind.
     """
-    for place in _PLACES:
+    for place in _LIBRARY_FOLDERS:
         for found in Path("/").glob(f"{place}/libfaketimeMT.so.1"):
             return found
     raise LabUnavailable("the library of `faketime` is missing: install faketime")

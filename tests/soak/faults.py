@@ -1,54 +1,54 @@
-"""Does to the stage what the schedule says."""
+"""Start and end faults on the testbed."""
 
 from __future__ import annotations
 
 from lab import Lab
 from soak.schedule import Fault, Kind
-from soak.stage import Stage
+from soak.testbed import Testbed
 
 
 class Faults:
-    """`begin` and `end` each fault once, in the order of its schedule."""
+    """Call `begin` and `end` once for each fault, in the order of the schedule."""
 
-    def __init__(self, lab: Lab, stage: Stage) -> None:
+    def __init__(self, lab: Lab, testbed: Testbed) -> None:
         self._lab = lab
-        self._stage = stage
+        self._testbed = testbed
 
     def begin(self, fault: Fault) -> None:
-        stage, host = self._stage, fault.host
+        testbed, host = self._testbed, fault.host
         match fault.kind:
             case Kind.RELAY_KILLED:
-                stage.kill(stage.relays, host)
+                testbed.kill(testbed.relays, host)
             case Kind.RELAY_PAUSED:
-                stage.process(stage.relays, host).stop()
+                testbed.process(testbed.relays, host).stop()
             case Kind.RELAY_RESTARTED:
-                # Before that it dies of the signal, as anything does; it has nothing to drain.
-                stage.wait_until_started(host)
-                stage.terminate(stage.relays, host)
+                # Before it has started, the signal ends it with a non-zero exit status.
+                testbed.wait_until_started(host)
+                testbed.terminate(testbed.relays, host)
             case Kind.CABLE_CUT:
-                self._lab.cut(stage.hosts[host])
+                self._lab.cut(testbed.hosts[host])
             case Kind.MEMBER_KILLED:
-                stage.kill(stage.members, host)
+                testbed.kill(testbed.members, host)
             case Kind.MEMBER_PAUSED:
-                stage.process(stage.members, host).stop()
+                testbed.process(testbed.members, host).stop()
             case Kind.CLOCK_JUMPED:
-                stage.clocks[host].jump(fault.jump)
+                testbed.clocks[host].jump(fault.jump)
 
     def end(self, fault: Fault) -> None:
-        stage, host = self._stage, fault.host
+        testbed, host = self._testbed, fault.host
         match fault.kind:
             case Kind.RELAY_KILLED:
-                stage.start_relay(host)
+                testbed.start_relay(host)
             case Kind.RELAY_PAUSED:
-                stage.process(stage.relays, host).cont()
+                testbed.process(testbed.relays, host).cont()
             case Kind.RELAY_RESTARTED:
-                stage.wait(stage.relays, host)
-                stage.start_relay(host)
+                testbed.wait(testbed.relays, host)
+                testbed.start_relay(host)
             case Kind.CABLE_CUT:
-                self._lab.heal(stage.hosts[host])
+                self._lab.heal(testbed.hosts[host])
             case Kind.MEMBER_KILLED:
-                stage.start_member(host)
+                testbed.start_member(host)
             case Kind.MEMBER_PAUSED:
-                stage.process(stage.members, host).cont()
+                testbed.process(testbed.members, host).cont()
             case Kind.CLOCK_JUMPED:
-                stage.clocks[host].jump(0)
+                testbed.clocks[host].jump(0)

@@ -1,22 +1,22 @@
-"""What must not be: each thing found is told at once, and the soak ends badly."""
+"""Findings: each is printed at once, and makes the soak fail."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-_MOST = 100
+_MAX_TEXTS = 100
 
 
 class Findings:
-    """Bounded in what it keeps, not in what it counts."""
+    """The first 100 findings, and the count of all."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, print_line: Callable[[str], None]) -> None:
+        self._print = print_line
         self.count = 0
         self.texts: list[str] = []
 
     def add(self, text: str) -> None:
         self.count += 1
-        if len(self.texts) < _MOST:
+        if len(self.texts) < _MAX_TEXTS:
             self.texts.append(text)
-            self._say(f"FOUND: {text}")
+            self._print(f"FOUND: {text}")

@@ -1,4 +1,4 @@
-"""How much memory each process takes as time goes by, and whether that is flat."""
+"""Record the memory of each process over time, and check that it does not grow."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ MIB = 1024 * 1024
 
 TOLERANCE = 0.05
 SLACK = 2 * MIB
-"""A process is flat when the median of its last quarter is not over that of its third by more than
-this share and this much: pools fill for some minutes, and what a moment's burst leaves behind is
-neither a leak."""
+"""Memory is flat if the median of the last quarter exceeds that of the third by at most this share
+plus this size. The first half is ignored because pools fill for some minutes."""
 
-ENOUGH = 240
-"""Samples under which a life was too short to say."""
+MIN_SAMPLES = 240
+"""A record with fewer samples is too short to judge."""
 
 
-class Life:
-    """One process, sampled at equal intervals from its beginning to its end."""
+class MemoryRecord:
+    """The resident memory of one process, sampled at equal intervals."""
 
     def __init__(self, name: str, *, steady: bool) -> None:
         self.name = name
         self.steady = steady
-        """It lives through all: whether it is flat counts."""
+        """The process is never restarted, so that growth is a finding."""
         self.samples = array("Q")
 
     def quarters(self) -> list[float]:
-        """The median of each quarter of its life, in octets."""
+        """Return the median of each quarter of the record, in bytes."""
         samples, count = self.samples, len(self.samples)
         return [
             median(samples[count * quarter // 4 : count * (quarter + 1) // 4])
@@ -37,30 +36,30 @@ class Life:
 
     @property
     def flat(self) -> bool | None:
-        """None: it was too short to say."""
-        if len(self.samples) < ENOUGH:
+        """None: too short to judge."""
+        if len(self.samples) < MIN_SAMPLES:
             return None
         _, _, third, last = self.quarters()
         return last <= third * (1 + TOLERANCE) + SLACK
 
 
-def table(lives: Iterable[Life]) -> list[str]:
-    """A line for each life that can be judged, and one for all the others."""
-    judged: list[Life] = []
-    others: list[Life] = []
-    for life in lives:
-        (judged if life.flat is not None else others).append(life)
+def table(records: Iterable[MemoryRecord]) -> list[str]:
+    """Return a line for each record that is long enough, and one for all others."""
+    judged: list[MemoryRecord] = []
+    others: list[MemoryRecord] = []
+    for record in records:
+        (judged if record.flat is not None else others).append(record)
     lines = ["resident MiB, medians of the quarters    1      2      3      4   most"]
-    for life in judged:
-        numbers = "".join(f"{value / MIB:7.1f}" for value in life.quarters())
-        verdict = "flat" if life.flat else "NOT FLAT"
-        lines.append(f"  {life.name:34}{numbers}{max(life.samples) / MIB:7.1f}  {verdict}")
+    for record in judged:
+        numbers = "".join(f"{value / MIB:7.1f}" for value in record.quarters())
+        verdict = "flat" if record.flat else "NOT FLAT"
+        lines.append(f"  {record.name:34}{numbers}{max(record.samples) / MIB:7.1f}  {verdict}")
     if len(lines) == 1:
-        lines.append("  no life was long enough to say")
+        lines.append("  no record was long enough")
     if most := _most(others):
-        lines.append(f"  and {len(others)} shorter lives, none over {most / MIB:.1f} MiB")
+        lines.append(f"  and {len(others)} shorter records, none over {most / MIB:.1f} MiB")
     return lines
 
 
-def _most(lives: Sequence[Life]) -> int:
-    return max((max(life.samples, default=0) for life in lives), default=0)
+def _most(records: Sequence[MemoryRecord]) -> int:
+    return max((max(record.samples, default=0) for record in records), default=0)

@@ -1,4 +1,4 @@
-"""Which faults come when: decided from a seed, before anything runs."""
+"""The schedule of faults, drawn from a seed before anything runs."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from enum import Enum
 from random import Random
 
-STEADY = 0
-"""The host whose relay and member live from beginning to end: their memory is compared."""
+STEADY_HOST = 0
+"""The host whose relay and member are never restarted: their memory is checked for growth."""
 
 HOUR = 3600
 
-_GAP = (0.3, 3.0)  # seconds between two faults' beginnings
-_REST = 1.0  # seconds that a thing is left alone after its fault
-_TRIES = 10
+_GAP = (0.3, 3.0)  # seconds between the starts of two faults
+_QUIET_TIME = 1.0  # seconds without a fault for a target after a fault
+_MAX_TRIES = 10
 
 
-class Thing(Enum):
-    """What a fault befalls; two at once befall different things, or different hosts."""
+class FaultTarget(Enum):
+    """What a fault affects. Simultaneous faults have different targets or hosts."""
 
     RELAY = "relay"
     MEMBER = "member"
@@ -28,97 +28,101 @@ class Thing(Enum):
 
 
 class Kind(Enum):
-    """Every kind of fault, with how long it lasts, in seconds."""
+    """The kinds of faults, with the shortest and the longest duration in seconds."""
 
-    RELAY_KILLED = ("relay killed", Thing.RELAY, 0.2, 4.0)
-    RELAY_PAUSED = ("relay paused", Thing.RELAY, 0.2, 6.0)
-    RELAY_RESTARTED = ("relay restarted", Thing.RELAY, 0.0, 2.0)
-    CABLE_CUT = ("cable cut", Thing.CABLE, 0.2, 6.0)
-    MEMBER_KILLED = ("member killed", Thing.MEMBER, 0.2, 4.0)
-    MEMBER_PAUSED = ("member paused", Thing.MEMBER, 0.2, 12.0)
-    CLOCK_JUMPED = ("clock jumped", Thing.CLOCK, 0.2, 6.0)
+    RELAY_KILLED = ("relay killed", FaultTarget.RELAY, 0.2, 4.0)
+    RELAY_PAUSED = ("relay paused", FaultTarget.RELAY, 0.2, 6.0)
+    RELAY_RESTARTED = ("relay restarted", FaultTarget.RELAY, 0.0, 2.0)
+    CABLE_CUT = ("cable cut", FaultTarget.CABLE, 0.2, 6.0)
+    MEMBER_KILLED = ("member killed", FaultTarget.MEMBER, 0.2, 4.0)
+    MEMBER_PAUSED = ("member paused", FaultTarget.MEMBER, 0.2, 12.0)
+    CLOCK_JUMPED = ("clock jumped", FaultTarget.CLOCK, 0.2, 6.0)
 
-    def __init__(self, text: str, thing: Thing, least: float, most: float) -> None:
+    def __init__(
+        self, text: str, target: FaultTarget, min_duration: float, max_duration: float
+    ) -> None:
         self.text = text
-        self.thing = thing
-        self.least = least
-        self.most = most
+        self.target = target
+        self.min_duration = min_duration
+        self.max_duration = max_duration
 
     @property
-    def ends_a_life(self) -> bool:
-        """Whether the process that it befalls is another one afterwards."""
+    def ends_the_process(self) -> bool:
+        """Whether the affected process is replaced by a new one."""
         return self in {Kind.RELAY_KILLED, Kind.RELAY_RESTARTED, Kind.MEMBER_KILLED}
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault, `at` so many seconds after the storm began. `jump` is a clock's, in seconds."""
+    """One fault, `at` seconds after the start of the storm. `jump` is for clocks, in seconds."""
 
     at: float
     kind: Kind
     host: int
-    lasts: float
+    duration: float
     jump: int = 0
 
     @property
-    def over(self) -> float:
-        return self.at + self.lasts
+    def end(self) -> float:
+        return self.at + self.duration
 
     def __str__(self) -> str:
         jump = f" by {self.jump:+} s" if self.jump else ""
-        return f"{self.at:5.1f} s: {self.kind.text}{jump} on host {self.host}, {self.lasts:.1f} s"
+        return (
+            f"{self.at:5.1f} s: {self.kind.text}{jump} on host {self.host}, {self.duration:.1f} s"
+        )
 
 
 def storm(random: Random, seconds: float, hosts: int) -> list[Fault]:
-    """Faults that begin within `seconds`: each kind once, in any order, then any kind."""
+    """Return faults that start within `seconds`: first each kind once, then random kinds."""
     first = random.sample(list(Kind), len(Kind))
     faults: list[Fault] = []
     at = random.uniform(*_GAP)
     while at <= seconds:
         kind = first[-1] if first else None
-        if fault := _placed(random, at, kind, hosts, faults):
+        if fault := _random_fault(random, at, kind, hosts, faults):
             faults.append(fault)
             del first[-1:]
         at += random.uniform(*_GAP)
     return faults
 
 
-def _placed(
+def _random_fault(
     random: Random, at: float, wanted: Kind | None, hosts: int, others: Sequence[Fault]
 ) -> Fault | None:
-    """A fault on something that has none at that time, if one is found."""
-    for _ in range(_TRIES):
+    """Return a fault for a target without a fault at that time, if a free target is found."""
+    for _ in range(_MAX_TRIES):
         kind = wanted or random.choice(list(Kind))
-        host = random.randrange(STEADY + 1 if kind.ends_a_life else 0, hosts)
-        lasts = random.uniform(kind.least, kind.most)
+        host = random.randrange(STEADY_HOST + 1 if kind.ends_the_process else 0, hosts)
+        duration = random.uniform(kind.min_duration, kind.max_duration)
         jump = random.choice((-HOUR, HOUR)) if kind is Kind.CLOCK_JUMPED else 0
         busy = any(
-            other.host == host and other.kind.thing is kind.thing and at < other.over + _REST
+            other.host == host and other.kind.target is kind.target and at < other.end + _QUIET_TIME
             for other in others
         )
         if not busy:
-            return Fault(at, kind, host, lasts, jump)
+            return Fault(at, kind, host, duration, jump)
     return None
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """A fault begins, or is over."""
+class FaultEvent:
+    """The start or the end of a fault."""
 
     at: float
-    begins: bool
+    starts: bool
     fault: Fault
 
 
-def turns(faults: Sequence[Fault]) -> Iterator[Turn]:
-    """Every beginning and end, in the order of time."""
+def fault_events(faults: Sequence[Fault]) -> Iterator[FaultEvent]:
+    """Yield the starts and ends of all faults in the order of their times."""
     ends: list[tuple[float, int, Fault]] = []
     for number, fault in enumerate(faults):
         while ends and ends[0][0] <= fault.at:
             over, _, other = heapq.heappop(ends)
-            yield Turn(over, False, other)
-        yield Turn(fault.at, True, fault)
-        heapq.heappush(ends, (fault.over, number, fault))
+            yield FaultEvent(over, False, other)
+        yield FaultEvent(fault.at, True, fault)
+        heapq.heappush(ends, (fault.end, number, fault))
     while ends:
         over, _, other = heapq.heappop(ends)
-        yield Turn(over, False, other)
+        yield FaultEvent(over, False, other)

@@ -1,1 +1,1 @@
-"""What runs on each host beside its relay: `member` and `caller`."""
+"""The programs on each host: `member` and `caller`."""

@@ -1,4 +1,4 @@
-"""Counts what a program began, and how each of it ended; tells what does not end at all."""
+"""Count the operations of a program and their outcomes, and report those that hang."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ import arke
 MARGIN = 5.0
 """Seconds that an operation may take beyond its limit before it counts as hung."""
 
-_LOOK = 0.25
-_MOST_LINES = 10  # of a kind
+_POLL = 0.25
+_MAX_LINES = 10  # of a kind
 
 
 class Operation:
-    """One thing begun, which has to end within its limit."""
+    """A running operation, which has to end within its limit."""
 
-    __slots__ = ("_limit", "began", "done", "hung", "kind", "left")
+    __slots__ = ("_limit", "done", "hung", "kind", "left", "started")
 
     def __init__(self, kind: str, limit: float) -> None:
         self.kind = kind
-        self.began = time.monotonic()
+        self.started = time.monotonic()
         self._limit = limit
         self.hung = False
         self.done = False
-        """It ended well."""
-        self.moved()
+        """It has succeeded."""
+        self.restart_limit()
 
-    def moved(self) -> None:
-        """A part of it has ended in time: the next one has as long."""
+    def restart_limit(self) -> None:
+        """Start the time limit again, after a part of the operation has succeeded."""
         self.left = self._limit + MARGIN
 
 
 class Operations:
-    """All of one program's. Only what is open is kept; the rest is numbers."""
+    """The operations of one program: the running ones, and counts of all."""
 
     def __init__(self) -> None:
         self._started: Counter[str] = Counter()
@@ -49,8 +49,8 @@ class Operations:
         self._open: set[Operation] = set()
 
     @contextmanager
-    def one(self, kind: str, limit: float) -> Iterator[Operation]:
-        """Count what happens inside. A typed error ends the block and is counted, not raised."""
+    def track(self, kind: str, limit: float) -> Iterator[Operation]:
+        """Count the outcome of the block. An exception is counted, not raised."""
         operation = Operation(kind, limit)
         self._started[kind] += 1
         self._open.add(operation)
@@ -58,7 +58,7 @@ class Operations:
             yield operation
         except arke.ArkeError as error:
             self._failed[f"{kind} {type(error).__name__}"] += 1
-        except Exception as error:  # noqa: BLE001 — it is counted, and ends the soak as wrong
+        except Exception as error:  # noqa: BLE001 — it is counted as wrong, which fails the soak
             self._failed[f"{kind} {type(error).__name__}"] += 1
             self.wrong(kind, f"it raised {error!r}")
         else:
@@ -68,26 +68,29 @@ class Operations:
             self._open.discard(operation)
 
     def wrong(self, kind: str, text: str) -> None:
-        """Something came that must not."""
+        """Count and print a wrong result."""
         self._wrong[kind] += 1
-        if self._wrong[kind] <= _MOST_LINES:
-            _say("wrong", kind, text)
+        if self._wrong[kind] <= _MAX_LINES:
+            _print("wrong", kind, text)
 
     async def watch(self) -> None:
-        """Look for what hangs, for ever. A look that comes late counts as one look."""
+        """Find hanging operations, until cancelled.
+
+        A check that runs late counts as one interval, because the program may have been paused.
+        """
         while True:
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_POLL)
             for operation in self._open:
-                operation.left -= _LOOK
+                operation.left -= _POLL
                 if operation.left < 0 and not operation.hung:
                     operation.hung = True
                     self._hung[operation.kind] += 1
-                    age = time.monotonic() - operation.began
-                    if self._hung[operation.kind] <= _MOST_LINES:
-                        _say("hung", operation.kind, f"it still goes on after {age:.1f} s")
+                    age = time.monotonic() - operation.started
+                    if self._hung[operation.kind] <= _MAX_LINES:
+                        _print("hung", operation.kind, f"still running after {age:.1f} s")
 
     def report(self) -> dict[str, Any]:
-        """`oldest` is when the oldest operation began that is open, by the monotonic clock."""
+        """Return all counts. `oldest` is the monotonic start time of the oldest open operation."""
         now = time.monotonic()
         return {
             "started": self._started,
@@ -96,9 +99,9 @@ class Operations:
             "hung": self._hung,
             "wrong": self._wrong,
             "open": Counter(operation.kind for operation in self._open),
-            "oldest": min((operation.began for operation in self._open), default=now),
+            "oldest": min((operation.started for operation in self._open), default=now),
         }
 
 
-def _say(what: str, kind: str, text: str) -> None:
+def _print(what: str, kind: str, text: str) -> None:
     print(f"{what}: {kind}: {text[:300]}", flush=True)  # noqa: T201

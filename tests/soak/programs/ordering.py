@@ -1,22 +1,22 @@
-"""One sender's messages reach one receiver in the order sent, each at most once."""
+"""Check that the messages of each sender arrive in order, each at most once."""
 
 from __future__ import annotations
 
-from soak.questions import Question
+from soak.messages import MessageHead
 
 
 class Ordering:
-    """What came, by whom it was sent."""
+    """The last number received from each sender."""
 
     def __init__(self) -> None:
         self._last: dict[str, int] = {}
         self.count = 0
 
-    def hear(self, question: Question) -> str | None:
-        """Take note of a message; what is wrong with it, if anything is."""
+    def check(self, head: MessageHead) -> str | None:
+        """Record a message. Returns a description if it is out of order or repeated."""
         self.count += 1
-        last = self._last.get(question.caller, 0)
-        self._last[question.caller] = max(last, question.number)
-        if question.number > last:
+        last = self._last.get(head.caller, 0)
+        self._last[head.caller] = max(last, head.number)
+        if head.number > last:
             return None
-        return f"{question.kind} {question.number} of {question.caller} came behind {last}"
+        return f"{head.kind} {head.number} of {head.caller} arrived after {last}"

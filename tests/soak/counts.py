@@ -1,4 +1,4 @@
-"""What all callers counted, taken together."""
+"""The counts of all callers together."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from soak.questions import HASTY
+from soak.messages import SHORT_TIMEOUT
 
-BOUND_TO_A_RELAY = ("tunnel read", "tunnel sent", "tunnel closed", "status", "members")
-"""What a relay that leaves ends, however politely: tunnels that run through it, and what it was
-asked itself, for which it has five seconds to come back."""
+BOUND_TO_THE_RELAY = ("tunnel read", "tunnel sent", "tunnel closed", "status", "members")
+"""Operations that fail when their relay restarts, even gracefully: tunnels through it, and queries
+of the relay itself, which wait at most 5 s for the new relay."""
 
 
-class Tally:
-    """The sum of some reports."""
+class Counts:
+    """The sum of the callers' reports."""
 
     def __init__(self, reports: Iterable[dict[str, Any]]) -> None:
         self.started: Counter[str] = Counter()
@@ -35,26 +35,26 @@ class Tally:
         return sum(count for name, count in self.failed.items() if _kind(name) == kind)
 
     def unaccounted(self) -> Iterator[str]:
-        """What was started and has no outcome, or more than one."""
+        """Yield the kinds whose operations do not each have exactly one outcome."""
         for kind, started in self.started.items():
             ended = self.answered[kind] + self.failures(kind)
             if ended != started:
                 yield f"{kind}: {started} started, {ended} ended"
 
-    def failed_since(self, before: Tally, *, spared: Iterable[str] = ()) -> Counter[str]:
-        """What failed that must not when nothing was broken: all but the hasty and the spared."""
+    def failed_since(self, before: Counts, *, allowed: Iterable[str] = ()) -> Counter[str]:
+        """Return the failures since `before`, without short time-outs and the allowed kinds."""
         more = self.failed - before.failed
-        late = f"{HASTY} RequestTimeout"
+        late = f"{SHORT_TIMEOUT} RequestTimeout"
         return Counter(
             {
                 name: count
                 for name, count in more.items()
-                if name != late and _kind(name) not in set(spared)
+                if name != late and _kind(name) not in set(allowed)
             }
         )
 
     def table(self) -> list[str]:
-        """A line for each kind."""
+        """Return a line for each kind of operation."""
         lines = [f"{'':16}{'started':>10}{'answered':>10}{'failed':>9}{'hung':>6}"]
         for kind, started in sorted(self.started.items()):
             types = ", ".join(

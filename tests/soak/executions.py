@@ -1,20 +1,20 @@
-"""Which requests were executed, of those that may be once at most: a bit for each."""
+"""Find requests that were executed twice: one bit for each request."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
 
-class Once:
-    """Reads what members wrote down."""
+class Executions:
+    """The executed requests, from the journals of members."""
 
     def __init__(self) -> None:
         self._seen: dict[str, bytearray] = {}
         self.count: dict[str, int] = {}
-        """By caller."""
+        """Executed requests by caller."""
 
     def read(self, lines: Iterable[str]) -> Iterator[str]:
-        """Take note of a journal; the lines that were there before, in it or in an earlier one."""
+        """Record a journal. Yield the lines that occurred before, also in earlier journals."""
         for line in lines:
             caller, _, text = line.partition(" ")
             number = int(text)
