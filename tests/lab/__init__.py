@@ -5,10 +5,9 @@
         relay.wait_for_line("peer admitted", limit=10)
         lab.cut(lab.hosts[0])
 
-Host n is what the n-th VirtualBox machine with a host-only network would be: 192.168.56.(100+n) on
-eth1, and on eth0 the NAT address 10.0.2.15 that every such machine has, with a default route that
-leads nowhere. The namespaces have no way out, so nothing in the lab reaches the machine or its
-network, and nothing of the machine reaches the lab.
+Host n resembles the n-th VirtualBox machine with a host-only network: 192.168.56.(100+n) on eth1.
+On eth0 it has the NAT address 10.0.2.15, as every such machine has, with a default route that leads
+nowhere. The namespaces have no connection to the machine or its network.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The lab's first process: lays the cables, then starts on each host what the test asks for.
+"""The lab's first process: it builds the network, then starts processes on the hosts.
 
-It is process 1 of the lab's PID namespace. It ends when its line to the test does, however the
-test ended; then the kernel kills every process of the lab, and the network goes with the last one.
+It is process 1 of the lab's PID namespace. It ends when its channel to the test closes, also after
+a crash of the test. Then the kernel kills every process of the lab, and the network disappears with
+the last one.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Agent:
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     def serve(self) -> None:
-        """Answer requests until the other side is gone."""
+        """Handle requests until the other side closes the channel."""
         verbs: dict[str, Callable[..., None]] = {
             "start": self._start,
             "reap": self._reap,

@@ -1,4 +1,4 @@
-"""The lab's network: one switch, the hosts on it, and a dead end behind every host's eth0."""
+"""The lab's network: one switch, the hosts on it, and an isolated network behind every eth0."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Cabling:
         self._switch = namespaces.current()
         self._sink = namespaces.create()
         self._hosts = [namespaces.create() for _ in range(hosts)]
-        # Snooping would forward multicast only where a membership report was seen, and reports
-        # take their time; a VirtualBox host-only network floods.
+        # With snooping the switch forwards multicast only after a membership report, which comes
+        # late. A VirtualBox host-only network floods, too.
         self._configure(
             self._switch, ["link add switch type bridge mcast_snooping 0", _up("switch")]
         )
@@ -40,12 +40,12 @@ class Cabling:
             self._wait_for_carrier(self._hosts[host], "eth1")
 
     def enter(self, host: int) -> None:
-        """Make `host` the place where the next process starts."""
+        """Enter the namespace of `host`; the next process starts there."""
         namespaces.enter(self._hosts[host])
 
     def set_cable(self, host: int, *, plugged: bool) -> None:
-        # The switch's end goes down: eth1 loses its carrier and keeps its configuration, which
-        # is what a pulled cable does.
+        # Take down the switch's end: eth1 loses its carrier and keeps its configuration, as with
+        # an unplugged cable.
         state = "up" if plugged else "down"
         self._configure(self._switch, [f"link set {_port(host)} {state}"])
 
@@ -63,8 +63,7 @@ class Cabling:
         self._configure(
             self._switch,
             [
-                # Two ends with one index look like one device to the kernel, which then reports
-                # their carrier a second late.
+                # If both ends have the same index, the kernel reports their carrier a second late.
                 f"link add {port} index {1000 + number} type veth peer name eth1 {there}",
                 f"link set {port} master switch",
                 _up(port),
@@ -75,8 +74,8 @@ class Cabling:
             inside,
             [
                 "link set lo up",
-                # Link-local addresses by hand: what the kernel makes itself spends two seconds
-                # looking for duplicates, and a host has long finished that when a relay starts.
+                # Link-local addresses without duplicate detection, which takes two seconds: a real
+                # host has finished it when a relay starts.
                 "link set eth0 addrgenmode none",
                 "link set eth1 addrgenmode none",
                 "address add 10.0.2.15/24 brd + dev eth0",

@@ -1,4 +1,4 @@
-"""What passed a host's interface while a test looked."""
+"""Record the frames on a host's interface."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _LIMIT = 10.0
 
 
 class Capture:
-    """`frames` (whole Ethernet frames, both directions) and `lost` are there once it is over."""
+    """A finished capture: whole Ethernet frames of both directions, and the number of lost ones."""
 
     frames: tuple[bytes, ...] = ()
     lost = 0
 
     def contains_run(self, payload: bytes, length: int = 8) -> bool:
-        """Whether any `length` successive bytes of `payload` stand in any one frame."""
+        """Whether any frame contains `length` successive bytes of `payload`."""
         runs = {payload[at : at + length] for at in range(len(payload) - length + 1)}
         return any(
             frame[at : at + length] in runs
@@ -35,7 +35,7 @@ class Capture:
     @classmethod
     @contextmanager
     def on(cls, host: Host, interface: str) -> Iterator[Capture]:
-        """Record from `host`; `Host.capture` is the way in."""
+        """Record frames of `host`; used by `Host.capture`."""
         capture = cls()
         with tempfile.TemporaryFile() as output:
             sniffer = host.start([sys.executable, _SNIFFER, interface], stdout=output)

@@ -1,4 +1,4 @@
-"""The line between the test and the lab's agent: one JSON object a message, with descriptors."""
+"""The channel between the test and the lab's agent: JSON messages with file descriptors."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-# A message carries a whole environment; the kernel refuses more than its send buffer in one piece.
+# A message contains a whole environment. The kernel refuses messages over its send buffer.
 _MESSAGE_BYTES = 1 << 20
 _MESSAGE_FDS = 4
 
 
 class Channel:
-    """Strictly one request, then its one answer; the end of either side is the end of the line."""
+    """One request and one reply at a time. The channel ends when either side closes it."""
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
 
     @staticmethod
     def pair() -> tuple[Channel, socket.socket]:
-        """Our end, and the other one as a socket to hand to a child."""
+        """Return this process's end, and the other end as a socket for a child process."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return Channel(ours), theirs
 
@@ -29,7 +29,7 @@ class Channel:
         socket.send_fds(self._socket, [json.dumps(message).encode()], list(fds))
 
     def receive(self, limit: float | None = None) -> tuple[dict[str, Any], list[int]]:
-        """Raise EOFError when the other side is gone, TimeoutError after `limit` seconds."""
+        """Raises EOFError if the other side has closed, TimeoutError after `limit` seconds."""
         self._socket.settimeout(limit)
         data, fds, _, _ = socket.recv_fds(self._socket, _MESSAGE_BYTES, _MESSAGE_FDS)
         if not data:

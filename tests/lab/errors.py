@@ -1,11 +1,11 @@
-"""LabError > LabUnavailable."""
+"""The exceptions of the lab."""
 
 from __future__ import annotations
 
 
 class LabError(Exception):
-    """What was asked of the lab did not happen."""
+    """An operation of the lab failed."""
 
 
 class LabUnavailable(LabError):
-    """This machine has no namespaces for us, or lacks iproute2 or util-linux."""
+    """This machine does not allow namespaces, or lacks iproute2 or util-linux."""

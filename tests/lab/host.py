@@ -1,4 +1,4 @@
-"""One machine of the lab."""
+"""One host of the lab."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Host:
-    """`address` is the one on the switch; 10.0.2.15 it shares with every other host."""
+    """A host. `address` is its address on the switch."""
 
     def __init__(self, lab: Lab, number: int) -> None:
         self._lab = lab
@@ -40,8 +40,8 @@ class Host:
     ) -> Process:
         """Start a program; stdin is empty, stderr and stdout (unless given) go to its log.
 
-        It gets this process's environment without ARKE_*, which would be flags nobody sees,
-        changed by `env`. Raises LabError when there is no such program.
+        It gets this process's environment without ARKE_* variables, changed by `env`. Raises
+        LabError if the program does not exist.
         """
         with Path(os.devnull).open("rb") as nothing:
             process = self._start(argv, env, cwd, stdin=nothing, stdout=stdout)
@@ -75,12 +75,12 @@ class Host:
             stdout.seek(0)
             output = stdout.read().decode(errors="replace")
         if check and returncode:
-            said = (output + errors)[-SHOWN:]
-            raise LabError(f"{process.name}: exit status {returncode}\n{said}")
+            end = (output + errors)[-SHOWN:]
+            raise LabError(f"{process.name}: exit status {returncode}\n{end}")
         return subprocess.CompletedProcess(list(argv), returncode, output, errors)
 
     def capture(self, interface: str = "eth1") -> AbstractContextManager[Capture]:
-        """Record every frame that passes `interface` while the context lasts."""
+        """Record every frame on `interface` inside the context."""
         return Capture.on(self, interface)
 
     def _start(

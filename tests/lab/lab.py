@@ -1,4 +1,4 @@
-"""The lab as a test holds it: the hosts, their cables, and the line to the agent."""
+"""The lab as tests use it: the hosts, their cables, and the channel to the agent."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ from lab.host import Host
 from lab.process import Process
 
 _TESTS = Path(__file__).parents[1]
-_ANSWER = 30.0  # seconds for what the kernel does in milliseconds, on a box that is busy
-# The caller becomes root of a user namespace of its own, whoever it is outside, so that one way
-# serves everybody.
+_REPLY_LIMIT = 30.0  # seconds; the kernel needs milliseconds, unless the machine is busy
+# A user namespace makes the caller root inside, so that any user can run the lab.
 _UNSHARE = ["--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child"]
 
 
 class Lab:
-    """Use it as a context: the network exists inside, and nothing of it is left outside.
+    """A context manager. The network exists inside the context only.
 
-    Raises LabUnavailable on entry where the machine has no namespaces for us.
+    Raises LabUnavailable on entry if the machine does not allow namespaces.
     """
 
     def __init__(self, hosts: int = 3) -> None:
@@ -36,15 +35,15 @@ class Lab:
 
     def __enter__(self) -> Lab:
         with ExitStack() as undo:
-            self._complaints = undo.enter_context(tempfile.TemporaryFile())
+            self._agent_log = undo.enter_context(tempfile.TemporaryFile())
             self._channel, far_end = Channel.pair()
             undo.callback(self._channel.close)
             with far_end:
-                agent = _unshared("lab.agent", far_end.fileno(), len(self.hosts), self._complaints)
-            # Closing the line comes first on the way out: it is what ends the agent.
-            undo.callback(_bury, agent)
+                agent = _unshared("lab.agent", far_end.fileno(), len(self.hosts), self._agent_log)
+            # On exit the channel closes first, which ends the agent.
+            undo.callback(_wait_for_exit, agent)
             undo.callback(self._channel.close)
-            self._answer(LabUnavailable)
+            self._receive_reply(LabUnavailable)
             self._undo = undo.pop_all()
         return self
 
@@ -59,63 +58,63 @@ class Lab:
                 self._undo.callback(process.close)
 
     def cut(self, host: Host) -> None:
-        """Pull the host's cable out of the switch."""
-        self._ask({"verb": "cable", "host": self.hosts.index(host), "plugged": False})
+        """Unplug the host's cable from the switch."""
+        self._request({"verb": "cable", "host": self.hosts.index(host), "plugged": False})
 
     def heal(self, host: Host) -> None:
-        """Put the cable back."""
-        self._ask({"verb": "cable", "host": self.hosts.index(host), "plugged": True})
+        """Plug the cable in again."""
+        self._request({"verb": "cable", "host": self.hosts.index(host), "plugged": True})
 
     def spawn(
         self, host: int, argv: list[str], env: dict[str, str], cwd: Path, fds: list[int]
     ) -> tuple[int, int]:
-        """Start a program on a host; return its pid there and a pidfd. `Host` is the way in."""
+        """Start a program on a host; return its pid there and a pidfd. Used by `Host`."""
         where = {"host": host, "cwd": str(cwd)}
-        answer, (handle,) = self._ask({"verb": "start", "argv": argv, "env": env, **where}, fds)
+        answer, (handle,) = self._request({"verb": "start", "argv": argv, "env": env, **where}, fds)
         return answer["pid"], handle
 
     def reap(self, pid: int) -> int:
         """Return the exit status of a program that has ended."""
-        answer, _ = self._ask({"verb": "reap", "pid": pid})
+        answer, _ = self._request({"verb": "reap", "pid": pid})
         return int(answer["returncode"])
 
-    def _ask(
+    def _request(
         self, request: dict[str, Any], fds: Sequence[int] = ()
     ) -> tuple[dict[str, Any], list[int]]:
-        with suppress(BrokenPipeError):  # the answer will be why
+        with suppress(BrokenPipeError):  # the reply has the cause
             self._channel.send(request, fds)
-        return self._answer(LabError)
+        return self._receive_reply(LabError)
 
-    def _answer(self, failure: type[LabError]) -> tuple[dict[str, Any], list[int]]:
+    def _receive_reply(self, failure: type[LabError]) -> tuple[dict[str, Any], list[int]]:
         try:
-            answer, fds = self._channel.receive(_ANSWER)
+            answer, fds = self._channel.receive(_REPLY_LIMIT)
         except EOFError:
-            raise failure(f"the lab's agent ended: {_last_line(self._complaints)}") from None
+            raise failure(f"the lab's agent ended: {_last_line(self._agent_log)}") from None
         if "error" in answer:
             raise failure(answer["error"])
         return answer, fds
 
 
-def _unshared(module: str, line: int, hosts: int, stderr: BinaryIO) -> subprocess.Popen[bytes]:
+def _unshared(module: str, channel: int, hosts: int, stderr: BinaryIO) -> subprocess.Popen[bytes]:
     unshare = shutil.which("unshare")
     if unshare is None:
         raise LabUnavailable("the command `unshare` is missing: install util-linux")
     return subprocess.Popen(
-        [unshare, *_UNSHARE, sys.executable, "-m", module, str(line), str(hosts)],
+        [unshare, *_UNSHARE, sys.executable, "-m", module, str(channel), str(hosts)],
         stdin=subprocess.DEVNULL,
         stdout=stderr,
         stderr=stderr,
-        pass_fds=[line],
+        pass_fds=[channel],
         cwd=_TESTS,
-        # Ctrl-C is for the test; the agent hears of it by the end of the line.
+        # Ctrl-C interrupts the test only; the agent ends when the channel closes.
         start_new_session=True,
     )
 
 
-def _bury(agent: subprocess.Popen[bytes]) -> None:
-    # The kernel lets process 1 go, and unshare with it, only when all others are dead.
+def _wait_for_exit(agent: subprocess.Popen[bytes]) -> None:
+    # Process 1, and unshare with it, ends only after all other processes of its namespace.
     try:
-        agent.wait(_ANSWER)
+        agent.wait(_REPLY_LIMIT)
     except subprocess.TimeoutExpired:
         agent.kill()
         agent.wait()
@@ -125,4 +124,4 @@ def _bury(agent: subprocess.Popen[bytes]) -> None:
 def _last_line(file: BinaryIO) -> str:
     file.seek(0)
     lines = file.read().decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it left no word"
+    return lines[-1] if lines else "no output"

@@ -1,4 +1,4 @@
-"""Network namespaces, by the two system calls that `os` has only from Python 3.12 on."""
+"""Network namespaces, by two system calls that `os` has only since Python 3.12."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def current() -> int:
-    """Return a descriptor that keeps this process's namespace alive and leads back to it."""
+    """Return a descriptor of this process's namespace, which keeps it alive."""
     return os.open("/proc/self/ns/net", os.O_RDONLY)
 
 

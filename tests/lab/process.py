@@ -1,4 +1,4 @@
-"""A process on one of the lab's hosts, seen from the test."""
+"""A process on a host of the lab, as tests use it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import BinaryIO
 from lab.errors import LabError
 
 SHOWN = 4000  # characters of a log in an error's text
-_GLANCE = 0.02  # seconds between two looks at a log that has not got its line yet
+_LOG_POLL = 0.02  # seconds between two reads of a log in `wait_for_line`
 
 
 class Process:
-    """What a test does with a running program; it never outlives its lab.
+    """A process that ends with its lab at the latest.
 
-    `pid` is its number among the lab's processes, `machine_pid` the one that /proc and `ps` know.
+    `pid` is its id inside the lab, `machine_pid` the one that /proc and `ps` show.
     """
 
     def __init__(
@@ -28,20 +28,20 @@ class Process:
     ) -> None:
         self.name = name
         self.pid = pid
-        self.machine_pid = _pid_behind(handle)
+        self.machine_pid = _pid_of(handle)
         self._handle = handle
         self._log = log
         self._reap = reap
         self._returncode: int | None = None
         self.closed = False
-        """The log is gone."""
+        """The log has been deleted."""
 
     @property
     def running(self) -> bool:
         return self._returncode is None and not self._ended_within(0)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal; raise ProcessLookupError when the process is gone."""
+        """Send a signal. Raises ProcessLookupError if the process has ended."""
         signal.pidfd_send_signal(self._handle, number)
 
     def stop(self) -> None:
@@ -57,7 +57,7 @@ class Process:
         self.signal(signal.SIGKILL)
 
     def wait(self, limit: float) -> int:
-        """Return the exit status, negative for a signal, of a process that ends within `limit`."""
+        """Wait for the end; return the exit status, negative for a signal. Raises TimeoutError."""
         if self._returncode is None:
             if not self._ended_within(limit):
                 raise TimeoutError(f"{self.name} still runs after {limit} s\n{self.tail()}")
@@ -66,12 +66,12 @@ class Process:
 
     @property
     def written(self) -> int:
-        """How many bytes the log has now; a place to begin a later `wait_for_line`."""
+        """Size of the log in bytes; use it as `after` for `wait_for_line`."""
         return os.fstat(self._log.fileno()).st_size
 
     @property
     def log(self) -> str:
-        """All that the process wrote to stdout and stderr so far."""
+        """The output of the process so far, stdout and stderr."""
         return self._read(0).decode(errors="replace")
 
     def log_from(self, start: int) -> str:
@@ -101,16 +101,16 @@ class Process:
                 raise LabError(f"{self.name} ended without {pattern!r}\n{self.tail()}")
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{self.name}: no {pattern!r} in {limit} s\n{self.tail()}")
-            self._ended_within(_GLANCE)
+            self._ended_within(_LOG_POLL)
 
     def close(self) -> None:
-        """Forget the process, which goes on or not; the lab does this when it ends."""
+        """Release the descriptors of the process, which may continue to run."""
         self.closed = True
         os.close(self._handle)
         self._log.close()
 
     def _read(self, start: int) -> bytes:
-        # The child's offset is ours too; pread leaves it where the child will write next.
+        # The child shares the file offset; pread does not move it.
         return os.pread(self._log.fileno(), self.written - start, start)
 
     def _ended_within(self, limit: float) -> bool:
@@ -119,8 +119,8 @@ class Process:
         return bool(poll.poll(limit * 1000))
 
 
-def _pid_behind(handle: int) -> int:
+def _pid_of(handle: int) -> int:
     for line in Path(f"/proc/self/fdinfo/{handle}").read_text(encoding="ascii").splitlines():
         if line.startswith("Pid:"):
             return int(line.split()[1])
-    raise LabError("a process handle names no process")
+    raise LabError("the process handle has no process")

@@ -1,7 +1,7 @@
-"""Runs on a host: copies every frame of one interface to stdout, each after its 4-byte length.
+"""Copy every frame of an interface to stdout, each after its length in 4 bytes; runs on a host.
 
-Says `listening` on stderr once nothing can be missed, and after SIGTERM `lost N`: how many frames
-the kernel had no room for.
+It writes `listening` to stderr when the capture has started, and after SIGTERM `lost N`, the number
+of frames that the kernel dropped.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import sys
 
 _EVERY_PROTOCOL = 0x0003
 _SOL_PACKET, _PACKET_STATISTICS = 263, 6
-_LARGEST_FRAME = 1 << 18  # segmentation is left to the device, so a frame may be 64 KiB and more
-_ROOM = 1 << 26  # bytes of frames waiting for us; the kernel gives what it may
+_LARGEST_FRAME = 1 << 18  # with segmentation offload a frame may exceed 64 KiB
+_RECEIVE_BUFFER = 1 << 26  # bytes; the kernel may give less
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: None)
 
     wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_EVERY_PROTOCOL))
-    wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM)
+    wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
     wire.bind((sys.argv[1], _EVERY_PROTOCOL))
     wire.setblocking(False)
     sys.stderr.write("listening\n")

@@ -1,4 +1,4 @@
-"""A short soak test with each kind of fault, and a rolling restart that must not fail any request."""
+"""Short soak tests: each kind of fault, and a rolling restart that must not fail any request."""
 
 from __future__ import annotations
 
