@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from h2.errors import ErrorCodes
 from hpack import NeverIndexedHeaderTuple
 from hyperframe.frame import (
     ContinuationFrame,
@@ -26,6 +27,7 @@ from hyperframe.frame import (
 )
 
 from support.admin_pages import metric_value
+from support.backend_scripts import never_respond
 from support.backends import respond_with
 from support.certificates import write_certificate
 from support.connection import Connection, connect_tls
@@ -103,11 +105,6 @@ def _start_logged_proxy(
     return LoggedProxy(deployment.proxy(*flags, "-max-body", "1m"), admin_port, folder)
 
 
-def never_respond(connection: Connection) -> None:
-    connection.read_head()
-    connection.read_to_end()
-
-
 def upload(client: RawHttp2, stream: int) -> int:
     """Send a body within the flow-control windows until the proxy resets the stream.
 
@@ -125,7 +122,7 @@ def upload(client: RawHttp2, stream: int) -> int:
         if isinstance(frame, WindowUpdateFrame) and frame.stream_id in windows:
             windows[frame.stream_id] += frame.window_increment
         elif isinstance(frame, RstStreamFrame):
-            assert frame.error_code == 0
+            assert frame.error_code == ErrorCodes.NO_ERROR
             return sent
 
 
@@ -183,7 +180,7 @@ def test_connection_error_is_counted_and_logged(start: Start, use_tls: bool) -> 
     assert request_received.wait(LIMIT)
     with suppress(OSError):
         client.connection.send(PingFrame(0, b"12345678").serialize() * 20_000)
-    assert client.read_until_goaway() == 11
+    assert client.read_until_goaway() == ErrorCodes.ENHANCE_YOUR_CALM
     connection, request = proxy.log_entries(2)
     detail = "The connection is closed: too many frames that serve no request."
     for line in (connection, request):
@@ -214,7 +211,7 @@ def test_stream_error_and_client_reset_have_different_outcomes(start: Start) -> 
     request_received.clear()
     client.get(3)
     assert request_received.wait(LIMIT)
-    client.send(RstStreamFrame(3, error_code=8))
+    client.send(RstStreamFrame(3, error_code=ErrorCodes.CANCEL))
     stream_error, client_reset = proxy.log_entries(2)
     assert (stream_error["outcome"], client_reset["outcome"]) == (
         "http2_protocol_error",
@@ -272,7 +269,7 @@ def test_oversized_trailer_resets_one_stream(start: Start) -> None:
     client = proxy.client()
     client.send(client.headers(1, POST))
     client.send(*split_into_frames(client, 1, OVERSIZED, "END_STREAM"))
-    with pytest.raises(StreamReset, match="1"):
+    with pytest.raises(StreamReset, match="1"):  # PROTOCOL_ERROR
         client.read_response(1)
     client.send(PingFrame(0, b"12345678"))
     assert isinstance(client.read_until((PingFrame, GoAwayFrame)), PingFrame)
@@ -289,7 +286,7 @@ def test_compression_bomb_closes_connection(start: Start, by_index: bool) -> Non
     else:
         with suppress(OSError):
             client.send(*split_into_frames(client, 1, [*GET, *BOMB], "END_STREAM"))
-    assert client.read_until_goaway() == 11
+    assert client.read_until_goaway() == ErrorCodes.ENHANCE_YOUR_CALM
 
 
 def test_repeated_oversized_heads_close_connection(start: Start) -> None:

@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from h2.errors import ErrorCodes
 from hyperframe.frame import GoAwayFrame, PingFrame
 
+from support.backend_scripts import never_respond
 from support.backends import GET, respond_with
 from support.certificates import write_certificate
 from support.connection import Connection, connect_tls
@@ -69,7 +71,7 @@ def test_idle_http2_connection_is_closed(
             break
         time.sleep(0.05)  # slower than the flood limit for PINGs
     assert isinstance(frame, GoAwayFrame)
-    assert (frame.error_code, frame.last_stream_id) == (0, 3)
+    assert (frame.error_code, frame.last_stream_id) == (ErrorCodes.NO_ERROR, 3)
     assert client.read_until_goaway() == -1  # no second GOAWAY
     connection.close()
 
@@ -131,16 +133,9 @@ def test_total_time_limit_of_slow_upload_is_408(deployment: Deployment) -> None:
 
 
 def test_total_time_limit_of_silent_backend_is_504(deployment: Deployment) -> None:
-    response_received = threading.Event()
-
-    def never_respond(connection: Connection) -> None:
-        connection.read_head()
-        response_received.wait(LIMIT)
-
     backend = deployment.backend(never_respond)
     proxy = deployment.proxy("-choose", "static", "-backend", backend.address, "-total", "300ms")
     response, body = proxy.request()
-    response_received.set()
     assert response.status == 504
     assert b"did not answer within 0.3 s" in body
 

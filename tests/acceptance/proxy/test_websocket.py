@@ -14,6 +14,7 @@ from contextlib import ExitStack, asynccontextmanager
 import pytest
 from aiohttp import ClientSession, WSMsgType, web
 
+from support.backend_scripts import UPGRADE_RESPONSE
 from support.backends import OK, Backend
 from support.connection import Connection
 from support.ports import free_port
@@ -23,9 +24,6 @@ from support.waiting import LIMIT
 
 UPGRADE_REQUEST = (
     b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\r\n"
-)
-UPGRADE_RESPONSE = (
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 )
 MIB = 1 << 20
 
