@@ -117,11 +117,7 @@ def test_total_time_limit_resets_client_of_slow_response(deployment: Deployment)
 def test_total_time_limit_of_slow_upload_is_408(deployment: Deployment) -> None:
     """The error names the total time limit: the body never stalls."""
 
-    def read_without_response(connection: Connection) -> None:
-        connection.read_head()
-        connection.read_to_end()
-
-    backend = deployment.backend(read_without_response)
+    backend = deployment.backend(never_respond)
     proxy = deployment.proxy("-choose", "static", "-backend", backend.address, "-total", "500ms")
     connection = proxy.connect()
     connection.send(b"POST / HTTP/1.1\r\nHost: example\r\nTransfer-Encoding: chunked\r\n\r\n")
