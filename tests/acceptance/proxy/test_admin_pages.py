@@ -156,7 +156,7 @@ def test_access_log_in_combined_format(relays: Relays, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("upgraded", [False, True], ids=["request", "WebSocket"])
-def test_requests_cut_at_shutdown_are_logged(tmp_path: Path, upgraded: bool) -> None:
+def test_requests_aborted_at_shutdown_are_logged(tmp_path: Path, upgraded: bool) -> None:
     path = tmp_path / "access.log"
     request_received = threading.Event()
 
@@ -259,7 +259,7 @@ def test_last_requests_are_logged_before_exit(relays: Relays, tmp_path: Path) ->
     assert b"GET /last " in path.read_bytes()
 
 
-def test_access_log_rotation(relays: Relays, tmp_path: Path) -> None:
+def test_access_log_is_reopened_after_rotation(relays: Relays, tmp_path: Path) -> None:
     path, rotated = tmp_path / "access.log", tmp_path / "access.log.1"
     with harness_for(relays.start(), "web", "-access-log", str(path), "-workers", "2") as harness:
         harness.start_backends(respond_ok)

@@ -24,7 +24,7 @@ from support.raw_http2 import RawHttp2
 from support.waiting import LIMIT, wait_until
 
 
-def test_max_per_client_flag(deployment: Deployment) -> None:
+def test_connections_over_max_per_client_are_rejected(deployment: Deployment) -> None:
     backend = deployment.backend(respond_with("one"))
     flags = ("-choose", "static", "-backend", backend.address, "-max-per-client", "2")
     proxy = deployment.proxy(*flags)

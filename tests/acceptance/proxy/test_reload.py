@@ -217,7 +217,7 @@ def test_rolling_restart_of_relays_loses_no_request_and_no_websocket(relays: Rel
         websocket.close()
 
 
-def test_connections_are_cut_after_linger_time(relays: Relays) -> None:
+def test_connections_are_reset_after_linger_time(relays: Relays) -> None:
     request_received = threading.Event()
 
     def hold_request(connection: Connection) -> None:

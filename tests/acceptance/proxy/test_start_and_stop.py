@@ -98,7 +98,7 @@ def test_request_in_flight_at_shutdown_is_answered(relays: Relays) -> None:
         assert harness.process.wait(LIMIT) == 0
 
 
-def test_connections_are_cut_after_grace_period(relays: Relays) -> None:
+def test_connections_are_reset_after_grace_period(relays: Relays) -> None:
     request_received, may_respond = threading.Event(), threading.Event()
     with harness_for(relays.start(), "web", "-grace", "2s") as harness:
         harness.start_backends(respond_when_allowed(request_received, may_respond))
