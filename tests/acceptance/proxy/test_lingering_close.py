@@ -29,12 +29,12 @@ def respond_or_upgrade(connection: Connection) -> None:
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
 
-def wait_for_idle_timeout(connection: Connection) -> None:
+def become_idle(connection: Connection) -> None:
     connection.send(GET)
     connection.read_response()
 
 
-def wait_for_idle_timeout_http2(connection: Connection) -> None:
+def become_idle_http2(connection: Connection) -> None:
     client = RawHttp2(connection)
     client.get(1)
     assert client.read_response(1)[1] == b"ok"
@@ -63,8 +63,8 @@ def read_websocket_until_backend_closes(connection: Connection) -> None:
 
 
 CASES = {
-    "idle HTTP/1.1": (wait_for_idle_timeout, []),
-    "idle HTTP/2": (wait_for_idle_timeout_http2, ["h2"]),
+    "idle HTTP/1.1": (become_idle, []),
+    "idle HTTP/2": (become_idle_http2, ["h2"]),
     "PING flood": (flood_with_pings, ["h2"]),
     "malformed request": (send_malformed_request, []),
     "Connection: close": (send_connection_close, []),
