@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from support.admin_pages import fetch, metric_value
+from support.backend_scripts import UPGRADE_REQUEST, UPGRADE_RESPONSE
 from support.backends import GET, respond_ok
 from support.connection import Connection
 from support.deployment import new_deployment
@@ -155,25 +156,24 @@ def test_access_log_in_combined_format(relays: Relays, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("upgraded", [False, True], ids=["request", "WebSocket"])
-def test_requests_cut_at_shutdown_are_logged(tmp_path: Path, upgraded: bool) -> None:
+def test_requests_aborted_at_shutdown_are_logged(tmp_path: Path, upgraded: bool) -> None:
     path = tmp_path / "access.log"
     request_received = threading.Event()
-    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
-    def never_respond(connection: Connection) -> None:
+    def hold_connection(connection: Connection) -> None:
         connection.read_head()
         if upgraded:
-            connection.send(b"HTTP/1.1 101 Switching Protocols\r\n" + upgrade)
+            connection.send(UPGRADE_RESPONSE)
         request_received.set()
         connection.read_to_end()
 
     flags = ("-access-log", str(path), "-access-format", "json", "-grace", "200ms")
     with new_deployment() as deployment:
         proxy = deployment.proxy(
-            "-choose", "static", "-backend", deployment.backend(never_respond).address, *flags
+            "-choose", "static", "-backend", deployment.backend(hold_connection).address, *flags
         )
         connection = proxy.connect()
-        connection.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n" + upgrade)
+        connection.send(UPGRADE_REQUEST.replace(b"GET / ", b"GET /slow "))
         if upgraded:
             assert connection.read_head().startswith(b"HTTP/1.1 101 ")
         assert request_received.wait(LIMIT)
@@ -259,7 +259,7 @@ def test_last_requests_are_logged_before_exit(relays: Relays, tmp_path: Path) ->
     assert b"GET /last " in path.read_bytes()
 
 
-def test_access_log_rotation(relays: Relays, tmp_path: Path) -> None:
+def test_access_log_is_reopened_after_rotation(relays: Relays, tmp_path: Path) -> None:
     path, rotated = tmp_path / "access.log", tmp_path / "access.log.1"
     with harness_for(relays.start(), "web", "-access-log", str(path), "-workers", "2") as harness:
         harness.start_backends(respond_ok)

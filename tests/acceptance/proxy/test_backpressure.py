@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support.backend_scripts import UPGRADE_REQUEST, UPGRADE_RESPONSE
 from support.backends import OK, respond_always
 from support.certificates import write_certificate
 from support.connection import Connection
@@ -34,14 +35,9 @@ def largest_buffer(direction: str) -> int:
 # The kernel grows the proxy's socket buffers by itself. SIZE is more than fits into them.
 SIZE = largest_buffer("r") + largest_buffer("w") + 4 * MIB
 CONNECTIONS = 8  # that are stalled at the same time
-UPGRADE = b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 # Each: the client's request; what the backend sends before and after the client's data.
 UPLOAD = (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % SIZE, b"", OK)
-WEB_SOCKET = (
-    b"GET / HTTP/1.1\r\nHost: a\r\n" + UPGRADE,
-    b"HTTP/1.1 101 Switching Protocols\r\n" + UPGRADE,
-    b"ok",
-)
+WEBSOCKET = (UPGRADE_REQUEST, UPGRADE_RESPONSE, b"ok")
 
 Connect = Callable[[], Connection]
 
@@ -67,7 +63,7 @@ def connect(request: pytest.FixtureRequest, harness: ProxyHarness, folder: Path)
 
 
 @pytest.mark.parametrize(
-    ("request_", "before_data", "after_data"), [UPLOAD, WEB_SOCKET], ids=["upload", "websocket"]
+    ("request_", "before_data", "after_data"), [UPLOAD, WEBSOCKET], ids=["upload", "websocket"]
 )
 def test_slow_backend_slows_client_and_is_not_timed_out(
     harness: ProxyHarness, connect: Connect, request_: bytes, before_data: bytes, after_data: bytes

@@ -107,8 +107,8 @@ async def browser(profile: Path, url: str) -> AsyncIterator[None]:
             process.kill()
 
 
-@pytest.mark.parametrize("by_tls", [False, True])
-async def test_browser_gets_page_websocket_and_events(tmp_path: Path, by_tls: bool) -> None:
+@pytest.mark.parametrize("use_tls", [False, True])
+async def test_browser_gets_page_websocket_and_events(tmp_path: Path, use_tls: bool) -> None:
     pages = Pages()
     certificate = write_certificate(tmp_path, "localhost")
     async with serve(pages) as address:
@@ -116,10 +116,10 @@ async def test_browser_gets_page_websocket_and_events(tmp_path: Path, by_tls: bo
             flags = ["-choose", "static", "-backend", address]
             proxy = deployment.proxy(*flags, "-tls-listen", "127.0.0.1:0", "-cert", certificate)
             url = f"http://127.0.0.1:{proxy.port}/"
-            if by_tls:
+            if use_tls:
                 url = f"https://127.0.0.1:{tls_port(proxy.process)}/"
             async with browser(tmp_path / "profile", url), asyncio.timeout(LIMIT):
-                protocol = "h2" if by_tls else "http/1.1"
+                protocol = "h2" if use_tls else "http/1.1"
                 expected = {"protocol": protocol, "received": ["HELLO", 3], "event": "first"}
                 assert await pages.reported == expected
                 assert await pages.closed == 4000

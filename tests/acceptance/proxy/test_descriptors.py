@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from support.backends import GET, Backend, respond_with
+from support.backend_scripts import UPGRADE_REQUEST, UPGRADE_RESPONSE, static_flags
+from support.backends import GET, respond_with
 from support.certificates import write_certificate
 from support.connection import Connection, connect_tls
 from support.deployment import Deployment, Proxy
@@ -20,17 +21,8 @@ from support.waiting import LIMIT, wait_until
 pytestmark = pytest.mark.alone
 
 FEW = 80  # descriptors of a proxy
-SHARE = 24  # of them: for clients; as many for connections to backends
-UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+SHARE = 24  # the limit of client connections, and of connections to backends
 DESCRIPTOR_FIX = r"raise LimitNOFILE \(ulimit -n\), or lower -max-clients"
-
-
-def static(*backends: Backend) -> list[str]:
-    flags = ["-choose", "static"]
-    for backend in backends:
-        flags += ["-backend", backend.address]
-    return flags
 
 
 def next_descriptor(pid: int) -> int:
@@ -46,7 +38,7 @@ def test_clients_cannot_exhaust_descriptors(deployment: Deployment) -> None:
         connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
 
-    proxy = deployment.proxy(*static(deployment.backend(respond_and_close)), descriptors=FEW)
+    proxy = deployment.proxy(*static_flags(deployment.backend(respond_and_close)), descriptors=FEW)
     connection = proxy.connect()
     connection.send(GET)
     assert connection.read_response()[0].status == 200
@@ -64,7 +56,7 @@ def test_clients_cannot_exhaust_descriptors(deployment: Deployment) -> None:
 
 def test_idle_backend_connections_are_evicted_for_new_ones(deployment: Deployment) -> None:
     backends = [deployment.backend(respond_with(str(number))) for number in range(3 * SHARE)]
-    proxy = deployment.proxy(*static(*backends), descriptors=FEW)
+    proxy = deployment.proxy(*static_flags(*backends), descriptors=FEW)
     connection = proxy.connect()
     bodies = set()
     for _ in range(200):
@@ -85,7 +77,9 @@ def test_http2_streams_cannot_exhaust_descriptors(deployment: Deployment) -> Non
             assert may_respond.wait(LIMIT)
             connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
-    proxy = deployment.proxy(*static(deployment.backend(respond_when_allowed)), descriptors=FEW)
+    proxy = deployment.proxy(
+        *static_flags(deployment.backend(respond_when_allowed)), descriptors=FEW
+    )
     client = RawHttp2(proxy.connect())
     streams = range(1, 200, 2)
     for stream in streams:
@@ -94,7 +88,7 @@ def test_http2_streams_cannot_exhaust_descriptors(deployment: Deployment) -> Non
         assert requests_received.acquire(timeout=LIMIT)
     message = f"The proxy has {SHARE} connections to backends, which is its limit"
     proxy.process.wait_for_line(f"{message}: {DESCRIPTOR_FIX}", LIMIT)
-    response, body = proxy.request()  # the client is accepted: its descriptors are separate
+    response, body = proxy.request()  # clients have their own share, so this one is accepted
     assert (response.status, body) == (503, f"{message}.\n".encode())
     assert response.getheader("retry-after") == "1"
     may_respond.set()
@@ -109,13 +103,13 @@ def test_http2_streams_cannot_exhaust_descriptors(deployment: Deployment) -> Non
 def test_closed_websockets_free_their_descriptors(deployment: Deployment) -> None:
     def echo_4_bytes(connection: Connection) -> None:
         connection.read_head()
-        connection.send(SWITCHED)
+        connection.send(UPGRADE_RESPONSE)
         connection.send(connection.read_exactly(4))
 
-    proxy = deployment.proxy(*static(deployment.backend(echo_4_bytes)), descriptors=FEW)
+    proxy = deployment.proxy(*static_flags(deployment.backend(echo_4_bytes)), descriptors=FEW)
     for _ in range(2 * SHARE):
         connection = proxy.connect()
-        connection.send(UPGRADE)
+        connection.send(UPGRADE_REQUEST)
         assert connection.read_head().startswith(b"HTTP/1.1 101")
         connection.send(b"ping")
         assert connection.read_exactly(4) == b"ping"
@@ -126,15 +120,15 @@ def test_closed_websockets_free_their_descriptors(deployment: Deployment) -> Non
 def test_websockets_count_towards_limit_of_backend_connections(deployment: Deployment) -> None:
     def keep_websocket_open(connection: Connection) -> None:
         connection.read_head()
-        connection.send(SWITCHED)
+        connection.send(UPGRADE_RESPONSE)
         connection.read_to_end()
 
     backend = deployment.backend(keep_websocket_open)
-    proxy = deployment.proxy(*static(backend), "-max-clients", "36", descriptors=FEW)
+    proxy = deployment.proxy(*static_flags(backend), "-max-clients", "36", descriptors=FEW)
     websockets = []
     for _ in range(12):  # 48 of the 80 descriptors are free: 36 for clients, 12 for backends
         websockets.append(proxy.connect())
-        websockets[-1].send(UPGRADE)
+        websockets[-1].send(UPGRADE_REQUEST)
         assert websockets[-1].read_head().startswith(b"HTTP/1.1 101")
     response, body = proxy.request()
     assert (response.status, body[:22]) == (503, b"The proxy has 12 conne")
@@ -143,7 +137,7 @@ def test_websockets_count_towards_limit_of_backend_connections(deployment: Deplo
 
 
 def test_max_clients_above_descriptors_is_logged(deployment: Deployment) -> None:
-    flags = [*static(deployment.backend(respond_with("one"))), "-max-clients", "1000"]
+    flags = [*static_flags(deployment.backend(respond_with("one"))), "-max-clients", "1000"]
     proxy = deployment.proxy(*flags, descriptors=FEW)
     line = "too few file descriptors for -max-clients: raise LimitNOFILE .* max_clients=1000"
     proxy.process.wait_for_line(f"{line} descriptors=80 allowed=36", LIMIT)
@@ -158,7 +152,7 @@ def test_proxy_recovers_from_lack_of_descriptors(deployment: Deployment, tmp_pat
         deployment.backend(respond_with("first")),
         deployment.backend(respond_with("second")),
     )
-    proxy = deployment.proxy(*static(first, second), *tls)
+    proxy = deployment.proxy(*static_flags(first, second), *tls)
     (pid,) = worker_pids(proxy.process)
     connection = proxy.connect()
     connection.send(GET)

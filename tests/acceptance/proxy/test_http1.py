@@ -232,7 +232,7 @@ def test_http_1_0_keep_alive(harness: ProxyHarness) -> None:
         ("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "0"),
     ],
 )
-def test_response_without_body(
+def test_response_without_body_keeps_connections_open(
     harness: ProxyHarness, method: str, response: bytes, length: str | None
 ) -> None:
     (backend,) = harness.start_backends(respond_always(response))
@@ -258,7 +258,7 @@ def test_interim_responses_are_forwarded(harness: ProxyHarness) -> None:
     assert connection.read_to_end().startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-def test_expect_100_continue(harness: ProxyHarness) -> None:
+def test_expect_100_continue_is_forwarded(harness: ProxyHarness) -> None:
     def script(connection: Connection) -> None:
         assert b"\r\nExpect: 100-continue\r\n" in connection.read_head()
         connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
+from h2.errors import ErrorCodes
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
@@ -21,6 +22,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
+from support.backend_scripts import never_respond
 from support.backends import OK, respond_ok
 from support.connection import Connection
 from support.proxy_harness import ProxyHarness, harness_for
@@ -28,14 +30,8 @@ from support.raw_http2 import GET, POST, ConnectionClosed, RawHttp2, StreamReset
 from support.relays import Relays
 from support.waiting import LIMIT, wait_until
 
-CALM = 11  # ENHANCE_YOUR_CALM
 LARGE = 2_000_000
 FLAGS = ("-timeout", "2s")  # of the proxy
-
-
-def never_respond(connection: Connection) -> None:
-    connection.read_head()
-    connection.read_to_end()
 
 
 def respond_large(connection: Connection) -> None:
@@ -63,7 +59,7 @@ def test_frame_floods_close_connection(harness: ProxyHarness, frames: list[Frame
     harness.start_backends(respond_ok)
     client = RawHttp2(harness.connect())
     send_all(client, b"".join(frame.serialize() for frame in frames) * 20_000)
-    assert client.read_until_goaway() == CALM
+    assert client.read_until_goaway() == ErrorCodes.ENHANCE_YOUR_CALM
     assert harness.get()[1] == b"ok"
 
 
@@ -72,7 +68,7 @@ def test_flood_of_empty_data_frames(harness: ProxyHarness) -> None:
     client = RawHttp2(harness.connect())
     client.send(client.headers(1, POST))
     send_all(client, DataFrame(1, b"").serialize() * 20_000)
-    assert client.read_until_goaway() == CALM
+    assert client.read_until_goaway() == ErrorCodes.ENHANCE_YOUR_CALM
 
 
 @pytest.mark.alone
@@ -81,12 +77,12 @@ def test_flood_of_continuation_frames(harness: ProxyHarness) -> None:
     client.send(HeadersFrame(1, b"\x00"))
     before = harness.memory
     send_all(client, ContinuationFrame(1, b"a" * 16_000).serialize() * 2_000)
-    assert client.read_until_goaway() == CALM
+    assert client.read_until_goaway() == ErrorCodes.ENHANCE_YOUR_CALM
     assert harness.memory - before < 10_000_000
     client = RawHttp2(harness.connect())
     client.send(HeadersFrame(1, b"\x00"))
     send_all(client, ContinuationFrame(1, b"").serialize() * 20_000)
-    assert client.read_until_goaway() in (1, CALM)
+    assert client.read_until_goaway() in (ErrorCodes.PROTOCOL_ERROR, ErrorCodes.ENHANCE_YOUR_CALM)
 
 
 @pytest.mark.parametrize("in_one_write", [True, False])
@@ -96,12 +92,12 @@ def test_rapid_reset(harness: ProxyHarness, in_one_write: bool) -> None:
     client = RawHttp2(harness.connect())
     frames = [
         client.headers(stream, GET, "END_STREAM").serialize()
-        + RstStreamFrame(stream, error_code=8).serialize()
+        + RstStreamFrame(stream, error_code=ErrorCodes.CANCEL).serialize()
         for stream in range(1, 4001, 2)
     ]
     for data in [b"".join(frames)] if in_one_write else frames:
         send_all(client, data)
-    assert client.read_until_goaway() == CALM
+    assert client.read_until_goaway() == ErrorCodes.ENHANCE_YOUR_CALM
     assert backend.connections < 400
     harness.start_backends(respond_ok)
     assert harness.get()[1] == b"ok"
@@ -122,7 +118,7 @@ def test_made_you_reset(harness: ProxyHarness, make_invalid_frame: Callable[[int
     for stream in range(1, 2001, 2):
         data = client.headers(stream, GET, "END_STREAM").serialize()
         send_all(client, data + make_invalid_frame(stream).serialize())
-    assert client.read_until_goaway() in (CALM, 5)  # 5, STREAM_CLOSED: DATA on a closed stream
+    assert client.read_until_goaway() in (ErrorCodes.ENHANCE_YOUR_CALM, ErrorCodes.STREAM_CLOSED)
     assert backend.connections < 400
 
 
@@ -131,7 +127,7 @@ def test_more_streams_than_allowed(harness: ProxyHarness) -> None:
     client = RawHttp2(harness.connect())
     for stream in range(1, 301, 2):
         client.get(stream)
-    assert client.read_until_goaway() == 1
+    assert client.read_until_goaway() == ErrorCodes.PROTOCOL_ERROR
     assert backend.connections <= 100
 
 
@@ -158,7 +154,7 @@ def test_closed_windows_time_out(harness: ProxyHarness, window: int, max_growth:
             resets.append(frame.error_code)
     assert max(memory) - memory[0] < max_growth
     assert statuses <= {b"200", b"408"}  # not 504: the backends did not fail
-    assert set(resets) <= {2, 8}  # INTERNAL_ERROR, CANCEL
+    assert set(resets) <= {ErrorCodes.INTERNAL_ERROR, ErrorCodes.CANCEL}
 
 
 def test_blocked_streams_do_not_block_others(harness: ProxyHarness) -> None:
@@ -200,7 +196,7 @@ def test_one_byte_windows_are_limited(harness: ProxyHarness) -> None:
                 client.send(WindowUpdateFrame(1, window_increment=1))
                 updates += 1
             elif isinstance(frame, GoAwayFrame):
-                assert frame.error_code == CALM
+                assert frame.error_code == ErrorCodes.ENHANCE_YOUR_CALM
                 break
     except ConnectionError:
         pass
@@ -273,7 +269,8 @@ def test_rejected_request_that_client_has_reset_gets_no_response(harness: ProxyH
     """The request and its reset arrive in one read. The connection stays usable."""
     client = RawHttp2(harness.connect())
     malformed = [*GET, (b"connection", b"close")]
-    rejected, reset = client.headers(1, malformed, "END_STREAM"), RstStreamFrame(1, error_code=8)
+    rejected = client.headers(1, malformed, "END_STREAM")
+    reset = RstStreamFrame(1, error_code=ErrorCodes.CANCEL)
     client.send(rejected, reset, client.headers(3, malformed, "END_STREAM"))
     assert client.read_response(3)[0][b":status"] == b"400"
 
@@ -308,7 +305,7 @@ def test_stream_reset_cancels_backend_request(harness: ProxyHarness) -> None:
     client = RawHttp2(harness.connect())
     client.get(1, [*GET[:3], (b":path", b"/slow")])
     wait_until(lambda: backend.connections == 1)
-    client.send(RstStreamFrame(1, error_code=8))
+    client.send(RstStreamFrame(1, error_code=ErrorCodes.CANCEL))
     assert backend_cancelled.wait(LIMIT)
     client.get(3)
     assert client.read_response(3)[1] == b"ok"
@@ -329,16 +326,16 @@ def test_goaway_on_drain(relays: Relays) -> None:
         client.get(1)
         assert request_received.wait(LIMIT)
         harness.process.terminate()
-        assert idle.read_until_goaway() == 0
+        assert idle.read_until_goaway() == ErrorCodes.NO_ERROR
         goaway = client.read_until(GoAwayFrame)
         assert isinstance(goaway, GoAwayFrame)
-        assert (goaway.last_stream_id, goaway.error_code) == (1, 0)
+        assert (goaway.last_stream_id, goaway.error_code) == (1, ErrorCodes.NO_ERROR)
         client.get(3)
         with pytest.raises(StreamReset, match="7"):  # REFUSED_STREAM: safe to retry
             client.read_response(3)
         may_respond.set()
         assert client.read_response(1)[1] == b"ok"
-        assert client.read_until_goaway() == 0
+        assert client.read_until_goaway() == ErrorCodes.NO_ERROR
         harness.process.wait(LIMIT)
 
 
@@ -347,5 +344,5 @@ def test_connection_error_cancels_streams(harness: ProxyHarness) -> None:
     client = RawHttp2(harness.connect())
     client.get(1)
     client.connection.send(b"\x00\x00\x01" + bytes(6) + b"a")  # DATA on stream 0
-    with pytest.raises(ConnectionClosed, match="1"):
+    with pytest.raises(ConnectionClosed, match="1"):  # PROTOCOL_ERROR
         client.read_response(1)

@@ -7,12 +7,12 @@ import os
 import signal
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
+from h2.errors import ErrorCodes
 from hpack import NeverIndexedHeaderTuple
 from hyperframe.frame import (
     ContinuationFrame,
@@ -25,87 +25,23 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from support.admin_pages import metric_value
+from support.backend_scripts import never_respond
 from support.backends import respond_with
-from support.certificates import write_certificate
-from support.connection import Connection, connect_tls
-from support.deployment import Deployment, Proxy, new_deployment
-from support.ports import free_port
-from support.proxy_process import tls_port, worker_pids
+from support.connection import Connection
+from support.observed_proxy import StartProxy, observed_proxies
+from support.proxy_process import worker_pids
 from support.raw_http2 import GET, POST, ConnectionClosed, Fields, RawHttp2, StreamReset
-from support.waiting import LIMIT, wait_until
+from support.waiting import LIMIT
 
 PROTOCOL_ERRORS = 'arke_proxy_failures_total{reason="http2_protocol_error"}'
+MAX_BODY = ("-max-body", "1m")
 PIECE = bytes(16_000)
 
 
-class LoggedProxy:
-    """A proxy with one backend, a plain and a TLS listener, an access log and metrics."""
-
-    def __init__(self, proxy: Proxy, admin_port: int, folder: Path) -> None:
-        self.process = proxy.process
-        self._proxy = proxy
-        self._admin_port = admin_port
-        self._log = folder / "access.log"
-        self._context = ssl.create_default_context(cafile=folder / "a.pem")
-        self._context.set_alpn_protocols(["h2"])
-        self._connections: list[Connection] = []
-
-    def client(self, **settings: int) -> RawHttp2:
-        return RawHttp2(self._close_at_end(self._proxy.connect()), **settings)
-
-    def tls_client(self, **settings: int) -> RawHttp2:
-        connection = connect_tls(tls_port(self.process), self._context, "a.example")
-        return RawHttp2(self._close_at_end(connection), **settings)
-
-    def _close_at_end(self, connection: Connection) -> Connection:
-        self._connections.append(connection)
-        return connection
-
-    def log_entries(self, count: int) -> list[dict[str, Any]]:
-        """Wait until the access log has `count` lines; return all of them, parsed."""
-        wait_until(lambda: len(self._log.read_bytes().splitlines()) >= count)
-        return [json.loads(line) for line in self._log.read_bytes().splitlines()]
-
-    def metric(self, name: str) -> float:
-        return metric_value(self._admin_port, name)
-
-    def close(self) -> None:
-        for connection in self._connections:
-            connection.close()
-
-
-Start = Callable[[Callable[[Connection], None]], LoggedProxy]
-
-
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    proxies: list[LoggedProxy] = []
-    with new_deployment() as deployment:
-
-        def start_proxy(script: Callable[[Connection], None]) -> LoggedProxy:
-            proxies.append(_start_logged_proxy(deployment, script, tmp_path))
-            return proxies[-1]
-
-        yield start_proxy
-        for proxy in proxies:
-            proxy.close()
-
-
-def _start_logged_proxy(
-    deployment: Deployment, script: Callable[[Connection], None], folder: Path
-) -> LoggedProxy:
-    admin_port = free_port()
-    flags = ["-choose", "static", "-backend", deployment.backend(script).address]
-    flags += ["-cert", write_certificate(folder, "a.example", file="a")]
-    flags += ["-tls-listen", "127.0.0.1:0", "-admin", f"127.0.0.1:{admin_port}"]
-    flags += ["-access-log", str(folder / "access.log"), "-access-format", "json"]
-    return LoggedProxy(deployment.proxy(*flags, "-max-body", "1m"), admin_port, folder)
-
-
-def never_respond(connection: Connection) -> None:
-    connection.read_head()
-    connection.read_to_end()
+def start(tmp_path: Path) -> Iterator[StartProxy]:
+    with observed_proxies(tmp_path) as start:
+        yield start
 
 
 def upload(client: RawHttp2, stream: int) -> int:
@@ -125,12 +61,12 @@ def upload(client: RawHttp2, stream: int) -> int:
         if isinstance(frame, WindowUpdateFrame) and frame.stream_id in windows:
             windows[frame.stream_id] += frame.window_increment
         elif isinstance(frame, RstStreamFrame):
-            assert frame.error_code == 0
+            assert frame.error_code == ErrorCodes.NO_ERROR
             return sent
 
 
-def test_body_after_response_is_discarded_within_limits(start: Start) -> None:
-    client = start(respond_with("one")).client()
+def test_body_after_response_is_discarded_within_limits(start: StartProxy) -> None:
+    client = RawHttp2(start(respond_with("one"), *MAX_BODY).connect())
     client.send(client.headers(1, [*POST, (b"content-length", b"90000000")]))
     assert client.read_response(1)[0][b":status"] == b"413"
     assert 1_000_000 < upload(client, 1) < 1_300_000
@@ -140,10 +76,10 @@ def test_body_after_response_is_discarded_within_limits(start: Start) -> None:
         assert client.read_response(stream)[1] == b"one"
 
 
-def test_oversized_body_is_logged_with_request(start: Start) -> None:
+def test_oversized_body_is_logged_with_request(start: StartProxy) -> None:
     """The body has a Content-Length, or it is too large when it arrives. The error is JSON."""
-    proxy = start(never_respond)
-    client = proxy.client()
+    proxy = start(never_respond, *MAX_BODY)
+    client = RawHttp2(proxy.connect())
     fields = [(b":method", b"PUT"), *GET[1:], (b"accept", b"application/json")]
     client.send(client.headers(1, [*fields, (b"content-length", b"2000000")]))
     assert json.loads(client.read_response(1)[1])["status"] == 413
@@ -154,12 +90,12 @@ def test_oversized_body_is_logged_with_request(start: Start) -> None:
         assert line["detail"] == "The request is rejected: its body is larger than 1048576 bytes."
 
 
-def test_short_body_after_response_is_accepted(start: Start) -> None:
+def test_short_body_after_response_is_accepted(start: StartProxy) -> None:
     """The body ends before its Content-Length, but the response is complete by then.
 
     The response waits for the client's window.
     """
-    client = start(respond_with("one")).client(INITIAL_WINDOW_SIZE=0)
+    client = RawHttp2(start(respond_with("one"), *MAX_BODY).connect(), INITIAL_WINDOW_SIZE=0)
     client.send(client.headers(1, [*POST, (b"content-length", b"90000000")]))
     client.read_until(HeadersFrame)
     client.send(DataFrame(1, b"four", flags=["END_STREAM"]))
@@ -168,7 +104,7 @@ def test_short_body_after_response_is_accepted(start: Start) -> None:
 
 
 @pytest.mark.parametrize("use_tls", [False, True])
-def test_connection_error_is_counted_and_logged(start: Start, use_tls: bool) -> None:
+def test_connection_error_is_counted_and_logged(start: StartProxy, use_tls: bool) -> None:
     """The outcome of its requests is http2_protocol_error too, not client_disconnected."""
     request_received = threading.Event()
 
@@ -178,12 +114,12 @@ def test_connection_error_is_counted_and_logged(start: Start, use_tls: bool) -> 
         connection.read_to_end()
 
     proxy = start(script)
-    client = proxy.tls_client() if use_tls else proxy.client()
+    client = RawHttp2(proxy.connect_tls("h2") if use_tls else proxy.connect())
     client.get(1)
     assert request_received.wait(LIMIT)
     with suppress(OSError):
         client.connection.send(PingFrame(0, b"12345678").serialize() * 20_000)
-    assert client.read_until_goaway() == 11
+    assert client.read_until_goaway() == ErrorCodes.ENHANCE_YOUR_CALM
     connection, request = proxy.log_entries(2)
     detail = "The connection is closed: too many frames that serve no request."
     for line in (connection, request):
@@ -197,7 +133,7 @@ def test_connection_error_is_counted_and_logged(start: Start, use_tls: bool) -> 
     assert proxy.metric(PROTOCOL_ERRORS) == 2
 
 
-def test_stream_error_and_client_reset_have_different_outcomes(start: Start) -> None:
+def test_stream_error_and_client_reset_have_different_outcomes(start: StartProxy) -> None:
     request_received = threading.Event()
 
     def script(connection: Connection) -> None:
@@ -206,7 +142,7 @@ def test_stream_error_and_client_reset_have_different_outcomes(start: Start) -> 
         connection.read_to_end()
 
     proxy = start(script)
-    client = proxy.client()
+    client = RawHttp2(proxy.connect())
     client.get(1)
     assert request_received.wait(LIMIT)
     client.send(WindowUpdateFrame(1, window_increment=2**31 - 1))  # overflows the window
@@ -214,7 +150,7 @@ def test_stream_error_and_client_reset_have_different_outcomes(start: Start) -> 
     request_received.clear()
     client.get(3)
     assert request_received.wait(LIMIT)
-    client.send(RstStreamFrame(3, error_code=8))
+    client.send(RstStreamFrame(3, error_code=ErrorCodes.CANCEL))
     stream_error, client_reset = proxy.log_entries(2)
     assert (stream_error["outcome"], client_reset["outcome"]) == (
         "http2_protocol_error",
@@ -245,7 +181,7 @@ def repeat_last_field(client: RawHttp2, stream: int, fields: Fields, times: int)
     return frame
 
 
-def test_oversized_head_gets_431_and_connection_stays_open(start: Start) -> None:
+def test_oversized_head_gets_431_and_connection_stays_open(start: StartProxy) -> None:
     def script(connection: Connection) -> None:
         while head := connection.read_head():
             if b"chunked" in head:
@@ -253,7 +189,7 @@ def test_oversized_head_gets_431_and_connection_stays_open(start: Start) -> None
             connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none")
 
     proxy = start(script)
-    client = proxy.client()
+    client = RawHttp2(proxy.connect())
     client.send(client.headers(1, POST))
     client.send(*split_into_frames(client, 3, [*GET, *OVERSIZED], "END_STREAM"))
     assert client.read_response(3)[0][b":status"] == b"431"
@@ -267,12 +203,12 @@ def test_oversized_head_gets_431_and_connection_stays_open(start: Start) -> None
     assert [line.get("detail") for line in proxy.log_entries(4)] == [message] * 2 + [None] * 2
 
 
-def test_oversized_trailer_resets_one_stream(start: Start) -> None:
+def test_oversized_trailer_resets_one_stream(start: StartProxy) -> None:
     proxy = start(never_respond)
-    client = proxy.client()
+    client = RawHttp2(proxy.connect())
     client.send(client.headers(1, POST))
     client.send(*split_into_frames(client, 1, OVERSIZED, "END_STREAM"))
-    with pytest.raises(StreamReset, match="1"):
+    with pytest.raises(StreamReset, match="1"):  # PROTOCOL_ERROR
         client.read_response(1)
     client.send(PingFrame(0, b"12345678"))
     assert isinstance(client.read_until((PingFrame, GoAwayFrame)), PingFrame)
@@ -282,19 +218,19 @@ def test_oversized_trailer_resets_one_stream(start: Start) -> None:
 
 
 @pytest.mark.parametrize("by_index", [False, True])
-def test_compression_bomb_closes_connection(start: Start, by_index: bool) -> None:
-    client = start(respond_with("one")).client()
+def test_compression_bomb_closes_connection(start: StartProxy, by_index: bool) -> None:
+    client = RawHttp2(start(respond_with("one")).connect())
     if by_index:
         client.send(repeat_last_field(client, 1, [*GET, (b"y", b"b" * 3000)], 90))
     else:
         with suppress(OSError):
             client.send(*split_into_frames(client, 1, [*GET, *BOMB], "END_STREAM"))
-    assert client.read_until_goaway() == 11
+    assert client.read_until_goaway() == ErrorCodes.ENHANCE_YOUR_CALM
 
 
-def test_repeated_oversized_heads_close_connection(start: Start) -> None:
+def test_repeated_oversized_heads_close_connection(start: StartProxy) -> None:
     """Decoding such a head is expensive: it has thousands of fields."""
-    client = start(respond_with("one")).client()
+    client = RawHttp2(start(respond_with("one")).connect())
     stream = 1
     with suppress(ConnectionError, ConnectionClosed):
         while stream < 1000:
@@ -305,7 +241,7 @@ def test_repeated_oversized_heads_close_connection(start: Start) -> None:
 
 
 @pytest.mark.parametrize("close_notify", [False, True])
-def test_nothing_is_written_to_disconnected_client(start: Start, close_notify: bool) -> None:
+def test_nothing_is_written_to_disconnected_client(start: StartProxy, close_notify: bool) -> None:
     """asyncio logs a warning for each write to a closed connection."""
     requests_received, responses_sent = threading.Semaphore(0), threading.Semaphore(0)
     may_respond = threading.Event()
@@ -319,7 +255,7 @@ def test_nothing_is_written_to_disconnected_client(start: Start, close_notify: b
 
     proxy = start(script)
     (worker,) = worker_pids(proxy.process)
-    client = proxy.tls_client()
+    client = RawHttp2(proxy.connect_tls("h2"))
     streams = range(1, 101, 2)
     for stream in streams:
         client.get(stream)

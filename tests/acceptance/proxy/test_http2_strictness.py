@@ -8,6 +8,7 @@ from contextlib import suppress
 from email.utils import parsedate_to_datetime
 
 import pytest
+from h2.errors import ErrorCodes
 from hyperframe.frame import ContinuationFrame, DataFrame, GoAwayFrame, HeadersFrame, RstStreamFrame
 
 from support.backends import OK
@@ -104,7 +105,7 @@ def test_rejected_unfinished_request_is_reset(client: RawHttp2) -> None:
     assert client.read_response(1)[0][b":status"] == b"400"
     reset = client.read_until(RstStreamFrame)
     assert isinstance(reset, RstStreamFrame)
-    assert reset.error_code == 0
+    assert reset.error_code == ErrorCodes.NO_ERROR
     client.send(DataFrame(1, b"smuggled", flags=["END_STREAM"]))
     client.get(3)
     assert client.read_response(3)[1] == b"ok"
@@ -243,7 +244,7 @@ def test_hpack_bomb_closes_connection(client: RawHttp2) -> None:
     first = client.headers(1, [*GET, (b"x", b"a" * 3000)], "END_STREAM")
     first.data += b"\xbe" * 100
     client.send(first)
-    with pytest.raises(ConnectionClosed, match="11"):
+    with pytest.raises(ConnectionClosed, match="11"):  # ENHANCE_YOUR_CALM
         client.read_response(1)
 
 
@@ -270,7 +271,7 @@ def test_frames_received_byte_by_byte(harness: ProxyHarness) -> None:
 def test_malformed_preface_closes_connection(harness: ProxyHarness, raw: bytes) -> None:
     connection = harness.connect()
     connection.send(b"PRI * HTTP/2.0\r\n\r\n" + raw)
-    assert connection.read_to_end()[-1] in (1, 6)  # GOAWAY: protocol error or frame size error
+    assert connection.read_to_end()[-1] in (ErrorCodes.PROTOCOL_ERROR, ErrorCodes.FRAME_SIZE_ERROR)
     assert not RECEIVED
 
 
@@ -284,4 +285,4 @@ def test_preface_after_a_request_is_rejected(harness: ProxyHarness) -> None:
 def test_client_that_sends_goaway_gets_response(client: RawHttp2) -> None:
     client.send(client.headers(1, GET, "END_STREAM"), GoAwayFrame(0))
     assert client.read_response(1)[1] == b"ok"
-    assert client.read_until_goaway() == 0
+    assert client.read_until_goaway() == ErrorCodes.NO_ERROR

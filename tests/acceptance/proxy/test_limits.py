@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from h2.errors import ErrorCodes
 from hyperframe.frame import GoAwayFrame, PingFrame
 
+from support.backend_scripts import never_respond
 from support.backends import GET, respond_with
 from support.certificates import write_certificate
 from support.connection import Connection, connect_tls
@@ -22,7 +24,7 @@ from support.raw_http2 import RawHttp2
 from support.waiting import LIMIT, wait_until
 
 
-def test_max_per_client_flag(deployment: Deployment) -> None:
+def test_connections_over_max_per_client_are_rejected(deployment: Deployment) -> None:
     backend = deployment.backend(respond_with("one"))
     flags = ("-choose", "static", "-backend", backend.address, "-max-per-client", "2")
     proxy = deployment.proxy(*flags)
@@ -69,7 +71,7 @@ def test_idle_http2_connection_is_closed(
             break
         time.sleep(0.05)  # slower than the flood limit for PINGs
     assert isinstance(frame, GoAwayFrame)
-    assert (frame.error_code, frame.last_stream_id) == (0, 3)
+    assert (frame.error_code, frame.last_stream_id) == (ErrorCodes.NO_ERROR, 3)
     assert client.read_until_goaway() == -1  # no second GOAWAY
     connection.close()
 
@@ -115,11 +117,7 @@ def test_total_time_limit_resets_client_of_slow_response(deployment: Deployment)
 def test_total_time_limit_of_slow_upload_is_408(deployment: Deployment) -> None:
     """The error names the total time limit: the body never stalls."""
 
-    def read_without_response(connection: Connection) -> None:
-        connection.read_head()
-        connection.read_to_end()
-
-    backend = deployment.backend(read_without_response)
+    backend = deployment.backend(never_respond)
     proxy = deployment.proxy("-choose", "static", "-backend", backend.address, "-total", "500ms")
     connection = proxy.connect()
     connection.send(b"POST / HTTP/1.1\r\nHost: example\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -131,16 +129,9 @@ def test_total_time_limit_of_slow_upload_is_408(deployment: Deployment) -> None:
 
 
 def test_total_time_limit_of_silent_backend_is_504(deployment: Deployment) -> None:
-    response_received = threading.Event()
-
-    def never_respond(connection: Connection) -> None:
-        connection.read_head()
-        response_received.wait(LIMIT)
-
     backend = deployment.backend(never_respond)
     proxy = deployment.proxy("-choose", "static", "-backend", backend.address, "-total", "300ms")
     response, body = proxy.request()
-    response_received.set()
     assert response.status == 504
     assert b"did not answer within 0.3 s" in body
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hyperframe.frame import GoAwayFrame, PingFrame
 
+from support.backend_scripts import UPGRADE_REQUEST, UPGRADE_RESPONSE
 from support.backends import GET
 from support.certificates import write_certificate
 from support.connection import Connection, connect_tls
@@ -17,25 +18,23 @@ from support.proxy_process import tls_port, worker_pids
 from support.raw_http2 import RawHttp2
 from support.waiting import LIMIT, wait_until
 
-UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 LARGE = 4_000_000
 
 
 def respond_or_upgrade(connection: Connection) -> None:
     while head := connection.read_head():
         if b"Upgrade" in head:
-            connection.send(SWITCHED + b"a" * (LARGE if b"/large" in head else 1))
+            connection.send(UPGRADE_RESPONSE + b"a" * (LARGE if b"/large" in head else 1))
             return
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
 
-def wait_for_idle_timeout(connection: Connection) -> None:
+def become_idle(connection: Connection) -> None:
     connection.send(GET)
     connection.read_response()
 
 
-def wait_for_idle_timeout_http2(connection: Connection) -> None:
+def become_idle_http2(connection: Connection) -> None:
     client = RawHttp2(connection)
     client.get(1)
     assert client.read_response(1)[1] == b"ok"
@@ -59,13 +58,13 @@ def send_connection_close(connection: Connection) -> None:
 
 
 def read_websocket_until_backend_closes(connection: Connection) -> None:
-    connection.send(UPGRADE)
+    connection.send(UPGRADE_REQUEST)
     connection.read_until(b"\r\n\r\na")
 
 
 CASES = {
-    "idle HTTP/1.1": (wait_for_idle_timeout, []),
-    "idle HTTP/2": (wait_for_idle_timeout_http2, ["h2"]),
+    "idle HTTP/1.1": (become_idle, []),
+    "idle HTTP/2": (become_idle_http2, ["h2"]),
     "PING flood": (flood_with_pings, ["h2"]),
     "malformed request": (send_malformed_request, []),
     "Connection: close": (send_connection_close, []),
@@ -117,9 +116,9 @@ def test_slow_websocket_reader_gets_last_message(deployment: Deployment, tmp_pat
     proxy = TlsProxy(deployment, tmp_path)
     unresponsive, slow = proxy.connect([]), proxy.connect([])
     before = proxy.descriptors_in_use()
-    slow.send(UPGRADE.replace(b"GET / ", b"GET /large "))
+    slow.send(UPGRADE_REQUEST.replace(b"GET / ", b"GET /large "))
     slow.read_until(b"\r\n\r\n")
-    unresponsive.send(UPGRADE)
+    unresponsive.send(UPGRADE_REQUEST)
     unresponsive.read_until(b"\r\n\r\na")
     wait_until(lambda: proxy.descriptors_in_use() < before)
     assert slow.read_to_end() == b"a" * LARGE
@@ -131,7 +130,7 @@ def test_client_that_never_reads_is_reset(deployment: Deployment, tmp_path: Path
     proxy = TlsProxy(deployment, tmp_path, "-timeout", "1s")
     before = proxy.descriptors_in_use()
     connection = proxy.connect([])
-    connection.send(UPGRADE.replace(b"GET / ", b"GET /large "))
+    connection.send(UPGRADE_REQUEST.replace(b"GET / ", b"GET /large "))
     connection.read_until(b"\r\n\r\n")
     wait_until(lambda: proxy.descriptors_in_use() <= before)
     connection.close()
@@ -142,7 +141,7 @@ def test_half_closed_websocket_does_not_delay_shutdown(
 ) -> None:
     proxy = TlsProxy(deployment, tmp_path, "-grace", "300ms")
     connection = proxy.connect([])
-    connection.send(UPGRADE.replace(b"GET / ", b"GET /large "))
+    connection.send(UPGRADE_REQUEST.replace(b"GET / ", b"GET /large "))
     connection.read_until(b"\r\n\r\n")
     proxy.process.terminate()
     assert proxy.process.wait(LIMIT) == 0

@@ -17,6 +17,7 @@ import pytest
 
 import arke
 from lab import Process
+from support.backend_scripts import UPGRADE_REQUEST, UPGRADE_RESPONSE
 from support.backends import GET, OK, Backend, Script, respond_always
 from support.connection import Connection
 from support.ports import free_port
@@ -318,8 +319,7 @@ def test_websocket_through_tunnel(remote: RemoteMembers) -> None:
 
     def script(connection: Connection) -> None:
         assert b"Upgrade: websocket" in connection.read_head()
-        head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
-        connection.send(head + b"\r\nearly")
+        connection.send(UPGRADE_RESPONSE + b"early")
         while data := connection.sock.recv(65536):
             connection.send(data.upper())
         connection_closed.set()
@@ -327,8 +327,7 @@ def test_websocket_through_tunnel(remote: RemoteMembers) -> None:
     remote.backend(script)
     remote.start()
     client = remote.connect()
-    head = b"GET / HTTP/1.1\r\nHost: example\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"
-    client.send(head)
+    client.send(UPGRADE_REQUEST)
     assert client.read_head().startswith(b"HTTP/1.1 101 ")
     assert client.read_exactly(5) == b"early"
     for size in (1, 1000, 300_000):

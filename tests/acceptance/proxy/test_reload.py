@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support.backend_scripts import UPGRADE_REQUEST, UPGRADE_RESPONSE
 from support.backends import GET, OK, respond_ok, respond_with
 from support.certificates import write_certificate
 from support.connection import Connection, connect_tls
@@ -149,8 +150,7 @@ def echo_websocket_or_respond_ok(connection: Connection) -> None:
             connection.read_exactly(4)
             connection.send(OK)
             continue
-        connection.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n")
-        connection.send(b"Upgrade: websocket\r\n\r\n")
+        connection.send(UPGRADE_RESPONSE)
         while data := connection.read_until(b"\n"):
             connection.send(data)
 
@@ -163,7 +163,6 @@ def test_websockets_survive_reloads_under_load(
     certificate = write_certificate(tmp_path, "a.example", file="a")
     context = ssl.create_default_context(cafile=tmp_path / "a.pem")
     flags = ("-tls-listen", "127.0.0.1:0", "-cert", certificate, "-workers", str(workers))
-    upgrade = b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
     def connect() -> Connection:
         return connect_tls(harness.tls_port, context, "a.example") if use_tls else harness.dial()
@@ -177,7 +176,7 @@ def test_websockets_survive_reloads_under_load(
             for _ in range(2 * workers):
                 connection = connect()
                 stack.callback(connection.close)
-                connection.send(GET.replace(b"\r\n\r\n", upgrade))
+                connection.send(UPGRADE_REQUEST)
                 assert connection.read_head().startswith(b"HTTP/1.1 101 ")
                 websockets.append(connection)
             reload(harness, count)
@@ -195,14 +194,13 @@ def test_websockets_survive_reloads_under_load(
 
 def test_rolling_restart_of_relays_loses_no_request_and_no_websocket(relays: Relays) -> None:
     near, far = relays.start_pair()
-    upgrade = b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     with new_deployment() as deployment:
         for relay in (near, far):
             backend = deployment.backend(echo_websocket_or_respond_ok, host=relay.address)
             deployment.member(relay, http=backend.address)
         proxy = deployment.proxy("-cluster", "web", "-port", str(near.port), "-choose", "watch")
         websocket = proxy.connect()
-        websocket.send(GET.replace(b"\r\n\r\n", upgrade))
+        websocket.send(UPGRADE_REQUEST)
         assert websocket.read_head().startswith(b"HTTP/1.1 101 ")
         with Load(proxy.connect, http1_requests, 4) as clients:
             for relay, peer in ((far, near), (near, far)):
@@ -219,16 +217,16 @@ def test_rolling_restart_of_relays_loses_no_request_and_no_websocket(relays: Rel
         websocket.close()
 
 
-def test_connections_are_cut_after_linger_time(relays: Relays) -> None:
+def test_connections_are_reset_after_linger_time(relays: Relays) -> None:
     request_received = threading.Event()
 
-    def never_respond(connection: Connection) -> None:
+    def hold_request(connection: Connection) -> None:
         connection.read_head()
         request_received.set()
         connection.read_to_end()
 
     with harness_for(relays.start(), "web", "-linger", "1s") as harness:
-        harness.start_backends(never_respond)
+        harness.start_backends(hold_request)
         (old_pid,) = worker_pids(harness.process)
         connection = harness.connect()
         connection.send(GET)
@@ -269,13 +267,13 @@ def test_stop_lets_retired_workers_finish(relays: Relays, tmp_path: Path, use_tl
 def test_stop_ends_retired_workers_after_grace_period(relays: Relays) -> None:
     request_received = threading.Event()
 
-    def never_respond(connection: Connection) -> None:
+    def hold_request(connection: Connection) -> None:
         connection.read_head()
         request_received.set()
         connection.read_to_end()
 
     with harness_for(relays.start(), "web", "-grace", "1s") as harness:
-        harness.start_backends(never_respond)
+        harness.start_backends(hold_request)
         connection = harness.connect()
         connection.send(GET)
         assert request_received.wait(LIMIT)

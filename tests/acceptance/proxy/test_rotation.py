@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from support.backends import GET, Backend, respond_with
+from support.backend_scripts import static_flags
+from support.backends import GET, respond_with
 from support.connection import Connection
 from support.deployment import Deployment
 from support.ports import free_port
@@ -18,23 +19,15 @@ from support.programs import program
 from support.waiting import LIMIT, wait_until
 
 
-def static(*backends: Backend) -> list[str]:
-    """Return the flags of a proxy with static backends."""
-    flags = ["-choose", "static"]
-    for backend in backends:
-        flags += ["-backend", backend.address]
-    return flags
-
-
-def test_static_backends(deployment: Deployment) -> None:
+def test_all_static_backends_are_used(deployment: Deployment) -> None:
     backends = [deployment.backend(respond_with(body)) for body in ("one", "two", "three")]
-    proxy = deployment.proxy(*static(*backends))
+    proxy = deployment.proxy(*static_flags(*backends))
     assert proxy.bodies() == {"one", "two", "three"}
 
 
 def test_no_get_fails_when_backend_dies_under_load(deployment: Deployment) -> None:
     failing, *healthy = [deployment.backend(respond_with(body)) for body in ("one", "two", "three")]
-    proxy = deployment.proxy(*static(failing, *healthy))
+    proxy = deployment.proxy(*static_flags(failing, *healthy))
     under_load = threading.Barrier(9, timeout=LIMIT)
     ejected = threading.Event()
 
@@ -74,7 +67,7 @@ def test_refusing_backend_is_ejected_and_returns_after_a_trial_request(
 ) -> None:
     healthy = deployment.backend(respond_with("healthy"))
     port = free_port()
-    proxy = deployment.proxy(*static(healthy), "-backend", f"127.0.0.1:{port}")
+    proxy = deployment.proxy(*static_flags(healthy), "-backend", f"127.0.0.1:{port}")
     assert proxy.bodies() == {"healthy"}
     proxy.process.wait_for_line(
         f'ejected from rotation backend=127.0.0.1:{port} reason="connecting to it failed"', LIMIT
@@ -86,7 +79,7 @@ def test_refusing_backend_is_ejected_and_returns_after_a_trial_request(
 
 def test_only_backend_is_used_despite_failures(deployment: Deployment) -> None:
     backend = deployment.backend(respond_with("no", "503 Service Unavailable"))
-    proxy = deployment.proxy(*static(backend))
+    proxy = deployment.proxy(*static_flags(backend))
     for _ in range(8):
         assert proxy.request()[0].status == 503
     assert proxy.body() == "no"
@@ -106,7 +99,7 @@ def test_failed_health_checks_eject_until_one_passes(deployment: Deployment) -> 
 
     unhealthy = deployment.backend(script)
     proxy = deployment.proxy(
-        *static(unhealthy, deployment.backend(respond_with("healthy"))), "-check", "/healthz"
+        *static_flags(unhealthy, deployment.backend(respond_with("healthy"))), "-check", "/healthz"
     )
     line = (
         f'ejected from rotation backend={unhealthy.address} reason="health check failed: status 500'
@@ -126,7 +119,7 @@ def test_panic_mode_when_all_health_checks_fail(deployment: Deployment) -> None:
             connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
     backends = [deployment.backend(script) for _ in range(2)]
-    proxy = deployment.proxy(*static(*backends), "-check", "/healthz")
+    proxy = deployment.proxy(*static_flags(*backends), "-check", "/healthz")
     for backend in backends:
         line = f"ejected from rotation backend={backend.address} reason=.*failed: .* not HTTP/1"
         proxy.process.wait_for_line(line, LIMIT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 
@@ -37,8 +38,10 @@ def refuses_connections(port: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("signal", ["SIGTERM", "SIGINT"])
-def test_running_requests_are_answered_before_exit(relays: Relays, signal: str) -> None:
+@pytest.mark.parametrize("stop_signal", [signal.SIGTERM, signal.SIGINT])
+def test_running_requests_are_answered_before_exit(
+    relays: Relays, stop_signal: signal.Signals
+) -> None:
     request_received, may_respond = threading.Event(), threading.Event()
     with harness_for(relays.start(), "web") as harness:
         harness.start_backends(respond_when_allowed(request_received, may_respond))
@@ -50,7 +53,7 @@ def test_running_requests_are_answered_before_exit(relays: Relays, signal: str) 
         request_received.clear()
         connection.send(GET)
         assert request_received.wait(LIMIT)
-        harness.process.signal(getattr(__import__("signal"), signal))
+        harness.process.signal(stop_signal)
         wait_until(lambda: refuses_connections(harness.port))
         may_respond.set()
         response, body = connection.read_response()
@@ -98,7 +101,7 @@ def test_request_in_flight_at_shutdown_is_answered(relays: Relays) -> None:
         assert harness.process.wait(LIMIT) == 0
 
 
-def test_connections_are_cut_after_grace_period(relays: Relays) -> None:
+def test_connections_are_reset_after_grace_period(relays: Relays) -> None:
     request_received, may_respond = threading.Event(), threading.Event()
     with harness_for(relays.start(), "web", "-grace", "2s") as harness:
         harness.start_backends(respond_when_allowed(request_received, may_respond))
@@ -199,23 +202,23 @@ def test_missing_relay_stops_start_with_fix() -> None:
 
 
 def test_port_of_another_program_stops_start_with_error() -> None:
-    other = Backend(lambda connection: connection.send(b"SSH-2.0-OpenSSH_9.2p1\r\n"))
-    port = other.address.rpartition(":")[2]
+    ssh_server = Backend(lambda connection: connection.send(b"SSH-2.0-OpenSSH_9.2p1\r\n"))
+    port = ssh_server.address.rpartition(":")[2]
     flags = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", port]
     process = start_process("proxy", [*program("proxy"), *flags])
     assert process.wait(LIMIT) == 1
-    other.stop()
+    ssh_server.stop()
     assert process.log.splitlines()[-1].startswith(f"proxy: -port {port}: ")
     assert "Traceback" not in process.log
     process.close()
 
 
-@pytest.mark.parametrize("signal", ["SIGTERM", "SIGINT"])
-def test_proxy_waiting_for_relay_can_be_stopped(signal: str) -> None:
+@pytest.mark.parametrize("stop_signal", [signal.SIGTERM, signal.SIGINT])
+def test_proxy_waiting_for_relay_can_be_stopped(stop_signal: signal.Signals) -> None:
     flags = ["-cluster", "a", "-listen", "127.0.0.1:0", "-port", str(free_port())]
     process = start_process("proxy", [*program("proxy"), *flags])
     process.wait_for_line("no relay at", LIMIT)
-    process.signal(getattr(__import__("signal"), signal))
+    process.signal(stop_signal)
     assert process.wait(LIMIT) == 0
     process.close()
 

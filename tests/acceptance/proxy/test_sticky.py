@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from support.backend_scripts import UPGRADE_REQUEST, UPGRADE_RESPONSE
 from support.backends import GET, respond_with
 from support.connection import Connection
 from support.deployment import Deployment, Proxy
@@ -54,17 +55,15 @@ def test_forged_sticky_cookie_is_ignored(deployment: Deployment, cookie: str) ->
 def test_sticky_cookie_on_websocket(deployment: Deployment) -> None:
     def upgrade_to_websocket(connection: Connection) -> None:
         connection.read_head()
-        lines = b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
-        connection.send(b"HTTP/1.1 101 Switching Protocols\r\n" + lines)
+        connection.send(UPGRADE_RESPONSE)
         connection.read_to_end()
 
     proxy = deployment.proxy(*FLAGS, "-backend", deployment.backend(upgrade_to_websocket).address)
-    request_head = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
 
     def open_websocket(cookie: bytes = b"") -> bytes:
         """Open a WebSocket and close it; return the response's head."""
         connection = proxy.connect()
-        connection.send(request_head + cookie + b"\r\n")
+        connection.send(UPGRADE_REQUEST[:-2] + cookie + b"\r\n")
         head = connection.read_head()
         connection.close()
         assert head.startswith(b"HTTP/1.1 101 ")

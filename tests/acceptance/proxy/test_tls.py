@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support.backend_scripts import UPGRADE_REQUEST, UPGRADE_RESPONSE
 from support.certificates import write_certificate
 from support.connection import Connection
 from support.needs import require_tool
@@ -110,18 +111,14 @@ def test_websocket_over_tls(harness: ProxyHarness, folder: Path, backend_closes:
 
     def script(connection: Connection) -> None:
         connection.read_head()
-        connection.send(
-            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-        )
+        connection.send(UPGRADE_RESPONSE)
         connection.send(connection.read_exactly(4).upper())
         if not backend_closes:
             received_rests.append(connection.read_to_end())
 
     harness.start_backends(script)
     connection = connect(harness, client_context(folder))
-    connection.send(
-        b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-    )
+    connection.send(UPGRADE_REQUEST)
     assert connection.read_head().startswith(b"HTTP/1.1 101")
     connection.send(b"ping")
     assert connection.read_exactly(4) == b"PING"

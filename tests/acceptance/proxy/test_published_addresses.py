@@ -45,16 +45,16 @@ def test_choose_auto_asks_members_until_one_publishes(
     deployment: Deployment, relays: Relays
 ) -> None:
     relay = relays.start()
-    asked = deployment.backend(respond_with("asked"))
+    backend = deployment.backend(respond_with("named"))
     member = deployment.member(relay)
-    member.answers = [asked.address]
+    member.answers = [backend.address]
     proxy = start_proxy(deployment, relay)
-    assert proxy.bodies(3) == {"asked"}
-    _, publisher = deployment.publish(relay, respond_with("watched"))
-    publisher.answers = [asked.address]
-    wait_until(lambda: proxy.bodies() == {"watched"})
+    assert proxy.bodies(3) == {"named"}
+    _, publisher = deployment.publish(relay, respond_with("published"))
+    publisher.answers = [backend.address]
+    wait_until(lambda: proxy.bodies() == {"published"})
     deployment.stop_member(publisher)
-    wait_until(lambda: proxy.bodies(3) == {"asked"})
+    wait_until(lambda: proxy.bodies(3) == {"named"})
 
 
 def test_choose_watch_does_not_ask_members(deployment: Deployment, relays: Relays) -> None:
@@ -70,10 +70,10 @@ def test_choose_watch_does_not_ask_members(deployment: Deployment, relays: Relay
 
 def test_choose_ask_ignores_published_addresses(deployment: Deployment, relays: Relays) -> None:
     relay = relays.start()
-    asked = deployment.backend(respond_with("asked"))
-    _, member = deployment.publish(relay, respond_with("watched"))
-    member.answers = [asked.address]
-    assert start_proxy(deployment, relay, "-choose", "ask").bodies(3) == {"asked"}
+    backend = deployment.backend(respond_with("named"))
+    _, member = deployment.publish(relay, respond_with("published"))
+    member.answers = [backend.address]
+    assert start_proxy(deployment, relay, "-choose", "ask").bodies(3) == {"named"}
 
 
 def test_known_backends_stay_while_relay_is_disconnected(
