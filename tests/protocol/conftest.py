@@ -1,4 +1,4 @@
-"""Relays that the tests of one module share, and every way to pair programs on them."""
+"""Relays that the tests of one module share, and pairs of Iris and native programs."""
 
 from __future__ import annotations
 

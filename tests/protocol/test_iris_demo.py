@@ -1,7 +1,7 @@
-"""The two programs of the demo that was written for Iris, octet by octet as their binding sends.
+"""The web server and the reverse proxy of the Iris demo, with the exact bytes that they send.
 
-Its web server connects, registers, and answers where it is; its reverse proxy connects, and asks
-the cluster for each page. Neither is changed; either works beside its native counterpart.
+The web server registers and replies with its address. The reverse proxy requests an address from
+the cluster for each page. Each works together with its native counterpart.
 """
 
 from __future__ import annotations
@@ -35,73 +35,73 @@ CLOSE = b"\x02"
 CLOSED = b"\x02\x00"
 
 
-async def exactly(raw: RawIris, octets: bytes) -> None:
+async def expect(raw: RawIris, data: bytes) -> None:
     async with asyncio.timeout(LIMIT):
-        assert await raw.reader.readexactly(len(octets)) == octets
+        assert await raw.reader.readexactly(len(data)) == data
 
 
 @asynccontextmanager
 async def web_server(port: int, address: str) -> AsyncIterator[list[bytes]]:
-    """It holds a connection that it never uses, and a registered one; yields what it was asked."""
-    asked: list[bytes] = []
+    """A web server with an unused connection and a registered one. Yields the requests it gets."""
+    requests: list[bytes] = []
     async with raw_iris(port) as unused, raw_iris(port) as service:
         await unused.send(CONNECT)
-        await exactly(unused, WELCOME)
+        await expect(unused, WELCOME)
         await service.send(REGISTER)
-        await exactly(service, WELCOME)
+        await expect(service, WELCOME)
 
         async def serve() -> None:
             while True:
                 op, number, body, _ = await service.receive_without_limit()
                 assert op == Op.REQUEST
-                asked.append(body)
+                requests.append(body)
                 await service.send_packet(Op.REPLY, number, address.encode())
 
         serving = asyncio.ensure_future(serve())
         try:
-            yield asked
+            yield requests
             assert not serving.done(), serving.exception()
         finally:
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
 
 
-async def known(relay: Relay, count: int) -> None:
+async def wait_for_web_servers(relay: Relay, count: int) -> None:
     async with arke.connect(port=relay.port) as observer:
         await wait_for_members(observer, "web", count)
 
 
-async def test_the_reverse_proxy_asks_and_is_told_where_the_web_server_is(relays: Relays) -> None:
+async def test_iris_reverse_proxy_gets_the_address_of_an_iris_web_server(relays: Relays) -> None:
     one, other = relays.start_pair()
-    async with web_server(other.port, "192.168.56.102") as asked, raw_iris(one.port) as proxy:
-        await known(one, 1)
+    async with web_server(other.port, "192.168.56.102") as requests, raw_iris(one.port) as proxy:
+        await wait_for_web_servers(one, 1)
         await proxy.send(CONNECT)
-        await exactly(proxy, WELCOME)
+        await expect(proxy, WELCOME)
         await proxy.send(ASK)
-        await exactly(proxy, b"\x05\x00\x00\x01\x0e192.168.56.102")
+        await expect(proxy, b"\x05\x00\x00\x01\x0e192.168.56.102")
         await proxy.send(CLOSE)
-        await exactly(proxy, CLOSED)
+        await expect(proxy, CLOSED)
         assert await proxy.reader.read() == b""
-    assert asked == [b"ip"]
+    assert requests == [b"ip"]
 
 
-async def test_both_web_servers_are_named_in_turn(relays: Relays) -> None:
+async def test_requests_are_balanced_over_both_web_servers(relays: Relays) -> None:
     one, other = relays.start_pair()
-    named: list[bytes] = []
+    replies: list[bytes] = []
     async with (
         web_server(one.port, "192.168.56.102"),
         web_server(other.port, "192.168.56.103"),
         iris_program(one.port) as proxy,
     ):
-        await known(one, 2)
-        named = [await proxy.request("web", b"ip", 5.0) for _ in range(100)]
-    assert {named.count(b"192.168.56.102"), named.count(b"192.168.56.103")} != {0, 100}
-    assert named.count(b"192.168.56.102") + named.count(b"192.168.56.103") == 100
+        await wait_for_web_servers(one, 2)
+        replies = [await proxy.request("web", b"ip", 5.0) for _ in range(100)]
+    assert {replies.count(b"192.168.56.102"), replies.count(b"192.168.56.103")} != {0, 100}
+    assert replies.count(b"192.168.56.102") + replies.count(b"192.168.56.103") == 100
 
 
 @contextmanager
 def page(text: bytes) -> Iterator[str]:
-    """A web server that always shows this; yields its address."""
+    """A web server that responds with `text`; yields its address."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text)
 
     def script(connection: Connection) -> None:
@@ -125,12 +125,12 @@ def get(port: int) -> bytes:
     return body
 
 
-async def test_our_proxy_finds_a_web_server_written_for_iris(relays: Relays) -> None:
+async def test_arke_proxy_finds_an_iris_web_server(relays: Relays) -> None:
     relay = relays.start()
     async with AsyncExitStack() as stack:
         address = stack.enter_context(page(b"Welcome!\n"))
-        asked = await stack.enter_async_context(web_server(relay.port, address))
-        await known(relay, 1)
+        requests = await stack.enter_async_context(web_server(relay.port, address))
+        await wait_for_web_servers(relay, 1)
         process, port = await asyncio.to_thread(start_cluster_proxy, relay, "web")
         try:
             for _ in range(3):
@@ -139,12 +139,12 @@ async def test_our_proxy_finds_a_web_server_written_for_iris(relays: Relays) -> 
             process.terminate()
             await asyncio.to_thread(process.wait, LIMIT)
             process.close()
-        # Of requests that follow closely, the proxy asks for some addresses ahead of need.
-        assert len(asked) >= 3
-        assert set(asked) == {b"ip"}
+        # The proxy may prefetch addresses, so that there can be more than three requests.
+        assert len(requests) >= 3
+        assert set(requests) == {b"ip"}
 
 
-async def test_a_reverse_proxy_written_for_iris_finds_our_web_server(relays: Relays) -> None:
+async def test_iris_reverse_proxy_finds_an_arke_web_server(relays: Relays) -> None:
     relay, listen = relays.start(), free_port()
     words: list[str | Path] = [
         sys.executable,
@@ -156,17 +156,17 @@ async def test_a_reverse_proxy_written_for_iris_finds_our_web_server(relays: Rel
         "httpserver", [*words, "-port", str(relay.port), "-listen", f":{listen}"]
     )
     try:
-        await known(relay, 1)
+        await wait_for_web_servers(relay, 1)
         async with iris_program(relay.port) as proxy:
-            where = (await proxy.request("web", b"ip", 5.0)).decode()
-        assert where == f"{relay.address}:{listen}"
+            address = (await proxy.request("web", b"ip", 5.0)).decode()
+        assert address == f"{relay.address}:{listen}"
     finally:
         server.terminate()
         await asyncio.to_thread(server.wait, LIMIT)
         server.close()
 
 
-async def test_a_web_server_that_fails_is_told_to_the_reverse_proxy(relays: Relays) -> None:
+async def test_error_of_an_iris_web_server_reaches_the_reverse_proxy(relays: Relays) -> None:
     async def lost(_: bytes) -> bytes:
         raise OSError("no interface is up")
 
@@ -176,4 +176,4 @@ async def test_a_web_server_that_fails_is_told_to_the_reverse_proxy(relays: Rela
         raw_iris(relay.port) as proxy,
     ):
         await proxy.send(CONNECT + ASK)
-        await exactly(proxy, WELCOME + b"\x05\x00\x00\x00\x12no interface is up")
+        await expect(proxy, WELCOME + b"\x05\x00\x00\x00\x12no interface is up")

@@ -1,4 +1,4 @@
-"""How an Iris program attaches, and what becomes of who does it wrong or not at all."""
+"""The handshake of Iris programs, and handshakes that the relay refuses."""
 
 from __future__ import annotations
 
@@ -28,41 +28,41 @@ REFUSALS = {
     "another magic": (hello(magic="iris-klient-magic"), None),
     "no magic": (hello(magic=""), None),
     "the relay's magic": (hello(magic=RELAY_MAGIC), None),
-    "a name of 256 octets": (hello("ü" * 128), None),
+    "a name of 256 bytes": (hello("ü" * 128), None),
     "a very long name": (hello("x" * 3000), None),
 }
 
 START = hello()[:-1]  # all but the cluster's name
 MALFORMED = {
     "a name that is not UTF-8": START + b"\x02\xff\xff",
-    "a magic of eleven octets' length": b"\x00" + b"\x80" * 10 + b"\x01",
+    "a length of eleven bytes": b"\x00" + b"\x80" * 10 + b"\x01",
     "a magic of 16 EiB": b"\x00" + b"\xff" * 9 + b"\x01",
     "a magic of 16 MiB": b"\x00\x80\x80\x80\x08" + bytes(1000),
     "a name of 16 MiB": START + b"\x80\x80\x80\x08",
-    "another first octet": b"\x01" + hello()[1:],
+    "another first byte": b"\x01" + hello()[1:],
     "a packet before the handshake": encoded(Op.SUBSCRIBE, "t"),
 }
 
 
-async def send(raw: RawIris, octets: bytes, way: str) -> None:
-    """Whole, or each octet by itself."""
+async def send(raw: RawIris, data: bytes, way: str) -> None:
+    """Send the data at once, or byte by byte."""
     with suppress(ConnectionError):
         if way == "whole":
-            await raw.send(octets)
-        for octet in octets if way == "octet by octet" else b"":
-            await raw.send(bytes([octet]))
+            await raw.send(data)
+        for byte in data if way == "byte by byte" else b"":
+            await raw.send(bytes([byte]))
             await asyncio.sleep(0)
 
 
-both_ways = pytest.mark.parametrize("way", ["whole", "octet by octet"])
+both_ways = pytest.mark.parametrize("way", ["whole", "byte by byte"])
 
 
 @both_ways
 @pytest.mark.parametrize("cluster", ["", "c", "ü" * 127 + "x"])
-async def test_client_and_service_are_welcome(node: Relay, cluster: str, way: str) -> None:
-    behind = encoded(Op.SUBSCRIBE, "t") + encoded(Op.PUBLISH, "t", b"x")
+async def test_client_and_service_attach(node: Relay, cluster: str, way: str) -> None:
+    first_packets = encoded(Op.SUBSCRIBE, "t") + encoded(Op.PUBLISH, "t", b"x")
     async with raw_iris(node.port) as raw, arke.connect(port=node.port) as observer:
-        await send(raw, hello(cluster) + behind, way)
+        await send(raw, hello(cluster) + first_packets, way)
         assert await raw.receive() == (Op.INIT, RELAY_MAGIC, VERSION)
         assert await raw.receive() == (Op.PUBLISH, "t", b"x")
         if cluster:
@@ -76,53 +76,53 @@ async def test_client_and_service_are_welcome(node: Relay, cluster: str, way: st
 
 
 @both_ways
-@pytest.mark.parametrize(("octets", "reason"), REFUSALS.values(), ids=REFUSALS)
-async def test_who_shakes_hands_otherwise_is_refused_with_a_reason(
-    node: Relay, octets: bytes, reason: str | None, way: str
+@pytest.mark.parametrize(("data", "reason"), REFUSALS.values(), ids=REFUSALS)
+async def test_unsupported_handshake_is_refused_with_a_reason(
+    node: Relay, data: bytes, reason: str | None, way: str
 ) -> None:
     async with raw_iris(node.port) as raw:
-        await send(raw, octets, way)
-        op, magic, told = await raw.receive()
+        await send(raw, data, way)
+        op, magic, text = await raw.receive()
         assert (op, magic) == (Op.DENY, RELAY_MAGIC)
-        assert told == reason if reason else told
+        assert text == reason if reason else text
         with pytest.raises((EOFError, ConnectionError)):
             await raw.receive()
 
 
 @both_ways
-@pytest.mark.parametrize("octets", MALFORMED.values(), ids=MALFORMED)
-async def test_who_does_not_shake_hands_is_shown_out(node: Relay, octets: bytes, way: str) -> None:
-    """Before what they announce has come: nothing more is sent here."""
+@pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED)
+async def test_malformed_handshake_is_disconnected(node: Relay, data: bytes, way: str) -> None:
+    """The relay disconnects before the announced bytes have arrived."""
     async with raw_iris(node.port) as raw:
-        await send(raw, octets, way)
+        await send(raw, data, way)
         with suppress(EOFError, ConnectionError):
-            op, magic, told = await raw.receive()
+            op, magic, text = await raw.receive()
             assert (op, magic) == (Op.DENY, RELAY_MAGIC)
-            assert told
+            assert text
         with pytest.raises((EOFError, ConnectionError)):
             await raw.receive()
 
 
-@pytest.mark.parametrize("octets", [b"\x00", b"\x00\x11iris", hello()[:-1]], ids=range(3))
-async def test_who_stops_in_the_middle_holds_up_nobody_and_is_shown_out(
-    node: Relay, octets: bytes
+@pytest.mark.parametrize("data", [b"\x00", b"\x00\x11iris", hello()[:-1]], ids=range(3))
+async def test_incomplete_handshake_times_out_and_delays_no_other_program(
+    node: Relay, data: bytes
 ) -> None:
     async with (
         raw_iris(node.port) as silent,
         iris_program(node.port, "patient", Handlers(echo_request)) as member,
     ):
-        await silent.send(octets)
-        gone = asyncio.ensure_future(silent.wait_until_closed())
+        await silent.send(data)
+        closed = asyncio.ensure_future(silent.wait_until_closed())
         async with arke.connect(port=node.port) as native:
-            while not gone.done():
+            while not closed.done():
                 assert await member.request("patient", b"x") == b"x"
                 assert await native.request("patient", b"x") == b"x"
                 async with iris_program(node.port) as another:
                     assert await another.request("patient", b"x") == b"x"
-        await gone
+        await closed
 
 
-async def test_who_ends_in_the_middle_leaves_nothing(node: Relay) -> None:
+async def test_end_of_file_inside_the_handshake_leaves_no_member(node: Relay) -> None:
     whole = hello("half")
     for size in range(1, len(whole)):
         async with raw_iris(node.port) as raw:
@@ -134,5 +134,5 @@ async def test_who_ends_in_the_middle_leaves_nothing(node: Relay) -> None:
         assert (await observer.status())["programs"] == 1
 
 
-def test_the_handshake_is_the_one_of_the_description() -> None:
+def test_handshake_matches_the_specification() -> None:
     assert hello("c") == b"\x00\x11" + CLIENT_MAGIC.encode() + b"\x0bv1.0-draft2\x01c"

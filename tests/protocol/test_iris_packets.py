@@ -1,4 +1,4 @@
-"""The client that tests the relay is itself to be trusted: what it writes, it reads."""
+"""The packet codec of the test client: it reads what it writes, and matches the specification."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from support.iris_packets import (
     STRING,
     TO_RELAY,
     VARINT,
-    Broken,
     Decoder,
     Kind,
     Layout,
     Op,
+    ProtocolViolation,
     encoded,
 )
 
@@ -54,30 +54,30 @@ def packets(draw: st.DrawFn, layout: Layout) -> tuple[Any, ...]:
 
 @settings(deadline=None)
 @given(st.data(), st.sampled_from([TO_RELAY, FROM_RELAY]))
-def test_what_is_written_is_read_however_it_is_cut(data: st.DataObject, layout: Layout) -> None:
-    sent = data.draw(st.lists(packets(layout), max_size=8))
-    octets = b"".join(encoded(*packet, layout=layout) for packet in sent)
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(octets)), max_size=8)))
+def test_written_packets_are_read_from_fragments(drawn: st.DataObject, layout: Layout) -> None:
+    sent = drawn.draw(st.lists(packets(layout), max_size=8))
+    data = b"".join(encoded(*packet, layout=layout) for packet in sent)
+    cuts = sorted(drawn.draw(st.lists(st.integers(0, len(data)), max_size=8)))
     decoder = Decoder(layout)
-    got = []
-    for begin, end in zip([0, *cuts], [*cuts, len(octets)], strict=True):
-        decoder.feed(octets[begin:end])
-        got += list(decoder)
-    assert got == sent
+    received = []
+    for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
+        decoder.feed(data[start:end])
+        received += list(decoder)
+    assert received == sent
     assert decoder.rest == b""
 
 
-def test_octet_by_octet_nothing_is_read_before_it_is_whole() -> None:
-    octets = encoded(Op.REPLY, 2**63, b"x" * 200, layout=FROM_RELAY)
+def test_partial_packet_is_not_returned() -> None:
+    data = encoded(Op.REPLY, 2**63, b"x" * 200, layout=FROM_RELAY)
     decoder = Decoder()
-    for octet in octets[:-1]:
-        decoder.feed(bytes([octet]))
+    for byte in data[:-1]:
+        decoder.feed(bytes([byte]))
         assert list(decoder) == []
-    decoder.feed(octets[-1:])
+    decoder.feed(data[-1:])
     assert list(decoder) == [(Op.REPLY, 2**63, b"x" * 200)]
 
 
-# Byte for byte as the description has it, written by hand.
+# The encodings of the specification, written by hand.
 VECTORS = {
     "attach": (TO_RELAY, (Op.INIT, "iris-client-magic", "v1.0-draft2", ""), "00 11 6972"),
     "request": (TO_RELAY, (Op.REQUEST, 300, "ab", b"?", 5000), "04 ac02 02 6162 01 3f 8827"),
@@ -92,18 +92,18 @@ VECTORS = {
 }
 
 
-@pytest.mark.parametrize(("layout", "packet", "octets"), VECTORS.values(), ids=VECTORS)
-def test_the_layout_is_that_of_the_description(
-    layout: Layout, packet: tuple[Any, ...], octets: str
+@pytest.mark.parametrize(("layout", "packet", "data"), VECTORS.values(), ids=VECTORS)
+def test_layout_matches_the_specification(
+    layout: Layout, packet: tuple[Any, ...], data: str
 ) -> None:
-    assert encoded(*packet, layout=layout).startswith(bytes.fromhex(octets))
+    assert encoded(*packet, layout=layout).startswith(bytes.fromhex(data))
 
 
 @pytest.mark.parametrize(
-    "octets", [b"\x0e", b"\x05\x01\x02", b"\x02\x01\xff", b"\x0b" + b"\x80" * 10 + b"\x00"]
+    "data", [b"\x0e", b"\x05\x01\x02", b"\x02\x01\xff", b"\x0b" + b"\x80" * 10 + b"\x00"]
 )
-def test_what_breaks_the_protocol_is_not_read(octets: bytes) -> None:
+def test_malformed_packet_is_rejected(data: bytes) -> None:
     decoder = Decoder()
-    decoder.feed(octets)
-    with pytest.raises(Broken):
+    decoder.feed(data)
+    with pytest.raises(ProtocolViolation):
         list(decoder)

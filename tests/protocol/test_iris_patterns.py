@@ -23,20 +23,20 @@ MIB = 1024 * 1024
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 5 * MIB, 16 * MIB])
-async def test_bodies_of_every_size_come_back(ends: ProtocolPair, size: int) -> None:
+async def test_bodies_of_every_size_are_echoed(ends: ProtocolPair, size: int) -> None:
     body = (bytes(range(251)) * (size // 251 + 1))[:size]
     async with ends.connected_caller(ECHO) as caller:
         assert await caller.request(ends.cluster, body) == body
 
 
-async def test_many_requests_in_flight_are_answered_each_with_its_own(ends: ProtocolPair) -> None:
+async def test_many_concurrent_requests_get_their_own_replies(ends: ProtocolPair) -> None:
     bodies = [f"{i}".encode() * (1 + i % 50) for i in range(1_000)]
     async with ends.connected_caller(ECHO) as caller:
         replies = await asyncio.gather(*(caller.request(ends.cluster, body) for body in bodies))
     assert replies == bodies
 
 
-async def test_a_handlers_failure_crosses_as_its_text(ends: ProtocolPair) -> None:
+async def test_text_of_a_handler_error_reaches_the_caller(ends: ProtocolPair) -> None:
     async def fail(body: bytes) -> bytes:
         if body == b"bad":
             raise LookupError("no räkor")
@@ -48,7 +48,7 @@ async def test_a_handlers_failure_crosses_as_its_text(ends: ProtocolPair) -> Non
         assert await caller.request(ends.cluster, b"good") == b"good"
 
 
-async def test_a_request_that_is_not_answered_in_time_is_timed_out_and_its_answer_dropped(
+async def test_late_reply_to_a_timed_out_request_is_dropped(
     ends: ProtocolPair,
 ) -> None:
     release = asyncio.Event()
@@ -66,19 +66,19 @@ async def test_a_request_that_is_not_answered_in_time_is_timed_out_and_its_answe
             assert await caller.request(ends.cluster, b"now") == b"late"
 
 
-async def test_where_nobody_serves_it_is_told_at_once(ends: ProtocolPair) -> None:
+async def test_request_to_an_empty_cluster_fails_at_once(ends: ProtocolPair) -> None:
     async with program(ends.caller, ends.caller_relay.port) as caller:
         began = time.monotonic()
         with pytest.raises(NO_MEMBERS[ends.caller]):
-            await caller.request("nobody", b"x", LIMIT)
+            await caller.request("unknown", b"x", LIMIT)
         with pytest.raises(NO_MEMBERS[ends.caller]):
-            async with caller.tunnel("nobody", LIMIT):
+            async with caller.tunnel("unknown", LIMIT):
                 pass
         # A relay that just started waits for its peers' directories first, 2 s at most.
         assert time.monotonic() - began < LIMIT / 2
 
 
-async def test_a_member_that_dies_is_told_at_once(nodes: tuple[Relay, Relay]) -> None:
+async def test_death_of_a_member_fails_its_requests_at_once(nodes: tuple[Relay, Relay]) -> None:
     running = asyncio.Event()
 
     async def hang(_: bytes) -> bytes:
@@ -106,7 +106,7 @@ async def test_a_member_that_dies_is_told_at_once(nodes: tuple[Relay, Relay]) ->
             await calls[1]
 
 
-async def test_why_nobody_takes_a_request_is_told(nodes: tuple[Relay, Relay]) -> None:
+async def test_iris_caller_gets_the_reason_of_a_refused_request(nodes: tuple[Relay, Relay]) -> None:
     ends = ProtocolPair("iris", "native", *nodes)
     async with ends.connected_caller(Handlers()) as caller:
         with pytest.raises(IrisFault, match="no request handler"):
@@ -116,7 +116,7 @@ async def test_why_nobody_takes_a_request_is_told(nodes: tuple[Relay, Relay]) ->
                 pass
 
 
-async def test_a_member_is_told_how_much_time_is_left(nodes: tuple[Relay, Relay]) -> None:
+async def test_member_gets_the_remaining_time_of_a_request(nodes: tuple[Relay, Relay]) -> None:
     ends = ProtocolPair("native", "iris", *nodes)
     async with (
         raw_iris(ends.member_relay.port, ends.cluster) as member,
@@ -159,7 +159,7 @@ async def test_requests_are_spread_over_members_of_both_protocols(
 # Broadcasts and events.
 
 
-async def test_every_member_hears_every_broadcast_in_order_and_so_does_its_sender(
+async def test_broadcasts_reach_every_member_and_the_sender_in_order(
     ends: ProtocolPair,
 ) -> None:
     bodies = [b"%d" % i * (70_000 if i % 50 == 7 else 1) for i in range(300)]
@@ -176,7 +176,7 @@ async def test_every_member_hears_every_broadcast_in_order_and_so_does_its_sende
             assert [await member.next_broadcast() for _ in bodies] == bodies
 
 
-async def test_every_subscriber_gets_every_event_in_order_and_so_does_its_publisher(
+async def test_events_reach_every_subscriber_and_the_publisher_in_order(
     ends: ProtocolPair,
 ) -> None:
     topic = ends.cluster
@@ -200,7 +200,7 @@ async def test_every_subscriber_gets_every_event_in_order_and_so_does_its_publis
             assert [await each.next_event() for _ in bodies] == [(topic, body) for body in bodies]
 
 
-async def test_leaving_a_topic_ends_its_events(node: Relay) -> None:
+async def test_unsubscribed_topic_delivers_no_events(node: Relay) -> None:
     async with iris_program(node.port) as reader:
         await reader.subscribe("a")
         await reader.subscribe("b")
@@ -212,11 +212,11 @@ async def test_leaving_a_topic_ends_its_events(node: Relay) -> None:
         assert await reader.next_event() == ("b", b"3")
 
 
-# Leaving.
+# Detaching.
 
 
-async def test_a_member_that_leaves_finishes_what_it_has_begun(ends: ProtocolPair) -> None:
-    """Its relay lets it answer, and gives it nothing new."""
+async def test_detaching_member_finishes_its_running_requests(ends: ProtocolPair) -> None:
+    """The relay waits for its replies, and delivers no new requests."""
     running, release = asyncio.Event(), asyncio.Event()
 
     async def answer(_: bytes) -> bytes:
@@ -233,25 +233,25 @@ async def test_a_member_that_leaves_finishes_what_it_has_begun(ends: ProtocolPai
         await wait_for_members(observer, ends.cluster, 1)
         call = asyncio.ensure_future(caller.request(ends.cluster, b"x"))
         await running.wait()
-        leaving = asyncio.ensure_future(member.detach())
+        detach = asyncio.ensure_future(member.detach())
         await wait_for_members(observer, ends.cluster, 0)
-        assert not leaving.done()
+        assert not detach.done()
         with pytest.raises(NO_MEMBERS[ends.caller]):
             await caller.request(ends.cluster, b"x")
         release.set()
-        await leaving
+        await detach
         assert await call == b"done"
 
 
-async def test_who_leaves_is_read_until_it_closes_however_much_it_still_sends(node: Relay) -> None:
-    """Or the relay would close on what nobody read, and that destroys what it said last."""
-    async with raw_iris(node.port, "") as leaver:
-        await leaver.send_packet(Op.CLOSE)
-        assert await leaver.receive() == (Op.CLOSE, "")
-        await leaver.send(bytes(32 * MIB))
+async def test_relay_reads_a_detaching_program_until_it_closes(node: Relay) -> None:
+    """Closing with unread data would reset the connection and could discard the CLOSE packet."""
+    async with raw_iris(node.port, "") as detaching:
+        await detaching.send_packet(Op.CLOSE)
+        assert await detaching.receive() == (Op.CLOSE, "")
+        await detaching.send(bytes(32 * MIB))
 
 
-async def test_a_relay_that_stops_tells_its_iris_programs_why(relays: Relays) -> None:
+async def test_stopping_relay_sends_a_reason_to_iris_programs(relays: Relays) -> None:
     relay = relays.start()
     async with iris_program(relay.port, "work", ECHO) as member:
         assert await member.request("work", b"x") == b"x"

@@ -1,4 +1,4 @@
-"""How tunnels of Iris programs come to an end, at either end, and how openings fail."""
+"""Tunnels of Iris programs: closing at either end, errors, and requests that are not confirmed."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ MIB = 1024 * 1024
 
 
 @pytest.mark.parametrize("closer", ["caller", "member"])
-async def test_what_was_sent_before_a_graceful_end_arrives(ends: ProtocolPair, closer: str) -> None:
+async def test_data_sent_before_a_graceful_close_arrives(ends: ProtocolPair, closer: str) -> None:
     sent = [bytes([size % 251]) * size for size in range(1, 300_000, 10_000)]
-    got: list[bytes] = []
+    received: list[bytes] = []
     read = asyncio.Event()
 
-    async def pour(tunnel: Tunnel) -> None:
+    async def send_all(tunnel: Tunnel) -> None:
         for message in sent:
             await tunnel.send(message)
 
-    async def keep(tunnel: Tunnel) -> None:
-        got.extend([message async for message in tunnel])
+    async def read_all(tunnel: Tunnel) -> None:
+        received.extend([message async for message in tunnel])
         read.set()
 
-    handler, mine = (keep, pour) if closer == "caller" else (pour, keep)
+    handler, own = (read_all, send_all) if closer == "caller" else (send_all, read_all)
     async with ends.connected_caller(Handlers(tunnel=handler)) as caller:
         async with caller.tunnel(ends.cluster) as tunnel:
-            await mine(tunnel)
+            await own(tunnel)
         async with asyncio.timeout(LIMIT):
             await read.wait()
-    assert got == sent
+    assert received == sent
 
 
-async def test_half_closed_by_a_native_caller_it_still_carries_the_answer(
+async def test_tunnel_half_closed_by_a_native_caller_still_delivers_the_reply(
     nodes: tuple[Relay, Relay],
 ) -> None:
-    """An Iris tunnel has no halves: its program hears of the end when both are closed."""
+    """The Iris protocol has no half-close: the program gets a close when both sides have closed."""
     ends = ProtocolPair("native", "iris", *nodes)
     ended = asyncio.Event()
 
@@ -66,27 +66,29 @@ async def test_half_closed_by_a_native_caller_it_still_carries_the_answer(
         await ended.wait()
 
 
-async def test_half_closed_by_a_native_member_it_still_reads(nodes: tuple[Relay, Relay]) -> None:
+async def test_tunnel_half_closed_by_a_native_member_is_still_read(
+    nodes: tuple[Relay, Relay],
+) -> None:
     ends = ProtocolPair("iris", "native", *nodes)
-    heard: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
+    received: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
 
     async def listen(tunnel: arke.Tunnel) -> None:
         await tunnel.send(b"go on")
         tunnel.close_send()
-        heard.set_result([message async for message in tunnel])
+        received.set_result([message async for message in tunnel])
 
     async with ends.connected_caller(Handlers(tunnel=listen)) as caller, asyncio.timeout(LIMIT):
         async with caller.tunnel(ends.cluster) as tunnel:
             assert await tunnel.recv() == b"go on"
             for _ in range(100):
                 await tunnel.send(bytes(10_000))
-        assert await heard == [bytes(10_000)] * 100
+        assert await received == [bytes(10_000)] * 100
 
 
-async def test_a_program_that_leaves_hears_all_that_is_under_way_and_then_no_more(
+async def test_detaching_program_gets_data_in_flight_and_then_only_the_close(
     nodes: tuple[Relay, Relay],
 ) -> None:
-    """Whatever it still says meanwhile: its last word is the relay's close."""
+    """CLOSE is the relay's last packet, also if the program still grants allowance."""
     ends = ProtocolPair("native", "iris", *nodes)
     async with (
         raw_iris(ends.member_relay.port, ends.cluster) as member,
@@ -94,12 +96,12 @@ async def test_a_program_that_leaves_hears_all_that_is_under_way_and_then_no_mor
     ):
         await wait_for_members(caller, ends.cluster, 1)
 
-        async def pour() -> None:
+        async def send_all() -> None:
             async with caller.tunnel(ends.cluster, timeout=LIMIT) as tunnel:
                 while True:
                     await tunnel.send(bytes(300_000))
 
-        pouring = asyncio.ensure_future(pour())
+        sending = asyncio.ensure_future(send_all())
         _, build, _ = await member.receive()
         await member.send_packet(Op.TUNNEL_CONFIRM, build, 1)
         await member.send_packet(Op.TUNNEL_ALLOWANCE, 1, 64 * MIB)
@@ -112,20 +114,20 @@ async def test_a_program_that_leaves_hears_all_that_is_under_way_and_then_no_mor
         with pytest.raises(EOFError):
             await member.receive()
         with pytest.raises(arke.TunnelClosed):
-            await pouring
+            await sending
 
 
-async def test_a_chunk_beyond_what_is_left_waits_and_outlives_its_sender(
+async def test_chunk_over_the_remaining_allowance_is_delivered_after_its_sender_detached(
     nodes: tuple[Relay, Relay],
 ) -> None:
-    """A sender may send while its allowance is positive, close at once, and leave at once."""
+    """A sender may send while its allowance is positive, then close the tunnel and detach."""
     ends = ProtocolPair("iris", "native", *nodes)
-    go_on = asyncio.Event()
-    heard: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+    resume = asyncio.Event()
+    received: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
 
     async def listen(tunnel: arke.Tunnel) -> None:
-        await go_on.wait()
-        heard.set_result([len(message) async for message in tunnel])
+        await resume.wait()
+        received.set_result([len(message) async for message in tunnel])
 
     async with (
         ends.running_member(Handlers(tunnel=listen)),
@@ -141,42 +143,41 @@ async def test_a_chunk_beyond_what_is_left_waits_and_outlives_its_sender(
         await caller.send_packet(Op.TUNNEL_CLOSE, 1)
         await caller.send_packet(Op.CLOSE)
         assert await caller.receive_only(Op.TUNNEL_CLOSE) == (Op.TUNNEL_CLOSE, 1, "")
-        go_on.set()
+        resume.set()
         assert await caller.receive() == (Op.CLOSE, "")
-        assert await heard == sizes
+        assert await received == sizes
 
 
-async def test_both_ends_at_once(ends: ProtocolPair) -> None:
-    """They cross on the way; each ends gracefully all the same."""
+async def test_simultaneous_close_is_graceful_at_both_ends(ends: ProtocolPair) -> None:
 
-    async def leave(tunnel: Tunnel) -> None:
+    async def send_and_close(tunnel: Tunnel) -> None:
         await tunnel.send(b"x")
 
-    async with ends.connected_caller(Handlers(ECHO.request, leave)) as caller:
+    async with ends.connected_caller(Handlers(ECHO.request, send_and_close)) as caller:
         for _ in range(50):
             async with caller.tunnel(ends.cluster) as tunnel:
                 assert await tunnel.recv() == b"x"
         assert await caller.request(ends.cluster, b"well") == b"well"
 
 
-async def test_sending_on_a_tunnel_that_has_ended_fails_and_reading_ends(
+async def test_closed_tunnel_rejects_sends_and_ends_reads(
     ends: ProtocolPair,
 ) -> None:
-    async def leave(tunnel: Tunnel) -> None:
-        await tunnel.send(b"last words")
+    async def send_and_close(tunnel: Tunnel) -> None:
+        await tunnel.send(b"last")
 
     async with (
-        ends.connected_caller(Handlers(tunnel=leave)) as caller,
+        ends.connected_caller(Handlers(tunnel=send_and_close)) as caller,
         caller.tunnel(ends.cluster) as tunnel,
     ):
-        assert [message async for message in tunnel] == [b"last words"]
+        assert [message async for message in tunnel] == [b"last"]
         with pytest.raises(TUNNEL_ENDED):
             await tunnel.recv()
         with pytest.raises(TUNNEL_ENDED):
             await tunnel.send(b"x")
 
 
-async def test_a_native_handler_that_raises_tells_the_iris_end(nodes: tuple[Relay, Relay]) -> None:
+async def test_iris_end_gets_the_error_of_a_native_handler(nodes: tuple[Relay, Relay]) -> None:
     ends = ProtocolPair("iris", "native", *nodes)
     service = arke.Service(ends.cluster, port=ends.member_relay.port)
 
@@ -197,7 +198,7 @@ async def test_a_native_handler_that_raises_tells_the_iris_end(nodes: tuple[Rela
                 await tunnel.recv()
 
 
-async def test_a_native_caller_that_fails_tells_the_iris_end(nodes: tuple[Relay, Relay]) -> None:
+async def test_iris_end_gets_the_error_of_a_native_caller(nodes: tuple[Relay, Relay]) -> None:
     ends = ProtocolPair("native", "iris", *nodes)
     seen: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -214,7 +215,7 @@ async def test_a_native_caller_that_fails_tells_the_iris_end(nodes: tuple[Relay,
         assert "oh" in await seen
 
 
-async def test_an_end_that_dies_is_told_at_the_other(ends: ProtocolPair) -> None:
+async def test_death_of_a_program_ends_the_tunnel_at_the_other_end(ends: ProtocolPair) -> None:
     ends.member = "iris"
     ready = asyncio.Event()
 
@@ -236,7 +237,7 @@ async def test_an_end_that_dies_is_told_at_the_other(ends: ProtocolPair) -> None
                 await tunnel.recv()
 
 
-async def test_a_relay_that_dies_is_told_at_the_other(relays: Relays) -> None:
+async def test_death_of_a_relay_ends_the_tunnel_at_the_other_end(relays: Relays) -> None:
     one, other = relays.start_pair()
     ends = ProtocolPair("iris", "native", one, other)
     async with AsyncExitStack() as stack, asyncio.timeout(LIMIT):
@@ -255,7 +256,7 @@ async def test_a_relay_that_dies_is_told_at_the_other(relays: Relays) -> None:
         await service.__aexit__(None, None, None)
 
 
-async def test_an_opening_nobody_confirms_is_timed_out_and_late_word_dropped(
+async def test_unconfirmed_tunnel_times_out_and_a_late_confirmation_is_dropped(
     nodes: tuple[Relay, Relay],
 ) -> None:
     ends = ProtocolPair("iris", "iris", *nodes)

@@ -1,4 +1,4 @@
-"""Tunnels of Iris programs: what they carry, and who waits for whom."""
+"""Tunnels of Iris programs: messages and flow control."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def body(size: int) -> bytes:
     return (bytes(range(251)) * (size // 251 + 1))[:size]
 
 
-# What they carry.
+# Messages.
 
 
 @pytest.mark.parametrize("size", [1, 5000, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 5 * MIB])
-async def test_messages_of_any_size_come_back(ends: ProtocolPair, size: int) -> None:
+async def test_messages_of_any_size_are_echoed(ends: ProtocolPair, size: int) -> None:
     async with ends.connected_caller(ECHO) as caller, caller.tunnel(ends.cluster) as tunnel:
         for _ in range(3):
             await tunnel.send(body(size))
@@ -64,10 +64,10 @@ async def test_many_tunnels_at_once(ends: ProtocolPair) -> None:
         await asyncio.gather(*(talk(caller, number) for number in range(100)))
 
 
-async def test_an_empty_message_of_a_native_program_does_not_exist_for_iris(
+async def test_empty_message_of_a_native_program_is_skipped_for_iris(
     nodes: tuple[Relay, Relay],
 ) -> None:
-    """The protocol has no octets for it: a size of 0 is a chunk that goes on."""
+    """The Iris protocol cannot encode it: size 0 means a continued message."""
     ends = ProtocolPair("native", "iris", *nodes)
     async with ends.connected_caller(ECHO) as caller, caller.tunnel(ends.cluster) as tunnel:
         for message in (b"", b"1", b"", b"", b"2"):
@@ -75,8 +75,8 @@ async def test_an_empty_message_of_a_native_program_does_not_exist_for_iris(
         assert [await tunnel.recv(), await tunnel.recv()] == [b"1", b"2"]
 
 
-async def test_a_message_that_its_sender_gives_up_is_not_there(ends: ProtocolPair) -> None:
-    """A new size while one is incomplete; its octets are given back."""
+async def test_message_that_its_sender_abandons_is_dropped(ends: ProtocolPair) -> None:
+    """A new size starts before the last message is complete; its allowance is granted again."""
     ends.caller = "iris"
     async with ends.connected_caller(ECHO) as caller, caller.tunnel(ends.cluster) as tunnel:
         assert isinstance(tunnel, IrisTunnel)
@@ -88,12 +88,12 @@ async def test_a_message_that_its_sender_gives_up_is_not_there(ends: ProtocolPai
                 assert await tunnel.recv() == body(CHUNK + turn)
 
 
-# Who waits for whom.
+# Flow control.
 
 
 @pytest.mark.alone
-async def test_a_reader_that_stops_stops_its_own_writer_and_nobody_else(ends: ProtocolPair) -> None:
-    stalled, go_on, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+async def test_stalled_reader_blocks_only_its_own_writer(ends: ProtocolPair) -> None:
+    stalled, resume, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
     size, count, read = 50_000, 3000, 0
 
     async def read_late(tunnel: Tunnel) -> None:
@@ -103,7 +103,7 @@ async def test_a_reader_that_stops_stops_its_own_writer_and_nobody_else(ends: Pr
                 await tunnel.send(message)
                 continue
             stalled.set()
-            await go_on.wait()
+            await resume.wait()
             read += len(message)
             if read == count * size:
                 done.set()
@@ -116,45 +116,45 @@ async def test_a_reader_that_stops_stops_its_own_writer_and_nobody_else(ends: Pr
         quick = await stack.enter_async_context(caller.tunnel(ends.cluster))
         sent = 0
 
-        async def pour() -> None:
+        async def send_all() -> None:
             nonlocal sent
             for _ in range(count):
                 await slow.send(bytes(size))
                 sent += size
 
         before = ends.caller_relay.memory, ends.member_relay.memory
-        pouring = asyncio.ensure_future(pour())
+        sending = asyncio.ensure_future(send_all())
         async with asyncio.timeout(LIMIT):
             await stalled.wait()
             last = -1
-            while sent != last:  # until it stands still while others have had their turns
+            while sent != last:  # until it makes no progress while the other tunnel does
                 last = sent
                 for _ in range(50):
                     await quick.send(b"echo")
                     assert await quick.recv() == b"echo"
                     assert await caller.request(ends.cluster, b"well") == b"well"
-        assert not pouring.done()
+        assert not sending.done()
         # An Iris reader has granted 64 MiB; native ones, and relays, have their window.
         room = 64 * MIB if ends.member == "iris" else WINDOW
         assert sent <= room + 2 * WINDOW
         for relay, memory in zip((ends.caller_relay, ends.member_relay), before, strict=True):
             assert relay.memory - memory < 64 * MIB
-        go_on.set()
+        resume.set()
         async with asyncio.timeout(LIMIT):
-            await pouring
+            await sending
         await stack.aclose()
         async with asyncio.timeout(LIMIT):
             await done.wait()
 
 
-async def test_no_more_comes_than_an_iris_reader_allows(nodes: tuple[Relay, Relay]) -> None:
-    """Its client complains where the relay sends on without an allowance."""
+async def test_relay_sends_no_more_than_the_iris_allowance(nodes: tuple[Relay, Relay]) -> None:
+    """The client raises ProtocolViolation if the relay exceeds the allowance."""
     ends = ProtocolPair("native", "iris", *nodes)
-    started, go_on = asyncio.Event(), asyncio.Event()
+    started, resume = asyncio.Event(), asyncio.Event()
 
     async def add_up(tunnel: Tunnel) -> None:
         started.set()
-        await go_on.wait()
+        await resume.wait()
         total = 0
         while total < 300 * 10_000:
             total += len(await tunnel.recv())
@@ -168,28 +168,28 @@ async def test_no_more_comes_than_an_iris_reader_allows(nodes: tuple[Relay, Rela
         await wait_for_members(caller, ends.cluster, 1)
         async with caller.tunnel(ends.cluster, timeout=LIMIT) as tunnel:
 
-            async def pour() -> None:
+            async def send_all() -> None:
                 for _ in range(300):
                     await tunnel.send(bytes(10_000))
 
-            pouring = asyncio.ensure_future(pour())
+            sending = asyncio.ensure_future(send_all())
             async with asyncio.timeout(LIMIT):
                 await started.wait()
-                go_on.set()
-                await pouring
+                resume.set()
+                await sending
                 assert await tunnel.recv() == b"3000000"
 
 
-async def test_nothing_comes_beyond_the_allowance_in_the_middle_of_a_message(
+async def test_allowance_is_kept_inside_a_large_message(
     nodes: tuple[Relay, Relay],
 ) -> None:
-    """The reader has whole messages to read, and grants again when it has."""
+    """The reader grants allowance only after a complete message."""
     ends = ProtocolPair("native", "iris", *nodes)
-    go_on, done = asyncio.Event(), asyncio.Event()
+    resume, done = asyncio.Event(), asyncio.Event()
     size, count = 3 * MIB, 8
 
     async def read_late(tunnel: IrisTunnel) -> None:
-        await go_on.wait()
+        await resume.wait()
         assert [len(await tunnel.recv()) for _ in range(count)] == [size] * count
         done.set()
 
@@ -202,28 +202,30 @@ async def test_nothing_comes_beyond_the_allowance_in_the_middle_of_a_message(
         async with caller.tunnel(ends.cluster, timeout=LIMIT) as tunnel, asyncio.timeout(LIMIT):
             sent = 0
 
-            async def pour() -> None:
+            async def send_all() -> None:
                 nonlocal sent
                 for _ in range(count):
                     await tunnel.send(bytes(size))
                     sent += 1
 
-            pouring = asyncio.ensure_future(pour())
+            sending = asyncio.ensure_future(send_all())
             last = -1
             while sent != last or sent == 0:
                 last = sent
                 for _ in range(100):
                     await caller.request(ends.cluster, b"x")
-            go_on.set()
-            await pouring
+            resume.set()
+            await sending
             await done.wait()
             assert member.attached
 
 
-async def test_a_message_larger_than_the_readers_window_gets_through(
+async def test_message_over_the_readers_window_is_delivered(
     nodes: tuple[Relay, Relay],
 ) -> None:
-    """Its reader grants nothing before it has all of it: the relay lends, and takes back."""
+    """The reader grants nothing before the message is complete, so the relay exceeds the allowance
+    for this message and subtracts it from later grants.
+    """
     ends = ProtocolPair("native", "iris", *nodes)
     sizes = [300_000] * 5 + [10_000] * 100
     async with (
@@ -233,12 +235,12 @@ async def test_a_message_larger_than_the_readers_window_gets_through(
     ):
         await wait_for_members(caller, ends.cluster, 1)
 
-        async def pour() -> None:
+        async def send_all() -> None:
             async with caller.tunnel(ends.cluster, timeout=LIMIT) as tunnel:
                 for size in sizes:
                     await tunnel.send(bytes(size))
 
-        pouring = asyncio.ensure_future(pour())
+        sending = asyncio.ensure_future(send_all())
         _, build, _ = await member.receive()
         await member.send_packet(Op.TUNNEL_CONFIRM, build, 1)
         await member.send_packet(Op.TUNNEL_ALLOWANCE, 1, 100_000)
@@ -248,4 +250,4 @@ async def test_a_message_larger_than_the_readers_window_gets_through(
                 left -= len((await member.receive_only(Op.TUNNEL_TRANSFER))[3])
             assert left == 0
             await member.send_packet(Op.TUNNEL_ALLOWANCE, 1, size)
-        await pouring
+        await sending

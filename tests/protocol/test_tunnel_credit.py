@@ -1,4 +1,4 @@
-"""Both kinds of programs through one tunnel: all arrives, nothing stalls, nothing is piled up."""
+"""Tunnels between Iris and native programs: all data arrives, and buffers are bounded."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ ALLOWANCES = st.sampled_from([MIN_WINDOW, 100_000, 2 * 1024 * 1024, 64 * 1024 * 
 
 
 @pytest.fixture(autouse=True)
-def _anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def _restore_window(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tunnels, "WINDOW", WINDOW)
 
 
 def opened(
     opener: str, taker: str, *, window: int = WINDOW, allowance: int = 2 * 1024 * 1024
 ) -> tuple[InProcessRelay, TunnelEnd, TunnelEnd]:
-    """A tunnel between two programs of these kinds. What Iris programs open has the window too."""
-    stage = InProcessRelay()
+    """Open a tunnel between programs of these kinds; `window` also applies to Iris programs."""
+    relay = InProcessRelay()
     tunnels.WINDOW = window
     ends: list[TunnelEnd] = [
-        IrisEnd(stage, who, serves=who == "B", allowance=allowance)
+        IrisEnd(relay, name, serves=name == "B", allowance=allowance)
         if kind == "iris"
-        else NativeEnd(stage, who, serves=who == "B", window=window)
-        for kind, who in ((opener, "A"), (taker, "B"))
+        else NativeEnd(relay, name, serves=name == "B", window=window)
+        for kind, name in ((opener, "A"), (taker, "B"))
     ]
     run_to_completion(*ends)
     ends[0].open()
     run_to_completion(*ends)
-    return stage, ends[0], ends[1]
+    return relay, ends[0], ends[1]
 
 
 def message(number: int, size: int) -> bytes:
@@ -61,7 +61,7 @@ def message(number: int, size: int) -> bytes:
 @example("iris", "iris", MIN_WINDOW, 2 * 1024 * 1024, [20_000, CHUNK], [])
 @example("iris", "native", MIN_WINDOW, 2 * 1024 * 1024, [10_000, CHUNK], [CHUNK])
 @example("native", "iris", WINDOW, MIN_WINDOW, [10 * CHUNK, CHUNK + 1], [])
-async def test_whatever_is_sent_arrives(
+async def test_all_messages_arrive_in_order(
     opener: str, taker: str, window: int, allowance: int, there: list[int], back: list[int]
 ) -> None:
     _, one, other = opened(opener, taker, window=window, allowance=allowance)
@@ -82,21 +82,21 @@ async def test_whatever_is_sent_arrives(
 
 
 @pytest.mark.parametrize("kind", ["iris", "native"])
-async def test_what_waits_for_an_iris_program_that_does_not_read_is_bounded(kind: str) -> None:
-    stage, one, other = opened(kind, "iris", allowance=64 * 1024 * 1024)
+async def test_queue_for_an_iris_program_that_does_not_read_is_bounded(kind: str) -> None:
+    relay, one, other = opened(kind, "iris", allowance=64 * 1024 * 1024)
     other.reading = False
-    stage.stop_reading("B")
+    relay.stop_reading("B")
     for number in range(1000):
         one.send(message(number, CHUNK))
     run_to_completion(one)
-    assert stage.queued <= WINDOW + 300 * 1024
-    stage.resume_reading("B")
+    assert relay.queued <= WINDOW + 300 * 1024
+    relay.resume_reading("B")
     other.reading = True
     run_to_completion(one, other)
     assert len(other.received) == 1000
 
 
-# What ends do that nobody may.
+# Protocol violations.
 
 
 @pytest.mark.parametrize(
@@ -111,15 +111,15 @@ async def test_what_waits_for_an_iris_program_that_does_not_read_is_bounded(kind
         ([(None, packed("text"))], "malformed tunnel data"),
     ],
 )
-async def test_a_native_end_cannot_mislead_an_iris_one(
+async def test_invalid_data_of_a_native_end_closes_the_tunnel_to_an_iris_end(
     pieces: list[tuple[int | None, bytes]], why: str
 ) -> None:
-    stage, _, other = opened("native", "iris")
+    relay, _, other = opened("native", "iris")
     for total, data in pieces:
-        stage.send("A", packed((Op.DATA, 1, total, data)))
+        relay.send("A", packed((Op.DATA, 1, total, data)))
     run_to_completion(other)
     assert why in (other.end_reason or "")
-    ((op, _, _, _, text),) = [m for m in unpacked(stage.received("A")) if m[0] == Op.END]
+    ((op, _, _, _, text),) = [m for m in unpacked(relay.received("A")) if m[0] == Op.END]
     assert (op, why in text) == (Op.END, True)
 
 
@@ -133,22 +133,22 @@ async def test_a_native_end_cannot_mislead_an_iris_one(
         ([(CHUNK, bytes(CHUNK))] * 65, "more data than credit"),
     ],
 )
-async def test_an_iris_end_cannot_mislead_a_native_one(
+async def test_invalid_transfer_of_an_iris_end_closes_the_tunnel_to_a_native_end(
     chunks: list[tuple[int, bytes]], why: str
 ) -> None:
-    stage, _, other = opened("iris", "native")
+    relay, _, other = opened("iris", "native")
     other.reading = False
     for size, chunk in chunks:
-        stage.send("A", encoded(Iris.TUNNEL_TRANSFER, NUMBER, size, chunk))
+        relay.send("A", encoded(Iris.TUNNEL_TRANSFER, NUMBER, size, chunk))
     decoder = Decoder()
-    decoder.feed(stage.received("A"))
+    decoder.feed(relay.received("A"))
     assert any(op == Iris.TUNNEL_CLOSE and why in fields[1] for op, *fields in decoder)
     other.reading = True
     run_to_completion(other)
     assert why in (other.end_reason or "")
 
 
-async def test_a_closed_tunnel_still_brings_what_waited_for_credit() -> None:
+async def test_closed_tunnel_still_delivers_data_that_waits_for_credit() -> None:
     _, one, other = opened("iris", "native", window=MIN_WINDOW)
     other.reading = False
     one.send(message(1, CHUNK - 1))
@@ -163,57 +163,57 @@ async def test_a_closed_tunnel_still_brings_what_waited_for_credit() -> None:
     assert other.end_reason == ""
 
 
-async def test_an_offer_is_not_answered_by_a_reply() -> None:
-    """Or it would pass for the answer to the request of the same number."""
-    stage = InProcessRelay()
-    one = IrisEnd(stage, "A", serves=False, allowance=1)
-    NativeEnd(stage, "B", serves=True, window=WINDOW)
-    bank = NativeEnd(stage, "C", serves=False, window=WINDOW)
+async def test_reply_to_an_offer_is_not_taken_for_a_reply_to_a_request() -> None:
+    """The request and the offer of the Iris program have the same number."""
+    relay = InProcessRelay()
+    one = IrisEnd(relay, "A", serves=False, allowance=1)
+    NativeEnd(relay, "B", serves=True, window=WINDOW)
+    bank = NativeEnd(relay, "C", serves=False, window=WINDOW)
     bank._send(Op.REGISTER, "bank", None)
     one._send(Iris.REQUEST, NUMBER, "bank", b"", 5000)
     one.open()
-    (offer,) = [message for message in unpacked(stage.received("B")) if message[0] == Op.OFFER]
-    stage.send("B", packed((Op.REPLY, offer[1], b"forged")))
+    (offer,) = [message for message in unpacked(relay.received("B")) if message[0] == Op.OFFER]
+    relay.send("B", packed((Op.REPLY, offer[1], b"forged")))
     decoder = Decoder()
-    decoder.feed(stage.received("A"))
+    decoder.feed(relay.received("A"))
     assert [op for op, *_ in decoder] == [Iris.INIT, Iris.TUNNEL_CONFIRM]
     assert not decoder.rest
 
 
-async def test_offers_that_ended_are_forgotten() -> None:
-    stage = InProcessRelay()
-    NativeEnd(stage, "A", serves=False, window=WINDOW)
-    IrisEnd(stage, "B", serves=True, allowance=1)
+async def test_expired_offers_are_removed() -> None:
+    relay = InProcessRelay()
+    NativeEnd(relay, "A", serves=False, window=WINDOW)
+    IrisEnd(relay, "B", serves=True, allowance=1)
     for call in range(1, 2001):
-        stage.send("A", packed((Op.OPEN, call, CLUSTER, b"", 5, None, 0, WINDOW, LARGEST, None)))
-        stage.advance_clock(0.01)
+        relay.send("A", packed((Op.OPEN, call, CLUSTER, b"", 5, None, 0, WINDOW, LARGEST, None)))
+        relay.advance_clock(0.01)
     decoder = Decoder()
-    decoder.feed(stage.received("B"))
+    decoder.feed(relay.received("B"))
     builds = [fields[0] for op, *fields in decoder if op == Iris.TUNNEL_INIT]
-    assert len(builds) == 2000, "none was refused for those before it"
-    stage.send("B", encoded(Iris.TUNNEL_CONFIRM, builds[-1], 7))
-    decoder.feed(stage.received("B"))
+    assert len(builds) == 2000, "an offer was refused because of expired ones"
+    relay.send("B", encoded(Iris.TUNNEL_CONFIRM, builds[-1], 7))
+    decoder.feed(relay.received("B"))
     ((op, number, reason),) = decoder
     assert (op, number) == (Iris.TUNNEL_CLOSE, 7)
     assert "cancelled or timed out" in reason
 
 
-async def test_who_accepts_an_offer_that_it_has_not_read_harms_nobody() -> None:
-    """Calls are numbered in their order: whoever knows the last can guess the next."""
-    stage = InProcessRelay()
-    caller = NativeEnd(stage, "A", serves=False, window=WINDOW)
-    NativeEnd(stage, "B", serves=True, window=WINDOW)
-    stage.stop_reading("B")
-    for call in (1, 2):
+async def test_accept_of_an_offer_that_was_not_read_yet_aborts_the_tunnel() -> None:
+    """Request ids count up, so that a program can guess the next one."""
+    relay = InProcessRelay()
+    caller = NativeEnd(relay, "A", serves=False, window=WINDOW)
+    NativeEnd(relay, "B", serves=True, window=WINDOW)
+    relay.stop_reading("B")
+    for number in (1, 2):
         body = bytes(2 * CHUNK)
-        octets = [Op.CHUNK, call, len(body), body[:CHUNK]]
+        data = [Op.CHUNK, number, len(body), body[:CHUNK]]
         for _ in range(2):
-            caller._send(*octets)
-        caller._send(Op.OPEN, call, CLUSTER, call, 5000, None, 0, WINDOW, LARGEST, None)
-    stage.received("A")
-    stage.send("B", packed((Op.ACCEPT, 2, WINDOW, LARGEST), (Op.DATA, -2, None, b"\xc4\x01x")))
-    assert [message[0] for message in unpacked(stage.received("A"))] == [Op.ACCEPT, Op.END]
-    stage.resume_reading("B")
-    heard = [message[:2] for message in unpacked(stage.received("B")) if message[0] != Op.CHUNK]
-    assert sorted(heard[1:]) == [(Op.OFFER, 1), (Op.OFFER, 2), (Op.END, 2)]
-    assert stage.queued == 0
+            caller._send(*data)
+        caller._send(Op.OPEN, number, CLUSTER, number, 5000, None, 0, WINDOW, LARGEST, None)
+    relay.received("A")
+    relay.send("B", packed((Op.ACCEPT, 2, WINDOW, LARGEST), (Op.DATA, -2, None, b"\xc4\x01x")))
+    assert [message[0] for message in unpacked(relay.received("A"))] == [Op.ACCEPT, Op.END]
+    relay.resume_reading("B")
+    received = [message[:2] for message in unpacked(relay.received("B")) if message[0] != Op.CHUNK]
+    assert sorted(received[1:]) == [(Op.OFFER, 1), (Op.OFFER, 2), (Op.END, 2)]
+    assert relay.queued == 0

@@ -52,7 +52,7 @@ def _events(package: str) -> Iterator[Event]:
         texts = next((texts for texts in (_texts(file, one) for one in call.args[:2]) if texts), [])
         fields = tuple(keyword.arg for keyword in call.keywords if keyword.arg)
         for text in texts if level else ():
-            if isinstance(call.func, ast.Name):  # log = self._log.info if … else self._log.warning
+            if ast.unparse(call.func) == "log":  # log = self._log.info if … else self._log.warning
                 yield Event(text, "info", fields)
                 yield Event(text, "warn", fields)
             else:
@@ -77,11 +77,11 @@ def _texts(file: Path, node: ast.AST) -> list[str]:
 def _level(call: ast.Call) -> str:
     """Return the level of a call that writes a log line, or nothing."""
     if isinstance(call.func, ast.Name):
-        return "info" if call.func.id == "log" else ""
+        return {"log": "info", "warn_limited": "warn"}.get(call.func.id, "")
     if not isinstance(call.func, ast.Attribute):
         return ""
     receiver = ast.unparse(call.func.value)
-    is_log = re.search(r"log\b|limited\(|_lines\(|warnings\b|complaints\b|throttle\b", receiver)
+    is_log = re.search(r"log\b|limited\(|_lines\(|throttle\b", receiver)
     return _LEVELS.get(call.func.attr, "") if is_log else ""
 
 

@@ -1,4 +1,4 @@
-"""One relay's codecs and core in this process, its clock standing still: what it says is exact."""
+"""A relay's codecs and core in this process, with a simulated clock, so that output is exact."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PEER = "8899aabbccddeeff"
 
 
 class RecordingTransport(asyncio.Transport):
-    """What a connection writes, kept."""
+    """A transport that records what is written."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class RecordingTransport(asyncio.Transport):
         self.closed = False
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """There is always room."""
+        """Do nothing: the transport always has room."""
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         self.written += data
@@ -44,10 +44,10 @@ class RecordingTransport(asyncio.Transport):
         self.protocol = protocol
 
     def pause_reading(self) -> None:
-        """Nothing is read but what is handed over."""
+        """Do nothing: a test delivers data itself."""
 
     def resume_reading(self) -> None:
-        """The same."""
+        """Do nothing: a test delivers data itself."""
 
     def is_closing(self) -> bool:
         return self.closed
@@ -60,7 +60,7 @@ class RecordingTransport(asyncio.Transport):
 
 
 class RecordingLink:
-    """The sink of the one peer."""
+    """A link to the only peer that records its messages."""
 
     def __init__(self) -> None:
         outbox = self._outbox = Outbox(MAX_MESSAGE)
@@ -77,23 +77,23 @@ class RecordingLink:
         return taken
 
     def flush(self) -> None:
-        """What is queued is taken when somebody looks."""
+        """Do nothing: `take` returns the queued messages."""
 
     def overrun(self) -> None:
-        raise AssertionError("there is room")
+        raise AssertionError("the outbox is full")
 
     def acknowledge(self, session: int) -> None:
-        """Said in the header of batches."""
+        """Do nothing: the vectors have no batch headers."""
 
     def heartbeat(self) -> None:
-        """Nobody waits for one."""
+        """Do nothing: no test checks heartbeats."""
 
     def close(self, linger: float = 0.0) -> None:
-        """It is not used any more."""
+        """Do nothing: there is no socket."""
 
 
 class InProcessRelay:
-    """Programs and a peer, by their letters, at one relay."""
+    """A relay with one peer, and programs that tests name by a letter."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
@@ -133,49 +133,49 @@ class InProcessRelay:
     def peers(self) -> set[str]:
         return set(self._membership.neighbours)
 
-    def attach(self, who: str) -> None:
-        transport = self._programs[who] = RecordingTransport()
+    def attach(self, name: str) -> None:
+        transport = self._programs[name] = RecordingTransport()
         transport.protocol = ProtocolDetector(self._context, asyncio.get_running_loop())
         transport.protocol.connection_made(transport)
 
-    def connection(self, who: str) -> Any:
+    def connection(self, name: str) -> Any:
         """The relay's side of an attached program."""
-        return self._programs[who].protocol
+        return self._programs[name].protocol
 
     def admit_peer(self) -> None:
         self._membership.admitted(PEER, b"", "192.168.56.102", 55556, 55557, MAX_MESSAGE, NOW)
 
-    def send(self, who: str, octets: bytes) -> None:
-        transport = self._programs[who]
-        for at in range(0, len(octets), 16 * 1024):
-            transport.protocol.data_received(octets[at : at + 16 * 1024])
+    def send(self, name: str, data: bytes) -> None:
+        transport = self._programs[name]
+        for at in range(0, len(data), 16 * 1024):
+            transport.protocol.data_received(data[at : at + 16 * 1024])
         self._flusher.flush()
 
     def send_as_peer(self, frame: bytes) -> None:
         self._batches.receive(PEER, frame, NOW)
         self._flusher.flush()
 
-    def received(self, who: str) -> bytes:
-        """All that it has heard since the last time."""
-        transport = self._programs[who]
+    def received(self, name: str) -> bytes:
+        """Return the bytes that the program received since the last call."""
+        transport = self._programs[name]
         written, transport.written = transport.written, bytearray()
         return bytes(written)
 
-    def stop_reading(self, who: str) -> None:
-        """Its socket is full from now on."""
-        self._programs[who].protocol.pause_writing()
+    def stop_reading(self, name: str) -> None:
+        """Make the program's socket buffer full from now on."""
+        self._programs[name].protocol.pause_writing()
 
-    def resume_reading(self, who: str) -> None:
-        self._programs[who].protocol.resume_writing()
+    def resume_reading(self, name: str) -> None:
+        self._programs[name].protocol.resume_writing()
 
     @property
     def closed(self) -> set[str]:
-        """Whose connection the relay has closed."""
-        return {who for who, transport in self._programs.items() if transport.closed}
+        """Names of programs whose connection the relay has closed."""
+        return {name for name, transport in self._programs.items() if transport.closed}
 
     @property
     def queued(self) -> int:
-        """Octets that wait for all programs together."""
+        """Bytes that are queued for all programs together."""
         return self._context.registry.queued
 
     def advance_clock(self, seconds: float) -> None:
@@ -194,7 +194,7 @@ def packed(*messages: tuple[Any, ...]) -> bytes:
     return b"".join(Packer().pack(message) for message in messages)
 
 
-def unpacked(octets: bytes) -> tuple[Any, ...]:
+def unpacked(data: bytes) -> tuple[Any, ...]:
     messages = Unpacker(use_list=False)
-    messages.feed(octets)
+    messages.feed(data)
     return tuple(messages)

@@ -1,6 +1,6 @@
-"""A program as the Iris bindings make it: clients and services, in every pattern.
+"""A client and service as in the Iris bindings, with all messaging patterns.
 
-It shares no code with the relay, and complains where the relay does not keep to the protocol.
+It shares no code with the relay, and raises ProtocolViolation if the relay violates the protocol.
 """
 
 from __future__ import annotations
@@ -13,43 +13,43 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from support.iris_packets import Broken, Op, Packet
+from support.iris_packets import Op, Packet, ProtocolViolation
 from support.iris_tunnel import WINDOW, IrisTunnel
 from support.raw_iris import RawIris, raw_iris
 from support.waiting import LIMIT
 
 
 class IrisFault(Exception):
-    """The handler failed; the text is what it said."""
+    """The handler failed; the text is its error."""
 
 
 class IrisTimeout(Exception):
-    """Nobody answered, or confirmed, in time: so the relay says."""
+    """The relay reports that a request or tunnel timed out."""
 
 
-class IrisGone(Exception):
-    """The connection has ended; the text is the reason that the relay gave."""
+class IrisDisconnected(Exception):
+    """The connection has ended; the text is the reason that the relay sent."""
 
 
 @dataclass(frozen=True)
 class Handlers:
-    """What a service does; where a request handler raises, the text of that is its fault."""
+    """The handlers of a service. An exception of a request handler is sent as a fault."""
 
     request: Callable[[bytes], Awaitable[bytes]] | None = None
     tunnel: Callable[[Any], Awaitable[None]] | None = None
 
 
 class IrisProgram:
-    """An attached program; it reads until the connection ends."""
+    """An attached program. It reads until the connection ends."""
 
     def __init__(self, raw: RawIris, handlers: Handlers, window: int) -> None:
         self.raw = raw
         self.broadcasts: asyncio.Queue[bytes] = asyncio.Queue()
         self.events: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
         self.reason: str | None = None
-        """What the relay's close packet said, if one came."""
+        """The reason in the relay's CLOSE packet; None if there was none."""
         self.late_tunnel_packets = 0
-        """Allowances and ends for tunnels that have ended here already."""
+        """Number of allowances and closes for tunnels that have ended at this end."""
         self._handlers = handlers
         self._window = window
         self._numbers = itertools.count()
@@ -76,10 +76,10 @@ class IrisProgram:
     def attached(self) -> bool:
         return not self._reading.done()
 
-    # What a program does.
+    # Operations.
 
     async def request(self, cluster: str, body: bytes, within: float = LIMIT) -> bytes:
-        """Raises IrisFault, IrisTimeout and IrisGone."""
+        """Make a request. Raises IrisFault, IrisTimeout and IrisDisconnected."""
         number = next(self._numbers)
         fields = (cluster, body, round(within * 1000))
         outcome = await self._wait_for_reply(self._requests, number, within, Op.REQUEST, *fields)
@@ -105,13 +105,13 @@ class IrisProgram:
             return await self.broadcasts.get()
 
     async def next_event(self) -> tuple[str, bytes]:
-        """Return the next topic and what was published there."""
+        """Return the topic and the body of the next publication."""
         async with asyncio.timeout(LIMIT):
             return await self.events.get()
 
     @asynccontextmanager
     async def tunnel(self, cluster: str, within: float = LIMIT) -> AsyncIterator[IrisTunnel]:
-        """Open a tunnel, and close it after the block. Raises IrisTimeout and IrisGone."""
+        """Open a tunnel, and close it after the block. Raises IrisTimeout and IrisDisconnected."""
         number = next(self._numbers)
         fields = (cluster, round(within * 1000))
         limit = await self._wait_for_reply(self._openings, number, within, Op.TUNNEL_INIT, *fields)
@@ -123,31 +123,31 @@ class IrisProgram:
             await tunnel.close()
 
     async def detach(self) -> None:
-        """Ask to leave, and wait until the relay agrees. Raises IrisGone where it does not.
+        """Detach and wait for the relay's CLOSE. Raises IrisDisconnected if it has another reason.
 
-        What a handler raised is raised here, and so is what the relay did wrong.
+        Exceptions of handlers and protocol violations of the relay are raised here.
         """
         await self.raw.send_packet(Op.CLOSE)
         await self.wait_until_closed()
         await self.abort()
         if self.reason != "":
-            raise IrisGone(self.reason)
+            raise IrisDisconnected(self.reason)
 
     async def wait_until_closed(self) -> str | None:
-        """Wait for the end of the connection; return the reason that the relay gave."""
+        """Wait for the end of the connection; return the reason that the relay sent."""
         async with asyncio.timeout(LIMIT):
             await asyncio.wait([self._reading])
         return self.reason
 
     async def abort(self) -> None:
-        """Stop everything without a word. Raises what handlers raised, or the relay did wrong."""
+        """Abort the connection. Raises exceptions of handlers and protocol violations."""
         self.raw.writer.transport.abort()
         for task in [self._reading, *self._tasks]:
             task.cancel()
         await asyncio.gather(self._reading, *self._tasks, return_exceptions=True)
         failures, self._failures = self._failures, []
         if failures:
-            raise BaseExceptionGroup("handlers, or the relay", failures)
+            raise BaseExceptionGroup("handlers or the relay failed", failures)
 
     async def _wait_for_reply(
         self,
@@ -158,7 +158,7 @@ class IrisProgram:
         *fields: Any,
     ) -> Any:
         if not self.attached:
-            raise IrisGone(self.reason)
+            raise IrisDisconnected(self.reason)
         answer = waiting[number] = asyncio.get_running_loop().create_future()
         try:
             await self.raw.send_packet(op, number, *fields)
@@ -170,7 +170,7 @@ class IrisProgram:
             raise IrisTimeout
         return outcome
 
-    # What the relay says.
+    # Packets from the relay.
 
     async def _read(self) -> None:
         why: Exception | None = None
@@ -180,32 +180,32 @@ class IrisProgram:
             await self._expect_eof()
         except (EOFError, ConnectionError):
             pass
-        except Broken as error:
+        except ProtocolViolation as error:
             why = error
             self._failures.append(error)
             self.raw.writer.transport.abort()
         finally:
             for future in (*self._requests.values(), *self._openings.values()):
                 if not future.done():
-                    future.set_exception(why or IrisGone(self.reason))
-            # Who leaves of its own will leaves its tunnels too.
-            ending = "" if self.reason == "" else f"the connection ended: {why or self.reason}"
+                    future.set_exception(why or IrisDisconnected(self.reason))
+            # After a graceful detach the tunnels end without an error.
+            reason = "" if self.reason == "" else f"the connection ended: {why or self.reason}"
             for tunnel in self._tunnels.values():
                 if tunnel.reason is None:
-                    tunnel.on_close(ending)
+                    tunnel.on_close(reason)
 
     async def _expect_eof(self) -> None:
-        """After its close the relay says no more, and ends the connection."""
+        """After its CLOSE the relay must send nothing more and close the connection."""
         try:
             packet = await self.raw.receive()
         except TimeoutError:
-            raise Broken("the relay keeps a connection that it has closed") from None
-        raise Broken(f"after its close the relay said {reprlib.repr(packet)}")
+            raise ProtocolViolation("the relay does not close the connection after CLOSE") from None
+        raise ProtocolViolation(f"the relay sent {reprlib.repr(packet)} after CLOSE")
 
     def _dispatch(self, packet: Packet) -> None:
         op, *fields = packet
         if op not in self._packet_handlers:
-            raise Broken(f"out of place: {reprlib.repr(packet)}")
+            raise ProtocolViolation(f"unexpected packet: {reprlib.repr(packet)}")
         self._packet_handlers[op](*fields)
 
     def _on_reply(self, number: int, outcome: bytes | str | None) -> None:
@@ -228,14 +228,14 @@ class IrisProgram:
             self._create_tunnel(number, limit).grant_window()
         self._resolve(self._openings, number, limit)
 
-    def _on_tunnel_allowance(self, number: int, octets: int) -> None:
+    def _on_tunnel_allowance(self, number: int, data: int) -> None:
         if tunnel := self._open_tunnel(number):
-            tunnel.on_allowance(octets)
+            tunnel.on_allowance(data)
 
     def _on_tunnel_transfer(self, number: int, size: int, chunk: bytes) -> None:
         tunnel = self._open_tunnel(number)
         if tunnel is None:
-            raise Broken(f"a transfer for tunnel {number}, which has ended")
+            raise ProtocolViolation(f"a transfer for tunnel {number}, which has ended")
         tunnel.on_transfer(size, chunk)
 
     def _on_tunnel_close(self, number: int, reason: str) -> None:
@@ -247,7 +247,7 @@ class IrisProgram:
 
     def _resolve(self, waiting: dict[int, asyncio.Future[Any]], number: int, value: Any) -> None:
         if number not in waiting or waiting[number].done():
-            raise Broken(f"an answer to {number}, which nobody waits for")
+            raise ProtocolViolation(f"a reply to {number}, which has no pending request")
         waiting[number].set_result(value)
 
     def _create_tunnel(self, number: int, limit: int) -> IrisTunnel:
@@ -256,7 +256,7 @@ class IrisProgram:
 
     def _open_tunnel(self, number: int) -> IrisTunnel | None:
         if number not in self._tunnels:
-            raise Broken(f"tunnel {number} is not known")
+            raise ProtocolViolation(f"tunnel {number} is not known")
         tunnel = self._tunnels[number]
         if tunnel.reason is None:
             return tunnel
@@ -294,7 +294,7 @@ class IrisProgram:
 async def iris_program(
     port: int, cluster: str = "", handlers: Handlers | None = None, *, window: int = WINDOW
 ) -> AsyncIterator[IrisProgram]:
-    """A client, or with a cluster a service, that leaves gracefully after the block."""
+    """A client, or with a cluster a service, that detaches after the block."""
     async with raw_iris(port, cluster) as raw:
         program = IrisProgram(raw, handlers or Handlers(), window)
         try:

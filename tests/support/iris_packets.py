@@ -1,7 +1,7 @@
-"""Packets of the Iris relay protocol, written down from its description alone, for both directions.
+"""Encode and decode packets of the Iris relay protocol, written from its specification alone.
 
-A packet is a tuple: the operation, and its fields in order. What may be missing or of two kinds is
-one field: None is "timed out", bytes an answer, text a fault.
+A packet is a tuple of the operation and its fields. The outcome of a request is one field: None
+means that it timed out, bytes are a reply, text is a fault.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ VERSION = "v1.0-draft2"
 CLIENT_MAGIC = "iris-client-magic"
 RELAY_MAGIC = "iris-relay-magic"
 
-LONGEST_VARINT = 10
-"""Octets."""
+MAX_VARINT_BYTES = 10
 
 
 class Op(IntEnum):
-    """The first octet. The first two are the handshake's."""
+    """The first byte of a packet. The first two operations belong to the handshake."""
 
     INIT = 0x00
     DENY = 0x01
@@ -40,16 +39,16 @@ class Op(IntEnum):
 Packet = tuple[Any, ...]
 
 
-class Broken(Exception):
-    """The other end does not keep to the protocol."""
+class ProtocolViolation(Exception):
+    """The other end violates the protocol."""
 
 
 class _Incomplete(Exception):
-    """The packet goes on in octets that have not come yet."""
+    """The rest of the packet has not arrived yet."""
 
 
-class _Octets:
-    """What has come, and how far it has been read."""
+class _Buffer:
+    """Received bytes, and the read position."""
 
     def __init__(self) -> None:
         self.held = bytearray()
@@ -65,10 +64,10 @@ class _Octets:
 
 
 class Kind(NamedTuple):
-    """How one field is written and read."""
+    """A type of field: how to write and read it."""
 
     write: Callable[[Any], bytes]
-    read: Callable[[_Octets], Any]
+    read: Callable[[_Buffer], Any]
 
 
 def _write_varint(value: int) -> bytes:
@@ -80,44 +79,44 @@ def _write_varint(value: int) -> bytes:
     return bytes(written)
 
 
-def _read_varint(octets: _Octets) -> int:
+def _read_varint(data: _Buffer) -> int:
     value = 0
-    for place in range(LONGEST_VARINT):
-        octet = octets.take(1)[0]
-        value |= (octet & 0x7F) << 7 * place
-        if octet < 0x80:
+    for place in range(MAX_VARINT_BYTES):
+        byte = data.take(1)[0]
+        value |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
             return value
-    raise Broken(f"a varint of more than {LONGEST_VARINT} octets")
+    raise ProtocolViolation(f"a varint of more than {MAX_VARINT_BYTES} data")
 
 
 def _write_bool(value: bool) -> bytes:
     return b"\x01" if value else b"\x00"
 
 
-def _read_bool(octets: _Octets) -> bool:
-    octet = octets.take(1)[0]
-    if octet > 1:
-        raise Broken(f"a bool of {octet}")
-    return octet == 1
+def _read_bool(data: _Buffer) -> bool:
+    byte = data.take(1)[0]
+    if byte > 1:
+        raise ProtocolViolation(f"a bool of {byte}")
+    return byte == 1
 
 
 def _write_binary(value: bytes) -> bytes:
     return _write_varint(len(value)) + value
 
 
-def _read_binary(octets: _Octets) -> bytes:
-    return octets.take(_read_varint(octets))
+def _read_binary(data: _Buffer) -> bytes:
+    return data.take(_read_varint(data))
 
 
 def _write_string(value: str) -> bytes:
     return _write_binary(value.encode())
 
 
-def _read_string(octets: _Octets) -> str:
+def _read_string(data: _Buffer) -> str:
     try:
-        return _read_binary(octets).decode()
+        return _read_binary(data).decode()
     except UnicodeDecodeError:
-        raise Broken("a string that is not UTF-8") from None
+        raise ProtocolViolation("a string that is not UTF-8") from None
 
 
 def _write_outcome(value: bytes | str) -> bytes:
@@ -126,18 +125,18 @@ def _write_outcome(value: bytes | str) -> bytes:
     return _write_bool(False) + _write_string(value)
 
 
-def _read_outcome(octets: _Octets) -> bytes | str:
-    return _read_binary(octets) if _read_bool(octets) else _read_string(octets)
+def _read_outcome(data: _Buffer) -> bytes | str:
+    return _read_binary(data) if _read_bool(data) else _read_string(data)
 
 
-def _in_time(kind: Kind) -> Kind:
-    """That field, unless the time ran out."""
+def _unless_timed_out(kind: Kind) -> Kind:
+    """A field that is missing after a time-out."""
 
     def write(value: Any) -> bytes:
         return _write_bool(True) if value is None else _write_bool(False) + kind.write(value)
 
-    def read(octets: _Octets) -> Any:
-        return None if _read_bool(octets) else kind.read(octets)
+    def read(data: _Buffer) -> Any:
+        return None if _read_bool(data) else kind.read(data)
 
     return Kind(write, read)
 
@@ -171,10 +170,10 @@ FROM_RELAY: Layout = {
     Op.CLOSE: (STRING,),
     Op.BROADCAST: (BINARY,),
     Op.REQUEST: (VARINT, BINARY, VARINT),
-    Op.REPLY: (VARINT, _in_time(OUTCOME)),
+    Op.REPLY: (VARINT, _unless_timed_out(OUTCOME)),
     Op.PUBLISH: (STRING, BINARY),
     Op.TUNNEL_INIT: (VARINT, VARINT),
-    Op.TUNNEL_CONFIRM: (VARINT, _in_time(VARINT)),
+    Op.TUNNEL_CONFIRM: (VARINT, _unless_timed_out(VARINT)),
     Op.TUNNEL_ALLOWANCE: (VARINT, VARINT),
     Op.TUNNEL_TRANSFER: (VARINT, VARINT, BINARY),
     Op.TUNNEL_CLOSE: (VARINT, STRING),
@@ -188,34 +187,34 @@ def encoded(op: int, *fields: Any, layout: Layout = TO_RELAY) -> bytes:
 
 
 class Decoder:
-    """Cuts a stream into packets, wherever its pieces end."""
+    """Split a stream into packets."""
 
     def __init__(self, layout: Layout = FROM_RELAY) -> None:
         self._layout = layout
-        self._octets = _Octets()
+        self._bytes = _Buffer()
 
     def feed(self, data: bytes) -> None:
-        self._octets.held += data
+        self._bytes.held += data
 
     def __iter__(self) -> Iterator[Packet]:
-        """Yield what is complete. Raises Broken."""
-        octets = self._octets
-        while octets.held:
-            octets.at = 0
+        """Yield complete packets. Raises ProtocolViolation."""
+        data = self._bytes
+        while data.held:
+            data.at = 0
             try:
                 packet = self._packet()
             except _Incomplete:
                 return
-            del octets.held[: octets.at]
+            del data.held[: data.at]
             yield packet
 
     @property
     def rest(self) -> bytes:
-        """The packet that is not complete."""
-        return bytes(self._octets.held)
+        """The bytes of the incomplete packet."""
+        return bytes(self._bytes.held)
 
     def _packet(self) -> Packet:
-        op = self._octets.take(1)[0]
+        op = self._bytes.take(1)[0]
         if op not in self._layout:
-            raise Broken(f"an unknown operation: {op}")
-        return (Op(op), *(kind.read(self._octets) for kind in self._layout[op]))
+            raise ProtocolViolation(f"an unknown operation: {op}")
+        return (Op(op), *(kind.read(self._bytes) for kind in self._layout[op]))

@@ -1,4 +1,4 @@
-"""An end of a tunnel as the Iris bindings keep it: allowances, and messages cut and joined."""
+"""A tunnel end as in the Iris bindings: it counts allowances, and splits and joins messages."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
-from support.iris_packets import Broken, Op
+from support.iris_packets import Op, ProtocolViolation
 from support.raw_iris import RawIris
 from support.waiting import LIMIT
 
 CHUNK = 65536
 WINDOW = 64 * 1024 * 1024
-"""What the bindings grant at the start."""
+"""Bytes that the bindings grant at the start."""
 
 
 class TunnelEnded(Exception):
     """The tunnel has ended; the text is the reason, and empty for a graceful end."""
 
 
-class Bell:
-    """Wakes whoever waits for something to become true."""
+class ChangeNotifier:
+    """Wakes tasks that wait for a condition."""
 
     def __init__(self) -> None:
         self._waiting: list[asyncio.Future[None]] = []
@@ -34,13 +34,13 @@ class Bell:
     async def wait_for(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(LIMIT):
             while not condition():
-                rung = asyncio.get_running_loop().create_future()
-                self._waiting.append(rung)
-                await rung
+                notified = asyncio.get_running_loop().create_future()
+                self._waiting.append(notified)
+                await notified
 
 
 class IrisTunnel:
-    """What this end grants is given back for each whole message that `recv` returns."""
+    """A tunnel end. Each message that `recv` returns is granted again."""
 
     def __init__(self, number: int, chunk_limit: int, window: int, raw: RawIris) -> None:
         self.number = number
@@ -48,17 +48,17 @@ class IrisTunnel:
         self.reason: str | None = None
         """Why it ended; None while it has not."""
         self.allowance = 0
-        """Octets that this end may send."""
+        """Bytes that this end may send."""
         self._granted = window
         self._raw = raw
-        self._changed = Bell()
+        self._changed = ChangeNotifier()
         self._size = 0
         self._partial = bytearray()
         self._messages: deque[bytes] = deque()
         self._closing = False
 
     def grant_window(self) -> None:
-        """Grant the window; to be said after the confirmation."""
+        """Grant the window. Call it after the confirmation."""
         self._grant(self._granted)
 
     async def send(self, message: bytes) -> None:
@@ -68,7 +68,7 @@ class IrisTunnel:
             await self.send_chunk(0 if at else len(message), chunk)
 
     async def send_chunk(self, size: int, chunk: bytes) -> None:
-        """Send one chunk, of a message of that size if it is its first, once it is allowed."""
+        """Wait for the allowance, then send a chunk. `size` of a continued message is 0."""
         await self._changed.wait_for(
             lambda: self.allowance >= len(chunk) or self.reason is not None
         )
@@ -78,7 +78,7 @@ class IrisTunnel:
         await self._raw.send_packet(Op.TUNNEL_TRANSFER, self.number, size, chunk)
 
     async def recv(self) -> bytes:
-        """Return the next message; what came before the end is still there. Raises TunnelEnded."""
+        """Return the next message. Raises TunnelEnded after the last one."""
         await self._changed.wait_for(lambda: bool(self._messages) or self.reason is not None)
         if not self._messages:
             raise TunnelEnded(self.reason)
@@ -99,7 +99,7 @@ class IrisTunnel:
                 return
 
     async def close(self) -> str:
-        """End it, unless it has ended, and return the reason that the relay gave."""
+        """Close the tunnel, and return the reason that the relay sent."""
         if self.reason is None and not self._closing:
             self._closing = True
             await self._raw.send_packet(Op.TUNNEL_CLOSE, self.number)
@@ -110,30 +110,30 @@ class IrisTunnel:
     async def wait_until_ended(self) -> None:
         await self._changed.wait_for(lambda: self.reason is not None)
 
-    # What the relay says.
+    # Packets from the relay.
 
-    def on_allowance(self, octets: int) -> None:
-        self.allowance += octets
+    def on_allowance(self, data: int) -> None:
+        self.allowance += data
         self._changed.notify()
 
     def on_transfer(self, size: int, chunk: bytes) -> None:
-        """Take a chunk. Raises Broken where the relay does not keep to what was agreed."""
+        """Handle a chunk. Raises ProtocolViolation if the relay exceeds the allowance or a size."""
         if self._granted <= 0:
-            raise Broken("a transfer without an allowance")
+            raise ProtocolViolation("a transfer without an allowance")
         if not 0 < len(chunk) <= CHUNK:
-            raise Broken(f"a chunk of {len(chunk)} octets")
+            raise ProtocolViolation(f"a chunk of {len(chunk)} data")
         self._granted -= len(chunk)
         if size:
-            given_up, self._partial = len(self._partial), bytearray()
+            abandoned, self._partial = len(self._partial), bytearray()
             self._size = size
-            if given_up:
-                self._granted += given_up
-                self._grant(given_up)
+            if abandoned:
+                self._granted += abandoned
+                self._grant(abandoned)
         elif not self._partial:
-            raise Broken("a chunk that goes on with no message")
+            raise ProtocolViolation("a continued chunk without a message")
         self._partial += chunk
         if len(self._partial) > self._size:
-            raise Broken(f"{len(self._partial)} octets of a message of {self._size}")
+            raise ProtocolViolation(f"{len(self._partial)} data of a message of {self._size}")
         if len(self._partial) == self._size:
             self._messages.append(bytes(self._partial))
             self._partial = bytearray()
@@ -143,5 +143,5 @@ class IrisTunnel:
         self.reason = reason
         self._changed.notify()
 
-    def _grant(self, octets: int) -> None:
-        self._raw.send_packet_nowait(Op.TUNNEL_ALLOWANCE, self.number, octets)
+    def _grant(self, data: int) -> None:
+        self._raw.send_packet_nowait(Op.TUNNEL_ALLOWANCE, self.number, data)

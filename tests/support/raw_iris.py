@@ -1,4 +1,4 @@
-"""One connection to a relay's program port that speaks Iris, well or badly: octets and packets."""
+"""A raw connection to a relay with the Iris protocol: it sends bytes and packets, valid or not."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ READ = 1 << 16
 
 
 def hello(cluster: str = "", *, magic: str = CLIENT_MAGIC, version: str = VERSION) -> bytes:
-    """The handshake of a client, or of a service in that cluster."""
+    """Return the handshake of a client, or of a service of `cluster`."""
     return encoded(Op.INIT, magic, version, cluster)
 
 
 class RawIris:
-    """What is heard comes in order; every wait ends."""
+    """A connection. Each wait has a time limit."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -27,12 +27,12 @@ class RawIris:
         self._decoder = Decoder()
 
     async def attach(self, cluster: str = "") -> None:
-        """Shake hands as every program does."""
+        """Complete the handshake."""
         await self.send(hello(cluster))
         assert await self.receive() == (Op.INIT, RELAY_MAGIC, VERSION)
 
-    async def send(self, octets: bytes) -> None:
-        self.writer.write(octets)
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
         async with asyncio.timeout(LIMIT):
             await self.writer.drain()
 
@@ -40,11 +40,11 @@ class RawIris:
         await self.send(encoded(op, *fields))
 
     def send_packet_nowait(self, op: Op, *fields: Any) -> None:
-        """Say something small without waiting for room: who reads must never wait to write."""
+        """Send a small packet without waiting, for code that must not stop reading."""
         self.writer.write(encoded(op, *fields))
 
     async def receive(self) -> Packet:
-        """Return the next packet. Raises EOFError, or ConnectionError, when there is none."""
+        """Return the next packet. Raises EOFError or ConnectionError at the end."""
         async with asyncio.timeout(LIMIT):
             return await self.receive_without_limit()
 
@@ -55,18 +55,18 @@ class RawIris:
                 return packet
             data = await self.reader.read(READ)
             if not data:
-                assert self._decoder.rest == b"", "the relay ended in the middle of a packet"
+                assert self._decoder.rest == b"", "the connection ended inside a packet"
                 raise EOFError
             self._decoder.feed(data)
 
     async def receive_only(self, op: Op) -> Packet:
-        """Return the next packet of one kind, past others."""
+        """Return the next packet of one kind; drop others."""
         while (packet := await self.receive())[0] != op:
             pass
         return packet
 
     async def wait_until_processed(self) -> None:
-        """Wait until the relay has handled all that was said; what comes meanwhile is lost."""
+        """Wait until the relay has handled all sent packets; drop packets received meanwhile."""
         topic = f"settled {id(self)}"
         await self.send_packet(Op.SUBSCRIBE, topic)
         await self.send_packet(Op.PUBLISH, topic, b"now")
@@ -75,7 +75,7 @@ class RawIris:
         await self.send_packet(Op.UNSUBSCRIBE, topic)
 
     async def wait_until_closed(self) -> str | None:
-        """Wait for the end of the connection; return the reason that the relay gave."""
+        """Wait for the end of the connection; return the reason that the relay sent."""
         reason = None
         try:
             while True:
@@ -86,10 +86,10 @@ class RawIris:
             return reason
 
 
-async def send_in_pieces(raw: RawIris, octets: bytes, piece: int) -> None:
-    """Send octets so many at a time, while others have their turns."""
-    for at in range(0, len(octets), piece):
-        raw.writer.write(octets[at : at + piece])
+async def send_in_pieces(raw: RawIris, data: bytes, piece: int) -> None:
+    """Send data in pieces of `piece` bytes, and let other tasks run between them."""
+    for at in range(0, len(data), piece):
+        raw.writer.write(data[at : at + piece])
         if piece > 1 or at % 100 == 0:
             await raw.writer.drain()
             await asyncio.sleep(0)
@@ -97,7 +97,7 @@ async def send_in_pieces(raw: RawIris, octets: bytes, piece: int) -> None:
 
 @asynccontextmanager
 async def raw_iris(port: int, cluster: str | None = None) -> AsyncIterator[RawIris]:
-    """A connection to the relay at `port`, attached if a cluster is given; "" is a client."""
+    """Connect to the relay at `port`, and attach if a cluster is given; "" attaches a client."""
     made = RawIris(*await asyncio.open_connection("127.0.0.1", port))
     try:
         if cluster is not None:

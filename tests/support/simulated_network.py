@@ -1,7 +1,8 @@
-"""Relays without sockets in one process, on one fake clock: real cores and batches, made cables.
+"""Relays in one process on a simulated clock: real cores and batches, simulated cables.
 
-A cable carries frames one way between two relays. While it is cut they wait, as in a kernel's
-buffer; when a link closes, what waits may still arrive, even after the frames of the next link.
+A cable transports frames in one direction between two relays. While it is cut they wait, as in a
+kernel's buffer. After a link closes, its waiting frames may still arrive, even after the first
+frames of the next link.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from support.core_harness import CALL, sent_to
 from support.recording_sink import RecordingSink
 
 STEP = HEARTBEAT / 5
-"""Seconds between two looks of the simulated world; frames travel one step."""
+"""Seconds in one step of the simulation; a frame takes one step."""
 
 REDIAL = 0.1
 """Seconds after a loss before a relay dials again."""
 
 
 class Cable:
-    """The frames of one link, on their way."""
+    """The frames of one link that are in flight."""
 
     def __init__(self, sender: SimulatedRelay, receiver: SimulatedRelay) -> None:
         self.sender = sender
@@ -39,7 +40,7 @@ class Cable:
 
 
 class SimulatedLink:
-    """One session toward one peer, as PeerLink is with sockets."""
+    """One session toward one peer: `PeerLink` without sockets."""
 
     def __init__(
         self, mesh: SimulatedNetwork, owner: SimulatedRelay, neighbour: Neighbour, session: int
@@ -83,7 +84,7 @@ class SimulatedLink:
         self.open = False
 
     def connect(self) -> None:
-        """The handshake, which needs both directions and an admission."""
+        """Connect, if both directions work and the peer admits this relay."""
         owner, peer = self._owner.node, self._peer.node
         if {(owner, peer), (peer, owner)} & self._mesh.cuts or self._peer.paused:
             return
@@ -91,7 +92,7 @@ class SimulatedLink:
             self.connected = True
             self._send(b"")
         else:
-            self.end("it does not admit this relay")
+            self.end("not_admitted")
 
     def flush(self) -> None:
         while self.connected and self._outbox:
@@ -107,7 +108,7 @@ class SimulatedLink:
 
 
 class SimulatedRelay:
-    """One relay: its core, its batches, and who it admits."""
+    """One relay: its core, its batches, and the nodes that it admits."""
 
     def __init__(self, mesh: SimulatedNetwork, node: str, random: Random) -> None:
         self._mesh = mesh
@@ -149,14 +150,14 @@ class SimulatedRelay:
         timeout: float = 60.0,
         idempotent: bool = False,
     ) -> None:
-        """A program here makes a request."""
+        """Make a request as a local program."""
         deadline = self.now + timeout
         request = RoutedRequest(client, number, cluster, b"question", deadline, client.sender, None)
         request.idempotent = idempotent
         self.core.router.request(request, self.now)
 
     def reply(self, member: Program) -> None:
-        """What the member was handed is answered."""
+        """Reply to all requests that the member has received."""
         for op, call, *_ in sent_to(member):
             assert op == CALL
             self.core.router.reply(member, call, b"answer", self.now)
@@ -174,13 +175,13 @@ class SimulatedRelay:
         self.core.router.expire(self.now)
 
     def members(self) -> dict[str, dict[str, set[int]]]:
-        """Who serves what, by node, as this relay believes."""
-        told: dict[str, dict[str, set[int]]] = {}
+        """Return the members by cluster and node, as this relay knows them."""
+        known: dict[str, dict[str, set[int]]] = {}
         for name, cluster in self.core.directory.clusters.items():
             for endpoint, candidate in cluster.candidates.items():
                 node = endpoint.node if isinstance(endpoint, Peer) else self.node
-                told.setdefault(name, {}).setdefault(node, set()).update(candidate.members)
-        return told
+                known.setdefault(name, {}).setdefault(node, set()).update(candidate.members)
+        return known
 
     def _dial(self, neighbour: Neighbour, session: int) -> SimulatedLink:
         return SimulatedLink(self._mesh, self, neighbour, session)
@@ -192,7 +193,7 @@ class SimulatedRelay:
 
 
 class SimulatedNetwork:
-    """`count` relays and the world between them."""
+    """`count` relays and the cables between them."""
 
     def __init__(self, count: int, seed: int = 0) -> None:
         self.time = 0.0
@@ -200,7 +201,7 @@ class SimulatedNetwork:
         self.links: list[SimulatedLink] = []
         self.cuts: set[tuple[str, str]] = set()
         self.failure_rate = 0.0
-        """How often a welcome is lost, or a step brings a connection no further."""
+        """Probability that a join reply is lost, or that a connection is delayed by a step."""
         self.closed: list[Cable] = []
         self.relays: dict[str, SimulatedRelay] = {}
         for number in range(count):
@@ -220,7 +221,7 @@ class SimulatedNetwork:
             relay.paused = False
 
     def break_link(self, sender: int, receiver: int) -> None:
-        """The sender's connection is reset, and what was on its way is gone."""
+        """Reset the sender's connection, and lose its frames in flight."""
         for link in self._open_links():
             if link._owner is self.all[sender] and link._peer is self.all[receiver]:
                 link.cable.frames.clear()
@@ -233,7 +234,7 @@ class SimulatedNetwork:
             self.step()
 
     def run_until(self, condition: Callable[[], bool], seconds: float) -> float:
-        """Run until the condition holds, and say how long that took."""
+        """Run until the condition is true; return the seconds that it took."""
         began = self.time
         while not condition():
             assert self.time - began < seconds, self.describe()
@@ -288,16 +289,16 @@ class SimulatedNetwork:
             if receiver.paused or (sender.node, receiver.node) in self.cuts:
                 continue
             if cable in self.closed and self.random.random() < 0.7:
-                continue  # late: behind what the next link sent
+                continue  # deliver it late, after frames of the next link
             for _ in range(len(cable.frames)):
                 frame = cable.frames.popleft()
                 if sender.node in receiver.admissions:
                     receiver.batches.receive(sender.node, frame, receiver.now)
 
-    # What has become of it.
+    # State.
 
     def converged(self) -> bool:
-        """Every two relays are linked, hear one another, and know what the other serves."""
+        """Whether all relays are linked with each other and know each other's members."""
         return not self.disagreements()
 
     def disagreements(self) -> list[str]:
@@ -315,29 +316,29 @@ class SimulatedNetwork:
             lines += [
                 f"{relay.node[-1]} → {neighbour.node[-1]}: session {neighbour.session} "
                 f"{'confirmed' if neighbour.acknowledged else 'unconfirmed'}, "
-                f"hears {neighbour.peer_session}, gave up {neighbour.rejected_session}"
+                f"receives {neighbour.peer_session}, rejected {neighbour.rejected_session}"
                 for neighbour in relay.membership.neighbours.values()
             ]
         return "\n".join(lines)
 
 
 def _differences(one: SimulatedRelay, other: SimulatedRelay) -> list[str]:
-    who = f"{one.node[-1]} of {other.node[-1]}: "
+    link = f"{one.node[-1]} to {other.node[-1]}: "
     there = one.membership.neighbours.get(other.node)
     back = other.membership.neighbours.get(one.node)
     if there is None or back is None:
-        return [who + "not linked"]
+        return [link + "not linked"]
     found = []
     if there.peer is None or not there.peer.synced:
-        found.append(who + "not synchronised")
+        found.append(link + "not synchronised")
     if there.peer_session != back.session or not back.acknowledged:
-        found.append(who + f"hears {there.peer_session}, not {back.session}")
-    believed = {
+        found.append(link + f"receives {there.peer_session}, not {back.session}")
+    known = {
         name: nodes[other.node] for name, nodes in one.members().items() if other.node in nodes
     }
     true = {
         name: nodes[other.node] for name, nodes in other.members().items() if other.node in nodes
     }
-    if believed != true:
-        found.append(who + f"believes {believed}, not {true}")
+    if known != true:
+        found.append(link + f"has members {known}, not {true}")
     return found

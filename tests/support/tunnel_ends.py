@@ -1,4 +1,4 @@
-"""Honest ends of a tunnel on a `Stage`, of both kinds, that do nothing but count."""
+"""Tunnel ends of Iris and native programs at an in-process relay."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.iris_packets import CLIENT_MAGIC, VERSION, Decoder, encoded
 from support.iris_packets import Op as Iris
 
 CLUSTER = "sink"
-NUMBER = 0  # of the tunnel, at an Iris program; and of the call, at a native one
+NUMBER = 0  # id of the tunnel at an Iris program
 LARGEST = 64 * 1024 * 1024
 
 
@@ -25,7 +25,7 @@ class TunnelEnd(Protocol):
     received: list[bytes]
     end_reason: str | None
     reading: bool
-    """It takes what has come, and lets the other end send more."""
+    """Whether it reads, which grants more credit to the other end."""
 
     def open(self) -> None: ...
 
@@ -34,28 +34,28 @@ class TunnelEnd(Protocol):
     def close(self) -> None: ...
 
     def step(self) -> bool:
-        """Do what can be done now. False: nothing could."""
+        """Receive and send what is possible now. Returns False if nothing was."""
 
 
 class IrisEnd:
-    """As the bindings: a window granted at once, and every message again when it is read."""
+    """An end as in the Iris bindings: it grants a window, and then each message that was read."""
 
-    def __init__(self, stage: InProcessRelay, who: str, *, serves: bool, allowance: int) -> None:
+    def __init__(self, relay: InProcessRelay, name: str, *, serves: bool, allowance: int) -> None:
         self.received: list[bytes] = []
         self.end_reason: str | None = None
         self.reading = True
-        self._stage, self._who, self._first = stage, who, allowance
+        self._relay, self._program, self._first = relay, name, allowance
         self._decoder = Decoder()
         self._queue: deque[tuple[int, bytes]] = deque()
         self._allowance = 0
         self._partial = b""
         self._size = 0
         self._number = NUMBER
-        stage.attach(who)
+        relay.attach(name)
         self._send(Iris.INIT, CLIENT_MAGIC, VERSION, CLUSTER if serves else "")
 
     def _send(self, op: Iris, *fields: Any) -> None:
-        self._stage.send(self._who, encoded(op, *fields))
+        self._relay.send(self._program, encoded(op, *fields))
 
     def open(self) -> None:
         self._send(Iris.TUNNEL_INIT, self._number, CLUSTER, 5000)
@@ -69,8 +69,8 @@ class IrisEnd:
 
     def step(self) -> bool:
         did = False
-        heard = self._stage.received(self._who) if self.reading else b""
-        self._decoder.feed(heard)
+        received = self._relay.received(self._program) if self.reading else b""
+        self._decoder.feed(received)
         for packet in self._decoder:
             self._on_packet(*packet)
             did = True
@@ -89,8 +89,8 @@ class IrisEnd:
             case Iris.TUNNEL_CONFIRM, (_, limit):
                 assert limit == CHUNK
                 self._send(Iris.TUNNEL_ALLOWANCE, self._number, self._first)
-            case Iris.TUNNEL_ALLOWANCE, (_, octets):
-                self._allowance += octets
+            case Iris.TUNNEL_ALLOWANCE, (_, data):
+                self._allowance += data
             case Iris.TUNNEL_TRANSFER, (_, size, chunk):
                 self._size = size or self._size
                 self._partial = chunk if size else self._partial + chunk
@@ -102,13 +102,13 @@ class IrisEnd:
 
 
 class NativeEnd:
-    """As the SDK: a window granted at once, and again by quarters; more while it joins."""
+    """An end as in the SDK: it grants a window, then quarters, and more for large messages."""
 
-    def __init__(self, stage: InProcessRelay, who: str, *, serves: bool, window: int) -> None:
+    def __init__(self, relay: InProcessRelay, name: str, *, serves: bool, window: int) -> None:
         self.received: list[bytes] = []
         self.end_reason: str | None = None
         self.reading = True
-        self._stage, self._who, self._window = stage, who, window
+        self._relay, self._program, self._window = relay, name, window
         self._queue: deque[tuple[int | None, bytes]] = deque()
         self._credit = 0
         self._granted = 0
@@ -116,14 +116,14 @@ class NativeEnd:
         self._partial = b""
         self._total = 0
         self._advanced = 0
-        self._name = 0
-        stage.attach(who)
-        self._send(Op.HELLO, MAGIC, NATIVE, who)
+        self._tunnel_id = 0
+        relay.attach(name)
+        self._send(Op.HELLO, MAGIC, NATIVE, name)
         if serves:
             self._send(Op.REGISTER, CLUSTER, None)
 
     def _send(self, *fields: Any) -> None:
-        self._stage.send(self._who, packed(fields))
+        self._relay.send(self._program, packed(fields))
 
     def open(self) -> None:
         purpose = Purpose.TUNNEL.value
@@ -138,17 +138,17 @@ class NativeEnd:
             self._queue.append((0 if at else len(message), message[at : at + most]))
 
     def close(self) -> None:
-        self._send(Op.END, self._name, TunnelClose.CLOSED.value, "", "")
+        self._send(Op.END, self._tunnel_id, TunnelClose.CLOSED.value, "", "")
 
     def step(self) -> bool:
         did = False
-        for message in unpacked(self._stage.received(self._who)) if self.reading else ():
+        for message in unpacked(self._relay.received(self._program)) if self.reading else ():
             self._on_message(*message)
             did = True
         while self._queue and len(self._queue[0][1]) <= self._credit:
             total, data = self._queue.popleft()
             self._credit -= len(data)
-            self._send(Op.DATA, self._name, total, data)
+            self._send(Op.DATA, self._tunnel_id, total, data)
             did = True
         return did
 
@@ -160,15 +160,15 @@ class NativeEnd:
                 self._start(-call, window)
             case Op.ACCEPT, (call, window, _):
                 self._start(call, window)
-            case Op.CREDIT, (_, octets):
-                self._credit += octets
+            case Op.CREDIT, (_, data):
+                self._credit += data
             case Op.DATA, (_, total, data):
                 self._on_data(total, data)
             case Op.END, (_, _, _, text):
                 self.end_reason = text
 
-    def _start(self, name: int, window: int) -> None:
-        self._name, self._window = name, window
+    def _start(self, tunnel_id: int, window: int) -> None:
+        self._tunnel_id, self._window = tunnel_id, window
         self._grant(window)
 
     def _on_data(self, total: int | None, data: bytes) -> None:
@@ -190,21 +190,21 @@ class NativeEnd:
             self._advanced += self._window // 2
             self._grant(self._window // 2)
 
-    def _consume(self, octets: int) -> None:
-        self._consumed += octets
+    def _consume(self, data: int) -> None:
+        self._consumed += data
         if self._consumed >= self._window // 4:
             self._grant(self._consumed)
             self._consumed = 0
 
-    def _grant(self, octets: int) -> None:
-        self._granted += octets
-        self._send(Op.CREDIT, self._name, octets)
+    def _grant(self, data: int) -> None:
+        self._granted += data
+        self._send(Op.CREDIT, self._tunnel_id, data)
 
 
 def run_to_completion(*ends: TunnelEnd) -> None:
-    """Until there is nothing more that either can do."""
+    """Run all ends until none can do more."""
     for _ in range(100_000):
         did = [end.step() for end in ends]
         if not any(did):
             return
-    raise AssertionError("they go on for ever")
+    raise AssertionError("the ends never become idle")

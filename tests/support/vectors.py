@@ -1,4 +1,4 @@
-"""The vectors of docs/protocol.md: who says what, as values and as octets."""
+"""Read the vectors of docs/protocol.md: messages as values and as bytes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "protocol.md"
 
 @dataclass(frozen=True)
 class Vector:
-    """`said` is what messages read as, `octets` how they travel."""
+    """Messages that one endpoint sends or receives, as values and as bytes.
 
-    who: str
-    heard: bool
-    said: tuple[Any, ...]
-    octets: bytes
+    `endpoint` is the letter of a program, or P for the peer. `from_relay` is the direction.
+    """
+
+    endpoint: str
+    from_relay: bool
+    messages: tuple[Any, ...]
+    data: bytes
 
 
-def blocks() -> list[list[Vector]]:
-    """The conversations of the document, in their order."""
+def conversations() -> list[list[Vector]]:
+    """Return the conversations of the document, in order."""
     found = re.findall(r"^```vectors\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
     return [_vectors(block) for block in found]
 
@@ -31,13 +34,13 @@ def _vectors(block: str) -> list[Vector]:
     entries = re.findall(r"^(\w) ([<>]) (.*)\n((?:^ .*\n)+)", block, re.MULTILINE)
     assert len(entries) == len(re.findall(r"^\w", block, re.MULTILINE)), "lines that are no vector"
     return [
-        Vector(who, direction == "<", values(said), _octets(octets))
-        for who, direction, said, octets in entries
+        Vector(endpoint, direction == "<", values(messages), _bytes(data))
+        for endpoint, direction, messages, data in entries
     ]
 
 
 def values(text: str) -> tuple[Any, ...]:
-    """Messages beside each other, as Python writes them; octets may be multiplied."""
+    """Parse adjacent messages in Python syntax; bytes may be multiplied."""
     tree = ast.parse(f"({text.replace('] [', '], [')},)", mode="eval")
     value = _value(tree.body)
     assert isinstance(value, tuple)
@@ -52,9 +55,9 @@ def _value(node: ast.expr) -> Any:
     return ast.literal_eval(node)
 
 
-def _octets(text: str) -> bytes:
-    """Hexadecimal octets; `(61)*65536` is so many of them."""
-    octets = b""
-    for octet, times in re.findall(r"\(?([0-9a-f]{2})\)?(?:\*(\d+))?", text):
-        octets += bytes.fromhex(octet) * int(times or 1)
-    return octets
+def _bytes(text: str) -> bytes:
+    """Hexadecimal data; `(61)*65536` is so many of them."""
+    data = b""
+    for byte, times in re.findall(r"\(?([0-9a-f]{2})\)?(?:\*(\d+))?", text):
+        data += bytes.fromhex(byte) * int(times or 1)
+    return data

@@ -21,12 +21,12 @@ from support.waiting import LIMIT, wait_until_async
 pytestmark = pytest.mark.alone
 
 MIB = 1024 * 1024
-UNREAD = 64 * MIB  # octets that a relay keeps for a program that does not read
+UNREAD = 64 * MIB  # bytes that a relay queues for a program that does not read
 
 
 @pytest.fixture(autouse=True)
 def descriptors() -> Iterator[None]:
-    """As many as the system allows."""
+    """Raise the descriptor limit to the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     yield
@@ -56,36 +56,36 @@ async def test_a_thousand_programs_at_once(node: Relay) -> None:
         assert (await observer.status())["clusters"] == {}
 
 
-async def test_attaching_registering_and_leaving_hundreds_of_times(
+async def test_attaching_registering_and_detaching_hundreds_of_times(
     nodes: tuple[Relay, Relay],
 ) -> None:
     near, far = nodes
     async with arke.connect(port=far.port) as observer:
         before = (await observer.status())["programs"]
         for number in range(300):
-            async with iris_program(near.port, "restless", Handlers(echo_request)) as program:
+            async with iris_program(near.port, "reconnecting", Handlers(echo_request)) as program:
                 if number % 10 == 0:
-                    assert await program.request("restless", b"x") == b"x"
-        await wait_for_members(observer, "restless", 0)
-        async with iris_program(near.port, "restless", Handlers(echo_request)):
-            await wait_for_members(observer, "restless", 1)
-            assert await observer.request("restless", b"x", timeout=LIMIT) == b"x"
+                    assert await program.request("reconnecting", b"x") == b"x"
+        await wait_for_members(observer, "reconnecting", 0)
+        async with iris_program(near.port, "reconnecting", Handlers(echo_request)):
+            await wait_for_members(observer, "reconnecting", 1)
+            assert await observer.request("reconnecting", b"x", timeout=LIMIT) == b"x"
 
-        async def gone() -> bool:
+        async def all_detached() -> bool:
             return bool((await observer.status())["programs"] == before)
 
-        await wait_until_async(gone)
+        await wait_until_async(all_detached)
 
 
-async def test_programs_that_vanish_without_a_word_leave_nothing(node: Relay) -> None:
+async def test_aborted_connections_leave_no_members(node: Relay) -> None:
     async with arke.connect(port=node.port) as observer:
         for number in range(300):
-            async with raw_iris(node.port, "vanishing") as raw:
+            async with raw_iris(node.port, "aborted") as raw:
                 if number % 3 == 0:
-                    await raw.send_packet(Op.REQUEST, 1, "vanishing", b"x", 30_000)
+                    await raw.send_packet(Op.REQUEST, 1, "aborted", b"x", 30_000)
                 if number % 3 == 1:
-                    await raw.send_packet(Op.TUNNEL_INIT, 1, "vanishing", 30_000)
-        await wait_for_members(observer, "vanishing", 0)
+                    await raw.send_packet(Op.TUNNEL_INIT, 1, "aborted", 30_000)
+        await wait_for_members(observer, "aborted", 0)
 
         async def alone() -> bool:
             return bool((await observer.status())["programs"] == 1)
@@ -93,20 +93,20 @@ async def test_programs_that_vanish_without_a_word_leave_nothing(node: Relay) ->
         await wait_until_async(alone)
 
 
-async def test_a_subscriber_that_does_not_read_costs_a_bounded_amount_and_nobody_else_anything(
+async def test_subscriber_that_does_not_read_uses_bounded_memory_and_delays_no_other(
     relays: Relays,
 ) -> None:
     relay = relays.start()
     size = 60_000
     async with (
         iris_program(relay.port) as reader,
-        raw_iris(relay.port, "") as deaf,
+        raw_iris(relay.port, "") as stalled,
     ):
-        await deaf.send_packet(Op.SUBSCRIBE, "t")
-        await deaf.wait_until_processed()
-        await deaf.send_packet(Op.SUBSCRIBE, "t")
+        await stalled.send_packet(Op.SUBSCRIBE, "t")
+        await stalled.wait_until_processed()
+        await stalled.send_packet(Op.SUBSCRIBE, "t")
         await reader.subscribe("t")
-        deaf.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        stalled.writer.transport.pause_reading()  # type: ignore[attr-defined]
         before = relay.memory
         most = 0
         for number in range(4 * UNREAD // size):

@@ -1,4 +1,4 @@
-"""Iris programs that break the protocol: told why and cut off, or the tunnel or packet dropped."""
+"""Iris programs that violate the protocol: disconnected, or their tunnel or packet is dropped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from support.waiting import LIMIT, wait_until_async
 MIB = 1024 * 1024
 
 
-# What ends the connection.
+# Violations that disconnect the program.
 
 OVER = 16 * MIB + 1
 LENGTH_OVER = b"\x81\x80\x80\x08"
@@ -37,9 +37,9 @@ BREAKS = {
     "a refusal": b"\x01",
     "a bool of 2": b"\x05\x01\x02",
     "a bool of 255": b"\x05\x01\xff\x01x",
-    "a varint of eleven octets": b"\x0b" + b"\x80" * 10 + b"\x00",
+    "a varint of eleven data": b"\x0b" + b"\x80" * 10 + b"\x00",
     "a varint without an end": b"\x0b" + b"\xff" * 100,
-    "a length of eleven octets": b"\x06" + b"\x81" * 10 + b"\x00",
+    "a length of eleven data": b"\x06" + b"\x81" * 10 + b"\x00",
     "a body over the limit": b"\x08\x01t" + LENGTH_OVER,
     "a request over the limit": b"\x04\x01\x01t" + LENGTH_OVER,
     "a reply over the limit": b"\x05\x01\x01" + LENGTH_OVER,
@@ -50,57 +50,57 @@ BREAKS = {
     "a topic that is not UTF-8": b"\x06\x02\xff\xff",
     "a cluster that is not UTF-8": b"\x04\x01\x02\xc3\x28\x01x\x01",
     "a fault that is not UTF-8": b"\x05\x01\x00\x02\xff\xff",
-    "a name of 256 octets": encoded(Op.SUBSCRIBE, "ü" * 128),
+    "a name of 256 data": encoded(Op.SUBSCRIBE, "ü" * 128),
 }
 
 
-@pytest.mark.parametrize("way", ["whole", "octet by octet", "with more behind"])
-@pytest.mark.parametrize("octets", BREAKS.values(), ids=BREAKS)
-async def test_who_breaks_the_protocol_is_cut_off_alone_and_told_why(
-    node: Relay, octets: bytes, way: str
+@pytest.mark.parametrize("way", ["whole", "byte by byte", "with more behind"])
+@pytest.mark.parametrize("data", BREAKS.values(), ids=BREAKS)
+async def test_protocol_error_disconnects_only_its_sender_with_a_reason(
+    node: Relay, data: bytes, way: str
 ) -> None:
     begin = node.process.written
     async with (
-        iris_program(node.port, "bystander", Handlers(echo_request)) as bystander,
+        iris_program(node.port, "other", Handlers(echo_request)) as other_program,
         raw_iris(node.port, "") as hostile,
     ):
         with suppress(ConnectionError):
-            if way == "octet by octet":
-                await send_in_pieces(hostile, octets, 1)
+            if way == "byte by byte":
+                await send_in_pieces(hostile, data, 1)
             else:
-                await hostile.send(octets + (bytes(100_000) if way == "with more behind" else b""))
+                await hostile.send(data + (bytes(100_000) if way == "with more behind" else b""))
         reason = await hostile.wait_until_closed()
-        # What it still sends may destroy the reason on its way; the log has it all the same.
+        # A TCP reset may discard the reason, if the program still sends; the log always has it.
         assert reason or way != "whole"
         node.process.wait_for_line('program detached .*"protocol error: .+', LIMIT, after=begin)
-        assert await bystander.request("bystander", b"well") == b"well"
+        assert await other_program.request("other", b"well") == b"well"
 
 
 @pytest.mark.parametrize(
     "packet",
     [
-        encoded(Op.REQUEST, 2**40, "bystander", b"body", 1000),
+        encoded(Op.REQUEST, 2**40, "other", b"body", 1000),
         encoded(Op.REPLY, 300, b"body"),
         encoded(Op.PUBLISH, "topic", b"body"),
         encoded(Op.TUNNEL_TRANSFER, 300, 300, b"body"),
     ],
     ids=["request", "reply", "publish", "transfer"],
 )
-async def test_a_packet_that_is_cut_off_ends_its_connection_alone(
+async def test_end_of_file_inside_a_packet_closes_only_that_connection(
     node: Relay, packet: bytes
 ) -> None:
-    async with iris_program(node.port, "bystander", Handlers(echo_request)) as bystander:
+    async with iris_program(node.port, "other", Handlers(echo_request)) as other_program:
         for size in range(1, len(packet)):
             async with raw_iris(node.port, "") as raw:
                 await raw.send(packet[:size])
                 raw.writer.write_eof()
                 await raw.wait_until_closed()
-        assert await bystander.request("bystander", b"well") == b"well"
+        assert await other_program.request("other", b"well") == b"well"
 
 
 @pytest.mark.alone
-async def test_what_is_announced_costs_nothing_before_it_comes(node: Relay) -> None:
-    """A hundred bodies just under the limit, of which nothing ever comes."""
+async def test_announced_sizes_reserve_no_memory(node: Relay) -> None:
+    """A hundred connections announce bodies just under the limit and send none of them."""
     announced = b"\x08\x01t" + encoded(Op.TUNNEL_ALLOWANCE, 16 * MIB, 0)[1:-1] + bytes(1000)
     before = node.memory
     crowd = [RawIris(*await asyncio.open_connection("127.0.0.1", node.port)) for _ in range(100)]
@@ -114,7 +114,7 @@ async def test_what_is_announced_costs_nothing_before_it_comes(node: Relay) -> N
         raw.writer.transport.abort()
 
 
-async def test_a_number_that_is_still_in_use_is_not_another_one(node: Relay) -> None:
+async def test_number_of_an_open_request_cannot_be_reused(node: Relay) -> None:
     async with raw_iris(node.port, "stuck") as member:
         for op, fields in {
             Op.REQUEST: (7, "stuck", b"x", 30_000),
@@ -127,7 +127,7 @@ async def test_a_number_that_is_still_in_use_is_not_another_one(node: Relay) -> 
                 assert await raw.wait_until_closed()
 
 
-async def test_who_has_too_many_topics_is_cut_off(node: Relay) -> None:
+async def test_program_with_too_many_topics_is_disconnected(node: Relay) -> None:
     async with raw_iris(node.port, "") as raw:
         with suppress(ConnectionError):
             for number in range(MAX_TOPICS + 1):
@@ -135,7 +135,7 @@ async def test_who_has_too_many_topics_is_cut_off(node: Relay) -> None:
         assert "topics" in (await raw.wait_until_closed() or "")
 
 
-async def test_a_tunnel_more_than_there_may_be_is_not_confirmed(node: Relay) -> None:
+async def test_tunnel_over_the_limit_is_not_confirmed(node: Relay) -> None:
     async with raw_iris(node.port, "many") as member, raw_iris(node.port, "") as caller:
         await member.wait_until_processed()
 
@@ -158,7 +158,7 @@ async def test_a_tunnel_more_than_there_may_be_is_not_confirmed(node: Relay) -> 
         confirming.cancel()
 
 
-# What is dropped and counted, and ends nothing.
+# Packets that are dropped and counted.
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ STRAYS = {
 
 
 @pytest.mark.parametrize("packet", STRAYS.values(), ids=STRAYS)
-async def test_what_belongs_to_nothing_is_dropped_and_counted(
+async def test_packet_without_its_request_or_tunnel_is_dropped_and_counted(
     counting: tuple[Relay, int], packet: Packet
 ) -> None:
     relay, metrics = counting
@@ -205,7 +205,7 @@ async def test_what_belongs_to_nothing_is_dropped_and_counted(
         await raw.wait_until_processed()
 
 
-# Tunnels that break their own rules end alone.
+# Violations that close the tunnel.
 
 TRANSFERS: dict[str, list[Packet]] = {
     "beyond the allowance": [(Op.TUNNEL_TRANSFER, 1, CHUNK, bytes(CHUNK))] * 100,
@@ -215,13 +215,13 @@ TRANSFERS: dict[str, list[Packet]] = {
         (Op.TUNNEL_TRANSFER, 1, 0, b"xx"),
     ],
     "a chunk over the chunk limit": [(Op.TUNNEL_TRANSFER, 1, 2 * CHUNK, bytes(CHUNK + 1))],
-    "a chunk that goes on with nothing": [(Op.TUNNEL_TRANSFER, 1, 0, b"x")],
-    "a size that nobody takes": [(Op.TUNNEL_TRANSFER, 1, 2**63, b"x")],
+    "a continued chunk without a message": [(Op.TUNNEL_TRANSFER, 1, 0, b"x")],
+    "a size over every limit": [(Op.TUNNEL_TRANSFER, 1, 2**63, b"x")],
 }
 
 
 @pytest.mark.parametrize("transfers", TRANSFERS.values(), ids=TRANSFERS)
-async def test_a_tunnel_that_is_misused_ends_alone(
+async def test_invalid_transfer_closes_only_its_tunnel(
     nodes: tuple[Relay, Relay], transfers: list[Packet]
 ) -> None:
     service = native_echo("misused", nodes[1].port)

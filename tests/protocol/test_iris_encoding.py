@@ -1,4 +1,4 @@
-"""Every octet of an Iris program: whole or in pieces, and each field at its edges."""
+"""The Iris protocol byte by byte, and with the smallest and largest values of each field."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ MIB = 1024 * 1024
 EDGES = [0, 127, 128, 2**32, 2**63, 2**64 - 1]
 LONGEST_TIME = 2**64 - 1
 
-# A session whose answers do not depend on anything but it.
+# A session whose replies depend on nothing else.
 
-ANSWERED: list[tuple[Packet, Packet]] = [
+EXCHANGES: list[tuple[Packet, Packet]] = [
     *(
         ((Op.REQUEST, number, "echo", b"x", 30_000), (Op.REPLY, number, b"x"))
         for number in [*EDGES, 10]
@@ -30,8 +30,8 @@ ANSWERED: list[tuple[Packet, Packet]] = [
     ((Op.REQUEST, 2, "echo", bytes(200_000), 30_000), (Op.REPLY, 2, bytes(200_000))),
     ((Op.REQUEST, 3, "echo", b"late", 0), (Op.REPLY, 3, None)),
     ((Op.REQUEST, 4, "echo", b"x", LONGEST_TIME), (Op.REPLY, 4, b"x")),
-    ((Op.REQUEST, 5, "nobody", b"x", 30_000), (Op.REPLY, 5, None)),
-    ((Op.TUNNEL_INIT, 6, "nobody", 30_000), (Op.TUNNEL_CONFIRM, 6, None)),
+    ((Op.REQUEST, 5, "unknown", b"x", 30_000), (Op.REPLY, 5, None)),
+    ((Op.TUNNEL_INIT, 6, "unknown", 30_000), (Op.TUNNEL_CONFIRM, 6, None)),
     ((Op.PUBLISH, "t", b"1"), (Op.PUBLISH, "t", b"1")),
     ((Op.PUBLISH, "t", b""), (Op.PUBLISH, "t", b"")),
     ((Op.PUBLISH, "t", bytes(70_000)), (Op.PUBLISH, "t", bytes(70_000))),
@@ -42,14 +42,14 @@ SESSION = b"".join(
     [
         hello("session"),
         encoded(Op.SUBSCRIBE, "t"),
-        *(encoded(*packet) for packet, _ in ANSWERED),
+        *(encoded(*packet) for packet, _ in EXCHANGES),
         encoded(Op.UNSUBSCRIBE, "t"),
     ]
 )
 
 
 @pytest.mark.parametrize("piece", [len(SESSION), 1, 7, 4096])
-async def test_a_session_is_the_same_in_pieces_of_any_size(node: Relay, piece: int) -> None:
+async def test_session_works_in_fragments_of_any_size(node: Relay, piece: int) -> None:
     async with (
         native_echo("echo", node.port),
         arke.connect(port=node.port) as observer,
@@ -57,17 +57,17 @@ async def test_a_session_is_the_same_in_pieces_of_any_size(node: Relay, piece: i
     ):
         await wait_for_members(observer, "echo", 1)
         sending = asyncio.ensure_future(send_in_pieces(raw, SESSION, piece))
-        heard = [await raw.receive() for _ in range(1 + len(ANSWERED))]
+        received = [await raw.receive() for _ in range(1 + len(EXCHANGES))]
         await sending
         await raw.send_packet(Op.CLOSE)
         assert await raw.receive() == (Op.CLOSE, "")
-    assert heard[0][0] == Op.INIT
+    assert received[0][0] == Op.INIT
     for op in (Op.PUBLISH, Op.BROADCAST):
-        expected = [answer for _, answer in ANSWERED if answer[0] == op]
-        assert [packet for packet in heard if packet[0] == op] == expected
+        expected = [answer for _, answer in EXCHANGES if answer[0] == op]
+        assert [packet for packet in received if packet[0] == op] == expected
     for op in (Op.REPLY, Op.TUNNEL_CONFIRM):
-        expected = [answer for _, answer in ANSWERED if answer[0] == op]
-        assert by_number(packet for packet in heard if packet[0] == op) == by_number(expected)
+        expected = [answer for _, answer in EXCHANGES if answer[0] == op]
+        assert by_number(packet for packet in received if packet[0] == op) == by_number(expected)
 
 
 def by_number(packets: object) -> list[Packet]:
@@ -75,16 +75,16 @@ def by_number(packets: object) -> list[Packet]:
     return sorted(packets, key=lambda packet: packet[1])
 
 
-async def test_a_varint_may_have_ten_octets(node: Relay) -> None:
+async def test_varint_may_have_ten_bytes(node: Relay) -> None:
     padded = b"\x81" + b"\x80" * 8 + b"\x00"
     async with raw_iris(node.port, "") as raw:
-        await raw.send(b"\x04" + padded + encoded(Op.REQUEST, 0, "nobody", b"x", 1)[2:])
+        await raw.send(b"\x04" + padded + encoded(Op.REQUEST, 0, "unknown", b"x", 1)[2:])
         assert await raw.receive() == (Op.REPLY, 1, None)
 
 
 @pytest.mark.parametrize("number", EDGES)
-async def test_the_numbers_of_tunnels_are_their_programs_own(node: Relay, number: int) -> None:
-    """The same number at both ends of one tunnel, each on a connection of its own."""
+async def test_tunnel_numbers_are_local_to_their_program(node: Relay, number: int) -> None:
+    """Both ends of one tunnel use the same number."""
     async with raw_iris(node.port, "edge") as member, raw_iris(node.port, "") as caller:
         await member.wait_until_processed()
         await caller.send_packet(Op.TUNNEL_INIT, number, "edge", 30_000)
@@ -94,9 +94,9 @@ async def test_the_numbers_of_tunnels_are_their_programs_own(node: Relay, number
         for end in (caller, member):
             await end.send_packet(Op.TUNNEL_ALLOWANCE, number, 2**63)
         for end in (caller, member):
-            op, allowed_for, octets = await end.receive()
+            op, allowed_for, data = await end.receive()
             assert (op, allowed_for) == (Op.TUNNEL_ALLOWANCE, number)
-            assert octets >= CHUNK
+            assert data >= CHUNK
         for end, other in ((caller, member), (member, caller)):
             await end.send_packet(Op.TUNNEL_TRANSFER, number, 2, b"hi")
             assert await other.receive() == (Op.TUNNEL_TRANSFER, number, 2, b"hi")
@@ -105,7 +105,7 @@ async def test_the_numbers_of_tunnels_are_their_programs_own(node: Relay, number
             assert await end.receive() == (Op.TUNNEL_CLOSE, number, "")
 
 
-async def test_a_topic_subscribed_twice_is_no_error_and_neither_is_one_never_subscribed(
+async def test_subscribing_twice_or_unsubscribing_an_unknown_topic_is_no_error(
     node: Relay,
 ) -> None:
     async with raw_iris(node.port, "") as raw:
