@@ -1,4 +1,4 @@
-"""What a proxy's admin listener says."""
+"""Read the admin pages of a proxy."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ def fetch(port: int, path: str, method: str = "GET") -> tuple[HTTPResponse, byte
 
 
 def metric_value(port: int, metric: str) -> float:
-    """Add up all series of a metric whose line begins so."""
+    """Return the sum of all series of a metric whose line starts with `name`."""
     text = fetch(port, "/-/metrics")[1].decode()
     return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(metric))

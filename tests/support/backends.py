@@ -18,7 +18,7 @@ Script = Callable[[Connection], None]
 
 
 def respond_always(answer: bytes) -> Script:
-    """A script that gives this answer to every request."""
+    """A script that sends this response to every request."""
 
     def script(connection: Connection) -> None:
         while connection.read_head():
@@ -28,13 +28,13 @@ def respond_always(answer: bytes) -> Script:
 
 
 def respond_ok(connection: Connection) -> None:
-    """Answer every request, which has no body, with OK."""
+    """A script that responds with OK to requests without a body."""
     while connection.read_head():
         connection.send(OK)
 
 
 def respond_with(body: str, status: str = "200 OK") -> Script:
-    """A script that gives this answer to every request, in one piece: it never dies between two."""
+    """A script that sends this response to every request in one write."""
     answer = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
 
     def script(connection: Connection) -> None:
@@ -62,7 +62,7 @@ class Backend:
 
     @property
     def connections(self) -> int:
-        """How many have been accepted."""
+        """Number of accepted connections."""
         return len(self._connections)
 
     def _accept(self) -> None:
@@ -81,7 +81,7 @@ class Backend:
         try:
             self._script(connection)
         except (ConnectionError, BrokenPipeError):
-            pass  # the proxy cut it, which the test sees from the other side
+            pass  # the proxy closed the connection; the test checks that at the client
         except Exception as error:  # noqa: BLE001 — shown by `end`
             self._failures.append(error)
         finally:

@@ -34,7 +34,7 @@ class Connection:
             self.sock.setsockopt(socket.SOL_SOCKET, option, 128 * 1024)
 
     def send_until_stalled(self, data: bytes, patience: float) -> int:
-        """Send until the peer has taken nothing for `patience` seconds; return the bytes sent."""
+        """Send until the peer reads nothing for `patience` seconds. Returns the bytes sent."""
         sent = 0
         self.sock.settimeout(patience)
         try:
@@ -46,7 +46,7 @@ class Connection:
         return sent
 
     def read_head(self) -> bytes:
-        """Read one head; b"" when there is none before the connection ends."""
+        """Read one head; b"" at the end of the connection."""
         return self.read_until(b"\r\n\r\n")
 
     def read_until(self, mark: bytes) -> bytes:
@@ -72,14 +72,14 @@ class Connection:
         return taken
 
     def read_to_end(self) -> bytes:
-        """Read until the other side ends the connection in order. Raises ConnectionResetError."""
+        """Read until the other side closes the connection. Raises ConnectionResetError."""
         while data := self.sock.recv(65536):
             self._buffer += data
         taken, self._buffer = self._buffer, b""
         return taken
 
     def read_response(self, method: str = "GET") -> tuple[HTTPResponse, bytes]:
-        """Read one response, as Python's own client does, from a connection with nothing held."""
+        """Read one response with http.client; the connection must have no buffered data."""
         assert not self._buffer
         response = HTTPResponse(self.sock, method=method)
         response.begin()
@@ -98,7 +98,7 @@ class Connection:
 def connect_tls(port: int, context: ssl.SSLContext, name: str) -> Connection:
     plain = socket.create_connection(("127.0.0.1", port), LIMIT)
     try:
-        # An end without TLS's own goodbye is an error, as it is for a browser.
+        # An end without a TLS close_notify is an error, as for a browser.
         sock = context.wrap_socket(plain, server_hostname=name, suppress_ragged_eofs=False)
     except OSError:
         plain.close()

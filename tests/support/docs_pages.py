@@ -73,7 +73,7 @@ def prose(page: Path) -> str:
 
 
 def spans(page: Path) -> list[str]:
-    """Return what stands in code font outside of blocks."""
+    """Return the code spans outside of fenced blocks."""
     return _SPAN.findall(prose(page))
 
 

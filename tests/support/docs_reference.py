@@ -31,7 +31,7 @@ _BENCH = ("request", "publish", "broadcast", "tunnel")
 
 
 def rewritten(page: Path) -> str:
-    """Return the text of a page with its generated parts made anew."""
+    """Return the text of a page with its generated parts written again."""
 
     def part(match: re.Match[str]) -> str:
         name = match["name"]
@@ -146,7 +146,7 @@ def _cell(text: str) -> str:
 
 
 def metric_table(prefix: str) -> str:
-    """Return one row for each metric whose name begins so."""
+    """Return one row for each metric with this prefix."""
     from support.docs_metrics import METRICS  # noqa: PLC0415 - the other parts do not need it
 
     lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]

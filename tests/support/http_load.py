@@ -1,4 +1,4 @@
-"""Clients that send one request after another on connections that stay; none may fail."""
+"""Clients that send one request after another on persistent connections; no request may fail."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _FIELDS = [*POST, (b"content-length", b"4")]
 _REFUSED_STREAM = 7
 
 Connect = Callable[[], Connection]
-Converse = Callable[["Load", Connection], None]
+Script = Callable[["Load", Connection], None]
 
 
 class Load:
     """Connections that each send one request after another until they are stopped.
 
-    They POST, which may not be sent twice: whatever is lost is seen.
+    They send POST, which the proxy must not retry, so that a lost request is seen.
     """
 
-    def __init__(self, connect: Connect, converse: Converse, connections: int) -> None:
+    def __init__(self, connect: Connect, script: Script, connections: int) -> None:
         self._connect = connect
-        self._converse = converse
+        self._script = script
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run) for _ in range(connections)]
         self.responses = 0
@@ -57,12 +57,12 @@ class Load:
         return self._stop.is_set()
 
     def wait_for_responses(self, more: int = 50) -> None:
-        """Wait for so many further answers."""
+        """Wait for `more` further responses."""
         goal = self.responses + more
         wait_until(lambda: self.responses >= goal or bool(self.failures))
 
     def wait_for_connections(self, more: int) -> None:
-        """Wait for so many further connections."""
+        """Wait for `more` further connections."""
         goal = self.connections + more
         wait_until(lambda: self.connections >= goal or bool(self.failures))
 
@@ -72,7 +72,7 @@ class Load:
                 connection = self._connect()
                 self.connections += 1
                 try:
-                    self._converse(self, connection)
+                    self._script(self, connection)
                 finally:
                     connection.close()
             except (OSError, AssertionError) as error:
@@ -80,7 +80,7 @@ class Load:
 
 
 def http1_requests(load: Load, connection: Connection) -> None:
-    """Send requests until the proxy closes the connection after an answer."""
+    """Send requests until the proxy closes the connection after a response."""
     while not load.stopped:
         connection.send(_POST)
         response, body = connection.read_response()
@@ -91,7 +91,7 @@ def http1_requests(load: Load, connection: Connection) -> None:
 
 
 def http1_single_requests(load: Load, connection: Connection) -> None:
-    """Send one request: each has a connection, and a handshake, of its own."""
+    """Send one request over a new TLS connection."""
     connection.send(_POST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
     response, body = connection.read_response()
     assert (response.status, body) == (200, b"ok"), (response.status, body)
@@ -99,31 +99,30 @@ def http1_single_requests(load: Load, connection: Connection) -> None:
 
 
 def http2_requests(load: Load, connection: Connection) -> None:
-    """Send requests, two at a time, until the proxy says goodbye."""
+    """Send two requests at a time until the proxy sends GOAWAY."""
     client = RawHttp2(connection)
     stream = 1
     while not load.stopped:
         pair = (stream, stream + 2)
         for one in pair:
             client.send(client.headers(one, _FIELDS), DataFrame(one, b"body", flags=["END_STREAM"]))
-        if _goodbye(load, client, set(pair)):
+        if _read_until_goaway(load, client, set(pair)):
             return
         stream += 4
 
 
-def _goodbye(load: Load, client: RawHttp2, waiting: set[int]) -> bool:
-    """Read the answers; True if this connection takes no more requests.
+def _read_until_goaway(load: Load, client: RawHttp2, waiting: set[int]) -> bool:
+    """Read the responses. Returns whether the connection accepts no more requests.
 
-    What a goodbye does not name, and what is refused as a stream, was not taken: that is not lost,
-    whoever sent it sends it again.
+    Streams that GOAWAY or REFUSED_STREAM reject were not processed: they do not count as lost.
     """
-    goodbye = False
+    goaway = False
     while waiting:
         frame = client.read_frame()
         stream = frame.stream_id
         if isinstance(frame, GoAwayFrame):
             assert frame.error_code == 0, frame
-            goodbye = True
+            goaway = True
             waiting = {one for one in waiting if one <= frame.last_stream_id}
         elif isinstance(frame, RstStreamFrame) and stream in waiting:
             assert frame.error_code == _REFUSED_STREAM, frame
@@ -134,7 +133,7 @@ def _goodbye(load: Load, client: RawHttp2, waiting: set[int]) -> bool:
             assert frame.data == b"ok", frame
             waiting.remove(stream)
             load.responses += 1
-    return goodbye
+    return goaway
 
 
 def answer_posts(connection: Connection) -> None:

@@ -18,7 +18,7 @@ from arke_relay.peers.keys import NetworkKey
 
 @cache
 def rsa_key(name: str) -> RSAPrivateKey:
-    """Return the same key for the same name; the name says what it is for."""
+    """Return the same key for the same name."""
     return generate_private_key(public_exponent=65537, key_size=2048)
 
 

@@ -1,4 +1,4 @@
-"""Programs of either protocol behind one face, so that one test can pair them in every way."""
+"""Iris and native programs with one interface, so that a test runs with every pair of them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from support.waiting import LIMIT
 Tunnel = IrisTunnel | arke.Tunnel
 
 PAIRS = (("iris", "iris"), ("iris", "native"), ("native", "iris"))
-"""Who calls, and who serves; native with native is tested elsewhere."""
+"""The protocols of caller and member. Native with native is tested in tests/acceptance."""
 
 FAULT: dict[str, type[Exception]] = {"iris": IrisFault, "native": arke.RemoteError}
 TIMEOUT: dict[str, type[Exception]] = {"iris": IrisTimeout, "native": arke.RequestTimeout}
 NO_MEMBERS: dict[str, type[Exception]] = {"iris": IrisTimeout, "native": arke.NoSuchCluster}
-"""What the caller of that protocol gets."""
+"""The exceptions that a caller gets, by its protocol."""
 
 TUNNEL_ENDED = (TunnelEnded, arke.TunnelClosed)
 
@@ -80,7 +80,7 @@ Program = IrisProgram | NativeProgram
 async def program(
     kind: str, port: int, cluster: str = "", handlers: Handlers | None = None
 ) -> AsyncIterator[Program]:
-    """A client, or with a cluster a service, for as long as the block."""
+    """A client, or with a cluster a service, that detaches after the block."""
     handlers = handlers or Handlers()
     if kind == "iris":
         async with iris_program(port, cluster, handlers) as iris:
@@ -99,18 +99,18 @@ async def program(
 
 
 def _install(service: arke.Service, handlers: Handlers, made: NativeProgram) -> None:
-    asked, conversed = handlers.request, handlers.tunnel
-    if asked:
+    request_handler, tunnel_handler = handlers.request, handlers.tunnel
+    if request_handler:
 
         @service.on_request
         async def answer(request: arke.Request) -> bytes:
-            return await asked(request.body)
+            return await request_handler(request.body)
 
-    if conversed:
+    if tunnel_handler:
 
         @service.on_tunnel
         async def converse(tunnel: arke.Tunnel) -> None:
-            await conversed(tunnel)
+            await tunnel_handler(tunnel)
 
     @service.on_broadcast
     async def hear(broadcast: arke.Broadcast) -> None:
@@ -119,7 +119,7 @@ def _install(service: arke.Service, handlers: Handlers, made: NativeProgram) -> 
 
 @dataclass
 class ProtocolPair:
-    """A caller's protocol and relay, and a member's; `cluster` is no other test's."""
+    """The protocols and relays of a caller and a member, and a cluster name of its own."""
 
     caller: str
     member: str
@@ -129,7 +129,7 @@ class ProtocolPair:
 
     @asynccontextmanager
     async def connected_caller(self, handlers: Handlers) -> AsyncIterator[Program]:
-        """A caller, while a member that is known to its relay serves."""
+        """Yield a caller whose relay knows a running member."""
         async with (
             self.running_member(handlers),
             program(self.caller, self.caller_relay.port) as caller,

@@ -1,4 +1,4 @@
-"""A proxy under test: raw backends that do what a test says, and a cluster that names them."""
+"""A proxy with scripted backends, and a cluster whose member replies with their addresses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from support.waiting import LIMIT, wait_until
 
 
 class AddressService:
-    """One member that names backends; `answers` are given in turn, and an exception is raised.
+    """One member that replies with the `answers` in turn; it raises an answer that is an exception.
 
     Whenever they are set the first one is next.
 
@@ -42,7 +42,7 @@ class AddressService:
         self.name = name
         self._next_answers: Iterator[str | Exception] = iter(())
         self.requests = 0
-        self._answered = -math.inf  # when it last was
+        self._answered = -math.inf  # time of the last reply
         self._port = port
         self._limits = limits
         self._metadata = metadata
@@ -63,7 +63,7 @@ class AddressService:
         assert self._registered.wait(LIMIT)
 
     def wait_for_prefetch(self) -> None:
-        """Wait until the proxy uses nothing that it asked ahead, and sees no demand to ask again.
+        """Wait until the proxy has no prefetched backends and requests no more.
 
         The one takes 50 ms, the other up to 100.
         """
@@ -115,7 +115,7 @@ class ProxyHarness:
         self.process, self.port = start_cluster_proxy(relay, cluster.name, *flags)
 
     def start_backends(self, *scripts: Script) -> list[Backend]:
-        """Start backends that the cluster names from now on, in turn."""
+        """Start backends; the member replies with their addresses in turn from now on."""
         made = [Backend(script) for script in scripts]
         self._cleanups += [backend.stop for backend in made]
         self.cluster.wait_for_prefetch()
@@ -123,7 +123,7 @@ class ProxyHarness:
         return made
 
     def dial(self) -> Connection:
-        """Connect; the test ends it."""
+        """Open a connection, which is closed at the end of the test."""
         return Connection(socket.create_connection(("127.0.0.1", self.port), LIMIT))
 
     def connect(self) -> Connection:
@@ -132,13 +132,13 @@ class ProxyHarness:
         return connection
 
     def connect_tls(self, context: ssl.SSLContext, name: str) -> Connection:
-        """Connect to where -tls-listen said, and ask for `name`."""
+        """Connect to -tls-listen with the server name `name`."""
         connection = connect_tls(self.tls_port, context, name)
         self._cleanups.append(connection.close)
         return connection
 
     def exchange(self, request: bytes, method: str = "GET") -> tuple[HTTPResponse, bytes]:
-        """Send one request over a connection of its own."""
+        """Send one request over a new connection."""
         connection = self.connect()
         connection.send(request)
         return connection.read_response(method)
@@ -147,7 +147,7 @@ class ProxyHarness:
         return self.exchange(f"GET {path} HTTP/1.1\r\nHost: example\r\n\r\n".encode())
 
     def clean_up(self) -> None:
-        """End what the test set up; the proxy goes on."""
+        """Stop the backends and connections of the test; the proxy keeps running."""
         ends, self._cleanups = self._cleanups, []
         for end in reversed(ends):
             end()

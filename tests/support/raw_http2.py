@@ -1,4 +1,4 @@
-"""A client of HTTP/2 that sends whatever frames a test wants, and does nothing by itself."""
+"""An HTTP/2 client that sends exactly the frames of a test."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class ConnectionClosed(Exception):
 
 
 class RawHttp2:
-    """Speaks over a connection, in blocking calls."""
+    """HTTP/2 over a connection, in blocking calls."""
 
     def __init__(self, connection: Connection, **settings: int) -> None:
-        """Begin, with settings such as INITIAL_WINDOW_SIZE."""
+        """Start the connection, with settings such as INITIAL_WINDOW_SIZE."""
         self.connection = connection
         self.encoder = Encoder()
         self.decoder = Decoder()
@@ -52,7 +52,7 @@ class RawHttp2:
         self.connection.send(b"".join(frame.serialize() for frame in frames))
 
     def headers(self, stream: int, fields: Fields, *flags: str) -> HeadersFrame:
-        """Make a frame with all of these fields, as they are."""
+        """Make a HEADERS frame with these fields, without validation."""
         encoded = self.encoder.encode(fields, huffman=False)
         return HeadersFrame(stream, encoded, flags=["END_HEADERS", *flags])
 
@@ -60,7 +60,7 @@ class RawHttp2:
         self.send(self.headers(stream, fields, "END_STREAM"))
 
     def read_frame(self) -> Frame:
-        """Read one frame; an answer's fields become its `fields`."""
+        """Read one frame. The header fields of a response become its `fields`."""
         header = memoryview(self.connection.read_exactly(9))
         frame, length = Frame.parse_frame_header(header)
         frame.parse_body(memoryview(self.connection.read_exactly(length)))
@@ -74,11 +74,11 @@ class RawHttp2:
         return frame
 
     def read_response(self, stream: int) -> tuple[dict[bytes, bytes], bytes]:
-        """Read one answer to its end. Raises Reset, GoneAway."""
+        """Read one response to its end. Raises StreamReset and ConnectionClosed."""
         return self.read_responses(stream)[stream]
 
     def read_responses(self, *streams: int) -> dict[int, tuple[dict[bytes, bytes], bytes]]:
-        """Read these answers to their ends, in any order. Raises Reset, GoneAway."""
+        """Read these responses, in any order. Raises StreamReset and ConnectionClosed."""
         fields: dict[int, dict[bytes, bytes]] = {stream: {} for stream in streams}
         bodies = dict.fromkeys(streams, b"")
         open_ = set(streams)

@@ -1,6 +1,6 @@
-"""A peer made of test code: it holds the network's key, speaks the real protocols, and misbehaves.
+"""A peer for hostile tests: it holds the network's key, speaks the real protocols, and misbehaves.
 
-Nobody listens at its join port, so that nobody but it can renew its admission.
+No socket listens at its join port, so that relays cannot renew its admission.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Socket = zmq.Socket[bytes]
 
 
 class RawPeer:
-    """One pretended node; others admit it for `lifetime` seconds.
+    """A simulated node. Relays admit it for `lifetime` seconds.
 
     The first key signs, as with a relay's `-rsa`; the last is that of the join socket to dial.
     """
@@ -44,7 +44,7 @@ class RawPeer:
         self.join_keys = CurvePair.from_secret(network_keys[-1].join_secret(network))
         self.context: zmq.Context[Socket] = zmq.Context()
         self.incoming = self.context.socket(zmq.PULL)
-        """Where a relay that admitted this node sends its batches."""
+        """The socket to which a relay that admitted this node sends its batches."""
         self.incoming.curve_server = 1
         self.incoming.curve_secretkey = self.curve.secret
         self._data_port = self.incoming.bind_to_random_port(f"tcp://{address}")
@@ -57,7 +57,7 @@ class RawPeer:
         self.context.destroy(linger=0)
 
     async def join(self, relay: Relay) -> AdmittedPeer:
-        """Be admitted, as every relay is. Raises JoinRefused."""
+        """Join a relay. Raises JoinRefused."""
         introduction = NodeInfo(free_port(), self._data_port, relay.address, "0.0.0", 1 << 24)
         initiator = Initiator(self._identity, introduction, os.urandom, time.monotonic())
         with self.client(zmq.DEALER, self.curve, self.join_keys.public, MAX_MESSAGE_BYTES) as sock:
@@ -78,7 +78,7 @@ class RawPeer:
         return sock
 
     async def link(self, relay: Relay) -> RawPeerLink:
-        """Be admitted, and linked in both directions; the next link is a new session."""
+        """Join and link in both directions. Each call opens a new session."""
         admitted = await self.join(relay)
         mouth = self.dial(relay, admitted, self.curve)
         (session, _, _), *_ = unpack_batch(await receive(self.incoming))
@@ -89,7 +89,7 @@ class RawPeer:
 
     def client(self, kind: int, keys: CurvePair, server_key: bytes, largest: int) -> Socket:
         made = curve_client(self.context, kind, keys, server_key, largest)
-        self._clients.append(made)  # so that `close` finds it, whoever forgot it
+        self._clients.append(made)  # so that `close` closes it
         return made
 
 
@@ -108,7 +108,7 @@ class RawPeerLink:
 
 
 def unpack_batch(frame: bytes) -> list[Any]:
-    """Take a batch apart: (session, stamp, session heard), then the messages."""
+    """Unpack a batch: (session, stamp, acknowledged session), then the messages."""
     parts = msgpack.Unpacker(use_list=False)
     parts.feed(frame)
     return list(parts)

@@ -1,4 +1,4 @@
-"""A program without the SDK: the native protocol by hand, well or badly spoken."""
+"""A program without the SDK: the native protocol, valid or not."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class RawProgram:
         return message
 
     async def wait_until_processed(self) -> None:
-        """Wait until the relay has handled all that was said."""
+        """Wait until the relay has handled all sent messages."""
         await self.send_message((Op.PING.value, 4711))
         while await self.receive_only(Op.PONG) != (Op.PONG, 4711):
             pass

@@ -1,4 +1,4 @@
-"""An outlet that keeps what it is given: the interface the core was made for."""
+"""A message sink that records its messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from arke_relay.core.endpoints import Message
 
 @dataclass(eq=False)
 class RecordingSink:
-    """`room` is how many messages it takes; None: any number."""
+    """`room` is the number of messages that it accepts; None: any number."""
 
     room: int | None = None
     messages: list[Message] = field(default_factory=list)
@@ -37,16 +37,16 @@ class RecordingSink:
         return self._take(message, tunnel)
 
     def drop_flow(self, tunnel: Hashable) -> None:
-        """What a recorder was given it keeps."""
+        """Do nothing: recorded messages stay."""
 
     def flush(self) -> None:
-        """What a recorder was given has arrived."""
+        """Do nothing: recorded messages count as sent."""
 
     def overrun(self) -> None:
         self.overruns += 1
 
     def take(self) -> list[Message]:
-        """What came since the last time."""
+        """Return the messages since the last call."""
         taken, self.messages, self.orders = self.messages, [], []
         return taken
 

@@ -1,4 +1,4 @@
-"""What a relay reports about its members, topics and peers, and waits for it."""
+"""Read a relay's members, topics and peers, and wait for them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.waiting import wait_until_async
 
 
 async def member_count(mesh: arke.Mesh, cluster: str) -> int:
-    """How many members of a cluster the relay of `mesh` knows."""
+    """Return the number of members of a cluster that the relay of `mesh` knows."""
     known: dict[str, Any] = (await mesh.status())["clusters"].get(cluster, {})
     return int(known.get("here", 0) + known.get("elsewhere", 0))
 
@@ -25,7 +25,7 @@ async def wait_for_members(mesh: arke.Mesh, cluster: str, count: int) -> None:
 
 
 async def wait_for_topic(mesh: arke.Mesh, topic: str) -> None:
-    """Wait until a peer of the mesh's relay is known to listen to a topic."""
+    """Wait until the mesh's relay knows a peer with a subscriber of a topic."""
 
     async def known() -> bool:
         found = (await mesh.status())["topics"].get(topic, {})
@@ -35,14 +35,14 @@ async def wait_for_topic(mesh: arke.Mesh, topic: str) -> None:
 
 
 async def peer_states(relay: Relay) -> list[dict[str, Any]]:
-    """Whom a relay counts among its peers, in whatever state."""
+    """Return the node ids of all peers of a relay, in any state."""
     async with arke.connect(port=relay.port) as mesh:
         found: list[dict[str, Any]] = (await mesh.status())["peers"]
         return found
 
 
 async def wait_for_peers(relay: Relay, others: Sequence[Relay]) -> None:
-    """Wait until a relay is linked with these and no others."""
+    """Wait until a relay is linked with exactly these peers."""
     wanted = sorted((other.address, "linked") for other in others)
 
     async def met() -> bool:
@@ -54,7 +54,7 @@ async def wait_for_peers(relay: Relay, others: Sequence[Relay]) -> None:
 
 
 async def wait_until_unused(*relays: Relay) -> None:
-    """Wait until no program is attached to these relays, and they know no clusters and topics."""
+    """Wait until these relays have no programs, clusters and topics."""
     async with AsyncExitStack() as stack:
         meshes = [
             await stack.enter_async_context(arke.connect(port=port))

@@ -31,7 +31,7 @@ CHUNKS = {
     "101 trailers": b"0\r\n" + b"A: b\r\n" * 101 + b"\r\n",
     "size before a tab": b"1\t\r\na\r\n",
     "size before a vertical tab": b"1\x0b\r\na\r\n",
-    "size of other digits": b"\xd9\xa1\r\na\r\n",
+    "size of non-ASCII digits": b"\xd9\xa1\r\na\r\n",
     "size in a list": b"1,1\r\na\r\n",
     "fraction of a size": b"1.0\r\na\r\n",
     "sixteen digits": b"000000000000000001\r\na\r\n",
@@ -55,13 +55,13 @@ CHUNKS = {
     "trailer with NUL": b"0\r\nA: \x00\r\n\r\n",
     "trailer with space before the colon": b"0\r\nA : b\r\n\r\n",
     "trailer without name": b"0\r\n: b\r\n\r\n",
-    "trailer with a length's lookalike": b"0\r\nContent_Length: 5\r\n\r\n",
+    "trailer named Content_Length": b"0\r\nContent_Length: 5\r\n\r\n",
     "request for a trailer": b"0\r\nGET /smuggled HTTP/1.1\r\n\r\n",
 }
 
 # Heads of responses; the client gets 502.
 RESPONSES = {
-    "no HTTP": b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+    "not HTTP": b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
     "HTTP/2": b"HTTP/2.0 200 OK\r\n\r\n",
     "two digits": b"HTTP/1.1 20 OK\r\n\r\n",
     "four digits": b"HTTP/1.1 2000 OK\r\n\r\n",
@@ -105,8 +105,8 @@ RESPONSES = {
     "interim in chunks": b"HTTP/1.1 103 -\r\nTransfer-Encoding: chunked\r\n\r\n",
     "101 without Upgrade": SWITCH + b"Connection: upgrade\r\n\r\n",
     "101 without Connection": SWITCH + b"Upgrade: x\r\n\r\n",
-    "101 to nothing": SWITCH + b"Upgrade: \r\nConnection: upgrade\r\n\r\n",
-    "101 to two": SWITCH + b"Upgrade: x\r\nUpgrade: y\r\nConnection: upgrade\r\n\r\n",
+    "101 with an empty Upgrade": SWITCH + b"Upgrade: \r\nConnection: upgrade\r\n\r\n",
+    "101 with two protocols": SWITCH + b"Upgrade: x\r\nUpgrade: y\r\nConnection: upgrade\r\n\r\n",
     "101 with a length": SWITCH + b"Upgrade: x\r\nConnection: upgrade\r\nContent-Length: 0\r\n\r\n",
     "101 in HTTP/1.0": b"HTTP/1.0 101 -\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
 }

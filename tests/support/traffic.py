@@ -1,4 +1,4 @@
-"""Steady callers, of which none may fail, and waits for what a relay knows."""
+"""Callers that send requests all the time, of which none may fail."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def echo_service(cluster: str, port: int) -> arke.Service:
 
 
 class Traffic:
-    """Callers that each ask a cluster of echoes again and again until the block ends."""
+    """Callers that each send requests to a cluster of echo services until the block ends."""
 
     def __init__(self, cluster: str, meshes: Sequence[arke.Mesh]) -> None:
         self.started = 0
@@ -47,7 +47,7 @@ class Traffic:
         assert self.started == self.replied > 0
 
     async def wait_for_replies(self, answers: int = 50) -> None:
-        """Wait for so many further answers. Raises what a caller raised."""
+        """Wait for `count` further replies. Raises the exception of a failed caller."""
         goal = self.replied + answers
         async with asyncio.timeout(LIMIT):
             while self.replied < goal:
@@ -55,7 +55,7 @@ class Traffic:
                 await asyncio.sleep(0.01)
 
     def raise_failures(self) -> None:
-        """Raise what a caller raised."""
+        """Raise the exception of a failed caller."""
         for caller in self._callers:
             if caller.done():
                 caller.result()

@@ -1,4 +1,4 @@
-"""Both ends of one tunnel, and between them a wire that counts the credit."""
+"""Both ends of one tunnel, connected by a wire that counts the credit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MIB = 1024 * 1024
 
 
 class Link:
-    """What a tunnel sends on, toward the other end; `held` keeps all of it back."""
+    """The sink of one tunnel end. While `held` is set, nothing is delivered."""
 
     def __init__(self, wire: Wire, number: int) -> None:
         self._wire = wire
@@ -33,7 +33,7 @@ class Link:
 
 
 class Wire:
-    """Carries messages in order, a turn of the loop later, and holds both ends to their credit."""
+    """Deliver messages in order, one loop iteration later, and check the credit of both ends."""
 
     def __init__(
         self, window: int = MIN_WINDOW, largest: int = 4 * MIB, theirs: int | None = None

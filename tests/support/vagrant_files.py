@@ -1,4 +1,4 @@
-"""What `vagrant/` says: which units run where, and the command of each."""
+"""Read `vagrant/`: the units of each machine, and their commands."""
 
 from __future__ import annotations
 

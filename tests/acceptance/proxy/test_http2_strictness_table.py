@@ -57,12 +57,12 @@ FORBIDDEN_IN_HTTP2 = {
     "space around a value",
     "blank value",
     "URL",
-    "URL, and Host in other letters",
-    "URL with the port that goes without saying",
-    "Host with the port that goes without saying",
-    "coding in other letters",
+    "URL, and Host in another case",
+    "URL with the default port",
+    "Host with the default port",
+    "coding in upper case",
     "chunk extensions",
-    "trailer that means something elsewhere",
+    "trailer with a field for framing or routing",
 }
 
 
