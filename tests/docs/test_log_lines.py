@@ -14,7 +14,7 @@ EVENTS = {event.text for package in ("relay", "proxy", "sdk") for event in event
 
 
 def log_lines() -> list[str]:
-    """Return the log lines in the tables of the troubleshooting page whose heading says so."""
+    """Return the log lines in the tables of the troubleshooting page under that heading."""
     text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
     found: list[str] = []
     for table in re.findall(r"^\| log line.*(?:\n\|.*)+", text, re.MULTILINE):

@@ -1,4 +1,4 @@
-"""The reference pages say what the code says: `make reference` writes their generated parts."""
+"""The generated parts of the reference pages match the code; `make reference` writes them."""
 
 from __future__ import annotations
 

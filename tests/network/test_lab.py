@@ -53,7 +53,7 @@ group.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
 print("listening", flush=True)
 while True:
     body, (source, _) = group.recvfrom(100)
-    print("heard", body.decode(), "from", source, flush=True)
+    print("received", body.decode(), "from", source, flush=True)
 """
 
 MULTICAST_SENDER = """
@@ -136,7 +136,7 @@ def test_multicast_reaches_the_other_hosts_through_the_switch(lab: Lab) -> None:
         receiver.wait_for_line("listening", LIMIT)
     sender.run(python(MULTICAST_SENDER, "hello", sender.address))
     for receiver in receivers:
-        receiver.wait_for_line(f"heard hello from {sender.address}", LIMIT)
+        receiver.wait_for_line(f"received hello from {sender.address}", LIMIT)
 
 
 def test_packets_on_the_nat_interface_reach_no_host(lab: Lab) -> None:
@@ -195,7 +195,7 @@ def test_arke_environment_variables_are_not_inherited(
 ) -> None:
     monkeypatch.setenv("ARKE_NET", "surprise")
     assert "ARKE_NET" not in lab.hosts[0].run(["env"]).stdout
-    assert "ARKE_NET=asked" in lab.hosts[0].run(["env"], env={"ARKE_NET": "asked"}).stdout
+    assert "ARKE_NET=given" in lab.hosts[0].run(["env"], env={"ARKE_NET": "given"}).stdout
 
 
 @pytest.mark.parametrize("lab", [1], indirect=True)

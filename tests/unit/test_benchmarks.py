@@ -29,12 +29,12 @@ def taken(row: Row = ROW, *, competitor: bool = True, once: bool = False) -> lis
 
 def test_rounds_alternate_and_medians_are_compared() -> None:
     order: list[str] = []
-    said: list[str] = []
+    lines: list[str] = []
     arke, nats = runs("Arke", 9e3, 3e3, 6e3, order=order), runs("NATS", 1e3, 2e3, 3e3, order=order)
     measure = Measure("req", (ROW,), arke, nats)
-    (outcome,) = rounds.take(measure, "NATS", rounds=3, seconds=1.0, say=said.append)
+    (outcome,) = rounds.take(measure, "NATS", rounds=3, seconds=1.0, say=lines.append)
     assert order == ["Arke", "NATS"] * 3
-    assert said[:2] == ["req, round 1, Arke: 9.0 k/s", "req, round 1, NATS: 1.0 k/s"]
+    assert lines[:2] == ["req, round 1, Arke: 9.0 k/s", "req, round 1, NATS: 1.0 k/s"]
     assert outcome.competitor
     assert (outcome.arke.median, outcome.competitor.median, outcome.ratio) == (6000, 2000, 3.0)
     assert outcome.reached is True

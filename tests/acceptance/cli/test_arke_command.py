@@ -258,17 +258,17 @@ async def opened_by_a_reader(fifo: Path) -> int:
 
 
 async def test_broadcast_command_reaches_members(relay: Relay) -> None:
-    heard: asyncio.Queue[bytes] = asyncio.Queue()
+    received: asyncio.Queue[bytes] = asyncio.Queue()
     service = arke.Service("town", port=relay.port)
 
     @service.on_broadcast
-    async def hear(broadcast: arke.Broadcast) -> None:
-        heard.put_nowait(broadcast.body)
+    async def on_broadcast(broadcast: arke.Broadcast) -> None:
+        received.put_nowait(broadcast.body)
 
     async with service, asyncio.timeout(LIMIT):
         done = await asyncio.to_thread(run, relay.port, "broadcast town -", stdin=b"fire")
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
-        assert await heard.get() == b"fire"
+        assert await received.get() == b"fire"
 
 
 async def test_subscribe_prints_one_line_per_event_until_ctrl_c(relay: Relay) -> None:
@@ -304,8 +304,8 @@ async def test_paused_reader_gets_everything(relay: Relay) -> None:
 async def test_ctrl_c_ends_subscribe_with_a_paused_reader(relay: Relay) -> None:
     with started(relay.port, "subscribe stuck") as listening:
         await wait_until_listed(relay, "topics", "stuck")
-        run(relay.port, "publish stuck -", stdin=b"begun\n" + bytes(1024 * 1024))
-        assert await next_line(listening) == b"begun\n"  # the rest is more than a pipe holds
+        run(relay.port, "publish stuck -", stdin=b"started\n" + bytes(1024 * 1024))
+        assert await next_line(listening) == b"started\n"  # the rest is more than a pipe holds
         listening.send_signal(signal.SIGINT)
         assert listening.wait(LIMIT) == 130
 

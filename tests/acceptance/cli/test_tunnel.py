@@ -24,12 +24,12 @@ def relay(module_relay: Relay) -> Relay:
 
 @contextmanager
 def echo(relay: Relay) -> Iterator[None]:
-    begun = relay.process.written
+    started = relay.process.written
     service = start_process(
         "echo", [*program("arke"), "serve", "echo", "--echo", "-port", str(relay.port)]
     )
     try:
-        relay.process.wait_for_line("program registered .*cluster=echo", LIMIT, after=begun)
+        relay.process.wait_for_line("program registered .*cluster=echo", LIMIT, after=started)
         yield
     finally:
         service.terminate()
@@ -42,13 +42,13 @@ def tunnel(relay: Relay, *words: str) -> list[str]:
 
 
 def test_tunnel_echoes_stdin(relay: Relay) -> None:
-    octets = os.urandom(3_000_000)
+    data = os.urandom(3_000_000)
     with echo(relay):
         done = subprocess.run(
-            tunnel(relay, "echo"), input=octets, capture_output=True, timeout=LIMIT, check=False
+            tunnel(relay, "echo"), input=data, capture_output=True, timeout=LIMIT, check=False
         )
     assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout == octets
+    assert done.stdout == data
 
 
 def test_tunnel_streams_both_ways(relay: Relay) -> None:
@@ -87,11 +87,11 @@ def test_tunnel_reads_files_and_empty_stdin(relay: Relay) -> None:
 
 def test_tunnel_to_a_member_without_handler_prints_one_line(relay: Relay) -> None:
     done = subprocess.run(
-        tunnel(relay, "nobody"), input=b"", capture_output=True, timeout=LIMIT, check=False
+        tunnel(relay, "unknown"), input=b"", capture_output=True, timeout=LIMIT, check=False
     )
     assert done.returncode == 1
     (line,) = done.stderr.decode().splitlines()
-    assert line.startswith("arke: cluster 'nobody' has no members")
+    assert line.startswith("arke: cluster 'unknown' has no members")
 
 
 @pytest.mark.parametrize("size", [64, 65536])

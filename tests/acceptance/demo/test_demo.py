@@ -88,7 +88,7 @@ def free(host: str, port: int) -> bool:
         return probe.connect_ex((host, port)) != 0
 
 
-def gone(pid: int) -> bool:
+def has_exited(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2][1] == "Z"
     except FileNotFoundError:
@@ -124,7 +124,7 @@ def test_the_page_answers_from_both_servers_and_nothing_is_left(demo: Demo) -> N
     assert len(children) == 6
     demo.process.signal(signal.SIGINT)
     assert demo.process.wait(2 * LIMIT) == 0
-    assert all(gone(pid) for pid in children.values())
+    assert all(has_exited(pid) for pid in children.values())
     assert list(demo.folder.iterdir()) == []
     assert "warn  drain" not in demo.process.log
 
@@ -158,7 +158,7 @@ def test_nothing_outlives_a_demo_that_is_killed(demo: Demo) -> None:
     children = demo.children()
     demo.process.kill()
     demo.process.wait(LIMIT)
-    wait_until(lambda: all(gone(pid) for pid in children.values()))
+    wait_until(lambda: all(has_exited(pid) for pid in children.values()))
     assert list(demo.folder.iterdir()) == []
 
 

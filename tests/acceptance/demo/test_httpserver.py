@@ -56,13 +56,13 @@ def servers() -> Iterator[Servers]:
 def ask(relay: Relay, count: int = 1) -> str:
     """Ask the cluster as the proxy does, once it has so many members."""
 
-    async def asked() -> bytes:
+    async def request_address() -> bytes:
         async with asyncio.timeout(LIMIT), arke.connect(port=relay.port) as mesh:
             while await member_count(mesh, "web") != count:
                 await asyncio.sleep(0.02)
             return await mesh.request("web", b"ip")
 
-    return asyncio.run(asked()).decode()
+    return asyncio.run(request_address()).decode()
 
 
 def get(connection: HTTPConnection, path: str) -> tuple[int, str | None, str]:
@@ -130,8 +130,8 @@ def test_it_does_not_register_when_it_cannot_listen(relays: Relays, servers: Ser
 
 
 def test_what_it_cannot_do_is_one_line(servers: Servers) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as stranger:  # no relay
-        port = stranger.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as other_server:  # not a relay
+        port = other_server.getsockname()[1]
         silent = servers.start(port, "127.0.0.1:0")
         assert silent.wait(LIMIT) == 1
     assert silent.log.endswith("\nhttpserver: the relay was silent for 2.5 s\n")
@@ -148,9 +148,9 @@ def test_what_it_cannot_do_is_one_line(servers: Servers) -> None:
 
 
 def test_it_ends_well_when_stopped_before_there_is_a_relay(servers: Servers) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:  # says nothing
-        process = servers.start(nobody.getsockname()[1], "127.0.0.1:0")
-        peer, _ = nobody.accept()
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts and sends nothing
+        process = servers.start(silent.getsockname()[1], "127.0.0.1:0")
+        peer, _ = silent.accept()
         with peer:
             process.terminate()
             assert process.wait(LIMIT) == 0

@@ -15,7 +15,7 @@ from support.vagrant_files import command, nodes
 
 LIMIT = 60.0
 
-# Refreshes until both backends have answered once, then counts a hundred answers.
+# Refreshes until both backends have responded, then counts the backends of 100 responses.
 VISIT = """
 import json, sys, time, urllib.request
 deadline = time.monotonic() + float(sys.argv[2])
@@ -32,7 +32,7 @@ while len(seen) < 2:
         trouble = error
         time.sleep(0.1)
     if time.monotonic() > deadline:
-        sys.exit(f"within {sys.argv[2]} s these answered: {seen}; last trouble: {trouble}")
+        sys.exit(f"backends that responded within {sys.argv[2]} s: {seen}; last error: {trouble}")
 print(json.dumps([page() for _ in range(100)]))
 """
 

@@ -11,7 +11,7 @@ from support.vagrant_files import UNITS, VAGRANT, command, nodes
 
 
 def check(*argv: str | Path, env: dict[str, str] | None = None) -> str:
-    """Return what the tool says, which found nothing to refuse."""
+    """Run a checking tool, which must succeed, and return its output."""
     done = subprocess.run(
         argv,
         stdout=subprocess.PIPE,
@@ -25,11 +25,11 @@ def check(*argv: str | Path, env: dict[str, str] | None = None) -> str:
 
 
 def test_the_vagrantfile_is_valid(tmp_path: Path) -> None:
-    # Vagrant judges the provider's block only where VirtualBox is; it asks it for its version.
+    # Vagrant validates the provider block only if VirtualBox reports its version.
     virtualbox = tmp_path / "VBoxManage"
     virtualbox.write_text("#!/bin/sh\necho 7.0.10r158379\n", encoding="utf-8")
     virtualbox.chmod(0o755)
-    said = check(
+    output = check(
         require_tool("vagrant", "vagrant"),
         "validate",
         env={
@@ -40,7 +40,7 @@ def test_the_vagrantfile_is_valid(tmp_path: Path) -> None:
             "VAGRANT_HOME": str(tmp_path / "home"),
         },
     )
-    assert "validated successfully" in said
+    assert "validated successfully" in output
 
 
 def test_the_script_is_plain_shell_that_shellcheck_likes() -> None:

@@ -100,8 +100,8 @@ async def test_peer_frames_stay_within_the_size_limit(relays: Relays) -> None:
         await greedy.wait_until_processed()
         other.process.cont()
         async with asyncio.timeout(LIMIT):
-            heard = [len((await anext(events)).body) for _ in range(100 + len(sent))]
-        assert sorted(heard[100:]) == sorted(sent)
+            received = [len((await anext(events)).body) for _ in range(100 + len(sent))]
+        assert sorted(received[100:]) == sorted(sent)
     for relay in (one, other):
         assert relay.process.log.count("peer lost") == 0
 

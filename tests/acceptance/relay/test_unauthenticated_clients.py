@@ -209,7 +209,7 @@ async def test_thousands_of_unauthenticated_clients_use_bounded_memory(relays: R
 async def test_silent_connections_do_not_block_programs(relays: Relays) -> None:
     relay = relays.start()
     clients = await connect_clients(("127.0.0.1", relay.port), b"", 2_000)
-    async with raw_program(relay.port, "honest") as program:
+    async with raw_program(relay.port, "valid") as program:
         await program.wait_until_processed()
     await wait_until_closed(clients)
 

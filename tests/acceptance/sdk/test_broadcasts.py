@@ -108,7 +108,7 @@ async def test_closing_the_mesh_ends_subscriptions(relays: Relays) -> None:
 async def test_broadcast_without_receivers_is_no_error(relays: Relays) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh:
-        await mesh.broadcast("nobody", b"x")
+        await mesh.broadcast("unknown", b"x")
         await mesh.publish("nothing", b"x")
         assert (await mesh.status())["programs"] == 1
 

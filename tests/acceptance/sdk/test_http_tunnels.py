@@ -239,15 +239,15 @@ async def test_opening_cannot_choose_the_http_address(nodes: tuple[Relay, Relay]
         service = arke.Service("web", http=address, port=nodes[1].port)
         async with (
             running(nodes, service) as (_, member),
-            raw_program(nodes[0].port, "stranger") as stranger,
+            raw_program(nodes[0].port, "raw") as raw,
         ):
             purpose, size = Purpose.HTTP.value, 65536
             headers = {"http": other, "host": other, "address": other}
-            said = Op.OPEN.value, 1, other, other.encode(), 5000, member, purpose, size, size
-            await stranger.send_message((*said, headers))
-            await stranger.receive_only(Op.ACCEPT)
-            await stranger.send_message((Op.CREDIT.value, 1, size))
-            *_, data = await stranger.receive_only(Op.DATA)
+            fields = Op.OPEN.value, 1, other, other.encode(), 5000, member, purpose, size, size
+            await raw.send_message((*fields, headers))
+            await raw.receive_only(Op.ACCEPT)
+            await raw.send_message((Op.CREDIT.value, 1, size))
+            *_, data = await raw.receive_only(Op.DATA)
             assert data.endswith(b"the registered one")
 
 

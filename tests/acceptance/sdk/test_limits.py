@@ -53,18 +53,18 @@ async def test_close_and_subscribe_behind_a_full_buffer(relays: Relays) -> None:
 async def test_invalid_timeout_affects_no_other_request(relays: Relays, limit: float) -> None:
     relay = relays.start()
     service = arke.Service("slow", port=relay.port)
-    begun = asyncio.Event()
+    started = asyncio.Event()
     done = asyncio.Event()
 
     @service.on_request
     async def answer(request: arke.Request) -> bytes:
-        begun.set()
+        started.set()
         await done.wait()
         return b"well"
 
     async with service, arke.connect(port=relay.port) as mesh:
         good = asyncio.ensure_future(mesh.request("slow", b"", timeout=LIMIT))
-        await begun.wait()
+        await started.wait()
         with pytest.raises(ValueError, match="timeout"):
             await mesh.request("slow", b"", timeout=limit)
         done.set()
@@ -172,22 +172,22 @@ async def test_relays_with_different_body_limits_stay_linked(relays: Relays) -> 
 
 async def test_overloaded_error_has_the_reason_of_the_refusal(relays: Relays) -> None:
     one, other = relays.start_pair()
-    async with arke.Service("deaf", port=other.port), arke.connect(port=one.port) as mesh:
-        await wait_for_members(mesh, "deaf", 1)
+    async with arke.Service("no-handlers", port=other.port), arke.connect(port=one.port) as mesh:
+        await wait_for_members(mesh, "no-handlers", 1)
         with pytest.raises(arke.Overloaded, match="no request handler"):
-            await mesh.request("deaf", b"", timeout=LIMIT)
+            await mesh.request("no-handlers", b"", timeout=LIMIT)
 
 
 async def test_requests_not_started_by_a_stopping_service_are_retried(relays: Relays) -> None:
     """The drain time ends while requests are still queued."""
     relay = relays.start()
-    begun = asyncio.Event()
+    started = asyncio.Event()
     first = arke.Service("work", port=relay.port, limits=arke.Limits(requests=1), drain=0.1)
     second = arke.Service("work", port=relay.port)
 
     @first.on_request
     async def hang(_: arke.Request) -> bytes:
-        begun.set()
+        started.set()
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -200,11 +200,11 @@ async def test_requests_not_started_by_a_stopping_service_are_retried(relays: Re
             calls = [
                 asyncio.ensure_future(mesh.request("work", b"", timeout=LIMIT)) for _ in range(5)
             ]
-            await begun.wait()
+            await started.wait()
             await second.__aenter__()
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         await second.__aexit__(None, None, None)
-    assert isinstance(outcomes[0], arke.RemoteError), "it was begun, and cut off"
+    assert isinstance(outcomes[0], arke.RemoteError), "it had started, and was cancelled"
     assert outcomes[1:] == [b"second"] * 4
 
 
@@ -223,12 +223,12 @@ async def test_drops_are_counted(relays: Relays) -> None:
     relay = relays.start()
     service = arke.Service("slow", port=relay.port, limits=arke.Limits(broadcast_bytes=1))
     go_on = asyncio.Event()
-    heard: list[bytes] = []
+    received: list[bytes] = []
 
     @service.on_broadcast
-    async def hear(broadcast: arke.Broadcast) -> None:
+    async def on_broadcast(broadcast: arke.Broadcast) -> None:
         await go_on.wait()
-        heard.append(broadcast.body)
+        received.append(broadcast.body)
 
     async with service, arke.connect(port=relay.port) as mesh, asyncio.timeout(LIMIT):
         for number in range(5):
@@ -236,7 +236,7 @@ async def test_drops_are_counted(relays: Relays) -> None:
         while service.dropped < 3:
             await asyncio.sleep(0.01)
         go_on.set()
-        while len(heard) + service.dropped < 5:
+        while len(received) + service.dropped < 5:
             await asyncio.sleep(0.01)
-    assert len(heard) + service.dropped == 5
-    assert heard[0] == b"0", "one at least is taken, however large"
+    assert len(received) + service.dropped == 5
+    assert received[0] == b"0", "one is accepted, even over the limit"

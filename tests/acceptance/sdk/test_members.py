@@ -81,7 +81,7 @@ async def test_request_all_returns_an_answer_per_member(nodes: tuple[Relay, Rela
                 assert error is None
                 assert body.decode() == member.metadata["name"]
         with pytest.raises(arke.NoSuchCluster):
-            await mesh.request_all("nobody", b"", timeout=LIMIT)
+            await mesh.request_all("unknown", b"", timeout=LIMIT)
 
 
 async def test_request_all_with_a_silent_member(relays: Relays) -> None:
@@ -94,7 +94,7 @@ async def test_request_all_with_a_silent_member(relays: Relays) -> None:
         raise AssertionError
 
     async with silent, named_service("quick", relay.port), arke.connect(port=relay.port) as mesh:
-        assert len(await mesh.members("work")) == 2, "and its relay knows that it knows all"
+        assert len(await mesh.members("work")) == 2, "the relay's directory is complete"
         answers = await mesh.request_all("work", b"", timeout=0.5)
         by_name = {answer.member.metadata["name"]: answer for answer in answers}
         assert by_name["quick"].body == b"quick"

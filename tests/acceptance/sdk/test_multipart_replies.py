@@ -119,7 +119,7 @@ async def test_multipart_handler_does_not_serve_plain_requests(relays: Relays) -
         with pytest.raises(arke.Overloaded, match="no request handler"):
             await mesh.request("count", b"", timeout=LIMIT)
         with pytest.raises(arke.NoSuchCluster):
-            await anext(mesh.request_many("nobody", b""))
+            await anext(mesh.request_many("unknown", b""))
 
 
 async def test_late_part_raises_request_timeout(relays: Relays) -> None:
@@ -174,13 +174,13 @@ async def test_cancelling_a_request_cancels_its_handler(
     nodes: tuple[Relay, Relay], alone: bool
 ) -> None:
     service = arke.Service("slow", port=nodes[1].port, limits=arke.Limits(requests=2))
-    begun, stopped = asyncio.Semaphore(0), asyncio.Semaphore(0)
+    started, stopped = asyncio.Semaphore(0), asyncio.Semaphore(0)
     ran: list[bytes] = []
 
     @service.on_request
     async def answer(request: arke.Request) -> bytes:
         ran.append(request.body)
-        begun.release()
+        started.release()
         try:
             await asyncio.Event().wait()
         finally:
@@ -201,14 +201,14 @@ async def test_cancelling_a_request_cancels_its_handler(
             for number in range(3)
         ]
         for _ in range(2):
-            await begun.acquire()
+            await started.acquire()
         calls[2].cancel()  # it is queued and never starts
         for call in calls[:2]:
             call.cancel()
         for _ in range(2):
             await stopped.acquire()
         last = asyncio.ensure_future(mesh.request("slow", b"last", timeout=LIMIT))
-        await begun.acquire()
+        await started.acquire()
         last.cancel()
         await stopped.acquire()
     assert ran == [b"0", b"1", b"last"]
@@ -216,11 +216,11 @@ async def test_cancelling_a_request_cancels_its_handler(
 
 async def test_death_of_the_caller_cancels_its_handlers(nodes: tuple[Relay, Relay]) -> None:
     service = arke.Service("slow", port=nodes[1].port)
-    begun, stopped = asyncio.Event(), asyncio.Event()
+    started, stopped = asyncio.Event(), asyncio.Event()
 
     @service.on_request
     async def answer(_: arke.Request) -> bytes:
-        begun.set()
+        started.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -230,7 +230,7 @@ async def test_death_of_the_caller_cancels_its_handlers(nodes: tuple[Relay, Rela
     async with service, arke.connect(port=nodes[0].port) as mesh, asyncio.timeout(LIMIT):
         await wait_for_members(mesh, "slow", 1)
         call = asyncio.ensure_future(mesh.request("slow", b"", timeout=LIMIT))
-        await begun.wait()
+        await started.wait()
         link = mesh.runtime.attachment.connection
         assert link
         link.abort("as if killed")

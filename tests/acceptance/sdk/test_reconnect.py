@@ -207,12 +207,12 @@ async def test_messages_keep_their_order_across_a_reconnect(
         await new.send_message((Op.PUBLISH.value, "t", b"after", None))
         await new.wait_until_processed()
         await listener.send_message((Op.PING.value, 1))
-        heard = []
+        received = []
         while (message := await listener.receive())[0] != Op.PONG:
             bodies = message[2] if isinstance(message[2], tuple) else (message[2],)
-            heard += [bytes(body) for body in bodies]
-        assert heard[-1] == b"after"
-        assert heard.count(b"after") == 1
+            received += [bytes(body) for body in bodies]
+        assert received[-1] == b"after"
+        assert received.count(b"after") == 1
         await old.wait_until_closed()
 
 
@@ -233,8 +233,8 @@ async def test_messages_that_wait_for_the_relay_are_sent_first(relays: Relays) -
                 await asyncio.sleep(0)
             await mesh.publish("t", b"later")
             await asyncio.gather(*waiting)
-        heard: list[bytes] = []
-        while len(heard) < 101:
+        received: list[bytes] = []
+        while len(received) < 101:
             bodies = (await listener.receive_only(Op.DELIVER_EVENT))[2]
-            heard += bodies if isinstance(bodies, tuple) else (bodies,)
-        assert heard == [*(b"%d" % n for n in range(100)), b"later"]
+            received += bodies if isinstance(bodies, tuple) else (bodies,)
+        assert received == [*(b"%d" % n for n in range(100)), b"later"]

@@ -122,16 +122,16 @@ async def test_begin_request_has_the_outcomes_of_request(ports: tuple[int, int])
     async with echo(ports[1]), arke.connect(port=ports[0]) as mesh:
         await wait_for_members(mesh, "echo", 1)
         bodies = [b"%d" % i for i in range(500)]
-        begun = [mesh.begin_request("echo", body, timeout=LIMIT) for body in bodies]
-        begun[7].cancel()  # it affects no other request
-        nobody = mesh.begin_request("nobody", b"", timeout=LIMIT)
+        futures = [mesh.begin_request("echo", body, timeout=LIMIT) for body in bodies]
+        futures[7].cancel()  # it affects no other request
+        unknown = mesh.begin_request("unknown", b"", timeout=LIMIT)
         with pytest.raises(ValueError, match="cluster"):
             mesh.begin_request("", b"")
-        for number, outcome in enumerate(begun):
+        for number, outcome in enumerate(futures):
             if number != 7:
                 assert await outcome == bodies[number]
         with pytest.raises(arke.NoSuchCluster):
-            await nobody
+            await unknown
     with pytest.raises(arke.MeshClosed):
         mesh.begin_request("echo", b"")
 
@@ -140,10 +140,10 @@ async def test_request_to_an_empty_cluster_raises_at_once(ports: tuple[int, int]
     async with arke.connect(port=ports[0]) as mesh:
         # A relay that just started waits for its peers' directories first, 2 s at most.
         with pytest.raises(arke.NoSuchCluster):
-            await mesh.request("nobody", b"", timeout=LIMIT)
+            await mesh.request("unknown", b"", timeout=LIMIT)
         began = time.monotonic()
         with pytest.raises(arke.NoSuchCluster):
-            await mesh.request("nobody", b"", timeout=LIMIT)
+            await mesh.request("unknown", b"", timeout=LIMIT)
         assert time.monotonic() - began < LIMIT / 10  # long before its timeout
 
 

@@ -36,31 +36,31 @@ async def test_slow_program_reads_all_messages_and_the_close_reason(relays: Rela
         await mesh.runtime.attachment.connection.synchronize()  # type: ignore[union-attr]
         await slow.send_message([Op.REGISTER, 5, None])
         slow.writer.transport.resume_reading()
-        heard = [message async for message in everything(slow.reader)]
-    assert [message[0] for message in heard[:-1]] == [Op.DELIVER_EVENT] * 150
-    assert heard[-1] == (Op.CLOSE, "protocol error: a name must be text of 1 to 255 bytes")
+        received = [message async for message in everything(slow.reader)]
+    assert [message[0] for message in received[:-1]] == [Op.DELIVER_EVENT] * 150
+    assert received[-1] == (Op.CLOSE, "protocol error: a name must be text of 1 to 255 bytes")
 
 
 async def everything(reader: asyncio.StreamReader) -> AsyncIterator[tuple[Any, ...]]:
     messages = unpacker()
     async with asyncio.timeout(LIMIT):
-        while octets := await reader.read(READ_SIZE):
-            messages.feed(octets)
+        while data := await reader.read(READ_SIZE):
+            messages.feed(data)
             for message in messages:
                 yield message
 
 
 async def test_messages_before_close_are_sent_to_a_draining_relay() -> None:
     """A draining relay no longer answers the ping that would confirm delivery."""
-    async with relay_by_hand() as (port, heard):
+    async with scripted_relay() as (port, received):
         async with arke.connect(port=port) as mesh:
             for _ in range(200):
                 await mesh.publish("t", bytes(CHUNK))
-            heard.say(Op.DRAINING.value, 0, "the relay is shutting down")
+            received.send(Op.DRAINING.value, 0, "the relay is shutting down")
             while mesh.attached:
                 await asyncio.sleep(0.01)
         async with asyncio.timeout(LIMIT):
-            while heard.count(Op.PUBLISH) < 200:
+            while received.count(Op.PUBLISH) < 200:
                 await asyncio.sleep(0.01)
 
 
@@ -69,10 +69,10 @@ async def test_messages_before_close_are_sent_to_a_draining_relay() -> None:
 
 async def test_stalled_program_does_not_delay_a_draining_relay(relays: Relays) -> None:
     relay = relays.start("-grace", "600s")
-    async with arke.connect(port=relay.port) as mesh, raw_program(relay.port, "deaf") as deaf:
-        await deaf.send_message([Op.SUBSCRIBE, "t"])
-        await deaf.wait_until_processed()
-        deaf.writer.transport.pause_reading()
+    async with arke.connect(port=relay.port) as mesh, raw_program(relay.port, "stalled") as stalled:
+        await stalled.send_message([Op.SUBSCRIBE, "t"])
+        await stalled.wait_until_processed()
+        stalled.writer.transport.pause_reading()
         for _ in range(2 * 10 * MIB // CHUNK):
             await mesh.publish("t", bytes(CHUNK))
         await mesh.runtime.attachment.connection.synchronize()  # type: ignore[union-attr]
@@ -83,18 +83,18 @@ async def test_stalled_program_does_not_delay_a_draining_relay(relays: Relays) -
 async def test_draining_relay_rejects_new_programs(relays: Relays) -> None:
     relay = relays.start("-grace", "600s")
     late = await asyncio.open_connection("127.0.0.1", relay.port)
-    begun, end = asyncio.Event(), asyncio.Event()
+    started, end = asyncio.Event(), asyncio.Event()
     service = arke.Service("slow", port=relay.port)
 
     @service.on_request
     async def answer(_: arke.Request) -> bytes:
-        begun.set()
+        started.set()
         await end.wait()
         return b"done"
 
     async with service, arke.connect(port=relay.port) as mesh:
         call = asyncio.ensure_future(mesh.request("slow", b"", timeout=LIMIT))
-        await begun.wait()
+        await started.wait()
         relay.process.terminate()
         while mesh.attached:
             await asyncio.sleep(0.01)
@@ -120,12 +120,12 @@ async def test_status_request_fails_with_its_relay_and_the_mesh_continues(
     ):
         await wait_for_members(mesh, "echo", 1)
         relay.process.stop()
-        asked = asyncio.ensure_future(mesh.status())
+        pending = asyncio.ensure_future(mesh.status())
         call = asyncio.ensure_future(mesh.request("echo", b"again", timeout=LIMIT, idempotent=True))
         await asyncio.sleep(0)
         relay.process.kill()
         with pytest.raises(arke.ConnectionLost):
-            await asked
+            await pending
         again = relays.start(port=relay.port)
         assert await call == b"again"
         again.process.kill()
@@ -134,13 +134,13 @@ async def test_status_request_fails_with_its_relay_and_the_mesh_continues(
 
 
 @asynccontextmanager
-async def relay_by_hand(*, leaving: bool = False) -> AsyncIterator[tuple[int, ByHand]]:
-    """A fake relay that welcomes one program, records messages and answers pings."""
+async def scripted_relay(*, leaving: bool = False) -> AsyncIterator[tuple[int, ByHand]]:
+    """A scripted relay that accepts one program, records its messages and answers PINGs."""
     by_hand = ByHand(leaving)
     server = await asyncio.start_server(by_hand.serve, "127.0.0.1", 0)
     async with server, asyncio.timeout(LIMIT):
         yield server.sockets[0].getsockname()[1], by_hand
-        await by_hand.gone.wait()
+        await by_hand.disconnected.wait()
 
 
 class ByHand:
@@ -149,38 +149,38 @@ class ByHand:
     writer: asyncio.StreamWriter
 
     def __init__(self, leaving: bool) -> None:
-        self.gone = asyncio.Event()
-        self._leaving = leaving
-        self.heard: list[tuple[Any, ...]] = []
+        self.disconnected = asyncio.Event()
+        self._draining = leaving
+        self.received: list[tuple[Any, ...]] = []
 
-    def say(self, *fields: object) -> None:
+    def send(self, *fields: object) -> None:
         self.writer.write(packb(fields))
 
     def count(self, op: int) -> int:
-        return sum(message[0] == op for message in self.heard)
+        return sum(message[0] == op for message in self.received)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writer = writer
-        self.say(Op.WELCOME.value, VERSION, "node", "127.0.0.1", "net", 16 * MIB)
-        if self._leaving:
-            self.say(Op.DRAINING.value, 0, "the relay is shutting down")
+        self.send(Op.WELCOME.value, VERSION, "node", "127.0.0.1", "net", 16 * MIB)
+        if self._draining:
+            self.send(Op.DRAINING.value, 0, "the relay is shutting down")
         with suppress(ConnectionError):
-            await self._hear(reader)
+            await self._record_messages(reader)
         writer.close()
-        self.gone.set()
+        self.disconnected.set()
 
-    async def _hear(self, reader: asyncio.StreamReader) -> None:
+    async def _record_messages(self, reader: asyncio.StreamReader) -> None:
         messages = unpacker()
-        while octets := await reader.read(CHUNK):
-            messages.feed(octets)
+        while data := await reader.read(CHUNK):
+            messages.feed(data)
             for message in messages:
-                self.heard.append(message)
+                self.received.append(message)
                 if message[0] == Op.PING:
-                    self.say(Op.PONG.value, message[1])
+                    self.send(Op.PONG.value, message[1])
 
 
 async def test_draining_sent_with_welcome_is_handled() -> None:
-    async with relay_by_hand(leaving=True) as (port, _):
+    async with scripted_relay(leaving=True) as (port, _):
         with pytest.raises(arke.ProtocolError, match="shutting down"):
             await arke.connect(port=port, wait=0.0).__aenter__()
 

@@ -218,8 +218,8 @@ async def test_caller_exception_reaches_the_handler_as_tunnel_closed(
         assert str(await seen) == "ZeroDivisionError: oh"
 
 
-@pytest.mark.parametrize("who", ["service", "relay"])
-async def test_loss_of_one_end_closes_the_other(relays: Relays, who: str) -> None:
+@pytest.mark.parametrize("dies", ["service", "relay"])
+async def test_loss_of_one_end_closes_the_other(relays: Relays, dies: str) -> None:
     one, other = relays.start_pair()
     service = echo_service(other.port)
     async with arke.connect(port=one.port) as mesh, asyncio.timeout(2 * LIMIT):
@@ -236,7 +236,7 @@ async def test_loss_of_one_end_closes_the_other(relays: Relays, who: str) -> Non
 
             waiting = [asyncio.ensure_future(work) for work in (reading.recv(), write_on())]
             await asyncio.sleep(0)
-            if who == "relay":
+            if dies == "relay":
                 other.process.kill()
             else:
                 link = service.mesh.runtime.attachment.connection
@@ -279,15 +279,15 @@ async def test_closing_the_mesh_closes_its_tunnels(nodes: tuple[Relay, Relay]) -
 
 async def test_tunnel_opening_has_the_errors_of_request(nodes: tuple[Relay, Relay]) -> None:
     service = echo_service(nodes[1].port, tunnels=1)
-    deaf = arke.Service("deaf", port=nodes[1].port)
-    async with deaf, running(nodes, service) as mesh:
+    without_handlers = arke.Service("no-handlers", port=nodes[1].port)
+    async with without_handlers, running(nodes, service) as mesh:
         with pytest.raises(arke.NoSuchCluster):
-            await opened(mesh, "nobody")
-        await wait_for_members(mesh, "deaf", 1)
+            await opened(mesh, "unknown")
+        await wait_for_members(mesh, "no-handlers", 1)
         with pytest.raises(arke.Overloaded, match="no handler"):
-            await opened(mesh, "deaf")
+            await opened(mesh, "no-handlers")
         with pytest.raises(arke.NoSuchMember):
-            await opened(mesh, "echo", member="nobody/1")
+            await opened(mesh, "echo", member="unknown/1")
         async with mesh.tunnel("echo", timeout=LIMIT):
             with pytest.raises(arke.Overloaded, match="full"):
                 await opened(mesh, "echo")

@@ -20,12 +20,12 @@ def test_percentiles_are_nearest_ranks_in_microseconds() -> None:
 
 
 @given(st.integers(1, MAX_MESSAGE))
-def test_send_window_is_bounded_and_reports_align_with_bursts(octets: int) -> None:
-    window = Window.for_bodies(octets)
+def test_send_window_is_bounded_and_reports_align_with_bursts(size: int) -> None:
+    window = Window.for_bodies(size)
     assert 1 <= window.burst <= window.every <= window.size <= 4096
     assert window.every % window.burst == 0
     assert window.size % window.every == 0
-    assert window.size == 1 or window.size * octets <= 4 * 1024 * 1024
+    assert window.size == 1 or window.size * size <= 4 * 1024 * 1024
 
 
 @pytest.mark.parametrize(("errors", "drops"), [(1, 0), (0, 1)])
