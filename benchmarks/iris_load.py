@@ -98,7 +98,7 @@ def result(pattern: str, size: int, latencies: array[int], elapsed: float) -> Re
 class Caller:
     """Sends the next request in a slot when its reply arrives; there are `inflight` slots.
 
-    A slot is a request's number: of one octet, so that all replies are of one length.
+    A slot is a request's number. It fits into one byte, so that all replies have the same length.
     """
 
     def __init__(self, load: Load) -> None:

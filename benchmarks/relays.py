@@ -85,7 +85,7 @@ def two_relays() -> Iterator[tuple[Relay, Relay]]:
 
 
 def free_ports(address: str, number: int) -> int:
-    """Return the first of `number` ports in a row that nobody listens on at `address`."""
+    """Return the first of `number` consecutive free ports at `address`."""
     while True:
         with contextlib.ExitStack() as held, contextlib.suppress(OSError):
             first = held.enter_context(socket.create_server((address, 0)))

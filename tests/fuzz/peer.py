@@ -63,7 +63,7 @@ class Link:
     def __init__(self, loop: SimulatedLoop, session: int) -> None:
         self._loop = loop
         self._session = session
-        self._hearing = 0
+        self._acknowledged_session = 0
         self._packer = Packer()
         self.blocked = False
         self.open = True
@@ -84,7 +84,7 @@ class Link:
             self._send(self.outbox.take(48 * 1024))
 
     def acknowledge(self, session: int) -> None:
-        self._hearing = session
+        self._acknowledged_session = session
         self._send(b"")
 
     def heartbeat(self) -> None:
@@ -94,7 +94,7 @@ class Link:
         self.open = False
 
     def _send(self, messages: bytes) -> None:
-        header = (self._session, int(self._loop.now * 1000), self._hearing)
+        header = (self._session, int(self._loop.now * 1000), self._acknowledged_session)
         frame = self._packer.pack(header) + messages
         require(len(frame) <= MAX_FRAME, "a frame is larger than the limit")
         self.frames = [*self.frames[-8:], frame]
@@ -131,10 +131,10 @@ class PeerWorld(World):
     def receive(self, node: str, session: int, *messages: tuple[object, ...]) -> None:
         self.receive_messages(node, session, b"".join(packb(tuple(each)) for each in messages))
 
-    def receive_messages(self, node: str, session: int, data: bytes, hearing: int = 0) -> None:
+    def receive_messages(self, node: str, session: int, data: bytes, acknowledged: int = 0) -> None:
         neighbour = self.membership.neighbours.get(node)
         ours = neighbour.session if neighbour else 0
-        header = packb((session, int(self.loop.now * 1000), hearing or ours))
+        header = packb((session, int(self.loop.now * 1000), acknowledged or ours))
         self.receive_frame(node, (header + data)[:MAX_FRAME])
 
     def receive_frame(self, node: str, frame: bytes) -> None:
@@ -239,8 +239,8 @@ def _receive(world: PeerWorld, data: bytes, event_number: int) -> None:
         world.receive_messages(UNTRUSTED, world.session - 1, data)
     elif event_number == REJECT_SESSION:
         neighbour = world.membership.neighbours.get(UNTRUSTED)
-        hearing = -neighbour.session if neighbour else -1
-        world.receive_messages(UNTRUSTED, world.session, data, hearing)
+        acknowledged = -neighbour.session if neighbour else -1
+        world.receive_messages(UNTRUSTED, world.session, data, acknowledged)
     else:
         world.receive_messages(UNTRUSTED, world.session, data)
 

@@ -135,7 +135,7 @@ class World:
             for cluster in (CLUSTER, _UNTRUSTED_CLUSTER):
                 client.send(client.open(cluster), b"first")
         elif number == SEND_FANOUT:
-            client.send_message(Op.BROADCAST, CLUSTER, b"told", None)
+            client.send_message(Op.BROADCAST, CLUSTER, b"news", None)
             client.send_message(Op.PUBLISH, TOPIC, b"event", {"h": "v"})
         elif number == STALL_MEMBER:
             if not member.transport.writes_blocked:

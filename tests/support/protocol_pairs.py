@@ -113,7 +113,7 @@ def _install(service: arke.Service, handlers: Handlers, made: NativeProgram) -> 
             await tunnel_handler(tunnel)
 
     @service.on_broadcast
-    async def hear(broadcast: arke.Broadcast) -> None:
+    async def on_broadcast(broadcast: arke.Broadcast) -> None:
         made.broadcasts.put_nowait(broadcast.body)
 
 

@@ -80,10 +80,10 @@ class RawPeer:
     async def link(self, relay: Relay) -> RawPeerLink:
         """Join and link in both directions. Each call opens a new session."""
         admitted = await self.join(relay)
-        mouth = self.dial(relay, admitted, self.curve)
+        socket = self.dial(relay, admitted, self.curve)
         (session, _, _), *_ = unpack_batch(await receive(self.incoming))
         self._sessions += 1
-        link = RawPeerLink(mouth, self._sessions, session)
+        link = RawPeerLink(socket, self._sessions, session)
         await link.send((PeerOp.SYNCED.value,))
         return link
 
@@ -96,14 +96,14 @@ class RawPeer:
 class RawPeerLink:
     """This node's direction of a link, one session."""
 
-    def __init__(self, mouth: Socket, session: int, hearing: int) -> None:
-        self.socket = mouth
+    def __init__(self, socket: Socket, session: int, acknowledged: int) -> None:
+        self.socket = socket
         self._session = session
-        self._hearing = hearing
+        self._acknowledged_session = acknowledged
 
     async def send(self, *messages: Any) -> None:
         """Send one batch."""
-        header = (self._session, int(time.monotonic() * 1000), self._hearing)
+        header = (self._session, int(time.monotonic() * 1000), self._acknowledged_session)
         await send(self.socket, b"".join(msgpack.packb(part) for part in (header, *messages)))
 
 

@@ -52,7 +52,7 @@ class SimulatedLink:
         self._pack = Packer().pack
         self._sent = False
         self.session = session
-        self.hearing = 0
+        self.acknowledged = 0
         self.open = True
         self.connected = False
         self.cable = Cable(owner, self._peer)
@@ -71,7 +71,7 @@ class SimulatedLink:
         self.end("send_buffer_full")
 
     def acknowledge(self, session: int) -> None:
-        self.hearing = session
+        self.acknowledged = session
         if self.connected:
             self._send(b"")
 
@@ -102,7 +102,7 @@ class SimulatedLink:
         self._owner.membership.link_broken(self._peer.node, self.session, reason, self._owner.now)
 
     def _send(self, messages: bytes) -> None:
-        header = self._pack((self.session, int(self._owner.now * 1000), self.hearing))
+        header = self._pack((self.session, int(self._owner.now * 1000), self.acknowledged))
         self.cable.frames.append(header + messages)
         self._sent = True
 

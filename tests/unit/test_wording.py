@@ -20,6 +20,8 @@ INSTEAD = {
 }
 PATTERNS = {re.compile(rf"\b(?:{words})\b", re.IGNORECASE): fix for words, fix in INSTEAD.items()}
 ALLOWED = {
+    '"nobody"': "a cluster name in the vectors of docs/protocol.md",
+    "'nobody'": "the same in an error text",
     "application/octet-stream": "a media type",
     "HEARD": "a column of `arke status`",
     "heard_ms": "a field of the status document",

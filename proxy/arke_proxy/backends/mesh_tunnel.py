@@ -32,7 +32,7 @@ class TunnelTransport(asyncio.Transport):
         self._unsent = bytearray()
         self._sending = 0  # bytes taken from `_unsent` that wait for the member's credit
         self._high, self._low = _HIGH_WATER, _HIGH_WATER // 4
-        self._full = False  # the protocol has been told to pause writing
+        self._full = False  # the protocol has paused writing
         self._write_event = asyncio.Event()  # wakes the writer
         self._reading = asyncio.Event()
         self._reading.set()

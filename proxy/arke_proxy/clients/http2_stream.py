@@ -88,7 +88,7 @@ class Http2Stream(ResponseHandler):
         self._queue: deque[memoryview] = deque()
         self._queued = 0  # bytes
         self._trailer = b""
-        self._client_full = False  # the exchange has been told that the client is slow
+        self._client_full = False  # the exchange has paused because the client is slow
 
     @property
     def has_output(self) -> bool:

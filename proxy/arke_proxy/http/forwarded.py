@@ -79,7 +79,7 @@ class Forwarding:
 
 
 class ClientOrigin:
-    """What backends learn about one client connection."""
+    """The client of a connection, as the X-Forwarded-* fields describe it to backends."""
 
     __slots__ = ("_address", "_forwarding", "_lines", "_proto", "_trusted", "tls")
 

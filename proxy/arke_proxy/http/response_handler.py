@@ -27,7 +27,7 @@ class ResponseHandler(ABC):
     """The client's protocol, as the access log writes it."""
 
     origin: ClientOrigin
-    """What backends are told about this client."""
+    """The client, for the X-Forwarded-* fields."""
 
     @abstractmethod
     def send_interim(self, head: ResponseHead) -> None:

@@ -14,7 +14,7 @@ from h2.errors import ErrorCodes
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 MAX_FRAME = 16 * 1024  # bytes of payload: the minimum that RFC 9113 allows
-MAX_HEADER_LIST = 64 * 1024  # bytes of one header list, as clients are told
+MAX_HEADER_LIST = 64 * 1024  # bytes of one header list, sent to clients in SETTINGS
 # Bytes of one header list, compressed or not, that are still decoded. Decoding keeps the connection
 # usable, and only the request is rejected, with 431. More is taken for a compression bomb.
 MAX_DECODED_LIST = 4 * MAX_HEADER_LIST

@@ -239,7 +239,10 @@ class Membership:
         self._on_lost(neighbour, reason, detail)
 
     def send_close(self, now: float) -> None:
-        """Send CLOSE to every peer that hears us, which replies with CLOSE; end other links."""
+        """Send CLOSE to every peer that has acknowledged our session, and end other links.
+
+        The peer replies with CLOSE.
+        """
         for neighbour in list(self.neighbours.values()):
             if neighbour.acknowledged and neighbour.link:
                 neighbour.link.put((PeerOp.CLOSE.value,))

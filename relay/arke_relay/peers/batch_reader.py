@@ -50,17 +50,17 @@ class BatchReader:
         messages = self._unpacker
         try:
             messages.feed(frame)
-            session, stamp, hearing = next(messages)
-            if type(session) is not int or type(stamp) is not int or type(hearing) is not int:
+            session, stamp, acknowledged = next(messages)
+            if type(session) is not int or type(stamp) is not int or type(acknowledged) is not int:
                 raise Malformed("a batch must begin with three integers")
             if session > MAX_ID:
                 raise Malformed(f"a session number must be {MAX_ID} at most")
-            heard = self._membership.batch_received(node, session, stamp, hearing, now)
-            if heard is None:
+            accepted = self._membership.batch_received(node, session, stamp, acknowledged, now)
+            if accepted is None:
                 self._core.counters.drops[DropCause.STALE_SESSION] += 1
                 self._unpacker = unpacker(MAX_FRAME + 1)
                 return
-            peer, waited = heard
+            peer, waited = accepted
             # Deadlines are on the sender's clock. The offset converts them to this relay's clock
             # and includes the time that the batch was in transit.
             offset = now - (stamp + waited) / 1000

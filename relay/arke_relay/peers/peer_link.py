@@ -56,7 +56,7 @@ class PeerLink:
         self._sent = False
         self._unsent = b""
         self._open = True
-        self._hearing = 0
+        self._acknowledged_session = 0
         self._socket = curve_client(context, zmq.PUSH, keys, neighbour.curve_key, MAX_FRAME)
         self._watcher = SocketWatcher(self._loop, self._socket, on_writable=self._writable)
         self._monitor = ConnectionMonitor(
@@ -89,7 +89,7 @@ class PeerLink:
                 return
 
     def acknowledge(self, session: int) -> None:
-        self._hearing = session
+        self._acknowledged_session = session
         if self._connected and not self._blocked:
             self._send(b"")
 
@@ -110,7 +110,7 @@ class PeerLink:
 
     def _send(self, messages: bytes) -> bool:
         """Send one batch. False: libzmq is full, and the batch waits here until it has room."""
-        header = self._pack((self._session, int(self._clock() * 1000), self._hearing))
+        header = self._pack((self._session, int(self._clock() * 1000), self._acknowledged_session))
         try:
             self._socket.send(header + messages, zmq.NOBLOCK)
         except zmq.Again:

@@ -116,19 +116,19 @@ async def test_broadcast_without_receivers_is_no_error(relays: Relays) -> None:
 async def test_broadcast_handler_that_raises_does_not_stop_the_service(relays: Relays) -> None:
     relay = relays.start()
     service = arke.Service("fragile", port=relay.port)
-    heard = asyncio.Event()
+    received = asyncio.Event()
 
     @service.on_broadcast
     async def record(broadcast: arke.Broadcast) -> None:
         if broadcast.body == b"bad":
             raise RuntimeError("no")
-        heard.set()
+        received.set()
 
     async with service, arke.connect(port=relay.port) as mesh:
         await mesh.broadcast("fragile", b"bad")
         await mesh.broadcast("fragile", b"good")
         async with asyncio.timeout(LIMIT):
-            await heard.wait()
+            await received.wait()
 
 
 @pytest.mark.parametrize("size", [0, 1, 1024, 1025, 65_536])

@@ -51,8 +51,8 @@ class Alone:
         self.membership.admitted("peer", b"key", address, 5, 6, MAX_MESSAGE, now)
         return self.membership.neighbours["peer"]
 
-    def hear(self, session: int, hearing: int, now: float) -> Any:
-        return self.membership.batch_received("peer", session, now * 1000, hearing, now)
+    def hear(self, session: int, acknowledged: int, now: float) -> Any:
+        return self.membership.batch_received("peer", session, now * 1000, acknowledged, now)
 
     def _dial(self, neighbour: Neighbour, session: int) -> Link:
         if self.broken:

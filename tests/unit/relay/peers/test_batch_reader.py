@@ -36,9 +36,9 @@ class Peers:
 
     def frame(self, *messages: Any) -> bytes:
         back = self.there.membership.neighbours[self.here.node]
-        hearing = back.peer_session
+        acknowledged = back.peer_session
         stamp = int(self.there.now * 1000)
-        return b"".join(packb(m) for m in ((back.session, stamp, hearing), *messages))
+        return b"".join(packb(m) for m in ((back.session, stamp, acknowledged), *messages))
 
     def send(self, *messages: Any) -> None:
         self.receive(self.frame(*messages))
