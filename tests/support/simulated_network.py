@@ -157,10 +157,10 @@ class SimulatedRelay:
         self.core.router.request(request, self.now)
 
     def reply(self, member: Program) -> None:
-        """Reply to all requests that the member has received."""
-        for op, call, *_ in sent_to(member):
-            assert op == CALL
-            self.core.router.reply(member, call, b"answer", self.now)
+        """Reply to all requests that the member has received, also to cancelled ones."""
+        for op, number, *_ in sent_to(member):
+            if op == CALL:
+                self.core.router.reply(member, number, b"answer", self.now)
 
     def admit(self, other: SimulatedRelay) -> None:
         self.admissions.add(other.node)

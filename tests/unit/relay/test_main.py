@@ -23,7 +23,7 @@ def test_dev_uses_loopback_on_a_machine_without_a_network(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("argv", [[], ["-dev", "-bind", "192.168.56.101"]])
-def test_a_missing_network_is_an_error_otherwise(
+def test_missing_network_is_an_error_without_dev(
     monkeypatch: pytest.MonkeyPatch, argv: list[str]
 ) -> None:
     with pytest.raises(ConfigurationError):

@@ -29,7 +29,7 @@ SNAPSHOT: Snapshot = {
 
 
 class Relay:
-    """What the server asks."""
+    """The source of the metrics."""
 
     def __init__(self) -> None:
         self.snapshot: Snapshot = SNAPSHOT
@@ -42,15 +42,15 @@ def relay() -> Relay:
 
 
 @pytest.fixture
-def told() -> io.StringIO:
+def log_output() -> io.StringIO:
     return io.StringIO()
 
 
 @pytest.fixture
-def log(told: io.StringIO) -> Iterator[Log]:
+def log(log_output: io.StringIO) -> Iterator[Log]:
     root = logging.getLogger()
     before = root.handlers[:], root.level
-    yield configure("arke_relay", stream=told)
+    yield configure("arke_relay", stream=log_output)
     root.handlers[:], root.level = before
 
 
@@ -93,7 +93,7 @@ async def scraped(address: tuple[str, int]) -> dict[tuple[str, frozenset[str]], 
     }
 
 
-async def test_the_numbers_arrive(address: tuple[str, int]) -> None:
+async def test_scrape_returns_the_metrics(address: tuple[str, int]) -> None:
     samples = await scraped(address)
     shown = {name: value for name, value in samples.items() if name[0].startswith("arke_")}
     assert shown == {
@@ -115,7 +115,7 @@ async def test_the_numbers_arrive(address: tuple[str, int]) -> None:
     assert samples["process_resident_memory_bytes", frozenset()] > 0
 
 
-async def test_a_later_scrape_has_later_numbers(address: tuple[str, int], relay: Relay) -> None:
+async def test_scrape_returns_current_values(address: tuple[str, int], relay: Relay) -> None:
     await scraped(address)
     relay.snapshot = {"arke_programs": {(): 8}}
     samples = await scraped(address)
@@ -123,7 +123,7 @@ async def test_a_later_scrape_has_later_numbers(address: tuple[str, int], relay:
     assert ("arke_retries_total", frozenset()) not in samples
 
 
-def test_names_keep_to_the_conventions() -> None:
+def test_metric_names_follow_the_conventions() -> None:
     assert len({metric.name for metric in METRICS}) == len(METRICS)
     for metric in METRICS:
         assert metric.name.startswith("arke_")
@@ -132,9 +132,7 @@ def test_names_keep_to_the_conventions() -> None:
         assert metric.help.endswith(".")
 
 
-async def test_a_thousand_clusters_are_two_hundred_and_the_others(
-    address: tuple[str, int], relay: Relay
-) -> None:
+async def test_number_of_cluster_labels_is_bounded(address: tuple[str, int], relay: Relay) -> None:
     relay.snapshot = {
         "arke_members": {(f"c{n}", where): n for n in range(1000) for where in ("here", "far")}
     }
@@ -147,12 +145,12 @@ async def test_a_thousand_clusters_are_two_hundred_and_the_others(
 
 
 @pytest.mark.parametrize("name", ['say "x"', "line\nbreak", "back\\slash", "grün", "", " "])
-async def test_any_cluster_name_survives(name: str, address: tuple[str, int], relay: Relay) -> None:
+async def test_cluster_names_are_escaped(name: str, address: tuple[str, int], relay: Relay) -> None:
     relay.snapshot = {"arke_members": {(name, "here"): 3}}
     assert (await scraped(address))["arke_members", frozenset({name, "here"})] == 3
 
 
-async def test_a_name_without_utf_8_or_end_costs_no_page(
+async def test_invalid_or_long_names_do_not_break_the_page(
     address: tuple[str, int], relay: Relay
 ) -> None:
     relay.snapshot = {"arke_members": {("\udcff", "here"): 1, ("x" * 9999, "here"): 2}}
@@ -171,13 +169,13 @@ async def test_a_name_without_utf_8_or_end_costs_no_page(
         {"arke_programs": {(): Distribution((1.0,), (1, 1), 1.0)}},
     ],
 )
-async def test_numbers_nobody_described_are_an_error_that_is_logged(
-    snapshot: Snapshot, address: tuple[str, int], relay: Relay, told: io.StringIO
+async def test_metric_without_a_description_is_logged_as_an_error(
+    snapshot: Snapshot, address: tuple[str, int], relay: Relay, log_output: io.StringIO
 ) -> None:
     relay.snapshot = snapshot
     for _ in range(3):
         assert (await ask(address, "GET /metrics"))[0] == 500
-    (line,) = told.getvalue().splitlines()
+    (line,) = log_output.getvalue().splitlines()
     assert "admin page failed path=/metrics" in line
     assert (await ask(address, "GET /healthz"))[0] == 200
     relay.snapshot = SNAPSHOT
@@ -192,7 +190,7 @@ async def test_health_and_readiness(address: tuple[str, int], relay: Relay) -> N
     assert (await ask(address, "GET /readyz?verbose"))[::2] == (200, "OK\n")
 
 
-async def test_a_port_that_is_taken_is_one_line(relay: Relay, log: Log) -> None:
+async def test_port_in_use_is_a_one_line_error(relay: Relay, log: Log) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         server = MetricsServer(lambda: relay.snapshot, lambda: None, log)

@@ -1,4 +1,4 @@
-"""Who takes the next request."""
+"""The balancer: which candidate gets the next request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def program(number: int) -> Program:
 
 
 def cluster_of(*members: int) -> Cluster:
-    """Candidates with so many members each: one is a program here, more are a peer with them."""
+    """A cluster of candidates with these numbers of members: 1 is a program, more are a peer."""
     cluster = Cluster("c")
     for number, count in enumerate(members):
         endpoint = (
@@ -33,22 +33,22 @@ def cluster_of(*members: int) -> Cluster:
 
 
 def shares(cluster: Cluster, now: float = 0.0, *, working: bool = False) -> list[float]:
-    """How the draws fall on the candidates; `working`: nobody finishes meanwhile."""
+    """Return each candidate's share of the choices. With `working` no request ends meanwhile."""
     balancer = PowerOfTwoBalancer(Random(7).random)
-    took: Counter[Candidate] = Counter()
+    chosen: Counter[Candidate] = Counter()
     for _ in range(DRAWS):
         candidate = balancer.choose(cluster.draws, (), now)
         assert candidate is not None
-        took[candidate] += 1
+        chosen[candidate] += 1
         candidate.outstanding += working
-    return [took[candidate] / DRAWS for candidate in cluster.candidates.values()]
+    return [chosen[candidate] / DRAWS for candidate in cluster.candidates.values()]
 
 
-def test_nobody_is_nobody() -> None:
+def test_empty_cluster_has_no_choice() -> None:
     assert PowerOfTwoBalancer(Random(1).random).choose([], (), 0.0) is None
 
 
-def test_the_only_one_takes_it_whatever_it_has_done() -> None:
+def test_only_candidate_is_always_chosen() -> None:
     cluster = cluster_of(1)
     only = cluster.draws[0]
     only.outstanding = 1000
@@ -66,14 +66,14 @@ def test_idle_nodes_get_shares_by_their_members() -> None:
     assert shares(cluster_of(1, 2, 5)) == pytest.approx([1 / 8, 2 / 8, 5 / 8], abs=0.02)
 
 
-def test_work_under_way_is_shared_by_members() -> None:
-    """Nobody answers: what piles up is the same for each member, not for each node."""
+def test_outstanding_requests_are_shared_by_members() -> None:
+    """No request ends: each member, not each node, gets the same number."""
     assert shares(cluster_of(1, 2, 5), working=True) == pytest.approx(
         [1 / 8, 2 / 8, 5 / 8], abs=0.005
     )
 
 
-def test_of_two_the_one_with_less_of_our_work_takes_it() -> None:
+def test_candidate_with_fewer_outstanding_requests_is_chosen() -> None:
     cluster = cluster_of(1, 1)
     busy, free = cluster.draws
     busy.outstanding = 2
@@ -81,7 +81,7 @@ def test_of_two_the_one_with_less_of_our_work_takes_it() -> None:
     assert shares(cluster) == [0, 1]
 
 
-def test_work_counts_for_each_member() -> None:
+def test_outstanding_requests_are_divided_by_members() -> None:
     cluster = cluster_of(1, 4)
     here, there = cluster.candidates.values()
     here.outstanding = 2
@@ -92,13 +92,13 @@ def test_work_counts_for_each_member() -> None:
     assert shares(cluster)[0] == pytest.approx(2 * (1 / 5), abs=0.02)
 
 
-def test_the_busiest_of_many_never_wins_against_another() -> None:
+def test_busiest_candidate_is_never_chosen() -> None:
     cluster = cluster_of(*[1] * 5)
     cluster.draws[0].outstanding = 1
     assert shares(cluster)[0] == 0
 
 
-def test_those_who_were_tried_are_not_tried_again() -> None:
+def test_tried_candidates_are_excluded() -> None:
     cluster = cluster_of(1, 1, 3)
     balancer = PowerOfTwoBalancer(Random(1).random)
     endpoints = list(cluster.candidates)
@@ -110,7 +110,7 @@ def test_those_who_were_tried_are_not_tried_again() -> None:
     assert balancer.choose(cluster.draws, tried, 0.0) is None  # type: ignore[arg-type]
 
 
-def test_who_failed_takes_less_until_that_has_faded() -> None:
+def test_failed_candidate_gets_less_until_the_penalty_decays() -> None:
     cluster = cluster_of(1, 1)
     failed, _ = cluster.draws
     PowerOfTwoBalancer(Random(1).random).penalise(failed, FAULT, 100.0)
@@ -119,7 +119,7 @@ def test_who_failed_takes_less_until_that_has_faded() -> None:
     assert shares(cluster, 100.0 + 4 * HALF_LIFE) == pytest.approx([0.5, 0.5], abs=0.02)
 
 
-def test_a_failure_weighs_like_work_and_loses_half_its_weight_each_half_life() -> None:
+def test_penalty_counts_like_requests_and_halves_each_half_life() -> None:
     cluster = cluster_of(1, 1)
     refused, busy = cluster.draws
     PowerOfTwoBalancer(Random(1).random).penalise(refused, REFUSAL, 0.0)
@@ -128,7 +128,7 @@ def test_a_failure_weighs_like_work_and_loses_half_its_weight_each_half_life() -
     assert shares(cluster, 0.5 * HALF_LIFE) == [1, 0]
 
 
-def test_failures_add_up_but_not_for_ever() -> None:
+def test_penalties_add_up_to_a_limit() -> None:
     cluster = cluster_of(1, 1)
     refused, _ = cluster.draws
     balancer = PowerOfTwoBalancer(Random(1).random)
@@ -138,7 +138,7 @@ def test_failures_add_up_but_not_for_ever() -> None:
     assert shares(cluster, 10 * HALF_LIFE) == pytest.approx([0.5, 0.5], abs=0.02)
 
 
-def test_when_all_have_failed_only_work_counts() -> None:
+def test_equal_penalties_leave_only_outstanding_requests() -> None:
     cluster = cluster_of(1, 1)
     one, other = cluster.draws
     balancer = PowerOfTwoBalancer(Random(1).random)
@@ -149,8 +149,8 @@ def test_when_all_have_failed_only_work_counts() -> None:
     assert shares(cluster, 0.1) == [1, 0]
 
 
-def test_where_some_have_failed_the_others_take_it() -> None:
-    """Also where both that are drawn have failed."""
+def test_candidates_without_penalty_are_preferred() -> None:
+    """Also if both drawn candidates have a penalty."""
     cluster = cluster_of(*[1] * 8)
     balancer = PowerOfTwoBalancer(Random(1).random)
     for failed in cluster.draws[:-1]:
@@ -160,7 +160,7 @@ def test_where_some_have_failed_the_others_take_it() -> None:
     assert shares(cluster, 0.1)[-1] > 0.7, "against one that failed it is weighed, not preferred"
 
 
-def test_the_choice_is_the_randoms_alone() -> None:
+def test_choice_depends_only_on_the_random_source() -> None:
     def choices() -> list[object]:
         cluster = cluster_of(1, 1, 2, 3)
         balancer = PowerOfTwoBalancer(Random(42).random)
@@ -174,6 +174,6 @@ def test_the_choice_is_the_randoms_alone() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 1 - 2**-53])
-def test_the_ends_of_the_random_are_members_too(value: float) -> None:
+def test_smallest_and_largest_random_values_choose_a_member(value: float) -> None:
     cluster = cluster_of(1, 1, 1)
     assert PowerOfTwoBalancer(lambda: value).choose(cluster.draws, (), 0.0) in cluster.draws

@@ -1,4 +1,4 @@
-"""Whom to dial, and when."""
+"""Dial targets: which addresses are dialled, and when."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from arke_relay.core.dial_targets import (
 
 
 class Search:
-    """DialTargets, a clock, and who is linked."""
+    """DialTargets with a clock and a set of linked nodes."""
 
     def __init__(self) -> None:
         self.dial_targets = DialTargets(Random(3).random)
@@ -40,7 +40,7 @@ class Search:
         return self.dial_targets.due(self.linked.__contains__, self.now)
 
     def fail(self, dial_target: DialTarget, *, myself: bool = False) -> float:
-        """Seconds until it is due again."""
+        """Let a dial fail, and return the seconds until the target is due again."""
         self.dial_targets.failed(dial_target, self.now, myself=myself)
         return dial_target.due - self.now
 
@@ -49,7 +49,7 @@ def addresses(dial_targets: list[DialTarget]) -> list[str]:
     return [dial_target.address for dial_target in dial_targets]
 
 
-def test_a_hint_is_due_at_once_and_once() -> None:
+def test_new_hint_is_due_at_once_and_only_once() -> None:
     search = Search()
     search.hint("one", "other", node="n")
     assert addresses(search.due()) == ["one", "other"]
@@ -58,7 +58,7 @@ def test_a_hint_is_due_at_once_and_once() -> None:
     assert search.due() == [], "it is being dialled"
 
 
-def test_ports_tell_addresses_apart() -> None:
+def test_ports_of_one_address_are_different_targets() -> None:
     search = Search()
     search.dial_targets.hint(["one"], 1, None, None, search.now)
     search.dial_targets.hint(["one"], 2, None, None, search.now)
@@ -68,14 +68,14 @@ def test_ports_tell_addresses_apart() -> None:
 @pytest.mark.parametrize(
     ("address", "where"), [("10.9.8.7", "10.9.8.7:55556"), ("fd00::1", "[fd00::1]:55556")]
 )
-def test_where_it_is_as_people_write_it(address: str, where: str) -> None:
+def test_target_is_formatted_as_host_and_port(address: str, where: str) -> None:
     search = Search()
     search.hint(address)
     (dial_target,) = search.due()
     assert dial_target.where == where
 
 
-def test_who_is_linked_is_not_dialled_at_any_address() -> None:
+def test_linked_node_is_not_dialled_at_any_address() -> None:
     search = Search()
     search.hint("one", "other", node="n")
     search.linked = {"n"}
@@ -84,7 +84,7 @@ def test_who_is_linked_is_not_dialled_at_any_address() -> None:
     assert addresses(search.due()) == ["one", "other"]
 
 
-def test_who_does_not_answer_is_asked_ever_more_seldom_but_for_ever() -> None:
+def test_failed_target_is_retried_with_growing_pauses_without_end() -> None:
     search = Search()
     search.hint("one")
     expected = FIRST_RETRY
@@ -98,7 +98,7 @@ def test_who_does_not_answer_is_asked_ever_more_seldom_but_for_ever() -> None:
         expected = min(LONGEST_RETRY, 2 * expected)
 
 
-def test_each_failure_is_tried_with_the_next_key() -> None:
+def test_each_attempt_uses_the_next_key() -> None:
     search = Search()
     search.hint("one", key=1)
     keys = []
@@ -113,14 +113,14 @@ def test_each_failure_is_tried_with_the_next_key() -> None:
     assert dial_target.key_index == 1
 
 
-def test_an_address_of_our_own_is_left_alone_for_long() -> None:
+def test_own_address_is_retried_rarely() -> None:
     search = Search()
     search.hint("me")
     (dial_target,) = search.due()
     assert search.fail(dial_target, myself=True) >= 0.75 * SELF_RETRY
 
 
-def test_another_node_at_an_address_is_dialled_at_once() -> None:
+def test_new_node_at_a_known_address_is_dialled_at_once() -> None:
     search = Search()
     search.hint("one", node="old")
     (dial_target,) = search.due()
@@ -135,7 +135,7 @@ def test_another_node_at_an_address_is_dialled_at_once() -> None:
     assert search.fail(dial_target) <= 1.25 * FIRST_RETRY
 
 
-def test_what_is_found_is_who_it_was_found_to_be() -> None:
+def test_successful_join_sets_the_node_of_its_target() -> None:
     search = Search()
     search.hint("one", node="claimed")
     (dial_target,) = search.due()
@@ -145,7 +145,7 @@ def test_what_is_found_is_who_it_was_found_to_be() -> None:
     assert search.due() == []
 
 
-def test_who_is_lost_is_dialled_soon() -> None:
+def test_lost_node_is_dialled_soon() -> None:
     search = Search()
     search.hint("one", "other", node="n")
     first, second = search.due()
@@ -162,9 +162,9 @@ def test_who_is_lost_is_dialled_soon() -> None:
     assert search.fail(second) <= 1.25 * FIRST_RETRY
 
 
-def test_who_is_hinted_at_no_more_is_forgotten() -> None:
+def test_target_without_new_hints_is_removed() -> None:
     search = Search()
-    search.hint("gone", "configured")
+    search.hint("lost", "configured")
     for dial_target in search.due():
         search.fail(dial_target)
     search.now += FORGET_AFTER
@@ -174,7 +174,7 @@ def test_who_is_hinted_at_no_more_is_forgotten() -> None:
     assert len(search.dial_targets) == 1
 
 
-def test_who_is_linked_is_remembered_however_long() -> None:
+def test_target_of_a_linked_node_is_kept() -> None:
     search = Search()
     search.hint("one", node="n")
     (dial_target,) = search.due()
@@ -188,7 +188,7 @@ def test_who_is_linked_is_remembered_however_long() -> None:
     assert search.due() == [dial_target]
 
 
-def test_so_many_are_dialled_at_once() -> None:
+def test_simultaneous_dials_are_bounded() -> None:
     search = Search()
     search.hint(*map(str, range(2 * MAX_CONCURRENT)))
     first = search.due()
@@ -199,8 +199,8 @@ def test_so_many_are_dialled_at_once() -> None:
     assert len(search.due()) == 3
 
 
-def test_the_dead_do_not_keep_the_living_waiting() -> None:
-    """Hundreds of addresses that swallow a dial for longer than their pause, and a new one."""
+def test_unreachable_targets_do_not_delay_a_new_one() -> None:
+    """Hundreds of targets time out later than their retry pause, and a new target is added."""
     search = Search()
     search.hint(*map(str, range(10 * MAX_CONCURRENT)))
     dialled: set[str] = set()
@@ -220,7 +220,7 @@ def test_the_dead_do_not_keep_the_living_waiting() -> None:
     assert rounds <= 5 + 11
 
 
-def test_the_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_TARGETS", 3)
     search = Search()
     search.hint("1", "2", "3", "4", "5")
@@ -229,13 +229,13 @@ def test_the_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for dial_target in search.due():
         search.fail(dial_target)
     search.hint("6", "1", node="n")
-    assert addresses(search.due()) == ["1"], "what is known is heard of though the table is full"
+    assert addresses(search.due()) == ["1"], "a known target is updated although the table is full"
 
 
-# Whether the relay may yet find somebody.
+# Whether the relay may still find peers.
 
 
-def test_it_explores_until_every_address_was_tried() -> None:
+def test_exploring_until_every_address_was_tried() -> None:
     search = Search()
     assert search.due() == []
     assert not search.dial_targets.exploring
@@ -252,7 +252,7 @@ def test_it_explores_until_every_address_was_tried() -> None:
     assert not search.dial_targets.exploring
 
 
-def test_the_other_addresses_of_who_is_linked_need_no_exploring() -> None:
+def test_other_addresses_of_a_linked_node_are_not_explored() -> None:
     search = Search()
     search.linked = {"n"}
     search.hint("one", "other", node="n")
@@ -260,10 +260,10 @@ def test_the_other_addresses_of_who_is_linked_need_no_exploring() -> None:
     assert not search.dial_targets.exploring
     search.hint("third", node="m")
     search.due()
-    assert search.dial_targets.exploring, "it may know what nobody else does"
+    assert search.dial_targets.exploring, "that node may know other peers"
 
 
-def test_another_node_at_an_address_is_worth_exploring() -> None:
+def test_new_node_at_an_address_is_explored() -> None:
     search = Search()
     search.hint("one", node="old")
     (dial_target,) = search.due()
@@ -276,7 +276,7 @@ def test_another_node_at_an_address_is_worth_exploring() -> None:
 
 
 @given(st.data())
-def test_dials_never_exceed_their_bound_and_all_come_back(data: st.DataObject) -> None:
+def test_dials_stay_within_their_limit_and_end(data: st.DataObject) -> None:
     search = Search()
     dialling: list[DialTarget] = []
     for _ in range(data.draw(st.integers(0, 30))):

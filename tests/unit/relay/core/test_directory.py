@@ -1,4 +1,4 @@
-"""What is announced, what a newcomer is told, and what is left of those who went."""
+"""The directory: announcements, snapshots for new peers, watchers, and removal of endpoints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SYNCED = (PeerOp.SYNCED.value,)
 
 
 @dataclass
-class Place:
+class DirectoryHarness:
     """A directory, its endpoints, and what it announced."""
 
     announced: list[Message] = field(default_factory=list)
@@ -32,7 +32,7 @@ class Place:
         self.peers = [Peer(node, RecordingSink(), "10.9.8.7") for node in ("one", "other")]
         self.endpoints: list[Endpoint] = [*self.programs, *self.peers]
         self.seen: dict[str, set[str]] = {}
-        """What somebody believes who watches every cluster since before anybody was there."""
+        """The members as a watcher of every cluster knows them."""
         for cluster in ("a", "b"):
             self.seen[cluster] = set()
             self.directory.watch(cluster, self.programs[0])
@@ -53,7 +53,7 @@ class Place:
             self.seen[cluster].add(member)
 
     def join(self, endpoint: Endpoint, cluster: str, member: int) -> None:
-        """As the core and the batches do it."""
+        """Add a member as the core does for programs, or as a batch does for peers."""
         if isinstance(endpoint, Program):
             if endpoint.cluster is None:
                 endpoint.cluster = cluster
@@ -79,7 +79,7 @@ class Place:
             endpoint.topics.pop(topic, None)
         self.directory.unsubscribe(topic, endpoint)
 
-    def forget(self, endpoint: Endpoint) -> None:
+    def remove(self, endpoint: Endpoint) -> None:
         if isinstance(endpoint, Program):
             self.directory.remove_program(endpoint)
         else:
@@ -88,59 +88,61 @@ class Place:
 
 
 NAMES = st.sampled_from(["a", "b"])
-WHO = st.integers(0, 4)
+ENDPOINT_NUMBERS = st.integers(0, 4)
 STEPS = st.lists(
-    st.tuples(st.just("join"), WHO, NAMES, st.integers(1, 3))
-    | st.tuples(st.just("leave"), WHO, NAMES, st.integers(1, 3))
-    | st.tuples(st.just("subscribe"), WHO, NAMES)
-    | st.tuples(st.just("unsubscribe"), WHO, NAMES)
-    | st.tuples(st.just("forget"), WHO),
+    st.tuples(st.just("join"), ENDPOINT_NUMBERS, NAMES, st.integers(1, 3))
+    | st.tuples(st.just("leave"), ENDPOINT_NUMBERS, NAMES, st.integers(1, 3))
+    | st.tuples(st.just("subscribe"), ENDPOINT_NUMBERS, NAMES)
+    | st.tuples(st.just("unsubscribe"), ENDPOINT_NUMBERS, NAMES)
+    | st.tuples(st.just("remove"), ENDPOINT_NUMBERS),
     max_size=40,
 )
 
 
-def play(steps: list[tuple[object, ...]], each: Callable[[Place], None]) -> Place:
-    place = Place()
-    for what, who, *rest in steps:
-        getattr(place, str(what))(place.endpoints[int(str(who))], *rest)
-        each(place)
-    return place
+def play(
+    steps: list[tuple[object, ...]], each: Callable[[DirectoryHarness], None]
+) -> DirectoryHarness:
+    harness = DirectoryHarness()
+    for action, number, *rest in steps:
+        getattr(harness, str(action))(harness.endpoints[int(str(number))], *rest)
+        each(harness)
+    return harness
 
 
-def told(messages: list[Message]) -> tuple[set[Message], set[Message]]:
-    """What somebody who hears these believes: (cluster, member) pairs, and topics."""
+def replay(messages: list[Message]) -> tuple[set[Message], set[Message]]:
+    """Return the (cluster, member) pairs and the topics that these announcements add up to."""
     members: set[Message] = set()
     topics: set[Message] = set()
     for op, *fields in messages:
         known = members if op in {JOINED, LEFT} else topics
-        what = tuple(fields[:2] if known is members else fields)
+        entry = tuple(fields[:2] if known is members else fields)
         if op in {JOINED, SUBSCRIBED}:
-            assert what not in known, "announced twice"
-            known.add(what)
+            assert entry not in known, "announced twice"
+            known.add(entry)
         else:
-            assert what in known, "taken back before it was announced"
-            known.remove(what)
+            assert entry in known, "removed before it was announced"
+            known.remove(entry)
     return members, topics
 
 
 @given(STEPS)
-def test_a_newcomer_is_told_the_sum_of_what_was_announced(steps: list[tuple[object, ...]]) -> None:
-    def agrees(place: Place) -> None:
-        *snapshot, last = place.directory.snapshot()
+def test_snapshot_equals_the_sum_of_announcements(steps: list[tuple[object, ...]]) -> None:
+    def agrees(harness: DirectoryHarness) -> None:
+        *snapshot, last = harness.directory.snapshot()
         assert last == SYNCED
-        assert told(snapshot) == told(place.announced)
-        assert told(snapshot) == (
-            {(p.cluster, p.id) for p in place.programs if p.cluster is not None},
-            {(topic,) for p in place.programs for topic in p.topics},
+        assert replay(snapshot) == replay(harness.announced)
+        assert replay(snapshot) == (
+            {(p.cluster, p.id) for p in harness.programs if p.cluster is not None},
+            {(topic,) for p in harness.programs for topic in p.topics},
         )
 
     play(steps, agrees)
 
 
 @given(STEPS)
-def test_every_member_is_drawn_once(steps: list[tuple[object, ...]]) -> None:
-    def whole(place: Place) -> None:
-        for cluster in place.directory.clusters.values():
+def test_every_member_has_one_draw(steps: list[tuple[object, ...]]) -> None:
+    def whole(harness: DirectoryHarness) -> None:
+        for cluster in harness.directory.clusters.values():
             assert cluster.candidates
             for endpoint, candidate in cluster.candidates.items():
                 assert candidate.endpoint is endpoint
@@ -148,78 +150,80 @@ def test_every_member_is_drawn_once(steps: list[tuple[object, ...]]) -> None:
                 assert cluster.here.count(candidate) == (not endpoint.is_peer)
             assert len(cluster.draws) == sum(len(c.members) for c in cluster.candidates.values())
             assert len(cluster.here) == sum(not p.is_peer for p in cluster.candidates)
-        assert all(place.directory.topics.values())
+        assert all(harness.directory.topics.values())
 
     play(steps, whole)
 
 
 @given(STEPS)
-def test_who_watches_knows_every_member(steps: list[tuple[object, ...]]) -> None:
-    def seen(place: Place) -> None:
+def test_watchers_know_every_member(steps: list[tuple[object, ...]]) -> None:
+    def seen(harness: DirectoryHarness) -> None:
         for name in ("a", "b"):
-            cluster = place.directory.clusters.get(name)
+            cluster = harness.directory.clusters.get(name)
             there = {
                 member_of(endpoint, member)
                 for endpoint, candidate in (cluster.candidates if cluster else {}).items()
                 for member in candidate.members
             }
-            assert place.seen[name] == there
+            assert harness.seen[name] == there
 
-    play([step for step in steps if step[:2] != ("forget", 0)], seen)
+    play([step for step in steps if step[:2] != ("remove", 0)], seen)
 
 
 @given(STEPS)
-def test_when_all_are_forgotten_nothing_is_left(steps: list[tuple[object, ...]]) -> None:
-    place = play(steps, lambda _: None)
-    for endpoint in place.endpoints:
-        place.forget(endpoint)
-    assert place.directory.clusters == {}
-    assert place.directory.topics == {}
-    assert place.directory._peer_entries == {}
-    assert told(place.announced) == (set(), set())
+def test_directory_is_empty_after_all_endpoints_are_removed(
+    steps: list[tuple[object, ...]],
+) -> None:
+    harness = play(steps, lambda _: None)
+    for endpoint in harness.endpoints:
+        harness.remove(endpoint)
+    assert harness.directory.clusters == {}
+    assert harness.directory.topics == {}
+    assert harness.directory._peer_entries == {}
+    assert replay(harness.announced) == (set(), set())
 
 
-def test_peers_are_announced_to_nobody() -> None:
-    place = Place()
-    peer = place.peers[0]
-    place.join(peer, "a", 1)
-    place.subscribe(peer, "t")
-    place.unsubscribe(peer, "t")
-    place.leave(peer, "a", 1)
-    place.forget(peer)
-    assert place.announced == []
+def test_members_of_peers_are_not_announced() -> None:
+    harness = DirectoryHarness()
+    peer = harness.peers[0]
+    harness.join(peer, "a", 1)
+    harness.subscribe(peer, "t")
+    harness.unsubscribe(peer, "t")
+    harness.leave(peer, "a", 1)
+    harness.remove(peer)
+    assert harness.announced == []
 
 
-def test_a_topic_is_announced_for_the_first_and_the_last_listener_here() -> None:
-    place = Place()
-    one, other, _ = place.programs
-    place.subscribe(place.peers[0], "t")
-    place.subscribe(one, "t")
-    place.subscribe(other, "t")
-    place.unsubscribe(one, "t")
-    place.unsubscribe(other, "t")
-    assert place.announced == [(SUBSCRIBED, "t"), (UNSUBSCRIBED, "t")]
+def test_topic_is_announced_for_the_first_and_last_local_subscriber() -> None:
+    harness = DirectoryHarness()
+    one, other, _ = harness.programs
+    harness.subscribe(harness.peers[0], "t")
+    harness.subscribe(one, "t")
+    harness.subscribe(other, "t")
+    harness.unsubscribe(one, "t")
+    harness.unsubscribe(other, "t")
+    assert harness.announced == [(SUBSCRIBED, "t"), (UNSUBSCRIBED, "t")]
 
 
-def test_a_retired_peer_takes_nothing_new_but_still_listens() -> None:
-    place = Place()
-    peer = place.peers[0]
-    place.join(peer, "a", 1)
-    place.join(peer, "b", 2)
-    place.join(place.programs[0], "b", 0)
-    place.subscribe(peer, "t")
-    place.directory.remove_members_of(peer)
-    assert set(place.directory.clusters) == {"b"}
-    assert peer not in place.directory.clusters["b"].candidates
-    assert peer in place.directory.topics["t"]
+def test_retired_peer_gets_no_requests_but_still_gets_events() -> None:
+    harness = DirectoryHarness()
+    peer = harness.peers[0]
+    harness.join(peer, "a", 1)
+    harness.join(peer, "b", 2)
+    harness.join(harness.programs[0], "b", 0)
+    harness.subscribe(peer, "t")
+    harness.directory.remove_members_of(peer)
+    assert set(harness.directory.clusters) == {"b"}
+    assert peer not in harness.directory.clusters["b"].candidates
+    assert peer in harness.directory.topics["t"]
 
 
 @pytest.mark.parametrize("bound", [3])
-def test_a_peer_announces_so_much_and_no_more(bound: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_announcements_of_a_peer_are_bounded(bound: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_ENTRIES", bound)
-    place = Place()
-    peer, other = place.peers
-    directory = place.directory
+    harness = DirectoryHarness()
+    peer, other = harness.peers
+    directory = harness.directory
     assert directory.join("a", peer, 1, {})
     assert directory.join("a", peer, 1, {}), "the same again is not more"
     assert directory.join("a", peer, 2, {})
@@ -237,12 +241,12 @@ def test_a_peer_announces_so_much_and_no_more(bound: int, monkeypatch: pytest.Mo
     assert not directory.join("b", peer, 4, {})
 
 
-def test_what_nobody_announced_cannot_be_taken_back() -> None:
-    place = Place()
-    peer, other = place.peers
-    place.join(peer, "a", 1)
+def test_removal_of_an_unknown_member_is_ignored() -> None:
+    harness = DirectoryHarness()
+    peer, other = harness.peers
+    harness.join(peer, "a", 1)
     for cluster, member in (("a", 2), ("b", 1)):
-        place.directory.leave(cluster, peer, member)
-    place.directory.leave("a", other, 1)
-    place.directory.unsubscribe("a", other)
-    assert [c.endpoint for c in place.directory.clusters["a"].draws] == [peer]
+        harness.directory.leave(cluster, peer, member)
+    harness.directory.leave("a", other, 1)
+    harness.directory.unsubscribe("a", other)
+    assert [c.endpoint for c in harness.directory.clusters["a"].draws] == [peer]

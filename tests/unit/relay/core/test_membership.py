@@ -1,4 +1,4 @@
-"""Relays find together, and together again, whatever their cables and clocks do."""
+"""Relays link, and link again after faults of their cables and clocks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.recording_sink import RecordingSink
 from support.simulated_network import STEP, SimulatedNetwork, SimulatedRelay
 
 SOON = 4 * STEP
-"""A join, two handshakes, and a heartbeat each way."""
+"""Seconds for a join, two handshakes, and a heartbeat in each direction."""
 
 
 def pair(seed: int = 0) -> tuple[SimulatedNetwork, SimulatedRelay, SimulatedRelay]:
@@ -23,7 +23,7 @@ def pair(seed: int = 0) -> tuple[SimulatedNetwork, SimulatedRelay, SimulatedRela
 # How a link begins.
 
 
-def test_two_relays_link_and_know_what_the_other_serves() -> None:
+def test_two_relays_link_and_exchange_members() -> None:
     mesh, one, other = pair()
     one.serve("a")
     other.serve("a")
@@ -34,7 +34,7 @@ def test_two_relays_link_and_know_what_the_other_serves() -> None:
     assert one.losses == other.losses == []
 
 
-def test_a_request_crosses() -> None:
+def test_request_reaches_a_member_at_the_peer() -> None:
     mesh, one, other = pair()
     member = other.serve("a")
     mesh.run(1)
@@ -46,7 +46,7 @@ def test_a_request_crosses() -> None:
     assert sent_to(client) == [(REPLY, 1, b"answer")]
 
 
-def test_what_a_request_waited_in_a_cable_is_taken_off_its_time() -> None:
+def test_transit_time_is_subtracted_from_the_remaining_time() -> None:
     mesh, one, other = pair()
     member = other.serve("a")
     client = one.core.programs.attach("client", RecordingSink())
@@ -63,7 +63,7 @@ def test_what_a_request_waited_in_a_cable_is_taken_off_its_time() -> None:
 
 
 @pytest.mark.parametrize("moment", [n * STEP for n in range(8)])
-def test_what_changes_while_a_link_begins_is_not_missed(moment: float) -> None:
+def test_change_during_link_setup_is_announced(moment: float) -> None:
     mesh, one, other = pair()
     early = one.serve("a")
     mesh.run(moment)
@@ -74,8 +74,8 @@ def test_what_changes_while_a_link_begins_is_not_missed(moment: float) -> None:
     assert mesh.converged(), mesh.describe()
 
 
-def test_a_session_carries_nothing_before_it_is_heard() -> None:
-    """What a peer that is not listening drops must not be what it has to know."""
+def test_session_carries_no_directory_before_its_acknowledgement() -> None:
+    """A peer drops frames before its acknowledgement, so these must not contain the directory."""
     mesh, one, other = pair()
     one.serve("a")
     mesh.step()
@@ -89,7 +89,7 @@ def test_a_session_carries_nothing_before_it_is_heard() -> None:
     mesh.run_until(mesh.converged, SOON + HEARTBEAT)
 
 
-def test_a_newcomer_is_introduced_to_all_and_all_to_it() -> None:
+def test_new_peer_and_other_peers_learn_of_each_other() -> None:
     mesh = SimulatedNetwork(3)
     one, other, newcomer = mesh.all
     newcomer.paused = True
@@ -103,7 +103,7 @@ def test_a_newcomer_is_introduced_to_all_and_all_to_it() -> None:
 # How it ends.
 
 
-def test_silence_one_way_ends_both_ways() -> None:
+def test_silence_in_one_direction_ends_both() -> None:
     mesh, one, other = pair()
     mesh.run_until(mesh.converged, SOON)
     mesh.cut(0, 1)
@@ -117,7 +117,7 @@ def test_silence_one_way_ends_both_ways() -> None:
     mesh.run_until(mesh.converged, SOON)
 
 
-def test_what_a_silent_peer_had_is_lost_with_it() -> None:
+def test_members_and_requests_of_a_silent_peer_are_lost_with_it() -> None:
     mesh, one, other = pair()
     member = other.serve("a")
     mesh.run(1)
@@ -136,7 +136,7 @@ def test_what_a_silent_peer_had_is_lost_with_it() -> None:
     assert sent_to(client) == []
 
 
-def test_a_broken_connection_ends_the_link_at_once_and_it_begins_again() -> None:
+def test_broken_connection_ends_the_link_and_the_peer_links_again() -> None:
     mesh, one, other = pair()
     one.serve("a")
     other.serve("b")
@@ -149,8 +149,8 @@ def test_a_broken_connection_ends_the_link_at_once_and_it_begins_again() -> None
     assert other.losses == [], "it noticed by the new session alone"
 
 
-def test_a_peer_that_began_anew_has_lost_what_it_was_asked() -> None:
-    """Neither side waits for an answer that the other has forgotten."""
+def test_requests_to_a_restarted_session_fail_on_both_sides() -> None:
+    """No side waits for a reply that the other side has dropped."""
     mesh, one, other = pair()
     members = [one.serve("a"), other.serve("b")]
     mesh.run(1)
@@ -167,8 +167,8 @@ def test_a_peer_that_began_anew_has_lost_what_it_was_asked() -> None:
         assert len(relay.core.router) == 0
 
 
-def test_nothing_from_before_a_break_arrives_after_it() -> None:
-    """The frames of the first session come in after the second has begun."""
+def test_late_frames_of_an_earlier_session_are_dropped() -> None:
+    """Frames of the first session arrive after the start of the second."""
     mesh, one, other = pair()
     member = other.serve("a")
     mesh.run(1)
@@ -191,7 +191,7 @@ def test_nothing_from_before_a_break_arrives_after_it() -> None:
     assert len(one.losses) == 1
 
 
-def test_an_admission_that_ended_is_neither_sent_to_nor_listened_to() -> None:
+def test_expired_admission_stops_both_directions() -> None:
     mesh, one, other = pair()
     other.serve("a")
     mesh.run(1)
@@ -204,7 +204,7 @@ def test_an_admission_that_ended_is_neither_sent_to_nor_listened_to() -> None:
     assert mesh.converged()
 
 
-def test_a_member_that_comes_while_the_relay_leaves_is_not_called() -> None:
+def test_member_that_registers_at_a_draining_relay_gets_no_requests() -> None:
     mesh, one, other = pair()
     one.serve("a")
     mesh.run(1)
@@ -216,7 +216,7 @@ def test_a_member_that_comes_while_the_relay_leaves_is_not_called() -> None:
     assert other.core.directory.clusters == {}
 
 
-def test_who_links_with_a_leaving_relay_is_told_so() -> None:
+def test_new_link_to_a_draining_relay_gets_draining() -> None:
     mesh, one, other = pair()
     one.serve("a")
     one.core.router.draining = True
@@ -230,7 +230,7 @@ def test_who_links_with_a_leaving_relay_is_told_so() -> None:
     assert [m[:3] for m in sent_to(client)] == [(FAILED, 1, Failure.NO_SUCH_CLUSTER)]
 
 
-def test_a_peer_that_takes_its_leave_brings_its_answers_first() -> None:
+def test_closing_peer_sends_its_replies_before_close() -> None:
     mesh, near, far = pair()
     member = far.serve("a")
     mesh.run_until(lambda: near.members() == {"a": {far.node: {member.id}}}, 5)
@@ -248,8 +248,8 @@ def test_a_peer_that_takes_its_leave_brings_its_answers_first() -> None:
 
 
 @pytest.mark.parametrize("seconds", [1.0, 5.0, 3600.0])
-def test_when_all_sleep_nobody_is_lost(seconds: float) -> None:
-    """A host that suspends its machines, or a debugger: nobody was silent, nobody was awake."""
+def test_simultaneous_pause_of_all_relays_loses_no_peer(seconds: float) -> None:
+    """All machines are suspended at the same time, so that no relay was silent for the others."""
     mesh, one, other = pair()
     mesh.run(1)
     one.paused = other.paused = True
@@ -260,7 +260,7 @@ def test_when_all_sleep_nobody_is_lost(seconds: float) -> None:
     assert one.losses == other.losses == []
 
 
-def test_a_short_pause_loses_nobody() -> None:
+def test_short_pause_loses_no_peer() -> None:
     mesh, one, other = pair()
     mesh.run(1)
     one.paused = True
@@ -270,7 +270,7 @@ def test_a_short_pause_loses_nobody() -> None:
     assert one.losses == other.losses == []
 
 
-def test_who_sleeps_long_is_lost_and_found() -> None:
+def test_relay_paused_for_long_is_lost_and_links_again() -> None:
     mesh, one, other = pair()
     one.serve("a")
     mesh.run(1)

@@ -1,4 +1,4 @@
-"""Whatever befalls relays, they agree soon after, and every request has ended once."""
+"""After random faults relays converge, and every request has ended exactly once."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from support.simulated_network import STEP, SimulatedNetwork
 
 @dataclass(frozen=True)
 class Event:
-    """Something that befalls relays `one` and `other`, and how long it lasts."""
+    """A fault or an action of the relays `one` and `other`, and the seconds after it."""
 
-    what: str
+    kind: str
     one: int
     other: int
     seconds: float
@@ -26,44 +26,44 @@ class Event:
     def befall(self, mesh: SimulatedNetwork, traffic: Traffic, random: Random) -> None:
         one, other = self.one % len(mesh.all), self.other % len(mesh.all)
         relay = mesh.all[one]
-        if self.what == "cut":
+        if self.kind == "cut":
             mesh.cut(one, other)
-        elif self.what == "heal":
+        elif self.kind == "heal":
             mesh.heal()
-        elif self.what == "break":
+        elif self.kind == "break":
             mesh.break_link(one, other)
-        elif self.what == "end":
+        elif self.kind == "end":
             relay.end_admission(mesh.all[other].node)
-        elif self.what == "pause":
+        elif self.kind == "pause":
             relay.paused = True
-        elif self.what == "trouble":
+        elif self.kind == "fail":
             mesh.failure_rate = 0.9
-        elif self.what == "ask":
-            traffic.ask(one, random.choice("ab"), idempotent=random.random() < 0.5)
-        elif self.what == "serve":
+        elif self.kind == "request":
+            traffic.request(one, random.choice("ab"), idempotent=random.random() < 0.5)
+        elif self.kind == "serve":
             relay.serve(random.choice("ab"))
-        elif self.what == "leave" and relay.core.programs.by_number:
+        elif self.kind == "leave" and relay.core.programs.by_number:
             program = random.choice(list(relay.core.programs.by_number.values()))
             relay.core.programs.unregister(program)
         mesh.run(self.seconds)
-        traffic.answer()
+        traffic.reply()
 
 
 class Traffic:
-    """Requests of one client a relay, answered by whoever serves."""
+    """One caller at each relay, and members that reply at once."""
 
     def __init__(self, mesh: SimulatedNetwork) -> None:
         self.mesh = mesh
-        self.asked = 0
+        self.request_count = 0
         self.clients = [relay.core.programs.attach("client", RecordingSink()) for relay in mesh.all]
 
-    def ask(self, one: int, cluster: str, *, idempotent: bool) -> None:
-        self.asked += 1
+    def request(self, one: int, cluster: str, *, idempotent: bool) -> None:
+        self.request_count += 1
         self.mesh.all[one].request(
-            self.clients[one], self.asked, cluster, timeout=5.0, idempotent=idempotent
+            self.clients[one], self.request_count, cluster, timeout=5.0, idempotent=idempotent
         )
 
-    def answer(self) -> None:
+    def reply(self) -> None:
         for relay in self.mesh.all:
             for member in list(relay.core.programs.by_number.values()):
                 if not relay.paused and member not in self.clients:
@@ -71,18 +71,18 @@ class Traffic:
 
     def all_ended_once(self) -> None:
         ended = [message[1] for client in self.clients for message in sent_to(client)]
-        assert sorted(ended) == list(range(1, self.asked + 1))
+        assert sorted(ended) == list(range(1, self.request_count + 1))
         for relay in self.mesh.all:
             assert len(relay.core.router) == 0
             for peer in relay.core.peers.by_node.values():
                 assert (peer.requests, peer.held_bytes) == ({}, 0)
 
 
-WHAT = ["cut", "heal", "break", "end", "pause", "trouble", "serve", "leave", "ask"]
+KINDS = ["cut", "heal", "break", "end", "pause", "fail", "serve", "leave", "request"]
 EVENTS = st.lists(
     st.builds(
         Event,
-        st.sampled_from(WHAT),
+        st.sampled_from(KINDS),
         st.integers(0, 2),
         st.integers(0, 2),
         st.sampled_from([0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 2.2, 3.1]),
@@ -91,7 +91,7 @@ EVENTS = st.lists(
 )
 
 AGREED = 8 * HEARTBEAT
-"""How soon all is well once nothing is in the way any more: a few redials and handshakes."""
+"""Seconds for convergence after the last fault: a few redials and handshakes."""
 
 
 def converges(mesh: SimulatedNetwork, events: list[Event], seed: int) -> None:
@@ -100,7 +100,7 @@ def converges(mesh: SimulatedNetwork, events: list[Event], seed: int) -> None:
     for event in events:
         event.befall(mesh, traffic, random)
     mesh.heal()
-    # What was suffered before is still to be noticed; then it must be over, and stay over.
+    # Relays may still notice earlier faults; after that they must converge and stay so.
     mesh.run(AGREED)
     losses = [list(relay.losses) for relay in mesh.all]
     for _ in range(round(2 * (SILENCE_TIMEOUT + CONFIRM_TIMEOUT) / STEP)):
@@ -112,10 +112,10 @@ def converges(mesh: SimulatedNetwork, events: list[Event], seed: int) -> None:
 
 @settings(max_examples=300)
 @given(events=EVENTS, seed=st.integers(0, 1000))
-@example(  # one relay ends what the other has not confirmed: each then waits for the other
+@example(  # one relay ends a link that the other has not acknowledged: each waits for the other
     events=[Event("cut", 0, 1, 0.05), Event("end", 1, 0, 0.05), Event("heal", 0, 1, 0.05)], seed=1
 )
-@example(  # the directory falls between two admissions
+@example(  # the directory is sent between two admissions
     events=[
         Event("serve", 1, 0, 0.05),
         Event("cut", 1, 0, 0),
@@ -123,13 +123,13 @@ def converges(mesh: SimulatedNetwork, events: list[Event], seed: int) -> None:
     ],
     seed=1,
 )
-def test_two_relays_agree_soon_after_all_is_healed(events: list[Event], seed: int) -> None:
+def test_two_relays_converge_after_the_last_fault(events: list[Event], seed: int) -> None:
     mesh = SimulatedNetwork(2, seed)
-    two = [Event(e.what, e.one % 2, e.other % 2, e.seconds) for e in events]
+    two = [Event(e.kind, e.one % 2, e.other % 2, e.seconds) for e in events]
     converges(mesh, [event for event in two if event.one != event.other], seed)
 
 
 @settings(max_examples=60)
 @given(events=EVENTS, seed=st.integers(0, 1000))
-def test_three_relays_agree_soon_after_all_is_healed(events: list[Event], seed: int) -> None:
+def test_three_relays_converge_after_the_last_fault(events: list[Event], seed: int) -> None:
     converges(SimulatedNetwork(3, seed), events, seed)

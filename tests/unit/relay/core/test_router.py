@@ -179,7 +179,7 @@ def test_waiting_requests_expire_and_can_be_cancelled_or_abandoned() -> None:
 
 
 def test_request_that_expired_while_waiting_is_not_started() -> None:
-    """The member comes after the deadline and before anybody has looked."""
+    """The member registers after the deadline and before the relay's timer runs."""
     harness = CoreHarness(settled=False)
     client = harness.client()
     harness.request(client, 1, timeout=1)
@@ -406,7 +406,7 @@ def test_requests_that_a_draining_peer_did_not_accept_are_retried() -> None:
 
 
 def test_draining_relay_accepts_no_request() -> None:
-    """Programs were told by the goodbye; peers are told for each, in case they had not heard."""
+    """Programs have received DRAINING. Peers get REFUSED, in case DRAINING has not arrived."""
     harness = CoreHarness()
     client, member, peer = harness.client(), harness.member(), harness.peer("there")
     harness.request(client, 5)

@@ -115,7 +115,7 @@ def test_only_the_assignee_may_end_a_request(outcome: str) -> None:
 
 
 def test_reply_to_an_earlier_attempt_is_dropped() -> None:
-    """The peer refuses, then comes to its senses: by then somebody else has the request."""
+    """The peer refuses and then replies; another member has the request by then."""
     harness = CoreHarness()
     client, peer = harness.client(), harness.peer("there", 1)
     harness.request(client, 1)

@@ -1,4 +1,4 @@
-"""In whatever order things happen, a request ends once, begins at most once, leaves nothing."""
+"""In any order of events a request ends once, starts at most once, and leaves no entry."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from support.core_harness import (
 )
 
 Key = tuple[int, int]
-"""A request of ours: the program's id, and its own number."""
+"""A request of a local program: the program's id, and the request's number."""
 
-SOME = st.integers(0, 1000)
+INDEXES = st.integers(0, 1000)
 CLUSTERS = st.sampled_from(["c", "d"])
 TIMEOUTS = st.sampled_from([0.5, 2.0, 10.0])
 
 
 @dataclass
-class HandedOver:
-    """One hand-over that its assignee has not answered."""
+class Delivery:
+    """A delivered request without an outcome."""
 
     endpoint: Endpoint
     call: int
@@ -49,21 +49,21 @@ class Requests(RuleBasedStateMachine):
         self.number = 0
         self.idempotent: dict[Key, bool] = {}
         self.ended: set[Key] = set()
-        self.unheard: set[Key] = set()
-        self.begun: Counter[Key] = Counter()
-        self.pending: list[HandedOver] = []
-        self.of_peers: set[tuple[Peer, int]] = set()
+        self.without_outcome: set[Key] = set()
+        self.starts: Counter[Key] = Counter()
+        self.pending: list[Delivery] = []
+        self.peer_requests: set[tuple[Peer, int]] = set()
 
     @initialize(clusters=st.lists(CLUSTERS, max_size=3), members=st.integers(0, 3))
     def begin(self, clusters: list[str], members: int) -> None:
         for cluster in clusters:
-            self.member_comes(cluster)
-            self.peer_comes(cluster, members)
+            self.member_registers(cluster)
+            self.peer_links(cluster, members)
 
-    # What programs and peers ask.
+    # Requests of programs and peers.
 
-    @rule(client=SOME, cluster=CLUSTERS, timeout=TIMEOUTS, idempotent=st.booleans())
-    def ask(self, client: int, cluster: str, timeout: float, idempotent: bool) -> None:
+    @rule(client=INDEXES, cluster=CLUSTERS, timeout=TIMEOUTS, idempotent=st.booleans())
+    def send_request(self, client: int, cluster: str, timeout: float, idempotent: bool) -> None:
         if self.clients:
             program = self.clients[client % len(self.clients)]
             self.number += 1
@@ -75,178 +75,181 @@ class Requests(RuleBasedStateMachine):
             )
 
     @precondition(lambda self: self.peers)
-    @rule(peer=SOME, cluster=CLUSTERS, timeout=TIMEOUTS)
-    def peer_asks(self, peer: int, cluster: str, timeout: float) -> None:
+    @rule(peer=INDEXES, cluster=CLUSTERS, timeout=TIMEOUTS)
+    def peer_sends_request(self, peer: int, cluster: str, timeout: float) -> None:
         asking = self.peers[peer % len(self.peers)]
         self.number += 1
-        self.of_peers.add((asking, self.number))
+        self.peer_requests.add((asking, self.number))
         self.room.peer_request(asking, self.number, cluster, timeout=timeout)
 
     @precondition(lambda self: self.idempotent)
-    @rule(which=SOME)
-    def cancel(self, which: int) -> None:
-        key = list(self.idempotent)[which % len(self.idempotent)]
+    @rule(index=INDEXES)
+    def cancel(self, index: int) -> None:
+        key = list(self.idempotent)[index % len(self.idempotent)]
         for client in self.clients:
             if client.id == key[0]:
                 self.room.router.cancel(client, key[1])
-        self.unheard.add(key)
+        self.without_outcome.add(key)
 
-    # What takers do.
+    # Outcomes of members.
 
     @precondition(lambda self: self.pending)
-    @rule(which=SOME, outcome=st.sampled_from(["reply", "fault", "refused", "failed"]))
-    def answer(self, which: int, outcome: str) -> None:
-        handed = self.pending.pop(which % len(self.pending))
+    @rule(index=INDEXES, outcome=st.sampled_from(["reply", "fault", "refused", "failed"]))
+    def end_request(self, index: int, outcome: str) -> None:
+        delivery = self.pending.pop(index % len(self.pending))
         router, now = self.room.router, self.room.now
         if outcome == "refused":
-            self._not_begun(handed)
-            router.refused(handed.endpoint, handed.call, "full", now)
+            self._not_started(delivery)
+            router.refused(delivery.endpoint, delivery.call, "full", now)
         elif outcome == "fault":
-            router.fault(handed.endpoint, handed.call, "E", "", now)
-        elif outcome == "failed" and handed.endpoint.is_peer:
-            router.failed(handed.endpoint, handed.call, Failure.MEMBER_LOST, "lost", now)
+            router.fault(delivery.endpoint, delivery.call, "E", "", now)
+        elif outcome == "failed" and delivery.endpoint.is_peer:
+            router.failed(delivery.endpoint, delivery.call, Failure.MEMBER_LOST, "lost", now)
         else:
-            router.reply(handed.endpoint, handed.call, b"answer", now)
+            router.reply(delivery.endpoint, delivery.call, b"answer", now)
 
     @precondition(lambda self: self.pending and self.members)
-    @rule(which=SOME, forger=SOME)
-    def forge(self, which: int, forger: int) -> None:
-        handed = self.pending[which % len(self.pending)]
+    @rule(index=INDEXES, forger=INDEXES)
+    def send_forged_outcome(self, index: int, forger: int) -> None:
+        delivery = self.pending[index % len(self.pending)]
         endpoint = self.members[forger % len(self.members)]
-        if endpoint is not handed.endpoint:
-            self.room.router.reply(endpoint, handed.call, b"forged", self.room.now)
+        if endpoint is not delivery.endpoint:
+            self.room.router.reply(endpoint, delivery.call, b"forged", self.room.now)
 
-    # Comings and goings.
+    # Attaching and detaching.
 
     @rule(cluster=CLUSTERS)
-    def member_comes(self, cluster: str) -> None:
+    def member_registers(self, cluster: str) -> None:
         if len(self.members) < 4:
             self.members.append(self.room.member(cluster))
 
     @rule(cluster=CLUSTERS, count=st.integers(0, 2))
-    def peer_comes(self, cluster: str, count: int) -> None:
+    def peer_links(self, cluster: str, count: int) -> None:
         if len(self.peers) < 3:
             self.number += 1
             node = f"node{self.number}"
             self.peers.append(self.room.peer(node, *range(count), cluster=cluster))
 
     @precondition(lambda self: self.members)
-    @rule(which=SOME, says_so=st.booleans())
-    def member_goes(self, which: int, says_so: bool) -> None:
-        member = self.members.pop(which % len(self.members))
-        if says_so:
+    @rule(index=INDEXES, gracefully=st.booleans())
+    def member_detaches(self, index: int, gracefully: bool) -> None:
+        member = self.members.pop(index % len(self.members))
+        if gracefully:
             self.room.core.programs.unregister(member)
         self.room.core.programs.detach(member, self.room.now)
-        self._gone(member)
+        self._endpoint_lost(member)
 
     @precondition(lambda self: self.peers)
-    @rule(which=SOME)
-    def peer_goes(self, which: int) -> None:
-        peer = self.peers.pop(which % len(self.peers))
+    @rule(index=INDEXES)
+    def peer_is_lost(self, index: int) -> None:
+        peer = self.peers.pop(index % len(self.peers))
         self.room.core.peers.unlink(peer, self.room.now)
-        self._gone(peer)
+        self._endpoint_lost(peer)
 
     @precondition(lambda self: any(not peer.draining for peer in self.peers))
-    @rule(which=SOME, accepted=SOME)
-    def peer_leaves(self, which: int, accepted: int) -> None:
+    @rule(index=INDEXES, accepted=INDEXES)
+    def peer_drains(self, index: int, accepted: int) -> None:
         staying = [peer for peer in self.peers if not peer.draining]
-        peer = staying[which % len(staying)]
+        peer = staying[index % len(staying)]
         calls = sorted(h.call for h in self.pending if h.endpoint is peer)
         last = ([0, *calls])[accepted % (len(calls) + 1)]
-        for handed in [h for h in self.pending if h.endpoint is peer and h.call > last]:
-            self.pending.remove(handed)
-            self._not_begun(handed)
+        for delivery in [h for h in self.pending if h.endpoint is peer and h.call > last]:
+            self.pending.remove(delivery)
+            self._not_started(delivery)
         self.room.core.peers.drain(peer, last, self.room.now)
 
     @precondition(lambda self: len(self.clients) > 1)
     @rule()
-    def client_goes(self) -> None:
+    def client_detaches(self) -> None:
         client = self.clients.pop()
         self.room.core.programs.detach(client, self.room.now)
-        self.unheard |= {key for key in self.idempotent if key[0] == client.id}
+        self.without_outcome |= {key for key in self.idempotent if key[0] == client.id}
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 5.0]))
-    def time_passes(self, seconds: float) -> None:
+    def time_advances(self, seconds: float) -> None:
         self.room.advance_clock(seconds)
 
     @rule()
     def settle(self) -> None:
         self.room.router.settle(self.room.now)
 
-    # What must hold.
+    # Invariants.
 
     @invariant()
-    def everyone_hears_once(self) -> None:
+    def each_request_ends_once(self) -> None:
         for peer in self.peers:
-            self._taken_over(peer)
+            self._read_messages(peer)
         for member in self.members:
-            self._taken_over(member)
+            self._read_messages(member)
         for client in self.clients:
             for op, number, what, *_ in sent_to(client):
                 key = (client.id, number)
                 assert op in {REPLY, FAULT, FAILED}
                 assert what != b"forged"
                 if op == FAILED and what in {Failure.OVERLOADED, Failure.NO_SUCH_CLUSTER}:
-                    assert not self.begun[key], "it says that no handler was started"
+                    assert not self.starts[key], "it says that no handler was started"
                 assert key in self.idempotent
                 assert key not in self.ended, "it ended twice"
-                assert key not in self.unheard, "it was cancelled"
+                assert key not in self.without_outcome, "it was cancelled"
                 self.ended.add(key)
 
     @invariant()
-    def nothing_begins_twice(self) -> None:
-        for key, times in self.begun.items():
+    def no_request_starts_twice(self) -> None:
+        for key, times in self.starts.items():
             assert times <= 1 or self.idempotent[key]
 
     @invariant()
-    def the_tables_agree(self) -> None:
-        room = self.room
-        endpoints = [*room.core.programs.by_number.values(), *room.core.peers.by_node.values()]
+    def tables_are_consistent(self) -> None:
+        harness = self.room
+        endpoints = [
+            *harness.core.programs.by_number.values(),
+            *harness.core.peers.by_node.values(),
+        ]
         calls = [call for endpoint in endpoints for call in endpoint.requests.values()]
-        tables = [*room.router._assigned.values(), *room.router._waiting.values()]
+        tables = [*harness.router._assigned.values(), *harness.router._waiting.values()]
         assert sorted(map(id, calls)) == sorted(map(id, tables))
         for endpoint in endpoints:
             assert endpoint.held_bytes == sum(
                 call.held_bytes for call in endpoint.requests.values()
             )
-        for cluster in room.core.directory.clusters.values():
+        for cluster in harness.core.directory.clusters.values():
             for candidate in cluster.candidates.values():
                 assert candidate.outstanding == sum(
-                    call.candidate is candidate for call in room.router._assigned.values()
+                    call.candidate is candidate for call in harness.router._assigned.values()
                 )
 
     def teardown(self) -> None:
         self.room.router.settle(self.room.now)
         self.room.advance_clock(100)
-        self.everyone_hears_once()
+        self.each_request_ends_once()
         assert self.room.leftovers() == []
-        assert set(self.idempotent) == self.ended | self.unheard
+        assert set(self.idempotent) == self.ended | self.without_outcome
 
-    # Inside.
+    # Helpers.
 
-    def _taken_over(self, endpoint: Endpoint) -> None:
+    def _read_messages(self, endpoint: Endpoint) -> None:
         for message in sent_to(endpoint):
             op, number, *fields = message
             if op in {CALL, PEER_CALL}:
                 words = fields[endpoint.is_peer].split()
                 key = (int(words[0]), int(words[1])) if len(words) == 2 else None
                 assert not (endpoint.is_peer and key is None), "a peer's request went on to a peer"
-                self.pending.append(HandedOver(endpoint, number, key))
+                self.pending.append(Delivery(endpoint, number, key))
                 if key is not None:
-                    self.begun[key] += 1
+                    self.starts[key] += 1
             elif op in {PeerOp.CANCEL, Op.REQUEST_CANCELLED}:
                 assert endpoint.is_peer == (op == PeerOp.CANCEL)
             else:
                 assert op in {REPLY, FAULT, REFUSED, FAILED}
                 assert isinstance(endpoint, Peer)
-                self.of_peers.remove((endpoint, number))  # a second outcome finds none
+                self.peer_requests.remove((endpoint, number))  # a second outcome finds none
 
-    def _not_begun(self, handed: HandedOver) -> None:
-        if handed.key is not None:
-            self.begun[handed.key] -= 1
+    def _not_started(self, delivery: Delivery) -> None:
+        if delivery.key is not None:
+            self.starts[delivery.key] -= 1
 
-    def _gone(self, endpoint: Endpoint) -> None:
-        self.pending = [handed for handed in self.pending if handed.endpoint is not endpoint]
+    def _endpoint_lost(self, endpoint: Endpoint) -> None:
+        self.pending = [delivery for delivery in self.pending if delivery.endpoint is not endpoint]
 
 
 Requests.TestCase.settings = settings(max_examples=150, stateful_step_count=40)

@@ -1,4 +1,4 @@
-"""The tunnel router: tunnels are opened once, credit is counted, both ends see the end."""
+"""The tunnel router: opening, credit, and closing at both ends."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from support.core_harness import sink_of as sink
 
 ACCEPT, DATA, CREDIT, END = (op.value for op in (Op.ACCEPT, Op.DATA, Op.CREDIT, Op.END))
 OFFER, PEER_OPEN = Op.OFFER.value, PeerOp.OPEN.value
-SENT, CLOSED, BROKEN = (ending.value for ending in TunnelClose)
-LARGEST = 1000
+SEND_CLOSED, CLOSED, ABORTED = (ending.value for ending in TunnelClose)
+MAX_MESSAGE = 1000
 
 
 def open_tunnel(
-    room: CoreHarness,
+    harness: CoreHarness,
     origin: Endpoint,
     number: int,
     *,
@@ -31,304 +31,308 @@ def open_tunnel(
     timeout: float = 5.0,
     purpose: Purpose = Purpose.TUNNEL,
 ) -> None:
-    now, parameters = room.now, TunnelParameters(purpose.value, window, LARGEST)
+    now, parameters = harness.now, TunnelParameters(purpose.value, window, MAX_MESSAGE)
     sender = origin.sender if isinstance(origin, Program) else f"{origin.node}/7"
     fields = (origin, number, cluster, b"", now + timeout, sender, None)
-    room.router.request(DirectedRequest(*fields, member=to, tunnel=parameters), now)
+    harness.router.request(DirectedRequest(*fields, member=to, tunnel=parameters), now)
 
 
 @dataclass
 class Tunnel:
-    """An open one: how messages from each end call it, and whom they reach."""
+    """An open tunnel: both endpoints, and the id that each uses for it."""
 
-    room: CoreHarness
+    harness: CoreHarness
     one: Endpoint
     here: int
     other: Endpoint
     there: int
 
-    def send(self, octets: int, *, back: bool = False, total: int | None = None) -> None:
+    def send(self, size: int, *, back: bool = False, total: int | None = None) -> None:
         endpoint, name = (self.other, self.there) if back else (self.one, self.here)
-        self.room.core.tunnels.data(endpoint, name, total, bytes(octets))
+        self.harness.core.tunnels.data(endpoint, name, total, bytes(size))
 
-    def grant(self, octets: int, *, back: bool = False) -> None:
-        """`back`: the end that was called lets the one that opened it send."""
+    def grant(self, size: int, *, back: bool = False) -> None:
+        """Grant credit to the other end; with `back`, to the end that opened the tunnel."""
         endpoint, name = (self.other, self.there) if back else (self.one, self.here)
-        self.room.core.tunnels.grant(endpoint, name, octets)
+        self.harness.core.tunnels.grant(endpoint, name, size)
 
     def end(self, ending: int, *, back: bool = False, text: str = "") -> None:
         endpoint, name = (self.other, self.there) if back else (self.one, self.here)
-        self.room.core.tunnels.end(endpoint, name, ending, "", text)
+        self.harness.core.tunnels.end(endpoint, name, ending, "", text)
 
-    def heard(self) -> tuple[list[Message], list[Message]]:
+    def take_messages(self) -> tuple[list[Message], list[Message]]:
         return sent_to(self.one), sent_to(self.other)
 
 
 def tunnel(
-    room: CoreHarness, one: Endpoint, other: Endpoint, number: int = 3, window: int = WINDOW
+    harness: CoreHarness, one: Endpoint, other: Endpoint, number: int = 3, window: int = WINDOW
 ) -> Tunnel:
-    open_tunnel(room, one, number, window=window)
+    open_tunnel(harness, one, number, window=window)
     (offer,) = sent_to(other)
     assert offer[0] == (PEER_OPEN if other.is_peer else OFFER)
-    room.router.accept(other, offer[1], window, LARGEST)
+    harness.router.accept(other, offer[1], window, MAX_MESSAGE)
     assert [message[0] for message in sent_to(one)] == [ACCEPT]
-    return Tunnel(room, one, number, other, -offer[1])
+    return Tunnel(harness, one, number, other, -offer[1])
 
 
-def left_over(room: CoreHarness) -> list[object]:
-    endpoints = [*room.core.programs.by_number.values(), *room.core.peers.by_node.values()]
-    return [end for endpoint in endpoints for end in endpoint.tunnels.values()] + room.leftovers()
+def left_over(harness: CoreHarness) -> list[object]:
+    endpoints = [*harness.core.programs.by_number.values(), *harness.core.peers.by_node.values()]
+    return [
+        end for endpoint in endpoints for end in endpoint.tunnels.values()
+    ] + harness.leftovers()
 
 
 # Opening.
 
 
-def test_a_tunnel_is_offered_to_a_member_and_accepted() -> None:
-    room = CoreHarness()
-    client, member = room.client(), room.member()
-    open_tunnel(room, client, 3)
-    ((op, call, body, timeout, stamp, purpose, window, largest, sender, headers),) = sent_to(member)
-    assert (op, body, purpose, window, largest) == (OFFER, b"", Purpose.TUNNEL, WINDOW, LARGEST)
-    assert (stamp, sender, headers) == (room.now * 1000, client.sender, None)
+def test_tunnel_is_offered_to_a_member_and_accepted() -> None:
+    harness = CoreHarness()
+    client, member = harness.client(), harness.member()
+    open_tunnel(harness, client, 3)
+    ((op, request_id, body, timeout, stamp, purpose, window, largest, sender, headers),) = sent_to(
+        member
+    )
+    assert (op, body, purpose, window, largest) == (OFFER, b"", Purpose.TUNNEL, WINDOW, MAX_MESSAGE)
+    assert (stamp, sender, headers) == (harness.now * 1000, client.sender, None)
     assert 5000 <= timeout <= 5001
-    room.router.accept(member, call, 100_000, 77)
+    harness.router.accept(member, request_id, 100_000, 77)
     assert sent_to(client) == [(ACCEPT, 3, 100_000, 77)]
-    assert room.leftovers() == []
-    assert room.counters.outcomes == {"opened": 1}
-    assert room.counters.tunnels == 1
+    assert harness.leftovers() == []
+    assert harness.counters.outcomes == {"opened": 1}
+    assert harness.counters.tunnels == 1
 
 
-def test_a_member_cannot_widen_the_window() -> None:
-    room = CoreHarness()
-    client, member = room.client(), room.member()
-    open_tunnel(room, client, 3, window=100_000)
-    room.router.accept(member, call_of_offer(member), 10**9, LARGEST)
-    assert sent_to(client) == [(ACCEPT, 3, 100_000, LARGEST)]
+def test_member_cannot_enlarge_the_window() -> None:
+    harness = CoreHarness()
+    client, member = harness.client(), harness.member()
+    open_tunnel(harness, client, 3, window=100_000)
+    harness.router.accept(member, offered_id(member), 10**9, MAX_MESSAGE)
+    assert sent_to(client) == [(ACCEPT, 3, 100_000, MAX_MESSAGE)]
 
 
-def call_of_offer(endpoint: Endpoint) -> int:
-    ((_, call, *_),) = sent_to(endpoint)
-    return int(call)
+def offered_id(endpoint: Endpoint) -> int:
+    ((_, request_id, *_),) = sent_to(endpoint)
+    return int(request_id)
 
 
-def test_across_nodes_each_relay_has_a_name_of_its_own_for_it() -> None:
-    room = CoreHarness()
-    client, peer = room.client(), room.peer("there", 1)
-    open_tunnel(room, client, 3)
-    ((op, call, cluster, body, expiry, program, member, *opening, headers),) = sent_to(peer)
+def test_each_relay_uses_its_own_id_for_a_tunnel_between_nodes() -> None:
+    harness = CoreHarness()
+    client, peer = harness.client(), harness.peer("there", 1)
+    open_tunnel(harness, client, 3)
+    ((op, request_id, cluster, body, expiry, program, member, *opening, headers),) = sent_to(peer)
     assert (op, cluster, body, program, member) == (PEER_OPEN, "c", b"", client.id, 0)
-    assert opening == [Purpose.TUNNEL, WINDOW, LARGEST]
-    assert expiry == pytest.approx((room.now + 5) * 1000, abs=1)
+    assert opening == [Purpose.TUNNEL, WINDOW, MAX_MESSAGE]
+    assert expiry == pytest.approx((harness.now + 5) * 1000, abs=1)
     assert headers is None
-    room.router.accept(peer, call, WINDOW, 5)
+    harness.router.accept(peer, request_id, WINDOW, 5)
     assert sent_to(client) == [(ACCEPT, 3, WINDOW, 5)]
-    room.core.tunnels.grant(peer, -call, 10)
-    room.core.tunnels.data(client, 3, None, b"1234567890")
+    harness.core.tunnels.grant(peer, -request_id, 10)
+    harness.core.tunnels.data(client, 3, None, b"1234567890")
     assert sent_to(client) == [(CREDIT, -3, 10)]
-    assert sent_to(peer) == [(DATA, call, None, b"1234567890")]
+    assert sent_to(peer) == [(DATA, request_id, None, b"1234567890")]
 
 
-def test_a_peers_opening_goes_to_a_member_here() -> None:
-    room = CoreHarness()
-    peer, member = room.peer("asking"), room.member()
-    room.peer("other", 1, 2, 3)
-    open_tunnel(room, peer, 9)
-    ((_, call, *_, sender, _),) = sent_to(member)
-    assert sender == "asking/7"
-    room.router.accept(member, call, WINDOW, LARGEST)
-    assert sent_to(peer) == [(ACCEPT, 9, WINDOW, LARGEST)]
+def test_tunnel_request_of_a_peer_goes_to_a_local_member() -> None:
+    harness = CoreHarness()
+    peer, member = harness.peer("origin"), harness.member()
+    harness.peer("other", 1, 2, 3)
+    open_tunnel(harness, peer, 9)
+    ((_, request_id, *_, sender, _),) = sent_to(member)
+    assert sender == "origin/7"
+    harness.router.accept(member, request_id, WINDOW, MAX_MESSAGE)
+    assert sent_to(peer) == [(ACCEPT, 9, WINDOW, MAX_MESSAGE)]
 
 
-def test_a_refused_tunnel_is_offered_to_another_member() -> None:
-    room = CoreHarness()
-    client, members = room.client(), [room.member(), room.member()]
-    open_tunnel(room, client, 3)
+def test_refused_tunnel_is_offered_to_another_member() -> None:
+    harness = CoreHarness()
+    client, members = harness.client(), [harness.member(), harness.member()]
+    open_tunnel(harness, client, 3)
     (first,) = [member for member in members if sink(member).messages]
     (second,) = [member for member in members if member is not first]
-    room.router.refused(first, call_of_offer(first), "full", room.now)
-    room.router.accept(second, call_of_offer(second), WINDOW, LARGEST)
+    harness.router.refused(first, offered_id(first), "full", harness.now)
+    harness.router.accept(second, offered_id(second), WINDOW, MAX_MESSAGE)
     assert [message[0] for message in sent_to(client)] == [ACCEPT]
-    assert left_over(room)[:0] == []
+    assert left_over(harness)[:0] == []
 
 
-def test_an_opening_has_a_deadline() -> None:
-    room = CoreHarness()
-    client, member = room.client(), room.member()
-    open_tunnel(room, client, 3, timeout=1.0)
-    call = call_of_offer(member)
-    room.advance_clock(1.0)
+def test_tunnel_request_times_out() -> None:
+    harness = CoreHarness()
+    client, member = harness.client(), harness.member()
+    open_tunnel(harness, client, 3, timeout=1.0)
+    request_id = offered_id(member)
+    harness.advance_clock(1.0)
     assert [message[:3] for message in sent_to(client)] == [(FAILED, 3, Failure.TIMED_OUT)]
-    room.router.accept(member, call, WINDOW, LARGEST)
+    harness.router.accept(member, request_id, WINDOW, MAX_MESSAGE)
     assert sent_to(member) == [
-        (STOP, call),
-        (END, call, BROKEN, "", "the tunnel request was cancelled or timed out"),
+        (STOP, request_id),
+        (END, request_id, ABORTED, "", "the tunnel request was cancelled or timed out"),
     ]
-    assert left_over(room) == []
+    assert left_over(harness) == []
 
 
-def test_an_opening_that_is_cancelled_is_taken_back() -> None:
-    room = CoreHarness()
-    client, member = room.client(), room.member()
-    open_tunnel(room, client, 3)
-    call = call_of_offer(member)
-    room.router.cancel(client, 3)
-    assert sent_to(member) == [(STOP, call)]
-    room.router.accept(member, call, WINDOW, LARGEST)
-    assert sent_to(member)[0][:3] == (END, call, BROKEN)
-    assert left_over(room) == []
+def test_cancelled_tunnel_request_is_withdrawn() -> None:
+    harness = CoreHarness()
+    client, member = harness.client(), harness.member()
+    open_tunnel(harness, client, 3)
+    request_id = offered_id(member)
+    harness.router.cancel(client, 3)
+    assert sent_to(member) == [(STOP, request_id)]
+    harness.router.accept(member, request_id, WINDOW, MAX_MESSAGE)
+    assert sent_to(member)[0][:3] == (END, request_id, ABORTED)
+    assert left_over(harness) == []
 
 
-def test_only_who_was_offered_it_can_accept_it() -> None:
-    room = CoreHarness()
-    client, member, stranger = room.client(), room.member(), room.client()
-    open_tunnel(room, client, 3)
-    call = call_of_offer(member)
-    room.router.accept(stranger, call, WINDOW, LARGEST)
-    assert sent_to(stranger)[0][:3] == (END, call, BROKEN)
+def test_only_the_assignee_can_accept_a_tunnel() -> None:
+    harness = CoreHarness()
+    client, member, other_program = harness.client(), harness.member(), harness.client()
+    open_tunnel(harness, client, 3)
+    request_id = offered_id(member)
+    harness.router.accept(other_program, request_id, WINDOW, MAX_MESSAGE)
+    assert sent_to(other_program)[0][:3] == (END, request_id, ABORTED)
     assert sent_to(client) == []
-    room.request(client, 4)
-    room.router.accept(member, request_id_of(member), WINDOW, LARGEST)
+    harness.request(client, 4)
+    harness.router.accept(member, request_id_of(member), WINDOW, MAX_MESSAGE)
     assert [message[:3] for message in sent_to(client)] == [(FAILED, 4, Failure.MEMBER_LOST)]
 
 
-# One member alone.
+# Directed tunnels.
 
 
-def test_a_tunnel_goes_to_the_member_that_is_named() -> None:
-    room = CoreHarness()
-    client, members = room.client(), [room.member() for _ in range(5)]
-    peer = room.peer("there", 41, 42)
+def test_directed_tunnel_goes_to_its_member() -> None:
+    harness = CoreHarness()
+    client, members = harness.client(), [harness.member() for _ in range(5)]
+    peer = harness.peer("there", 41, 42)
     for number, member in enumerate(members):
-        open_tunnel(room, client, number, cluster="", to=member.sender)
-        assert call_of_offer(member)
-    open_tunnel(room, client, 10, cluster="", to="there/42")
+        open_tunnel(harness, client, number, cluster="", to=member.sender)
+        assert offered_id(member)
+    open_tunnel(harness, client, 10, cluster="", to="there/42")
     ((op, _, cluster, _, _, _, member_number, *_),) = sent_to(peer)
     assert (op, cluster, member_number) == (PEER_OPEN, "c", 42)
 
 
-@pytest.mark.parametrize("to", ["me/99", "gone/1", "nonsense", "there/2"])
-def test_a_member_that_is_not_there_is_said_so_at_once(to: str) -> None:
-    room = CoreHarness()
-    client = room.client()
-    room.peer("there", 1)
-    open_tunnel(room, client, 1, cluster="", to=to)
+@pytest.mark.parametrize("to", ["me/99", "lost/1", "nonsense", "there/2"])
+def test_tunnel_to_an_unknown_member_fails_at_once(to: str) -> None:
+    harness = CoreHarness()
+    client = harness.client()
+    harness.peer("there", 1)
+    open_tunnel(harness, client, 1, cluster="", to=to)
     ((op, number, failure, text),) = sent_to(client)
     assert (op, number, failure) == (FAILED, 1, Failure.NO_SUCH_MEMBER)
     assert to in text
-    assert left_over(room) == []
+    assert left_over(harness) == []
 
 
-def test_a_named_member_that_refuses_is_not_replaced() -> None:
-    room = CoreHarness()
-    client, member, other = room.client(), room.member(), room.member()
-    open_tunnel(room, client, 1, cluster="", to=member.sender)
-    room.router.refused(member, call_of_offer(member), "full", room.now)
+def test_directed_tunnel_is_not_retried_on_another_member() -> None:
+    harness = CoreHarness()
+    client, member, other = harness.client(), harness.member(), harness.member()
+    open_tunnel(harness, client, 1, cluster="", to=member.sender)
+    harness.router.refused(member, offered_id(member), "full", harness.now)
     ((_, _, failure, text),) = sent_to(client)
     assert failure == Failure.OVERLOADED
     assert "full" in text
     assert sent_to(other) == []
 
 
-def test_a_member_may_still_turn_up_soon_after_the_start() -> None:
-    room = CoreHarness(settled=False)
-    client = room.client()
-    open_tunnel(room, client, 1, cluster="", to="there/42")
+def test_directed_tunnel_waits_for_its_member_while_the_directory_is_incomplete() -> None:
+    harness = CoreHarness(settled=False)
+    client = harness.client()
+    open_tunnel(harness, client, 1, cluster="", to="there/42")
     assert sent_to(client) == []
-    peer = room.peer("there", 42)
+    peer = harness.peer("there", 42)
     assert sent_to(peer)[0][0] == PEER_OPEN
-    open_tunnel(room, client, 2, cluster="", to="there/43")
-    room.router.settle(room.now)
+    open_tunnel(harness, client, 2, cluster="", to="there/43")
+    harness.router.settle(harness.now)
     assert [message[:3] for message in sent_to(client)] == [(FAILED, 2, Failure.NO_SUCH_MEMBER)]
 
 
 # Data and credit.
 
 
-def test_data_goes_through_as_far_as_there_is_credit() -> None:
-    room = CoreHarness()
-    open_one = tunnel(room, room.client(), room.member())
-    open_one.grant(100, back=True)
-    open_one.grant(50)
-    assert open_one.heard() == ([(CREDIT, -3, 100)], [(CREDIT, -open_one.there, 50)])
-    open_one.send(60)
-    open_one.send(40, total=40)
-    open_one.send(50, back=True)
-    to_one, to_other = open_one.heard()
+def test_data_within_the_credit_is_forwarded() -> None:
+    harness = CoreHarness()
+    opened = tunnel(harness, harness.client(), harness.member())
+    opened.grant(100, back=True)
+    opened.grant(50)
+    assert opened.take_messages() == ([(CREDIT, -3, 100)], [(CREDIT, -opened.there, 50)])
+    opened.send(60)
+    opened.send(40, total=40)
+    opened.send(50, back=True)
+    to_one, to_other = opened.take_messages()
     assert to_other == [
-        (DATA, -open_one.there, None, bytes(60)),
-        (DATA, -open_one.there, 40, bytes(40)),
+        (DATA, -opened.there, None, bytes(60)),
+        (DATA, -opened.there, 40, bytes(40)),
     ]
     assert to_one == [(DATA, -3, None, bytes(50))]
 
 
 @pytest.mark.parametrize("back", [False, True])
-def test_who_sends_more_than_was_granted_loses_the_tunnel(back: bool) -> None:
-    room = CoreHarness()
-    open_one = tunnel(room, room.client(), room.member())
-    open_one.grant(100, back=not back)
-    open_one.heard()
-    open_one.send(101, back=back)
-    for messages in open_one.heard():
+def test_data_over_the_credit_aborts_the_tunnel(back: bool) -> None:
+    harness = CoreHarness()
+    opened = tunnel(harness, harness.client(), harness.member())
+    opened.grant(100, back=not back)
+    opened.take_messages()
+    opened.send(101, back=back)
+    for messages in opened.take_messages():
         assert [message[2:] for message in messages] == [
-            (BROKEN, "", "protocol error: more data than credit")
+            (ABORTED, "", "protocol error: more data than credit")
         ]
-    assert left_over(room) == []
-    assert room.counters.drops == {"credit_exceeded": 1}
-    open_one.send(1, back=back)
-    assert room.counters.drops["unknown_tunnel"] == 1
+    assert left_over(harness) == []
+    assert harness.counters.drops == {"credit_exceeded": 1}
+    opened.send(1, back=back)
+    assert harness.counters.drops["unknown_tunnel"] == 1
 
 
-def test_who_grants_without_end_loses_the_tunnel() -> None:
-    room = CoreHarness()
-    open_one = tunnel(room, room.client(), room.member())
-    open_one.grant(CREDIT_LIMIT)
-    open_one.heard()
-    open_one.grant(1)
-    assert [message[2] for message in open_one.heard()[0]] == [BROKEN]
-    assert left_over(room) == []
+def test_credit_over_the_limit_aborts_the_tunnel() -> None:
+    harness = CoreHarness()
+    opened = tunnel(harness, harness.client(), harness.member())
+    opened.grant(CREDIT_LIMIT)
+    opened.take_messages()
+    opened.grant(1)
+    assert [message[2] for message in opened.take_messages()[0]] == [ABORTED]
+    assert left_over(harness) == []
 
 
-def test_credit_that_finds_no_room_breaks_the_tunnel_rather_than_stall_it() -> None:
-    room = CoreHarness()
-    client, member = room.client(), room.member()
-    open_one = tunnel(room, client, member)
+def test_credit_without_room_in_the_queue_aborts_the_tunnel() -> None:
+    harness = CoreHarness()
+    client, member = harness.client(), harness.member()
+    opened = tunnel(harness, client, member)
     sink(member).room = 0
-    open_one.grant(10)
-    assert [message[2] for message in sent_to(client)] == [BROKEN]
-    assert left_over(room) == []
+    opened.grant(10)
+    assert [message[2] for message in sent_to(client)] == [ABORTED]
+    assert left_over(harness) == []
 
 
 @pytest.mark.parametrize("what", ["data", "grant", "end"])
-def test_nobody_reaches_anothers_tunnel(what: str) -> None:
-    room = CoreHarness()
-    open_one = tunnel(room, room.client(), room.member())
-    stranger, tunnels = room.client(), room.core.tunnels
-    for name in (open_one.here, open_one.there, 99):
+def test_program_cannot_use_the_tunnel_of_another(what: str) -> None:
+    harness = CoreHarness()
+    opened = tunnel(harness, harness.client(), harness.member())
+    other_program, tunnels = harness.client(), harness.core.tunnels
+    for name in (opened.here, opened.there, 99):
         if what == "data":
-            tunnels.data(stranger, name, None, b"x")
+            tunnels.data(other_program, name, None, b"x")
         elif what == "grant":
-            tunnels.grant(stranger, name, 5)
+            tunnels.grant(other_program, name, 5)
         else:
-            tunnels.end(stranger, name, BROKEN, "", "")
-    assert open_one.heard() == ([], [])
-    assert sent_to(stranger) == []
+            tunnels.end(other_program, name, ABORTED, "", "")
+    assert opened.take_messages() == ([], [])
+    assert sent_to(other_program) == []
 
 
-def test_the_more_tunnels_a_party_has_the_smaller_are_their_windows() -> None:
-    room = CoreHarness()
-    client, member = room.client(), room.member()
+def test_windows_shrink_with_the_number_of_tunnels() -> None:
+    harness = CoreHarness()
+    client, member = harness.client(), harness.member()
     windows = []
     for number in range(1, MAX_TUNNELS + 1):
-        open_tunnel(room, client, number)
-        ((_, call, _, _, _, _, window, *_),) = sent_to(member)
+        open_tunnel(harness, client, number)
+        ((_, request_id, _, _, _, _, window, *_),) = sent_to(member)
         windows.append(window)
-        room.router.accept(member, call, window, LARGEST)
+        harness.router.accept(member, request_id, window, MAX_MESSAGE)
     assert windows[:4] == [WINDOW] * 4
     assert windows == sorted(windows, reverse=True)
     assert windows[-1] == MIN_WINDOW >= CHUNK
     assert sum(windows) < 10 * CREDIT_LIMIT
     sent_to(client)
-    open_tunnel(room, client, MAX_TUNNELS + 1)
+    open_tunnel(harness, client, MAX_TUNNELS + 1)
     assert [message[:3] for message in sent_to(client)] == [
         (FAILED, MAX_TUNNELS + 1, Failure.OVERLOADED)
     ]
@@ -338,79 +342,83 @@ def test_the_more_tunnels_a_party_has_the_smaller_are_their_windows() -> None:
 
 
 @pytest.mark.parametrize("back", [False, True])
-def test_it_lives_until_both_have_sent_all(back: bool) -> None:
-    room = CoreHarness()
-    open_one = tunnel(room, room.client(), room.member())
-    open_one.grant(10, back=not back)
-    open_one.grant(10, back=back)
-    open_one.heard()
-    open_one.end(SENT, back=back)
-    open_one.send(1, back=back)
-    open_one.send(5, back=not back)
-    assert room.counters.drops == {"unknown_tunnel": 1}
-    open_one.end(SENT, back=not back)
-    for messages in open_one.heard():
+def test_tunnel_is_open_until_both_ends_have_closed_their_sending_sides(back: bool) -> None:
+    harness = CoreHarness()
+    opened = tunnel(harness, harness.client(), harness.member())
+    opened.grant(10, back=not back)
+    opened.grant(10, back=back)
+    opened.take_messages()
+    opened.end(SEND_CLOSED, back=back)
+    opened.send(1, back=back)
+    opened.send(5, back=not back)
+    assert harness.counters.drops == {"unknown_tunnel": 1}
+    opened.end(SEND_CLOSED, back=not back)
+    for messages in opened.take_messages():
         assert [message[0] for message in messages if message[0] == END] == [END]
-    assert left_over(room) == []
+    assert left_over(harness) == []
 
 
-@pytest.mark.parametrize("ending", [CLOSED, BROKEN])
-def test_either_end_ends_it_for_both(ending: int) -> None:
+@pytest.mark.parametrize("ending", [CLOSED, ABORTED])
+def test_close_or_abort_of_one_end_closes_both(ending: int) -> None:
     for back in (False, True):
-        room = CoreHarness()
-        open_one = tunnel(room, room.client(), room.member())
-        open_one.end(ending, back=back, text="why")
-        open_one.end(ending, back=not back, text="too late")
-        heard = open_one.heard()
-        assert [message[2:] for message in heard[not back]] == [(ending, "", "why")]
-        assert heard[back] == []
-        assert left_over(room) == []
+        harness = CoreHarness()
+        opened = tunnel(harness, harness.client(), harness.member())
+        opened.end(ending, back=back, text="why")
+        opened.end(ending, back=not back, text="too late")
+        received = opened.take_messages()
+        assert [message[2:] for message in received[not back]] == [(ending, "", "why")]
+        assert received[back] == []
+        assert left_over(harness) == []
 
 
 @pytest.mark.parametrize("who", ["one", "other"])
-def test_who_is_gone_ends_its_tunnels(who: str) -> None:
-    room = CoreHarness()
-    client, peer = room.client(), room.peer("there", 1)
-    open_one = tunnel(room, client, peer)
+def test_lost_endpoint_aborts_its_tunnels(who: str) -> None:
+    harness = CoreHarness()
+    client, peer = harness.client(), harness.peer("there", 1)
+    opened = tunnel(harness, client, peer)
     gone: Program | Peer = client if who == "one" else peer
     if isinstance(gone, Program):
-        room.core.programs.detach(gone, room.now)
+        harness.core.programs.detach(gone, harness.now)
     else:
-        room.core.peers.unlink(gone, room.now)
+        harness.core.peers.unlink(gone, harness.now)
     ((op, name, ending, kind, text),) = sent_to(peer if gone is client else client)
-    assert (op, name, ending, kind) == (END, -open_one.there if who == "one" else -3, BROKEN, "")
+    assert (op, name, ending, kind) == (END, -opened.there if who == "one" else -3, ABORTED, "")
     assert ("program" if who == "one" else "there") in text
-    assert left_over(room) == []
+    assert left_over(harness) == []
 
 
-def test_a_program_that_talks_with_itself_leaves_nothing() -> None:
-    room = CoreHarness()
-    member = room.member()
-    open_tunnel(room, member, 3, purpose=Purpose.MULTIPART_REPLY)
-    call = call_of_offer(member)
-    room.router.accept(member, call, WINDOW, LARGEST)
-    room.core.tunnels.grant(member, -call, 10)
-    room.core.tunnels.data(member, 3, None, b"hello")
-    assert [message[:2] for message in sent_to(member)] == [(ACCEPT, 3), (CREDIT, -3), (DATA, call)]
-    assert room.core.tunnels.reply_tunnels == 1
-    room.core.programs.detach(member, room.now)
+def test_tunnel_of_a_program_to_itself_is_removed_with_it() -> None:
+    harness = CoreHarness()
+    member = harness.member()
+    open_tunnel(harness, member, 3, purpose=Purpose.MULTIPART_REPLY)
+    request_id = offered_id(member)
+    harness.router.accept(member, request_id, WINDOW, MAX_MESSAGE)
+    harness.core.tunnels.grant(member, -request_id, 10)
+    harness.core.tunnels.data(member, 3, None, b"hello")
+    assert [message[:2] for message in sent_to(member)] == [
+        (ACCEPT, 3),
+        (CREDIT, -3),
+        (DATA, request_id),
+    ]
+    assert harness.core.tunnels.reply_tunnels == 1
+    harness.core.programs.detach(member, harness.now)
     assert member.tunnels == {}
-    assert room.core.tunnels.reply_tunnels == 0
+    assert harness.core.tunnels.reply_tunnels == 0
 
 
-def test_a_link_that_begins_anew_has_lost_its_tunnels() -> None:
-    room = CoreHarness()
-    client, peer = room.client(), room.peer("there", 1)
-    tunnel(room, client, peer)
-    room.core.peers.relink(peer, sink(peer), "it began anew", room.now)
-    assert sent_to(client)[0][2] == BROKEN
-    assert left_over(room) == []
+def test_reopened_link_aborts_its_tunnels() -> None:
+    harness = CoreHarness()
+    client, peer = harness.client(), harness.peer("there", 1)
+    tunnel(harness, client, peer)
+    harness.core.peers.relink(peer, sink(peer), "it began anew", harness.now)
+    assert sent_to(client)[0][2] == ABORTED
+    assert left_over(harness) == []
 
 
-def test_a_leaving_relay_takes_no_new_tunnels() -> None:
-    room = CoreHarness()
-    peer = room.peer("asking")
-    room.member()
-    room.router.draining = True
-    open_tunnel(room, peer, 1)
+def test_draining_relay_refuses_new_tunnels() -> None:
+    harness = CoreHarness()
+    peer = harness.peer("origin")
+    harness.member()
+    harness.router.draining = True
+    open_tunnel(harness, peer, 1)
     assert [message[:2] for message in sent_to(peer)] == [(REFUSED, 1)]

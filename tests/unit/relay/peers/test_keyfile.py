@@ -49,13 +49,13 @@ def error_of(path: Path) -> str:
         "openssl genrsa -out key 2048 && sed -i 's/$/\\r/' key",
     ],
 )
-def test_keys_of_every_usual_make_are_loaded(command: str, tmp_path: Path) -> None:
+def test_keys_of_common_tools_are_loaded(command: str, tmp_path: Path) -> None:
     shell(f"umask 077; {command}", tmp_path)
     key = load_key(tmp_path / "key")
     assert key.verify(key.sign(b"message"), b"message")
 
 
-def test_one_key_in_every_format_is_one_network(tmp_path: Path) -> None:
+def test_one_key_in_every_format_gives_one_network(tmp_path: Path) -> None:
     shell(
         """umask 077
         openssl genrsa -out pkcs8 2048
@@ -73,17 +73,17 @@ def test_one_key_in_every_format_is_one_network(tmp_path: Path) -> None:
     assert len({key.fingerprint for key in keys}) == 1
 
 
-def test_a_symbolic_link_is_followed(tmp_path: Path) -> None:
+def test_symbolic_link_is_followed(tmp_path: Path) -> None:
     shell("openssl genrsa -out real 2048; ln -s real key", tmp_path)
     assert load_key(tmp_path / "key").fingerprint == load_key(tmp_path / "real").fingerprint
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
+def test_missing_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "id rsa"
     assert error_of(path).endswith(f"make one: arke keygen {shlex.quote(str(path))}")
 
 
-def test_an_unreadable_file(tmp_path: Path) -> None:
+def test_unreadable_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.touch(mode=0)
     with as_somebody_else():
@@ -103,22 +103,22 @@ def as_somebody_else() -> Iterator[None]:
         os.seteuid(0)
 
 
-def test_a_directory(tmp_path: Path) -> None:
+def test_directory_is_an_error(tmp_path: Path) -> None:
     assert "is a directory; name the key file in it" in error_of(tmp_path)
 
 
-def test_a_named_pipe_does_not_make_it_wait(tmp_path: Path) -> None:
+def test_named_pipe_is_rejected_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "key")
     assert "not a regular file" in error_of(tmp_path / "key")
 
 
-def test_a_link_to_itself(tmp_path: Path) -> None:
+def test_link_to_itself_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "key").symlink_to("key")
     assert "cannot be read" in error_of(tmp_path / "key")
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660, 0o602, 0o610])
-def test_a_file_open_to_others_until_decrypted(mode: int, tmp_path: Path) -> None:
+def test_file_readable_by_others_is_rejected(mode: int, tmp_path: Path) -> None:
     path = tmp_path / "id rsa"
     shell(f"openssl genrsa -out 'id rsa' 2048; chmod {mode:o} 'id rsa'", tmp_path)
     _, fix = error_of(path).rsplit("close it: ", 1)
@@ -136,14 +136,16 @@ def test_a_file_open_to_others_until_decrypted(mode: int, tmp_path: Path) -> Non
         "openssl genrsa -traditional -aes128 -passout pass:secret -out key 2048",
     ],
 )
-def test_an_encrypted_key_until_decrypted(command: str, tmp_path: Path) -> None:
+def test_encrypted_key_is_rejected_with_the_command_to_decrypt_it(
+    command: str, tmp_path: Path
+) -> None:
     shell(command, tmp_path)
     _, fix = error_of(tmp_path / "key").rsplit("remove it: ", 1)
     shell(f"{fix} -P secret", tmp_path)  # -P answers what a person would be asked
     load_key(tmp_path / "key")
 
 
-def test_an_encrypted_der_key_until_decrypted(tmp_path: Path) -> None:
+def test_encrypted_der_key_is_rejected_with_the_command_to_decrypt_it(tmp_path: Path) -> None:
     shell(
         "openssl genrsa -out pem 2048"
         " && openssl pkcs8 -topk8 -in pem -passout pass:secret -outform DER -out key",
@@ -165,7 +167,7 @@ def test_an_encrypted_der_key_until_decrypted(tmp_path: Path) -> None:
         "openssl ecparam -genkey -name prime256v1 -noout -out key",
     ],
 )
-def test_a_key_that_is_not_rsa(command: str, tmp_path: Path) -> None:
+def test_other_key_type_is_rejected(command: str, tmp_path: Path) -> None:
     shell(f"umask 077; {command}", tmp_path)
     assert f"holds no RSA key; make another: arke keygen {tmp_path}/key.new" in error_of(
         tmp_path / "key",
@@ -181,7 +183,7 @@ def test_a_key_that_is_not_rsa(command: str, tmp_path: Path) -> None:
         ("openssl genrsa -out key 2047", 2047),
     ],
 )
-def test_a_key_that_is_too_short(command: str, bits: int, tmp_path: Path) -> None:
+def test_short_key_is_rejected(command: str, bits: int, tmp_path: Path) -> None:
     shell(command, tmp_path)
     line = error_of(tmp_path / "key")
     assert f"holds a {bits}-bit key" in line
@@ -199,13 +201,13 @@ def test_a_key_that_is_too_short(command: str, bits: int, tmp_path: Path) -> Non
         "openssl rsa -in key -RSAPublicKey_out -outform DER -out public",
     ],
 )
-def test_a_public_key_whoever_may_read_it(command: str, tmp_path: Path) -> None:
+def test_public_key_is_rejected_before_its_mode_is_checked(command: str, tmp_path: Path) -> None:
     shell(f"ssh-keygen -q -t rsa -m PEM -N '' -f key; {command}", tmp_path)
     (tmp_path / "public").chmod(0o644)
     assert error_of(tmp_path / "public").endswith("is a public key; name its private half")
 
 
-def test_the_private_half_is_named_where_it_is_known(tmp_path: Path) -> None:
+def test_error_for_a_public_key_names_the_private_key(tmp_path: Path) -> None:
     shell("ssh-keygen -q -t rsa -N '' -f key", tmp_path)
     assert error_of(tmp_path / "key.pub").endswith(f"name its private half: {tmp_path}/key")
 
@@ -214,20 +216,20 @@ def test_the_private_half_is_named_where_it_is_known(tmp_path: Path) -> None:
     "content",
     [b"", b"hello\n", bytes(64 * 1024), b"-----BEGIN RSA PRIVATE KEY-----\nAA==\n", b"0\x82"],
 )
-def test_garbage(content: bytes, tmp_path: Path) -> None:
+def test_file_that_is_not_a_key_is_rejected(content: bytes, tmp_path: Path) -> None:
     path = written(tmp_path, content)
     assert f"is not a private key, or damaged; make another: arke keygen {path}.new" in error_of(
         path,
     )
 
 
-def test_a_large_file_is_not_read_to_its_end(tmp_path: Path) -> None:
+def test_large_file_is_not_read_to_its_end(tmp_path: Path) -> None:
     path = written(tmp_path, b"")
     os.truncate(path, 1 << 40)
     assert "is over 64 KiB" in error_of(path)
 
 
-def test_a_cut_off_key(tmp_path: Path) -> None:
+def test_truncated_key_is_rejected(tmp_path: Path) -> None:
     pem = rsa_key("one").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     assert "damaged" in error_of(written(tmp_path, pem[: len(pem) // 2]))
 
@@ -255,18 +257,18 @@ def tagged(tag: int, content: bytes) -> bytes:
     return bytes((tag, 0x80 | len(length))) + length + content
 
 
-def test_the_numbers_of_a_good_key_fit(tmp_path: Path) -> None:
+def test_numbers_of_a_valid_key_are_accepted(tmp_path: Path) -> None:
     load_key(written(tmp_path, pkcs1()))
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-def test_a_key_with_a_wrong_number(name: str, tmp_path: Path) -> None:
+def test_key_with_a_wrong_number_is_rejected(name: str, tmp_path: Path) -> None:
     it = rsa_key("one").private_numbers()
     right = getattr(it if hasattr(it, name) else it.public_numbers, name)
     assert "its numbers are inconsistent" in error_of(written(tmp_path, pkcs1(**{name: right ^ 2})))
 
 
-def test_numbers_that_fit_but_are_no_key(tmp_path: Path) -> None:
+def test_consistent_numbers_that_are_no_key_are_rejected(tmp_path: Path) -> None:
     it = rsa_key("one").private_numbers()
     n = it.public_numbers.n
     for numbers in (
@@ -281,13 +283,15 @@ def test_numbers_that_fit_but_are_no_key(tmp_path: Path) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=300), head=st.sampled_from([b"", b"0\x82\x04", b"ssh-rsa "]))
-def test_any_bytes_are_refused_in_one_line(content: bytes, head: bytes, tmp_path: Path) -> None:
+def test_random_bytes_are_rejected_with_one_line(
+    content: bytes, head: bytes, tmp_path: Path
+) -> None:
     error_of(written(tmp_path, head + content))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), der=st.booleans())
-def test_a_key_with_any_byte_changed_is_refused_or_sound(
+def test_key_with_a_changed_byte_is_rejected_or_valid(
     data: st.DataObject,
     der: bool,
     tmp_path: Path,

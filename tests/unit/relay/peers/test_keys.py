@@ -47,7 +47,7 @@ def hkdf(secret: bytes, purpose: bytes) -> bytes:
     return hmac.digest(extracted, purpose + b"\x01", "sha256")
 
 
-def test_a_signature_is_of_this_message_by_this_key() -> None:
+def test_signature_is_valid_for_its_message_and_key_only() -> None:
     key = network_key("one")
     signature = key.sign(b"message")
     assert len(signature) == 2048 // 8
@@ -58,12 +58,12 @@ def test_a_signature_is_of_this_message_by_this_key() -> None:
 
 
 @given(signature=st.binary(max_size=600))
-def test_bytes_are_no_signature(signature: bytes) -> None:
+def test_random_bytes_are_no_signature(signature: bytes) -> None:
     assert not network_key("one").verify(signature, b"message")
 
 
 @pytest.mark.parametrize(("message", "status"), [(b"message", 0), (b"another", 1)])
-def test_openssl_judges_the_signature_alike(message: bytes, status: int, tmp_path: Path) -> None:
+def test_openssl_verifies_the_signature(message: bytes, status: int, tmp_path: Path) -> None:
     pem = rsa_key("one").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (tmp_path / "key").write_bytes(pem)
     (tmp_path / "message").write_bytes(message)
@@ -75,7 +75,7 @@ def test_openssl_judges_the_signature_alike(message: bytes, status: int, tmp_pat
     assert done.returncode == status
 
 
-def test_a_join_secret_is_of_this_key_and_network() -> None:
+def test_join_secret_depends_on_key_and_network() -> None:
     key = network_key("one")
     secrets = {
         key.join_secret("cluster"),
@@ -98,14 +98,14 @@ def test_join_secrets_and_tags_are_derived_as_documented() -> None:
     assert key.tag("cluster", NODE) == expected
 
 
-def test_every_copy_of_a_key_makes_the_same_network() -> None:
+def test_every_encoding_of_a_key_gives_the_same_network() -> None:
     key, copy = network_key("one"), NetworkKey(rewritten(rsa_key("one")))
     assert copy.join_secret("cluster") == key.join_secret("cluster")
     assert copy.tag("cluster", NODE) == key.tag("cluster", NODE)
     assert copy.fingerprint == key.fingerprint
 
 
-def test_a_tag_tells_strangers_nothing_about_the_network() -> None:
+def test_tag_does_not_reveal_the_network() -> None:
     key = network_key("one")
     tags = {
         key.tag("cluster", NODE),
@@ -117,14 +117,14 @@ def test_a_tag_tells_strangers_nothing_about_the_network() -> None:
     assert {len(tag) for tag in tags} == {16}
 
 
-def test_a_fingerprint_is_of_the_public_key_alone() -> None:
+def test_fingerprint_depends_on_the_public_key_only() -> None:
     key = network_key("one")
     assert key.fingerprint == NetworkKey(rsa_key("one")).fingerprint
     assert key.fingerprint != network_key("other").fingerprint
     assert len(bytes.fromhex(key.fingerprint)) == 8
 
 
-def test_no_secret_is_printed() -> None:
+def test_repr_contains_no_secret() -> None:
     pair = CurvePair.fresh(os.urandom)
     assert repr(pair.secret) not in repr(pair)
     assert repr(network_key("one")) == f"NetworkKey({network_key('one').fingerprint})"
@@ -137,7 +137,7 @@ def test_libzmq_derives_the_same_public_key(secret: bytes) -> None:
     assert pair.secret == secret
 
 
-def test_libzmq_takes_raw_keys() -> None:
+def test_libzmq_accepts_raw_keys() -> None:
     server, client = CurvePair.fresh(os.urandom), CurvePair.fresh(os.urandom)
     with (
         zmq.Context() as context,
@@ -156,7 +156,7 @@ def test_libzmq_takes_raw_keys() -> None:
         assert pull.recv() == b"through"
 
 
-def test_fresh_pairs_come_from_the_randomness_handed_in() -> None:
+def test_new_key_pair_uses_the_given_random_source() -> None:
     numbers = count(1)
 
     def random(size: int) -> bytes:
@@ -168,11 +168,11 @@ def test_fresh_pairs_come_from_the_randomness_handed_in() -> None:
     assert first.public != second.public
 
 
-def test_a_secret_of_another_length_is_refused() -> None:
+def test_secret_of_wrong_length_is_rejected() -> None:
     with pytest.raises(ValueError, match="32 bytes"):
         CurvePair.from_secret(bytes(31))
 
 
-def test_the_fingerprint_is_what_openssl_would_say() -> None:
+def test_fingerprint_equals_that_of_openssl() -> None:
     der = rsa_key("one").public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     assert network_key("one").fingerprint == hashlib.sha256(der).hexdigest()[:16]

@@ -16,11 +16,11 @@ KEY = bytes(range(32))
 REQUEST = [b"router-id", b"", b"1.0", b"7", b"data", b"192.168.56.102", b"", b"CURVE", KEY]
 
 
-def everybody(domain: str, key: bytes, address: str) -> str | None:
-    return "somebody"
+def admit_all(domain: str, key: bytes, address: str) -> str | None:
+    return "node"
 
 
-def nobody(domain: str, key: bytes, address: str) -> str | None:
+def admit_none(domain: str, key: bytes, address: str) -> str | None:
     return None
 
 
@@ -29,7 +29,7 @@ def changed(place: int, *frames: bytes) -> list[bytes]:
 
 
 def status_of(frames: list[bytes]) -> bytes:
-    reply = answer(frames, everybody)
+    reply = answer(frames, admit_all)
     assert reply is not None
     *_, status, _, user, metadata = reply
     assert (user == b"") is (status != b"200")
@@ -37,35 +37,35 @@ def status_of(frames: list[bytes]) -> bytes:
     return status
 
 
-def test_the_admitted_get_their_key_as_user_id() -> None:
+def test_admitted_key_is_returned_as_user_id() -> None:
     expected = [b"router-id", b"", b"1.0", b"7", b"200", b"OK", KEY.hex().encode(), b""]
-    assert answer(REQUEST, everybody) == expected
+    assert answer(REQUEST, admit_all) == expected
 
 
-def test_others_get_none() -> None:
+def test_unknown_key_is_rejected() -> None:
     expected = [b"router-id", b"", b"1.0", b"7", b"400", b"not admitted", b"", b""]
-    assert answer(REQUEST, nobody) == expected
+    assert answer(REQUEST, admit_none) == expected
 
 
-def test_the_decision_is_about_domain_key_and_address() -> None:
-    asked: list[tuple[str, bytes, str]] = []
+def test_decision_gets_domain_key_and_address() -> None:
+    decisions: list[tuple[str, bytes, str]] = []
 
-    def decide(*question: *tuple[str, bytes, str]) -> str | None:
-        asked.append(question)
+    def decide(*arguments: *tuple[str, bytes, str]) -> str | None:
+        decisions.append(arguments)
         return "node"
 
     answer(REQUEST, decide)
-    assert asked == [("data", KEY, "192.168.56.102")]
+    assert decisions == [("data", KEY, "192.168.56.102")]
 
 
-@pytest.mark.parametrize("decision", [None, True, False, 1, b"node", everybody])
-def test_only_a_name_admits(decision: object) -> None:
+@pytest.mark.parametrize("decision", [None, True, False, 1, b"node", admit_all])
+def test_only_a_text_admits(decision: object) -> None:
     reply = answer(REQUEST, lambda *_: decision)  # type: ignore[arg-type,return-value]
     assert reply is not None
     assert reply[4] == b"400"
 
 
-def test_an_error_of_the_decision_is_not_swallowed() -> None:
+def test_exception_of_the_decision_propagates() -> None:
     def decide(*_: object) -> str | None:
         raise LookupError
 
@@ -74,7 +74,7 @@ def test_an_error_of_the_decision_is_not_swallowed() -> None:
 
 
 @pytest.mark.parametrize("mechanism", [b"NULL", b"PLAIN", b"GSSAPI", b"curve", b""])
-def test_no_other_mechanism_is_admitted(mechanism: bytes) -> None:
+def test_other_mechanisms_are_rejected(mechanism: bytes) -> None:
     assert status_of(changed(7, mechanism)) == b"400"
     assert status_of([*changed(7, mechanism), b"password"]) == b"400"
 
@@ -95,7 +95,7 @@ def test_no_other_mechanism_is_admitted(mechanism: bytes) -> None:
         changed(5, b"1" * 256),
     ],
 )
-def test_a_malformed_request_gets_an_error(frames: list[bytes]) -> None:
+def test_malformed_request_gets_status_500(frames: list[bytes]) -> None:
     assert status_of(frames) == b"500"
 
 
@@ -103,22 +103,22 @@ def test_a_malformed_request_gets_an_error(frames: list[bytes]) -> None:
     "frames",
     [[], [b""], [b"", b""], [b"id"], REQUEST[:2], REQUEST[:3], REQUEST[1:], changed(3, b"r" * 256)],
 )
-def test_what_cannot_be_answered_is_not(frames: list[bytes]) -> None:
-    assert answer(frames, everybody) is None
+def test_request_without_an_id_gets_no_reply(frames: list[bytes]) -> None:
+    assert answer(frames, admit_all) is None
 
 
-def test_a_domain_that_is_no_text_is_nobodys() -> None:
-    asked: list[str] = []
-    answer(changed(4, b"dat\xe1"), lambda domain, *_: asked.append(domain))
-    assert asked == ["dat\\xe1"]
+def test_domain_that_is_not_ascii_is_escaped() -> None:
+    decisions: list[str] = []
+    answer(changed(4, b"dat\xe1"), lambda domain, *_: decisions.append(domain))
+    assert decisions == ["dat\\xe1"]
 
 
 @given(
     frames=st.lists(st.binary(max_size=300) | st.sampled_from(REQUEST), max_size=12)
     | st.integers(0, 8).flatmap(lambda n: st.binary(max_size=64).map(lambda b: changed(n, b))),
 )
-def test_any_frames_are_answered_well_or_not_at_all(frames: list[bytes]) -> None:
-    reply = answer(frames, everybody)
+def test_random_frames_get_a_valid_reply_or_none(frames: list[bytes]) -> None:
+    reply = answer(frames, admit_all)
     if reply is None:
         return
     delimiter = reply.index(b"")
@@ -130,8 +130,8 @@ def test_any_frames_are_answered_well_or_not_at_all(frames: list[bytes]) -> None
     assert metadata == b""
 
 
-@pytest.mark.parametrize("decide", [everybody, nobody])
-def test_libzmq_understands_the_answer(decide: Callable[[str, bytes, str], str | None]) -> None:
+@pytest.mark.parametrize("decide", [admit_all, admit_none])
+def test_libzmq_accepts_the_reply(decide: Callable[[str, bytes, str], str | None]) -> None:
     server, client = CurvePair.fresh(os.urandom), CurvePair.fresh(os.urandom)
     with zmq.Context() as context:
         handler = context.socket(zmq.ROUTER)
@@ -150,7 +150,7 @@ def test_libzmq_understands_the_answer(decide: Callable[[str, bytes, str], str |
         push.connect(f"tcp://127.0.0.1:{pull.bind_to_random_port('tcp://127.0.0.1')}")
         push.send(b"hello")
         event = int.from_bytes(monitor.recv_multipart()[0][:2], "little")
-        if decide is everybody:
+        if decide is admit_all:
             assert event == zmq.EVENT_HANDSHAKE_SUCCEEDED
             assert pull.recv(copy=False).get("User-Id") == client.public.hex()
         else:

@@ -10,7 +10,7 @@ from support.relays import LIMIT
 MESSAGES = 20
 
 
-async def test_an_error_in_a_callback_does_not_make_a_socket_deaf() -> None:
+async def test_socket_still_receives_after_an_error_in_a_callback() -> None:
     loop = asyncio.get_running_loop()
     errors: list[BaseException] = []
     loop.set_exception_handler(lambda _, context: errors.append(context["exception"]))
@@ -36,7 +36,7 @@ async def test_an_error_in_a_callback_does_not_make_a_socket_deaf() -> None:
     assert [str(error) for error in errors] == ["a fault of ours"] * (MESSAGES - 1)
 
 
-def test_endpoints_name_where_to_and_where_from() -> None:
+def test_endpoint_contains_source_and_destination() -> None:
     assert endpoint("192.0.2.1", 7) == "tcp://192.0.2.1:7"
     assert endpoint("192.0.2.1", 7, "192.0.2.9") == "tcp://192.0.2.9:0;192.0.2.1:7"
     assert endpoint("2001:db8::1", 7, "2001:db8::9") == "tcp://[2001:db8::9]:0;[2001:db8::1]:7"
