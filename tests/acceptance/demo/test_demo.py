@@ -108,7 +108,7 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
         made.process.close()
 
 
-def test_the_page_answers_from_both_servers_and_nothing_is_left(demo: Demo) -> None:
+def test_both_servers_respond_and_no_process_is_left(demo: Demo) -> None:
     demo.wait_until_ready()
     page = HTTPConnection("127.0.0.1", demo.page, LIMIT)
     seen: Counter[str] = Counter()
@@ -137,9 +137,7 @@ def test_the_page_answers_from_both_servers_and_nothing_is_left(demo: Demo) -> N
         ("proxy", ("arke_proxy",)),
     ],
 )
-def test_a_program_that_is_killed_is_restarted(
-    demo: Demo, name: str, words: tuple[str, ...]
-) -> None:
+def test_killed_program_is_restarted(demo: Demo, name: str, words: tuple[str, ...]) -> None:
     demo.wait_until_ready()
     pid = demo.child(*words)
     assert pid
@@ -162,7 +160,7 @@ def test_nothing_outlives_a_demo_that_is_killed(demo: Demo) -> None:
     assert list(demo.folder.iterdir()) == []
 
 
-def test_a_port_that_is_taken_is_one_line() -> None:
+def test_port_in_use_is_a_one_line_error() -> None:
     with socket.create_server(("127.0.0.2", 0)) as taken:
         port = taken.getsockname()[1]
         page, relay, peer = blocks(3)
@@ -177,7 +175,7 @@ def test_a_port_that_is_taken_is_one_line() -> None:
     process.close()
 
 
-def test_a_port_that_cannot_be_is_one_line() -> None:
+def test_invalid_port_is_a_one_line_error() -> None:
     words = [sys.executable, CHECKOUT / "demo-httpserver" / "demo.py"]
     process = start_process("demo", [*words, "-port", "65530"])
     assert process.wait(LIMIT) == 2

@@ -93,7 +93,7 @@ def test_its_pages_and_where_it_says_they_are(relays: Relays, servers: Servers) 
         ("[::]", None),
     ],
 )
-def test_it_names_an_address_where_it_can_be_reached(
+def test_reply_contains_a_reachable_address(
     relays: Relays, servers: Servers, listen: str, named: str | None
 ) -> None:
     relay = relays.start()
@@ -109,7 +109,7 @@ def test_it_names_an_address_where_it_can_be_reached(
     page.close()
 
 
-def test_it_names_the_port_that_it_was_given(relays: Relays, servers: Servers) -> None:
+def test_reply_contains_the_given_port(relays: Relays, servers: Servers) -> None:
     relay = relays.start()
     servers.start(relay.port, "127.0.0.8:0")
     host, _, port = ask(relay).partition(":")
@@ -118,7 +118,7 @@ def test_it_names_the_port_that_it_was_given(relays: Relays, servers: Servers) -
     page.close()
 
 
-def test_it_does_not_register_when_it_cannot_listen(relays: Relays, servers: Servers) -> None:
+def test_server_that_cannot_listen_does_not_register(relays: Relays, servers: Servers) -> None:
     relay = relays.start()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -129,7 +129,7 @@ def test_it_does_not_register_when_it_cannot_listen(relays: Relays, servers: Ser
     assert "registered" not in relay.process.log
 
 
-def test_what_it_cannot_do_is_one_line(servers: Servers) -> None:
+def test_errors_are_one_line(servers: Servers) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other_server:  # not a relay
         port = other_server.getsockname()[1]
         silent = servers.start(port, "127.0.0.1:0")
@@ -147,7 +147,7 @@ def test_what_it_cannot_do_is_one_line(servers: Servers) -> None:
         assert "Unknown error" not in process.log
 
 
-def test_it_ends_well_when_stopped_before_there_is_a_relay(servers: Servers) -> None:
+def test_server_without_a_relay_stops_with_status_0(servers: Servers) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts and sends nothing
         process = servers.start(silent.getsockname()[1], "127.0.0.1:0")
         peer, _ = silent.accept()
@@ -157,7 +157,7 @@ def test_it_ends_well_when_stopped_before_there_is_a_relay(servers: Servers) -> 
     assert "Traceback" not in process.log
 
 
-def test_it_answers_who_comes_just_after_it_left_the_cluster(
+def test_stopping_server_still_responds_after_it_left_the_cluster(
     relays: Relays, servers: Servers
 ) -> None:
     relay = relays.start()
@@ -209,7 +209,9 @@ def test_taking_servers_out_fails_no_request(relays: Relays, servers: Servers) -
     assert "WARNING" not in log
 
 
-def test_what_it_publishes_is_reached_through_a_tunnel(relays: Relays, servers: Servers) -> None:
+def test_published_loopback_address_is_reached_through_a_tunnel(
+    relays: Relays, servers: Servers
+) -> None:
     near, far = relays.start_pair()
     servers.start(far.port, "127.0.0.1:0", "-publish")
     ask(near)
@@ -222,7 +224,7 @@ def test_what_it_publishes_is_reached_through_a_tunnel(relays: Relays, servers: 
     process.close()
 
 
-def test_it_may_publish_where_it_listens(relays: Relays, servers: Servers) -> None:
+def test_server_can_publish_its_listen_address(relays: Relays, servers: Servers) -> None:
     relay = relays.start()
     servers.start(relay.port, f":{free_port()}", "-publish").wait_for_line("ready", LIMIT)
     process, port = start_cluster_proxy(relay, "web", "-choose", "watch")

@@ -24,7 +24,7 @@ def check(*argv: str | Path, env: dict[str, str] | None = None) -> str:
     return done.stdout
 
 
-def test_the_vagrantfile_is_valid(tmp_path: Path) -> None:
+def test_vagrantfile_is_valid(tmp_path: Path) -> None:
     # Vagrant validates the provider block only if VirtualBox reports its version.
     virtualbox = tmp_path / "VBoxManage"
     virtualbox.write_text("#!/bin/sh\necho 7.0.10r158379\n", encoding="utf-8")
@@ -43,7 +43,7 @@ def test_the_vagrantfile_is_valid(tmp_path: Path) -> None:
     assert "validated successfully" in output
 
 
-def test_the_script_is_plain_shell_that_shellcheck_likes() -> None:
+def test_provisioning_script_passes_shellcheck() -> None:
     check("sh", "-n", VAGRANT / "provision.sh")
     check(require_tool("shellcheck", "shellcheck"), VAGRANT / "provision.sh")
 
@@ -53,7 +53,7 @@ def test_every_unit_runs_on_some_node_and_every_node_runs_the_relay() -> None:
     assert all("relay" in names for names in nodes().values())
 
 
-def test_what_the_commands_name_is_what_the_script_lays() -> None:
+def test_files_in_the_commands_are_installed_by_the_script() -> None:
     script = (VAGRANT / "provision.sh").read_text(encoding="utf-8")
     words = [word for unit in UNITS for word in command(unit.stem) if word.startswith("/")]
     for path in map(Path, words):

@@ -29,7 +29,7 @@ def test_entering_an_open_blocking_mesh_raises(relays: Relays) -> None:
         assert mesh.attached
 
 
-async def test_a_body_of_text_raises_at_the_call(relays: Relays) -> None:
+async def test_text_body_raises_at_the_call(relays: Relays) -> None:
     relay = relays.start()
     async with arke.connect(port=relay.port) as mesh:
         for call in (mesh.request, mesh.request_all, mesh.broadcast, mesh.publish):

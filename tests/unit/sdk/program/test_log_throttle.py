@@ -49,7 +49,7 @@ def test_rotating_keys_share_one_line_and_every_line_is_counted() -> None:
     assert len(written) + sum(written) == 10000 + KEYS + 1
 
 
-def test_what_an_expired_key_suppressed_is_reported_by_the_shared_key() -> None:
+def test_suppressed_count_of_an_expired_key_is_reported_by_the_shared_key() -> None:
     clock = Clock()
     throttle = LogThrottle(clock)
     for number in range(KEYS):

@@ -125,7 +125,7 @@ async def play(limit: int, steps: tuple[object, ...]) -> None:
     limit=st.integers(1, 4),
     steps=st.lists(st.sampled_from(KINDS) | st.none() | st.integers(0, 5), max_size=25),
 )
-def test_every_item_is_handled_whatever_the_handlers_do(limit: int, steps: list[object]) -> None:
+def test_every_item_is_handled_once(limit: int, steps: list[object]) -> None:
     run(lambda: play(limit, tuple(steps)))
 
 

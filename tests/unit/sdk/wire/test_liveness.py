@@ -63,7 +63,7 @@ def test_own_pause_extends_the_timeout_only_by_itself() -> None:
     gaps=st.lists(st.floats(0.01, 100), max_size=60),
     traffic=st.lists(st.booleans(), min_size=60, max_size=60),
 )
-def test_no_timeout_before_its_time(gaps: list[float], traffic: list[bool]) -> None:
+def test_timeout_is_never_early(gaps: list[float], traffic: list[bool]) -> None:
     liveness = live()
     last = 0.0
     for now, received in zip(accumulate(gaps), traffic, strict=False):
