@@ -76,4 +76,4 @@ def test_table_without_competitor_has_no_ratio() -> None:
         "| measure | Arke | target |\n| --- | ---: | --- |\n| Requests | 9.0 k/s |  |\n"
     )
     (values,) = table.values([outcome])
-    assert (values["peer"], values["ratio"], values["reached"]) == (None, None, None)
+    assert (values["competitor"], values["ratio"], values["reached"]) == (None, None, None)
