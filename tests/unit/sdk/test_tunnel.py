@@ -276,7 +276,7 @@ async def test_close_wakes_waiting_senders_and_receivers(how: str) -> None:
     elif how == "close":
         await other.close()
     else:
-        one.fail(TunnelClosed("the relay is gone"))
+        one.fail(TunnelClosed("the relay has stopped"))
     for each in waiting:
         with pytest.raises(TunnelClosed):
             await within(each)
@@ -288,8 +288,8 @@ async def test_sender_that_yielded_notices_the_close() -> None:
     await asyncio.sleep(0)
     sending = asyncio.ensure_future(one.send(body(1, 2 * window)))
     await asyncio.sleep(0)
-    one.fail(TunnelClosed("the relay is gone"))
-    with pytest.raises(TunnelClosed, match="the relay is gone"):
+    one.fail(TunnelClosed("the relay has stopped"))
+    with pytest.raises(TunnelClosed, match="the relay has stopped"):
         await within(sending)
 
 

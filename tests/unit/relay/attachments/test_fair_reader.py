@@ -37,13 +37,13 @@ class FakeConnection:
 
 @pytest.fixture
 async def reader() -> FairReader:
-    """A reader whose clock advances 2 ms with each look: two slices fit into a turn."""
+    """Return a reader whose clock advances 2 ms per reading, so that a turn handles two slices."""
     clock = count()
     return FairReader(asyncio.get_running_loop(), lambda: next(clock) * 0.002)
 
 
 async def finish(*connections: FakeConnection) -> list[int]:
-    """Run until all read again. Return how many slices the first had handled after each turn."""
+    """Run until all resume reading. Return the first one's number of slices after each turn."""
     handled = []
     for _ in range(100):
         if all(connection.reading for connection in connections):
@@ -81,7 +81,7 @@ async def test_connections_share_one_turn(reader: FairReader) -> None:
         assert now - handled <= 2, "all connections share one turn"
         handled = now
         lengths = [len(each.slices) for each in connections if not each.reading]
-        assert max(lengths, default=0) - min(lengths, default=0) <= 3, "the first began alone"
+        assert max(lengths, default=0) - min(lengths, default=0) <= 3, "progress is even"
         await asyncio.sleep(0)
     assert [len(connection.slices) for connection in connections] == [4] * 4
 

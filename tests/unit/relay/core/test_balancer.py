@@ -88,7 +88,7 @@ def test_outstanding_requests_are_divided_by_members() -> None:
     there.outstanding = 4
     assert shares(cluster)[1] > 0.99
     there.outstanding = 12
-    # Two draws of the peer itself are no choice: that it cannot win is seen in the rest.
+    # Both draws hit the peer in 3 of 5 cases; in the other 2 the program is chosen.
     assert shares(cluster)[0] == pytest.approx(2 * (1 / 5), abs=0.02)
 
 
@@ -157,7 +157,7 @@ def test_candidates_without_penalty_are_preferred() -> None:
         balancer.penalise(failed, FAULT, 0.0)
     assert shares(cluster, 0.1)[:-1] == [0] * 7
     cluster.draws[-1].outstanding = 1
-    assert shares(cluster, 0.1)[-1] > 0.7, "against one that failed it is weighed, not preferred"
+    assert shares(cluster, 0.1)[-1] > 0.7, "a busy candidate is compared by load with a failed one"
 
 
 def test_choice_depends_only_on_the_random_source() -> None:

@@ -55,7 +55,7 @@ def test_new_hint_is_due_at_once_and_only_once() -> None:
     assert addresses(search.due()) == ["one", "other"]
     search.now += 1000
     search.hint("one", "other", node="n")
-    assert search.due() == [], "it is being dialled"
+    assert search.due() == [], "both are being dialled"
 
 
 def test_ports_of_one_address_are_different_targets() -> None:
@@ -245,7 +245,7 @@ def test_exploring_until_every_address_was_tried() -> None:
     assert search.dial_targets.exploring
     search.fail(seed)
     search.due()
-    assert search.dial_targets.exploring, "the other is being dialled"
+    assert search.dial_targets.exploring, "`found` is still being dialled"
     search.dial_targets.succeeded(found, "n", search.now)
     search.linked = {"n"}
     search.due()

@@ -225,7 +225,7 @@ def test_announcements_of_a_peer_are_bounded(bound: int, monkeypatch: pytest.Mon
     peer, other = harness.peers
     directory = harness.directory
     assert directory.join("a", peer, 1, {})
-    assert directory.join("a", peer, 1, {}), "the same again is not more"
+    assert directory.join("a", peer, 1, {}), "a repeated announcement does not count"
     assert directory.join("a", peer, 2, {})
     assert directory.subscribe("t", peer)
     assert directory.subscribe("t", peer)

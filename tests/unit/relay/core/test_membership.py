@@ -20,7 +20,7 @@ def pair(seed: int = 0) -> tuple[SimulatedNetwork, SimulatedRelay, SimulatedRela
     return mesh, one, other
 
 
-# How a link begins.
+# Opening a link.
 
 
 def test_two_relays_link_and_exchange_members() -> None:
@@ -100,7 +100,7 @@ def test_new_peer_and_other_peers_learn_of_each_other() -> None:
     assert newcomer.node in one.known & other.known
 
 
-# How it ends.
+# Closing a link.
 
 
 def test_silence_in_one_direction_ends_both() -> None:
@@ -146,7 +146,7 @@ def test_broken_connection_ends_the_link_and_the_peer_links_again() -> None:
     mesh.run(1)
     assert mesh.converged(), mesh.describe()
     assert len(one.losses) == 1
-    assert other.losses == [], "it noticed by the new session alone"
+    assert other.losses == [], "the new session replaces the link without a loss"
 
 
 def test_requests_to_a_restarted_session_fail_on_both_sides() -> None:

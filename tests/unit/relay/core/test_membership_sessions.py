@@ -236,7 +236,7 @@ def test_transit_delay_of_a_batch_is_returned() -> None:
     assert received[1] == pytest.approx(400)
     received = membership.batch_received("peer", 10, 5_200, 0, 2.5)
     assert received is not None
-    assert received[1] == 0, "the transit time is measured anew for each session"
+    assert received[1] == 0, "each session measures its own transit time"
 
 
 def test_table_of_rejected_sessions_is_bounded() -> None:

@@ -70,7 +70,7 @@ def test_request_of_a_peer_goes_only_to_local_members() -> None:
     assert sent_to(other) == []
     assert sent_to(asking) == [(REPLY, number, b"answer") for number in range(20)]
     assert harness.leftovers() == []
-    assert not harness.counters.outcomes, "the origin counts its own"
+    assert not harness.counters.outcomes, "only the origin's relay counts the outcome"
 
 
 def test_fault_keeps_its_type_and_text() -> None:
@@ -127,11 +127,11 @@ def test_unknown_cluster_fails_at_once() -> None:
 
 
 def test_request_of_a_peer_for_an_unknown_cluster_is_refused() -> None:
-    """It may know others: a member that has just left here is not its last."""
+    """REFUSED lets the peer retry: other nodes may still have members."""
     harness = CoreHarness(settled=False)
     peer = harness.peer("there", 1)
     harness.peer_request(peer, 1)
-    harness.peer_request(peer, 2, "unheard of")
+    harness.peer_request(peer, 2, "unknown")
     assert [message[:2] for message in sent_to(peer)] == [(REFUSED, 1), (REFUSED, 2)]
     assert harness.leftovers() == []
 
@@ -190,7 +190,7 @@ def test_request_that_expired_while_waiting_is_not_started() -> None:
     assert harness.leftovers() == []
 
 
-# Refused: safe to try elsewhere.
+# Refused requests: no handler has started, so a retry is safe.
 
 
 def test_refused_request_is_retried_on_other_members_only() -> None:
@@ -206,7 +206,7 @@ def test_refused_request_is_retried_on_other_members_only() -> None:
     ((*failed, text),) = sent_to(client)
     assert failed == [FAILED, 1, OVERLOADED]
     assert text == "no member of 'c' accepted the request: full"
-    assert len(set(ids)) == 3, "each hand-over has an id of its own"
+    assert len(set(ids)) == 3, "each attempt has its own id"
     assert harness.counters.retries == 3
     assert harness.counters.outcomes == {"overloaded": 1}
     assert harness.leftovers() == []
@@ -261,7 +261,7 @@ def test_request_refused_by_all_local_members_returns_to_the_peer() -> None:
     assert harness.leftovers() == []
 
 
-# Lost: perhaps begun.
+# Lost requests: a handler may have started.
 
 
 def test_requests_of_a_lost_member_fail_at_once() -> None:
@@ -301,7 +301,7 @@ def test_idempotent_request_is_retried_after_a_loss() -> None:
 
 
 def test_idempotent_request_without_another_member_fails_as_lost() -> None:
-    """Overloaded promises that no handler was started."""
+    """OVERLOADED promises that no handler has started."""
     harness = CoreHarness()
     client, one, other = harness.client(), harness.member(), harness.member()
     harness.request(client, 1, idempotent=True)
@@ -323,7 +323,7 @@ def test_peer_reports_a_lost_member() -> None:
     member = harness.member()
     harness.router.failed(peer, call, LOST, "it died", harness.now)
     assert sent_to(client) == [(FAILED, 1, LOST, "it died")]
-    assert sent_to(member) == [], "it may have been begun"
+    assert sent_to(member) == [], "a handler may have started"
     assert harness.leftovers() == []
 
 
@@ -418,7 +418,7 @@ def test_draining_relay_accepts_no_request() -> None:
     assert sent_to(client) == []
     assert [message[:2] for message in sent_to(peer)] == [(REFUSED, 6)]
     harness.request(client, 4)
-    assert len(sent_to(member)) == 1, "it was on its way in pieces when the goodbye was said"
+    assert len(sent_to(member)) == 1, "its chunks were in transit when DRAINING was sent"
     assert (client.last_request_id, peer.last_request_id) == (5, 5)
 
 

@@ -70,7 +70,7 @@ def test_request_times_out_at_its_deadline() -> None:
     assert sent_to(client) == []
     harness.advance_clock(0.001)
     assert [message[:3] for message in sent_to(client)] == [(FAILED, 1, TIMED_OUT)]
-    assert sent_to(peer) == [], "its own clock tells its program"
+    assert sent_to(peer) == [], "the peer times out its own caller"
     for call in calls:
         harness.router.reply(member, call, b"", harness.now)
     assert sent_to(client) == [(REPLY, 2, b"")]
@@ -157,7 +157,9 @@ def test_open_requests_of_an_endpoint_are_bounded(monkeypatch: pytest.MonkeyPatc
         harness.request(client, number)
         harness.peer_request(peer, number)
     assert [message[:3] for message in sent_to(client)] == [(FAILED, 4, OVERLOADED)]
-    assert [message[:2] for message in sent_to(peer)] == [(REFUSED, 4)], "others may have harness"
+    assert [message[:2] for message in sent_to(peer)] == [(REFUSED, 4)], (
+        "the peer may retry it elsewhere"
+    )
     for _, call, *_ in sent_to(member):
         harness.router.reply(member, call, b"", harness.now)
     assert len(sent_to(client)) == 3

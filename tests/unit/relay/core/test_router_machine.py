@@ -187,10 +187,10 @@ class Requests(RuleBasedStateMachine):
                 assert op in {REPLY, FAULT, FAILED}
                 assert what != b"forged"
                 if op == FAILED and what in {Failure.OVERLOADED, Failure.NO_SUCH_CLUSTER}:
-                    assert not self.starts[key], "it says that no handler was started"
+                    assert not self.starts[key], "the failure promises that no handler has started"
                 assert key in self.idempotent
-                assert key not in self.ended, "it ended twice"
-                assert key not in self.without_outcome, "it was cancelled"
+                assert key not in self.ended, "the request ended twice"
+                assert key not in self.without_outcome, "a cancelled request has no outcome"
                 self.ended.add(key)
 
     @invariant()
@@ -233,7 +233,7 @@ class Requests(RuleBasedStateMachine):
             if op in {CALL, PEER_CALL}:
                 words = fields[endpoint.is_peer].split()
                 key = (int(words[0]), int(words[1])) if len(words) == 2 else None
-                assert not (endpoint.is_peer and key is None), "a peer's request went on to a peer"
+                assert not (endpoint.is_peer and key is None), "forwarded from peer to peer"
                 self.pending.append(Delivery(endpoint, number, key))
                 if key is not None:
                     self.starts[key] += 1

@@ -125,7 +125,7 @@ def test_this_machine_has_loopback() -> None:
     assert ips("127.0.0.1", machine_adapters()) == ["127.0.0.1"]
 
 
-# ---- where a connection comes from
+# Source addresses of connections.
 
 BOUND = [
     Address("192.168.56.101", 24, "eth1"),

@@ -169,7 +169,7 @@ async def test_system_resolver_is_used(log: Log) -> None:
     assert {"127.0.0.1", "::1"} >= set(found.addresses)
 
 
-LEAVE_EARLY = """
+EXIT_DURING_LOOKUP = """
 import asyncio, sys, time
 from arke_relay.discovery.seeds import Seeds
 from arke.program.logging import configure
@@ -180,7 +180,7 @@ async def main():
         async with asyncio.timeout(0.01):
             await anext(found)
     except TimeoutError:
-        print("left")
+        print("cancelled")
 
 if sys.argv[1] == "uvloop":
     import uvloop
@@ -192,12 +192,12 @@ else:
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_exit_does_not_wait_for_a_hanging_lookup(loop: str) -> None:
-    left = subprocess.run(
-        [sys.executable, "-W", "error", "-c", LEAVE_EARLY, loop],
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", EXIT_DURING_LOOKUP, loop],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         timeout=LIMIT,
         check=True,
     )
-    assert (left.stdout, left.stderr) == ("left\n", "")
+    assert (done.stdout, done.stderr) == ("cancelled\n", "")

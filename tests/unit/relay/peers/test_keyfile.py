@@ -1,4 +1,4 @@
-"""Keys as the tools make them that people have: ssh-keygen and openssl must be installed."""
+"""Key files as common tools create them; needs ssh-keygen and openssl."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def shell(command: str, cwd: Path) -> None:
 
 
 def error_of(path: Path) -> str:
-    """The one line with which the file is refused."""
+    """Load an invalid key file and return its error, which is one line."""
     with pytest.raises(KeyFileError) as refusal:
         load_key(path)
     assert isinstance(refusal.value, ConfigurationError)
@@ -86,13 +86,13 @@ def test_missing_file_is_an_error(tmp_path: Path) -> None:
 def test_unreadable_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.touch(mode=0)
-    with as_somebody_else():
+    with without_root_privileges():
         assert f"sudo chown {os.geteuid()} {path}" in error_of(path)
 
 
 @contextmanager
-def as_somebody_else() -> Iterator[None]:
-    """Root reads everything, so a test run by root is not root for a while."""
+def without_root_privileges() -> Iterator[None]:
+    """Drop root's privileges during a test, because root can read every file."""
     if os.geteuid() != 0:
         yield
         return
@@ -238,10 +238,10 @@ NUMBERS = ("n", "e", "d", "p", "q", "dmp1", "dmq1", "iqmp")
 
 
 def pkcs1(**changes: int) -> bytes:
-    """The DER of a good key, or of one with some numbers changed."""
-    it = rsa_key("one").private_numbers()
-    numbers = {"n": it.public_numbers.n, "e": it.public_numbers.e}
-    numbers |= {name: getattr(it, name) for name in NUMBERS[2:]}
+    """Return the DER encoding of a valid key, with some of its numbers replaced."""
+    valid = rsa_key("one").private_numbers()
+    numbers = {"n": valid.public_numbers.n, "e": valid.public_numbers.e}
+    numbers |= {name: getattr(valid, name) for name in NUMBERS[2:]}
     assert changes.keys() <= numbers.keys()
     return tagged(0x30, b"".join(map(integer, (0, *(numbers | changes).values()))))
 
@@ -263,20 +263,20 @@ def test_numbers_of_a_valid_key_are_accepted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_key_with_a_wrong_number_is_rejected(name: str, tmp_path: Path) -> None:
-    it = rsa_key("one").private_numbers()
-    right = getattr(it if hasattr(it, name) else it.public_numbers, name)
+    valid = rsa_key("one").private_numbers()
+    right = getattr(valid if hasattr(valid, name) else valid.public_numbers, name)
     assert "its numbers are inconsistent" in error_of(written(tmp_path, pkcs1(**{name: right ^ 2})))
 
 
 def test_consistent_numbers_that_are_no_key_are_rejected(tmp_path: Path) -> None:
-    it = rsa_key("one").private_numbers()
-    n = it.public_numbers.n
+    valid = rsa_key("one").private_numbers()
+    n = valid.public_numbers.n
     for numbers in (
         {"e": 1, "d": 1, "dmp1": 1, "dmq1": 1},
         {"p": 1, "q": n, "dmp1": 0, "dmq1": 0, "iqmp": 0},
         {"p": n, "q": 1, "dmp1": 0, "dmq1": 0, "iqmp": 1},
         {"n": 0, "p": 0, "q": 0},
-        {"n": it.p * it.p, "q": it.p, "dmq1": it.dmp1},
+        {"n": valid.p * valid.p, "q": valid.p, "dmq1": valid.dmp1},
     ):
         error_of(written(tmp_path, pkcs1(**numbers)))
 

@@ -27,22 +27,22 @@ NODE, OTHER_NODE = "0123456789abcdef", "fedcba9876543210"
 
 
 def rewritten(private: RSAPrivateKey) -> RSAPrivateKey:
-    """The same key as another tool may write it: primes swapped, exponent modulo phi(n)."""
-    it = private.private_numbers()
-    d = pow(it.public_numbers.e, -1, (it.p - 1) * (it.q - 1))
+    """Return the same key in another encoding: primes swapped, exponent modulo phi(n)."""
+    numbers = private.private_numbers()
+    d = pow(numbers.public_numbers.e, -1, (numbers.p - 1) * (numbers.q - 1))
     return RSAPrivateNumbers(
-        p=it.q,
-        q=it.p,
+        p=numbers.q,
+        q=numbers.p,
         d=d,
-        dmp1=d % (it.q - 1),
-        dmq1=d % (it.p - 1),
-        iqmp=pow(it.p, -1, it.q),
-        public_numbers=it.public_numbers,
+        dmp1=d % (numbers.q - 1),
+        dmq1=d % (numbers.p - 1),
+        iqmp=pow(numbers.p, -1, numbers.q),
+        public_numbers=numbers.public_numbers,
     ).private_key()
 
 
 def hkdf(secret: bytes, purpose: bytes) -> bytes:
-    """RFC 5869 with SHA-256 for one block, written apart from the code under test."""
+    """Compute one block of HKDF-SHA256 (RFC 5869), independently of the code under test."""
     extracted = hmac.digest(bytes(32), secret, "sha256")
     return hmac.digest(extracted, purpose + b"\x01", "sha256")
 

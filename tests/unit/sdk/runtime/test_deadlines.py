@@ -131,11 +131,11 @@ def test_timer_is_set_again_after_all_requests_expired(table: RequestTable) -> N
 
 
 def test_cancelled_future_is_not_failed_at_the_deadline(table: RequestTable) -> None:
-    gone, request = table.add(1.0), table.add(1.0)
-    gone.future.cancel()
+    cancelled, request = table.add(1.0), table.add(1.0)
+    cancelled.future.cancel()
     table.clock.until(1002.0)
     assert outcome(request) is RequestTimeout
-    assert gone.future.cancelled()
+    assert cancelled.future.cancelled()
 
 
 def test_replied_or_dropped_request_does_not_expire(table: RequestTable) -> None:
@@ -191,22 +191,22 @@ def test_requests_never_expire_early_or_late(
     table = RequestTable(table.clock)
     table.clock.timers.clear()
     open_requests: list[PendingRequest] = []
-    for what, value in steps:
-        if what == "add":
+    for step, value in steps:
+        if step == "add":
             open_requests.append(table.add(value, idempotent=True))
-        elif what == "pass":
+        elif step == "pass":
             table.clock.until(table.clock.now + value)
-        elif what == "lose":
-            requeue_or_fail(table.requests, "gone", 0 if value else None)
+        elif step == "lose":
+            requeue_or_fail(table.requests, "connection lost", 0 if value else None)
         elif open_requests:
             request = open_requests.pop(value % len(open_requests))
-            if what == "drop":
+            if step == "drop":
                 table.requests.drop(request)
             elif outcome(request) is None:
                 answer(table, request)
         for request in open_requests:
             if outcome(request) is None:
-                assert request.deadline >= table.clock.now - SLACK or what != "pass"
+                assert request.deadline >= table.clock.now - SLACK or step != "pass"
             else:
                 assert outcome(request) is RequestTimeout
                 assert request.deadline <= table.clock.now
@@ -219,25 +219,25 @@ def test_requests_never_expire_early_or_late(
 
 
 def test_sent_requests_fail_and_the_others_are_resent(table: RequestTable) -> None:
-    under_way, unsent = table.add(5.0), table.add(5.0, sent=False)
+    sent, unsent = table.add(5.0), table.add(5.0, sent=False)
     idempotent = table.add(5.0, idempotent=True)
     requeue_or_fail(table.requests, "the relay died", None)
-    assert outcome(under_way) is ConnectionLost
-    assert str(under_way.future.exception()) == "the relay died"
+    assert outcome(sent) is ConnectionLost
+    assert str(sent.future.exception()) == "the relay died"
     assert table.requests.unsent() == [unsent, idempotent]
     assert len(table.requests) == 2
 
 
 def test_requests_that_a_draining_relay_did_not_accept_are_resent(table: RequestTable) -> None:
     accepted, last, not_accepted = (table.add(5.0) for _ in range(3))
-    requeue_or_fail(table.requests, "the relay is leaving", last.request_id)
+    requeue_or_fail(table.requests, "the relay is draining", last.request_id)
     assert [outcome(request) for request in (accepted, last)] == [ConnectionLost, ConnectionLost]
     assert table.requests.unsent() == [not_accepted]
 
 
 def test_draining_relay_that_accepted_none_allows_resending_all(table: RequestTable) -> None:
     request = table.add(5.0)
-    requeue_or_fail(table.requests, "the relay is leaving", 0)
+    requeue_or_fail(table.requests, "the relay is draining", 0)
     assert table.requests.unsent() == [request]
 
 
@@ -245,7 +245,7 @@ def test_resent_request_gets_a_new_id_and_keeps_its_deadline(table: RequestTable
     requests = [table.add(5.0, idempotent=True) for _ in range(3)]
     ids = [request.request_id for request in requests]
     table.clock.until(1004.0)
-    requeue_or_fail(table.requests, "gone", None)
+    requeue_or_fail(table.requests, "connection lost", None)
     assert table.requests.unsent() == requests, "in the order they were made"
     assert [request.request_id for request in requests] == sorted(
         request.request_id for request in requests
@@ -259,7 +259,7 @@ def test_resent_request_gets_a_new_id_and_keeps_its_deadline(table: RequestTable
 def test_cancelled_request_is_not_resent(table: RequestTable) -> None:
     request = table.add(5.0)
     request.future.cancel()
-    requeue_or_fail(table.requests, "gone", None)
+    requeue_or_fail(table.requests, "connection lost", None)
     table.clock.until(1005.0)
     assert request.future.cancelled()
     assert len(table.requests) == 0
@@ -267,8 +267,8 @@ def test_cancelled_request_is_not_resent(table: RequestTable) -> None:
 
 def test_close_fails_all_requests_and_stops_the_timer(table: RequestTable) -> None:
     requests = [table.add(5.0), table.add(1.0, sent=False)]
-    gone = table.add(5.0)
-    gone.future.cancel()
+    cancelled = table.add(5.0)
+    cancelled.future.cancel()
     table.requests.fail_all(MeshClosed("closed"))
     assert [outcome(request) for request in requests] == [MeshClosed] * 2
     assert len(table.requests) == 0

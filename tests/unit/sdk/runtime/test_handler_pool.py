@@ -41,7 +41,7 @@ class PoolRig:
     """A handler pool and the outcomes of its work. The kinds of work are in `_run`."""
 
     limit: int
-    begun: list[int] = field(default_factory=list)
+    started: list[int] = field(default_factory=list)
     ended: list[int] = field(default_factory=list)
     running: set[Work] = field(default_factory=set)
     most: int = 0
@@ -64,7 +64,7 @@ class PoolRig:
             work.may_end.set_result(None)
 
     async def _run(self, work: Work) -> None:
-        self.begun.append(work.number)
+        self.started.append(work.number)
         self.running.add(work)
         self.most = max(self.most, len(self.running))
         self.saw.append(MINE.get())
@@ -110,7 +110,7 @@ async def play(limit: int, steps: tuple[object, ...]) -> None:
     # No work stays queued while a worker is free.
     unfinished = rig.count - len(rig.ended)
     assert len(rig.running) == min(limit, unfinished)
-    assert rig.begun == list(range(len(rig.begun))), "begun in the order put, each once"
+    assert rig.started == list(range(len(rig.started))), "started in the order put, each once"
     for work in waiting:
         rig.release(work)
     await rig.workers.wait_idle()
@@ -167,10 +167,10 @@ async def test_concurrency_is_bounded_by_the_limit() -> None:
     rig = PoolRig(3)
     works = [rig.put("waits") for _ in range(10)]
     await settle()
-    assert rig.begun == [0, 1, 2]
+    assert rig.started == [0, 1, 2]
     rig.release(works[1])
     await settle()
-    assert rig.begun == [0, 1, 2, 3]
+    assert rig.started == [0, 1, 2, 3]
     assert rig.most == 3
     await rig.workers.stop()
 
@@ -259,11 +259,11 @@ async def test_stop_cancels_running_handlers_and_starts_no_more() -> None:
         rig.put("waits")
     await settle()
     await rig.workers.stop()
-    assert rig.begun == [0, 1]
+    assert rig.started == [0, 1]
     assert sorted(rig.ended) == [0, 1]
     rig.put("answers")
     await settle()
-    assert rig.begun == [0, 1]
+    assert rig.started == [0, 1]
 
 
 async def test_stop_cancels_resting_workers() -> None:
@@ -278,15 +278,15 @@ async def test_stop_before_any_handler_started() -> None:
     rig = PoolRig(2)
     rig.put("answers")
     await rig.workers.stop()
-    assert rig.begun == []
+    assert rig.started == []
 
 
 async def test_stop_waits_for_a_handler_that_ignores_cancellation() -> None:
     release = asyncio.Event()
-    begun: list[int] = []
+    started: list[int] = []
 
     async def stubborn(number: int) -> None:
-        begun.append(number)
+        started.append(number)
         while not release.is_set():
             try:
                 await release.wait()
@@ -298,7 +298,7 @@ async def test_stop_waits_for_a_handler_that_ignores_cancellation() -> None:
     workers.put(2)
     await settle()
     await workers.stop()
-    assert begun == [1]
+    assert started == [1]
 
 
 async def test_worker_cancelled_while_woken_does_not_lose_work() -> None:

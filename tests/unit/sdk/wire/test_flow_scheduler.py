@@ -39,9 +39,9 @@ class Sender:
         self._number = 0
         self._unpacker = unpacker(LIMIT)
 
-    def do(self, what: str, tunnel: int, size: int) -> None:
+    def do(self, action: str, tunnel: int, size: int) -> None:
         self._number += 1
-        match what:
+        match action:
             case "part":
                 message = (DATA, tunnel, self._number, bytes(size))
                 self.outbox.put_in_flow(message, f"tunnel {tunnel}")
@@ -82,8 +82,8 @@ class Sender:
 @example([("ping", 0, 0), ("part", 0, LARGE), ("drop", 0, 0), ("take", 0, EVERYTHING)])
 def test_batches_are_not_empty_and_tunnels_keep_their_order(given: list[Step]) -> None:
     sender = Sender()
-    for what, which, size in given:
-        sender.do(what, which, size)
+    for action, which, size in given:
+        sender.do(action, which, size)
     while sender.outbox.size:
         sender.take(48_000)
     assert not [number for left in sender.waiting.values() for number in left if number > 0]

@@ -45,7 +45,7 @@ class Message:
     size: int
     order: int | None = None
     headers: bool = False
-    cast: bool = False
+    fanout: bool = False
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Receiver:
 
     split: int = READ_SIZE
     reassembler: Reassembler = field(default_factory=lambda: Reassembler(LIMIT, LIMIT))
-    got: list[tuple[int, bytes]] = field(default_factory=list)
+    received: list[tuple[int, bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._unpacker = unpacker()
@@ -66,11 +66,11 @@ class Receiver:
                 if op == Op.CHUNK:
                     self.reassembler.add_chunk(*fields)
                     continue
-                _, cast, _ = fields
-                joined = self.reassembler.take_fanout(cast)
+                _, fanout, _ = fields
+                joined = self.reassembler.take_fanout(fanout)
                 assert joined is not None
                 for each in joined if isinstance(joined, tuple) else (bytes(joined),):
-                    self.got.append((int(each[:8]), each))
+                    self.received.append((int(each[:8]), each))
 
 
 def body(number: int, size: int) -> bytes:
@@ -84,7 +84,7 @@ def put(outbox: Outbox, number: int, message: Message, *, relay: bool = False) -
     name = f"name{message.order}"
     headers = HEADERS if message.headers else None
     fields = (BROADCAST, name, body(number, message.size), headers)
-    if not message.cast:
+    if not message.fanout:
         return outbox.put_body(fields, 2, message.order and (BROADCAST, name))
     if relay and message.size <= CHUNK:
         return outbox.put_packed(packb(fields), (BROADCAST, name))
@@ -103,13 +103,13 @@ def drain(outbox: Outbox, room: int = ROOM) -> list[bytes]:
 EDGES = [0, 1, 100, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 1]
 SIZES = st.sampled_from(EDGES) | st.integers(0, 3 * CHUNK) | st.integers(0, 2000)
 MESSAGES = st.builds(
-    Message, SIZES, st.none() | st.integers(1, 3), headers=st.booleans(), cast=st.booleans()
+    Message, SIZES, st.none() | st.integers(1, 3), headers=st.booleans(), fanout=st.booleans()
 )
 ROOMS = st.sampled_from([1, 1000, ROOM, READ_SIZE]) | st.integers(1, 2 * CHUNK)
 
 S = Message(15 * 1024, order=1)
 L = Message(CHUNK + 1, order=1)
-C = Message(100, order=1, cast=True)
+C = Message(100, order=1, fanout=True)
 
 
 @given(
@@ -136,13 +136,13 @@ def test_messages_arrive_whole_and_in_order(
         else:
             assert put(outbox, number, step, relay=relay)
             bodies[number] = body(number, step.size)
-            if step.order is not None or step.cast:
+            if step.order is not None or step.fanout:
                 orders[step.order or 0].append(number)
     for batch in drain(outbox, rest):
         receiver.read(batch)
-    assert len(receiver.got) == len(bodies)
-    assert dict(receiver.got) == bodies
-    arrived = [number for number, _ in receiver.got]
+    assert len(receiver.received) == len(bodies)
+    assert dict(receiver.received) == bodies
+    arrived = [number for number, _ in receiver.received]
     for numbers in orders.values():
         assert [number for number in arrived if number in numbers] == numbers
     assert outbox.size == 0
@@ -187,7 +187,7 @@ def test_small_message_passes_a_large_body(room: int) -> None:
     put(outbox, 2, Message(100, order=2))
     put(outbox, 3, Message(100))
     receiver.read(outbox.take(room))
-    assert [number for number, _ in receiver.got] == [2, 3]
+    assert [number for number, _ in receiver.received] == [2, 3]
 
 
 @pytest.mark.parametrize("size", [100, 20_000, CHUNK])
@@ -195,7 +195,7 @@ def test_small_messages_do_not_starve_a_large_body(size: int) -> None:
     outbox, receiver = Outbox(LIMIT), Receiver()
     put(outbox, 1, Message(16 * CHUNK))
     batches = 0
-    while not any(number == 1 for number, _ in receiver.got):
+    while not any(number == 1 for number, _ in receiver.received):
         while len(outbox._ready) * size < 4 * ROOM:
             put(outbox, 2, Message(size))
         receiver.read(outbox.take(ROOM))
@@ -207,9 +207,9 @@ def test_consecutive_small_broadcasts_share_a_message() -> None:
     outbox = Outbox(LIMIT)
     for number in range(40):
         put(outbox, number, C)
-    put(outbox, 40, Message(100, order=2, cast=True))
+    put(outbox, 40, Message(100, order=2, fanout=True))
     outbox.put((PING, 1))
-    put(outbox, 41, Message(100, order=2, cast=True))
+    put(outbox, 41, Message(100, order=2, fanout=True))
     messages = unpacker()
     messages.feed(outbox.take(ROOM))
     shared = [1 if op == PING or type(rest[1]) is bytes else len(rest[1]) for op, *rest in messages]
@@ -234,7 +234,7 @@ def test_name_that_cannot_be_encoded_affects_no_other_message() -> None:
     put(outbox, 3, C)
     for batch in drain(outbox):
         receiver.read(batch)
-    assert [number for number, _ in receiver.got] == [3]
+    assert [number for number, _ in receiver.received] == [3]
     assert outbox.size == 0
 
 
@@ -243,9 +243,9 @@ def test_large_bodies_are_sent_round_robin() -> None:
     put(outbox, 1, Message(100 * CHUNK))
     receiver.read(outbox.take(ROOM))
     put(outbox, 2, Message(2 * CHUNK))
-    while not receiver.got:
+    while not receiver.received:
         receiver.read(outbox.take(ROOM))
-    assert receiver.got[0][0] == 2
+    assert receiver.received[0][0] == 2
     assert outbox.size > 90 * CHUNK
 
 
@@ -253,12 +253,12 @@ def test_message_over_the_limit_is_dropped_whole() -> None:
     outbox, receiver = Outbox(3 * CHUNK), Receiver()
     assert put(outbox, 1, Message(4 * CHUNK, order=1))
     for number, message in enumerate(
-        [Message(1), Message(1, order=1), Message(2 * CHUNK), Message(1, cast=True)], start=2
+        [Message(1), Message(1, order=1), Message(2 * CHUNK), Message(1, fanout=True)], start=2
     ):
         assert not put(outbox, number, message)
     for batch in drain(outbox):
         receiver.read(batch)
-    assert [number for number, _ in receiver.got] == [1]
+    assert [number for number, _ in receiver.received] == [1]
     assert put(outbox, 7, Message(1))
 
 
@@ -269,7 +269,7 @@ def test_body_over_max_body_is_rejected() -> None:
     assert put(outbox, 2, Message(2 * CHUNK))
     assert put(outbox, 3, Message(1))
     tiny = Outbox(LIMIT, max_body=1)
-    assert put(tiny, 4, Message(CHUNK)), "what needs no chunks is not looked at"
+    assert put(tiny, 4, Message(CHUNK)), "max_body applies only to bodies in chunks"
 
 
 def test_reserve_accepts_messages_without_a_body() -> None:
@@ -341,7 +341,7 @@ def test_body_over_the_partial_limit_is_sent_alone() -> None:
         receiver.read(outbox.take(ROOM))
     for batch in drain(outbox, READ_SIZE):
         receiver.read(batch)
-    assert [number for number, _ in receiver.got] == [0, 1, 2]
+    assert [number for number, _ in receiver.received] == [0, 1, 2]
 
 
 # Callbacks of the sender.
@@ -362,7 +362,7 @@ class Sender:
         self.flushes += 1
 
 
-@pytest.mark.parametrize("message", [Message(10), Message(0, cast=True), L, Message(CHUNK)])
+@pytest.mark.parametrize("message", [Message(10), Message(0, fanout=True), L, Message(CHUNK)])
 def test_wake_is_called_for_the_first_message_of_an_empty_outbox(message: Message) -> None:
     sender = Sender()
     for turn in range(1, 4):
@@ -388,7 +388,7 @@ def test_flush_is_called_once_a_batch_is_full() -> None:
     drain(sender.outbox)
     while sender.outbox.size < FANOUT_BATCH:
         assert sender.flushes == 2
-        put(sender.outbox, 1, Message(500, order=1, cast=True), relay=True)
+        put(sender.outbox, 1, Message(500, order=1, fanout=True), relay=True)
     assert sender.flushes == 3
 
 
@@ -396,10 +396,10 @@ def test_flush_callback_may_take_everything() -> None:
     sender, receiver = Sender(), Receiver()
     sender.outbox = outbox = Outbox(LIMIT, lambda: None, lambda: receiver.read(outbox.take(ROOM)))
     for number in range(200):
-        put(outbox, number, Message(300, order=1, cast=number % 3 > 0))
+        put(outbox, number, Message(300, order=1, fanout=number % 3 > 0))
     for batch in drain(outbox):
         receiver.read(batch)
-    assert [number for number, _ in receiver.got] == list(range(200))
+    assert [number for number, _ in receiver.received] == list(range(200))
 
 
 # Forwarding.
@@ -423,7 +423,7 @@ def test_chunked_body_is_forwarded_unchanged_for_any_chunk_sizes(
     assert outbox.put_body((BROADCAST, "t", came, None), 2)
     for batch in drain(outbox):
         receiver.read(batch)
-    assert receiver.got == [(1, whole)]
+    assert receiver.received == [(1, whole)]
 
 
 def test_tiny_chunks_are_merged() -> None:

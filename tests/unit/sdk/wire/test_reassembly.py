@@ -32,16 +32,16 @@ def test_invalid_chunk_raises(stream: object, total: object, data: object) -> No
 
 
 @pytest.mark.parametrize(
-    "cast", [(), ("text",), (b"", 1), (b"", (b"",)), (bytes(CHUNK), b"x"), None, 7, "text", {}]
+    "fanout", [(), ("text",), (b"", 1), (b"", (b"",)), (bytes(CHUNK), b"x"), None, 7, "text", {}]
 )
-def test_invalid_shared_bodies_raise(cast: object) -> None:
+def test_invalid_shared_bodies_raise(fanout: object) -> None:
     with pytest.raises(ReassemblyError):
-        Reassembler(LIMIT, LIMIT).take_fanout(cast)
+        Reassembler(LIMIT, LIMIT).take_fanout(fanout)
 
 
-@pytest.mark.parametrize("cast", [b"", bytes(CHUNK), (b"",), (b"one", b"other")])
-def test_bodies_without_chunks_are_returned_unchanged(cast: object) -> None:
-    assert Reassembler(LIMIT, LIMIT).take_fanout(cast) == cast
+@pytest.mark.parametrize("fanout", [b"", bytes(CHUNK), (b"",), (b"one", b"other")])
+def test_bodies_without_chunks_are_returned_unchanged(fanout: object) -> None:
+    assert Reassembler(LIMIT, LIMIT).take_fanout(fanout) == fanout
 
 
 @pytest.mark.parametrize("stream", [0, 7, "1", None, True, (), [1]])
