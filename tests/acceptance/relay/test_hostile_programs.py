@@ -11,8 +11,9 @@ import pytest
 
 import arke
 from arke.wire.limits import CHUNK, MAX_HEADERS, MAX_STREAMS, MAX_TOPICS
-from arke.wire.messages import MAGIC, VERSION, Op, PeerOp
+from arke.wire.messages import MAGIC, VERSION, Op, PeerOp, Purpose
 from support.raw_program import RawProgram, packed, raw_program
+from support.relay_status import wait_for_members
 from support.relays import Relay
 from support.traffic import echo_service
 from support.waiting import LIMIT
@@ -196,3 +197,26 @@ async def test_protocol_error_disconnects_only_the_sender(
             f'program detached program=hostile#.*"{DISCONNECT_REASON}', LIMIT, after=begin
         )
         assert await bystander.request("echo", b"well") == b"well"
+
+
+@pytest.mark.parametrize("size", [2**63, 2**64 - 1])
+async def test_size_over_the_largest_number_does_not_end_the_link(
+    module_pair: tuple[Relay, Relay], size: int
+) -> None:
+    """Peers reject numbers over MAX_ID, so the relay of the program must not forward them."""
+    near, far = module_pair
+    async with (
+        raw_program(far.port, "member") as member,
+        raw_program(near.port, "caller") as caller,
+        arke.connect(port=near.port) as observer,
+    ):
+        await member.send_message((Op.REGISTER, "sizes", None))
+        await wait_for_members(observer, "sizes", 1)
+        opening = (None, Purpose.TUNNEL, size, size, None)
+        await caller.send_message((Op.OPEN, 1, "sizes", b"", 10_000, *opening))
+        offer = await member.receive_only(Op.OFFER)
+        await member.send_message((Op.ACCEPT, offer[1], size, size))
+        assert (await caller.receive_only(Op.ACCEPT))[1] == 1
+        await caller.send_message((Op.CREDIT, 1, size))
+        assert "credit" in (await member.receive_only(Op.END))[4]
+        assert near.process.log.count("peer lost") == far.process.log.count("peer lost") == 0

@@ -14,9 +14,10 @@ Handler = Callable[[Message, float], None]
 
 
 def check_size(value: object) -> int:
+    """Check a number of bytes. Returns at most MAX_ID, the largest number that peers accept."""
     if type(value) is not int or value < 0:
         raise Malformed("a size must be a number of bytes, at least 0")
-    return value
+    return min(value, MAX_ID)
 
 
 def check_text(value: object, what: str) -> str:
