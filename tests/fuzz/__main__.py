@@ -13,7 +13,7 @@ from argparse import ArgumentParser
 from dataclasses import dataclass
 from pathlib import Path
 
-from fuzz.targets import CORPUS, NAMES
+from fuzz.targets import CORPORA, CORPUS, NAMES
 
 _HERE = Path(__file__).resolve().parent
 _CHECKOUT = _HERE.parent.parent
@@ -63,7 +63,7 @@ def fuzz(target: str, seconds: int) -> Outcome:
         *(sys.executable, "-m", "fuzz.engine", target),
         *(f"-max_total_time={seconds}", f"-max_len={_MAX_INPUT}", f"-timeout={_INPUT_TIMEOUT}"),
         *(f"-rss_limit_mb={_MEMORY_LIMIT}", "-print_final_stats=1"),
-        *(f"-artifact_prefix={_RESULTS / target}-", str(kept), str(CORPUS / target)),
+        *(f"-artifact_prefix={_RESULTS / target}-", str(kept), str(CORPUS / CORPORA[target])),
     )
     with log.open("w") as out:
         ended = subprocess.run(command, stdout=out, stderr=out, cwd=_HERE.parent, check=False)

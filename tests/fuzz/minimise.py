@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from fuzz.finding import Finding
-from fuzz.targets import CORPUS, load
+from fuzz.targets import CORPORA, CORPUS, load
 
 _MAX_ENTRIES = 40  # files for each target
 _MIN_NEW_STEPS = 3  # new steps that justify a file
@@ -53,7 +53,7 @@ def covered_steps(name: str, data: bytes) -> set[Step]:
 
 def main() -> None:
     name = sys.argv[1]
-    corpus = CORPUS / name
+    corpus = CORPUS / CORPORA[name]
     known: set[Step] = set()
     count = 0
     for path in sorted(corpus.iterdir()):

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
-from msgpack import Packer, packb
+from msgpack import packb
 
 from arke.wire.limits import CHUNK, MAX_ID, unpacker
 from arke.wire.messages import Op, PeerOp
-from arke.wire.outbox import Outbox
-from arke_relay.core.endpoints import Peer
-from arke_relay.core.membership import HEARTBEAT, Membership, Neighbour
+from arke_relay.core.membership import HEARTBEAT
 from arke_relay.peers import message_handlers
-from arke_relay.peers.batch_reader import MAX_FRAME, BatchReader
+from arke_relay.peers.batch_reader import MAX_FRAME
 from fuzz.finding import require
 from fuzz.grammar import peer_messages
+from fuzz.linked_world import LinkedWorld
 from fuzz.mutator import Mutator
 from fuzz.script import steps
 from fuzz.simulated_loop import SimulatedLoop
@@ -22,13 +21,8 @@ from fuzz.target import Target
 from fuzz.world import (
     CLUSTER,
     MAX_INBOX,
-    MAX_MESSAGE,
-    MAX_OUTBOX,
     TOPIC,
     WORLD_EVENTS,
-    World,
-    check_inbox,
-    check_outbox,
     small_limits,
 )
 
@@ -57,76 +51,15 @@ PRESET_MESSAGES = {
 _PACKED_PRESETS = {number: packb(tuple(message)) for number, message in PRESET_MESSAGES.items()}
 
 
-class Link:
-    """The direction from this relay to a peer; `PeerLink` without sockets."""
-
-    def __init__(self, loop: SimulatedLoop, session: int) -> None:
-        self._loop = loop
-        self._session = session
-        self._acknowledged_session = 0
-        self._packer = Packer()
-        self.blocked = False
-        self.open = True
-        self.frames: list[bytes] = []
-        self.outbox = Outbox(MAX_OUTBOX, max_body=MAX_MESSAGE)
-        self.put = self.outbox.put
-        self.put_body = self.outbox.put_body
-        self.put_packed = self.outbox.put_packed
-        self.put_in_flow = self.outbox.put_in_flow
-        self.drop_flow = self.outbox.drop_flow
-        self.overran = False
-
-    def overrun(self) -> None:
-        self.overran = True
-
-    def flush(self) -> None:
-        while self.outbox and self.open and not self.blocked:
-            self._send(self.outbox.take(48 * 1024))
-
-    def acknowledge(self, session: int) -> None:
-        self._acknowledged_session = session
-        self._send(b"")
-
-    def heartbeat(self) -> None:
-        self._send(b"")
-
-    def close(self, linger: float = 0.0) -> None:
-        self.open = False
-
-    def _send(self, messages: bytes) -> None:
-        header = (self._session, int(self._loop.now * 1000), self._acknowledged_session)
-        frame = self._packer.pack(header) + messages
-        require(len(frame) <= MAX_FRAME, "a frame is larger than the limit")
-        self.frames = [*self.frames[-8:], frame]
-
-
-class PeerWorld(World):
+class PeerWorld(LinkedWorld):
     """A world with two peers: a valid one with a member of cluster `g`, and an untrusted one."""
 
     def __init__(self, loop: SimulatedLoop) -> None:
         super().__init__(loop)
-        self.links: dict[str, Link] = {}
-        self.losses: list[str] = []
-        self.membership = Membership(self.core.peers, self._dial, self._lost)
-        self.batches = BatchReader(
-            self.core,
-            self.membership,
-            MAX_MESSAGE,
-            on_known_peer=lambda node, address, port: None,
-            on_synced=lambda peer: None,
-            on_draining=lambda peer: None,
-        )
         self.session = 1
         for node in (VALID_PEER, UNTRUSTED):
             self.admit(node)
         self.receive(VALID_PEER, 1, (PeerOp.MEMBER_JOINED, REMOTE_CLUSTER, 1, {}), (PeerOp.SYNCED,))
-
-    def admit(self, node: str) -> None:
-        self.membership.admitted(node, b"", "10.1.1.1", 1, 2, MAX_MESSAGE, self.loop.now)
-
-    @property
-    def program(self) -> Peer | None:
-        return self.core.peers.by_node.get(UNTRUSTED)
 
     def receive(self, node: str, session: int, *messages: tuple[object, ...]) -> None:
         self.receive_messages(node, session, b"".join(packb(tuple(each)) for each in messages))
@@ -137,34 +70,11 @@ class PeerWorld(World):
         header = packb((session, int(self.loop.now * 1000), acknowledged or ours))
         self.receive_frame(node, (header + data)[:MAX_FRAME])
 
-    def receive_frame(self, node: str, frame: bytes) -> None:
-        self.batches.receive(node, frame, self.loop.now)
-        self.flush()
-
-    def flush(self) -> None:
-        self.flusher.flush()
-        for node, link in list(self.links.items()):
-            if link.overran and link.open:
-                self.membership.link_broken(node, link._session, "send_buffer_full", self.loop.now)
-            link.flush()
-
-    async def rest(self) -> None:
-        await super().rest()
-        self.flush()
-
     async def pass_time(self, seconds: float) -> None:
         self.loop.now += seconds
         self.receive(VALID_PEER, 1)
         self.membership.tick(self.loop.now)
         await super().pass_time(HEARTBEAT)
-
-    def check_bounds(self) -> None:
-        super().check_bounds()
-        for link in self.links.values():
-            check_outbox(link.outbox)
-        for peer in self.core.peers.by_node.values():
-            if peer.inbox is not None:
-                check_inbox(peer.inbox, MAX_INBOX)
 
     async def check_untrusted_peer(self) -> None:
         """Check that the untrusted peer works or was lost with a reason; then end its link."""
@@ -176,7 +86,7 @@ class PeerWorld(World):
             exhausted = session > MAX_ID  # the peer has used all session numbers
             require(subscribed or exhausted, "the messages of a linked peer are ignored")
             self.membership.end(UNTRUSTED, "end of the test", self.loop.now)
-        require(all(self.losses), "a peer was lost without a reason")
+        require(all(reason for reason, _ in self.losses), "a peer was lost without a reason")
         require(UNTRUSTED not in self.core.peers.by_node, "a lost peer is still in the table")
         require(
             UNTRUSTED not in self.core.peers._announcements.links,
@@ -198,13 +108,6 @@ class PeerWorld(World):
         await self.rest()
         require(self.client.answers.get(request_id) == b"yes", "the reply of a peer did not arrive")
         self.membership.end(VALID_PEER, "end of the test", self.loop.now)
-
-    def _dial(self, neighbour: Neighbour, session: int) -> Link:
-        link = self.links[neighbour.node] = Link(self.loop, session)
-        return link
-
-    def _lost(self, neighbour: Neighbour, reason: str, detail: str) -> None:
-        self.losses.append(reason)
 
 
 def _read(frame: bytes) -> list[tuple[object, ...]]:

@@ -7,11 +7,28 @@ from pathlib import Path
 
 from fuzz.target import Target
 
-NAMES = ("native", "iris", "peer", "certificate", "mdns", "link")
+CORPORA = {
+    "native": "native",
+    "iris": "iris",
+    "peer": "peer",
+    "certificate": "certificate",
+    "mdns": "mdns",
+    "link": "link",
+    "forwarding_native": "native",
+    "forwarding_iris": "iris",
+}
+"""The folder of each target's corpus."""
+
+NAMES = tuple(CORPORA)
 CORPUS = Path(__file__).resolve().parent / "corpus"
-"""A folder for each target. An input named `found-…` once caused a finding."""
+"""The folders of inputs. An input named `found-…` once caused a finding."""
 
 
 def load(name: str) -> Target:
     target: Target = import_module(f"fuzz.{name}").TARGET
     return target
+
+
+def inputs(name: str) -> list[Path]:
+    """Return the inputs of a target's corpus."""
+    return sorted((CORPUS / CORPORA[name]).iterdir())

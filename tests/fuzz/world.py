@@ -85,9 +85,9 @@ def small_limits() -> Iterator[None]:
 class World:
     """A relay, a member of cluster `c` that subscribes to `t`, and a client."""
 
-    def __init__(self, loop: SimulatedLoop) -> None:
+    def __init__(self, loop: SimulatedLoop, node: str = NODE) -> None:
         self.loop = loop
-        self.core = MessageCore(NODE, Random(0).random)
+        self.core = MessageCore(node, Random(0).random)
         self.core.router.settled = True
         self.flusher = Flusher()
         self.context = build_attachments(
