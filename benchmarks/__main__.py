@@ -92,8 +92,8 @@ def outcomes(
     return [
         outcome
         for measure in measures
-        for outcome in rounds.take(
-            measure, comparison.competitor, rounds=options.rounds, seconds=options.seconds, say=say
+        for outcome in rounds.run_rounds(
+            measure, comparison.competitor, rounds=options.rounds, seconds=options.seconds, log=say
         )
     ]
 

@@ -28,7 +28,7 @@ from benchmarks.iris_wire import (
     detach,
     varint,
 )
-from benchmarks.processes import module
+from benchmarks.processes import module_command
 
 CLUSTER = "bench"
 WARM_UP = 0.5
@@ -147,7 +147,7 @@ class Caller:
 @contextmanager
 def member(port: int) -> Iterator[None]:
     """Run the replying member for the duration of the block."""
-    line = module("benchmarks.iris_member", CLUSTER, "--port", str(port))
+    line = module_command("benchmarks.iris_member", CLUSTER, "--port", str(port))
     with subprocess.Popen(line, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout

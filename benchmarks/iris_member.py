@@ -35,17 +35,17 @@ def echoes(buffer: bytes) -> tuple[bytes, int]:
     answers, done = bytearray(), 0
     while True:
         try:
-            number, body, end = request(buffer, done)
+            number, body, end = parse_request(buffer, done)
         except IndexError:
             return bytes(answers), done
         answers += b"%c%b\x01%b" % (REPLY, varint(number), binary(body))
         done = end
 
 
-def request(buffer: bytes, at: int) -> tuple[int, bytes, int]:
+def parse_request(buffer: bytes, at: int) -> tuple[int, bytes, int]:
     """Return the request's id, body and end. Raises IndexError if it is incomplete."""
     if buffer[at] != REQUEST:
-        sys.exit(f"iris_member: the relay sent operation {buffer[at]}")
+        sys.exit(f"iris_member: unexpected operation {buffer[at]} from the relay")
     number, at = read_varint(buffer, at + 1)
     size, at = read_varint(buffer, at)
     _, end = read_varint(buffer, at + size)  # the remaining time

@@ -6,10 +6,10 @@ import json
 
 from benchmarks.measure import BenchError, Figures, Run
 from benchmarks.nats_server import nats_server
-from benchmarks.processes import finished, module
+from benchmarks.processes import module_command, run_to_end
 from benchmarks.relays import network
 
-BODY = "128"
+BODY_SIZE = "128"
 MARGIN = 30.0  # seconds for the receivers to start and finish
 
 
@@ -26,13 +26,13 @@ def arke(pattern: str, *arguments: str) -> Run:
 
 def arke_bench(port: int, pattern: str, seconds: float, *arguments: str) -> Figures:
     """Run `arke bench` on a running relay."""
-    return _figures(arke_load(port, pattern, seconds, *arguments), seconds)
+    return _run_and_parse(arke_bench_command(port, pattern, seconds, *arguments), seconds)
 
 
-def arke_load(port: int, pattern: str, seconds: float, *arguments: str) -> list[str]:
-    """Return its command line; a later argument overrides an earlier one."""
+def arke_bench_command(port: int, pattern: str, seconds: float, *arguments: str) -> list[str]:
+    """Return the command line of `arke bench`; a later argument overrides an earlier one."""
     line = ("bench", pattern, *_common(port, seconds), *arguments, "--json")
-    return module("arke.cli.main", *line)
+    return module_command("arke.cli.main", *line)
 
 
 def iris(pattern: str, *arguments: str) -> Run:
@@ -42,7 +42,7 @@ def iris(pattern: str, *arguments: str) -> Run:
         with network() as relays, relays.relay("127.0.0.2", "-mdns", "off") as relay:
             relay.ready()
             line = (pattern, *_common(relay.port, seconds), *arguments)
-            return _figures(module("benchmarks.iris_load", *line), seconds)
+            return _run_and_parse(module_command("benchmarks.iris_load", *line), seconds)
 
     return run
 
@@ -53,17 +53,17 @@ def nats(pattern: str, *arguments: str) -> Run:
     def run(seconds: float) -> Figures:
         with nats_server() as port:
             line = (pattern, *_common(port, seconds), *arguments)
-            return _figures(module("benchmarks.nats_load", *line), seconds)
+            return _run_and_parse(module_command("benchmarks.nats_load", *line), seconds)
 
     return run
 
 
 def _common(port: int, seconds: float) -> tuple[str, ...]:
-    return ("--port", str(port), "--size", BODY, "--seconds", str(seconds))
+    return ("--port", str(port), "--size", BODY_SIZE, "--seconds", str(seconds))
 
 
-def _figures(command: list[str], seconds: float) -> Figures:
-    result = json.loads(finished(command, seconds + MARGIN))
+def _run_and_parse(command: list[str], seconds: float) -> Figures:
+    result = json.loads(run_to_end(command, seconds + MARGIN))
     if result["errors"] or result["drops"]:
         raise BenchError(f"{command[2]}: {result}")
     figures = {figure: float(result[figure]) for figure in ("rate", "p50_us", "p99_us", "received")}

@@ -1,8 +1,8 @@
 """Load generator for NATS with nats-py: the counterpart of `arke bench`.
 
-`python -m benchmarks.nats_load request|publish|broadcast --port N …` prints the same JSON. Warm-up,
-window, counting and percentiles use the code of `arke bench`. Only the caller, and the receiver in
-`nats_receiver`, are written for nats-py.
+`python -m benchmarks.nats_load request|publish|broadcast --port N …` prints the same JSON.
+Publish and broadcast use the measuring code of `arke bench`; `request` shares only its percentiles.
+The caller, and the receiver in `nats_receiver`, are written for nats-py.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ TIMEOUT = 5.0
 
 PATTERNS = {
     "request": "one member of a queue group answers; the rate counts replies",
-    "publish": "every subscriber receives it; the rate counts deliveries",
-    "broadcast": "the same: to NATS a broadcast is a subject without a queue group",
+    "publish": "every subscriber receives each message; the rate counts deliveries",
+    "broadcast": "like publish: in NATS a broadcast is a message to plain subscribers",
 }
 
 
@@ -73,7 +73,7 @@ async def measure(pattern: str, load: Load) -> Result:
 
 
 async def requests(client: Client, body: bytes, load: Load) -> Result:
-    """Keep `inflight` concurrent requests, first to warm up and then to measure."""
+    """Keep `inflight` requests in flight: first as warm-up, then measured."""
     await request_for(client, body, load.inflight, WARM_UP)
     began = time.perf_counter()
     latencies, errors = await request_for(client, body, load.inflight, load.seconds)
@@ -105,7 +105,7 @@ async def request_for(
 async def request_until(
     client: Client, body: bytes, until: int, latencies: array[int], errors: list[str]
 ) -> None:
-    request, clock, took = client.request, time.perf_counter_ns, latencies.append
+    request, clock, record_latency = client.request, time.perf_counter_ns, latencies.append
     began = clock()
     while began < until:
         try:
@@ -115,17 +115,17 @@ async def request_until(
             reply = None
         ended = clock()
         if reply == body:
-            took(ended - began)
+            record_latency(ended - began)
         elif reply is not None:
             errors.append("a reply differs from the request's body")
         began = ended
 
 
 @asynccontextmanager
-async def receiving(pattern: str, load: Load, every: int) -> AsyncIterator[Receivers]:
+async def receiving(pattern: str, load: Load, report_interval: int) -> AsyncIterator[Receivers]:
     """Run the receivers for the duration of the block; closing their stdin ends them."""
     line = [sys.executable, "-m", "benchmarks.nats_receiver", pattern, SUBJECT]
-    line += ["--port", str(load.port), "--every", str(every)]
+    line += ["--port", str(load.port), "--every", str(report_interval)]
     processes: list[Process] = []
     try:
         for _ in range(load.members):

@@ -14,9 +14,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from benchmarks.measure import BenchError
-from benchmarks.processes import finished, running
+from benchmarks.processes import run_to_end, running
 
-START_LIMIT = 10.0
+COMMAND_TIMEOUT = 10.0
 _SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin"
 
 
@@ -29,7 +29,7 @@ def prepare() -> dict[str, str]:
         client = metadata.version("nats-py")
     except metadata.PackageNotFoundError:
         raise BenchError("nats-py is missing: `make bench` installs it") from None
-    answer = finished([binary, "--version"], START_LIMIT)
+    answer = run_to_end([binary, "--version"], COMMAND_TIMEOUT)
     return {"nats-server": answer.rpartition("v")[2].strip(), "nats-py": client}
 
 
@@ -45,7 +45,7 @@ def nats_server() -> Iterator[int]:
 
 
 def _port(process: subprocess.Popen[bytes], folder: Path) -> int:
-    give_up = time.monotonic() + START_LIMIT
+    give_up = time.monotonic() + COMMAND_TIMEOUT
     while time.monotonic() < give_up and process.poll() is None:
         for ports in folder.glob("*.ports"):
             with contextlib.suppress(json.JSONDecodeError):  # still being written

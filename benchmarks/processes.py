@@ -1,4 +1,4 @@
-"""Run processes that are always reaped, and that end with the benchmark even if it is killed."""
+"""Run processes that are always reaped. With `setpriv` they also end if the benchmark is killed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.measure import BenchError
 
 ROOT = Path(__file__).resolve().parent.parent
-STOP_LIMIT = 5.0
+STOP_TIMEOUT = 5.0
 LOG_SHOWN = 1000  # characters, from the end
 
 
@@ -36,13 +36,13 @@ def running(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[byte
     finally:
         process.terminate()
         try:
-            process.wait(STOP_LIMIT)
+            process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
 
-def finished(command: Sequence[str], limit: float) -> str:
+def run_to_end(command: Sequence[str], limit: float) -> str:
     """Run a command to its end and return what it printed.
 
     Raises `BenchError` when it fails, or takes more than `limit` seconds.
@@ -65,7 +65,7 @@ def finished(command: Sequence[str], limit: float) -> str:
     return ended.stdout
 
 
-def module(name: str, *arguments: str) -> list[str]:
+def module_command(name: str, *arguments: str) -> list[str]:
     """Return the command that runs a module with the same Python."""
     return [sys.executable, "-m", name, *arguments]
 

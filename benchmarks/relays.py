@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure import BenchError
-from benchmarks.processes import finished, module, running
+from benchmarks.processes import module_command, run_to_end, running
 
-START_LIMIT = 10.0
+COMMAND_TIMEOUT = 10.0
 KEYFILE = "id_rsa"
 
 
@@ -30,10 +30,10 @@ class Relay:
 
     def ready(self) -> None:
         """Return once programs can attach."""
-        give_up = time.monotonic() + START_LIMIT
+        give_up = time.monotonic() + COMMAND_TIMEOUT
         while time.monotonic() < give_up and self.process.poll() is None:
             with contextlib.suppress(ConnectionRefusedError):
-                socket.create_connection(("127.0.0.1", self.port), START_LIMIT).close()
+                socket.create_connection(("127.0.0.1", self.port), COMMAND_TIMEOUT).close()
                 return
             time.sleep(0.01)
         raise BenchError("the relay did not start")
@@ -56,7 +56,9 @@ class Network:
         """Run a relay bound to `address` for the duration of the block; it may not be ready yet."""
         port, peer_port = free_ports("127.0.0.1", 1), free_ports(address, 2)
         log = self.folder / f"{address}.log"
-        command = module("arke_relay.main", "-net", self.name, "-rsa", str(self.folder / KEYFILE))
+        command = module_command(
+            "arke_relay.main", "-net", self.name, "-rsa", str(self.folder / KEYFILE)
+        )
         command += ["-bind", address, "-port", str(port), "-peer-port", str(peer_port), *arguments]
         with running(command, log) as process:
             yield Relay(process, port, f"{address}:{peer_port}")
@@ -67,7 +69,9 @@ def network() -> Iterator[Network]:
     """Make a network for the duration of the block."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        finished(module("arke.cli.main", "keygen", str(folder / KEYFILE)), START_LIMIT)
+        run_to_end(
+            module_command("arke.cli.main", "keygen", str(folder / KEYFILE)), COMMAND_TIMEOUT
+        )
         yield Network(f"bench-{secrets.token_hex(4)}", folder)
 
 

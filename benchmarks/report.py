@@ -44,7 +44,7 @@ class Report:
             "rounds": self.rounds,
             "machine": self.machine,
             "rows": [
-                {"pairing": comparison.title, "peer": comparison.competitor, **values}
+                {"pairing": comparison.title, "competitor_name": comparison.competitor, **values}
                 for comparison, outcomes in self.tables
                 for values in table.values(outcomes)
             ],

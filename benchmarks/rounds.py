@@ -10,8 +10,8 @@ from benchmarks.measure import Figures, Measure, Row
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
-    """The values of one figure over all rounds."""
+class Samples:
+    """The values of one figure in all rounds."""
 
     values: tuple[float, ...]
 
@@ -25,8 +25,8 @@ class Outcome:
     """The measured values of one row."""
 
     row: Row
-    arke: Spread
-    competitor: Spread | None
+    arke: Samples
+    competitor: Samples | None
 
     @property
     def ratio(self) -> float | None:
@@ -42,15 +42,15 @@ class Outcome:
         return self.row.target.reached(value)
 
 
-def take(
+def run_rounds(
     measure: Measure,
     competitor: str | None,
     *,
     rounds: int,
     seconds: float,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> list[Outcome]:
-    """Run `measure`, and return one outcome for each row; `say` logs each run."""
+    """Run `measure`, and return one outcome for each row; `log` gets a line for each run."""
     ours: list[Figures] = []
     theirs: list[Figures] = []
     for number in range(1, 2 if measure.once else rounds + 1):
@@ -62,12 +62,12 @@ def take(
                 continue
             figures.append(run(seconds))
             shown = ", ".join(row.unit.show(figures[-1][row.figure]) for row in measure.rows)
-            say(f"{measure.name}, round {number}, {side}: {shown}")
+            log(f"{measure.name}, round {number}, {side}: {shown}")
     return [
-        Outcome(row, _spread(row, ours), _spread(row, theirs) if theirs else None)
+        Outcome(row, _samples(row, ours), _samples(row, theirs) if theirs else None)
         for row in measure.rows
     ]
 
 
-def _spread(row: Row, figures: list[Figures]) -> Spread:
-    return Spread(tuple(figure[row.figure] for figure in figures))
+def _samples(row: Row, figures: list[Figures]) -> Samples:
+    return Samples(tuple(figure[row.figure] for figure in figures))

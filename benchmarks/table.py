@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from benchmarks.measure import TIMES, Comparison, Unit
-from benchmarks.rounds import Outcome, Spread
+from benchmarks.rounds import Outcome, Samples
 
 _MARKS = {None: "", True: ", reached", False: ", **missed**"}
 
@@ -30,9 +30,9 @@ def values(outcomes: Sequence[Outcome]) -> Iterator[dict[str, Any]]:
             "measure": row.title,
             "figure": row.figure,
             "arke": list(outcome.arke.values),
-            "peer": list(outcome.competitor.values) if outcome.competitor else None,
+            "competitor": list(outcome.competitor.values) if outcome.competitor else None,
             "ratio": outcome.ratio,
-            "bar": f"{row.target.of} {row.target.relation} {row.target.limit}"
+            "target": f"{row.target.of} {row.target.relation} {row.target.limit}"
             if row.target
             else None,
             "reached": outcome.reached,
@@ -42,9 +42,9 @@ def values(outcomes: Sequence[Outcome]) -> Iterator[dict[str, Any]]:
 def _cells(outcome: Outcome) -> Iterator[str]:
     row = outcome.row
     yield row.title
-    yield _spread(outcome.arke, row.unit)
+    yield _median_and_range(outcome.arke, row.unit)
     if outcome.competitor:
-        yield _spread(outcome.competitor, row.unit)
+        yield _median_and_range(outcome.competitor, row.unit)
     yield _target(outcome)
     if outcome.ratio is not None:
         yield TIMES.show(outcome.ratio)
@@ -58,9 +58,9 @@ def _target(outcome: Outcome) -> str:
     return f"{target.relation} {unit.show(target.limit)}{_MARKS[outcome.reached]}"
 
 
-def _spread(spread: Spread, unit: Unit) -> str:
-    median = unit.show(spread.median)
-    if len(spread.values) == 1:
+def _median_and_range(samples: Samples, unit: Unit) -> str:
+    median = unit.show(samples.median)
+    if len(samples.values) == 1:
         return median
-    low, high = unit.number(min(spread.values)), unit.number(max(spread.values))
+    low, high = unit.number(min(samples.values)), unit.number(max(samples.values))
     return f"{median} ({low} to {high})"

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.measure import BenchError, Figures
-from benchmarks.processes import module, running
+from benchmarks.processes import module_command, running
 from benchmarks.relays import free_ports
 from benchmarks.web_idle_clients import COUNT
 from benchmarks.web_loads import CONNECTIONS, at_rate
 from benchmarks.web_proxies import LISTENING, wait_for_line
-from benchmarks.web_servers import SMALL, START_LIMIT, backend, binary, wait_for_port
+from benchmarks.web_servers import COMMAND_TIMEOUT, SMALL, backend, binary, wait_for_port
 
 _RATE = 2_000.0  # requests a second, of the active clients
 _GLANCE = 0.001  # seconds between two polls of the backends page
@@ -40,7 +40,7 @@ def with_idle_clients(seconds: float) -> Figures:
         alone = at_rate(url, _RATE, seconds)["p99_us"]
         before = proxy.resident()
         log = Path(folder, "idlers")
-        with running(module("benchmarks.web_idle_clients", str(proxy.port), SMALL), log):
+        with running(module_command("benchmarks.web_idle_clients", str(proxy.port), SMALL), log):
             wait_for_line(log, re.compile("ready"), _ALL_COME)
             each = (proxy.resident() - before) / COUNT
             latency_under_load = at_rate(url, _RATE, seconds)["p99_us"]
@@ -65,11 +65,11 @@ def backend_killed_under_load(seconds: float) -> Figures:
         victim.kill()
         killed = time.monotonic()
         while proxy.uses(port):
-            if time.monotonic() - killed > START_LIMIT:
+            if time.monotonic() - killed > COMMAND_TIMEOUT:
                 raise BenchError("the dead backend was not ejected")
             time.sleep(_GLANCE)
         out = time.monotonic() - killed
-        text, _ = load.communicate(timeout=seconds + START_LIMIT)
+        text, _ = load.communicate(timeout=seconds + COMMAND_TIMEOUT)
     return {"failed": float(_failed(text)), "out": out * 1e6}
 
 
@@ -93,7 +93,7 @@ class _Proxy(NamedTuple):
     def uses(self, port: int) -> bool:
         """Whether a backend is in use."""
         url = f"http://127.0.0.1:{self.admin}/-/backends"
-        with urllib.request.urlopen(url, timeout=START_LIMIT) as page:
+        with urllib.request.urlopen(url, timeout=COMMAND_TIMEOUT) as page:
             workers = json.load(page)["workers"]
         address = f"127.0.0.1:{port}"
         return any(
@@ -109,7 +109,7 @@ def _proxy(backends: Sequence[int]) -> Iterator[_Proxy]:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "proxy")
         admin = free_ports("127.0.0.1", 1)
-        command = module("arke_proxy.main", "-choose", "static", "-listen", "127.0.0.1:0")
+        command = module_command("arke_proxy.main", "-choose", "static", "-listen", "127.0.0.1:0")
         command += ["-admin", f"127.0.0.1:{admin}", "-max-clients", "15000"]
         for port in backends:
             command += ["-backend", f"127.0.0.1:{port}"]

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.measure import BenchError, Figures
-from benchmarks.processes import finished
+from benchmarks.processes import run_to_end
 
 MARGIN = 30.0  # seconds beyond the measured time
 CONNECTIONS = 64
@@ -21,7 +21,7 @@ _SIZES = {"KB": 1024.0, "MB": 1024.0**2, "GB": 1024.0**3}
 def closed_loop(url: str, seconds: float) -> Figures:
     """Run a closed loop on each connection; return requests and bytes a second."""
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", url]
-    text = finished(command, seconds + MARGIN)
+    text = run_to_end(command, seconds + MARGIN)
     if bad := _BAD.search(text):
         raise BenchError(f"{url}: {bad[0]}")
     rate, read = _RATE.search(text), _TRANSFER.search(text)
@@ -38,9 +38,9 @@ def at_rate(url: str, rate: float, seconds: float) -> Figures:
         log = Path(folder, "log")
         command = ["h2load", "--h1", "-t1", f"-c{CONNECTIONS}", f"--rps={each}"]
         command += [f"-D{max(1, round(seconds))}", f"--log-file={log}", url]
-        finished(command, seconds + MARGIN)
+        run_to_end(command, seconds + MARGIN)
         lines = [line.split() for line in log.read_text().splitlines()]
     if not lines or any(status != "200" for _, status, _ in lines):
-        raise BenchError(f"{url}: not every answer at {rate:.0f} requests a second was 200")
+        raise BenchError(f"{url}: some responses at {rate:.0f} requests/s were not 200")
     cuts = statistics.quantiles([float(took) for _, _, took in lines], n=100)
-    return {"p50_us": cuts[49], "p99_us": cuts[98], "asked": float(each * CONNECTIONS)}
+    return {"p50_us": cuts[49], "p99_us": cuts[98], "target_rate": float(each * CONNECTIONS)}

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.measure import BenchError
-from benchmarks.processes import module, running
+from benchmarks.processes import module_command, running
 from benchmarks.relays import network
-from benchmarks.web_servers import START_LIMIT, Proxy
+from benchmarks.web_servers import COMMAND_TIMEOUT, StartProxy
 
 _LISTENING_WITH_TLS = re.compile(r"proxy listening .* tls=127\.0\.0\.1:(\d+)")
 LISTENING = re.compile(r"proxy listening address=127\.0\.0\.1:(\d+)")
 
 
-def arke_proxy(choose: str) -> Proxy:
+def arke_proxy(choose: str) -> StartProxy:
     """Return a proxy with `-choose ask` or `-choose watch`."""
 
     @contextlib.contextmanager
@@ -30,8 +30,8 @@ def arke_proxy(choose: str) -> Proxy:
         ):
             relay.ready()
             folder = Path(scratch)
-            member = module("benchmarks.web_member", str(relay.port), f"127.0.0.1:{to}")
-            command = module("arke_proxy.main", "-cluster", "web", "-port", str(relay.port))
+            member = module_command("benchmarks.web_member", str(relay.port), f"127.0.0.1:{to}")
+            command = module_command("arke_proxy.main", "-cluster", "web", "-port", str(relay.port))
             command += ["-choose", choose]
             command += ["-listen", "127.0.0.1:0"]
             listening = LISTENING
@@ -47,10 +47,12 @@ def arke_proxy(choose: str) -> Proxy:
     return proxy
 
 
-def wait_for_line(log: Path, line: re.Pattern[str], limit: float = START_LIMIT) -> re.Match[str]:
+def wait_for_line(
+    log: Path, line: re.Pattern[str], limit: float = COMMAND_TIMEOUT
+) -> re.Match[str]:
     """Wait until a line of the log matches. Raises `BenchError` on timeout."""
-    give_up = time.monotonic() + limit
-    while time.monotonic() < give_up:
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
         if log.exists() and (match := line.search(log.read_text(errors="replace"))):
             return match
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""A web server to stand behind proxies, and the proxies of others: Debian's, one worker each."""
+"""An nginx backend, and the competitors nginx and HAProxy: Debian packages, one worker each."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.measure import BenchError
-from benchmarks.processes import finished, running
+from benchmarks.processes import run_to_end, running
 from benchmarks.relays import free_ports
 
-START_LIMIT = 10.0
+COMMAND_TIMEOUT = 10.0
 SMALL = "/small"
 LARGE = "/large"
 LARGE_SIZE = 100 * 1024
 _SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin"
+_TEMP_PATH_KINDS = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
-Proxy = Callable[[int, Path | None], contextlib.AbstractContextManager[int]]
-"""Takes the backend's port, and a certificate with its key in one file if it is to speak TLS;
-the value of the block is the port of the proxy."""
+StartProxy = Callable[[int, Path | None], contextlib.AbstractContextManager[int]]
+"""A context manager. It takes the backend's port and a PEM file for TLS (None: plain HTTP), and
+yields the proxy's port."""
 
 
 def prepare() -> dict[str, str]:
-    """Return the versions of what is used; raise `BenchError`, with the fix, if it is missing."""
+    """Check that the required programs are installed; return the versions of nginx and HAProxy.
+
+    Raises `BenchError` with the command that installs a missing one.
+    """
     for name, package in (
         ("nginx", "nginx"),
         ("haproxy", "haproxy"),
@@ -37,9 +41,9 @@ def prepare() -> dict[str, str]:
     ):
         if shutil.which(name, path=_path()) is None:
             raise BenchError(f"{name} is missing: apt-get install {package}")
-    haproxy = finished([binary("haproxy"), "-v"], START_LIMIT).split()
+    haproxy = run_to_end([binary("haproxy"), "-v"], COMMAND_TIMEOUT).split()
     # nginx prints its version to stderr only, so ask the package.
-    nginx = finished(["dpkg-query", "-W", "-f=${Version}", "nginx"], START_LIMIT)
+    nginx = run_to_end(["dpkg-query", "-W", "-f=${Version}", "nginx"], COMMAND_TIMEOUT)
     return {"nginx": nginx, "haproxy": haproxy[2]}
 
 
@@ -54,7 +58,7 @@ def _path() -> str:
 
 @contextlib.contextmanager
 def backend() -> Iterator[int]:
-    """Start nginx, which answers 12 bytes or 100 KiB from memory."""
+    """Start nginx, which responds with 12 bytes or 100 KiB."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "large").write_bytes(b"x" * LARGE_SIZE)
@@ -68,7 +72,7 @@ def backend() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def nginx_proxy(to: int, certificate: Path | None) -> Iterator[int]:
+def nginx_proxy(backend_port: int, certificate: Path | None) -> Iterator[int]:
     """Start nginx as a proxy, with keep-alive upstreams as in its manual."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -82,7 +86,7 @@ def nginx_proxy(to: int, certificate: Path | None) -> Iterator[int]:
                 proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
             }
         """
-        upstream = f"upstream behind {{ server 127.0.0.1:{to}; keepalive 128; }}"
+        upstream = f"upstream behind {{ server 127.0.0.1:{backend_port}; keepalive 128; }}"
         tls = ""
         if certificate:
             tls = f"ssl_certificate {certificate}; ssl_certificate_key {certificate};"
@@ -103,7 +107,7 @@ def _nginx(folder: Path, locations: str, *, upstream: str, tls: str) -> Iterator
         http {{
             access_log off;
             keepalive_requests 1000000000;
-            {" ".join(f"{kind}_temp_path {folder}/{kind};" for kind in _TEMPORARY)}
+            {" ".join(f"{kind}_temp_path {folder}/{kind};" for kind in _TEMP_PATH_KINDS)}
             {upstream}
             server {{
                 listen 127.0.0.1:{port} {"ssl" if tls else ""} backlog=4096;
@@ -118,11 +122,8 @@ def _nginx(folder: Path, locations: str, *, upstream: str, tls: str) -> Iterator
         yield port
 
 
-_TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-
-
 @contextlib.contextmanager
-def haproxy(to: int, certificate: Path | None) -> Iterator[int]:
+def haproxy(backend_port: int, certificate: Path | None) -> Iterator[int]:
     """Start HAProxy with one thread."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -145,7 +146,7 @@ frontend front
     option forwardfor
     default_backend behind
 backend behind
-    server one 127.0.0.1:{to}
+    server one 127.0.0.1:{backend_port}
 """)
         with running([binary("haproxy"), "-db", "-f", str(config)], folder / "log"):
             wait_for_port(port, "haproxy")
@@ -154,10 +155,10 @@ backend behind
 
 def wait_for_port(port: int, name: str) -> None:
     """Wait until the port accepts connections. Raises `BenchError` on timeout."""
-    give_up = time.monotonic() + START_LIMIT
-    while time.monotonic() < give_up:
+    deadline = time.monotonic() + COMMAND_TIMEOUT
+    while time.monotonic() < deadline:
         with contextlib.suppress(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port), START_LIMIT).close()
+            socket.create_connection(("127.0.0.1", port), COMMAND_TIMEOUT).close()
             return
         time.sleep(0.01)
     raise BenchError(f"{name} did not start")
@@ -166,13 +167,13 @@ def wait_for_port(port: int, name: str) -> None:
 def make_certificate(folder: Path) -> Path:
     """Create a self-signed certificate with its key in one file."""
     key, certificate, both = folder / "key", folder / "certificate", folder / "both.pem"
-    finished(
+    run_to_end(
         [
             *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
             *("-nodes", "-keyout", str(key), "-out", str(certificate), "-days", "2"),
             *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
         ],
-        START_LIMIT,
+        COMMAND_TIMEOUT,
     )
     both.write_bytes(certificate.read_bytes() + key.read_bytes())
     return both

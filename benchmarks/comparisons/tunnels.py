@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.loads import arke, arke_bench, arke_load
+from benchmarks.loads import arke, arke_bench, arke_bench_command
 from benchmarks.measure import (
     MEGABYTES_PER_SECOND,
     MILLISECONDS,
@@ -55,7 +55,7 @@ def latency_under_load(pattern: str, *arguments: str, both_ways: bool = False) -
             idle = arke_bench(near.port, "request", seconds, *there, *ONE)["p99_us"]
             ways = [(near, far), (far, near)] if both_ways else [(near, far)]
             bulk = [
-                arke_load(
+                arke_bench_command(
                     source.port,
                     pattern,
                     seconds + MORE,

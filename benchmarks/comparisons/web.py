@@ -24,7 +24,7 @@ from benchmarks.measure import (
 )
 from benchmarks.web_loads import at_rate, closed_loop
 from benchmarks.web_proxies import arke_proxy
-from benchmarks.web_servers import LARGE, SMALL, Proxy, backend, make_certificate
+from benchmarks.web_servers import LARGE, SMALL, StartProxy, backend, make_certificate
 
 _WARM = 0.5  # seconds of warm-up
 _KILOBYTES = Unit("KB", 1000.0)
@@ -33,7 +33,7 @@ _COUNT = Unit("", digits=0)
 Load = Callable[[str, float], Figures]
 
 
-def through(proxy: Proxy, path: str, load: Load, *, tls: bool = False) -> Run:
+def through(proxy: StartProxy, path: str, load: Load, *, tls: bool = False) -> Run:
     """Return a run of a load on its own proxy."""
 
     def run(seconds: float) -> Figures:
@@ -88,7 +88,7 @@ _OTHERS = (
 )
 
 
-def _comparison(competitor: str, proxy: Proxy, cases: tuple[_Case, ...]) -> Comparison:
+def _comparison(competitor: str, proxy: StartProxy, cases: tuple[_Case, ...]) -> Comparison:
     return Comparison(
         title=f"HTTP, compared with {competitor}",
         competitor=competitor,

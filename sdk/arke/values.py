@@ -48,7 +48,7 @@ class Answer(NamedTuple):
 
 
 class Event(NamedTuple):
-    """One message published to a topic. `sender` is `node/number`."""
+    """One message published to a topic. `sender` is the program's id, `NODE/NUMBER`."""
 
     topic: str
     body: bytes
@@ -57,7 +57,7 @@ class Event(NamedTuple):
 
 
 class Broadcast(NamedTuple):
-    """One message to every member of a cluster. `sender` is `node/number`."""
+    """One message to every member of a cluster. `sender` is the program's id, `NODE/NUMBER`."""
 
     body: bytes
     sender: str

@@ -24,7 +24,7 @@ def taken(row: Row = ROW, *, competitor: bool = True, once: bool = False) -> lis
     arke = runs("Arke", 9000, 3000, 6000, order=[])
     other = runs("NATS", 1000, 2000, 3000, order=[]) if competitor else None
     measure = Measure("req", (row,), arke, other, once=once)
-    return rounds.take(measure, "NATS", rounds=3, seconds=1.0, say=lambda _: None)
+    return rounds.run_rounds(measure, "NATS", rounds=3, seconds=1.0, log=lambda _: None)
 
 
 def test_rounds_alternate_and_medians_are_compared() -> None:
@@ -32,7 +32,7 @@ def test_rounds_alternate_and_medians_are_compared() -> None:
     lines: list[str] = []
     arke, nats = runs("Arke", 9e3, 3e3, 6e3, order=order), runs("NATS", 1e3, 2e3, 3e3, order=order)
     measure = Measure("req", (ROW,), arke, nats)
-    (outcome,) = rounds.take(measure, "NATS", rounds=3, seconds=1.0, say=lines.append)
+    (outcome,) = rounds.run_rounds(measure, "NATS", rounds=3, seconds=1.0, log=lines.append)
     assert order == ["Arke", "NATS"] * 3
     assert lines[:2] == ["req, round 1, Arke: 9.0 k/s", "req, round 1, NATS: 1.0 k/s"]
     assert outcome.competitor
@@ -76,4 +76,4 @@ def test_table_without_competitor_has_no_ratio() -> None:
         "| measure | Arke | target |\n| --- | ---: | --- |\n| Requests | 9.0 k/s |  |\n"
     )
     (values,) = table.values([outcome])
-    assert (values["peer"], values["ratio"], values["reached"]) == (None, None, None)
+    assert (values["competitor"], values["ratio"], values["reached"]) == (None, None, None)

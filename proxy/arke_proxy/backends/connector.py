@@ -41,8 +41,8 @@ class BackendConnector:
     def take_idle(self, address: BackendAddress, method: bytes) -> BackendConnection | None:
         """Take an idle connection for a request with this method; None if there is none."""
         while connection := self._pool.take(address):
-            # Any idle connection may just have been closed. A request that cannot be sent twice
-            # is worth a system call that finds out.
+            # The backend may just have closed the connection. For a request that cannot be
+            # retried, check with one system call.
             if method in IDEMPOTENT or not connection.is_dead():
                 return connection
             connection.close()
@@ -52,7 +52,7 @@ class BackendConnector:
         """Open a new connection, on which nothing has been sent or received.
 
         At the limit of descriptors an idle connection is closed first. Raises TooManyConnections
-        if there is none; OSError, which TimeoutError is too.
+        if there is none, and OSError (including TimeoutError).
         """
         if not address.via:
             await self._make_room()
@@ -77,7 +77,7 @@ class BackendConnector:
             connection.abort()
 
     def close_idle(self, address: BackendAddress) -> None:
-        """Close idle connections to a backend that is gone; those too that become idle just now."""
+        """Close idle connections to a departed backend, also those that become idle just now."""
         self._loop.call_soon(self._close_idle_now, address)
 
     def sweep(self, now: float) -> None:

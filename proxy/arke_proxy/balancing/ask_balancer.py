@@ -23,7 +23,7 @@ from arke_proxy.errors import (
 _REQUEST_BODY: Final = b"ip"
 _TIMEOUT: Final = 1.0  # seconds for one request; a member normally answers within a millisecond
 _MAX_FAILURES: Final = 4  # failed requests; by then the mesh has noticed a dead member
-_MAX_REQUESTS: Final = 24  # misses one of two members once in 16 million searches
+_MAX_REQUESTS: Final = 24  # with two members, one of them is missed once in 2^24 searches
 _PREFETCH_PAUSE: Final = 0.2  # seconds without prefetching after a failed request
 
 
@@ -47,7 +47,7 @@ class AskBalancer(BackendBalancer):
         self._clock = clock
         self._recent = RecentBackends()
         self._prefetch = Prefetch()
-        self._on_answer = self._on_prefetched  # bound once
+        self._on_answer = self._on_prefetched  # cached bound method: one allocation less per use
 
     def pick_now(
         self, tried: Collection[BackendAddress], preferred: BackendAddress | None = None
@@ -57,7 +57,7 @@ class AskBalancer(BackendBalancer):
         if preferred and preferred not in tried and self._recent.usable(preferred, now):
             return preferred
         for _ in range(self._prefetch.count_request(now)):
-            self._ask_ahead(now)
+            self._prefetch_one(now)
         return self._take_prefetched(tried, now)
 
     async def pick(
@@ -137,7 +137,7 @@ class AskBalancer(BackendBalancer):
         self._recent.add(address, self._clock())
         return address
 
-    def _ask_ahead(self, now: float) -> None:
+    def _prefetch_one(self, now: float) -> None:
         try:
             request = self._mesh.begin_request(
                 self._cluster, _REQUEST_BODY, timeout=_TIMEOUT, idempotent=True
@@ -145,11 +145,11 @@ class AskBalancer(BackendBalancer):
         except arke.ArkeError:  # `_search` meets the same error and reports it
             self._prefetch.pause(now + _PREFETCH_PAUSE)
             return
-        self._prefetch.asking += 1
+        self._prefetch.in_flight += 1
         request.add_done_callback(self._on_answer)
 
     def _on_prefetched(self, request: asyncio.Future[bytes]) -> None:
-        self._prefetch.asking -= 1
+        self._prefetch.in_flight -= 1
         now = self._clock()
         try:
             address = self._parse(request.result())

@@ -10,8 +10,9 @@ from arke_proxy.balancing.rotation_entry import RotationEntry
 def select_backends(backends: Sequence[RotationEntry]) -> tuple[list[RotationEntry], bool]:
     """Return the backends to use, and whether panic mode is on.
 
-    So many ejections have a common cause, and the remaining backends could not carry the load. In
-    panic mode all backends that accept connections are used; if there are none, all backends are.
+    When most backends are ejected, the cause is probably common to all, and the remaining ones
+    could not carry the load. In panic mode all backends that accept connections are used, or all
+    backends if none does.
     """
     healthy = [backend for backend in backends if not backend.health.ejected]
     if 2 * len(healthy) >= len(backends):

@@ -11,25 +11,25 @@ from arke_proxy.backends.address import BackendAddress
 MAX_AGE: Final = 0.05  # seconds; an older answer may be out of date
 _MIN_DEMAND: Final = 2  # requests within MAX_AGE before any address is prefetched
 _MAX_PREFETCHED: Final = 1024
-_BATCHES: Final = 16  # ask in batches of 1/16: each batch wakes the relay and the member once
+_BATCHES: Final = 16  # refill in batches of 1/16: each wakes relay and member once
 
 
 class Prefetch:
     """Prefetched answers of members, in proportion to the demand of the last 50 ms.
 
     It holds enough for about the next 25 ms. That is longer than asking takes and shorter than an
-    answer stays usable. Does no I/O and does not read the clock: its caller asks and passes the
-    time.
+    answer stays usable. It does no I/O and does not read the clock: the caller sends the requests
+    and supplies the current time.
     """
 
-    __slots__ = ("_answers", "_count", "_last_count", "_since", "asking", "paused_until")
+    __slots__ = ("_answers", "_count", "_last_count", "_since", "in_flight", "paused_until")
 
     def __init__(self) -> None:
         self._answers: deque[tuple[float, BackendAddress]] = deque()  # the oldest first
         self._since = 0.0  # start of the current interval of MAX_AGE seconds
         self._count = 0  # requests in the current interval
         self._last_count = 0  # requests in the interval before
-        self.asking = 0  # requests to members that wait for their answer
+        self.in_flight = 0  # requests to members without a reply yet
         self.paused_until = 0.0
 
     def __len__(self) -> int:
@@ -47,7 +47,7 @@ class Prefetch:
         if demand < _MIN_DEMAND or now < self.paused_until:
             return 0
         wanted = min((demand + 1) // 2, _MAX_PREFETCHED)
-        missing = wanted - len(self._answers) - self.asking
+        missing = wanted - len(self._answers) - self.in_flight
         return missing if missing > wanted // _BATCHES else 0
 
     def add(self, address: BackendAddress, now: float) -> None:
@@ -64,5 +64,5 @@ class Prefetch:
         return None
 
     def pause(self, until: float) -> None:
-        """Prefetch nothing until then, so that waiting requests are answered first."""
+        """Stop prefetching until `until`, so that requests that wait for a backend go first."""
         self.paused_until = until

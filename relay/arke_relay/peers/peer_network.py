@@ -153,7 +153,7 @@ class PeerNetwork:
         self._tick_handle = self._loop.call_soon(self._tick)
 
     async def close_links(self) -> None:
-        """MessageCore CLOSE with every peer, so that both sides receive what was sent before.
+        """Exchange CLOSE with every peer, so that both sides receive what was sent before.
 
         A link that just breaks may be noticed before its last batches are read, because another
         socket reports the break.

@@ -1,9 +1,9 @@
 """Flow scheduler: send large bodies and tunnel messages round-robin, each flow in its own order.
 
-A flow is a queue of messages under one key, for example one topic or one tunnel. It exists only
-while a large body or a large tunnel message waits in it; otherwise messages go straight into the
-outbox's queue of small messages. A new flow starts after all small messages that were queued before
-it were sent. Then the active flows take turns, one chunk or one message each.
+A flow is a queue of messages under one key, for example one topic or one tunnel. A large body or a
+large tunnel message creates it, and it is removed when it is empty. Without a flow, messages go
+straight into the outbox's queue of small messages. A new flow starts after all small messages that
+were queued before it have been sent. Then the active flows take turns, one chunk or message each.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ class LargeMessage:
 
     def __init__(self, fields: tuple[Any, ...], body_index: int, number: int) -> None:
         self.number = number
-        """Counts all large messages of the outbox, from 1."""
+        """Sequence number among the outbox's large messages, from 1."""
         self.fields = fields
         self.body_index = body_index
         self.body = fields[body_index]
         self.stream = 0
         self.sent = 0
-        """Bytes of the body that were sent."""
+        """Bytes of the body that have been sent."""
         self.final = b""
-        """The message itself, packed once all chunks were sent."""
+        """The message itself, packed once all chunks have been sent."""
 
 
 class FlowScheduler:
     """The flows of one outbox.
 
     `ready` is the outbox's queue of small messages: messages that waited behind a large body are
-    appended to it once that body was sent. `pack` encodes a message.
+    appended to it once that body has been sent. `pack` encodes a message.
     """
 
     __slots__ = (
@@ -62,16 +62,16 @@ class FlowScheduler:
     def __init__(self, ready: list[bytes], pack: Callable[[Any], bytes]) -> None:
         self._ready = ready
         self._pack = pack
-        # A flow without a large body starts with a large tunnel message.
+        # The first item is a LargeMessage or a large packed tunnel message.
         self.flows: dict[Hashable, deque[LargeMessage | bytes]] = {}
         self.active: deque[Hashable] = deque()
         """Keys of the flows that are being sent; the first one is next."""
         self.message_count = 0
         """Messages in flows, and messages that wait for a large body."""
         self.partial_bytes = 0
-        """Total size of the bodies that were sent in part."""
+        """Total size of the partially sent bodies."""
         self.ready_sent = 0
-        """Small messages that were sent while flows existed."""
+        """Small messages taken by partial batches; the start positions of flows refer to it."""
         # Flows that have not started, each with the value of `ready_sent` at which it may start.
         self._bodies_waiting: deque[tuple[Hashable, int]] = deque()
         self._tunnels_waiting: deque[tuple[Hashable, int]] = deque()
@@ -96,10 +96,10 @@ class FlowScheduler:
         else:
             new_key = large if key is None else key
             self.flows[new_key] = deque((large,))
-            self._wait_for_ready(new_key)
+            self._queue_flow_start(new_key)
 
     def add_tunnel_message(self, data: bytes, key: Hashable) -> None:
-        """Start the flow of a tunnel with a large message."""
+        """Create a tunnel's flow with one large message; the flow waits for its turn."""
         self.flows[key] = deque((data,))
         self.message_count += 1
         self._tunnels_waiting.append((key, self.ready_sent + len(self._ready)))
@@ -110,7 +110,7 @@ class FlowScheduler:
         self.message_count += 1
 
     def has_bodies(self) -> bool:
-        """Whether a large body waits, or is sent in part."""
+        """Whether a large body waits, or is partially sent."""
         return self._first_large() > 0
 
     def drop_tunnel_messages(self, key: Hashable) -> int:
@@ -133,8 +133,8 @@ class FlowScheduler:
         if key in self.active:
             self.active.remove(key)
         else:
-            # The entry of a flow that no longer exists would block the flows behind it, or give a
-            # new flow of the same tunnel two turns.
+            # Remove its entry too. A start position that is never reached would block later flows,
+            # and a new flow with this key would be activated twice.
             waiting = [entry for entry in self._tunnels_waiting if entry[0] != key]
             self._tunnels_waiting = deque(waiting)
         return size
@@ -160,8 +160,8 @@ class FlowScheduler:
     def next_message(self) -> tuple[bytes, int]:
         """Take the next message of the first active flow.
 
-        The second value is by how many queued bytes the outbox shrinks. It differs from the length
-        of the message, because bodies are counted without what packing adds.
+        Returns the encoded message, and by how many bytes the outbox's `size` decreases. They
+        differ, because `size` counts bodies without the overhead of MessagePack.
         """
         flow = self.flows[self.active[0]]
         large = flow[0]
@@ -180,15 +180,15 @@ class FlowScheduler:
         offset = large.sent
         data = body.chunk(offset) if type(body) is BodyChunks else body[offset : offset + CHUNK]
         large.sent += len(data)
-        shrinks = len(data)
+        size_decrease = len(data)
         if large.sent < len(body):
             self.active.rotate(-1)
         else:
             index = large.body_index
             fields = (*large.fields[:index], large.stream, *large.fields[index + 1 :])
             large.final = self._pack(fields)
-            shrinks -= len(large.final)
-        return self._pack((_CHUNK_OP, large.stream, len(body), data)), shrinks
+            size_decrease -= len(large.final)
+        return self._pack((_CHUNK_OP, large.stream, len(body), data)), size_decrease
 
     def clear(self) -> None:
         """Drop everything."""
@@ -199,7 +199,7 @@ class FlowScheduler:
         self._behind_bodies.clear()
         self.message_count = self.partial_bytes = 0
 
-    def _wait_for_ready(self, key: Hashable) -> None:
+    def _queue_flow_start(self, key: Hashable) -> None:
         # The small messages queued before the flow must be sent first: some belong to the same key.
         self._bodies_waiting.append((key, self.ready_sent + len(self._ready)))
 
@@ -209,7 +209,7 @@ class FlowScheduler:
         return min((item.number for item in items if isinstance(item, LargeMessage)), default=0)
 
     def _finish_body(self, flow: deque[LargeMessage | bytes], large: LargeMessage) -> None:
-        """Remove a large message that was sent, and release the messages behind it."""
+        """Remove a large message that has been sent, and release the messages behind it."""
         self._release_flow(flow, large)
         if self._behind_bodies:
             first = self._first_large()
@@ -225,7 +225,7 @@ class FlowScheduler:
         while flow:
             item = flow[0]
             if isinstance(item, LargeMessage):
-                self._wait_for_ready(key)
+                self._queue_flow_start(key)
                 return
             self._ready.append(item)
             flow.popleft()

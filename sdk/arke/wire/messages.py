@@ -1,11 +1,12 @@
-"""The native protocol: its operations. A message is a MessagePack array `[op, …fields]`.
+"""Operations of the native protocol. A message is a MessagePack array `[op, …fields]`.
 
 Conventions for the fields listed below:
 
-* All fields are required and positional. `headers` is a map of text to text, or nil.
+* All fields are positional, and required unless marked optional. `headers` is a map of text to
+  text, or nil.
 * `body` is binary. For a body over `CHUNK` bytes it is the number of the stream that carried the
   chunks instead (see `outbox`). In BROADCAST, PUBLISH, DELIVER_BROADCAST and DELIVER_EVENT it may
-  also be an array of up to 16 small bodies: one message for each body, in this order.
+  also be an array of up to 16 small bodies, each a separate broadcast or event.
 * `request_id` is chosen by the sender of the request and is unique on its connection.
 * `remaining_ms` is the time left until the request's deadline. All times are milliseconds.
 * `stamp` is the relay's monotonic clock when it wrote the message.
@@ -25,10 +26,10 @@ VERSION = 1
 class Op(IntEnum):
     """Operations between a program and its relay. Their fields follow in the comments."""
 
-    # Both directions.
+    # Connection.
     HELLO = 1  # program → relay: magic, version, program name, and optionally its identity
     WELCOME = 2  # relay → program: version, node, address, network, maximum body size
-    PING = 3  # token; the relay answers with PONG after all earlier requests and broadcasts
+    PING = 3  # token; PONG confirms that all messages before PING have been processed
     PONG = 4  # token
     CLOSE = 5  # reason; the sender then closes the connection
     CHUNK = 6  # stream, total size, data: a part of a body over CHUNK bytes
@@ -60,7 +61,7 @@ class Op(IntEnum):
     REQUEST_CANCELLED = 27  # request_id: the caller no longer waits for the reply
     MEMBERS_LISTED = 28  # cluster: every current member has been listed
 
-    # Outcomes of a request, in both directions.
+    # Outcomes of a request.
     REPLY = 30  # request_id, body
     FAULT = 31  # request_id, type, text: the handler raised an exception
     REFUSED = 32  # program → relay: request_id, reason; no handler was started
@@ -72,7 +73,7 @@ class Op(IntEnum):
     #          window, maximum message size, headers
     OFFER = 35  # relay → program: request_id, body, remaining_ms, stamp, purpose, window,
     #          maximum message size, sender, headers
-    ACCEPT = 36  # request_id, window (the most credit to grant), maximum message size
+    ACCEPT = 36  # request_id, window (the most credit that each end grants), maximum message size
     DATA = 37  # tunnel, total, data. total nil: whole small messages, each a MessagePack binary.
     #          total > 0: the first bytes of a message of that size. total 0: its next bytes
     CREDIT = 38  # tunnel, bytes that may be sent in addition to earlier grants
@@ -109,9 +110,12 @@ class TunnelClose(IntEnum):
 class PeerOp(IntEnum):
     """Operations between two relays. Outcomes, chunks and tunnels use the operations of `Op`.
 
-    A batch starts with `[session, stamp, acknowledged session]`: the sender's session, its
-    monotonic clock, and the receiver's session that the sender accepts (0: none yet; negative: it
-    rejects that session and all earlier ones). The messages follow.
+    A batch starts with `[session, stamp, acknowledged]`: the sender's session, its monotonic clock,
+    and its answer about the receiver's sessions. The messages follow. Values of `acknowledged`:
+
+    * n > 0: the sender accepts the receiver's session n.
+    * 0: it has not received any session.
+    * -n: it rejects sessions up to n.
 
     `expiry` is the deadline on the sender's monotonic clock; `program` is the number of the calling
     program on the sender's node.

@@ -61,7 +61,7 @@ class Reassembler:
             return self.take_body(body)
         if not body or any(type(each) is not bytes for each in body) or sum(map(len, body)) > CHUNK:
             raise ReassemblyError(
-                f"bodies that share a message must be binary, {CHUNK} bytes in all"
+                f"bodies that share a message must be binary, {CHUNK} bytes at most in total"
             )
         return body
 

@@ -17,15 +17,15 @@ class TunnelBatchDecoder:
 
     def decode(self, data: bytes) -> list[bytes] | None:
         """Return the messages in `data`; None when it is malformed."""
-        unpacked = self._unpacker
+        unpacker = self._unpacker
         self._fed += len(data)
         try:
-            unpacked.feed(data)
-            messages = list(unpacked)
+            unpacker.feed(data)
+            messages = list(unpacker)
         except (UnpackException, ValueError):
             self._reset()
             return None
-        if unpacked.tell() != self._fed or set(map(type, messages)) - {bytes}:
+        if unpacker.tell() != self._fed or set(map(type, messages)) - {bytes}:
             self._reset()
             return None
         return messages

@@ -121,7 +121,7 @@ async def test_watch_reports_members_joins_and_leaves(
                             == await next_change(others)
                             == (True, "third")
                         )
-        assert await mesh.members("work") == []
+        await wait_for_members(mesh, "work", 0)
 
 
 async def test_watch_reports_the_members_of_a_lost_node(relays: Relays) -> None:

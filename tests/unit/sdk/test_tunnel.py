@@ -25,7 +25,7 @@ async def within(work: Awaitable[Any]) -> Any:
         return await work
 
 
-async def everything(end: Tunnel) -> list[bytes]:
+async def receive_all(end: Tunnel) -> list[bytes]:
     return [message async for message in end]
 
 
@@ -43,12 +43,12 @@ SIZES = [0, 1, 100, 4095, 4096, 4097, 20_000, CHUNK - 1, CHUNK, CHUNK + 1, 300_0
 @pytest.mark.parametrize("size", SIZES)
 async def test_message_of_any_size_is_delivered_unchanged(size: int, window: int) -> None:
     one, other = Wire(window).ends
-    await within(one.send(body(1, size)) if size <= window // 2 else both(one, other, size))
+    await within(one.send(body(1, size)) if size <= window // 2 else transfer(one, other, size))
     if size <= window // 2:
         assert await within(other.recv()) == body(1, size)
 
 
-async def both(one: Tunnel, other: Tunnel, size: int) -> None:
+async def transfer(one: Tunnel, other: Tunnel, size: int) -> None:
     sending = asyncio.ensure_future(one.send(body(1, size)))
     assert await other.recv() == body(1, size)
     await sending
@@ -108,7 +108,7 @@ async def test_both_directions_carry_messages_concurrently() -> None:
             end.close_send()
 
         sending = asyncio.ensure_future(send())
-        got = await everything(end)
+        got = await receive_all(end)
         await sending
         assert got == [body(number, 30_000) for number in range(50)]
         return len(got)
@@ -171,7 +171,7 @@ async def test_message_larger_than_the_window_is_reassembled_and_the_next_waits(
         await asyncio.sleep(0)
     assert not sending.done()
     assert sum(len(data) for data, *_ in other._received) <= MIN_WINDOW
-    assert len(await within(everything(other))) == 100
+    assert len(await within(receive_all(other))) == 100
     await within(sending)
 
 
@@ -216,12 +216,12 @@ async def test_half_close_ends_one_direction() -> None:
     await one.send(b"question")
     one.close_send()
     one.close_send()
-    assert await within(everything(other)) == [b"question"]
+    assert await within(receive_all(other)) == [b"question"]
     with pytest.raises(TunnelClosed):
         await other.recv()
     await other.send(b"answer")
     other.close_send()
-    assert await within(everything(one)) == [b"answer"]
+    assert await within(receive_all(one)) == [b"answer"]
     with pytest.raises(TunnelClosed, match="sending side"):
         await one.send(b"more")
     assert sorted(wire.removed) == [-7, 7]
@@ -233,7 +233,7 @@ async def test_messages_sent_before_close_are_delivered_and_sending_fails() -> N
     async with one:
         for number in range(3):
             await one.send(body(number, 20_000))
-    assert await within(everything(other)) == [body(number, 20_000) for number in range(3)]
+    assert await within(receive_all(other)) == [body(number, 20_000) for number in range(3)]
     with pytest.raises(TunnelClosed, match="other end"):
         await other.send(b"too late")
     with pytest.raises(TunnelClosed, match="this end"):
@@ -261,7 +261,7 @@ async def test_exception_in_the_block_aborts_with_type_and_text() -> None:
             await call()
         assert caught.value.type == "ValueError"
     with pytest.raises(TunnelClosed):
-        await everything(other)
+        await receive_all(other)
     assert set(wire.removed) == {-7, 7}
 
 
@@ -298,7 +298,7 @@ async def test_close_waits_for_a_message_being_sent() -> None:
     sending = asyncio.ensure_future(one.send(body(3, 300_000)))
     await asyncio.sleep(0)
     closing = asyncio.ensure_future(one.close())
-    assert await within(everything(other)) == [body(3, 300_000)]
+    assert await within(receive_all(other)) == [body(3, 300_000)]
     await within(asyncio.gather(sending, closing))
 
 

@@ -56,9 +56,9 @@ def test_prefetching_is_batched_under_load() -> None:
     for step in range(4000):
         count = prefetch.count_request(100 + step / 20_000)
         batches += [count] * (count > 0)
-        prefetch.asking += count
+        prefetch.in_flight += count
         if step >= 500:  # members answer as fast as requests arrive
-            prefetch.asking -= 1
+            prefetch.in_flight -= 1
     assert 3000 < sum(batches) < 4500
     assert len(batches) < 400
 
@@ -72,16 +72,16 @@ def test_requests_rarely_wait_under_steady_load(rate: float, response_time: floa
     for step in range(1000):
         now += 1 / rate
         while pending and pending[0] <= now:
-            prefetch.asking -= 1
+            prefetch.in_flight -= 1
             prefetch.add(ONE, pending.pop(0))
         for _ in range(prefetch.count_request(now)):
-            prefetch.asking += 1
+            prefetch.in_flight += 1
             pending.append(now + response_time)
         if step > 500:
             total += 1
             waited += prefetch.take((), now) is None
         else:
             prefetch.take((), now)
-        assert len(prefetch) + prefetch.asking <= 1024
+        assert len(prefetch) + prefetch.in_flight <= 1024
     if rate > 100:
         assert waited < total / 20

@@ -182,11 +182,11 @@ class Requests(RuleBasedStateMachine):
         for member in self.members:
             self._read_messages(member)
         for client in self.clients:
-            for op, number, what, *_ in sent_to(client):
+            for op, number, result, *_ in sent_to(client):
                 key = (client.id, number)
                 assert op in {REPLY, FAULT, FAILED}
-                assert what != b"forged"
-                if op == FAILED and what in {Failure.OVERLOADED, Failure.NO_SUCH_CLUSTER}:
+                assert result != b"forged"
+                if op == FAILED and result in {Failure.OVERLOADED, Failure.NO_SUCH_CLUSTER}:
                     assert not self.starts[key], "the failure promises that no handler has started"
                 assert key in self.idempotent
                 assert key not in self.ended, "the request ended twice"

@@ -302,15 +302,15 @@ def test_credit_without_room_in_the_queue_aborts_the_tunnel() -> None:
     assert left_over(harness) == []
 
 
-@pytest.mark.parametrize("what", ["data", "grant", "end"])
-def test_program_cannot_use_the_tunnel_of_another(what: str) -> None:
+@pytest.mark.parametrize("operation", ["data", "grant", "end"])
+def test_program_cannot_use_the_tunnel_of_another(operation: str) -> None:
     harness = CoreHarness()
     opened = tunnel(harness, harness.client(), harness.member())
     other_program, tunnels = harness.client(), harness.core.tunnels
     for name in (opened.here, opened.there, 99):
-        if what == "data":
+        if operation == "data":
             tunnels.data(other_program, name, None, b"x")
-        elif what == "grant":
+        elif operation == "grant":
             tunnels.grant(other_program, name, 5)
         else:
             tunnels.end(other_program, name, ABORTED, "", "")

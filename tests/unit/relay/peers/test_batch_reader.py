@@ -22,7 +22,7 @@ BAD_MAPS: list[Any] = [None, [], "x", {"a": 1}, {1: "a"}, {"a": "x" * MAX_METADA
 NOT_NUMBERS: list[Any] = [None, "1", 1.0, True, b"1", (), {}]
 
 
-class Peers:
+class LinkedRelays:
     """A linked pair of relays. `frame` makes a frame of the second one's current session."""
 
     def __init__(self) -> None:
@@ -52,35 +52,35 @@ class Peers:
 
 
 @contextmanager
-def link_ends(peers: Peers) -> Iterator[None]:
+def link_ends(relays: LinkedRelays) -> Iterator[None]:
     """Check that the block ends the link and leaves no entry, and that the relays link again."""
     yield
-    assert not peers.linked
-    assert peers.here.losses[-1][1] == LossReason.PROTOCOL_ERROR
-    assert peers.here.core.peers.by_node == {}
-    assert list(peers.here.core.directory.clusters) == ["c"]
-    peers.mesh.run(1)
-    assert peers.mesh.converged(), peers.mesh.describe()
+    assert not relays.linked
+    assert relays.here.losses[-1][1] == LossReason.PROTOCOL_ERROR
+    assert relays.here.core.peers.by_node == {}
+    assert list(relays.here.core.directory.clusters) == ["c"]
+    relays.mesh.run(1)
+    assert relays.mesh.converged(), relays.mesh.describe()
 
 
 def test_heartbeat_is_an_empty_batch() -> None:
-    peers = Peers()
-    peers.send()
-    assert peers.linked
+    relays = LinkedRelays()
+    relays.send()
+    assert relays.linked
 
 
 def test_messages_are_handled_in_order() -> None:
-    peers = Peers()
-    peers.send(
+    relays = LinkedRelays()
+    relays.send(
         (PeerOp.MEMBER_JOINED, "x", 1, {}),
         (PeerOp.MEMBER_JOINED, "y", 2, {}),
         (PeerOp.MEMBER_LEFT, "x", 1),
         (PeerOp.SUBSCRIBED, "t"),
     )
-    assert set(peers.here.core.directory.clusters) == {"c", "d", "y"}
-    assert set(peers.here.core.directory.topics) == {"t"}
-    peers.send((PeerOp.UNSUBSCRIBED, "t"))
-    assert peers.here.core.directory.topics == {}
+    assert set(relays.here.core.directory.clusters) == {"c", "d", "y"}
+    assert set(relays.here.core.directory.topics) == {"t"}
+    relays.send((PeerOp.UNSUBSCRIBED, "t"))
+    assert relays.here.core.directory.topics == {}
 
 
 @pytest.mark.parametrize(
@@ -101,9 +101,9 @@ def test_messages_are_handled_in_order() -> None:
     ],
 )
 def test_malformed_frame_ends_the_link(frame: bytes) -> None:
-    peers = Peers()
-    with link_ends(peers):
-        peers.receive(frame)
+    relays = LinkedRelays()
+    with link_ends(relays):
+        relays.receive(frame)
 
 
 @pytest.mark.parametrize(
@@ -149,9 +149,9 @@ def test_malformed_frame_ends_the_link(frame: bytes) -> None:
     ids=repr,
 )
 def test_malformed_message_ends_the_link(message: object) -> None:
-    peers = Peers()
-    with link_ends(peers):
-        peers.send(
+    relays = LinkedRelays()
+    with link_ends(relays):
+        relays.send(
             (PeerOp.MEMBER_JOINED, "before", 1, {}), message, (PeerOp.MEMBER_JOINED, "after", 1, {})
         )
 
@@ -161,9 +161,9 @@ def test_malformed_message_ends_the_link(message: object) -> None:
     [b"\x93\x28", b"\x91", b"\x81", b"\x81\xa1a", b"\xd9", b"\xd9\x01", b"\xc4", b"\xcd\x01"],
 )
 def test_trailing_bytes_end_the_link(rest: bytes) -> None:
-    peers = Peers()
-    with link_ends(peers):
-        peers.receive(peers.frame((PeerOp.MEMBER_JOINED, "x", 1, {})) + rest)
+    relays = LinkedRelays()
+    with link_ends(relays):
+        relays.receive(relays.frame((PeerOp.MEMBER_JOINED, "x", 1, {})) + rest)
 
 
 @pytest.mark.parametrize("half", [b"\x93\x01", b"\x93\x01\x01\x00\x92", b"\x92"])
@@ -182,23 +182,23 @@ def test_partial_message_does_not_affect_the_next_frame(half: bytes) -> None:
 
 
 def test_stale_frame_is_dropped_without_decoding() -> None:
-    peers = Peers()
-    session = peers.there.membership.neighbours[peers.here.node].session
+    relays = LinkedRelays()
+    session = relays.there.membership.neighbours[relays.here.node].session
     stale = packb((session - 1, STAMP, 0)) + b"\xc1"
-    peers.receive(stale)
-    assert peers.linked
-    assert peers.here.core.counters.drops["stale_session"] == 1
-    peers.send((PeerOp.MEMBER_JOINED, "x", 1, {}))
-    assert "x" in peers.here.core.directory.clusters
+    relays.receive(stale)
+    assert relays.linked
+    assert relays.here.core.counters.drops["stale_session"] == 1
+    relays.send((PeerOp.MEMBER_JOINED, "x", 1, {}))
+    assert "x" in relays.here.core.directory.clusters
 
 
 def test_frame_of_an_unlinked_peer_is_dropped() -> None:
-    peers = Peers()
-    peers.here.batches.receive(
-        "unknown", peers.frame((PeerOp.MEMBER_JOINED, "x", 1, {})), peers.here.now
+    relays = LinkedRelays()
+    relays.here.batches.receive(
+        "unknown", relays.frame((PeerOp.MEMBER_JOINED, "x", 1, {})), relays.here.now
     )
-    assert "x" not in peers.here.core.directory.clusters
-    assert peers.linked
+    assert "x" not in relays.here.core.directory.clusters
+    assert relays.linked
 
 
 # Large bodies.
@@ -209,52 +209,52 @@ def expiry(relay: SimulatedRelay) -> int:
 
 
 def test_large_body_is_reassembled_from_several_frames() -> None:
-    peers = Peers()
+    relays = LinkedRelays()
     body = bytes(range(256)) * 512
-    peers.send((Op.CHUNK, 0, len(body), body[:CHUNK]))
-    assert peers.here.batches.receiving
-    peers.send((Op.CHUNK, 0, len(body), body[CHUNK:]))
-    peers.send((PeerOp.REQUEST, 1, "c", 0, expiry(peers.there), 7, None))
-    ((op, _, joined, *_),) = sent_to(peers.member)
+    relays.send((Op.CHUNK, 0, len(body), body[:CHUNK]))
+    assert relays.here.batches.receiving
+    relays.send((Op.CHUNK, 0, len(body), body[CHUNK:]))
+    relays.send((PeerOp.REQUEST, 1, "c", 0, expiry(relays.there), 7, None))
+    ((op, _, joined, *_),) = sent_to(relays.member)
     assert (op, joined) == (CALL, body)
-    assert not peers.here.batches.receiving
+    assert not relays.here.batches.receiving
 
 
 def test_partial_body_is_dropped_with_its_session() -> None:
-    peers = Peers()
-    peers.send((Op.CHUNK, 0, 2 * CHUNK, bytes(CHUNK)))
-    peers.mesh.break_link(1, 0)
-    peers.mesh.run(1)
-    assert peers.mesh.converged()
-    assert not peers.here.batches.receiving
-    with link_ends(peers):
-        peers.send(
+    relays = LinkedRelays()
+    relays.send((Op.CHUNK, 0, 2 * CHUNK, bytes(CHUNK)))
+    relays.mesh.break_link(1, 0)
+    relays.mesh.run(1)
+    assert relays.mesh.converged()
+    assert not relays.here.batches.receiving
+    with link_ends(relays):
+        relays.send(
             (Op.CHUNK, 0, 2 * CHUNK, bytes(CHUNK)),
-            (PeerOp.REQUEST, 1, "c", 0, expiry(peers.there), 7, None),
+            (PeerOp.REQUEST, 1, "c", 0, expiry(relays.there), 7, None),
         )
 
 
 def test_lost_peer_leaves_no_partial_bodies() -> None:
-    peers = Peers()
-    peers.send((Op.CHUNK, 0, 2 * CHUNK, bytes(CHUNK)))
-    peers.here.end_admission(peers.there.node)
-    assert not peers.here.batches.receiving
+    relays = LinkedRelays()
+    relays.send((Op.CHUNK, 0, 2 * CHUNK, bytes(CHUNK)))
+    relays.here.end_admission(relays.there.node)
+    assert not relays.here.batches.receiving
 
 
 def test_outcomes_reach_the_caller() -> None:
-    peers = Peers()
-    router = peers.here.core.router
+    relays = LinkedRelays()
+    router = relays.here.core.router
     for number in range(1, 5):
-        peers.here.request(peers.client, number, "d", timeout=5.0)
+        relays.here.request(relays.client, number, "d", timeout=5.0)
     calls = [call.id for call in router._assigned.values()]
-    sent_to(peers.client)
-    peers.send(
+    sent_to(relays.client)
+    relays.send(
         (Op.REPLY, calls[0], b"answer"),
         (Op.FAULT, calls[1], "ValueError", "no"),
         (Op.REFUSED, calls[2], "full"),
         (Op.FAILED, calls[3], Failure.MEMBER_LOST, "it died"),
     )
-    assert [message[:3] for message in sent_to(peers.client)] == [
+    assert [message[:3] for message in sent_to(relays.client)] == [
         (Op.REPLY, 1, b"answer"),
         (Op.FAULT, 2, "ValueError"),
         (Op.FAILED, 3, Failure.OVERLOADED),
@@ -282,28 +282,28 @@ MESSAGES = st.tuples(OPS) | st.builds(lambda op, rest: (op, *rest), OPS, st.list
 @example([(PeerOp.REQUEST.value, 1, "c", b"", 2**64 - 1, 1, None)], b"")
 @example([{}], b"")
 def test_random_messages_are_handled_or_end_the_link(messages: list[Any], rest: bytes) -> None:
-    peers = Peers()
-    peers.receive(
-        peers.frame(*(m for m in messages if not isinstance(m, list) or len(m) < 17)) + rest
+    relays = LinkedRelays()
+    relays.receive(
+        relays.frame(*(m for m in messages if not isinstance(m, list) or len(m) < 17)) + rest
     )
-    peers.mesh.run(5)
-    assert peers.linked
-    assert peers.here.core.router._waiting == {}
+    relays.mesh.run(5)
+    assert relays.linked
+    assert relays.here.core.router._waiting == {}
 
 
 def test_unexpected_exception_in_one_batch_does_not_affect_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    peers = Peers()
+    relays = LinkedRelays()
 
     def fail(*_: object) -> None:
         raise RuntimeError("unforeseen")
 
     with monkeypatch.context() as patch:
-        patch.setattr(peers.here.membership, "batch_received", fail)
+        patch.setattr(relays.here.membership, "batch_received", fail)
         with pytest.raises(RuntimeError):
-            peers.send((Op.REPLY, 1, b"left behind"))
-    peers.send((PeerOp.MEMBER_JOINED, "d", 77, {}))
-    assert peers.here.losses == []
-    peer = peers.here.core.peers.by_node[peers.there.node]
-    assert 77 in peers.here.core.directory.clusters["d"].candidates[peer].members
+            relays.send((Op.REPLY, 1, b"left behind"))
+    relays.send((PeerOp.MEMBER_JOINED, "d", 77, {}))
+    assert relays.here.losses == []
+    peer = relays.here.core.peers.by_node[relays.there.node]
+    assert 77 in relays.here.core.directory.clusters["d"].candidates[peer].members
