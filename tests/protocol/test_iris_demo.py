@@ -100,13 +100,13 @@ async def test_requests_are_balanced_over_both_web_servers(relays: Relays) -> No
 
 
 @contextmanager
-def page(text: bytes) -> Iterator[str]:
+def page_server(text: bytes) -> Iterator[str]:
     """A web server that responds with `text`; yields its address."""
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text)
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text)
 
     def script(connection: Connection) -> None:
         while connection.read_head():
-            connection.send(answer)
+            connection.send(response)
 
     backend = Backend(script)
     try:
@@ -128,7 +128,7 @@ def get(port: int) -> bytes:
 async def test_arke_proxy_finds_an_iris_web_server(relays: Relays) -> None:
     relay = relays.start()
     async with AsyncExitStack() as stack:
-        address = stack.enter_context(page(b"Welcome!\n"))
+        address = stack.enter_context(page_server(b"Welcome!\n"))
         requests = await stack.enter_async_context(web_server(relay.port, address))
         await wait_for_web_servers(relay, 1)
         process, port = await asyncio.to_thread(start_cluster_proxy, relay, "web")

@@ -54,25 +54,27 @@ PROTOCOL_ERRORS = {
 }
 
 
-@pytest.mark.parametrize("way", ["whole", "byte by byte", "with more bytes"])
+@pytest.mark.parametrize("delivery", ["whole", "byte by byte", "with more bytes"])
 @pytest.mark.parametrize("data", PROTOCOL_ERRORS.values(), ids=PROTOCOL_ERRORS)
 async def test_protocol_error_disconnects_only_its_sender_with_a_reason(
-    node: Relay, data: bytes, way: str
+    node: Relay, data: bytes, delivery: str
 ) -> None:
-    begin = node.process.written
+    log_start = node.process.written
     async with (
         iris_program(node.port, "other", Handlers(echo_request)) as other_program,
         raw_iris(node.port, "") as hostile,
     ):
         with suppress(ConnectionError):
-            if way == "byte by byte":
+            if delivery == "byte by byte":
                 await send_in_pieces(hostile, data, 1)
             else:
-                await hostile.send(data + (bytes(100_000) if way == "with more bytes" else b""))
+                await hostile.send(
+                    data + (bytes(100_000) if delivery == "with more bytes" else b"")
+                )
         reason = await hostile.wait_until_closed()
         # A TCP reset may discard the reason, if the program still sends; the log always has it.
-        assert reason or way != "whole"
-        node.process.wait_for_line('program detached .*"protocol error: .+', LIMIT, after=begin)
+        assert reason or delivery != "whole"
+        node.process.wait_for_line('program detached .*"protocol error: .+', LIMIT, after=log_start)
         assert await other_program.request("other", b"well") == b"well"
 
 
@@ -103,14 +105,16 @@ async def test_announced_sizes_reserve_no_memory(node: Relay) -> None:
     """A hundred connections announce bodies just under the limit and send none of them."""
     announced = b"\x08\x01t" + encoded(Op.TUNNEL_ALLOWANCE, 16 * MIB, 0)[1:-1] + bytes(1000)
     before = node.memory
-    crowd = [RawIris(*await asyncio.open_connection("127.0.0.1", node.port)) for _ in range(100)]
-    for raw in crowd:
+    connections = [
+        RawIris(*await asyncio.open_connection("127.0.0.1", node.port)) for _ in range(100)
+    ]
+    for raw in connections:
         await raw.attach()
         await raw.send(announced)
     async with raw_iris(node.port, "") as other:
         await other.wait_until_processed()
     assert node.memory - before < 32 * MIB
-    for raw in crowd:
+    for raw in connections:
         raw.writer.transport.abort()
 
 

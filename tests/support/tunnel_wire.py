@@ -15,7 +15,7 @@ MIB = 1024 * 1024
 
 
 class Link:
-    """The sink of one tunnel end. While `held` is set, nothing is delivered."""
+    """The sink of one tunnel end. While `held` is set, the wire delivers nothing."""
 
     def __init__(self, wire: Wire, number: int) -> None:
         self._wire = wire
