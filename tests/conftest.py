@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
@@ -107,3 +108,12 @@ def module_relay(module_relays: Relays) -> Relay:
 def module_pair(module_relays: Relays) -> tuple[Relay, Relay]:
     """Two linked relays that all tests of a module share."""
     return module_relays.start_pair()
+
+
+@pytest.fixture
+def raised_descriptor_limit() -> Iterator[None]:
+    """Raise the soft limit of file descriptors to the hard limit, for thousands of connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from lab import Lab
-from support.lab_relays import MEETING, start_relays, status
+from support.lab_relays import LINK_LIMIT, start_relays, status
 from support.programs import program
 
 GET = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=10).read().decode())"
@@ -18,12 +18,12 @@ def test_proxy_reaches_a_loopback_backend_of_another_node(lab: Lab, tmp_path: Pa
     start_relays([near, far], tmp_path / "id_rsa")
     (tmp_path / "page").write_text("only here", encoding="ascii")
     web = [sys.executable, "-u", "-m", "http.server", "8000", "--bind", "127.0.0.1"]
-    far.start(web, cwd=tmp_path).wait_for_line("Serving HTTP", MEETING)
+    far.start(web, cwd=tmp_path).wait_for_line("Serving HTTP", LINK_LIMIT)
     far.start([*program("arke"), "serve", "web", "-http", "127.0.0.1:8000"])
     while "web" not in status(near)["clusters"]:
         time.sleep(0.1)
     proxy = near.start([*program("proxy"), "-cluster", "web", "-via", "auto"])
-    proxy.wait_for_line("proxy listening", MEETING)
+    proxy.wait_for_line("proxy listening", LINK_LIMIT)
 
     url = "http://127.0.0.1:8080/page"
     assert near.run([sys.executable, "-c", GET, url]).stdout.strip() == "only here"

@@ -30,12 +30,12 @@ from support.waiting import LIMIT
 CONNECT = b"\x00\x11iris-client-magic\x0bv1.0-draft2\x00"
 REGISTER = b"\x00\x11iris-client-magic\x0bv1.0-draft2\x03web"
 WELCOME = b"\x00\x10iris-relay-magic\x0bv1.0-draft2"
-ASK = b"\x04\x00\x03web\x02ip\x88\x27"  # its first request, for 5 seconds
+FIRST_REQUEST = b"\x04\x00\x03web\x02ip\x88\x27"  # with a time-out of 5 seconds
 CLOSE = b"\x02"
-CLOSED = b"\x02\x00"
+CLOSE_REPLY = b"\x02\x00"
 
 
-async def expect(raw: RawIris, data: bytes) -> None:
+async def receive_exactly(raw: RawIris, data: bytes) -> None:
     async with asyncio.timeout(LIMIT):
         assert await raw.reader.readexactly(len(data)) == data
 
@@ -46,9 +46,9 @@ async def web_server(port: int, address: str) -> AsyncIterator[list[bytes]]:
     requests: list[bytes] = []
     async with raw_iris(port) as unused, raw_iris(port) as service:
         await unused.send(CONNECT)
-        await expect(unused, WELCOME)
+        await receive_exactly(unused, WELCOME)
         await service.send(REGISTER)
-        await expect(service, WELCOME)
+        await receive_exactly(service, WELCOME)
 
         async def serve() -> None:
             while True:
@@ -76,11 +76,11 @@ async def test_iris_reverse_proxy_gets_the_address_of_an_iris_web_server(relays:
     async with web_server(other.port, "192.168.56.102") as requests, raw_iris(one.port) as proxy:
         await wait_for_web_servers(one, 1)
         await proxy.send(CONNECT)
-        await expect(proxy, WELCOME)
-        await proxy.send(ASK)
-        await expect(proxy, b"\x05\x00\x00\x01\x0e192.168.56.102")
+        await receive_exactly(proxy, WELCOME)
+        await proxy.send(FIRST_REQUEST)
+        await receive_exactly(proxy, b"\x05\x00\x00\x01\x0e192.168.56.102")
         await proxy.send(CLOSE)
-        await expect(proxy, CLOSED)
+        await receive_exactly(proxy, CLOSE_REPLY)
         assert await proxy.reader.read() == b""
     assert requests == [b"ip"]
 
@@ -100,13 +100,13 @@ async def test_requests_are_balanced_over_both_web_servers(relays: Relays) -> No
 
 
 @contextmanager
-def page(text: bytes) -> Iterator[str]:
+def page_server(text: bytes) -> Iterator[str]:
     """A web server that responds with `text`; yields its address."""
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text)
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text)
 
     def script(connection: Connection) -> None:
         while connection.read_head():
-            connection.send(answer)
+            connection.send(response)
 
     backend = Backend(script)
     try:
@@ -128,7 +128,7 @@ def get(port: int) -> bytes:
 async def test_arke_proxy_finds_an_iris_web_server(relays: Relays) -> None:
     relay = relays.start()
     async with AsyncExitStack() as stack:
-        address = stack.enter_context(page(b"Welcome!\n"))
+        address = stack.enter_context(page_server(b"Welcome!\n"))
         requests = await stack.enter_async_context(web_server(relay.port, address))
         await wait_for_web_servers(relay, 1)
         process, port = await asyncio.to_thread(start_cluster_proxy, relay, "web")
@@ -167,13 +167,13 @@ async def test_iris_reverse_proxy_finds_an_arke_web_server(relays: Relays) -> No
 
 
 async def test_error_of_an_iris_web_server_reaches_the_reverse_proxy(relays: Relays) -> None:
-    async def lost(_: bytes) -> bytes:
+    async def raise_error(_: bytes) -> bytes:
         raise OSError("no interface is up")
 
     relay = relays.start()
     async with (
-        iris_program(relay.port, "web", Handlers(lost)),
+        iris_program(relay.port, "web", Handlers(raise_error)),
         raw_iris(relay.port) as proxy,
     ):
-        await proxy.send(CONNECT + ASK)
-        await expect(proxy, WELCOME + b"\x05\x00\x00\x00\x12no interface is up")
+        await proxy.send(CONNECT + FIRST_REQUEST)
+        await receive_exactly(proxy, WELCOME + b"\x05\x00\x00\x00\x12no interface is up")

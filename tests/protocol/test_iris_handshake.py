@@ -44,25 +44,25 @@ MALFORMED = {
 }
 
 
-async def send(raw: RawIris, data: bytes, way: str) -> None:
+async def send(raw: RawIris, data: bytes, delivery: str) -> None:
     """Send the data at once, or byte by byte."""
     with suppress(ConnectionError):
-        if way == "whole":
+        if delivery == "whole":
             await raw.send(data)
-        for byte in data if way == "byte by byte" else b"":
+        for byte in data if delivery == "byte by byte" else b"":
             await raw.send(bytes([byte]))
             await asyncio.sleep(0)
 
 
-both_ways = pytest.mark.parametrize("way", ["whole", "byte by byte"])
+both_ways = pytest.mark.parametrize("delivery", ["whole", "byte by byte"])
 
 
 @both_ways
 @pytest.mark.parametrize("cluster", ["", "c", "ü" * 127 + "x"])
-async def test_client_and_service_attach(node: Relay, cluster: str, way: str) -> None:
+async def test_client_and_service_attach(node: Relay, cluster: str, delivery: str) -> None:
     first_packets = encoded(Op.SUBSCRIBE, "t") + encoded(Op.PUBLISH, "t", b"x")
     async with raw_iris(node.port) as raw, arke.connect(port=node.port) as observer:
-        await send(raw, hello(cluster) + first_packets, way)
+        await send(raw, hello(cluster) + first_packets, delivery)
         assert await raw.receive() == (Op.INIT, RELAY_MAGIC, VERSION)
         assert await raw.receive() == (Op.PUBLISH, "t", b"x")
         if cluster:
@@ -78,10 +78,10 @@ async def test_client_and_service_attach(node: Relay, cluster: str, way: str) ->
 @both_ways
 @pytest.mark.parametrize(("data", "reason"), REFUSALS.values(), ids=REFUSALS)
 async def test_unsupported_handshake_is_refused_with_a_reason(
-    node: Relay, data: bytes, reason: str | None, way: str
+    node: Relay, data: bytes, reason: str | None, delivery: str
 ) -> None:
     async with raw_iris(node.port) as raw:
-        await send(raw, data, way)
+        await send(raw, data, delivery)
         op, magic, text = await raw.receive()
         assert (op, magic) == (Op.DENY, RELAY_MAGIC)
         assert text == reason if reason else text
@@ -91,10 +91,10 @@ async def test_unsupported_handshake_is_refused_with_a_reason(
 
 @both_ways
 @pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED)
-async def test_malformed_handshake_is_disconnected(node: Relay, data: bytes, way: str) -> None:
+async def test_malformed_handshake_is_disconnected(node: Relay, data: bytes, delivery: str) -> None:
     """The relay disconnects before the announced bytes have arrived."""
     async with raw_iris(node.port) as raw:
-        await send(raw, data, way)
+        await send(raw, data, delivery)
         with suppress(EOFError, ConnectionError):
             op, magic, text = await raw.receive()
             assert (op, magic) == (Op.DENY, RELAY_MAGIC)

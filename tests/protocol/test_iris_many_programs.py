@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
 import pytest
@@ -18,19 +16,10 @@ from support.relay_status import wait_for_members
 from support.relays import Relay, Relays
 from support.waiting import LIMIT, wait_until_async
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("raised_descriptor_limit")]
 
 MIB = 1024 * 1024
 UNREAD = 64 * MIB  # bytes that a relay queues for a program that does not read
-
-
-@pytest.fixture(autouse=True)
-def descriptors() -> Iterator[None]:
-    """Raise the descriptor limit to the hard limit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_a_thousand_programs_at_once(node: Relay) -> None:

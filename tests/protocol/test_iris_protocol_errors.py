@@ -27,52 +27,54 @@ MIB = 1024 * 1024
 
 # Violations that disconnect the program.
 
-OVER = 16 * MIB + 1
-LENGTH_OVER = b"\x81\x80\x80\x08"
-assert encoded(Op.TUNNEL_ALLOWANCE, OVER, 0)[1:-1] == LENGTH_OVER
-BREAKS = {
+OVER_LIMIT = 16 * MIB + 1
+LENGTH_OVER_LIMIT = b"\x81\x80\x80\x08"
+assert encoded(Op.TUNNEL_ALLOWANCE, OVER_LIMIT, 0)[1:-1] == LENGTH_OVER_LIMIT
+PROTOCOL_ERRORS = {
     "an unknown operation": b"\x0e",
-    "the last operation there could be": b"\xff",
+    "the highest operation number": b"\xff",
     "a second handshake": hello(),
     "a refusal": b"\x01",
     "a bool of 2": b"\x05\x01\x02",
     "a bool of 255": b"\x05\x01\xff\x01x",
-    "a varint of eleven data": b"\x0b" + b"\x80" * 10 + b"\x00",
+    "a varint of eleven bytes": b"\x0b" + b"\x80" * 10 + b"\x00",
     "a varint without an end": b"\x0b" + b"\xff" * 100,
-    "a length of eleven data": b"\x06" + b"\x81" * 10 + b"\x00",
-    "a body over the limit": b"\x08\x01t" + LENGTH_OVER,
-    "a request over the limit": b"\x04\x01\x01t" + LENGTH_OVER,
-    "a reply over the limit": b"\x05\x01\x01" + LENGTH_OVER,
-    "a fault over the limit": b"\x05\x01\x00" + LENGTH_OVER,
+    "a length of eleven bytes": b"\x06" + b"\x81" * 10 + b"\x00",
+    "a body over the limit": b"\x08\x01t" + LENGTH_OVER_LIMIT,
+    "a request over the limit": b"\x04\x01\x01t" + LENGTH_OVER_LIMIT,
+    "a reply over the limit": b"\x05\x01\x01" + LENGTH_OVER_LIMIT,
+    "a fault over the limit": b"\x05\x01\x00" + LENGTH_OVER_LIMIT,
     "a broadcast of 16 EiB": b"\x03\x01t" + b"\xff" * 9 + b"\x01",
-    "a topic over the limit": b"\x06" + LENGTH_OVER,
-    "a chunk over the limit": b"\x0c\x01\x01" + LENGTH_OVER,
+    "a topic over the limit": b"\x06" + LENGTH_OVER_LIMIT,
+    "a chunk over the limit": b"\x0c\x01\x01" + LENGTH_OVER_LIMIT,
     "a topic that is not UTF-8": b"\x06\x02\xff\xff",
     "a cluster that is not UTF-8": b"\x04\x01\x02\xc3\x28\x01x\x01",
     "a fault that is not UTF-8": b"\x05\x01\x00\x02\xff\xff",
-    "a name of 256 data": encoded(Op.SUBSCRIBE, "ü" * 128),
+    "a name of 256 bytes": encoded(Op.SUBSCRIBE, "ü" * 128),
 }
 
 
-@pytest.mark.parametrize("way", ["whole", "byte by byte", "with more behind"])
-@pytest.mark.parametrize("data", BREAKS.values(), ids=BREAKS)
+@pytest.mark.parametrize("delivery", ["whole", "byte by byte", "with more bytes"])
+@pytest.mark.parametrize("data", PROTOCOL_ERRORS.values(), ids=PROTOCOL_ERRORS)
 async def test_protocol_error_disconnects_only_its_sender_with_a_reason(
-    node: Relay, data: bytes, way: str
+    node: Relay, data: bytes, delivery: str
 ) -> None:
-    begin = node.process.written
+    log_start = node.process.written
     async with (
         iris_program(node.port, "other", Handlers(echo_request)) as other_program,
         raw_iris(node.port, "") as hostile,
     ):
         with suppress(ConnectionError):
-            if way == "byte by byte":
+            if delivery == "byte by byte":
                 await send_in_pieces(hostile, data, 1)
             else:
-                await hostile.send(data + (bytes(100_000) if way == "with more behind" else b""))
+                await hostile.send(
+                    data + (bytes(100_000) if delivery == "with more bytes" else b"")
+                )
         reason = await hostile.wait_until_closed()
         # A TCP reset may discard the reason, if the program still sends; the log always has it.
-        assert reason or way != "whole"
-        node.process.wait_for_line('program detached .*"protocol error: .+', LIMIT, after=begin)
+        assert reason or delivery != "whole"
+        node.process.wait_for_line('program detached .*"protocol error: .+', LIMIT, after=log_start)
         assert await other_program.request("other", b"well") == b"well"
 
 
@@ -103,14 +105,16 @@ async def test_announced_sizes_reserve_no_memory(node: Relay) -> None:
     """A hundred connections announce bodies just under the limit and send none of them."""
     announced = b"\x08\x01t" + encoded(Op.TUNNEL_ALLOWANCE, 16 * MIB, 0)[1:-1] + bytes(1000)
     before = node.memory
-    crowd = [RawIris(*await asyncio.open_connection("127.0.0.1", node.port)) for _ in range(100)]
-    for raw in crowd:
+    connections = [
+        RawIris(*await asyncio.open_connection("127.0.0.1", node.port)) for _ in range(100)
+    ]
+    for raw in connections:
         await raw.attach()
         await raw.send(announced)
     async with raw_iris(node.port, "") as other:
         await other.wait_until_processed()
     assert node.memory - before < 32 * MIB
-    for raw in crowd:
+    for raw in connections:
         raw.writer.transport.abort()
 
 
@@ -171,13 +175,13 @@ def counting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Relay, 
         relays.stop()
 
 
-def dropped(port: int) -> float:
+def dropped_packets(port: int) -> float:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=LIMIT) as page:
         lines = page.read().decode().splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith("arke_dropped_total"))
 
 
-STRAYS = {
+UNEXPECTED_PACKETS = {
     "a reply to no request": (Op.REPLY, 4711, b"x"),
     "a fault to no request": (Op.REPLY, 2**64 - 1, "x"),
     "a confirmation of no opening": (Op.TUNNEL_CONFIRM, 4711, 1),
@@ -187,19 +191,19 @@ STRAYS = {
 }
 
 
-@pytest.mark.parametrize("packet", STRAYS.values(), ids=STRAYS)
+@pytest.mark.parametrize("packet", UNEXPECTED_PACKETS.values(), ids=UNEXPECTED_PACKETS)
 async def test_packet_without_its_request_or_tunnel_is_dropped_and_counted(
     counting: tuple[Relay, int], packet: Packet
 ) -> None:
     relay, metrics = counting
-    before = dropped(metrics)
+    before = dropped_packets(metrics)
     async with raw_iris(relay.port, "") as raw:
         for _ in range(3):
             await raw.send_packet(*packet)
         await raw.wait_until_processed()
 
         async def counted() -> bool:
-            return await asyncio.to_thread(dropped, metrics) >= before + 3
+            return await asyncio.to_thread(dropped_packets, metrics) >= before + 3
 
         await wait_until_async(counted)
         await raw.wait_until_processed()

@@ -19,6 +19,6 @@ def fetch(port: int, path: str, method: str = "GET") -> tuple[HTTPResponse, byte
 
 
 def metric_value(port: int, metric: str) -> float:
-    """Return the sum of all series of a metric whose line starts with `name`."""
+    """Return the sum of all series of a metric whose lines start with `metric`."""
     text = fetch(port, "/-/metrics")[1].decode()
     return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(metric))

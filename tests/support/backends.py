@@ -45,7 +45,7 @@ def respond_with(body: str, status: str = "200 OK") -> Script:
 
 
 class Backend:
-    """A server of raw bytes: `script` is run for each connection, in a thread of its own.
+    """A server of raw bytes: it runs `script` for each connection in a separate thread.
 
     A script that returns closes its connection; what it raises fails the test.
     """

@@ -79,7 +79,7 @@ class CoreHarness:
         self.router.expire(self.now)
 
     def leftovers(self) -> list[object]:
-        """What any table holds. Without open requests, this is a leak."""
+        """Return the entries of all tables. An entry without an open request is a leak."""
         endpoints = [*self.core.programs.by_number.values(), *self.core.peers.by_node.values()]
         return [
             *self.router._assigned.values(),

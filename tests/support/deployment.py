@@ -1,4 +1,4 @@
-"""Backends whose members publish where they serve, and a proxy that watches them."""
+"""Backends whose members publish their addresses, and a proxy that watches the cluster."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.waiting import LIMIT
 
 
 class Deployment:
-    """Proxies, and backends with their members, that end with the test."""
+    """Proxies, and backends with their members, that stop at the end of the test."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -41,7 +41,7 @@ class Deployment:
         return backend, self.member(relay, cluster, http=backend.address)
 
     def stop_member(self, member: AddressService) -> None:
-        """Let a member leave before the end of the test."""
+        """Detach a member before the end of the test."""
         self._stop_once(member)
         self._stopped.add(member.leave)
 
@@ -63,7 +63,7 @@ class Proxy:
         self.port = port
 
     def connect(self, port: int | None = None) -> Connection:
-        """Connect to where it listens, or to another port of its own."""
+        """Connect to the proxy's main port, or to another of its ports."""
         return Connection(socket.create_connection(("127.0.0.1", port or self.port), LIMIT))
 
     def request(self, request: bytes = GET) -> tuple[HTTPResponse, bytes]:

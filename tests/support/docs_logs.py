@@ -23,7 +23,7 @@ _NOT_EVENTS = ("sdk/arke/program", "sdk/arke/cli")
 
 
 class Event(NamedTuple):
-    """One kind of log line. `…` in the text stands for a value."""
+    """One kind of log line. `…` in the text replaces a value."""
 
     text: str
     level: str
@@ -60,7 +60,7 @@ def _events(package: str) -> Iterator[Event]:
 
 
 def _texts(file: Path, node: ast.AST) -> list[str]:
-    """Return what a message can be: one text, or those that a function of the module returns."""
+    """Return the possible texts of a message: one, or all that a function of the module returns."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         for _, function in nodes(ast.FunctionDef, str(file)):
             if function.name == node.func.id and ast.unparse(function.returns or node) == "str":

@@ -59,7 +59,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 def prose(page: Path) -> str:
     """Return the text of a page without its fenced blocks."""
-    kept: list[str] = []
+    unfenced: list[str] = []
     mark = ""
     for line in page.read_text(encoding="utf-8").splitlines():
         match = _FENCE.match(line)
@@ -68,8 +68,8 @@ def prose(page: Path) -> str:
         elif match:
             mark = match["mark"]
         else:
-            kept.append(line)
-    return "\n".join(kept) + "\n"
+            unfenced.append(line)
+    return "\n".join(unfenced) + "\n"
 
 
 def spans(page: Path) -> list[str]:

@@ -1,6 +1,6 @@
 """Write the generated parts of the reference pages: flags, SDK, metrics and log events.
 
-`make reference` runs it. A generated part stands between two comments, `<!-- generated: NAME -->`
+`make reference` runs it. A generated part lies between two comments, `<!-- generated: NAME -->`
 and `<!-- end -->`; a test compares it with the code.
 """
 

@@ -88,7 +88,7 @@ class Session:
             self._run(step, node)
 
     def close(self) -> None:
-        """Stop what still runs, the last first."""
+        """Stop the running processes, newest first."""
         for process in reversed(self._processes):
             with suppress(ProcessLookupError):
                 process.terminate()
@@ -100,7 +100,7 @@ class Session:
             process.close()
 
     def environ(self, node: str) -> dict[str, str]:
-        """Return what stands for a machine of its own: ports and addresses that are free."""
+        """Return environment variables that give a node its own free ports and addresses."""
         address = self._addresses.setdefault(node, loopback_address())
         port = self._ports.setdefault(node, free_port())
         others = [f"{other}:55556" for other in self._addresses.values() if other != address]
@@ -131,7 +131,7 @@ class Session:
         return process
 
     def _run(self, step: Step, node: str) -> None:
-        """Run a block; where output is shown, again until what was started before is ready."""
+        """Run a block. If the page shows its output, repeat until the output matches."""
         deadline = time.monotonic() + LIMIT
         while True:
             done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What a test needs of the machine: without it the test fails in CI, and is skipped elsewhere."""
+"""Requirements of a test: if one is missing, the test fails in CI and is skipped elsewhere."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import pytest
 
 
 def require_tool(name: str, package: str) -> str:
-    """Return where the program is."""
+    """Return the path of a program. Fail or skip the test if it is not installed."""
     return shutil.which(name) or skip_or_fail(f"`{name}` is missing: install {package}")
 
 
 def require_root(why: str) -> None:
-    """Go on only as root."""
+    """Fail or skip the test unless it runs as root."""
     if os.geteuid() != 0:
         skip_or_fail(f"only root can {why}")
 
 
 def skip_or_fail(reason: str) -> NoReturn:
-    """End the test: something it needs is not here."""
+    """Fail the test in CI; skip it elsewhere."""
     if os.environ.get("CI"):
         pytest.fail(f"CI needs it: {reason}", pytrace=False)
     pytest.skip(reason)

@@ -1,4 +1,4 @@
-"""RSA keys for tests that need the key of some network, not a particular one.
+"""RSA keys for tests in which the value of the network key does not matter.
 
 An RSA-3072 key takes up to a second of CPU time, so tests share a few. Each network has a random
 name, which the keys of its join sockets depend on too, so networks with the same key stay apart.

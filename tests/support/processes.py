@@ -11,11 +11,11 @@ from pathlib import Path
 from lab import Process
 
 started: list[Process] = []
-"""The processes that may still have a log, the newest last; a failing test shows their logs."""
+"""Processes whose logs are not closed, newest last; the report of a failed test shows them."""
 
 
 def start_process(name: str, command: Sequence[str | Path], **environ: str) -> Process:
-    """Start a process of this machine; its stdout and stderr are its log."""
+    """Start a process on this machine; its stdout and stderr go to its log."""
     log = tempfile.TemporaryFile()  # noqa: SIM115 — closed with the process
     popen = subprocess.Popen(
         [os.fspath(word) for word in command],

@@ -1,4 +1,4 @@
-"""How a test starts our programs: as the console scripts do that installing would make."""
+"""Command lines that run the project's console scripts from this checkout."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ _SCRIPTS = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8
 
 
 def program(name: str) -> list[str]:
-    """Return the words that run `relay`, `proxy` or `arke` from this checkout."""
+    """Return the command line that runs `relay`, `proxy` or `arke` from this checkout."""
     module, function = _SCRIPTS[name].split(":")
     return [sys.executable, "-c", f"import sys, {module}; sys.exit({module}.{function}())"]

@@ -27,7 +27,7 @@ class AddressService:
 
     Whenever they are set the first one is next.
 
-    The answer "" never comes.
+    The member never sends the answer "".
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Start the real `proxy`, and look at its processes."""
+"""Start the `proxy` command; read its TLS port, worker pids and memory."""
 
 from __future__ import annotations
 
@@ -13,31 +13,34 @@ from support.waiting import LIMIT
 
 
 def tls_port(proxy: Process) -> int:
-    """Where a proxy listens that was given -tls-listen 127.0.0.1:0."""
+    """Return the port that a proxy chose for -tls-listen 127.0.0.1:0."""
     match = proxy.wait_for_line(r" tls=127\.0\.0\.1:(\d+)", LIMIT)
     return int(match[1])
 
 
 def worker_pids(proxy: Process) -> list[int]:
-    """The numbers of the processes that serve for a proxy, the oldest first."""
+    """Return the pids of a proxy's workers, oldest first."""
     pid = proxy.machine_pid
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
     return [int(child) for child in children.split()]
 
 
 def resident_bytes(pid: int) -> int:
-    """The bytes of a process that are in memory."""
+    """Return the resident memory of a process in bytes."""
     pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()
     return int(pages[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def start_cluster_proxy(relay: Relay, cluster: str, *flags: str) -> tuple[Process, int]:
-    """Start the real thing on a port of its choice, which is returned once it listens."""
+    """Start a proxy for a cluster; return the process and its port when it listens."""
     return start_proxy("-cluster", cluster, "-port", str(relay.port), *flags)
 
 
 def start_proxy(*flags: str, descriptors: int | None = None) -> tuple[Process, int]:
-    """Start one that has perhaps no default cluster, or no relay, or few `descriptors`."""
+    """Start a proxy with these flags; return the process and its port when it listens.
+
+    `descriptors` limits the file descriptors of each process.
+    """
     words = [*program("proxy"), "-listen", "127.0.0.1:0", *flags]
     if descriptors:
         words = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *words]

@@ -1,4 +1,4 @@
-"""A peer for hostile tests: it holds the network's key, speaks the real protocols, and misbehaves.
+"""A peer for hostile tests: it holds the network's key, and can violate the protocols.
 
 No socket listens at its join port, so that relays cannot renew its admission.
 """

@@ -28,7 +28,7 @@ class RawProgram:
         self._messages = msgpack.Unpacker(use_list=False, max_buffer_size=2**31 - 1)
 
     async def hello(self, name: str = "raw", program: bytes | None = None) -> None:
-        """Attach as every program does; `program` tells that it is the same one as before."""
+        """Attach. `program` is the program id of an earlier connection, to reattach."""
         await self.send_message(
             (Op.HELLO.value, MAGIC, VERSION, name, *((program,) if program else ()))
         )
@@ -43,7 +43,7 @@ class RawProgram:
             await self.writer.drain()
 
     async def receive(self) -> Message:
-        """Return the next message. Raises EOFError, or ConnectionError, when there is none."""
+        """Return the next message. Raises EOFError or ConnectionError at the end."""
         async with asyncio.timeout(LIMIT):
             while True:
                 for message in self._messages:
@@ -54,7 +54,7 @@ class RawProgram:
                 self._messages.feed(data)
 
     async def receive_only(self, op: int) -> Message:
-        """Return the next message of one kind, past others."""
+        """Return the next message of one kind; drop others."""
         while (message := await self.receive())[0] != op:
             pass
         return message
@@ -66,7 +66,7 @@ class RawProgram:
             pass
 
     async def wait_until_closed(self) -> str | None:
-        """Wait for the end of the connection; return the reason that the relay gave."""
+        """Wait for the end of the connection; return the reason that the relay sent."""
         reason = None
         try:
             while True:

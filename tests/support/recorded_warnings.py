@@ -1,4 +1,4 @@
-"""Record what a balancer warns of."""
+"""Record the warnings of a balancer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Hashable
 
 
 class RecordedWarnings(list[str]):
-    """Takes the place of `arke_proxy.log.warn_limited`; keeps each event as text."""
+    """Replaces `arke_proxy.log.warn_limited`; records each event as text."""
 
     def __call__(self, key: Hashable, message: str, /, **fields: object) -> None:
         self.append(" ".join([message, *(f"{name}={value}" for name, value in fields.items())]))

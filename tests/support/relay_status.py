@@ -35,7 +35,7 @@ async def wait_for_topic(mesh: arke.Mesh, topic: str) -> None:
 
 
 async def peer_states(relay: Relay) -> list[dict[str, Any]]:
-    """Return the node ids of all peers of a relay, in any state."""
+    """Return the status entries of all peers of a relay, in any state."""
     async with arke.connect(port=relay.port) as mesh:
         found: list[dict[str, Any]] = (await mesh.status())["peers"]
         return found

@@ -1,4 +1,4 @@
-"""Callers that send requests all the time, of which none may fail."""
+"""Callers that send requests continuously; no request may fail."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class Traffic:
             await asyncio.gather(*self._callers)
         assert self.started == self.replied > 0
 
-    async def wait_for_replies(self, answers: int = 50) -> None:
+    async def wait_for_replies(self, count: int = 50) -> None:
         """Wait for `count` further replies. Raises the exception of a failed caller."""
-        goal = self.replied + answers
+        goal = self.replied + count
         async with asyncio.timeout(LIMIT):
             while self.replied < goal:
                 self.raise_failures()

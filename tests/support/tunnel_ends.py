@@ -25,7 +25,7 @@ class TunnelEnd(Protocol):
     received: list[bytes]
     end_reason: str | None
     reading: bool
-    """Whether it reads, which grants more credit to the other end."""
+    """Whether the program reads; reading grants more credit to the other end."""
 
     def open(self) -> None: ...
 
@@ -34,7 +34,7 @@ class TunnelEnd(Protocol):
     def close(self) -> None: ...
 
     def step(self) -> bool:
-        """Receive and send what is possible now. Returns False if nothing was."""
+        """Receive and send as much as possible now. Return False if there was no progress."""
 
 
 class IrisEnd:
@@ -44,7 +44,7 @@ class IrisEnd:
         self.received: list[bytes] = []
         self.end_reason: str | None = None
         self.reading = True
-        self._relay, self._program, self._first = relay, name, allowance
+        self._relay, self._program, self._initial_allowance = relay, name, allowance
         self._decoder = Decoder()
         self._queue: deque[tuple[int, bytes]] = deque()
         self._allowance = 0
@@ -68,29 +68,29 @@ class IrisEnd:
         self._send(Iris.TUNNEL_CLOSE, self._number)
 
     def step(self) -> bool:
-        did = False
+        progressed = False
         received = self._relay.received(self._program) if self.reading else b""
         self._decoder.feed(received)
         for packet in self._decoder:
             self._on_packet(*packet)
-            did = True
+            progressed = True
         while self._queue and self._allowance > 0:
             size, chunk = self._queue.popleft()
             self._allowance -= len(chunk)
             self._send(Iris.TUNNEL_TRANSFER, self._number, size, chunk)
-            did = True
-        return did
+            progressed = True
+        return progressed
 
     def _on_packet(self, op: Iris, *fields: Any) -> None:
         match op, fields:
             case Iris.TUNNEL_INIT, (build, _):
                 self._send(Iris.TUNNEL_CONFIRM, build, self._number)
-                self._send(Iris.TUNNEL_ALLOWANCE, self._number, self._first)
+                self._send(Iris.TUNNEL_ALLOWANCE, self._number, self._initial_allowance)
             case Iris.TUNNEL_CONFIRM, (_, limit):
                 assert limit == CHUNK
-                self._send(Iris.TUNNEL_ALLOWANCE, self._number, self._first)
-            case Iris.TUNNEL_ALLOWANCE, (_, data):
-                self._allowance += data
+                self._send(Iris.TUNNEL_ALLOWANCE, self._number, self._initial_allowance)
+            case Iris.TUNNEL_ALLOWANCE, (_, size):
+                self._allowance += size
             case Iris.TUNNEL_TRANSFER, (_, size, chunk):
                 self._size = size or self._size
                 self._partial = chunk if size else self._partial + chunk
@@ -115,7 +115,7 @@ class NativeEnd:
         self._consumed = 0
         self._partial = b""
         self._total = 0
-        self._advanced = 0
+        self._granted_early = 0
         self._tunnel_id = 0
         relay.attach(name)
         self._send(Op.HELLO, MAGIC, NATIVE, name)
@@ -133,35 +133,35 @@ class NativeEnd:
         if len(message) <= 4096:
             self._queue.append((None, packed(message)))
             return
-        most = min(CHUNK, self._window // 2)
-        for at in range(0, len(message), most):
-            self._queue.append((0 if at else len(message), message[at : at + most]))
+        chunk_limit = min(CHUNK, self._window // 2)
+        for at in range(0, len(message), chunk_limit):
+            self._queue.append((0 if at else len(message), message[at : at + chunk_limit]))
 
     def close(self) -> None:
         self._send(Op.END, self._tunnel_id, TunnelClose.CLOSED.value, "", "")
 
     def step(self) -> bool:
-        did = False
+        progressed = False
         for message in unpacked(self._relay.received(self._program)) if self.reading else ():
             self._on_message(*message)
-            did = True
+            progressed = True
         while self._queue and len(self._queue[0][1]) <= self._credit:
             total, data = self._queue.popleft()
             self._credit -= len(data)
             self._send(Op.DATA, self._tunnel_id, total, data)
-            did = True
-        return did
+            progressed = True
+        return progressed
 
     def _on_message(self, op: int, *fields: Any) -> None:
         match op, fields:
-            case Op.OFFER, (call, *_):
+            case Op.OFFER, (request_id, *_):
                 window = min(fields[5], self._window)
-                self._send(Op.ACCEPT, call, window, LARGEST)
-                self._start(-call, window)
-            case Op.ACCEPT, (call, window, _):
-                self._start(call, window)
-            case Op.CREDIT, (_, data):
-                self._credit += data
+                self._send(Op.ACCEPT, request_id, window, LARGEST)
+                self._start(-request_id, window)
+            case Op.ACCEPT, (request_id, window, _):
+                self._start(request_id, window)
+            case Op.CREDIT, (_, size):
+                self._credit += size
             case Op.DATA, (_, total, data):
                 self._on_data(total, data)
             case Op.END, (_, _, _, text):
@@ -184,27 +184,27 @@ class NativeEnd:
         missing = self._total - len(self._partial)
         if not missing:
             self.received.append(self._partial)
-            self._consume(self._total - self._advanced)
-            self._advanced = 0
+            self._consume(self._total - self._granted_early)
+            self._granted_early = 0
         elif self._granted < min(missing, self._window // 2):
-            self._advanced += self._window // 2
+            self._granted_early += self._window // 2
             self._grant(self._window // 2)
 
-    def _consume(self, data: int) -> None:
-        self._consumed += data
+    def _consume(self, size: int) -> None:
+        self._consumed += size
         if self._consumed >= self._window // 4:
             self._grant(self._consumed)
             self._consumed = 0
 
-    def _grant(self, data: int) -> None:
-        self._granted += data
-        self._send(Op.CREDIT, self._tunnel_id, data)
+    def _grant(self, size: int) -> None:
+        self._granted += size
+        self._send(Op.CREDIT, self._tunnel_id, size)
 
 
 def run_to_completion(*ends: TunnelEnd) -> None:
-    """Run all ends until none can do more."""
+    """Run all ends until no end makes progress."""
     for _ in range(100_000):
-        did = [end.step() for end in ends]
-        if not any(did):
+        progressed = [end.step() for end in ends]
+        if not any(progressed):
             return
     raise AssertionError("the ends never become idle")

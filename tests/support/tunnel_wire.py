@@ -15,7 +15,7 @@ MIB = 1024 * 1024
 
 
 class Link:
-    """The sink of one tunnel end. While `held` is set, nothing is delivered."""
+    """The sink of one tunnel end. While `held` is set, the wire delivers nothing."""
 
     def __init__(self, wire: Wire, number: int) -> None:
         self._wire = wire
@@ -59,7 +59,7 @@ class Wire:
             self.credit[number] -= len(fields[1])
             self.sizes.append(len(fields[1]))
             assert 0 < len(fields[1]) <= CHUNK
-            assert self.credit[number] >= 0, "it sent more than it was granted"
+            assert self.credit[number] >= 0, "the end sent more than its credit"
         self.queues[number].append(message)
         held = sum(len(m[3]) for m in self.queues[number] if m[0] == Op.DATA)
         self.most_held = max(self.most_held, held)
@@ -80,7 +80,9 @@ class Wire:
                     other.on_data(*fields)
                 elif op == Op.CREDIT:
                     self.credit[1 - number] += fields[0]
-                    assert self.credit[1 - number] <= self.window, "more than the window"
+                    assert self.credit[1 - number] <= self.window, (
+                        "the end granted more than its window"
+                    )
                     other.on_credit(*fields)
                 else:
                     assert op == Op.END

@@ -32,7 +32,7 @@ def conversations() -> list[list[Vector]]:
 
 def _vectors(block: str) -> list[Vector]:
     entries = re.findall(r"^(\w) ([<>]) (.*)\n((?:^ .*\n)+)", block, re.MULTILINE)
-    assert len(entries) == len(re.findall(r"^\w", block, re.MULTILINE)), "lines that are no vector"
+    assert len(entries) == len(re.findall(r"^\w", block, re.MULTILINE)), "a line is not a vector"
     return [
         Vector(endpoint, direction == "<", values(messages), _bytes(data))
         for endpoint, direction, messages, data in entries
@@ -56,7 +56,7 @@ def _value(node: ast.expr) -> Any:
 
 
 def _bytes(text: str) -> bytes:
-    """Hexadecimal data; `(61)*65536` is so many of them."""
+    """Hexadecimal data; `(61)*65536` is 65536 bytes of 0x61."""
     data = b""
     for byte, times in re.findall(r"\(?([0-9a-f]{2})\)?(?:\*(\d+))?", text):
         data += bytes.fromhex(byte) * int(times or 1)

@@ -1,4 +1,4 @@
-"""What becomes of a ZeroMQ client: is it let in?"""
+"""Connect a ZeroMQ client, and return whether its CURVE handshake succeeds."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _REFUSED = {
 }
 
 
-async def handshake_succeeds(sock: zmq.Socket[bytes], where: str) -> bool:
-    """Connect, and tell whether the handshake succeeds."""
+async def handshake_succeeds(sock: zmq.Socket[bytes], endpoint: str) -> bool:
+    """Connect to an endpoint; return whether the handshake succeeds."""
     with sock.get_monitor_socket() as monitor:
-        sock.connect(where)
+        sock.connect(endpoint)
         async with asyncio.timeout(LIMIT):
             while (outcome := _outcome(monitor)) is None:
                 await asyncio.sleep(0.005)

@@ -6,7 +6,7 @@ import asyncio
 import resource
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from support.relays import Relays
 from support.traffic import Traffic, echo_service
 from support.waiting import LIMIT
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("raised_descriptor_limit")]
 
 MIB = 1024 * 1024
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
@@ -29,15 +29,6 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 SIGNATURE = b"\xff" + bytes(8) + b"\x7f"
 GREETING = SIGNATURE + b"\x03\x00CURVE" + bytes(15) + b"\x00" + bytes(31)
 HUGE = (2**63 - 1).to_bytes(8)
-
-
-@pytest.fixture(autouse=True)
-def descriptors() -> Iterator[None]:
-    """Raise the descriptor limit to the maximum, for thousands of clients."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class UnauthenticatedClient(asyncio.Protocol):

@@ -7,14 +7,7 @@ import pytest
 
 from arke_proxy.connections.client_state import TRANSITIONS, ClientState, ClientTimer
 from arke_proxy.connections.timeouts import TimeLimits, Timeouts
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from support.manual_clock import ManualClock
 
 
 class Connection:
@@ -35,12 +28,12 @@ class Connection:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> ManualClock:
+    return ManualClock(100.0)
 
 
 @pytest.fixture
-def timeouts(clock: Clock) -> Timeouts:
+def timeouts(clock: ManualClock) -> Timeouts:
     return Timeouts(TimeLimits(), clock)
 
 
@@ -83,7 +76,7 @@ def test_time_limit_of_each_state(timeouts: Timeouts, state: ClientState, second
     assert timeouts.timer(state).due == 100.0 + seconds
 
 
-def test_sweep_reports_a_time_out_once(timeouts: Timeouts, clock: Clock) -> None:
+def test_sweep_reports_a_time_out_once(timeouts: Timeouts, clock: ManualClock) -> None:
     connection = Connection(timeouts.timer(ClientState.LINGERING))
     timeouts.sweep([connection], 101.9)
     assert connection.timeouts == 0
@@ -96,7 +89,7 @@ def test_sweep_reports_a_time_out_once(timeouts: Timeouts, clock: Clock) -> None
     assert connection.timeouts == 2
 
 
-def test_progress_restarts_the_time_limit(timeouts: Timeouts, clock: Clock) -> None:
+def test_progress_restarts_the_time_limit(timeouts: Timeouts, clock: ManualClock) -> None:
     timer = timeouts.timer(ClientState.EXCHANGE)
     clock.now = 130.0
     timer.restart()

@@ -1,20 +1,13 @@
 from __future__ import annotations
 
 from arke.program.log_throttle import LogThrottle
+from support.manual_clock import ManualClock
 
 KEYS = 1024
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_one_line_per_period_and_the_next_one_reports_how_many_were_suppressed() -> None:
-    clock = Clock()
+    clock = ManualClock()
     throttle = LogThrottle(clock)
     assert throttle.admit("key", 60) == 0
     assert [throttle.admit("key", 60) for _ in range(4)] == [None] * 4
@@ -29,7 +22,7 @@ def test_one_line_per_period_and_the_next_one_reports_how_many_were_suppressed()
 
 
 def test_several_lines_per_period() -> None:
-    clock = Clock()
+    clock = ManualClock()
     throttle = LogThrottle(clock)
     assert [throttle.admit("key", 1, 3) for _ in range(5)] == [0, 0, 0, None, None]
     clock.now += 1
@@ -37,7 +30,7 @@ def test_several_lines_per_period() -> None:
 
 
 def test_rotating_keys_share_one_line_and_every_line_is_counted() -> None:
-    clock = Clock()
+    clock = ManualClock()
     throttle = LogThrottle(clock)
     admitted = [throttle.admit(number, 60) for number in range(5000)]
     assert sum(count is not None for count in admitted) == KEYS + 1
@@ -50,7 +43,7 @@ def test_rotating_keys_share_one_line_and_every_line_is_counted() -> None:
 
 
 def test_suppressed_count_of_an_expired_key_is_reported_by_the_shared_key() -> None:
-    clock = Clock()
+    clock = ManualClock()
     throttle = LogThrottle(clock)
     for number in range(KEYS):
         assert [throttle.admit(number, 60) for _ in range(3)] == [0, None, None]

@@ -13,14 +13,7 @@ from hypothesis import strategies as st
 from arke.program.addresses import HostPort
 from arke.program.log_throttle import LogThrottle
 from arke.program.logging import FORMATS, LEVELS, Log, configure
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from support.manual_clock import ManualClock
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +29,7 @@ def logged(format: str = "text", level: str = "debug") -> tuple[Log, io.StringIO
     return configure("arke_relay", level, format, stream), stream
 
 
-def throttled_by(clock: Clock) -> tuple[Log, io.StringIO]:
+def throttled_by(clock: ManualClock) -> tuple[Log, io.StringIO]:
     _, stream = logged()
     return Log(logging.getLogger("arke_relay"), LogThrottle(clock)), stream
 
@@ -159,7 +152,7 @@ def test_short_traceback_is_complete() -> None:
 
 
 def test_a_limited_event_is_written_once_per_period_and_reports_suppressed_ones() -> None:
-    clock = Clock()
+    clock = ManualClock()
     log, stream = throttled_by(clock)
     for _ in range(5):
         log.limited("refused", 60).info("peer refused")
@@ -178,7 +171,7 @@ def test_a_limited_event_is_written_once_per_period_and_reports_suppressed_ones(
 
 
 def test_several_events_of_one_key_per_period() -> None:
-    clock = Clock()
+    clock = ManualClock()
     log, stream = throttled_by(clock)
     for number in range(5):
         log.limited("attached", 1, 3).info("program attached", number=number)
