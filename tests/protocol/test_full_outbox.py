@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from arke.wire.messages import MAGIC, VERSION, Op
-from support.in_process_relay import InProcessRelay, packed
+from support.in_process_relay import InProcessRelay
+from support.raw_program import packed
 
 HALF = 40 * 1024 * 1024
 

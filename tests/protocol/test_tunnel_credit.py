@@ -10,9 +10,10 @@ from arke.wire.limits import CHUNK, MIN_WINDOW, WINDOW
 from arke.wire.messages import Op
 from arke_relay.attachments.iris import tunnels
 from arke_relay.attachments.iris.tunnel import MAX_TUNNEL_MESSAGE as LARGEST
-from support.in_process_relay import InProcessRelay, packed, unpacked
+from support.in_process_relay import InProcessRelay, unpacked
 from support.iris_packets import Decoder, encoded
 from support.iris_packets import Op as Iris
+from support.raw_program import packed
 from support.tunnel_ends import CLUSTER, NUMBER, IrisEnd, NativeEnd, TunnelEnd, run_to_completion
 
 KINDS = st.sampled_from(["iris", "native"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from arke.wire.messages import MAGIC, VERSION, Op, PeerOp
-from support.in_process_relay import InProcessRelay, packed, unpacked
+from support.in_process_relay import InProcessRelay, unpacked
+from support.raw_program import packed
 from support.vectors import Vector, conversations
 
 

@@ -7,7 +7,7 @@ import logging
 from random import Random
 from typing import Any
 
-from msgpack import Packer, Unpacker
+from msgpack import Unpacker
 
 from arke.program.logging import Log
 from arke.wire.limits import MAX_MESSAGE
@@ -188,10 +188,6 @@ class InProcessRelay:
 
     def _dial(self, neighbour: Neighbour, session: int) -> RecordingLink:
         return self._link
-
-
-def packed(*messages: tuple[Any, ...]) -> bytes:
-    return b"".join(Packer().pack(message) for message in messages)
 
 
 def unpacked(data: bytes) -> tuple[Any, ...]:

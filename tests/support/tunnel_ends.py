@@ -10,9 +10,10 @@ from msgpack import Unpacker
 from arke.wire.limits import CHUNK
 from arke.wire.messages import MAGIC, Op, Purpose, TunnelClose
 from arke.wire.messages import VERSION as NATIVE
-from support.in_process_relay import InProcessRelay, packed, unpacked
+from support.in_process_relay import InProcessRelay, unpacked
 from support.iris_packets import CLIENT_MAGIC, VERSION, Decoder, encoded
 from support.iris_packets import Op as Iris
+from support.raw_program import packed
 
 CLUSTER = "sink"
 NUMBER = 0  # id of the tunnel at an Iris program

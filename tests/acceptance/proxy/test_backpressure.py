@@ -43,22 +43,19 @@ Connect = Callable[[], Connection]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("tls")
-
-
-@pytest.fixture(scope="module")
-def module_harness(folder: Path) -> Iterator[ProxyHarness]:
-    certificate = write_certificate(folder, "a.example", file="a")
-    with proxy_harness(folder, "-tls-listen", "127.0.0.1:0", "-cert", certificate) as harness:
+def module_harness(module_folder: Path) -> Iterator[ProxyHarness]:
+    certificate = write_certificate(module_folder, "a.example", file="a")
+    with proxy_harness(
+        module_folder, "-tls-listen", "127.0.0.1:0", "-cert", certificate
+    ) as harness:
         yield harness
 
 
 @pytest.fixture(params=["plain", "tls"])
-def connect(request: pytest.FixtureRequest, harness: ProxyHarness, folder: Path) -> Connect:
+def connect(request: pytest.FixtureRequest, harness: ProxyHarness, module_folder: Path) -> Connect:
     if request.param == "plain":
         return harness.connect
-    context = ssl.create_default_context(cafile=folder / "a.pem")
+    context = ssl.create_default_context(cafile=module_folder / "a.pem")
     return lambda: harness.connect_tls(context, "a.example")
 
 

@@ -7,9 +7,7 @@ import os
 import signal
 import ssl
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from h2.errors import ErrorCodes
@@ -28,7 +26,7 @@ from hyperframe.frame import (
 from support.backend_scripts import never_respond
 from support.backends import respond_with
 from support.connection import Connection
-from support.observed_proxy import StartProxy, observed_proxies
+from support.observed_proxy import StartProxy
 from support.proxy_process import worker_pids
 from support.raw_http2 import GET, POST, ConnectionClosed, Fields, RawHttp2, StreamReset
 from support.waiting import LIMIT
@@ -36,12 +34,6 @@ from support.waiting import LIMIT
 PROTOCOL_ERRORS = 'arke_proxy_failures_total{reason="http2_protocol_error"}'
 MAX_BODY = ("-max-body", "1m")
 PIECE = bytes(16_000)
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[StartProxy]:
-    with observed_proxies(tmp_path) as start:
-        yield start
 
 
 def upload(client: RawHttp2, stream: int) -> int:

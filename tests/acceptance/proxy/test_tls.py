@@ -24,16 +24,11 @@ GET_AND_CLOSE = b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("tls")
-
-
-@pytest.fixture(scope="module")
-def module_harness(folder: Path) -> Iterator[ProxyHarness]:
-    first = write_certificate(folder, "a.example", file="a")
-    second = write_certificate(folder, "*.b.example", file="b")
+def module_harness(module_folder: Path) -> Iterator[ProxyHarness]:
+    first = write_certificate(module_folder, "a.example", file="a")
+    second = write_certificate(module_folder, "*.b.example", file="b")
     flags = ["-tls-listen", "127.0.0.1:0", "-cert", first, "-cert", second, "-timeout", "2s"]
-    with proxy_harness(folder, *flags) as harness:
+    with proxy_harness(module_folder, *flags) as harness:
         yield harness
 
 
@@ -42,17 +37,17 @@ def echo_head(connection: Connection) -> None:
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(head) + head)
 
 
-def client_context(folder: Path, file: str = "a") -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=folder / f"{file}.pem")
+def client_context(module_folder: Path, file: str = "a") -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=module_folder / f"{file}.pem")
 
 
 def connect(harness: ProxyHarness, context: ssl.SSLContext, name: str = "a.example") -> Connection:
     return harness.connect_tls(context, name)
 
 
-def test_http1_over_tls(harness: ProxyHarness, folder: Path) -> None:
+def test_http1_over_tls(harness: ProxyHarness, module_folder: Path) -> None:
     harness.start_backends(echo_head)
-    connection = connect(harness, client_context(folder))
+    connection = connect(harness, client_context(module_folder))
     assert isinstance(connection.sock, ssl.SSLSocket)
     assert connection.sock.version() == "TLSv1.3"
     for _ in range(2):
@@ -65,12 +60,12 @@ def test_http1_over_tls(harness: ProxyHarness, folder: Path) -> None:
     assert connection.read_to_end() == b""  # an orderly TLS close, not a reset
 
 
-def test_curl_over_tls(harness: ProxyHarness, folder: Path) -> None:
+def test_curl_over_tls(harness: ProxyHarness, module_folder: Path) -> None:
     harness.start_backends(echo_head)
     command = [require_tool("curl", "curl"), "--silent", "--show-error", "--fail", "--http1.1"]
     command += [
         "--cacert",
-        str(folder / "b.pem"),
+        str(module_folder / "b.pem"),
         "--resolve",
         f"x.b.example:{harness.tls_port}:127.0.0.1",
     ]
@@ -80,33 +75,39 @@ def test_curl_over_tls(harness: ProxyHarness, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [100, 5_000_000])
-def test_response_before_close_is_complete(harness: ProxyHarness, folder: Path, size: int) -> None:
+def test_response_before_close_is_complete(
+    harness: ProxyHarness, module_folder: Path, size: int
+) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"a" * size)
 
     harness.start_backends(script)
-    connection = connect(harness, client_context(folder))
+    connection = connect(harness, client_context(module_folder))
     connection.send(GET_AND_CLOSE)
     _, body = connection.read_response()
     assert len(body) == size
     assert connection.read_to_end() == b""
 
 
-def test_truncated_response_is_an_error_over_tls(harness: ProxyHarness, folder: Path) -> None:
+def test_truncated_response_is_an_error_over_tls(
+    harness: ProxyHarness, module_folder: Path
+) -> None:
     def script(connection: Connection) -> None:
         connection.read_head()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
 
     harness.start_backends(script)
-    connection = connect(harness, client_context(folder))
+    connection = connect(harness, client_context(module_folder))
     connection.send(GET)
     with pytest.raises((ssl.SSLEOFError, ConnectionResetError)):
         connection.read_to_end()
 
 
 @pytest.mark.parametrize("backend_closes", [True, False])
-def test_websocket_over_tls(harness: ProxyHarness, folder: Path, backend_closes: bool) -> None:
+def test_websocket_over_tls(
+    harness: ProxyHarness, module_folder: Path, backend_closes: bool
+) -> None:
     received_rests = []
 
     def script(connection: Connection) -> None:
@@ -117,7 +118,7 @@ def test_websocket_over_tls(harness: ProxyHarness, folder: Path, backend_closes:
             received_rests.append(connection.read_to_end())
 
     harness.start_backends(script)
-    connection = connect(harness, client_context(folder))
+    connection = connect(harness, client_context(module_folder))
     connection.send(UPGRADE_REQUEST)
     assert connection.read_head().startswith(b"HTTP/1.1 101")
     connection.send(b"ping")
@@ -135,17 +136,17 @@ def test_websocket_over_tls(harness: ProxyHarness, folder: Path, backend_closes:
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 def test_old_tls_versions_are_rejected(
-    harness: ProxyHarness, folder: Path, version: ssl.TLSVersion
+    harness: ProxyHarness, module_folder: Path, version: ssl.TLSVersion
 ) -> None:
-    old = client_context(folder)
+    old = client_context(module_folder)
     old.minimum_version = old.maximum_version = version
     old.set_ciphers("ALL:@SECLEVEL=0")
     with pytest.raises(ssl.SSLError, match="EOF"):
         connect(harness, old)
 
 
-def test_weak_ciphers_are_rejected(harness: ProxyHarness, folder: Path) -> None:
-    old = client_context(folder)
+def test_weak_ciphers_are_rejected(harness: ProxyHarness, module_folder: Path) -> None:
+    old = client_context(module_folder)
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     connection = connect(harness, old)
     assert isinstance(connection.sock, ssl.SSLSocket)
@@ -161,31 +162,31 @@ def test_weak_ciphers_are_rejected(harness: ProxyHarness, folder: Path) -> None:
     "data", [GET, b"\x16\x03\x01", b""], ids=["plain HTTP", "incomplete ClientHello", "no data"]
 )
 def test_client_without_tls_on_tls_port_affects_no_other_client(
-    harness: ProxyHarness, folder: Path, data: bytes
+    harness: ProxyHarness, module_folder: Path, data: bytes
 ) -> None:
     harness.start_backends(echo_head)
     other_client = Connection(socket.create_connection(("127.0.0.1", harness.tls_port), LIMIT))
     other_client.send(data)
     if data == GET:
         assert not other_client.read_to_end().startswith(b"HTTP")
-    connection = connect(harness, client_context(folder))
+    connection = connect(harness, client_context(module_folder))
     connection.send(GET)
     assert connection.read_response()[0].status == 200
     other_client.close()
 
 
-def test_changed_certificate_is_reloaded(harness: ProxyHarness, folder: Path) -> None:
+def test_changed_certificate_is_reloaded(harness: ProxyHarness, module_folder: Path) -> None:
     harness.start_backends(echo_head)
-    before = connect(harness, client_context(folder))
-    write_certificate(folder, "a.example", "new.example", file="a")
+    before = connect(harness, client_context(module_folder))
+    write_certificate(module_folder, "a.example", "new.example", file="a")
     harness.process.wait_for_line("certificate reloaded cert=.*a.pem", LIMIT)
-    after = connect(harness, client_context(folder), "new.example")
+    after = connect(harness, client_context(module_folder), "new.example")
     for connection in (before, after):
         connection.send(GET)
         assert connection.read_response()[0].status == 200
-    (folder / "a.key").write_bytes(b"")
+    (module_folder / "a.key").write_bytes(b"")
     harness.process.wait_for_line("certificate not reloaded: .* holds no private key", LIMIT)
-    connect(harness, client_context(folder), "new.example")
+    connect(harness, client_context(module_folder), "new.example")
 
 
 def test_draining_closes_tls_connections(tmp_path: Path) -> None:

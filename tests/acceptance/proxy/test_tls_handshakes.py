@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
 from support.backends import GET, respond_with
 from support.connection import Connection
-from support.observed_proxy import ObservedProxy, StartProxy, observed_proxies
+from support.observed_proxy import ObservedProxy, StartProxy
 from support.waiting import LIMIT, wait_until
 
 HANDSHAKE_FAILURES = 'arke_proxy_failures_total{reason="tls_handshake_failed"}'
@@ -33,12 +31,6 @@ def expect_close_without_data(connection: Connection) -> None:
     """Wait until the proxy closes or resets the connection; it must send nothing."""
     with suppress(ConnectionResetError):
         assert connection.read_to_end() == b""
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[StartProxy]:
-    with observed_proxies(tmp_path) as start:
-        yield start
 
 
 @pytest.mark.parametrize("flag", ["-max-clients", "-max-per-client"])

@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import asyncio
 import io
-import logging
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from arke.program.logging import Log, configure
+from arke.program.logging import Log
 from arke_relay.errors import ConfigurationError
 from arke_relay.metrics.exposition import OTHER
 from arke_relay.metrics.names import METRICS, Distribution, MetricKind, Snapshot
 from arke_relay.metrics.server import MetricsServer
+from support.raw_http_request import send_raw_request
 
 LIMIT = 20.0  # seconds; generous, every wait ends with its event
 
@@ -42,19 +42,6 @@ def relay() -> Relay:
 
 
 @pytest.fixture
-def log_output() -> io.StringIO:
-    return io.StringIO()
-
-
-@pytest.fixture
-def log(log_output: io.StringIO) -> Iterator[Log]:
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    yield configure("arke_relay", stream=log_output)
-    root.handlers[:], root.level = before
-
-
-@pytest.fixture
 async def address(relay: Relay, log: Log) -> AsyncIterator[tuple[str, int]]:
     server = MetricsServer(lambda: relay.snapshot, lambda: relay.why, log)
     yield await server.start("127.0.0.1", 0)
@@ -62,20 +49,9 @@ async def address(relay: Relay, log: Log) -> AsyncIterator[tuple[str, int]]:
         await server.stop()
 
 
-async def core(address: tuple[str, int], request: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection(*address)
-    async with asyncio.timeout(LIMIT):
-        writer.write(request)
-        await writer.drain()
-        reply = await reader.read()
-    writer.close()
-    await writer.wait_closed()
-    return reply
-
-
 async def ask(address: tuple[str, int], line: str) -> tuple[int, dict[str, str], str]:
     """Return status, headers and body of the reply to a request with this first line."""
-    reply = await core(address, f"{line} HTTP/1.1\r\nHost: relay\r\n\r\n".encode())
+    reply = await send_raw_request(address, f"{line} HTTP/1.1\r\nHost: relay\r\n\r\n".encode())
     head, _, body = reply.decode().partition("\r\n\r\n")
     first, *lines = head.split("\r\n")
     return int(first.split()[1]), dict(line.split(": ", 1) for line in lines), body

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
-import logging
 import os
 import socket
 import subprocess
@@ -13,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from arke.program.logging import Log, configure
+from arke.program.logging import Log
 from arke_relay.discovery import seeds as module
 from arke_relay.discovery.hints import Hint
 from arke_relay.discovery.seeds import Seeds
@@ -37,19 +36,6 @@ class Resolver:
         if found is None:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return found
-
-
-@pytest.fixture
-def log_output() -> io.StringIO:
-    return io.StringIO()
-
-
-@pytest.fixture
-def log(log_output: io.StringIO) -> Iterator[Log]:
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    yield configure("arke_relay", stream=log_output)
-    root.handlers[:], root.level = before
 
 
 @pytest.fixture

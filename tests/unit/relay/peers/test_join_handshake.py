@@ -29,16 +29,6 @@ from support.handshake_nodes import (
 
 
 @pytest.fixture
-def ann() -> HandshakeNode:
-    return HandshakeNode("192.168.56.101")
-
-
-@pytest.fixture
-def bob() -> HandshakeNode:
-    return HandshakeNode("192.168.56.102", lifetime=60)
-
-
-@pytest.fixture
 def mallory() -> HandshakeNode:
     """An attacker who knows the network, its join key and every message, but not its RSA key."""
     return HandshakeNode("192.168.56.66", keys=(STRANGE,))

@@ -16,16 +16,6 @@ from support.handshake_nodes import NOW, HandshakeNode, next_message, refusal_co
 ANN = HandshakeNode("192.168.56.101")
 
 
-@pytest.fixture
-def ann() -> HandshakeNode:
-    return HandshakeNode("192.168.56.101")
-
-
-@pytest.fixture
-def bob() -> HandshakeNode:
-    return HandshakeNode("192.168.56.102", lifetime=60)
-
-
 REFUSAL = JoinRefused(RefusalCode.TOO_MANY_PEERS, "this relay has too many peers")
 
 

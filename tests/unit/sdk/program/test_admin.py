@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-import logging
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
@@ -13,7 +12,8 @@ import pytest
 
 from arke.program import admin as module
 from arke.program.admin import AdminServer, Page
-from arke.program.logging import Log, configure
+from arke.program.logging import Log
+from support.raw_http_request import send_raw_request
 
 LIMIT = 20.0  # seconds; generous, every wait ends with its event
 
@@ -34,19 +34,6 @@ PAGES = {"/healthz": health, "/readyz": unready, "/failing": failing}
 
 
 @pytest.fixture
-def lines() -> io.StringIO:
-    return io.StringIO()
-
-
-@pytest.fixture
-def log(lines: io.StringIO) -> Iterator[Log]:
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    yield configure("test", stream=lines)
-    root.handlers[:], root.level = before
-
-
-@pytest.fixture
 async def address(log: Log) -> AsyncIterator[tuple[str, int]]:
     server = AdminServer(PAGES, log)
     yield await server.listen("127.0.0.1", 0)
@@ -54,20 +41,9 @@ async def address(log: Log) -> AsyncIterator[tuple[str, int]]:
         await server.stop()
 
 
-async def exchange(address: tuple[str, int], request: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection(*address)
-    async with asyncio.timeout(LIMIT):
-        writer.write(request)
-        await writer.drain()
-        reply = await reader.read()
-    writer.close()
-    await writer.wait_closed()
-    return reply
-
-
 async def get(address: tuple[str, int], line: str) -> tuple[int, dict[str, str], str]:
     """Return status, headers and body of the response to a request with this first line."""
-    reply = await exchange(address, f"{line} HTTP/1.1\r\nHost: relay\r\n\r\n".encode())
+    reply = await send_raw_request(address, f"{line} HTTP/1.1\r\nHost: relay\r\n\r\n".encode())
     head, _, body = reply.decode().partition("\r\n\r\n")
     first, *fields = head.split("\r\n")
     return int(first.split()[1]), dict(field.split(": ", 1) for field in fields), body
@@ -115,29 +91,29 @@ async def test_other_requests_are_rejected(
 
 
 async def test_http_1_0_is_served_and_http_2_is_rejected(address: tuple[str, int]) -> None:
-    assert b" 200 OK" in await exchange(address, b"GET /healthz HTTP/1.0\r\n\r\n")
-    assert b" 400 " in await exchange(address, b"PRI * HTTP/2.0\r\n\r\n")
+    assert b" 200 OK" in await send_raw_request(address, b"GET /healthz HTTP/1.0\r\n\r\n")
+    assert b" 400 " in await send_raw_request(address, b"PRI * HTTP/2.0\r\n\r\n")
 
 
 async def test_a_page_that_fails_is_logged_once_and_the_others_work(
-    address: tuple[str, int], lines: io.StringIO
+    address: tuple[str, int], log_output: io.StringIO
 ) -> None:
     for _ in range(3):
         assert (await get(address, "GET /failing"))[0] == 500
     assert (await get(address, "GET /healthz"))[0] == 200
-    (line,) = lines.getvalue().splitlines()
+    (line,) = log_output.getvalue().splitlines()
     assert "admin page failed path=/failing" in line
     assert "ZeroDivisionError" in line
 
 
 async def test_an_endless_head_is_rejected(address: tuple[str, int]) -> None:
     endless = b"GET /healthz HTTP/1.1\r\n" + b"X: y\r\n" * 100_000
-    assert b" 431 " in await exchange(address, endless)
+    assert b" 431 " in await send_raw_request(address, endless)
 
 
 async def test_an_unexpected_body_does_not_reset_the_response(address: tuple[str, int]) -> None:
     request = b"POST /healthz HTTP/1.1\r\n\r\n" + b"x" * 20_000_000
-    assert b" 405 " in await exchange(address, request)
+    assert b" 405 " in await send_raw_request(address, request)
 
 
 async def test_a_new_connection_evicts_the_oldest_silent_one(address: tuple[str, int]) -> None:
