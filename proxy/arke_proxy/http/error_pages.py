@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from http import HTTPStatus
 
+from arke.program.printable import printable
 from arke_proxy.errors import ProxyError
 from arke_proxy.http.date import http_date
 from arke_proxy.http.header_fields import Field
@@ -100,13 +101,14 @@ def _parse_range(part: str) -> tuple[str, float]:
 
 def _body(error: ProxyError, form: str) -> bytes:
     status = HTTPStatus(error.status)
+    detail = printable(str(error))  # it may quote a member or a backend
     match form:
         case "application/json":
-            fields = {"status": status.value, "error": error.code, "detail": str(error)}
+            fields = {"status": status.value, "error": error.code, "detail": detail}
             return json.dumps(fields).encode() + b"\n"
         case "text/html":
-            sentence = html.escape(str(error))
+            sentence = html.escape(detail)
             page = _PAGE.format(status=status.value, phrase=status.phrase, sentence=sentence)
             return page.encode(errors="replace")
         case _:
-            return f"{error}\n".encode(errors="replace")
+            return f"{detail}\n".encode(errors="replace")

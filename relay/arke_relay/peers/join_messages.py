@@ -9,9 +9,10 @@ from typing import Any
 
 import msgpack
 
+from arke.program.printable import printable
 from arke_relay.errors import JoinRefused, RefusalCode
 from arke_relay.peers.certificate import NONCE_BYTES
-from arke_relay.peers.validation import is_binary, is_integer, is_text, printable, unpack
+from arke_relay.peers.validation import is_binary, is_integer, is_text, unpack
 
 VERSION = 1
 MAX_MESSAGE_BYTES = 8 * 1024

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from ipaddress import ip_address
 
-from arke_relay.peers.validation import is_integer, is_text, printable
+from arke.program.printable import printable
+from arke_relay.peers.validation import is_integer, is_text
 
 _TEXT_BYTES = 64
 

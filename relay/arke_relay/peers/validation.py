@@ -57,8 +57,3 @@ def is_text(value: object, minimum: int, maximum: int) -> bool:
 
 def is_node_id(value: object) -> bool:
     return type(value) is str and _NODE_ID.fullmatch(value) is not None
-
-
-def printable(text: str) -> str:
-    """Return untrusted `text` with unprintable characters replaced, for one line of a log."""
-    return "".join(character if character.isprintable() else "?" for character in text)

@@ -10,6 +10,7 @@ from typing import Any
 from arke.cli import stdout as output
 from arke.cli.session import RELAY_TIMEOUT, AttachOptions, run
 from arke.program import flags
+from arke.program.printable import printable
 
 Row = tuple[str, ...]
 
@@ -90,17 +91,12 @@ def _table(titles: Row, rows: Iterable[Row]) -> str:
 
 def _aligned(rows: Sequence[Row]) -> str:
     columns = max(map(len, rows))
-    cells = [[_printable(cell) for cell in row] + [""] * (columns - len(row)) for row in rows]
+    cells = [[printable(cell) for cell in row] + [""] * (columns - len(row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in cells
     )
-
-
-def _printable(text: str) -> str:
-    """Replace control characters: names come from other programs."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _duration(seconds: float) -> str:

@@ -19,6 +19,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from arke import __version__
 from arke.compiled import is_compiled
 from arke.program.flags import converters
+from arke.program.printable import printable
 
 Options = TypeVar("Options")
 _KEY = "arke.program.flags"  # in the metadata of a dataclass field
@@ -71,8 +72,7 @@ def argument(metavar: str, *, help: str, parse: Callable[[str], Any] = converter
 def fail(program: str, message: str, *, status: int = 2) -> NoReturn:
     """Print `message` as one line on stderr and exit; status 2 means wrong usage."""
     line = " ".join(message.split())
-    printable = "".join(character if character.isprintable() else "?" for character in line)
-    sys.stderr.write(f"{program.split(maxsplit=1)[0]}: {printable}\n")
+    sys.stderr.write(f"{program.split(maxsplit=1)[0]}: {printable(line)}\n")
     sys.exit(status)
 
 

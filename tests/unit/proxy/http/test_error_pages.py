@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from arke_proxy.errors import BadRequest, NoBackend, NoRoute
+from arke_proxy.errors import BadRequest, ClusterQueryFailed, NoBackend, NoRoute
 from arke_proxy.http.error_pages import accept_of, own_message, own_response, preferred_form
 
 BROWSER = b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
@@ -38,6 +38,14 @@ def test_html_page_escapes_request_content() -> None:
     assert b"&lt;script&gt;" in body
     assert dict(fields)[b"Content-Type"] == b"text/html; charset=utf-8"
     assert dict(fields)[b"X-Content-Type-Options"] == b"nosniff"
+
+
+@pytest.mark.parametrize("accept", [b"text/plain", b"application/json", b"text/html"])
+def test_control_characters_of_a_member_do_not_reach_the_page(accept: bytes) -> None:
+    error = ClusterQueryFailed("Cluster web: \x1b[31mred\r\nSet-Cookie: a=b\x00.")
+    _, body = own_message(error, 0.0, accept)
+    assert not set(body) & {0x00, 0x0D, 0x1B}
+    assert b"[31mred??Set-Cookie" in body
 
 
 def test_json_body_has_failure_code_and_detail() -> None:

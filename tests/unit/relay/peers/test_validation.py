@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arke_relay.peers.validation import is_integer, is_node_id, is_text, printable, unpack
+from arke_relay.peers.validation import is_integer, is_node_id, is_text, unpack
 
 
 @pytest.mark.parametrize("value", [None, True, -1, 1.5, "s" * 1024, b"b" * 2048, [[1]] * 16, {}])
@@ -67,7 +67,3 @@ def test_node_id_is_16_lowercase_hex_digits() -> None:
     assert is_node_id("0123456789abcdef")
     for wrong in ("0123456789ABCDEF", "0123456789abcde", "0123456789abcdef\n", "0" * 17, 0, None):
         assert not is_node_id(wrong)
-
-
-def test_log_text_stays_one_line() -> None:
-    assert printable("ä b\r\n\x1b[2J\u2028") == "ä b???[2J?"
