@@ -17,7 +17,9 @@ apt-get -q update
 apt-get -q -y --no-install-recommends install gcc libc6-dev python3-dev python3-venv
 
 python3 -m venv /opt/arke
-/opt/arke/bin/pip install --quiet --disable-pip-version-check "${checkout}[demo]"
+# The lock contains the hash of every package, also of those that build Arke.
+/opt/arke/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement "$checkout/requirements.lock"
+/opt/arke/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation "$checkout"
 install -D -m 0644 "$checkout/demo-httpserver/httpserver.py" /opt/arke/demo-httpserver/httpserver.py
 
 # Only the relay's user may read the key. The other units use DynamicUser.

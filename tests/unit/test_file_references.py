@@ -102,7 +102,7 @@ def test_git_ignores_the_keys_and_environments_that_the_documentation_creates() 
     assert ignored == shown
 
 
-def test_the_demo_installs_a_part_of_the_locked_packages() -> None:
+def test_demo_lock_is_a_part_of_the_main_lock() -> None:
     lock = (CHECKOUT / "requirements.lock").read_text(encoding="utf-8")
     demo = (CHECKOUT / "demo-httpserver/requirements.lock").read_text(encoding="utf-8")
     _, *packages = re.split(r"\n(?=[a-z])", demo.strip())

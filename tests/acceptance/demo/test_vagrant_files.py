@@ -48,6 +48,22 @@ def test_provisioning_script_passes_shellcheck() -> None:
     check(require_tool("shellcheck", "shellcheck"), VAGRANT / "provision.sh")
 
 
+def test_installed_packages_are_verified_by_hash() -> None:
+    installs = [
+        line
+        for line in (VAGRANT / "provision.sh").read_text(encoding="utf-8").splitlines()
+        if "pip install" in line
+    ]
+    assert installs
+    for line in installs:
+        assert "--require-hashes" in line or "--no-deps --no-build-isolation" in line, line
+
+
+def test_units_turn_core_dumps_off() -> None:
+    for unit in UNITS:
+        assert "\nLimitCORE=0\n" in unit.read_text(encoding="utf-8"), unit
+
+
 def test_every_unit_runs_on_some_node_and_every_node_runs_the_relay() -> None:
     assert {unit.stem for unit in UNITS} == {name for names in nodes().values() for name in names}
     assert all("relay" in names for names in nodes().values())
@@ -57,14 +73,14 @@ def test_files_in_the_commands_are_installed_by_the_script() -> None:
     script = (VAGRANT / "provision.sh").read_text(encoding="utf-8")
     words = [word for unit in UNITS for word in command(unit.stem) if word.startswith("/")]
     for path in map(Path, words):
-        # The virtual environment brings its programs; all else is laid by name.
-        laid = path.parents[1] if path.parent.name == "bin" else path
-        assert f" {laid}\n" in script, path
+        # Programs come with the virtual environment; the script installs other files by name.
+        installed = path.parents[1] if path.parent.name == "bin" else path
+        assert f" {installed}\n" in script, path
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_systemd_accepts_the_unit(unit: Path, tmp_path: Path) -> None:
-    # `verify` wants the program to be there; on this machine it is a stand-in in a folder of ours.
+    # `verify` needs the programs to exist; here they are empty files in a temporary folder.
     analyze = require_tool("systemd-analyze", "systemd")
     stand_ins = tmp_path / "bin"
     stand_ins.mkdir()
@@ -73,12 +89,12 @@ def test_systemd_accepts_the_unit(unit: Path, tmp_path: Path) -> None:
         stand_in.touch(mode=0o755)
         text = other.read_text(encoding="utf-8").replace("/opt/arke/bin", str(stand_ins))
         (tmp_path / other.name).write_text(text, encoding="utf-8")
-    # A key that systemd does not know is no failure to it, only a line of warning.
+    # An unknown key is only a warning of systemd, so the output must be empty.
     assert check(analyze, "verify", tmp_path / unit.name) == ""
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
-def test_systemd_calls_the_unit_well_hardened(unit: Path) -> None:
+def test_systemd_rates_the_unit_as_hardened(unit: Path) -> None:
     # Out of 100, lower is better; up to 20 is "OK", and a unit that sets nothing has 96.
     check(
         require_tool("systemd-analyze", "systemd"),
