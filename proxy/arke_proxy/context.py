@@ -33,6 +33,7 @@ class ProxyContext:
     retry_budget: RetryBudget
     write_batch: WriteBatch
     max_body: int | None  # bytes of a request's body
+    request_trailers: bool  # forward the trailers of requests
 
     def sweep(self) -> None:
         """Handle everything whose time limit has passed; called periodically."""
@@ -52,6 +53,7 @@ def new_context(
     max_clients: int,
     max_per_address: int | None = None,
     max_body: int | None = None,
+    request_trailers: bool = False,
     recorder: RequestRecorder | None = None,
     clock: Callable[[], float] = monotonic,
 ) -> ProxyContext:
@@ -73,4 +75,5 @@ def new_context(
         retry_budget=RetryBudget(clock()),
         write_batch=write_batch,
         max_body=max_body,
+        request_trailers=request_trailers,
     )

@@ -146,6 +146,9 @@ class ProxyOptions:
         parse=flag_types.size,
         help="maximum size of a request body, such as 10m (default: no limit)",
     )
+    request_trailers: bool = flags.switch(
+        help="forward the trailer fields of requests (default: they are dropped)"
+    )
     grace: float = flags.flag(
         "TIME",
         parse=flags.seconds,

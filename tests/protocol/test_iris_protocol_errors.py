@@ -233,7 +233,7 @@ async def test_invalid_transfer_closes_only_its_tunnel(
 
     @service.on_tunnel
     async def wait(tunnel: arke.Tunnel) -> None:
-        await go_on.wait()
+        await resume.wait()
         try:
             async for _ in tunnel:
                 pass
@@ -241,7 +241,7 @@ async def test_invalid_transfer_closes_only_its_tunnel(
         except arke.TunnelClosed as error:
             ended.set_result(str(error))
 
-    go_on = asyncio.Event()
+    resume = asyncio.Event()
     async with (
         service,
         arke.connect(port=nodes[0].port) as observer,
@@ -256,7 +256,7 @@ async def test_invalid_transfer_closes_only_its_tunnel(
         _, number, reason = await raw.receive_only(Op.TUNNEL_CLOSE)
         assert number == 1
         assert reason
-        go_on.set()
+        resume.set()
         async with asyncio.timeout(LIMIT):
             assert await ended
         await raw.send_packet(Op.REQUEST, 2, "misused", b"well", 30_000)

@@ -69,7 +69,7 @@ class Exchange(BackendEvents):
         self._forwarded_lines, record.request_id = client.origin.forwarded_lines(head)
         self.uploaded = not (head.chunked or head.length)  # the whole request has arrived
         if not self.uploaded:
-            self._body = RequestBody(head)
+            self._body = RequestBody(head, forward_trailer=context.request_trailers)
 
     # Called by the client side.
 

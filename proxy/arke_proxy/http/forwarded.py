@@ -9,7 +9,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final
 
 from arke_proxy.errors import MalformedMessage
-from arke_proxy.http.header_fields import Field
+from arke_proxy.http.header_fields import FROM_TRUSTED_PROXIES, Field, written
 from arke_proxy.http.messages import RequestHead
 from arke_proxy.http.request_target import checked_host
 
@@ -124,6 +124,8 @@ class ClientOrigin:
             lines = self._merged_lines(head.forwarded if self._trusted else (), host)
         trace = _continued_trace(head.forwarded) or _NEW_TRACE % (request_id, span)
         if self._trusted:
+            kept = [field for field in head.forwarded if field[0] in FROM_TRUSTED_PROXIES]
+            lines = b"%b%b" % (lines, written(kept))
             request_id = _single(head.forwarded, b"x-request-id", _REQUEST_ID) or request_id
         return b"%bX-Request-Id: %b\r\n%b" % (lines, request_id, trace), request_id
 

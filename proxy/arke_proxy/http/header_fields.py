@@ -25,8 +25,38 @@ HOP_BY_HOP: Final = frozenset(
     )
 )
 
-# The proxy sets these for backends. Values from clients are kept only from trusted proxies.
-FORWARDED: Final = frozenset(
+# Other proxies set these, and backends and frameworks believe them. This proxy does not set them.
+FROM_TRUSTED_PROXIES: Final = frozenset(
+    (
+        b"cf-connecting-ip",
+        b"fastly-client-ip",
+        b"front-end-https",
+        b"true-client-ip",
+        b"x-client-ip",
+        b"x-cluster-client-ip",
+        b"x-forwarded",
+        b"x-forwarded-by",
+        b"x-forwarded-path",
+        b"x-forwarded-port",
+        b"x-forwarded-prefix",
+        b"x-forwarded-protocol",
+        b"x-forwarded-scheme",
+        b"x-forwarded-server",
+        b"x-forwarded-ssl",
+        b"x-forwarded-uri",
+        b"x-original-forwarded-for",
+        b"x-original-host",
+        b"x-original-url",
+        b"x-real-ip",
+        b"x-rewrite-url",
+        b"x-scheme",
+        b"x-script-name",
+        b"x-url-scheme",
+    )
+)
+
+# The proxy sets these for backends, or drops them. It keeps values from trusted proxies only.
+FORWARDED: Final = FROM_TRUSTED_PROXIES | frozenset(
     (
         b"forwarded",
         b"traceparent",

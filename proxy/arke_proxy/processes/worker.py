@@ -103,6 +103,7 @@ async def _run(options: ProxyOptions, config: WorkerConfig) -> None:
             max_clients=limits.clients,
             max_per_address=options.max_per_client,
             max_body=options.max_body,
+            request_trailers=options.request_trailers,
             recorder=telemetry.recorder,
         )
         balancers.on_departure(context.backends.close_idle)

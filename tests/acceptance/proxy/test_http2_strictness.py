@@ -24,7 +24,8 @@ RECEIVED: list[bytes] = []
 @pytest.fixture(scope="module")
 def module_harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyHarness]:
     with proxy_harness(
-        tmp_path_factory.mktemp("http2"), "-max-body", "50000", "-access-log", "-"
+        tmp_path_factory.mktemp("http2"),
+        *("-max-body", "50000", "-access-log", "-", "-request-trailers"),
     ) as harness:
         yield harness
 

@@ -204,7 +204,10 @@ def test_forwarded_fields_are_kept_from_trusted_proxy_only(tmp_path: Path) -> No
         heads.append(connection.read_head())
         connection.send(OK + b"Content-Length: 0\r\n\r\n")
 
-    request = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\nX-Request-Id: 7\r\n\r\n"
+    request = (
+        b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\nX-Request-Id: 7\r\n"
+        b"X-Real-IP: 6.6.6.6\r\nX-Forwarded-Prefix: /admin\r\n\r\n"
+    )
     flags = ("-trust", "10.0.0.0/8", "-trust", "127.0.0.1", "-forwarded", "both")
     for number, proxy_flags in enumerate((flags[:2], flags)):
         folder = tmp_path / str(number)
@@ -215,9 +218,32 @@ def test_forwarded_fields_are_kept_from_trusted_proxy_only(tmp_path: Path) -> No
     assert b"\r\nX-Forwarded-For: 127.0.0.1\r\n" in heads[0]
     assert b"\r\nX-Request-Id: 7\r\n" not in heads[0]
     assert b"\r\nForwarded: " not in heads[0]
+    assert b"6.6.6.6" not in heads[0]
+    assert b"/admin" not in heads[0]
     assert b"\r\nX-Forwarded-For: 6.6.6.6, 127.0.0.1\r\n" in heads[1]
     assert b"\r\nX-Request-Id: 7\r\n" in heads[1]
+    assert b"\r\nx-real-ip: 6.6.6.6\r\nx-forwarded-prefix: /admin\r\n" in heads[1]
     assert b'\r\nForwarded: for=127.0.0.1;proto=http;host="a"\r\n' in heads[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "forwarded"), [((), b""), (["-request-trailers"], b"Sum: 1\r\n")]
+)
+def test_request_trailers_are_dropped_without_flag(
+    tmp_path: Path, flags: tuple[str, ...], forwarded: bytes
+) -> None:
+    bodies = []
+
+    def script(connection: Connection) -> None:
+        connection.read_head()
+        bodies.append(connection.read_until(b"\r\n\r\n"))
+        connection.send(OK + b"Content-Length: 0\r\n\r\n")
+
+    request = POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nSum: 1\r\n\r\n"
+    with proxy_harness(tmp_path, *flags) as harness:
+        harness.start_backends(script)
+        assert harness.exchange(request)[0].status == 200
+    assert bodies == [b"1\r\na\r\n0\r\n" + forwarded + b"\r\n"]
 
 
 def test_rows_sent_byte_by_byte_exist() -> None:

@@ -222,12 +222,12 @@ async def test_status_over_the_message_limit_fails_cleanly(relays: Relays) -> No
 async def test_drops_are_counted(relays: Relays) -> None:
     relay = relays.start()
     service = arke.Service("slow", port=relay.port, limits=arke.Limits(broadcast_bytes=1))
-    go_on = asyncio.Event()
+    resume = asyncio.Event()
     received: list[bytes] = []
 
     @service.on_broadcast
     async def on_broadcast(broadcast: arke.Broadcast) -> None:
-        await go_on.wait()
+        await resume.wait()
         received.append(broadcast.body)
 
     async with service, arke.connect(port=relay.port) as mesh, asyncio.timeout(LIMIT):
@@ -235,7 +235,7 @@ async def test_drops_are_counted(relays: Relays) -> None:
             await mesh.broadcast("slow", b"%d" % number)
         while service.dropped < 3:
             await asyncio.sleep(0.01)
-        go_on.set()
+        resume.set()
         while len(received) + service.dropped < 5:
             await asyncio.sleep(0.01)
     assert len(received) + service.dropped == 5

@@ -93,7 +93,7 @@ async def test_stalled_reader_stops_only_its_own_writer(
     nodes: tuple[Relay, Relay],
 ) -> None:
     service = arke.Service("echo", port=nodes[1].port)
-    stalled, go_on = asyncio.Event(), asyncio.Event()
+    stalled, resume = asyncio.Event(), asyncio.Event()
     read = 0
 
     @service.on_request
@@ -106,9 +106,9 @@ async def test_stalled_reader_stops_only_its_own_writer(
         async for message in tunnel:
             if message == b"echo":
                 await tunnel.send(message)
-            elif not go_on.is_set():
+            elif not resume.is_set():
                 stalled.set()
-                await go_on.wait()
+                await resume.wait()
             read += len(message)
 
     async with (
@@ -132,7 +132,7 @@ async def test_stalled_reader_stops_only_its_own_writer(
             assert await quick.recv() == b"echo"
             assert await mesh.request("echo", b"well", timeout=LIMIT) == b"well"
         assert sent <= 4 * MIB + 100_000, "no more than the window is under way"
-        go_on.set()
+        resume.set()
         await pouring
         while read < 300 * 100_000:
             await asyncio.sleep(0.01)

@@ -8,6 +8,7 @@ import pytest
 
 from arke_proxy import flag_types
 from arke_proxy.http.forwarded import ForwardedForm, Forwarding
+from arke_proxy.http.header_fields import FROM_TRUSTED_PROXIES
 from arke_proxy.http1.head_parser import parse_request
 
 TRUSTED = "10.0.0.1"
@@ -152,6 +153,17 @@ def test_request_id_is_kept_from_trusted_proxy_only(line: bytes, peer: str, kept
     lines, request_id = forwarding.origin(peer, tls=False).forwarded_lines(head)
     assert b"X-Request-Id: " + request_id + b"\r\n" in lines
     assert (request_id == b"%032x" % 1) is not kept
+
+
+@pytest.mark.parametrize("name", sorted(FROM_TRUSTED_PROXIES))
+def test_other_proxy_fields_are_kept_from_trusted_proxy_only(name: bytes) -> None:
+    line = name.title() + b": 6.6.6.6\r\n"
+    assert forwarded_lines(line) == forwarded_lines()
+    assert forwarded_lines(line, TRUSTED) == [
+        *forwarded_lines(peer=TRUSTED)[:3],
+        name + b": 6.6.6.6",
+        *forwarded_lines(peer=TRUSTED)[3:],
+    ]
 
 
 @pytest.mark.parametrize("peer", [TRUSTED, UNTRUSTED])

@@ -114,13 +114,13 @@ async def test_hanging_lookup_delays_no_other_and_is_not_repeated(
 ) -> None:
     resolver = Resolver(stuck=release, node7=["10.0.0.7"])
     seeds = Seeds([("stuck", 1), ("node7", 55556)], log, resolver)
-    first = seeds.round()
-    async with asyncio.timeout(LIMIT):
-        assert await anext(first) == hint("10.0.0.7")
-    await first.aclose()
-    monkeypatch.setattr(module, "_LOOKUP_TIMEOUT", 0.01)
     for _ in range(3):
-        await round_of(seeds)
+        lookups = seeds.round()
+        async with asyncio.timeout(LIMIT):
+            assert await anext(lookups) == hint("10.0.0.7")
+        await lookups.aclose()
+    monkeypatch.setattr(module, "_LOOKUP_TIMEOUT", 0.01)
+    await round_of(seeds)
     assert resolver.lookups.count("stuck") == 1
     assert "host=stuck reason=" in log_output.getvalue()
 
