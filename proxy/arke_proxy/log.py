@@ -23,12 +23,12 @@ def warn_limited(key: Hashable, message: str, /, **fields: object) -> None:
     log.limited(key, _WARNING_INTERVAL).warning(message, **fields)
 
 
-def configure(level: str, format: str) -> None:  # noqa: A002  as the flag
+def configure(level: str, log_format: str) -> None:
     """Set up logging for this process.
 
     asyncio logs a line for each write to a TLS connection that the client has just closed. A client
     could flood the log with it, so it is filtered out. The writer cannot avoid it: until the
     loop reports that the connection is lost, the transport looks open.
     """
-    configure_logging("arke_proxy", level, format)
+    configure_logging("arke_proxy", level, log_format)
     logging.getLogger("asyncio").addFilter(lambda record: record.msg != _CLOSED_TLS_CONNECTION)

@@ -1,4 +1,4 @@
-"""The exceptions that the relay raises deliberately.
+"""The exceptions about the start of a relay, and about joins. Others are beside what raises them.
 
 RelayError
 ├── ConfigurationError     the relay cannot start as configured: one line, exit status 2
@@ -60,7 +60,7 @@ class RefusalCode(IntEnum):
 
 
 class CertificateError(RelayError):
-    """A certificate is malformed, out of bounds, or fails a check."""
+    """A certificate is malformed, too long, or fails a check."""
 
     def __init__(self, code: RefusalCode, text: str) -> None:
         super().__init__(text)

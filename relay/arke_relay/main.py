@@ -169,7 +169,7 @@ def _settings(options: RelayOptions) -> Iterator[tuple[Settings, str]]:
         settings = Settings(
             network=network,
             keys=[load_key(path) for path in keyfiles],
-            bound=bound,
+            bind_addresses=bound,
             port=options.port,
             socket=options.socket,
             peer_port=options.peer_port,
@@ -177,7 +177,7 @@ def _settings(options: RelayOptions) -> Iterator[tuple[Settings, str]]:
             mdns=options.mdns,
             metrics=options.metrics,
             max_message=options.max_message,
-            lifetime=int(options.cert_life),
+            admission_lifetime=int(options.cert_life),
             grace=options.grace,
             version=__version__,
         )

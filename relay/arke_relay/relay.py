@@ -39,7 +39,7 @@ _MDNS_CHECK_INTERVAL = 10.0
 """Seconds between two checks for relays that mDNS knows and that are not linked."""
 
 _DEADLINE_INTERVAL = 0.05
-"""Seconds between two checks of request deadlines. Callers also check their own, exactly."""
+"""Seconds between two checks of request deadlines. Callers check their own more precisely."""
 
 _DRAIN_INTERVAL = 0.01
 """Seconds between two checks whether running work has finished."""
@@ -52,7 +52,7 @@ class Settings:
     network: str
     keys: Sequence[NetworkKey]
     """The first key signs; each key admits peers."""
-    bound: Sequence[Address]
+    bind_addresses: Sequence[Address]
     port: int
     """Loopback port for programs; 0: none, only `socket`."""
     socket: Path | None
@@ -61,7 +61,8 @@ class Settings:
     mdns: bool
     metrics: tuple[str, int] | None
     max_message: int
-    lifetime: int
+    admission_lifetime: int
+    """How long peers admit this relay after a join."""
     grace: float
     version: str
 
@@ -78,7 +79,7 @@ class Relay:
         curve = CurvePair.fresh(secrets.token_bytes)
         self._flusher = Flusher()
         self._core = MessageCore(node, random.random)
-        self._core.node.address = settings.bound[0].ip
+        self._core.node.address = settings.bind_addresses[0].ip
         environment = RelayEnvironment(
             loop=self._loop,
             clock=time.monotonic,
@@ -98,9 +99,11 @@ class Relay:
         self._local_listeners = LocalListeners(self._loop, self._programs)
         self._network = PeerNetwork(
             environment,
-            NodeIdentity(settings.network, node, curve.public, settings.keys, settings.lifetime),
+            NodeIdentity(
+                settings.network, node, curve.public, settings.keys, settings.admission_lifetime
+            ),
             curve,
-            PeerSettings(settings.bound, settings.max_message, settings.version),
+            PeerSettings(settings.bind_addresses, settings.max_message, settings.version),
             self._core,
             self._flusher,
             self._address_changed,
@@ -136,7 +139,7 @@ class Relay:
             network=settings.network,
             port=settings.port,
             peers=f"{self._network.join_port}-{self._network.data_port}",
-            addresses=[address.ip for address in settings.bound],
+            addresses=[address.ip for address in settings.bind_addresses],
             pid=os.getpid(),
         )
         self._network.start()
@@ -166,7 +169,7 @@ class Relay:
         self._log.info("relay stopped")
 
     async def _release(self) -> None:
-        """Close everything in order: programs, peers, discovery and metrics."""
+        """Close everything in order: programs, background tasks, peers, mDNS and metrics."""
         self._local_listeners.close()
         self._programs.registry.close()
         self._programs.handshakes.close()
@@ -188,7 +191,7 @@ class Relay:
         return bool(
             len(self._core.router)
             or self._core.tunnels.reply_tunnels
-            or self._programs.registry.reading(time.monotonic())
+            or self._programs.registry.delivering(time.monotonic())
             or self._network.queued
             or self._programs.registry.receiving
             or self._network.batches.receiving
@@ -260,7 +263,7 @@ class Relay:
             return None
 
         self._mdns = Mdns(
-            settings.bound,
+            settings.bind_addresses,
             node,
             self._network.join_port,
             settings.keys[0].tag(network, node),

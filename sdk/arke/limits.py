@@ -11,14 +11,18 @@ _MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one service. Work beyond them is refused, and the mesh tries another member.
+    """Bounds of one service.
 
     `requests`, `broadcasts` and `tunnels` bound the handlers that run at once; `tunnels` includes
     multipart replies. `broadcasts` is 1 by default, which keeps the order of each sender.
     `request_bytes` and `broadcast_bytes` bound the bodies that wait for a handler. `http` bounds
     the connections to the service's HTTP server through tunnels. `window` is the credit of each
-    tunnel in bytes, and `max_message` its largest message. Raises ValueError for a bound under 1,
-    or a window under 64 KiB.
+    tunnel in bytes, and `max_message` its largest message.
+
+    Requests beyond `requests` wait. Requests beyond `request_bytes`, and tunnels beyond `tunnels`
+    or `http`, are refused, and the mesh tries another member. Broadcasts beyond `broadcast_bytes`
+    are dropped and counted in `service.dropped`. Raises ValueError for a bound under 1, or a window
+    under 64 KiB.
     """
 
     requests: int = 256

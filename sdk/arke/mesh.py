@@ -79,9 +79,9 @@ class Mesh(MeshLifecycle):
     ) -> asyncio.Future[bytes]:
         """Send a request and return the future of its reply.
 
-        For programs with many pending requests: it costs a callback instead of a coroutine.
-        Cancelling the future does not cancel the handler. Raises MeshClosed, MessageTooLarge, and
-        TypeError or ValueError for an invalid argument; other errors are set on the future.
+        For programs with many pending requests: `request` needs a task for each. Cancelling the
+        future does not cancel the handler. Raises MeshClosed, MessageTooLarge, and TypeError or
+        ValueError for an invalid argument; other errors are set on the future.
         """
         request = self._begin(cluster, body, timeout, None, idempotent, None)
         future: asyncio.Future[bytes] = request.future
@@ -128,9 +128,9 @@ class Mesh(MeshLifecycle):
     ) -> AsyncGenerator[bytes, None]:
         """Send a request to one member and yield its multipart reply, part by part.
 
-        The handler continues only as parts are read, and is cancelled when the iteration ends.
-        `timeout` applies to the first part, and again to each further one, in seconds. Raises what
-        `request` raises.
+        The handler is ahead of the reader by a window of 4 MiB at most, and is cancelled when the
+        iteration ends. `timeout` applies to the opening, and again to each part, in seconds. Raises
+        what `request` raises.
         """
         opening = self._open_tunnel(
             cluster,
@@ -166,7 +166,8 @@ class Mesh(MeshLifecycle):
     ) -> list[Answer]:
         """Send a request to every member of the cluster and return an Answer for each.
 
-        Raises NoSuchCluster when it has no members; TypeError or ValueError for an invalid
+        It waits for a relay first, like `members`; `timeout` applies to the requests. Raises
+        NoSuchCluster when the cluster has no members; TypeError or ValueError for an invalid
         argument.
         """
         check_timeout(timeout)
@@ -284,14 +285,17 @@ class Mesh(MeshLifecycle):
         return tunnel
 
     async def members(self, cluster: str) -> list[Member]:
-        """Return the members of the cluster that the relay knows."""
+        """Return the members of the cluster that the relay knows.
+
+        While there is no relay, this waits for one, without a limit.
+        """
         check_name(cluster, "cluster")
         return await self._open_runtime().watches.members(cluster)
 
     def watch(self, cluster: str) -> AsyncGenerator[Change, None]:
         """Yield the current members of the cluster as joined, then each change as it happens.
 
-        A slow reader misses only members that joined and left between two reads.
+        A slow reader misses only changes that cancelled out between two reads.
         """
         check_name(cluster, "cluster")
         return self._open_runtime().watches.watch(cluster)

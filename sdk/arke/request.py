@@ -11,8 +11,9 @@ from arke.mesh import Mesh
 class Request:
     """One request to a service.
 
-    `deadline` is the `time.monotonic()` at which the caller stops waiting. `sender` is the
-    calling program, as `node/number`.
+    `body` is bytes, and `headers` a mapping of text to text. `sender` is the id of the calling
+    program, as `NODE/NUMBER`. `deadline` is the `time.monotonic()` at which the caller stops
+    waiting; it is infinite for `request_many`.
     """
 
     __slots__ = ("_mesh", "body", "deadline", "headers", "request_id", "sender")

@@ -129,7 +129,7 @@ class Tunnel:
             self._connection.send_in_flow(message, self)
 
     async def close(self) -> None:
-        """Close both directions. Sent messages are delivered; received ones are dropped."""
+        """Close both directions. Sent messages are delivered; later arrivals are dropped."""
         try:
             async with asyncio.timeout(_CLOSE_TIMEOUT), self._send_lock:
                 self._close()

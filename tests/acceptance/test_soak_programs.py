@@ -18,7 +18,8 @@ from support.programs import CHECKOUT
 from support.relays import Relay, Relays
 from support.waiting import LIMIT
 
-FAULTS = {
+FAULT_BY_LOG_TEXT = {
+    # What a caller logs: the fault of the member that causes it.
     "the reply to": "replies to another request",
     "a reply ended with": "omits a part",
     "part ": "sends another part",
@@ -87,7 +88,9 @@ async def test_callers_detect_every_wrong_behaviour(
     relay: Relay, caller: Process, tmp_path: Path
 ) -> None:
     async with faulty_member(relay.port), asyncio.timeout(2 * LIMIT):
-        while missing := [what for text, what in FAULTS.items() if text not in caller.log]:
+        while missing := [
+            what for text, what in FAULT_BY_LOG_TEXT.items() if text not in caller.log
+        ]:
             assert caller.running, missing
             await asyncio.sleep(0.1)
         caller.terminate()

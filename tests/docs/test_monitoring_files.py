@@ -18,16 +18,18 @@ DASHBOARD = FILES / "arke-dashboard.json"
 
 SELECTOR = re.compile(r"\b(arke_\w+)(?:\{([^}]*)\})?")
 MATCHER = re.compile(r'(\w+)(=~|!~|!=|=)"([^"]*)"')
-SCRAPED = {"instance", "job", "le"}
+BUILT_IN_LABELS = {"instance", "job", "le"}
+"""Labels that Prometheus adds to each target, and that of a histogram's buckets."""
 
 
-def expressions() -> list[str]:
+def texts_with_expressions() -> list[str]:
+    """Return the expression of each panel, and the whole file of alerts."""
     dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
     shown = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     return [*shown, ALERTS.read_text(encoding="utf-8")]
 
 
-@pytest.mark.parametrize("expression", expressions())
+@pytest.mark.parametrize("expression", texts_with_expressions())
 def test_expressions_name_existing_metrics_and_label_values(expression: str) -> None:
     for name, matchers in SELECTOR.findall(expression):
         metric = METRICS[re.sub(r"_(bucket|sum|count)$", "", name)]
@@ -40,9 +42,9 @@ def test_expressions_name_existing_metrics_and_label_values(expression: str) -> 
                 assert any(pattern.fullmatch(each) for each in known)
 
 
-@pytest.mark.parametrize("expression", expressions())
+@pytest.mark.parametrize("expression", texts_with_expressions())
 def test_groupings_name_existing_labels(expression: str) -> None:
-    labels = {label for metric in METRICS.values() for label in metric.labels} | SCRAPED
+    labels = {label for metric in METRICS.values() for label in metric.labels} | BUILT_IN_LABELS
     for group in re.findall(r"\bby \(([^)]*)\)", expression):
         assert {label.strip() for label in group.split(",")} <= labels
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import ast
 import inspect
-import re
 from dataclasses import fields
 from typing import Any
 
 import arke
+import arke.mesh
+import arke.service
 from support.docs_source import trees
 from support.programs import CHECKOUT
 
 _SDK = CHECKOUT / "sdk"
+_CONSTANTS = vars(arke.service) | vars(arke.mesh)
 
 
 def describe(argument: str) -> str:
@@ -122,7 +124,7 @@ def _heading(name: str) -> str:
 
 def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> str:
     arguments = [part for part in _arguments(node) if part not in {"self", "self, /"}]
-    returns = f" -> {ast.unparse(node.returns)}" if node.returns and "init" not in node.name else ""
+    returns = f" -> {_returned(node)}" if node.returns and "init" not in node.name else ""
     start = "await " if isinstance(node, ast.AsyncFunctionDef) and not _yields(node) else ""
     name = name.removeprefix("blocking ")
     line = f"{start}{name}({', '.join(arguments)}){returns}"
@@ -130,6 +132,15 @@ def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> str:
         return line
     inside = "".join(f"    {argument},\n" for argument in arguments)
     return f"{start}{name}(\n{inside}){returns}"
+
+
+def _returned(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    """Return the type of the result; of a context manager, that of what `as` binds."""
+    assert node.returns
+    if any("contextmanager" in ast.unparse(one) for one in node.decorator_list):
+        assert isinstance(node.returns, ast.Subscript)
+        return ast.unparse(node.returns.slice)
+    return ast.unparse(node.returns)
 
 
 def _yields(node: ast.AST) -> bool:
@@ -146,7 +157,16 @@ def _arguments(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
         else:
             parts[-1] += character
     stripped = (part.strip() for part in parts)
-    return [re.sub(r"^(\w+: .+?)=", r"\1 = ", part) for part in stripped if part]
+    return [_argument(part) for part in stripped if part]
+
+
+def _argument(text: str) -> str:
+    """Add spaces around `=`, and replace a named default by its value."""
+    declared, equals, default = text.partition("=")
+    if default in _CONSTANTS:
+        value = _CONSTANTS[default]
+        default = f"{value:_}" if isinstance(value, int) else repr(value)
+    return f"{declared} = {default}" if equals else text
 
 
 def _prose(node: ast.AST) -> str:

@@ -25,12 +25,12 @@ class BalancingConfig:
     cookie_secret: bytes
 
     def conflict(self) -> str | None:
-        """Return an error message if flags contradict each other."""
+        """Return an error message if flags are missing or contradict each other."""
         if self.choose == "static":
             if self.routes or not self.backends:
                 return "-choose static needs -backend IP:PORT, and takes no -route"
             if self.cluster or self.via is not Via.DIRECT:
-                return "-choose static uses no mesh; remove -cluster and -via"
+                return "-choose static uses no mesh: give neither -cluster (ARKE_CLUSTER) nor -via"
             return None
         if self.backends:
             return "-backend needs -choose static"

@@ -22,7 +22,7 @@ class ClientState(IntEnum):
     FLUSHING = 5  # HTTP/1: the response is complete in the proxy; the client is slow to read it
     UPGRADED = 6  # bytes are relayed in both directions (WebSocket)
     LINGERING = 7  # everything is written; the client has a moment to read it and to close
-    LINGERING_SLOW = 8  # that moment has passed, but the client is still reading
+    LINGERING_SLOW = 8  # that moment has passed, and part of the response is still unsent
     CLOSED = 9  # closed, reset, or handed over to another protocol object
 
 

@@ -17,12 +17,13 @@ from arke_proxy.connections.reset import reset
 def close_gracefully(
     transport: asyncio.Transport, timer: ClientTimer, *, client_closed: bool = False
 ) -> None:
-    """Send the end of the stream, and wait for the client to close, as long as `timer` allows.
+    """Begin to close: send the end of the stream, and enter LINGERING.
 
-    `client_closed`: the client has closed its direction already, and sends nothing any more.
+    The time limit of that state ends the wait for the client. `client_closed`: the client has
+    closed its direction already, and sends nothing any more.
     """
     timer.enter(LINGERING)
-    # TLS has no half-closed connections; its shutdown waits for the client by itself.
+    # A TLS transport of asyncio cannot half-close; its shutdown waits for the client by itself.
     if client_closed or transport.is_closing() or not transport.can_write_eof():
         transport.close()
     else:
@@ -33,7 +34,8 @@ def close_gracefully(
 def linger_timed_out(transport: asyncio.Transport, timer: ClientTimer) -> None:
     """Handle the time limit of a lingering connection.
 
-    A client that is still reading gets more time, once. After that the connection is reset.
+    If everything is sent, the connection is closed. Otherwise the client gets more time, once, and
+    then the connection is reset.
     """
     first = timer.state is LINGERING
     if first:
@@ -45,10 +47,10 @@ def linger_timed_out(transport: asyncio.Transport, timer: ClientTimer) -> None:
 
 
 def has_unsent(transport: asyncio.Transport) -> bool:
-    """Say whether written data has not reached the client's machine yet.
+    """Say whether written data has not reached the kernel yet.
 
     With TLS the transport does not count the data in its lower layers. While there is any, the
-    kernel's send queue is not empty either, and its size can be queried.
+    kernel's send queue is not empty either; so its size is queried instead.
     """
     if transport.get_write_buffer_size():
         return True

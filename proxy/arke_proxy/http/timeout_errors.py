@@ -14,10 +14,11 @@ def timeout_error(
     client_slow: bool,
     total: bool,
 ) -> ProxyError:
-    """Return the error for a request without a response.
+    """Return the error for a request whose response has not started for the client.
 
     `address`: the backend that has the request; `backend_silent`: the proxy was waiting for it;
-    `total`: the limit was that on the total time.
+    `client_slow`: the client does not read earlier responses; `total`: the limit was that on the
+    total time.
     """
     limit = f"{seconds:g} s"
     if address is None:
@@ -32,7 +33,10 @@ def timeout_error(
 
 
 def stalled_response(seconds: float, *, total: bool) -> str:
-    """Complete the sentence "Backend 192.168.56.102:63450 …" for a response that has started."""
+    """Describe the end of a response that had started, with the backend as subject.
+
+    For example: Backend 192.168.56.102:63450 "or the client stalled for 60 s in the middle …".
+    """
     if total:
         return f"did not complete the response within {seconds:g} s of the request"
     return f"or the client stalled for {seconds:g} s in the middle of the response"

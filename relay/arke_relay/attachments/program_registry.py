@@ -14,7 +14,10 @@ from arke_relay.core.endpoints import MessageSink, Program
 from arke_relay.core.message_core import MessageCore
 
 _MAX_TOPICS = MAX_ENTRIES // 2
-"""Subscriptions of all programs together: what a peer accepts of this node, less its members."""
+"""Subscriptions of all programs together: half of the entries that a peer accepts of this node.
+
+The other half is for members.
+"""
 
 _MAX_LINES = 100
 """Log lines of one kind in a second: each costs as much as attaching does."""
@@ -24,7 +27,7 @@ _MAX_FAILURE_LINES = 1000
 
 
 class ProgramRegistry:
-    """Applies what programs do to the core, and logs it."""
+    """Passes registrations and subscriptions on to the core, and logs what programs do."""
 
     def __init__(
         self,
@@ -47,7 +50,8 @@ class ProgramRegistry:
         """Add a program that has completed its handshake."""
         identity = connection.identity
         if identity:
-            # Messages still unread on the old connection are older than those of the new one.
+            # The old connection ends first: its unread messages must not be handled after newer
+            # ones.
             if earlier := self._identities.get(identity):
                 earlier.end(DetachReason.REATTACHED)
             self._identities[identity] = connection
@@ -135,13 +139,13 @@ class ProgramRegistry:
         """Bytes that wait to be sent to programs."""
         return sum(connection.queued for connection in self.connections)
 
-    def reading(self, now: float) -> bool:
-        """Return whether a program still reads its queue. A draining relay polls this.
+    def delivering(self, now: float) -> bool:
+        """Return whether data is queued for a program that reads. A draining relay polls this.
 
         Programs that have read nothing for STALL_TIMEOUT are ignored.
         """
-        reading = False
+        delivering = False
         for connection in self.connections:
             stalled = self._stalls.stalled_for(connection, now) >= STALL_TIMEOUT
-            reading |= connection.queued > 0 and not stalled
-        return reading
+            delivering |= connection.queued > 0 and not stalled
+        return delivering

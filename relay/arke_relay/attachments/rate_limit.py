@@ -1,4 +1,7 @@
-"""Rate limit for registrations, subscriptions and watches: each is announced to every peer."""
+"""Rate limit for registrations, subscriptions and watches.
+
+The first two may be announced to every peer, and a watch is answered with all members.
+"""
 
 from __future__ import annotations
 

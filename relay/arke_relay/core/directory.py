@@ -38,11 +38,11 @@ class Candidate:
         self.members: dict[int, Metadata] = {}
         """By their numbers at their node."""
         self.outstanding = 0
-        """Requests of this relay that it has."""
+        """Requests that this relay has assigned to it and that have not ended."""
         self.penalty = 0.0
         self.penalised_at = 0.0
         self.answered = 0
-        """Requests that it has replied to."""
+        """Requests that ended with its reply."""
 
 
 class Cluster:
@@ -88,7 +88,7 @@ class Directory:
         self.topics: dict[str, dict[Endpoint, None]] = {}
         """Subscribers by topic."""
         self.members: dict[str, Candidate] = {}
-        """By member id: the node and the member's number there."""
+        """The candidate of each member id (`NODE/NUMBER`)."""
         self.watchers: dict[str, Watchers] = {}
         """Programs that watch a cluster's members, by its name."""
 
@@ -106,7 +106,7 @@ class Directory:
             cluster = self.clusters[name] = Cluster(name)
         candidate = candidate or Candidate(name, endpoint)
         cluster.add(candidate, member, metadata)
-        member_id = member_of(endpoint, member)
+        member_id = member_id_of(endpoint, member)
         self.members[member_id] = candidate
         if not endpoint.is_peer:
             self._announce((PeerOp.MEMBER_JOINED.value, name, member, metadata))
@@ -137,7 +137,7 @@ class Directory:
         if not cluster.candidates:
             del self.clusters[cluster.name]
         for member in members:
-            member_id = member_of(endpoint, member)
+            member_id = member_id_of(endpoint, member)
             if self.members.get(member_id) is candidate:
                 del self.members[member_id]
             watchers = self.watchers.get(cluster.name)
@@ -231,6 +231,6 @@ class Directory:
         return True
 
 
-def member_of(endpoint: Endpoint, member: int) -> str:
+def member_id_of(endpoint: Endpoint, member: int) -> str:
     """Return the member id that programs see."""
     return f"{endpoint.node}/{member}"

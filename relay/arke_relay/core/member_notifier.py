@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from arke.wire.messages import Op
-from arke_relay.core.directory import Cluster, Metadata, Watchers, member_of
+from arke_relay.core.directory import Cluster, Metadata, Watchers, member_id_of
 from arke_relay.core.endpoints import Endpoint, Message, Peer, Program
 from arke_relay.core.local_node import LocalNode
 
@@ -33,7 +33,7 @@ class MemberNotifier:
         """Send a new watcher the members known now."""
         for endpoint, candidate in cluster.candidates.items() if cluster else ():
             for number, metadata in candidate.members.items():
-                self._send_joined(program, name, endpoint, member_of(endpoint, number), metadata)
+                self._send_joined(program, name, endpoint, member_id_of(endpoint, number), metadata)
 
     def send_listed(self, program: Program, cluster: str) -> None:
         """Tell a watcher that every member has been sent, at this node and at all peers."""

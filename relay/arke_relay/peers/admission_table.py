@@ -35,7 +35,7 @@ class AdmissionTable:
         """Admit a peer after a join, or renew its admission from `now`.
 
         Raises `JoinRefused` if the node is admitted with another key, if the key is admitted for
-        another node (two machines resumed from one image), or if the table is full.
+        another node, or if the table is full.
         """
         node, curve_key = peer.node, peer.curve_key
         if self.lookup(curve_key, now) not in {None, node}:

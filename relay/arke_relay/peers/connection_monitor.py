@@ -66,8 +66,8 @@ class ConnectionMonitor:
     def _connect_failure(self) -> ConnectionFailure:
         """Return why no TCP connection was made.
 
-        libzmq does not report the error number, but reports whether the connection attempt was
-        under way, and it closes the socket at its own timeout.
+        libzmq does not report the error number. An attempt that never was under way had no route.
+        One that libzmq closed at CONNECT_TIMEOUT timed out; one closed earlier was refused.
         """
         if not self._connecting:
             return ConnectionFailure.NO_ROUTE

@@ -21,7 +21,7 @@ from arke_relay.peers.node_info import NodeInfo
 class PeerSettings:
     """How this relay appears to its peers."""
 
-    bound: Sequence[Address]
+    bind_addresses: Sequence[Address]
     """The addresses of this machine that the mesh uses."""
     max_message: int
     """The largest body that this relay accepts, in bytes."""

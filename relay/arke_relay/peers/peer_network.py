@@ -67,7 +67,7 @@ class PeerNetwork:
         self._log = environment.log
         self._node = identity.node
         self._curve = curve
-        self._bound = settings.bound
+        self._bind_addresses = settings.bind_addresses
         self._core = core
         self._flusher = flusher
         self._started = self._clock()
@@ -110,7 +110,7 @@ class PeerNetwork:
             self._context,
             curve,
             join_keys,
-            self._bound,
+            self._bind_addresses,
             self.dial_targets,
             self._admission,
         )
@@ -141,7 +141,7 @@ class PeerNetwork:
                 continue
             self._admission.join_port, self._admission.data_port = chosen, chosen + 1
             return
-        where = ", ".join(address.ip for address in self._bound)
+        where = ", ".join(address.ip for address in self._bind_addresses)
         raise ConfigurationError(
             f"cannot bind ports {chosen} and {chosen + 1} on {where} "
             f"({os.strerror(failure.errno or 0)}): "
@@ -192,7 +192,7 @@ class PeerNetwork:
     def _bind(self, port: int) -> None:
         done: list[tuple[zmq.Socket[bytes], str]] = []
         try:
-            for address in self._bound:
+            for address in self._bind_addresses:
                 for socket, number in (
                     (self._join_server.socket, port),
                     (self._data.socket, port + 1),
@@ -261,7 +261,7 @@ class PeerNetwork:
                 self._flusher,
                 broken,
             )
-            source = source_for(neighbour.address, self._bound)
+            source = source_for(neighbour.address, self._bind_addresses)
             link.connect(neighbour.address, neighbour.data_port, source)
         except (zmq.ZMQError, OSError, ValueError) as error:
             raise CannotDial(str(error)) from error
@@ -279,7 +279,7 @@ class PeerNetwork:
         """A peer is linked with another relay: dial that one too."""
         if node != self._node and not self.membership.linked(node):
             try:
-                source_for(address, self._bound)
+                source_for(address, self._bind_addresses)
             except ValueError:
                 return
             self.dial_targets.hint((address,), port, node, None, self._clock())

@@ -12,6 +12,7 @@ from arke.program import flags, logging
 from arke.program.addresses import ip_port
 
 _MAX_COMMANDS = 32  # processes at once; the default of arke.Limits suits coroutines
+_AFTER_DEADLINE = 1.0  # seconds until a command is killed: the time-out of the caller comes first
 
 
 def _http(value: str) -> str:
@@ -65,7 +66,8 @@ def serve(argv: Sequence[str], environ: Mapping[str, str]) -> None:
 
         @service.on_request
         async def run_command(request: arke.Request) -> bytes:
-            return await shell.run(command, request.body, timeout=request.remaining())
+            timeout = request.remaining() + _AFTER_DEADLINE
+            return await shell.run(command, request.body, timeout=timeout)
 
     if options.echo:
 

@@ -10,7 +10,7 @@ from typing import Any
 from arke.errors import RequestTimeout
 
 _MIN_SCAN_INTERVAL = 0.001
-_SCAN_COST = 2e-6  # seconds between scans for each pending request: at most 5 % of a core
+_SCAN_INTERVAL_PER_REQUEST = 2e-6  # a scan takes a twentieth of it: scans use 5 % of a core at most
 
 
 class PendingRequest:
@@ -30,8 +30,9 @@ class PendingRequest:
 
 
 class PendingRequests:
-    """Pending requests by request_id. Each ends exactly once, at its deadline at the latest.
+    """Pending requests by request_id. Each ends exactly once.
 
+    That is at its deadline at the latest; with many requests pending, a little later.
     The timer is set to the earliest deadline and then scans all pending requests. With the usual
     equal timeouts it fires about once per timeout, and adding a request costs one comparison.
     """
@@ -71,7 +72,7 @@ class PendingRequests:
         return request
 
     def drop(self, request: PendingRequest) -> None:
-        """Remove a request that was cancelled."""
+        """Remove a request that was cancelled, or cannot be sent."""
         self._pending.pop(request.request_id, None)
 
     def take_all(self) -> list[PendingRequest]:
@@ -112,5 +113,5 @@ class PendingRequests:
                 request.future.set_exception(RequestTimeout("no reply before the deadline"))
         if self._pending:
             earliest = min(request.deadline for request in self._pending.values())
-            interval = _MIN_SCAN_INTERVAL + _SCAN_COST * len(self._pending)
+            interval = _MIN_SCAN_INTERVAL + _SCAN_INTERVAL_PER_REQUEST * len(self._pending)
             self._set_timer(max(earliest, now + interval))

@@ -15,9 +15,9 @@ class HandlerPool(Generic[_Work]):
     """At most `limit` worker tasks; each takes work until the queue is empty.
 
     A worker that takes an item while more are queued wakes the next worker before it runs the
-    handler. If the handler waits, the other worker continues with the queue; if it does not, one
-    worker empties the queue and the other finds nothing. So handlers that return at once cost no
-    task and no task switch each. `run` must not raise.
+    handler. If that handler suspends, the woken worker continues with the queue. If no handler
+    suspends, the first worker empties the queue alone, without a task or a task switch for each
+    item. `run` must not raise.
     """
 
     def __init__(self, limit: int, run: Callable[[_Work], Awaitable[None]]) -> None:
@@ -104,7 +104,8 @@ class HandlerPool(Generic[_Work]):
                     await run(work)
                 finally:
                     self._busy -= 1
-                # A context variable that the handler set must not reach the next handler.
+                # A context variable that the handler set must not reach the next handler. So this
+                # worker ends, and a new one with a clean context replaces it.
                 if self._stopped or copy_context() != clean_context:
                     return
             running.pop(task, None)

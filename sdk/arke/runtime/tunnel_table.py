@@ -20,7 +20,10 @@ _MAX_MESSAGE_FIELD = 8  # of OPEN
 
 
 class TunnelTable:
-    """Tunnels by the number that this end sends. They close with the connection they use."""
+    """Tunnels by this end's number: the request id, negated at the accepting end.
+
+    They close with the connection they use.
+    """
 
     def __init__(self, requests: RequestSender) -> None:
         self._requests = requests
@@ -41,7 +44,10 @@ class TunnelTable:
         max_message: int,
         headers: Mapping[str, str] | None,
     ) -> PendingRequest:
-        """Request a tunnel; the result of the future is a Tunnel. Raises what a request raises."""
+        """Request a tunnel: the request's future gets the Tunnel or the error.
+
+        Raises MeshClosed.
+        """
         rest = member, purpose.value, window, max_message, headers
         return self._requests.begin_directed(_OPEN, cluster, body, timeout, rest, idempotent=False)
 

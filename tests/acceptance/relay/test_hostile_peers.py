@@ -31,7 +31,7 @@ MESSAGES: dict[str, Any] = {
     "a topic that is not text": [PeerOp.SUBSCRIBED, 7],
     "a relay with an invalid port": [PeerOp.KNOWN_PEER, "node", "127.0.0.1", "http"],
     "a request without a body": [PeerOp.REQUEST, 1, "echo"],
-    "a request with the body number of another message": [
+    "a request whose body is a stream that was not sent": [
         PeerOp.REQUEST,
         1,
         "echo",
@@ -105,6 +105,6 @@ async def test_disconnected_peer_may_link_again(relay: Relay, hostile: RawPeer) 
     link = await hostile.link(relay)
     await send(link.socket, b"\xc1")
     await assert_disconnected(relay, hostile.node)
-    reconnected = relay.process.written
+    before_relink = relay.process.written
     await hostile.link(relay)
-    relay.process.wait_for_line(f"peer linked node={hostile.node}", LIMIT, after=reconnected)
+    relay.process.wait_for_line(f"peer linked node={hostile.node}", LIMIT, after=before_relink)

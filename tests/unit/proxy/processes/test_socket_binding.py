@@ -30,9 +30,9 @@ def test_empty_host_binds_every_address() -> None:
 
 
 def test_host_binds_that_address_only() -> None:
-    (sock,) = bind_sockets("127.0.0.9", 0)
+    port = free_port()  # not from the system: another test's socket may have that one on 127.0.0.1
+    (sock,) = bind_sockets("127.0.0.9", port)
     with sock:
-        port = sock.getsockname()[1]
         assert reachable("127.0.0.9", port)
         assert not reachable("127.0.0.1", port)
 

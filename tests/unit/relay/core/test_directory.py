@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from arke.wire.messages import PeerOp
 from arke_relay.core import directory as module
-from arke_relay.core.directory import Directory, Metadata, Watchers, member_of
+from arke_relay.core.directory import Directory, Metadata, Watchers, member_id_of
 from arke_relay.core.endpoints import Endpoint, Message, Peer, Program
 from support.recording_sink import RecordingSink
 
@@ -161,7 +161,7 @@ def test_watchers_know_every_member(steps: list[tuple[object, ...]]) -> None:
         for name in ("a", "b"):
             cluster = harness.directory.clusters.get(name)
             there = {
-                member_of(endpoint, member)
+                member_id_of(endpoint, member)
                 for endpoint, candidate in (cluster.candidates if cluster else {}).items()
                 for member in candidate.members
             }

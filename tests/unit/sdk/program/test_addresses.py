@@ -61,7 +61,7 @@ def test_the_http_address_counts_towards_the_metadata_limit() -> None:
 
 
 @pytest.mark.parametrize("address", ["node7:1", "[::1]:2", ":3"])
-def test_an_address_is_written_as_it_was_given(address: str) -> None:
+def test_listen_address_is_written_as_it_was_given(address: str) -> None:
     assert str(addresses.listen_address(address)) == address
 
 
