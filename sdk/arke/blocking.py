@@ -206,20 +206,32 @@ class Mesh:
         )
 
     def broadcast(
-        self, cluster: str, body: bytes, *, headers: Mapping[str, str] | None = None
+        self,
+        cluster: str,
+        body: bytes,
+        *,
+        timeout: float = 30.0,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         """Send a message to every member of the cluster: at most once each, in the order sent."""
-        self._open_loop.run(self._mesh.broadcast(cluster, body, headers=headers))
+        self._open_loop.run(self._mesh.broadcast(cluster, body, timeout=timeout, headers=headers))
 
-    def publish(self, topic: str, body: bytes, *, headers: Mapping[str, str] | None = None) -> None:
+    def publish(
+        self,
+        topic: str,
+        body: bytes,
+        *,
+        timeout: float = 30.0,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         """Send a message to every subscriber of the topic: at most once each, in the order sent."""
-        self._open_loop.run(self._mesh.publish(topic, body, headers=headers))
+        self._open_loop.run(self._mesh.publish(topic, body, timeout=timeout, headers=headers))
 
     @contextmanager
-    def subscribe(self, topic: str) -> Iterator[Iterator[Event]]:
+    def subscribe(self, topic: str, *, timeout: float = 5.0) -> Iterator[Iterator[Event]]:
         """Subscribe to a topic during a block: `with mesh.subscribe("news") as events`."""
         loop_thread = self._open_loop
-        with loop_thread.entered(self._mesh.subscribe(topic)) as events:
+        with loop_thread.entered(self._mesh.subscribe(topic, timeout=timeout)) as events:
             yield loop_thread.iterate(events)
 
     @contextmanager
@@ -254,17 +266,17 @@ class Mesh:
         with loop_thread.entered(opened) as tunnel:
             yield Tunnel(tunnel, loop_thread)
 
-    def members(self, cluster: str) -> list[Member]:
+    def members(self, cluster: str, *, timeout: float = 5.0) -> list[Member]:
         """Return the members of the cluster that the relay knows."""
-        return self._open_loop.run(self._mesh.members(cluster))
+        return self._open_loop.run(self._mesh.members(cluster, timeout=timeout))
 
     def watch(self, cluster: str) -> Generator[Change, None, None]:
         """Yield the current members of the cluster as joined, then each change as it happens."""
         return self._open_loop.iterate(self._mesh.watch(cluster))
 
-    def status(self) -> dict[str, Any]:
+    def status(self, *, timeout: float = 5.0) -> dict[str, Any]:
         """Return what the relay knows: its node, peers, clusters and topics."""
-        return self._open_loop.run(self._mesh.status())
+        return self._open_loop.run(self._mesh.status(timeout=timeout))
 
     @property
     def _open_loop(self) -> _LoopThread:

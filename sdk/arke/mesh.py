@@ -39,6 +39,7 @@ _BROADCAST = Op.BROADCAST.value
 _PUBLISH = Op.PUBLISH.value
 _MAX_TUNNEL_MESSAGE = 64 * 1024 * 1024
 _MAX_CACHED_NAMES = 1024
+_SEND_TIMEOUT = 30.0  # longer than that of a request: it includes the wait for other senders
 
 
 class Mesh(MeshLifecycle):
@@ -166,17 +167,15 @@ class Mesh(MeshLifecycle):
     ) -> list[Answer]:
         """Send a request to every member of the cluster and return an Answer for each.
 
-        It waits for a relay first, like `members`; `timeout` applies to the requests. Raises
-        NoSuchCluster when the cluster has no members; TypeError or ValueError for an invalid
-        argument.
+        Raises NoSuchCluster when the cluster has no members; RequestTimeout when they are not known
+        in time; TypeError or ValueError for an invalid argument.
         """
-        check_timeout(timeout)
+        deadline = self._deadline(timeout)
         check_body(body)
-        started = monotonic()
-        members = await self.members(cluster)
+        members = await self.members(cluster, timeout=timeout)
         if not members:
             raise NoSuchCluster(f"cluster {cluster!r} has no members")
-        remaining = max(0.0, timeout - (monotonic() - started))
+        remaining = max(0.0, deadline - monotonic())
 
         async def answer_of(member: Member) -> Answer:
             try:
@@ -284,13 +283,20 @@ class Mesh(MeshLifecycle):
             raise
         return tunnel
 
-    async def members(self, cluster: str) -> list[Member]:
+    async def members(
+        self,
+        cluster: str,
+        *,
+        timeout: float = 5.0,  # noqa: ASYNC109 — as in the other calls
+    ) -> list[Member]:
         """Return the members of the cluster that the relay knows.
 
-        While there is no relay, this waits for one, without a limit.
+        Raises RequestTimeout when the relay has not listed them within `timeout` seconds, and
+        TypeError or ValueError for an invalid argument.
         """
         check_name(cluster, "cluster")
-        return await self._open_runtime().watches.members(cluster)
+        deadline = self._deadline(timeout)
+        return await self._open_runtime().watches.members(cluster, deadline)
 
     def watch(self, cluster: str) -> AsyncGenerator[Change, None]:
         """Yield the current members of the cluster as joined, then each change as it happens.
@@ -301,33 +307,66 @@ class Mesh(MeshLifecycle):
         return self._open_runtime().watches.watch(cluster)
 
     async def broadcast(
-        self, cluster: str, body: bytes, *, headers: Mapping[str, str] | None = None
+        self,
+        cluster: str,
+        body: bytes,
+        *,
+        timeout: float = _SEND_TIMEOUT,  # noqa: ASYNC109 — as in the other calls
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         """Send a message to every member of the cluster: at most once each, in the order sent.
 
-        Returns once the message is queued for the relay; waits while the relay is congested.
+        Returns once the message is queued for the relay. Raises RequestTimeout when the relay is
+        away or congested for `timeout` seconds; then the message is not sent.
         """
-        if headers is not None or not self._send_now(_BROADCAST, cluster, body):
-            await self._send_fanout(_BROADCAST, "cluster", cluster, body, headers)
+        if (
+            headers is not None
+            or timeout != _SEND_TIMEOUT
+            or not self._send_now(_BROADCAST, cluster, body)
+        ):
+            await self._send_fanout(_BROADCAST, "cluster", cluster, body, headers, timeout)
 
     async def publish(
-        self, topic: str, body: bytes, *, headers: Mapping[str, str] | None = None
+        self,
+        topic: str,
+        body: bytes,
+        *,
+        timeout: float = _SEND_TIMEOUT,  # noqa: ASYNC109 — as in the other calls
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         """Send a message to every subscriber of the topic: at most once each, in the order sent.
 
-        Returns once the message is queued for the relay; waits while the relay is congested.
+        Returns once the message is queued for the relay. Raises RequestTimeout when the relay is
+        away or congested for `timeout` seconds; then the message is not sent.
         """
-        if headers is not None or not self._send_now(_PUBLISH, topic, body):
-            await self._send_fanout(_PUBLISH, "topic", topic, body, headers)
+        if (
+            headers is not None
+            or timeout != _SEND_TIMEOUT
+            or not self._send_now(_PUBLISH, topic, body)
+        ):
+            await self._send_fanout(_PUBLISH, "topic", topic, body, headers, timeout)
 
-    def subscribe(self, topic: str) -> Subscription:
-        """Subscribe to a topic during a block: `async with mesh.subscribe("news") as events`."""
+    def subscribe(self, topic: str, *, timeout: float = 5.0) -> Subscription:
+        """Subscribe to a topic during a block: `async with mesh.subscribe("news") as events`.
+
+        `timeout` is how many seconds to wait for the relay at the start of the block; then
+        RequestTimeout is raised. While the program is not attached, the block starts at once.
+        """
         check_name(topic, "topic")
-        return Subscription(self._open_runtime().topics, topic)
+        check_timeout(timeout)
+        return Subscription(self._open_runtime().topics, topic, timeout)
 
-    async def status(self) -> dict[str, Any]:
-        """Return what the relay knows: its node, peers, clusters and topics."""
-        reply = await self._open_runtime().requests.request_relay(Op.STATUS)
+    async def status(
+        self,
+        *,
+        timeout: float = 5.0,  # noqa: ASYNC109 — as in the other calls
+    ) -> dict[str, Any]:
+        """Return what the relay knows: its node, peers, clusters and topics.
+
+        Raises RequestTimeout when there is no reply within `timeout` seconds.
+        """
+        deadline = self._deadline(timeout)
+        reply = await self._open_runtime().requests.request_relay(Op.STATUS, deadline)
         document: dict[str, Any] = json.loads(reply)
         return document
 
@@ -339,11 +378,23 @@ class Mesh(MeshLifecycle):
         return runtime.fanout.send_now(op, name, body)
 
     async def _send_fanout(
-        self, op: int, what: str, name: str, body: bytes, headers: Mapping[str, str] | None
+        self,
+        op: int,
+        what: str,
+        name: str,
+        body: bytes,
+        headers: Mapping[str, str] | None,
+        timeout: float,  # noqa: ASYNC109 — as in the other calls
     ) -> None:
+        deadline = self._deadline(timeout)
         self._check(what, name, body)
-        deadline = self._scope[0] if self._scope else None
         await self.runtime.fanout.send(op, name, body, self._headers(headers), deadline)
+
+    def _deadline(self, timeout: float) -> float:
+        """Return when a call ends. Raises TypeError or ValueError for an invalid `timeout`."""
+        check_timeout(timeout)
+        deadline = monotonic() + timeout
+        return deadline if self._scope is None else min(deadline, self._scope[0])
 
     def _check(self, what: str, name: str, body: bytes) -> None:
         """Check the arguments that need no check once the name is cached."""

@@ -20,8 +20,9 @@ class Subscription:
     A program that reads too slowly loses the newest events; `dropped` counts them.
     """
 
-    def __init__(self, topics: TopicSubscriptions, topic: str) -> None:
+    def __init__(self, topics: TopicSubscriptions, topic: str, timeout: float) -> None:
         self._topics = topics
+        self._timeout = timeout
         self._events: deque[Event] = deque()
         self._size = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -34,7 +35,7 @@ class Subscription:
 
     async def __aenter__(self) -> Self:
         self._open = True
-        await self._topics.add(self.topic, self)
+        await self._topics.add(self.topic, self, self._timeout)
         return self
 
     async def __aexit__(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 
-from arke.errors import MeshClosed
+from arke.errors import MeshClosed, RequestTimeout
 from arke.runtime.reconnect import Attachment
 from arke.runtime.relay_connection import Message, MessageHandler, RelayConnection
 from arke.values import Change, Member
@@ -97,11 +98,21 @@ class ClusterWatches:
             while True:
                 yield await watcher.next()
 
-    async def members(self, name: str) -> list[Member]:
-        """Return the members of a cluster, once the relay has listed all of them."""
+    async def members(self, name: str, deadline: float) -> list[Member]:
+        """Return the members of a cluster, once the relay has listed all of them.
+
+        Raises MeshClosed, or RequestTimeout when the deadline passes first.
+        """
         with self._watching(name) as (cluster, watcher):
-            while cluster.listed is not None:
-                await watcher.wait()
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    while cluster.listed is not None:
+                        await watcher.wait()
+            except TimeoutError:
+                raise RequestTimeout(
+                    f"timed out: the members of {name!r} are not known from the relay at"
+                    f" {self._attachment.address}"
+                ) from None
             return list(cluster.members.values())
 
     @contextmanager

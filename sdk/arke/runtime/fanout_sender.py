@@ -34,7 +34,7 @@ class FanoutSender:
         name: str,
         body: bytes,
         headers: Mapping[str, str] | None,
-        deadline: float | None,
+        deadline: float,
     ) -> None:
         """Wait for a connection with room, then queue the message.
 

@@ -111,7 +111,7 @@ class Attachment:
                 connection.abort("closed by this program")
                 await asyncio.wait((connection.closed,))
 
-    async def wait_writable(self, deadline: float | None = None) -> RelayConnection:
+    async def wait_writable(self, deadline: float) -> RelayConnection:
         """Return the connection as soon as it has room, after the senders that wait already.
 
         Raises MeshClosed, or RequestTimeout when the deadline passes first.

@@ -37,7 +37,6 @@ _ERRORS: dict[int, type[ArkeError]] = {
 
 _REQUEST: Final = Op.REQUEST.value
 _OPEN: Final = Op.OPEN.value
-_STATUS_TIMEOUT: Final = 5.0
 
 
 class RequestSender:
@@ -118,12 +117,11 @@ class RequestSender:
             request_id = request.request_id
             connection.send_in_flow((Op.CANCEL.value, request_id), request_id)
 
-    async def request_relay(self, op: int, *fields: Any) -> bytes:
+    async def request_relay(self, op: int, deadline: float) -> bytes:
         """Request a JSON document from the relay itself. Raises what a request raises."""
-        deadline = time.monotonic() + _STATUS_TIMEOUT
         request = PendingRequest(self._loop.create_future(), deadline, idempotent=False)
         connection = await self._attachment.wait_writable(deadline)
-        request.message = (op, self.pending.add(request), *fields)
+        request.message = (op, self.pending.add(request))
         request.sent, request.resendable = True, False
         connection.send(request.message)
         document: bytes = await request.future

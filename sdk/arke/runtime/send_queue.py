@@ -10,9 +10,6 @@ from typing import Protocol, Self
 from arke.errors import RequestTimeout
 from arke.runtime.relay_connection import RelayConnection
 
-_MAX_WAIT = 30.0
-"""Seconds that a message without a deadline waits for a relay that is away."""
-
 
 class ConnectionSource(Protocol):
     """What the queue needs of the attachment."""
@@ -39,7 +36,7 @@ class SendQueue:
     def __bool__(self) -> bool:
         return bool(self.places)
 
-    def enter(self, deadline: float | None) -> QueuePlace:
+    def enter(self, deadline: float) -> QueuePlace:
         """Create a place at the end of the queue, held during its `with` block."""
         return QueuePlace(self, deadline)
 
@@ -52,11 +49,9 @@ class SendQueue:
 class QueuePlace:
     """The place of one sender in the queue."""
 
-    def __init__(self, queue: SendQueue, deadline: float | None) -> None:
+    def __init__(self, queue: SendQueue, deadline: float) -> None:
         self._queue = queue
-        self._deadline = time.monotonic() + _MAX_WAIT
-        if deadline is not None:
-            self._deadline = min(self._deadline, deadline)
+        self._deadline = deadline
 
     def __enter__(self) -> Self:
         self._queue.places[self] = None

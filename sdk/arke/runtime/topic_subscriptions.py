@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Protocol
 
+from arke.errors import RequestTimeout
 from arke.runtime.reconnect import Attachment
 from arke.runtime.relay_connection import Message, MessageHandler, RelayConnection
 from arke.values import NO_HEADERS, Event
@@ -30,10 +32,11 @@ class TopicSubscriptions:
         self._attachment = attachment
         self._sinks: dict[str, list[EventSink]] = {}
 
-    async def add(self, topic: str, sink: EventSink) -> None:
+    async def add(self, topic: str, sink: EventSink, timeout: float) -> None:  # noqa: ASYNC109
         """Deliver events to the sink; returns once the relay has subscribed the topic.
 
-        Raises MeshClosed, and ValueError for more topics than one program may have.
+        Raises MeshClosed, RequestTimeout after `timeout` seconds, and ValueError for more topics
+        than one program may have.
         """
         self._attachment.check_open()
         if topic not in self._sinks and len(self._sinks) >= MAX_TOPICS:
@@ -46,7 +49,13 @@ class TopicSubscriptions:
         if len(sinks) == 1:
             connection.send((Op.SUBSCRIBE.value, topic))
         try:
-            await connection.synchronize()
+            async with asyncio.timeout(timeout):
+                await connection.synchronize()
+        except TimeoutError:
+            self.remove(topic, sink)
+            raise RequestTimeout(
+                f"timed out: no answer of the relay at {self._attachment.address}"
+            ) from None
         except BaseException:
             self.remove(topic, sink)
             raise

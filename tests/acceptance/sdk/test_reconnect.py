@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
@@ -238,3 +240,74 @@ async def test_messages_that_wait_for_the_relay_are_sent_first(relays: Relays) -
             bodies = (await listener.receive_only(Op.DELIVER_EVENT))[2]
             received += bodies if isinstance(bodies, tuple) else (bodies,)
         assert received == [*(b"%d" % n for n in range(100)), b"later"]
+
+
+async def enter(block: AbstractAsyncContextManager[object]) -> None:
+    async with block:
+        pass
+
+
+Call = Callable[[arke.Mesh], Awaitable[object]]
+SHORT = 0.05  # seconds; the time-out of each call
+
+NEED_A_REPLY: dict[str, Call] = {
+    "request": lambda mesh: mesh.request("c", b"", timeout=SHORT),
+    "begin_request": lambda mesh: mesh.begin_request("c", b"", timeout=SHORT),
+    "request_many": lambda mesh: anext(mesh.request_many("c", b"", timeout=SHORT)),
+    "request_all": lambda mesh: mesh.request_all("c", b"", timeout=SHORT),
+    "tunnel": lambda mesh: enter(mesh.tunnel("c", timeout=SHORT)),
+    "http_tunnel": lambda mesh: mesh.http_tunnel("node/1", timeout=SHORT),
+    "members": lambda mesh: mesh.members("c", timeout=SHORT),
+    "status": lambda mesh: mesh.status(timeout=SHORT),
+}
+NEED_A_CONNECTION: dict[str, Call] = {
+    "broadcast": lambda mesh: mesh.broadcast("c", b"", timeout=SHORT),
+    "publish": lambda mesh: mesh.publish("t", b"", timeout=SHORT),
+}
+
+
+async def failure(call: Call, mesh: arke.Mesh) -> type[arke.ArkeError] | None:
+    try:
+        await call(mesh)
+    except arke.ArkeError as error:
+        return type(error)
+    return None
+
+
+async def test_every_call_times_out_without_relay(relays: Relays) -> None:
+    relay = relays.start()
+    calls = NEED_A_REPLY | NEED_A_CONNECTION
+    async with arke.connect(port=relay.port) as mesh, asyncio.timeout(LIMIT):
+        relay.process.kill()
+        relay.process.wait(LIMIT)
+        await wait_until_detached(mesh)
+        failures = {name: await failure(call, mesh) for name, call in calls.items()}
+    assert failures == dict.fromkeys(calls, arke.RequestTimeout)
+
+
+async def test_every_call_times_out_while_relay_does_not_answer(relays: Relays) -> None:
+    relay = relays.start()
+    calls = NEED_A_REPLY | {"subscribe": lambda mesh: enter(mesh.subscribe("t", timeout=SHORT))}
+    async with arke.connect(port=relay.port) as mesh, asyncio.timeout(LIMIT):
+        relay.process.signal(signal.SIGSTOP)
+        try:
+            failures = {name: await failure(call, mesh) for name, call in calls.items()}
+        finally:
+            relay.process.signal(signal.SIGCONT)
+        assert failures == dict.fromkeys(calls, arke.RequestTimeout)
+        assert await mesh.members("c") == []
+
+
+async def test_invalid_timeout_raises_at_every_call(relays: Relays) -> None:
+    relay = relays.start()
+    async with arke.connect(port=relay.port) as mesh:
+        for timeout, error in (("5s", TypeError), (None, TypeError), (-1.0, ValueError)):
+            for call in (mesh.broadcast, mesh.publish):
+                with pytest.raises(error):
+                    await call("c", b"", timeout=timeout)  # type: ignore[arg-type]
+            with pytest.raises(error):
+                await mesh.members("c", timeout=timeout)  # type: ignore[arg-type]
+            with pytest.raises(error):
+                await mesh.status(timeout=timeout)  # type: ignore[arg-type]
+            with pytest.raises(error):
+                mesh.subscribe("t", timeout=timeout)  # type: ignore[arg-type]
