@@ -159,8 +159,8 @@ STATIC = ["-choose", "static", "-backend", "127.0.0.1:1"]
         ),
         (["-cluster", "a", "-sticky-key", "/nowhere"], "-sticky-key needs -sticky COOKIE"),
         (["-cluster", "a", "-access-format", "json"], "-access-format needs -access-log FILE"),
-        ([*STATIC, "-cluster", "a"], "remove -cluster and -via"),
-        ([*STATIC, "-via", "tunnel"], "remove -cluster and -via"),
+        ([*STATIC, "-cluster", "a"], "give neither -cluster (ARKE_CLUSTER) nor -via"),
+        ([*STATIC, "-via", "tunnel"], "give neither -cluster (ARKE_CLUSTER) nor -via"),
     ],
 )
 def test_conflicting_flags_are_a_one_line_error(flags: list[str], message: str) -> None:
