@@ -99,7 +99,8 @@ def test_bench_tunnel_counts_received_messages(relay: Relay, size: int) -> None:
     done = subprocess.run(
         [
             *program("arke"),
-            *("bench", "tunnel", "--size", str(size), "--seconds", "0.3", "--json"),
+            # Long enough for two reports, each after 512 messages, on a busy machine.
+            *("bench", "tunnel", "--size", str(size), "--seconds", "2", "--json"),
             *("-port", str(relay.port)),
         ],
         capture_output=True,

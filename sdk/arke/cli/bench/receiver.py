@@ -23,6 +23,9 @@ REPORT = struct.Struct("<QQ")
 """Messages received; time in nanoseconds of the monotonic clock, which all processes share."""
 
 
+_DRAIN = 0.1  # seconds; a tunnel does not end by itself: its sender waits for the last report
+
+
 @dataclass(frozen=True, slots=True)
 class _ReceiverOptions(AttachOptions):
     pattern: str = flags.argument("PATTERN", help="request, publish, broadcast or tunnel")
@@ -57,7 +60,9 @@ async def _receive(options: _ReceiverOptions) -> None:
 
 
 async def _serve(options: _ReceiverOptions, counter: _MessageCounter) -> None:
-    service = arke.Service(options.name, port=options.port, path=options.path, wait=0.0)
+    service = arke.Service(
+        options.name, port=options.port, path=options.path, wait=0.0, drain=_DRAIN
+    )
 
     @service.on_request
     async def echo(request: arke.Request) -> bytes:
