@@ -19,7 +19,7 @@ help:
 	@echo "make simulate          fifty relays on a simulated clock (SEEDS=1000, SEED=17, JOBS=2)"
 	@echo "make simulate-mutants  does the simulation find planted bugs? (2 min)"
 	@echo "make soak              faults on real processes (MINUTES=20, SEED=7)"
-	@echo "make fuzz              every decoder (MINUTES=20, TARGET=native)"
+	@echo "make fuzz              every decoder (MINUTES=20 for each, TARGET=native)"
 	@echo "make docs              the documentation as a site, links checked (1 min)"
 	@echo "make reference         write the generated parts of the reference pages"
 	@echo "make clean             remove .venv, caches and compiled modules"

@@ -32,10 +32,10 @@ _FINDING = re.compile(r"Test unit written to (.+)")
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a run."""
+    """The result of fuzzing one target."""
 
     target: str
-    runs: int
+    inputs: int
     branches: int
     features: int
     peak: int
@@ -46,7 +46,7 @@ class Outcome:
 
     def __str__(self) -> str:
         line = (
-            f"{self.target:12} {self.runs:>9,} runs  {self.branches:>5} branches  "
+            f"{self.target:12} {self.inputs:>9,} inputs  {self.branches:>5} branches  "
             f"{self.features:>6} features  {self.peak:>4} MiB  "
         )
         if self.finding is not None:

@@ -39,6 +39,17 @@ class UntrustedProgram(ABC):
             self.transport.feed(data)
             self.follow(data)
 
+    def handle_event(
+        self, number: int, preset_messages: Mapping[int, Callable[[UntrustedProgram], bytes]]
+    ) -> None:
+        """Send a preset message, stop reading or read again; other events do nothing here."""
+        if number in preset_messages:
+            self.feed(preset_messages[number](self))
+        elif number == STOP_READING:
+            self.transport.block_writes()
+        elif number == RESUME_READING:
+            self.transport.unblock_writes()
+
     @abstractmethod
     def follow(self, data: bytes) -> None:
         """Track where messages end, as the codec must."""
@@ -87,13 +98,8 @@ async def play(
                 if not loop._ready:
                     world.check_bounds()
             await world.rest()
-            if event_number in preset_messages:
-                program.feed(preset_messages[event_number](program))
-            elif event_number == STOP_READING:
-                program.transport.block_writes()
-            elif event_number == RESUME_READING:
-                program.transport.unblock_writes()
-            elif event_number == RECONNECT:
+            program.handle_event(event_number, preset_messages)
+            if event_number == RECONNECT:
                 await program.leave()
                 program = arrive(world)
             await world.handle_event(event_number)

@@ -1,5 +1,6 @@
-"""Copy every frame of an interface to stdout, each after its length in 4 bytes; runs on a host.
+"""Copy every frame of an interface to stdout, with its length in 4 bytes before it.
 
+It runs on a host of the lab.
 It writes `listening` to stderr when the capture has started, and after SIGTERM `lost N`, the number
 of frames that the kernel dropped.
 """

@@ -22,7 +22,8 @@ class Caller:
         self._numbers = 0
         self.open: dict[int, Request] = {}
         """Unfinished requests by number."""
-        self._cancelled: set[int] = set()
+        self._ended_early: set[int] = set()
+        """Cancelled here, or not accepted by a draining relay: a late outcome is ignored."""
 
     @property
     def handlers(self) -> dict[int, Callable[..., object]]:
@@ -73,21 +74,21 @@ class Caller:
         program.outbox.put_body(message, 3)
         action = "opens a tunnel to" if opens else "sends a request to"
         target = cluster if member is None else member
-        size_and_time = f"{timeout} s", len(body)
-        program.world.trace.note(program.key, action, target, request.key, *size_and_time)
+        trace = program.world.trace
+        trace.note(program.key, action, target, request.key, f"{timeout} s", len(body))
         return request
 
     def cancel(self, request: Request) -> None:
         """Cancel the request; a late outcome is ignored."""
         if self.open.pop(request.number, None) is not None:
-            self._cancelled.add(request.number)
+            self._ended_early.add(request.number)
             self._program.outbox.put((Op.CANCEL.value, request.number))
             request.on_end("cancelled")
 
     def on_detached(self, reason: str) -> None:
-        """End all requests: the program or its relay has stopped."""
-        ended_here = reason in {"closed_by_program", "stalled", "program_crashed"}
-        outcome = "abandoned" if ended_here else "connection_lost"
+        """End all requests: the program is detached."""
+        by_program = reason in {"closed_by_program", "stalled", "program_crashed"}
+        outcome = "abandoned" if by_program else "connection_lost"
         drained = reason == "the relay is shutting down" and not self._program.may_send
         for request in self.open.values():
             if drained and not request.outcome_dropped and not self._program.world.faults.may_lose:
@@ -133,12 +134,12 @@ class Caller:
         """The relay drains: requests after the last accepted one were never started."""
         self._program.may_send = False
         for number in [number for number in self.open if number > last_accepted]:
-            self._cancelled.add(number)
+            self._ended_early.add(number)
             self.open.pop(number).on_end("never_started")
 
     def _take(self, number: int) -> Request | None:
         request = self.open.pop(number, None)
-        if request is None and number not in self._cancelled:
+        if request is None and number not in self._ended_early:
             key = f"{self._program.key}#{number}"
             raise Violation("a request ends once", f"{key} ended again", key)
         return request

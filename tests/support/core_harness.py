@@ -10,10 +10,10 @@ from arke_relay.core.message_core import MessageCore
 from arke_relay.core.routed_request import RoutedRequest
 from support.recording_sink import RecordingSink
 
-CALL, PEER_CALL = Op.DELIVER_REQUEST.value, PeerOp.REQUEST.value
+DELIVER_REQUEST, PEER_REQUEST = Op.DELIVER_REQUEST.value, PeerOp.REQUEST.value
 REPLY, FAULT = Op.REPLY.value, Op.FAULT.value
 REFUSED, FAILED = Op.REFUSED.value, Op.FAILED.value
-STOP, DROP_CALL = Op.REQUEST_CANCELLED.value, PeerOp.CANCEL.value
+REQUEST_CANCELLED, PEER_CANCEL = Op.REQUEST_CANCELLED.value, PeerOp.CANCEL.value
 
 
 class CoreHarness:
@@ -26,8 +26,8 @@ class CoreHarness:
         self.counters = self.core.counters
         self.router.settled = settled
 
-    def client(self) -> Program:
-        return self.core.programs.attach("client", RecordingSink())
+    def caller(self) -> Program:
+        return self.core.programs.attach("caller", RecordingSink())
 
     def member(self, cluster: str = "c", room: int | None = None) -> Program:
         program = self.core.programs.attach("member", RecordingSink(room))
@@ -107,5 +107,5 @@ def sent_to(endpoint: Endpoint) -> list[Message]:
 def request_id_of(endpoint: Endpoint) -> int:
     """The id of the one request that was just sent to the endpoint."""
     ((op, request_id, *_),) = sent_to(endpoint)
-    assert op == (PEER_CALL if endpoint.is_peer else CALL)
+    assert op == (PEER_REQUEST if endpoint.is_peer else DELIVER_REQUEST)
     return int(request_id)

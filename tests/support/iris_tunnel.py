@@ -40,7 +40,7 @@ class ChangeNotifier:
 
 
 class IrisTunnel:
-    """A tunnel end. Each message that `recv` returns is granted again."""
+    """A tunnel end. `recv` grants the relay as many bytes as it returns."""
 
     def __init__(self, number: int, chunk_limit: int, window: int, raw: RawIris) -> None:
         self.number = number
@@ -49,7 +49,7 @@ class IrisTunnel:
         """Why it ended; None while it has not."""
         self.allowance = 0
         """Bytes that this end may send."""
-        self._granted = window
+        self._relay_may_send = window
         self._raw = raw
         self._changed = ChangeNotifier()
         self._size = 0
@@ -58,8 +58,8 @@ class IrisTunnel:
         self._closing = False
 
     def grant_window(self) -> None:
-        """Grant the window. Call it after the confirmation."""
-        self._grant(self._granted)
+        """Grant the window, once the tunnel is confirmed."""
+        self._grant(self._relay_may_send)
 
     async def send(self, message: bytes) -> None:
         """Send a message. Raises TunnelEnded."""
@@ -68,7 +68,10 @@ class IrisTunnel:
             await self.send_chunk(0 if at else len(message), chunk)
 
     async def send_chunk(self, size: int, chunk: bytes) -> None:
-        """Wait for the allowance, then send a chunk. `size` of a continued message is 0."""
+        """Wait for the allowance, then send a chunk.
+
+        `size` is the length of the message in its first chunk, and 0 in the others.
+        """
         await self._changed.wait_for(
             lambda: self.allowance >= len(chunk) or self.reason is not None
         )
@@ -84,7 +87,7 @@ class IrisTunnel:
             raise TunnelEnded(self.reason)
         message = self._messages.popleft()
         if self.reason is None:
-            self._granted += len(message)
+            self._relay_may_send += len(message)
             self._grant(len(message))
         return message
 
@@ -112,28 +115,31 @@ class IrisTunnel:
 
     # Packets from the relay.
 
-    def on_allowance(self, data: int) -> None:
-        self.allowance += data
+    def on_allowance(self, size: int) -> None:
+        self.allowance += size
         self._changed.notify()
 
     def on_transfer(self, size: int, chunk: bytes) -> None:
-        """Handle a chunk. Raises ProtocolViolation if the relay exceeds the allowance or a size."""
-        if self._granted <= 0:
+        """Handle a chunk.
+
+        Raises ProtocolViolation if the relay has no allowance left, or exceeds a size.
+        """
+        if self._relay_may_send <= 0:
             raise ProtocolViolation("a transfer without an allowance")
         if not 0 < len(chunk) <= CHUNK:
-            raise ProtocolViolation(f"a chunk of {len(chunk)} data")
-        self._granted -= len(chunk)
+            raise ProtocolViolation(f"a chunk of {len(chunk)} bytes")
+        self._relay_may_send -= len(chunk)
         if size:
             abandoned, self._partial = len(self._partial), bytearray()
             self._size = size
             if abandoned:
-                self._granted += abandoned
+                self._relay_may_send += abandoned
                 self._grant(abandoned)
         elif not self._partial:
             raise ProtocolViolation("a continued chunk without a message")
         self._partial += chunk
         if len(self._partial) > self._size:
-            raise ProtocolViolation(f"{len(self._partial)} data of a message of {self._size}")
+            raise ProtocolViolation(f"{len(self._partial)} bytes of a message of {self._size}")
         if len(self._partial) == self._size:
             self._messages.append(bytes(self._partial))
             self._partial = bytearray()
@@ -143,5 +149,5 @@ class IrisTunnel:
         self.reason = reason
         self._changed.notify()
 
-    def _grant(self, data: int) -> None:
-        self._raw.send_packet_nowait(Op.TUNNEL_ALLOWANCE, self.number, data)
+    def _grant(self, size: int) -> None:
+        self._raw.send_packet_nowait(Op.TUNNEL_ALLOWANCE, self.number, size)

@@ -32,7 +32,8 @@ Socket = zmq.Socket[bytes]
 class RawPeer:
     """A simulated node. Relays admit it for `lifetime` seconds.
 
-    The first key signs, as with a relay's `-rsa`; the last is that of the join socket to dial.
+    The first key signs the node's certificate, as with a relay's `-rsa`. The CURVE key of the join
+    socket to dial is derived from the last key.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ from arke_relay.core.membership import HEARTBEAT, Membership, Neighbour
 from arke_relay.core.message_core import MessageCore
 from arke_relay.core.routed_request import RoutedRequest
 from arke_relay.peers.batch_reader import BatchReader
-from support.core_harness import CALL, sent_to
+from support.core_harness import DELIVER_REQUEST, sent_to
 from support.recording_sink import RecordingSink
 
 STEP = HEARTBEAT / 5
@@ -143,7 +143,7 @@ class SimulatedRelay:
 
     def request(
         self,
-        client: Program,
+        caller: Program,
         number: int,
         cluster: str,
         *,
@@ -152,14 +152,14 @@ class SimulatedRelay:
     ) -> None:
         """Make a request as a local program."""
         deadline = self.now + timeout
-        request = RoutedRequest(client, number, cluster, b"question", deadline, client.sender, None)
+        request = RoutedRequest(caller, number, cluster, b"question", deadline, caller.sender, None)
         request.idempotent = idempotent
         self.core.router.request(request, self.now)
 
     def reply(self, member: Program) -> None:
         """Reply to all requests that the member has received, also to cancelled ones."""
         for op, number, *_ in sent_to(member):
-            if op == CALL:
+            if op == DELIVER_REQUEST:
                 self.core.router.reply(member, number, b"answer", self.now)
 
     def admit(self, other: SimulatedRelay) -> None:

@@ -69,7 +69,7 @@ class Exchange(BackendEvents):
         self._forwarded_lines, record.request_id = client.origin.forwarded_lines(head)
         self.uploaded = not (head.chunked or head.length)  # the whole request has arrived
         if not self.uploaded:
-            self._body = RequestBody(head, forward_trailer=context.request_trailers)
+            self._body = RequestBody(head)
 
     # Called by the client side.
 
@@ -99,6 +99,8 @@ class Exchange(BackendEvents):
         assert body
         self.uploaded = done
         self.record.bytes_in += len(payload)
+        if not self._context.request_trailers:
+            trailer = b""
         body.add(payload, done=done, trailer=trailer)
         if self._backend:
             body.forget()

@@ -69,7 +69,7 @@ class Forwarding:
         return self._digits[at : self._at]
 
     def origin(self, peer: str, *, tls: bool) -> ClientOrigin:
-        """Make the origin of a connection from the IP address `peer`; "" if it is unknown."""
+        """Make the origin of a connection. `peer` is its IP address, or "" if that is unknown."""
         if not peer:
             return ClientOrigin(self, b"unknown", trusted=False, tls=tls)
         # Without the prefix of IPv4 on an IPv6 socket, and without the IPv6 zone.
@@ -79,7 +79,7 @@ class Forwarding:
 
 
 class ClientOrigin:
-    """The client of a connection, as the X-Forwarded-* fields describe it to backends."""
+    """The client of a connection. Makes the fields that describe it to backends."""
 
     __slots__ = ("_address", "_forwarding", "_lines", "_proto", "_trusted", "tls")
 
@@ -92,10 +92,10 @@ class ClientOrigin:
         self._lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (address, self._proto)
 
     def forwarded_lines(self, head: RequestHead) -> tuple[bytes, bytes]:
-        """Return the lines that are added to a request, the same for each attempt, and its id.
+        """Return the lines to add to a request, and the request's id. Each attempt gets the same.
 
-        Fields of the same names in the request are kept only from a trusted proxy; a trace is
-        always continued. A new request id is the id of the new trace, too.
+        Forwarding fields of the request are kept only from a trusted proxy. A valid traceparent is
+        continued from every client; without one, a trace starts whose id is the new request id.
         """
         forwarding = self._forwarding
         host = head.host

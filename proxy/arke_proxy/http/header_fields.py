@@ -55,7 +55,8 @@ FROM_TRUSTED_PROXIES: Final = frozenset(
     )
 )
 
-# The proxy sets these for backends, or drops them. It keeps values from trusted proxies only.
+# The proxy sets these for backends, or drops them. It keeps values from trusted proxies only, but a
+# trace (traceparent, tracestate) from every client.
 FORWARDED: Final = FROM_TRUSTED_PROXIES | frozenset(
     (
         b"forwarded",

@@ -14,19 +14,10 @@ REPLAY_LIMIT: Final = 64 * 1024  # bytes of a body that are kept
 class RequestBody:
     """Frames the body for the backend, and remembers it while it may have to be sent again."""
 
-    __slots__ = (
-        "_chunked",
-        "_forward_trailer",
-        "_idempotent",
-        "_kept",
-        "_size",
-        "_trailer",
-        "complete",
-    )
+    __slots__ = ("_chunked", "_idempotent", "_kept", "_size", "_trailer", "complete")
 
-    def __init__(self, head: RequestHead, *, forward_trailer: bool) -> None:
+    def __init__(self, head: RequestHead) -> None:
         self._chunked = head.chunked
-        self._forward_trailer = forward_trailer
         self._idempotent = head.method in IDEMPOTENT
         self._kept: list[bytes] | None = []  # None once part of it is forgotten
         self._size = 0
@@ -36,8 +27,7 @@ class RequestBody:
     def add(self, payload: bytes, *, done: bool, trailer: bytes) -> None:
         """Take a part that has arrived. `trailer`: the trailer lines, with the last part."""
         self.complete = done
-        if self._forward_trailer:
-            self._trailer = trailer
+        self._trailer = trailer
         self._size += len(payload)
         if self._kept is not None:
             self._kept.append(payload)

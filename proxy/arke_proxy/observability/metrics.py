@@ -76,7 +76,7 @@ class _Collector(Collector):
     def _phases(self) -> Family:
         family = HistogramMetricFamily(
             "arke_proxy_phase_seconds",
-            "Time to pick a backend, to connect to it, until it answered; and in total.",
+            "Time of each phase of a request, and of the whole request.",
             labels=("phase",),
         )
         bounds = [*map(str, BOUNDS), "+Inf"]

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class DetachReason(StrEnum):
-    """A log value. `DETACH_TEXTS` has the text that is sent to the program."""
+    """A log value. A program that the relay disconnects gets its detail, or `DETACH_TEXTS`."""
 
     CLOSED_BY_PROGRAM = "closed_by_program"
     CONNECTION_LOST = "connection_lost"
@@ -17,8 +17,9 @@ class DetachReason(StrEnum):
     REATTACHED = "reattached"
     """The program has attached again on another connection."""
     PROTOCOL_ERROR = "protocol_error"
+    """It sent something that is not a valid message."""
     NOT_ALLOWED = "not_allowed"
-    """It broke a rule of the protocol, for example registered twice."""
+    """It sent a valid message that is not allowed then, for example registered twice."""
     TOO_MANY_TOPICS = "too_many_topics"
     UNSUPPORTED_VERSION = "unsupported_version"
     RELAY_STOPPING = "relay_stopping"
@@ -32,7 +33,7 @@ DETACH_TEXTS = {
     "this program to most of them",
     DetachReason.RELAY_STOPPING: "the relay is shutting down",
 }
-"""For reasons that need no detail."""
+"""The text that is sent for a reason without a detail."""
 
 
 class UnsupportedVersion(Exception):

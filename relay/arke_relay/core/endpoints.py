@@ -15,7 +15,10 @@ Message = tuple[Any, ...]
 
 
 class MessageSink(Protocol):
-    """The outgoing queue of one endpoint. False: the queue is full and the message was dropped."""
+    """The outgoing queue of one endpoint.
+
+    Each `put` returns False if the queue is full and the message was dropped.
+    """
 
     def put(self, message: Message) -> bool:
         """Queue a message without a body, or with one that is known to be small."""
@@ -31,8 +34,10 @@ class MessageSink(Protocol):
         """Queue a small message that was packed once for many endpoints."""
 
     def put_in_flow(self, message: Message, key: int | None) -> bool:
-        """Queue a message of a tunnel, in order. The queue has room for all granted credit.
+        """Queue a message of a tunnel, in order.
 
+        Credit limits these messages, not the size of the queue. False: there are more than the
+        receiver can have granted.
         `key` is the tunnel's id in messages to this endpoint.
         """
 
@@ -85,7 +90,7 @@ class Program(Endpoint):
         super().__init__(node, sink, number)
         self.name = name
         self.sender = f"{node}/{number}"
-        """Its member id, as other programs see it."""
+        """Names the program in its messages: `NODE/NUMBER`, also its member id if registered."""
         self.cluster: str | None = None
         # Dicts as ordered sets: a replayed run removes entries in the same order.
         self.topics: dict[str, None] = {}
@@ -96,7 +101,7 @@ class Program(Endpoint):
 
 
 class Peer(Endpoint):
-    """Another relay of the network, during one session of the link from it."""
+    """Another relay of the network, for one session of what it sends to this one."""
 
     __slots__ = ("address", "closing", "draining", "inbox", "synced")
 

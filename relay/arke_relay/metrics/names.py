@@ -56,7 +56,7 @@ METRICS = (
         (),
         "Time from a request's arrival at this relay to its reply.",
     ),
-    Metric("arke_retries_total", MetricKind.COUNTER, (), "Requests sent again, to another member."),
+    Metric("arke_retries_total", MetricKind.COUNTER, (), "Attempts to send a request again."),
     Metric(
         "arke_broadcasts_total", MetricKind.COUNTER, (), "Broadcasts of programs attached here."
     ),

@@ -16,7 +16,7 @@ from arke_relay.peers.keys import CurvePair
 from arke_relay.peers.zmq_sockets import JOIN_DOMAIN, SocketWatcher, curve_server, drain
 
 JOIN_TIMEOUT = 5.0
-"""Seconds for a whole join, on either side."""
+"""Seconds after which either side gives up. The handshake limits the age of a proof itself."""
 
 JOIN_HIGH_WATER = 16
 """Frames that libzmq queues for a join connection."""
@@ -28,7 +28,7 @@ class IncomingJoinHandler(Protocol):
     """Decides about incoming joins."""
 
     def respond(self, peer_key: bytes, address: str) -> Responder:
-        """Return the responder of a new join with the holder of a CURVE key."""
+        """Return the responder for a new join. `peer_key` is the initiator's CURVE key."""
 
     def admit_incoming(self, peer: AdmittedPeer, address: str) -> None:
         """Admit the peer after its join. Raises JoinRefused."""
@@ -73,7 +73,7 @@ class JoinServer:
 
     def _receive(self) -> None:
         frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
-        # A send may consume the descriptor's signal for messages that arrive meanwhile.
+        # The reply sent below may consume the descriptor's signal for new messages: check again.
         self._watcher.check_soon()
         if len(frames) != 2:
             return

@@ -47,8 +47,9 @@ async def _pipe(options: _TunnelOptions) -> None:
         try:
             async for message in opened:
                 await output.write(message)
+            # If the member has closed the whole tunnel, it does not read the rest of stdin.
             if opened.peer_reads:
-                await sending  # otherwise the rest of stdin has no reader
+                await sending
         except arke.TunnelClosed:
             if sending.done():
                 sending.result()  # its error is the cause

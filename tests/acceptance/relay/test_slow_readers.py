@@ -1,4 +1,4 @@
-"""The relay frees unread messages as soon as a slow reader disconnects, without a GC cycle."""
+"""The relay frees unread messages when a slow reader disconnects, without the garbage collector."""
 
 from __future__ import annotations
 
@@ -68,4 +68,5 @@ async def test_unread_messages_are_freed_when_the_reader_disconnects(
             await fill_queue(relay, mesh, relays)
             most = max(most, relay.memory - before)
             await wait_until_no_subscribers(mesh)
+    # The queue was filled, and no round kept the messages of an earlier one.
     assert UNREAD / 2 < most < 3 * UNREAD / 2

@@ -61,7 +61,7 @@ def relay(relays: Relays, tmp_path: Path) -> Iterator[Relay]:
         service.close()
 
 
-def test_blocking_mesh_has_every_call(relay: Relay) -> None:
+def test_blocking_mesh_has_the_calls_of_mesh(relay: Relay) -> None:
     with connect(port=relay.port) as mesh:
         assert mesh.attached
         assert mesh.node.network
@@ -135,7 +135,7 @@ def test_blocking_connect_without_a_relay_raises() -> None:
 
 
 def test_pending_blocking_call_raises_when_the_mesh_closes(relay: Relay) -> None:
-    """A call before, during or after the close returns or raises."""
+    """No call hangs, whether made before, during or after the close."""
 
     def call(mesh: Mesh, started: threading.Barrier) -> None:
         started.wait(LIMIT)

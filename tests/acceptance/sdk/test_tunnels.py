@@ -239,9 +239,9 @@ async def test_loss_of_one_end_closes_the_other(relays: Relays, dies: str) -> No
             if dies == "relay":
                 other.process.kill()
             else:
-                link = service.mesh.runtime.attachment.connection
-                assert link
-                link.abort("as if killed")
+                connection = service.mesh.runtime.attachment.connection
+                assert connection
+                connection.abort("as if killed")
             for each in waiting:
                 with pytest.raises(arke.TunnelClosed, match=r"disconnected|lost"):
                     await each
@@ -282,21 +282,21 @@ async def test_tunnel_opening_has_the_errors_of_request(nodes: tuple[Relay, Rela
     without_handlers = arke.Service("no-handlers", port=nodes[1].port)
     async with without_handlers, running(nodes, service) as mesh:
         with pytest.raises(arke.NoSuchCluster):
-            await opened(mesh, "unknown")
+            await opening_fails(mesh, "unknown")
         await wait_for_members(mesh, "no-handlers", 1)
         with pytest.raises(arke.Overloaded, match="no handler"):
-            await opened(mesh, "no-handlers")
+            await opening_fails(mesh, "no-handlers")
         with pytest.raises(arke.NoSuchMember):
-            await opened(mesh, "echo", member="unknown/1")
+            await opening_fails(mesh, "echo", member="unknown/1")
         async with mesh.tunnel("echo", timeout=LIMIT):
             with pytest.raises(arke.Overloaded, match="full"):
-                await opened(mesh, "echo")
+                await opening_fails(mesh, "echo")
         for bad in ({"window": 100}, {"max_message": 0}, {"timeout": -1}):
             with pytest.raises(ValueError, match=r"window|message|timeout"):
-                await opened(mesh, "echo", **bad)
+                await opening_fails(mesh, "echo", **bad)
 
 
-async def opened(mesh: arke.Mesh, cluster: str, **how: Any) -> None:
+async def opening_fails(mesh: arke.Mesh, cluster: str, **how: Any) -> None:
     async with mesh.tunnel(cluster, **{"timeout": LIMIT, **how}):
         raise AssertionError("it opened")
 
@@ -306,7 +306,7 @@ async def test_cancelled_opening_leaves_no_state(relays: Relays) -> None:
     service = echo_service(relay.port)
     async with running((relay, relay), service) as mesh:
         for turns in range(20):
-            opening = asyncio.ensure_future(opened(mesh, "echo"))
+            opening = asyncio.ensure_future(opening_fails(mesh, "echo"))
             for _ in range(turns):
                 await asyncio.sleep(0)
             opening.cancel()

@@ -16,12 +16,15 @@ _STOP_TIMEOUT = 5.0
 
 
 class BenchError(Exception):
-    """The benchmark failed. The text says what to check."""
+    """The benchmark failed. The text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A group of receivers: `members` processes, each reporting after `every` messages."""
+    """A group of receivers: `members` processes, each reporting after `every` messages.
+
+    `pattern` is request, publish, broadcast or tunnel; `name` is their cluster or topic.
+    """
 
     pattern: str
     name: str

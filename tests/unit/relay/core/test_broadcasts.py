@@ -22,7 +22,7 @@ class Audience:
 
     def __init__(self) -> None:
         self.room = harness = CoreHarness()
-        self.sender = harness.client()
+        self.sender = harness.caller()
         self.members = [harness.member("c"), harness.member("c"), harness.member("d")]
         self.peers = [harness.peer("one", 1, 2), harness.peer("other", 3, cluster="d")]
         core = harness.core
@@ -127,7 +127,7 @@ def test_order_is_kept_for_each_sender_and_name(body: bytes) -> None:
     """All sinks get the same order key, also for large bodies."""
     harness = CoreHarness()
     peer = harness.peer("one", 1)
-    member, sender = harness.member(), harness.client()
+    member, sender = harness.member(), harness.caller()
     harness.core.broadcasts.broadcast(sender, "c", body, None)
     harness.core.broadcasts.peer_broadcast(peer, "c", body, 7, None)
     assert sink_of(member).orders == [(sender.sender, "c"), ("one/7", "c")]
@@ -136,7 +136,7 @@ def test_order_is_kept_for_each_sender_and_name(body: bytes) -> None:
 
 def test_slow_endpoint_loses_only_its_own_messages_and_drops_are_counted() -> None:
     harness = CoreHarness()
-    slow, quick, sender = harness.member(room=1), harness.member(), harness.client()
+    slow, quick, sender = harness.member(room=1), harness.member(), harness.caller()
     peer: Peer = harness.peer("one", 1)
     assert isinstance(peer.sink, RecordingSink)
     peer.sink.room = 0
@@ -165,7 +165,7 @@ def test_fanout_is_counted_at_its_first_relay() -> None:
 
 def test_subscribers_of_a_draining_peer_still_get_events() -> None:
     harness = CoreHarness()
-    peer, sender = harness.peer("one", 1), harness.client()
+    peer, sender = harness.peer("one", 1), harness.caller()
     harness.core.directory.subscribe("t", peer)
     harness.core.peers.drain(peer, 0, 0.0)
     harness.core.broadcasts.publish(sender, "t", b"", None)

@@ -38,22 +38,22 @@ def test_request_reaches_a_member_at_the_peer() -> None:
     mesh, one, other = pair()
     member = other.serve("a")
     mesh.run(1)
-    client = one.core.programs.attach("client", RecordingSink())
-    one.request(client, 1, "a")
+    caller = one.core.programs.attach("caller", RecordingSink())
+    one.request(caller, 1, "a")
     mesh.run_until(lambda: bool(member.sink.messages), SOON)  # type: ignore[attr-defined]
     other.reply(member)
-    mesh.run_until(lambda: bool(client.sink.messages), SOON)  # type: ignore[attr-defined]
-    assert sent_to(client) == [(REPLY, 1, b"answer")]
+    mesh.run_until(lambda: bool(caller.sink.messages), SOON)  # type: ignore[attr-defined]
+    assert sent_to(caller) == [(REPLY, 1, b"answer")]
 
 
 def test_transit_time_is_subtracted_from_the_remaining_time() -> None:
     mesh, one, other = pair()
     member = other.serve("a")
-    client = one.core.programs.attach("client", RecordingSink())
+    caller = one.core.programs.attach("caller", RecordingSink())
     mesh.run(1)
     mesh.cut(0, 1)
-    one.request(client, 1, "a", timeout=1.0)
-    one.request(client, 2, "a", timeout=5.0)
+    one.request(caller, 1, "a", timeout=1.0)
+    one.request(caller, 2, "a", timeout=5.0)
     mesh.run(1.5)
     mesh.heal()
     mesh.run(2 * STEP)
@@ -121,19 +121,19 @@ def test_members_and_requests_of_a_silent_peer_are_lost_with_it() -> None:
     mesh, one, other = pair()
     member = other.serve("a")
     mesh.run(1)
-    client = one.core.programs.attach("client", RecordingSink())
-    one.request(client, 1, "a")
+    caller = one.core.programs.attach("caller", RecordingSink())
+    one.request(caller, 1, "a")
     mesh.run(2 * STEP)
     mesh.cut(1, 0)
     mesh.run_until(lambda: bool(one.losses), SILENCE_TIMEOUT + 3 * HEARTBEAT)
-    ((op, number, failure, _),) = sent_to(client)
+    ((op, number, failure, _),) = sent_to(caller)
     assert (op, number, failure) == (FAILED, 1, Failure.MEMBER_LOST)
     assert one.core.directory.clusters == {}
     other.reply(member)
     mesh.heal()
     mesh.run(5)
     assert mesh.converged()
-    assert sent_to(client) == []
+    assert sent_to(caller) == []
 
 
 def test_broken_connection_ends_the_link_and_the_peer_links_again() -> None:
@@ -154,15 +154,15 @@ def test_requests_to_a_restarted_session_fail_on_both_sides() -> None:
     mesh, one, other = pair()
     members = [one.serve("a"), other.serve("b")]
     mesh.run(1)
-    clients = [relay.core.programs.attach("client", RecordingSink()) for relay in (one, other)]
+    clients = [relay.core.programs.attach("caller", RecordingSink()) for relay in (one, other)]
     one.request(clients[0], 1, "b")
     other.request(clients[1], 1, "a")
     mesh.run(2 * STEP)
     assert all(sent_to(member) for member in members)
     mesh.break_link(0, 1)
     mesh.run(1)
-    for client in clients:
-        assert [message[:3] for message in sent_to(client)] == [(FAILED, 1, Failure.MEMBER_LOST)]
+    for caller in clients:
+        assert [message[:3] for message in sent_to(caller)] == [(FAILED, 1, Failure.MEMBER_LOST)]
     for relay in (one, other):
         assert len(relay.core.router) == 0
 
@@ -172,9 +172,9 @@ def test_late_frames_of_an_earlier_session_are_dropped() -> None:
     mesh, one, other = pair()
     member = other.serve("a")
     mesh.run(1)
-    client = one.core.programs.attach("client", RecordingSink())
+    caller = one.core.programs.attach("caller", RecordingSink())
     mesh.cut(0, 1)
-    one.request(client, 1, "a")
+    one.request(caller, 1, "a")
     mesh.run_until(lambda: bool(one.losses and other.losses), 2 * SILENCE_TIMEOUT + 6 * HEARTBEAT)
     (late,) = [cable for cable in mesh.closed if cable.sender is one]
     frames = list(late.frames)
@@ -224,23 +224,23 @@ def test_new_link_to_a_draining_relay_gets_draining() -> None:
     mesh.run(1)
     assert other.core.directory.clusters == {}
     assert other.core.peers.by_node[one.node].draining
-    client = other.core.programs.attach("client", RecordingSink())
+    caller = other.core.programs.attach("caller", RecordingSink())
     other.core.router.settle(other.now)
-    other.request(client, 1, "a")
-    assert [m[:3] for m in sent_to(client)] == [(FAILED, 1, Failure.NO_SUCH_CLUSTER)]
+    other.request(caller, 1, "a")
+    assert [m[:3] for m in sent_to(caller)] == [(FAILED, 1, Failure.NO_SUCH_CLUSTER)]
 
 
 def test_closing_peer_sends_its_replies_before_close() -> None:
     mesh, near, far = pair()
     member = far.serve("a")
     mesh.run_until(lambda: near.members() == {"a": {far.node: {member.id}}}, 5)
-    client = near.core.programs.attach("client", RecordingSink())
-    near.request(client, 1, "a")
+    caller = near.core.programs.attach("caller", RecordingSink())
+    near.request(caller, 1, "a")
     mesh.run_until(lambda: len(far.core.router) == 1, 1)
     far.reply(member)
     far.membership.send_close(far.now)
     mesh.run_until(lambda: (far.node, "closed_by_peer") in near.losses, 1)
-    assert [message[0] for message in sent_to(client)] == [REPLY]
+    assert [message[0] for message in sent_to(caller)] == [REPLY]
     mesh.run_until(lambda: (near.node, "closed_by_peer") in far.losses, 1)
 
 

@@ -55,7 +55,7 @@ class Traffic:
     def __init__(self, mesh: SimulatedNetwork) -> None:
         self.mesh = mesh
         self.request_count = 0
-        self.clients = [relay.core.programs.attach("client", RecordingSink()) for relay in mesh.all]
+        self.clients = [relay.core.programs.attach("caller", RecordingSink()) for relay in mesh.all]
 
     def request(self, one: int, cluster: str, *, idempotent: bool) -> None:
         self.request_count += 1
@@ -70,7 +70,7 @@ class Traffic:
                     relay.reply(member)
 
     def all_ended_once(self) -> None:
-        ended = [message[1] for client in self.clients for message in sent_to(client)]
+        ended = [message[1] for caller in self.clients for message in sent_to(caller)]
         assert sorted(ended) == list(range(1, self.request_count + 1))
         for relay in self.mesh.all:
             assert len(relay.core.router) == 0

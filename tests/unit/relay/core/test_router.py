@@ -1,4 +1,4 @@
-"""The router: each request ends exactly once, and is started at most once."""
+"""The router: each request ends exactly once. Unless idempotent, it is started at most once."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from arke.wire.messages import Failure
 from arke_relay.core.balancer import REFUSAL
 from arke_relay.core.router import DuplicateRequest
 from support.core_harness import (
-    CALL,
-    DROP_CALL,
+    DELIVER_REQUEST,
     FAILED,
     FAULT,
-    PEER_CALL,
+    PEER_CANCEL,
+    PEER_REQUEST,
     REFUSED,
     REPLY,
     CoreHarness,
@@ -32,14 +32,14 @@ TIMED_OUT = Failure.TIMED_OUT
 
 def test_request_reaches_a_member_and_its_reply_returns() -> None:
     harness = CoreHarness()
-    client, member = harness.client(), harness.member()
-    harness.request(client, 3)
-    ((op, call, body, timeout, stamp, sender, headers),) = sent_to(member)
-    assert (op, body, sender, headers) == (CALL, b"body", client.sender, {"h": "v"})
+    caller, member = harness.caller(), harness.member()
+    harness.request(caller, 3)
+    ((op, request_id, body, timeout, stamp, sender, headers),) = sent_to(member)
+    assert (op, body, sender, headers) == (DELIVER_REQUEST, b"body", caller.sender, {"h": "v"})
     assert 5000 <= timeout <= 5001
     assert stamp == harness.now * 1000
-    harness.router.reply(member, call, b"answer", harness.now + 0.002)
-    assert sent_to(client) == [(REPLY, 3, b"answer")]
+    harness.router.reply(member, request_id, b"answer", harness.now + 0.002)
+    assert sent_to(caller) == [(REPLY, 3, b"answer")]
     assert harness.leftovers() == []
     assert harness.counters.outcomes == {"replied": 1}
     assert sum(harness.counters.latency) == 1
@@ -48,14 +48,14 @@ def test_request_reaches_a_member_and_its_reply_returns() -> None:
 
 def test_request_to_a_peer_carries_expiry_and_program() -> None:
     harness = CoreHarness()
-    client, peer = harness.client(), harness.peer("there", 1)
-    harness.request(client, 3)
-    ((op, call, cluster, body, expiry, number, headers),) = sent_to(peer)
-    assert (op, cluster, body, number) == (PEER_CALL, "c", b"body", client.id)
+    caller, peer = harness.caller(), harness.peer("there", 1)
+    harness.request(caller, 3)
+    ((op, request_id, cluster, body, expiry, number, headers),) = sent_to(peer)
+    assert (op, cluster, body, number) == (PEER_REQUEST, "c", b"body", caller.id)
     assert headers == {"h": "v"}
     assert expiry == pytest.approx((harness.now + 5) * 1000, abs=1)
-    harness.router.reply(peer, call, b"answer", harness.now)
-    assert sent_to(client) == [(REPLY, 3, b"answer")]
+    harness.router.reply(peer, request_id, b"answer", harness.now)
+    assert sent_to(caller) == [(REPLY, 3, b"answer")]
     assert harness.leftovers() == []
 
 
@@ -64,9 +64,9 @@ def test_request_of_a_peer_goes_only_to_local_members() -> None:
     asking, other, member = harness.peer("asking"), harness.peer("other", 1, 2, 3), harness.member()
     for number in range(20):
         harness.peer_request(asking, number)
-        ((_, call, _, _, _, sender, _),) = sent_to(member)
+        ((_, request_id, _, _, _, sender, _),) = sent_to(member)
         assert sender == "asking/7"
-        harness.router.reply(member, call, b"answer", harness.now)
+        harness.router.reply(member, request_id, b"answer", harness.now)
     assert sent_to(other) == []
     assert sent_to(asking) == [(REPLY, number, b"answer") for number in range(20)]
     assert harness.leftovers() == []
@@ -75,20 +75,20 @@ def test_request_of_a_peer_goes_only_to_local_members() -> None:
 
 def test_fault_keeps_its_type_and_text() -> None:
     harness = CoreHarness()
-    client, member = harness.client(), harness.member()
-    harness.request(client, 1)
+    caller, member = harness.caller(), harness.member()
+    harness.request(caller, 1)
     harness.router.fault(member, request_id_of(member), "ValueError", "no", harness.now)
-    assert sent_to(client) == [(FAULT, 1, "ValueError", "no")]
+    assert sent_to(caller) == [(FAULT, 1, "ValueError", "no")]
     assert harness.leftovers() == []
     assert harness.counters.outcomes == {"faulted": 1}
 
 
 def test_programs_choose_their_own_request_ids() -> None:
     harness = CoreHarness()
-    one, other, member = harness.client(), harness.client(), harness.member()
+    one, other, member = harness.caller(), harness.caller(), harness.member()
     harness.request(one, 5)
     harness.request(other, 5)
-    first, second = (call for _, call, *_ in sent_to(member))
+    first, second = (request_id for _, request_id, *_ in sent_to(member))
     harness.router.reply(member, second, b"other", harness.now)
     harness.router.reply(member, first, b"one", harness.now)
     assert sent_to(one) == [(REPLY, 5, b"one")]
@@ -97,18 +97,18 @@ def test_programs_choose_their_own_request_ids() -> None:
 
 def test_request_id_in_use_is_rejected() -> None:
     harness = CoreHarness()
-    client, member, peer = harness.client(), harness.member(), harness.peer("there")
-    harness.request(client, 1)
+    caller, member, peer = harness.caller(), harness.member(), harness.peer("there")
+    harness.request(caller, 1)
     with pytest.raises(DuplicateRequest):
-        harness.request(client, 1)
+        harness.request(caller, 1)
     harness.peer_request(peer, 1)
     with pytest.raises(DuplicateRequest):
         harness.peer_request(peer, 1)
-    for _, call, *_ in sent_to(member):
-        harness.router.reply(member, call, b"", harness.now)
-    assert sent_to(client) == [(REPLY, 1, b"")]
+    for _, request_id, *_ in sent_to(member):
+        harness.router.reply(member, request_id, b"", harness.now)
+    assert sent_to(caller) == [(REPLY, 1, b"")]
     assert sent_to(peer) == [(REPLY, 1, b"")]
-    harness.request(client, 1)
+    harness.request(caller, 1)
     assert harness.router._assigned
 
 
@@ -117,9 +117,9 @@ def test_request_id_in_use_is_rejected() -> None:
 
 def test_unknown_cluster_fails_at_once() -> None:
     harness = CoreHarness()
-    client = harness.client()
-    harness.request(client, 1)
-    ((*failed, text),) = sent_to(client)
+    caller = harness.caller()
+    harness.request(caller, 1)
+    ((*failed, text),) = sent_to(caller)
     assert failed == [FAILED, 1, NO_SUCH_CLUSTER]
     assert "'c'" in text
     assert harness.leftovers() == []
@@ -138,42 +138,42 @@ def test_request_of_a_peer_for_an_unknown_cluster_is_refused() -> None:
 
 def test_request_waits_until_directories_are_synchronised() -> None:
     harness = CoreHarness(settled=False)
-    client = harness.client()
-    harness.request(client, 1, "c")
-    harness.request(client, 2, "d")
-    assert sent_to(client) == []
+    caller = harness.caller()
+    harness.request(caller, 1, "c")
+    harness.request(caller, 2, "d")
+    assert sent_to(caller) == []
     assert len(harness.router) == 2
     peer = harness.peer("there", 1)
-    assert [message[:3] for message in sent_to(peer)] == [(PEER_CALL, 1, "c")]
+    assert [message[:3] for message in sent_to(peer)] == [(PEER_REQUEST, 1, "c")]
     harness.router.settle(harness.now)
-    assert [message[:3] for message in sent_to(client)] == [(FAILED, 2, NO_SUCH_CLUSTER)]
-    harness.request(client, 3, "d")
-    assert [message[:3] for message in sent_to(client)] == [(FAILED, 3, NO_SUCH_CLUSTER)]
+    assert [message[:3] for message in sent_to(caller)] == [(FAILED, 2, NO_SUCH_CLUSTER)]
+    harness.request(caller, 3, "d")
+    assert [message[:3] for message in sent_to(caller)] == [(FAILED, 3, NO_SUCH_CLUSTER)]
 
 
 def test_refused_request_waits_until_directories_are_synchronised() -> None:
     harness = CoreHarness(settled=False)
-    client, member = harness.client(), harness.member()
-    harness.request(client, 1)
+    caller, member = harness.caller(), harness.member()
+    harness.request(caller, 1)
     harness.core.programs.unregister(member)
     harness.router.refused(member, request_id_of(member), "full", harness.now)
-    assert sent_to(client) == []
+    assert sent_to(caller) == []
     peer = harness.peer("there", 1)
     harness.router.reply(peer, request_id_of(peer), b"there", harness.now)
-    assert sent_to(client) == [(REPLY, 1, b"there")]
+    assert sent_to(caller) == [(REPLY, 1, b"there")]
     assert harness.leftovers() == []
 
 
 def test_waiting_requests_expire_and_can_be_cancelled_or_abandoned() -> None:
     harness = CoreHarness(settled=False)
-    client, other = harness.client(), harness.client()
-    harness.request(client, 1, timeout=1)
-    harness.request(client, 2)
+    caller, other = harness.caller(), harness.caller()
+    harness.request(caller, 1, timeout=1)
+    harness.request(caller, 2)
     harness.request(other, 1)
-    harness.router.cancel(client, 2)
+    harness.router.cancel(caller, 2)
     harness.core.programs.detach(other, harness.now)
     harness.advance_clock(1.0)
-    assert [message[:3] for message in sent_to(client)] == [(FAILED, 1, TIMED_OUT)]
+    assert [message[:3] for message in sent_to(caller)] == [(FAILED, 1, TIMED_OUT)]
     assert harness.leftovers() == []
     assert harness.counters.outcomes == {"timed_out": 1, "cancelled": 1, "abandoned": 1}
 
@@ -181,12 +181,12 @@ def test_waiting_requests_expire_and_can_be_cancelled_or_abandoned() -> None:
 def test_request_that_expired_while_waiting_is_not_started() -> None:
     """The member registers after the deadline and before the relay's timer runs."""
     harness = CoreHarness(settled=False)
-    client = harness.client()
-    harness.request(client, 1, timeout=1)
+    caller = harness.caller()
+    harness.request(caller, 1, timeout=1)
     harness.now += 1.0
     member = harness.member()
     assert sent_to(member) == []
-    assert [message[:3] for message in sent_to(client)] == [(FAILED, 1, TIMED_OUT)]
+    assert [message[:3] for message in sent_to(caller)] == [(FAILED, 1, TIMED_OUT)]
     assert harness.leftovers() == []
 
 
@@ -195,15 +195,15 @@ def test_request_that_expired_while_waiting_is_not_started() -> None:
 
 def test_refused_request_is_retried_on_other_members_only() -> None:
     harness = CoreHarness()
-    client = harness.client()
+    caller = harness.caller()
     members = [harness.member(), harness.member(), harness.peer("there", 1, 2)]
-    harness.request(client, 1)
+    harness.request(caller, 1)
     ids = []
     for _ in members:
         (member,) = [m for m in members if sink(m).messages]
         ids.append(request_id_of(member))
         harness.router.refused(member, ids[-1], "full", harness.now)
-    ((*failed, text),) = sent_to(client)
+    ((*failed, text),) = sent_to(caller)
     assert failed == [FAILED, 1, OVERLOADED]
     assert text == "no member of 'c' accepted the request: full"
     assert len(set(ids)) == 3, "each attempt has its own id"
@@ -214,35 +214,35 @@ def test_refused_request_is_retried_on_other_members_only() -> None:
 
 def test_member_with_a_full_sink_is_skipped() -> None:
     harness = CoreHarness()
-    client, full, member = harness.client(), harness.member(room=0), harness.member()
+    caller, full, member = harness.caller(), harness.member(room=0), harness.member()
     for number in range(20):
-        harness.request(client, number)
+        harness.request(caller, number)
     assert len(sent_to(member)) == 20
     assert sent_to(full) == []
-    assert sent_to(client) == []
+    assert sent_to(caller) == []
     harness.core.programs.detach(member, harness.now)
-    sent_to(client)
-    harness.request(client, 20)
-    assert [message[:3] for message in sent_to(client)] == [(FAILED, 20, OVERLOADED)]
+    sent_to(caller)
+    harness.request(caller, 20)
+    assert [message[:3] for message in sent_to(caller)] == [(FAILED, 20, OVERLOADED)]
     assert harness.leftovers() == []
 
 
 def test_refusal_after_the_deadline_times_out() -> None:
     harness = CoreHarness()
-    client, one, other = harness.client(), harness.member(), harness.member()
-    harness.request(client, 1, timeout=1)
+    caller, one, other = harness.caller(), harness.member(), harness.member()
+    harness.request(caller, 1, timeout=1)
     harness.now += 1.0
     (member,) = [m for m in (one, other) if sink(m).messages]
     harness.router.refused(member, request_id_of(member), "full", harness.now)
     assert sent_to(one) == sent_to(other) == []
-    assert [message[:3] for message in sent_to(client)] == [(FAILED, 1, TIMED_OUT)]
+    assert [message[:3] for message in sent_to(caller)] == [(FAILED, 1, TIMED_OUT)]
     assert harness.leftovers() == []
 
 
 def test_retry_carries_the_remaining_time() -> None:
     harness = CoreHarness()
-    client, one, other = harness.client(), harness.member(), harness.member()
-    harness.request(client, 1, timeout=5)
+    caller, one, other = harness.caller(), harness.member(), harness.member()
+    harness.request(caller, 1, timeout=5)
     harness.now += 4.0
     first, second = (one, other) if sink(one).messages else (other, one)
     harness.router.refused(first, request_id_of(first), "full", harness.now)
@@ -266,91 +266,91 @@ def test_request_refused_by_all_local_members_returns_to_the_peer() -> None:
 
 def test_requests_of_a_lost_member_fail_at_once() -> None:
     harness = CoreHarness()
-    client, member, other = harness.client(), harness.member(), harness.member("d")
-    harness.request(client, 1)
-    harness.request(client, 2, "d")
+    caller, member, other = harness.caller(), harness.member(), harness.member("d")
+    harness.request(caller, 1)
+    harness.request(caller, 2, "d")
     harness.core.programs.detach(member, harness.now)
-    assert [message[:3] for message in sent_to(client)] == [(FAILED, 1, LOST)]
+    assert [message[:3] for message in sent_to(caller)] == [(FAILED, 1, LOST)]
     assert len(sent_to(other)) == 1
     assert harness.counters.outcomes == {"member_lost": 1}
 
 
 def test_requests_of_a_lost_peer_fail_at_once() -> None:
     harness = CoreHarness()
-    client, peer = harness.client(), harness.peer("there", 1)
-    harness.request(client, 1)
+    caller, peer = harness.caller(), harness.peer("there", 1)
+    harness.request(caller, 1)
     harness.core.peers.unlink(peer, harness.now)
-    assert [message[:3] for message in sent_to(client)] == [(FAILED, 1, LOST)]
+    assert [message[:3] for message in sent_to(caller)] == [(FAILED, 1, LOST)]
     assert harness.leftovers() == []
-    harness.request(client, 2)
-    assert [message[:3] for message in sent_to(client)] == [(FAILED, 2, NO_SUCH_CLUSTER)]
+    harness.request(caller, 2)
+    assert [message[:3] for message in sent_to(caller)] == [(FAILED, 2, NO_SUCH_CLUSTER)]
 
 
 def test_idempotent_request_is_retried_after_a_loss() -> None:
     harness = CoreHarness()
-    client, one, other = harness.client(), harness.member(), harness.member()
-    harness.request(client, 1, idempotent=True)
+    caller, one, other = harness.caller(), harness.member(), harness.member()
+    harness.request(caller, 1, idempotent=True)
     first, second = (one, other) if sink(one).messages else (other, one)
     lost = request_id_of(first)
     harness.core.programs.detach(first, harness.now)
-    call = request_id_of(second)
-    assert call != lost
-    harness.router.reply(second, call, b"again", harness.now)
-    assert sent_to(client) == [(REPLY, 1, b"again")]
+    request_id = request_id_of(second)
+    assert request_id != lost
+    harness.router.reply(second, request_id, b"again", harness.now)
+    assert sent_to(caller) == [(REPLY, 1, b"again")]
     assert harness.leftovers() == []
 
 
 def test_idempotent_request_without_another_member_fails_as_lost() -> None:
     """OVERLOADED promises that no handler has started."""
     harness = CoreHarness()
-    client, one, other = harness.client(), harness.member(), harness.member()
-    harness.request(client, 1, idempotent=True)
+    caller, one, other = harness.caller(), harness.member(), harness.member()
+    harness.request(caller, 1, idempotent=True)
     first, second = (one, other) if sink(one).messages else (other, one)
     harness.core.programs.detach(first, harness.now)
     harness.router.refused(second, request_id_of(second), "full", harness.now)
-    assert [message[:3] for message in sent_to(client)] == [(FAILED, 1, LOST)]
-    harness.request(client, 2, idempotent=True)
+    assert [message[:3] for message in sent_to(caller)] == [(FAILED, 1, LOST)]
+    harness.request(caller, 2, idempotent=True)
     harness.core.programs.detach(second, harness.now)
-    assert [message[:3] for message in sent_to(client)] == [(FAILED, 2, LOST)]
+    assert [message[:3] for message in sent_to(caller)] == [(FAILED, 2, LOST)]
     assert harness.leftovers() == []
 
 
 def test_peer_reports_a_lost_member() -> None:
     harness = CoreHarness()
-    client, peer = harness.client(), harness.peer("there", 1)
-    harness.request(client, 1)
-    call = request_id_of(peer)
+    caller, peer = harness.caller(), harness.peer("there", 1)
+    harness.request(caller, 1)
+    request_id = request_id_of(peer)
     member = harness.member()
-    harness.router.failed(peer, call, LOST, "it died", harness.now)
-    assert sent_to(client) == [(FAILED, 1, LOST, "it died")]
+    harness.router.failed(peer, request_id, LOST, "it died", harness.now)
+    assert sent_to(caller) == [(FAILED, 1, LOST, "it died")]
     assert sent_to(member) == [], "a handler may have started"
     assert harness.leftovers() == []
 
 
 def test_idempotent_request_is_retried_after_a_peer_lost_its_member() -> None:
     harness = CoreHarness()
-    client, peer = harness.client(), harness.peer("there", 1)
-    harness.request(client, 1, idempotent=True)
-    call = request_id_of(peer)
+    caller, peer = harness.caller(), harness.peer("there", 1)
+    harness.request(caller, 1, idempotent=True)
+    request_id = request_id_of(peer)
     member = harness.member()
-    harness.router.failed(peer, call, LOST, "it died", harness.now)
+    harness.router.failed(peer, request_id, LOST, "it died", harness.now)
     harness.router.reply(member, request_id_of(member), b"again", harness.now)
-    assert sent_to(client) == [(REPLY, 1, b"again")]
+    assert sent_to(caller) == [(REPLY, 1, b"again")]
     harness.core.programs.detach(member, harness.now)
-    harness.request(client, 2, idempotent=True)
+    harness.request(caller, 2, idempotent=True)
     harness.router.failed(peer, request_id_of(peer), LOST, "", harness.now)
-    assert sent_to(client) == [(FAILED, 2, LOST, "")]
+    assert sent_to(caller) == [(FAILED, 2, LOST, "")]
     assert harness.leftovers() == []
 
 
 def test_requests_of_a_lost_caller_are_cancelled_at_the_member() -> None:
     harness = CoreHarness()
-    client, member, peer = harness.client(), harness.member(), harness.peer("there", 1, cluster="d")
-    harness.request(client, 1)
-    harness.request(client, 2, "d")
+    caller, member, peer = harness.caller(), harness.member(), harness.peer("there", 1, cluster="d")
+    harness.request(caller, 1)
+    harness.request(caller, 2, "d")
     here, there = request_id_of(member), request_id_of(peer)
-    harness.core.programs.detach(client, harness.now)
-    assert sent_to(peer) == [(DROP_CALL, there)]
+    harness.core.programs.detach(caller, harness.now)
+    assert sent_to(peer) == [(PEER_CANCEL, there)]
     harness.router.reply(member, here, b"", harness.now)
     harness.router.reply(peer, there, b"", harness.now)
     assert harness.counters.drops == {"late_reply": 2}
@@ -371,12 +371,12 @@ def test_program_that_requests_itself_and_detaches_leaves_no_state() -> None:
 
 def test_unregistered_member_still_answers_its_requests() -> None:
     harness = CoreHarness()
-    client, member = harness.client(), harness.member()
-    harness.request(client, 1)
+    caller, member = harness.caller(), harness.member()
+    harness.request(caller, 1)
     harness.core.programs.unregister(member)
-    harness.request(client, 2)
+    harness.request(caller, 2)
     harness.router.reply(member, request_id_of(member), b"done", harness.now)
-    assert [message[:3] for message in sent_to(client)] == [
+    assert [message[:3] for message in sent_to(caller)] == [
         (FAILED, 2, NO_SUCH_CLUSTER),
         (REPLY, 1, b"done"),
     ]
@@ -385,18 +385,18 @@ def test_unregistered_member_still_answers_its_requests() -> None:
 
 def test_requests_that_a_draining_peer_did_not_accept_are_retried() -> None:
     harness = CoreHarness()
-    client, peer = harness.client(), harness.peer("there", 1)
+    caller, peer = harness.caller(), harness.peer("there", 1)
     for number in (1, 2, 3):
-        harness.request(client, number)
-    accepted, _, _ = (call for _, call, *_ in sent_to(peer))
+        harness.request(caller, number)
+    accepted, _, _ = (request_id for _, request_id, *_ in sent_to(peer))
     member = harness.member()
     harness.core.peers.drain(peer, accepted, harness.now)
-    harness.request(client, 4)
+    harness.request(caller, 4)
     assert sent_to(peer) == []
-    for _, call, *_ in sent_to(member):
-        harness.router.reply(member, call, b"here", harness.now)
+    for _, request_id, *_ in sent_to(member):
+        harness.router.reply(member, request_id, b"here", harness.now)
     harness.router.reply(peer, accepted, b"there", harness.now)
-    assert sorted(sent_to(client)) == [
+    assert sorted(sent_to(caller)) == [
         (REPLY, 1, b"there"),
         (REPLY, 2, b"here"),
         (REPLY, 3, b"here"),
@@ -405,21 +405,21 @@ def test_requests_that_a_draining_peer_did_not_accept_are_retried() -> None:
     assert harness.leftovers() == []
 
 
-def test_draining_relay_accepts_no_request() -> None:
+def test_draining_relay_accepts_no_request_after_the_last_one() -> None:
     """Programs have received DRAINING. Peers get REFUSED, in case DRAINING has not arrived."""
     harness = CoreHarness()
-    client, member, peer = harness.client(), harness.member(), harness.peer("there")
-    harness.request(client, 5)
+    caller, member, peer = harness.caller(), harness.member(), harness.peer("there")
+    harness.request(caller, 5)
     harness.peer_request(peer, 5)
     harness.router.draining = True
-    harness.request(client, 6)
+    harness.request(caller, 6)
     harness.peer_request(peer, 6)
     assert len(sent_to(member)) == 2
-    assert sent_to(client) == []
+    assert sent_to(caller) == []
     assert [message[:2] for message in sent_to(peer)] == [(REFUSED, 6)]
-    harness.request(client, 4)
-    assert len(sent_to(member)) == 1, "its chunks were in transit when DRAINING was sent"
-    assert (client.last_request_id, peer.last_request_id) == (5, 5)
+    harness.request(caller, 4)
+    assert len(sent_to(member)) == 1, "its id is below the last accepted one: it was in transit"
+    assert (caller.last_request_id, peer.last_request_id) == (5, 5)
 
 
 # Penalties.
@@ -428,9 +428,9 @@ def test_draining_relay_accepts_no_request() -> None:
 @pytest.mark.parametrize("failure", ["fault", "refused", "expired", "full"])
 def test_failure_penalises_the_member_that_failed(failure: str) -> None:
     harness = CoreHarness()
-    client, member = harness.client(), harness.member(room=0 if failure == "full" else None)
+    caller, member = harness.caller(), harness.member(room=0 if failure == "full" else None)
     (candidate,) = harness.core.directory.clusters["c"].draws
-    harness.request(client, 1)
+    harness.request(caller, 1)
     if failure == "fault":
         harness.router.fault(member, request_id_of(member), "E", "", harness.now)
     elif failure == "refused":
@@ -444,21 +444,21 @@ def test_failure_penalises_the_member_that_failed(failure: str) -> None:
 @pytest.mark.parametrize("patience", [0.001, 0.25])
 def test_short_timeout_penalises_a_member_less(patience: float) -> None:
     harness = CoreHarness()
-    client, _ = harness.client(), harness.member()
+    caller, _ = harness.caller(), harness.member()
     (candidate,) = harness.core.directory.clusters["c"].draws
-    harness.request(client, 1, timeout=patience)
+    harness.request(caller, 1, timeout=patience)
     harness.advance_clock(patience)
     assert candidate.penalty == pytest.approx(REFUSAL * patience)
 
 
 def test_reply_penalises_no_member() -> None:
     harness = CoreHarness()
-    client, member = harness.client(), harness.member()
+    caller, member = harness.caller(), harness.member()
     (candidate,) = harness.core.directory.clusters["c"].draws
     for number in range(3):
-        harness.request(client, number)
+        harness.request(caller, number)
         harness.router.reply(member, request_id_of(member), b"", harness.now)
-    harness.request(client, 3)
-    harness.router.cancel(client, 3)
+    harness.request(caller, 3)
+    harness.router.cancel(caller, 3)
     assert candidate.penalty == 0
     assert candidate.answered == 3

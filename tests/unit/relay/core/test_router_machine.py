@@ -12,10 +12,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from arke.wire.messages import Failure, Op, PeerOp
 from arke_relay.core.endpoints import Endpoint, Peer, Program
 from support.core_harness import (
-    CALL,
+    DELIVER_REQUEST,
     FAILED,
     FAULT,
-    PEER_CALL,
+    PEER_REQUEST,
     REFUSED,
     REPLY,
     CoreHarness,
@@ -35,15 +35,15 @@ class Delivery:
     """A delivered request without an outcome."""
 
     endpoint: Endpoint
-    call: int
+    request_id: int
     key: Key | None
 
 
 class Requests(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.room = CoreHarness(settled=False)
-        self.clients = [self.room.client(), self.room.client()]
+        self.harness = CoreHarness(settled=False)
+        self.callers = [self.harness.caller(), self.harness.caller()]
         self.members: list[Program] = []
         self.peers: list[Peer] = []
         self.number = 0
@@ -62,15 +62,15 @@ class Requests(RuleBasedStateMachine):
 
     # Requests of programs and peers.
 
-    @rule(client=INDEXES, cluster=CLUSTERS, timeout=TIMEOUTS, idempotent=st.booleans())
-    def send_request(self, client: int, cluster: str, timeout: float, idempotent: bool) -> None:
-        if self.clients:
-            program = self.clients[client % len(self.clients)]
+    @rule(caller=INDEXES, cluster=CLUSTERS, timeout=TIMEOUTS, idempotent=st.booleans())
+    def send_request(self, caller: int, cluster: str, timeout: float, idempotent: bool) -> None:
+        if self.callers:
+            program = self.callers[caller % len(self.callers)]
             self.number += 1
             key = (program.id, self.number)
             self.idempotent[key] = idempotent
             body = b"%d %d" % key
-            self.room.request(
+            self.harness.request(
                 program, self.number, cluster, body=body, timeout=timeout, idempotent=idempotent
             )
 
@@ -80,15 +80,15 @@ class Requests(RuleBasedStateMachine):
         asking = self.peers[peer % len(self.peers)]
         self.number += 1
         self.peer_requests.add((asking, self.number))
-        self.room.peer_request(asking, self.number, cluster, timeout=timeout)
+        self.harness.peer_request(asking, self.number, cluster, timeout=timeout)
 
     @precondition(lambda self: self.idempotent)
     @rule(index=INDEXES)
     def cancel(self, index: int) -> None:
         key = list(self.idempotent)[index % len(self.idempotent)]
-        for client in self.clients:
-            if client.id == key[0]:
-                self.room.router.cancel(client, key[1])
+        for caller in self.callers:
+            if caller.id == key[0]:
+                self.harness.router.cancel(caller, key[1])
         self.without_outcome.add(key)
 
     # Outcomes of members.
@@ -97,16 +97,16 @@ class Requests(RuleBasedStateMachine):
     @rule(index=INDEXES, outcome=st.sampled_from(["reply", "fault", "refused", "failed"]))
     def end_request(self, index: int, outcome: str) -> None:
         delivery = self.pending.pop(index % len(self.pending))
-        router, now = self.room.router, self.room.now
+        router, now = self.harness.router, self.harness.now
         if outcome == "refused":
             self._not_started(delivery)
-            router.refused(delivery.endpoint, delivery.call, "full", now)
+            router.refused(delivery.endpoint, delivery.request_id, "full", now)
         elif outcome == "fault":
-            router.fault(delivery.endpoint, delivery.call, "E", "", now)
+            router.fault(delivery.endpoint, delivery.request_id, "E", "", now)
         elif outcome == "failed" and delivery.endpoint.is_peer:
-            router.failed(delivery.endpoint, delivery.call, Failure.MEMBER_LOST, "lost", now)
+            router.failed(delivery.endpoint, delivery.request_id, Failure.MEMBER_LOST, "lost", now)
         else:
-            router.reply(delivery.endpoint, delivery.call, b"answer", now)
+            router.reply(delivery.endpoint, delivery.request_id, b"answer", now)
 
     @precondition(lambda self: self.pending and self.members)
     @rule(index=INDEXES, forger=INDEXES)
@@ -114,36 +114,36 @@ class Requests(RuleBasedStateMachine):
         delivery = self.pending[index % len(self.pending)]
         endpoint = self.members[forger % len(self.members)]
         if endpoint is not delivery.endpoint:
-            self.room.router.reply(endpoint, delivery.call, b"forged", self.room.now)
+            self.harness.router.reply(endpoint, delivery.request_id, b"forged", self.harness.now)
 
     # Attaching and detaching.
 
     @rule(cluster=CLUSTERS)
     def member_registers(self, cluster: str) -> None:
         if len(self.members) < 4:
-            self.members.append(self.room.member(cluster))
+            self.members.append(self.harness.member(cluster))
 
     @rule(cluster=CLUSTERS, count=st.integers(0, 2))
     def peer_links(self, cluster: str, count: int) -> None:
         if len(self.peers) < 3:
             self.number += 1
             node = f"node{self.number}"
-            self.peers.append(self.room.peer(node, *range(count), cluster=cluster))
+            self.peers.append(self.harness.peer(node, *range(count), cluster=cluster))
 
     @precondition(lambda self: self.members)
     @rule(index=INDEXES, gracefully=st.booleans())
     def member_detaches(self, index: int, gracefully: bool) -> None:
         member = self.members.pop(index % len(self.members))
         if gracefully:
-            self.room.core.programs.unregister(member)
-        self.room.core.programs.detach(member, self.room.now)
+            self.harness.core.programs.unregister(member)
+        self.harness.core.programs.detach(member, self.harness.now)
         self._endpoint_lost(member)
 
     @precondition(lambda self: self.peers)
     @rule(index=INDEXES)
     def peer_is_lost(self, index: int) -> None:
         peer = self.peers.pop(index % len(self.peers))
-        self.room.core.peers.unlink(peer, self.room.now)
+        self.harness.core.peers.unlink(peer, self.harness.now)
         self._endpoint_lost(peer)
 
     @precondition(lambda self: any(not peer.draining for peer in self.peers))
@@ -151,27 +151,27 @@ class Requests(RuleBasedStateMachine):
     def peer_drains(self, index: int, accepted: int) -> None:
         staying = [peer for peer in self.peers if not peer.draining]
         peer = staying[index % len(staying)]
-        calls = sorted(h.call for h in self.pending if h.endpoint is peer)
-        last = ([0, *calls])[accepted % (len(calls) + 1)]
-        for delivery in [h for h in self.pending if h.endpoint is peer and h.call > last]:
+        request_ids = sorted(h.request_id for h in self.pending if h.endpoint is peer)
+        last = ([0, *request_ids])[accepted % (len(request_ids) + 1)]
+        for delivery in [h for h in self.pending if h.endpoint is peer and h.request_id > last]:
             self.pending.remove(delivery)
             self._not_started(delivery)
-        self.room.core.peers.drain(peer, last, self.room.now)
+        self.harness.core.peers.drain(peer, last, self.harness.now)
 
-    @precondition(lambda self: len(self.clients) > 1)
+    @precondition(lambda self: len(self.callers) > 1)
     @rule()
     def client_detaches(self) -> None:
-        client = self.clients.pop()
-        self.room.core.programs.detach(client, self.room.now)
-        self.without_outcome |= {key for key in self.idempotent if key[0] == client.id}
+        caller = self.callers.pop()
+        self.harness.core.programs.detach(caller, self.harness.now)
+        self.without_outcome |= {key for key in self.idempotent if key[0] == caller.id}
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 5.0]))
     def time_advances(self, seconds: float) -> None:
-        self.room.advance_clock(seconds)
+        self.harness.advance_clock(seconds)
 
     @rule()
     def settle(self) -> None:
-        self.room.router.settle(self.room.now)
+        self.harness.router.settle(self.harness.now)
 
     # Invariants.
 
@@ -181,9 +181,9 @@ class Requests(RuleBasedStateMachine):
             self._read_messages(peer)
         for member in self.members:
             self._read_messages(member)
-        for client in self.clients:
-            for op, number, result, *_ in sent_to(client):
-                key = (client.id, number)
+        for caller in self.callers:
+            for op, number, result, *_ in sent_to(caller):
+                key = (caller.id, number)
                 assert op in {REPLY, FAULT, FAILED}
                 assert result != b"forged"
                 if op == FAILED and result in {Failure.OVERLOADED, Failure.NO_SUCH_CLUSTER}:
@@ -200,29 +200,29 @@ class Requests(RuleBasedStateMachine):
 
     @invariant()
     def tables_are_consistent(self) -> None:
-        harness = self.room
+        harness = self.harness
         endpoints = [
             *harness.core.programs.by_number.values(),
             *harness.core.peers.by_node.values(),
         ]
-        calls = [call for endpoint in endpoints for call in endpoint.requests.values()]
+        requests = [request for endpoint in endpoints for request in endpoint.requests.values()]
         tables = [*harness.router._assigned.values(), *harness.router._waiting.values()]
-        assert sorted(map(id, calls)) == sorted(map(id, tables))
+        assert sorted(map(id, requests)) == sorted(map(id, tables))
         for endpoint in endpoints:
             assert endpoint.held_bytes == sum(
-                call.held_bytes for call in endpoint.requests.values()
+                request.held_bytes for request in endpoint.requests.values()
             )
         for cluster in harness.core.directory.clusters.values():
             for candidate in cluster.candidates.values():
                 assert candidate.outstanding == sum(
-                    call.candidate is candidate for call in harness.router._assigned.values()
+                    request.candidate is candidate for request in harness.router._assigned.values()
                 )
 
     def teardown(self) -> None:
-        self.room.router.settle(self.room.now)
-        self.room.advance_clock(100)
+        self.harness.router.settle(self.harness.now)
+        self.harness.advance_clock(100)
         self.each_request_ends_once()
-        assert self.room.leftovers() == []
+        assert self.harness.leftovers() == []
         assert set(self.idempotent) == self.ended | self.without_outcome
 
     # Helpers.
@@ -230,7 +230,7 @@ class Requests(RuleBasedStateMachine):
     def _read_messages(self, endpoint: Endpoint) -> None:
         for message in sent_to(endpoint):
             op, number, *fields = message
-            if op in {CALL, PEER_CALL}:
+            if op in {DELIVER_REQUEST, PEER_REQUEST}:
                 words = fields[endpoint.is_peer].split()
                 key = (int(words[0]), int(words[1])) if len(words) == 2 else None
                 assert not (endpoint.is_peer and key is None), "forwarded from peer to peer"

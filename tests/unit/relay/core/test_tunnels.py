@@ -11,7 +11,14 @@ from arke.wire.messages import Failure, Op, PeerOp, Purpose, TunnelClose
 from arke_relay.core.directed_request import DirectedRequest, TunnelParameters
 from arke_relay.core.endpoints import Endpoint, Message, Peer, Program
 from arke_relay.core.tunnels import CREDIT_LIMIT
-from support.core_harness import FAILED, REFUSED, STOP, CoreHarness, request_id_of, sent_to
+from support.core_harness import (
+    FAILED,
+    REFUSED,
+    REQUEST_CANCELLED,
+    CoreHarness,
+    request_id_of,
+    sent_to,
+)
 from support.core_harness import sink_of as sink
 
 ACCEPT, DATA, CREDIT, END = (op.value for op in (Op.ACCEPT, Op.DATA, Op.CREDIT, Op.END))
@@ -87,16 +94,16 @@ def left_over(harness: CoreHarness) -> list[object]:
 
 def test_tunnel_is_offered_to_a_member_and_accepted() -> None:
     harness = CoreHarness()
-    client, member = harness.client(), harness.member()
-    open_tunnel(harness, client, 3)
+    caller, member = harness.caller(), harness.member()
+    open_tunnel(harness, caller, 3)
     ((op, request_id, body, timeout, stamp, purpose, window, largest, sender, headers),) = sent_to(
         member
     )
     assert (op, body, purpose, window, largest) == (OFFER, b"", Purpose.TUNNEL, WINDOW, MAX_MESSAGE)
-    assert (stamp, sender, headers) == (harness.now * 1000, client.sender, None)
+    assert (stamp, sender, headers) == (harness.now * 1000, caller.sender, None)
     assert 5000 <= timeout <= 5001
     harness.router.accept(member, request_id, 100_000, 77)
-    assert sent_to(client) == [(ACCEPT, 3, 100_000, 77)]
+    assert sent_to(caller) == [(ACCEPT, 3, 100_000, 77)]
     assert harness.leftovers() == []
     assert harness.counters.outcomes == {"opened": 1}
     assert harness.counters.tunnels == 1
@@ -104,10 +111,10 @@ def test_tunnel_is_offered_to_a_member_and_accepted() -> None:
 
 def test_member_cannot_enlarge_the_window() -> None:
     harness = CoreHarness()
-    client, member = harness.client(), harness.member()
-    open_tunnel(harness, client, 3, window=100_000)
+    caller, member = harness.caller(), harness.member()
+    open_tunnel(harness, caller, 3, window=100_000)
     harness.router.accept(member, offered_id(member), 10**9, MAX_MESSAGE)
-    assert sent_to(client) == [(ACCEPT, 3, 100_000, MAX_MESSAGE)]
+    assert sent_to(caller) == [(ACCEPT, 3, 100_000, MAX_MESSAGE)]
 
 
 def offered_id(endpoint: Endpoint) -> int:
@@ -117,18 +124,18 @@ def offered_id(endpoint: Endpoint) -> int:
 
 def test_each_relay_uses_its_own_id_for_a_tunnel_between_nodes() -> None:
     harness = CoreHarness()
-    client, peer = harness.client(), harness.peer("there", 1)
-    open_tunnel(harness, client, 3)
+    caller, peer = harness.caller(), harness.peer("there", 1)
+    open_tunnel(harness, caller, 3)
     ((op, request_id, cluster, body, expiry, program, member, *opening, headers),) = sent_to(peer)
-    assert (op, cluster, body, program, member) == (PEER_OPEN, "c", b"", client.id, 0)
+    assert (op, cluster, body, program, member) == (PEER_OPEN, "c", b"", caller.id, 0)
     assert opening == [Purpose.TUNNEL, WINDOW, MAX_MESSAGE]
     assert expiry == pytest.approx((harness.now + 5) * 1000, abs=1)
     assert headers is None
     harness.router.accept(peer, request_id, WINDOW, 5)
-    assert sent_to(client) == [(ACCEPT, 3, WINDOW, 5)]
+    assert sent_to(caller) == [(ACCEPT, 3, WINDOW, 5)]
     harness.core.tunnels.grant(peer, -request_id, 10)
-    harness.core.tunnels.data(client, 3, None, b"1234567890")
-    assert sent_to(client) == [(CREDIT, -3, 10)]
+    harness.core.tunnels.data(caller, 3, None, b"1234567890")
+    assert sent_to(caller) == [(CREDIT, -3, 10)]
     assert sent_to(peer) == [(DATA, request_id, None, b"1234567890")]
 
 
@@ -145,27 +152,27 @@ def test_tunnel_request_of_a_peer_goes_to_a_local_member() -> None:
 
 def test_refused_tunnel_is_offered_to_another_member() -> None:
     harness = CoreHarness()
-    client, members = harness.client(), [harness.member(), harness.member()]
-    open_tunnel(harness, client, 3)
+    caller, members = harness.caller(), [harness.member(), harness.member()]
+    open_tunnel(harness, caller, 3)
     (first,) = [member for member in members if sink(member).messages]
     (second,) = [member for member in members if member is not first]
     harness.router.refused(first, offered_id(first), "full", harness.now)
     harness.router.accept(second, offered_id(second), WINDOW, MAX_MESSAGE)
-    assert [message[0] for message in sent_to(client)] == [ACCEPT]
+    assert [message[0] for message in sent_to(caller)] == [ACCEPT]
     assert not first.tunnels
     assert second.tunnels
 
 
 def test_tunnel_request_times_out() -> None:
     harness = CoreHarness()
-    client, member = harness.client(), harness.member()
-    open_tunnel(harness, client, 3, timeout=1.0)
+    caller, member = harness.caller(), harness.member()
+    open_tunnel(harness, caller, 3, timeout=1.0)
     request_id = offered_id(member)
     harness.advance_clock(1.0)
-    assert [message[:3] for message in sent_to(client)] == [(FAILED, 3, Failure.TIMED_OUT)]
+    assert [message[:3] for message in sent_to(caller)] == [(FAILED, 3, Failure.TIMED_OUT)]
     harness.router.accept(member, request_id, WINDOW, MAX_MESSAGE)
     assert sent_to(member) == [
-        (STOP, request_id),
+        (REQUEST_CANCELLED, request_id),
         (END, request_id, ABORTED, "", "the tunnel request was cancelled or timed out"),
     ]
     assert left_over(harness) == []
@@ -173,11 +180,11 @@ def test_tunnel_request_times_out() -> None:
 
 def test_cancelled_tunnel_request_is_withdrawn() -> None:
     harness = CoreHarness()
-    client, member = harness.client(), harness.member()
-    open_tunnel(harness, client, 3)
+    caller, member = harness.caller(), harness.member()
+    open_tunnel(harness, caller, 3)
     request_id = offered_id(member)
-    harness.router.cancel(client, 3)
-    assert sent_to(member) == [(STOP, request_id)]
+    harness.router.cancel(caller, 3)
+    assert sent_to(member) == [(REQUEST_CANCELLED, request_id)]
     harness.router.accept(member, request_id, WINDOW, MAX_MESSAGE)
     assert sent_to(member)[0][:3] == (END, request_id, ABORTED)
     assert left_over(harness) == []
@@ -185,15 +192,15 @@ def test_cancelled_tunnel_request_is_withdrawn() -> None:
 
 def test_only_the_assignee_can_accept_a_tunnel() -> None:
     harness = CoreHarness()
-    client, member, other_program = harness.client(), harness.member(), harness.client()
-    open_tunnel(harness, client, 3)
+    caller, member, other_program = harness.caller(), harness.member(), harness.caller()
+    open_tunnel(harness, caller, 3)
     request_id = offered_id(member)
     harness.router.accept(other_program, request_id, WINDOW, MAX_MESSAGE)
     assert sent_to(other_program)[0][:3] == (END, request_id, ABORTED)
-    assert sent_to(client) == []
-    harness.request(client, 4)
+    assert sent_to(caller) == []
+    harness.request(caller, 4)
     harness.router.accept(member, request_id_of(member), WINDOW, MAX_MESSAGE)
-    assert [message[:3] for message in sent_to(client)] == [(FAILED, 4, Failure.MEMBER_LOST)]
+    assert [message[:3] for message in sent_to(caller)] == [(FAILED, 4, Failure.MEMBER_LOST)]
 
 
 # Directed tunnels.
@@ -201,12 +208,12 @@ def test_only_the_assignee_can_accept_a_tunnel() -> None:
 
 def test_directed_tunnel_goes_to_its_member() -> None:
     harness = CoreHarness()
-    client, members = harness.client(), [harness.member() for _ in range(5)]
+    caller, members = harness.caller(), [harness.member() for _ in range(5)]
     peer = harness.peer("there", 41, 42)
     for number, member in enumerate(members):
-        open_tunnel(harness, client, number, cluster="", to=member.sender)
+        open_tunnel(harness, caller, number, cluster="", to=member.sender)
         assert offered_id(member)
-    open_tunnel(harness, client, 10, cluster="", to="there/42")
+    open_tunnel(harness, caller, 10, cluster="", to="there/42")
     ((op, _, cluster, _, _, _, member_number, *_),) = sent_to(peer)
     assert (op, cluster, member_number) == (PEER_OPEN, "c", 42)
 
@@ -214,10 +221,10 @@ def test_directed_tunnel_goes_to_its_member() -> None:
 @pytest.mark.parametrize("to", ["me/99", "lost/1", "nonsense", "there/2"])
 def test_tunnel_to_an_unknown_member_fails_at_once(to: str) -> None:
     harness = CoreHarness()
-    client = harness.client()
+    caller = harness.caller()
     harness.peer("there", 1)
-    open_tunnel(harness, client, 1, cluster="", to=to)
-    ((op, number, failure, text),) = sent_to(client)
+    open_tunnel(harness, caller, 1, cluster="", to=to)
+    ((op, number, failure, text),) = sent_to(caller)
     assert (op, number, failure) == (FAILED, 1, Failure.NO_SUCH_MEMBER)
     assert to in text
     assert left_over(harness) == []
@@ -225,10 +232,10 @@ def test_tunnel_to_an_unknown_member_fails_at_once(to: str) -> None:
 
 def test_directed_tunnel_is_not_retried_on_another_member() -> None:
     harness = CoreHarness()
-    client, member, other = harness.client(), harness.member(), harness.member()
-    open_tunnel(harness, client, 1, cluster="", to=member.sender)
+    caller, member, other = harness.caller(), harness.member(), harness.member()
+    open_tunnel(harness, caller, 1, cluster="", to=member.sender)
     harness.router.refused(member, offered_id(member), "full", harness.now)
-    ((_, _, failure, text),) = sent_to(client)
+    ((_, _, failure, text),) = sent_to(caller)
     assert failure == Failure.OVERLOADED
     assert "full" in text
     assert sent_to(other) == []
@@ -236,14 +243,14 @@ def test_directed_tunnel_is_not_retried_on_another_member() -> None:
 
 def test_directed_tunnel_waits_for_its_member_while_the_directory_is_incomplete() -> None:
     harness = CoreHarness(settled=False)
-    client = harness.client()
-    open_tunnel(harness, client, 1, cluster="", to="there/42")
-    assert sent_to(client) == []
+    caller = harness.caller()
+    open_tunnel(harness, caller, 1, cluster="", to="there/42")
+    assert sent_to(caller) == []
     peer = harness.peer("there", 42)
     assert sent_to(peer)[0][0] == PEER_OPEN
-    open_tunnel(harness, client, 2, cluster="", to="there/43")
+    open_tunnel(harness, caller, 2, cluster="", to="there/43")
     harness.router.settle(harness.now)
-    assert [message[:3] for message in sent_to(client)] == [(FAILED, 2, Failure.NO_SUCH_MEMBER)]
+    assert [message[:3] for message in sent_to(caller)] == [(FAILED, 2, Failure.NO_SUCH_MEMBER)]
 
 
 # Data and credit.
@@ -251,7 +258,7 @@ def test_directed_tunnel_waits_for_its_member_while_the_directory_is_incomplete(
 
 def test_data_within_the_credit_is_forwarded() -> None:
     harness = CoreHarness()
-    opened = tunnel(harness, harness.client(), harness.member())
+    opened = tunnel(harness, harness.caller(), harness.member())
     opened.grant(100, back=True)
     opened.grant(50)
     assert opened.take_messages() == ([(CREDIT, -3, 100)], [(CREDIT, -opened.there, 50)])
@@ -269,7 +276,7 @@ def test_data_within_the_credit_is_forwarded() -> None:
 @pytest.mark.parametrize("back", [False, True])
 def test_data_over_the_credit_aborts_the_tunnel(back: bool) -> None:
     harness = CoreHarness()
-    opened = tunnel(harness, harness.client(), harness.member())
+    opened = tunnel(harness, harness.caller(), harness.member())
     opened.grant(100, back=not back)
     opened.take_messages()
     opened.send(101, back=back)
@@ -285,7 +292,7 @@ def test_data_over_the_credit_aborts_the_tunnel(back: bool) -> None:
 
 def test_credit_over_the_limit_aborts_the_tunnel() -> None:
     harness = CoreHarness()
-    opened = tunnel(harness, harness.client(), harness.member())
+    opened = tunnel(harness, harness.caller(), harness.member())
     opened.grant(CREDIT_LIMIT)
     opened.take_messages()
     opened.grant(1)
@@ -295,19 +302,19 @@ def test_credit_over_the_limit_aborts_the_tunnel() -> None:
 
 def test_credit_without_room_in_the_queue_aborts_the_tunnel() -> None:
     harness = CoreHarness()
-    client, member = harness.client(), harness.member()
-    opened = tunnel(harness, client, member)
+    caller, member = harness.caller(), harness.member()
+    opened = tunnel(harness, caller, member)
     sink(member).room = 0
     opened.grant(10)
-    assert [message[2] for message in sent_to(client)] == [ABORTED]
+    assert [message[2] for message in sent_to(caller)] == [ABORTED]
     assert left_over(harness) == []
 
 
 @pytest.mark.parametrize("operation", ["data", "grant", "end"])
 def test_program_cannot_use_the_tunnel_of_another(operation: str) -> None:
     harness = CoreHarness()
-    opened = tunnel(harness, harness.client(), harness.member())
-    other_program, tunnels = harness.client(), harness.core.tunnels
+    opened = tunnel(harness, harness.caller(), harness.member())
+    other_program, tunnels = harness.caller(), harness.core.tunnels
     for name in (opened.here, opened.there, 99):
         if operation == "data":
             tunnels.data(other_program, name, None, b"x")
@@ -321,10 +328,10 @@ def test_program_cannot_use_the_tunnel_of_another(operation: str) -> None:
 
 def test_windows_shrink_with_the_number_of_tunnels() -> None:
     harness = CoreHarness()
-    client, member = harness.client(), harness.member()
+    caller, member = harness.caller(), harness.member()
     windows = []
     for number in range(1, MAX_TUNNELS + 1):
-        open_tunnel(harness, client, number)
+        open_tunnel(harness, caller, number)
         ((_, request_id, _, _, _, _, window, *_),) = sent_to(member)
         windows.append(window)
         harness.router.accept(member, request_id, window, MAX_MESSAGE)
@@ -332,9 +339,9 @@ def test_windows_shrink_with_the_number_of_tunnels() -> None:
     assert windows == sorted(windows, reverse=True)
     assert windows[-1] == MIN_WINDOW >= CHUNK
     assert sum(windows) < 10 * CREDIT_LIMIT
-    sent_to(client)
-    open_tunnel(harness, client, MAX_TUNNELS + 1)
-    assert [message[:3] for message in sent_to(client)] == [
+    sent_to(caller)
+    open_tunnel(harness, caller, MAX_TUNNELS + 1)
+    assert [message[:3] for message in sent_to(caller)] == [
         (FAILED, MAX_TUNNELS + 1, Failure.OVERLOADED)
     ]
 
@@ -345,7 +352,7 @@ def test_windows_shrink_with_the_number_of_tunnels() -> None:
 @pytest.mark.parametrize("back", [False, True])
 def test_tunnel_is_open_until_both_ends_have_closed_their_sending_sides(back: bool) -> None:
     harness = CoreHarness()
-    opened = tunnel(harness, harness.client(), harness.member())
+    opened = tunnel(harness, harness.caller(), harness.member())
     opened.grant(10, back=not back)
     opened.grant(10, back=back)
     opened.take_messages()
@@ -363,7 +370,7 @@ def test_tunnel_is_open_until_both_ends_have_closed_their_sending_sides(back: bo
 def test_close_or_abort_of_one_end_closes_both(ending: int) -> None:
     for back in (False, True):
         harness = CoreHarness()
-        opened = tunnel(harness, harness.client(), harness.member())
+        opened = tunnel(harness, harness.caller(), harness.member())
         opened.end(ending, back=back, text="why")
         opened.end(ending, back=not back, text="too late")
         received = opened.take_messages()
@@ -375,14 +382,14 @@ def test_close_or_abort_of_one_end_closes_both(ending: int) -> None:
 @pytest.mark.parametrize("who", ["one", "other"])
 def test_lost_endpoint_aborts_its_tunnels(who: str) -> None:
     harness = CoreHarness()
-    client, peer = harness.client(), harness.peer("there", 1)
-    opened = tunnel(harness, client, peer)
-    lost_end: Program | Peer = client if who == "one" else peer
+    caller, peer = harness.caller(), harness.peer("there", 1)
+    opened = tunnel(harness, caller, peer)
+    lost_end: Program | Peer = caller if who == "one" else peer
     if isinstance(lost_end, Program):
         harness.core.programs.detach(lost_end, harness.now)
     else:
         harness.core.peers.unlink(lost_end, harness.now)
-    ((op, name, ending, kind, text),) = sent_to(peer if lost_end is client else client)
+    ((op, name, ending, kind, text),) = sent_to(peer if lost_end is caller else caller)
     assert (op, name, ending, kind) == (END, -opened.there if who == "one" else -3, ABORTED, "")
     assert ("program" if who == "one" else "there") in text
     assert left_over(harness) == []
@@ -409,10 +416,10 @@ def test_tunnel_of_a_program_to_itself_is_removed_with_it() -> None:
 
 def test_reopened_link_aborts_its_tunnels() -> None:
     harness = CoreHarness()
-    client, peer = harness.client(), harness.peer("there", 1)
-    tunnel(harness, client, peer)
+    caller, peer = harness.caller(), harness.peer("there", 1)
+    tunnel(harness, caller, peer)
     harness.core.peers.relink(peer, sink(peer), "it began anew", harness.now)
-    assert sent_to(client)[0][2] == ABORTED
+    assert sent_to(caller)[0][2] == ABORTED
     assert left_over(harness) == []
 
 

@@ -14,7 +14,7 @@ from msgpack import packb
 from arke.wire.limits import CHUNK, MAX_METADATA
 from arke.wire.messages import Failure, Op, PeerOp
 from arke_relay.core.membership import LossReason
-from support.core_harness import CALL, sent_to
+from support.core_harness import DELIVER_REQUEST, sent_to
 from support.simulated_network import SimulatedNetwork, SimulatedRelay
 
 STAMP = 1
@@ -29,7 +29,7 @@ class LinkedRelays:
         self.mesh = SimulatedNetwork(2)
         self.here, self.there = self.mesh.all
         self.member = self.here.serve("c")
-        self.client = self.here.core.programs.attach("client", self.member.sink)
+        self.caller = self.here.core.programs.attach("caller", self.member.sink)
         self.there.serve("d")
         self.mesh.run(1)
         assert self.mesh.converged()
@@ -216,7 +216,7 @@ def test_large_body_is_reassembled_from_several_frames() -> None:
     relays.send((Op.CHUNK, 0, len(body), body[CHUNK:]))
     relays.send((PeerOp.REQUEST, 1, "c", 0, expiry(relays.there), 7, None))
     ((op, _, joined, *_),) = sent_to(relays.member)
-    assert (op, joined) == (CALL, body)
+    assert (op, joined) == (DELIVER_REQUEST, body)
     assert not relays.here.batches.receiving
 
 
@@ -245,16 +245,16 @@ def test_outcomes_reach_the_caller() -> None:
     relays = LinkedRelays()
     router = relays.here.core.router
     for number in range(1, 5):
-        relays.here.request(relays.client, number, "d", timeout=5.0)
-    calls = [call.id for call in router._assigned.values()]
-    sent_to(relays.client)
+        relays.here.request(relays.caller, number, "d", timeout=5.0)
+    request_ids = [request.id for request in router._assigned.values()]
+    sent_to(relays.caller)
     relays.send(
-        (Op.REPLY, calls[0], b"answer"),
-        (Op.FAULT, calls[1], "ValueError", "no"),
-        (Op.REFUSED, calls[2], "full"),
-        (Op.FAILED, calls[3], Failure.MEMBER_LOST, "it died"),
+        (Op.REPLY, request_ids[0], b"answer"),
+        (Op.FAULT, request_ids[1], "ValueError", "no"),
+        (Op.REFUSED, request_ids[2], "full"),
+        (Op.FAILED, request_ids[3], Failure.MEMBER_LOST, "it died"),
     )
-    assert [message[:3] for message in sent_to(relays.client)] == [
+    assert [message[:3] for message in sent_to(relays.caller)] == [
         (Op.REPLY, 1, b"answer"),
         (Op.FAULT, 2, "ValueError"),
         (Op.FAILED, 3, Failure.OVERLOADED),

@@ -9,7 +9,7 @@ import pytest
 
 from arke.program.accept_loop import AcceptLoop
 
-LIMIT = 20.0  # seconds; generous, every wait ends with its event
+LIMIT = 20.0  # seconds; reached only when the test fails
 
 
 @pytest.fixture
