@@ -6,7 +6,7 @@ BIN := .venv/bin
 WORKERS ?= $(shell expr 2 \* $$(nproc))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-pure check compiled pure bench bench-proxy simulate simulate-mutants soak fuzz docs reference clean
+.PHONY: help demo test test-pure check compiled pure bench bench-proxy simulate simulate-mutants soak fuzz fuzz-mutants docs reference clean
 
 help:
 	@echo "make demo              a mesh on this machine: 3 relays, a proxy, 2 web servers (10 s to start)"
@@ -20,6 +20,7 @@ help:
 	@echo "make simulate-mutants  does the simulation find planted bugs? (2 min)"
 	@echo "make soak              faults on real processes (MINUTES=20, SEED=7)"
 	@echo "make fuzz              every decoder (MINUTES=20 for each, TARGET=native)"
+	@echo "make fuzz-mutants      does fuzzing find planted bugs? (5 min)"
 	@echo "make docs              the documentation as a site, links checked (1 min)"
 	@echo "make reference         write the generated parts of the reference pages"
 	@echo "make clean             remove .venv, caches and compiled modules"
@@ -75,6 +76,10 @@ fuzz: .venv/fuzz
 # A whole network on a fake clock: SEEDS=1000 (with JOBS=2), or SEED=17 to see one again.
 simulate: .venv/ready
 	PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000) --jobs $(or $(JOBS),1))
+
+# SECONDS_EACH is the most for each bug; MUTANTS="02 05" hunts only those.
+fuzz-mutants: .venv/fuzz
+	PYTHONPATH=tests $(BIN)/python -m fuzz.mutants --seconds $(or $(SECONDS_EACH),240) --jobs $(or $(JOBS),1) $(MUTANTS)
 
 simulate-mutants: .venv/ready
 	PYTHONPATH=tests $(BIN)/python -m simulation.mutants --seeds $(or $(SEEDS),500) --jobs $(or $(JOBS),1) $(MUTANTS)

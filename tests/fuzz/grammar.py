@@ -12,8 +12,11 @@ from arke.wire.messages import MAGIC, VERSION, Op, PeerOp
 
 Field = Callable[[Random], Any]
 
-_INVALID_FIELD_RATE = 0.12
-"""Share of fields that get a value of any type."""
+_INVALID_FIELD_RATE = 0.4
+"""Share of messages in which one field has a value of any type."""
+
+_DEEP_RATE = 0.15
+"""Share of values of any type that are arrays nested tens to a thousand deep."""
 
 _EDGES = (0, 1, 2, 127, 128, 255, 65535, 65536, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64 - 1)
 _NAMES = ("c", "t", "d", "x", "", "n" * 255, "n" * 256, "ß" * 127, "\U000e0001" * 63, "\n", "aa/1")
@@ -77,9 +80,9 @@ def text(random: Random) -> str:
 
 def anything(random: Random, depth: int = 0) -> Any:
     """Any value that MessagePack can encode."""
-    if depth == 0 and random.random() < 0.05:
+    if depth == 0 and random.random() < _DEEP_RATE:
         deep: Any = None
-        for _ in range(random.choice((20, 500, 600, 1000, 1020))):
+        for _ in range(random.choice((20, 500, 1000, 1010, 1020))):
             deep = [deep]
         return deep
     kind = random.randrange(10 if depth < 3 else 8)
@@ -125,9 +128,9 @@ _NATIVE: Mapping[int, Sequence[Field]] = {
         request_id,
         name,
         body,
-        choice(1000, 60_000, 0),
+        choice(1000, 60_000, 60_000, 0),
         lambda random: member(random) if random.random() < 0.3 else None,
-        choice(0, 0, 1, 2),
+        choice(0, 0, 0, 1, 2),
         choice(MIN_WINDOW, MIN_WINDOW, 4 * CHUNK, 0, 2**64 - 1),
         size,
         headers,
@@ -219,11 +222,11 @@ def peer_messages(random: Random) -> Any:
 def _message(random: Random, kinds: Mapping[int, Sequence[Field]]) -> Any:
     if random.random() < 0.02:
         return anything(random)
-    op = random.choice(list(kinds))
-    fields = [
-        anything(random) if random.random() < _INVALID_FIELD_RATE else make(random)
-        for make in kinds[op]
-    ]
+    # Messages with more fields come more often: they have more wrong combinations.
+    op = random.choices(list(kinds), [1 + len(fields) for fields in kinds.values()])[0]
+    fields = [make(random) for make in kinds[op]]
+    if fields and random.random() < _INVALID_FIELD_RATE:
+        fields[random.randrange(len(fields))] = anything(random)
     if random.random() < 0.03:
         fields = fields[:-1] if random.random() < 0.5 else [*fields, anything(random)]
     return [int(op), *fields]

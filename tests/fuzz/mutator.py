@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-from msgpack import Unpacker, packb
+from msgpack import Packer, Unpacker, packb
 
 from arke.wire.malformed import DECODE_ERRORS
 from fuzz.grammar import anything
@@ -98,12 +98,17 @@ def _blocks(data: bytes) -> list[bytes]:
 
 
 def pack(message: object) -> bytes:
-    """Pack a message for a script; one that is nested too deeply becomes a nested array."""
+    """Pack a message for a script, also one that is nested deeper than the library packs."""
+    return escaped(_packed(message))
+
+
+def _packed(value: object) -> bytes:
     try:
-        packed: bytes = packb(message)
-    except ValueError:
-        packed = b"\x92\x01" + b"\x91" * 1000 + b"\xc0"
-    return escaped(packed)
+        return bytes(packb(value))
+    except ValueError:  # nested too deeply
+        if not isinstance(value, list):
+            return bytes(packb(None))
+        return Packer().pack_array_header(len(value)) + b"".join(map(_packed, value))
 
 
 def split(data: bytes) -> list[bytes]:

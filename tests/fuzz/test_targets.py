@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fuzz.__main__ import Outcome, parse_output
+from fuzz.mutants import PATCHES, target_of
 from fuzz.targets import CORPUS, NAMES, inputs, load
+from support.planted_bugs import apply_to_changed_files
 
 INPUTS = [(name, path) for name in NAMES for path in inputs(name)]
 
@@ -38,6 +40,12 @@ def test_mutated_input_causes_no_finding(name: str, seed: int, changes: int, dat
         data = target.mutate(data, random)
     at = random.randrange(len(data) + 1)
     target.run(data[:at] + data + data[at:])
+
+
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
+def test_patch_of_each_planted_bug_still_applies(patch: Path, tmp_path: Path) -> None:
+    assert target_of(patch) in NAMES
+    apply_to_changed_files(patch, tmp_path)
 
 
 ENDED = """

@@ -8,24 +8,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-CHECKOUT = Path(__file__).parents[2]
+from support.planted_bugs import PatchDoesNotApply, patched_copy
+
 PATCHES = sorted((Path(__file__).parent / "mutants").glob("*.patch"))
 
-_TREES = ("relay/arke_relay", "sdk/arke", "tests/simulation")
-
-
-class PatchDoesNotApply(Exception):
-    """The code that a patch changes has changed: the patch must be written again."""
+_FOLDERS = ("relay/arke_relay", "sdk/arke", "tests/simulation")
 
 
 @dataclass
@@ -65,36 +59,17 @@ def main() -> int:
 
 def hunt(patch: Path | None, seeds: int) -> Found | PatchDoesNotApply:
     """Run seeds on a copy of the tree, with or without a patch."""
-    with TemporaryDirectory(prefix="arke-mutant-") as copy:
-        for tree in _TREES:
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(CHECKOUT / tree, Path(copy, tree), ignore=ignored)
-        if patch:
-            try:
-                apply(patch, copy)
-            except PatchDoesNotApply as error:
-                return error
-        return _hunt(copy, seeds)
+    try:
+        with patched_copy(_FOLDERS, patch) as (copy, environment):
+            return _hunt(copy, environment, seeds)
+    except PatchDoesNotApply as error:
+        return error
 
 
-def apply(patch: Path, tree: str) -> None:
-    """Apply a patch to the tree. Raises PatchDoesNotApply."""
-    command = ["git", "apply", "-p0", os.fspath(patch)]
-    # git must not take a repository around the copy for the copy's own.
-    environment = os.environ | {"GIT_CEILING_DIRECTORIES": os.fspath(Path(tree).parent)}
-    done = subprocess.run(
-        command, cwd=tree, env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise PatchDoesNotApply(f"{patch.name} no longer applies: {done.stderr.strip()}")
-
-
-def _hunt(tree: str, seeds: int) -> Found:
-    paths = [Path(tree, "tests"), Path(tree, "sdk"), Path(tree, "relay")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.fspath, paths))}
+def _hunt(copy: Path, environment: dict[str, str], seeds: int) -> Found:
     command = [sys.executable, "-m", "simulation.first_failure", str(seeds)]
     started = time.monotonic()
-    done = subprocess.run(command, cwd=tree, env=environment, stdout=subprocess.PIPE, check=False)
+    done = subprocess.run(command, cwd=copy, env=environment, stdout=subprocess.PIPE, check=False)
     seconds = time.monotonic() - started
     if done.returncode == 0:
         return Found(0, "", "", seconds)

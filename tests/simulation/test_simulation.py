@@ -11,8 +11,9 @@ import pytest
 
 from simulation.__main__ import report
 from simulation.coverage import Coverage
-from simulation.mutants import PATCHES, apply
+from simulation.mutants import PATCHES
 from simulation.runs import Failure, Run, run
+from support.planted_bugs import apply_to_changed_files
 
 SEEDS = range(1, 221)
 
@@ -86,10 +87,4 @@ def test_coverage_lists_events_that_never_occurred() -> None:
 
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
 def test_patch_of_each_planted_bug_still_applies(patch: Path, tmp_path: Path) -> None:
-    checkout = Path(__file__).parents[2]
-    for line in patch.read_text(encoding="utf-8").splitlines():
-        if line.startswith("+++ "):
-            target = tmp_path / line[4:]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes((checkout / line[4:]).read_bytes())
-    apply(patch, str(tmp_path))
+    apply_to_changed_files(patch, tmp_path)

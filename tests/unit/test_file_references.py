@@ -64,7 +64,7 @@ def test_ruff_per_file_ignores_match_files() -> None:
 
 
 def test_files_that_mutant_patches_change_exist() -> None:
-    patches = list((CHECKOUT / "tests/simulation/mutants").glob("*.patch"))
+    patches = list((CHECKOUT / "tests").glob("*/mutants/*.patch"))
     assert patches
     missing = [
         f"{patch.name}: {name}"

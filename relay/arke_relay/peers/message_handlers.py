@@ -15,6 +15,7 @@ from arke.wire.limits import (
     MIN_WINDOW,
     check_map,
     check_name,
+    check_tunnel_data,
 )
 from arke.wire.malformed import Malformed
 from arke.wire.messages import Failure, Op, PeerOp, Purpose, TunnelClose
@@ -207,8 +208,7 @@ class MessageHandlers:
 
     def _on_data(self, peer: Peer, message: Message, offset: float, now: float) -> None:
         _, name, total, data = message
-        if type(data) is not bytes or not (total is None or (type(total) is int and total >= 0)):
-            raise Malformed("DATA must carry bytes")
+        check_tunnel_data(total, data)
         self._tunnels.data(peer, name, total, data)
 
     def _on_credit(self, peer: Peer, message: Message, offset: float, now: float) -> None:

@@ -10,6 +10,7 @@ from arke.runtime.relay_connection import Message, MessageHandler, RelayConnecti
 from arke.runtime.request_sender import RequestSender
 from arke.runtime.tunnel_settings import TunnelSettings
 from arke.tunnel import Tunnel
+from arke.wire.limits import check_tunnel_data
 from arke.wire.malformed import Malformed
 from arke.wire.messages import Op, Purpose, TunnelClose
 
@@ -116,17 +117,23 @@ class TunnelTable:
 
     def _on_data(self, message: Message, connection: RelayConnection) -> None:
         _, number, total, data = message
+        check_tunnel_data(total, data)
         tunnel = self._tunnels.get(-number)
         if tunnel is not None:
             tunnel.on_data(total, data)
 
     def _on_credit(self, message: Message, connection: RelayConnection) -> None:
-        tunnel = self._tunnels.get(-message[1])
+        _, number, size = message
+        if type(size) is not int or size < 0:
+            raise Malformed("a credit must be a number of bytes, at least 0")
+        tunnel = self._tunnels.get(-number)
         if tunnel is not None:
-            tunnel.on_credit(message[2])
+            tunnel.on_credit(size)
 
     def _on_end(self, message: Message, connection: RelayConnection) -> None:
         _, number, close, error_type, text = message
+        if type(error_type) is not str or type(text) is not str:
+            raise Malformed("the error of a tunnel must be text")
         tunnel = self._tunnels.get(-number)
         if tunnel is not None:
             tunnel.on_end(close, error_type, text)

@@ -135,6 +135,12 @@ def check_map(value: object, max_size: int) -> dict[str, str]:
     return value
 
 
+def check_tunnel_data(total: object, data: object) -> None:
+    """Check the fields of received tunnel data. Raises Malformed."""
+    if type(data) is not bytes or not (total is None or (type(total) is int and total >= 0)):
+        raise Malformed("tunnel data must be bytes, with a total size or nil")
+
+
 def unpacker(max_buffer_size: int = CHUNK + MAX_HEADERS + 1024 + READ_SIZE) -> Unpacker:
     """Create a streaming unpacker whose memory use is bounded, whatever a client sends.
 

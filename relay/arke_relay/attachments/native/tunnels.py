@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from arke.wire.malformed import Malformed
+from arke.wire.limits import check_tunnel_data
 from arke.wire.messages import Op, TunnelClose
 from arke_relay.attachments.native.fields import Handler, check_size, check_text
 from arke_relay.core.endpoints import Message, Program
@@ -22,8 +22,7 @@ class NativeTunnels:
 
     def _on_data(self, message: Message, now: float) -> None:
         _, tunnel_id, total, data = message
-        if type(data) is not bytes or not (total is None or (type(total) is int and total >= 0)):
-            raise Malformed("tunnel data must be bytes with a total size or nil")
+        check_tunnel_data(total, data)
         self._tunnels.data(self._program, tunnel_id, total, data)
 
     def _on_credit(self, message: Message, now: float) -> None:
