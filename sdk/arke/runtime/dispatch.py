@@ -24,6 +24,8 @@ from arke.wire.transit_time import TransitTime
 
 log = logging.getLogger("arke")
 
+_OpenRequest = tuple[Request, RelayConnection]
+
 _REPLY: Final = Op.REPLY.value
 _FAULT: Final = Op.FAULT.value
 _REFUSED: Final = Op.REFUSED.value
@@ -70,7 +72,8 @@ class Dispatcher:
             on_request=self._on_request,
             http=http,
         )
-        self._cancelled: set[int] = set()  # requests whose running handlers are being cancelled
+        self._open_requests: dict[int, _OpenRequest] = {}
+        """Requests of the current connection, queued or running, that were not cancelled."""
         self._drop_tasks: set[asyncio.Future[None]] = set()
         self._requests = HandlerPool(limits.requests, self._handle_request)
         self._broadcasts = HandlerPool(limits.broadcasts, self._handle_broadcast)
@@ -126,6 +129,7 @@ class Dispatcher:
 
     def on_attached(self, connection: RelayConnection) -> None:
         self._transit_time = TransitTime()  # another relay has another clock
+        self._open_requests.clear()  # another relay has other request ids, and cancels only those
         if self._registered:
             connection.send((Op.REGISTER.value, self.cluster, self._metadata or None))
 
@@ -175,7 +179,8 @@ class Dispatcher:
         self._request_bytes = waiting
         deadline = now + remaining / 1000
         request = Request(request_id, body, deadline, sender, headers or NO_HEADERS, self._mesh)
-        self._requests.put((request, connection))
+        work = self._open_requests[request_id] = (request, connection)
+        self._requests.put(work)
 
     def _on_deliver_broadcast(self, message: Message, connection: RelayConnection) -> None:
         _, body, sender, headers = message
@@ -196,16 +201,9 @@ class Dispatcher:
             self._broadcasts.put(_new(Broadcast, (each, sender, headers)))
 
     def _on_request_cancelled(self, message: Message, connection: RelayConnection) -> None:
-        request_id = message[1]
-
-        def is_cancelled(work: tuple[Request, RelayConnection]) -> bool:
-            return work[0].request_id == request_id and work[1] is connection
-
-        queued, running = self._requests.cancel(is_cancelled)
-        for request, _ in queued:
-            self._request_bytes -= len(request.body) + _MESSAGE_OVERHEAD
-        if running:
-            self._cancelled.add(request_id)
+        work = self._open_requests.pop(message[1], None)
+        if work is not None and not self._requests.cancel(work):
+            self._request_bytes -= len(work[0].body) + _MESSAGE_OVERHEAD
 
     def _on_offer(self, message: Message, connection: RelayConnection) -> None:
         body = message[2]
@@ -220,31 +218,24 @@ class Dispatcher:
 
     # Handlers.
 
-    async def _handle_request(self, work: tuple[Request, RelayConnection]) -> None:
+    async def _handle_request(self, work: _OpenRequest) -> None:
         request, connection = work
         self._request_bytes -= len(request.body) + _MESSAGE_OVERHEAD
-        if request.deadline <= time.monotonic():
-            self.expired += 1
-            return
         on_request = self._on_request
         assert on_request
         try:
+            if request.deadline <= time.monotonic():
+                self.expired += 1
+                return
             reply = await on_request(request)
-            if type(reply) is not bytes:
-                raise TypeError(f"the handler must return bytes (got {type(reply).__name__})")
-            if len(reply) > connection.max_message:
-                raise ValueError(
-                    f"the reply has {len(reply)} bytes; the relay's limit is "
-                    f"{connection.max_message}"
-                )
+            _check_reply(reply, connection.max_message)
         except Exception as error:  # noqa: BLE001 — the caller gets it as RemoteError
             fault = (_FAULT, request.request_id, _text(type(error).__name__), _text(error))
             connection.send(fault)
         except asyncio.CancelledError:
-            if request.request_id not in self._cancelled:
+            if self._open_requests.get(request.request_id) is work:  # the caller still waits
                 fault = (_FAULT, request.request_id, "Cancelled", "the service stopped")
                 connection.send(fault)
-            self._cancelled.discard(request.request_id)
             raise
         else:
             if connection.congested:
@@ -253,6 +244,9 @@ class Dispatcher:
             if not send_body((_REPLY, request.request_id, reply), 2):
                 text = "the service has no room to queue the reply"
                 connection.send((_FAULT, request.request_id, "Overloaded", text))
+        finally:
+            if self._open_requests.get(request.request_id) is work:
+                del self._open_requests[request.request_id]
 
     async def _handle_broadcast(self, broadcast: Broadcast) -> None:
         self._broadcast_bytes -= len(broadcast.body) + _MESSAGE_OVERHEAD
@@ -261,6 +255,13 @@ class Dispatcher:
             await self._on_broadcast(broadcast)
         except Exception:
             log.exception("the broadcast handler of service %r raised", self.cluster)
+
+
+def _check_reply(reply: object, max_message: int) -> None:
+    if type(reply) is not bytes:
+        raise TypeError(f"the handler must return bytes (got {type(reply).__name__})")
+    if len(reply) > max_message:
+        raise ValueError(f"the reply has {len(reply)} bytes; the relay's limit is {max_message}")
 
 
 def _text(value: object) -> str:

@@ -32,7 +32,14 @@ class HandlerPool(Generic[_Work]):
         self._stopped = False
         self._idle: asyncio.Future[None] | None = None
         self._context = copy_context()
-        self._running: dict[asyncio.Task[None], _Work] = {}
+        # By id(), because an item may not be hashable. The item is alive while its id is here.
+        self._running: dict[int, asyncio.Task[None]] = {}
+        self._cancelled: set[int] = set()  # items that are still in the queue
+
+    @property
+    def queued(self) -> int:
+        """Number of items that wait for a worker and were not cancelled."""
+        return len(self._queue) - len(self._cancelled)
 
     def put(self, work: _Work) -> None:
         """Queue an item and wake a worker."""
@@ -40,15 +47,30 @@ class HandlerPool(Generic[_Work]):
         if not self._waking:
             self._wake()
 
-    def cancel(self, matches: Callable[[_Work], bool]) -> tuple[list[_Work], int]:
-        """Cancel matching items. Returns the queued ones, and how many were running."""
-        queued = [work for work in self._queue if matches(work)]
-        for work in queued:
-            self._queue.remove(work)
-        running = [task for task, work in self._running.items() if matches(work)]
-        for task in running:
+    def cancel(self, work: _Work) -> bool:
+        """Cancel an item whose handler has not ended. True: its handler was running.
+
+        The cost is constant on average: a queued item stays in the queue until a worker reaches it
+        or cancelled items are the larger part of the queue.
+        """
+        task = self._running.get(id(work))
+        if task is not None:
             task.cancel()
-        return queued, len(running)
+            return True
+        self._cancelled.add(id(work))
+        if 2 * len(self._cancelled) > len(self._queue):
+            remaining = self._take_queued()
+            self._queue.extend(remaining)
+            self._notify_idle()
+        return False
+
+    def _take_queued(self) -> list[_Work]:
+        """Empty the queue. Returns the items that were not cancelled."""
+        cancelled = self._cancelled
+        queued = [work for work in self._queue if id(work) not in cancelled]
+        self._queue.clear()
+        cancelled.clear()
+        return queued
 
     async def wait_idle(self) -> None:
         """Wait until nothing is queued and no handler runs."""
@@ -60,8 +82,7 @@ class HandlerPool(Generic[_Work]):
     async def stop(self) -> list[_Work]:
         """Cancel every worker and its handler. Returns the items that were not started."""
         self._stopped = True
-        queued = list(self._queue)
-        self._queue.clear()
+        queued = self._take_queued()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -90,13 +111,18 @@ class HandlerPool(Generic[_Work]):
         run = self._run
         clean_context = copy_context()
         running = self._running
+        cancelled = self._cancelled
         task = asyncio.current_task()
         assert task
         while True:
             self._waking = False
             while queue:
                 work = queue.popleft()
-                running[task] = work
+                key = id(work)
+                if cancelled and key in cancelled:
+                    cancelled.remove(key)
+                    continue
+                running[key] = task
                 self._busy += 1
                 if queue and not self._waking:
                     self._wake()
@@ -104,11 +130,11 @@ class HandlerPool(Generic[_Work]):
                     await run(work)
                 finally:
                     self._busy -= 1
+                    del running[key]
                 # A context variable that the handler set must not reach the next handler. So this
                 # worker ends, and a new one with a clean context replaces it.
                 if self._stopped or copy_context() != clean_context:
                     return
-            running.pop(task, None)
             self._notify_idle()
             rest = self._loop.create_future()
             self._resting.append(rest)
@@ -116,7 +142,6 @@ class HandlerPool(Generic[_Work]):
 
     def _on_worker_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._running.pop(task, None)
         self._waking = False  # this worker may have been the one that was woken
         if self._queue:
             self._wake()
@@ -124,5 +149,7 @@ class HandlerPool(Generic[_Work]):
             self._notify_idle()
 
     def _notify_idle(self) -> None:
-        if not self._busy and self._idle is not None and not self._idle.done():
+        if self._queue or self._busy:
+            return
+        if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)

@@ -214,6 +214,47 @@ async def test_cancelling_a_request_cancels_its_handler(
     assert ran == [b"0", b"1", b"last"]
 
 
+async def test_many_queued_requests_are_cancelled_quickly(nodes: tuple[Relay, Relay]) -> None:
+    """The cost of a cancellation must not grow with the queue.
+
+    60,000 cancellations take under a second. They took over 50 s when each searched the queue.
+    """
+    limits = arke.Limits(requests=1, request_bytes=1 << 30)
+    service = arke.Service("busy", port=nodes[1].port, limits=limits)
+    started, release = asyncio.Event(), asyncio.Event()
+
+    @service.on_request
+    async def answer(request: arke.Request) -> bytes:
+        started.set()
+        await release.wait()
+        return request.body
+
+    async with (
+        service,
+        arke.connect(port=nodes[0].port) as mesh,
+        arke.connect(port=nodes[0].port) as other,
+        asyncio.timeout(LIMIT),
+    ):
+        await wait_for_members(other, "busy", 1)
+        first = asyncio.ensure_future(other.request("busy", b"first", timeout=LIMIT))
+        await started.wait()
+        storm = [
+            asyncio.ensure_future(mesh.request("busy", b"", timeout=LIMIT)) for _ in range(60_000)
+        ]
+        dispatcher = service._dispatcher
+        assert dispatcher
+        while dispatcher._requests.queued < len(storm):
+            await asyncio.sleep(0.01)
+        for request in storm:
+            request.cancel()
+        last = asyncio.ensure_future(other.request("busy", b"last", timeout=LIMIT))
+        while dispatcher._requests.queued > 1:
+            await asyncio.sleep(0.01)
+        release.set()
+        assert await asyncio.gather(first, last) == [b"first", b"last"]
+        assert dispatcher._request_bytes == 0
+
+
 async def test_death_of_the_caller_cancels_its_handlers(nodes: tuple[Relay, Relay]) -> None:
     service = arke.Service("slow", port=nodes[1].port)
     started, stopped = asyncio.Event(), asyncio.Event()

@@ -338,3 +338,62 @@ async def test_worker_cancelled_before_its_start_does_not_lose_work() -> None:
     await rig.workers.wait_idle()
     assert rig.ended == [0]
     await rig.workers.stop()
+
+
+# Cancelling single items.
+
+
+async def test_cancelled_queued_item_never_starts() -> None:
+    rig = PoolRig(1)
+    works = [rig.put("waits") for _ in range(6)]
+    await settle()
+    assert [rig.workers.cancel(work) for work in works[1:4]] == [False] * 3
+    assert rig.workers.queued == 2
+    for work in works:
+        rig.release(work)
+    await rig.workers.wait_idle()
+    assert rig.ended == [0, 4, 5]
+    assert rig.workers.queued == 0
+    await rig.workers.stop()
+
+
+async def test_cancelling_a_running_item_frees_its_worker() -> None:
+    rig = PoolRig(1)
+    first, _ = rig.put("waits"), rig.put("answers")
+    await settle()
+    assert rig.workers.cancel(first)
+    await rig.workers.wait_idle()
+    assert rig.ended == [0, 1]
+    await rig.workers.stop()
+
+
+async def test_cancelling_the_last_queued_item_ends_the_wait() -> None:
+    rig = PoolRig(1)
+    first, last = rig.put("waits"), rig.put("waits")
+    waiter = asyncio.ensure_future(rig.workers.wait_idle())
+    await settle()
+    rig.workers.cancel(last)
+    rig.release(first)
+    await waiter
+    assert rig.ended == [0]
+    await rig.workers.stop()
+
+
+async def test_stop_returns_only_items_that_were_not_cancelled() -> None:
+    rig = PoolRig(1)
+    works = [rig.put("waits") for _ in range(5)]
+    await settle()
+    rig.workers.cancel(works[1])
+    assert await rig.workers.stop() == works[2:]
+
+
+async def test_cancelled_items_leave_the_queue_before_a_worker_is_free() -> None:
+    """Their memory must not wait for handlers that never end."""
+    rig = PoolRig(1)
+    works = [rig.put("waits") for _ in range(101)]
+    await settle()
+    for work in works[1:]:
+        rig.workers.cancel(work)
+        assert len(rig.workers._queue) <= 2 * rig.workers.queued
+    assert not rig.workers._queue
+    await rig.workers.stop()
