@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -30,7 +31,8 @@ class SendQueue:
 
     def __init__(self, source: ConnectionSource) -> None:
         self.source = source
-        self.places: dict[QueuePlace, asyncio.Future[None] | None] = {}
+        # Ordered, because the first entry of a plain dict takes longer to find with each removal.
+        self.places: OrderedDict[QueuePlace, asyncio.Future[None] | None] = OrderedDict()
         """The waiting senders, first to last, each with what it awaits."""
 
     def __bool__(self) -> bool:
