@@ -24,7 +24,10 @@ class HealthCheckTarget(Protocol):
         """Return the backends to check."""
 
     def check_failed(self, address: BackendAddress, fault: str, *, reachable: bool) -> None:
-        """Record a failed check; `fault` completes "health check failed: …"."""
+        """Record a failed check; `fault` completes "health check failed: …".
+
+        `reachable`: the proxy could connect to the backend.
+        """
 
     def check_passed(self, address: BackendAddress) -> None:
         """Record a passed check."""

@@ -48,7 +48,7 @@ class TlsHandshake(asyncio.Protocol):
 
     def abort(self) -> None:
         self._task.cancel()
-        self._sock.close()  # if the event loop has not taken it yet; else it closes it itself
+        self._sock.close()  # does no harm if the event loop closes it too
         self._close()
 
     # As an asyncio protocol.

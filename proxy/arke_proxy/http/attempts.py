@@ -21,7 +21,7 @@ class FailedAttempts:
         self.tried: dict[BackendAddress, str] = {}  # address → what happened there
 
     def add(self, address: BackendAddress, reason: str) -> None:
-        """Record a failed attempt. Raises BackendsUnreachable if no other one may follow."""
+        """Record a failed attempt. Raises BackendsUnreachable if no other attempt may follow."""
         self._count += 1
         self.tried[address] = reason
         if self._count >= _MAX_ATTEMPTS:

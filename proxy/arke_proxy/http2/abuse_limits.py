@@ -1,7 +1,7 @@
 """Limits on abusive HTTP/2 clients: floods of frames, and oversized header blocks.
 
 Every frame header is checked before the library parses the frame. Frames that advance a request are
-free; all others draw on a budget that refills with time. A normal client never comes near its end;
+free; all others draw on a budget that refills with time. A normal client uses little of it;
 floods of any kind exhaust it (CVE-2019-9512 to 9518, CVE-2023-44487, CVE-2024-27316,
 CVE-2025-8671).
 """

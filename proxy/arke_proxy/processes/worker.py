@@ -53,7 +53,9 @@ def main() -> None:
     configure(options.log_level, options.log_format)
     gc.freeze()  # the objects that exist now stay for the whole run
     gc.set_threshold(_GC_THRESHOLD, 10, 10)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal signals all; only the master acts
+    signal.signal(
+        signal.SIGHUP, signal.SIG_IGN
+    )  # a terminal signals all processes; only the master acts
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(_run(options, config))
