@@ -111,7 +111,7 @@ class NoBackend(ProxyError):
 
 
 class ClusterQueryFailed(ProxyError):
-    """Asking the cluster for a backend address failed, or the relay is not connected."""
+    """Asking the cluster for a backend address failed, or the proxy's relay is not connected."""
 
     code = FailureCode.CLUSTER_QUERY_FAILED
     status = 503

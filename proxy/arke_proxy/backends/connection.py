@@ -199,7 +199,7 @@ class BackendConnection:
         self._transport.close()
 
     def is_dead(self) -> bool:
-        """Say whether an idle connection is closed or has unexpected data; a tunnel: is closed."""
+        """Say whether an idle connection is closed or has unexpected data (tunnel: is closed)."""
         if self._transport.is_closing():  # unexpected data that the loop has already read
             return True
         if self._socket is None:

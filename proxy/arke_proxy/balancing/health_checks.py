@@ -12,7 +12,7 @@ from arke_proxy.balancing.balancer import BackendStatus
 from arke_proxy.balancing.health_probe import CheckFailed, CheckSkipped, HealthProbe
 
 _INTERVAL = 2.0  # seconds
-_JITTER = 0.2  # of the interval, so that many proxies do not probe at the same time
+_JITTER = 0.2  # largest random change, as a share of the interval: proxies do not probe in step
 MAX_CONCURRENT_CHECKS = 32
 """Checks that run at once, of all clusters together. Each uses a connection of its own."""
 

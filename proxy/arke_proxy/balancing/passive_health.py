@@ -139,7 +139,7 @@ class BackendHealth:
         self._back_off(now)
 
     def start_early_trial(self) -> None:
-        """Record a trial before `retry_at`, without another backend; `retry_at` stays."""
+        """Record a trial request that starts before `retry_at`, which does not change."""
         self._move(HealthEvent.TRIAL)
 
     def fail_check(self, *, reachable: bool) -> bool:

@@ -144,7 +144,10 @@ class Http2Stream(ResponseHandler):
             exchange.upload(b"", done=True, trailer=lines)
 
     def reject(self, fault: MalformedMessage, head: RequestHead | None = None) -> None:
-        """Answer a malformed request, unless its response has started. `head`: if well-formed."""
+        """Answer a malformed request; reset the stream if its response has started.
+
+        `head`: the request's head, if that is valid.
+        """
         error = BadRequest(f"The request is rejected: {fault}.", fault.status)
         if exchange := self.exchange:
             exchange.reject(error)

@@ -48,7 +48,7 @@ class TlsHandshake(asyncio.Protocol):
 
     def abort(self) -> None:
         self._task.cancel()
-        self._sock.close()  # does no harm if the event loop closes it too
+        self._sock.close()  # unless the event loop has taken the socket, and closes it itself
         self._close()
 
     # As an asyncio protocol.

@@ -17,7 +17,7 @@ class FailedAttempts:
     def __init__(self, budget: RetryBudget) -> None:
         self._budget = budget
         self._count = 0
-        self._in_budget = False  # counted as being retried
+        self._in_budget = False  # the retry budget counts this request
         self.tried: dict[BackendAddress, str] = {}  # address → what happened there
 
     def add(self, address: BackendAddress, reason: str) -> None:

@@ -129,7 +129,7 @@ class Exchange(BackendEvents):
         self._time_out(self._context.timeouts.limits.total, total=True)
 
     def cancel(self, code: FailureCode = FailureCode.CLIENT_DISCONNECTED, detail: str = "") -> None:
-        """Stop, for the reason `code` on the client side. `detail` explains `code`."""
+        """Stop, and record `code` as the outcome. `detail` is a sentence that explains it."""
         self._stop(Outcome.ABANDONED)
         self._finish(code, self._context.clock(), detail)
 

@@ -47,8 +47,8 @@ class RequestHead:
         self.method = method
         self.target = target  # in origin form, or `*`
         self.host = host  # None only in HTTP/1.0
-        # End-to-end fields, in the client's order and spelling; without those that the attributes
-        # below hold.
+        # End-to-end fields, in the client's order and spelling. Fields that other attributes hold,
+        # such as Host and Content-Length, are left out.
         self.fields = fields
         self.is_1_0 = is_1_0
         self.length = length  # of the body; None if it is chunked or there is none

@@ -15,8 +15,8 @@ class ResponseHandler(ABC):
 
     For each request the exchange calls `send_interim` any number of times, then one of:
     `send_response` with `send_body` until one of them is `done`; `send_error`; `abort`;
-    `switch_protocols`. After that the exchange is over. That last call may start the next
-    request's exchange.
+    `switch_protocols`. After that the exchange is over; its last call may start
+    the exchange of the next request.
     """
 
     __slots__ = ()

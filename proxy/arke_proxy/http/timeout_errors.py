@@ -33,7 +33,7 @@ def timeout_error(
 
 
 def stalled_response(seconds: float, *, total: bool) -> str:
-    """Describe the end of a response that had started, with the backend as subject.
+    """Describe why a response that had started is aborted.
 
     The text completes "Backend 192.168.56.102:63450 …".
     """

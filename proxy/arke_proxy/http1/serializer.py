@@ -89,7 +89,7 @@ def response_head(head: ResponseHead, framing: bytes, connection: bytes) -> byte
 
 
 def connection_line(*, keep_alive: bool, to_1_0: bool) -> bytes:
-    """Write the Connection line; b"" if keep-alive is the default of the client's version."""
+    """Write the Connection line; b"" to keep an HTTP/1.1 connection open, its default."""
     if not keep_alive:
         return CLOSE
     return KEEP_ALIVE if to_1_0 else b""

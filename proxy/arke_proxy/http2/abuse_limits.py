@@ -29,8 +29,8 @@ _REFILL_PER_SECOND = 100.0
 _REFILL_PER_REQUEST = 2.0  # some clients send a PRIORITY frame with each request
 _REFILL_PER_DATA = 2.0  # each DATA frame sent causes a WINDOW_UPDATE for stream and connection
 _COST_OF_SETTINGS = 10.0  # each stream's window is updated
-COST_OF_RESET = 5.0  # a request was started in vain
-_FIELDS_PER_POINT = 100  # header fields that were decoded in vain
+COST_OF_RESET = 5.0  # a request was started and then dropped
+_FIELDS_PER_POINT = 100  # header fields that were decoded for a rejected request
 _BLOCK_BYTES_PER_POINT = 4096  # compressed header fields; decoding them is slow
 
 
