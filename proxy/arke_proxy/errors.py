@@ -1,14 +1,14 @@
 """Errors of the proxy, and the codes of failed requests in metrics and logs.
 
     InvalidCertificate            certificate or key files that cannot be used
-    MalformedMessage              bytes that are no HTTP message; the parser does not know the side
+    MalformedMessage              a client's or a backend's bytes are not a valid HTTP message
     ProxyError
     ├── BadRequest           4xx  the client's bytes are not a request that can be forwarded
     ├── TlsHandshakeFailed     0  the client did not complete a TLS handshake
     ├── Http2ProtocolError     0  the client's HTTP/2 frames break the protocol, or are a flood
     ├── NoRoute              404  no -route matches, and there is no default cluster
-    ├── NoBackend            503  the cluster has no members
-    ├── ClusterQueryFailed   503  the cluster was asked for a backend address, without a reply
+    ├── NoBackend            503  the cluster has no members, or none publishes an address
+    ├── ClusterQueryFailed   503  asking the cluster for a backend address failed
     ├── BadClusterReply      502  the cluster's reply is not a backend address
     ├── AllBackendsTried     502  every known backend has been tried for this request
     ├── BackendsUnreachable  502  every attempt failed
@@ -50,13 +50,14 @@ class FailureCode(StrEnum):
 
 
 class InvalidCertificate(Exception):
-    """Files that do not make a certificate; the text completes "-cert FILE: …"."""
+    """Files that do not make a certificate; the text completes "-cert: …"."""
 
 
 class MalformedMessage(Exception):
     """Bytes that are not an HTTP message that can be forwarded.
 
-    The text completes "The request is rejected: …"; `status` is the response to a client.
+    The text completes "The request is rejected: …", or "The response of backend … is rejected: …".
+    `status` is the response to a client whose request is rejected.
     """
 
     def __init__(self, fault: str, status: int = 400) -> None:
@@ -103,14 +104,14 @@ class NoRoute(ProxyError):
 
 
 class NoBackend(ProxyError):
-    """The cluster has no members."""
+    """The cluster has no members, or none of them publishes an address."""
 
     code = FailureCode.NO_BACKEND
     status = 503
 
 
 class ClusterQueryFailed(ProxyError):
-    """The cluster was asked for a backend address, and did not reply."""
+    """Asking the cluster for a backend address failed, or the proxy's relay is not connected."""
 
     code = FailureCode.CLUSTER_QUERY_FAILED
     status = 503

@@ -276,7 +276,7 @@ def _address(sock: socket.socket) -> flags.HostPort:
 
 
 def _bind(options: ProxyOptions) -> dict[str, list[socket.socket]]:
-    """Take the sockets of systemd and bind the others. Returns `public`, `tls` and `admin`."""
+    """Return listening sockets by name: those that systemd passed, and newly bound ones."""
     try:
         sockets = {name: [sock] for name, sock in inherited_sockets(os.environ).items()}
     except (OSError, ValueError) as error:

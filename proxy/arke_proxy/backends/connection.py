@@ -22,7 +22,7 @@ from arke_proxy.http1.head_buffer import HeadBuffer
 from arke_proxy.http1.head_parser import parse_response
 from arke_proxy.log import warn_limited
 
-_KERNEL_BUFFERED: Final = 16 * 1024  # bytes that any receive window takes, read or not
+_KERNEL_BUFFERED: Final = 16 * 1024  # bytes that a backend's kernel accepts, even if unread
 _HIGH_WATER: Final = 64 * 1024  # bytes buffered in this process for a slow backend
 _MAX_INTERIM: Final = 100  # responses 1xx to one request
 _DEAD_HOST: Final = frozenset((errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH))
@@ -109,7 +109,7 @@ class BackendConnection:
         self._heads = HeadBuffer(skips_empty_lines=False)
         self._events: BackendEvents | None = None
         self._method = b""
-        self.owes_100 = False  # the client waits for 100 Continue before the body
+        self.owes_100 = False  # the request expects 100 Continue, which has not arrived yet
         self._upgrade: bytes | None = None  # the value of the request's `Upgrade` field
         self._head: ResponseHead | None = None  # of the final response, once it has arrived
         self._body: BodyParser | None = None
@@ -164,7 +164,7 @@ class BackendConnection:
             return
         if self._user_timeout_off:
             if self._out.flushed_transport().get_write_buffer_size():
-                transport.abort()  # it answered without reading the whole request
+                transport.abort()  # the backend answered without reading it all
                 return
             self._user_timeout_off = False
             self._set_user_timeout(USER_TIMEOUT_MS)
@@ -189,7 +189,7 @@ class BackendConnection:
         return self._out.flushed_transport()
 
     def mark_closed(self) -> None:
-        """Count the connection no longer."""
+        """Stop counting the connection towards the dialer's limit."""
         if self._socket is not None:
             self._environment.dialer.closed(self._socket)
 
@@ -199,7 +199,7 @@ class BackendConnection:
         self._transport.close()
 
     def is_dead(self) -> bool:
-        """Check the socket: whether this idle connection was closed, or has unexpected data."""
+        """Say whether an idle connection is closed or has unexpected data (tunnel: is closed)."""
         if self._transport.is_closing():  # unexpected data that the loop has already read
             return True
         if self._socket is None:
@@ -333,7 +333,7 @@ class BackendConnection:
         """Set how long sent data may stay unacknowledged; 0 for the system's default."""
         if self._socket is None:
             return  # a tunnel: the relays detect dead peers
-        with contextlib.suppress(OSError):  # it may have been closed
+        with contextlib.suppress(OSError):  # the socket may be closed
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 

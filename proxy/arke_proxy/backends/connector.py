@@ -51,8 +51,8 @@ class BackendConnector:
     async def connect(self, address: BackendAddress) -> BackendConnection:
         """Open a new connection, on which nothing has been sent or received.
 
-        At the limit of descriptors an idle connection is closed first. Raises TooManyConnections
-        if there is none, and OSError (including TimeoutError).
+        At the connection limit an idle connection is closed first. Raises TooManyConnections if
+        none is idle or no descriptor is left, and OSError (TimeoutError included).
         """
         if not address.via:
             await self._make_room()
@@ -72,12 +72,12 @@ class BackendConnector:
         return connection
 
     def abort_idle(self, address: BackendAddress) -> None:
-        """Reset the idle connections to a host that is dead."""
+        """Abort the idle connections to a backend whose host is dead."""
         for connection in self._pool.purge(address):
             connection.abort()
 
     def close_idle(self, address: BackendAddress) -> None:
-        """Close idle connections to a departed backend, also those that become idle just now."""
+        """Close idle connections to a departed backend, also those that now become idle."""
         self._loop.call_soon(self._close_idle_now, address)
 
     def sweep(self, now: float) -> None:

@@ -40,13 +40,13 @@ class Dialer:
         return len(self._open) < self.limit
 
     def closed(self, sock: socket.socket) -> None:
-        """Count the connection no longer."""
+        """Stop counting the connection towards `limit`."""
         self._open.discard(sock)
 
     async def connect(
         self, address: BackendAddress, make: Callable[[socket.socket | None], P]
     ) -> P:
-        """Connect the asyncio protocol that `make` returns; `make` gets the socket, or None.
+        """Connect the asyncio protocol that `make` returns; it gets the socket, None for a tunnel.
 
         The owner of the socket calls `closed` when it is closed. Raises OSError, TimeoutError
         included.

@@ -32,7 +32,7 @@ class TunnelTransport(asyncio.Transport):
         self._unsent = bytearray()
         self._sending = 0  # bytes taken from `_unsent` that wait for the member's credit
         self._high, self._low = _HIGH_WATER, _HIGH_WATER // 4
-        self._full = False  # the protocol has paused writing
+        self._full = False  # `pause_writing` was called on the protocol
         self._write_event = asyncio.Event()  # wakes the writer
         self._reading = asyncio.Event()
         self._reading.set()
@@ -141,7 +141,7 @@ class TunnelTransport(asyncio.Transport):
             await work
         except arke.TunnelClosed as error:
             self._end(ConnectionResetError(_sanitise(error)))
-        except Exception as error:  # noqa: BLE001 — as a loop does with what a protocol raises
+        except Exception as error:  # noqa: BLE001 — as event loops handle a protocol's exceptions
             context = {
                 "message": "the protocol of a tunnel raised an exception",
                 "exception": error,
@@ -191,7 +191,7 @@ async def connect_through(
         raise ConnectionError(_sanitise(error)) from None
     transport = TunnelTransport(tunnel, protocol, loop)
     try:
-        await asyncio.sleep(0)  # the tunnel may already have been closed
+        await asyncio.sleep(0)  # the reader task notices a tunnel that is closed already
     except asyncio.CancelledError:
         transport.abort()
         raise

@@ -52,7 +52,7 @@ class AskBalancer(BackendBalancer):
     def pick_now(
         self, tried: Collection[BackendAddress], preferred: BackendAddress | None = None
     ) -> BackendAddress | None:
-        """Return the client's sticky backend, or a prefetched one."""
+        """Return the client's sticky backend, or a prefetched one; None if there is neither."""
         now = self._clock()
         if preferred and preferred not in tried and self._recent.usable(preferred, now):
             return preferred

@@ -23,7 +23,7 @@ class Outcome(Enum):
     UNAVAILABLE = auto()  # the backend answered 502, 503 or 504
     FAILED = auto()  # the backend reset or closed the connection, or sent an invalid response
     TIMED_OUT = auto()  # the backend did not answer in time
-    ABANDONED = auto()  # the client disconnected: this says nothing about the backend
+    ABANDONED = auto()  # the request ended for another reason: this says nothing about the backend
 
 
 class BackendStatus(NamedTuple):

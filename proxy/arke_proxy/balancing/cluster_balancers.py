@@ -51,7 +51,7 @@ class ClusterBalancers:
         self.routes = Routes(default, patterns)
 
     def on_departure(self, callback: OnDeparture) -> None:
-        """Set what closes idle connections to a backend that is removed."""
+        """Set the callback that closes idle connections to a backend that is removed."""
         self._on_departure = callback
 
     async def start(self) -> None:

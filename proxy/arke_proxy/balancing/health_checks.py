@@ -12,7 +12,7 @@ from arke_proxy.balancing.balancer import BackendStatus
 from arke_proxy.balancing.health_probe import CheckFailed, CheckSkipped, HealthProbe
 
 _INTERVAL = 2.0  # seconds
-_JITTER = 0.2  # of the interval, so that many proxies do not probe at the same time
+_JITTER = 0.2  # largest random change, as a share of the interval: proxies do not probe in step
 MAX_CONCURRENT_CHECKS = 32
 """Checks that run at once, of all clusters together. Each uses a connection of its own."""
 
@@ -24,7 +24,10 @@ class HealthCheckTarget(Protocol):
         """Return the backends to check."""
 
     def check_failed(self, address: BackendAddress, fault: str, *, reachable: bool) -> None:
-        """Record a failed check; `fault` completes "health check failed: …"."""
+        """Record a failed check; `fault` completes "health check failed: …".
+
+        `reachable`: the proxy could connect to the backend.
+        """
 
     def check_passed(self, address: BackendAddress) -> None:
         """Record a passed check."""

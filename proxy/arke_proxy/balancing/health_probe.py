@@ -25,7 +25,7 @@ class ProbeDialer(Protocol):
         """Connect the asyncio protocol that `make` returns. Raises OSError."""
 
     def closed(self, sock: socket.socket, /) -> None:
-        """Count the connection no longer."""
+        """Stop counting the connection towards the dialer's limit."""
 
 
 class CheckFailed(Exception):
@@ -33,7 +33,7 @@ class CheckFailed(Exception):
 
     def __init__(self, fault: str, *, reachable: bool = True) -> None:
         super().__init__(fault)
-        self.reachable = reachable
+        self.reachable = reachable  # the proxy could connect
 
 
 class CheckSkipped(Exception):

@@ -72,7 +72,7 @@ class MembersBalancer(BackendBalancer):
         self._without_address: set[str] = set()  # ids of members that publish no address
         self._owners: dict[BackendAddress, str] = {}  # direct and tunnel address → member id
         self._users: Counter[BackendAddress] = Counter()  # members per address in the rotation
-        self._tunnel_fallbacks: dict[str, _MemberBackend] = {}  # the first to end first
+        self._tunnel_fallbacks: dict[str, _MemberBackend] = {}  # in the order in which they end
         self._left: dict[str, _MemberBackend] = {}  # the last members to leave, oldest first
         self._lingering = False  # `_left` is in the rotation
 

@@ -7,7 +7,7 @@ import asyncio
 import arke
 from arke_proxy.balancing.members_balancer import MembersBalancer
 
-_FIRST_LIST_TIMEOUT = 3.0  # seconds; a relay that has just started needs two to learn its peers'
+_FIRST_LIST_TIMEOUT = 3.0  # seconds; a relay that has just started needs two to know all members
 
 
 class MembershipWatch:

@@ -134,12 +134,12 @@ class BackendHealth:
         return False
 
     def start_trial(self, now: float) -> None:
-        """Send a trial request; the next one is due after twice the time."""
+        """Record the start of a trial request, and when the next one is due."""
         self._move(HealthEvent.TRIAL)
         self._back_off(now)
 
     def start_early_trial(self) -> None:
-        """Send a trial request before `retry_at`, which stays, for want of another backend."""
+        """Record a trial request that starts before `retry_at`, which does not change."""
         self._move(HealthEvent.TRIAL)
 
     def fail_check(self, *, reachable: bool) -> bool:

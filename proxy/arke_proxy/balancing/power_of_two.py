@@ -1,4 +1,4 @@
-"""Power of two choices: draw two backends by weight, pick the one with less outstanding work."""
+"""Power of two choices: draw two backends by weight, pick the less loaded one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from arke_proxy.balancing.rotation_entry import RotationEntry
 class PowerOfTwoChoices:
     """Picks among a fixed set of at least two backends.
 
-    Outstanding requests are this worker's own. Latency is not compared, because a backend that
-    fails fast looks fast.
+    The load is this worker's outstanding requests, relative to the weight. Latency is not
+    compared, because a backend that fails fast looks fast.
     """
 
     __slots__ = ("_backends", "_cumulative", "_draw")

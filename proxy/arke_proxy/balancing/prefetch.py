@@ -11,7 +11,7 @@ from arke_proxy.backends.address import BackendAddress
 MAX_AGE: Final = 0.05  # seconds; an older answer may be out of date
 _MIN_DEMAND: Final = 2  # requests within MAX_AGE before any address is prefetched
 _MAX_PREFETCHED: Final = 1024
-_BATCHES: Final = 16  # refill in batches of 1/16: each wakes relay and member once
+_BATCHES: Final = 16  # a batch is more than 1/16 of the wanted answers; it wakes the relay once
 
 
 class Prefetch:

@@ -101,7 +101,7 @@ class Rotation(BackendBalancer):
         self._recompute_at = -math.inf
 
     def mark_departed(self, address: BackendAddress) -> None:
-        """Keep no idle connection to a backend whose member left; it may still be picked."""
+        """Keep no idle connection to a backend that may still be picked, but whose member left."""
         self._known[address].presence = Presence.DEPARTED
         self._on_departure(address)
 
@@ -204,8 +204,8 @@ class Rotation(BackendBalancer):
         known = self._known.get(address)
         if known is not None:
             known.failed_checks += 1
-            limit = known.failed_checks >= _FAILED_CHECKS_LIMIT
-            if limit and known.health.fail_check(reachable=reachable):
+            at_limit = known.failed_checks >= _FAILED_CHECKS_LIMIT
+            if at_limit and known.health.fail_check(reachable=reachable):
                 self._ejected(known, f"health check failed: {fault}")
 
     def check_passed(self, address: BackendAddress) -> None:

@@ -10,7 +10,7 @@ from arke_proxy.balancing.sticky_cookies import StickyCookies
 
 
 class Route(NamedTuple):
-    """A cluster, its balancer, and its sticky cookies if there are any."""
+    """A cluster, its balancer, and its sticky cookies; None without -sticky."""
 
     cluster: str
     balancer: BackendBalancer

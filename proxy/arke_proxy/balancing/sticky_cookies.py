@@ -18,7 +18,7 @@ from arke_proxy.backends.address import BackendAddress
 
 _NONCE_SIZE = 12  # bytes
 _MAX_VALUE = 400  # characters of a cookie's value
-_MAX_COOKIES = 4  # of our name in one request; browsers send one for each matching path
+_MAX_INVALID = 4  # cookies of one request; browsers send one for each matching path
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")  # a token, RFC 6265 4.1.1
 _BASE64 = re.compile(rb"[A-Za-z0-9_-]+")
 _MIN_KEY = 16  # bytes
@@ -78,7 +78,7 @@ class StickyCookies:
                 if address := self._decrypt(cookie[len(prefix) :]):
                     return address
                 invalid += 1
-                if invalid == _MAX_COOKIES:
+                if invalid == _MAX_INVALID:
                     return None
         return None
 

@@ -40,12 +40,12 @@ def certificate_files(text: str) -> CertificateFiles:
 
 class LoadedCertificate(NamedTuple):
     context: ssl.SSLContext
-    names: list[str]  # in lower case; `*.example.org` is one
+    names: list[str]  # in lower case; may be wildcards such as `*.example.org`
     stamp: _Stamp
 
 
 class Certificates:
-    """All certificates of a listener. The first one is the default: without SNI, or without match.
+    """All certificates of a listener. The first one is used without SNI, or if no name matches.
 
     Raises InvalidCertificate if a file cannot be used. When a file is replaced by one that cannot
     be used, a warning is logged, and the earlier certificate stays in use.

@@ -46,6 +46,7 @@ _HIGH_WATER: Final = 64 * 1024  # bytes buffered in this process for a slow clie
 _READ_AHEAD: Final = 64 * 1024  # bytes of pipelined requests that are read during a response
 _HEAD: Final = b"HEAD "
 _HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\n"  # RFC 9113, 3.4
+# States whose time limit `progressed` restarts.
 _LIMITED_BY_PROGRESS: Final = frozenset((EXCHANGE, FLUSHING, LINGERING_SLOW))
 
 
@@ -223,7 +224,7 @@ class Http1Connection(ResponseHandler):
 
     def eof_received(self) -> bool:
         self._half_closed = True
-        # The loop may close the transport after this call, with what it has been given so far.
+        # The loop may close the transport after this call: pass it the pending data first.
         self._writer.flush()
         exchange = self._exchange
         if exchange and not exchange.uploaded:
@@ -295,7 +296,7 @@ class Http1Connection(ResponseHandler):
             exchange.start(now)
 
     def _is_current(self, exchange: Exchange) -> bool:
-        """Say whether this exchange still runs. (mypyc would take an inline check for true.)"""
+        """Say whether this exchange still runs. (mypyc treats an inline check as always true.)"""
         return self._exchange is exchange
 
     def _hand_over_to_http2(self, raw: bytes) -> None:
@@ -335,7 +336,7 @@ class Http1Connection(ResponseHandler):
             self._close()
             return
         state: ClientState = REQUEST_HEAD if started else IDLE
-        # Further bytes do not extend the limit of a head, nor empty lines that of an idle one.
+        # More bytes of a head do not extend its limit; empty lines do not extend the idle limit.
         if self.timer.state is not state:
             self.timer.enter(state)
 
@@ -376,14 +377,14 @@ class Http1Connection(ResponseHandler):
             self.resume_upload()
 
     def _response_has_body(self) -> bool:
-        """Say whether a response to the incomplete head may have a body: not if it is HEAD."""
+        """Say whether a response to the incomplete head may have a body: not for HEAD."""
         return not self._heads.begins_with(_HEAD)
 
     def _reject(
         self, error: BadRequest, head: RequestHead | None = None, *, with_body: bool
     ) -> None:
-        """Answer a malformed request, and close: the start of the next one is unknown."""
-        if not self._exchange:  # which has its own record
+        """Answer a malformed or late request, and close: where the next one starts is unknown."""
+        if not self._exchange:  # an exchange records its request itself
             self._context.recorder.record(refusal(self.peer, error, time.monotonic(), head))
         self._exchange = None
         accept = accept_of(head.fields) if head else b""
@@ -395,7 +396,7 @@ class Http1Connection(ResponseHandler):
     # Closing.
 
     def _turn_away(self, error: TooManyConnections) -> None:
-        """Answer 503 and close at once: lingering would keep a descriptor that others need."""
+        """Answer 503 and close at once: lingering would keep a descriptor in use."""
         self.timer.enter(CLOSED)
         warn_limited(TooManyConnections, "client rejected", reason=str(error))
         self._context.recorder.record(refusal(self.peer, error, time.monotonic()))

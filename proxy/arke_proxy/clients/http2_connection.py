@@ -42,8 +42,8 @@ from arke_proxy.log import warn_limited
 from arke_proxy.observability.request_record import refusal
 
 _HIGH_WATER = 64 * 1024  # bytes buffered in this process for a slow client
-# Bytes of responses that are queued on one connection. From the first limit on, more is read only
-# for streams that have nothing queued; from the second on, for none.
+# Bytes of responses that are queued on one connection. Above _CROWDED, backends are read only for
+# streams that have nothing queued and an open flow-control window; above _MAX_QUEUED, for none.
 _CROWDED = 1024 * 1024
 _MAX_QUEUED = 4 * _CROWDED
 
@@ -58,7 +58,7 @@ class Http2Connection:
         "_crowding",
         "_flushing",
         "_full",
-        "_goaway_sent",
+        "_going_away",
         "_last_stream",
         "_streams",
         "_transport",
@@ -89,7 +89,7 @@ class Http2Connection:
         self._last_stream = 0  # the highest stream id of a request that was accepted
         self._flushing = False  # output is sent at the end of the current call
         self._full = False  # the transport has paused writing: the client is slow to read
-        self._goaway_sent = False  # or received: new requests are refused
+        self._going_away = False  # GOAWAY was sent or received: new requests are refused
 
     # As a client connection.
 
@@ -101,9 +101,9 @@ class Http2Connection:
 
     def shut_down(self) -> None:
         """Send GOAWAY, and close after the last response."""
-        if self._goaway_sent or self.timer.closing:
+        if self._going_away or self.timer.closing:
             return
-        self._goaway_sent = True
+        self._going_away = True
         if self._streams:
             self._write(goaway_frame(self._last_stream, ErrorCodes.NO_ERROR))
         else:
@@ -193,7 +193,7 @@ class Http2Connection:
             self.peer = peer[0]
         tls = transport.get_extra_info("ssl_object") is not None
         self.origin = context.forwarding.origin(self.peer, tls=tls)
-        context.clients.add(self)  # the TLS handshake, or HTTP/1, has checked the limits
+        context.clients.add(self)  # TlsListener or Http1Connection has checked the limits
         send_settings(self.h2)
         self.flush()
 
@@ -205,10 +205,10 @@ class Http2Connection:
             self.abuse_limits.check(data, self.context.clock())
             events = self.h2.receive_data(data)
             goaway = any(isinstance(event, ConnectionTerminated) for event in events)
-            if goaway:  # running requests continue, although the library takes it for closed
+            if goaway:  # running requests continue, although the library closes its state
                 self.h2.state_machine.state = ConnectionState.SERVER_OPEN
             self._handle(events)
-            self._goaway_sent = self._goaway_sent or goaway
+            self._going_away = self._going_away or goaway
         except AbusiveFrames as abuse:
             self._fail(abuse.code, str(abuse))
         except ProtocolError as error:
@@ -230,7 +230,7 @@ class Http2Connection:
 
     def pause_writing(self) -> None:
         self._full = True
-        # Else replies to PING and SETTINGS would be buffered without limit.
+        # Otherwise replies to PING and SETTINGS would be buffered without limit.
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
@@ -259,7 +259,7 @@ class Http2Connection:
     def _on_data(self, event: DataReceived) -> None:
         id_ = event.stream_id or 0
         stream = self._streams.get(id_)
-        if not stream:  # its request is over; the credit is for the connection
+        if not stream:  # its request is over: return the connection's credit
             self.h2.acknowledge_received_data(event.flow_controlled_length or 0, id_)
             return
         try:
@@ -269,7 +269,7 @@ class Http2Connection:
 
     def _on_request(self, event: RequestReceived) -> None:
         id_ = event.stream_id or 0
-        if self._goaway_sent:
+        if self._going_away:
             self.h2.reset_stream(id_, ErrorCodes.REFUSED_STREAM)
             return
         self._last_stream = id_
@@ -306,7 +306,7 @@ class Http2Connection:
         self.reset(stream, ErrorCodes.PROTOCOL_ERROR, FailureCode.MALFORMED_BODY, detail)
 
     def _on_reset(self, event: StreamReset) -> None:
-        """Close a stream that the client has reset, or the library: for a stream error."""
+        """Close a stream that was reset: by the client, or by the library for a stream error."""
         stream = self._streams.get(event.stream_id or 0)
         if event.remote_reset:
             if stream:
@@ -327,12 +327,12 @@ class Http2Connection:
         if self._streams or self.timer.closing:
             return
         timer = self.timer
-        if self._goaway_sent:
+        if self._going_away:
             self._close(ErrorCodes.NO_ERROR)
         elif self.abuse_limits.in_header_block:
             if timer.state is not REQUEST_HEAD:
                 timer.enter(REQUEST_HEAD)
-        elif timer.state is not IDLE:  # whose limit PINGs do not extend
+        elif timer.state is not IDLE:  # PINGs do not extend its limit
             timer.enter(IDLE)
 
     def _fail(self, code: ErrorCodes | int, sentence: str) -> None:

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 VERSION: Final = "HTTP/2.0"  # as the access log writes it
 _HIGH_WATER = 64 * 1024  # bytes of a response that are queued here for a slow client
 _LOW_WATER = 16 * 1024
-# Bytes of a request that are still read after its response. A client that sends more than a window
-# has read the response: flow-control credit for more is sent after it.
+# Bytes of a request that are still read after its response. Credit for more than one flow-control
+# window is sent after the response, so a client that uses it has received the response.
 _MAX_DISCARDED = 1024 * 1024
 
 
@@ -69,7 +69,7 @@ class Http2Stream(ResponseHandler):
     def __init__(
         self, connection: Http2Connection, id_: int, *, with_body: bool, request_complete: bool
     ) -> None:
-        """`with_body`: its response may have a body, as the method is not HEAD."""
+        """`with_body`: False for HEAD; `request_complete`: no body and no trailer follow."""
         self._connection = connection
         self.id = id_
         self.peer = connection.peer
@@ -82,8 +82,8 @@ class Http2Stream(ResponseHandler):
         self._request_complete = request_complete  # the client has sent all of it
         self._received = 0  # bytes of its body
         self._upload_paused = False  # the backend is slow to read the body
-        self._unacknowledged = 0  # bytes of flow-control credit that are withheld meanwhile
-        self._discarded = 0  # bytes of the body that arrived when the response was complete
+        self._unacknowledged = 0  # bytes received whose flow-control credit is withheld
+        self._discarded = 0  # bytes of the body that arrived after the response was complete
         # The response.
         self._queue: deque[memoryview] = deque()
         self._queued = 0  # bytes
@@ -144,7 +144,10 @@ class Http2Stream(ResponseHandler):
             exchange.upload(b"", done=True, trailer=lines)
 
     def reject(self, fault: MalformedMessage, head: RequestHead | None = None) -> None:
-        """Answer a malformed request, unless its response has started. `head`: if it is valid."""
+        """Answer a malformed request; reset the stream if its response has started.
+
+        `head`: the request's head, if that is valid.
+        """
         error = BadRequest(f"The request is rejected: {fault}.", fault.status)
         if exchange := self.exchange:
             exchange.reject(error)
@@ -208,7 +211,7 @@ class Http2Stream(ResponseHandler):
             self.exchange.timed_out()
         elif self._state is DISCARDING:
             self._connection.reset(self, ErrorCodes.NO_ERROR)
-        else:  # the client does not read the response, which is complete here
+        else:  # the response is complete in the proxy, but the client does not read it
             self._connection.reset(self, ErrorCodes.CANCEL)
 
     # As a ResponseHandler.
@@ -271,7 +274,7 @@ class Http2Stream(ResponseHandler):
         self._state = state
 
     def _check_length(self, *, complete: bool) -> None:
-        """Raise MalformedMessage if the body is not as long as it says (RFC 9113, 8.1.1).
+        """Raise MalformedMessage if the body contradicts Content-Length (RFC 9113, 8.1.1).
 
         If it were shorter, a backend would take another client's next request for the rest.
         """

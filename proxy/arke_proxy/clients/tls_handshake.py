@@ -48,7 +48,7 @@ class TlsHandshake(asyncio.Protocol):
 
     def abort(self) -> None:
         self._task.cancel()
-        self._sock.close()  # if the event loop has not taken it yet; else it closes it itself
+        self._sock.close()  # needed if the event loop has not taken the socket yet
         self._close()
 
     # As an asyncio protocol.

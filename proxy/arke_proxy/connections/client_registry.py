@@ -27,7 +27,7 @@ class ClientRegistry:
         self._max_per_address = max_per_address
         self._connections: set[ClientConnection] = set()
         self._per_address: Counter[str] = Counter()
-        self.draining = False  # the proxy stops: each connection closes after its response
+        self.draining = False  # the worker stops or is retired: connections close after a response
         self.no_clients = asyncio.Event()
         self.no_clients.set()
 

@@ -29,8 +29,9 @@ def connection_limits(
 ) -> ConnectionLimits:
     """Divide `limit` descriptors between client and backend connections.
 
-    `others` are reserved for what a worker's flags need. Clients get half, or `max_clients`; but a
-    quarter is always kept for backends, or no client could be served once all are connected.
+    `others` are reserved for admin connections, health checks and siblings.
+    Clients get half, or `max_clients`. At least a quarter is kept for backends; otherwise no client
+    could be served once all are connected.
     """
     free = max(2, limit - _RESERVED - others)
     clients = free // 2 if max_clients is None else min(max_clients, free - max(1, free // 4))

@@ -20,7 +20,7 @@ def close_gracefully(
     """Begin to close: send the end of the stream, and enter LINGERING.
 
     The time limit of that state ends the wait for the client. `client_closed`: the client has
-    closed its direction already, and sends nothing any more.
+    already closed its sending direction.
     """
     timer.enter(LINGERING)
     # A TLS transport of asyncio cannot half-close; its shutdown waits for the client by itself.

@@ -31,7 +31,7 @@ class TimeLimits:
     """How long the proxy waits, in seconds."""
 
     progress: float = 60.0  # for a backend to answer, or for a body to move, in either direction
-    request_head: float = 10.0  # from a request head's first byte to its last; a TLS handshake
+    request_head: float = 10.0  # from the first byte of a request head to its last; TLS handshake
     keep_alive: float = 75.0  # a client connection between requests; longer than browsers reuse one
     linger: float = 2.0  # for a client to read the last response before its connection is closed
     connect: float = 1.0  # to a backend in the same network
@@ -76,7 +76,7 @@ class Timeouts:
 
     def __init__(self, limits: TimeLimits, clock: Callable[[], float] = monotonic) -> None:
         self.limits = limits
-        self.clock = clock  # not the loop's: many requests take less than its millisecond
+        self.clock = clock  # not the loop's, which has whole milliseconds only
         self._of_state: dict[ClientState, float] = {
             HANDSHAKE: limits.request_head,
             IDLE: limits.keep_alive,

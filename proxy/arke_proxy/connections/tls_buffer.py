@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final, cast
 
-_UNREAD: Final = 16 * 1024  # bytes left to decrypt, from which on uvloop stops reading
-# Room for these, for what uvloop reads at once (256 KiB), and for what OpenSSL keeps (16 KiB). With
-# less, uvloop would leave a rest for later, and lose it if the client closes TLS meanwhile.
+_UNREAD: Final = 16 * 1024  # bytes; while more wait to be decrypted, uvloop stops reading
+# Room for _UNREAD, for what uvloop reads at once (256 KiB), and for what OpenSSL keeps (16 KiB).
+# With less, uvloop would leave a rest for later, and lose it if the client closes TLS meanwhile.
 _ROOM: Final = 320 * 1024
 _buffer: Final = memoryview(bytearray(_ROOM))  # its content is copied before anything else runs
 

@@ -1,4 +1,4 @@
-"""Write batching: what all connections write in one iteration of the event loop leaves together.
+"""Write batching: what all connections write in one loop iteration is sent together.
 
 Each write may wake a sleeping peer on the same machine, which costs more than the write itself.
 Writes in a row find it awake already.

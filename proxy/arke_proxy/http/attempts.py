@@ -17,11 +17,11 @@ class FailedAttempts:
     def __init__(self, budget: RetryBudget) -> None:
         self._budget = budget
         self._count = 0
-        self._in_budget = False  # counted as being retried
+        self._in_budget = False  # the retry budget counts this request
         self.tried: dict[BackendAddress, str] = {}  # address → what happened there
 
     def add(self, address: BackendAddress, reason: str) -> None:
-        """Record a failed attempt. Raises BackendsUnreachable if no other one may follow."""
+        """Record a failed attempt. Raises BackendsUnreachable if no other attempt may follow."""
         self._count += 1
         self.tried[address] = reason
         if self._count >= _MAX_ATTEMPTS:

@@ -55,8 +55,8 @@ class Exchange(BackendEvents):
     _failed: FailedAttempts | None = None
     _connecting: asyncio.Task[None] | None = None
     _backend: BackendConnection | None = None  # which has been sent the request
-    _backend_slow = False  # to read the request
-    _client_slow = False  # to read the response; may be set before there is a backend
+    _backend_slow = False  # the backend is slow to read the request
+    _client_slow = False  # the client is slow to read; may be set before there is a backend
 
     def __init__(
         self, client: ResponseHandler, head: RequestHead, context: ProxyContext, now: float
@@ -129,7 +129,7 @@ class Exchange(BackendEvents):
         self._time_out(self._context.timeouts.limits.total, total=True)
 
     def cancel(self, code: FailureCode = FailureCode.CLIENT_DISCONNECTED, detail: str = "") -> None:
-        """Stop: the client does not wait for the response. `detail` explains `code`."""
+        """Stop, and record `code` as the outcome. `detail` is a sentence that explains it."""
         self._stop(Outcome.ABANDONED)
         self._finish(code, self._context.clock(), detail)
 
@@ -141,7 +141,7 @@ class Exchange(BackendEvents):
     # Sending to a backend.
 
     def _attempt(self, now: float) -> None:
-        self.record.chosen = 0.0  # which an earlier attempt may have set
+        self.record.chosen = 0.0  # an earlier attempt may have set it
         tried = self._failed.tried if self._failed else _NONE_TRIED
         try:
             address = self._balancer.pick_now(tried, self._preferred)
@@ -167,7 +167,7 @@ class Exchange(BackendEvents):
     async def _connect(
         self, address: BackendAddress | None, *, new_connection: bool
     ) -> BackendConnection:
-        """Return a connection to `address`, or to any other backend if that fails."""
+        """Return a connection to `address`; if it is None or fails, to another backend."""
         backends = self._context.backends
         while True:
             if address is None:
@@ -216,7 +216,7 @@ class Exchange(BackendEvents):
         if head:
             if head.status < 200:
                 self._client.send_interim(head)
-                return  # the time limit goes on: a 1xx response is no progress
+                return  # a 1xx response does not restart the time limit
             self.response_started = True
             if not self.uploaded:
                 # The backend may take the rest of the body for another request.
@@ -303,7 +303,7 @@ class Exchange(BackendEvents):
         context.timeouts.total.stop(self)
         if self._failed:
             self._failed.release()
-        self._release(_ANSWERED)  # now, not after the hours that may follow
+        self._release(_ANSWERED)  # now: the connection may last for hours
         self._balancer.request_started(backend.address)
         if self._sticky:
             head = self._with_sticky_cookie(head, self._sticky, backend.address)
@@ -367,7 +367,7 @@ class Exchange(BackendEvents):
             backend.abort()
 
     def _release(self, outcome: Outcome) -> None:
-        """Let go of the backend, and report the outcome of the attempt to the balancer."""
+        """Detach from the backend, and report the outcome of the attempt to the balancer."""
         assert self._backend
         address = self._backend.address
         self._backend = None
@@ -417,7 +417,7 @@ class Exchange(BackendEvents):
         return self._failed
 
     def _count_failure(self, address: BackendAddress, reason: str) -> None:
-        """Record and log a failed attempt. Raises BackendsUnreachable if it was the last one."""
+        """Record and log a failed attempt. Raises BackendsUnreachable if no other may follow."""
         self._warn(address, reason)
         self._attempts().add(address, reason)
 

@@ -25,7 +25,7 @@ _TRACEPARENT: Final = re.compile(
 )
 # Marked as sampled: backends would not record a new trace that is marked as not sampled.
 _NEW_TRACE: Final = b"traceparent: 00-%b-%b-01\r\n"
-_IDS_PER_DRAW: Final = 256
+_IDS_PER_DRAW: Final = 256  # pairs of a trace id and a span id
 _TRACE_DIGITS: Final = 32
 _SPAN_DIGITS: Final = 16
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -92,7 +92,7 @@ class ClientOrigin:
         self._lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (address, self._proto)
 
     def forwarded_lines(self, head: RequestHead) -> tuple[bytes, bytes]:
-        """Return the lines to add to a request, and the request's id. Each attempt gets the same.
+        """Return the lines to add to a request, and the request's id; all attempts get the same.
 
         Forwarding fields of the request are kept only from a trusted proxy. A valid traceparent is
         continued from every client; without one, a trace starts whose id is the new request id.
@@ -156,7 +156,7 @@ class ClientOrigin:
     def _forwarded(self, received: Sequence[Field], host: bytes | None) -> bytes:
         elements = [value for name, value in received if name == b"forwarded"]
         if not all(_FORWARDED.fullmatch(value) for value in elements):
-            elements = []  # an open quote would swallow the element that is appended
+            elements = []  # an unclosed quote would include the element that is appended
         node = b'"[%b]"' % self._address if b":" in self._address else self._address
         own = b"for=%b;proto=%b" % (node, self._proto)
         if host is not None:

@@ -10,7 +10,7 @@ Field = tuple[bytes, bytes]
 
 MAX_FIELDS: Final = 100
 
-# They are about one connection, and are never forwarded (RFC 9110, 7.6.1).
+# These fields are about one connection, and are never forwarded (RFC 9110, 7.6.1).
 HOP_BY_HOP: Final = frozenset(
     (
         b"connection",
@@ -25,7 +25,8 @@ HOP_BY_HOP: Final = frozenset(
     )
 )
 
-# Other proxies set these, and backends and frameworks believe them. This proxy does not set them.
+# Other proxies set these, and backends trust them. This proxy sets none of them, and forwards them
+# from trusted proxies only.
 FROM_TRUSTED_PROXIES: Final = frozenset(
     (
         b"cf-connecting-ip",

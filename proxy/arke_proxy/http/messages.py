@@ -47,9 +47,9 @@ class RequestHead:
         self.method = method
         self.target = target  # in origin form, or `*`
         self.host = host  # None only in HTTP/1.0
-        self.fields = (
-            fields  # end-to-end fields, in the client's order and spelling; without those below
-        )
+        # End-to-end fields, in the client's order and spelling. Fields that other attributes hold,
+        # such as Host and Content-Length, are left out.
+        self.fields = fields
         self.is_1_0 = is_1_0
         self.length = length  # of the body; None if it is chunked or there is none
         self.chunked = chunked
@@ -93,7 +93,7 @@ class ResponseHead:
         dated: bool = True,
     ) -> None:
         self.status = status
-        self.status_text = status_text  # `200 OK`
+        self.status_text = status_text  # such as `200 OK`
         self.fields = (
             fields  # end-to-end fields, in the backend's order and spelling; without Content-Length
         )

@@ -8,7 +8,7 @@ from typing import Final
 
 from arke_proxy.errors import MalformedMessage
 
-# Registered methods that servers implement. Some servers take an unknown method for GET.
+# Registered methods that servers implement, and PURGE. Some servers take an unknown method for GET.
 METHODS: Final = frozenset(
     b"GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT QUERY PURGE "
     b"ACL BIND CHECKIN CHECKOUT COPY LABEL LINK LOCK MERGE MKACTIVITY MKCALENDAR MKCOL "

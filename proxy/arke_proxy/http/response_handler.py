@@ -15,7 +15,8 @@ class ResponseHandler(ABC):
 
     For each request the exchange calls `send_interim` any number of times, then one of:
     `send_response` with `send_body` until one of them is `done`; `send_error`; `abort`;
-    `switch_protocols`. After that the exchange is over. The last call may start the next one.
+    `switch_protocols`. After that the exchange is over; its last call may start
+    the exchange of the next request.
     """
 
     __slots__ = ()
@@ -49,7 +50,7 @@ class ResponseHandler(ABC):
 
     @abstractmethod
     def abort(self) -> None:
-        """Reset, so that the client cannot take what was sent for a complete response."""
+        """Reset, so that the client does not take a truncated response for a complete one."""
 
     @abstractmethod
     def switch_protocols(self, head: ResponseHead, splice: Splice) -> None:

@@ -33,9 +33,9 @@ def timeout_error(
 
 
 def stalled_response(seconds: float, *, total: bool) -> str:
-    """Describe the end of a response that had started, with the backend as subject.
+    """Describe why a response that had started is aborted.
 
-    For example: Backend 192.168.56.102:63450 "or the client stalled for 60 s in the middle …".
+    The text completes "Backend 192.168.56.102:63450 …".
     """
     if total:
         return f"did not complete the response within {seconds:g} s of the request"

@@ -18,7 +18,7 @@ _HIGH_WATER = 64 * 1024  # bytes that are buffered in this process for a slow en
 
 
 class Splice:
-    """Relays bytes between a client and a backend until both have closed, or neither sends.
+    """Relays bytes between a client and a backend until both have closed, or the time limit passes.
 
     `from_backend` is what the backend has sent after its 101. `on_closed` is called once, with the
     number of bytes sent to the backend, and to the client.
@@ -42,7 +42,7 @@ class Splice:
         self.timer = context.timeouts.timer(UPGRADED)
 
     def start(self, client: asyncio.Transport, peer: str, from_client: bytes) -> None:
-        """Relay from now on. `from_client` is what the client has sent meanwhile."""
+        """Relay from now on. `from_client` is what the client has sent after its request."""
         self.peer = peer
         self._client = SpliceEnd(self, client)
         self._client.other, self._backend.other = self._backend, self._client
@@ -57,7 +57,7 @@ class Splice:
             self.timer.restart()
 
     def close(self, end: SpliceEnd) -> None:
-        """Close an end after what was written to it, and soon after that both."""
+        """Close an end once its data is sent; limit the time until both ends are closed."""
         end.transport.close()
         if self.timer.state is UPGRADED:
             self.timer.enter(LINGERING)
@@ -71,7 +71,7 @@ class Splice:
     # As a client connection.
 
     def shut_down(self) -> None:
-        """Continue while there is time: the proxy cannot see where a protocol could stop."""
+        """Do nothing: the proxy cannot know where the upgraded protocol may end."""
 
     def abort(self) -> None:
         reset(self._client.transport)

@@ -16,8 +16,8 @@ class HeadBuffer:
 
     __slots__ = ("_buffer", "_searched", "_skip_empty")
 
-    MAX_LINE: Final = 8 * 1024  # of the first line; what servers commonly take
-    MAX_HEAD: Final = 64 * 1024
+    MAX_LINE: Final = 8 * 1024  # bytes of the first line; a common limit of servers
+    MAX_HEAD: Final = 64 * 1024  # bytes
 
     def __init__(self, *, skips_empty_lines: bool = True) -> None:
         self._skip_empty = skips_empty_lines  # before requests only (RFC 9112, 2.2)
@@ -87,7 +87,7 @@ class HeadBuffer:
     def _check_unfinished(self) -> None:
         """Reject a head as soon as no further byte can make it valid; bound the buffer."""
         buffer, searched = self._buffer, self._searched
-        # A parser that accepts a bare LF as a line end would see other lines than this one.
+        # A parser that accepts a bare LF as a line end would see other lines than this parser.
         if buffer.count(b"\n", searched) != buffer.count(b"\r\n", max(0, searched - 1)):
             raise MalformedMessage("a line ends without CR")
         self._searched = len(buffer)

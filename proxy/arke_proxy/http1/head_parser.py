@@ -1,7 +1,7 @@
 """Parses the heads of requests and responses, strictly.
 
 This is the hot path. Heads that were seen before, byte for byte, are taken from a cache: whole
-heads, and the parts of request heads after the target, which often differs alone.
+heads, and the parts of request heads after the target, because often only the target differs.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def response_framing(head: ResponseHead, method: bytes, *, to_1_0: bool) -> Resp
 
 
 def response_begin(head: ResponseHead) -> bytes | None:
-    """Write the part of a head that is the same for all clients; None if it differs for them."""
+    """Write the part of a head that is the same for all clients; None if it may differ."""
     if head.length is None or head.status == 204 or not head.dated:
         return None
     return response_start(head, content_length(head.length))
@@ -89,7 +89,7 @@ def response_head(head: ResponseHead, framing: bytes, connection: bytes) -> byte
 
 
 def connection_line(*, keep_alive: bool, to_1_0: bool) -> bytes:
-    """Write the Connection line, if the connection's future is not the version's default."""
+    """Write the Connection line; b"" to keep an HTTP/1.1 connection open, its default."""
     if not keep_alive:
         return CLOSE
     return KEEP_ALIVE if to_1_0 else b""

@@ -1,7 +1,7 @@
 """Limits on abusive HTTP/2 clients: floods of frames, and oversized header blocks.
 
 Every frame header is checked before the library parses the frame. Frames that advance a request are
-free; all others draw on a budget that refills with time. A normal client never comes near its end;
+free; all others draw on a budget that refills with time. A normal client uses little of it;
 floods of any kind exhaust it (CVE-2019-9512 to 9518, CVE-2023-44487, CVE-2024-27316,
 CVE-2025-8671).
 """
@@ -29,8 +29,8 @@ _REFILL_PER_SECOND = 100.0
 _REFILL_PER_REQUEST = 2.0  # some clients send a PRIORITY frame with each request
 _REFILL_PER_DATA = 2.0  # each DATA frame sent causes a WINDOW_UPDATE for stream and connection
 _COST_OF_SETTINGS = 10.0  # each stream's window is updated
-COST_OF_RESET = 5.0  # a request was started in vain
-_FIELDS_PER_POINT = 100  # header fields that were decoded in vain
+COST_OF_RESET = 5.0  # a request was started and then dropped
+_FIELDS_PER_POINT = 100  # header fields that were decoded for a rejected request
 _BLOCK_BYTES_PER_POINT = 4096  # compressed header fields; decoding them is slow
 
 

@@ -1,1 +1,1 @@
-"""What operators see: access log, metrics, admin pages, log throttling."""
+"""What operators see: access log, counters, metrics and admin pages."""

@@ -59,7 +59,7 @@ class AccessLog:
         return self._dropped_full + self._dropped_failed
 
     def record(self, record: RequestRecord) -> None:
-        """Format and buffer a line."""
+        """Format and buffer a line; drop it if the buffer is full."""
         if self._bytes_recorded - self._bytes_handled > _MAX_BUFFERED:
             self._dropped_full += 1
             return
@@ -166,7 +166,7 @@ def _max_write(file: int) -> int:
 def batches(lines: list[bytes], limit: int) -> Iterator[tuple[int, bytes]]:
     """Join whole lines into batches of at most `limit` bytes; yield each with its line count.
 
-    A longer line is a batch of its own.
+    A line longer than `limit` is a batch of its own.
     """
     batch: list[bytes] = []
     size = 0

@@ -30,8 +30,8 @@ class RequestRecord:
     detail = ""  # a sentence about `outcome`
     chosen = 0.0  # the last backend was picked
     sent = 0.0  # the head was sent to a backend
-    answered = 0.0  # the first byte of the final response head arrived
-    ended = 0.0  # the last byte of the response was written
+    answered = 0.0  # the final response head had arrived
+    ended = 0.0  # the end of the response arrived, or the request failed
 
     def __init__(
         self, client: str, head: RequestHead | None, began: float, version: str = "HTTP/1.1"

@@ -40,7 +40,7 @@ class TeeRecorder:
 
 
 class Telemetry:
-    """Counts requests if there are admin pages, and logs them if there is an access log."""
+    """Counts requests if there are admin `pages`, and logs them if there is an access log."""
 
     def __init__(self, ipc: WorkerIpc, access_log: AccessLog | None, *, pages: bool) -> None:
         self._ipc = ipc

@@ -33,7 +33,7 @@ class _WorkerChannel:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.decoder = ipc.LineDecoder()
-        self.closed = False  # by the worker
+        self.closed = False  # the worker closed it, or sent an invalid message
         self.unsent = b""
 
     def send(self, message: ipc.Message) -> None:
@@ -58,7 +58,7 @@ class Master:
         self._config = config
         self._flags = flags
         self._channels: dict[int, _WorkerChannel] = {}  # by process id
-        self._slots: dict[int, int] = {}  # of the workers that accept connections
+        self._slots: dict[int, int] = {}  # by process id, of the workers that accept connections
         self._aggregate = Aggregate()
         self._supervisor = Supervisor(self, config.workers, config.greeting, config.grace)
 

@@ -82,8 +82,8 @@ class ProxyServer:
     async def stop(self, timeout: float, idle_timeout: float) -> None:  # noqa: ASYNC109
         """Stop accepting, let running requests finish, then close everything after `timeout`.
 
-        Idle connections are closed after `idle_timeout`, because a request may be on its way in
-        one. May be cancelled, and called again with a shorter time.
+        Idle connections are closed only after `idle_timeout`, because a request may be on its way.
+        May be cancelled, and called again with a shorter time.
         """
         context = self._context
         context.clients.draining = True
@@ -107,7 +107,7 @@ class ProxyServer:
             )
             for client in list(context.clients):
                 client.abort()
-            with contextlib.suppress(TimeoutError):  # wait until the last one is recorded
+            with contextlib.suppress(TimeoutError):  # wait until the last request is recorded
                 await asyncio.wait_for(context.clients.no_clients.wait(), idle_timeout)
         context.backends.close()
         if self._timer:

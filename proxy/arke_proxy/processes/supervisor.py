@@ -1,7 +1,7 @@
 """The supervisor: which workers to start, restart, retire and kill. Makes no system calls itself.
 
 A worker is STARTING until it reports that it is ready, then SERVING. A reload starts a new
-generation of workers. It takes over when all of its workers are ready. Then the workers of the old
+generation of workers, which takes over when all of them are ready. Then the workers of the old
 generation are RETIRED: they exit when their last connection ends. A worker of a generation that
 failed to start is DISCARDED.
 """
@@ -15,7 +15,7 @@ from typing import Protocol
 
 from arke_proxy.log import log
 
-START_TIMEOUT = 30.0  # seconds for a new generation; the first one may wait for its relay
+START_TIMEOUT = 30.0  # seconds for a new generation; the first generation has no limit
 _STABLE_AFTER = 10.0  # seconds; a worker that ran this long did not fail at its start
 _FIRST_BACKOFF = 0.1  # seconds before a worker is restarted; doubles each time
 _LONGEST_BACKOFF = 10.0
@@ -125,7 +125,7 @@ class Supervisor:
             log.info("worker ready", worker=pid)
             return
         generation = [w for w in self._workers.values() if w.generation == self._next]
-        if len(generation) == 1:  # the first of a generation starts alone: it logs errors once
+        if len(generation) == 1:  # the first worker starts alone, so that errors are logged once
             for _ in range(self._size - 1):
                 deadline = _NEVER if self._current == 0 else now + START_TIMEOUT
                 self._spawn(self._next, now, deadline)

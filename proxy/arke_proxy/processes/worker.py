@@ -53,7 +53,8 @@ def main() -> None:
     configure(options.log_level, options.log_format)
     gc.freeze()  # the objects that exist now stay for the whole run
     gc.set_threshold(_GC_THRESHOLD, 10, 10)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal signals all; only the master acts
+    # A closing terminal sends SIGHUP to all processes; only the master handles it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(_run(options, config))
@@ -150,7 +151,7 @@ async def _drain(
 
 
 async def _wait_first(*waits: Coroutine[Any, Any, object]) -> None:
-    """Wait for one, and cancel the others."""
+    """Wait until the first of `waits` completes, and cancel the others."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in others:

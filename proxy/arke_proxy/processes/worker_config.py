@@ -48,7 +48,7 @@ class WorkerConfig(NamedTuple):
     ipc: int  # descriptor of its socket to the master
     listeners: Descriptors  # where it accepts
     secret: int  # descriptor, see `read_secret`
-    siblings: DescriptorGroups  # where the other workers accept; it helps if one hangs or dies
+    siblings: DescriptorGroups  # of the other workers; this one accepts what they leave waiting
 
     def to_json(self) -> str:
         return json.dumps(self._asdict())

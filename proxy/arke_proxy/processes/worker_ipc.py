@@ -11,7 +11,7 @@ from typing import Any
 from arke_proxy.processes import ipc
 
 _CHUNK = 65536
-_TIMEOUT = 1.0  # seconds; the master is otherwise idle
+_TIMEOUT = 1.0  # seconds to wait for the master
 
 
 class WorkerIpc:
@@ -36,7 +36,7 @@ class WorkerIpc:
         self._loop.add_reader(self._sock, self._read)
 
     def on_reopen(self, callback: Callable[[], None]) -> None:
-        """Set what reopens renamed log files."""
+        """Set the callback that reopens the access log after it was renamed."""
         self._on_reopen = callback
 
     def ready(self) -> None:
