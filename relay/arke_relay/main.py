@@ -19,6 +19,7 @@ import uvloop
 from arke import __version__
 from arke.program import flags, logging
 from arke.program.logging import Log
+from arke.wire.limits import LARGEST_MAX_MESSAGE
 from arke_relay.discovery.addresses import Address, choose, machine_adapters
 from arke_relay.errors import ConfigurationError
 from arke_relay.peers.keyfile import load_key
@@ -29,7 +30,6 @@ _PEER_PORT = 55556
 _MAX_PORT = 65535
 _MAX_CERTIFICATE_LIFE = 24 * 3600.0  # seconds
 _MIB = 1024 * 1024
-_MAX_MESSAGE = 256 * _MIB
 
 
 def _certificate_life(text: str) -> float:
@@ -82,7 +82,7 @@ class RelayOptions:
     )
     max_message: int = flags.flag(
         "BYTES",
-        parse=flags.number(1, _MAX_MESSAGE),
+        parse=flags.number(1, LARGEST_MAX_MESSAGE),
         default=16 * _MIB,
         help="maximum size of a message body",
     )

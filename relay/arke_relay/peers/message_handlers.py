@@ -7,6 +7,7 @@ from typing import Any
 
 from arke.wire.chunked_body import Body
 from arke.wire.limits import (
+    LARGEST_MAX_MESSAGE,
     MAX_HEADERS,
     MAX_ID,
     MAX_METADATA,
@@ -26,8 +27,8 @@ from arke_relay.core.endpoints import Message, Peer
 from arke_relay.core.message_core import MessageCore
 from arke_relay.core.routed_request import RoutedRequest
 
-_MAX_INBOX = 256 * 1024 * 1024
-"""Bytes of partly received bodies of one peer: as much as the largest body that any relay takes."""
+_MAX_INBOX = LARGEST_MAX_MESSAGE
+"""Bytes of partly received bodies of one peer."""
 
 _MAX_CLOCK_DRIFT = 24 * 3600.0
 """Seconds that the deadline of the longest request may seem longer: clocks run at other speeds."""

@@ -9,9 +9,15 @@ from typing import Any, Final, cast
 
 from arke.errors import ProtocolError
 from arke.values import Node
-from arke.wire.limits import HIGH_WATER, MAX_MESSAGE, READ_SIZE, unpacker
+from arke.wire.limits import (
+    HIGH_WATER,
+    LARGEST_MAX_MESSAGE,
+    MAX_MESSAGE,
+    READ_SIZE,
+    unpacker,
+)
 from arke.wire.liveness import Liveness
-from arke.wire.malformed import DECODE_ERRORS
+from arke.wire.malformed import DECODE_ERRORS, Malformed
 from arke.wire.messages import MAGIC, VERSION, Op
 from arke.wire.outbox import Outbox
 from arke.wire.reassembly import Reassembler
@@ -234,10 +240,13 @@ class RelayConnection:
         _, version, node, address, network, max_message = message[:6]
         if version != VERSION:
             raise ValueError(f"the relay uses protocol version {version}, this program {VERSION}")
+        if self.welcomed.done():
+            raise Malformed("a second WELCOME")
+        if type(max_message) is not int or not 0 < max_message <= LARGEST_MAX_MESSAGE:
+            raise Malformed(f"a message limit must be 1 to {LARGEST_MAX_MESSAGE} bytes")
         self.max_message = max_message
         self._reassembler = Reassembler(max_message, max(_OUTBOX, 2 * max_message))
-        if not self.welcomed.done():
-            self.welcomed.set_result(Node(node, address, network))
+        self.welcomed.set_result(Node(node, address, network))
 
     def _on_ping(self, message: Message, connection: RelayConnection) -> None:
         self.send((Op.PONG.value, message[1]))

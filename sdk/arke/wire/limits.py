@@ -15,6 +15,9 @@ small message never waits for a large one."""
 MAX_MESSAGE = 16 * 1024 * 1024
 """Largest body in the network, unless the relay is configured otherwise."""
 
+LARGEST_MAX_MESSAGE = 256 * 1024 * 1024
+"""Largest body that a relay can be configured to accept."""
+
 MAX_HEADERS = 16 * 1024
 """Total size of a message's headers, in bytes of text."""
 
