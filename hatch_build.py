@@ -30,7 +30,8 @@ _ROOT = Path(__file__).parent
 # The modules that handle each message and each request. Others would gain nothing, and each module
 # takes seconds to compile.
 _COMPILED = {
-    "sdk/arke/runtime": "deadlines dispatch relay_connection request_sender resend",
+    "sdk/arke/runtime": "broadcast_dispatch deadlines relay_connection request_dispatch "
+    "request_sender resend",
     "sdk/arke/wire": "chunked_body flow_scheduler liveness outbox reassembly transit_time "
     "tunnel_batch",
     "relay/arke_relay/attachments": "connection fair_reader",

@@ -13,10 +13,11 @@ class Request:
 
     `body` is bytes, and `headers` a mapping of text to text. `sender` is the id of the calling
     program, as `NODE/NUMBER`. `deadline` is the `time.monotonic()` at which the caller stops
-    waiting; it is infinite for `request_many`.
+    waiting; it is infinite for `request_many`. `cancelled` becomes True when the deadline has
+    passed or the caller cancelled: a handler in a thread can read it and return early.
     """
 
-    __slots__ = ("_mesh", "body", "deadline", "headers", "request_id", "sender")
+    __slots__ = ("_mesh", "body", "cancelled", "deadline", "headers", "request_id", "sender")
 
     def __init__(
         self,
@@ -32,6 +33,7 @@ class Request:
         self.deadline = deadline
         self.sender = sender
         self.headers = headers
+        self.cancelled = False
         self._mesh = mesh
 
     @property

@@ -7,7 +7,6 @@ import contextlib
 import inspect
 import logging
 import os
-import signal
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -21,16 +20,19 @@ from arke.runtime.http_server_address import METADATA_KEY, parse_http_address
 from arke.runtime.service_handlers import (
     BroadcastHandler,
     DropHandler,
+    ErrorHandler,
     MultipartHandler,
     RequestHandler,
     ServiceHandlers,
     TunnelHandler,
 )
+from arke.runtime.stop_signals import stop_signals
 from arke.wire.limits import MAX_METADATA
 
 log = logging.getLogger("arke")
 
 _DRAIN = 30.0
+
 
 InitHandler = Callable[[Mesh], Awaitable[None]] | Callable[[Mesh], None]
 
@@ -54,6 +56,14 @@ class Service:
     the node. It is registered in the metadata as `http`. Programs that cannot connect to it
     themselves use a tunnel, and this program connects to that address for them, to no other. Raises
     ValueError for an invalid address, cluster name or metadata.
+
+    What a handler raises is logged with its traceback, at most once a second for each type, and
+    reaches the caller as text. `on_error` is called each time with the exception and the Request,
+    Broadcast or Tunnel, for example to count it or to send it to an error tracker.
+
+    A coroutine handler of requests is cancelled at the deadline of its request, unless
+    `cancel_at_deadline` is False. A plain function runs on in its thread: it can end early when
+    `request.cancelled` is True.
     """
 
     def __init__(
@@ -67,6 +77,8 @@ class Service:
         path: str | os.PathLike[str] | None = None,
         wait: float = 5.0,
         drain: float = _DRAIN,
+        on_error: ErrorHandler | None = None,
+        cancel_at_deadline: bool = True,
     ) -> None:
         check_name(cluster, "cluster")
         self.cluster = cluster
@@ -80,7 +92,7 @@ class Service:
         self.mesh = Mesh(port, path, wait)
         """The mesh of this service: open while the service runs."""
         self._drain = drain
-        self._handlers = ServiceHandlers()
+        self._handlers = ServiceHandlers(on_error=on_error, cancel_at_deadline=cancel_at_deadline)
         self._on_init: InitHandler | None = None
         self._dispatcher: Dispatcher | None = None
 
@@ -90,12 +102,17 @@ class Service:
     @property
     def expired(self) -> int:
         """Requests that were not started because their deadline had passed."""
-        return self._dispatcher.expired if self._dispatcher else 0
+        return self._dispatcher.requests.expired if self._dispatcher else 0
+
+    @property
+    def timed_out(self) -> int:
+        """Requests whose handler still ran at the deadline."""
+        return self._dispatcher.requests.timed_out if self._dispatcher else 0
 
     @property
     def dropped(self) -> int:
         """Broadcasts that were dropped because too many were waiting."""
-        return self._dispatcher.dropped if self._dispatcher else 0
+        return self._dispatcher.broadcasts.dropped if self._dispatcher else 0
 
     # Handlers. Each is registered once.
 
@@ -163,7 +180,7 @@ class Service:
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain. Uses uvloop if it is installed.
 
-        Raises what `on_init` raised, or RelayUnreachable.
+        A second signal ends the process at once. Raises what `on_init` raised, or RelayUnreachable.
         """
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(self._run())
@@ -171,23 +188,26 @@ class Service:
     async def _run(self) -> None:
         stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopped.set)
-        serving = loop.create_task(self._serve(stopped))
-        # A signal also ends a service that is still waiting for its relay.
-        stopping = loop.create_task(stopped.wait())
-        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if not serving.done() and self._dispatcher is None:
-            serving.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
+        with stop_signals(lambda: loop.call_soon_threadsafe(stopped.set)):
+            serving = loop.create_task(self._serve(stopped))
+            # A signal also ends a service that is still waiting for its relay.
+            stopping = loop.create_task(stopped.wait())
+            await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            if not serving.done() and self._dispatcher is None:
+                serving.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await serving
+            else:
                 await serving
-        else:
-            await serving
 
     async def _serve(self, stopped: asyncio.Event) -> None:
         async with self:
+            log.info("service %r is serving at node %s", self.cluster, self.mesh.node.id)
             await stopped.wait()
+            assert self._dispatcher
+            work = self._dispatcher.describe_work()
+            log.info("service %r is draining for at most %g s: %s", self.cluster, self._drain, work)
 
     async def __aenter__(self) -> Self:
         await self.mesh.__aenter__()
@@ -218,10 +238,12 @@ class Service:
                 await dispatcher.unregister()
                 await dispatcher.wait_idle()
         except TimeoutError:
+            work = dispatcher.describe_work()
             log.warning(
-                "service %r: handlers still ran after %g s and were cancelled",
+                "service %r: the drain ended after %g s, and its handlers are cancelled: %s",
                 self.cluster,
                 self._drain,
+                work,
             )
         finally:
             try:

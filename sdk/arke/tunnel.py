@@ -18,6 +18,7 @@ from msgpack import Packer
 
 from arke.errors import MessageTooLarge, TunnelClosed
 from arke.runtime.arguments import check_body
+from arke.runtime.error_text import describe_error, error_type
 from arke.runtime.relay_connection import RelayConnection
 from arke.runtime.tunnel_settings import TunnelSettings
 from arke.runtime.tunnel_state import (
@@ -389,7 +390,7 @@ class Tunnel:
         if error is None:
             await self.close()
         else:
-            self.abort(str(error), type(error).__name__)
+            self.abort(describe_error(error), error_type(error))
 
 
 def _wake(future: asyncio.Future[None] | None) -> None:

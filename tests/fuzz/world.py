@@ -61,9 +61,9 @@ WORLD_EVENTS = (
 
 _UNTRUSTED_CLUSTER = "d"  # a cluster of untrusted programs only
 _MAX_ROUNDS = 1_000
-_MAX_STALL_TICKS = 12
-"""Ticks for which the member may stop reading. Each counts as 1.25 s at most. With the 10 s before
-a PING this stays below the time after which a silent program is disconnected."""
+_MAX_STALL_TICKS = 9
+"""Ticks for which the member may stop reading. Each counts as 2 s of silence at most. With the 10 s
+before a PING this stays below the 30 s after which a silent program is disconnected."""
 _OVERHEAD = 48  # bytes that Python needs for each message
 _LOG = Log(logging.getLogger("arke fuzz"))
 logging.getLogger("arke fuzz").setLevel(logging.CRITICAL)

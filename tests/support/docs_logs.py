@@ -50,7 +50,8 @@ def _events(package: str) -> Iterator[Event]:
             continue
         level = _level(call)
         texts = next((texts for texts in (_texts(file, one) for one in call.args[:2]) if texts), [])
-        fields = tuple(keyword.arg for keyword in call.keywords if keyword.arg)
+        names = (keyword.arg for keyword in call.keywords)
+        fields = tuple(name for name in names if name and name != "exc_info")
         for text in texts if level else ():
             if ast.unparse(call.func) == "log":  # log = self._log.info if … else self._log.warning
                 yield Event(text, "info", fields)

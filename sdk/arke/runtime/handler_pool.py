@@ -11,6 +11,12 @@ from typing import Generic, TypeVar
 _Work = TypeVar("_Work")
 
 
+def is_task_cancelled() -> bool:
+    """Whether the current task is being cancelled, and not only a task that it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 class HandlerPool(Generic[_Work]):
     """At most `limit` worker tasks; each takes work until the queue is empty.
 
@@ -33,7 +39,7 @@ class HandlerPool(Generic[_Work]):
         self._idle: asyncio.Future[None] | None = None
         self._context = copy_context()
         # By id(), because an item may not be hashable. The item is alive while its id is here.
-        self._running: dict[int, asyncio.Task[None]] = {}
+        self._running: dict[int, tuple[asyncio.Task[None], _Work]] = {}
         self._cancelled: set[int] = set()  # items that are still in the queue
 
     @property
@@ -47,24 +53,29 @@ class HandlerPool(Generic[_Work]):
         if not self._waking:
             self._wake()
 
-    def cancel(self, work: _Work) -> bool:
-        """Cancel an item whose handler has not ended. True: its handler was running.
+    def running(self) -> list[_Work]:
+        """Return the items whose handlers run."""
+        return [work for _, work in self._running.values()]
+
+    def is_running(self, work: _Work) -> bool:
+        return id(work) in self._running
+
+    def cancel(self, work: _Work) -> None:
+        """Cancel an item that was put and whose handler has not ended.
 
         The cost is constant on average: a queued item stays in the queue until a worker reaches it
         or cancelled items are the larger part of the queue.
         """
-        task = self._running.get(id(work))
-        if task is not None:
-            task.cancel()
-            return True
+        running = self._running.get(id(work))
+        if running is not None:
+            running[0].cancel()
+            return
         self._cancelled.add(id(work))
         if 2 * len(self._cancelled) > len(self._queue):
-            remaining = self._take_queued()
-            self._queue.extend(remaining)
+            self._queue.extend(self.take_queued())
             self._notify_idle()
-        return False
 
-    def _take_queued(self) -> list[_Work]:
+    def take_queued(self) -> list[_Work]:
         """Empty the queue. Returns the items that were not cancelled."""
         cancelled = self._cancelled
         queued = [work for work in self._queue if id(work) not in cancelled]
@@ -82,7 +93,7 @@ class HandlerPool(Generic[_Work]):
     async def stop(self) -> list[_Work]:
         """Cancel every worker and its handler. Returns the items that were not started."""
         self._stopped = True
-        queued = self._take_queued()
+        queued = self.take_queued()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -122,7 +133,7 @@ class HandlerPool(Generic[_Work]):
                 if cancelled and key in cancelled:
                     cancelled.remove(key)
                     continue
-                running[key] = task
+                running[key] = (task, work)
                 self._busy += 1
                 if queue and not self._waking:
                     self._wake()
@@ -131,9 +142,9 @@ class HandlerPool(Generic[_Work]):
                 finally:
                     self._busy -= 1
                     del running[key]
-                # A context variable that the handler set must not reach the next handler. So this
-                # worker ends, and a new one with a clean context replaces it.
-                if self._stopped or copy_context() != clean_context:
+                # A context variable that the handler set, or a cancellation that it ignored, must
+                # not reach the next handler. So this worker ends, and a new one replaces it.
+                if self._stopped or task.cancelling() or copy_context() != clean_context:
                     return
             self._notify_idle()
             rest = self._loop.create_future()

@@ -57,6 +57,10 @@ class HttpTunnels:
         self._running[task] = None
         task.add_done_callback(self._running.pop)
 
+    @property
+    def open(self) -> int:
+        return len(self._running)
+
     async def wait_idle(self) -> None:
         """Wait until every HTTP tunnel is closed."""
         if self._running:

@@ -14,6 +14,7 @@ MultipartHandler = Callable[[Request], AsyncGenerator[bytes, None]]
 RequestHandler = Callable[[Request], Awaitable[bytes]] | Callable[[Request], bytes]
 BroadcastHandler = Callable[[Broadcast], Awaitable[None]] | Callable[[Broadcast], None]
 DropHandler = Callable[[str], Awaitable[None]] | Callable[[str], None]
+ErrorHandler = Callable[[BaseException, Request | Broadcast | Tunnel], None]
 
 
 @dataclass
@@ -25,3 +26,5 @@ class ServiceHandlers:
     on_broadcast: BroadcastHandler | None = None
     on_tunnel: TunnelHandler | None = None
     on_drop: DropHandler | None = None
+    on_error: ErrorHandler | None = None
+    cancel_at_deadline: bool = True

@@ -14,6 +14,8 @@ from arke.errors import TunnelClosed
 from arke.limits import Limits
 from arke.mesh import Mesh
 from arke.request import Request
+from arke.runtime.handler_errors import HandlerErrors
+from arke.runtime.handler_pool import is_task_cancelled
 from arke.runtime.http_server_address import HttpServerAddress
 from arke.runtime.http_tunnels import HttpTunnels
 from arke.runtime.relay_connection import Message, RelayConnection
@@ -21,7 +23,8 @@ from arke.runtime.service_handlers import MultipartHandler, TunnelHandler
 from arke.runtime.tunnel_settings import TunnelSettings
 from arke.tunnel import Tunnel
 from arke.values import NO_HEADERS
-from arke.wire.limits import HTTP_SEGMENT, HTTP_WINDOW
+from arke.wire.limits import HTTP_SEGMENT, HTTP_WINDOW, MAX_ID
+from arke.wire.malformed import Malformed
 from arke.wire.messages import Op, Purpose
 
 log = logging.getLogger("arke")
@@ -39,6 +42,7 @@ class TunnelDispatcher:
         self,
         mesh: Mesh,
         limits: Limits,
+        errors: HandlerErrors,
         *,
         cluster: str,
         on_tunnel: TunnelHandler | None,
@@ -48,6 +52,7 @@ class TunnelDispatcher:
     ) -> None:
         self._mesh = mesh
         self._limits = limits
+        self._errors = errors
         self._cluster = cluster
         self._on_tunnel = on_tunnel
         self._on_request_many = on_request_many
@@ -55,6 +60,11 @@ class TunnelDispatcher:
         self._http_tunnels = HttpTunnels(http, limits.http, lambda: mesh.node.address)
         self.running: dict[asyncio.Task[None], Tunnel] = {}
         """The tunnel of each task that runs a handler."""
+
+    @property
+    def open(self) -> int:
+        """Number of open tunnels and of connections to the HTTP server."""
+        return len(self.running) + self._http_tunnels.open
 
     async def wait_idle(self) -> None:
         """Wait until every tunnel is closed."""
@@ -76,6 +86,8 @@ class TunnelDispatcher:
     ) -> None:
         """Accept or refuse an OFFER within `remaining` seconds; a dropped body is None."""
         _, request_id, _, _, _, purpose, window, max_send, sender, headers = message
+        if not 0 <= request_id <= MAX_ID:
+            raise Malformed(f"a request id must be between 0 and {MAX_ID}")
         headers = headers or NO_HEADERS
         if purpose == Purpose.HTTP:
             window = min(window, HTTP_WINDOW)
@@ -127,8 +139,8 @@ class TunnelDispatcher:
                 await self._on_tunnel(tunnel)
         except TunnelClosed as error:
             log.debug("a tunnel of service %r closed: %s", self._cluster, error)
-        except Exception:
-            log.exception("the tunnel handler of service %r raised", self._cluster)
+        except BaseException as error:  # noqa: BLE001 — raised again if it must be
+            self._report("tunnel", error, tunnel)
 
     async def _run_multipart(self, request: Request, tunnel: Tunnel) -> None:
         try:
@@ -142,5 +154,13 @@ class TunnelDispatcher:
                         await tunnel.send(part)
         except TunnelClosed:
             pass  # the caller stopped reading, so the handler was closed
-        except Exception as error:  # noqa: BLE001 — the caller gets it as RemoteError
-            log.debug("the handler of service %r raised: %s", self._cluster, error)
+        except BaseException as error:  # noqa: BLE001 — raised again if it must be
+            self._report("multipart", error, request)
+
+    def _report(self, handler: str, error: BaseException, handled: Request | Tunnel) -> None:
+        """Report what a handler raised; raise what must end its task, or the process, again."""
+        if isinstance(error, asyncio.CancelledError) and is_task_cancelled():
+            raise error
+        self._errors.report(handler, error, handled)
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise error

@@ -243,16 +243,16 @@ async def test_many_queued_requests_are_cancelled_quickly(nodes: tuple[Relay, Re
         ]
         dispatcher = service._dispatcher
         assert dispatcher
-        while dispatcher._requests.queued < len(storm):
+        while dispatcher.requests.queued < len(storm):
             await asyncio.sleep(0.01)
         for request in storm:
             request.cancel()
         last = asyncio.ensure_future(other.request("busy", b"last", timeout=LIMIT))
-        while dispatcher._requests.queued > 1:
+        while dispatcher.requests.queued > 1:
             await asyncio.sleep(0.01)
         release.set()
         assert await asyncio.gather(first, last) == [b"first", b"last"]
-        assert dispatcher._request_bytes == 0
+        assert dispatcher.requests._bytes == 0
 
 
 async def test_death_of_the_caller_cancels_its_handlers(nodes: tuple[Relay, Relay]) -> None:
