@@ -246,7 +246,7 @@ class RequestDispatcher:
             self._check_at(next_check)
 
     def _time_out(self, work: _OpenRequest) -> None:
-        """Cancel a running handler at its deadline. The relay has told the caller already."""
+        """Cancel a running handler at its deadline. The caller's SDK has timed out too."""
         request = work[0]
         self.timed_out += 1
         self._errors.report_timeout()
