@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from h2.config import H2Configuration
-from h2.connection import AllowedStreamIDs, H2Connection
+from h2.connection import AllowedStreamIDs, H2Connection, _decode_headers
+from h2.errors import ErrorCodes
+from h2.events import Event, StreamReset
+from h2.exceptions import TooManyStreamsError
 from h2.settings import SettingCodes, Settings
 from h2.stream import H2Stream
 from hpack import Encoder
 from hpack.struct import Header
+from hyperframe.frame import Frame, HeadersFrame
 
 from arke_proxy.http2.abuse_limits import MAX_DECODED_LIST, MAX_FRAME, MAX_HEADER_LIST
 
@@ -61,14 +65,31 @@ class UncountedStream(H2Stream):
 
 
 class ServerH2Connection(H2Connection):
-    """Bounds the number of closed streams that are remembered."""
+    """Refuses single streams over the limit, and remembers fewer closed streams."""
 
     MAX_CLOSED_STREAMS = 1024  # the default of 65,536 takes megabytes
+
+    def _receive_headers_frame(self, frame: HeadersFrame) -> tuple[list[Frame], list[Event]]:
+        try:
+            return super()._receive_headers_frame(frame)
+        except TooManyStreamsError:
+            # The library would close the connection, and end the running requests with it.
+            # The table of compressed fields must stay as the client knows it.
+            fields = _decode_headers(self.decoder, frame.data)
+            stream = self._get_or_create_stream(frame.stream_id, AllowedStreamIDs.ODD)
+            stream.receive_headers(fields, "END_STREAM" in frame.flags, None)
+            self.reset_stream(frame.stream_id, ErrorCodes.REFUSED_STREAM)
+            return [], [_refused(frame.stream_id)]
 
     def _begin_new_stream(self, stream_id: int, allowed_ids: AllowedStreamIDs) -> H2Stream:
         stream = super()._begin_new_stream(stream_id, allowed_ids)
         stream.__class__ = UncountedStream  # the library has no hook for the class of a stream
         return stream
+
+
+def _refused(stream_id: int) -> StreamReset:
+    code = ErrorCodes.REFUSED_STREAM
+    return StreamReset(stream_id=stream_id, error_code=code, remote_reset=False)
 
 
 def new_connection() -> H2Connection:

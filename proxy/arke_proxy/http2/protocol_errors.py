@@ -13,7 +13,6 @@ from h2.exceptions import (
     ProtocolError,
     StreamClosedError,
     StreamIDTooLowError,
-    TooManyStreamsError,
 )
 from hpack.exceptions import HPACKError
 
@@ -21,7 +20,6 @@ from hpack.exceptions import HPACKError
 _SENTENCES: tuple[tuple[type[ProtocolError], str], ...] = (
     (FrameTooLargeError, "a frame is too large"),
     (FrameDataMissingError, "a frame is too short"),
-    (TooManyStreamsError, "too many streams are open"),
     (FlowControlError, "flow control was violated"),
     (StreamIDTooLowError, "a new stream has a lower number than an earlier one"),
     (StreamClosedError, "a frame belongs to a stream that is closed"),

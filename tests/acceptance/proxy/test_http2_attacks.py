@@ -122,13 +122,42 @@ def test_made_you_reset(harness: ProxyHarness, make_invalid_frame: Callable[[int
     assert backend.connections < 400
 
 
-def test_more_streams_than_allowed(harness: ProxyHarness) -> None:
-    (backend,) = harness.start_backends(never_respond)
+@pytest.mark.parametrize("at_once", [True, False], ids=["one write", "many writes"])
+def test_streams_over_the_limit_are_refused_alone(harness: ProxyHarness, at_once: bool) -> None:
+    """The running requests continue, and the table of compressed fields stays correct."""
+    release = threading.Event()
+
+    def respond_after_release(connection: Connection) -> None:
+        while connection.read_head():
+            release.wait(LIMIT)
+            connection.send(OK)
+
+    (backend,) = harness.start_backends(respond_after_release)
     client = RawHttp2(harness.connect())
-    for stream in range(1, 301, 2):
-        client.get(stream)
-    assert client.read_until_goaway() == ErrorCodes.PROTOCOL_ERROR
+    fields = {stream: [*GET, (b"x-number", b"%d" % stream)] for stream in range(1, 301, 2)}
+    frames = [client.headers(stream, each, "END_STREAM") for stream, each in fields.items()]
+    if at_once:
+        client.send(*frames)
+    else:
+        for frame in frames:
+            client.send(frame)
+    refused = [client.read_until(RstStreamFrame) for _ in range(50)]
+    assert {frame.stream_id for frame in refused} == set(range(201, 301, 2))
+    assert {frame.error_code for frame in refused} == {ErrorCodes.REFUSED_STREAM}  # type: ignore[attr-defined]
+    release.set()
+    responses = client.read_responses(*range(1, 201, 2))
+    assert {fields[b":status"] for fields, _ in responses.values()} == {b"200"}
+    client.get(301, [*GET, (b"x-number", b"299")])  # the encoder names the refused field
+    assert client.read_response(301)[0][b":status"] == b"200"
     assert backend.connections <= 100
+
+
+def test_flood_of_refused_streams_closes_the_connection(harness: ProxyHarness) -> None:
+    harness.start_backends(never_respond)
+    client = RawHttp2(harness.connect())
+    frames = [client.headers(stream, GET, "END_STREAM") for stream in range(1, 2001, 2)]
+    send_all(client, b"".join(frame.serialize() for frame in frames))
+    assert client.read_until_goaway() == ErrorCodes.ENHANCE_YOUR_CALM
 
 
 @pytest.mark.alone
