@@ -10,6 +10,7 @@ from typing import Final
 import arke
 from arke_proxy.backends.address import BackendAddress, parse_address
 from arke_proxy.balancing.balancer import BackendBalancer, BackendStatus, Outcome
+from arke_proxy.balancing.named_addresses import NamedAddresses
 from arke_proxy.balancing.prefetch import Prefetch
 from arke_proxy.balancing.recent_backends import RecentBackends
 from arke_proxy.errors import (
@@ -39,11 +40,13 @@ class AskBalancer(BackendBalancer):
         mesh: arke.Mesh,
         cluster: str,
         default_port: int,
+        named: NamedAddresses,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._mesh = mesh
         self._cluster = cluster
         self._default_port = default_port
+        self._named = named
         self._clock = clock
         self._recent = RecentBackends()
         self._prefetch = Prefetch()
@@ -134,6 +137,12 @@ class AskBalancer(BackendBalancer):
                 f"Cluster {self._cluster} answered the request for a backend with "
                 f"{answer[:60]!r}, which is neither IP nor IP:PORT."
             ) from None
+        if not self._named.allows(address):
+            raise BadClusterReply(
+                f"Cluster {self._cluster} answered the request for a backend with {address}, "
+                "a loopback or link-local address, and has members on other machines. A member "
+                "must name an address that the proxy can connect to."
+            )
         self._recent.add(address, self._clock())
         return address
 

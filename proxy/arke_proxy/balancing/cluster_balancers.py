@@ -18,6 +18,7 @@ from arke_proxy.balancing.health_checks import (
 from arke_proxy.balancing.health_probe import ProbeDialer, http_probe
 from arke_proxy.balancing.members_balancer import MembersBalancer
 from arke_proxy.balancing.membership_watch import MembershipWatch
+from arke_proxy.balancing.named_addresses import NamedAddresses
 from arke_proxy.balancing.rotation import OnDeparture, Rotation
 from arke_proxy.balancing.routes import Route, Routes
 from arke_proxy.balancing.static_balancer import StaticBalancer
@@ -107,12 +108,14 @@ class ClusterBalancers:
             return static
         mesh = self._mesh
         assert mesh
-        ask = AskBalancer(mesh, cluster, config.default_port)
+        named = NamedAddresses()
+        ask = AskBalancer(mesh, cluster, config.default_port, named)
         if config.choose == "ask":
+            self._watches.append(MembershipWatch(mesh, cluster, named))
             return ask
         rotation = Rotation(cluster, self._warn, on_departure=self._departed)
         members = MembersBalancer(cluster, rotation, config.via, self._warn, lambda: mesh.attached)
-        self._watches.append(MembershipWatch(mesh, cluster, members))
+        self._watches.append(MembershipWatch(mesh, cluster, named, members))
         self._add_checker(members)
         return members if config.choose == "watch" else FallbackBalancer(members, ask)
 

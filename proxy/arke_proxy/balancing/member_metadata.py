@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 from typing import NamedTuple
 
 import arke
+from arke.program.addresses import depends_on_machine
 from arke_proxy.backends.address import BackendAddress, parse_address
 
 KEY = "http"
@@ -41,15 +41,17 @@ def parse_metadata(member: arke.Member) -> PublishedBackend | None:
     return PublishedBackend(address, _parse_weight(member.metadata.get(_WEIGHT, "1")))
 
 
-def is_remote_loopback(member: arke.Member, address: BackendAddress, node: arke.Node) -> bool:
-    """Whether the address is loopback on another machine, so that only that machine can connect.
+def is_local_to_another_machine(
+    member: arke.Member, address: BackendAddress, node: arke.Node
+) -> bool:
+    """Whether only the machine of the member can connect to the address.
 
-    On the proxy's own machine the same address would refer to another program. A node whose peers
-    reach it at a loopback address, as in tests, is on this machine.
+    On the proxy's own machine the same address would refer to another program, for example to the
+    proxy's `-admin` pages. The address of the member's node is always allowed: its peers use it.
     """
     if member.node == node.id or address.host == member.address:
         return False
-    return ipaddress.ip_address(address.host).is_loopback
+    return depends_on_machine(address.host)
 
 
 def _parse_weight(text: str) -> float:

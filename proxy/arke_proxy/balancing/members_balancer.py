@@ -12,7 +12,7 @@ from arke_proxy.backends.address import BackendAddress
 from arke_proxy.balancing.balancer import BackendBalancer, BackendStatus, Outcome, Warn
 from arke_proxy.balancing.member_metadata import (
     PublishedBackend,
-    is_remote_loopback,
+    is_local_to_another_machine,
     parse_metadata,
 )
 from arke_proxy.balancing.rotation import Rotation
@@ -93,11 +93,11 @@ class MembersBalancer(BackendBalancer):
                 self._without_address.add(member.id)
                 self._rotation.members_without_address = len(self._without_address)
                 return
-            remote_loopback = is_remote_loopback(member, published.address, node)
-            if remote_loopback and self._via is Via.DIRECT:
+            needs_tunnel = is_local_to_another_machine(member, published.address, node)
+            if needs_tunnel and self._via is Via.DIRECT:
                 raise ValueError(
-                    f"http={published.address}, a loopback address of another machine; "
-                    "publish an address that the proxy can connect to, or use -via tunnel"
+                    f"http={published.address}, a loopback or link-local address of another "
+                    "machine; publish an address that the proxy can connect to, or use -via tunnel"
                 )
         except ValueError as fault:
             self._warn(
@@ -112,7 +112,7 @@ class MembersBalancer(BackendBalancer):
         if known and known.published == published:
             return
         self.member_left(member)
-        direct = self._via is Via.DIRECT or (self._via is Via.AUTO and not remote_loopback)
+        direct = self._via is Via.DIRECT or (self._via is Via.AUTO and not needs_tunnel)
         added = self._members[member.id] = _MemberBackend(published, member.id, direct=direct)
         self._owners[published.address] = self._owners[added.tunnel] = member.id
         self._add_to_rotation(added)

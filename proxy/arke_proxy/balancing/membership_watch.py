@@ -1,26 +1,34 @@
-"""Watch the members of a cluster, and keep a `MembersBalancer` up to date."""
+"""Watch the members of a cluster, and keep balancers up to date."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 import arke
-from arke_proxy.balancing.members_balancer import MembersBalancer
 
 _FIRST_LIST_TIMEOUT = 3.0  # seconds; a relay that has just started needs two to know all members
 
 
+class MembershipObserver(Protocol):
+    """Gets each member that joins or leaves. `node` is the proxy's own node."""
+
+    def member_joined(self, member: arke.Member, node: arke.Node) -> None: ...
+
+    def member_left(self, member: arke.Member) -> None: ...
+
+
 class MembershipWatch:
-    """Reports members that join and leave to a `MembersBalancer`, from `start` to `stop`.
+    """Reports members that join and leave to its observers, from `start` to `stop`.
 
     While the relay is disconnected the known members stay. Changes that were missed are reported
     after it reconnects.
     """
 
-    def __init__(self, mesh: arke.Mesh, cluster: str, members: MembersBalancer) -> None:
+    def __init__(self, mesh: arke.Mesh, cluster: str, *observers: MembershipObserver) -> None:
         self._mesh = mesh
         self._cluster = cluster
-        self._members = members
+        self._observers = observers
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -32,7 +40,11 @@ class MembershipWatch:
         except TimeoutError:
             return
         for member in listed:
-            self._members.member_joined(member, self._mesh.node)
+            self._joined(member)
+
+    def _joined(self, member: arke.Member) -> None:
+        for observer in self._observers:
+            observer.member_joined(member, self._mesh.node)
 
     async def stop(self) -> None:
         if self._task:
@@ -43,8 +55,9 @@ class MembershipWatch:
         try:
             async for joined, member in self._mesh.watch(self._cluster):
                 if joined:
-                    self._members.member_joined(member, self._mesh.node)
-                else:
-                    self._members.member_left(member)
+                    self._joined(member)
+                    continue
+                for observer in self._observers:
+                    observer.member_left(member)
         except arke.MeshClosed:
             pass

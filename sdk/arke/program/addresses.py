@@ -51,7 +51,8 @@ def ip_port(text: str, default_port: int | None = None) -> HostPort:
     """Parse `IP:PORT`, `[IPv6]:PORT` or `:PORT`; the port may be missing if there is a default.
 
     A host name is rejected, because it may mean another machine where the address is used. The
-    unspecified addresses `0.0.0.0` and `[::]` become an empty host.
+    unspecified addresses `0.0.0.0` and `[::]` become an empty host. An IPv4 address that is written
+    as IPv6 (`::ffff:10.0.0.5`) becomes IPv4, as the kernel treats it.
     """
     host, number = text, default_port
     if _ENDS_WITH_PORT.fullmatch(text):
@@ -67,9 +68,22 @@ def ip_port(text: str, default_port: int | None = None) -> HostPort:
         ip = ipaddress.ip_address(host)
     except ValueError:
         raise ValueError("must have an IP address as the host") from None
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
+        ip = ip.ipv4_mapped
     if ip.is_multicast:
         raise ValueError("must be the address of one machine, not a multicast address")
     return HostPort("" if ip.is_unspecified else str(ip), number)
+
+
+def depends_on_machine(host: str) -> bool:
+    """Whether a host of `ip_port` means another computer on each machine that uses it.
+
+    Such are loopback and link-local addresses, and those that start with 0.
+    """
+    ip = ipaddress.ip_address(host)
+    if isinstance(ip, ipaddress.IPv4Address) and ip.packed[0] == 0:
+        return True
+    return ip.is_loopback or ip.is_link_local or ip.is_unspecified
 
 
 def whole_number(text: str, lowest: int, highest: int) -> int:

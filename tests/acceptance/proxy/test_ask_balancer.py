@@ -10,6 +10,7 @@ import pytest
 import arke
 from arke_proxy.backends.address import BackendAddress
 from arke_proxy.balancing.ask_balancer import AskBalancer
+from arke_proxy.balancing.named_addresses import NamedAddresses
 from support.proxy_harness import AddressService
 from support.relays import Relays
 from support.waiting import LIMIT
@@ -29,7 +30,10 @@ async def ask(relays: Relays) -> AsyncIterator[AskBalancer]:
     cluster.join()
     try:
         async with arke.connect(port=relay.port) as mesh, asyncio.timeout(LIMIT):
-            balancer = AskBalancer(mesh, "web", 80, clock=lambda: 100.0)
+            named = NamedAddresses()
+            for member in await mesh.members("web"):
+                named.member_joined(member, mesh.node)
+            balancer = AskBalancer(mesh, "web", 80, named, clock=lambda: 100.0)
             for _ in range(3):  # the demand makes it prefetch two addresses
                 assert balancer.pick_now(()) is None
             while len(balancer.statuses()) < 2:

@@ -17,6 +17,7 @@ from arke_proxy.balancing.balancer import Outcome
 from arke_proxy.balancing.fallback_balancer import FallbackBalancer
 from arke_proxy.balancing.member_metadata import parse_metadata
 from arke_proxy.balancing.members_balancer import MembersBalancer, Via
+from arke_proxy.balancing.named_addresses import NamedAddresses
 from arke_proxy.balancing.rotation import Rotation
 from arke_proxy.errors import NoBackend
 from support.recorded_warnings import RecordedWarnings
@@ -142,7 +143,7 @@ def test_loopback_address_of_another_machine_is_ignored() -> None:
     harness = MembersHarness()
     harness.join({"http": "127.0.0.1:80"})
     assert not harness.addresses()
-    assert "a loopback address of another machine" in harness.warnings[0]
+    assert "a loopback or link-local address of another machine" in harness.warnings[0]
     harness.join({"http": "127.0.0.1:80"}, "here/1")
     assert harness.addresses() == [BackendAddress("127.0.0.1", 80)]
 
@@ -290,7 +291,8 @@ def test_request_that_ends_after_its_member_left_is_uncounted() -> None:
     """By then no member publishes an address, so FallbackBalancer asks members instead."""
     harness = MembersHarness()
     fallback = FallbackBalancer(
-        harness.members, AskBalancer(cast("Mesh", None), "web", 80, lambda: harness.now)
+        harness.members,
+        AskBalancer(cast("Mesh", None), "web", 80, NamedAddresses(), lambda: harness.now),
     )
     harness.join(HTTP)
     fallback.request_started(fallback.pick_now(()) or TUNNEL)

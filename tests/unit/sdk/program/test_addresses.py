@@ -16,6 +16,11 @@ from arke.program.addresses import HostPort
         (":8000", ":8000"),
         ("0.0.0.0:8000", ":8000"),
         ("[::]:8000", ":8000"),
+        ("[0:0:0:0:0:0:0:0]:8000", ":8000"),
+        ("[::ffff:10.0.0.5]:8000", "10.0.0.5:8000"),
+        ("[::ffff:7f00:1]:8000", "127.0.0.1:8000"),
+        ("[0:0:0:0:0:FFFF:127.0.0.1]:8000", "127.0.0.1:8000"),
+        ("[::ffff:0.0.0.0]:8000", ":8000"),
     ],
 )
 def test_ip_port_is_normalised(text: str, written: str) -> None:
@@ -34,6 +39,31 @@ def test_ip_port_is_normalised(text: str, written: str) -> None:
 )
 def test_ip_port_may_have_a_default_port(text: str, address: HostPort) -> None:
     assert addresses.ip_port(text, 63450) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "depends"),
+    [
+        ("127.0.0.1:1", True),
+        ("127.255.255.254:1", True),
+        ("[::1]:1", True),
+        ("[0:0:0:0:0:0:0:1]:1", True),
+        ("[::ffff:127.0.0.1]:1", True),
+        ("[::FFFF:7F00:0001]:1", True),
+        ("169.254.169.254:1", True),
+        ("[::ffff:169.254.169.254]:1", True),
+        ("[fe80::1]:1", True),
+        ("[fe80::1%eth0]:1", True),
+        ("0.0.0.1:1", True),
+        ("10.0.0.5:1", False),
+        ("128.0.0.1:1", False),
+        ("[2001:db8::1]:1", False),
+        ("[fd00::1]:1", False),
+        ("[::ffff:10.0.0.5]:1", False),
+    ],
+)
+def test_address_that_means_another_computer_on_each_machine(text: str, depends: bool) -> None:
+    assert addresses.depends_on_machine(addresses.ip_port(text).host) is depends
 
 
 INVALID = [
