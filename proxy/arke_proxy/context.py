@@ -14,6 +14,7 @@ from arke_proxy.balancing.routes import Routes
 from arke_proxy.connections.client_registry import ClientRegistry
 from arke_proxy.connections.timeouts import TimeLimits, Timeouts
 from arke_proxy.connections.write_batch import WriteBatch
+from arke_proxy.http.error_pages import ErrorPages
 from arke_proxy.http.forwarded import Forwarding
 from arke_proxy.observability.request_record import NullRecorder, RequestRecorder
 
@@ -34,6 +35,7 @@ class ProxyContext:
     write_batch: WriteBatch
     max_body: int | None  # bytes of a request's body
     request_trailers: bool  # forward the trailers of requests
+    error_pages: ErrorPages
 
     def sweep(self) -> None:
         """Handle everything whose time limit has passed; called periodically."""
@@ -54,6 +56,7 @@ def new_context(
     max_per_address: int | None = None,
     max_body: int | None = None,
     request_trailers: bool = False,
+    error_details: bool = False,
     recorder: RequestRecorder | None = None,
     clock: Callable[[], float] = monotonic,
 ) -> ProxyContext:
@@ -76,4 +79,5 @@ def new_context(
         write_batch=write_batch,
         max_body=max_body,
         request_trailers=request_trailers,
+        error_pages=ErrorPages(detailed=error_details),
     )

@@ -17,7 +17,8 @@
     ├── BadResponse          502  the backend's bytes are not a response that can be forwarded
     └── BackendTimeout       504  no response within the time limit
 
-The text of a ProxyError is the sentence that the client reads. Status 0: no response is sent.
+The text of a ProxyError is for the logs, where it may name backends, members and clusters. Status
+0: no response is sent.
 """
 
 from __future__ import annotations
@@ -70,6 +71,12 @@ class ProxyError(Exception):
 
     status = 502
     code: ClassVar[FailureCode]
+    public_text: ClassVar[str]
+    """The sentence that the client reads."""
+
+    @property
+    def page_text(self) -> str:
+        return self.public_text
 
 
 class BadRequest(ProxyError):
@@ -81,11 +88,16 @@ class BadRequest(ProxyError):
         super().__init__(sentence)
         self.status = status
 
+    @property
+    def page_text(self) -> str:
+        return str(self)  # it is about the client's own request
+
 
 class TlsHandshakeFailed(ProxyError):
     """A TLS handshake failed, or did not complete in time. No response can be sent."""
 
     code = FailureCode.TLS_HANDSHAKE_FAILED
+    public_text = ""
     status = 0
 
 
@@ -93,6 +105,7 @@ class Http2ProtocolError(ProxyError):
     """A client's HTTP/2 frames break the protocol, or are a flood. The connection is closed."""
 
     code = FailureCode.HTTP2_PROTOCOL_ERROR
+    public_text = ""
     status = 0
 
 
@@ -100,6 +113,7 @@ class NoRoute(ProxyError):
     """No -route matches the request's host and path, and there is no default cluster."""
 
     code = FailureCode.NO_ROUTE
+    public_text = "No route of this proxy matches that host and path."
     status = 404
 
 
@@ -107,6 +121,7 @@ class NoBackend(ProxyError):
     """The cluster has no members, or none of them publishes an address."""
 
     code = FailureCode.NO_BACKEND
+    public_text = "No backend is available."
     status = 503
 
 
@@ -114,6 +129,7 @@ class ClusterQueryFailed(ProxyError):
     """Asking the cluster for a backend address failed, or the proxy's relay is not connected."""
 
     code = FailureCode.CLUSTER_QUERY_FAILED
+    public_text = "No backend could be chosen."
     status = 503
 
 
@@ -121,24 +137,28 @@ class BadClusterReply(ProxyError):
     """The cluster's reply is not a backend address."""
 
     code = FailureCode.BAD_CLUSTER_REPLY
+    public_text = "No backend could be chosen."
 
 
 class AllBackendsTried(ProxyError):
     """Every known backend has been tried for this request."""
 
     code = FailureCode.BACKENDS_UNREACHABLE
+    public_text = "No backend answered."
 
 
 class BackendsUnreachable(ProxyError):
     """Every attempt failed: no connection, or the backend closed it before it had answered."""
 
     code = FailureCode.BACKENDS_UNREACHABLE
+    public_text = "No backend answered."
 
 
 class TooManyConnections(ProxyError):
     """A limit on connections, to clients or to backends, is reached."""
 
     code = FailureCode.TOO_MANY_CONNECTIONS
+    public_text = "The proxy has too many connections."
     status = 503
 
 
@@ -146,16 +166,19 @@ class BackendFailed(ProxyError):
     """A backend failed after it may have read the request, which may not be retried."""
 
     code = FailureCode.BACKEND_FAILED
+    public_text = "The backend failed."
 
 
 class BadResponse(ProxyError):
     """The backend's bytes are not a response that can be forwarded."""
 
     code = FailureCode.BAD_RESPONSE
+    public_text = "The backend's response is invalid."
 
 
 class BackendTimeout(ProxyError):
     """No response came within the time limit."""
 
     code = FailureCode.BACKEND_TIMEOUT
+    public_text = "The backend did not answer in time."
     status = 504

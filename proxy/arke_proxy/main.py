@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -149,6 +150,10 @@ class ProxyOptions:
     request_trailers: bool = flags.switch(
         help="forward the trailer fields of requests (default: they are dropped)"
     )
+    error_details: bool = flags.switch(
+        help="name backends, members and clusters on error pages, for development (default: a page "
+        "says what kind of fault it is; the log says more, under the request id of the page)"
+    )
     grace: float = flags.flag(
         "TIME",
         parse=flags.seconds,
@@ -172,6 +177,13 @@ class ProxyOptions:
         parse=flags.listen_address,
         default=None,
         help="serve /-/healthz, /-/readyz, /-/backends and /-/metrics; use a loopback address",
+    )
+    admin_name: Sequence[str] = flags.flag(
+        "NAME",
+        parse=flags.text,
+        repeat=True,
+        help="another host name under which the pages of -admin may be requested; an IP address, "
+        "localhost and this machine's name always may",
     )
     access_log: str | None = flags.flag(
         "FILE|-", parse=flags.text, default=None, help="access log file; - is stdout"

@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +104,13 @@ class RelayOptions:
         default=None,
         help="serve Prometheus metrics, /healthz and /readyz",
     )
+    metrics_name: Sequence[str] = flags.flag(
+        "NAME",
+        parse=flags.text,
+        repeat=True,
+        help="another host name under which the pages of -metrics may be requested; an IP address, "
+        "localhost and this machine's name always may",
+    )
     log_level: str = logging.level_flag()
     log_format: str = logging.format_flag()
 
@@ -176,6 +183,7 @@ def _settings(options: RelayOptions) -> Iterator[tuple[Settings, str]]:
             seeds=options.join,
             mdns=options.mdns,
             metrics=options.metrics,
+            metrics_names=options.metrics_name,
             max_message=options.max_message,
             admission_lifetime=int(options.cert_life),
             grace=options.grace,

@@ -60,6 +60,8 @@ class Settings:
     seeds: Sequence[tuple[str, int]]
     mdns: bool
     metrics: tuple[str, int] | None
+    metrics_names: Sequence[str]
+    """Host names under which the metrics may be requested, besides the usual ones."""
     max_message: int
     admission_lifetime: int
     """How long peers admit this relay after a join."""
@@ -211,7 +213,8 @@ class Relay:
                 self._settings.version,
             )
 
-        self._metrics = MetricsServer(take_snapshot, self._unready_reason, self._log)
+        names = (host, *self._settings.metrics_names)
+        self._metrics = MetricsServer(take_snapshot, self._unready_reason, self._log, names)
         where = await self._metrics.start(host, port)
         self._log.info("metrics served", address=f"{where[0]}:{where[1]}")
 

@@ -49,8 +49,10 @@ class Deployment:
         if member.leave not in self._stopped:
             member.leave()
 
-    def proxy(self, *flags: str, descriptors: int | None = None) -> Proxy:
-        proxy = Proxy(*start_proxy(*flags, descriptors=descriptors))
+    def proxy(
+        self, *flags: str, descriptors: int | None = None, error_details: bool = True
+    ) -> Proxy:
+        proxy = Proxy(*start_proxy(*flags, descriptors=descriptors, error_details=error_details))
         self._stack.callback(proxy.stop)
         return proxy
 

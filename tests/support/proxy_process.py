@@ -36,12 +36,17 @@ def start_cluster_proxy(relay: Relay, cluster: str, *flags: str) -> tuple[Proces
     return start_proxy("-cluster", cluster, "-port", str(relay.port), *flags)
 
 
-def start_proxy(*flags: str, descriptors: int | None = None) -> tuple[Process, int]:
+def start_proxy(
+    *flags: str, descriptors: int | None = None, error_details: bool = True
+) -> tuple[Process, int]:
     """Start a proxy with these flags; return the process and its port when it listens.
 
-    `descriptors` limits the file descriptors of each process.
+    `descriptors` limits the file descriptors of each process. `error_details`: error pages say
+    which backend failed and why, so that tests need not look into the log.
     """
     words = [*program("proxy"), "-listen", "127.0.0.1:0", *flags]
+    if error_details:
+        words.append("-error-details")
     if descriptors:
         words = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *words]
     process = start_process("proxy", words)

@@ -29,7 +29,7 @@ from arke_proxy.errors import (
     ProxyError,
     TooManyConnections,
 )
-from arke_proxy.http.error_pages import accept_of, own_response
+from arke_proxy.http.error_pages import accept_of
 from arke_proxy.http.exchange import Exchange
 from arke_proxy.http.forwarded import ClientOrigin
 from arke_proxy.http.messages import RequestHead, ResponseHead
@@ -142,13 +142,19 @@ class Http1Connection(ResponseHandler):
     def send_body(self, payload: bytes, *, done: bool, trailer: bytes) -> None:
         self._write(chunk(payload) if self._chunked else payload, done, trailer)
 
-    def send_error(self, error: ProxyError) -> None:
+    def send_error(self, error: ProxyError, request_id: bytes = b"") -> None:
         head = self._head
         keep_alive = self._may_keep_alive() and error.status != HTTPStatus.REQUEST_TIMEOUT
         connection = serializer.connection_line(keep_alive=keep_alive, to_1_0=head.is_1_0)
         with_body = head.method != b"HEAD"
-        accept = accept_of(head.fields)
-        page = own_response(error, time.time(), connection, with_body=with_body, accept=accept)
+        page = self._context.error_pages.response(
+            error,
+            time.time(),
+            connection,
+            with_body=with_body,
+            accept=accept_of(head.fields),
+            request_id=request_id,
+        )
         self._writer.write(page)
         self._end_response(keep_alive=keep_alive)
 
@@ -388,8 +394,10 @@ class Http1Connection(ResponseHandler):
             self._context.recorder.record(refusal(self.peer, error, time.monotonic(), head))
         self._exchange = None
         accept = accept_of(head.fields) if head else b""
+        pages = self._context.error_pages
+        now = time.time()
         self._writer.write(
-            own_response(error, time.time(), serializer.CLOSE, with_body=with_body, accept=accept)
+            pages.response(error, now, serializer.CLOSE, with_body=with_body, accept=accept)
         )
         self._close()
 
@@ -400,7 +408,8 @@ class Http1Connection(ResponseHandler):
         self.timer.enter(CLOSED)
         warn_limited(TooManyConnections, "client rejected", reason=str(error))
         self._context.recorder.record(refusal(self.peer, error, time.monotonic()))
-        self._writer.write(own_response(error, time.time(), serializer.CLOSE, with_body=True))
+        pages = self._context.error_pages
+        self._writer.write(pages.response(error, time.time(), serializer.CLOSE, with_body=True))
         self._writer.flushed_transport().close()
 
     def _close(self) -> None:

@@ -11,7 +11,7 @@ from h2.events import DataReceived
 
 from arke_proxy.errors import BadRequest, FailureCode, MalformedMessage, ProxyError
 from arke_proxy.http.date import http_date
-from arke_proxy.http.error_pages import accept_of, own_message
+from arke_proxy.http.error_pages import accept_of
 from arke_proxy.http.exchange import Exchange
 from arke_proxy.http.header_fields import Field
 from arke_proxy.http.messages import RequestHead, ResponseHead
@@ -242,9 +242,10 @@ class Http2Stream(ResponseHandler):
         self._connection.flush()
         self.apply_backpressure()
 
-    def send_error(self, error: ProxyError) -> None:
+    def send_error(self, error: ProxyError, request_id: bytes = b"") -> None:
         accept = accept_of(self._head.fields) if self._head else b""
-        fields, body = own_message(error, time.time(), accept)
+        pages = self._connection.context.error_pages
+        fields, body = pages.message(error, time.time(), accept, request_id)
         payload = body if self.with_body else b""
         self._send_head(own_fields(error.status, fields), payload, done=True, trailer=b"")
 

@@ -1,4 +1,8 @@
-"""The proxy's own responses: one sentence, as text, JSON or HTML by the Accept field."""
+"""The proxy's own responses: one sentence, as text, JSON or HTML by the Accept field.
+
+It says what kind of fault it is, and not which backend failed: the client may be anyone. The log
+has the reason, with the request id that is on the page.
+"""
 
 from __future__ import annotations
 
@@ -29,41 +33,75 @@ _PAGE = """<!doctype html>
 """
 
 
-def own_response(
-    error: ProxyError, now: float, connection: bytes, *, with_body: bool, accept: bytes = b""
-) -> bytes:
-    """Write an HTTP/1.1 response for an error.
+class ErrorPages:
+    """Writes the responses. `detailed`: they say which backend failed and why, as the log does."""
 
-    `now`: seconds since 1970; `connection`: the Connection line, if any; `with_body`: False for
-    HEAD.
-    """
-    fields, body = own_message(error, now, accept)
-    status = HTTPStatus(error.status)
-    head = f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode()
-    lines = b"".join([b"%b: %b\r\n" % field for field in fields])
-    return b"".join((head, lines, connection, b"\r\n", body if with_body else b""))
+    def __init__(self, *, detailed: bool) -> None:
+        self._detailed = detailed
 
+    def response(
+        self,
+        error: ProxyError,
+        now: float,
+        connection: bytes,
+        *,
+        with_body: bool,
+        accept: bytes = b"",
+        request_id: bytes = b"",
+    ) -> bytes:
+        """Write an HTTP/1.1 response for an error.
 
-def own_message(error: ProxyError, now: float, accept: bytes = b"") -> tuple[list[Field], bytes]:
-    """Return the fields and the body of the response for an error.
+        `now`: seconds since 1970; `connection`: the Connection line, if any; `with_body`: False for
+        HEAD; `request_id`: empty for a request that was not read completely.
+        """
+        fields, body = self.message(error, now, accept, request_id)
+        status = HTTPStatus(error.status)
+        head = f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode()
+        lines = b"".join([b"%b: %b\r\n" % field for field in fields])
+        return b"".join((head, lines, connection, b"\r\n", body if with_body else b""))
 
-    `Server-Timing: arke` contains the failure code. A backend could send that field too, for
-    instance another Arke proxy; but forwarded responses have `Via`, and own responses do not.
-    """
-    form = preferred_form(accept[:_MAX_ACCEPT])
-    body = _body(error, form)
-    fields = [
-        (b"Date", http_date(now)),
-        (b"Server", b"arke"),
-        (b"Server-Timing", f'arke;desc="{error.code}"'.encode()),
-        (b"Content-Type", f"{form}; charset=utf-8".encode() if form != _JSON else form.encode()),
-        (b"Content-Length", b"%d" % len(body)),
-        (b"Cache-Control", b"no-store"),
-        (b"X-Content-Type-Options", b"nosniff"),  # the sentence may quote the request
-    ]
-    if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        fields.append((b"Retry-After", b"%d" % _RETRY_AFTER))
-    return fields, body
+    def message(
+        self, error: ProxyError, now: float, accept: bytes = b"", request_id: bytes = b""
+    ) -> tuple[list[Field], bytes]:
+        """Return the fields and the body of the response for an error.
+
+        `Server-Timing: arke` contains the failure code. A backend could send that field too, for
+        instance another Arke proxy; but forwarded responses have `Via`, and own responses do not.
+        """
+        form = preferred_form(accept[:_MAX_ACCEPT])
+        body = self._body(error, form, request_id.decode("latin-1"))
+        fields = [
+            (b"Date", http_date(now)),
+            (b"Server", b"arke"),
+            (b"Server-Timing", f'arke;desc="{error.code}"'.encode()),
+            (
+                b"Content-Type",
+                f"{form}; charset=utf-8".encode() if form != _JSON else form.encode(),
+            ),
+            (b"Content-Length", b"%d" % len(body)),
+            (b"Cache-Control", b"no-store"),
+            (b"X-Content-Type-Options", b"nosniff"),  # the sentence may quote the request
+        ]
+        if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            fields.append((b"Retry-After", b"%d" % _RETRY_AFTER))
+        return fields, body
+
+    def _body(self, error: ProxyError, form: str, request_id: str) -> bytes:
+        status = HTTPStatus(error.status)
+        # It may quote the request, a member or a backend.
+        detail = printable(str(error) if self._detailed else error.page_text)
+        if form == _JSON:
+            fields = {"status": status.value, "error": error.code, "detail": detail}
+            if request_id:
+                fields["request_id"] = request_id
+            return json.dumps(fields).encode() + b"\n"
+        if request_id and not self._detailed:
+            detail = f"{detail} Request id: {request_id}"
+        if form == _HTML:
+            sentence = html.escape(detail)
+            page = _PAGE.format(status=status.value, phrase=status.phrase, sentence=sentence)
+            return page.encode(errors="replace")
+        return f"{detail}\n".encode(errors="replace")
 
 
 def accept_of(fields: Iterable[Field]) -> bytes:
@@ -97,18 +135,3 @@ def _parse_range(part: str) -> tuple[str, float]:
             except ValueError:
                 quality = 0.0
     return name, quality if 0.0 <= quality <= 1.0 else 0.0
-
-
-def _body(error: ProxyError, form: str) -> bytes:
-    status = HTTPStatus(error.status)
-    detail = printable(str(error))  # it may quote a member or a backend
-    match form:
-        case "application/json":
-            fields = {"status": status.value, "error": error.code, "detail": detail}
-            return json.dumps(fields).encode() + b"\n"
-        case "text/html":
-            sentence = html.escape(detail)
-            page = _PAGE.format(status=status.value, phrase=status.phrase, sentence=sentence)
-            return page.encode(errors="replace")
-        case _:
-            return f"{detail}\n".encode(errors="replace")

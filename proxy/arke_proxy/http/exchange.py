@@ -83,7 +83,7 @@ class Exchange(BackendEvents):
             timeouts.total.start(self, now)
         route = context.routes.find(head.host, head.target)
         if route is None:
-            self._fail(NoRoute("No route of this proxy matches that host and path."))
+            self._fail(NoRoute(NoRoute.public_text))
             return
         self.record.cluster = route.cluster
         self._balancer = route.balancer
@@ -387,11 +387,18 @@ class Exchange(BackendEvents):
         if isinstance(error, AllBackendsTried):
             error = self._attempts().error()
         # Connection limits are logged where they are found, with the fix.
+        request_id = self.record.request_id
         if error.status >= 500 and not isinstance(error, TooManyConnections):
-            warn_limited(str(error), "request failed", status=error.status, reason=str(error))
+            warn_limited(
+                str(error),
+                "request failed",
+                status=error.status,
+                reason=str(error),
+                request_id=request_id.decode("latin-1"),
+            )
         self.record.status = error.status
         self._finish(error.code, self._context.clock(), str(error))
-        self._client.send_error(error)
+        self._client.send_error(error, request_id)
 
     def _finish(self, outcome: str, now: float, detail: str = "") -> None:
         """Complete the request's record, once. `outcome` is a FailureCode, or _SUCCESS."""

@@ -45,7 +45,7 @@ class ResponseHandler(ABC):
         """Send more of the body. `trailer`: the trailer lines, with the last part."""
 
     @abstractmethod
-    def send_error(self, error: ProxyError) -> None:
+    def send_error(self, error: ProxyError, request_id: bytes = b"") -> None:
         """Send the proxy's own response. Nothing of another response has been sent."""
 
     @abstractmethod

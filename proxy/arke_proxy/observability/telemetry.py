@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -42,7 +42,15 @@ class TeeRecorder:
 class Telemetry:
     """Counts requests if there are admin `pages`, and logs them if there is an access log."""
 
-    def __init__(self, ipc: WorkerIpc, access_log: AccessLog | None, *, pages: bool) -> None:
+    def __init__(
+        self,
+        ipc: WorkerIpc,
+        access_log: AccessLog | None,
+        *,
+        pages: bool,
+        admin_names: Sequence[str] = (),
+    ) -> None:
+        self._admin_names = admin_names
         self._ipc = ipc
         self._access_log = access_log
         self._counters = RequestCounters() if pages else None
@@ -74,7 +82,7 @@ class Telemetry:
                 "/-/backends": self._backends,
                 "/-/metrics": prometheus,
             }
-            self._admin = AdminServer(pages, log, MAX_ADMIN_CONNECTIONS)
+            self._admin = AdminServer(pages, log, MAX_ADMIN_CONNECTIONS, self._admin_names)
             await self._admin.serve(sock)
         self._task = context.loop.create_task(self._run())
 

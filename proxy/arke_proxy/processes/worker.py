@@ -93,7 +93,13 @@ async def _run(options: ProxyOptions, config: WorkerConfig) -> None:
         if starting.cancelled():
             return
         balancers = starting.result()
-        telemetry = Telemetry(ipc, _access_log(options, loop), pages=options.admin is not None)
+        admin = options.admin
+        telemetry = Telemetry(
+            ipc,
+            _access_log(options, loop),
+            pages=admin is not None,
+            admin_names=(admin.host if admin else "", *options.admin_name),
+        )
         limits = _connection_limits(options)
         context = new_context(
             loop=loop,
@@ -105,6 +111,7 @@ async def _run(options: ProxyOptions, config: WorkerConfig) -> None:
             max_per_address=options.max_per_client,
             max_body=options.max_body,
             request_trailers=options.request_trailers,
+            error_details=options.error_details,
             recorder=telemetry.recorder,
         )
         balancers.on_departure(context.backends.close_idle)

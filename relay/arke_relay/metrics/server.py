@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 
 from arke.program.admin import AdminServer, Page
@@ -16,13 +16,16 @@ class MetricsServer:
     """Serves the pages. `unready` returns why the relay is not ready, or None."""
 
     def __init__(
-        self, take_snapshot: TakeSnapshot, unready: Callable[[], str | None], log: Log
+        self,
+        take_snapshot: TakeSnapshot,
+        unready: Callable[[], str | None],
+        log: Log,
+        names: Iterable[str] = (),
     ) -> None:
         self._exposition = Exposition(take_snapshot)
         self._unready = unready
-        self._server = AdminServer(
-            {"/metrics": self._metrics, "/healthz": self._health, "/readyz": self._readiness}, log
-        )
+        pages = {"/metrics": self._metrics, "/healthz": self._health, "/readyz": self._readiness}
+        self._server = AdminServer(pages, log, names=names)
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
         """Listen, and return the address. Raises ConfigurationError if that fails."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 
+from arke.program.host_names import ALWAYS, HostNames
 from arke.program.logging import Log
 
 _MAX_HEAD = 8192  # bytes of a request's head
@@ -43,11 +44,15 @@ class AdminServer:
     """Serves pages by path.
 
     A connection is closed after 5 s. When there are `max_connections`, a new connection evicts the
-    oldest one.
+    oldest one. `names` are accepted in the `Host` field, besides IP addresses, `localhost` and this
+    machine's name.
     """
 
-    def __init__(self, pages: PageHandlers, log: Log, max_connections: int = 16) -> None:
+    def __init__(
+        self, pages: PageHandlers, log: Log, max_connections: int = 16, names: Iterable[str] = ()
+    ) -> None:
         self._pages = pages
+        self._names = HostNames(names)
         self._log = log
         self._max_connections = max_connections
         self._server: asyncio.Server | None = None
@@ -95,8 +100,13 @@ class AdminServer:
         except asyncio.LimitOverrunError:
             method, page = "", Page.text(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         else:
-            method, _, rest = head.partition(b"\r\n")[0].decode("latin-1").partition(" ")
-            page = await self._page(method, rest)
+            first, _, fields = head.decode("latin-1").partition("\r\n")
+            method, _, rest = first.partition(" ")
+            if all(self._names.accept(host) for host in _hosts(fields)):
+                page = await self._page(method, rest)
+            else:
+                text = f"request this page under {ALWAYS}, or configure the name"
+                page = Page.text(HTTPStatus.MISDIRECTED_REQUEST, text)
         writer.write(_head(page))
         if method != "HEAD":
             writer.write(page.body)
@@ -124,6 +134,12 @@ class AdminServer:
                 "admin page failed", path=path
             )
             return Page.text(HTTPStatus.INTERNAL_SERVER_ERROR, "the page failed; see the log")
+
+
+def _hosts(fields: str) -> list[str]:
+    """Return the values of the `Host` fields."""
+    pairs = (line.partition(":") for line in fields.split("\r\n"))
+    return [value.strip() for name, _, value in pairs if name.strip().lower() == "host"]
 
 
 def _head(page: Page) -> bytes:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 
 import pytest
 
 from support.backends import GET, OK
 from support.connection import Connection
+from support.deployment import Deployment
 from support.ports import free_port
 from support.proxy_harness import ProxyHarness
+from support.raw_http2 import RawHttp2
+from support.waiting import LIMIT
 
 POST = b"POST / HTTP/1.1\r\nHost: example\r\nContent-Length: 4\r\n\r\nbody"
 FLAGS = ("-timeout", "2s")  # of the proxy
@@ -469,3 +473,27 @@ def test_unexpected_data_is_not_taken_for_a_response(harness: ProxyHarness) -> N
     connection.send(GET)
     assert connection.read_response()[1] == b"ok"
     assert backend.connections == 2
+
+
+# Error pages without -error-details.
+
+
+@pytest.mark.parametrize("client_kind", ["HTTP/1.1", "HTTP/2"])
+def test_error_page_names_no_backend_and_log_has_the_reason(
+    deployment: Deployment, client_kind: str
+) -> None:
+    address = refusing_address()
+    flags = ("-choose", "static", "-backend", address)
+    proxy = deployment.proxy(*flags, error_details=False)
+    with closing(proxy.connect()) as connection:
+        if client_kind == "HTTP/1.1":
+            connection.send(GET)
+            _, body = connection.read_response()
+        else:
+            client = RawHttp2(connection)
+            client.get(1)
+            _, body = client.read_response(1)
+    assert body.startswith(b"No backend answered. Request id: ")
+    request_id = body.rstrip(b".\n").rpartition(b" ")[2].decode()
+    line = f"request failed .*{address} refused the connection.* request_id={request_id}"
+    proxy.process.wait_for_line(line, LIMIT)

@@ -43,7 +43,7 @@ async def address(log: Log) -> AsyncIterator[tuple[str, int]]:
 
 async def get(address: tuple[str, int], line: str) -> tuple[int, dict[str, str], str]:
     """Return status, headers and body of the response to a request with this first line."""
-    reply = await send_raw_request(address, f"{line} HTTP/1.1\r\nHost: relay\r\n\r\n".encode())
+    reply = await send_raw_request(address, f"{line} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     head, _, body = reply.decode().partition("\r\n\r\n")
     first, *fields = head.split("\r\n")
     return int(first.split()[1]), dict(field.split(": ", 1) for field in fields), body
@@ -181,3 +181,37 @@ async def test_stop_closes_connections_and_the_listener(log: Log) -> None:
 
 async def test_stop_without_start_does_nothing(log: Log) -> None:
     await AdminServer(PAGES, log).stop()
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ("", 200),  # HTTP/1.0; browsers always send the field
+        ("Host: localhost\r\n", 200),
+        ("Host: LOCALHOST.:9090\r\n", 200),
+        ("Host: 127.0.0.1:9090\r\n", 200),
+        ("Host: [::1]:9090\r\n", 200),
+        ("Host: 192.0.2.7\r\n", 200),
+        (f"host:{socket.gethostname()}:1\r\n", 200),
+        ("Host: node7.example:9090\r\n", 200),
+        ("Host: attacker.example\r\n", 421),
+        ("Host: attacker.example:9090\r\n", 421),
+        ("Host: 127.0.0.1.attacker.example\r\n", 421),
+        ("Host: localhost.attacker.example\r\n", 421),
+        ("Host: localhost\r\nHost: attacker.example\r\n", 421),
+        ("Host: \r\n", 421),
+        ("Host: :9090\r\n", 421),
+        ("Host: [::1\r\n", 421),
+    ],
+)
+async def test_pages_are_served_under_known_host_names_only(
+    log: Log, fields: str, status: int
+) -> None:
+    """Otherwise a web page could read them by DNS rebinding."""
+    server = AdminServer(PAGES, log, names=("node7.example",))
+    address = await server.listen("127.0.0.1", 0)
+    try:
+        reply = await send_raw_request(address, f"GET /healthz HTTP/1.1\r\n{fields}\r\n".encode())
+    finally:
+        await server.stop()
+    assert int(reply.split()[1]) == status
