@@ -12,7 +12,7 @@ from support.waiting import LIMIT
 def fetch(port: int, path: str, method: str = "GET") -> tuple[HTTPResponse, bytes]:
     connection = Connection(socket.create_connection(("127.0.0.1", port), LIMIT))
     try:
-        connection.send(f"{method} {path} HTTP/1.1\r\nHost: admin\r\n\r\n".encode())
+        connection.send(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         return connection.read_response(method)
     finally:
         connection.close()

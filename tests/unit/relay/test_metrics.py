@@ -51,7 +51,7 @@ async def address(relay: Relay, log: Log) -> AsyncIterator[tuple[str, int]]:
 
 async def ask(address: tuple[str, int], line: str) -> tuple[int, dict[str, str], str]:
     """Return status, headers and body of the reply to a request with this first line."""
-    reply = await send_raw_request(address, f"{line} HTTP/1.1\r\nHost: relay\r\n\r\n".encode())
+    reply = await send_raw_request(address, f"{line} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     head, _, body = reply.decode().partition("\r\n\r\n")
     first, *lines = head.split("\r\n")
     return int(first.split()[1]), dict(line.split(": ", 1) for line in lines), body
