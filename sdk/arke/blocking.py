@@ -20,6 +20,7 @@ from arke import mesh as async_mesh
 from arke import tunnel as async_tunnel
 from arke.errors import MeshClosed
 from arke.runtime.event_loop import loop_factory
+from arke.runtime.fork import FORKED, observe
 from arke.values import Answer, Change, Event, Member, Node
 from arke.wire.limits import WINDOW
 
@@ -37,12 +38,21 @@ class _LoopThread:
         self._thread.start()
         self._lock = threading.Lock()
         self._closed = False
+        self._process = os.getpid()
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a fork, in which the thread does not run."""
+        return self._process != os.getpid()
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Run a coroutine and wait for its result; an interrupt (Ctrl-C) cancels it.
 
-        Raises MeshClosed after `close`.
+        Raises MeshClosed after `close`, and in a fork of the process.
         """
+        if self.forked:
+            work.close()
+            raise MeshClosed(FORKED)
         with self._lock:
             closed = self._closed
             if not closed:
@@ -59,7 +69,9 @@ class _LoopThread:
             raise
 
     def close(self) -> None:
-        """Cancel what still runs, then stop the loop and its thread."""
+        """Cancel what still runs, then stop the loop and its thread. Does nothing in a fork."""
+        if self.forked:
+            return
         with self._lock:
             self._closed = True
         # It runs after every call that was accepted: no thread waits for a stopped loop.
@@ -102,7 +114,11 @@ class _LoopThread:
 
 
 class Mesh:
-    """A program's attachment to the network; use it with `with`. See `arke.Mesh` for the calls."""
+    """A program's attachment to the network; use it with `with`. See `arke.Mesh` for the calls.
+
+    A fork of the process, for example a worker of a web server that loads the application first,
+    attaches by itself at its first call.
+    """
 
     def __init__(
         self,
@@ -110,8 +126,11 @@ class Mesh:
         path: str | os.PathLike[str] | None = None,
         wait: float = 5.0,
     ) -> None:
+        self._where = port, path, wait
         self._mesh = async_mesh.Mesh(port, path, wait)
         self._loop_thread: _LoopThread | None = None
+        self._attaching_again = threading.Lock()
+        observe(self)
 
     def __repr__(self) -> str:
         return repr(self._mesh).replace("arke.Mesh", "arke.blocking.Mesh", 1)
@@ -139,7 +158,7 @@ class Mesh:
     def close(self) -> None:
         """Detach. Messages sent before are delivered; pending requests raise MeshClosed."""
         loop_thread, self._loop_thread = self._loop_thread, None
-        if loop_thread is not None:
+        if loop_thread is not None and not loop_thread.forked:
             try:
                 loop_thread.run(self._mesh.close())
             finally:
@@ -187,10 +206,11 @@ class Mesh:
         member: str | None = None,
     ) -> Generator[bytes, None, None]:
         """Send a request to one member and yield its multipart reply, part by part."""
+        loop_thread = self._open_loop
         parts = self._mesh.request_many(
             cluster, body, timeout=timeout, headers=headers, member=member
         )
-        return self._open_loop.iterate(parts)
+        return loop_thread.iterate(parts)
 
     def request_all(
         self,
@@ -282,7 +302,28 @@ class Mesh:
     def _open_loop(self) -> _LoopThread:
         if self._loop_thread is None:
             raise MeshClosed("the mesh is not open: use `with`")
+        if self._loop_thread.forked:
+            self._attach_again()
         return self._loop_thread
+
+    def on_forked(self) -> None:
+        """Make a new lock: a thread of the parent may hold it. Called in a child process."""
+        self._attaching_again = threading.Lock()
+
+    def _attach_again(self) -> None:
+        """Attach this process, which is a fork of the one that attached."""
+        with self._attaching_again:
+            if self._loop_thread is None or not self._loop_thread.forked:
+                return  # another thread has done it
+            # What belongs to the parent is kept: its destructors must not run here.
+            self._parent = self._mesh, self._loop_thread
+            mesh, loop_thread = async_mesh.Mesh(*self._where), _LoopThread()
+            try:
+                loop_thread.run(mesh.__aenter__())
+            except BaseException:
+                loop_thread.close()
+                raise
+            self._mesh, self._loop_thread = mesh, loop_thread
 
 
 class Tunnel:

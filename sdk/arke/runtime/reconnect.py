@@ -14,6 +14,7 @@ from typing import cast
 
 from arke.errors import MeshClosed, ProtocolError, RelayUnreachable
 from arke.runtime.component import Component
+from arke.runtime.fork import FORKED, close_in_child, observe
 from arke.runtime.relay_connection import Message, MessageHandler, RelayConnection
 from arke.runtime.send_queue import SendQueue
 from arke.values import Node
@@ -46,6 +47,8 @@ class Attachment:
         self.send_queue = SendQueue(self)
         self._supervisor: asyncio.Task[None] | None = None
         self._closing = False
+        self._closed_text = "the mesh is not open: use `async with`"
+        observe(self)
         self.node = Node("", "", "")
         self._handlers: dict[int, MessageHandler] = {
             Op.NODE_ADDRESS: self._on_node_address,
@@ -122,7 +125,15 @@ class Attachment:
     def check_open(self) -> None:
         """Raise MeshClosed unless the attachment is open."""
         if self._closing or self._supervisor is None:
-            raise MeshClosed("the mesh is not open: use `async with`")
+            raise MeshClosed(self._closed_text)
+
+    def on_forked(self) -> None:
+        """Leave the connection to the parent: called in a child process."""
+        self._closing = True
+        self._closed_text = FORKED
+        self.connection = None
+        if self._current:
+            close_in_child(self._current.descriptor)
 
     async def _supervise(self, connection: RelayConnection) -> None:
         """Replace each connection that is lost, until the task is cancelled."""

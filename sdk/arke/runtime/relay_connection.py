@@ -93,6 +93,12 @@ class RelayConnection:
         for op, handler in (handlers | own).items():
             self._handlers[op] = handler
 
+    @property
+    def descriptor(self) -> int:
+        """The descriptor of the socket; -1 when it is closed."""
+        socket = self._transport.get_extra_info("socket") if self._transport else None
+        return int(socket.fileno()) if socket is not None else -1
+
     # The asyncio protocol.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
