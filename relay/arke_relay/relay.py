@@ -288,7 +288,14 @@ class Relay:
 
     def _hint(self, hint: Hint) -> None:
         now = time.monotonic()
-        self._network.dial_targets.hint(hint.addresses, hint.port, hint.node, hint.key_index, now)
+        self._network.dial_targets.hint(
+            hint.addresses,
+            hint.port,
+            hint.node,
+            hint.key_index,
+            now,
+            trusted=hint.source != "mdns",
+        )
         self._network.dial_soon()
 
     def _address_changed(self, address: str) -> None:

@@ -19,6 +19,7 @@ from zeroconf import (
 )
 
 from arke.program.logging import Log
+from arke_relay.discovery.addresses import Address
 from arke_relay.discovery.hints import Hint
 from arke_relay.discovery.mdns import Mdns
 from arke_relay.discovery.multicast import Multicast
@@ -56,7 +57,8 @@ class Link:
 
     def __init__(self) -> None:
         self.hints: list[Hint] = []
-        self.mdns = Mdns((), _NODE, 55556, _TAG, self._match, self.hints.append, _LOG)
+        bound = (Address("10.1.2.3", 8, "eth0"), Address("2001:db8::3", 32, "eth0"))
+        self.mdns = Mdns(bound, _NODE, 55556, _TAG, self._match, self.hints.append, _LOG)
         self.cache = DNSCache()
         self.multicast = Multicast(self.mdns._changed, _LOG)
         self.multicast._zeroconf = SimpleNamespace(zeroconf=SimpleNamespace(cache=self.cache))  # type: ignore[assignment]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from itertools import chain, repeat
 from math import inf
 from typing import TYPE_CHECKING
@@ -119,6 +120,7 @@ class Mdns:
     def _use(self, addresses: Sequence[Address]) -> None:
         self._addresses = tuple(addresses[: records.MAX_ADDRESSES])
         self._own = {address.ip for address in addresses}
+        self._networks = [address.network for address in addresses]
         self._loopback = any(address.value.is_loopback for address in addresses)
 
     async def _open(self) -> None:
@@ -204,11 +206,23 @@ class Mdns:
         key_index = self._match(found.tag, found.node)
         if key_index is None:
             return IgnoreCause.ANOTHER_NETWORK
+        on_link = [ip for ip in found.addresses if self._is_on_link(ip)]
+        if not on_link:
+            return IgnoreCause.OFF_LINK
         ours = self._own if found.port == self._join_port else set()
-        addresses = tuple(ip for ip in found.addresses if ip not in ours)
+        addresses = tuple(ip for ip in on_link if ip not in ours)
         if not addresses:
             return IgnoreCause.OWN_ADDRESS
         return Hint(addresses, found.port, found.node, key_index, "mdns")
+
+    def _is_on_link(self, ip: str) -> bool:
+        """Whether an address is in a subnet of this relay. mDNS reaches no host beyond the link.
+
+        So other addresses are an attempt to let this relay connect to third parties. A subnet of a
+        single address says nothing, as on a point-to-point link.
+        """
+        value = ip_address(ip)
+        return any(net.num_addresses == 1 or value in net for net in self._networks)
 
     def _ignore(self, key: str, record: Record, cause: IgnoreCause) -> None:
         self.counts[cause] += 1

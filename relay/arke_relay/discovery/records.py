@@ -36,6 +36,7 @@ class IgnoreCause(StrEnum):
     ADDRESSES = "addresses"
     ANOTHER_NETWORK = "another_network"  # or a relay with another RSA key
     OWN_ADDRESS = "own_address"  # every address in it is this relay's own
+    OFF_LINK = "off_link"  # no address in it is in a subnet of this relay
     TOO_MANY_QUERIES = "too_many_queries"
 
 

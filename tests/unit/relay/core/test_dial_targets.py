@@ -13,7 +13,11 @@ from arke_relay.core.dial_targets import (
     FIRST_RETRY,
     FORGET_AFTER,
     LONGEST_RETRY,
+    LONGEST_UNTRUSTED_RETRY,
     MAX_CONCURRENT,
+    MAX_CONCURRENT_UNTRUSTED,
+    MAX_UNTRUSTED,
+    MAX_UNTRUSTED_OF_NODE,
     SELF_RETRY,
     DialTarget,
     DialTargets,
@@ -33,8 +37,9 @@ class DialHarness:
         *addresses: str,
         node: str | None = None,
         key: int | None = None,
+        trusted: bool = True,
     ) -> None:
-        self.dial_targets.hint(addresses, 55556, node, key, self.now)
+        self.dial_targets.hint(addresses, 55556, node, key, self.now, trusted=trusted)
 
     def due(self) -> list[DialTarget]:
         return self.dial_targets.due(self.linked.__contains__, self.now)
@@ -230,6 +235,76 @@ def test_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         harness.fail(dial_target)
     harness.hint("6", "1", node="n")
     assert addresses(harness.due()) == ["1"], "a known target is updated although the table is full"
+
+
+# Untrusted hints: anyone on the link can send them.
+
+
+def test_copies_of_one_record_have_limited_room_and_do_not_delay_a_seed() -> None:
+    harness = DialHarness()
+    for number in range(300):
+        hosts = [f"203.0.{number}.{host}" for host in range(16)]
+        harness.hint(*hosts, node="copied", trusted=False)
+    assert len(harness.dial_targets) == MAX_UNTRUSTED_OF_NODE
+    harness.now += 1
+    harness.hint("seed")
+    assert addresses(harness.due())[0] == "seed"
+
+
+def test_untrusted_hints_of_many_nodes_leave_room_for_seeds_and_known_peers() -> None:
+    harness = DialHarness()
+    for number in range(2 * MAX_UNTRUSTED):
+        harness.hint(f"untrusted {number}", node=f"n{number}", trusted=False)
+    assert len(harness.dial_targets) == MAX_UNTRUSTED
+    assert harness.dial_targets.refused == MAX_UNTRUSTED
+    assert len(harness.due()) == MAX_CONCURRENT_UNTRUSTED
+    harness.now += 1
+    harness.hint("seed")
+    harness.hint("peer", node="known")
+    assert addresses(harness.due()) == ["seed", "peer"], "although others are due longer"
+
+
+def test_real_address_replaces_the_copy_that_failed_most_often() -> None:
+    harness = DialHarness()
+    copies = [f"copy {number}" for number in range(MAX_UNTRUSTED_OF_NODE)]
+    harness.hint(*copies, node="n", trusted=False)
+    for dial_target in harness.due():
+        harness.fail(dial_target)
+    harness.now += 1
+    (first, *_) = harness.due()
+    harness.fail(first)
+    harness.hint("real", node="n", trusted=False)
+    known = [each.address for each in harness.dial_targets._all.values()]
+    assert first.address not in known
+    assert "real" in known
+
+
+@pytest.mark.parametrize(("nodes", "most"), [(1, 45), (2, 105)], ids=["one node", "two nodes"])
+def test_untrusted_address_that_never_answers_is_dialled_a_few_times_a_minute(
+    nodes: int, most: int
+) -> None:
+    """In ten minutes, while copied records claim one node or two nodes in turn."""
+    harness = DialHarness()
+    dials = 0
+    for step in range(1200):
+        harness.hint("third party", node=f"n{step % nodes}", trusted=False)
+        for dial_target in harness.due():
+            dials += 1
+            harness.fail(dial_target)
+        harness.now += 0.5
+    assert 600 / LONGEST_UNTRUSTED_RETRY / 2 < dials <= most
+
+
+def test_joined_address_becomes_trusted() -> None:
+    harness = DialHarness()
+    harness.hint("one", node="n", trusted=False)
+    (dial_target,) = harness.due()
+    harness.dial_targets.succeeded(dial_target, "n", harness.now)
+    for number in range(2 * MAX_UNTRUSTED):
+        harness.hint(f"untrusted {number}", node=f"m{number}", trusted=False)
+    harness.dial_targets.lost("n", harness.now)
+    harness.now += FIRST_RETRY
+    assert addresses(harness.due())[0] == "one"
 
 
 # Whether the relay may still find peers.
