@@ -349,11 +349,11 @@ def test_virtualbox_machines_are_identified_by_their_host_only_address(lab: Lab)
 
 
 @pytest.mark.parametrize("lab", [2], indirect=True)
-def test_address_shared_by_hosts_is_tried_last(lab: Lab) -> None:
+def test_address_outside_the_bound_subnet_is_ignored(lab: Lab) -> None:
     one, two = nodes(2)
     here = run(lab.hosts[0], "eth1", one)
-    run(lab.hosts[1], "0.0.0.0/0", two)
-    assert hint_of(here, two)["addresses"] == ["192.168.56.102", "10.0.2.15"]
+    run(lab.hosts[1], "0.0.0.0/0", two)  # it announces 10.0.2.15 of eth0 too
+    assert hint_of(here, two)["addresses"] == ["192.168.56.102"]
 
 
 @pytest.mark.parametrize("lab", [2], indirect=True)
