@@ -26,7 +26,18 @@ _REQUEST_OVERHEAD: Final = 256  # bytes that a waiting request costs beside its 
 _CANCELLATION_SECONDS: Final = 0.1
 """How long a handler may take to end after it was cancelled, before it counts as overdue."""
 
-_OpenRequest = tuple[Request, RelayConnection]
+
+class _OpenRequest:
+    """A request that is queued or handled, and the connection for its reply.
+
+    Not a tuple: mypyc does not keep the identity of tuples, by which the pool finds its work.
+    """
+
+    __slots__ = ("connection", "request")
+
+    def __init__(self, request: Request, connection: RelayConnection) -> None:
+        self.request = request
+        self.connection = connection
 
 
 class RequestDispatcher:
@@ -129,7 +140,7 @@ class RequestDispatcher:
         self._bytes = waiting
         deadline = now + remaining / 1000
         request = Request(request_id, body, deadline, sender, headers or NO_HEADERS, self._mesh)
-        work = self._open[request_id] = (request, connection)
+        work = self._open[request_id] = _OpenRequest(request, connection)
         self._pool.put(work)
 
     def _refusal(self, body: bytes | None) -> str:
@@ -149,7 +160,7 @@ class RequestDispatcher:
             self._cancel(work)
 
     def _cancel(self, work: _OpenRequest) -> None:
-        request = work[0]
+        request = work.request
         request.cancelled = True
         if not self._pool.is_running(work):
             self._bytes -= len(request.body) + _REQUEST_OVERHEAD
@@ -160,7 +171,7 @@ class RequestDispatcher:
     # Handlers.
 
     async def _handle(self, work: _OpenRequest) -> None:
-        request, connection = work
+        request, connection = work.request, work.connection
         self._bytes -= len(request.body) + _REQUEST_OVERHEAD
         handler = self._handler
         assert handler
@@ -189,7 +200,7 @@ class RequestDispatcher:
                 del self._open[request.request_id]
 
     def _reply(self, reply: bytes, work: _OpenRequest) -> None:
-        request, connection = work
+        request, connection = work.request, work.connection
         if request.cancelled:
             return  # the caller no longer waits
         if not connection.send_body((_REPLY, request.request_id, reply), 2):
@@ -198,14 +209,14 @@ class RequestDispatcher:
 
     def _report_cancellation(self, work: _OpenRequest) -> None:
         """Tell a caller that still waits why the handler's task was cancelled."""
-        request, connection = work
+        request, connection = work.request, work.connection
         if not request.cancelled:
             text = "the service stopped" if self._stopping else "the handler's task was cancelled"
             connection.send((_FAULT, request.request_id, "Cancelled", text))
 
     def _report(self, error: BaseException, work: _OpenRequest) -> None:
         """Report what the handler raised, to the caller and to the operator of the service."""
-        request, connection = work
+        request, connection = work.request, work.connection
         if not request.cancelled:
             fault = (_FAULT, request.request_id, error_type(error), describe_error(error))
             connection.send(fault)
@@ -228,7 +239,7 @@ class RequestDispatcher:
         next_check = inf
         overdue = 0
         for work in self._pool.running():
-            request = work[0]
+            request = work.request
             if now < request.deadline:
                 next_check = min(next_check, request.deadline)
                 continue
@@ -247,7 +258,7 @@ class RequestDispatcher:
 
     def _time_out(self, work: _OpenRequest) -> None:
         """Cancel a running handler at its deadline. The caller's SDK has timed out too."""
-        request = work[0]
+        request = work.request
         self.timed_out += 1
         self._errors.report_timeout()
         if self._cancels_at_deadline:
@@ -256,10 +267,11 @@ class RequestDispatcher:
         request.cancelled = True
 
     def _refuse(self, queued: list[_OpenRequest], reason: str) -> None:
-        for request, connection in queued:
+        for work in queued:
+            request = work.request
             self._bytes -= len(request.body) + _REQUEST_OVERHEAD
             self._open.pop(request.request_id, None)
-            connection.send((_REFUSED, request.request_id, reason))
+            work.connection.send((_REFUSED, request.request_id, reason))
 
 
 def _check_reply(reply: object, max_message: int) -> None:
