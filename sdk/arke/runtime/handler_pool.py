@@ -38,9 +38,10 @@ class HandlerPool(Generic[_Work]):
         self._stopped = False
         self._idle: asyncio.Future[None] | None = None
         self._context = copy_context()
-        # By id(), because an item may not be hashable. The item is alive while its id is here.
-        self._running: dict[int, tuple[asyncio.Task[None], _Work]] = {}
-        self._cancelled: set[int] = set()  # items that are still in the queue
+        self._running: dict[asyncio.Task[None], _Work] = {}
+        self._interrupted: set[asyncio.Task[None]] = set()  # workers whose handlers are cancelled
+        # Cancelled items that are still in the queue. By id(), because an item may not be hashable.
+        self._cancelled: set[int] = set()
 
     @property
     def queued(self) -> int:
@@ -55,21 +56,22 @@ class HandlerPool(Generic[_Work]):
 
     def running(self) -> list[_Work]:
         """Return the items whose handlers run."""
-        return [work for _, work in self._running.values()]
+        return list(self._running.values())
 
-    def is_running(self, work: _Work) -> bool:
-        return id(work) in self._running
+    def cancel_running(self, work: _Work) -> None:
+        """Cancel the handler of an item, if it runs. The cost grows with `limit`."""
+        for task, running in self._running.items():
+            if running is work:
+                self._interrupted.add(task)
+                task.cancel()
+                return
 
-    def cancel(self, work: _Work) -> None:
-        """Cancel an item that was put and whose handler has not ended.
+    def cancel_queued(self, work: _Work) -> None:
+        """Cancel an item whose handler has not been started.
 
-        The cost is constant on average: a queued item stays in the queue until a worker reaches it
-        or cancelled items are the larger part of the queue.
+        The cost is constant on average: the item stays in the queue until a worker reaches it or
+        cancelled items are the larger part of the queue.
         """
-        running = self._running.get(id(work))
-        if running is not None:
-            running[0].cancel()
-            return
         self._cancelled.add(id(work))
         if 2 * len(self._cancelled) > len(self._queue):
             self._queue.extend(self.take_queued())
@@ -123,17 +125,17 @@ class HandlerPool(Generic[_Work]):
         clean_context = copy_context()
         running = self._running
         cancelled = self._cancelled
+        interrupted = self._interrupted
         task = asyncio.current_task()
         assert task
         while True:
             self._waking = False
             while queue:
                 work = queue.popleft()
-                key = id(work)
-                if cancelled and key in cancelled:
-                    cancelled.remove(key)
+                if cancelled and id(work) in cancelled:
+                    cancelled.remove(id(work))
                     continue
-                running[key] = (task, work)
+                running[task] = work
                 self._busy += 1
                 if queue and not self._waking:
                     self._wake()
@@ -141,11 +143,11 @@ class HandlerPool(Generic[_Work]):
                     await run(work)
                 finally:
                     self._busy -= 1
-                    del running[key]
                 # A context variable that the handler set, or a cancellation that it ignored, must
                 # not reach the next handler. So this worker ends, and a new one replaces it.
-                if self._stopped or task.cancelling() or copy_context() != clean_context:
+                if self._stopped or task in interrupted or copy_context() != clean_context:
                     return
+            running.pop(task, None)
             self._notify_idle()
             rest = self._loop.create_future()
             self._resting.append(rest)
@@ -153,6 +155,8 @@ class HandlerPool(Generic[_Work]):
 
     def _on_worker_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._running.pop(task, None)
+        self._interrupted.discard(task)
         self._waking = False  # this worker may have been the one that was woken
         if self._queue:
             self._wake()

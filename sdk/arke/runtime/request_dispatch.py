@@ -33,11 +33,13 @@ class _OpenRequest:
     Not a tuple: mypyc does not keep the identity of tuples, by which the pool finds its work.
     """
 
-    __slots__ = ("connection", "request")
+    __slots__ = ("cancellable", "connection", "request", "started")
 
     def __init__(self, request: Request, connection: RelayConnection) -> None:
         self.request = request
         self.connection = connection
+        self.cancellable = True  # REQUEST_CANCELLED may still arrive
+        self.started = False
 
 
 class RequestDispatcher:
@@ -106,6 +108,8 @@ class RequestDispatcher:
     def on_attached(self) -> None:
         """Prepare for another relay, which has another clock and other request ids."""
         self._transit_time = TransitTime()
+        for work in self._open.values():
+            work.cancellable = False
         self._open.clear()
 
     def remaining_ms(self, remaining_ms: float, stamp: int, arrival: float) -> float:
@@ -157,22 +161,24 @@ class RequestDispatcher:
         """Handle REQUEST_CANCELLED: the caller no longer waits."""
         work = self._open.pop(message[1], None)
         if work is not None:
+            work.cancellable = False
             self._cancel(work)
 
     def _cancel(self, work: _OpenRequest) -> None:
         request = work.request
         request.cancelled = True
-        if not self._pool.is_running(work):
+        if not work.started:
             self._bytes -= len(request.body) + _REQUEST_OVERHEAD
-            self._pool.cancel(work)
+            self._pool.cancel_queued(work)
         elif self._can_cancel:
-            self._pool.cancel(work)
+            self._pool.cancel_running(work)
 
     # Handlers.
 
     async def _handle(self, work: _OpenRequest) -> None:
         request, connection = work.request, work.connection
         self._bytes -= len(request.body) + _REQUEST_OVERHEAD
+        work.started = True
         handler = self._handler
         assert handler
         if request.deadline < self._next_check:
@@ -196,8 +202,8 @@ class RequestDispatcher:
             self._reply(reply, work)
         finally:
             self._is_stuck = False
-            if self._open.get(request.request_id) is work:
-                del self._open[request.request_id]
+            if work.cancellable:
+                self._open.pop(request.request_id, None)
 
     def _reply(self, reply: bytes, work: _OpenRequest) -> None:
         request, connection = work.request, work.connection
@@ -262,7 +268,6 @@ class RequestDispatcher:
         self.timed_out += 1
         self._errors.report_timeout()
         if self._cancels_at_deadline:
-            self._open.pop(request.request_id, None)
             self._cancel(work)
         request.cancelled = True
 
@@ -270,7 +275,8 @@ class RequestDispatcher:
         for work in queued:
             request = work.request
             self._bytes -= len(request.body) + _REQUEST_OVERHEAD
-            self._open.pop(request.request_id, None)
+            if work.cancellable:
+                self._open.pop(request.request_id, None)
             work.connection.send((_REFUSED, request.request_id, reason))
 
 

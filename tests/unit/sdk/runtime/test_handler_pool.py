@@ -348,7 +348,7 @@ async def test_cancelled_queued_item_never_starts() -> None:
     works = [rig.put("waits") for _ in range(6)]
     await settle()
     for work in works[1:4]:
-        rig.workers.cancel(work)
+        rig.workers.cancel_queued(work)
     assert rig.workers.queued == 2
     for work in works:
         rig.release(work)
@@ -362,7 +362,7 @@ async def test_cancelling_a_running_item_frees_its_worker() -> None:
     rig = PoolRig(1)
     first, _ = rig.put("waits"), rig.put("answers")
     await settle()
-    rig.workers.cancel(first)
+    rig.workers.cancel_running(first)
     await rig.workers.wait_idle()
     assert rig.ended == [0, 1]
     await rig.workers.stop()
@@ -373,7 +373,7 @@ async def test_cancelling_the_last_queued_item_ends_the_wait() -> None:
     first, last = rig.put("waits"), rig.put("waits")
     waiter = asyncio.ensure_future(rig.workers.wait_idle())
     await settle()
-    rig.workers.cancel(last)
+    rig.workers.cancel_queued(last)
     rig.release(first)
     await waiter
     assert rig.ended == [0]
@@ -384,7 +384,7 @@ async def test_stop_returns_only_items_that_were_not_cancelled() -> None:
     rig = PoolRig(1)
     works = [rig.put("waits") for _ in range(5)]
     await settle()
-    rig.workers.cancel(works[1])
+    rig.workers.cancel_queued(works[1])
     assert await rig.workers.stop() == works[2:]
 
 
@@ -394,7 +394,7 @@ async def test_cancelled_items_leave_the_queue_before_a_worker_is_free() -> None
     works = [rig.put("waits") for _ in range(101)]
     await settle()
     for work in works[1:]:
-        rig.workers.cancel(work)
+        rig.workers.cancel_queued(work)
         assert len(rig.workers._queue) <= 2 * rig.workers.queued
     assert not rig.workers._queue
     await rig.workers.stop()
