@@ -142,6 +142,10 @@ class ProxyOptions:
         help="headers that describe the client to backends: x (X-Forwarded-For, -Proto and "
         "-Host), rfc7239 (Forwarded), or both",
     )
+    trace: bool = flags.switch(
+        help="begin a sampled trace (traceparent) for each request that has none; a valid "
+        "traceparent is always forwarded"
+    )
     max_body: int | None = flags.flag(
         "SIZE",
         parse=flag_types.size,

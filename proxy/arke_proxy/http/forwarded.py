@@ -46,12 +46,19 @@ class Forwarding:
     """The operator's configuration: which proxies are trusted, and which fields are sent.
 
     `randbytes` makes the ids of requests and traces, which must be unique, but not secret.
+    `begins_traces`: a request without a valid traceparent begins a trace.
     """
 
     def __init__(
-        self, trusted: Sequence[Network], form: ForwardedForm, randbytes: Callable[[int], bytes]
+        self,
+        trusted: Sequence[Network],
+        form: ForwardedForm,
+        randbytes: Callable[[int], bytes],
+        *,
+        begins_traces: bool = False,
     ) -> None:
         self._trusted = trusted
+        self.begins_traces = begins_traces
         self.form = form
         self.only_x = form is ForwardedForm.X
         self._randbytes = randbytes
@@ -95,13 +102,16 @@ class ClientOrigin:
         """Return the lines to add to a request, and the request's id; all attempts get the same.
 
         Forwarding fields of the request are kept only from a trusted proxy. A valid traceparent is
-        continued from every client; without one, a trace starts whose id is the new request id.
+        continued from every client. Without one, a trace begins only if the operator wants it: its
+        id is the new request id. The proxy records no span, so that such a trace has no root.
         """
         forwarding = self._forwarding
         host = head.host
         ids = forwarding.new_ids()
         request_id = ids[:_TRACE_DIGITS]
-        span = ids[_TRACE_DIGITS:]
+        new_trace = b""
+        if forwarding.begins_traces:
+            new_trace = _NEW_TRACE % (request_id, ids[_TRACE_DIGITS:])
         if host and not head.forwarded and forwarding.only_x:  # the usual case
             parts = (
                 self._lines,
@@ -109,11 +119,8 @@ class ClientOrigin:
                 host,
                 b"\r\nX-Request-Id: ",
                 request_id,
-                b"\r\ntraceparent: 00-",
-                request_id,
-                b"-",
-                span,
-                b"-01\r\n",
+                b"\r\n",
+                new_trace,
             )
             return b"".join(parts), request_id
         if forwarding.only_x and not (head.forwarded and self._trusted):
@@ -122,7 +129,7 @@ class ClientOrigin:
                 lines = b"%bX-Forwarded-Host: %b\r\n" % (lines, host)
         else:
             lines = self._merged_lines(head.forwarded if self._trusted else (), host)
-        trace = _continued_trace(head.forwarded) or _NEW_TRACE % (request_id, span)
+        trace = _continued_trace(head.forwarded) or new_trace
         if self._trusted:
             kept = [field for field in head.forwarded if field[0] in FROM_TRUSTED_PROXIES]
             lines = b"%b%b" % (lines, written(kept))

@@ -105,7 +105,9 @@ async def _run(options: ProxyOptions, config: WorkerConfig) -> None:
             loop=loop,
             routes=balancers.routes,
             dialer=Dialer(loop, mesh, time_limits.connect, limits.backends),
-            forwarding=Forwarding(options.trust, options.forwarded, os.urandom),
+            forwarding=Forwarding(
+                options.trust, options.forwarded, os.urandom, begins_traces=options.trace
+            ),
             limits=time_limits,
             max_clients=limits.clients,
             max_per_address=options.max_per_client,

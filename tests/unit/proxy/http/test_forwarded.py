@@ -27,8 +27,10 @@ def forwarded_lines(
     form: ForwardedForm = ForwardedForm.X,
     *,
     tls: bool = False,
+    trace: bool = False,
 ) -> list[bytes]:
-    forwarding = Forwarding([ip_network("10.0.0.0/8")], form, constant_ids)
+    trusted = [ip_network("10.0.0.0/8")]
+    forwarding = Forwarding(trusted, form, constant_ids, begins_traces=trace)
     head = parse_request(b"GET / HTTP/1.1\r\nHost: example:80\r\n" + lines + b"\r\n")
     return forwarding.origin(peer, tls=tls).forwarded_lines(head)[0].split(b"\r\n")[:-1]
 
@@ -54,8 +56,17 @@ def test_forwarded_fields_from_untrusted_client_are_replaced() -> None:
             b"X-Forwarded-Proto: http",
             b"X-Forwarded-Host: example:80",
             b"X-Request-Id: 00000000000000000000000000000001",
-            b"traceparent: 00-00000000000000000000000000000001-00000000000000c1-01",
         ]
+    )
+
+
+@pytest.mark.parametrize("peer", [TRUSTED, UNTRUSTED])
+@pytest.mark.parametrize("lines", [b"", b"traceparent: invalid\r\n"], ids=["absent", "invalid"])
+def test_trace_begins_only_if_the_operator_wants_it(lines: bytes, peer: str) -> None:
+    """The proxy records no span: the trace would have no root."""
+    assert value_of(forwarded_lines(lines, peer), b"traceparent") is None
+    assert value_of(forwarded_lines(lines, peer, trace=True), b"traceparent") == (
+        b"00-00000000000000000000000000000001-00000000000000c1-01"
     )
 
 
@@ -191,7 +202,7 @@ def test_trace_context_is_kept_from_any_client(peer: str) -> None:
         (PARENT + b"\r\ntraceparent: " + PARENT, False),
     ],
 )
-def test_invalid_traceparent_starts_new_trace(parent: bytes, valid: bool) -> None:
+def test_only_a_valid_traceparent_is_forwarded(parent: bytes, valid: bool) -> None:
     lines = forwarded_lines(b"traceparent: " + parent + b"\r\ntracestate: a=1\r\n")
     assert (value_of(lines, b"tracestate") == b"a=1") is valid
     assert (value_of(lines, b"traceparent") == parent) is valid
